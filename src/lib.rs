@@ -56,6 +56,7 @@
 //! |---|---|---|
 //! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
 //! | `redb` | yes | the embedded store |
+//! | `redis` | no | the store of several gates in Redis or Valkey |
 //! | `imported-hashes` | no | password hashes of other systems: bcrypt, PBKDF2, scrypt, Firebase's and more |
 //! | `key-folder` | no | keys in a folder: `Keyring::load`, `create` and `load_or_create` |
 //! | `kuzzle` | no | WebSockets of the `kuzzle` dialect |

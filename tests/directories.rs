@@ -8,7 +8,6 @@ mod ldap;
 mod mariadb;
 #[cfg(feature = "sql")]
 mod postgres;
-mod server;
 #[cfg(feature = "hook")]
 mod several;
 #[cfg(feature = "sql")]

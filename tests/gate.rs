@@ -19,6 +19,8 @@ mod faults;
 mod grpc;
 mod interop;
 mod kuzzle;
+#[cfg(feature = "redis")]
+mod nodes;
 mod readings;
 mod relay;
 mod rotation_table;

@@ -29,6 +29,8 @@ programs=(
     mariadbd:mariadb-server
     slapd:slapd
     ldapadd:ldap-utils
+    redis-server:redis-server
+    redis-cli:redis-tools
 )
 
 is_there() {

@@ -31,6 +31,7 @@ pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, St
 }
 
 /// Decodes what [`encode`] made; `what` names it in errors.
+#[cfg(any(feature = "redb", feature = "relay", test))]
 pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
         Some((&RECORD_VERSION, rest)) => read(what, rest),

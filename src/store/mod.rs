@@ -27,7 +27,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "redis"))]
 mod encoding;
 #[cfg(feature = "redb")]
 mod highwater;
@@ -35,6 +35,8 @@ mod highwater;
 pub mod memory;
 #[cfg(feature = "redb")]
 pub mod redb;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
@@ -46,6 +48,8 @@ pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
 pub use shared::{Feed, FeedStep, Follow, Heard, SharedStore, Staleness};
 
 /// The result of a compare-and-swap.

@@ -198,7 +198,7 @@ pub fn sweep_step(rows: &mut impl RelayRows, now: Timestamp) -> Result<u64, Fail
     rows.take_ended_relays(now, MAX_SWEPT)
 }
 
-fn fits(record: &RelayRecord) -> Result<(), Failure> {
+pub(super) fn fits(record: &RelayRecord) -> Result<(), Failure> {
     if record.sealed.len() <= MAX_SEALED {
         return Ok(());
     }
@@ -206,6 +206,6 @@ fn fits(record: &RelayRecord) -> Result<(), Failure> {
     Err(Failure::Refused(refusal(format!("a record of the relay has {length} bytes, above {MAX_SEALED}"))))
 }
 
-fn refusal(message: impl Into<String>) -> StoreError {
+pub(super) fn refusal(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }

@@ -242,12 +242,7 @@ impl Rules {
         record: &Session,
         revocation: Option<&Revocation>,
     ) -> Result<Swap, Failure> {
-        if record.revision <= expected {
-            return refused(format!("the new record of session {} must have a higher revision", record.id));
-        }
-        if let Some(entry) = revocation {
-            fits(entry)?;
-        }
+        Self::may_swap(expected, record, revocation)?;
         let Some(known) = state.session(record.id)? else {
             return Ok(Swap::Changed(None));
         };
@@ -270,6 +265,14 @@ impl Rules {
         }
         state.raise_time(time_in(record))?;
         Ok(Swap::Swapped)
+    }
+
+    /// What a swap needs, whatever the store holds.
+    pub(super) fn may_swap(expected: u64, record: &Session, revocation: Option<&Revocation>) -> Result<(), Failure> {
+        if record.revision <= expected {
+            return refused(format!("the new record of session {} must have a higher revision", record.id));
+        }
+        revocation.map_or(Ok(()), fits)
     }
 
     /// See [`Store::revoke`](super::Store::revoke).
@@ -466,7 +469,7 @@ pub fn is_revoked(record: &Session) -> bool {
 }
 
 /// Does this effect end a session?
-fn ends_session(effect: Effect) -> bool {
+pub(super) fn ends_session(effect: Effect) -> bool {
     match effect {
         Effect::Minimum { minimum, .. } => minimum == REVOKED,
         Effect::Gone => true,
@@ -475,7 +478,7 @@ fn ends_session(effect: Effect) -> bool {
 }
 
 /// An effect that does not fit its target is an error of the caller, and must not look like a revocation.
-fn fits(entry: &Revocation) -> Result<(), Failure> {
+pub(super) fn fits(entry: &Revocation) -> Result<(), Failure> {
     let fits = match (&entry.target, entry.effect) {
         (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
         | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::NotBefore(_))

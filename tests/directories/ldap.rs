@@ -11,7 +11,7 @@ use support::pki::{Pki, write_private};
 use support::{Gate, Place, keep_secret, with};
 use tempfile::TempDir;
 
-use super::server::{Process, done, folder, free_port, program, unprivileged, write};
+use support::server::{Process, done, folder, free_port, program, unprivileged, write};
 
 const ADMIN_PASSWORD: &str = "slapd-admin-password";
 const GATE_PASSWORD: &str = "gate-directory-password";
@@ -86,7 +86,7 @@ impl Slapd {
         let folder = folder();
         let file = |name: &str| folder.path().join(name).display().to_string();
         std::fs::create_dir(folder.path().join("db")).unwrap();
-        super::server::give(&folder.path().join("db"));
+        support::server::give(&folder.path().join("db"));
         let mut config = "include /etc/ldap/schema/core.schema\ninclude /etc/ldap/schema/cosine.schema\n\
                           include /etc/ldap/schema/inetorgperson.schema\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\n\
                           moduleload ppolicy\nmoduleload memberof\n"

@@ -7,9 +7,9 @@ use support::pki::{Pki, write_private};
 use support::{Gate, Place, keep_secret, until, with};
 use tempfile::TempDir;
 
-use super::server::{Process, done, folder, free_port, give, program, unprivileged, write};
 use super::sqlite::{CHEAP, PASSWORD, hash};
 use rotogate::password::Cost;
+use support::server::{Process, done, folder, free_port, give, program, unprivileged, write};
 
 const GATE_PASSWORD: &str = "gate-mariadb-password";
 

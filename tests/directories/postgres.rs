@@ -8,9 +8,9 @@ use support::pki::{Pki, write_private};
 use support::{Gate, Place, keep_secret, until, with};
 use tempfile::TempDir;
 
-use super::server::{Process, done, folder, free_port, program, unprivileged, write};
 use super::sqlite::{CHEAP, PASSWORD, hash};
 use rotogate::password::Cost;
+use support::server::{Process, done, folder, free_port, program, unprivileged, write};
 
 const ADMIN_PASSWORD: &str = "postgres-admin-password";
 

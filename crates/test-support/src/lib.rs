@@ -23,6 +23,8 @@ mod gate;
 pub mod pki;
 mod place;
 pub mod random;
+pub mod redis;
+pub mod server;
 pub mod stub;
 pub mod tls_client;
 pub mod wire;

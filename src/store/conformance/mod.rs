@@ -14,11 +14,11 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{Inserted, SharedStore, Store, SubjectBound};
-use crate::clock::Timestamp;
+use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
@@ -40,7 +40,7 @@ pub const ISSUER: &str = "https://auth.example";
 /// The leeway that a store under test must be given.
 #[doc(hidden)]
 pub const LEEWAY: Duration = Duration::from_secs(30);
-/// When the sessions of these tests begin.
+/// When the sessions of tests of stores with a time of their caller begin.
 #[doc(hidden)]
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// The reason of most revocations here.
@@ -158,6 +158,13 @@ pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) 
     relay::one_of_many_inserts_wins(make()).await;
 }
 
+/// When the sessions of the suite begin: with it, because a shared store judges by its own clock what has ended.
+#[doc(hidden)]
+pub fn start() -> Timestamp {
+    static BEGAN: OnceLock<Timestamp> = OnceLock::new();
+    *BEGAN.get_or_init(|| Timestamp::from_secs(SystemTime::new().wall().as_secs()))
+}
+
 /// A live session of `subject` that began at `created`; `number` distinguishes those of one millisecond.
 #[doc(hidden)]
 pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
@@ -212,7 +219,8 @@ pub fn gone(id: SessionId) -> Revocation {
 /// A raised minimum.
 #[doc(hidden)]
 pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
-    let effect = Effect::Minimum { minimum: Generation::new(minimum), effective_from: START, before: Generation::NONE };
+    let effect =
+        Effect::Minimum { minimum: Generation::new(minimum), effective_from: start(), before: Generation::NONE };
     Revocation { target: Target::Session(id), effect, until }
 }
 

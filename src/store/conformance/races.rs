@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{SECOND, START, gone, insert, later, minimum, not_before, rotated, session, subject};
+use super::{SECOND, gone, insert, later, minimum, not_before, rotated, session, start, subject};
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, Filter, Inserted, Store, SubjectBound, Swap};
@@ -17,7 +17,7 @@ const ROUNDS: u64 = 40;
 async fn rotate(store: &dyn Store, id: SessionId) -> bool {
     let mut known = store.load(id).await.unwrap().unwrap();
     loop {
-        let next = rotated(&known, later(START, known.revision));
+        let next = rotated(&known, later(start(), known.revision));
         match store.compare_and_swap(known.revision, next, None).await.unwrap() {
             Swap::Swapped => return true,
             Swap::NoLongerValid => return false,
@@ -34,13 +34,13 @@ async fn rotate(store: &dyn Store, id: SessionId) -> bool {
 /// R1: of two hundred concurrent callers one wins, and all others see which.
 pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
     const CALLERS: usize = 200;
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     let barrier = Arc::new(Barrier::new(CALLERS));
     let mut callers = JoinSet::new();
     for n in 0..CALLERS {
         let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
-        let next = rotated(&s, later(START, n as u64));
+        let next = rotated(&s, later(start(), n as u64));
         callers.spawn(async move {
             barrier.wait().await;
             (store.compare_and_swap(1, next.clone(), None).await.unwrap(), next)
@@ -58,7 +58,7 @@ pub async fn one_of_many_swaps_wins(store: Arc<dyn Store>) {
 /// An acknowledged revocation holds, however many rotations were in flight.
 pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
-        let s = session("alice", round, START);
+        let s = session("alice", round, start());
         insert(&*store, &s).await;
         let barrier = Arc::new(Barrier::new(4));
         let mut rotations = JoinSet::new();
@@ -84,7 +84,7 @@ pub async fn a_rotation_never_undoes_a_revocation(store: Arc<dyn Store>) {
 /// A late confirmation changes nothing, and a timely one is not lost: no write overwrites another.
 pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
-        let s = session("alice", round, START);
+        let s = session("alice", round, start());
         insert(&*store, &s).await;
         let barrier = Arc::new(Barrier::new(3));
         let mut both = JoinSet::new();
@@ -113,19 +113,19 @@ pub async fn a_rotation_never_loses_to_a_confirmation(store: Arc<dyn Store>) {
 pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
     for round in 0..ROUNDS {
         let name = format!("user-{round}");
-        let old = session(&name, 2 * round, START);
+        let old = session(&name, 2 * round, start());
         insert(&*store, &old).await;
         let barrier = Arc::new(Barrier::new(2));
         let inserting = tokio::spawn({
             let (store, barrier, name) = (Arc::clone(&store), Arc::clone(&barrier), name.clone());
             async move {
                 barrier.wait().await;
-                let young = session(&name, 2 * round + 1, later(START, 1));
+                let young = session(&name, 2 * round + 1, later(start(), 1));
                 (store.insert(young.clone(), SubjectBound::NONE).await.unwrap(), young)
             }
         });
         barrier.wait().await;
-        store.revoke(not_before(subject(&name), later(START, 1)), RevokedBecause::Operator).await.unwrap();
+        store.revoke(not_before(subject(&name), later(start(), 1)), RevokedBecause::Operator).await.unwrap();
         let (inserted, young) = inserting.await.unwrap();
         // In either order, neither continues.
         assert!(!rotate(&*store, old.id).await);
@@ -133,7 +133,7 @@ pub async fn no_session_slips_past_a_not_before(store: Arc<dyn Store>) {
             Inserted::Inserted(_) => assert!(!rotate(&*store, young.id).await),
             Inserted::TooMany => panic!("there is no bound"),
             Inserted::NoLongerValid(cut) => {
-                assert_eq!(cut, later(START, 1));
+                assert_eq!(cut, later(start(), 1));
                 assert_eq!(store.load(young.id).await.unwrap(), None);
             }
         }
@@ -150,8 +150,8 @@ pub async fn a_reader_of_revocations_misses_none(store: Arc<dyn Store>) {
         writers.spawn(async move {
             for n in 0..50 {
                 // Ten targets, which the writers raise in turn.
-                let id = session("alice", (writer + n) % 10, START).id;
-                let entry = minimum(id, 1 + n * WRITERS + writer, later(START, n));
+                let id = session("alice", (writer + n) % 10, start()).id;
+                let entry = minimum(id, 1 + n * WRITERS + writer, later(start(), n));
                 store.revoke(entry, RevokedBecause::Operator).await.unwrap();
             }
         });
@@ -189,7 +189,7 @@ pub async fn however_many_begin_at_once_no_more_live_than_may(store: Arc<dyn Sto
             let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
             callers.spawn(async move {
                 barrier.wait().await;
-                let begun = session(name, from + u64::from(n), later(START, n.into()));
+                let begun = session(name, from + u64::from(n), later(start(), n.into()));
                 store.insert(begun, bound).await.unwrap()
             });
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{START, later};
+use super::{later, start};
 use crate::clock::Timestamp;
 use crate::store::relay::{
     MAX_SEALED, RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion,
@@ -38,21 +38,21 @@ pub fn done(before: &RelayRecord, since: Timestamp) -> RelayRecord {
 /// There is one record of an id, and reading changes nothing.
 pub async fn what_was_inserted_is_loaded_and_inserted_once(store: Arc<dyn RelayStore>) {
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    let first = pending(START);
-    assert_eq!(store.insert_relay(id(1), first.clone(), START).await.unwrap(), RelayInserted::Inserted);
+    let first = pending(start());
+    assert_eq!(store.insert_relay(id(1), first.clone(), start()).await.unwrap(), RelayInserted::Inserted);
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first.clone()));
-    let second = RelayRecord { owner: [8; 16], ..pending(later(START, 1)) };
+    let second = RelayRecord { owner: [8; 16], ..pending(later(start(), 1)) };
     let present = RelayInserted::Present(Box::new(first.clone()));
-    assert_eq!(store.insert_relay(id(1), second.clone(), later(START, 59_999)).await.unwrap(), present);
+    assert_eq!(store.insert_relay(id(1), second.clone(), later(start(), 59_999)).await.unwrap(), present);
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first));
-    assert_eq!(store.insert_relay(id(2), second.clone(), START).await.unwrap(), RelayInserted::Inserted);
+    assert_eq!(store.insert_relay(id(2), second.clone(), start()).await.unwrap(), RelayInserted::Inserted);
     assert_eq!(store.load_relay(id(2)).await.unwrap(), Some(second));
 }
 
 /// At its end, not a millisecond before.
 pub async fn an_ended_record_gives_way(store: Arc<dyn RelayStore>) {
-    let old = pending(START);
-    store.insert_relay(id(1), old.clone(), START).await.unwrap();
+    let old = pending(start());
+    store.insert_relay(id(1), old.clone(), start()).await.unwrap();
     let new = pending(old.until);
     assert_eq!(store.insert_relay(id(1), new.clone(), old.until).await.unwrap(), RelayInserted::Inserted);
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(new));
@@ -62,17 +62,17 @@ pub async fn an_ended_record_gives_way(store: Arc<dyn RelayStore>) {
 
 /// Each part of a version counts.
 pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
-    let first = pending(START);
-    let next = done(&first, later(START, 5));
+    let first = pending(start());
+    let next = done(&first, later(start(), 5));
     let version = first.version();
     assert_eq!(store.swap_relay(id(1), version, next.clone()).await.unwrap(), RelaySwapped::Changed(None));
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    store.insert_relay(id(1), first.clone(), START).await.unwrap();
+    store.insert_relay(id(1), first.clone(), start()).await.unwrap();
     let others = [
         RelayVersion { state: RelayState::Unknown, ..version },
         RelayVersion { attempt: 2, ..version },
         RelayVersion { owner: [8; 16], ..version },
-        RelayVersion { since: later(START, 1), ..version },
+        RelayVersion { since: later(start(), 1), ..version },
     ];
     for other in others {
         let changed = RelaySwapped::Changed(Some(Box::new(first.clone())));
@@ -87,15 +87,15 @@ pub async fn a_swap_needs_the_expected_version(store: Arc<dyn RelayStore>) {
 
 /// By its version, or whatever it is.
 pub async fn a_record_is_removed_once_and_only_in_its_version(store: Arc<dyn RelayStore>) {
-    let first = pending(START);
+    let first = pending(start());
     assert!(!store.remove_relay(id(1), None).await.unwrap());
-    store.insert_relay(id(1), first.clone(), START).await.unwrap();
-    let next = done(&first, later(START, 5));
+    store.insert_relay(id(1), first.clone(), start()).await.unwrap();
+    let next = done(&first, later(start(), 5));
     assert!(!store.remove_relay(id(1), Some(next.version())).await.unwrap());
     assert!(store.remove_relay(id(1), Some(first.version())).await.unwrap());
     assert!(!store.remove_relay(id(1), Some(first.version())).await.unwrap());
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    store.insert_relay(id(1), next, START).await.unwrap();
+    store.insert_relay(id(1), next, start()).await.unwrap();
     assert!(store.remove_relay(id(1), None).await.unwrap());
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
 }
@@ -108,28 +108,28 @@ pub async fn a_sweep_removes_what_ended_to_the_millisecond(store: Arc<dyn RelayS
         RelayId(bytes)
     };
     for n in 0..300 {
-        store.insert_relay(of(n), pending(later(START, n.into())), START).await.unwrap();
+        store.insert_relay(of(n), pending(later(start(), n.into())), start()).await.unwrap();
     }
-    assert_eq!(store.sweep_relay(later(START, 59_999)).await.unwrap(), 0);
-    assert_eq!(store.sweep_relay(later(START, 60_199)).await.unwrap(), 200);
+    assert_eq!(store.sweep_relay(later(start(), 59_999)).await.unwrap(), 0);
+    assert_eq!(store.sweep_relay(later(start(), 60_199)).await.unwrap(), 200);
     assert_eq!(store.load_relay(of(199)).await.unwrap(), None);
     assert!(store.load_relay(of(200)).await.unwrap().is_some());
     // A swap moves the end.
-    let last = pending(later(START, 299));
-    let longer = RelayRecord { until: later(START, 90_000), ..done(&last, later(START, 300)) };
+    let last = pending(later(start(), 299));
+    let longer = RelayRecord { until: later(start(), 90_000), ..done(&last, later(start(), 300)) };
     store.swap_relay(of(299), last.version(), longer).await.unwrap();
-    assert_eq!(store.sweep_relay(later(START, 89_999)).await.unwrap(), 99);
+    assert_eq!(store.sweep_relay(later(start(), 89_999)).await.unwrap(), 99);
     assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 1);
     assert_eq!(store.sweep_relay(Timestamp::MAX).await.unwrap(), 0);
 }
 
 /// A store is not filled by one large answer.
 pub async fn too_much_is_refused_and_changes_nothing(store: Arc<dyn RelayStore>) {
-    let first = pending(START);
-    let large = RelayRecord { sealed: vec![0; MAX_SEALED + 1], ..done(&first, later(START, 1)) };
-    assert!(store.insert_relay(id(1), large.clone(), START).await.is_err());
+    let first = pending(start());
+    let large = RelayRecord { sealed: vec![0; MAX_SEALED + 1], ..done(&first, later(start(), 1)) };
+    assert!(store.insert_relay(id(1), large.clone(), start()).await.is_err());
     assert_eq!(store.load_relay(id(1)).await.unwrap(), None);
-    store.insert_relay(id(1), first.clone(), START).await.unwrap();
+    store.insert_relay(id(1), first.clone(), start()).await.unwrap();
     assert!(store.swap_relay(id(1), first.version(), large.clone()).await.is_err());
     assert_eq!(store.load_relay(id(1)).await.unwrap(), Some(first.clone()));
     let fits = RelayRecord { sealed: vec![0; MAX_SEALED], ..large };
@@ -146,8 +146,8 @@ pub async fn one_of_many_inserts_wins(store: Arc<dyn RelayStore>) {
         let (store, barrier) = (Arc::clone(&store), Arc::clone(&barrier));
         callers.spawn(async move {
             barrier.wait().await;
-            let mine = RelayRecord { owner: [n; 16], ..pending(START) };
-            (store.insert_relay(id(1), mine.clone(), START).await.unwrap(), mine)
+            let mine = RelayRecord { owner: [n; 16], ..pending(start()) };
+            (store.insert_relay(id(1), mine.clone(), start()).await.unwrap(), mine)
         });
     }
     let results = callers.join_all().await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BY_OPERATOR, LEEWAY, START, client, gone, insert, later, minimum, not_before, rotated, session, subject};
+use super::{BY_OPERATOR, LEEWAY, client, gone, insert, later, minimum, not_before, rotated, session, start, subject};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::rotation::REVOKED;
@@ -16,7 +16,7 @@ async fn all(store: &dyn Store) -> Vec<Revocation> {
 
 /// R10: the entry reaches to the end of the last access token, leeway included.
 pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     let entry = store.revoke(gone(s.id), RevokedBecause::Reuse).await.unwrap();
     assert_eq!(entry, Revocation { until: s.latest_access_expires.plus(LEEWAY), ..gone(s.id) });
@@ -27,7 +27,7 @@ pub async fn a_session_is_revoked_with_its_record_and_its_entry(store: Arc<dyn S
 
 /// Neither record nor cursor moves; a longer `until` is still accepted.
 pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     let first = store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
     let record = store.load(s.id).await.unwrap();
@@ -43,19 +43,19 @@ pub async fn a_repeated_revocation_changes_nothing_and_keeps_the_first_reason(st
 
 /// Its access tokens of earlier generations end; the session continues.
 pub async fn a_raised_minimum_does_not_end_a_session(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     let entry = store.revoke(minimum(s.id, 1, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
     assert_eq!(entry.until, s.latest_access_expires.plus(LEEWAY));
     assert_eq!(store.load(s.id).await.unwrap(), Some(s.clone()));
-    let swap = store.compare_and_swap(1, rotated(&s, later(START, 5)), None).await.unwrap();
+    let swap = store.compare_and_swap(1, rotated(&s, later(start(), 5)), None).await.unwrap();
     assert_eq!(swap, Swap::Swapped);
 }
 
 /// The caller knows how long its tokens live; the store does not.
 pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
-    let id = session("alice", 1, START).id;
-    let given = Revocation { until: later(START, 77_000), ..gone(id) };
+    let id = session("alice", 1, start()).id;
+    let given = Revocation { until: later(start(), 77_000), ..gone(id) };
     assert_eq!(store.revoke(given.clone(), RevokedBecause::Logout).await.unwrap(), given);
     assert_eq!(all(&*store).await, [given]);
     assert_eq!(store.load(id).await.unwrap(), None);
@@ -63,9 +63,9 @@ pub async fn an_unknown_session_is_revoked_as_given(store: Arc<dyn Store>) {
 
 /// R10, for subject, client, all and a token: never shorter than given, never shorter than what it matches.
 pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
-    let short = session("alice", 1, START);
-    let long = Session { latest_access_expires: later(short.expires, 500), ..session("alice", 2, START) };
-    let longest = Session { expires: later(short.expires, 9_000), ..session("bob", 3, START) };
+    let short = session("alice", 1, start());
+    let long = Session { latest_access_expires: later(short.expires, 500), ..session("alice", 2, start()) };
+    let longest = Session { expires: later(short.expires, 9_000), ..session("bob", 3, start()) };
     for s in [&short, &long, &longest] {
         insert(&*store, s).await;
     }
@@ -75,25 +75,28 @@ pub async fn an_entry_lives_as_long_as_what_it_matches(store: Arc<dyn Store>) {
     let ends =
         [(subject("alice"), alices), (client("web"), anyones), (client("another"), anyones), (Target::Global, anyones)];
     for (target, end) in ends {
-        let entry = store.revoke(not_before(target.clone(), START), BY_OPERATOR).await.unwrap();
+        let entry = store.revoke(not_before(target.clone(), start()), BY_OPERATOR).await.unwrap();
         assert_eq!(entry.until, end, "{target:?}");
         let given = Revocation { until: end.plus(day), ..entry };
         let entry = store.revoke(given.clone(), BY_OPERATOR).await.unwrap();
         assert_eq!(entry, given);
     }
-    let given = Revocation { until: later(START, 9), ..not_before(subject("nobody"), START) };
-    assert_eq!(store.revoke(given.clone(), BY_OPERATOR).await.unwrap(), Revocation { until: later(START, 9), ..given });
+    let given = Revocation { until: later(start(), 9), ..not_before(subject("nobody"), start()) };
+    assert_eq!(
+        store.revoke(given.clone(), BY_OPERATOR).await.unwrap(),
+        Revocation { until: later(start(), 9), ..given }
+    );
     let token = Revocation {
         target: Target::Token { issuer: super::ISSUER.into(), jti: "x".into() },
         effect: Effect::Gone,
-        until: later(START, 3),
+        until: later(start(), 3),
     };
     assert_eq!(store.revoke(token.clone(), BY_OPERATOR).await.unwrap(), token);
 }
 
 /// `sub` and `client_id` have a meaning only together with the issuer.
 pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     let issuer: Arc<str> = "https://idp.example".into();
     let theirs = [
@@ -101,19 +104,19 @@ pub async fn other_issuers_do_not_touch_our_sessions(store: Arc<dyn Store>) {
         Target::Client { issuer, client: "web".into() },
     ];
     for target in theirs {
-        let entry = Revocation { until: later(START, 1_000_000), ..not_before(target, later(START, 1000)) };
+        let entry = Revocation { until: later(start(), 1_000_000), ..not_before(target, later(start(), 1000)) };
         assert_eq!(store.revoke(entry.clone(), BY_OPERATOR).await.unwrap(), entry);
     }
-    insert(&*store, &session("alice", 2, START)).await;
-    assert_eq!(store.compare_and_swap(1, rotated(&s, later(START, 5)), None).await.unwrap(), Swap::Swapped);
+    insert(&*store, &session("alice", 2, start())).await;
+    assert_eq!(store.compare_and_swap(1, rotated(&s, later(start(), 5)), None).await.unwrap(), Swap::Swapped);
 }
 
 /// An error must not look like an effective revocation.
 pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     let token = Target::Token { issuer: super::ISSUER.into(), jti: "x".into() };
-    let not_before = Effect::NotBefore(START);
+    let not_before = Effect::NotBefore(start());
     let mistakes = [
         (Target::Session(s.id), not_before),
         (subject("alice"), Effect::SESSION_REVOKED),
@@ -122,9 +125,9 @@ pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
         (token, not_before),
     ];
     for (target, effect) in mistakes {
-        let entry = Revocation { target, effect, until: later(START, 5) };
+        let entry = Revocation { target, effect, until: later(start(), 5) };
         assert!(store.revoke(entry.clone(), BY_OPERATOR).await.is_err(), "{entry:?}");
-        let next = rotated(&s, later(START, 5));
+        let next = rotated(&s, later(start(), 5));
         assert!(store.compare_and_swap(1, next, Some(entry.clone())).await.is_err(), "{entry:?}");
     }
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
@@ -135,9 +138,9 @@ pub async fn an_effect_that_does_not_fit_is_an_error(store: Arc<dyn Store>) {
 pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
     let cuts = [(subject("alice"), 10), (client("web"), 20), (Target::Global, 30)];
     for (n, (target, cut)) in (0..).zip(cuts) {
-        let cut = later(START, cut);
+        let cut = later(start(), cut);
         store.revoke(not_before(target.clone(), cut), BY_OPERATOR).await.unwrap();
-        for created in [START, cut] {
+        for created in [start(), cut] {
             let s = session("alice", 1, created);
             assert_eq!(
                 store.insert(s.clone(), SubjectBound::NONE).await.unwrap(),
@@ -149,35 +152,35 @@ pub async fn an_insert_is_held_against_each_not_before(store: Arc<dyn Store>) {
         insert(&*store, &session("alice", n, later(cut, 1))).await;
     }
     // Not the last one written, but the latest moment.
-    store.revoke(not_before(subject("bob"), later(START, 5)), BY_OPERATOR).await.unwrap();
-    let bobs = store.insert(session("bob", 1, START), SubjectBound::NONE).await.unwrap();
-    assert_eq!(bobs, Inserted::NoLongerValid(later(START, 30)));
+    store.revoke(not_before(subject("bob"), later(start(), 5)), BY_OPERATOR).await.unwrap();
+    let bobs = store.insert(session("bob", 1, start()), SubjectBound::NONE).await.unwrap();
+    assert_eq!(bobs, Inserted::NoLongerValid(later(start(), 30)));
 }
 
 /// Inside the swap's own transaction.
 pub async fn a_swap_is_held_against_each_not_before(store: Arc<dyn Store>) {
     for (n, target) in (0..).zip([subject("alice"), client("tv"), Target::Global]) {
-        let named = Session { client: "tv".into(), ..session("alice", 10 + n, later(START, n)) };
+        let named = Session { client: "tv".into(), ..session("alice", 10 + n, later(start(), n)) };
         insert(&*store, &named).await;
-        store.revoke(not_before(target.clone(), later(START, n)), BY_OPERATOR).await.unwrap();
-        let entry = minimum(named.id, 2, later(START, 9));
-        let swap = store.compare_and_swap(1, rotated(&named, later(START, 5)), Some(entry.clone())).await.unwrap();
+        store.revoke(not_before(target.clone(), later(start(), n)), BY_OPERATOR).await.unwrap();
+        let entry = minimum(named.id, 2, later(start(), 9));
+        let swap = store.compare_and_swap(1, rotated(&named, later(start(), 5)), Some(entry.clone())).await.unwrap();
         assert_eq!(swap, Swap::NoLongerValid, "{target:?}");
         assert_eq!(store.load(named.id).await.unwrap(), Some(named));
         assert!(!all(&*store).await.contains(&entry));
     }
-    let younger = session("alice", 1, later(START, 3));
+    let younger = session("alice", 1, later(start(), 3));
     insert(&*store, &younger).await;
-    let swap = store.compare_and_swap(1, rotated(&younger, later(START, 5)), None).await.unwrap();
+    let swap = store.compare_and_swap(1, rotated(&younger, later(start(), 5)), None).await.unwrap();
     assert_eq!(swap, Swap::Swapped);
 }
 
 /// Swapped, both are stored; otherwise neither.
 pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
-    let next = rotated(&s, later(START, 5));
-    let entry = minimum(s.id, 2, later(START, 600_000));
+    let next = rotated(&s, later(start(), 5));
+    let entry = minimum(s.id, 2, later(start(), 600_000));
     let lost = store.compare_and_swap(7, Session { revision: 8, ..next.clone() }, Some(entry.clone())).await.unwrap();
     assert_eq!(lost, Swap::Changed(Some(Box::new(s))));
     assert_eq!(all(&*store).await, []);
@@ -187,7 +190,7 @@ pub async fn a_swap_brings_its_revocation_or_neither(store: Arc<dyn Store>) {
 
 /// In any order: the higher minimum, the later not-before, the later end, and gone above all.
 pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     let end = s.latest_access_expires.plus(LEEWAY);
     for (n, wanted) in [(3, 3), (2, 3), (5, 5)] {
@@ -200,18 +203,18 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
     let entry = store.revoke(minimum(s.id, 9, Timestamp::ZERO), BY_OPERATOR).await.unwrap();
     assert_eq!(entry, Revocation { until: end, ..gone(s.id) });
     for (cut, wanted) in [(10, 10), (5, 10), (20, 20)] {
-        let entry = store.revoke(not_before(subject("alice"), later(START, cut)), BY_OPERATOR).await.unwrap();
-        assert_eq!(entry.effect, Effect::NotBefore(later(START, wanted)));
+        let entry = store.revoke(not_before(subject("alice"), later(start(), cut)), BY_OPERATOR).await.unwrap();
+        assert_eq!(entry.effect, Effect::NotBefore(later(start(), wanted)));
     }
-    let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), START) };
+    let long = Revocation { until: later(s.expires, 1_000_000), ..not_before(subject("alice"), start()) };
     let entry = store.revoke(long.clone(), BY_OPERATOR).await.unwrap();
-    assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(START, 20)) });
+    assert_eq!(entry, Revocation { until: long.until, ..not_before(subject("alice"), later(start(), 20)) });
     assert_eq!(all(&*store).await, [Revocation { until: end, ..gone(s.id) }, entry]);
 }
 
 /// A merged entry is returned again at its new position, and only there.
 pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
-    let [a, b, c] = [1, 2, 3].map(|n| minimum(session("alice", n, START).id, 2, later(START, 600_000)));
+    let [a, b, c] = [1, 2, 3].map(|n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000)));
     for entry in [&a, &b] {
         store.revoke(entry.clone(), BY_OPERATOR).await.unwrap();
     }
@@ -229,17 +232,17 @@ pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
 /// R10: what a gate loads before it serves is everything that there is, session by session and the rest, and it ends
 /// where a reader of all would.
 pub async fn the_list_for_a_start_has_every_entry(store: Arc<dyn Store>) {
-    let sessions: Vec<_> = (0..100).map(|n| session("alice", n, START).id).collect();
+    let sessions: Vec<_> = (0..100).map(|n| session("alice", n, start()).id).collect();
     for id in &sessions {
         store.revoke(gone(*id), BY_OPERATOR).await.unwrap();
     }
-    store.revoke(not_before(subject("bob"), START), BY_OPERATOR).await.unwrap();
+    store.revoke(not_before(subject("bob"), start()), BY_OPERATOR).await.unwrap();
     // A merged entry has its position at the end.
-    store.revoke(minimum(sessions[0], 2, later(START, 600_000)), BY_OPERATOR).await.unwrap();
+    store.revoke(minimum(sessions[0], 2, later(start(), 600_000)), BY_OPERATOR).await.unwrap();
     let (entries, end) = store.revocations_since(Cursor::default()).await.unwrap();
     let (list, loaded_to) = store.revocations().await.unwrap();
     assert_eq!((list.len(), loaded_to), (entries.len(), end));
     assert!(sessions.iter().all(|id| list.minimum(*id) == REVOKED));
-    assert_eq!(list.minimum(session("alice", 100, START).id), Generation::NONE);
-    assert_eq!(list.not_before(super::ISSUER, "bob", None), START);
+    assert_eq!(list.minimum(session("alice", 100, start()).id), Generation::NONE);
+    assert_eq!(list.not_before(super::ISSUER, "bob", None), start());
 }

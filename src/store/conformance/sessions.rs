@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::{
-    ACCESS_TTL, LEEWAY, SECOND, START, client, gone, insert, later, minimum, not_before, rotated, session, subject,
+    ACCESS_TTL, LEEWAY, SECOND, client, gone, insert, later, minimum, not_before, rotated, session, start, subject,
 };
 use crate::clock::Timestamp;
 use crate::revocation::Revocation;
@@ -18,20 +18,20 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Every field comes back.
 pub async fn what_was_inserted_is_loaded(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     assert_eq!(store.load(s.id).await.unwrap(), None);
     insert(&*store, &s).await;
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
-    assert_eq!(store.load(session("alice", 2, START).id).await.unwrap(), None);
+    assert_eq!(store.load(session("alice", 2, start()).id).await.unwrap(), None);
 }
 
 /// The claims of a session's tokens come back, and change with it.
 pub async fn claims_are_kept(store: Arc<dyn Store>) {
-    let mut s = session("alice", 1, START);
+    let mut s = session("alice", 1, start());
     s.claims.insert("roles", ["clerk"]).unwrap();
     insert(&*store, &s).await;
     assert_eq!(store.load(s.id).await.unwrap(), Some(s.clone()));
-    let mut next = rotated(&s, later(START, 5));
+    let mut next = rotated(&s, later(start(), 5));
     next.claims.insert("roles", ["boss"]).unwrap();
     assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert_eq!(store.load(s.id).await.unwrap(), Some(next));
@@ -39,7 +39,7 @@ pub async fn claims_are_kept(store: Arc<dyn Store>) {
 
 /// A second session of one id is an error, and the first one stays.
 pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     assert!(store.insert(Session { revision: 7, ..s.clone() }, SubjectBound::NONE).await.is_err());
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
@@ -47,8 +47,8 @@ pub async fn an_id_is_inserted_once(store: Arc<dyn Store>) {
 
 /// R1: another revision is `Changed`, with the record as it is.
 pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
-    let next = rotated(&s, later(START, 5));
+    let s = session("alice", 1, start());
+    let next = rotated(&s, later(start(), 5));
     assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Changed(None));
     insert(&*store, &s).await;
     assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
@@ -61,10 +61,10 @@ pub async fn a_swap_needs_the_expected_revision(store: Arc<dyn Store>) {
 
 /// A change that would break the next comparison, or an index, is an error.
 pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     assert!(store.compare_and_swap(1, s.clone(), None).await.is_err());
-    let next = rotated(&s, later(START, 5));
+    let next = rotated(&s, later(start(), 5));
     assert!(store.compare_and_swap(1, Session { subject: "bob".into(), ..next.clone() }, None).await.is_err());
     assert!(store.compare_and_swap(1, Session { client: "tv".into(), ..next }, None).await.is_err());
     assert_eq!(store.load(s.id).await.unwrap(), Some(s));
@@ -72,11 +72,11 @@ pub async fn a_swap_must_raise_the_revision_and_keep_the_subject(store: Arc<dyn 
 
 /// Not even with the right revision.
 pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
+    let s = session("alice", 1, start());
     insert(&*store, &s).await;
     store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
     let revoked = store.load(s.id).await.unwrap().unwrap();
-    let back = Session { status: Status::Live, ..rotated(&revoked, later(START, 5)) };
+    let back = Session { status: Status::Live, ..rotated(&revoked, later(start(), 5)) };
     let swap = store.compare_and_swap(revoked.revision, back, None).await.unwrap();
     assert_eq!(swap, Swap::Changed(Some(Box::new(revoked.clone()))));
     assert_eq!(store.load(s.id).await.unwrap(), Some(revoked));
@@ -84,8 +84,8 @@ pub async fn a_revoked_session_is_never_swapped(store: Arc<dyn Store>) {
 
 /// Another generation, an unknown or a revoked session is skipped; the others of the batch count.
 pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation(store: Arc<dyn Store>) {
-    let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, START));
-    let unknown = session("alice", 4, START).id;
+    let [a, b, c] = [1, 2, 3].map(|n| session("alice", n, start()));
+    let unknown = session("alice", 4, start()).id;
     for s in [&a, &b, &c] {
         insert(&*store, s).await;
     }
@@ -115,7 +115,7 @@ pub async fn sessions_are_listed_page_by_page_in_order(store: Arc<dyn Store>) {
     for n in 0..40_u64 {
         // `al` and `alice\0` must not be confused with `alice`.
         let subject = ["al", "alice", "alice\0", "bob"][(n % 4) as usize];
-        all.push(session(subject, n, later(START, n * 7 % 10)));
+        all.push(session(subject, n, later(start(), n * 7 % 10)));
         insert(&*store, all.last().unwrap()).await;
     }
     check_pages(&*store, all).await;
@@ -145,26 +145,26 @@ async fn check_pages(store: &dyn Store, mut all: Vec<Session>) {
 /// Writes with an engine time raise it, and so does a sweep. A stamp ahead of it does not.
 pub async fn the_last_known_time_never_goes_back(store: Arc<dyn Store>) {
     assert_eq!(store.last_known_time().await.unwrap(), Timestamp::ZERO);
-    let s = Session { issued_at: later(START, 20), ..session("alice", 1, later(START, 9_000)) };
-    let s = Session { rotated_at: later(START, 10), ..s };
+    let s = Session { issued_at: later(start(), 20), ..session("alice", 1, later(start(), 9_000)) };
+    let s = Session { rotated_at: later(start(), 10), ..s };
     insert(&*store, &s).await;
-    assert_eq!(store.last_known_time().await.unwrap(), later(START, 20));
-    let next = rotated(&s, later(START, 50));
+    assert_eq!(store.last_known_time().await.unwrap(), later(start(), 20));
+    let next = rotated(&s, later(start(), 50));
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
-    assert_eq!(store.last_known_time().await.unwrap(), later(START, 50));
-    store.sweep(later(START, 40)).await.unwrap();
-    assert_eq!(store.last_known_time().await.unwrap(), later(START, 50));
-    store.sweep(later(START, 60)).await.unwrap();
-    assert_eq!(store.last_known_time().await.unwrap(), later(START, 60));
+    assert_eq!(store.last_known_time().await.unwrap(), later(start(), 50));
+    store.sweep(later(start(), 40)).await.unwrap();
+    assert_eq!(store.last_known_time().await.unwrap(), later(start(), 50));
+    store.sweep(later(start(), 60)).await.unwrap();
+    assert_eq!(store.last_known_time().await.unwrap(), later(start(), 60));
 }
 
 /// To the millisecond. What is removed leaves the lists and the revocations, too.
 pub async fn a_sweep_removes_what_ended_an_hour_ago_and_nothing_else(store: Arc<dyn Store>) {
-    let [early, late] = [1, 2].map(|n| session("alice", n, later(START, n)));
+    let [early, late] = [1, 2].map(|n| session("alice", n, later(start(), n)));
     insert(&*store, &early).await;
     insert(&*store, &late).await;
-    let short = minimum(session("bob", 3, START).id, 2, early.expires);
-    let long = minimum(session("bob", 4, START).id, 2, late.expires);
+    let short = minimum(session("bob", 3, start()).id, 2, early.expires);
+    let long = minimum(session("bob", 4, start()).id, 2, late.expires);
     for entry in [&short, &long] {
         store.revoke(entry.clone(), RevokedBecause::Operator).await.unwrap();
     }
@@ -184,23 +184,23 @@ pub async fn a_sweep_goes_on_until_all_is_removed(store: Arc<dyn Store>) {
     let mut inserts = JoinSet::new();
     for n in 0..1100 {
         let store = Arc::clone(&store);
-        inserts.spawn(async move { insert(&*store, &session("alice", n, START)).await });
+        inserts.spawn(async move { insert(&*store, &session("alice", n, start())).await });
     }
     inserts.join_all().await;
-    let swept = store.sweep(START.plus(super::SESSION_TTL).plus(2 * HOUR)).await.unwrap();
+    let swept = store.sweep(start().plus(super::SESSION_TTL).plus(2 * HOUR)).await.unwrap();
     assert_eq!(swept, Swept { sessions: 1100, revocations: 0 });
     assert!(store.list(Filter::All, None, 10).await.unwrap().sessions.is_empty());
 }
 
 /// R10: while one of its tokens lives, a session can still be revoked in full, and is not swept.
 pub async fn a_session_outlives_its_last_access_token(store: Arc<dyn Store>) {
-    let s = session("alice", 1, START);
-    let s = Session { expires: later(START, 1), ..s };
+    let s = session("alice", 1, start());
+    let s = Session { expires: later(start(), 1), ..s };
     insert(&*store, &s).await;
-    let token_ends = START.plus(ACCESS_TTL);
+    let token_ends = start().plus(ACCESS_TTL);
     assert_eq!(store.sweep(token_ends.plus(HOUR)).await.unwrap(), Swept::default());
     // A rotation moves the end.
-    let next = rotated(&s, later(START, 1000));
+    let next = rotated(&s, later(start(), 1000));
     assert_eq!(store.compare_and_swap(1, next.clone(), None).await.unwrap(), Swap::Swapped);
     assert_eq!(store.sweep(later(token_ends, 1000).plus(HOUR)).await.unwrap(), Swept::default());
     let entry = store.revoke(gone(s.id), RevokedBecause::Logout).await.unwrap();
@@ -222,14 +222,14 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     let bound = |most, on_too_many| SubjectBound { most, idle_ttl: day, on_too_many };
     let refuse = |most| bound(most, OnTooMany::Refuse);
     let end = |most| bound(most, OnTooMany::EndOldest);
-    let s = |n| session("alice", n, later(START, n));
+    let s = |n| session("alice", n, later(start(), n));
     let began = || Inserted::Inserted(Vec::new());
     let entry = |n| Revocation { until: s(n).latest_access_expires.plus(LEEWAY), ..gone(s(n).id) };
     for n in 1..=3 {
         assert_eq!(store.insert(s(n), end(3)).await.unwrap(), began());
     }
     // Another subject's sessions do not count.
-    assert_eq!(store.insert(session("alice2", 9, START), refuse(1)).await.unwrap(), began());
+    assert_eq!(store.insert(session("alice2", 9, start()), refuse(1)).await.unwrap(), began());
 
     assert_eq!(store.insert(s(4), refuse(3)).await.unwrap(), Inserted::TooMany);
     assert_eq!(store.load(s(4).id).await.unwrap(), None);
@@ -240,7 +240,7 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(store.load(s(2).id).await.unwrap(), Some(s(2)));
 
     // A rotation is not another session, and a revoked one makes room.
-    let next = rotated(&s(3), later(START, 4));
+    let next = rotated(&s(3), later(start(), 4));
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
     store.revoke(gone(s(2).id), RevokedBecause::Logout).await.unwrap();
     assert_eq!(store.insert(s(5), refuse(3)).await.unwrap(), began());
@@ -250,13 +250,13 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
     assert_eq!(ended.iter().map(|entry| &entry.target).collect::<Vec<_>>(), [&gone(s(3).id).target, &entry(4).target]);
 
     // Sessions before a not-before of the subject or of its client are over.
-    store.revoke(not_before(subject("alice"), later(START, 6)), RevokedBecause::Operator).await.unwrap();
+    store.revoke(not_before(subject("alice"), later(start(), 6)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(7), refuse(1)).await.unwrap(), began());
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), Inserted::TooMany);
-    store.revoke(not_before(client("web"), later(START, 7)), RevokedBecause::Operator).await.unwrap();
+    store.revoke(not_before(client("web"), later(start(), 7)), RevokedBecause::Operator).await.unwrap();
     assert_eq!(store.insert(s(8), refuse(1)).await.unwrap(), began());
     // So are idle ones, and those past their end.
-    let idle = session("alice", 9, later(START, 8).plus(day));
+    let idle = session("alice", 9, later(start(), 8).plus(day));
     assert_eq!(store.insert(idle.clone(), refuse(1)).await.unwrap(), began());
     let late = idle.expires;
     let kept = Session { issued_at: late, revision: 2, ..idle };
@@ -266,7 +266,7 @@ pub async fn a_subject_has_so_many_live_sessions_and_no_more(store: Arc<dyn Stor
 
 /// A client that logs in and out all day does not fill the store for a month.
 pub async fn a_revoked_session_is_kept_while_its_access_tokens_would_live(store: Arc<dyn Store>) {
-    let [revoked, live] = [1, 2].map(|n| session("alice", n, START));
+    let [revoked, live] = [1, 2].map(|n| session("alice", n, start()));
     insert(&*store, &revoked).await;
     insert(&*store, &live).await;
     store.revoke(gone(revoked.id), RevokedBecause::Logout).await.unwrap();

@@ -33,7 +33,12 @@ struct BackupReport<'a> {
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let Command::Backup { to } = command;
     let StoreConfig::Redb { path, .. } = &config.store else {
-        return Err(Failure::Failed("store.kind is \"memory\": there is nothing to back up".into()));
+        let why = match &config.store {
+            #[cfg(feature = "redis")]
+            StoreConfig::Redis(_) => "store.kind is \"redis\": back the server up by its own means, such as BGSAVE",
+            StoreConfig::Memory | StoreConfig::Redb { .. } => "store.kind is \"memory\": there is nothing to back up",
+        };
+        return Err(Failure::Failed(why.into()));
     };
     if to.exists() {
         return Err(Failure::Failed(format!("{} exists already; choose another name", to.display())));

@@ -338,7 +338,6 @@ fn routes_of_one_path_get_ids_of_their_own() {
 fn what_is_not_built_yet_is_refused_and_not_ignored() {
     for (text, key) in [
         ("[sessions]\non_expiry = \"keep\"\n", "sessions.on_expiry"),
-        ("[store]\nkind = \"redis\"\n", "store.kind"),
         ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
         ("[[upstreams]]\nname = \"u\"\nurls = [\"unix:/run/a\"]\n", "upstreams[0].urls[0]"),
         ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
@@ -347,6 +346,43 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
         let fits = |e: &String| e.contains(&format!(" {key}: ")) && e.contains("comes in a later version");
         assert!(errors.len() == 1 && errors.iter().all(fits), "{errors:?}");
     }
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn c36_without_its_feature_the_store_in_redis_is_an_error_that_says_so() {
+    let errors = said("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1\"\n");
+    assert!(
+        errors.iter().any(|e| e.contains("store.kind") && e.contains("built with the feature redis")),
+        "{errors:?}"
+    );
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
+    let redis = |more: &str| said(&format!("[store]\nkind = \"redis\"\n{more}"));
+    let url = "url = \"redis://127.0.0.1:6379\"\n";
+    for (more, part) in [
+        (String::new(), "store.url: missing"),
+        ("url = \"redis://:a-secret@127.0.0.1\"\n".to_owned(), "store.url: the URL of Redis has credentials"),
+        ("url = \"http://127.0.0.1\"\n".to_owned(), "store.url: "),
+        (format!("{url}prefix = \"a b\"\n"), "store.prefix: "),
+        (format!("{url}username = \"gate\"\n"), "store.password_file: missing"),
+        (format!("{url}ca = \"ca.pem\"\n"), "store.ca: needs a url that begins with rediss://"),
+        (format!("{url}staleness = \"100ms\"\n"), "store.staleness: "),
+        (format!("{url}when_stale = \"allow\"\n"), "store.max_stale: missing"),
+        (format!("{url}max_stale = \"5m\"\n"), "store.max_stale: has a meaning only"),
+        (format!("{url}when_stale = \"allow\"\nmax_stale = \"1s\"\n"), "store.max_stale: is shorter"),
+        (format!("{url}path = \"x\"\n"), "store.path: "),
+    ] {
+        let errors = redis(&more);
+        assert!(errors.len() == 1 && errors[0].contains(part), "{part}: {errors:?}");
+        assert!(!errors[0].contains("a-secret"), "{errors:?}");
+    }
+    assert_eq!(redis(&format!("{url}staleness = \"4s\"\nwhen_stale = \"allow\"\nmax_stale = \"5m\"\n")), [""; 0]);
+    // Keys of it elsewhere are mistakes.
+    assert_eq!(said(&format!("[store]\n{url}")).len(), 1);
 }
 
 #[test]

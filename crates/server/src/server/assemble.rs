@@ -32,6 +32,8 @@ use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
+#[cfg(feature = "redis")]
+use rotogate::store::{RedisOptions, RedisStore};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verify_cache::IdentityField;
@@ -93,7 +95,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
-    let (redb, stores) = stores(config, &keyring)?;
+    let (redb, stores) = stores(config, &keyring).await?;
     let mut first_user = None;
     let mut file = None;
     let mut entries = Vec::new();
@@ -163,6 +165,10 @@ pub(super) fn builder(
     #[cfg(feature = "relay")]
     {
         builder = builder.relay_store(stores.relay);
+    }
+    #[cfg(feature = "redis")]
+    if let Some(staleness) = config.store.staleness() {
+        builder = builder.staleness(staleness);
     }
     if !keep_login_client {
         builder = builder.forget_login_origin();
@@ -242,7 +248,7 @@ impl From<MemoryStore> for Stores {
     }
 }
 
-fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
+async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
@@ -261,7 +267,39 @@ fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stor
             };
             Ok((Some(store), stores))
         }
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(settings) => {
+            let issuer = &config.issuer;
+            let mut options =
+                RedisOptions::new(settings.url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
+                    .prefix(settings.prefix.as_str());
+            if let Some(name) = &settings.username {
+                options = options.username(name.as_str());
+            }
+            if let Some(file) = &settings.password_file {
+                options = options.password_file(file);
+            }
+            if let Some(ca) = &settings.ca {
+                options = options.ca(read_ca(ca)?);
+            }
+            if settings.assume_noeviction {
+                options = options.assume_noeviction();
+            }
+            let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
+            let stores = Stores {
+                #[cfg(feature = "relay")]
+                relay: Arc::clone(&store) as _,
+                sessions: store,
+            };
+            Ok((None, stores))
+        }
     }
+}
+
+/// The certificates that the store's server may be issued by.
+#[cfg(feature = "redis")]
+fn read_ca(path: &Path) -> Result<Vec<u8>, ServerError> {
+    std::fs::read(path).map_err(|error| ServerError::new(format!("store.ca: {}: {error}", path.display())))
 }
 
 /// The path of the store's high-water mark.

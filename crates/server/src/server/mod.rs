@@ -176,6 +176,8 @@ impl Server {
         let give_up = match &config.store {
             StoreConfig::Redb { give_up, .. } => *give_up,
             StoreConfig::Memory => None,
+            #[cfg(feature = "redis")]
+            StoreConfig::Redis(_) => None,
         };
         let workers = config.server.workers;
         let metrics = Arc::new(Metrics::new(

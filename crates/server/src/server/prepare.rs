@@ -238,6 +238,23 @@ impl Findings<'_> {
     fn store(&mut self) {
         const KEY: &str = "store.path";
         let config = self.config;
+        #[cfg(feature = "redis")]
+        if let StoreConfig::Redis(settings) = &config.store {
+            let password = settings.password_file.as_deref();
+            let password =
+                password.map(|file| ("store.password_file", file, private_file::read_private(file).map(drop)));
+            let ca = settings.ca.as_deref();
+            let ca = ca.map(|file| {
+                ("store.ca", file, std::fs::read(file).map(drop).map_err(|e| format!("{}: {e}", file.display())))
+            });
+            for (key, file, read) in password.into_iter().chain(ca) {
+                let Err(message) = read else { continue };
+                match private_file::denied_as_another(file) {
+                    Some(why) => self.unchecked(key, why),
+                    None => self.blame(key, message),
+                }
+            }
+        }
         let StoreConfig::Redb { path, accept_restored_store, .. } = &config.store else { return };
         let mark = assemble::high_water(&config.issuer.keys);
         let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();

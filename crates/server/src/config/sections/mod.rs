@@ -61,6 +61,8 @@ pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
+#[cfg(feature = "redis")]
+pub use store::RedisSettings;
 pub use store::StoreConfig;
 
 /// Everything that `gateway.toml` says. `Debug` shows no secret.

@@ -6,10 +6,17 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::super::print::{self, number, put, put_some, time};
-use super::super::raw::Section;
+use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{DAY, SECOND, path_in, usize_or};
+#[cfg(feature = "redis")]
+use rotogate::store::Staleness;
 use rotogate::store::redb::DEFAULT_CACHE_SIZE;
+
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+pub use redis::RedisSettings;
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,21 +34,68 @@ pub enum StoreConfig {
         /// How long the store may be unwritable before the gate stops.
         give_up: Option<Duration>,
     },
+    /// A server that several gates share.
+    #[cfg(feature = "redis")]
+    Redis(RedisSettings),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Redb,
+    Memory,
+    #[cfg(feature = "redis")]
+    Redis,
+}
+
+const KINDS: &[(&str, Kind)] = &[
+    ("redb", Kind::Redb),
+    ("memory", Kind::Memory),
+    #[cfg(feature = "redis")]
+    ("redis", Kind::Redis),
+];
+
+fn kind(value: &Raw) -> Result<Kind, String> {
+    #[cfg(not(feature = "redis"))]
+    if matches!(value, Raw::String(word) | Raw::Env(word) if word == "redis") {
+        return Err(
+            "\"redis\" needs a program that was built with the feature redis; this one has \"redb\" and \"memory\""
+                .into(),
+        );
+    }
+    value::word(KINDS, &[])(value)
 }
 
 /// The defaults of the section. That of `cache_size` is [`DEFAULT_CACHE_SIZE`].
 impl StoreConfig {
     const PATH: &str = "data/rotogate.redb";
+
+    /// How long the gate goes on without news of a store that it shares. `None`: it shares none.
+    #[cfg(feature = "redis")]
+    pub(crate) fn staleness(&self) -> Option<Staleness> {
+        match self {
+            Self::Memory | Self::Redb { .. } => None,
+            Self::Redis(settings) => Some(settings.staleness),
+        }
+    }
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> StoreConfig {
-    section.later(&["url", "wait_replicas", "when_stale", "max_stale", "staleness"]);
-    let is_memory = section.get("kind", value::word(&[("redb", false), ("memory", true)], &["redis"])).unwrap_or(false);
+    section.later(&["wait_replicas", "sentinel", "cluster"]);
+    let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
+    let store = match kind {
+        Kind::Redb | Kind::Memory => read_redb(section, dir, matches!(kind, Kind::Memory)),
+        #[cfg(feature = "redis")]
+        Kind::Redis => redis::read(section, dir).map_or(StoreConfig::Memory, StoreConfig::Redis),
+    };
+    section.finish();
+    store
+}
+
+fn read_redb(section: &Section<'_>, dir: &Path, is_memory: bool) -> StoreConfig {
     let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(StoreConfig::PATH));
     let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
     let cache_size = usize_or(section.get("cache_size", value::size(1 << 20, 1 << 40)), DEFAULT_CACHE_SIZE);
     let give_up = section.get("give_up", value::duration_within(SECOND, 366 * DAY));
-    section.finish();
     if is_memory { StoreConfig::Memory } else { StoreConfig::Redb { path, accept_restored_store, cache_size, give_up } }
 }
 
@@ -56,6 +110,8 @@ pub(super) fn print(store: &StoreConfig) -> Value {
             put(&mut table, "cache_size", number(*cache_size));
             put_some(&mut table, "give_up", give_up.map(time));
         }
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(settings) => redis::print(settings, &mut table),
     }
     table.into()
 }

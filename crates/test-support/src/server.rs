@@ -11,28 +11,28 @@ use tempfile::TempDir;
 const NOBODY: u32 = 65_534;
 
 /// A folder that the server may write to.
-pub(crate) fn folder() -> TempDir {
+pub fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     give(folder.path());
     folder
 }
 
 /// Gives a file or folder to the user that servers run as.
-pub(crate) fn give(path: &Path) {
+pub fn give(path: &Path) {
     if rustix::process::geteuid().is_root() {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
 }
 
 /// Writes a file for the server alone.
-pub(crate) fn write(path: &Path, text: &str) {
+pub fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
     give(path);
 }
 
 /// A program of a package; Debian has some of them outside of the path.
-pub(crate) fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
+pub fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let all = folders.iter().cloned().chain(std::env::split_paths(&path));
     let found = all.map(|folder| folder.join(name)).find(|path| path.exists());
@@ -40,7 +40,7 @@ pub(crate) fn program(name: &str, folders: &[PathBuf]) -> PathBuf {
 }
 
 /// A command that does not run as root.
-pub(crate) fn unprivileged(program: &Path) -> Command {
+pub fn unprivileged(program: &Path) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
     }
@@ -51,7 +51,7 @@ pub(crate) fn unprivileged(program: &Path) -> Command {
 }
 
 /// Runs a command to its end.
-pub(crate) fn done(command: &mut Command) -> String {
+pub fn done(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {said}");
@@ -59,16 +59,16 @@ pub(crate) fn done(command: &mut Command) -> String {
 }
 
 /// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A process that ends with the test.
-pub(crate) struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
     /// Starts a server, and waits until `is_ready`. `None` if it ended before: another program may have taken the port.
-    pub(crate) fn start(command: &mut Command, mut is_ready: impl FnMut() -> bool) -> Option<Self> {
+    pub fn start(command: &mut Command, mut is_ready: impl FnMut() -> bool) -> Option<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let mut process = Self(child);
         for _ in 0..600 {
@@ -83,12 +83,12 @@ impl Process {
         panic!("a server did not become ready: {command:?}");
     }
 
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         done(Command::new("kill").args(["-s", name, &self.0.id().to_string()]));
     }
 
     /// Waits for its end.
-    pub(crate) fn wait(mut self) {
+    pub fn wait(mut self) {
         self.0.wait().unwrap();
     }
 }

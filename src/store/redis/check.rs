@@ -1,0 +1,323 @@
+//! Whether a server is fit for a store: at start, and while it runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, pipe};
+
+use super::super::{StoreError, WriteOutcome};
+use super::connect::{Link, Request};
+use super::options::RedisOptions;
+use super::record::new_op;
+use super::script::{Answer, CHECK, OPEN, unexpected};
+use super::session::Turns;
+use super::{Inner, Keys, drop_mut, time_of};
+use crate::clock::{SystemTime, TimeSource, Timestamp};
+
+/// The layout of everything in the store.
+const SCHEMA: &str = "1";
+/// All keys are in one place. A cluster would need more.
+const PARTITIONS: &str = "1";
+/// The oldest server that knows everything that is used.
+const OLDEST: (u32, u32) = (6, 2);
+/// Above this part of `maxmemory`, in percent, the store is not ready: soon it takes no writes.
+const FULL: u128 = 90;
+
+/// The reply to INFO.
+pub(super) struct Info(HashMap<String, String>);
+
+impl Info {
+    pub(super) fn parse(text: &str) -> Self {
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Self(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.get(name).and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+
+    fn version(&self) -> Option<(u32, u32)> {
+        let mut parts = self.get("redis_version")?.split('.').map(str::parse);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    }
+}
+
+fn refused(message: impl Into<String>) -> StoreError {
+    StoreError::new(message).with_outcome(WriteOutcome::Refused)
+}
+
+fn is_forbidden(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+}
+
+pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
+    options.check()?;
+    let options = Arc::new(options);
+    let commands = Link::new(Arc::clone(&options), Duration::ZERO);
+    let mut greeting = pipe();
+    drop_mut(greeting.cmd("TIME"));
+    commands.ask(&Request::Pipeline(greeting)).await?;
+    let evicted = match info(&commands, None).await? {
+        Some(info) => {
+            check_server(&options, &info)?;
+            info.number("evicted_keys")
+        }
+        None if options.assume_noeviction => 0,
+        None => {
+            return Err(refused(format!(
+                "Redis at {} does not allow INFO, by which the gate sees that maxmemory-policy is noeviction: allow +info, or \
+                 say in the configuration that it is",
+                options.address()
+            )));
+        }
+    };
+    let keys = Keys::new(&options.prefix);
+    check_permissions(&options, &commands, &keys).await?;
+    check_clock(&options, &commands).await?;
+    warn_of_lost_writes(&options, &commands).await?;
+    let (history, seq) = open_head(&options, &commands, &keys).await?;
+    Ok(Inner {
+        keys,
+        issuer: options.issuer.as_str().into(),
+        history,
+        node: new_op()?,
+        beats: Link::new(Arc::clone(&options), Duration::ZERO),
+        commands,
+        seq: AtomicU64::new(seq),
+        broken: AtomicBool::new(false),
+        evicted: AtomicU64::new(evicted),
+        inserts: Turns::new(),
+        listing: super::list::Listing::default(),
+        options,
+    })
+}
+
+/// `None`: the user may not ask.
+async fn info(link: &Link, section: Option<&str>) -> Result<Option<Info>, StoreError> {
+    let mut command = cmd("INFO");
+    section.into_iter().for_each(|section| drop(command.arg(section).clone()));
+    match link.once(&command).await? {
+        Ok(reply) => Info::of(reply).map(Some).ok_or_else(|| unexpected("no text")),
+        Err(error) if is_forbidden(&error) => Ok(None),
+        Err(error) => Err(link.error(&error)),
+    }
+}
+
+pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
+    let address = options.address();
+    let (major, minor) = OLDEST;
+    if info.version().is_none_or(|version| version < OLDEST) {
+        let version = info.get("redis_version").unwrap_or("unknown");
+        return Err(refused(format!("Redis at {address} has version {version}: {major}.{minor} or later is needed")));
+    }
+    if info.get("cluster_enabled") == Some("1") {
+        return Err(refused(format!("Redis at {address} is a node of a cluster: give a server that is not")));
+    }
+    if info.get("role") != Some("master") {
+        return Err(refused(format!("Redis at {address} is a replica: give the address of the primary")));
+    }
+    check_policy(options, info)?;
+    if info.number("evicted_keys") > 0 {
+        tracing::warn!(%address, "Redis has evicted keys since it started: sessions or revocations may be among them");
+    }
+    if info.get("aof_enabled") == Some("0") {
+        tracing::warn!(
+            %address,
+            "Redis has no append-only file: a crash of it loses sessions and revocations; set appendonly yes"
+        );
+    }
+    Ok(())
+}
+
+fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
+    match info.get("maxmemory_policy") {
+        Some("noeviction") => Ok(()),
+        None if options.assume_noeviction => Ok(()),
+        policy => Err(refused(format!(
+            "Redis at {} has the maxmemory-policy {}, by which it drops sessions and revocations when it is full: set \
+             maxmemory-policy noeviction",
+            options.address(),
+            policy.unwrap_or("unknown")
+        ))),
+    }
+}
+
+/// Tries each command, on keys of ours that do not exist, or that are gone again afterwards.
+async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<(), StoreError> {
+    let (none, hash, set) = (keys.of("probe"), keys.of("probe:h"), keys.of("probe:z"));
+    let on = |name: &str, key: &[u8], args: &[&str]| {
+        let mut command = cmd(name);
+        command.arg(key);
+        args.iter().for_each(|arg| drop(command.arg(*arg).clone()));
+        (name.to_owned(), command)
+    };
+    let plain = |name: &str, args: &[&str]| {
+        let mut command = cmd(name);
+        args.iter().for_each(|arg| drop(command.arg(*arg).clone()));
+        (name.to_owned(), command)
+    };
+    let mut stream = cmd("XREAD");
+    stream.arg("COUNT").arg(1).arg("STREAMS").arg(&none).arg("0");
+    let tried: Vec<(String, Cmd)> = vec![
+        on("GET", &none, &[]),
+        on("MGET", &none, &[]),
+        on("SET", &none, &["1", "XX"]),
+        on("DEL", &none, &[]),
+        on("EXISTS", &none, &[]),
+        on("PEXPIREAT", &none, &["1"]),
+        on("PERSIST", &none, &[]),
+        on("HSET", &hash, &["f", "0"]),
+        on("HGET", &hash, &["f"]),
+        on("HMGET", &hash, &["f"]),
+        on("HEXISTS", &hash, &["f"]),
+        on("HINCRBY", &hash, &["f", "1"]),
+        on("HSCAN", &hash, &["0"]),
+        on("HDEL", &hash, &["f"]),
+        on("ZADD", &none, &["XX", "0", "m"]),
+        on("ZINCRBY", &set, &["0", "m"]),
+        on("ZREM", &set, &["m"]),
+        on("ZSCORE", &none, &["m"]),
+        on("ZRANGE", &none, &["0", "-1"]),
+        on("ZREVRANGE", &none, &["0", "0"]),
+        on("ZRANGEBYSCORE", &none, &["0", "0"]),
+        on("ZREMRANGEBYSCORE", &none, &["0", "0"]),
+        on("XADD", &none, &["NOMKSTREAM", "*", "e", "v"]),
+        on("XRANGE", &none, &["-", "+"]),
+        on("XREVRANGE", &none, &["+", "-"]),
+        on("XTRIM", &none, &["MINID", "0"]),
+        ("XREAD".to_owned(), stream),
+        plain("SCAN", &["0", "COUNT", "1"]),
+        plain("EVAL", &["return 1", "0"]),
+        plain("EVALSHA", &["0000000000000000000000000000000000000000", "0"]),
+    ];
+    for (name, command) in tried {
+        match link.once(&command).await? {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
+            Err(error) if is_forbidden(&error) => {
+                let (address, tag) = (options.address(), &keys.tag);
+                let what = if error.detail().is_some_and(|text| text.contains("command")) {
+                    format!("the command {name}: allow +{}", name.to_lowercase())
+                } else {
+                    format!("keys that begin with {tag}: allow ~{tag}*")
+                };
+                return Err(refused(format!("Redis at {address} does not allow the gate's user {what}")));
+            }
+            Err(error) => return Err(link.error(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// Two clocks that differ cannot both be right, and tokens would be refused or live too long.
+async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
+    let clock = SystemTime::new();
+    let before = clock.wall();
+    let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
+    compare_clocks(options, before, time_of(Some(reply))?, clock.wall())
+}
+
+/// The server's clock, and ours before and after it was asked.
+pub(super) fn compare_clocks(
+    options: &RedisOptions,
+    before: Timestamp,
+    theirs: Timestamp,
+    after: Timestamp,
+) -> Result<(), StoreError> {
+    let leeway = options.leeway;
+    if theirs.plus(leeway) < before || theirs > after.plus(leeway) {
+        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
+        return Err(refused(format!(
+            "the clock of Redis at {} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP",
+            options.address()
+        )));
+    }
+    Ok(())
+}
+
+async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
+    let mut command = cmd("CONFIG");
+    command.arg("GET").arg("appendfsync");
+    // Often forbidden, and then it is the operator's to know.
+    if let Ok(Value::Array(pair)) = link.once(&command).await?
+        && let Some(policy) = pair.into_iter().nth(1).and_then(super::bytes)
+        && policy != b"always"
+    {
+        tracing::warn!(
+            address = options.address(),
+            "Redis answers before its append-only file is on the disk: a crash of it loses up to a second of sessions and \
+             revocations; set appendfsync always"
+        );
+    }
+    Ok(())
+}
+
+/// Makes the store, or compares it with what this gate expects.
+async fn open_head(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<([u8; 8], u64), StoreError> {
+    let keyring = options.keyring.to_string();
+    let (history, op, store) = (new_op()?, new_op()?, new_op()?);
+    let mut args = vec![history.to_vec(), op.to_vec(), store.to_vec()];
+    let fields =
+        [("schema", SCHEMA), ("partitions", PARTITIONS), ("issuer", &options.issuer), ("keyring", keyring.as_str())];
+    args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]));
+    let request = Request::Script { script: &OPEN, keys: keys.fixed(), args };
+    let mut answer = Answer::read(link.ask(&request).await?)?;
+    let (address, prefix) = (options.address(), &options.prefix);
+    let place = format!("the store {prefix:?} in Redis at {address}");
+    match answer.status.as_str() {
+        "open" => {
+            let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;
+            Ok((history, answer.seq))
+        }
+        "headless" => Err(refused(format!(
+            "{place} lost its head, but still has revocations: restore a whole back-up, or use another prefix"
+        ))),
+        "differs" => {
+            let field = answer.text()?;
+            let known = answer.text().unwrap_or_default();
+            Err(refused(match field.as_str() {
+                "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
+                "keyring" => format!("{place} belongs to another keyring, {known}: use that one, or another prefix"),
+                "schema" => {
+                    format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
+                }
+                _ => format!(
+                    "{place} has {field} {known}, which this program does not know: use the version that made it"
+                ),
+            }))
+        }
+        _ => Err(answer.unknown()),
+    }
+}
+
+impl Inner {
+    /// `None`: the user may not ask.
+    pub(super) async fn info(&self, link: &Link, section: &str) -> Result<Option<Info>, StoreError> {
+        info(link, Some(section)).await
+    }
+
+    /// Takes the server writes, and keeps what was written?
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        if let Some(info) = info(&self.commands, None).await? {
+            check_policy(&self.options, &info)?;
+            let evicted = info.number("evicted_keys");
+            let known = self.evicted.fetch_max(evicted, std::sync::atomic::Ordering::AcqRel);
+            if evicted > known {
+                tracing::error!(evicted = evicted - known, "Redis evicts keys: sessions and revocations are lost");
+                return Err(refused("Redis evicts keys: set maxmemory-policy noeviction"));
+            }
+            let (used, most) = (u128::from(info.number("used_memory")), u128::from(info.number("maxmemory")));
+            if most > 0 && used * 100 > most * FULL {
+                return Err(refused(format!("Redis uses more than {FULL} % of its maxmemory: raise it")));
+            }
+        }
+        let answer = self.run(&CHECK, Vec::new(), Vec::new()).await?;
+        if answer.status == "ready" { Ok(()) } else { Err(answer.unknown()) }
+    }
+}

@@ -1,0 +1,127 @@
+//! Pages of sessions.
+//!
+//! A subject's sessions are in its index. All sessions have none: the first page scans the keys once, and the next pages go
+//! on in what it found. A session that lived throughout is in it once.
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::Value;
+use tokio::time::Instant;
+
+use super::super::rules::page_size;
+use super::super::{Filter, Page, StoreError};
+use super::script::{bytes, unexpected};
+use super::{Inner, drop_mut};
+use crate::session::SessionId;
+
+/// How many keys one step looks at.
+const SCANNED_AT_ONCE: usize = 1000;
+/// For how long pages go on in one scan.
+const SCAN_KEPT: Duration = Duration::from_secs(60);
+
+/// The last scan of all sessions.
+#[derive(Default)]
+pub(super) struct Listing(Mutex<Option<Scan>>);
+
+#[derive(Clone)]
+struct Scan {
+    at: Instant,
+    ids: Arc<[SessionId]>,
+}
+
+impl Inner {
+    pub(super) async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let ids = match filter {
+            Filter::Subject(subject) => {
+                let (_, mut ids) = self.sessions_of(subject).await?;
+                ids.sort_unstable();
+                ids.into()
+            }
+            Filter::All => self.all(after.is_some()).await?,
+        };
+        let limit = page_size(limit);
+        let mut page = Page { sessions: Vec::new(), next: None };
+        let mut rest = &ids[..];
+        if let Some(after) = after {
+            let from = ids.partition_point(|id| *id <= after);
+            rest = ids.get(from..).unwrap_or_default();
+        }
+        let subject = match filter {
+            Filter::Subject(subject) => Bound::Included(subject),
+            Filter::All => Bound::Unbounded,
+        };
+        while !rest.is_empty() {
+            // One more than the page has shows whether there is a next one.
+            let (some, more) = rest.split_at(rest.len().min(limit + 1));
+            for (id, record) in self.load_all(some).await? {
+                let session = match record {
+                    Ok(session) => session,
+                    Err(error) => {
+                        tracing::error!(session = %id, %error, "session not listed");
+                        continue;
+                    }
+                };
+                if matches!(subject, Bound::Included(name) if *name != session.subject) {
+                    continue;
+                }
+                if page.sessions.len() == limit {
+                    page.next = page.sessions.last().map(|last| last.id);
+                    return Ok(page);
+                }
+                page.sessions.push(session);
+            }
+            rest = more;
+        }
+        Ok(page)
+    }
+
+    async fn all(&self, goes_on: bool) -> Result<Arc<[SessionId]>, StoreError> {
+        if goes_on {
+            let known = self.listing.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(scan) = known.filter(|scan| scan.at.elapsed() < SCAN_KEPT) {
+                return Ok(scan.ids);
+            }
+        }
+        let ids: Arc<[SessionId]> = self.scan().await?.into();
+        let scan = Scan { at: Instant::now(), ids: Arc::clone(&ids) };
+        *self.listing.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(scan);
+        Ok(ids)
+    }
+
+    /// The ids of all sessions, in order.
+    async fn scan(&self) -> Result<Vec<SessionId>, StoreError> {
+        let prefix = self.keys.of("s:");
+        let pattern = self.keys.with("s:", b"*");
+        let (mut ids, mut cursor) = (Vec::new(), b"0".to_vec());
+        loop {
+            let (pattern, from) = (pattern.clone(), cursor);
+            let mut replies = self
+                .read(&self.commands, |pipeline| {
+                    let scan = pipeline.cmd("SCAN").arg(from).arg("MATCH").arg(pattern);
+                    drop_mut(scan.arg("COUNT").arg(SCANNED_AT_ONCE));
+                })
+                .await?;
+            let Some(Value::Array(parts)) = replies.next() else { return Err(unexpected("no scan")) };
+            let [next, Value::Array(keys)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))?
+            else {
+                return Err(unexpected("no keys"));
+            };
+            let found = keys.into_iter().filter_map(|key| bytes(key)?.strip_prefix(&*prefix)?.try_into().ok());
+            ids.extend(found.map(SessionId::from_bytes));
+            cursor = bytes(next).ok_or_else(|| unexpected("no cursor"))?;
+            if cursor == b"0" {
+                // A scan may bring a key more than once.
+                ids.sort_unstable();
+                ids.dedup();
+                return Ok(ids);
+            }
+        }
+    }
+}

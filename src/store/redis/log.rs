@@ -1,0 +1,209 @@
+//! Revocations as they are read: the live ones, and the log of those that were written.
+//!
+//! A reader that begins takes the end of the log, then the live ones, then reads the log on from there: entries only
+//! tighten, so whatever changed while it read is in the log. A place is its id **and** the write that made it: if that entry
+//! is not there, something between was lost or trimmed, and the reader begins anew.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use redis::Value;
+
+use super::super::{Cursor, StoreError, WriteOutcome};
+use super::connect::{Link, not_done};
+use super::record::{LogId, Op, decode_live, decode_logged};
+use super::script::{bytes, unexpected};
+use super::{Inner, drop_mut};
+use crate::revocation::list::ListFilling;
+use crate::revocation::{Revocation, RevocationList, Target};
+
+/// How many entries one reply has.
+pub(super) const PAGE: usize = 1000;
+/// How often a reader begins anew before it gives up.
+const MAX_STARTS: u32 = 3;
+
+/// How far a reader is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) id: LogId,
+    /// The write that made the entry. Zeros: there is none, but nothing from `id` on was trimmed.
+    pub(super) op: Op,
+}
+
+impl Place {
+    fn has_entry(&self) -> bool {
+        self.op != Op::default()
+    }
+
+    /// Is everything behind it in the log? `found` is the entry at its id.
+    pub(super) fn is_there(&self, found: Option<&(Self, Revocation)>, floor: LogId) -> bool {
+        if self.has_entry() { found.is_some_and(|(found, _)| found == self) } else { floor <= self.id }
+    }
+}
+
+/// The live revocations, each with its place in the log.
+type Live = BTreeMap<Target, (LogId, Revocation)>;
+
+impl Inner {
+    pub(super) fn cursor(&self, place: Place) -> Cursor {
+        if place == Place::default() {
+            return Cursor::default();
+        }
+        let parts = [self.history, place.op, place.id.time.to_be_bytes(), place.id.number.to_be_bytes()];
+        Cursor::new(parts.concat())
+    }
+
+    /// `None`: the beginning, or a place of another history.
+    pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<Place>, StoreError> {
+        let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
+        match (parts, rest) {
+            ([], []) => Ok(None),
+            ([history, op, time, number], []) => Ok((*history == self.history).then(|| Place {
+                id: LogId { time: u64::from_be_bytes(*time), number: u64::from_be_bytes(*number) },
+                op: *op,
+            })),
+            _ => Err(StoreError::new("this position in the revocations was made by another kind of store")
+                .with_outcome(WriteOutcome::Refused)),
+        }
+    }
+
+    pub(super) async fn revocations_since(&self, cursor: &Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        if let Some(from) = self.place(cursor)?
+            && let Some((entries, end)) = self.logged_after(&self.commands, from).await?
+        {
+            let mut last = Live::new();
+            for (id, entry) in entries {
+                last.insert(entry.target.clone(), (id, entry));
+            }
+            return Ok((in_order(last), self.cursor(end)));
+        }
+        let (live, end) = self.snapshot(&self.commands).await?;
+        Ok((in_order(live), self.cursor(end)))
+    }
+
+    pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        let (live, end) = self.snapshot(&self.commands).await?;
+        let mut list = ListFilling::expecting(live.len());
+        live.values().for_each(|(_, entry)| list.add(entry));
+        Ok((list.finish(), self.cursor(end)))
+    }
+
+    /// Every live revocation, and the end of the log after the last of them.
+    pub(super) async fn snapshot(&self, link: &Link) -> Result<(Live, Place), StoreError> {
+        for _ in 0..MAX_STARTS {
+            let begin = self.end_of_log(link).await?;
+            let mut live = self.live(link).await?;
+            let Some((entries, end)) = self.logged_after(link, begin).await? else { continue };
+            for (id, entry) in entries {
+                match live.entry(entry.target.clone()) {
+                    Entry::Vacant(free) => drop(free.insert((id, entry))),
+                    Entry::Occupied(mut known) if known.get().0 < id => drop(known.insert((id, entry))),
+                    Entry::Occupied(_) => {}
+                }
+            }
+            return Ok((live, end));
+        }
+        Err(not_done("the log of revocations in Redis was trimmed while it was read, again and again"))
+    }
+
+    async fn live(&self, link: &Link) -> Result<Live, StoreError> {
+        let (mut live, mut cursor) = (Live::new(), b"0".to_vec());
+        loop {
+            let (key, from) = (self.keys.of("r"), cursor);
+            let mut replies = self
+                .read(link, |pipeline| drop_mut(pipeline.cmd("HSCAN").arg(key).arg(from).arg("COUNT").arg(PAGE)))
+                .await?;
+            let Some(Value::Array(parts)) = replies.next() else { return Err(unexpected("no scan")) };
+            let [next, Value::Array(pairs)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))?
+            else {
+                return Err(unexpected("no entries"));
+            };
+            let mut pairs = pairs.into_iter().filter_map(bytes);
+            while let (Some(target), Some(value)) = (pairs.next(), pairs.next()) {
+                let (entry, id) = decode_live(&target, &value)?;
+                live.insert(entry.target.clone(), (id, entry));
+            }
+            cursor = bytes(next).ok_or_else(|| unexpected("no cursor"))?;
+            if cursor == b"0" {
+                return Ok(live);
+            }
+        }
+    }
+
+    async fn end_of_log(&self, link: &Link) -> Result<Place, StoreError> {
+        let (log, head) = (self.keys.of("log"), self.keys.of("h"));
+        let mut replies = self
+            .read(link, |pipeline| {
+                pipeline.cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1);
+                pipeline.cmd("HGET").arg(head).arg("floor");
+            })
+            .await?;
+        let entries = read_log(replies.next())?;
+        let empty = Place { id: floor(replies.next())?, op: Op::default() };
+        Ok(entries.first().map_or(empty, |(place, _)| *place))
+    }
+
+    /// What was written after a place; `None` if the place is lost.
+    async fn logged_after(
+        &self,
+        link: &Link,
+        from: Place,
+    ) -> Result<Option<(Vec<(LogId, Revocation)>, Place)>, StoreError> {
+        let (mut found, mut at) = (Vec::new(), from);
+        loop {
+            let (log, head) = (self.keys.of("log"), self.keys.of("h"));
+            let mut replies = self
+                .read(link, |pipeline| {
+                    // From the place itself on: its entry shows that nothing is missing behind it.
+                    pipeline.cmd("XRANGE").arg(log).arg(at.id.to_string()).arg("+").arg("COUNT").arg(PAGE);
+                    pipeline.cmd("HGET").arg(head).arg("floor");
+                })
+                .await?;
+            let entries = read_log(replies.next())?;
+            let full = entries.len() == PAGE;
+            if !at.is_there(entries.first(), floor(replies.next())?) {
+                return Ok(None);
+            }
+            for (place, entry) in entries.into_iter().skip(usize::from(at.has_entry())) {
+                at = place;
+                found.push((place.id, entry));
+            }
+            if !full {
+                return Ok(Some((found, at)));
+            }
+        }
+    }
+}
+
+fn in_order(live: Live) -> Vec<Revocation> {
+    let mut entries: Vec<_> = live.into_values().collect();
+    entries.sort_by_key(|(id, _)| *id);
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
+pub(super) fn floor(reply: Option<Value>) -> Result<LogId, StoreError> {
+    reply.and_then(bytes).as_deref().and_then(LogId::parse).ok_or_else(|| unexpected("no floor"))
+}
+
+/// The entries of XRANGE, and of one stream of XREAD.
+pub(super) fn read_log(reply: Option<Value>) -> Result<Vec<(Place, Revocation)>, StoreError> {
+    let Some(Value::Array(entries)) = reply else { return Err(unexpected("no log")) };
+    entries.into_iter().map(read_entry).collect()
+}
+
+fn read_entry(entry: Value) -> Result<(Place, Revocation), StoreError> {
+    let damaged = || unexpected("a log entry that cannot be read");
+    let Value::Array(parts) = entry else { return Err(damaged()) };
+    let [id, Value::Array(fields)] = <[Value; 2]>::try_from(parts).map_err(|_| damaged())? else {
+        return Err(damaged());
+    };
+    let id = bytes(id).as_deref().and_then(LogId::parse).ok_or_else(damaged)?;
+    let [name, value] = <[Value; 2]>::try_from(fields).map_err(|_| damaged())?.map(bytes);
+    match (name.as_deref(), value) {
+        (Some(b"e"), Some(value)) => {
+            let (op, entry) = decode_logged(&value)?;
+            Ok((Place { id, op }, entry))
+        }
+        _ => Err(damaged()),
+    }
+}

@@ -1,0 +1,333 @@
+//! A store of several gates in Redis or Valkey: one server, which may have replicas for itself.
+//!
+//! **Writing.** Each operation is a script, so it is done as a whole or not at all, in one order for all nodes. Each has a
+//! random name, and a script that finds it says what it said before: so whatever got no reply is sent again. Only the
+//! server's clock counts.
+//!
+//! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
+//! the server. Other settings lose up to a second, and a warning at start says so.
+//!
+//! **Keys**, for the prefix `rg`. All have one hash tag, for one script touches several.
+//!
+//! | key | type | holds |
+//! |---|---|---|
+//! | `{rg:0}:h` | hash | schema, store, history, issuer, keyring, number of writes, last stamp, latest end, floor of the log |
+//! | `{rg:0}:s:<id>` | string | a session; expires an hour after its end |
+//! | `{rg:0}:sub:<subject>` | sorted set | the subject's sessions by end |
+//! | `{rg:0}:r` | hash | the live revocations, merged, by target |
+//! | `{rg:0}:u` | sorted set | their ends |
+//! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
+//! | `{rg:0}:n` | hash | the nodes, with their last beat |
+//! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records, and their ends |
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use redis::{Pipeline, Value, pipe};
+
+use super::shared::{Feed, Follow, SharedStore};
+use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
+use crate::clock::Timestamp;
+use crate::revocation::{RevocationList, Target};
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use connect::{Link, Request};
+use record::{Op, new_op};
+use script::{Answer, Script, bytes, unexpected};
+
+mod check;
+mod connect;
+mod feed;
+mod list;
+mod log;
+mod options;
+mod record;
+#[cfg(feature = "relay")]
+mod relay;
+mod revoke;
+mod script;
+mod session;
+
+pub use options::{RedisOptions, RedisTimeouts};
+
+/// A store in Redis or Valkey, for several gates.
+///
+/// ```
+/// # async fn example(keyring: &rotogate::token::Keyring) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use rotogate::store::{RedisOptions, RedisStore};
+///
+/// let options = RedisOptions::new("redis://127.0.0.1:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+/// let store = RedisStore::connect(options).await?;
+/// let builder = rotogate::Gate::builder().store(store);
+/// # let _ = builder;
+/// # Ok(()) }
+/// ```
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    options: Arc<RedisOptions>,
+    keys: Keys,
+    issuer: Arc<str>,
+    /// What every request expects the data to be of.
+    history: [u8; 8],
+    /// This run of the program, among the nodes.
+    node: Op,
+    commands: Link,
+    beats: Link,
+    /// The number of writes that the server was known to have made.
+    seq: AtomicU64,
+    /// The server went back behind what it had acknowledged, or may have.
+    broken: AtomicBool,
+    /// How many keys the server was known to have evicted.
+    evicted: AtomicU64,
+    inserts: session::Turns,
+    listing: list::Listing,
+}
+
+/// The names of keys.
+struct Keys {
+    tag: String,
+}
+
+impl Keys {
+    fn new(prefix: &str) -> Self {
+        Self { tag: format!("{{{prefix}:0}}:") }
+    }
+
+    fn of(&self, name: &str) -> Vec<u8> {
+        format!("{}{name}", self.tag).into_bytes()
+    }
+
+    fn with(&self, name: &str, rest: &[u8]) -> Vec<u8> {
+        let mut key = self.of(name);
+        key.extend_from_slice(rest);
+        key
+    }
+
+    fn session(&self, id: SessionId) -> Vec<u8> {
+        self.with("s:", id.as_bytes())
+    }
+
+    fn subject(&self, subject: &str) -> Vec<u8> {
+        self.with("sub:", subject.as_bytes())
+    }
+
+    /// What every script is given first.
+    fn fixed(&self) -> Vec<Vec<u8>> {
+        ["h", "r", "u", "log"].map(|name| self.of(name)).into()
+    }
+}
+
+impl RedisStore {
+    /// Connects, checks the server, and makes the store if there is none.
+    ///
+    /// # Errors
+    /// The server cannot be reached, is not fit for a store, or has another gate's. The text says what, and how to repair
+    /// it.
+    pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
+        Ok(Self(Arc::new(check::open(options).await?)))
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+/// The data is of another history: a back-up was restored, or the server was emptied.
+fn other_history() -> StoreError {
+    StoreError::new(
+        "the data in Redis is not what this gate has worked with: it was emptied, or a back-up was restored; restart the gate \
+         if that was meant",
+    )
+    .with_outcome(WriteOutcome::NotDone)
+}
+
+impl Inner {
+    /// Runs a script under a name of its own.
+    async fn run(&self, script: &'static Script, keys: Vec<Vec<u8>>, args: Vec<Vec<u8>>) -> Result<Answer, StoreError> {
+        self.run_as(&self.commands, new_op()?, script, keys, args).await
+    }
+
+    async fn run_as(
+        &self,
+        link: &Link,
+        op: Op,
+        script: &'static Script,
+        more_keys: Vec<Vec<u8>>,
+        more_args: Vec<Vec<u8>>,
+    ) -> Result<Answer, StoreError> {
+        let mut keys = self.keys.fixed();
+        keys.extend(more_keys);
+        let mut args = vec![self.history.to_vec(), op.to_vec()];
+        args.extend(more_args);
+        let before = self.seq.load(Ordering::Acquire);
+        let answer = Answer::read(link.ask(&Request::Script { script, keys, args }).await?)?;
+        if answer.status == "history" {
+            self.broken.store(true, Ordering::Release);
+            return Err(other_history());
+        }
+        self.saw(before, answer.seq);
+        Ok(answer)
+    }
+
+    /// A request that was sent when `before` writes were known finds at least as many.
+    fn saw(&self, before: u64, seq: u64) {
+        if seq < before && !self.broken.swap(true, Ordering::AcqRel) {
+            tracing::error!(before, seq, "Redis lost writes that it had acknowledged");
+        }
+        self.seq.fetch_max(seq, Ordering::AcqRel);
+    }
+
+    /// Reads, from the history that is expected.
+    async fn read(
+        &self,
+        link: &Link,
+        what: impl FnOnce(&mut Pipeline),
+    ) -> Result<std::vec::IntoIter<Value>, StoreError> {
+        let mut pipeline = pipe();
+        pipeline.cmd("HMGET").arg(self.keys.of("h")).arg("history").arg("seq");
+        what(&mut pipeline);
+        let before = self.seq.load(Ordering::Acquire);
+        let Value::Array(replies) = link.ask(&Request::Pipeline(pipeline)).await? else {
+            return Err(unexpected("no list"));
+        };
+        let mut replies = replies.into_iter();
+        let Some(Value::Array(head)) = replies.next() else { return Err(unexpected("no head")) };
+        let [history, seq] = <[Value; 2]>::try_from(head).map_err(|_| unexpected("a short head"))?.map(bytes);
+        if history.as_deref() != Some(&self.history) {
+            self.broken.store(true, Ordering::Release);
+            return Err(other_history());
+        }
+        let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
+        self.saw(before, seq);
+        Ok(replies)
+    }
+
+    /// The targets of the not-befores that a session is held against.
+    fn targets(&self, session: &Session) -> Result<[Vec<u8>; 3], StoreError> {
+        let issuer = || Arc::clone(&self.issuer);
+        Ok([
+            record::target(&Target::Subject { issuer: issuer(), subject: session.subject.clone() })?,
+            record::target(&Target::Client { issuer: issuer(), client: session.client.clone() })?,
+            record::target(&Target::Global)?,
+        ])
+    }
+
+    fn leeway(&self) -> Vec<u8> {
+        self.options.leeway.as_millis().to_string().into_bytes()
+    }
+}
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.load(id).await
+    }
+
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        self.0.insert(&session, bound).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError> {
+        self.0.swap(new_op()?, expected, &record, revocation.as_ref()).await
+    }
+
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        self.0.revoke(new_op()?, entry, because).await
+    }
+
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        self.0.revocations_since(&cursor).await
+    }
+
+    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        self.0.revocations().await
+    }
+
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+        self.0.confirm(&seen).await
+    }
+
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
+        self.0.list(&filter, after, limit).await
+    }
+
+    async fn sweep(&self, _now: Timestamp) -> Result<Swept, StoreError> {
+        self.0.sweep().await
+    }
+
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
+        self.0.time().await
+    }
+
+    fn shared(&self) -> Option<&dyn SharedStore> {
+        Some(self)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.0.check().await
+    }
+}
+
+#[async_trait]
+impl SharedStore for RedisStore {
+    async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        let after = if after == Timestamp::ZERO { String::new() } else { after.as_millis().to_string() };
+        self.0.stamp("creation", &after).await
+    }
+
+    async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
+        self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
+    }
+
+    async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
+        Ok(Box::new(feed::RedisFeed::new(Arc::clone(&self.0), &from, follow)?))
+    }
+}
+
+impl Inner {
+    /// `None`: further ahead than the leeway.
+    async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
+        let args = vec![kind.into(), after.into(), self.leeway()];
+        let mut answer = self.run(&script::STAMP, Vec::new(), args).await?;
+        match answer.status.as_str() {
+            "ahead" => Ok(None),
+            "stamp" => {
+                let stamp = answer.text()?.parse().map_err(|_| unexpected("no stamp"))?;
+                Ok(Some(Timestamp::from_millis(stamp)))
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    async fn time(&self) -> Result<Timestamp, StoreError> {
+        let mut replies = self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
+        time_of(replies.next())
+    }
+}
+
+/// A pipeline is built by methods that return it.
+fn drop_mut(_: &mut Pipeline) {}
+
+/// The reply to TIME: seconds and microseconds.
+fn time_of(reply: Option<Value>) -> Result<Timestamp, StoreError> {
+    let Some(Value::Array(parts)) = reply else { return Err(unexpected("no time")) };
+    let mut numbers = parts.into_iter().map(|part| String::from_utf8(bytes(part)?).ok()?.parse::<u64>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(seconds), Some(micros)) => Ok(Timestamp::from_secs(seconds).plus(Duration::from_micros(micros))),
+        _ => Err(unexpected("no time")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

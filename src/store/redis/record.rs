@@ -1,0 +1,209 @@
+//! The bytes of what the store keeps. A script reads the fixed parts only, so each fact that it decides by is there.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use zeroize::Zeroizing;
+
+use super::super::encoding::{decode_session, decode_target, encode_session, encode_target};
+use super::super::rules::end_of;
+use super::super::{StoreError, WriteOutcome};
+use crate::clock::Timestamp;
+use crate::random::random;
+use crate::revocation::{Effect, Revocation};
+use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
+
+/// The version of everything here.
+const VERSION: u8 = 1;
+const REVOKED: u8 = 1;
+const CONFIRMED: u8 = 2;
+/// Reasons count in steps of this.
+const REASON: u8 = 4;
+/// Where the subject's length is, behind the numbers.
+const NUMBERS: usize = 58;
+const EFFECT: usize = 25;
+
+/// The name of one write, by which the store knows it again.
+pub(super) type Op = [u8; 8];
+
+pub(super) fn new_op() -> Result<Op, StoreError> {
+    random::<8>()
+        .map(|bytes| *bytes)
+        .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
+}
+
+pub(super) fn reason_number(because: RevokedBecause) -> u8 {
+    match because {
+        RevokedBecause::Logout => 0,
+        RevokedBecause::Reuse => 1,
+        RevokedBecause::OtherClient => 2,
+        RevokedBecause::Operator => 3,
+        RevokedBecause::TooMany => 4,
+        RevokedBecause::UserChanged => 5,
+    }
+}
+
+fn reason(number: u8) -> Option<RevokedBecause> {
+    Some(match number {
+        0 => RevokedBecause::Logout,
+        1 => RevokedBecause::Reuse,
+        2 => RevokedBecause::OtherClient,
+        3 => RevokedBecause::Operator,
+        4 => RevokedBecause::TooMany,
+        5 => RevokedBecause::UserChanged,
+        _ => return None,
+    })
+}
+
+/// A session's record: the fixed part, its subject, and the record as the embedded store has it.
+pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let length = u16::try_from(session.subject.len())
+        .map_err(|_| StoreError::new("a subject has more than 65535 bytes").with_outcome(WriteOutcome::Refused))?;
+    let mut flags = if session.confirmed { CONFIRMED } else { 0 };
+    if let Status::Revoked(because) = session.status {
+        flags |= REVOKED | (reason_number(because) * REASON);
+    }
+    let mut bytes = Zeroizing::new(vec![VERSION, flags]);
+    bytes.extend_from_slice(&session.revision.to_be_bytes());
+    bytes.extend_from_slice(&session.current.get().to_be_bytes());
+    bytes.extend_from_slice(op);
+    bytes.extend_from_slice(history);
+    bytes.extend_from_slice(&millis(end_of(session)));
+    bytes.extend_from_slice(&millis(session.latest_access_expires));
+    bytes.extend_from_slice(&whose(session));
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(session.subject.as_bytes());
+    bytes.extend_from_slice(&encode_session(session)?);
+    Ok(bytes)
+}
+
+/// Differs if the subject or the client differs: a mistake of the caller, so eight bytes are enough.
+fn whose(session: &Session) -> [u8; 8] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&(session.subject.len() as u64).to_be_bytes());
+    context.update(session.subject.as_bytes());
+    context.update(session.client.as_bytes());
+    let mut first = [0; 8];
+    first.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    first
+}
+
+/// The record under an id. What a script changed is in the fixed part, which counts.
+pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
+    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read"));
+    let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
+    if version != VERSION {
+        return Err(unknown_version(format_args!("session {id}"), version.into()));
+    }
+    let (&flags, _) = rest.split_first().ok_or_else(damaged)?;
+    let (numbers, rest) = bytes.split_at_checked(NUMBERS).ok_or_else(damaged)?;
+    let revision = number_at(numbers, 2).ok_or_else(damaged)?;
+    let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
+    let (_, record) = rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(damaged)?;
+    let session = decode_session(id.as_bytes(), record)?;
+    let status = match flags & REVOKED {
+        0 => Status::Live,
+        _ => Status::Revoked(reason(flags / REASON).ok_or_else(damaged)?),
+    };
+    Ok(Session { revision, confirmed: flags & CONFIRMED != 0, status, ..session })
+}
+
+pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreError {
+    StoreError::new(format!(
+        "{what} has version {version} in Redis, and this program knows only {VERSION}: it was written by another version of \
+         rotogate, which can read it"
+    ))
+    .with_outcome(WriteOutcome::NotDone)
+}
+
+fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+pub(super) fn millis(time: Timestamp) -> [u8; 8] {
+    time.as_millis().to_be_bytes()
+}
+
+/// An effect: its kind, and three numbers.
+pub(super) fn encode_effect(effect: Effect) -> Vec<u8> {
+    let (kind, numbers) = match effect {
+        Effect::Minimum { minimum, effective_from, before } => {
+            (b'M', [minimum.get(), effective_from.as_millis(), before.get()])
+        }
+        Effect::NotBefore(moment) => (b'N', [moment.as_millis(), 0, 0]),
+        Effect::Gone => (b'G', [0; 3]),
+    };
+    std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
+}
+
+pub(super) fn decode_effect(bytes: &[u8]) -> Option<Effect> {
+    let [a, b, c] = [number_at(bytes, 1)?, number_at(bytes, 9)?, number_at(bytes, 17)?];
+    match bytes.first()? {
+        b'M' => Some(Effect::Minimum {
+            minimum: Generation::new(a),
+            effective_from: Timestamp::from_millis(b),
+            before: Generation::new(c),
+        }),
+        b'N' => Some(Effect::NotBefore(Timestamp::from_millis(a))),
+        b'G' => Some(Effect::Gone),
+        _ => None,
+    }
+}
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LogId {
+    pub(super) time: u64,
+    pub(super) number: u64,
+}
+
+impl LogId {
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let (time, number) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(Self { time: time.parse().ok()?, number: number.parse().ok()? })
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.time, self.number)
+    }
+}
+
+fn damaged() -> StoreError {
+    StoreError::new("the store is damaged: a revocation in Redis cannot be read")
+}
+
+/// The entry of a target among the live ones, and its place in the log.
+pub(super) fn decode_live(target: &[u8], value: &[u8]) -> Result<(Revocation, LogId), StoreError> {
+    let entry = decode_parts(target, value).ok_or_else(damaged)??;
+    let id = value.get(EFFECT + 8..).and_then(LogId::parse).ok_or_else(damaged)?;
+    Ok((entry, id))
+}
+
+/// The merged entry that a script answers with.
+pub(super) fn decode_merged(target: &[u8], effect: &[u8], until: &[u8]) -> Result<Revocation, StoreError> {
+    decode_parts(target, &[effect, until].concat()).ok_or_else(damaged)?
+}
+
+fn decode_parts(target: &[u8], value: &[u8]) -> Option<Result<Revocation, StoreError>> {
+    let (effect, until) = (decode_effect(value.get(..EFFECT)?)?, Timestamp::from_millis(number_at(value, EFFECT)?));
+    Some(decode_target(target).map(|target| Revocation { target, effect, until }))
+}
+
+/// An entry of the log, and the write that made it.
+pub(super) fn decode_logged(bytes: &[u8]) -> Result<(Op, Revocation), StoreError> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => {
+            let (op, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
+            let (value, target) = rest.split_at_checked(EFFECT + 8).ok_or_else(damaged)?;
+            Ok((*op, decode_parts(target, value).ok_or_else(damaged)??))
+        }
+        Some((version, _)) => Err(unknown_version("a revocation", (*version).into())),
+        None => Err(damaged()),
+    }
+}
+
+pub(super) fn target(target: &crate::revocation::Target) -> Result<Vec<u8>, StoreError> {
+    encode_target(target)
+}

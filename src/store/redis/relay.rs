@@ -1,0 +1,158 @@
+//! The records of the relay.
+//!
+//! Their ends are judged by the time that the caller gives, as in every store: records of a relay live for a minute, and
+//! the engine's time follows the server's. The server drops a record an hour after its end by its own clock.
+
+use async_trait::async_trait;
+use redis::Value;
+
+use super::super::StoreError;
+use super::super::encoding::{decode, encode};
+use super::super::relay::{
+    RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
+};
+use super::record::{Op, millis, new_op, unknown_version};
+use super::script::{Answer, RELAY_INSERT, RELAY_REMOVE, RELAY_SWAP, RELAY_SWEEP, unexpected};
+use super::{Inner, RedisStore, drop_mut};
+use crate::clock::Timestamp;
+
+const VERSION: u8 = 1;
+/// Where the encoded record begins.
+const FIXED: usize = 46;
+const SWEPT_AT_ONCE: u64 = 128;
+
+fn encode_version(version: &RelayVersion) -> Vec<u8> {
+    let state = match version.state {
+        RelayState::Pending => 0,
+        RelayState::Done => 1,
+        RelayState::Dead => 2,
+        RelayState::Unknown => 3,
+    };
+    [&[state], &version.attempt.to_be_bytes()[..], &version.owner, &millis(version.since)].concat()
+}
+
+fn encode_relay(record: &RelayRecord, op: &Op) -> Result<Vec<u8>, StoreError> {
+    let encoded = encode(record)?;
+    Ok([&[VERSION], &op[..], &encode_version(&record.version()), &millis(record.until), &encoded].concat())
+}
+
+fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
+    match bytes.first() {
+        Some(&VERSION) => decode(format_args!("{id:?}"), bytes.get(FIXED..).unwrap_or_default()),
+        Some(version) => Err(unknown_version(format_args!("{id:?}"), (*version).into())),
+        None => Err(unexpected("an empty record")),
+    }
+}
+
+impl Inner {
+    fn relay_keys(&self, id: RelayId) -> Vec<Vec<u8>> {
+        vec![self.keys.with("x:", &id.0), self.keys.of("xu")]
+    }
+
+    pub(super) async fn insert_relay(
+        &self,
+        op: Op,
+        id: RelayId,
+        record: &RelayRecord,
+        now: Timestamp,
+    ) -> Result<RelayInserted, StoreError> {
+        fits(record)?;
+        let args = vec![encode_relay(record, &op)?, millis(now).into(), id.0.into()];
+        let mut answer = self.run_as(&self.commands, op, &RELAY_INSERT, self.relay_keys(id), args).await?;
+        match answer.status.as_str() {
+            "inserted" => Ok(RelayInserted::Inserted),
+            "present" => Ok(RelayInserted::Present(Box::new(decode_relay(id, &answer.bytes()?)?))),
+            _ => Err(other(id, &mut answer)),
+        }
+    }
+
+    pub(super) async fn swap_relay(
+        &self,
+        op: Op,
+        id: RelayId,
+        expected: RelayVersion,
+        record: &RelayRecord,
+    ) -> Result<RelaySwapped, StoreError> {
+        fits(record)?;
+        if record.version() == expected {
+            return Err(refusal("a changed record of the relay needs another version"));
+        }
+        let args = vec![encode_relay(record, &op)?, encode_version(&expected), id.0.into()];
+        let mut answer = self.run_as(&self.commands, op, &RELAY_SWAP, self.relay_keys(id), args).await?;
+        match answer.status.as_str() {
+            "swapped" => Ok(RelaySwapped::Swapped),
+            "changed" => {
+                let now = answer.bytes()?;
+                let now = if now.is_empty() { None } else { Some(Box::new(decode_relay(id, &now)?)) };
+                Ok(RelaySwapped::Changed(now))
+            }
+            _ => Err(other(id, &mut answer)),
+        }
+    }
+}
+
+fn other(id: RelayId, answer: &mut Answer) -> StoreError {
+    match answer.status.as_str() {
+        "version" => {
+            answer.number().map_or_else(|error| error, |version| unknown_version(format_args!("{id:?}"), version))
+        }
+        _ => answer.unknown(),
+    }
+}
+
+#[async_trait]
+impl RelayStore for RedisStore {
+    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
+        let key = self.0.keys.with("x:", &id.0);
+        let mut replies = self.0.read(&self.0.commands, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
+        match replies.next() {
+            Some(Value::Nil) => Ok(None),
+            Some(Value::BulkString(record)) => decode_relay(id, &record).map(Some),
+            _ => Err(unexpected("no record")),
+        }
+    }
+
+    async fn insert_relay(
+        &self,
+        id: RelayId,
+        record: RelayRecord,
+        now: Timestamp,
+    ) -> Result<RelayInserted, StoreError> {
+        self.0.insert_relay(new_op()?, id, &record, now).await
+    }
+
+    async fn swap_relay(
+        &self,
+        id: RelayId,
+        expected: RelayVersion,
+        record: RelayRecord,
+    ) -> Result<RelaySwapped, StoreError> {
+        self.0.swap_relay(new_op()?, id, expected, &record).await
+    }
+
+    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
+        let expected = expected.map(|version| encode_version(&version)).unwrap_or_default();
+        let args = vec![expected, id.0.into()];
+        let mut answer = self.0.run(&RELAY_REMOVE, self.0.relay_keys(id), args).await?;
+        match answer.status.as_str() {
+            "removed" => Ok(answer.number()? == 1),
+            _ => Err(other(id, &mut answer)),
+        }
+    }
+
+    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let mut swept = 0;
+        loop {
+            let args = vec![now.as_millis().to_string().into(), SWEPT_AT_ONCE.to_string().into(), self.0.keys.of("x:")];
+            let mut answer = self.0.run(&RELAY_SWEEP, vec![self.0.keys.of("xu")], args).await?;
+            if answer.status != "swept" {
+                return Err(answer.unknown());
+            }
+            let removed = answer.number()?;
+            swept += removed;
+            if removed < SWEPT_AT_ONCE {
+                return Ok(swept);
+            }
+        }
+    }
+}

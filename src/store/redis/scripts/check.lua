@@ -1,0 +1,2 @@
+wrote()
+return answer('ready')

@@ -1,0 +1,8 @@
+-- KEYS: 5 ends. ARGV: 3 now of the caller, as a score, 4 how many at most, 5 prefix of records.
+local ended = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', ARGV[3], 'LIMIT', 0, ARGV[4])
+if #ended > 0 then
+    wrote()
+    redis.call('ZREM', KEYS[5], unpack(ended))
+    for _, id in ipairs(ended) do redis.call('DEL', ARGV[5] .. id) end
+end
+return answer('swept', #ended)

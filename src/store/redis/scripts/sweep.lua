@@ -1,0 +1,15 @@
+-- KEYS: 5 nodes. ARGV: 3 how many at most, 4 after how long a node is forgotten.
+local ended = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. integer(now - KEPT), 'LIMIT', 0, ARGV[3])
+local rows = redis.call('HSCAN', KEYS[5], '0', 'COUNT', 1000)[2]
+local silent = {}
+for i = 1, #rows, 2 do
+    if number(rows[i + 1]) + tonumber(ARGV[4]) < now then silent[#silent + 1] = rows[i] end
+end
+
+if #ended > 0 then
+    wrote()
+    redis.call('HDEL', KEYS[2], unpack(ended))
+    redis.call('ZREM', KEYS[3], unpack(ended))
+end
+for _, node in ipairs(silent) do redis.call('HDEL', KEYS[5], node) end
+return answer('swept', #ended)

@@ -1,0 +1,340 @@
+//! Sessions: load, insert, swap, confirm.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use redis::Value;
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::super::rules::{Failure, Rules, State, end_of, is_revoked};
+use super::super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
+use super::connect::not_done;
+use super::record::{
+    Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target,
+    unknown_version,
+};
+use super::script::{Answer, CONFIRM, INSERT, SWAP, bytes, unexpected};
+use super::{Inner, drop_mut};
+use crate::clock::Timestamp;
+use crate::revocation::{Revocation, Target};
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+
+/// How often an insert that is bounded is decided again, because another node changed the subject's sessions meanwhile.
+const MAX_DECISIONS: u32 = 24;
+/// How many records one script confirms.
+const CONFIRMED_AT_ONCE: usize = 256;
+const TURNS: usize = 64;
+
+/// Inserts of one subject that count its sessions take turns: among nodes, the one that loses decides again.
+pub(super) struct Turns {
+    locks: [Mutex<()>; TURNS],
+    hasher: foldhash::fast::RandomState,
+}
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self { locks: std::array::from_fn(|_| Mutex::default()), hasher: foldhash::fast::RandomState::default() }
+    }
+
+    async fn take(&self, subject: &str) -> Option<MutexGuard<'_, ()>> {
+        let turn = usize::try_from(self.hasher.hash_one(subject) % TURNS as u64).unwrap_or_default();
+        Some(self.locks.get(turn)?.lock().await)
+    }
+}
+
+/// What a bounded insert needs besides.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// How often a session of the subject was inserted.
+    inserts: String,
+    stays: Vec<SessionId>,
+    gives_way: Vec<(SessionId, u64)>,
+}
+
+impl Inner {
+    pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let key = self.keys.session(id);
+        let mut replies = self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
+        match replies.next() {
+            Some(Value::Nil) => Ok(None),
+            Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),
+            _ => Err(unexpected("no record")),
+        }
+    }
+
+    /// The records of these ids, as far as there are any.
+    pub(super) async fn load_all(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<Vec<(SessionId, Result<Session, StoreError>)>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
+        let mut replies = self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("MGET").arg(keys))).await?;
+        let Some(Value::Array(records)) = replies.next() else { return Err(unexpected("no records")) };
+        let found = ids.iter().zip(records).filter_map(|(id, record)| Some((*id, decode_record(*id, &bytes(record)?))));
+        Ok(found.collect())
+    }
+
+    pub(super) async fn insert(&self, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
+        let op = new_op()?;
+        if bound == SubjectBound::NONE {
+            return match self.insert_as(op, session, &Room::default()).await? {
+                Some(inserted) => Ok(inserted),
+                None => Err(unexpected("a bound that was not asked for")),
+            };
+        }
+        let _turn = self.inserts.take(&session.subject).await;
+        for _ in 0..MAX_DECISIONS {
+            let room = match self.room_for(session, bound).await? {
+                Ok(room) => room,
+                Err(refused) => return Ok(refused),
+            };
+            if let Some(inserted) = self.insert_as(op, session, &room).await? {
+                return Ok(inserted);
+            }
+        }
+        Err(not_done("other gates began sessions of one subject at every attempt to begin another"))
+    }
+
+    /// What gives way to a session, by the rules; or why it does not begin.
+    pub(super) async fn room_for(
+        &self,
+        session: &Session,
+        bound: SubjectBound,
+    ) -> Result<Result<Room, Inserted>, StoreError> {
+        let mut view = self.view(session).await?;
+        let rules = Rules { issuer: Arc::clone(&self.issuer), leeway: self.options.leeway };
+        match rules.insert(&mut view, session, bound)? {
+            Inserted::Inserted(_) => Ok(Ok(view.room())),
+            refused @ (Inserted::NoLongerValid(_) | Inserted::TooMany) => Ok(Err(refused)),
+        }
+    }
+
+    /// `None`: the subject's sessions are not what the room was found in.
+    pub(super) async fn insert_as(
+        &self,
+        op: Op,
+        session: &Session,
+        room: &Room,
+    ) -> Result<Option<Inserted>, StoreError> {
+        let record = encode_record(session, &op, &self.history)?;
+        let targets = self.targets(session)?;
+        let mut keys = vec![self.keys.session(session.id), self.keys.subject(&session.subject)];
+        keys.extend(room.stays.iter().chain(room.gives_way.iter().map(|(id, _)| id)).map(|id| self.keys.session(*id)));
+        let mut args = vec![record.to_vec(), millis(session.created()).into()];
+        args.extend(targets);
+        args.extend([
+            session.id.as_bytes().to_vec(),
+            room.inserts.clone().into(),
+            self.leeway(),
+            reason_number(RevokedBecause::TooMany).to_string().into(),
+            self.keys.of("sub:"),
+            room.stays.len().to_string().into(),
+        ]);
+        let mut ended = Vec::new();
+        for (id, revision) in &room.gives_way {
+            let gone = target(&Target::Session(*id))?;
+            args.extend([id.as_bytes().to_vec(), revision.to_be_bytes().into(), gone.clone()]);
+            ended.push(gone);
+        }
+        let mut answer = self.run_as(&self.commands, op, &INSERT, keys, args).await?;
+        match answer.status.as_str() {
+            "inserted" => {
+                let found = answer.list()?.into_iter().map(bytes);
+                let entries = ended.iter().zip(found).map(|(target, value)| {
+                    decode_live(target, &value.ok_or_else(|| unexpected("no entry"))?).map(|(entry, _)| entry)
+                });
+                Ok(Some(Inserted::Inserted(entries.collect::<Result<_, _>>()?)))
+            }
+            "exists" => Err(StoreError::new(format!("there is a session {} already", session.id))
+                .with_outcome(WriteOutcome::Refused)),
+            "old" => Err(not_done(format!("session {} took more than an hour to begin", session.id))),
+            "late" => Ok(Some(Inserted::NoLongerValid(time_in(&mut answer)?))),
+            "again" => Ok(None),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    /// The subject's sessions, and what is held against them.
+    async fn view(&self, session: &Session) -> Result<View, StoreError> {
+        let (inserts, ids) = self.sessions_of(&session.subject).await?;
+        let mut ids: BTreeSet<_> = ids.into_iter().collect();
+        ids.insert(session.id);
+        let ids: Vec<_> = ids.into_iter().collect();
+        let mut view = View { inserts, ..View::default() };
+        for (id, record) in self.load_all(&ids).await? {
+            match record {
+                Ok(record) => drop(view.sessions.insert(id, record)),
+                // No request can continue an unreadable session.
+                Err(error) => tracing::error!(session = %id, %error, "session not counted"),
+            }
+        }
+        let mut targets: BTreeSet<Target> =
+            view.sessions.keys().map(|id| Target::Session(*id)).chain([Target::Global]).collect();
+        for one in view.sessions.values().chain([session]) {
+            let (issuer, subject, client) = (Arc::clone(&self.issuer), one.subject.clone(), one.client.clone());
+            targets.insert(Target::Subject { issuer: Arc::clone(&issuer), subject });
+            targets.insert(Target::Client { issuer, client });
+        }
+        let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+        let key = self.keys.of("r");
+        let asked = fields.clone();
+        let mut replies =
+            self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("HMGET").arg(key).arg(asked))).await?;
+        let Some(Value::Array(values)) = replies.next() else { return Err(unexpected("no entries")) };
+        for (field, value) in fields.iter().zip(values) {
+            if let Some(value) = bytes(value) {
+                let (entry, _) = decode_live(field, &value)?;
+                view.revocations.insert(entry.target.clone(), entry);
+            }
+        }
+        Ok(view)
+    }
+
+    /// The ids in a subject's index, and how often one was inserted.
+    pub(super) async fn sessions_of(&self, subject: &str) -> Result<(String, Vec<SessionId>), StoreError> {
+        let key = self.keys.subject(subject);
+        let counted = key.clone();
+        let mut replies = self
+            .read(&self.commands, |pipeline| {
+                pipeline.cmd("ZSCORE").arg(counted).arg("#");
+                pipeline.cmd("ZRANGE").arg(key).arg(0).arg(-1);
+            })
+            .await?;
+        let inserts = match replies.next() {
+            Some(Value::Nil) => "0".to_owned(),
+            Some(Value::BulkString(score)) => String::from_utf8(score).map_err(|_| unexpected("no score"))?,
+            _ => return Err(unexpected("no score")),
+        };
+        let Some(Value::Array(members)) = replies.next() else { return Err(unexpected("no index")) };
+        let ids = members.into_iter().filter_map(|id| bytes(id)?.try_into().ok()).map(SessionId::from_bytes);
+        Ok((inserts, ids.collect()))
+    }
+
+    pub(super) async fn swap(
+        &self,
+        op: Op,
+        expected: u64,
+        record: &Session,
+        revocation: Option<&Revocation>,
+    ) -> Result<Swap, StoreError> {
+        Rules::may_swap(expected, record, revocation)?;
+        let bytes = encode_record(record, &op, &self.history)?;
+        let keys = vec![self.keys.session(record.id), self.keys.subject(&record.subject)];
+        let mut args = vec![expected.to_be_bytes().into(), bytes.to_vec(), millis(record.created()).into()];
+        args.extend(self.targets(record)?);
+        args.push(record.id.as_bytes().to_vec());
+        if let Some(entry) = revocation {
+            args.extend([target(&entry.target)?, encode_effect(entry.effect), millis(entry.until).into()]);
+        }
+        let mut answer = self.run_as(&self.commands, op, &SWAP, keys, args).await?;
+        match answer.status.as_str() {
+            "swapped" => Ok(Swap::Swapped),
+            "changed" => {
+                let now = answer.bytes()?;
+                let now = if now.is_empty() { None } else { Some(Box::new(decode_record(record.id, &now)?)) };
+                Ok(Swap::Changed(now))
+            }
+            "late" => Ok(Swap::NoLongerValid),
+            "moved" => {
+                Err(StoreError::new(format!("the subject and the client of session {} never change", record.id))
+                    .with_outcome(WriteOutcome::Refused))
+            }
+            "version" => Err(unknown_version(format_args!("session {}", record.id), answer.number()?)),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<(), StoreError> {
+        for seen in seen.chunks(CONFIRMED_AT_ONCE) {
+            let keys = seen.iter().map(|(id, _)| self.keys.session(*id)).collect();
+            let args = seen.iter().map(|(_, generation)| generation.get().to_be_bytes().into()).collect();
+            let mut answer = self.run(&CONFIRM, keys, args).await?;
+            if answer.status != "confirmed" {
+                return Err(answer.unknown());
+            }
+            answer.number()?;
+            // The others count all the same: unconfirmed is the safe side.
+            for unreadable in answer.list()? {
+                let Value::Int(place) = unreadable else { continue };
+                let place = usize::try_from(place).unwrap_or_default();
+                if let Some((id, _)) = place.checked_sub(1).and_then(|at| seen.get(at)) {
+                    tracing::error!(session = %id, "session not confirmed: another version wrote its record");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn time_in(answer: &mut Answer) -> Result<Timestamp, StoreError> {
+    let bytes = answer.bytes()?.try_into().map_err(|_| unexpected("no time"))?;
+    Ok(Timestamp::from_millis(u64::from_be_bytes(bytes)))
+}
+
+/// What a bounded insert is decided by. Nothing is written here: the script does it, if all is as it was.
+#[derive(Default)]
+struct View {
+    inserts: String,
+    sessions: BTreeMap<SessionId, Session>,
+    revocations: BTreeMap<Target, Revocation>,
+    gives_way: Vec<(SessionId, u64)>,
+}
+
+impl View {
+    fn room(self) -> Room {
+        let gives_way: BTreeSet<_> = self.gives_way.iter().map(|(id, _)| *id).collect();
+        let stays = self.sessions.values().filter(|one| !is_revoked(one) && !gives_way.contains(&one.id));
+        Room { stays: stays.map(|one| one.id).collect(), inserts: self.inserts, gives_way: self.gives_way }
+    }
+}
+
+impl State for View {
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
+        Ok(self.sessions.get(&id).cloned())
+    }
+
+    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure> {
+        Ok(self.revocations.get(target).cloned())
+    }
+
+    fn end_of_subject(&self, _subject: &str) -> Result<Timestamp, Failure> {
+        Ok(self.sessions.values().map(end_of).max().unwrap_or_default())
+    }
+
+    fn end_of_all(&self) -> Result<Timestamp, Failure> {
+        Err(Failure::Broken(StoreError::new("one subject's sessions do not show the end of all")))
+    }
+
+    fn live_of(&self, _subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
+        let live = self.sessions.values().filter(|one| !is_revoked(one));
+        Ok(live.map(|one| (one.id, end_of(one))).take(limit).collect())
+    }
+
+    fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
+        // The index drops what ended by the server's time.
+        Ok(())
+    }
+
+    fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
+        if let Some(old) = old {
+            self.gives_way.push((new.id, old.revision));
+        }
+        Ok(())
+    }
+
+    fn put_revocation(&mut self, _entry: &Revocation) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn raise_time(&mut self, _time: Timestamp) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn remove_ended(&mut self, _before: Timestamp, _limit: usize) -> Result<Swept, Failure> {
+        Ok(Swept::default())
+    }
+}

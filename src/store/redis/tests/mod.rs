@@ -1,0 +1,90 @@
+//! Against a real server, which each test starts for itself.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use support::redis::Redis;
+use uuid::Uuid;
+
+use super::*;
+use crate::store::conformance::{self, ISSUER, LEEWAY};
+
+mod faults;
+mod feed;
+mod opening;
+mod proxy;
+mod rules;
+mod twice;
+
+const KEYRING: Uuid = Uuid::from_u128(7);
+
+/// A server of the test's own, and how to connect to it.
+pub(super) struct Server(Redis);
+
+impl Server {
+    pub(super) fn start(settings: &[&str]) -> Self {
+        Self(Redis::start(settings))
+    }
+
+    pub(super) fn options(&self) -> RedisOptions {
+        options(self.port)
+    }
+
+    pub(super) async fn connect(&self, prefix: &str) -> Arc<RedisStore> {
+        Arc::new(RedisStore::connect(self.options().prefix(prefix)).await.unwrap())
+    }
+}
+
+impl Deref for Server {
+    type Target = Redis;
+
+    fn deref(&self) -> &Redis {
+        &self.0
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Redis {
+        &mut self.0
+    }
+}
+
+pub(super) fn options(port: u16) -> RedisOptions {
+    RedisOptions::new(format!("redis://127.0.0.1:{port}"), ISSUER, KEYRING, LEEWAY)
+}
+
+/// Each store of a suite has a prefix of its own.
+fn prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn connect_now(server: &Server) -> Arc<RedisStore> {
+    let prefix = prefix();
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(server.connect(&prefix)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_the_redis_store_passes_the_conformance_suite() {
+    let server = Server::start(&[]);
+    conformance::run(|| connect_now(&server)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_nodes_on_a_redis_store_pass_the_conformance_suite() {
+    let server = Server::start(&[]);
+    conformance::run_shared(async || {
+        let prefix = prefix();
+        [server.connect(&prefix).await, server.connect(&prefix).await]
+    })
+    .await;
+}
+
+#[cfg(feature = "relay")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c1_the_redis_store_keeps_the_records_of_the_relay() {
+    let server = Server::start(&[]);
+    conformance::run_relay(|| connect_now(&server)).await;
+}

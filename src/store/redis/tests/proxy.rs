@@ -1,0 +1,122 @@
+//! A way to the server that a test can cut or hold.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::clock::TimeSource;
+
+/// Passes everything on, until a test says otherwise.
+pub(super) struct Proxy {
+    pub(super) port: u16,
+    state: Arc<State>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many more bytes of replies pass; below 0: all.
+    left: AtomicI64,
+    /// At each change the connections of then pass nothing more.
+    silent: watch::Sender<()>,
+    time: Option<Arc<dyn TimeSource>>,
+    passed: Mutex<Vec<Duration>>,
+}
+
+impl Proxy {
+    pub(super) async fn to(port: u16) -> Self {
+        Self::with(port, None).await
+    }
+
+    /// Reads this clock as each request passes.
+    pub(super) async fn timed(port: u16, time: Arc<dyn TimeSource>) -> Self {
+        Self::with(port, Some(time)).await
+    }
+
+    /// When requests passed.
+    pub(super) fn passed(&self) -> Vec<Duration> {
+        self.state.passed.lock().unwrap().clone()
+    }
+
+    async fn with(port: u16, time: Option<Arc<dyn TimeSource>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let state = Arc::new(State { time, ..State::default() });
+        state.left.store(-1, Ordering::SeqCst);
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                tokio::spawn(pass(client, server, Arc::clone(&shared)));
+            }
+        });
+        Self { port: own, state, task }
+    }
+
+    /// The connection ends once so many more bytes of replies have passed. Later connections pass everything.
+    pub(super) fn cut_after(&self, bytes: usize) {
+        self.state.left.store(i64::try_from(bytes).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Was a connection cut since?
+    pub(super) fn has_cut(&self) -> bool {
+        self.state.left.swap(-1, Ordering::SeqCst) < 0
+    }
+
+    /// All connections of now pass nothing more, and stay open: as if the other machine were gone.
+    pub(super) fn silence(&self) {
+        self.state.silent.send_replace(());
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let mut silent = state.silent.subscribe();
+    silent.mark_unchanged();
+    let requests = async {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
+            if let Some(time) = &state.time {
+                state.passed.lock().unwrap().push(time.monotonic());
+            }
+            if to_server.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let replies = async {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+            let left = state.left.load(Ordering::SeqCst);
+            let passed = usize::try_from(left).map_or(read, |left| left.min(read));
+            if to_client.write_all(&bytes[..passed]).await.is_err() {
+                return;
+            }
+            if left >= 0 {
+                if passed < read {
+                    state.left.store(-1, Ordering::SeqCst);
+                    return;
+                }
+                state.left.store(left - i64::try_from(passed).unwrap(), Ordering::SeqCst);
+            }
+        }
+    };
+    tokio::select! {
+        () = requests => {}
+        () = replies => {}
+        _ = silent.changed() => std::future::pending().await,
+    }
+}

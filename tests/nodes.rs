@@ -1,0 +1,79 @@
+//! Gates that share a store in Redis.
+
+use std::process::Command;
+
+use http::StatusCode;
+use serde_json::Value;
+use support::redis::Redis;
+use support::{CONFIG, Gate, Place, until};
+
+/// Two gates of one folder, with one keyring and the same users.
+fn nodes(server: &Redis) -> (Place, [Gate; 2]) {
+    let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n", server.port);
+    let place = Place::new(&format!("{CONFIG}{store}"));
+    let gates = [place.start(), place.start()];
+    (place, gates)
+}
+
+#[tokio::test]
+async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_all() {
+    let server = Redis::start(&[]);
+    let (_place, [a, b]) = nodes(&server);
+    let first = a.login().await;
+    assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
+    let second = b.refresh(&first.refresh).await.tokens();
+    assert_eq!(a.refresh(&first.refresh).await.tokens(), second, "a repeat gets the same pair, wherever it comes");
+    let third = a.refresh(&second.refresh).await.tokens();
+    assert_eq!(b.revoke(&third.refresh).await.status, StatusCode::OK);
+    a.until_refused(&third.access).await;
+    b.until_refused(&third.access).await;
+    for gate in [&a, &b] {
+        let refused = gate.refresh(&third.refresh).await;
+        assert_eq!(
+            (refused.status, &refused.json()["error"]),
+            (StatusCode::BAD_REQUEST, &Value::from("invalid_grant"))
+        );
+    }
+    assert_eq!(a.stop(), Some(0));
+    // The session is another gate's as well.
+    let again = b.refresh(&b_login(&b, &server).await).await;
+    assert_eq!(again.status, StatusCode::OK);
+}
+
+/// A session that begins while the server forgot its scripts.
+async fn b_login(gate: &Gate, server: &Redis) -> String {
+    server.cli(&["SCRIPT", "FLUSH"]);
+    let answer = gate.log_in("demo", &gate.password).await;
+    answer.tokens().refresh
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
+    let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
+    let (_place, [a, b]) = nodes(&server);
+    let first = a.login().await;
+    server.kill();
+    until("a token is answered with 503", async || {
+        a.get("/hello", &first.access).await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    let refused = b.refresh(&first.refresh).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers.contains_key("retry-after"));
+    server.start_again();
+    until("the token passes again", async || a.get("/hello", &first.access).await.status == StatusCode::OK).await;
+    until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
+}
+
+#[test]
+fn c20_a_gate_of_another_keyring_does_not_start() {
+    let server = Redis::start(&[]);
+    let (_place, gates) = nodes(&server);
+    let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n", server.port);
+    let other = Place::new(&format!("{CONFIG}{store}"));
+    let mut command: Command = other.command();
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("another keyring"), "{said}");
+    drop(gates);
+}
