@@ -146,7 +146,7 @@ pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> 
 /// Judges a token by a policy. Whether its route asks for one at all is not looked at.
 ///
 /// # Errors
-/// As [`authorise`].
+/// The rule that refuses it.
 pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     judge_issuer(policy, token)?;
     let in_audience =
