@@ -19,9 +19,9 @@ mod faults;
 mod grpc;
 mod interop;
 mod kuzzle;
-#[cfg(feature = "redis")]
-mod nodes;
 mod readings;
+#[cfg(feature = "redis")]
+mod redis;
 mod relay;
 mod rotation_table;
 mod running;

@@ -1,5 +1,4 @@
-//! What an engine knows of a store that other gates write to, too: how lately it heard of their revocations, and whether
-//! any acknowledged write was lost.
+//! What an engine knows of a store that other gates write to, too: how lately it heard of their revocations.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -62,12 +61,6 @@ impl Following {
     pub(super) fn store_time(&self) -> Timestamp {
         Timestamp::from_millis(self.store_time.load(Ordering::Acquire))
     }
-
-    /// Does this engine know every acknowledged revocation, even those that the store lost? One that does not share its
-    /// store cannot: the store falls behind only while no process has it open.
-    pub(super) fn is_unbroken(&self) -> bool {
-        self.unbroken.load(Ordering::Acquire)
-    }
 }
 
 impl Engine {
@@ -88,8 +81,10 @@ impl Engine {
         let Heard { asked, answered, store_time, unbroken } = heard;
         self.clock.follow_store((asked, answered), store_time);
         self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
-        if !unbroken {
-            self.following.unbroken.store(false, Ordering::Release);
+        if !unbroken && self.following.unbroken.swap(false, Ordering::AcqRel) {
+            tracing::error!(
+                "the store may have lost acknowledged writes: a session whose token is ahead of its record logs in again"
+            );
         }
         // From before the question on, and only now: the entries are applied (requirement C8).
         let since = self.clock.at(asked);
@@ -137,6 +132,13 @@ impl Engine {
             (false, true) => Freshness::Degraded,
             (false, false) => Freshness::Stale,
         }
+    }
+
+    /// How long ago the store was last heard of; `None` if no other gate writes to it.
+    pub(crate) fn unheard_for(&self) -> Option<Duration> {
+        let staleness = self.following.staleness?;
+        let fresh_until = Timestamp::from_millis(self.following.fresh_until.load(Ordering::Acquire));
+        Some(self.clock.now().since(fresh_until.minus(staleness.limit)))
     }
 
     /// May records be removed by this engine's time?

@@ -417,6 +417,12 @@ impl Gate {
         self.0.engine.counts()
     }
 
+    /// How long ago a store that gates share was last heard of; `None` if no other gate writes to the store.
+    #[doc(hidden)]
+    pub fn store_staleness(&self) -> Option<Duration> {
+        self.0.engine.unheard_for()
+    }
+
     /// The number of verified tokens in the cache, and of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())

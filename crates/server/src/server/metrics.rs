@@ -244,6 +244,12 @@ impl Collector for GateCollector {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
+        if let Some(unheard) = self.gate.store_staleness() {
+            let gauge = ConstGauge::new(unheard.as_secs_f64());
+            let help = "Time since a store that gates share was last heard of";
+            let name = "store_staleness_seconds";
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
         self.issuers.encode(&mut encoder)
     }
 }
