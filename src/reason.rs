@@ -165,7 +165,8 @@ mod tests {
     fn o27_every_outcome_has_a_line_in_the_documentation() {
         let page = include_str!("../docs/logs.md");
         let mut all = words(include_str!("reason.rs"), "Self::new(\"");
-        all.append(&mut words(include_str!("denial.rs"), "=> \""));
+        all.append(&mut words(include_str!("denial/words.rs"), "=> \""));
+        all.append(&mut words(include_str!("fault.rs"), "=> \""));
         all.append(&mut words(include_str!("../crates/server/src/proxy/error.rs"), "=> \""));
         all.append(&mut words(include_str!("overload/mod.rs"), "=> \""));
         assert!(all.len() > 60, "{all:?}");
