@@ -15,7 +15,6 @@ use zeroize::Zeroizing;
 
 use super::{IntrospectionFault, Introspector, MAX_RESPONSE};
 use crate::http_client::{HttpClient, Target};
-use crate::token::verify::strict_object;
 
 /// The longest `Retry-After` that counts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -89,8 +88,8 @@ fn form(token: &str, credentials: &Credentials) -> Bytes {
 
 /// Does an error of RFC 6749 §5.2 refuse the gate itself?
 fn refuses_client(body: &[u8]) -> bool {
-    let members = strict_object(body).unwrap_or_default();
-    let error = members.get("error").and_then(serde_json::Value::as_str);
+    let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let error = answer.as_ref().and_then(|answer| answer.get("error")?.as_str());
     matches!(error, Some("invalid_client" | "unauthorized_client"))
 }
 

@@ -22,7 +22,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -100,8 +100,8 @@ pub struct Verifier {
 /// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep it. No others have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RulesId {
-    rules: u64,
-    keys: u64,
+    rules: u32,
+    keys: u32,
 }
 
 impl RulesId {
@@ -110,8 +110,8 @@ impl RulesId {
         Self { rules, keys }
     }
 
-    fn number() -> u64 {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+    fn number() -> u32 {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 

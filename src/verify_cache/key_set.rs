@@ -75,10 +75,8 @@ impl KeySet {
         let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
         if kept.is_some() {
             // This gives their memory back. Requests that run meanwhile may add others, so each hit is checked, too.
-            let is_over = move |_: &Arc<str>, verified: &Arc<Verified>| !ids.contains(&verified.rules);
-            if let Err(error) = cache.invalidate_entries_if(is_over) {
-                tracing::error!(%error, "tokens of changed issuers not removed from the cache; refused all the same");
-            }
+            let over = cache.iter().filter(|(_, verified)| !ids.contains(&verified.rules));
+            over.for_each(|(text, _)| cache.invalidate(&**text));
         }
         let refused = Cache::builder()
             .max_capacity(REFUSED_CACHE_BYTES)
@@ -101,7 +99,6 @@ impl KeySet {
             // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))
-            .support_invalidation_closures()
             .build_with_hasher(foldhash::quality::RandomState::default())
     }
 

@@ -1,7 +1,7 @@
 //! A token that was verified, and what all tokens of a gate share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
@@ -44,8 +44,6 @@ pub struct Verified {
     keys_stamp: AtomicU64,
     /// The rules and keys that judged it.
     pub(super) rules: RulesId,
-    /// The key set in which these were found last.
-    found_in: AtomicU64,
     holder: Holder,
     shared: Arc<Shared>,
 }
@@ -94,7 +92,6 @@ impl Shared {
             // No generation: the first check finds out.
             keys_stamp: AtomicU64::new(0),
             rules,
-            found_in: AtomicU64::new(0),
             holder,
             shared: Arc::clone(self),
         }))
@@ -130,14 +127,7 @@ impl Verified {
 
     /// Do the rules and keys that judged it still hold?
     pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
-        if self.found_in.load(Ordering::Relaxed) == keys.id.0 {
-            return true;
-        }
-        let stands = keys.verifier.id_of(&self.token.issuer) == Some(self.rules);
-        if stands {
-            self.found_in.store(keys.id.0, Ordering::Relaxed);
-        }
-        stands
+        keys.verifier.id_of(&self.token.issuer) == Some(self.rules)
     }
 
     pub(super) fn text(&self) -> &str {

@@ -40,6 +40,15 @@ pub(crate) use metrics::DirectoryMetrics;
 pub use remote::Bounds;
 pub(crate) use remote::RemoteDirectory;
 
+/// An element of `hashes`: a scheme, at the usual cost or at this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedHash {
+    /// As it is written.
+    pub text: String,
+    /// What a check costs.
+    pub class: CostClass,
+}
+
 /// Why a source has no answer. A word for logs and metrics, from this closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Cause {

@@ -19,7 +19,8 @@ mod ldap;
 #[cfg(feature = "sql")]
 mod sql;
 
-pub use hashes::{ExpectedHash, HashesConfig};
+pub use crate::directories::ExpectedHash;
+pub use hashes::HashesConfig;
 
 /// `[directory]`, or an entry of `[[directories]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

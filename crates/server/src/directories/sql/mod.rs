@@ -13,8 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Cause, Login, LoginAttempt, Source, SourceError};
-use crate::config::ExpectedHash;
+use super::{Cause, ExpectedHash, Login, LoginAttempt, Source, SourceError};
 use crate::proxy::UpstreamTls;
 use mysql::MySql;
 use postgres::Postgres;

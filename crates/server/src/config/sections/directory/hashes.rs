@@ -8,6 +8,7 @@ use super::super::super::print::{list, path, put, put_some};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
+use crate::directories::ExpectedHash;
 use rotogate::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
 use rotogate::private_file::read_private;
 use secrecy::SecretString;
@@ -25,14 +26,6 @@ pub struct HashesConfig {
     pub spring_iterations: Option<u32>,
     /// The file with the secret of Spring's `{pbkdf2}`.
     pub spring_secret_file: Option<PathBuf>,
-}
-
-/// An element of `hashes`: a scheme, at the usual cost or at this one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExpectedHash {
-    text: String,
-    /// What a check costs.
-    pub class: CostClass,
 }
 
 /// A scheme that `hashes` may list.
