@@ -307,7 +307,7 @@ fn i45_check_names_what_is_wrong_and_online_what_it_found() {
         ("{ fresh = \"0s\" }", "issuers[0].fetch.fresh", "1s"),
         ("{ stale_for = \"8d\" }", "issuers[0].fetch.stale_for", "7"),
         ("{ stale_for = \"1h\" }", "issuers[0].fetch.stale_for", "max"),
-        ("{ proxy = \"http://proxy\" }", "issuers[0].fetch.proxy", "not supported"),
+        ("{ proxy = \"http://proxy\" }", "issuers[0].fetch.proxy", "expected http://host:port"),
         ("{ ca = \"none.pem\" }", "issuers[0].fetch", "none.pem"),
         ("{ max_size = \"2MiB\" }", "issuers[0].fetch.max_size", "1"),
     ] {
