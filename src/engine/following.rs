@@ -73,8 +73,10 @@ impl Engine {
                 Some(_) | None => drop(self.revocations.apply(entry)),
             }
         }
+        // A store that does not answer must not hold up the feed: then the other connections end.
+        let mut answers = true;
         for (session, entry) in rotated {
-            self.advance_lines(session).await;
+            answers = answers && self.advance_lines(session).await;
             self.revocations.apply(entry);
         }
         let (Some(heard), Some(staleness)) = (step.complete, self.following.staleness) else { return };
@@ -103,14 +105,17 @@ impl Engine {
         }
     }
 
-    /// Moves the long connections of a session to the token that another gate issued. If the store does not answer, they
-    /// end with theirs.
-    async fn advance_lines(&self, id: SessionId) {
-        let Ok(Some(session)) = self.store.load(id).await else { return };
-        let Some(token) = successor_token(&self.keyring(), &session).filter(|_| !is_revoked(&session)) else { return };
-        for presented in [session.previous, session.current] {
-            self.live_sessions.advance(id, presented, token);
+    /// Moves the long connections of a session to the token that another gate issued. False if the store does not
+    /// answer: they end with the token that they have.
+    async fn advance_lines(&self, id: SessionId) -> bool {
+        let Ok(session) = self.store.load(id).await else { return false };
+        let Some(session) = session.filter(|session| !is_revoked(session)) else { return true };
+        if let Some(token) = successor_token(&self.keyring(), &session) {
+            for presented in [session.previous, session.current] {
+                self.live_sessions.advance(id, presented, token);
+            }
         }
+        true
     }
 
     /// Asks a shared store about long connections whose token expires soon.
@@ -120,7 +125,9 @@ impl Engine {
         }
         let now = self.clock.latest();
         for session in self.live_sessions.expiring(now..now.plus(ASKED_BEFORE)) {
-            self.advance_lines(session).await;
+            if !self.advance_lines(session).await {
+                return;
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Applies another `gateway.toml` to a running gate: the upstreams, directories in other systems, other issuers, and the
-//! bounds and certificates of the listeners. Keys that decide about sessions and tokens are read at a start only; the log names those that differ.
+//! bounds and certificates of the listeners. Keys that decide about sessions and tokens are read at a start only; the log
+//! names those that differ.
 
 use std::sync::Arc;
 
