@@ -57,7 +57,10 @@ async fn follow(gate: Weak<Inner>, mut feed: Box<dyn Feed>) {
         match step {
             Ok(step) => {
                 gate.engine.take_step(&step).await;
-                failing = Seldom::default();
+                // A part of the store may fail while another brings entries.
+                if step.complete.is_some() {
+                    failing = Seldom::default();
+                }
             }
             Err(error) if failing.is_due(gate.engine.clock().source().monotonic()) => tracing::error!(
                 error = ?Chain(&error),

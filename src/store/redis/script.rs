@@ -25,6 +25,7 @@ scripts! {
     BEAT = "beat",
     SWEEP = "sweep",
     CHECK = "check",
+    ANNOUNCE = "announce",
 }
 
 #[cfg(feature = "relay")]
@@ -61,10 +62,17 @@ impl Script {
     ) -> RedisResult<Value> {
         match command("EVALSHA", &self.hash, keys, args).query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                command("EVAL", &self.source, keys, args).query_async(&mut connection).await
+                self.in_full(keys, args).query_async(&mut connection).await
             }
             done => done,
         }
+    }
+}
+
+impl Script {
+    /// The command with all of it.
+    pub(super) fn in_full(&self, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
+        command("EVAL", &self.source, keys, args)
     }
 }
 

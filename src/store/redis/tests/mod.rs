@@ -11,11 +11,14 @@ use uuid::Uuid;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
+mod cluster;
 mod faults;
 mod feed;
+mod moving;
 mod opening;
 mod proxy;
 mod rules;
+mod site;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);

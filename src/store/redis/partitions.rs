@@ -1,0 +1,155 @@
+//! Partitions: parts of the store that one script can reach as a whole.
+//!
+//! A script touches keys of one partition only, which have one hash tag and so one slot of a cluster. A session is in the
+//! partition of the last byte of its id, which is random. The not-befores of a subject, a client and all are in **every**
+//! partition: so each rotation is atomic with all that it is held against. One server has one partition.
+//!
+//! **Stamps** (requirement C4). Partition 0 alone stamps creations and not-befores, so they are in one order. A not-before is
+//! acknowledged once every partition has it, partition 0 among them, which raises its last stamp to it: every creation
+//! that is stamped afterwards is later. A session that was stamped before is at or before a not-before that is stamped
+//! later. Its insert reaches its own partition after the not-before, and is refused there; or before it, and then each
+//! swap is refused, because the not-before is in that partition once it is acknowledged. No other order is left.
+//!
+//! **A not-before takes two rounds.** In the first, each partition merges it with what it has, raises its end to that of
+//! the sessions there, and says what came of it. In the second, the greatest of all goes to each partition that differs.
+//! Either may be repeated. A node that dies between them has acknowledged nothing, and the next not-before of that target
+//! brings what it left to every partition.
+//!
+//! **The bound of a subject's sessions** is decided over all partitions. An insert that is bounded reads them all, with the
+//! number of inserts in each; then raises that number in each other partition, if nothing changed it since; then
+//! inserts, if nothing changed it in its own. Of two such inserts, one sees what the other wrote, or fails: if neither
+//! read the session of the other, let A insert first. B raised the number at A before A inserted, or it failed there. So A
+//! read the number at A before that, and fails; or after it, hence after B had read everything. Then A raised the number
+//! at B after B had read it, and before A inserted, hence before B inserts: B fails. Whoever fails decides again. The
+//! sessions that give way end after the insert and before it is acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use aws_lc_rs::digest;
+use futures_util::future::join_all;
+
+use super::super::{StoreError, WriteOutcome};
+use crate::session::SessionId;
+
+/// How many partitions a cluster's store has. It is in the head, and never changes.
+pub(super) const OF_A_CLUSTER: usize = 16;
+
+/// The names of keys of one partition.
+pub(super) struct Keys {
+    pub(super) tag: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str, partition: usize) -> Self {
+        Self { tag: format!("{{{prefix}:{partition}}}:") }
+    }
+
+    pub(super) fn of(&self, name: &str) -> Vec<u8> {
+        format!("{}{name}", self.tag).into_bytes()
+    }
+
+    pub(super) fn with(&self, name: &str, rest: &[u8]) -> Vec<u8> {
+        let mut key = self.of(name);
+        key.extend_from_slice(rest);
+        key
+    }
+
+    pub(super) fn session(&self, id: SessionId) -> Vec<u8> {
+        self.with("s:", id.as_bytes())
+    }
+
+    pub(super) fn subject(&self, subject: &str) -> Vec<u8> {
+        self.with("sub:", subject.as_bytes())
+    }
+
+    /// What every script is given first.
+    pub(super) fn fixed(&self) -> Vec<Vec<u8>> {
+        ["h", "r", "u", "log"].map(|name| self.of(name)).into()
+    }
+}
+
+/// A partition, and what is known of it.
+pub(super) struct Partition {
+    pub(super) number: usize,
+    pub(super) keys: Keys,
+    /// What every request expects the data to be of.
+    pub(super) history: [u8; 8],
+    /// The number of writes that the server was known to have made.
+    pub(super) seq: AtomicU64,
+}
+
+impl Partition {
+    pub(super) fn new(prefix: &str, number: usize, (history, seq): ([u8; 8], u64)) -> Self {
+        Self { number, keys: Keys::new(prefix, number), history, seq: AtomicU64::new(seq) }
+    }
+}
+
+/// All partitions of a store. There is at least one.
+pub(super) struct Partitions {
+    first: Partition,
+    others: Box<[Partition]>,
+}
+
+impl Partitions {
+    pub(super) fn new(first: Partition, others: Vec<Partition>) -> Self {
+        Self { first, others: others.into() }
+    }
+
+    /// The one that stamps, and whose time is the store's.
+    pub(super) fn first(&self) -> &Partition {
+        &self.first
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.others.len() + 1
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Partition> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    pub(super) fn get(&self, number: usize) -> &Partition {
+        number.checked_sub(1).and_then(|at| self.others.get(at)).unwrap_or(&self.first)
+    }
+
+    pub(super) fn of(&self, id: SessionId) -> &Partition {
+        self.of_bytes(id.as_bytes())
+    }
+
+    /// By the last byte.
+    pub(super) fn of_bytes(&self, id: &[u8]) -> &Partition {
+        self.get(usize::from(id.last().copied().unwrap_or_default()) % self.count())
+    }
+
+    /// Of a target that no session of ours is held against.
+    pub(super) fn of_target(&self, target: &[u8]) -> &Partition {
+        self.of_bytes(digest::digest(&digest::SHA256, target).as_ref())
+    }
+
+    /// What belongs to each partition, in order. Partitions without anything are left out.
+    pub(super) fn sort<T>(
+        &self,
+        all: impl IntoIterator<Item = T>,
+        id: impl Fn(&T) -> SessionId,
+    ) -> Vec<(&Partition, Vec<T>)> {
+        let mut sorted = BTreeMap::<usize, Vec<T>>::new();
+        for one in all {
+            sorted.entry(self.of(id(&one)).number).or_default().push(one);
+        }
+        sorted.into_iter().map(|(number, some)| (self.get(number), some)).collect()
+    }
+}
+
+/// Writes to several partitions at once. Each is tried, whatever becomes of the others.
+pub(super) async fn in_each<T>(
+    writes: impl IntoIterator<Item = impl Future<Output = Result<T, StoreError>>>,
+) -> Result<Vec<T>, StoreError> {
+    let results = join_all(writes).await;
+    let is_done = results.iter().any(Result::is_ok);
+    results.into_iter().collect::<Result<_, _>>().map_err(|error: StoreError| match error.outcome() {
+        // Others may have done their part.
+        WriteOutcome::NotDone if is_done => error.with_outcome(WriteOutcome::InDoubt),
+        _ => error,
+    })
+}
