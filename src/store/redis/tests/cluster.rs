@@ -38,16 +38,19 @@ async fn c1_a_cluster_keeps_the_records_of_the_relay() {
     conformance::run_relay(|| connect_now(&site)).await;
 }
 
-/// Two nodes, and a session in each partition or another.
+/// Four nodes, which hinder each other, and sessions in all partitions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c1_however_many_sessions_begin_in_all_partitions_no_more_live_than_may() {
     let site = Site::cluster();
-    let nodes = [site.connect("rg").await, site.connect("rg").await];
+    let mut nodes = Vec::new();
+    for _ in 0..4 {
+        nodes.push(site.connect("rg").await);
+    }
     for (name, from, on_too_many) in [("alice", 0, OnTooMany::EndOldest), ("bob", 1000, OnTooMany::Refuse)] {
         let bound = SubjectBound { most: 3, idle_ttl: Duration::from_secs(600), on_too_many };
         let mut inserts = tokio::task::JoinSet::new();
         for n in 0..60 {
-            let node = Arc::clone(&nodes[n as usize % 2]);
+            let node = Arc::clone(&nodes[n as usize % 4]);
             let begun = session(name, from + n, later(start(), n));
             inserts.spawn(async move { node.insert(begun, bound).await.unwrap() });
         }
