@@ -32,7 +32,7 @@ pub(super) fn read(file: &UsersFile, known: &Users) -> Result<Users, String> {
 }
 
 /// How much of a file is in memory at once.
-const BLOCK: usize = 4 << 20;
+const BLOCK: usize = 512 << 10;
 
 /// Reads the file block by block; `None` if it is not in pieces.
 fn read_in_blocks(file: &UsersFile, known: &Users) -> Result<Option<Users>, String> {
@@ -227,7 +227,7 @@ impl<'a> Reading<'a> {
 }
 
 /// Enough pieces that a further thread is worth its start.
-const PIECES_PER_THREAD: usize = 2000;
+const PIECES_PER_THREAD: usize = 400;
 
 /// Parses pieces on as many threads as are useful.
 fn parallel<T: Send>(pieces: &[&str], parse: impl Fn(&mut PlainReader, &str) -> Option<T> + Sync) -> Option<Vec<T>> {
