@@ -16,12 +16,12 @@
 //! brings what it left to every partition.
 //!
 //! **The bound of a subject's sessions** is decided over all partitions. An insert that is bounded reads them all, with the
-//! number of inserts in each; then raises that number in each other partition, if nothing changed it since; then
-//! inserts, if nothing changed it in its own. Of two such inserts, one sees what the other wrote, or fails: if neither
-//! read the session of the other, let A insert first. B raised the number at A before A inserted, or it failed there. So A
-//! read the number at A before that, and fails; or after it, hence after B had read everything. Then A raised the number
-//! at B after B had read it, and before A inserted, hence before B inserts: B fails. Whoever fails decides again. The
-//! sessions that give way end after the insert and before it is acknowledged.
+//! number of inserts in each. Then it raises that number in each other partition, unless it changed since. Then it inserts,
+//! unless the number changed in its own. Of two such inserts, the later one has read what the earlier one wrote. Suppose
+//! that B inserts after A, and read A's partition before A inserted. B raised the number there before A inserted, or else B
+//! failed there. A read that number before B raised it, and fails; or afterwards, and so after all that B read. Then A
+//! raised the number in B's partition after B had read it and before A inserted, hence before B inserts: B fails. An insert
+//! that fails is decided again. The sessions that give way end after the insert, and before it is acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -146,10 +146,14 @@ pub(super) async fn in_each<T>(
     writes: impl IntoIterator<Item = impl Future<Output = Result<T, StoreError>>>,
 ) -> Result<Vec<T>, StoreError> {
     let results = join_all(writes).await;
-    let is_done = results.iter().any(Result::is_ok);
+    let may_be_done = |result: &Result<T, StoreError>| match result {
+        Ok(_) => true,
+        Err(error) => error.outcome() == WriteOutcome::InDoubt,
+    };
+    let is_in_doubt = results.iter().any(may_be_done);
     results.into_iter().collect::<Result<_, _>>().map_err(|error: StoreError| match error.outcome() {
         // Others may have done their part.
-        WriteOutcome::NotDone if is_done => error.with_outcome(WriteOutcome::InDoubt),
-        _ => error,
+        WriteOutcome::NotDone if is_in_doubt => error.with_outcome(WriteOutcome::InDoubt),
+        WriteOutcome::NotDone | WriteOutcome::InDoubt | WriteOutcome::Refused => error,
     })
 }
