@@ -26,10 +26,12 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// The store does not answer.
 pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Result<(), StoreError> {
     if let Some(mut feed) = feed {
+        gate.engine.join().await?;
         loop {
             let step = feed.next().await?;
             gate.engine.take_step(&step).await;
-            if step.complete.is_some() {
+            // After a loss, a token may pass only once the other gates have written back what they know.
+            if step.complete.is_some() && gate.engine.is_restored().await {
                 break;
             }
         }
@@ -97,6 +99,8 @@ async fn tick(gate: Weak<Inner>) {
         if now != before {
             match now {
                 Freshness::Fresh => tracing::info!("the store was heard of again: tokens are accepted and minted"),
+                // `restore` says it.
+                Freshness::Restoring => {}
                 Freshness::Degraded => tracing::error!(
                     "the store was not heard of for longer than the staleness: no token is minted; tokens are accepted for \
                      now"
