@@ -6,12 +6,11 @@ use std::time::Duration;
 use super::Engine;
 use super::exchange::successor_token;
 use crate::clock::{ClockState, Timestamp};
-use crate::fault::Chain;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::SessionId;
 use crate::session::rotation::REVOKED;
 use crate::store::rules::is_revoked;
-use crate::store::{FeedStep, Heard, Staleness};
+use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
 /// How many sessions the store is asked about between two entries of a feed. The long connections of the others end.
 const MAX_ASKED: usize = 256;
@@ -66,7 +65,10 @@ impl Following {
 
 impl Engine {
     /// Applies what a feed brought.
-    pub(crate) async fn take_step(&self, step: &FeedStep) {
+    ///
+    /// # Errors
+    /// The store has lost writes, and what is known here was not written back. The next step tries again.
+    pub(crate) async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
         let mut rotated = Vec::new();
         for entry in &step.entries {
             match self.rotated_elsewhere(entry) {
@@ -82,13 +84,12 @@ impl Engine {
         }
         if step.lost || self.is_loss_suspected() {
             self.suspect_loss();
-            let Some(shared) = self.store.shared() else { return };
-            if let Err(error) = self.restore(shared).await {
-                tracing::error!(error = ?Chain(&error), "what the store has lost was not written back yet; retrying");
-            }
-            return;
+            return match self.store.shared() {
+                Some(shared) => self.restore(shared).await,
+                None => Ok(()),
+            };
         }
-        let (Some(heard), Some(staleness)) = (step.complete, self.following.staleness) else { return };
+        let (Some(heard), Some(staleness)) = (step.complete, self.following.staleness) else { return Ok(()) };
         let Heard { asked, answered, store_time } = heard;
         self.clock.follow_store((asked, answered), store_time);
         self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
@@ -97,6 +98,7 @@ impl Engine {
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
         self.is_restored().await;
+        Ok(())
     }
 
     /// The session whose earlier access tokens end with this entry, if long connections here depend on them. Another gate

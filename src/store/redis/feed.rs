@@ -11,7 +11,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +26,7 @@ use super::check::info;
 use super::cluster::Primaries;
 use super::connect::{Link, jittered};
 use super::log::{PAGE, Place, floor, read_log};
-use super::partitions::Partition;
+use super::partitions::{History, Partition};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
 use super::{Inner, drop_mut};
@@ -46,6 +45,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The readers of all partitions, as one.
 pub(super) struct RedisFeed {
+    inner: Arc<Inner>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
     /// What each partition proved last.
     heard: Box<[Option<Heard>]>,
@@ -69,10 +69,11 @@ impl RedisFeed {
                 next_beat: begin,
                 faults: 0,
                 server: None,
+                history: inner.partitions.get(partition).history(),
             };
             reads.push(read_next(reader));
         }
-        Ok(Self { heard: vec![None; reads.len()].into(), reads, told: None })
+        Ok(Self { inner: Arc::clone(inner), heard: vec![None; reads.len()].into(), reads, told: None })
     }
 
     /// What all partitions prove together, if that is new.
@@ -80,12 +81,11 @@ impl RedisFeed {
         let of_each: Option<Vec<Heard>> = self.heard.iter().copied().collect();
         let of_each = of_each?;
         let asked = of_each.iter().map(|heard| heard.asked).min()?;
-        let unbroken = of_each.iter().all(|heard| heard.unbroken);
         // The time of the store is the first partition's, in the middle between its question and its answer. The earlier
         // question moves that middle, so it moves the time as well.
         let first = of_each.first()?;
         let store_time = first.store_time.minus(first.asked.saturating_sub(asked) / 2);
-        let heard = Heard { asked, answered: first.answered, store_time, unbroken };
+        let heard = Heard { asked, answered: first.answered, store_time };
         self.told.is_none_or(|told| told < asked).then_some(heard)
     }
 }
@@ -104,7 +104,12 @@ impl Feed for RedisFeed {
             let Some((reader, step)) = self.reads.next().await else { return Err(unexpected("no partition")) };
             let partition = reader.partition;
             self.reads.push(read_next(reader));
-            let FeedStep { entries, complete } = step?;
+            if self.inner.partitions.iter().any(Partition::is_lost) {
+                self.heard.fill(None);
+                let entries = step.map(|step| step.entries).unwrap_or_default();
+                return Ok(FeedStep { entries, complete: None, lost: true });
+            }
+            let FeedStep { entries, complete, .. } = step?;
             if let (Some(heard), Some(known)) = (complete, self.heard.get_mut(partition)) {
                 *known = Some(heard);
             }
@@ -113,7 +118,7 @@ impl Feed for RedisFeed {
                 self.told = Some(heard.asked);
             }
             if complete.is_some() || !entries.is_empty() {
-                return Ok(FeedStep { entries, complete });
+                return Ok(FeedStep { entries, complete, lost: false });
             }
         }
     }
@@ -140,6 +145,8 @@ struct Reader {
     next_beat: Duration,
     faults: u32,
     server: Option<Server>,
+    /// What the fields above are of.
+    history: History,
 }
 
 /// The run of a server, and the name of what it writes to its replicas.
@@ -204,6 +211,11 @@ impl Reader {
     /// Nothing is lost if a caller stops waiting: what was read is kept with the place it was read to.
     async fn step(&mut self) -> Result<FeedStep, StoreError> {
         loop {
+            let history = self.partition().history();
+            if self.history != history {
+                // The log is another one, and perhaps the server.
+                (self.place, self.beat, self.server, self.history) = (None, None, None, history);
+            }
             let Some(place) = self.place else {
                 let (live, end) = self.inner.snapshot(&self.primaries, self.partition()).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
@@ -212,13 +224,13 @@ impl Reader {
             };
             match &self.beat {
                 Some(beat) if beat.read && place.id >= beat.end => {
-                    let complete = Some(Heard { unbroken: self.is_unbroken(), ..beat.heard });
+                    let complete = Some(beat.heard);
                     self.beat = None;
-                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete });
+                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete, lost: false });
                 }
                 // They hold from now on, whatever follows.
                 _ if !self.ready.is_empty() => {
-                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None });
+                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
                 }
                 Some(_) => self.read_on(place, None).await?,
                 None => {
@@ -233,22 +245,18 @@ impl Reader {
         }
     }
 
-    fn is_unbroken(&self) -> bool {
-        !self.inner.broken.load(Ordering::Acquire)
-    }
-
     async fn ask(&mut self) -> Result<(), StoreError> {
         let asked = self.follow.time.monotonic();
         let args = vec![self.inner.node.to_vec(), VERSIONS.to_vec(), LOG_KEPT_MS.to_string().into()];
         let (inner, partition) = (&self.inner, self.partition());
         let keys = vec![partition.keys.of("n")];
-        let mut answer = inner.run_as(&inner.beats, partition, new_op()?, &BEAT, keys, args).await?;
+        let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, self.history), &BEAT, keys, args).await?;
         let answered = self.follow.time.monotonic();
         if answer.status != "beat" {
             return Err(answer.unknown());
         }
         let end = LogId::parse(&answer.bytes()?).ok_or_else(|| unexpected("no end of the log"))?;
-        let heard = Heard { asked, answered, store_time: answer.time, unbroken: false };
+        let heard = Heard { asked, answered, store_time: answer.time };
         self.same_server().await?;
         // At the same times as the other partitions, which began at the same moment.
         let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
@@ -262,13 +270,18 @@ impl Reader {
     /// Their files alone would tell.
     async fn same_server(&mut self) -> Result<(), StoreError> {
         let link = self.inner.beats.link_of(self.partition)?;
-        let Some(run) = run_of(&link).await? else {
-            self.inner.broken.store(true, Ordering::Release);
-            return Ok(());
-        };
+        // Where the gate's user may not ask, only the number of writes and the log tell of a loss.
+        let Some(run) = run_of(&link).await? else { return Ok(()) };
         match &self.server {
             Some(known) if known.run == run => return Ok(()),
-            Some(known) if !gave_away(known, &link).await => self.inner.broken.store(true, Ordering::Release),
+            Some(known) if !gave_away(known, &link).await => {
+                // So may every partition that the server has.
+                for partition in self.inner.partitions.iter() {
+                    if self.inner.beats.link_of(partition.number).is_ok_and(|other| Arc::ptr_eq(&other, &link)) {
+                        partition.flag_lost(partition.history());
+                    }
+                }
+            }
             Some(_) => tracing::info!(partition = self.partition, "the partition moved to another server of Redis"),
             None => {}
         }
@@ -309,7 +322,7 @@ impl Reader {
             tracing::warn!(%place.id, %floor, "the log of revocations begins later: reading all live ones");
             if place.id >= floor {
                 // Not trimmed: lost.
-                self.inner.broken.store(true, Ordering::Release);
+                self.partition().flag_lost(self.history);
             }
             self.place = None;
             return Ok(());

@@ -53,7 +53,7 @@ impl Inner {
             return Cursor::default();
         }
         let parts = self.partitions.iter().zip(places).flat_map(|(partition, place)| {
-            [partition.history, place.op, place.id.time.to_be_bytes(), place.id.number.to_be_bytes()]
+            [partition.history(), place.op, place.id.time.to_be_bytes(), place.id.number.to_be_bytes()]
         });
         Cursor::new(parts.flatten().collect::<Vec<_>>())
     }
@@ -70,7 +70,7 @@ impl Inner {
                 .with_outcome(WriteOutcome::Refused));
         }
         let of = |partition: &Partition, [history, op, time, number]: &[[u8; 8]; 4]| {
-            (*history == partition.history).then(|| Place {
+            (*history == partition.history()).then(|| Place {
                 id: LogId { time: u64::from_be_bytes(*time), number: u64::from_be_bytes(*number) },
                 op: *op,
             })

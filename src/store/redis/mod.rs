@@ -23,20 +23,20 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
-use super::shared::{Feed, Follow, SharedStore};
+use super::shared::{Feed, Follow, Restoration, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 use cluster::Primaries;
 use connect::Request;
-use partitions::{Partition, Partitions};
+use partitions::{History, Partition, Partitions};
 use record::{Op, new_op};
 use script::{Answer, Script, bytes, unexpected};
 
@@ -46,6 +46,7 @@ mod connect;
 mod feed;
 mod list;
 mod log;
+mod loss;
 mod opening;
 mod options;
 mod partitions;
@@ -81,8 +82,8 @@ struct Inner {
     node: Op,
     commands: Primaries,
     beats: Primaries,
-    /// A server went back behind what it had acknowledged, or may have.
-    broken: AtomicBool,
+    /// The name of the store, which is in each of its heads.
+    store: Op,
     /// How many keys the servers were known to have evicted.
     evicted: AtomicU64,
     inserts: session::Turns,
@@ -106,13 +107,11 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// The data is of another history: a back-up was restored, or the server was emptied.
+/// The data is of another history.
 fn other_history() -> StoreError {
-    StoreError::new(
-        "the data in Redis is not what this gate has worked with: it was emptied, or a back-up was restored; restart the gate \
-         if that was meant",
-    )
-    .with_outcome(WriteOutcome::NotDone)
+    StoreError::new("Redis has lost writes: the gates write back what they know before they go on")
+        .with_outcome(WriteOutcome::NotDone)
+        .with_retry_after(Duration::from_secs(1))
 }
 
 impl Inner {
@@ -124,39 +123,43 @@ impl Inner {
         keys: Vec<Vec<u8>>,
         args: Vec<Vec<u8>>,
     ) -> Result<Answer, StoreError> {
-        self.run_as(&self.commands, partition, new_op()?, script, keys, args).await
+        self.run_as(&self.commands, partition, (new_op()?, partition.history()), script, keys, args).await
     }
 
     async fn run_as(
         &self,
         primaries: &Primaries,
         partition: &Partition,
-        op: Op,
+        (op, history): (Op, History),
+        script: &'static Script,
+        more_keys: Vec<Vec<u8>>,
+        more_args: Vec<Vec<u8>>,
+    ) -> Result<Answer, StoreError> {
+        let before = partition.seq.load(Ordering::Acquire);
+        let answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
+        if answer.status == "history" {
+            partition.flag_lost(history);
+            return Err(other_history());
+        }
+        saw(partition, history, before, answer.seq);
+        Ok(answer)
+    }
+
+    /// Sends a script, whatever the history is.
+    async fn send(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        (op, history): (Op, History),
         script: &'static Script,
         more_keys: Vec<Vec<u8>>,
         more_args: Vec<Vec<u8>>,
     ) -> Result<Answer, StoreError> {
         let mut keys = partition.keys.fixed();
         keys.extend(more_keys);
-        let mut args = vec![partition.history.to_vec(), op.to_vec()];
+        let mut args = vec![history.to_vec(), op.to_vec()];
         args.extend(more_args);
-        let before = partition.seq.load(Ordering::Acquire);
-        let request = Request::Script { script, keys, args };
-        let answer = Answer::read(primaries.ask(partition.number, &request).await?)?;
-        if answer.status == "history" {
-            self.broken.store(true, Ordering::Release);
-            return Err(other_history());
-        }
-        self.saw(partition, before, answer.seq);
-        Ok(answer)
-    }
-
-    /// A request that was sent when `before` writes were known finds at least as many.
-    fn saw(&self, partition: &Partition, before: u64, seq: u64) {
-        if seq < before && !self.broken.swap(true, Ordering::AcqRel) {
-            tracing::error!(partition = partition.number, before, seq, "Redis lost writes that it had acknowledged");
-        }
-        partition.seq.fetch_max(seq, Ordering::AcqRel);
+        Answer::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
 
     /// Reads, from the history that is expected.
@@ -169,6 +172,7 @@ impl Inner {
         let mut pipeline = pipe();
         pipeline.cmd("HMGET").arg(partition.keys.of("h")).arg("history").arg("seq");
         what(&mut pipeline);
+        let expected = partition.history();
         let before = partition.seq.load(Ordering::Acquire);
         let Value::Array(replies) = primaries.ask(partition.number, &Request::Pipeline(pipeline)).await? else {
             return Err(unexpected("no list"));
@@ -176,12 +180,12 @@ impl Inner {
         let mut replies = replies.into_iter();
         let Some(Value::Array(head)) = replies.next() else { return Err(unexpected("no head")) };
         let [history, seq] = <[Value; 2]>::try_from(head).map_err(|_| unexpected("a short head"))?.map(bytes);
-        if history.as_deref() != Some(&partition.history) {
-            self.broken.store(true, Ordering::Release);
+        if history.as_deref() != Some(&expected) {
+            partition.flag_lost(expected);
             return Err(other_history());
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        self.saw(partition, before, seq);
+        saw(partition, expected, before, seq);
         Ok(replies)
     }
 
@@ -270,6 +274,22 @@ impl SharedStore for RedisStore {
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
         Ok(Box::new(feed::RedisFeed::new(&self.0, &from, &follow)?))
     }
+
+    async fn adopt(&self) -> Result<(), StoreError> {
+        self.0.adopt().await
+    }
+
+    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError> {
+        self.0.restore(&records).await
+    }
+
+    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        self.0.restoration(patience).await
+    }
+
+    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.0.predates_loss(id).await
+    }
 }
 
 impl Inner {
@@ -292,6 +312,14 @@ impl Inner {
         let mut replies = self.read(&self.commands, first, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
         time_of(replies.next())
     }
+}
+
+/// A request that was sent when `before` writes were known finds at least as many.
+fn saw(partition: &Partition, history: History, before: u64, seq: u64) {
+    if seq < before && partition.flag_lost(history) {
+        tracing::error!(partition = partition.number, before, seq, "Redis lost writes that it had acknowledged");
+    }
+    partition.seq.fetch_max(seq, Ordering::AcqRel);
 }
 
 /// A pipeline is built by methods that return it.

@@ -4,7 +4,7 @@
 //! Once all are there, it says so: from then on, a head that is missing was lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use redis::{Value, cmd, pipe};
@@ -94,7 +94,7 @@ pub(super) async fn open_heads(
         node: new_op()?,
         commands,
         beats,
-        broken: AtomicBool::new(false),
+        store,
         evicted: AtomicU64::new(evicted),
         inserts: Turns::new(),
         listing: super::list::Listing::default(),

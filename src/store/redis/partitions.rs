@@ -24,7 +24,7 @@
 //! that fails is decided again. The sessions that give way end after the insert, and before it is acknowledged.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_lc_rs::digest;
 use futures_util::future::join_all;
@@ -74,14 +74,45 @@ pub(super) struct Partition {
     pub(super) number: usize,
     pub(super) keys: Keys,
     /// What every request expects the data to be of.
-    pub(super) history: [u8; 8],
+    history: AtomicU64,
     /// The number of writes that the server was known to have made.
     pub(super) seq: AtomicU64,
+    /// The server went back behind what it had acknowledged, or may have.
+    lost: AtomicBool,
 }
 
+/// The name of what a partition has had since it was made, or since it lost writes.
+pub(super) type History = [u8; 8];
+
 impl Partition {
-    pub(super) fn new(prefix: &str, number: usize, (history, seq): ([u8; 8], u64)) -> Self {
-        Self { number, keys: Keys::new(prefix, number), history, seq: AtomicU64::new(seq) }
+    pub(super) fn new(prefix: &str, number: usize, (history, seq): (History, u64)) -> Self {
+        Self {
+            number,
+            keys: Keys::new(prefix, number),
+            history: AtomicU64::new(u64::from_be_bytes(history)),
+            seq: AtomicU64::new(seq),
+            lost: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn history(&self) -> History {
+        self.history.load(Ordering::Acquire).to_be_bytes()
+    }
+
+    /// The data is of this history from now on, and what was lost is known.
+    pub(super) fn adopt(&self, history: History, seq: u64) {
+        self.seq.store(seq, Ordering::Release);
+        self.history.store(u64::from_be_bytes(history), Ordering::Release);
+        self.lost.store(false, Ordering::Release);
+    }
+
+    /// Something shows that the data is no longer all of this history. False if that is known, or was adopted since.
+    pub(super) fn flag_lost(&self, history: History) -> bool {
+        self.history() == history && !self.lost.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 }
 

@@ -78,7 +78,8 @@ impl Inner {
         fits(record)?;
         let args = vec![encode_relay(record, &op)?, millis(now).into(), id.0.into()];
         let (partition, keys) = self.relay_place(id);
-        let mut answer = self.run_as(&self.commands, partition, op, &RELAY_INSERT, keys, args).await?;
+        let mut answer =
+            self.run_as(&self.commands, partition, (op, partition.history()), &RELAY_INSERT, keys, args).await?;
         match answer.status.as_str() {
             "inserted" => Ok(RelayInserted::Inserted),
             "present" => Ok(RelayInserted::Present(Box::new(decode_relay(id, &answer.bytes()?)?))),
@@ -99,7 +100,8 @@ impl Inner {
         }
         let args = vec![encode_relay(record, &op)?, encode_version(&expected), id.0.into()];
         let (partition, keys) = self.relay_place(id);
-        let mut answer = self.run_as(&self.commands, partition, op, &RELAY_SWAP, keys, args).await?;
+        let mut answer =
+            self.run_as(&self.commands, partition, (op, partition.history()), &RELAY_SWAP, keys, args).await?;
         match answer.status.as_str() {
             "swapped" => Ok(RelaySwapped::Swapped),
             "changed" => {

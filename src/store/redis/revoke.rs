@@ -86,7 +86,7 @@ impl Inner {
             partition.keys.of("sub:"),
             id,
         ];
-        let mut answer = self.run_as(&self.commands, partition, op, &REVOKE, keys, args).await?;
+        let mut answer = self.run_as(&self.commands, partition, (op, partition.history()), &REVOKE, keys, args).await?;
         if answer.status != "merged" {
             return Err(answer.unknown());
         }

@@ -26,6 +26,9 @@ scripts! {
     SWEEP = "sweep",
     CHECK = "check",
     ANNOUNCE = "announce",
+    ADOPT = "adopt",
+    RESTORE = "restore",
+    RESTORATION = "restoration",
 }
 
 #[cfg(feature = "relay")]
@@ -46,7 +49,7 @@ pub(super) struct Script {
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
-        Self::of(&format!("local OPENING = {}\n{COMMON}{body}", name == "open"))
+        Self::of(&format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt")))
     }
 
     pub(super) fn of(source: &str) -> Self {

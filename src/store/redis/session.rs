@@ -191,7 +191,8 @@ impl Inner {
     ) -> Result<Option<Inserted>, StoreError> {
         let partition = self.partitions.of(session.id);
         let key = |id: &SessionId| partition.keys.session(*id);
-        let record = encode_record(session, &op, &partition.history)?;
+        let history = partition.history();
+        let record = encode_record(session, &op, &history)?;
         let targets = self.targets(session)?;
         let mut keys = vec![key(&session.id), partition.keys.subject(&session.subject)];
         keys.extend(room.stays.iter().chain(room.gives_way.iter().map(|(id, _)| id)).map(key));
@@ -211,7 +212,7 @@ impl Inner {
             args.extend([id.as_bytes().to_vec(), revision.to_be_bytes().into(), gone.clone()]);
             ended.push(gone);
         }
-        let mut answer = self.run_as(&self.commands, partition, op, &INSERT, keys, args).await?;
+        let mut answer = self.run_as(&self.commands, partition, (op, history), &INSERT, keys, args).await?;
         match answer.status.as_str() {
             "inserted" => {
                 let found = answer.list()?.into_iter().map(bytes);
@@ -309,7 +310,8 @@ impl Inner {
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
         let partition = self.partitions.of(record.id);
-        let bytes = encode_record(record, &op, &partition.history)?;
+        let history = partition.history();
+        let bytes = encode_record(record, &op, &history)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
         let mut args = vec![expected.to_be_bytes().into(), bytes.to_vec(), millis(record.created()).into()];
         args.extend(self.targets(record)?);
@@ -317,7 +319,7 @@ impl Inner {
         if let Some(entry) = revocation {
             args.extend([target(&entry.target)?, encode_effect(entry.effect), millis(entry.until).into()]);
         }
-        let mut answer = self.run_as(&self.commands, partition, op, &SWAP, keys, args).await?;
+        let mut answer = self.run_as(&self.commands, partition, (op, history), &SWAP, keys, args).await?;
         match answer.status.as_str() {
             "swapped" => Ok(Swap::Swapped),
             "changed" => {
