@@ -200,6 +200,8 @@ impl Reader {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
+            // What it read was adopted meanwhile, under another name.
+            Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
                 self.beat = None;
@@ -274,16 +276,19 @@ impl Reader {
         let Some(run) = run_of(&link).await? else { return Ok(()) };
         match &self.server {
             Some(known) if known.run == run => return Ok(()),
-            Some(known) if !gave_away(known, &link).await => {
-                // So may every partition that the server has.
+            Some(known) if gave_away(known, &link).await => {
+                tracing::info!(partition = self.partition, "the partition moved to another server of Redis");
+            }
+            // Else it was adopted meanwhile.
+            Some(_) if self.partition().history() == self.history => {
+                // Every partition that the server has may lack writes.
                 for partition in self.inner.partitions.iter() {
                     if self.inner.beats.link_of(partition.number).is_ok_and(|other| Arc::ptr_eq(&other, &link)) {
                         partition.flag_lost(partition.history());
                     }
                 }
             }
-            Some(_) => tracing::info!(partition = self.partition, "the partition moved to another server of Redis"),
-            None => {}
+            Some(_) | None => {}
         }
         let replication = said(&link, "replication", "master_replid").await?.unwrap_or_default();
         self.server = Some(Server { link, run, replication });
