@@ -145,16 +145,11 @@ impl Inner {
         }
     }
 
-    /// An insert that is bounded over all partitions: see [`partitions`](super::partitions).
-    pub(super) async fn insert_among_partitions(
-        &self,
-        op: Op,
-        session: &Session,
-        room: Room,
-    ) -> Result<Option<Inserted>, StoreError> {
+    /// Says in each other partition that a session is about to begin. False: the room was found before another said so.
+    pub(super) async fn announce(&self, session: &Session, room: &Room) -> Result<bool, StoreError> {
         let own = self.partitions.of(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
-        let raised = in_each(others.map(async |partition| {
+        let announced = in_each(others.map(async |partition| {
             let keys = vec![partition.keys.subject(&session.subject)];
             let known = room.inserts.get(partition.number).cloned().unwrap_or_default();
             let answer = self.run(partition, &ANNOUNCE, keys, vec![known.into()]).await?;
@@ -164,7 +159,17 @@ impl Inner {
                 _ => Err(answer.unknown()),
             }
         }));
-        if raised.await?.contains(&false) {
+        Ok(!announced.await?.contains(&false))
+    }
+
+    /// An insert that is bounded over all partitions: see [`partitions`](super::partitions).
+    pub(super) async fn insert_among_partitions(
+        &self,
+        op: Op,
+        session: &Session,
+        room: Room,
+    ) -> Result<Option<Inserted>, StoreError> {
+        if !self.announce(session, &room).await? {
             return Ok(None);
         }
         let here = Room { inserts: room.inserts, ..Room::default() };

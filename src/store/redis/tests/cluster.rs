@@ -91,6 +91,21 @@ async fn c2_an_insert_over_partitions_that_another_came_before_decides_again() {
     assert_eq!(store.load(third.id).await.unwrap().map(|known| known.status), Some(Status::Live));
 }
 
+/// Between the announcement of one and its insert, another decides: it has seen the announcement, and not the session.
+#[tokio::test]
+async fn c2_an_insert_that_was_announced_before_another_decided_is_not_overlooked() {
+    let site = Site::cluster();
+    let [a, b] = [site.connect("rg").await, site.connect("rg").await];
+    let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::Refuse };
+    let [first, second] = [1, 2].map(|n| session("alice", n, later(start(), n)));
+    let room = a.0.room_for(&first, bound).await.unwrap().unwrap();
+    assert!(a.0.announce(&first, &room).await.unwrap());
+    let overlooks = b.0.room_for(&second, bound).await.unwrap().unwrap();
+    assert!(a.0.insert_as(new_op().unwrap(), &first, &room).await.unwrap().is_some());
+    assert_eq!(b.0.insert_among_partitions(new_op().unwrap(), &second, overlooks).await.unwrap(), None);
+    assert_eq!(b.insert(second, bound).await.unwrap(), Inserted::TooMany);
+}
+
 /// One that did not come to its end reached a part of the store. The next brings it everywhere.
 #[tokio::test]
 async fn c4_a_not_before_that_reached_one_partition_reaches_all_with_the_next() {
