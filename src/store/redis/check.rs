@@ -12,6 +12,7 @@ use super::connect::{Link, Request};
 use super::options::RedisOptions;
 use super::record::new_op;
 use super::script::{Answer, CHECK, OPEN, unexpected};
+use super::servers::Servers;
 use super::session::Turns;
 use super::{Inner, Keys, drop_mut, time_of};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
@@ -59,7 +60,8 @@ fn is_forbidden(error: &RedisError) -> bool {
 pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
     options.check()?;
     let options = Arc::new(options);
-    let commands = Link::new(Arc::clone(&options), Duration::ZERO);
+    let servers = Servers::new(&options);
+    let commands = Link::new(Arc::clone(&servers), Duration::ZERO);
     let mut greeting = pipe();
     drop_mut(greeting.cmd("TIME"));
     commands.ask(&Request::Pipeline(greeting)).await?;
@@ -87,7 +89,8 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
         issuer: options.issuer.as_str().into(),
         history,
         node: new_op()?,
-        beats: Link::new(Arc::clone(&options), Duration::ZERO),
+        beats: Link::new(Arc::clone(&servers), Duration::ZERO),
+        servers,
         commands,
         seq: AtomicU64::new(seq),
         broken: AtomicBool::new(false),
@@ -192,6 +195,7 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> 
         on("XREVRANGE", &none, &["+", "-"]),
         on("XTRIM", &none, &["MINID", "0"]),
         ("XREAD".to_owned(), stream),
+        plain("ROLE", &[]),
         plain("SCAN", &["0", "COUNT", "1"]),
         plain("EVAL", &["return 1", "0"]),
         plain("EVALSHA", &["0000000000000000000000000000000000000000", "0"]),

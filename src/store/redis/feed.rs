@@ -57,7 +57,7 @@ struct Beat {
 impl RedisFeed {
     pub(super) fn new(inner: Arc<Inner>, from: &Cursor, follow: Follow) -> Result<Self, StoreError> {
         let place = inner.place(from)?;
-        let link = Link::new(Arc::clone(&inner.options), LONGEST_BLOCK);
+        let link = Link::new(Arc::clone(&inner.servers), LONGEST_BLOCK);
         Ok(Self {
             inner,
             link,

@@ -48,6 +48,8 @@ mod record;
 mod relay;
 mod revoke;
 mod script;
+mod sentinel;
+mod servers;
 mod session;
 
 pub use options::{RedisOptions, RedisTimeouts};
@@ -75,6 +77,7 @@ struct Inner {
     history: [u8; 8],
     /// This run of the program, among the nodes.
     node: Op,
+    servers: Arc<servers::Servers>,
     commands: Link,
     beats: Link,
     /// The number of writes that the server was known to have made.

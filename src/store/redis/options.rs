@@ -36,7 +36,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// ```
 #[derive(Clone)]
 pub struct RedisOptions {
-    url: String,
+    /// The server, or its Sentinels.
+    pub(super) urls: Vec<String>,
+    pub(super) sentinel: Option<Sentinel>,
     username: Option<String>,
     password: Option<Password>,
     pub(super) prefix: String,
@@ -47,6 +49,14 @@ pub struct RedisOptions {
     pub(super) leeway: Duration,
     pub(super) timeouts: RedisTimeouts,
     pub(super) assume_noeviction: bool,
+}
+
+/// How the Sentinels know the primary, and how they know the gate.
+#[derive(Clone)]
+pub(super) struct Sentinel {
+    pub(super) name: String,
+    username: Option<String>,
+    password: Option<Password>,
 }
 
 #[derive(Clone)]
@@ -89,7 +99,8 @@ impl RedisOptions {
     /// the leeway and the id of the keyring are those of the gate.
     pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
         Self {
-            url: url.into(),
+            urls: vec![url.into()],
+            sentinel: None,
             username: None,
             password: None,
             prefix: Self::PREFIX.to_owned(),
@@ -101,6 +112,50 @@ impl RedisOptions {
             timeouts: RedisTimeouts::default(),
             assume_noeviction: false,
         }
+    }
+
+    /// The URLs are those of Sentinels, and this is their name for the primary. The scheme and the database of the first
+    /// URL, and the certificates, hold for the primary as well.
+    ///
+    /// ```
+    /// # fn example(keyring: &rotogate::token::Keyring) {
+    /// use std::time::Duration;
+    /// use rotogate::store::RedisOptions;
+    ///
+    /// let options = RedisOptions::new("redis://s1:26379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let options = options.more_urls(["redis://s2:26379", "redis://s3:26379"]).sentinel("main");
+    /// # let _ = options;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sentinel(self, name: impl Into<String>) -> Self {
+        Self { sentinel: Some(Sentinel { name: name.into(), username: None, password: None }), ..self }
+    }
+
+    /// The other Sentinels.
+    #[must_use]
+    pub fn more_urls(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.urls.extend(urls.into_iter().map(Into::into));
+        self
+    }
+
+    /// The user of the Sentinels' ACL. Has no effect without [`sentinel`](Self::sentinel) before it.
+    #[must_use]
+    pub fn sentinel_username(mut self, name: impl Into<String>) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.username = Some(name.into());
+        }
+        self
+    }
+
+    /// A file with the password of the Sentinels, as [`password_file`](Self::password_file). Has no effect without
+    /// [`sentinel`](Self::sentinel) before it.
+    #[must_use]
+    pub fn sentinel_password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.password = Some(Password::File(path.into()));
+        }
+        self
     }
 
     /// The user of the server's ACL.
@@ -152,28 +207,54 @@ impl RedisOptions {
         Self { assume_noeviction: true, ..self }
     }
 
-    /// The address, as messages name it. The URL has no credentials, which [`check`](Self::check) makes sure of.
+    /// Where the store is, as messages name it. The URLs have no credentials, which [`check`](Self::check) makes sure of.
     pub(super) fn address(&self) -> String {
-        self.url
-            .split_once("://")
-            .map_or(self.url.as_str(), |(_, rest)| rest)
-            .split('/')
-            .next()
-            .unwrap_or_default()
-            .into()
+        let urls: Vec<_> = self.urls.iter().map(|url| host_of(url)).collect();
+        match &self.sentinel {
+            Some(sentinel) => format!("{:?} of the Sentinels {}", sentinel.name, urls.join(", ")),
+            None => urls.join(", "),
+        }
+    }
+
+    fn first_url(&self) -> &str {
+        self.urls.first().map_or("", String::as_str)
     }
 
     /// What can be said without the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let info = parse(&self.url)?;
-        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. })
-            && (self.ca.is_some() || self.client_certificate.is_some())
-        {
+        Self::check_urls(&self.urls, self.sentinel.is_some())?;
+        let info = parse(self.first_url())?;
+        if !is_tls(&info) && (self.ca.is_some() || self.client_certificate.is_some()) {
             return Err(mistake("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
         }
         Self::check_prefix(&self.prefix)?;
         if self.username.is_some() && self.password.is_none() {
             return Err(mistake("a username for Redis needs a password, or a file with it"));
+        }
+        if let Some(sentinel) = &self.sentinel {
+            if sentinel.name.is_empty() {
+                return Err(mistake("the name of the primary, as the Sentinels know it, is empty"));
+            }
+            if sentinel.username.is_some() && sentinel.password.is_none() {
+                return Err(mistake("a username for the Sentinels needs a file with the password"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Do the URLs belong together?
+    #[doc(hidden)]
+    pub fn check_urls(urls: &[String], sentinel: bool) -> Result<(), StoreError> {
+        let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = infos.first() else { return Err(mistake("there is no URL of Redis")) };
+        if infos.len() > 1 && !sentinel {
+            return Err(mistake("several URLs of Redis are those of Sentinels: give their name for the primary"));
+        }
+        let same = |info: &ConnectionInfo| {
+            is_tls(info) == is_tls(first) && info.redis_settings().db() == first.redis_settings().db()
+        };
+        if !infos.iter().all(same) {
+            return Err(mistake("the URLs of the Sentinels differ in scheme or database: make them equal"));
         }
         Ok(())
     }
@@ -194,17 +275,40 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// A client for the next connection, with the password as it is now.
-    pub(super) fn client(&self) -> Result<Client, StoreError> {
-        let info = parse(&self.url)?;
-        let mut settings = RedisConnectionInfo::default().set_db(info.redis_settings().db()).set_skip_set_lib_name();
-        if let Some(name) = &self.username {
+    /// A client for the next connection to a server, with the password as it is now. Without an address, to that of the
+    /// URL.
+    pub(super) fn client(&self, at: Option<&Address>) -> Result<Client, StoreError> {
+        let info = parse(self.first_url())?;
+        let info = match at {
+            Some(at) => at_address(info, at),
+            None => info,
+        };
+        let database = info.redis_settings().db();
+        self.client_of(info, self.username.as_deref(), self.password.as_ref(), database)
+    }
+
+    /// A client for the next connection to a Sentinel.
+    pub(super) fn sentinel_client(&self, url: &str) -> Result<Client, StoreError> {
+        let known = self.sentinel.as_ref();
+        let username = known.and_then(|sentinel| sentinel.username.as_deref());
+        self.client_of(parse(url)?, username, known.and_then(|sentinel| sentinel.password.as_ref()), 0)
+    }
+
+    fn client_of(
+        &self,
+        info: ConnectionInfo,
+        username: Option<&str>,
+        password: Option<&Password>,
+        database: i64,
+    ) -> Result<Client, StoreError> {
+        let mut settings = RedisConnectionInfo::default().set_db(database).set_skip_set_lib_name();
+        if let Some(name) = username {
             settings = settings.set_username(name);
         }
-        if let Some(password) = &self.password {
+        if let Some(password) = password {
             settings = settings.set_password(password.read()?.expose_secret());
         }
-        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let tls = is_tls(&info);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
         let failed = |_| mistake("the certificates for Redis cannot be used: give PEM files");
         if !tls {
@@ -220,6 +324,42 @@ impl RedisOptions {
         });
         Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: self.ca.clone() }).map_err(failed)
     }
+}
+
+/// A server, as the Sentinels name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+}
+
+fn at_address(info: ConnectionInfo, at: &Address) -> ConnectionInfo {
+    let (host, port) = (at.host.clone(), at.port);
+    let there = if is_tls(&info) {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    info.set_addr(there)
+}
+
+/// Host and port of a URL.
+pub(super) fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
 }
 
 fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {

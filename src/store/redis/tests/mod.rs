@@ -16,6 +16,7 @@ mod feed;
 mod opening;
 mod proxy;
 mod rules;
+mod sentinel;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);

@@ -11,7 +11,7 @@ const USER: &str = "user-of-the-gate";
 /// As the documentation gives it.
 const COMMANDS: &str = "+eval +evalsha +get +mget +set +del +exists +pexpireat +persist +hset +hget +hmget +hexists +hincrby \
     +hscan +hdel +zadd +zincrby +zrem +zscore +zrange +zrevrange +zrangebyscore +zremrangebyscore +xadd +xread +xrange \
-    +xrevrange +xtrim +scan +time +info";
+    +xrevrange +xtrim +scan +time +role +info";
 
 async fn refused(options: RedisOptions) -> String {
     let error = RedisStore::connect(options).await.unwrap_err();
