@@ -9,7 +9,7 @@ use support::{CONFIG, Gate, Place, until};
 
 /// Two gates of one folder, with one keyring and the same users.
 fn nodes(server: &Redis) -> (Place, [Gate; 2]) {
-    let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n", server.port);
+    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
     let place = Place::new(&format!("{CONFIG}{store}"));
     let gates = [place.start(), place.start()];
     (place, gates)
@@ -69,7 +69,7 @@ async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
 fn c20_a_gate_of_another_keyring_does_not_start() {
     let server = Redis::start(&[]);
     let (_place, gates) = nodes(&server);
-    let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n", server.port);
+    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
     let other = Place::new(&format!("{CONFIG}{store}"));
     let mut command: Command = other.command();
     let output = command.output().unwrap();

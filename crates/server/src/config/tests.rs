@@ -351,7 +351,7 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
 #[cfg(not(feature = "redis"))]
 #[test]
 fn c36_without_its_feature_the_store_in_redis_is_an_error_that_says_so() {
-    let errors = said("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1\"\n");
+    let errors = said("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1\"]\n");
     assert!(
         errors.iter().any(|e| e.contains("store.kind") && e.contains("built with the feature redis")),
         "{errors:?}"
@@ -362,14 +362,29 @@ fn c36_without_its_feature_the_store_in_redis_is_an_error_that_says_so() {
 #[test]
 fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
     let redis = |more: &str| said(&format!("[store]\nkind = \"redis\"\n{more}"));
-    let url = "url = \"redis://127.0.0.1:6379\"\n";
+    let url = "urls = [\"redis://127.0.0.1:6379\"]\n";
+    let sentinels = "urls = [\"redis://s1:26379\", \"redis://s2:26379\"]\n";
     for (more, part) in [
-        (String::new(), "store.url: missing"),
-        ("url = \"redis://:a-secret@127.0.0.1\"\n".to_owned(), "store.url: the URL of Redis has credentials"),
-        ("url = \"http://127.0.0.1\"\n".to_owned(), "store.url: "),
+        (String::new(), "store.urls: missing"),
+        ("urls = []\n".to_owned(), "store.urls: is empty"),
+        ("urls = [\"redis://:a-secret@127.0.0.1\"]\n".to_owned(), "store.urls[0]: the URL of Redis has credentials"),
+        ("urls = [\"http://127.0.0.1\"]\n".to_owned(), "store.urls[0]: "),
+        (sentinels.to_owned(), "store.sentinel: several URLs"),
+        (format!("{sentinels}sentinel = \"\"\n"), "store.sentinel: is empty"),
+        ("urls = [\"redis://s1\", \"rediss://s2\"]\nsentinel = \"main\"\n".to_owned(), "store.urls: the URLs"),
+        (format!("{url}sentinel_password_file = \"a\"\n"), "store.sentinel_password_file: needs sentinel"),
+        (
+            format!("{sentinels}sentinel = \"main\"\nsentinel_username = \"gate\"\n"),
+            "store.sentinel_password_file: missing",
+        ),
+        (
+            format!("{url}client_cert = {{ cert = \"a.pem\", key = \"b.pem\" }}\n"),
+            "store.client_cert: needs urls that begin with rediss://",
+        ),
+        ("urls = [\"rediss://a\"]\nclient_cert = { cert = \"a.pem\" }\n".to_owned(), "store.client_cert.key: missing"),
         (format!("{url}prefix = \"a b\"\n"), "store.prefix: "),
         (format!("{url}username = \"gate\"\n"), "store.password_file: missing"),
-        (format!("{url}ca = \"ca.pem\"\n"), "store.ca: needs a url that begins with rediss://"),
+        (format!("{url}ca = \"ca.pem\"\n"), "store.ca: needs urls that begin with rediss://"),
         (format!("{url}staleness = \"100ms\"\n"), "store.staleness: "),
         (format!("{url}when_stale = \"allow\"\n"), "store.max_stale: missing"),
         (format!("{url}max_stale = \"5m\"\n"), "store.max_stale: has a meaning only"),
@@ -381,6 +396,8 @@ fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
         assert!(!errors[0].contains("a-secret"), "{errors:?}");
     }
     assert_eq!(redis(&format!("{url}staleness = \"4s\"\nwhen_stale = \"allow\"\nmax_stale = \"5m\"\n")), [""; 0]);
+    let more = "sentinel = \"main\"\nsentinel_username = \"a\"\nsentinel_password_file = \"b\"\n";
+    assert_eq!(redis(&format!("{sentinels}{more}")), [""; 0]);
     // Keys of it elsewhere are mistakes.
     assert_eq!(said(&format!("[store]\n{url}")).len(), 1);
 }

@@ -240,14 +240,20 @@ impl Findings<'_> {
         let config = self.config;
         #[cfg(feature = "redis")]
         if let StoreConfig::Redis(settings) = &config.store {
-            let password = settings.password_file.as_deref();
-            let password =
-                password.map(|file| ("store.password_file", file, private_file::read_private(file).map(drop)));
-            let ca = settings.ca.as_deref();
-            let ca = ca.map(|file| {
-                ("store.ca", file, std::fs::read(file).map(drop).map_err(|e| format!("{}: {e}", file.display())))
-            });
-            for (key, file, read) in password.into_iter().chain(ca) {
+            let public = |file: &Path| std::fs::read(file).map(drop).map_err(|e| format!("{}: {e}", file.display()));
+            let private = |file: &Path| private_file::read_private(file).map(drop);
+            let sentinel = settings.sentinel.as_ref().and_then(|sentinel| sentinel.password_file.as_deref());
+            let (cert, key) = settings.client_cert.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path())).unzip();
+            let named = [
+                ("store.password_file", settings.password_file.as_deref(), &private as &dyn Fn(&Path) -> _),
+                ("store.sentinel_password_file", sentinel, &private),
+                ("store.client_cert", key, &private),
+                ("store.client_cert", cert, &public),
+                ("store.ca", settings.ca.as_deref(), &public),
+            ];
+            for (key, file, read) in named {
+                let Some(file) = file else { continue };
+                let read: Result<(), String> = read(file);
                 let Err(message) = read else { continue };
                 match private_file::denied_as_another(file) {
                     Some(why) => self.unchecked(key, why),

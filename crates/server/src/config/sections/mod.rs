@@ -62,7 +62,7 @@ pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 #[cfg(feature = "redis")]
-pub use store::RedisSettings;
+pub use store::{RedisSettings, SentinelSettings};
 pub use store::StoreConfig;
 
 /// Everything that `gateway.toml` says. `Debug` shows no secret.

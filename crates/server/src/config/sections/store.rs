@@ -16,7 +16,7 @@ use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
-pub use redis::RedisSettings;
+pub use redis::{RedisSettings, SentinelSettings};
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl StoreConfig {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> StoreConfig {
-    section.later(&["wait_replicas", "sentinel", "cluster"]);
+    section.later(&["wait_replicas", "cluster"]);
     let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
     let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, matches!(kind, Kind::Memory)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml::Table;
 
-use super::super::super::print::{path, put, put_some, time};
+use super::super::super::print::{path, put, put_some, texts, time};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::{DAY, path_in};
@@ -14,8 +14,10 @@ use rotogate::store::{RedisOptions, Staleness};
 /// A server that several gates share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisSettings {
-    /// Its URL, without credentials.
-    pub url: String,
+    /// Its URL, or those of its Sentinels, without credentials.
+    pub urls: Vec<String>,
+    /// How the Sentinels name the primary. `None`: the URL is that of the server.
+    pub sentinel: Option<SentinelSettings>,
     /// The user.
     pub username: Option<String>,
     /// The file with the password.
@@ -24,28 +26,114 @@ pub struct RedisSettings {
     pub prefix: String,
     /// The authorities of the server's certificate. `None`: those of the system.
     pub ca: Option<PathBuf>,
+    /// The files with the gate's own certificate and its key.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
     /// Whether the operator knows that the server evicts nothing, where INFO is forbidden.
     pub assume_noeviction: bool,
     /// How long the gate goes on without news.
     pub staleness: Staleness,
 }
 
+/// `sentinel`, and how the Sentinels know the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelSettings {
+    /// Their name for the primary.
+    pub name: String,
+    /// The user.
+    pub username: Option<String>,
+    /// The file with the password.
+    pub password_file: Option<PathBuf>,
+}
+
 /// `None` if a key that is needed is missing or refused.
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
-    let url = section.require("url", "the URL of the server, such as \"rediss://redis.internal:6379\"", url);
-    let username = section.get("username", value::text);
-    let password_file = section.get("password_file", path_in(dir));
-    if username.is_some() && password_file.is_none() && !section.has("password_file") {
-        section.blame("password_file", "missing; expected a file with the password of username");
+    let urls = urls(section);
+    let sentinel = sentinel(section, dir);
+    if let Some(urls) = &urls
+        && !section.is_bad()
+        && let Err(error) = RedisOptions::check_urls(urls, sentinel.is_some())
+    {
+        let key = if sentinel.is_none() && urls.len() > 1 { "sentinel" } else { "urls" };
+        section.blame(key, error.to_string());
     }
+    let (username, password_file) = login(section, dir, "username", "password_file");
     let prefix = section.get("prefix", prefix).unwrap_or_else(|| RedisOptions::PREFIX.to_owned());
     let ca = section.get("ca", path_in(dir));
-    if ca.is_some() && url.as_ref().is_some_and(|url| !url.starts_with("rediss://")) {
-        section.blame("ca", "needs a url that begins with rediss://");
+    let client_cert = client_cert(section, dir);
+    if urls.as_ref().is_some_and(|urls| !urls.iter().any(|url| url.starts_with("rediss://"))) {
+        for key in ["ca", "client_cert"] {
+            if section.has(key) {
+                section.blame(key, "needs urls that begin with rediss://");
+            }
+        }
     }
     let assume_noeviction = section.get("assume_noeviction", value::boolean).unwrap_or(false);
     let staleness = staleness(section);
-    Some(RedisSettings { url: url?, username, password_file, prefix, ca, assume_noeviction, staleness })
+    Some(RedisSettings {
+        urls: urls?,
+        sentinel,
+        username,
+        password_file,
+        prefix,
+        ca,
+        client_cert,
+        assume_noeviction,
+        staleness,
+    })
+}
+
+fn urls(section: &Section<'_>) -> Option<Vec<String>> {
+    let urls = section.list("urls", url);
+    if !section.has("urls") {
+        section.blame("urls", "missing; expected a list with the URL of the server, such as [\"rediss://redis.internal:6379\"]");
+    } else if urls.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("urls", "is empty; expected the URL of the server");
+    }
+    urls.filter(|urls| !urls.is_empty())
+}
+
+fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
+    let name = section.get("sentinel", name);
+    let (username, password_file) = login(section, dir, "sentinel_username", "sentinel_password_file");
+    if !section.has("sentinel") {
+        for key in ["sentinel_username", "sentinel_password_file"] {
+            if section.has(key) {
+                section.blame(key, "needs sentinel");
+            }
+        }
+    }
+    Some(SentinelSettings { name: name?, username, password_file })
+}
+
+fn name(value: &Value) -> Result<String, String> {
+    value::text(value).and_then(|name| {
+        if name.is_empty() { Err("is empty; expected the Sentinels' name for the primary".to_owned()) } else { Ok(name) }
+    })
+}
+
+/// A user and the file with the password. A password alone is that of the default user.
+fn login(
+    section: &Section<'_>,
+    dir: &Path,
+    username: &'static str,
+    file: &'static str,
+) -> (Option<String>, Option<PathBuf>) {
+    let (name, path) = (section.get(username, value::text), section.get(file, path_in(dir)));
+    if name.is_some() && !section.has(file) {
+        section.blame(file, format!("missing; expected a file with the password of {username}"));
+    }
+    (name, path)
+}
+
+fn client_cert(section: &Section<'_>, dir: &Path) -> Option<(PathBuf, PathBuf)> {
+    if !section.has("client_cert") {
+        return None;
+    }
+    let pair = section.section("client_cert");
+    let file = |key| pair.require(key, "a PEM file", path_in(dir));
+    let both = file("cert").zip(file("key"));
+    pair.finish();
+    both
 }
 
 fn url(value: &Value) -> Result<String, String> {
@@ -80,13 +168,34 @@ fn staleness(section: &Section<'_>) -> Staleness {
 }
 
 pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
-    let RedisSettings { url, username, password_file, prefix, ca, assume_noeviction, staleness } = settings;
+    let RedisSettings {
+        urls,
+        sentinel,
+        username,
+        password_file,
+        prefix,
+        ca,
+        client_cert,
+        assume_noeviction,
+        staleness,
+    } = settings;
     put(table, "kind", "redis");
-    put(table, "url", url.as_str());
+    put(table, "urls", texts::<String>(urls));
+    if let Some(SentinelSettings { name, username, password_file }) = sentinel {
+        put(table, "sentinel", name.as_str());
+        put_some(table, "sentinel_username", username.as_deref());
+        put_some(table, "sentinel_password_file", password_file.as_deref().map(path));
+    }
     put_some(table, "username", username.as_deref());
     put_some(table, "password_file", password_file.as_deref().map(path));
     put(table, "prefix", prefix.as_str());
     put_some(table, "ca", ca.as_deref().map(path));
+    if let Some((cert, key)) = client_cert {
+        let mut pair = Table::new();
+        put(&mut pair, "cert", path(cert));
+        put(&mut pair, "key", path(key));
+        put(table, "client_cert", pair);
+    }
     put(table, "assume_noeviction", *assume_noeviction);
     put(table, "staleness", time(staleness.limit));
     if staleness.served > staleness.limit {

@@ -1,0 +1,60 @@
+//! The store that several gates share, from its section of the configuration.
+
+use rotogate::private_file::read_private;
+use rotogate::store::RedisOptions;
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::config::{Config, RedisSettings, SentinelSettings};
+
+/// The key at fault, and why.
+pub(super) type Wrong = (&'static str, String);
+
+/// What the files of the section say, besides. They are read at a start only, but for the passwords.
+pub(super) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, Wrong> {
+    let RedisSettings {
+        urls,
+        sentinel,
+        username,
+        password_file,
+        prefix,
+        ca,
+        client_cert,
+        assume_noeviction,
+        // The engine's.
+        staleness: _,
+    } = settings;
+    let issuer = &config.issuer;
+    let (first, more) = urls.split_first().ok_or_else(|| ("store.urls", "is empty".to_owned()))?;
+    let mut options = RedisOptions::new(first.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
+        .more_urls(more)
+        .prefix(prefix.as_str());
+    if let Some(SentinelSettings { name, username, password_file }) = sentinel {
+        options = options.sentinel(name.as_str());
+        if let Some(name) = username {
+            options = options.sentinel_username(name.as_str());
+        }
+        if let Some(file) = password_file {
+            options = options.sentinel_password_file(file);
+        }
+    }
+    if let Some(name) = username {
+        options = options.username(name.as_str());
+    }
+    if let Some(file) = password_file {
+        options = options.password_file(file);
+    }
+    if let Some(ca) = ca {
+        let pem = std::fs::read(ca).map_err(|error| ("store.ca", format!("{}: {error}", ca.display())))?;
+        options = options.ca(pem);
+    }
+    if let Some((cert, key)) = client_cert {
+        let pem = std::fs::read(cert).map_err(|error| ("store.client_cert", format!("{}: {error}", cert.display())))?;
+        let key = read_private(key).map_err(|message| ("store.client_cert", message))?;
+        options = options.client_certificate(pem, SecretString::from(key.as_str()));
+    }
+    if *assume_noeviction {
+        options = options.assume_noeviction();
+    }
+    Ok(options)
+}
