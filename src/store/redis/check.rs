@@ -9,6 +9,7 @@ use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, pipe};
 
 use super::super::{StoreError, WriteOutcome};
 use super::connect::{Link, Request};
+use super::lanes::Touch;
 use super::options::RedisOptions;
 use super::record::new_op;
 use super::script::{Answer, CHECK, OPEN, unexpected};
@@ -23,8 +24,13 @@ const SCHEMA: &str = "1";
 const PARTITIONS: &str = "1";
 /// The oldest server that knows everything that is used.
 const OLDEST: (u32, u32) = (6, 2);
+/// The first one that can wait for append-only files.
+const KNOWS_FSYNC: (u32, u32) = (7, 2);
 /// Above this part of `maxmemory`, in percent, the store is not ready: soon it takes no writes.
 const FULL: u128 = 90;
+
+/// How many lanes writes have that wait for replicas.
+const WRITER_LANES: usize = 4;
 
 /// The reply to INFO.
 pub(super) struct Info(HashMap<String, String>);
@@ -84,21 +90,27 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
     check_clock(&options, &commands).await?;
     warn_of_lost_writes(&options, &commands).await?;
     let (history, seq) = open_head(&options, &commands, &keys).await?;
-    Ok(Inner {
+    let touch = Touch { keys: keys.fixed(), args: vec![history.to_vec(), new_op()?.to_vec()] };
+    let link = |lanes| Link::new(Arc::clone(&servers), Duration::ZERO).with_lanes(lanes, &touch);
+    let inner = Inner {
         keys,
         issuer: options.issuer.as_str().into(),
         history,
         node: new_op()?,
-        beats: Link::new(Arc::clone(&servers), Duration::ZERO),
-        servers,
-        commands,
+        beats: link(1),
+        revokes: link(1),
+        commands: commands.with_lanes(WRITER_LANES, &touch),
+        servers: Arc::clone(&servers),
         seq: AtomicU64::new(seq),
         broken: AtomicBool::new(false),
         evicted: AtomicU64::new(evicted),
         inserts: Turns::new(),
         listing: super::list::Listing::default(),
         options,
-    })
+    };
+    // A head that a failover loses would be another store's.
+    inner.settle().await?;
+    Ok(inner)
 }
 
 /// `None`: the user may not ask.
@@ -118,6 +130,13 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
     if info.version().is_none_or(|version| version < OLDEST) {
         let version = info.get("redis_version").unwrap_or("unknown");
         return Err(refused(format!("Redis at {address} has version {version}: {major}.{minor} or later is needed")));
+    }
+    if options.durable().is_some_and(|durable| durable.fsync)
+        && info.version().is_some_and(|version| version < KNOWS_FSYNC)
+    {
+        let version = info.get("redis_version").unwrap_or("unknown");
+        let text = format!("Redis at {address} has version {version}: wait_fsync needs 7.2 or later");
+        return Err(refused(text));
     }
     if info.get("cluster_enabled") == Some("1") {
         return Err(refused(format!("Redis at {address} is a node of a cluster: give a server that is not")));
@@ -167,7 +186,7 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> 
     };
     let mut stream = cmd("XREAD");
     stream.arg("COUNT").arg(1).arg("STREAMS").arg(&none).arg("0");
-    let tried: Vec<(String, Cmd)> = vec![
+    let mut tried: Vec<(String, Cmd)> = vec![
         on("GET", &none, &[]),
         on("MGET", &none, &[]),
         on("SET", &none, &["1", "XX"]),
@@ -200,6 +219,9 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> 
         plain("EVAL", &["return 1", "0"]),
         plain("EVALSHA", &["0000000000000000000000000000000000000000", "0"]),
     ];
+    if let Some(durable) = options.durable() {
+        tried.push(if durable.fsync { plain("WAITAOF", &["0", "0", "1"]) } else { plain("WAIT", &["0", "1"]) });
+    }
     for (name, command) in tried {
         match link.once(&command).await? {
             Ok(_) => {}
@@ -304,6 +326,15 @@ impl Inner {
     /// `None`: the user may not ask.
     pub(super) async fn info(&self, link: &Link, section: &str) -> Result<Option<Info>, StoreError> {
         info(link, Some(section)).await
+    }
+
+    /// Everything that was read before is where an acknowledged write is.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        if self.options.durable().is_none() {
+            return Ok(());
+        }
+        let answer = self.run(&CHECK, Vec::new(), Vec::new()).await?;
+        if answer.status == "ready" { Ok(()) } else { Err(answer.unknown()) }
     }
 
     /// Takes the server writes, and keeps what was written?

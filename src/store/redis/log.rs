@@ -10,7 +10,8 @@ use std::collections::btree_map::Entry;
 use redis::Value;
 
 use super::super::{Cursor, StoreError, WriteOutcome};
-use super::connect::{Link, not_done};
+use super::connect::Link;
+use super::fault::not_done;
 use super::record::{LogId, Op, decode_live, decode_logged};
 use super::script::{bytes, unexpected};
 use super::{Inner, drop_mut};

@@ -39,7 +39,10 @@ use script::{Answer, Script, bytes, unexpected};
 
 mod check;
 mod connect;
+mod fault;
 mod feed;
+mod lanes;
+mod line;
 mod list;
 mod log;
 mod options;
@@ -79,6 +82,8 @@ struct Inner {
     node: Op,
     servers: Arc<servers::Servers>,
     commands: Link,
+    /// So that a storm of refreshes does not hold up a logout.
+    revokes: Link,
     beats: Link,
     /// The number of writes that the server was known to have made.
     seq: AtomicU64,
@@ -229,7 +234,7 @@ impl Inner {
 #[async_trait]
 impl Store for RedisStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(id).await
+        self.0.load(&self.0.commands, id).await
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -293,6 +298,14 @@ impl SharedStore for RedisStore {
         self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
     }
 
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.load(&self.0.revokes, id).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.0.settle().await
+    }
+
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
         Ok(Box::new(feed::RedisFeed::new(Arc::clone(&self.0), &from, follow)?))
     }
@@ -302,7 +315,9 @@ impl Inner {
     /// `None`: further ahead than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        let mut answer = self.run(&script::STAMP, Vec::new(), args).await?;
+        // A not-before is of a revocation.
+        let link = if kind == "before" { &self.revokes } else { &self.commands };
+        let mut answer = self.run_as(link, new_op()?, &script::STAMP, Vec::new(), args).await?;
         match answer.status.as_str() {
             "ahead" => Ok(None),
             "stamp" => {

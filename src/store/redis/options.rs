@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::super::{StoreError, WriteOutcome};
+use super::lanes::Durable;
 use crate::private_file::read_private_bytes;
 
 /// The longest prefix of keys.
@@ -49,6 +50,8 @@ pub struct RedisOptions {
     pub(super) leeway: Duration,
     pub(super) timeouts: RedisTimeouts,
     pub(super) assume_noeviction: bool,
+    wait_replicas: u32,
+    wait_fsync: bool,
 }
 
 /// How the Sentinels know the primary, and how they know the gate.
@@ -111,6 +114,8 @@ impl RedisOptions {
             leeway,
             timeouts: RedisTimeouts::default(),
             assume_noeviction: false,
+            wait_replicas: 0,
+            wait_fsync: false,
         }
     }
 
@@ -205,6 +210,26 @@ impl RedisOptions {
     #[must_use]
     pub fn assume_noeviction(self) -> Self {
         Self { assume_noeviction: true, ..self }
+    }
+
+    /// Nothing is acknowledged before so many replicas have it. Choose at least half of the servers, the primary among
+    /// them: then a primary that is cut off acknowledges nothing.
+    #[must_use]
+    pub fn wait_replicas(self, number: u32) -> Self {
+        Self { wait_replicas: number, ..self }
+    }
+
+    /// Nothing is acknowledged before it is in the append-only file of the primary, and of the replicas that are waited
+    /// for. The server is of version 7.2 or later.
+    #[must_use]
+    pub fn wait_fsync(self) -> Self {
+        Self { wait_fsync: true, ..self }
+    }
+
+    /// What is waited for. `None`: nothing.
+    pub(super) fn durable(&self) -> Option<Durable> {
+        let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
+        (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
     }
 
     /// Where the store is, as messages name it. The URLs have no credentials, which [`check`](Self::check) makes sure of.

@@ -43,7 +43,7 @@ impl Inner {
             self.keys.of("sub:"),
             id,
         ];
-        let mut answer = self.run_as(&self.commands, op, &REVOKE, keys, args).await?;
+        let mut answer = self.run_as(&self.revokes, op, &REVOKE, keys, args).await?;
         if answer.status != "merged" {
             return Err(answer.unknown());
         }

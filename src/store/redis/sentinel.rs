@@ -14,8 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::super::{StoreError, WriteOutcome};
-use super::connect::{describe, jittered, not_done};
+use super::connect::jittered;
 use super::drop_mut;
+use super::fault::{describe, not_done};
 use super::options::{Address, RedisOptions, host_of};
 use super::script::{bytes, unexpected};
 

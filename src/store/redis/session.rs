@@ -9,7 +9,8 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::super::rules::{Failure, Rules, State, end_of, is_revoked};
 use super::super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
-use super::connect::not_done;
+use super::connect::Link;
+use super::fault::not_done;
 use super::record::{
     Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target,
     unknown_version,
@@ -53,9 +54,9 @@ pub(super) struct Room {
 }
 
 impl Inner {
-    pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+    pub(super) async fn load(&self, link: &Link, id: SessionId) -> Result<Option<Session>, StoreError> {
         let key = self.keys.session(id);
-        let mut replies = self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
+        let mut replies = self.read(link, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
         match replies.next() {
             Some(Value::Nil) => Ok(None),
             Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),

@@ -30,12 +30,12 @@ use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
 use rotogate::private_file::{self, trusted};
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
-#[cfg(feature = "redis")]
-use rotogate::store::RedisStore;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verify_cache::IdentityField;

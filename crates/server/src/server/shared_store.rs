@@ -21,6 +21,8 @@ pub(super) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) 
         ca,
         client_cert,
         assume_noeviction,
+        wait_replicas,
+        wait_fsync,
         // The engine's.
         staleness: _,
     } = settings;
@@ -52,6 +54,10 @@ pub(super) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) 
         let pem = std::fs::read(cert).map_err(|error| ("store.client_cert", format!("{}: {error}", cert.display())))?;
         let key = read_private(key).map_err(|message| ("store.client_cert", message))?;
         options = options.client_certificate(pem, SecretString::from(key.as_str()));
+    }
+    options = options.wait_replicas(*wait_replicas);
+    if *wait_fsync {
+        options = options.wait_fsync();
     }
     if *assume_noeviction {
         options = options.assume_noeviction();

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
+mod durable;
 mod faults;
 mod feed;
 mod opening;

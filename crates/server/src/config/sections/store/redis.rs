@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use toml::Table;
 
-use super::super::super::print::{path, put, put_some, texts, time};
+use super::super::super::print::{number, path, put, put_some, texts, time};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::{DAY, path_in};
 use rotogate::store::{RedisOptions, Staleness};
+
+/// More than any set-up has.
+const MAX_REPLICAS: usize = 64;
 
 /// A server that several gates share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub struct RedisSettings {
     pub client_cert: Option<(PathBuf, PathBuf)>,
     /// Whether the operator knows that the server evicts nothing, where INFO is forbidden.
     pub assume_noeviction: bool,
+    /// How many replicas have what is acknowledged.
+    pub wait_replicas: u32,
+    /// Whether what is acknowledged is in append-only files.
+    pub wait_fsync: bool,
     /// How long the gate goes on without news.
     pub staleness: Staleness,
 }
@@ -68,6 +75,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
         }
     }
     let assume_noeviction = section.get("assume_noeviction", value::boolean).unwrap_or(false);
+    let wait_replicas = section.get("wait_replicas", value::count(0, MAX_REPLICAS)).unwrap_or(0);
+    let wait_fsync = section.get("wait_fsync", value::boolean).unwrap_or(false);
     let staleness = staleness(section);
     Some(RedisSettings {
         urls: urls?,
@@ -78,6 +87,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
         ca,
         client_cert,
         assume_noeviction,
+        wait_replicas: u32::try_from(wait_replicas).unwrap_or(0),
+        wait_fsync,
         staleness,
     })
 }
@@ -85,7 +96,10 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
 fn urls(section: &Section<'_>) -> Option<Vec<String>> {
     let urls = section.list("urls", url);
     if !section.has("urls") {
-        section.blame("urls", "missing; expected a list with the URL of the server, such as [\"rediss://redis.internal:6379\"]");
+        section.blame(
+            "urls",
+            "missing; expected a list with the URL of the server, such as [\"rediss://redis.internal:6379\"]",
+        );
     } else if urls.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("urls", "is empty; expected the URL of the server");
     }
@@ -107,7 +121,11 @@ fn sentinel(section: &Section<'_>, dir: &Path) -> Option<SentinelSettings> {
 
 fn name(value: &Value) -> Result<String, String> {
     value::text(value).and_then(|name| {
-        if name.is_empty() { Err("is empty; expected the Sentinels' name for the primary".to_owned()) } else { Ok(name) }
+        if name.is_empty() {
+            Err("is empty; expected the Sentinels' name for the primary".to_owned())
+        } else {
+            Ok(name)
+        }
     })
 }
 
@@ -177,6 +195,8 @@ pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
         ca,
         client_cert,
         assume_noeviction,
+        wait_replicas,
+        wait_fsync,
         staleness,
     } = settings;
     put(table, "kind", "redis");
@@ -197,6 +217,8 @@ pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
         put(table, "client_cert", pair);
     }
     put(table, "assume_noeviction", *assume_noeviction);
+    put(table, "wait_replicas", number(*wait_replicas));
+    put(table, "wait_fsync", *wait_fsync);
     put(table, "staleness", time(staleness.limit));
     if staleness.served > staleness.limit {
         put(table, "when_stale", "allow");
