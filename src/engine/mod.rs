@@ -26,6 +26,7 @@ mod exchange;
 mod following;
 mod grant;
 pub mod live_sessions;
+mod owed;
 mod revoke;
 mod turn;
 mod types;
@@ -97,6 +98,7 @@ pub struct Engine {
     is_behind: AtomicBool,
     /// What is known of a store that other gates write to.
     following: Following,
+    owed: owed::Owed,
 }
 
 impl Engine {
@@ -120,6 +122,7 @@ impl Engine {
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
+            owed: owed::Owed::default(),
         }
     }
 

@@ -168,6 +168,7 @@ impl Engine {
             Err(error) => {
                 self.counts.add(Event::Revoked);
                 audit::revoked(&so_far, because);
+                self.owe(so_far, because, &error);
                 Err(error.into())
             }
         }
@@ -207,8 +208,15 @@ impl Engine {
 
     /// The second half: the entry is durable when this returns.
     pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
-        let merged = self.store.revoke(entry, because).await?;
-        self.revocations.apply(&merged);
-        Ok(())
+        match self.store.revoke(entry.clone(), because).await {
+            Ok(merged) => {
+                self.revocations.apply(&merged);
+                Ok(())
+            }
+            Err(error) => {
+                self.owe(entry, because, &error);
+                Err(error.into())
+            }
+        }
     }
 }

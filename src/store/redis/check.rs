@@ -63,20 +63,27 @@ fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
-pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
+/// A server that was found fit.
+struct Fit {
+    servers: Arc<Servers>,
+    commands: Link,
+    keys: Keys,
+    evicted: u64,
+    /// `None`: the user may not ask.
+    version: Option<String>,
+}
+
+async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     options.check()?;
-    let options = Arc::new(options);
-    let servers = Servers::new(&options);
+    let servers = Servers::new(options);
     let commands = Link::new(Arc::clone(&servers), Duration::ZERO);
     let mut greeting = pipe();
     drop_mut(greeting.cmd("TIME"));
     commands.ask(&Request::Pipeline(greeting)).await?;
-    let evicted = match info(&commands, None).await? {
-        Some(info) => {
-            check_server(&options, &info)?;
-            info.number("evicted_keys")
-        }
-        None if options.assume_noeviction => 0,
+    let info = info(&commands, None).await?;
+    match &info {
+        Some(info) => check_server(options, info)?,
+        None if options.assume_noeviction => {}
         None => {
             return Err(refused(format!(
                 "Redis at {} does not allow INFO, by which the gate sees that maxmemory-policy is noeviction: allow +info, or \
@@ -84,11 +91,56 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
                 options.address()
             )));
         }
-    };
+    }
     let keys = Keys::new(&options.prefix);
-    check_permissions(&options, &commands, &keys).await?;
-    check_clock(&options, &commands).await?;
-    warn_of_lost_writes(&options, &commands).await?;
+    check_permissions(options, &commands, &keys).await?;
+    check_clock(options, &commands).await?;
+    warn_of_lost_writes(options, &commands).await?;
+    let evicted = info.as_ref().map_or(0, |info| info.number("evicted_keys"));
+    let version = info.and_then(|info| info.get("redis_version").map(str::to_owned));
+    Ok(Fit { servers, commands, keys, evicted, version })
+}
+
+/// What a start would find, without a change: what the server is, or why the gate would not start.
+pub(super) async fn inspect(options: RedisOptions) -> Result<String, StoreError> {
+    let options = Arc::new(options);
+    let Fit { commands, keys, version, .. } = check_all(&options).await?;
+    let mut head = cmd("HMGET");
+    head.arg(keys.of("h"));
+    let expected = expected_head(&options);
+    for (field, _) in &expected {
+        drop(head.arg(*field).clone());
+    }
+    let reply = commands.once(&head).await?.map_err(|error| commands.error(&error))?;
+    let Value::Array(values) = reply else { return Err(unexpected("no head")) };
+    let known: Vec<_> =
+        values.into_iter().map(|value| super::bytes(value).and_then(|v| String::from_utf8(v).ok())).collect();
+    let is_new = known.iter().all(Option::is_none);
+    for ((field, expected), known) in expected.iter().zip(&known) {
+        let known = known.as_deref().unwrap_or_default();
+        if !is_new && known != expected {
+            return Err(differs(&options, field, known));
+        }
+    }
+    if let Some(durable) = options.durable() {
+        let mut command = cmd("INFO");
+        command.arg("replication");
+        if let Ok(Some(info)) = commands.once(&command).await?.map(Info::of)
+            && info.number("connected_slaves") < u64::from(durable.replicas)
+        {
+            let (address, follow) = (options.address(), info.number("connected_slaves"));
+            let wanted = durable.replicas;
+            return Err(refused(format!("Redis at {address} has {follow} replicas, and wait_replicas is {wanted}")));
+        }
+    }
+    let version = version.map_or_else(|| "an unknown version".to_owned(), |version| format!("version {version}"));
+    let state = if is_new { "there is no store yet" } else { "the store is this gate's" };
+    Ok(format!("Redis at {} has {version}; {state}", options.address()))
+}
+
+pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
+    let options = Arc::new(options);
+    let Fit { servers, commands, keys, evicted, version: _ } = check_all(&options).await?;
     let (history, seq) = open_head(&options, &commands, &keys).await?;
     let touch = Touch { keys: keys.fixed(), args: vec![history.to_vec(), new_op()?.to_vec()] };
     let link = |lanes| Link::new(Arc::clone(&servers), Duration::ZERO).with_lanes(lanes, &touch);
@@ -284,18 +336,43 @@ async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), 
     Ok(())
 }
 
+/// What the head of a store of this gate has.
+fn expected_head(options: &RedisOptions) -> [(&'static str, String); 4] {
+    [
+        ("schema", SCHEMA.to_owned()),
+        ("partitions", PARTITIONS.to_owned()),
+        ("issuer", options.issuer.clone()),
+        ("keyring", options.keyring.to_string()),
+    ]
+}
+
+fn place(options: &RedisOptions) -> String {
+    format!("the store {:?} in Redis at {}", options.prefix, options.address())
+}
+
+/// A field of the head is not what this gate expects.
+fn differs(options: &RedisOptions, field: &str, known: &str) -> StoreError {
+    let place = place(options);
+    refused(match field {
+        "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
+        "keyring" => format!("{place} belongs to another keyring, {known}: use that one, or another prefix"),
+        "schema" => {
+            format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
+        }
+        _ => format!("{place} has {field} {known}, which this program does not know: use the version that made it"),
+    })
+}
+
 /// Makes the store, or compares it with what this gate expects.
 async fn open_head(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<([u8; 8], u64), StoreError> {
-    let keyring = options.keyring.to_string();
     let (history, op, store) = (new_op()?, new_op()?, new_op()?);
     let mut args = vec![history.to_vec(), op.to_vec(), store.to_vec()];
-    let fields =
-        [("schema", SCHEMA), ("partitions", PARTITIONS), ("issuer", &options.issuer), ("keyring", keyring.as_str())];
-    args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]));
+    args.extend(
+        expected_head(options).iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]),
+    );
     let request = Request::Script { script: &OPEN, keys: keys.fixed(), args };
     let mut answer = Answer::read(link.ask(&request).await?)?;
-    let (address, prefix) = (options.address(), &options.prefix);
-    let place = format!("the store {prefix:?} in Redis at {address}");
+    let place = place(options);
     match answer.status.as_str() {
         "open" => {
             let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;
@@ -307,16 +384,7 @@ async fn open_head(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<(
         "differs" => {
             let field = answer.text()?;
             let known = answer.text().unwrap_or_default();
-            Err(refused(match field.as_str() {
-                "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
-                "keyring" => format!("{place} belongs to another keyring, {known}: use that one, or another prefix"),
-                "schema" => {
-                    format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
-                }
-                _ => format!(
-                    "{place} has {field} {known}, which this program does not know: use the version that made it"
-                ),
-            }))
+            Err(differs(options, &field, &known))
         }
         _ => Err(answer.unknown()),
     }

@@ -98,6 +98,12 @@ pub(super) fn describe(address: &str, error: &RedisError) -> String {
         ErrorKind::Server(ServerErrorKind::ReadOnly) => {
             format!("Redis at {address} is a replica and takes no writes: give the address of the primary")
         }
+        ErrorKind::Server(ServerErrorKind::BusyLoading) => format!("Redis at {address} is still loading its data"),
+        ErrorKind::Server(ServerErrorKind::MasterDown) => {
+            format!("Redis at {address} is a replica without its primary")
+        }
+        ErrorKind::Server(ServerErrorKind::ClusterDown) => format!("the cluster of Redis at {address} is down"),
+        _ if code == "BUSY" => format!("Redis at {address} is busy with a script"),
         _ if code == "OOM" || is_out_of_memory(error) => {
             format!("Redis at {address} is out of memory: raise its maxmemory")
         }

@@ -37,6 +37,7 @@ pub(super) struct Open {
     pub(super) connection: MultiplexedConnection,
     pub(super) primary: Option<Primary>,
     pub(super) number: u64,
+    generation: u64,
 }
 
 impl Line {
@@ -91,17 +92,18 @@ impl Line {
         let primary = self.servers.primary().await;
         if let Some(open) = &live.open
             && open.primary == primary
+            && open.generation == self.servers.generation()
         {
             return Ok(open.clone());
         }
         live.open = None;
         let turn = self.servers.turn().await;
-        let primary = self.servers.primary().await;
+        let (primary, generation) = (self.servers.primary().await, self.servers.generation());
         match self.connect(primary.as_ref()).await {
             Ok(connection) => {
                 self.servers.tried(turn, None);
                 live.number += 1;
-                let open = Open { connection, primary, number: live.number };
+                let open = Open { connection, primary, number: live.number, generation };
                 live.open = Some(open.clone());
                 Ok(open)
             }
@@ -153,8 +155,10 @@ impl Line {
     /// Requests that wait on it for their replies fail by their own timeouts.
     pub(super) async fn close(&self, number: u64) {
         let mut live = self.live.lock().await;
-        if live.number == number && live.open.take().is_some() {
-            self.servers.ask_again();
+        if live.number == number
+            && let Some(open) = live.open.take()
+        {
+            self.servers.distrust(open.generation);
         }
     }
 

@@ -138,6 +138,12 @@ impl RedisStore {
     pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
+
+    /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
+    #[doc(hidden)]
+    pub async fn inspect(options: RedisOptions) -> Result<String, StoreError> {
+        check::inspect(options).await
+    }
 }
 
 impl fmt::Debug for RedisStore {

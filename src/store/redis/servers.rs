@@ -1,6 +1,7 @@
 //! Which server the connections of a store go to, and how often one is tried.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ pub(super) struct Servers {
     pub(super) options: Arc<RedisOptions>,
     sentinels: Option<Sentinels>,
     pace: Mutex<Pace>,
+    /// Raised by each fault of a connection. Those that were made before may be as dead, and are made again before they are
+    /// used: else a request that is sent again could meet one silent connection after the other.
+    generation: AtomicU64,
     /// Why the last try failed.
     fault: Lock<Option<String>>,
 }
@@ -39,7 +43,7 @@ impl Servers {
     pub(super) fn new(options: &Arc<RedisOptions>) -> Arc<Self> {
         let sentinels = options.sentinel.as_ref().map(|_| Sentinels::new(options));
         let (options, pace, fault) = (Arc::clone(options), Mutex::default(), Lock::default());
-        Arc::new(Self { options, sentinels, pace, fault })
+        Arc::new(Self { options, sentinels, pace, generation: AtomicU64::new(0), fault })
     }
 
     /// Waits until the Sentinels name one. `None`: there is one server only.
@@ -56,7 +60,18 @@ impl Servers {
         let _ = said.wait_for(|now| now.as_ref() != primary).await;
     }
 
-    /// A connection was of no more use.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// A connection of this generation was of no more use.
+    pub(super) fn distrust(&self, generation: u64) {
+        // Of several faults of one generation, the first counts.
+        let _ = self.generation.compare_exchange(generation, generation + 1, Ordering::AcqRel, Ordering::Relaxed);
+        self.ask_again();
+    }
+
+    /// There may be another primary.
     pub(super) fn ask_again(&self) {
         if let Some(sentinels) = &self.sentinels {
             sentinels.ask();

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
 use super::reload::LastRead;
+#[cfg(feature = "redis")]
+use super::shared_store;
 use super::{assemble, issuers, tls};
 use crate::config::{
     Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig,
@@ -32,6 +34,7 @@ use rotogate::token::verify::IssuerRules;
 pub(crate) struct Inspected {
     pub(crate) issuers: Vec<String>,
     pub(crate) directory: Vec<String>,
+    pub(crate) store: Vec<String>,
 }
 
 /// A configuration that a gate can start with, and the files read on the way.
@@ -64,12 +67,18 @@ impl StartPlan {
                 Err(message) => wrong.push(config.blame(&section.key, message)),
             }
         }
-        let issuers = issuers::inspect(config).await;
-        match (ConfigErrors::new(wrong), issuers) {
-            (None, Ok(issuers)) => Ok(Inspected { issuers, directory: lines }),
-            (Some(wrong), Ok(_)) | (None, Err(wrong)) => Err(wrong),
-            (Some(wrong), Err(more)) => Err(wrong.and(more)),
-        }
+        #[cfg(feature = "redis")]
+        let store = shared_store::inspect(config).await;
+        #[cfg(not(feature = "redis"))]
+        let store: Result<_, ConfigErrors> = Ok(Vec::new());
+        let (issuers, store, wrong) = match (issuers::inspect(config).await, store) {
+            (Ok(issuers), Ok(store)) => (issuers, store, ConfigErrors::new(wrong)),
+            (issuers, store) => {
+                let more = [ConfigErrors::new(wrong), issuers.err(), store.err()].into_iter().flatten();
+                (Vec::new(), Vec::new(), more.reduce(ConfigErrors::and))
+            }
+        };
+        wrong.map_or(Ok(Inspected { issuers, directory: lines, store }), Err)
     }
 }
 

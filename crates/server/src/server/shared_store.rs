@@ -1,11 +1,28 @@
 //! The store that several gates share, from its section of the configuration.
 
 use rotogate::private_file::read_private;
-use rotogate::store::RedisOptions;
+use rotogate::store::{RedisOptions, RedisStore};
+use rotogate::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::config::{Config, RedisSettings, SentinelSettings};
+use crate::config::{Config, ConfigErrors, RedisSettings, SentinelSettings, StoreConfig};
+
+/// Asks the store's server what a start would, for `check --online`.
+pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    let StoreConfig::Redis(settings) = &config.store else { return Ok(Vec::new()) };
+    // Without keys, a start would make them: no store has them yet.
+    let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
+    let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
+    let found = match options(config, settings, keyring) {
+        Ok(options) => RedisStore::inspect(options).await.map_err(|error| ("store", error.to_string())),
+        Err(wrong) => Err(wrong),
+    };
+    match found {
+        Ok(line) => Ok(vec![line]),
+        Err((key, message)) => Err(ConfigErrors::of(config.blame(key, message), [])),
+    }
+}
 
 /// The key at fault, and why.
 pub(super) type Wrong = (&'static str, String);

@@ -4,6 +4,7 @@ use support::redis::Replicated;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::proxy::Proxy;
 use super::sentinel::options_of;
 use super::*;
 use crate::clock::SystemTime;
@@ -99,6 +100,22 @@ async fn c14_writes_that_wait_together_wait_once_and_all_of_them_are_done() {
     assert!(calls < WRITES / 4, "{line}");
     // Acknowledged: the replica has them all.
     assert_eq!(replica.cli(&["ZCARD", "{rg:0}:sub:alice"]), (WRITES + 1).to_string());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c13_a_lane_that_died_silently_is_given_up_in_time() {
+    let [primary, _replica] = pair();
+    let proxy = Proxy::to(primary.port).await;
+    let store = RedisStore::connect(options(proxy.port).wait_replicas(1)).await.unwrap();
+    for n in 0..8 {
+        insert(&store, &session("alice", n, start())).await;
+    }
+    proxy.silence();
+    for n in 10..18 {
+        let asked = Instant::now();
+        insert(&store, &session("alice", n, start())).await;
+        assert!(asked.elapsed() < LATEST, "{:?}", asked.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod opening;
 mod proxy;
 mod rules;
 mod sentinel;
+mod storm;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);

@@ -34,6 +34,27 @@ async fn c20_a_server_that_may_evict_is_refused_at_start_and_c21_while_it_runs()
 }
 
 #[tokio::test]
+async fn c20_an_inspection_finds_what_a_start_would_and_makes_nothing() {
+    let server = Server::start(&[]);
+    let found = RedisStore::inspect(server.options()).await.unwrap();
+    assert!(found.contains("version ") && found.contains("no store yet"), "{found}");
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+    server.connect("rg").await;
+    let found = RedisStore::inspect(server.options()).await.unwrap();
+    assert!(found.contains("the store is this gate's"), "{found}");
+    let url = format!("redis://127.0.0.1:{}", server.port);
+    let other = RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY);
+    let more = server.options().wait_replicas(2);
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let evicts = server.options();
+    for (options, part) in [(evicts, "allkeys-lru"), (other, "another keyring"), (more, "wait_replicas is 2")] {
+        let said = RedisStore::inspect(options).await.unwrap_err().to_string();
+        assert!(said.contains(part), "{said}");
+        server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
+}
+
+#[tokio::test]
 async fn c20_a_replica_is_refused() {
     let primary = Server::start(&[]);
     let replica = Server::start(&[&format!("--replicaof 127.0.0.1 {}", primary.port)]);

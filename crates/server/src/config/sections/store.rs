@@ -36,7 +36,7 @@ pub enum StoreConfig {
     },
     /// A server that several gates share.
     #[cfg(feature = "redis")]
-    Redis(RedisSettings),
+    Redis(Box<RedisSettings>),
 }
 
 #[derive(Clone, Copy)]
@@ -85,7 +85,9 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> StoreConfig {
     let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, matches!(kind, Kind::Memory)),
         #[cfg(feature = "redis")]
-        Kind::Redis => redis::read(section, dir).map_or(StoreConfig::Memory, StoreConfig::Redis),
+        Kind::Redis => {
+            redis::read(section, dir).map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings)))
+        }
     };
     section.finish();
     store
