@@ -1,5 +1,7 @@
 //! Gates that share a store in Redis.
 
+mod topology;
+
 use std::process::Command;
 
 use http::StatusCode;

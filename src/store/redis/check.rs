@@ -155,7 +155,7 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
         servers: Arc::clone(&servers),
         seq: AtomicU64::new(seq),
         broken: AtomicBool::new(false),
-        evicted: AtomicU64::new(evicted),
+        evicted,
         inserts: Turns::new(),
         listing: super::list::Listing::default(),
         options,
@@ -410,10 +410,12 @@ impl Inner {
         if let Some(info) = info(&self.commands, None).await? {
             check_policy(&self.options, &info)?;
             let evicted = info.number("evicted_keys");
-            let known = self.evicted.fetch_max(evicted, std::sync::atomic::Ordering::AcqRel);
-            if evicted > known {
-                tracing::error!(evicted = evicted - known, "Redis evicts keys: sessions and revocations are lost");
-                return Err(refused("Redis evicts keys: set maxmemory-policy noeviction"));
+            if evicted > self.evicted {
+                let lost = evicted - self.evicted;
+                return Err(refused(format!(
+                    "Redis has evicted {lost} keys since the gate started, and sessions or revocations may be among them: \
+                     restore what was lost, and restart the gate"
+                )));
             }
             let (used, most) = (u128::from(info.number("used_memory")), u128::from(info.number("maxmemory")));
             if most > 0 && used * 100 > most * FULL {

@@ -23,6 +23,8 @@ use super::servers::Servers;
 
 /// How long a lane waits for replicas.
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// And for append-only files, which may be written every second.
+const LONGEST_FSYNC: Duration = Duration::from_millis(1200);
 /// How many requests one pipeline has: other clients of the server wait meanwhile.
 const MAX_BATCH: usize = 256;
 
@@ -80,7 +82,7 @@ impl Lanes {
         let jobs = Arc::new(Mutex::new(jobs));
         let mut tasks = JoinSet::new();
         for _ in 0..number {
-            let line = Line::new(Arc::clone(servers), LONGEST_WAIT);
+            let line = Line::new(Arc::clone(servers), durable.longest());
             tasks.spawn(serve(Lane { line, durable, touch: touch.clone() }, Arc::clone(&jobs)));
         }
         Self { queue, _tasks: tasks }
@@ -195,12 +197,16 @@ fn is_unknown_script(reply: &Value) -> bool {
 }
 
 impl Durable {
+    fn longest(self) -> Duration {
+        if self.fsync { LONGEST_FSYNC } else { LONGEST_WAIT }
+    }
+
     fn command(self) -> Cmd {
         let mut command = cmd(if self.fsync { "WAITAOF" } else { "WAIT" });
         if self.fsync {
             command.arg(1);
         }
-        command.arg(self.replicas).arg(u64::try_from(LONGEST_WAIT.as_millis()).unwrap_or(u64::MAX));
+        command.arg(self.replicas).arg(u64::try_from(self.longest().as_millis()).unwrap_or(u64::MAX));
         command
     }
 

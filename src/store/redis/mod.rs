@@ -1,11 +1,12 @@
-//! A store of several gates in Redis or Valkey: one server, which may have replicas for itself.
+//! A store of several gates in Redis or Valkey: one server, or the primary that Sentinels name.
 //!
 //! **Writing.** Each operation is a script, so it is done as a whole or not at all, in one order for all nodes. Each has a
 //! random name, and a script that finds it says what it said before: so whatever got no reply is sent again. Only the
 //! server's clock counts.
 //!
 //! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
-//! the server. Other settings lose up to a second, and a warning at start says so.
+//! the server. Other settings lose up to a second, and a warning at start says so. A primary that is lost with its last writes
+//! is what [`RedisOptions::wait_replicas`] is for.
 //!
 //! **Keys**, for the prefix `rg`. All have one hash tag, for one script touches several.
 //!
@@ -89,8 +90,8 @@ struct Inner {
     seq: AtomicU64,
     /// The server went back behind what it had acknowledged, or may have.
     broken: AtomicBool,
-    /// How many keys the server was known to have evicted.
-    evicted: AtomicU64,
+    /// How many keys the server had evicted when this run began.
+    evicted: u64,
     inserts: session::Turns,
     listing: list::Listing,
 }
@@ -185,16 +186,18 @@ impl Inner {
             self.broken.store(true, Ordering::Release);
             return Err(other_history());
         }
-        self.saw(before, answer.seq);
+        self.saw(before, answer.seq, true);
         Ok(answer)
     }
 
     /// A request that was sent when `before` writes were known finds at least as many.
-    fn saw(&self, before: u64, seq: u64) {
+    fn saw(&self, before: u64, seq: u64, acknowledged: bool) {
         if seq < before && !self.broken.swap(true, Ordering::AcqRel) {
             tracing::error!(before, seq, "Redis lost writes that it had acknowledged");
         }
-        self.seq.fetch_max(seq, Ordering::AcqRel);
+        if acknowledged {
+            self.seq.fetch_max(seq, Ordering::AcqRel);
+        }
     }
 
     /// Reads, from the history that is expected.
@@ -218,7 +221,8 @@ impl Inner {
             return Err(other_history());
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        self.saw(before, seq);
+        // What waits for replicas may be read before it is acknowledged.
+        self.saw(before, seq, self.options.durable().is_none());
         Ok(replies)
     }
 

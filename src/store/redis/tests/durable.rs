@@ -129,15 +129,19 @@ async fn scripts_that_the_server_forgot_are_given_to_it_again_in_a_lane() {
 }
 
 #[tokio::test]
-async fn c20_waiting_for_more_than_there_is_is_refused_at_start() {
+async fn c20_waiting_for_more_than_the_server_has_is_refused_at_start() {
     let server = Server::start(&[]);
     let said = RedisStore::connect(server.options().wait_replicas(1)).await.unwrap_err().to_string();
     assert!(said.contains("0 replicas of Redis have the write, and wait_replicas is 1"), "{said}");
-    // Where the server is of a later version, the store works.
-    if server.cli(&["COMMAND", "INFO", "WAITAOF"]).is_empty() {
+    let with_file = Server::start(&["--appendonly yes"]);
+    if with_file.cli(&["COMMAND", "INFO", "WAITAOF"]).is_empty() {
         let said = RedisStore::connect(server.options().wait_fsync()).await.unwrap_err().to_string();
         assert!(said.contains("wait_fsync needs 7.2 or later"), "{said}");
+        return;
     }
+    let store = RedisStore::connect(with_file.options().wait_fsync()).await.unwrap();
+    insert(&store, &session("alice", 1, start())).await;
+    assert!(with_file.cli(&["INFO", "commandstats"]).contains("cmdstat_waitaof"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -131,6 +131,9 @@ async fn c20_each_command_and_key_pattern_that_is_missing_is_named() {
         let said = refused(as_user(&server)).await;
         assert!(said.contains(command) || (command == "+time" && said.contains("ACL")), "{command}: {said}");
     }
+    allow(&server, &format!("{keys} {COMMANDS}"));
+    let said = refused(as_user(&server).wait_replicas(1)).await;
+    assert!(said.contains("allow +wait"), "{said}");
     allow(&server, &format!("~other:* {COMMANDS}"));
     let said = refused(as_user(&server)).await;
     assert!(said.contains("allow ~{rg:0}:*"), "{said}");
