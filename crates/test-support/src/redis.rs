@@ -168,6 +168,11 @@ impl Replicated {
 }
 
 impl Sentinel {
+    /// What an operator does by hand.
+    pub fn cli(&self, args: &[&str]) -> String {
+        cli(self.port, args)
+    }
+
     fn start(primary: u16) -> Self {
         for _ in 0..5 {
             let (folder, port) = (folder(), free_port());

@@ -167,7 +167,7 @@ fn answers(pipeline: &[u8], error: &str) -> String {
     let mut answers = String::new();
     // A command is a line with `*` and a number; scripts and records have none.
     while let Some(line) = lines.next() {
-        if !line.strip_prefix('*').is_some_and(|number| number.parse::<u32>().is_ok()) {
+        if line.strip_prefix('*').is_none_or(|number| number.parse::<u32>().is_err()) {
             continue;
         }
         match lines.nth(1) {

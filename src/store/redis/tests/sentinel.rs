@@ -92,4 +92,20 @@ async fn c20_what_the_sentinels_do_not_know_is_refused() {
     // One Sentinel that is away is no matter.
     let some = options_of(&servers).more_urls([format!("redis://127.0.0.1:{port}")]);
     RedisStore::connect(some).await.unwrap();
+    // As the documentation gives the user's rights.
+    let [right, wrong] = ["a-password-of-the-sentinels", "another"].map(|text| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    });
+    let rights = ["+sentinel|master", "+sentinel|get-master-addr-by-name"];
+    for sentinel in &servers.sentinels {
+        sentinel.cli(&[&["ACL", "SETUSER", "gate", "on", ">a-password-of-the-sentinels"][..], &rights].concat());
+    }
+    let as_gate = |file: &tempfile::NamedTempFile| {
+        options_of(&servers).sentinel_username("gate").sentinel_password_file(file.path())
+    };
+    RedisStore::connect(as_gate(&right)).await.unwrap();
+    let said = RedisStore::connect(as_gate(&wrong)).await.unwrap_err().to_string();
+    assert!(said.contains("Sentinel") && said.contains("refuses the username or the password"), "{said}");
 }
