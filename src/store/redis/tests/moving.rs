@@ -14,6 +14,7 @@ use crate::revocation::Effect;
 use crate::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start, subject};
 use crate::store::redis::connect::Link;
 use crate::store::redis::partitions::Partition;
+use crate::store::redis::servers::Servers;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -120,7 +121,8 @@ impl Move {
         let key = format!("{{rg:{partition}}}:h");
         let from = cluster.node_of(&key);
         let ports: Vec<_> = cluster.nodes.iter().map(|node| node.port).collect();
-        let links = ports.iter().map(|port| Link::new(Arc::new(options(*port)), Duration::ZERO)).collect();
+        let links =
+            ports.iter().map(|port| Link::new(Servers::new(&Arc::new(options(*port))), Duration::ZERO)).collect();
         let ids = (0..ports.len()).map(|n| cluster.id(n).to_owned()).collect();
         Self { slot: cluster.nodes[0].cli(&["CLUSTER", "KEYSLOT", &key]), from, to: (from + 1) % 3, links, ports, ids }
     }
