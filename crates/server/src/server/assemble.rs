@@ -12,6 +12,8 @@ use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
+#[cfg(feature = "redis")]
+use super::shared_store;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
@@ -28,12 +30,12 @@ use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
 use rotogate::private_file::{self, trusted};
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
-#[cfg(feature = "redis")]
-use rotogate::store::{RedisOptions, RedisStore};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verify_cache::IdentityField;
@@ -269,25 +271,8 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let issuer = &config.issuer;
-            let mut options =
-                RedisOptions::new(settings.url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
-                    .prefix(settings.prefix.as_str());
-            if let Some(name) = &settings.username {
-                options = options.username(name.as_str());
-            }
-            if let Some(file) = &settings.password_file {
-                options = options.password_file(file);
-            }
-            if let Some(ca) = &settings.ca {
-                options = options.ca(read_ca(ca)?);
-            }
-            if settings.cluster {
-                options = options.cluster();
-            }
-            if settings.assume_noeviction {
-                options = options.assume_noeviction();
-            }
+            let options = shared_store::options(config, settings, keyring.id());
+            let options = options.map_err(|(key, message)| ServerError::new(format!("{key}: {message}")))?;
             let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
@@ -297,12 +282,6 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             Ok((None, stores))
         }
     }
-}
-
-/// The certificates that the store's server may be issued by.
-#[cfg(feature = "redis")]
-fn read_ca(path: &Path) -> Result<Vec<u8>, ServerError> {
-    std::fs::read(path).map_err(|error| ServerError::new(format!("store.ca: {}: {error}", path.display())))
 }
 
 /// The path of the store's high-water mark.

@@ -12,13 +12,16 @@ use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 mod cluster;
+mod durable;
 mod faults;
 mod feed;
 mod moving;
 mod opening;
 mod proxy;
 mod rules;
+mod sentinel;
 mod site;
+mod storm;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
