@@ -369,7 +369,7 @@ fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
         ("urls = [\"redis://:a-secret@127.0.0.1\"]\n".to_owned(), "store.urls[0]: the URL of Redis has credentials"),
         ("urls = [\"http://127.0.0.1\"]\n".to_owned(), "store.urls[0]: "),
         (sentinels.to_owned(), "store.sentinel: several URLs"),
-        (format!("{sentinels}sentinel = \"\"\n"), "store.sentinel: is empty"),
+        (format!("{sentinels}sentinel = \"\"\n"), "store.sentinel: expected a text"),
         ("urls = [\"redis://s1\", \"rediss://s2\"]\nsentinel = \"main\"\n".to_owned(), "store.urls: the URLs"),
         (format!("{url}sentinel_password_file = \"a\"\n"), "store.sentinel_password_file: needs sentinel"),
         (
