@@ -17,7 +17,6 @@ mod faults;
 mod feed;
 mod moving;
 mod opening;
-mod proxy;
 mod rules;
 mod sentinel;
 mod site;
