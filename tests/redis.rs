@@ -1,5 +1,8 @@
 //! Gates that share a store in Redis.
 
+mod chaos;
+mod fleet;
+mod together;
 mod topology;
 
 use std::process::Command;

@@ -35,6 +35,8 @@ struct State {
     accepted: Mutex<Vec<Instant>>,
     /// Before each piece of a request or a reply.
     delay: Mutex<Duration>,
+    /// Replies with this in them do not come.
+    lost: Mutex<Option<String>>,
     /// Nothing passes, on new connections either, and nothing is lost.
     held: watch::Sender<bool>,
 }
@@ -105,6 +107,11 @@ impl Proxy {
         self.state.away.send_replace(away);
     }
 
+    /// A reply with this text in it does not come: its connection ends. The server has done what it says.
+    pub fn lose(&self, text: Option<&str>) {
+        *self.state.lost.lock().unwrap() = text.map(str::to_owned);
+    }
+
     /// Each piece of a request or a reply waits for so long.
     pub fn delay(&self, delay: Duration) {
         *self.state.delay.lock().unwrap() = delay;
@@ -162,6 +169,10 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
             state.pass().await;
+            let lost = state.lost.lock().unwrap().clone();
+            if lost.is_some_and(|text| bytes[..read].windows(text.len()).any(|part| part == text.as_bytes())) {
+                return;
+            }
             let left = state.left.load(Ordering::SeqCst);
             let passed = usize::try_from(left).map_or(read, |left| left.min(read));
             if to_client.lock().await.write_all(&bytes[..passed]).await.is_err() {
