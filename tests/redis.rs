@@ -2,6 +2,7 @@
 
 mod chaos;
 mod fleet;
+mod stopped;
 mod together;
 mod topology;
 

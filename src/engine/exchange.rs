@@ -33,6 +33,7 @@ impl Engine {
     /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
     pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
+        self.is_recent(refresh.arrived)?;
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
         let keyring = self.keyring();
         let held = PresentedCredential::of(refresh.credential, &keyring)?;
@@ -79,7 +80,11 @@ impl Engine {
                     audit::ahead(&session, presented, refresh.origin);
                     return Err(Denial::Ahead.into());
                 }
-                Decision::Reuse(reuse) => return Err(self.reused(&session, reuse, &refresh).await?.into()),
+                Decision::Reuse(reuse) => {
+                    // Its client may have gone on at another gate meanwhile (requirement C9).
+                    self.is_recent(refresh.arrived)?;
+                    return Err(self.reused(&session, reuse, &refresh).await?.into());
+                }
                 Decision::Replay => {
                     if let Some(issued) = self.replay(&keyring, session, now, &refresh, user.as_ref()).await? {
                         self.counts.add(Event::Replayed);
@@ -108,6 +113,7 @@ impl Engine {
             step.record.claims = claims_now(&session, user.as_ref());
             let issued = self.pair(&keyring, &step.record, now, how)?;
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
+            self.is_recent(refresh.arrived)?;
             match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
                     self.keep_written(step.record.clone());

@@ -29,6 +29,7 @@ pub mod live_sessions;
 mod owed;
 mod restoring;
 mod revoke;
+mod standstill;
 mod turn;
 mod types;
 
@@ -40,6 +41,7 @@ use restoring::Restoring;
 use turn::Turns;
 
 pub use counts::{Counts, Event};
+pub use standstill::Arrival;
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 
 /// How often a request tries again when other requests change its session. Each loss means that another request won, so
@@ -101,6 +103,7 @@ pub struct Engine {
     /// What is known of a store that other gates write to.
     following: Following,
     restoring: Restoring,
+    standstill: standstill::Standstill,
     owed: owed::Owed,
 }
 
@@ -126,6 +129,7 @@ impl Engine {
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
             restoring: Restoring::new(),
+            standstill: standstill::Standstill::new(parts.staleness),
             owed: owed::Owed::default(),
         }
     }
