@@ -1,6 +1,7 @@
 //! Gates that share a store in Redis.
 
 mod chaos;
+mod doubt;
 mod fleet;
 mod stopped;
 mod together;

@@ -83,7 +83,16 @@ impl Engine {
                 Decision::Reuse(reuse) => {
                     // Its client may have gone on at another gate meanwhile (requirement C9).
                     self.is_recent(refresh.arrived)?;
-                    return Err(self.reused(&session, reuse, &refresh).await?.into());
+                    let Some(own) = self.written_in_doubt(&session, presented).await? else {
+                        return Err(self.reused(&session, reuse, &refresh).await?.into());
+                    };
+                    let id = own.id;
+                    if let Some(issued) = self.replay(&keyring, own, now, &refresh, user.as_ref()).await? {
+                        self.resolved(id);
+                        self.counts.add(Event::Replayed);
+                        return Ok(with_user(issued, user));
+                    }
+                    continue;
                 }
                 Decision::Replay => {
                     if let Some(issued) = self.replay(&keyring, session, now, &refresh, user.as_ref()).await? {
@@ -132,6 +141,24 @@ impl Engine {
             }
         }
         Err(Fault::Contention.into())
+    }
+
+    /// The record, if a refresh with this token at this node wrote it, and the store's reply did not come. The client
+    /// repeats that refresh and has no later tokens: no window counts for it (requirement C11).
+    async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
+        match self.store.shared() {
+            Some(shared) if presented == session.previous && !session.confirmed => {
+                let own = shared.written_in_doubt(session.id).await?;
+                Ok(own.filter(|own| own.revision == session.revision))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn resolved(&self, id: SessionId) {
+        if let Some(shared) = self.store.shared() {
+            shared.resolved(id);
+        }
     }
 
     async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {

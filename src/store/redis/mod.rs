@@ -44,6 +44,7 @@ use script::{Answer, Script, bytes, unexpected};
 mod check;
 mod cluster;
 mod connect;
+mod doubt;
 mod fault;
 mod feed;
 mod lanes;
@@ -95,6 +96,7 @@ struct Inner {
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
     inserts: session::Turns,
+    doubts: doubt::Doubts,
     listing: list::Listing,
 }
 
@@ -242,7 +244,16 @@ impl Store for RedisStore {
         record: Session,
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError> {
-        self.0.swap(new_op()?, expected, &record, revocation.as_ref()).await
+        let op = new_op()?;
+        let swapped = self.0.swap(op, expected, &record, revocation.as_ref()).await;
+        match &swapped {
+            Ok(Swap::Swapped) => self.0.doubts.forget(record.id),
+            // An earlier one may be why.
+            Ok(Swap::Changed(_) | Swap::NoLongerValid) => {}
+            Err(error) if error.outcome() == WriteOutcome::InDoubt => self.0.doubts.note(record.id, op),
+            Err(_) => {}
+        }
+        swapped
     }
 
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
@@ -319,6 +330,14 @@ impl SharedStore for RedisStore {
 
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
         self.0.predates_loss(id).await
+    }
+
+    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.written_in_doubt(id).await
+    }
+
+    fn resolved(&self, id: SessionId) {
+        self.0.doubts.forget(id);
     }
 }
 

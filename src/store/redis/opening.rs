@@ -132,6 +132,7 @@ pub(super) async fn open_heads(
         store,
         evicted,
         inserts: Turns::new(),
+        doubts: super::doubt::Doubts::default(),
         listing: super::list::Listing::default(),
         options,
     })
