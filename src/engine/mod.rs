@@ -21,6 +21,7 @@ use crate::token::{mint, refresh};
 mod audit;
 mod begin;
 pub mod confirm;
+mod counters;
 mod counts;
 mod exchange;
 mod following;
@@ -36,6 +37,7 @@ pub use following::Freshness;
 use live_sessions::LiveSessions;
 use turn::Turns;
 
+pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 
@@ -69,6 +71,8 @@ pub struct EngineConfig {
     pub revocations: Arc<RevocationList>,
     /// The limits.
     pub limits: Arc<Limits>,
+    /// What `limits` counts together with other gates.
+    pub counters: Option<Arc<StoreCounters>>,
     /// Keep user agent and address of a login with the session?
     pub keep_login_origin: bool,
     /// How long the engine goes on without news from a store that other gates write to, too; `None`: there are none.
@@ -89,6 +93,7 @@ pub struct Engine {
     revocations: Arc<RevocationList>,
     confirmations: Confirmations,
     limits: Arc<Limits>,
+    counters: Option<Arc<StoreCounters>>,
     turns: Turns,
     live_sessions: LiveSessions,
     keep_login_origin: bool,
@@ -114,6 +119,7 @@ impl Engine {
             revocations: parts.revocations,
             confirmations: Confirmations::default(),
             limits: parts.limits,
+            counters: parts.counters,
             turns: Turns::default(),
             live_sessions: LiveSessions::default(),
             keep_login_origin: parts.keep_login_origin,
@@ -175,6 +181,9 @@ impl Engine {
 
     /// Replaces the keys: later tokens are minted with these.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
+        if let Some(counters) = &self.counters {
+            counters.set_keyring(Arc::clone(&keyring));
+        }
         self.keyring.store(keyring);
     }
 

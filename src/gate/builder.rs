@@ -19,7 +19,7 @@ use crate::clock::{EngineClock, TimeSource, Timestamp};
 use crate::denial::Denial;
 use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, StoreCounters};
 use crate::headers::{HeaderPattern, ProtectedNames};
 use crate::lease::LeaseContext;
 use crate::limit::{Limits, Rates};
@@ -185,6 +185,7 @@ pub struct GateBuilder {
     routes: Vec<Route>,
     identity: Option<IdentityHeaders>,
     rates: Rates,
+    limits_per_node: bool,
     leeway: Option<Duration>,
     trusted_proxies: Vec<IpNet>,
     time: Option<TimeArc>,
@@ -317,6 +318,14 @@ impl GateBuilder {
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
+        self
+    }
+
+    /// Counts logins and their failures at this gate alone, though other gates write to the store, too: N gates then admit
+    /// N times as many guesses. Without this, gates of one store count them together.
+    #[must_use]
+    pub const fn limits_per_node(mut self) -> Self {
+        self.limits_per_node = true;
         self
     }
 
@@ -519,6 +528,12 @@ impl GateBuilder {
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
         let has_directory = self.directory.is_some();
         let protected = protected.with(self.strip, self.keep);
+        let mut limits = Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places());
+        let counters = (store.shared().is_some() && !self.limits_per_node)
+            .then(|| Arc::new(StoreCounters::new(Arc::clone(&store), Arc::clone(&keyring))));
+        if let Some(counters) = &counters {
+            limits = limits.shared_by(Arc::clone(counters) as _, Arc::clone(&time));
+        }
         let engine = Engine::new(EngineConfig {
             issuer: Arc::clone(&issuer),
             audience,
@@ -529,7 +544,8 @@ impl GateBuilder {
             directory: self.directory,
             clock: Arc::clone(&clock),
             revocations: Arc::clone(&revocations),
-            limits: Arc::new(Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places())),
+            limits: Arc::new(limits),
+            counters,
             keep_login_origin: !self.forget_login_origin,
             staleness: feed.is_some().then_some(self.staleness),
         });

@@ -50,7 +50,7 @@ pub use memory::MemoryStore;
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
-pub use shared::{Feed, FeedStep, Follow, Heard, SharedStore, Staleness};
+pub use shared::{CounterUse, Feed, FeedStep, Follow, Heard, SharedCounter, SharedStore, Staleness};
 
 /// The result of a compare-and-swap.
 ///

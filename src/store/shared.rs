@@ -14,6 +14,10 @@ use async_trait::async_trait;
 use super::{Cursor, Revocation, Store, StoreError};
 use crate::clock::{TimeSource, Timestamp};
 
+mod counter;
+
+pub use counter::{CounterUse, SharedCounter};
+
 /// A store that several processes write to. Each process has a handle of its own.
 ///
 /// Every write may be sent again after a reply that did not come: the store finds out that it was done, and changes
@@ -41,6 +45,17 @@ pub trait SharedStore: Store {
 
     /// A moment for a not-before: at or after every creation that was stamped so far, by any node.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
+
+    /// Counts an attempt among all nodes. Answers how long to wait, if the counter refuses. No state outlives the time in
+    /// which the counter is full again. Sent twice in a row, an attempt counts once; sent again after another's, it may
+    /// count twice.
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
+
+    /// Remembers a name for this long, for all nodes. Again, it begins anew.
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError>;
+
+    /// Is the name [remembered](Self::remember)?
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError>;
 
     /// Follows the revocations that any node writes, from `from` on.
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;

@@ -8,7 +8,7 @@ use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, not_before, rotated, sess
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::revocation::{Effect, Revocation, RevocationList, Target};
 use crate::session::SessionId;
-use crate::store::{Cursor, Feed, Follow, Inserted, SharedStore, SubjectBound, Swap};
+use crate::store::{CounterUse, Cursor, Feed, Follow, Inserted, SharedCounter, SharedStore, SubjectBound, Swap};
 
 /// How long a behaviour waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -164,4 +164,72 @@ pub async fn c8_a_complete_step_has_all_that_was_acknowledged_before<S: SharedSt
     }
     done.store(true, Ordering::SeqCst);
     assert_eq!(reader.await.unwrap(), 400);
+}
+
+fn counter(number: u8, every: Duration, burst: u32) -> SharedCounter {
+    SharedCounter { name: [number; 16], every, burst }
+}
+
+/// C29: all nodes together take as many attempts as one alone might, however they come.
+pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let hour = Duration::from_secs(3600);
+    let ten = counter(1, hour, 10);
+    let takes: Vec<_> = (0..40)
+        .map(|n| {
+            let store = Arc::clone(if n % 2 == 0 { &a } else { &b });
+            tokio::spawn(async move { store.count(ten, CounterUse::Take).await.unwrap() })
+        })
+        .collect();
+    let (mut taken, mut refused) = (0, Vec::new());
+    for take in takes {
+        match take.await.unwrap() {
+            None => taken += 1,
+            Some(wait) => refused.push(wait),
+        }
+    }
+    assert_eq!((taken, refused.len()), (10, 30));
+    assert!(refused.iter().all(|wait| *wait > hour / 2 && *wait <= hour), "{refused:?}");
+    assert_eq!(a.count(counter(2, hour, 10), CounterUse::Take).await.unwrap(), None, "another counter");
+    b.count(ten, CounterUse::GiveBack).await.unwrap();
+    assert_eq!(a.count(ten, CounterUse::Take).await.unwrap(), None);
+    assert!(b.count(ten, CounterUse::Take).await.unwrap().is_some());
+    // An attempt is earned back by the store's time.
+    let soon = counter(3, Duration::from_millis(50), 1);
+    assert_eq!(a.count(soon, CounterUse::Take).await.unwrap(), None);
+    while let Some(wait) = b.count(soon, CounterUse::Take).await.unwrap() {
+        assert!(wait <= soon.every, "{wait:?}");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// C29: attempts that have happened put a counter into debt, by one at most.
+pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let every = Duration::from_secs(3600);
+    let two = counter(1, every, 2);
+    for _ in 0..2 {
+        a.count(two, CounterUse::Charge).await.unwrap();
+        assert_eq!(b.count(two, CounterUse::Look).await.unwrap(), None);
+    }
+    for _ in 0..3 {
+        b.count(two, CounterUse::Charge).await.unwrap();
+    }
+    let debt = a.count(two, CounterUse::Look).await.unwrap().expect("in debt");
+    assert!(debt > every / 2 && debt <= every, "{debt:?}");
+}
+
+/// C29: what one node remembers another knows.
+pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let (name, other) = ([1; 16], [2; 16]);
+    assert!(!b.remembers(name).await.unwrap());
+    a.remember(name, Duration::from_secs(3600)).await.unwrap();
+    a.remember(other, Duration::from_millis(1)).await.unwrap();
+    assert!(b.remembers(name).await.unwrap());
+    tokio::time::timeout(PATIENCE, async {
+        while b.remembers(other).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .expect("it is forgotten");
+    assert!(a.remembers(name).await.unwrap());
 }

@@ -1,5 +1,6 @@
 //! Several handles on one store in memory, as several gates would have on a remote one, for tests: each can be cut off.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::super::shared::{Feed, FeedStep, Follow, Heard, SharedStore};
+use super::super::shared::{CounterUse, Feed, FeedStep, Follow, Heard, SharedCounter, SharedStore};
 use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use super::MemoryStore;
 use crate::clock::{TimeSource, Timestamp};
@@ -23,6 +24,10 @@ struct Common {
     /// The last stamp: a creation and a not-before never share a millisecond.
     last_stamp: Mutex<Timestamp>,
     leeway: Duration,
+    /// When each counter is full again, in microseconds.
+    counters: Mutex<HashMap<[u8; 16], u64>>,
+    /// Until when each name is remembered.
+    remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
     /// Changed after each write.
     written: watch::Sender<()>,
 }
@@ -63,6 +68,8 @@ impl MemoryNode {
             time,
             last_stamp: Mutex::default(),
             leeway,
+            counters: Mutex::default(),
+            remembered: Mutex::default(),
             written: watch::Sender::new(()),
         };
         Self::on(Arc::new(common))
@@ -208,6 +215,32 @@ impl SharedStore for MemoryNode {
         let stamp = self.common.time.wall().max(*last);
         *last = stamp.plus(Duration::from_millis(1));
         Ok(stamp)
+    }
+
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
+        self.reach()?;
+        let now = self.common.time.wall().as_millis() * 1000;
+        let mut counters = self.common.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = counters.get(&counter.name).copied().unwrap_or_default();
+        let (next, wait) = how.apply(&counter, full_at, now);
+        if let Some(next) = next {
+            counters.insert(counter.name, next);
+        }
+        Ok((wait > 0).then(|| Duration::from_micros(wait)))
+    }
+
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        self.reach()?;
+        let until = self.common.time.wall().plus(lifetime);
+        self.common.remembered.lock().unwrap_or_else(PoisonError::into_inner).insert(name, until);
+        Ok(())
+    }
+
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        self.reach()?;
+        let now = self.common.time.wall();
+        let remembered = self.common.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(remembered.get(&name).is_some_and(|until| *until > now))
     }
 
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {

@@ -18,6 +18,8 @@
 //! | `{rg:0}:u` | sorted set | their ends |
 //! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
 //! | `{rg:0}:n` | hash | the nodes, with their last beat |
+//! | `{rg:0}:l:<name>` | string | a counter of attempts; expires once it is full again |
+//! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
 //! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records, and their ends |
 
 use std::fmt;
@@ -28,7 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
-use super::shared::{Feed, Follow, SharedStore};
+use super::shared::{CounterUse, Feed, Follow, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
@@ -39,6 +41,7 @@ use script::{Answer, Script, bytes, unexpected};
 
 mod check;
 mod connect;
+mod count;
 mod feed;
 mod list;
 mod log;
@@ -288,6 +291,18 @@ impl SharedStore for RedisStore {
 
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
         self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
+    }
+
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
+        self.0.count(new_op()?, counter, how).await
+    }
+
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        self.0.remember(name, lifetime).await
+    }
+
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        self.0.remembers(name).await
     }
 
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {

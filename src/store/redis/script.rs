@@ -25,6 +25,7 @@ scripts! {
     BEAT = "beat",
     SWEEP = "sweep",
     CHECK = "check",
+    COUNT = "count",
 }
 
 #[cfg(feature = "relay")]

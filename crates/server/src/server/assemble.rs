@@ -136,7 +136,7 @@ pub(super) fn builder(
 ) -> Result<GateBuilder, ServerError> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
     let IssuerConfig { url, audience, algorithm: _, keys: _, leeway } = &config.issuer;
-    let LimitsConfig { rates, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
+    let LimitsConfig { rates, shared, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
         &config.limits;
     let SessionsConfig { profile, keep_login_client, max_stream } = &config.sessions;
     let server = &config.server;
@@ -169,6 +169,9 @@ pub(super) fn builder(
     #[cfg(feature = "redis")]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
+    }
+    if !shared {
+        builder = builder.limits_per_node();
     }
     if !keep_login_client {
         builder = builder.forget_login_origin();

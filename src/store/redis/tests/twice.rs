@@ -129,3 +129,25 @@ async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
     assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), present);
     assert_eq!(content(&server), before);
 }
+
+#[tokio::test]
+async fn c2_an_attempt_that_is_sent_again_counts_once() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(3600), burst: 10 };
+    for how in [CounterUse::Take, CounterUse::Charge, CounterUse::GiveBack] {
+        let op = new_op().unwrap();
+        assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+        let before = content(&server);
+        assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+        assert_eq!(content(&server), before);
+    }
+    let left = async || {
+        let mut left = 0;
+        while store.count(ten, CounterUse::Take).await.unwrap().is_none() {
+            left += 1;
+        }
+        left
+    };
+    assert_eq!(left().await, 9, "one was taken, one charged, one given back");
+}

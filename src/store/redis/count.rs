@@ -1,0 +1,49 @@
+//! What all nodes count together.
+
+use std::time::Duration;
+
+use super::super::StoreError;
+use super::super::shared::{CounterUse, SharedCounter};
+use super::Inner;
+use super::record::{Op, new_op};
+use super::script::COUNT;
+
+/// Lua computes with numbers that are exact up to 2^53. So many microseconds are a hundred years.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+impl Inner {
+    pub(super) async fn count(
+        &self,
+        op: Op,
+        counter: SharedCounter,
+        how: CounterUse,
+    ) -> Result<Option<Duration>, StoreError> {
+        let word = match how {
+            CounterUse::Take => "take",
+            CounterUse::Charge => "charge",
+            CounterUse::Look => "look",
+            CounterUse::GiveBack => "give-back",
+        };
+        let micros = |time: Duration| time.min(LONGEST).as_micros().max(1).to_string();
+        let args = [word.to_owned(), micros(counter.every), micros(counter.depth())];
+        let wait = self.counted(op, self.keys.with("l:", &counter.name), args).await?;
+        Ok((wait > 0).then(|| Duration::from_micros(wait)))
+    }
+
+    pub(super) async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        let millis = lifetime.min(LONGEST).as_millis().max(1).to_string();
+        let args = ["remember".to_owned(), String::new(), millis];
+        self.counted(new_op()?, self.keys.with("k:", &name), args).await.map(drop)
+    }
+
+    pub(super) async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        let args = ["remembers".to_owned(), String::new(), String::new()];
+        Ok(self.counted(new_op()?, self.keys.with("k:", &name), args).await? > 0)
+    }
+
+    async fn counted(&self, op: Op, key: Vec<u8>, args: [String; 3]) -> Result<u64, StoreError> {
+        let args = args.map(String::into_bytes).into();
+        let mut answer = self.run_as(&self.commands, op, &COUNT, vec![key], args).await?;
+        if answer.status == "counted" { answer.number() } else { Err(answer.unknown()) }
+    }
+}
