@@ -172,6 +172,10 @@ impl Engine {
             claims: new.claims,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
+        if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
+            // Before the user is looked up again: a change that is found from then on finds this login.
+            own.add(&session, checked.user.login_state());
+        }
         // After the stamp: a change of the user from now on has a later stamp, and ends the session begun here.
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?

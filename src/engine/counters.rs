@@ -33,6 +33,10 @@ impl StoreCounters {
         self.keyring.store(keyring);
     }
 
+    pub(super) fn set_nodes(&self, nodes: usize) {
+        self.nodes.store(u32::try_from(nodes).unwrap_or(u32::MAX).max(1), Ordering::Relaxed);
+    }
+
     fn name(&self, name: &[u8]) -> Result<[u8; 16], Away> {
         self.keyring.load().refresh_keys().shared_name(name).ok_or(Away)
     }

@@ -27,6 +27,7 @@ mod exchange;
 mod following;
 mod grant;
 pub mod live_sessions;
+mod own_logins;
 mod revoke;
 mod turn;
 mod types;
@@ -35,6 +36,7 @@ use confirm::Confirmations;
 use following::Following;
 pub use following::Freshness;
 use live_sessions::LiveSessions;
+use own_logins::OwnLogins;
 use turn::Turns;
 
 pub use counters::StoreCounters;
@@ -102,11 +104,14 @@ pub struct Engine {
     is_behind: AtomicBool,
     /// What is known of a store that other gates write to.
     following: Following,
+    /// The logins here, if other gates write to the store.
+    own_logins: Option<OwnLogins>,
 }
 
 impl Engine {
     /// An engine with this configuration.
     pub fn new(parts: EngineConfig) -> Self {
+        let own_logins = parts.store.shared().map(|_| OwnLogins::since(parts.clock.now()));
         Self {
             issuer: parts.issuer,
             audience: parts.audience,
@@ -126,6 +131,7 @@ impl Engine {
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
+            own_logins,
         }
     }
 
@@ -185,6 +191,13 @@ impl Engine {
             counters.set_keyring(Arc::clone(&keyring));
         }
         self.keyring.store(keyring);
+    }
+
+    /// So many gates of the store were heard of lately.
+    pub(crate) fn set_nodes(&self, nodes: usize) {
+        if let Some(counters) = &self.counters {
+            counters.set_nodes(nodes);
+        }
     }
 
     /// The directory's entry of a subject with this account; `None` if there is no directory, or no such entry.

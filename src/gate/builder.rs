@@ -13,7 +13,7 @@ use super::endpoint::{Endpoint, EndpointError, Endpoints};
 use super::notice::Notices;
 use super::origin::{Origins, origin_of};
 use super::respond::RefusalHook;
-use super::{Gate, Inner, maintain, system_time};
+use super::{Gate, Inner, maintain, nodes, system_time};
 use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource, Timestamp};
 use crate::denial::Denial;
@@ -26,9 +26,10 @@ use crate::limit::{Limits, Rates};
 use crate::overload::{Bounds, Overload};
 use crate::password::Passwords;
 use crate::policy::GateId;
+use crate::random::random;
 use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::profile::{Profile, ProfileError};
-use crate::store::{Cursor, Feed, Follow, MemoryStore, Staleness, Store, StoreError};
+use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError};
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN, RulesError, Verifier};
 use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenChecker};
@@ -186,6 +187,7 @@ pub struct GateBuilder {
     identity: Option<IdentityHeaders>,
     rates: Rates,
     limits_per_node: bool,
+    node_name: Option<Box<str>>,
     leeway: Option<Duration>,
     trusted_proxies: Vec<IpNet>,
     time: Option<TimeArc>,
@@ -318,6 +320,13 @@ impl GateBuilder {
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
+        self
+    }
+
+    /// The name of this gate among those of its store, as messages say it. The default is a random one.
+    #[must_use]
+    pub fn node_name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.node_name = Some(name.into());
         self
     }
 
@@ -513,7 +522,9 @@ impl GateBuilder {
         // Loaded before anything is served (requirement R10).
         let (revocations, loaded_to) = store.revocations().await?;
         let revocations = Arc::new(revocations);
-        let feed = begin_feed(&*store, loaded_to, &time, self.staleness).await?;
+        let row = nodes::row(self.node_name, u64::from_be_bytes(*random()?));
+        nodes::say_keys(&row, &keyring, clock.now());
+        let feed = begin_feed(&*store, loaded_to, &time, self.staleness, &row).await?;
         if feed.is_some() {
             revocations.use_until(Timestamp::ZERO);
         }
@@ -579,6 +590,7 @@ impl GateBuilder {
             engine,
             checker,
             leases,
+            row,
             endpoints: Endpoints::new(
                 self.endpoints,
                 &self.profile,
@@ -612,11 +624,12 @@ async fn begin_feed(
     from: Cursor,
     time: &Arc<dyn TimeSource>,
     staleness: Staleness,
+    row: &Arc<LiveRow>,
 ) -> Result<Option<Box<dyn Feed>>, StoreError> {
     match store.shared() {
         None => Ok(None),
         Some(shared) => {
-            let follow = Follow { time: Arc::clone(time), every: staleness.every() };
+            let follow = Follow { time: Arc::clone(time), every: staleness.every(), row: Arc::clone(row) };
             shared.follow(from, follow).await.map(Some)
         }
     }

@@ -57,6 +57,7 @@ mod maintain;
 mod metadata;
 #[cfg(feature = "axum")]
 mod nested;
+mod nodes;
 mod notice;
 mod origin;
 mod overloaded;
@@ -133,6 +134,8 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
+    /// What the other gates of the store are told of this one.
+    row: Arc<crate::store::LiveRow>,
     pub(crate) clients: Clients,
     /// The policies of the routes that ask for audiences of their own.
     asking: Vec<RoutePolicy>,
@@ -284,6 +287,9 @@ impl Gate {
         let other = self.0.checker.set_verifier(verifier);
         #[cfg(feature = "relay")]
         self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
+        if keyring.fingerprint() != *self.0.row.get().keyring {
+            nodes::say_keys(&self.0.row, &keyring, self.0.engine.clock().now());
+        }
         self.0.engine.set_keyring(keyring);
         other
     }

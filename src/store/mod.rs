@@ -50,7 +50,10 @@ pub use memory::MemoryStore;
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
-pub use shared::{CounterUse, Feed, FeedStep, Follow, Heard, SharedCounter, SharedStore, Staleness};
+pub use shared::{
+    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen, SharedCounter,
+    SharedStore, Staleness,
+};
 
 /// The result of a compare-and-swap.
 ///

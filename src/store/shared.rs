@@ -15,8 +15,10 @@ use super::{Cursor, Revocation, Store, StoreError};
 use crate::clock::{TimeSource, Timestamp};
 
 mod counter;
+mod row;
 
 pub use counter::{CounterUse, SharedCounter};
+pub use row::{LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen};
 
 /// A store that several processes write to. Each process has a handle of its own.
 ///
@@ -46,6 +48,11 @@ pub trait SharedStore: Store {
     /// A moment for a not-before: at or after every creation that was stamped so far, by any node.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
 
+    /// A moment for a not-before that follows from a change which every node finds by itself, in a file that all of them
+    /// read. The first node gets a new stamp, as by [`stamp_not_before`](Self::stamp_not_before), and the others the same
+    /// for a day. `name` says what changed, `state` what it is now.
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError>;
+
     /// Counts an attempt among all nodes. Answers how long to wait, if the counter refuses. No state outlives the time in
     /// which the counter is full again. Sent twice in a row, an attempt counts once; sent again after another's, it may
     /// count twice.
@@ -56,6 +63,10 @@ pub trait SharedStore: Store {
 
     /// Is the name [remembered](Self::remember)?
     async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError>;
+
+    /// The nodes that were heard of within [`NODE_HEARD_WITHIN`], by the store's time: those whose feeds ask for the end of
+    /// the revocations. A node that ended is among them until then.
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError>;
 
     /// Follows the revocations that any node writes, from `from` on.
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
@@ -77,6 +88,8 @@ pub struct Follow {
     pub time: Arc<dyn TimeSource>,
     /// How often the node asks for the end of the revocations.
     pub every: Duration,
+    /// What the node says of itself whenever it asks.
+    pub row: Arc<LiveRow>,
 }
 
 impl fmt::Debug for Follow {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::super::shared::{CounterUse, Feed, FeedStep, Follow, Heard, SharedCounter, SharedStore};
+use super::super::shared::{
+    CounterUse, Feed, FeedStep, Follow, Heard, NODE_HEARD_WITHIN, NodeRow, NodeSeen, SharedCounter, SharedStore,
+};
 use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use super::MemoryStore;
 use crate::clock::{TimeSource, Timestamp};
@@ -26,8 +28,14 @@ struct Common {
     leeway: Duration,
     /// When each counter is full again, in microseconds.
     counters: Mutex<HashMap<[u8; 16], u64>>,
+    /// What each change led to, and its stamp.
+    changes: Mutex<HashMap<[u8; 16], ([u8; 16], Timestamp)>>,
     /// Until when each name is remembered.
     remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
+    /// What each node that follows said last, and when.
+    rows: Mutex<HashMap<u64, (Timestamp, Arc<NodeRow>)>>,
+    /// The number of feeds so far.
+    feeds: AtomicU64,
     /// Changed after each write.
     written: watch::Sender<()>,
 }
@@ -69,7 +77,10 @@ impl MemoryNode {
             last_stamp: Mutex::default(),
             leeway,
             counters: Mutex::default(),
+            changes: Mutex::default(),
             remembered: Mutex::default(),
+            rows: Mutex::default(),
+            feeds: AtomicU64::new(0),
             written: watch::Sender::new(()),
         };
         Self::on(Arc::new(common))
@@ -217,6 +228,17 @@ impl SharedStore for MemoryNode {
         Ok(stamp)
     }
 
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        let known = self.common.changes.lock().unwrap_or_else(PoisonError::into_inner).get(&name).copied();
+        if let Some((_, stamp)) = known.filter(|(known, _)| *known == state) {
+            self.reach()?;
+            return Ok(stamp);
+        }
+        let stamp = self.stamp_not_before().await?;
+        self.common.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (state, stamp));
+        Ok(stamp)
+    }
+
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
         self.reach()?;
         let now = self.common.time.wall().as_millis() * 1000;
@@ -243,18 +265,29 @@ impl SharedStore for MemoryNode {
         Ok(remembered.get(&name).is_some_and(|until| *until > now))
     }
 
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.reach()?;
+        let after = self.common.time.wall().minus(NODE_HEARD_WITHIN);
+        let rows = self.common.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = rows.values().filter(|(beat, _)| *beat >= after);
+        Ok(heard.map(|(beat, row)| NodeSeen { row: NodeRow::clone(row), beat: *beat }).collect())
+    }
+
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
         self.reach()?;
         let mut written = self.common.written.subscribe();
         written.mark_changed();
         let (common, way) = (Arc::clone(&self.common), self.way.subscribe());
         let (held, release) = (self.held.clone(), Arc::clone(&self.release));
-        Ok(Box::new(NodeFeed { common, way, held, release, written, follow, cursor: from, broke: false }))
+        let id = common.feeds.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(NodeFeed { common, id, way, held, release, written, follow, cursor: from, broke: false }))
     }
 }
 
 struct NodeFeed {
     common: Arc<Common>,
+    /// Distinguishes feeds.
+    id: u64,
     way: watch::Receiver<Way>,
     held: watch::Sender<Held>,
     release: Arc<Notify>,
@@ -284,6 +317,8 @@ impl Feed for NodeFeed {
         let asked = self.follow.time.monotonic();
         let (entries, end) = self.common.store.revocations_since(self.cursor.clone()).await?;
         let store_time = self.common.time.wall();
+        let row = self.follow.row.get();
+        self.common.rows.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id, (store_time, row));
         if *self.way.borrow() == Way::FeedHeld {
             self.held.send_modify(|held| held.began += 1);
             tokio::select! {

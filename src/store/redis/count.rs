@@ -1,4 +1,4 @@
-//! What all nodes count together.
+//! What all nodes count together, and the moment of a change that each of them finds.
 
 use std::time::Duration;
 
@@ -6,12 +6,25 @@ use super::super::StoreError;
 use super::super::shared::{CounterUse, SharedCounter};
 use super::Inner;
 use super::record::{Op, new_op};
-use super::script::COUNT;
+use super::script::{CHANGE, COUNT, unexpected};
+use crate::clock::Timestamp;
+
+/// How long the moment of a change is kept.
+const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
 
 /// Lua computes with numbers that are exact up to 2^53. So many microseconds are a hundred years.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 impl Inner {
+    pub(super) async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes()];
+        let mut answer = self.run(&CHANGE, vec![self.keys.with("c:", &name)], args).await?;
+        if answer.status != "stamp" {
+            return Err(answer.unknown());
+        }
+        answer.text()?.parse().map(Timestamp::from_millis).map_err(|_| unexpected("no stamp"))
+    }
+
     pub(super) async fn count(
         &self,
         op: Op,

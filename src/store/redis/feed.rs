@@ -18,14 +18,12 @@ use super::connect::{Link, jittered};
 use super::log::{PAGE, Place, floor, read_log};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
-use super::{Inner, drop_mut};
+use super::{Inner, drop_mut, nodes};
 
 /// The longest wait for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
 /// How long the log keeps entries. A reader that is further behind reads the live ones anew.
 const LOG_KEPT_MS: u64 = 15 * 60 * 1000;
-/// The versions of records that this program reads from, reads to and writes.
-const VERSIONS: [u8; 3] = [1, 1, 1];
 /// The first pause after a fault. Each later one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -109,7 +107,8 @@ impl RedisFeed {
 
     async fn ask(&mut self) -> Result<(), StoreError> {
         let asked = self.follow.time.monotonic();
-        let args = vec![self.inner.node.to_vec(), VERSIONS.to_vec(), LOG_KEPT_MS.to_string().into()];
+        let row = nodes::encode(&self.follow.row.get())?;
+        let args = vec![self.inner.node.to_vec(), row, LOG_KEPT_MS.to_string().into()];
         let keys = vec![self.inner.keys.of("n")];
         let mut answer = self.inner.run_as(&self.inner.beats, new_op()?, &BEAT, keys, args).await?;
         let answered = self.follow.time.monotonic();

@@ -17,7 +17,8 @@
 //! | `{rg:0}:r` | hash | the live revocations, merged, by target |
 //! | `{rg:0}:u` | sorted set | their ends |
 //! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
-//! | `{rg:0}:n` | hash | the nodes, with their last beat |
+//! | `{rg:0}:n` | hash | the nodes, with their last beat and what they say of themselves |
+//! | `{rg:0}:c:<name>` | string | what changed at all nodes: its state now, and the stamp of the first node; expires after a day |
 //! | `{rg:0}:l:<name>` | string | a counter of attempts; expires once it is full again |
 //! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
 //! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records, and their ends |
@@ -30,7 +31,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
-use super::shared::{CounterUse, Feed, Follow, SharedCounter, SharedStore};
+use super::shared::{CounterUse, Feed, Follow, NodeSeen, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
@@ -45,6 +46,7 @@ mod count;
 mod feed;
 mod list;
 mod log;
+mod nodes;
 mod options;
 mod record;
 #[cfg(feature = "relay")]
@@ -293,6 +295,10 @@ impl SharedStore for RedisStore {
         self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
     }
 
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        self.0.stamp_change(name, state).await
+    }
+
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
         self.0.count(new_op()?, counter, how).await
     }
@@ -303,6 +309,10 @@ impl SharedStore for RedisStore {
 
     async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
         self.0.remembers(name).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.0.nodes().await
     }
 
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {

@@ -25,7 +25,9 @@ scripts! {
     BEAT = "beat",
     SWEEP = "sweep",
     CHECK = "check",
+    CHANGE = "change",
     COUNT = "count",
+    NODES = "nodes",
 }
 
 #[cfg(feature = "relay")]

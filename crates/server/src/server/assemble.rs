@@ -170,6 +170,9 @@ pub(super) fn builder(
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
     }
+    if config.store.is_shared() {
+        builder = builder.node_name(node_name());
+    }
     if !shared {
         builder = builder.limits_per_node();
     }
@@ -297,6 +300,11 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             Ok((None, stores))
         }
     }
+}
+
+/// The name of this process among the gates of a store: its machine, and its process id.
+fn node_name() -> String {
+    format!("{}/{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
 }
 
 /// The certificates that the store's server may be issued by.

@@ -69,6 +69,15 @@ fn kind(value: &Raw) -> Result<Kind, String> {
 impl StoreConfig {
     const PATH: &str = "data/rotogate.redb";
 
+    /// Whether other gates write to it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory | Self::Redb { .. } => false,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+        }
+    }
+
     /// How long the gate goes on without news of a store that it shares. `None`: it shares none.
     #[cfg(feature = "redis")]
     pub(crate) fn staleness(&self) -> Option<Staleness> {
