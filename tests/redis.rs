@@ -9,6 +9,7 @@ use serde_json::Value;
 use support::redis::Redis;
 use support::{CONFIG, Gate, Place, until};
 
+mod keys;
 mod users;
 
 /// The folder of a gate on this server.

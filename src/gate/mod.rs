@@ -85,7 +85,7 @@ pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};
 pub use endpoint::envelopes;
-pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
+pub use endpoint::{Endpoint, EndpointError, JWKS_MAX_AGE, JWKS_PATH};
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};

@@ -29,7 +29,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 pub mod conformance;
 #[cfg(any(feature = "redb", feature = "redis"))]
 mod encoding;
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "redis"))]
 mod highwater;
 #[doc(hidden)]
 pub mod memory;

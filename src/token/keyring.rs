@@ -31,6 +31,9 @@ mod signing;
 
 #[cfg(feature = "key-folder")]
 mod folder;
+#[cfg(feature = "key-folder")]
+#[doc(hidden)]
+pub use folder::{Begun, NewKeyring};
 
 pub(crate) use public::KeyPrint;
 pub(super) use public::MAX_KID;

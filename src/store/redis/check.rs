@@ -82,6 +82,7 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
     check_clock(&options, &commands).await?;
     warn_of_lost_writes(&options, &commands).await?;
     let (history, seq) = open_head(&options, &commands, &keys).await?;
+    let mark = super::mark::compare(&options, &commands, &keys, seq).await?;
     Ok(Inner {
         keys,
         issuer: options.issuer.as_str().into(),
@@ -93,6 +94,7 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
         broken: AtomicBool::new(false),
         evicted: AtomicU64::new(evicted),
         inserts: Turns::new(),
+        mark,
         listing: super::list::Listing::default(),
         options,
     })

@@ -46,6 +46,7 @@ mod count;
 mod feed;
 mod list;
 mod log;
+mod mark;
 mod nodes;
 mod options;
 mod record;
@@ -89,6 +90,7 @@ struct Inner {
     /// How many keys the server was known to have evicted.
     evicted: AtomicU64,
     inserts: session::Turns,
+    mark: mark::Marker,
     listing: list::Listing,
 }
 

@@ -47,6 +47,8 @@ pub struct RedisOptions {
     pub(super) leeway: Duration,
     pub(super) timeouts: RedisTimeouts,
     pub(super) assume_noeviction: bool,
+    pub(super) high_water: Option<PathBuf>,
+    pub(super) accept_restored: bool,
 }
 
 #[derive(Clone)]
@@ -100,6 +102,8 @@ impl RedisOptions {
             leeway,
             timeouts: RedisTimeouts::default(),
             assume_noeviction: false,
+            high_water: None,
+            accept_restored: false,
         }
     }
 
@@ -150,6 +154,19 @@ impl RedisOptions {
     #[must_use]
     pub fn assume_noeviction(self) -> Self {
         Self { assume_noeviction: true, ..self }
+    }
+
+    /// The file of this gate's high-water mark: by it a later start notices an older store in the place of this one. Gates
+    /// on one machine may have one file.
+    #[must_use]
+    pub fn high_water(self, path: impl Into<PathBuf>) -> Self {
+        Self { high_water: Some(path.into()), ..self }
+    }
+
+    /// The operator accepts a store that is another one, or older than its mark.
+    #[must_use]
+    pub fn accept_restored(self) -> Self {
+        Self { accept_restored: true, ..self }
     }
 
     /// The address, as messages name it. The URL has no credentials, which [`check`](Self::check) makes sure of.

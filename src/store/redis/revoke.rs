@@ -56,6 +56,7 @@ impl Inner {
 
     /// Sessions expire by themselves. Of several nodes that sweep at once, each removes what the others have not.
     pub(super) async fn sweep(&self) -> Result<Swept, StoreError> {
+        self.mark.raise(self.seq.load(std::sync::atomic::Ordering::Acquire)).await;
         let mut swept = Swept::default();
         loop {
             let args = vec![SWEPT_AT_ONCE.to_string().into(), NODE_FORGOTTEN_MS.to_string().into()];

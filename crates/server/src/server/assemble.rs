@@ -1,6 +1,6 @@
 //! Builds the gate and its proxy from a configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -34,7 +34,7 @@ use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
 #[cfg(feature = "redis")]
 use rotogate::store::{RedisOptions, RedisStore};
-use rotogate::token::keyring::Keyring;
+use rotogate::token::keyring::{Begun, Keyring};
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verify_cache::IdentityField;
 
@@ -75,8 +75,6 @@ impl GateParts {
 
 /// The longest key file of another issuer, in bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
-/// The file in the key folder that holds the store's high-water mark (requirement O5).
-const HIGH_WATER_FILE: &str = "store.mark";
 
 /// Builds everything. Creates keys, users and the admin token if they are missing.
 ///
@@ -85,7 +83,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
     let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
-    let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
+    let (keyring, (redb, stores)) = keys_and_stores(config).await?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
         tracing::warn!(
             configured = %config.issuer.algorithm,
@@ -95,7 +93,6 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
-    let (redb, stores) = stores(config, &keyring).await?;
     let mut first_user = None;
     let mut file = None;
     let mut entries = Vec::new();
@@ -254,15 +251,48 @@ impl From<MemoryStore> for Stores {
     }
 }
 
+/// The keys, and the store that was made with them. Gates of one store have the same keys: a gate without keys makes some only
+/// if it also makes the store.
+async fn keys_and_stores(config: &Config) -> Result<(Keyring, (Option<RedbStore>, Stores)), ServerError> {
+    let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
+    if !config.store.is_shared() {
+        let keyring = Keyring::load_or_create(keys, algorithm).map_err(from)?;
+        let stores = stores(config, &keyring).await?;
+        return Ok((keyring, stores));
+    }
+    match Keyring::load_or_begin(keys, algorithm).map_err(from)? {
+        Begun::Loaded(keyring) => {
+            let stores = stores(config, &keyring).await?;
+            Ok((keyring, stores))
+        }
+        Begun::New(new) => match stores(config, new.keyring()).await {
+            Ok(stores) => Ok((new.publish().map_err(from)?, stores)),
+            Err(error) => Err(ServerError::new(format!(
+                "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another \
+                 gate of this store",
+                keys.display()
+            ))),
+        },
+    }
+}
+
+/// The store that other gates use, too, as the configuration names it; `None` if it names no such store.
+pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
+    if !config.store.is_shared() {
+        return Ok(None);
+    }
+    Ok(Some(stores(config, keyring).await?.1.sessions))
+}
+
 async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
             Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
-        StoreConfig::Redb { path, accept_restored_store, cache_size, give_up: _ } => {
+        StoreConfig::Redb { path, mark, accept_restored_store, cache_size, give_up: _ } => {
             let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
-            options.high_water = Some(high_water(&config.issuer.keys));
+            options.high_water = Some(mark.clone());
             options.accept_restored = *accept_restored_store;
             options.cache_size = *cache_size;
             let store = RedbStore::open(path, options).map_err(from)?;
@@ -278,7 +308,11 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             let issuer = &config.issuer;
             let mut options =
                 RedisOptions::new(settings.url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
-                    .prefix(settings.prefix.as_str());
+                    .prefix(settings.prefix.as_str())
+                    .high_water(&settings.mark);
+            if settings.accept_restored_store {
+                options = options.accept_restored();
+            }
             if let Some(name) = &settings.username {
                 options = options.username(name.as_str());
             }
@@ -311,11 +345,6 @@ fn node_name() -> String {
 #[cfg(feature = "redis")]
 fn read_ca(path: &Path) -> Result<Vec<u8>, ServerError> {
     std::fs::read(path).map_err(|error| ServerError::new(format!("store.ca: {}: {error}", path.display())))
-}
-
-/// The path of the store's high-water mark.
-pub(crate) fn high_water(keys: &Path) -> PathBuf {
-    keys.join(HIGH_WATER_FILE)
 }
 
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.

@@ -26,12 +26,16 @@ pub struct RedisSettings {
     pub ca: Option<PathBuf>,
     /// Whether the operator knows that the server evicts nothing, where INFO is forbidden.
     pub assume_noeviction: bool,
+    /// The file of this gate's high-water mark.
+    pub mark: PathBuf,
+    /// Whether the operator allows a restored backup.
+    pub accept_restored_store: bool,
     /// How long the gate goes on without news.
     pub staleness: Staleness,
 }
 
 /// `None` if a key that is needed is missing or refused.
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
+pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> Option<RedisSettings> {
     let url = section.require("url", "the URL of the server, such as \"rediss://redis.internal:6379\"", url);
     let username = section.get("username", value::text);
     let password_file = section.get("password_file", path_in(dir));
@@ -44,8 +48,20 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
         section.blame("ca", "needs a url that begins with rediss://");
     }
     let assume_noeviction = section.get("assume_noeviction", value::boolean).unwrap_or(false);
+    let mark = super::read_mark(section, dir, keys);
+    let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
     let staleness = staleness(section);
-    Some(RedisSettings { url: url?, username, password_file, prefix, ca, assume_noeviction, staleness })
+    Some(RedisSettings {
+        url: url?,
+        username,
+        password_file,
+        prefix,
+        ca,
+        assume_noeviction,
+        mark,
+        accept_restored_store,
+        staleness,
+    })
 }
 
 fn url(value: &Value) -> Result<String, String> {
@@ -80,7 +96,17 @@ fn staleness(section: &Section<'_>) -> Staleness {
 }
 
 pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
-    let RedisSettings { url, username, password_file, prefix, ca, assume_noeviction, staleness } = settings;
+    let RedisSettings {
+        url,
+        username,
+        password_file,
+        prefix,
+        ca,
+        assume_noeviction,
+        mark,
+        accept_restored_store,
+        staleness,
+    } = settings;
     put(table, "kind", "redis");
     put(table, "url", url.as_str());
     put_some(table, "username", username.as_deref());
@@ -88,6 +114,8 @@ pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
     put(table, "prefix", prefix.as_str());
     put_some(table, "ca", ca.as_deref().map(path));
     put(table, "assume_noeviction", *assume_noeviction);
+    put(table, "mark", path(mark));
+    put(table, "accept_restored_store", *accept_restored_store);
     put(table, "staleness", time(staleness.limit));
     if staleness.served > staleness.limit {
         put(table, "when_stale", "allow");
