@@ -9,6 +9,7 @@ use serde_json::Value;
 use support::redis::Redis;
 use support::{CONFIG, Gate, Place, until};
 
+mod copy;
 mod keys;
 mod users;
 

@@ -28,6 +28,9 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(any(feature = "redb", feature = "redis"))]
+#[doc(hidden)]
+pub mod copy;
+#[cfg(any(feature = "redb", feature = "redis"))]
 mod encoding;
 #[cfg(any(feature = "redb", feature = "redis"))]
 mod highwater;

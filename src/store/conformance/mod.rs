@@ -44,7 +44,7 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 #[doc(hidden)]
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// The reason of most revocations here.
-const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
+pub(crate) const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 /// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
 /// How long they live.

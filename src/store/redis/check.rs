@@ -267,6 +267,9 @@ async fn open_head(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<(
     let mut args = vec![history.to_vec(), op.to_vec(), store.to_vec()];
     let fields =
         [("schema", SCHEMA), ("partitions", PARTITIONS), ("issuer", &options.issuer), ("keyring", keyring.as_str())];
+    if let Some(from) = &options.copying {
+        args.extend([b"copying".to_vec(), from.clone().into_bytes()]);
+    }
     args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]));
     let request = Request::Script { script: &OPEN, keys: keys.fixed(), args };
     let mut answer = Answer::read(link.ask(&request).await?)?;
@@ -289,6 +292,13 @@ async fn open_head(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<(
                 "schema" => {
                     format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
                 }
+                "unfinished" => format!(
+                    "{place} is a copy that is not whole yet: let rotogate store copy come to its end, or use another prefix"
+                ),
+                "copying" if known.is_empty() => {
+                    format!("{place} has data of its own: copy into an empty one, or use another prefix")
+                }
+                "copying" => format!("{place} is an unfinished copy of another store: use another prefix"),
                 _ => format!(
                     "{place} has {field} {known}, which this program does not know: use the version that made it"
                 ),

@@ -42,6 +42,7 @@ use script::{Answer, Script, bytes, unexpected};
 
 mod check;
 mod connect;
+mod copy;
 mod count;
 mod feed;
 mod list;

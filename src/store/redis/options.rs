@@ -49,6 +49,7 @@ pub struct RedisOptions {
     pub(super) assume_noeviction: bool,
     pub(super) high_water: Option<PathBuf>,
     pub(super) accept_restored: bool,
+    pub(super) copying: Option<String>,
 }
 
 #[derive(Clone)]
@@ -104,6 +105,7 @@ impl RedisOptions {
             assume_noeviction: false,
             high_water: None,
             accept_restored: false,
+            copying: None,
         }
     }
 
@@ -167,6 +169,20 @@ impl RedisOptions {
     #[must_use]
     pub fn accept_restored(self) -> Self {
         Self { accept_restored: true, ..self }
+    }
+
+    /// Neither reads nor writes a mark.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn without_mark(self) -> Self {
+        Self { high_water: None, ..self }
+    }
+
+    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn copying(self, from: impl Into<String>) -> Self {
+        Self { copying: Some(from.into()), ..self }
     }
 
     /// The address, as messages name it. The URL has no credentials, which [`check`](Self::check) makes sure of.

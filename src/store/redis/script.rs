@@ -25,6 +25,7 @@ scripts! {
     BEAT = "beat",
     SWEEP = "sweep",
     CHECK = "check",
+    ADOPT = "adopt",
     CHANGE = "change",
     COUNT = "count",
     NODES = "nodes",

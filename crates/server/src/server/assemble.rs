@@ -13,6 +13,8 @@ use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::users::LiveUsers;
+#[cfg(feature = "redis")]
+use crate::config::RedisSettings;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
     SessionsConfig, StoreConfig, TrustedIssuer,
@@ -276,12 +278,17 @@ async fn keys_and_stores(config: &Config) -> Result<(Keyring, (Option<RedbStore>
     }
 }
 
+/// The store of a configuration.
+pub(crate) async fn open_store(config: &Config, keyring: &Keyring) -> Result<Arc<dyn Store>, ServerError> {
+    Ok(stores(config, keyring).await?.1.sessions)
+}
+
 /// The store that other gates use, too, as the configuration names it; `None` if it names no such store.
 pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
     if !config.store.is_shared() {
         return Ok(None);
     }
-    Ok(Some(stores(config, keyring).await?.1.sessions))
+    open_store(config, keyring).await.map(Some)
 }
 
 async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
@@ -290,12 +297,8 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
             Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
-        StoreConfig::Redb { path, mark, accept_restored_store, cache_size, give_up: _ } => {
-            let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
-            options.high_water = Some(mark.clone());
-            options.accept_restored = *accept_restored_store;
-            options.cache_size = *cache_size;
-            let store = RedbStore::open(path, options).map_err(from)?;
+        StoreConfig::Redb { path, .. } => {
+            let store = RedbStore::open(path, redb_options(config, keyring)).map_err(from)?;
             let stores = Stores {
                 sessions: Arc::new(store.clone()),
                 #[cfg(feature = "relay")]
@@ -305,27 +308,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let issuer = &config.issuer;
-            let mut options =
-                RedisOptions::new(settings.url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
-                    .prefix(settings.prefix.as_str())
-                    .high_water(&settings.mark);
-            if settings.accept_restored_store {
-                options = options.accept_restored();
-            }
-            if let Some(name) = &settings.username {
-                options = options.username(name.as_str());
-            }
-            if let Some(file) = &settings.password_file {
-                options = options.password_file(file);
-            }
-            if let Some(ca) = &settings.ca {
-                options = options.ca(read_ca(ca)?);
-            }
-            if settings.assume_noeviction {
-                options = options.assume_noeviction();
-            }
-            let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
+            let store = Arc::new(RedisStore::connect(redis_options(config, settings, keyring)?).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
@@ -339,6 +322,46 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
 /// The name of this process among the gates of a store: its machine, and its process id.
 fn node_name() -> String {
     format!("{}/{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
+}
+
+/// How the embedded store of a configuration is opened.
+pub(crate) fn redb_options(config: &Config, keyring: &Keyring) -> Options {
+    let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
+    if let StoreConfig::Redb { path: _, mark, accept_restored_store, cache_size, give_up: _ } = &config.store {
+        options.high_water = Some(mark.clone());
+        options.accept_restored = *accept_restored_store;
+        options.cache_size = *cache_size;
+    }
+    options
+}
+
+/// How the store in Redis of a configuration is reached.
+#[cfg(feature = "redis")]
+pub(crate) fn redis_options(
+    config: &Config,
+    settings: &RedisSettings,
+    keyring: &Keyring,
+) -> Result<RedisOptions, ServerError> {
+    let issuer = &config.issuer;
+    let mut options = RedisOptions::new(settings.url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
+        .prefix(settings.prefix.as_str())
+        .high_water(&settings.mark);
+    if settings.accept_restored_store {
+        options = options.accept_restored();
+    }
+    if let Some(name) = &settings.username {
+        options = options.username(name.as_str());
+    }
+    if let Some(file) = &settings.password_file {
+        options = options.password_file(file);
+    }
+    if let Some(ca) = &settings.ca {
+        options = options.ca(read_ca(ca)?);
+    }
+    if settings.assume_noeviction {
+        options = options.assume_noeviction();
+    }
+    Ok(options)
 }
 
 /// The certificates that the store's server may be issued by.

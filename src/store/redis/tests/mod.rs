@@ -11,6 +11,8 @@ use uuid::Uuid;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
+#[cfg(feature = "redb")]
+mod copy;
 mod faults;
 mod feed;
 mod opening;
