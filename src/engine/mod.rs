@@ -28,6 +28,7 @@ mod following;
 mod grant;
 pub mod live_sessions;
 mod own_logins;
+mod restoring;
 mod revoke;
 mod turn;
 mod types;
@@ -37,6 +38,7 @@ use following::Following;
 pub use following::Freshness;
 use live_sessions::LiveSessions;
 use own_logins::OwnLogins;
+use restoring::Restoring;
 use turn::Turns;
 
 pub use counters::StoreCounters;
@@ -106,6 +108,7 @@ pub struct Engine {
     following: Following,
     /// The logins here, if other gates write to the store.
     own_logins: Option<OwnLogins>,
+    restoring: Restoring,
 }
 
 impl Engine {
@@ -132,6 +135,7 @@ impl Engine {
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
             own_logins,
+            restoring: Restoring::new(),
         }
     }
 
@@ -213,6 +217,7 @@ impl Engine {
 
     fn may_mint(&self) -> Result<(), Fault> {
         match self.clock.tick() {
+            ClockState::Good if !self.restoring.is_over() => Err(Fault::Restoring),
             ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),
             ClockState::Good => Err(Fault::Stale),
             // A token minted on the old time would be expired by the new one.

@@ -54,8 +54,8 @@ pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
 pub use shared::{
-    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen, SharedCounter,
-    SharedStore, Staleness,
+    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen, Restoration,
+    SharedCounter, SharedStore, Staleness,
 };
 
 /// The result of a compare-and-swap.
@@ -319,8 +319,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// merged entry.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
-    /// All entries written after `cursor`, in order, and the cursor of their end. [`Cursor::default`] returns every
-    /// live entry. A merged entry moves to the end, and is returned only there.
+    /// All entries written after `cursor`, each target once, and the cursor of their end. [`Cursor::default`] returns every
+    /// live entry. A merged entry is written anew, and is returned only as it is then.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
 
     /// A list of every live entry, and the cursor of their end: what a gate loads before it serves. The default uses

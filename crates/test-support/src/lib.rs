@@ -24,6 +24,7 @@ pub mod pki;
 mod place;
 pub mod random;
 pub mod redis;
+pub mod redis_cluster;
 pub mod server;
 pub mod stub;
 pub mod tls_client;

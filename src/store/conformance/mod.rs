@@ -23,6 +23,8 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 #[doc(hidden)]
+pub mod loss;
+#[doc(hidden)]
 pub mod races;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
@@ -148,6 +150,9 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     shared::c29_nodes_count_attempts_together(make().await).await;
     shared::c29_a_counter_of_what_has_happened_is_in_debt_by_one(make().await).await;
     shared::c29_what_one_node_remembers_another_knows(make().await).await;
+    loss::c15_a_loss_that_one_node_noticed_is_noticed_by_all(make().await).await;
+    loss::c16_it_is_over_when_every_node_has_had_its_time(make().await).await;
+    loss::c15_only_what_was_lost_is_written_back(make().await).await;
 }
 
 /// The same for the records of the relay.

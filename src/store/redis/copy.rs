@@ -1,14 +1,15 @@
-//! A copy of another store. Until it is whole, its head says so, and no gate opens it.
+//! A copy of another store. Until it is whole, its first head says so, and no gate opens it.
 
 use async_trait::async_trait;
 
 use super::super::copy::CopyTarget;
 use super::super::{Revocation, StoreError};
-use super::record::{decode_merged, encode_effect, encode_record, millis, new_op, target};
-use super::script::{ADOPT, REVOKE};
+use super::partitions::{Partition, in_each};
+use super::record::{encode_record, new_op};
+use super::script::PUT;
 use super::{RedisStore, drop_mut};
 use crate::clock::Timestamp;
-use crate::session::Session;
+use crate::session::{RevokedBecause, Session};
 use crate::store::SharedStore;
 
 #[async_trait]
@@ -19,10 +20,12 @@ impl CopyTarget for RedisStore {
         for session in &sessions {
             latest = latest.max(session.created());
             let op = new_op()?;
-            let keys = vec![inner.keys.session(session.id), inner.keys.subject(&session.subject)];
-            let args = vec![encode_record(session, &op, &inner.history)?.to_vec(), session.id.as_bytes().to_vec()];
-            let answer = inner.run_as(&inner.commands, op, &ADOPT, keys, args).await?;
-            if answer.status != "adopted" {
+            let partition = inner.partitions.of(session.id);
+            let history = partition.history();
+            let keys = vec![partition.keys.session(session.id), partition.keys.subject(&session.subject)];
+            let args = vec![encode_record(session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];
+            let answer = inner.run_as(&inner.commands, partition, (op, history), &PUT, keys, args).await?;
+            if answer.status != "put" {
                 return Err(answer.unknown());
             }
         }
@@ -37,15 +40,16 @@ impl CopyTarget for RedisStore {
     async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
         let inner = &self.0;
         for entry in entries {
-            let field = target(&entry.target)?;
+            let op = new_op()?;
             // As an entry that reaches nothing here: the records have their end already.
-            let mut args = vec![field.clone(), encode_effect(entry.effect), millis(entry.until).into(), b"0".to_vec()];
-            args.extend([b"none".to_vec(), b"0".to_vec(), b"0".to_vec(), inner.keys.of("sub:"), Vec::new()]);
-            let mut answer = inner.run(&REVOKE, Vec::new(), args).await?;
-            if answer.status != "merged" {
-                return Err(answer.unknown());
+            let put = async |partition: &Partition| {
+                let reach = ("none", Vec::new(), Vec::new());
+                inner.revoke_in(partition, op, &entry, RevokedBecause::Operator, reach).await.map(drop)
+            };
+            match inner.held_by(&entry.target)? {
+                Some(partition) => put(partition).await?,
+                None => in_each(inner.partitions.iter().map(put)).await.map(drop)?,
             }
-            decode_merged(&field, &answer.bytes()?, &answer.bytes()?)?;
         }
         Ok(())
     }
@@ -58,9 +62,10 @@ impl RedisStore {
     /// Redis does not answer.
     #[doc(hidden)]
     pub async fn end_copy(&self) -> Result<(), StoreError> {
-        let head = self.0.keys.of("h");
+        let first = self.0.partitions.first();
+        let head = first.keys.of("h");
         self.0
-            .read(&self.0.commands, |pipeline| drop_mut(pipeline.cmd("HDEL").arg(head).arg("copying")))
+            .read(&self.0.commands, first, |pipeline| drop_mut(pipeline.cmd("HDEL").arg(head).arg("copying")))
             .await
             .map(drop)
     }

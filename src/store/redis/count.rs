@@ -18,7 +18,9 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 impl Inner {
     pub(super) async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
         let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes()];
-        let mut answer = self.run(&CHANGE, vec![self.keys.with("c:", &name)], args).await?;
+        // The stamps are there.
+        let first = self.partitions.first();
+        let mut answer = self.run(first, &CHANGE, vec![first.keys.with("c:", &name)], args).await?;
         if answer.status != "stamp" {
             return Err(answer.unknown());
         }
@@ -39,24 +41,27 @@ impl Inner {
         };
         let micros = |time: Duration| time.min(LONGEST).as_micros().max(1).to_string();
         let args = [word.to_owned(), micros(counter.every), micros(counter.depth())];
-        let wait = self.counted(op, self.keys.with("l:", &counter.name), args).await?;
+        let wait = self.counted(op, ("l:", counter.name), args).await?;
         Ok((wait > 0).then(|| Duration::from_micros(wait)))
     }
 
     pub(super) async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
         let millis = lifetime.min(LONGEST).as_millis().max(1).to_string();
         let args = ["remember".to_owned(), String::new(), millis];
-        self.counted(new_op()?, self.keys.with("k:", &name), args).await.map(drop)
+        self.counted(new_op()?, ("k:", name), args).await.map(drop)
     }
 
     pub(super) async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
         let args = ["remembers".to_owned(), String::new(), String::new()];
-        Ok(self.counted(new_op()?, self.keys.with("k:", &name), args).await? > 0)
+        Ok(self.counted(new_op()?, ("k:", name), args).await? > 0)
     }
 
-    async fn counted(&self, op: Op, key: Vec<u8>, args: [String; 3]) -> Result<u64, StoreError> {
-        let args = args.map(String::into_bytes).into();
-        let mut answer = self.run_as(&self.commands, op, &COUNT, vec![key], args).await?;
+    /// Each name has one partition, of all nodes.
+    async fn counted(&self, op: Op, (kind, name): (&str, [u8; 16]), args: [String; 3]) -> Result<u64, StoreError> {
+        let partition = self.partitions.of_target(&name);
+        let (keys, args) = (vec![partition.keys.with(kind, &name)], args.map(String::into_bytes).into());
+        let run = (op, partition.history());
+        let mut answer = self.run_as(&self.commands, partition, run, &COUNT, keys, args).await?;
         if answer.status == "counted" { answer.number() } else { Err(answer.unknown()) }
     }
 }

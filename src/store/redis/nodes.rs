@@ -33,7 +33,8 @@ fn decode(bytes: &[u8]) -> Result<NodeRow, StoreError> {
 impl Inner {
     pub(super) async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
         let within = NODE_HEARD_WITHIN.as_millis().to_string().into_bytes();
-        let mut answer = self.run(&NODES, vec![self.keys.of("n")], vec![within]).await?;
+        let first = self.partitions.first();
+        let mut answer = self.run(first, &NODES, vec![first.keys.of("n")], vec![within]).await?;
         if answer.status != "nodes" {
             return Err(answer.unknown());
         }

@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn c28_a_key_signs_once_every_gate_has_it_and_no_verifier_has_older_keys() {
-        let at = |seconds| Timestamp::from_secs(1_000_000 + seconds);
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
         let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1"], at(0))];
         let why = why_not("k2", at(0), &nodes, at(3)).unwrap();
         assert!(why.contains("b (heard of 3s ago)") && !why.contains("a ("), "{why}");

@@ -358,6 +358,9 @@ pub(crate) fn redis_options(
     if let Some(ca) = &settings.ca {
         options = options.ca(read_ca(ca)?);
     }
+    if settings.cluster {
+        options = options.cluster();
+    }
     if settings.assume_noeviction {
         options = options.assume_noeviction();
     }

@@ -143,6 +143,7 @@ pub struct FileDirectory {
     after_reload: RwLock<Vec<Arc<dyn Fn() + Send + Sync>>>,
     /// Held while the file is read, so that older content never replaces newer content.
     reloading: Mutex<()>,
+    last_read: watch::LastRead,
     /// The problem of the current file, if it is broken.
     broken: ArcSwapOption<String>,
     rehasher: rehash::Rehasher,
@@ -171,6 +172,7 @@ impl FileDirectory {
             hooks: RwLock::default(),
             after_reload: RwLock::default(),
             reloading: Mutex::default(),
+            last_read: watch::LastRead::default(),
             broken: ArcSwapOption::empty(),
         })
     }
@@ -195,6 +197,7 @@ impl FileDirectory {
     /// As [`FileDirectory::open`]. The users stay as they were, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.last_read.begin(&self.file.path);
         let before = self.users.load_full();
         let mut users = match parse::read(&self.file, &before) {
             Ok(users) => users,

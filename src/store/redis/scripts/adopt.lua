@@ -1,9 +1,9 @@
--- KEYS: 5 record, 6 index of the subject. ARGV: 3 record, 4 id. A record of another store takes the place of what is there.
-local is_new = redis.call('EXISTS', KEYS[5]) == 0
-local till = string.sub(ARGV[3], 35, 42)
+-- Gives the data a new history, unless another node has. ARGV: 1 the history that the node knows, 2 op, 3 the new one, 4 the
+-- store, 5 '0' if this partition has lost nothing that the node knows of.
+local known = redis.call('HGET', KEYS[1], 'store')
+if not known then return {now, 0, 'headless'} end
+if known ~= ARGV[4] then return {now, seq, 'differs'} end
+if not right or ARGV[5] == '0' then return {now, seq, 'adopted', head[1]} end
 wrote()
-store(KEYS[5], ARGV[3], till)
-if is_new then redis.call('ZINCRBY', KEYS[6], 1, '#') end
-index(KEYS[6], ARGV[4], till)
-raise_end(till)
-return answer('adopted')
+redis.call('HSET', KEYS[1], 'history', ARGV[3], 'adopted', integer(now))
+return {now, seq, 'adopted', ARGV[3]}

@@ -1,5 +1,6 @@
 //! C31: what is copied from the embedded store and back is what it was.
 
+use super::site::Site;
 use super::*;
 use crate::store::conformance::{BY_OPERATOR, gone, insert, minimum, not_before, rotated, session, start, subject};
 use crate::store::copy::{content, copy};
@@ -11,7 +12,15 @@ fn embedded(folder: &std::path::Path, name: &str) -> RedbStore {
 
 #[tokio::test]
 async fn c31_a_store_is_copied_to_redis_and_back_with_all_that_it_holds() {
-    let server = Server::start(&[]);
+    copied_there_and_back(&Site::One(Server::start(&[]))).await;
+}
+
+#[tokio::test]
+async fn c31_a_store_is_copied_to_a_cluster_and_back_with_all_that_it_holds() {
+    copied_there_and_back(&Site::cluster()).await;
+}
+
+async fn copied_there_and_back(site: &Site) {
     let folder = tempfile::tempdir().unwrap();
     let first = embedded(folder.path(), "first.redb");
     let mut sessions = Vec::new();
@@ -29,18 +38,18 @@ async fn c31_a_store_is_copied_to_redis_and_back_with_all_that_it_holds() {
     let was = content(&first, start()).await.unwrap();
     assert_eq!((was.sessions, was.revocations), (600, 3));
 
-    let copying = || server.options().prefix("rg").copying("first");
+    let copying = || site.options().prefix("rg").copying("first");
     let target = RedisStore::connect(copying()).await.unwrap();
     // Cut short, and begun again.
     crate::store::copy::CopyTarget::put_sessions(&target, sessions[..10].to_vec()).await.unwrap();
-    let refused = RedisStore::connect(server.options()).await.unwrap_err().to_string();
+    let refused = RedisStore::connect(site.options()).await.unwrap_err().to_string();
     assert!(refused.contains("store copy"), "{refused}");
-    let refused = RedisStore::connect(server.options().copying("another")).await.unwrap_err().to_string();
+    let refused = RedisStore::connect(site.options().copying("another")).await.unwrap_err().to_string();
     assert!(refused.contains("copy of another store"), "{refused}");
     let target = RedisStore::connect(copying()).await.unwrap();
     assert_eq!(copy(&first, &target, start()).await.unwrap(), was);
     target.end_copy().await.unwrap();
-    let shared = server.connect("rg").await;
+    let shared = site.connect("rg").await;
     assert_eq!(shared.load(next.id).await.unwrap(), first.load(next.id).await.unwrap());
     let later = rotated(&shared.load(next.id).await.unwrap().unwrap(), start());
     let revision = later.revision - 1;

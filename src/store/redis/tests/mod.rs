@@ -11,13 +11,16 @@ use uuid::Uuid;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
+mod cluster;
 #[cfg(feature = "redb")]
 mod copy;
 mod faults;
 mod feed;
+mod moving;
 mod opening;
 mod proxy;
 mod rules;
+mod site;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
