@@ -29,8 +29,8 @@ struct Common {
     leeway: Duration,
     /// When each counter is full again, in microseconds.
     counters: Mutex<HashMap<[u8; 16], u64>>,
-    /// What each change led to, and its stamp.
-    changes: Mutex<HashMap<[u8; 16], ([u8; 16], Timestamp)>>,
+    /// The last of each name.
+    changes: Mutex<HashMap<[u8; 16], Change>>,
     /// Until when each name is remembered.
     remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
     /// What each node that follows said last, and when.
@@ -42,6 +42,9 @@ struct Common {
     server: AtomicU64,
     nodes: AtomicU64,
 }
+
+/// What a change led to, and its stamp.
+type Change = ([u8; 16], Timestamp);
 
 /// What every operation is held against.
 #[derive(Clone, Debug, Default)]

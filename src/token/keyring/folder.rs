@@ -174,7 +174,7 @@ impl Keyring {
                 return NewKeyring::begin(folder, dir, algorithm).map(|new| Begun::New(Box::new(new)));
             }
         }
-        Self::load(dir).map(Begun::Loaded)
+        Self::load(dir).map(|keyring| Begun::Loaded(Box::new(keyring)))
     }
 
     /// When the file of this key was last written; `None` if there is no such key.
@@ -200,7 +200,7 @@ impl Keyring {
 #[doc(hidden)]
 pub enum Begun {
     /// It was there.
-    Loaded(Keyring),
+    Loaded(Box<Keyring>),
     /// It was not.
     New(Box<NewKeyring>),
 }

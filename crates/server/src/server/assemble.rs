@@ -265,7 +265,7 @@ async fn keys_and_stores(config: &Config) -> Result<(Keyring, (Option<RedbStore>
     match Keyring::load_or_begin(keys, algorithm).map_err(from)? {
         Begun::Loaded(keyring) => {
             let stores = stores(config, &keyring).await?;
-            Ok((keyring, stores))
+            Ok((*keyring, stores))
         }
         Begun::New(new) => match stores(config, new.keyring()).await {
             Ok(stores) => Ok((new.publish().map_err(from)?, stores)),
