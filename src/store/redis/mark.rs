@@ -28,12 +28,12 @@ impl Marker {
 
     /// Whatever the mark was.
     pub(super) async fn set(&self, sequence: u64) {
-        or_later(self.begin(sequence).await);
+        or_later(self.write(sequence, HighWater::write).await);
     }
 
-    /// The same at a start, which fails if the mark cannot be written.
-    pub(super) async fn begin(&self, sequence: u64) -> Result<(), StoreError> {
-        self.write(sequence, HighWater::write).await
+    /// At a start, which fails if the mark cannot be written.
+    pub(super) async fn begin(&self, sequence: u64, is_accepted: bool) -> Result<(), StoreError> {
+        self.write(sequence, if is_accepted { HighWater::write } else { HighWater::raise }).await
     }
 
     async fn write(
@@ -61,17 +61,17 @@ fn uuid(store: Op) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-/// Compares what is there with the mark.
-pub(super) fn compare(options: &RedisOptions, there: Option<(Op, u64)>) -> Result<(), StoreError> {
-    let Some(file) = options.high_water.clone().map(HighWater::at) else { return Ok(()) };
+/// Compares what is there with the mark. True if they contradict each other, and the operator accepts it.
+pub(super) fn compare(options: &RedisOptions, there: Option<(Op, u64)>) -> Result<bool, StoreError> {
+    let Some(file) = options.high_water.clone().map(HighWater::at) else { return Ok(false) };
     let mark = file.read()?;
     let now = there.map(|(store, sequence)| Mark { store: uuid(store), sequence });
     let place = format!("the store {:?} in Redis at {}", options.prefix, options.address());
     match file.alarm(Verdict::of(mark, now), mark, Path::new(&place)) {
-        None => Ok(()),
+        None => Ok(false),
         Some(alarm) if options.accept_restored => {
             tracing::warn!(alarm, "accepted: accept_restored_store");
-            Ok(())
+            Ok(true)
         }
         Some(alarm) => Err(StoreError::new(alarm).with_outcome(WriteOutcome::Refused)),
     }

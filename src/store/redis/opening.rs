@@ -76,7 +76,7 @@ pub(super) async fn open_heads(
 ) -> Result<Inner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
     // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
-    super::mark::compare(&options, heads.stand().await?)?;
+    let is_accepted = super::mark::compare(&options, heads.stand().await?)?;
     let new = new_op()?;
     let mut is_made = true;
     if count > 1 {
@@ -93,7 +93,7 @@ pub(super) async fn open_heads(
     }
     let partitions = Partitions::new(Partition::new(&options.prefix, 0, first), others);
     let mark = Marker::new(&options, store);
-    mark.begin(partitions.writes()).await?;
+    mark.begin(partitions.writes(), is_accepted).await?;
     Ok(Inner {
         partitions,
         issuer: options.issuer.as_str().into(),

@@ -16,6 +16,7 @@ mod cluster;
 mod copy;
 mod faults;
 mod feed;
+mod mark;
 mod moving;
 mod opening;
 mod proxy;
