@@ -56,15 +56,15 @@ fn failed(why: impl Into<String>) -> Failure {
 }
 
 async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Content, Failure> {
-    let name = match &config.store {
+    match &config.store {
         StoreConfig::Memory => return Err(failed("store.kind is \"memory\": there is nothing to copy")),
         StoreConfig::Redb { path, .. } if !path.exists() => {
             return Err(failed(format!("{}: there is no store", path.display())));
         }
-        StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
+        StoreConfig::Redb { .. } => {}
         #[cfg(feature = "redis")]
-        StoreConfig::Redis(settings) => format!("redis {} {}", settings.url, settings.prefix),
-    };
+        StoreConfig::Redis(_) => {}
+    }
     let from = open_store(config, keyring).await.map_err(Failure::of)?;
     no_gate_runs(&*from).await?;
     let cut = SystemTime::new().wall();
@@ -75,13 +75,23 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
         StoreConfig::Redis(settings) => {
             let options = redis_options(to, settings, keyring).map_err(Failure::of)?;
             // Its mark is of the store that was there before.
-            let copying = options.clone().without_mark().copying(name);
+            let copying = options.clone().without_mark().copying(name(&config.store));
             let target = RedisStore::connect(copying).await.map_err(Failure::of)?;
             let content = copy(&*from, &target, cut).await.map_err(Failure::of)?;
             target.end_copy().await.map_err(Failure::of)?;
             RedisStore::connect(options.accept_restored()).await.map_err(Failure::of)?;
             Ok(content)
         }
+    }
+}
+
+/// By which an unfinished copy knows the store that it is of.
+#[cfg(feature = "redis")]
+fn name(store: &StoreConfig) -> String {
+    match store {
+        StoreConfig::Memory => "memory".to_owned(),
+        StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
+        StoreConfig::Redis(settings) => format!("redis {} {}", settings.url, settings.prefix),
     }
 }
 
