@@ -12,6 +12,7 @@ use support::{CONFIG, Gate, Place, until};
 
 mod copy;
 mod keys;
+mod topology;
 mod users;
 
 /// The folder of a gate on this server.
@@ -20,7 +21,7 @@ fn place_on(server: &Redis) -> Place {
 }
 
 fn store_of(server: &Redis) -> String {
-    format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n", server.port)
+    format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port)
 }
 
 /// The folder of another gate, as an operator would copy it: the same keys, the same users.
@@ -102,6 +103,32 @@ async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
 }
 
+/// The server crashes, and comes back with what its last snapshot has.
+#[tokio::test]
+async fn c15_c18_what_gates_know_holds_after_the_server_lost_its_last_writes() {
+    let mut server = Redis::start(&[]);
+    let (_place, [a, b]) = nodes(&server);
+    let (ended, goes_on, replayed) = (a.login().await, a.login().await, a.login().await);
+    server.cli(&["SAVE"]);
+    assert_eq!(b.revoke(&ended.refresh).await.status, StatusCode::OK);
+    a.until_refused(&ended.access).await;
+    let next = b.refresh(&goes_on.refresh).await.tokens();
+    let lost_reply = a.refresh(&replayed.refresh).await.tokens();
+    let begun = b.login().await;
+    server.kill();
+    server.start_again();
+    for gate in [&a, &b] {
+        until("tokens are issued again", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK)
+            .await;
+        assert_eq!(gate.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(gate.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(b.refresh(&replayed.refresh).await.tokens(), lost_reply, "the same pair at another gate");
+    assert_eq!(a.refresh(&next.refresh).await.status, StatusCode::OK);
+    assert_eq!(a.refresh(&begun.refresh).await.status, StatusCode::OK);
+    assert_eq!(server.cli(&["HLEN", "{rg:0}:r"]), "1", "the revocation is in the store again");
+}
+
 #[test]
 fn c20_a_gate_of_another_keyring_does_not_start() {
     let server = Redis::start(&[]);
@@ -118,8 +145,10 @@ fn c20_a_gate_of_another_keyring_does_not_start() {
 #[tokio::test]
 async fn c12_gates_on_a_cluster_act_as_one_and_outlive_a_primary() {
     let mut cluster = RedisCluster::start(true, &[]);
-    let store =
-        format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\ncluster = true\n", cluster.nodes[2].port);
+    let store = format!(
+        "[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\ncluster = true\n",
+        cluster.nodes[2].port
+    );
     let place = Place::new(&format!("{CONFIG}{store}"));
     let [a, b] = [place.start(), place.start()];
     let mut kept = Vec::new();
@@ -160,7 +189,7 @@ fn c20_a_single_server_for_a_cluster_and_a_node_for_a_single_server_are_refused(
         (single.port, "cluster = true\n", "not a node of a cluster: remove cluster = true"),
         (cluster.nodes[0].port, "", "a node of a cluster: set cluster = true"),
     ] {
-        let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"\n{key}");
+        let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{port}\"]\n{key}");
         let output = Place::new(&format!("{CONFIG}{store}")).command().output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(part), "{said}");

@@ -130,18 +130,17 @@ mod tests {
 
     #[test]
     fn an_entry_that_ends_earlier_or_refuses_less_in_the_other_list_is_missing() {
+        let one = std::slice::from_ref;
         for ours in all() {
             let shorter = Revocation { until: Timestamp::from_secs(1_999_999_999), ..ours.clone() };
-            let [ours, shorter] = [[ours], [shorter]];
-            assert_eq!(missing(&list(&ours), &list(&shorter)), ours);
-            assert_eq!(missing(&list(&shorter), &list(&ours)), []);
+            assert_eq!(missing(&list(one(&ours)), &list(one(&shorter))), one(&ours));
+            assert_eq!(missing(&list(one(&shorter)), &list(one(&ours))), []);
         }
         for (target, effect) in [(0, all()[1].effect), (2, Effect::NotBefore(Timestamp::from_secs(1)))] {
             let ours = all()[target].clone();
             let weaker = Revocation { effect, ..ours.clone() };
-            let [ours, weaker] = [[ours], [weaker]];
-            assert_eq!(missing(&list(&ours), &list(&weaker)), ours);
-            assert_eq!(missing(&list(&weaker), &list(&ours)), []);
+            assert_eq!(missing(&list(one(&ours)), &list(one(&weaker))), one(&ours));
+            assert_eq!(missing(&list(one(&weaker)), &list(one(&ours))), []);
         }
     }
 }

@@ -8,7 +8,6 @@ use super::partitions::{Partition, in_each};
 use super::record::{encode_record, new_op};
 use super::script::PUT;
 use super::{RedisStore, drop_mut};
-use crate::clock::Timestamp;
 use crate::session::{RevokedBecause, Session};
 use crate::store::SharedStore;
 
@@ -16,19 +15,17 @@ use crate::store::SharedStore;
 impl CopyTarget for RedisStore {
     async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError> {
         let inner = &self.0;
-        let mut latest = Timestamp::ZERO;
-        for session in &sessions {
-            latest = latest.max(session.created());
+        let latest = sessions.iter().map(Session::created).max().unwrap_or_default();
+        let put = async |session: &Session| {
             let op = new_op()?;
             let partition = inner.partitions.of(session.id);
             let history = partition.history();
             let keys = vec![partition.keys.session(session.id), partition.keys.subject(&session.subject)];
             let args = vec![encode_record(session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];
             let answer = inner.run_as(&inner.commands, partition, (op, history), &PUT, keys, args).await?;
-            if answer.status != "put" {
-                return Err(answer.unknown());
-            }
-        }
+            if answer.status == "put" { Ok(()) } else { Err(answer.unknown()) }
+        };
+        in_each(sessions.iter().map(put)).await?;
         // A not-before is stamped after all that began.
         self.stamp_creation(latest).await?.map(drop).ok_or_else(|| {
             StoreError::new(
@@ -66,7 +63,7 @@ impl RedisStore {
         let head = first.keys.of("h");
         self.0
             .read(&self.0.commands, first, |pipeline| drop_mut(pipeline.cmd("HDEL").arg(head).arg("copying")))
-            .await
-            .map(drop)
+            .await?;
+        self.0.settle().await
     }
 }

@@ -20,7 +20,9 @@ impl Inner {
         let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes()];
         // The stamps are there.
         let first = self.partitions.first();
-        let mut answer = self.run(first, &CHANGE, vec![first.keys.with("c:", &name)], args).await?;
+        // It is for a revocation.
+        let (run, keys) = ((new_op()?, first.history()), vec![first.keys.with("c:", &name)]);
+        let mut answer = self.run_as(&self.revokes, first, run, &CHANGE, keys, args).await?;
         if answer.status != "stamp" {
             return Err(answer.unknown());
         }

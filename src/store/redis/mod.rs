@@ -1,11 +1,12 @@
-//! A store of several gates in Redis or Valkey: one server, which may have replicas for itself, or a cluster.
+//! A store of several gates in Redis or Valkey: one server, the primary that Sentinels name, or a cluster.
 //!
 //! **Writing.** Each operation is a script, so it is done as a whole or not at all, in one order for all nodes. Each has a
 //! random name, and a script that finds it says what it said before: so whatever got no reply is sent again. Only the
 //! server's clock counts.
 //!
 //! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
-//! the server. Other settings lose up to a second, and a warning at start says so.
+//! the server. Other settings lose up to a second, and a warning at start says so. A primary that is lost with its last writes
+//! is what [`RedisOptions::wait_replicas`] is for.
 //!
 //! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 (see [`partitions`]).
 //! All of a partition have one hash tag, for one script touches several.
@@ -26,7 +27,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,7 +49,10 @@ mod cluster;
 mod connect;
 mod copy;
 mod count;
+mod fault;
 mod feed;
+mod lanes;
+mod line;
 mod list;
 mod log;
 mod loss;
@@ -62,6 +66,8 @@ mod record;
 mod relay;
 mod revoke;
 mod script;
+mod sentinel;
+mod servers;
 mod session;
 
 pub use options::{RedisOptions, RedisTimeouts};
@@ -88,11 +94,13 @@ struct Inner {
     /// This run of the program, among the nodes.
     node: Op,
     commands: Primaries,
+    /// So that a storm of refreshes does not hold up a logout.
+    revokes: Primaries,
     beats: Primaries,
     /// The name of the store, which is in each of its heads.
     store: Op,
-    /// How many keys the servers were known to have evicted.
-    evicted: AtomicU64,
+    /// How many keys the servers had evicted when this run began.
+    evicted: u64,
     inserts: session::Turns,
     mark: mark::Marker,
     listing: list::Listing,
@@ -106,6 +114,12 @@ impl RedisStore {
     /// it.
     pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
+    }
+
+    /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
+    #[doc(hidden)]
+    pub async fn inspect(options: RedisOptions) -> Result<String, StoreError> {
+        check::inspect(options).await
     }
 }
 
@@ -143,13 +157,15 @@ impl Inner {
         more_keys: Vec<Vec<u8>>,
         more_args: Vec<Vec<u8>>,
     ) -> Result<Answer, StoreError> {
-        let before = partition.seq.load(Ordering::Acquire);
         let answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
         if answer.status == "history" {
             partition.flag_lost(history);
             return Err(other_history());
         }
-        saw(partition, history, before, answer.seq);
+        // What waits for replicas may be seen before it is acknowledged.
+        if script.waits || self.options.durable().is_none() {
+            partition.saw(history, answer.seq);
+        }
         Ok(answer)
     }
 
@@ -165,7 +181,8 @@ impl Inner {
     ) -> Result<Answer, StoreError> {
         let mut keys = partition.keys.fixed();
         keys.extend(more_keys);
-        let mut args = vec![history.to_vec(), op.to_vec()];
+        let known = partition.seq.load(Ordering::Acquire);
+        let mut args = vec![[history, known.to_be_bytes()].concat(), op.to_vec()];
         args.extend(more_args);
         Answer::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
@@ -193,7 +210,15 @@ impl Inner {
             return Err(other_history());
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        saw(partition, expected, before, seq);
+        // A request that was sent when `before` writes were known finds at least as many.
+        if seq < before {
+            partition.flag_lost(expected);
+            return Err(other_history());
+        }
+        // What waits for replicas may be read before it is acknowledged.
+        if self.options.durable().is_none() {
+            partition.saw(expected, seq);
+        }
         Ok(replies)
     }
 
@@ -215,7 +240,7 @@ impl Inner {
 #[async_trait]
 impl Store for RedisStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(id).await
+        self.0.load(&self.0.commands, id).await
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -299,6 +324,14 @@ impl SharedStore for RedisStore {
         self.0.nodes().await
     }
 
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.load(&self.0.revokes, id).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.0.settle().await
+    }
+
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
         Ok(Box::new(feed::RedisFeed::new(&self.0, &from, &follow)?))
     }
@@ -324,7 +357,11 @@ impl Inner {
     /// `None`: further ahead than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        let mut answer = self.run(self.partitions.first(), &script::STAMP, Vec::new(), args).await?;
+        // A not-before is of a revocation.
+        let primaries = if kind == "before" { &self.revokes } else { &self.commands };
+        let first = self.partitions.first();
+        let name = (new_op()?, first.history());
+        let mut answer = self.run_as(primaries, first, name, &script::STAMP, Vec::new(), args).await?;
         match answer.status.as_str() {
             "ahead" => Ok(None),
             "stamp" => {
@@ -340,14 +377,6 @@ impl Inner {
         let mut replies = self.read(&self.commands, first, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
         time_of(replies.next())
     }
-}
-
-/// A request that was sent when `before` writes were known finds at least as many.
-fn saw(partition: &Partition, history: History, before: u64, seq: u64) {
-    if seq < before && partition.flag_lost(history) {
-        tracing::error!(partition = partition.number, before, seq, "Redis lost writes that it had acknowledged");
-    }
-    partition.seq.fetch_max(seq, Ordering::AcqRel);
 }
 
 /// A pipeline is built by methods that return it.

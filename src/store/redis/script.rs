@@ -49,15 +49,19 @@ const COMMON: &str = include_str!("scripts/common.lua");
 pub(super) struct Script {
     source: String,
     hash: String,
+    /// Whether its writes are acknowledged once replicas have them, if any are.
+    pub(super) waits: bool,
 }
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
-        Self::of(&format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt")))
+        let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
+        // A counter that a failover sets back costs a few attempts. One that waited for a disk would cost each login seconds.
+        Self { waits: name != "count", ..Self::of(&source) }
     }
 
     pub(super) fn of(source: &str) -> Self {
-        Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned() }
+        Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned(), waits: true }
     }
 
     /// By its hash; in full if the server does not know it, which it then does.
@@ -67,19 +71,17 @@ impl Script {
         keys: &[Vec<u8>],
         args: &[Vec<u8>],
     ) -> RedisResult<Value> {
-        match command("EVALSHA", &self.hash, keys, args).query_async(&mut connection).await {
+        match self.command(false, keys, args).query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.in_full(keys, args).query_async(&mut connection).await
+                self.command(true, keys, args).query_async(&mut connection).await
             }
             done => done,
         }
     }
-}
 
-impl Script {
-    /// The command with all of it.
-    pub(super) fn in_full(&self, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
-        command("EVAL", &self.source, keys, args)
+    /// By its hash, or in full.
+    pub(super) fn command(&self, in_full: bool, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
+        if in_full { command("EVAL", &self.source, keys, args) } else { command("EVALSHA", &self.hash, keys, args) }
     }
 }
 

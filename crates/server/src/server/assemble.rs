@@ -10,11 +10,11 @@ use super::ServerError;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
+#[cfg(feature = "redis")]
+use super::redis;
 #[cfg(feature = "relay")]
 use super::relays;
 use super::users::LiveUsers;
-#[cfg(feature = "redis")]
-use crate::config::RedisSettings;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
     SessionsConfig, StoreConfig, TrustedIssuer,
@@ -30,12 +30,12 @@ use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
 use rotogate::private_file::{self, trusted};
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
-#[cfg(feature = "redis")]
-use rotogate::store::{RedisOptions, RedisStore};
 use rotogate::token::keyring::{Begun, Keyring};
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verify_cache::IdentityField;
@@ -308,7 +308,8 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let store = Arc::new(RedisStore::connect(redis_options(config, settings, keyring)?).await.map_err(from)?);
+            let options = redis::options(config, settings, keyring.id()).map_err(from)?;
+            let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
@@ -333,44 +334,6 @@ pub(crate) fn redb_options(config: &Config, keyring: &Keyring) -> Options {
         options.cache_size = *cache_size;
     }
     options
-}
-
-/// How the store in Redis of a configuration is reached.
-#[cfg(feature = "redis")]
-pub(crate) fn redis_options(
-    config: &Config,
-    settings: &RedisSettings,
-    keyring: &Keyring,
-) -> Result<RedisOptions, ServerError> {
-    let issuer = &config.issuer;
-    let mut options = RedisOptions::new(settings.url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
-        .prefix(settings.prefix.as_str())
-        .high_water(&settings.mark);
-    if settings.accept_restored_store {
-        options = options.accept_restored();
-    }
-    if let Some(name) = &settings.username {
-        options = options.username(name.as_str());
-    }
-    if let Some(file) = &settings.password_file {
-        options = options.password_file(file);
-    }
-    if let Some(ca) = &settings.ca {
-        options = options.ca(read_ca(ca)?);
-    }
-    if settings.cluster {
-        options = options.cluster();
-    }
-    if settings.assume_noeviction {
-        options = options.assume_noeviction();
-    }
-    Ok(options)
-}
-
-/// The certificates that the store's server may be issued by.
-#[cfg(feature = "redis")]
-fn read_ca(path: &Path) -> Result<Vec<u8>, ServerError> {
-    std::fs::read(path).map_err(|error| ServerError::new(format!("store.ca: {}: {error}", path.display())))
 }
 
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.

@@ -18,6 +18,8 @@ mod min_rate;
 mod origin;
 mod prepare;
 mod proxy_protocol;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 #[cfg(feature = "relay")]
 mod relays;
 mod reload;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
+#[cfg(feature = "redis")]
+use super::redis;
 use super::reload::LastRead;
 use super::{assemble, issuers, tls};
 use crate::config::{
@@ -32,6 +34,7 @@ use rotogate::token::verify::IssuerRules;
 pub(crate) struct Inspected {
     pub(crate) issuers: Vec<String>,
     pub(crate) directory: Vec<String>,
+    pub(crate) store: Vec<String>,
 }
 
 /// A configuration that a gate can start with, and the files read on the way.
@@ -64,12 +67,18 @@ impl StartPlan {
                 Err(message) => wrong.push(config.blame(&section.key, message)),
             }
         }
-        let issuers = issuers::inspect(config).await;
-        match (ConfigErrors::new(wrong), issuers) {
-            (None, Ok(issuers)) => Ok(Inspected { issuers, directory: lines }),
-            (Some(wrong), Ok(_)) | (None, Err(wrong)) => Err(wrong),
-            (Some(wrong), Err(more)) => Err(wrong.and(more)),
-        }
+        #[cfg(feature = "redis")]
+        let store = redis::inspect(config).await;
+        #[cfg(not(feature = "redis"))]
+        let store: Result<_, ConfigErrors> = Ok(Vec::new());
+        let (issuers, store, wrong) = match (issuers::inspect(config).await, store) {
+            (Ok(issuers), Ok(store)) => (issuers, store, ConfigErrors::new(wrong)),
+            (issuers, store) => {
+                let more = [ConfigErrors::new(wrong), issuers.err(), store.err()].into_iter().flatten();
+                (Vec::new(), Vec::new(), more.reduce(ConfigErrors::and))
+            }
+        };
+        wrong.map_or(Ok(Inspected { issuers, directory: lines, store }), Err)
     }
 }
 
@@ -240,14 +249,20 @@ impl Findings<'_> {
         let config = self.config;
         #[cfg(feature = "redis")]
         if let StoreConfig::Redis(settings) = &config.store {
-            let password = settings.password_file.as_deref();
-            let password =
-                password.map(|file| ("store.password_file", file, private_file::read_private(file).map(drop)));
-            let ca = settings.ca.as_deref();
-            let ca = ca.map(|file| {
-                ("store.ca", file, std::fs::read(file).map(drop).map_err(|e| format!("{}: {e}", file.display())))
-            });
-            for (key, file, read) in password.into_iter().chain(ca) {
+            let public = |file: &Path| std::fs::read(file).map(drop).map_err(|e| format!("{}: {e}", file.display()));
+            let private = |file: &Path| private_file::read_private(file).map(drop);
+            let sentinel = settings.sentinel.as_ref().and_then(|sentinel| sentinel.password_file.as_deref());
+            let (cert, key) = settings.client_cert.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path())).unzip();
+            let named = [
+                ("store.password_file", settings.password_file.as_deref(), &private as &dyn Fn(&Path) -> _),
+                ("store.sentinel_password_file", sentinel, &private),
+                ("store.client_cert", key, &private),
+                ("store.client_cert", cert, &public),
+                ("store.ca", settings.ca.as_deref(), &public),
+            ];
+            for (key, file, read) in named {
+                let Some(file) = file else { continue };
+                let read: Result<(), String> = read(file);
                 let Err(message) = read else { continue };
                 match private_file::denied_as_another(file) {
                     Some(why) => self.unchecked(key, why),

@@ -13,4 +13,6 @@ repeat
         end
     end
 until cursor == '0'
+-- A replica may be behind, and takes no write.
+wrote()
 return answer('nodes', found)

@@ -14,6 +14,7 @@ use crate::store::conformance::{self, ISSUER, LEEWAY};
 mod cluster;
 #[cfg(feature = "redb")]
 mod copy;
+mod durable;
 mod faults;
 mod feed;
 mod mark;
@@ -21,7 +22,9 @@ mod moving;
 mod opening;
 mod proxy;
 mod rules;
+mod sentinel;
 mod site;
+mod storm;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);

@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, load, runtime};
 use crate::config::{Config, StoreConfig};
-#[cfg(feature = "redis")]
-use crate::server::assemble::redis_options;
 use crate::server::assemble::{open_store, redb_options};
+#[cfg(feature = "redis")]
+use crate::server::redis;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
@@ -73,7 +73,7 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
         StoreConfig::Redb { path, .. } => into_redb(&from, cut, (to, path), keyring).await,
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = redis_options(to, settings, keyring).map_err(Failure::of)?;
+            let options = redis::options(to, settings, keyring.id()).map_err(Failure::of)?;
             // Its mark is of the store that was there before.
             let copying = options.clone().without_mark().copying(name(&config.store));
             let target = RedisStore::connect(copying).await.map_err(Failure::of)?;
@@ -91,7 +91,7 @@ fn name(store: &StoreConfig) -> String {
     match store {
         StoreConfig::Memory => "memory".to_owned(),
         StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
-        StoreConfig::Redis(settings) => format!("redis {} {}", settings.url, settings.prefix),
+        StoreConfig::Redis(settings) => format!("redis {} {}", settings.urls.join(" "), settings.prefix),
     }
 }
 

@@ -61,9 +61,9 @@ pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
-#[cfg(feature = "redis")]
-pub use store::RedisSettings;
 pub use store::StoreConfig;
+#[cfg(feature = "redis")]
+pub use store::{RedisSettings, SentinelSettings};
 
 /// Everything that `gateway.toml` says. `Debug` shows no secret.
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]
-pub use redis::RedisSettings;
+pub use redis::{RedisSettings, SentinelSettings};
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum StoreConfig {
     },
     /// A server that several gates share.
     #[cfg(feature = "redis")]
-    Redis(RedisSettings),
+    Redis(Box<RedisSettings>),
 }
 
 #[derive(Clone, Copy)]
@@ -104,12 +104,12 @@ impl StoreConfig {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
-    section.later(&["wait_replicas", "sentinel"]);
     let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
     let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, keys, matches!(kind, Kind::Memory)),
         #[cfg(feature = "redis")]
-        Kind::Redis => redis::read(section, dir, keys).map_or(StoreConfig::Memory, StoreConfig::Redis),
+        Kind::Redis => redis::read(section, dir, keys)
+            .map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings))),
     };
     section.finish();
     store

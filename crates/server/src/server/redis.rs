@@ -1,0 +1,103 @@
+//! The store that several gates share, from its section of the configuration.
+
+use rotogate::private_file::read_private;
+use rotogate::store::{RedisOptions, RedisStore};
+use rotogate::token::keyring::Keyring;
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::config::{Config, ConfigErrors, RedisSettings, SentinelSettings, StoreConfig};
+
+/// Asks the store's server what a start would, for `check --online`.
+pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    let StoreConfig::Redis(settings) = &config.store else { return Ok(Vec::new()) };
+    // Without keys, a start would make them: no store has them yet.
+    let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
+    let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
+    let found = match options(config, settings, keyring) {
+        Ok(options) => RedisStore::inspect(options).await.map_err(|error| ("store", error.to_string())),
+        Err(Wrong { key, message }) => Err((key, message)),
+    };
+    match found {
+        Ok(line) => Ok(vec![line]),
+        Err((key, message)) => Err(ConfigErrors::of(config.blame(key, message), [])),
+    }
+}
+
+/// A file that a key names cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {message}")]
+pub(crate) struct Wrong {
+    key: &'static str,
+    message: String,
+}
+
+fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
+    Wrong { key, message: message.into() }
+}
+
+/// What the files of the section say, besides. They are read at a start only, but for the passwords.
+pub(crate) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, Wrong> {
+    let RedisSettings {
+        urls,
+        sentinel,
+        cluster,
+        username,
+        password_file,
+        prefix,
+        ca,
+        client_cert,
+        assume_noeviction,
+        mark,
+        accept_restored_store,
+        wait_replicas,
+        wait_fsync,
+        // The engine's.
+        staleness: _,
+    } = settings;
+    let issuer = &config.issuer;
+    let (first, more) = urls.split_first().ok_or_else(|| wrong("store.urls", "is empty"))?;
+    let mut options = RedisOptions::new(first.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
+        .more_urls(more)
+        .prefix(prefix.as_str())
+        .high_water(mark);
+    if *accept_restored_store {
+        options = options.accept_restored();
+    }
+    if let Some(SentinelSettings { name, username, password_file }) = sentinel {
+        options = options.sentinel(name.as_str());
+        if let Some(name) = username {
+            options = options.sentinel_username(name.as_str());
+        }
+        if let Some(file) = password_file {
+            options = options.sentinel_password_file(file);
+        }
+    }
+    if let Some(name) = username {
+        options = options.username(name.as_str());
+    }
+    if let Some(file) = password_file {
+        options = options.password_file(file);
+    }
+    if let Some(ca) = ca {
+        let pem = std::fs::read(ca).map_err(|error| wrong("store.ca", format!("{}: {error}", ca.display())))?;
+        options = options.ca(pem);
+    }
+    if let Some((cert, key)) = client_cert {
+        let of_pair = |message: String| wrong("store.client_cert", message);
+        let pem = std::fs::read(cert).map_err(|error| of_pair(format!("{}: {error}", cert.display())))?;
+        let key = read_private(key).map_err(of_pair)?;
+        options = options.client_certificate(pem, SecretString::from(key.as_str()));
+    }
+    if *cluster {
+        options = options.cluster();
+    }
+    options = options.wait_replicas(*wait_replicas);
+    if *wait_fsync {
+        options = options.wait_fsync();
+    }
+    if *assume_noeviction {
+        options = options.assume_noeviction();
+    }
+    Ok(options)
+}
