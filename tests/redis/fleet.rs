@@ -68,17 +68,18 @@ impl Servers {
                 server.start_again();
             }
             Self::Sentinels(all) => {
-                let port = all.primary();
-                let Some(old) = all.servers.iter().position(|server| server.port == port) else { return };
-                all.servers[old].kill();
-                all.until("a replica becomes the primary", || all.primary() != port);
-                all.servers[old].start_again();
+                // The one that was lost before may be on its way back.
                 all.until("both replicas follow", || {
                     let primary = all.primary();
                     let server = all.servers.iter().find(|server| server.port == primary);
                     server
                         .is_some_and(|server| server.cli(&["INFO", "replication"]).matches("state=online").count() == 2)
                 });
+                let port = all.primary();
+                let Some(old) = all.servers.iter().position(|server| server.port == port) else { return };
+                all.servers[old].kill();
+                all.until("a replica becomes the primary", || all.primary() != port);
+                all.servers[old].start_again();
             }
         }
     }
