@@ -27,12 +27,18 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(any(feature = "redb", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
 mod encoding;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod fields;
 #[cfg(feature = "redb")]
 mod highwater;
 #[doc(hidden)]
 pub mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod password;
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+mod proxy;
 #[cfg(feature = "redb")]
 pub mod redb;
 #[cfg(feature = "redis")]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::super::{StoreError, WriteOutcome};
 use super::options::RedisOptions;
 use super::script::Script;
-use crate::random::random;
+use crate::random::jittered;
 
 /// How many requests one connection carries at once. One more is refused: it would wait longer than its deadline.
 const MAX_IN_FLIGHT: usize = 1024;
@@ -263,10 +263,4 @@ fn outcome(error: StoreError, sent: &AtomicBool) -> StoreError {
         (false, WriteOutcome::InDoubt) => error.with_outcome(WriteOutcome::NotDone),
         (_, _) => error,
     }
-}
-
-/// Between nothing and all of it, so that nodes that lost the store together do not come back together.
-pub(super) fn jittered(most: Duration) -> Duration {
-    let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
-    most.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }

@@ -14,11 +14,12 @@ use redis::Value;
 
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
-use super::connect::{Link, jittered};
+use super::connect::Link;
 use super::log::{PAGE, Place, floor, read_log};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
 use super::{Inner, drop_mut};
+use crate::random::jittered;
 
 /// The longest wait for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);

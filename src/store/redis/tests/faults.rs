@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::time::{Instant, timeout};
 
-use super::proxy::Proxy;
 use super::*;
 use crate::clock::{SystemTime, TimeSource};
 use crate::revocation::Effect;
 use crate::store::conformance::{gone, insert, later, minimum, rotated, session, start};
+use crate::store::proxy::Proxy;
 use crate::store::{FeedStep, Heard};
 
 const PATIENCE: Duration = Duration::from_secs(20);

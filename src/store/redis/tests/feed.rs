@@ -2,10 +2,10 @@
 
 use std::sync::atomic::AtomicU64;
 
-use super::proxy::Proxy;
 use super::*;
 use crate::clock::TimeSource;
 use crate::store::conformance::{later, minimum, not_before, session, start, subject};
+use crate::store::proxy::Proxy;
 use crate::store::{FeedStep, Heard};
 
 /// Each reading is later than the one before: they are in one order, wherever they are taken.

@@ -14,7 +14,6 @@ use crate::store::conformance::{self, ISSUER, LEEWAY};
 mod faults;
 mod feed;
 mod opening;
-mod proxy;
 mod rules;
 mod twice;
 
