@@ -37,6 +37,8 @@ mod highwater;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod password;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(all(test, any(feature = "postgres", feature = "redis")))]
 mod proxy;
 #[cfg(feature = "redb")]
@@ -52,6 +54,8 @@ mod shared;
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]

@@ -22,6 +22,7 @@ pub mod frames;
 mod gate;
 pub mod pki;
 mod place;
+pub mod postgres;
 pub mod random;
 pub mod redis;
 pub mod server;

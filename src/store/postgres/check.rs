@@ -1,0 +1,221 @@
+//! Whether a server is fit for a store.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+use super::super::StoreError;
+use super::super::fields::new_op;
+use super::connect::{Connection, Failed, Link};
+use super::migrate::migrate;
+use super::options::{PostgresOptions, mistake};
+use super::record::time;
+use super::{Inner, fault, hint};
+use crate::clock::{SystemTime, TimeSource, Timestamp};
+
+/// The oldest server that knows everything that is used.
+const OLDEST: u32 = 130_000;
+/// The connections that only revocations use.
+const FOR_REVOCATIONS: usize = 2;
+
+const SETTINGS: &str = "select current_setting('server_version_num') as version, \
+    current_setting('server_version') as version_text, current_setting('synchronous_commit') as commits, \
+    current_setting('fsync') as fsync, current_setting('full_page_writes') as pages, \
+    current_setting('transaction_read_only') as read_only, pg_is_in_recovery() as standby, \
+    (select setting from pg_settings where name = 'statement_timeout') as timeout, \
+    floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
+
+pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> {
+    options.check()?;
+    let options = Arc::new(options);
+    let commands = Arc::new(Link::new(Arc::clone(&options), options.connections));
+    let connection = first_connection(&commands).await?;
+    let clock = SystemTime::new();
+    let before = clock.wall();
+    let settings = Settings(ask(&options, &connection, SETTINGS).await?.pop());
+    let after = clock.wall();
+    check_server(&options, &settings)?;
+    compare_clocks(&options, before, time(settings.number("now")), after)?;
+    commands.give_back(connection);
+    migrate(&commands).await?;
+    let connection = first_connection(&commands).await?;
+    check_rights(&options, &connection).await?;
+    let history = check_head(&options, &connection).await?;
+    commands.give_back(connection);
+    let written = Arc::new(Notify::new());
+    let inner = Inner {
+        issuer: options.issuer.as_str().into(),
+        history,
+        node: new_op()?,
+        revocations: Link::new(Arc::clone(&options), FOR_REVOCATIONS),
+        server: Mutex::default(),
+        broken: AtomicBool::new(false),
+        hints: tokio::spawn(hint(Arc::clone(&commands), Arc::clone(&written))),
+        written,
+        commands,
+        options,
+    };
+    // A write shows that the store takes any.
+    inner.one("rg_check", Vec::new()).await?;
+    Ok(inner)
+}
+
+/// Tries again while that may help.
+async fn first_connection(link: &Link) -> Result<Connection, StoreError> {
+    let mut last = None;
+    let trying = async {
+        loop {
+            match link.connection().await {
+                Ok(connection) => return Ok(connection),
+                Err(Failed { error, again: false, .. }) => return Err(error),
+                Err(Failed { error, .. }) => last = Some(error),
+            }
+        }
+    };
+    match timeout(link.options.timeouts.operation, trying).await {
+        Ok(done) => done,
+        Err(_) => Err(last.unwrap_or_else(|| {
+            super::connect::not_done(format!("PostgreSQL at {} does not answer", link.options.address()))
+        })),
+    }
+}
+
+async fn ask(
+    options: &PostgresOptions,
+    connection: &Connection,
+    statement: &str,
+) -> Result<Vec<SimpleQueryRow>, StoreError> {
+    let replies = match timeout(options.timeouts.operation, connection.client.simple_query(statement)).await {
+        Ok(Ok(replies)) => replies,
+        Ok(Err(error)) => return Err(fault::judge(options, &error).error),
+        Err(_) => return Err(super::connect::not_done(format!("PostgreSQL at {} does not answer", options.address()))),
+    };
+    let rows = replies.into_iter().filter_map(|reply| match reply {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    Ok(rows.collect())
+}
+
+/// The row of settings.
+struct Settings(Option<SimpleQueryRow>);
+
+impl Settings {
+    fn get(&self, name: &str) -> &str {
+        self.0.as_ref().and_then(|row| row.try_get(name).ok().flatten()).unwrap_or_default()
+    }
+
+    fn number(&self, name: &str) -> i64 {
+        self.get(name).parse().unwrap_or_default()
+    }
+}
+
+fn check_server(options: &PostgresOptions, settings: &Settings) -> Result<(), StoreError> {
+    let address = options.address();
+    if settings.number("version") < OLDEST.into() {
+        let version = settings.get("version_text");
+        let oldest = OLDEST / 10_000;
+        return Err(mistake(format!("PostgreSQL at {address} has version {version}: {oldest} or later is needed")));
+    }
+    if settings.get("standby") == "t" || settings.get("read_only") == "on" {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} is a standby or read-only and takes no writes: give the address of the primary, and set \
+             default_transaction_read_only off for the gate's user"
+        )));
+    }
+    let commits = settings.get("commits");
+    if !["on", "remote_apply"].contains(&commits) {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} has synchronous_commit {commits} for the gate's user or its database, by which it \
+             acknowledges what a crash or a failover loses: set it to on"
+        )));
+    }
+    if options.named
+        && settings.number("timeout") != i64::try_from(options.timeouts.statement.as_millis()).unwrap_or(-1)
+    {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} does not have the gate's statement_timeout: a pooler is between, set statements = \
+             \"unnamed\""
+        )));
+    }
+    if settings.get("fsync") != "on" || settings.get("pages") != "on" {
+        tracing::warn!(
+            %address,
+            "PostgreSQL has fsync or full_page_writes off: a crash of its machine loses sessions and revocations; set both on"
+        );
+    }
+    Ok(())
+}
+
+/// Two clocks that differ cannot both be right, and tokens would be refused or live too long. The server's clock, and ours
+/// before and after it was asked.
+pub(super) fn compare_clocks(
+    options: &PostgresOptions,
+    before: Timestamp,
+    theirs: Timestamp,
+    after: Timestamp,
+) -> Result<(), StoreError> {
+    let leeway = options.leeway;
+    if theirs.plus(leeway) < before || theirs > after.plus(leeway) {
+        let apart = theirs.since(after).max(before.since(theirs)).as_secs();
+        return Err(mistake(format!(
+            "the clock of PostgreSQL at {} and this machine's differ by {apart} s, which is more than the leeway: set both by NTP",
+            options.address()
+        )));
+    }
+    Ok(())
+}
+
+/// What the gate's user lacks.
+async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
+    let (address, schema) = (options.address(), &options.schema);
+    let lacking = |what: &str| {
+        mistake(format!(
+            "PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md has its rights"
+        ))
+    };
+    let usage = format!("select 1 where not has_schema_privilege('{schema}', 'usage')");
+    if !ask(options, connection, &usage).await?.is_empty() {
+        return Err(lacking(&format!("the schema {schema}: grant usage on schema {schema}")));
+    }
+    let tables = format!(
+        "select p || ' on table ' || t from unnest(array['head','stamp','session','revocation','revocation_log','node','relay']) t, \
+         unnest(array['select','insert','update','delete']) p where not has_table_privilege('\"{schema}\".' || t, p) \
+         union all select p || ' on sequence log_id' from unnest(array['usage','select']) p \
+         where not has_sequence_privilege('\"{schema}\".log_id', p) \
+         union all select 'execute on function ' || f.oid::regprocedure from pg_proc f \
+         join pg_namespace n on n.oid = f.pronamespace \
+         where (n.nspname = '{schema}' or (n.nspname = 'pg_catalog' and f.proname in \
+         ('pg_control_system', 'pg_walfile_name', 'pg_current_wal_lsn', 'pg_logical_emit_message'))) \
+         and not has_function_privilege(f.oid, 'execute') limit 1"
+    );
+    match ask(options, connection, &tables).await?.first().and_then(|row| row.get(0)) {
+        Some(what) => Err(lacking(&format!("something that it needs: grant {what}"))),
+        None => Ok(()),
+    }
+}
+
+/// Is the store this gate's? Its history.
+async fn check_head(options: &PostgresOptions, connection: &Connection) -> Result<[u8; 8], StoreError> {
+    let schema = &options.schema;
+    let place = format!("the store {schema:?} in PostgreSQL at {}", options.address());
+    let statement = format!(
+        "select h.issuer, h.keyring, encode(h.history, 'hex') as history from \"{schema}\".head h, \"{schema}\".stamp"
+    );
+    let Some(head) = ask(options, connection, &statement).await?.pop() else {
+        return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
+    };
+    let get = |name| head.try_get(name).ok().flatten().unwrap_or_default();
+    let (issuer, keyring) = (get("issuer"), get("keyring"));
+    if issuer != options.issuer {
+        return Err(mistake(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
+    }
+    if keyring != options.keyring.to_string() {
+        return Err(mistake(format!("{place} belongs to another keyring, {keyring}: use that one, or another schema")));
+    }
+    let history = u64::from_str_radix(get("history"), 16).ok().filter(|_| get("history").len() == 16);
+    history.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no history: restore a whole back-up")))
+}

@@ -1,0 +1,70 @@
+//! Revocations as they are written, and the sweep.
+
+use tokio_postgres::types::Type;
+
+use super::super::fields::{encode_effect, reason_number};
+use super::super::rules::{MAX_SWEPT, ends_session, fits};
+use super::super::{StoreError, Swept};
+use super::Inner;
+use super::call::Arg;
+use super::record::{entry, key, millis, target, uuid};
+use crate::revocation::{Revocation, Target};
+use crate::session::RevokedBecause;
+
+impl Inner {
+    pub(super) async fn revoke(&self, given: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        fits(&given)?;
+        let (no_id, no_subject) = (Arg::Null(Type::UUID), Arg::Null(Type::BYTEA));
+        let (reach, id, subject) = match &given.target {
+            Target::Session(id) => ("session", Arg::Id(uuid(*id)), no_subject),
+            Target::Subject { issuer, subject } if *issuer == self.issuer => {
+                ("subject", no_id, Arg::bytes(&key(subject.as_bytes())))
+            }
+            Target::Client { issuer, .. } if *issuer == self.issuer => ("all", no_id, no_subject),
+            Target::Global => ("all", no_id, no_subject),
+            // No session of ours, so no session's end: the caller knows how long the tokens live.
+            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => ("none", no_id, no_subject),
+        };
+        let of = target(&given.target)?;
+        let args = vec![
+            Arg::bytes(&key(&of)),
+            Arg::bytes(&of),
+            Arg::bytes(&encode_effect(given.effect)),
+            Arg::Big(millis(given.until)),
+            self.leeway(),
+            Arg::Text(reach),
+            id,
+            subject,
+            Arg::Small(reason_number(because).into()),
+            Arg::Bool(ends_session(given.effect)),
+        ];
+        let answer = self.one_by(&self.revocations, "rg_revoke", args).await?;
+        if answer.status()? != "merged" {
+            return Err(answer.unknown());
+        }
+        if answer.get("o_changed")? {
+            self.written.notify_one();
+        }
+        if answer.get::<Option<i16>>("o_version")?.is_some() {
+            tracing::error!(target = ?given.target, "session revoked, but another version wrote its record");
+        }
+        entry(&of, answer.get("o_effect")?, answer.get("o_until")?)
+    }
+
+    /// Of several nodes that sweep at once, one does it.
+    pub(super) async fn sweep(&self) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        loop {
+            let limit = Arg::Int(i32::try_from(MAX_SWEPT).unwrap_or(i32::MAX));
+            let answer = self.one("rg_sweep", vec![limit]).await?;
+            if answer.status()? != "swept" {
+                return Err(answer.unknown());
+            }
+            swept.sessions += u64::try_from(answer.get::<i64>("o_sessions")?).unwrap_or_default();
+            swept.revocations += u64::try_from(answer.get::<i64>("o_revocations")?).unwrap_or_default();
+            if !answer.get::<bool>("o_more")? {
+                return Ok(swept);
+            }
+        }
+    }
+}
