@@ -25,6 +25,8 @@ use crate::revocation::list::ListFilling;
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+mod agreement;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]

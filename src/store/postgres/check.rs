@@ -39,6 +39,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
     let after = clock.wall();
     check_server(&options, &settings)?;
     compare_clocks(&options, before, time(settings.number("now")), after)?;
+    check_schema(&options, &connection).await?;
     commands.give_back(connection);
     migrate(&commands).await?;
     let connection = first_connection(&commands).await?;
@@ -169,18 +170,25 @@ pub(super) fn compare_clocks(
     Ok(())
 }
 
+fn lacking(options: &PostgresOptions, what: &str) -> StoreError {
+    let address = options.address();
+    mistake(format!("PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md has its rights"))
+}
+
+/// A schema that the gate's user may not look into.
+async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
+    let schema = &options.schema;
+    let closed =
+        format!("select 1 from pg_namespace where nspname = '{schema}' and not has_schema_privilege(oid, 'usage')");
+    match ask(options, connection, &closed).await?.first() {
+        Some(_) => Err(lacking(options, &format!("the schema {schema}: grant usage on schema {schema}"))),
+        None => Ok(()),
+    }
+}
+
 /// What the gate's user lacks.
 async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
-    let (address, schema) = (options.address(), &options.schema);
-    let lacking = |what: &str| {
-        mistake(format!(
-            "PostgreSQL at {address} does not allow the gate's user {what}: docs/postgres.md has its rights"
-        ))
-    };
-    let usage = format!("select 1 where not has_schema_privilege('{schema}', 'usage')");
-    if !ask(options, connection, &usage).await?.is_empty() {
-        return Err(lacking(&format!("the schema {schema}: grant usage on schema {schema}")));
-    }
+    let schema = &options.schema;
     let tables = format!(
         "select p || ' on table ' || t from unnest(array['head','stamp','session','revocation','revocation_log','node','relay']) t, \
          unnest(array['select','insert','update','delete']) p where not has_table_privilege('\"{schema}\".' || t, p) \
@@ -193,7 +201,7 @@ async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Res
          and not has_function_privilege(f.oid, 'execute') limit 1"
     );
     match ask(options, connection, &tables).await?.first().and_then(|row| row.get(0)) {
-        Some(what) => Err(lacking(&format!("something that it needs: grant {what}"))),
+        Some(what) => Err(lacking(options, &format!("something that it needs: grant {what}"))),
         None => Ok(()),
     }
 }

@@ -128,12 +128,12 @@ impl PostgresFeed {
             self.next_beat = asked.saturating_add(self.follow.every);
             self.beat = Some(Heard { asked, answered, store_time: reading.now, unbroken: false });
         }
-        self.ready.extend(reading.entries.into_iter().map(|(_, entry)| entry));
         if reading.is_lost || self.is_another(reading.server) {
             tracing::warn!("the log of revocations in PostgreSQL is not the one that was read: reading all live ones");
             self.place = None;
             return Ok(None);
         }
+        self.ready.extend(reading.entries.into_iter().map(|(_, entry)| entry));
         if reading.more {
             return Ok(None);
         }

@@ -10,6 +10,13 @@ use uuid::Uuid;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
+mod faults;
+mod feed;
+mod opening;
+mod pooler;
+mod rules;
+mod twice;
+
 const KEYRING: Uuid = Uuid::from_u128(7);
 /// The password of the gate's user.
 const PASSWORD: &str = "a-password-of-the-gate";
