@@ -19,6 +19,8 @@ mod faults;
 mod grpc;
 mod interop;
 mod kuzzle;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod readings;
 #[cfg(feature = "redis")]
 mod redis;

@@ -34,6 +34,10 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
     let Command::Backup { to } = command;
     let StoreConfig::Redb { path, .. } = &config.store else {
         let why = match &config.store {
+            #[cfg(feature = "postgres")]
+            StoreConfig::Postgres(_) => {
+                "store.kind is \"postgres\": back the database up by its own means, such as pg_dump"
+            }
             #[cfg(feature = "redis")]
             StoreConfig::Redis(_) => "store.kind is \"redis\": back the server up by its own means, such as BGSAVE",
             StoreConfig::Memory | StoreConfig::Redb { .. } => "store.kind is \"memory\": there is nothing to back up",

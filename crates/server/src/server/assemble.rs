@@ -13,6 +13,8 @@ use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
 use super::users::LiveUsers;
+#[cfg(feature = "postgres")]
+use crate::config::PostgresSettings;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
     SessionsConfig, StoreConfig, TrustedIssuer,
@@ -32,6 +34,8 @@ use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
+#[cfg(feature = "postgres")]
+use rotogate::store::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redis")]
 use rotogate::store::{RedisOptions, RedisStore};
 use rotogate::token::keyring::Keyring;
@@ -166,7 +170,7 @@ pub(super) fn builder(
     {
         builder = builder.relay_store(stores.relay);
     }
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
     }
@@ -267,6 +271,17 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             };
             Ok((Some(store), stores))
         }
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => {
+            let options = postgres_options(config, settings, keyring)?;
+            let store = Arc::new(PostgresStore::connect(options).await.map_err(from)?);
+            let stores = Stores {
+                #[cfg(feature = "relay")]
+                relay: Arc::clone(&store) as _,
+                sessions: store,
+            };
+            Ok((None, stores))
+        }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
             let issuer = &config.issuer;
@@ -296,8 +311,48 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
     }
 }
 
+#[cfg(feature = "postgres")]
+fn postgres_options(
+    config: &Config,
+    settings: &PostgresSettings,
+    keyring: &Keyring,
+) -> Result<PostgresOptions, ServerError> {
+    let PostgresSettings {
+        url,
+        listen_url,
+        password_file,
+        schema,
+        ca,
+        client_cert,
+        named_statements,
+        connections,
+        staleness: _,
+    } = settings;
+    let issuer = &config.issuer;
+    let mut options = PostgresOptions::new(url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
+        .schema(schema.as_str())
+        .connections(*connections);
+    if let Some(url) = listen_url {
+        options = options.listen_url(url.as_str());
+    }
+    if let Some(file) = password_file {
+        options = options.password_file(file);
+    }
+    if let Some(ca) = ca {
+        options = options.ca(read_ca(ca)?);
+    }
+    if let Some((certificate, key)) = client_cert {
+        let certificate = std::fs::read(certificate)
+            .map_err(|error| ServerError::new(format!("store.client_cert: {}: {error}", certificate.display())))?;
+        let key =
+            private_file::read_private(key).map_err(|error| ServerError::new(format!("store.client_key: {error}")))?;
+        options = options.client_certificate(certificate, SecretString::from(key.as_str()));
+    }
+    Ok(if *named_statements { options } else { options.unnamed_statements() })
+}
+
 /// The certificates that the store's server may be issued by.
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 fn read_ca(path: &Path) -> Result<Vec<u8>, ServerError> {
     std::fs::read(path).map_err(|error| ServerError::new(format!("store.ca: {}: {error}", path.display())))
 }

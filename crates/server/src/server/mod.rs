@@ -176,6 +176,8 @@ impl Server {
         let give_up = match &config.store {
             StoreConfig::Redb { give_up, .. } => *give_up,
             StoreConfig::Memory => None,
+            #[cfg(feature = "postgres")]
+            StoreConfig::Postgres(_) => None,
             #[cfg(feature = "redis")]
             StoreConfig::Redis(_) => None,
         };

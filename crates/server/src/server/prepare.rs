@@ -235,25 +235,47 @@ impl Findings<'_> {
         None
     }
 
+    /// Can a file with a secret be read, if there is one?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn secret(&mut self, key: &'static str, file: Option<&Path>) {
+        if let Some(file) = file {
+            self.readable(key, file, private_file::read_private(file).map(drop));
+        }
+    }
+
+    /// Can a file without secrets be read, if there is one?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn public(&mut self, key: &'static str, file: Option<&Path>) {
+        if let Some(file) = file {
+            let read = std::fs::read(file).map(drop);
+            self.readable(key, file, read.map_err(|error| format!("{}: {error}", file.display())));
+        }
+    }
+
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn readable(&mut self, key: &'static str, file: &Path, read: Result<(), String>) {
+        let Err(message) = read else { return };
+        match private_file::denied_as_another(file) {
+            Some(why) => self.unchecked(key, why),
+            None => self.blame(key, message),
+        }
+    }
+
     fn store(&mut self) {
         const KEY: &str = "store.path";
         let config = self.config;
+        #[cfg(feature = "postgres")]
+        if let StoreConfig::Postgres(settings) = &config.store {
+            let own = settings.client_cert.as_ref();
+            self.secret("store.password_file", settings.password_file.as_deref());
+            self.secret("store.client_key", own.map(|(_, key)| key.as_path()));
+            self.public("store.client_cert", own.map(|(certificate, _)| certificate.as_path()));
+            self.public("store.ca", settings.ca.as_deref());
+        }
         #[cfg(feature = "redis")]
         if let StoreConfig::Redis(settings) = &config.store {
-            let password = settings.password_file.as_deref();
-            let password =
-                password.map(|file| ("store.password_file", file, private_file::read_private(file).map(drop)));
-            let ca = settings.ca.as_deref();
-            let ca = ca.map(|file| {
-                ("store.ca", file, std::fs::read(file).map(drop).map_err(|e| format!("{}: {e}", file.display())))
-            });
-            for (key, file, read) in password.into_iter().chain(ca) {
-                let Err(message) = read else { continue };
-                match private_file::denied_as_another(file) {
-                    Some(why) => self.unchecked(key, why),
-                    None => self.blame(key, message),
-                }
-            }
+            self.secret("store.password_file", settings.password_file.as_deref());
+            self.public("store.ca", settings.ca.as_deref());
         }
         let StoreConfig::Redb { path, accept_restored_store, .. } = &config.store else { return };
         let mark = assemble::high_water(&config.issuer.keys);

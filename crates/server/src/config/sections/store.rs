@@ -9,12 +9,19 @@ use super::super::print::{self, number, put, put_some, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{DAY, SECOND, path_in, usize_or};
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate::store::Staleness;
 use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod shared;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresSettings;
 #[cfg(feature = "redis")]
 pub use redis::RedisSettings;
 
@@ -34,6 +41,9 @@ pub enum StoreConfig {
         /// How long the store may be unwritable before the gate stops.
         give_up: Option<Duration>,
     },
+    /// A database that several gates share.
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresSettings),
     /// A server that several gates share.
     #[cfg(feature = "redis")]
     Redis(RedisSettings),
@@ -43,6 +53,8 @@ pub enum StoreConfig {
 enum Kind {
     Redb,
     Memory,
+    #[cfg(feature = "postgres")]
+    Postgres,
     #[cfg(feature = "redis")]
     Redis,
 }
@@ -50,17 +62,20 @@ enum Kind {
 const KINDS: &[(&str, Kind)] = &[
     ("redb", Kind::Redb),
     ("memory", Kind::Memory),
+    #[cfg(feature = "postgres")]
+    ("postgres", Kind::Postgres),
     #[cfg(feature = "redis")]
     ("redis", Kind::Redis),
 ];
 
 fn kind(value: &Raw) -> Result<Kind, String> {
-    #[cfg(not(feature = "redis"))]
-    if matches!(value, Raw::String(word) | Raw::Env(word) if word == "redis") {
-        return Err(
-            "\"redis\" needs a program that was built with the feature redis; this one has \"redb\" and \"memory\""
-                .into(),
-        );
+    if let Raw::String(word) | Raw::Env(word) = value
+        && ["postgres", "redis"].contains(&word.as_str())
+        && !KINDS.iter().any(|(known, _)| known == word)
+    {
+        let known: Vec<_> = KINDS.iter().map(|(known, _)| format!("{known:?}")).collect();
+        let known = known.join(", ");
+        return Err(format!("{word:?} needs a program that was built with the feature {word}; this one has {known}"));
     }
     value::word(KINDS, &[])(value)
 }
@@ -70,10 +85,13 @@ impl StoreConfig {
     const PATH: &str = "data/rotogate.redb";
 
     /// How long the gate goes on without news of a store that it shares. `None`: it shares none.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn staleness(&self) -> Option<Staleness> {
         match self {
             Self::Memory | Self::Redb { .. } => None,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(settings) => Some(settings.staleness),
+            #[cfg(feature = "redis")]
             Self::Redis(settings) => Some(settings.staleness),
         }
     }
@@ -84,6 +102,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> StoreConfig {
     let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
     let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, matches!(kind, Kind::Memory)),
+        #[cfg(feature = "postgres")]
+        Kind::Postgres => postgres::read(section, dir).map_or(StoreConfig::Memory, StoreConfig::Postgres),
         #[cfg(feature = "redis")]
         Kind::Redis => redis::read(section, dir).map_or(StoreConfig::Memory, StoreConfig::Redis),
     };
@@ -110,6 +130,8 @@ pub(super) fn print(store: &StoreConfig) -> Value {
             put(&mut table, "cache_size", number(*cache_size));
             put_some(&mut table, "give_up", give_up.map(time));
         }
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => postgres::print(settings, &mut table),
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => redis::print(settings, &mut table),
     }

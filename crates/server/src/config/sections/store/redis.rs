@@ -1,14 +1,14 @@
 //! `[store]` with `kind = "redis"`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use toml::Table;
 
-use super::super::super::print::{path, put, put_some, time};
+use super::super::super::print::{path, put, put_some};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
-use super::super::{DAY, path_in};
+use super::super::path_in;
+use super::shared;
 use rotogate::store::{RedisOptions, Staleness};
 
 /// A server that several gates share.
@@ -44,7 +44,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
         section.blame("ca", "needs a url that begins with rediss://");
     }
     let assume_noeviction = section.get("assume_noeviction", value::boolean).unwrap_or(false);
-    let staleness = staleness(section);
+    let staleness = shared::read(section);
     Some(RedisSettings { url: url?, username, password_file, prefix, ca, assume_noeviction, staleness })
 }
 
@@ -61,24 +61,6 @@ fn prefix(value: &Value) -> Result<String, String> {
     Ok(prefix)
 }
 
-fn staleness(section: &Section<'_>) -> Staleness {
-    let limit = value::duration_within(Staleness::SHORTEST, Staleness::LONGEST);
-    let limit = section.get("staleness", limit).unwrap_or(Staleness::default().limit);
-    let serves = section.get("when_stale", value::word(&[("deny", false), ("allow", true)], &[])).unwrap_or(false);
-    let served = section.get("max_stale", value::duration_within(Duration::ZERO, DAY));
-    match (serves, served) {
-        (true, Some(served)) if served >= limit => return Staleness { limit, served },
-        (true, Some(_)) => section.blame("max_stale", "is shorter than staleness"),
-        (true, None) if section.has("max_stale") => {}
-        (true, None) => {
-            section.blame("max_stale", "missing; expected how long revocations of other gates may be unknown");
-        }
-        (false, Some(_)) => section.blame("max_stale", "has a meaning only with when_stale = \"allow\""),
-        (false, None) => {}
-    }
-    Staleness::deny_after(limit)
-}
-
 pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
     let RedisSettings { url, username, password_file, prefix, ca, assume_noeviction, staleness } = settings;
     put(table, "kind", "redis");
@@ -88,11 +70,5 @@ pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
     put(table, "prefix", prefix.as_str());
     put_some(table, "ca", ca.as_deref().map(path));
     put(table, "assume_noeviction", *assume_noeviction);
-    put(table, "staleness", time(staleness.limit));
-    if staleness.served > staleness.limit {
-        put(table, "when_stale", "allow");
-        put(table, "max_stale", time(staleness.served));
-    } else {
-        put(table, "when_stale", "deny");
-    }
+    shared::print(*staleness, table);
 }

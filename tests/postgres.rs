@@ -1,0 +1,107 @@
+//! Gates that share a store in PostgreSQL.
+
+use http::StatusCode;
+use serde_json::Value;
+use support::pki::write_private;
+use support::postgres::Postgres;
+use support::{CONFIG, Gate, Place, keep_secret, until};
+
+const PASSWORD: &str = "gate-store-password";
+
+/// A server with the gates' user.
+fn server() -> Postgres {
+    keep_secret(PASSWORD);
+    let server = Postgres::start(&[]);
+    server.sql(&format!("create role gate login password '{PASSWORD}'; grant create on database postgres to gate"));
+    server
+}
+
+fn place(server: &Postgres) -> Place {
+    let url = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
+    let store = format!("[store]\nkind = \"postgres\"\nurl = \"{url}\"\npassword_file = \"store.pw\"\n");
+    let place = Place::new(&format!("{CONFIG}{store}"));
+    write_private(&place.path("store.pw"), PASSWORD);
+    place
+}
+
+/// Two gates of one folder, with one keyring and the same users.
+fn nodes(server: &Postgres) -> (Place, [Gate; 2]) {
+    let place = place(server);
+    let gates = [place.start(), place.start()];
+    (place, gates)
+}
+
+#[tokio::test]
+async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_all() {
+    let server = server();
+    let (place, [mut a, b]) = nodes(&server);
+    assert_ne!(server.sql("select issuer from rotogate.head"), "");
+    let first = a.login().await;
+    assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
+    let second = b.refresh(&first.refresh).await.tokens();
+    assert_eq!(a.refresh(&first.refresh).await.tokens(), second, "a repeat gets the same pair, wherever it comes");
+    let third = b.refresh(&second.refresh).await.tokens();
+    assert_eq!(a.revoke(&third.refresh).await.status, StatusCode::OK);
+    a.until_refused(&third.access).await;
+    b.until_refused(&third.access).await;
+    for gate in [&a, &b] {
+        let refused = gate.refresh(&third.refresh).await;
+        assert_eq!(
+            (refused.status, &refused.json()["error"]),
+            (StatusCode::BAD_REQUEST, &Value::from("invalid_grant"))
+        );
+    }
+    // What a gate began and revoked outlives its crash.
+    let kept = a.login().await;
+    let ended = a.login().await;
+    assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
+    a.kill();
+    b.until_refused(&ended.access).await;
+    assert_eq!(b.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
+    let kept = b.refresh(&kept.refresh).await.tokens();
+    let again = place.start();
+    assert_eq!(again.get("/hello", &kept.access).await.status, StatusCode::OK);
+    assert_ne!(again.get("/hello", &ended.access).await.status, StatusCode::OK);
+    assert_eq!(again.refresh(&kept.refresh).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
+    let mut server = server();
+    let (_place, [a, b]) = nodes(&server);
+    let first = a.login().await;
+    server.kill();
+    until("a token is answered with 503", async || {
+        a.get("/hello", &first.access).await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    let refused = b.refresh(&first.refresh).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers.contains_key("retry-after"));
+    server.start_again();
+    until("the token passes again", async || a.get("/hello", &first.access).await.status == StatusCode::OK).await;
+    until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
+}
+
+#[test]
+fn c20_a_gate_that_cannot_use_the_store_does_not_start_and_says_why_without_credentials() {
+    let server = server();
+    let (first, gates) = nodes(&server);
+    let said = |place: &Place| {
+        let output = place.command().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !said.contains(PASSWORD), "{said}");
+        said
+    };
+    let other = place(&server);
+    let text = said(&other);
+    assert!(text.contains("another keyring"), "{text}");
+    server.sql("alter role gate set synchronous_commit = off");
+    let text = said(&first);
+    assert!(text.contains("synchronous_commit off") && text.contains("set it to on"), "{text}");
+    drop(gates);
+    // A mistake is found without the server.
+    std::fs::remove_file(first.path("store.pw")).unwrap();
+    let ran = first.run(&["check"], "");
+    assert!(ran.code == Some(2) && ran.stderr.contains("store.password_file"), "{ran:?}");
+}
