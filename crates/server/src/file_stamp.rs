@@ -86,6 +86,11 @@ impl ChangeDetector {
         Self { read, found: None, again }
     }
 
+    /// Takes note that the files are about to be read, for another reason than a check.
+    pub(crate) fn note_read(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) {
+        *self = Self::new(paths, now);
+    }
+
     /// Checks the files. Returns whether to read them now, because they changed or may have changed.
     pub(crate) fn poll_changed(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Timestamp) -> bool {
         let is = stamps(paths);

@@ -20,7 +20,7 @@ use crate::server::{self, Order, Server, ShutdownKind, StartPlan};
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
     // A program started by an in-place upgrade has the variable already.
     if baton.is_none() {
-        exec_with_purge_delay();
+        exec_with_allocator_settings();
     }
     let program = Program::current(baton.as_ref())?;
     let mut sockets = None;
@@ -108,19 +108,23 @@ fn warn(plan: &StartPlan) {
     }
 }
 
-/// Makes the allocator return free memory after 10 ms, so that a flood leaves nothing behind (requirement A15). By
-/// default mimalloc purges free memory only when a later request triggers it. It reads the setting from the environment
-/// at the first allocation, and no safe function changes it later. So the program executes itself once: the same
-/// process, with its files, and one more variable. A value that the operator has set stays.
-fn exec_with_purge_delay() {
+/// Settings of the allocator. It returns free memory after 10 ms, so that a flood leaves nothing behind (requirement
+/// A15): by default mimalloc purges free memory only when a later request triggers it. And it takes no huge pages, of
+/// which each thread would touch some for a few objects: a gate with a thousand issuers then has twice the memory.
+const ALLOCATOR_SETTINGS: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "10"), ("MIMALLOC_ALLOW_THP", "0")];
+
+/// Applies the settings of the allocator, which reads them from the environment at the first allocation. No safe function
+/// changes them later. So the program executes itself once: the same process, with its files, and more variables. A value
+/// that the operator has set stays.
+fn exec_with_allocator_settings() {
     use std::os::unix::process::CommandExt;
-    const DELAY: &str = "MIMALLOC_PURGE_DELAY";
+    let missing: Vec<_> = ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
     let mut arguments = std::env::args_os();
-    let (None, Ok(program), Some(name)) = (std::env::var_os(DELAY), std::env::current_exe(), arguments.next()) else {
+    let (false, Ok(program), Some(name)) = (missing.is_empty(), std::env::current_exe(), arguments.next()) else {
         return;
     };
     // `exec` returns only on failure. Then free memory is kept longer.
-    let _ = std::process::Command::new(program).arg0(name).args(arguments).env(DELAY, "10").exec();
+    let _ = std::process::Command::new(program).arg0(name).args(arguments).envs(missing).exec();
 }
 
 /// Notifies systemd, if it started this process (sd_notify(3)).

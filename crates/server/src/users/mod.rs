@@ -142,6 +142,7 @@ pub struct FileDirectory {
     hooks: RwLock<Vec<Hook>>,
     /// Held while the file is read, so that older content never replaces newer content.
     reloading: Mutex<()>,
+    last_read: watch::LastRead,
     /// The problem of the current file, if it is broken.
     broken: ArcSwapOption<String>,
     rehasher: rehash::Rehasher,
@@ -169,6 +170,7 @@ impl FileDirectory {
             users: ArcSwap::from_pointee(users),
             hooks: RwLock::default(),
             reloading: Mutex::default(),
+            last_read: watch::LastRead::default(),
             broken: ArcSwapOption::empty(),
         })
     }
@@ -193,6 +195,7 @@ impl FileDirectory {
     /// As [`FileDirectory::open`]. The users stay as they were, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
         let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.last_read.begin(&self.file.path);
         let before = self.users.load_full();
         let mut users = match parse::read(&self.file, &before) {
             Ok(users) => users,

@@ -32,7 +32,7 @@ pub(super) fn read(file: &UsersFile, known: &Users) -> Result<Users, String> {
 }
 
 /// How much of a file is in memory at once.
-const BLOCK: usize = 4 << 20;
+const BLOCK: usize = 512 << 10;
 
 /// Reads the file block by block; `None` if it is not in pieces.
 fn read_in_blocks(file: &UsersFile, known: &Users) -> Result<Option<Users>, String> {
@@ -181,11 +181,11 @@ impl<'a> Reading<'a> {
             is_empty_document(head, &self.name)?;
             self.is_begun = true;
         }
+        let pieces: Vec<&str> = pieces.into_iter().map(|piece| text.get(piece)).collect::<Option<_>>()?;
+        let digests = parallel(&pieces, |_, piece| Some(short_digest(piece)))?;
         let mut new = Vec::new();
         let mut found = Vec::with_capacity(pieces.len());
-        for piece in pieces {
-            let piece = text.get(piece)?;
-            let digest = short_digest(piece);
+        for (piece, digest) in pieces.into_iter().zip(digests) {
             let entry = self.known_entry(&digest);
             if entry.is_none() {
                 new.push(piece);
@@ -208,6 +208,9 @@ impl<'a> Reading<'a> {
         let pieces = self.known.pieces.as_deref()?;
         let at = if pieces.get(self.next) == Some(digest) {
             self.next
+        } else if self.by_digest.is_none() && self.next == pieces.len() {
+            // After all that are known, in their order: a new one.
+            return None;
         } else {
             let by_digest = self
                 .by_digest
@@ -227,7 +230,7 @@ impl<'a> Reading<'a> {
 }
 
 /// Enough pieces that a further thread is worth its start.
-const PIECES_PER_THREAD: usize = 2000;
+const PIECES_PER_THREAD: usize = 400;
 
 /// Parses pieces on as many threads as are useful.
 fn parallel<T: Send>(pieces: &[&str], parse: impl Fn(&mut PlainReader, &str) -> Option<T> + Sync) -> Option<Vec<T>> {

@@ -1,7 +1,8 @@
 //! Watches `users.toml` and reloads it when it changes.
 
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::FileDirectory;
 use crate::file_stamp::{CHECK_INTERVAL, ChangeDetector};
@@ -13,16 +14,37 @@ use rotogate::directory::DirectoryError;
 #[must_use = "the file is watched until this is dropped"]
 pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the watching")] Sender<()>);
 
+/// What was read of the file last.
+#[derive(Debug, Default)]
+pub(super) struct LastRead {
+    clock: SystemTime,
+    detector: Mutex<ChangeDetector>,
+}
+
+impl LastRead {
+    /// Takes note that the file is about to be read. A check then finds later changes only.
+    pub(super) fn begin(&self, path: &Path) {
+        self.detector().note_read([path.to_owned()], self.clock.wall());
+    }
+
+    fn has_changed(&self, path: &Path) -> bool {
+        self.detector().poll_changed([path.to_owned()], self.clock.wall())
+    }
+
+    fn detector(&self) -> MutexGuard<'_, ChangeDetector> {
+        self.detector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, DirectoryError> {
-    let clock = SystemTime::new();
-    let path = directory.file.path.clone();
-    let mut detector = ChangeDetector::new([path.clone()], clock.wall());
     let held = Arc::downgrade(directory);
     let (watch, dropped) = channel();
+    // Covers changes between opening the file and now. `reload` logs the error.
+    let _ = directory.reload();
     let run = move || {
         while let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(CHECK_INTERVAL) {
             let Some(directory) = held.upgrade() else { return };
-            if detector.poll_changed([path.clone()], clock.wall()) {
+            if directory.last_read.has_changed(&directory.file.path) {
                 // `reload` logs the error.
                 let _ = directory.reload();
             }
@@ -31,7 +53,5 @@ pub(super) fn start(directory: &Arc<FileDirectory>) -> Result<FileWatcher, Direc
     std::thread::Builder::new().name("users-watch".to_owned()).spawn(run).map_err(|error| {
         DirectoryError::Unavailable(format!("{}: cannot be watched: {error}", directory.file.path.display()))
     })?;
-    // Covers changes between opening the file and now. `reload` logs the error.
-    let _ = directory.reload();
     Ok(FileWatcher(watch))
 }
