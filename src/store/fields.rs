@@ -6,9 +6,6 @@ use crate::random::random;
 use crate::revocation::Effect;
 use crate::session::{Generation, RevokedBecause};
 
-/// The bytes of an effect.
-pub(super) const EFFECT: usize = 25;
-
 /// The name of one write, by which the store knows it again.
 pub(super) type Op = [u8; 8];
 
@@ -45,6 +42,7 @@ pub(super) fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_be_bytes)
 }
 
+#[cfg(any(feature = "redis", feature = "relay"))]
 pub(super) fn millis(time: Timestamp) -> [u8; 8] {
     time.as_millis().to_be_bytes()
 }

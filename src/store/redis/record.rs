@@ -6,8 +6,8 @@ use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use super::super::encoding::{decode_session, decode_target, encode_session, encode_target};
-use super::super::fields::{EFFECT, number_at, reason};
 pub(super) use super::super::fields::{Op, decode_effect, encode_effect, millis, new_op, reason_number};
+use super::super::fields::{number_at, reason};
 use super::super::rules::end_of;
 use super::super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -22,6 +22,7 @@ const CONFIRMED: u8 = 2;
 const REASON: u8 = 4;
 /// Where the subject's length is, behind the numbers.
 const NUMBERS: usize = 58;
+const EFFECT: usize = 25;
 
 /// A session's record: the fixed part, its subject, and the record as the embedded store has it.
 pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
