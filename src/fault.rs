@@ -139,6 +139,10 @@ pub enum Fault {
     /// Other gates share the store, and this one has not heard from it for too long. It mints no token until it has.
     #[error("the store was not heard of for too long: no token is minted until it is")]
     Stale,
+    /// The store lost writes that it had acknowledged. The gates that share it write back what they know. Until they have,
+    /// no token is minted.
+    #[error("the store lost writes: no token is minted until the gates have written back what they know")]
+    Restoring,
     /// More password checks wait than the bound allows.
     #[error("too many password checks are waiting")]
     Busy,
@@ -181,6 +185,7 @@ impl Fault {
             Self::Directory(_) => "directory_failed",
             Self::Clock => "clock",
             Self::Stale => "store_stale",
+            Self::Restoring => "store_restoring",
             Self::Busy => "busy",
             Self::Signing(_) => "signing_failed",
             Self::Contention => "contention",
@@ -191,7 +196,7 @@ impl Fault {
     /// When a client should try again.
     pub const fn retry_after(&self) -> Duration {
         match self {
-            Self::Busy | Self::Contention | Self::Stale | Self::Directory(DirectoryError::Busy) => {
+            Self::Busy | Self::Contention | Self::Stale | Self::Restoring | Self::Directory(DirectoryError::Busy) => {
                 Duration::from_secs(1)
             }
             Self::Directory(DirectoryError::Later(wait)) => *wait,

@@ -5,6 +5,7 @@ use std::process::Command;
 use http::StatusCode;
 use serde_json::Value;
 use support::redis::Redis;
+use support::redis_cluster::RedisCluster;
 use support::{CONFIG, Gate, Place, until};
 
 /// Two gates of one folder, with one keyring and the same users.
@@ -76,4 +77,57 @@ fn c20_a_gate_of_another_keyring_does_not_start() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("another keyring"), "{said}");
     drop(gates);
+}
+
+/// Two gates on a cluster, whose primaries are lost and replaced while both go on.
+#[tokio::test]
+async fn c12_gates_on_a_cluster_act_as_one_and_outlive_a_primary() {
+    let mut cluster = RedisCluster::start(true, &[]);
+    let store =
+        format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\ncluster = true\n", cluster.nodes[2].port);
+    let place = Place::new(&format!("{CONFIG}{store}"));
+    let [a, b] = [place.start(), place.start()];
+    let mut kept = Vec::new();
+    // In more than one partition.
+    for _ in 0..12 {
+        let first = a.login().await;
+        assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
+        let second = b.refresh(&first.refresh).await.tokens();
+        assert_eq!(a.refresh(&first.refresh).await.tokens(), second, "a repeat gets the same pair, wherever it comes");
+        kept.push(a.refresh(&second.refresh).await.tokens());
+    }
+    let ended = kept.pop().unwrap();
+    assert_eq!(b.revoke(&ended.refresh).await.status, StatusCode::OK);
+    a.until_refused(&ended.access).await;
+    b.until_refused(&ended.access).await;
+    cluster.nodes[0].kill();
+    until("a token is answered with 503", async || {
+        a.get("/hello", &kept[0].access).await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    cluster.until_promoted(3);
+    until("the token passes again", async || a.get("/hello", &kept[0].access).await.status == StatusCode::OK).await;
+    until("at the other gate as well", async || b.get("/hello", &kept[0].access).await.status == StatusCode::OK).await;
+    for tokens in &kept {
+        until("every session goes on", async || b.refresh(&tokens.refresh).await.status == StatusCode::OK).await;
+    }
+    let refused = a.refresh(&ended.refresh).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let last = a.login().await;
+    assert_eq!(b.revoke(&last.refresh).await.status, StatusCode::OK);
+    a.until_refused(&last.access).await;
+}
+
+#[test]
+fn c20_a_single_server_for_a_cluster_and_a_node_for_a_single_server_are_refused() {
+    let (single, cluster) = (Redis::start(&[]), RedisCluster::start(false, &[]));
+    for (port, key, part) in [
+        (single.port, "cluster = true\n", "not a node of a cluster: remove cluster = true"),
+        (cluster.nodes[0].port, "", "a node of a cluster: set cluster = true"),
+    ] {
+        let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"\n{key}");
+        let output = Place::new(&format!("{CONFIG}{store}")).command().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(part), "{said}");
+    }
 }

@@ -193,6 +193,7 @@ pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
         RevokedBecause::Operator => ("operator", false),
         RevokedBecause::TooMany => ("too-many", false),
         RevokedBecause::UserChanged => ("user-changed", false),
+        RevokedBecause::Restored => ("restored", false),
     };
     let of = of.map(display);
     if is_daily {

@@ -185,6 +185,7 @@ impl Engine {
         };
         match self.store.insert(session.clone(), bound).await? {
             Inserted::Inserted(ended) => {
+                self.keep_written(session.clone());
                 self.gave_way(&session, &ended);
                 self.counts.add(Event::Login);
                 audit::login(&session, new.origin);

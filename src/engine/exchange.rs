@@ -60,8 +60,12 @@ impl Engine {
             // Notes that are not written yet count.
             session.confirmed |= self.confirmations.has(session.id, session.current);
             let now = self.clock.now();
-            let decision =
-                decide(&session, presented, self.facts(&session, user.as_ref(), minimum_known), now, refresh.profile);
+            let mut facts = self.facts(&session, user.as_ref(), minimum_known);
+            let mut decision = decide(&session, presented, facts, now, refresh.profile);
+            if decision == (Decision::Ahead { fast_forward: false }) && self.may_continue(&session).await? {
+                facts.unbroken_revocations = true;
+                decision = decide(&session, presented, facts, now, refresh.profile);
+            }
             let how = match decision {
                 Decision::Revoked(why) => {
                     if ends_for_its_user(&session, user.as_ref(), why) {
@@ -106,6 +110,7 @@ impl Engine {
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
+                    self.keep_written(step.record.clone());
                     if let Some(successor) = successor_token(&keyring, &step.record) {
                         self.live_sessions.advance(session.id, presented, successor);
                     }
@@ -189,8 +194,7 @@ impl Engine {
             sessions_valid_from: valid_from.max(listed),
             minimum_known,
             // The store of a single node falls behind only while no process has it open, so no process kept the
-            // revocations. A shared one may answer a refresh before its feed says that it lost revocations of other
-            // gates, which this one may not have heard.
+            // revocations. Of a shared one, `may_continue` says it.
             unbroken_revocations: false,
         }
     }
@@ -237,8 +241,9 @@ impl Engine {
         };
         let issued = self.pair(keyring, &record, now, IssueKind::Replayed)?;
         let (id, current, successor) = (record.id, record.current, successor_token(keyring, &record));
-        match self.store.compare_and_swap(expected, record, None).await? {
+        match self.store.compare_and_swap(expected, record.clone(), None).await? {
             Swap::Swapped => {
+                self.keep_written(record);
                 if let Some(successor) = successor {
                     self.live_sessions.advance(id, current, successor);
                 }

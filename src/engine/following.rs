@@ -1,6 +1,6 @@
 //! What an engine knows of a store that other gates write to, too: how lately it heard of their revocations.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Engine;
@@ -10,7 +10,7 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::SessionId;
 use crate::session::rotation::REVOKED;
 use crate::store::rules::is_revoked;
-use crate::store::{FeedStep, Heard, Staleness};
+use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
 /// How many sessions the store is asked about between two entries of a feed. The long connections of the others end.
 const MAX_ASKED: usize = 256;
@@ -25,8 +25,6 @@ pub(super) struct Following {
     fresh_until: AtomicU64,
     /// The store's time at its last answer, in ms.
     store_time: AtomicU64,
-    /// No acknowledged write of any gate was lost since this engine began.
-    unbroken: AtomicBool,
 }
 
 /// How well an engine knows what other gates revoked.
@@ -35,6 +33,9 @@ pub(super) struct Following {
 pub enum Freshness {
     /// No other gate writes to the store, or all that they wrote until a moment ago is known.
     Fresh,
+    /// The store lost writes, and the gates are writing back what they know. No token is minted; requests with a token
+    /// pass.
+    Restoring,
     /// Too little is known to mint tokens. Requests with a token pass.
     Degraded,
     /// Too little is known to accept tokens.
@@ -45,12 +46,11 @@ impl Following {
     /// With a staleness, nothing was heard yet.
     pub(super) fn new(staleness: Option<Staleness>) -> Self {
         let fresh_until = if staleness.is_some() { Timestamp::ZERO } else { Timestamp::MAX };
-        Self {
-            staleness,
-            fresh_until: AtomicU64::new(fresh_until.as_millis()),
-            store_time: AtomicU64::new(0),
-            unbroken: AtomicBool::new(staleness.is_some()),
-        }
+        Self { staleness, fresh_until: AtomicU64::new(fresh_until.as_millis()), store_time: AtomicU64::new(0) }
+    }
+
+    pub(super) fn staleness(&self) -> Option<Staleness> {
+        self.staleness
     }
 
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
@@ -65,7 +65,10 @@ impl Following {
 
 impl Engine {
     /// Applies what a feed brought.
-    pub(crate) async fn take_step(&self, step: &FeedStep) {
+    ///
+    /// # Errors
+    /// The store has lost writes, and what is known here was not written back. The next step tries again.
+    pub(crate) async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
         let mut rotated = Vec::new();
         for entry in &step.entries {
             match self.rotated_elsewhere(entry) {
@@ -79,19 +82,23 @@ impl Engine {
             answers = answers && self.advance_lines(session).await;
             self.revocations.apply(entry);
         }
-        let (Some(heard), Some(staleness)) = (step.complete, self.following.staleness) else { return };
-        let Heard { asked, answered, store_time, unbroken } = heard;
+        if step.lost || self.is_loss_suspected() {
+            self.suspect_loss();
+            return match self.store.shared() {
+                Some(shared) => self.restore(shared).await,
+                None => Ok(()),
+            };
+        }
+        let (Some(heard), Some(staleness)) = (step.complete, self.following.staleness) else { return Ok(()) };
+        let Heard { asked, answered, store_time } = heard;
         self.clock.follow_store((asked, answered), store_time);
         self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
-        if !unbroken && self.following.unbroken.swap(false, Ordering::AcqRel) {
-            tracing::error!(
-                "the store may have lost acknowledged writes: a session whose token is ahead of its record logs in again"
-            );
-        }
         // From before the question on, and only now: the entries are applied (requirement C8).
         let since = self.clock.at(asked);
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
+        self.is_restored().await;
+        Ok(())
     }
 
     /// The session whose earlier access tokens end with this entry, if long connections here depend on them. Another gate
@@ -135,6 +142,7 @@ impl Engine {
     pub(crate) fn freshness(&self) -> Freshness {
         let now = self.clock.now();
         match (self.following.is_fresh(now), self.revocations.is_usable(now)) {
+            (true, _) if !self.restoring.is_over() => Freshness::Restoring,
             (true, _) => Freshness::Fresh,
             (false, true) => Freshness::Degraded,
             (false, false) => Freshness::Stale,

@@ -26,6 +26,7 @@ mod exchange;
 mod following;
 mod grant;
 pub mod live_sessions;
+mod restoring;
 mod revoke;
 mod turn;
 mod types;
@@ -34,6 +35,7 @@ use confirm::Confirmations;
 use following::Following;
 pub use following::Freshness;
 use live_sessions::LiveSessions;
+use restoring::Restoring;
 use turn::Turns;
 
 pub use counts::{Counts, Event};
@@ -97,6 +99,7 @@ pub struct Engine {
     is_behind: AtomicBool,
     /// What is known of a store that other gates write to.
     following: Following,
+    restoring: Restoring,
 }
 
 impl Engine {
@@ -120,6 +123,7 @@ impl Engine {
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
+            restoring: Restoring::new(),
         }
     }
 
@@ -191,6 +195,7 @@ impl Engine {
 
     fn may_mint(&self) -> Result<(), Fault> {
         match self.clock.tick() {
+            ClockState::Good if !self.restoring.is_over() => Err(Fault::Restoring),
             ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),
             ClockState::Good => Err(Fault::Stale),
             // A token minted on the old time would be expired by the new one.

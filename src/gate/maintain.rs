@@ -26,10 +26,12 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// The store does not answer.
 pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Result<(), StoreError> {
     if let Some(mut feed) = feed {
+        gate.engine.join().await?;
         loop {
             let step = feed.next().await?;
-            gate.engine.take_step(&step).await;
-            if step.complete.is_some() {
+            gate.engine.take_step(&step).await?;
+            // After a loss, a token may pass only once the other gates have written back what they know.
+            if step.complete.is_some() && gate.engine.is_restored().await {
                 break;
             }
         }
@@ -50,14 +52,24 @@ fn every(period: Duration) -> Interval {
 
 /// Takes over what other gates revoke.
 async fn follow(gate: Weak<Inner>, mut feed: Box<dyn Feed>) {
-    let mut failing = Seldom::default();
+    let (mut failing, mut not_restored) = (Seldom::default(), Seldom::default());
     loop {
         let step = feed.next().await;
         let Some(gate) = gate.upgrade() else { return };
         match step {
             Ok(step) => {
-                gate.engine.take_step(&step).await;
-                failing = Seldom::default();
+                // A part of the store may fail while another brings entries.
+                if step.complete.is_some() {
+                    failing = Seldom::default();
+                }
+                match gate.engine.take_step(&step).await {
+                    Ok(()) => not_restored = Seldom::default(),
+                    Err(error) if not_restored.is_due(gate.engine.clock().source().monotonic()) => tracing::error!(
+                        error = ?Chain(&error),
+                        "the store has lost writes, and what this gate knows was not written back yet; retrying"
+                    ),
+                    Err(_) => {}
+                }
             }
             Err(error) if failing.is_due(gate.engine.clock().source().monotonic()) => tracing::error!(
                 error = ?Chain(&error),
@@ -94,6 +106,8 @@ async fn tick(gate: Weak<Inner>) {
         if now != before {
             match now {
                 Freshness::Fresh => tracing::info!("the store was heard of again: tokens are accepted and minted"),
+                // `restore` says it.
+                Freshness::Restoring => {}
                 Freshness::Degraded => tracing::error!(
                     "the store was not heard of for longer than the staleness: no token is minted; tokens are accepted for \
                      now"

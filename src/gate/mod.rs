@@ -104,6 +104,7 @@ pub use crate::verify_cache::IdentityField;
 
 /// Why a gate is not, or only in part, ready that shares its store with others.
 const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
+const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
 ///
@@ -345,6 +346,7 @@ impl Gate {
         }
         match self.0.engine.freshness() {
             Freshness::Fresh => {}
+            Freshness::Restoring => return Readiness::Degraded(RESTORING.into()),
             Freshness::Degraded => return Readiness::Degraded(NOT_HEARD.into()),
             Freshness::Stale => return Readiness::NotReady(NOT_HEARD.into()),
         }

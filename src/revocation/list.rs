@@ -27,6 +27,7 @@ use crate::session::{Generation, SessionId};
 
 mod entry;
 mod filling;
+mod missing;
 mod parts;
 
 use entry::{NotBefore, SessionEntry};

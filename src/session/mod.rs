@@ -213,6 +213,8 @@ pub enum RevokedBecause {
     TooMany,
     /// A refresh found that its user is gone, inactive, in another account, or has a later `sessions_valid_from`.
     UserChanged,
+    /// The store had lost its end, and with it the reason. A gate that knew of the end wrote it back.
+    Restored,
 }
 
 impl RevokedBecause {
@@ -225,6 +227,7 @@ impl RevokedBecause {
             Self::Operator => "operator",
             Self::TooMany => "too-many",
             Self::UserChanged => "user-changed",
+            Self::Restored => "restored",
         }
     }
 }

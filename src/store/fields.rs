@@ -23,6 +23,7 @@ pub(super) fn reason_number(because: RevokedBecause) -> u8 {
         RevokedBecause::Operator => 3,
         RevokedBecause::TooMany => 4,
         RevokedBecause::UserChanged => 5,
+        RevokedBecause::Restored => 6,
     }
 }
 
@@ -34,6 +35,7 @@ pub(super) fn reason(number: u8) -> Option<RevokedBecause> {
         3 => RevokedBecause::Operator,
         4 => RevokedBecause::TooMany,
         5 => RevokedBecause::UserChanged,
+        6 => RevokedBecause::Restored,
         _ => return None,
     })
 }

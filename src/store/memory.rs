@@ -40,7 +40,7 @@ pub struct MemoryStore {
     tables: Mutex<Tables>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Tables {
     sessions: BTreeMap<SessionId, Session>,
     /// The end of each session that is not revoked.

@@ -62,7 +62,7 @@ pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
-pub use shared::{Feed, FeedStep, Follow, Heard, SharedStore, Staleness};
+pub use shared::{Feed, FeedStep, Follow, Heard, Restoration, SharedStore, Staleness};
 
 /// The result of a compare-and-swap.
 ///
@@ -325,8 +325,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// merged entry.
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
 
-    /// All entries written after `cursor`, in order, and the cursor of their end. [`Cursor::default`] returns every
-    /// live entry. A merged entry moves to the end, and is returned only there.
+    /// All entries written after `cursor`, each target once, and the cursor of their end. [`Cursor::default`] returns every
+    /// live entry. A merged entry is written anew, and is returned only as it is then.
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
 
     /// A list of every live entry, and the cursor of their end: what a gate loads before it serves. The default uses

@@ -267,6 +267,23 @@ impl Rules {
         Ok(Swap::Swapped)
     }
 
+    /// See [`SharedStore::restore`](super::SharedStore::restore): writes a record back that the store may have lost. False
+    /// if it has a later one, or if the session has ended. The caller leaves out sessions that were written since.
+    pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
+        let known = state.session(record.id)?;
+        let is_later = known.as_ref().is_none_or(|known| {
+            !is_revoked(known) && known.current <= record.current && known.revision < record.revision
+        });
+        let has_ended = state.revocation(&Target::Session(record.id))?.is_some_and(|entry| ends_session(entry.effect))
+            || self.not_before(state, record)?.is_some_and(|not_before| record.created() <= not_before);
+        if !is_later || has_ended || is_revoked(record) {
+            return Ok(false);
+        }
+        state.put_session(known.as_ref(), record)?;
+        state.raise_time(time_in(record))?;
+        Ok(true)
+    }
+
     /// What a swap needs, whatever the store holds.
     pub(super) fn may_swap(expected: u64, record: &Session, revocation: Option<&Revocation>) -> Result<(), Failure> {
         if record.revision <= expected {

@@ -4,6 +4,12 @@
 //! [`Staleness::limit`] ago. Each [`FeedStep`] that is complete proves this anew: the node reads its own monotonic clock,
 //! **then** asks the store for the end of its revocations, and applies everything up to there. Whatever was acknowledged
 //! before that reading is applied then. No clocks are compared, and a slow answer only makes the proof older.
+//!
+//! **A store that loses writes.** A server that fails over to a replica, or comes back from a crash, may lack writes that it
+//! had acknowledged. Every node that notices gives the data a new *history*, so that all of them learn of it. Each writes
+//! back the revocations that it knows and the records that it wrote lately. No token is issued until all have, or have had
+//! the time: then a session whose token is still ahead of its record goes on from that token, at a gate that has heard of
+//! every revocation since the session began.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +19,7 @@ use async_trait::async_trait;
 
 use super::{Cursor, Revocation, Store, StoreError};
 use crate::clock::{TimeSource, Timestamp};
+use crate::session::{Session, SessionId};
 
 /// A store that several processes write to. Each process has a handle of its own.
 ///
@@ -44,6 +51,43 @@ pub trait SharedStore: Store {
 
     /// Follows the revocations that any node writes, from `from` on.
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
+
+    /// Takes over the data as it is now, after a feed said that writes were [lost](FeedStep::lost), or because the node
+    /// has found so itself. The first node gives the data a new history; the others take over that. From then on, every
+    /// operation of a node that works with another history fails and does nothing: it must adopt the data, too.
+    async fn adopt(&self) -> Result<(), StoreError>;
+
+    /// Writes records back that the store may have lost: this node had written them, and they were acknowledged. A record
+    /// is written only if it is the later one (revision and generation), if no node has written the session since the data
+    /// was adopted, and if no revocation ends the session.
+    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError>;
+
+    /// Says that this node has written back what it knew of, and asks whether the others have.
+    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError>;
+
+    /// Was the session's record last written before the data was adopted, so that a token ahead of it is no sign of a
+    /// further loss?
+    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
+}
+
+/// How far the nodes have written back what a store lost.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::Restoration;
+///
+/// /// Whether this node has heard of every revocation of a session, whatever was lost before the node started.
+/// fn knows_all(at_start: &Restoration, session_created: Timestamp) -> bool {
+///     session_created > at_start.adopted
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restoration {
+    /// When the data was adopted last, by the store's clock; [`Timestamp::ZERO`] if it never was.
+    pub adopted: Timestamp,
+    /// Every node that was heard of before the loss has written back what it knew of, or has had as long as the
+    /// `patience` for it. A node that comes later finds its operations refused until it has.
+    pub is_complete: bool,
 }
 
 /// How a node follows a store.
@@ -102,7 +146,7 @@ pub trait Feed: fmt::Debug + Send {
 /// use rotogate::store::FeedStep;
 ///
 /// let step = FeedStep::default();
-/// assert!(step.entries.is_empty() && step.complete.is_none(), "nothing yet");
+/// assert!(step.entries.is_empty() && step.complete.is_none() && !step.lost, "nothing yet");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedStep {
@@ -110,6 +154,9 @@ pub struct FeedStep {
     pub entries: Vec<Revocation>,
     /// `None`: more follows. Else the node knows everything that was acknowledged before it asked.
     pub complete: Option<Heard>,
+    /// The store has lost writes that it had acknowledged, or another node has found that it has:
+    /// [`SharedStore::adopt`] is next. Until then no step is complete.
+    pub lost: bool,
 }
 
 /// The proof of a complete step.
@@ -131,8 +178,6 @@ pub struct Heard {
     pub answered: Duration,
     /// The store's time in the answer.
     pub store_time: Timestamp,
-    /// Whether every acknowledged write since the feed began is still in the store, as far as the store can tell.
-    pub unbroken: bool,
 }
 
 /// For how long a gate goes on without hearing from a shared store.

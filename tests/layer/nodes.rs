@@ -11,14 +11,14 @@ use rotogate::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate::gate::{DEFAULT_LEEWAY, Readiness};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::profile::Profile;
-use rotogate::store::memory::nodes::{MemoryNode, Way};
-use rotogate::store::{Staleness, Store};
+use rotogate::store::memory::nodes::{Backup, MemoryNode, Way};
+use rotogate::store::{Filter, Staleness, Store};
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::Keyring;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::client::Server;
+use crate::client::{Answer, Server};
 use crate::upgrades::{ask, chatter, rest, upgrading};
 use crate::{builder_with, tokens};
 
@@ -33,6 +33,7 @@ struct Node {
     /// The store's own clock.
     store_time: Arc<ManualTime>,
     store: Arc<MemoryNode>,
+    cluster: Cluster,
     server: Server,
 }
 
@@ -67,27 +68,59 @@ async fn nodes_with<const N: usize>(staleness: Staleness, clocks: [i64; N], prof
     drop(Keyring::create(folder.path(), Algorithm::EdDsa).unwrap());
     let store_time = ManualTime::at(START);
     let first = MemoryNode::first("https://api.test", DEFAULT_LEEWAY, Arc::clone(&store_time) as Arc<dyn TimeSource>);
-    let mut nodes = Vec::new();
-    for ahead in clocks {
-        let time = ManualTime::at(Timestamp::from_secs(START.as_secs().saturating_add_signed(ahead)));
-        let store = Arc::new(first.another());
-        let keys = Keyring::load(folder.path()).unwrap();
-        let gate = builder_with(keys)
-            .profile(profile.clone())
-            .route(Route::new("/open", RoutePolicy::public()))
-            .route(Route::new("/ws", upgrading()))
-            .route(Route::catch_all(RoutePolicy::default()))
-            .shared_store(Arc::clone(&store) as Arc<dyn Store>)
-            .staleness(staleness)
-            .time(Arc::clone(&time) as Arc<dyn TimeSource>)
-            .build()
-            .await
-            .unwrap();
-        let app = Router::new().route("/", get(async || "ok")).route("/open", get(async || "ok"));
-        let app = app.route("/ws", get(chatter)).layer(gate.layer());
-        nodes.push(Node { gate, time, store_time: Arc::clone(&store_time), store, server: Server::axum(app).await });
+    let cluster = Cluster { keys: Arc::new(folder), store_time, store: Arc::new(first), staleness, profile };
+    cluster.nodes(clocks).await
+}
+
+/// Further gates of the cluster of one.
+async fn join<const N: usize>(node: &Node, clocks: [i64; N]) -> [Node; N] {
+    node.cluster.nodes(clocks).await
+}
+
+/// What the gates have in common.
+#[derive(Clone)]
+struct Cluster {
+    keys: Arc<tempfile::TempDir>,
+    /// The store's own clock.
+    store_time: Arc<ManualTime>,
+    store: Arc<MemoryNode>,
+    staleness: Staleness,
+    profile: Profile,
+}
+
+impl Cluster {
+    async fn nodes<const N: usize>(&self, clocks: [i64; N]) -> [Node; N] {
+        let Self { keys: folder, store_time, store: first, staleness, profile } = self;
+        let mut nodes = Vec::new();
+        for ahead in clocks {
+            let time = ManualTime::at(Timestamp::from_secs(START.as_secs().saturating_add_signed(ahead)));
+            let store = Arc::new(first.another());
+            let keys = Keyring::load(folder.path()).unwrap();
+            let gate = builder_with(keys)
+                .profile(profile.clone())
+                .route(Route::new("/open", RoutePolicy::public()))
+                .route(Route::new("/ws", upgrading()))
+                .route(Route::catch_all(RoutePolicy::default()))
+                .shared_store(Arc::clone(&store) as Arc<dyn Store>)
+                .staleness(*staleness)
+                .time(Arc::clone(&time) as Arc<dyn TimeSource>)
+                .build()
+                .await
+                .unwrap();
+            let app = Router::new().route("/", get(async || "ok")).route("/open", get(async || "ok"));
+            let app = app.route("/ws", get(chatter)).layer(gate.layer());
+            let cluster = self.clone();
+            nodes.push(Node {
+                gate,
+                time,
+                store_time: Arc::clone(store_time),
+                store,
+                cluster,
+                server: Server::axum(app).await,
+            });
+        }
+        nodes.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
     }
-    nodes.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
 }
 
 #[tokio::test]
@@ -261,4 +294,128 @@ async fn move_on(nodes: &[Node], by: Duration) {
     for node in nodes {
         comes("a gate is ready", async || node.gate.readiness().await == Readiness::Ready).await;
     }
+}
+
+/// Asks for the next pair until the gate gives an answer other than 503.
+async fn decided(node: &Node, refresh: &str) -> Answer {
+    let mut answer = node.server.refresh("/token", refresh).await;
+    comes("a decision", async || {
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(answer.headers["retry-after"], "1");
+            answer = node.server.refresh("/token", refresh).await;
+        }
+        answer.status != StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    answer
+}
+
+/// The store fails over, and every gate has written back what it knew.
+async fn lose(nodes: &[&Node], backup: &Backup) {
+    let before = nodes[0].store.history();
+    nodes[0].store.fail_over(backup).unwrap();
+    comes("the loss is noticed", async || nodes[0].store.history() > before).await;
+    for node in nodes {
+        comes("a gate is ready", async || node.gate.readiness().await == Readiness::Ready).await;
+    }
+}
+
+#[tokio::test]
+async fn c15_a_revocation_that_a_living_gate_knows_holds_after_the_store_lost_it() {
+    let [a, b] = nodes(Staleness::default(), [0, 0]).await;
+    let (of_session, other) = tokens(&a.gate, "").await;
+    let id = a.gate.sessions().list(Filter::All, None, 1).await.unwrap().sessions[0].id;
+    let (access, refresh) = tokens(&a.gate, "").await;
+    let backup = a.store.back_up().unwrap();
+    a.gate.sessions().revoke(id).await.unwrap();
+    b.comes_to(&of_session, StatusCode::UNAUTHORIZED).await;
+    lose(&[&a, &b], &backup).await;
+    assert_eq!(b.server.refresh("/token", &other).await.status, StatusCode::BAD_REQUEST);
+    for node in [&a, &b] {
+        assert_eq!(node.status(&of_session).await, StatusCode::UNAUTHORIZED);
+        assert_eq!(node.status(&access).await, StatusCode::OK);
+    }
+    // Not-befores, too.
+    let backup = a.store.back_up().unwrap();
+    b.gate.sessions().revoke_subject("ada").await.unwrap();
+    a.comes_to(&access, StatusCode::UNAUTHORIZED).await;
+    lose(&[&a, &b], &backup).await;
+    assert_eq!(b.server.refresh("/token", &refresh).await.status, StatusCode::BAD_REQUEST);
+    let [c] = join(&a, [0]).await;
+    assert_eq!([c.status(&access).await, c.status(&of_session).await], [StatusCode::UNAUTHORIZED; 2]);
+}
+
+#[tokio::test]
+async fn c15_what_a_living_gate_wrote_lately_is_written_back() {
+    let [a, b] = nodes(Staleness::default(), [0, 0]).await;
+    let (_, first) = tokens(&a.gate, "").await;
+    let backup = a.store.back_up().unwrap();
+    let second = a.server.refresh("/token", &first).await;
+    let third = a.server.refresh("/token", &second.member("refresh_token")).await;
+    let (_, login) = tokens(&b.gate, "").await;
+    lose(&[&a, &b], &backup).await;
+    let again = b.server.refresh("/token", &second.member("refresh_token")).await;
+    assert_eq!(again.member("access_token"), third.member("access_token"), "a replay of what was lost");
+    assert_eq!(b.server.refresh("/token", &third.member("refresh_token")).await.status, StatusCode::OK);
+    assert_eq!(a.server.refresh("/token", &login).await.status, StatusCode::OK);
+    assert_eq!(
+        a.server.refresh("/token", &first).await.status,
+        StatusCode::BAD_REQUEST,
+        "it has two successors behind it"
+    );
+}
+
+#[tokio::test]
+async fn c15_c16_a_session_whose_writer_is_gone_goes_on_where_every_revocation_is_known() {
+    let [a, b] = nodes(Staleness::default(), [0, 0]).await;
+    let (_, first) = tokens(&a.gate, "").await;
+    let (_, other) = tokens(&a.gate, "").await;
+    let backup = a.store.back_up().unwrap();
+    let second = a.server.refresh("/token", &first).await.member("refresh_token");
+    let ahead = a.server.refresh("/token", &other).await.member("refresh_token");
+    // Its write is known to no other gate, so it is this refresh that finds the loss.
+    a.store.set_way(Way::Cut);
+    a.store.lose(&backup).unwrap();
+    assert_eq!(b.server.refresh("/token", &second).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    comes("the loss is noticed", async || b.store.history() == 1).await;
+    // No refresh before a has written back what it knows, or has had three times the staleness for it.
+    assert_eq!(b.server.refresh("/token", &first).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let after = Duration::from_secs(6);
+    b.store_time.advance(after);
+    b.time.advance(after);
+    comes("b is ready", async || b.gate.readiness().await == Readiness::Ready).await;
+    let [c] = join(&b, [6]).await;
+    assert_eq!(c.server.refresh("/token", &ahead).await.status, StatusCode::BAD_REQUEST, "it may lack revocations");
+    let third = decided(&b, &second).await;
+    assert_eq!(third.status, StatusCode::OK);
+    let replayed = c.server.refresh("/token", &second).await;
+    assert_eq!(replayed.member("access_token"), third.member("access_token"), "one successor");
+    // Of the lost generation nothing is left but its end.
+    assert_eq!(b.server.refresh("/token", &first).await.status, StatusCode::BAD_REQUEST);
+    let ended = b.server.refresh("/token", &third.member("refresh_token")).await;
+    assert_eq!(ended.status, StatusCode::BAD_REQUEST, "a reuse ends the session");
+}
+
+#[tokio::test]
+async fn c16_a_revocation_that_comes_back_late_wins() {
+    let [a, b] = nodes(Staleness::default(), [0, 0]).await;
+    let (access, refresh) = tokens(&b.gate, "").await;
+    comes("a has heard of the login", async || a.gate.readiness().await == Readiness::Ready).await;
+    let backup = a.store.back_up().unwrap();
+    b.store.set_way(Way::Cut);
+    a.gate.sessions().revoke_subject("ada").await.unwrap();
+    a.store.set_way(Way::Cut);
+    a.store.fail_over(&backup).unwrap();
+    b.store.set_way(Way::Open);
+    // The loss is noticed, and what was lost is not known here.
+    comes("the loss is noticed", async || b.store.history() == 1).await;
+    let after = Duration::from_secs(6);
+    b.store_time.advance(after);
+    b.time.advance(after);
+    let next = decided(&b, &refresh).await;
+    assert_eq!((next.status, b.status(&access).await), (StatusCode::OK, StatusCode::OK));
+    a.store.set_way(Way::Open);
+    b.comes_to(&next.member("access_token"), StatusCode::UNAUTHORIZED).await;
+    assert_eq!(decided(&b, &next.member("refresh_token")).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(a.status(&access).await, StatusCode::UNAUTHORIZED);
 }

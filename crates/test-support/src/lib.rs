@@ -25,6 +25,7 @@ mod place;
 pub mod postgres;
 pub mod random;
 pub mod redis;
+pub mod redis_cluster;
 pub mod server;
 pub mod stub;
 pub mod tls_client;

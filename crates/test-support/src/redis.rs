@@ -75,6 +75,11 @@ impl Redis {
         done(self.client().args(args)).trim().to_owned()
     }
 
+    /// Was it not killed?
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// As a power failure would.
     pub fn kill(&mut self) {
         let process = self.process.take().unwrap();

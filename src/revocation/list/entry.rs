@@ -62,7 +62,7 @@ impl SessionEntry {
         }
     }
 
-    fn effect(&self) -> Effect {
+    pub(super) fn effect(&self) -> Effect {
         match self {
             Self::Plain { minimum, .. } => {
                 Effect::Minimum { minimum: *minimum, effective_from: Timestamp::ZERO, before: Generation::NONE }

@@ -113,6 +113,13 @@ impl SessionTable {
         gone
     }
 
+    /// A copy of the entries of one part.
+    pub(super) fn copy(&self, part: usize) -> Vec<(SessionId, SessionEntry)> {
+        let Some(part) = self.parts.get(part) else { return Vec::new() };
+        let part = part.read().unwrap_or_else(PoisonError::into_inner);
+        part.iter().map(|(id, entry)| (*id, entry.clone())).collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }

@@ -23,6 +23,8 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
 #[doc(hidden)]
+pub mod loss;
+#[doc(hidden)]
 pub mod races;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
@@ -143,6 +145,9 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     shared::c4_a_not_before_covers_sessions_of_other_nodes(make().await).await;
     shared::a_feed_brings_what_another_node_wrote(make().await).await;
     shared::c8_a_complete_step_has_all_that_was_acknowledged_before(make().await).await;
+    loss::c15_a_loss_that_one_node_noticed_is_noticed_by_all(make().await).await;
+    loss::c16_it_is_over_when_every_node_has_had_its_time(make().await).await;
+    loss::c15_only_what_was_lost_is_written_back(make().await).await;
 }
 
 /// The same for the records of the relay.

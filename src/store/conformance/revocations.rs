@@ -214,19 +214,25 @@ pub async fn entries_merge_and_never_weaken(store: Arc<dyn Store>) {
 
 /// A merged entry is returned again at its new position, and only there.
 pub async fn a_cursor_gives_what_came_after_it_once(store: Arc<dyn Store>) {
+    // The order of entries has no meaning: those of a target merge.
+    let since = async |cursor: Cursor| {
+        let (mut entries, end) = store.revocations_since(cursor).await.unwrap();
+        entries.sort_by(|a, b| a.target.cmp(&b.target));
+        (entries, end)
+    };
     let [a, b, c] = [1, 2, 3].map(|n| minimum(session("alice", n, start()).id, 2, later(start(), 600_000)));
     for entry in [&a, &b] {
         store.revoke(entry.clone(), BY_OPERATOR).await.unwrap();
     }
-    let (entries, after_b) = store.revocations_since(Cursor::default()).await.unwrap();
+    let (entries, after_b) = since(Cursor::default()).await;
     assert_eq!(entries, [a.clone(), b.clone()]);
     store.revoke(c.clone(), BY_OPERATOR).await.unwrap();
     let a = Revocation { until: later(a.until, 5), ..a };
     store.revoke(a.clone(), BY_OPERATOR).await.unwrap();
-    let (entries, end) = store.revocations_since(after_b).await.unwrap();
-    assert_eq!(entries, [c.clone(), a.clone()]);
-    assert_eq!(store.revocations_since(end.clone()).await.unwrap(), (vec![], end.clone()));
-    assert_eq!(store.revocations_since(Cursor::default()).await.unwrap(), (vec![b, c, a], end));
+    let (entries, end) = since(after_b).await;
+    assert_eq!(entries, [a.clone(), c.clone()]);
+    assert_eq!(since(end.clone()).await, (vec![], end.clone()));
+    assert_eq!(since(Cursor::default()).await, (vec![a, b, c], end));
 }
 
 /// R10: what a gate loads before it serves is everything that there is, session by session and the rest, and it ends

@@ -11,18 +11,18 @@ use crate::session::SessionId;
 use crate::store::{Cursor, Feed, Follow, Inserted, SharedStore, SubjectBound, Swap};
 
 /// How long a behaviour waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn follow(time: &Arc<SystemTime>) -> Follow {
+pub(super) fn follow(time: &Arc<SystemTime>) -> Follow {
     Follow { time: Arc::clone(time) as Arc<dyn TimeSource>, every: Duration::from_millis(50) }
 }
 
-async fn created<S: SharedStore>(store: &S, after: Timestamp) -> Timestamp {
+pub(super) async fn created<S: SharedStore>(store: &S, after: Timestamp) -> Timestamp {
     store.stamp_creation(after).await.unwrap().expect("the clocks agree")
 }
 
 /// The entries up to the next complete step.
-async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store::Heard) {
+pub(super) async fn heard(feed: &mut dyn Feed) -> (Vec<Revocation>, crate::store::Heard) {
     let mut entries = Vec::new();
     loop {
         let step = tokio::time::timeout(PATIENCE, feed.next()).await.expect("a step comes").unwrap();

@@ -1,16 +1,17 @@
 //! Several handles on one store in memory, as several gates would have on a remote one, for tests: each can be cut off.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::super::shared::{Feed, FeedStep, Follow, Heard, SharedStore};
+use super::super::shared::{Feed, FeedStep, Follow, Heard, Restoration, SharedStore};
 use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
-use super::MemoryStore;
+use super::{MemoryStore, Tables};
 use crate::clock::{TimeSource, Timestamp};
 use crate::revocation::Revocation;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
@@ -25,6 +26,36 @@ struct Common {
     leeway: Duration,
     /// Changed after each write.
     written: watch::Sender<()>,
+    head: Mutex<Head>,
+    /// The server that answers: another one after a failover.
+    server: AtomicU64,
+    nodes: AtomicU64,
+}
+
+/// What every operation is held against.
+#[derive(Clone, Debug, Default)]
+struct Head {
+    /// Rises with each loss that was noticed.
+    history: u64,
+    adopted: Timestamp,
+    /// The number of writes.
+    writes: u64,
+    /// The sessions that were written in this history.
+    written: BTreeSet<SessionId>,
+    /// The nodes: when they were heard of last, and for which history they have written back what they knew.
+    nodes: BTreeMap<u64, (Timestamp, u64)>,
+}
+
+/// What a store had at a moment.
+pub struct Backup {
+    tables: Tables,
+    head: Head,
+}
+
+impl fmt::Debug for Backup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backup").finish_non_exhaustive()
+    }
 }
 
 /// What a test does to one node's way to the store.
@@ -53,6 +84,16 @@ pub struct MemoryNode {
     held: watch::Sender<Held>,
     release: Arc<Notify>,
     loads: AtomicU64,
+    id: u64,
+    known: Arc<Known>,
+}
+
+/// What a node expects of the store.
+#[derive(Debug, Default)]
+struct Known {
+    history: AtomicU64,
+    writes: AtomicU64,
+    server: AtomicU64,
 }
 
 impl MemoryNode {
@@ -64,6 +105,9 @@ impl MemoryNode {
             last_stamp: Mutex::default(),
             leeway,
             written: watch::Sender::new(()),
+            head: Mutex::default(),
+            server: AtomicU64::new(0),
+            nodes: AtomicU64::new(0),
         };
         Self::on(Arc::new(common))
     }
@@ -74,7 +118,13 @@ impl MemoryNode {
     }
 
     fn on(common: Arc<Common>) -> Self {
+        let id = common.nodes.fetch_add(1, Ordering::SeqCst);
+        let known = Known::default();
+        known.history.store(common.head().history, Ordering::SeqCst);
+        known.server.store(common.server.load(Ordering::SeqCst), Ordering::SeqCst);
         Self {
+            id,
+            known: Arc::new(known),
             common,
             way: watch::Sender::default(),
             held: watch::Sender::default(),
@@ -106,14 +156,55 @@ impl MemoryNode {
         self.way.send_replace(way);
     }
 
-    fn reach(&self) -> Result<&MemoryStore, StoreError> {
-        reach(&self.way.borrow())?;
-        Ok(&self.common.store)
+    /// What the store has now, for [`lose`](Self::lose).
+    pub fn back_up(&self) -> Result<Backup, StoreError> {
+        Ok(Backup { tables: self.common.store.tables()?.clone(), head: self.common.head().clone() })
     }
 
-    fn wrote<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+    /// The number of losses that nodes have noticed.
+    pub fn history(&self) -> u64 {
+        self.common.head().history
+    }
+
+    /// The store fails over to a replica that lacks everything since the back-up.
+    pub fn fail_over(&self, backup: &Backup) -> Result<(), StoreError> {
+        self.lose(backup)?;
+        self.common.server.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// The store loses everything since the back-up, and looks the same otherwise.
+    pub fn lose(&self, backup: &Backup) -> Result<(), StoreError> {
+        *self.common.store.tables()? = backup.tables.clone();
+        *self.common.head() = backup.head.clone();
+        Ok(())
+    }
+
+    fn reach(&self) -> Result<&MemoryStore, StoreError> {
+        reach(&self.way.borrow())?;
+        if self.common.head().history == self.known.history.load(Ordering::SeqCst) {
+            Ok(&self.common.store)
+        } else {
+            Err(StoreError::new("the store has lost writes").with_outcome(WriteOutcome::NotDone))
+        }
+    }
+
+    /// After a write, of a session's record or of something else.
+    fn wrote<T>(&self, record: Option<SessionId>, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if result.is_ok() {
+            let mut head = self.common.head();
+            head.writes += 1;
+            head.written.extend(record);
+            self.known.writes.fetch_max(head.writes, Ordering::SeqCst);
+        }
         self.common.written.send_replace(());
         result
+    }
+}
+
+impl Common {
+    fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,7 +232,8 @@ impl Store for MemoryNode {
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
-        self.wrote(self.reach()?.insert(session, bound).await)
+        let id = session.id;
+        self.wrote(Some(id), self.reach()?.insert(session, bound).await)
     }
 
     async fn compare_and_swap(
@@ -150,11 +242,12 @@ impl Store for MemoryNode {
         record: Session,
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError> {
-        self.wrote(self.reach()?.compare_and_swap(expected, record, revocation).await)
+        let id = record.id;
+        self.wrote(Some(id), self.reach()?.compare_and_swap(expected, record, revocation).await)
     }
 
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
-        self.wrote(self.reach()?.revoke(entry, because).await)
+        self.wrote(None, self.reach()?.revoke(entry, because).await)
     }
 
     async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
@@ -162,7 +255,7 @@ impl Store for MemoryNode {
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
-        self.reach()?.confirm(seen).await
+        self.wrote(None, self.reach()?.confirm(seen).await)
     }
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {
@@ -216,12 +309,60 @@ impl SharedStore for MemoryNode {
         written.mark_changed();
         let (common, way) = (Arc::clone(&self.common), self.way.subscribe());
         let (held, release) = (self.held.clone(), Arc::clone(&self.release));
-        Ok(Box::new(NodeFeed { common, way, held, release, written, follow, cursor: from, broke: false }))
+        let (id, known) = (self.id, Arc::clone(&self.known));
+        Ok(Box::new(NodeFeed { common, id, known, way, held, release, written, follow, cursor: from, broke: false }))
+    }
+
+    async fn adopt(&self) -> Result<(), StoreError> {
+        reach(&self.way.borrow())?;
+        let mut head = self.common.head();
+        if head.history == self.known.history.load(Ordering::SeqCst) {
+            head.history += 1;
+            head.adopted = self.common.time.wall();
+            head.written.clear();
+        }
+        self.known.history.store(head.history, Ordering::SeqCst);
+        self.known.writes.store(head.writes, Ordering::SeqCst);
+        self.known.server.store(self.common.server.load(Ordering::SeqCst), Ordering::SeqCst);
+        self.common.written.send_replace(());
+        Ok(())
+    }
+
+    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError> {
+        let store = self.reach()?;
+        for record in records {
+            if self.common.head().written.contains(&record.id) {
+                continue;
+            }
+            if store.run(|rules, tables| rules.restore(tables, &record))? {
+                self.wrote(Some(record.id), Ok(()))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        self.reach()?;
+        let now = self.common.time.wall();
+        let mut head = self.common.head();
+        let (history, adopted) = (head.history, head.adopted);
+        head.nodes.insert(self.id, (now, history));
+        let has = |(heard, restored): &(Timestamp, u64)| *restored == history || heard.plus(patience) < adopted;
+        let is_complete = now >= adopted.plus(patience) || head.nodes.values().all(has);
+        Ok(Restoration { adopted, is_complete })
+    }
+
+    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.reach()?;
+        let head = self.common.head();
+        Ok(head.history > 0 && !head.written.contains(&id))
     }
 }
 
 struct NodeFeed {
     common: Arc<Common>,
+    id: u64,
+    known: Arc<Known>,
     way: watch::Receiver<Way>,
     held: watch::Sender<Held>,
     release: Arc<Notify>,
@@ -262,9 +403,22 @@ impl Feed for NodeFeed {
         }
         reach(&self.way.borrow())?;
         self.broke = false;
+        {
+            let mut head = self.common.head();
+            let history = self.known.history.load(Ordering::SeqCst);
+            let is_another = self.common.server.load(Ordering::SeqCst) != self.known.server.load(Ordering::SeqCst);
+            if is_another || head.history != history || head.writes < self.known.writes.load(Ordering::SeqCst) {
+                // The log begins anew, too.
+                self.cursor = Cursor::default();
+                return Ok(FeedStep { lost: true, ..FeedStep::default() });
+            }
+            self.known.writes.fetch_max(head.writes, Ordering::SeqCst);
+            let restored = head.nodes.get(&self.id).map_or(history, |(_, restored)| *restored);
+            head.nodes.insert(self.id, (store_time, restored));
+        }
         self.cursor = end;
         let answered = self.follow.time.monotonic();
-        Ok(FeedStep { entries, complete: Some(Heard { asked, answered, store_time, unbroken: true }) })
+        Ok(FeedStep { entries, complete: Some(Heard { asked, answered, store_time }), lost: false })
     }
 }
 

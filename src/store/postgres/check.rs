@@ -1,15 +1,15 @@
 //! Whether a server is fit for a store.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::super::StoreError;
-use super::super::fields::new_op;
+use super::super::fields::{Op, new_op};
 use super::connect::{Connection, Failed, Link};
+use super::loss::{Known, Server};
 use super::migrate::migrate;
 use super::options::{PostgresOptions, mistake};
 use super::record::time;
@@ -44,23 +44,23 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
     migrate(&commands).await?;
     let connection = first_connection(&commands).await?;
     check_rights(&options, &connection).await?;
-    let history = check_head(&options, &connection).await?;
+    let [history, store] = check_head(&options, &connection).await?;
     commands.give_back(connection);
     let written = Arc::new(Notify::new());
     let inner = Inner {
         issuer: options.issuer.as_str().into(),
-        history,
+        known: Known::new(history),
+        store,
         node: new_op()?,
         revocations: Link::new(Arc::clone(&options), FOR_REVOCATIONS),
-        server: Mutex::default(),
-        broken: AtomicBool::new(false),
         hints: tokio::spawn(hint(Arc::clone(&commands), Arc::clone(&written))),
         written,
         commands,
         options,
     };
     // A write shows that the store takes any.
-    inner.one("rg_check", Vec::new()).await?;
+    let server = Server::in_answer(&inner.one("rg_check", Vec::new()).await?)?;
+    inner.known.adopt(history, server);
     Ok(inner)
 }
 
@@ -197,7 +197,7 @@ async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Res
          union all select 'execute on function ' || f.oid::regprocedure from pg_proc f \
          join pg_namespace n on n.oid = f.pronamespace \
          where (n.nspname = '{schema}' or (n.nspname = 'pg_catalog' and f.proname in \
-         ('pg_control_system', 'pg_walfile_name', 'pg_current_wal_lsn', 'pg_logical_emit_message'))) \
+         ('pg_control_system', 'pg_walfile_name', 'pg_current_wal_lsn', 'pg_current_wal_flush_lsn', 'pg_logical_emit_message'))) \
          and not has_function_privilege(f.oid, 'execute') limit 1"
     );
     match ask(options, connection, &tables).await?.first().and_then(|row| row.get(0)) {
@@ -206,12 +206,12 @@ async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Res
     }
 }
 
-/// Is the store this gate's? Its history.
-async fn check_head(options: &PostgresOptions, connection: &Connection) -> Result<[u8; 8], StoreError> {
+/// Is the store this gate's? Its history and its name.
+async fn check_head(options: &PostgresOptions, connection: &Connection) -> Result<[Op; 2], StoreError> {
     let schema = &options.schema;
     let place = format!("the store {schema:?} in PostgreSQL at {}", options.address());
     let statement = format!(
-        "select h.issuer, h.keyring, encode(h.history, 'hex') as history from \"{schema}\".head h, \"{schema}\".stamp"
+        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store from \"{schema}\".head h, \"{schema}\".stamp"
     );
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
         return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
@@ -224,6 +224,9 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
     if keyring != options.keyring.to_string() {
         return Err(mistake(format!("{place} belongs to another keyring, {keyring}: use that one, or another schema")));
     }
-    let history = u64::from_str_radix(get("history"), 16).ok().filter(|_| get("history").len() == 16);
-    history.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no history: restore a whole back-up")))
+    let name = |of| {
+        let name = u64::from_str_radix(get(of), 16).ok().filter(|_| get(of).len() == 16);
+        name.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no {of}: restore a whole back-up")))
+    };
+    Ok([name("history")?, name("store")?])
 }

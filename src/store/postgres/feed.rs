@@ -6,8 +6,7 @@
 //! with it.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,13 +18,14 @@ use super::super::{Cursor, Revocation, StoreError};
 use super::Inner;
 use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, Link, connect};
 use super::log::{Beat, Place};
+use super::loss::History;
 use super::options::{PostgresOptions, Purpose};
 use crate::random::jittered;
 
 /// The longest wait for a notification.
 const POLL: Duration = Duration::from_millis(100);
 /// The versions of rows that this program reads from, reads to and writes.
-const VERSIONS: [u8; 3] = [1, 1, 1];
+pub(super) const VERSIONS: [u8; 3] = [1, 1, 1];
 
 pub(super) struct PostgresFeed {
     inner: Arc<Inner>,
@@ -40,6 +40,10 @@ pub(super) struct PostgresFeed {
     /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
+    /// What the place and the beat are of.
+    history: History,
+    /// The last step said that writes were lost.
+    said_lost: bool,
     heard: Arc<Notify>,
     listener: Option<JoinHandle<()>>,
 }
@@ -68,6 +72,7 @@ async fn listen(options: Arc<PostgresOptions>, heard: Arc<Notify>) {
 
 impl PostgresFeed {
     pub(super) fn new(inner: Arc<Inner>, from: &Cursor, follow: Follow) -> Result<Self, StoreError> {
+        let history = inner.known.history();
         let place = inner.place(from)?;
         let options = &inner.options;
         let heard = Arc::new(Notify::new());
@@ -81,6 +86,8 @@ impl PostgresFeed {
             beat: None,
             next_beat: Duration::ZERO,
             faults: 0,
+            history,
+            said_lost: false,
             heard,
             listener,
         })
@@ -89,8 +96,21 @@ impl PostgresFeed {
     /// Nothing is lost if a caller stops waiting: what was read is kept with the place it was read to.
     async fn step(&mut self) -> Result<FeedStep, StoreError> {
         loop {
+            let history = self.inner.known.history();
+            if self.history != history {
+                // The log is another one.
+                (self.place, self.beat, self.history) = (None, None, history);
+            }
+            if self.inner.known.is_lost() {
+                if self.said_lost {
+                    tokio::time::sleep(POLL).await;
+                }
+                self.said_lost = true;
+                return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: true });
+            }
+            self.said_lost = false;
             if self.place.is_none() {
-                let (live, end) = self.inner.snapshot(&self.link).await?;
+                let (live, end) = self.inner.snapshot(&self.link, self.history).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
                 self.place = Some(end);
                 // The pages behind a beat may be those that were lost.
@@ -98,7 +118,7 @@ impl PostgresFeed {
             }
             // They hold from now on, whatever follows.
             if !self.ready.is_empty() {
-                return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None });
+                return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
             }
             let now = self.follow.time.monotonic();
             let beats = self.beat.is_none() && now >= self.next_beat;
@@ -112,7 +132,11 @@ impl PostgresFeed {
                 }
             }
             if let Some(complete) = self.read(beats).await? {
-                return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: Some(complete) });
+                return Ok(FeedStep {
+                    entries: std::mem::take(&mut self.ready),
+                    complete: Some(complete),
+                    lost: false,
+                });
             }
         }
     }
@@ -122,13 +146,22 @@ impl PostgresFeed {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
         let beat = beats.then_some(Beat { node: &self.inner.node, versions: &VERSIONS });
-        let reading = self.inner.read_on(&self.link, place, beat).await?;
+        let before = self.inner.known.written();
+        let reading = self.inner.read_on(&self.link, self.history, place, beat).await?;
         let answered = self.follow.time.monotonic();
         if beats {
             self.next_beat = asked.saturating_add(self.follow.every);
-            self.beat = Some(Heard { asked, answered, store_time: reading.now, unbroken: false });
+            self.beat = Some(Heard { asked, answered, store_time: reading.now });
         }
-        if reading.is_lost || self.is_another(reading.server) {
+        if let Some(server) = reading.server {
+            self.inner.known.saw(self.history, before, server);
+        }
+        if self.inner.known.is_lost() {
+            // Nothing is complete before the data is adopted.
+            self.beat = None;
+            return Ok(None);
+        }
+        if reading.is_lost {
             tracing::warn!("the log of revocations in PostgreSQL is not the one that was read: reading all live ones");
             self.place = None;
             return Ok(None);
@@ -137,20 +170,7 @@ impl PostgresFeed {
         if reading.more {
             return Ok(None);
         }
-        let complete = self.beat.take();
-        Ok(complete.map(|heard| Heard { unbroken: !self.inner.broken.load(Ordering::Acquire), ..heard }))
-    }
-
-    /// A standby that was promoted, or a restored back-up: it may lack what was acknowledged last.
-    fn is_another(&self, server: Option<String>) -> bool {
-        let Some(server) = server else { return false };
-        let mut known = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_another = known.as_ref().is_some_and(|known| *known != server);
-        if is_another {
-            self.inner.broken.store(true, Ordering::Release);
-        }
-        *known = Some(server);
-        is_another
+        Ok(self.beat.take())
     }
 }
 
@@ -164,6 +184,8 @@ impl Feed for PostgresFeed {
         let step = self.step().await;
         match &step {
             Ok(_) => self.faults = 0,
+            // What it read was adopted meanwhile, under another name.
+            Err(_) if self.inner.known.history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
                 self.beat = None;

@@ -10,7 +10,6 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 
 use tokio_postgres::types::Type;
 
@@ -18,6 +17,7 @@ use super::super::{Cursor, StoreError, WriteOutcome};
 use super::Inner;
 use super::call::{Answer, Arg, unexpected};
 use super::connect::{Link, not_done};
+use super::loss::{History, Server};
 use super::record::{entry, time};
 use crate::clock::Timestamp;
 use crate::revocation::list::ListFilling;
@@ -58,21 +58,21 @@ pub(super) struct Reading {
     /// The place is not in the log any more: the live ones must be read.
     pub(super) is_lost: bool,
     pub(super) now: Timestamp,
-    /// The system and the timeline of a server that was beaten to.
-    pub(super) server: Option<String>,
+    /// The server that was beaten to.
+    pub(super) server: Option<Server>,
 }
 
 /// The live revocations, each with its place in the log.
 type Live = BTreeMap<Target, (i64, Revocation)>;
 
 impl Inner {
-    pub(super) fn cursor(&self, place: &Place) -> Cursor {
+    pub(super) fn cursor(&self, history: History, place: &Place) -> Cursor {
         if *place == Place::default() {
             return Cursor::default();
         }
         let ids = std::iter::once(&place.high).chain(place.missing.keys());
         let ids = ids.flat_map(|id| id.to_be_bytes());
-        Cursor::new(self.history.into_iter().chain(ids).collect::<Vec<_>>())
+        Cursor::new(history.into_iter().chain(ids).collect::<Vec<_>>())
     }
 
     /// `None`: the beginning, or a place of another history.
@@ -80,7 +80,7 @@ impl Inner {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         match (parts, rest) {
             ([], []) => Ok(None),
-            ([history, high, missing @ ..], []) => Ok((*history == self.history).then(|| Place {
+            ([history, high, missing @ ..], []) => Ok((*history == self.known.history()).then(|| Place {
                 high: i64::from_be_bytes(*high),
                 missing: missing.iter().map(|id| (i64::from_be_bytes(*id), None)).collect(),
             })),
@@ -90,35 +90,37 @@ impl Inner {
     }
 
     pub(super) async fn revocations_since(&self, cursor: &Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
+        let history = self.known.history();
         if let Some(mut place) = self.place(cursor)?
-            && let Some(entries) = self.logged_after(&self.commands, &mut place).await?
+            && let Some(entries) = self.logged_after(&self.commands, history, &mut place).await?
         {
             let mut last = Live::new();
             for (id, entry) in entries {
                 last.insert(entry.target.clone(), (id, entry));
             }
-            return Ok((in_order(last), self.cursor(&place)));
+            return Ok((in_order(last), self.cursor(history, &place)));
         }
-        let (live, end) = self.snapshot(&self.commands).await?;
-        Ok((in_order(live), self.cursor(&end)))
+        let (live, end) = self.snapshot(&self.commands, history).await?;
+        Ok((in_order(live), self.cursor(history, &end)))
     }
 
     pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        let (live, end) = self.snapshot(&self.commands).await?;
+        let history = self.known.history();
+        let (live, end) = self.snapshot(&self.commands, history).await?;
         let mut list = ListFilling::expecting(live.len());
         live.values().for_each(|(_, entry)| list.add(entry));
-        Ok((list.finish(), self.cursor(&end)))
+        Ok((list.finish(), self.cursor(history, &end)))
     }
 
     /// Every live revocation, and the end of the log after the last of them.
-    pub(super) async fn snapshot(&self, link: &Link) -> Result<(Live, Place), StoreError> {
+    pub(super) async fn snapshot(&self, link: &Link, history: History) -> Result<(Live, Place), StoreError> {
         for _ in 0..MAX_STARTS {
-            let answer = self.one_by(link, "rg_end", vec![Arg::Int(MAX_MISSING)]).await?;
+            let answer = self.one_of(link, "rg_end", history, vec![Arg::Int(MAX_MISSING)]).await?;
             let missing: Vec<i64> = answer.get("o_missing")?;
             let mut place =
                 Place { high: answer.get("o_last")?, missing: missing.into_iter().map(|id| (id, None)).collect() };
-            let mut live = self.live(link).await?;
-            let Some(entries) = self.logged_after(link, &mut place).await? else { continue };
+            let mut live = self.live(link, history).await?;
+            let Some(entries) = self.logged_after(link, history, &mut place).await? else { continue };
             for (id, entry) in entries {
                 match live.entry(entry.target.clone()) {
                     Entry::Vacant(free) => drop(free.insert((id, entry))),
@@ -131,11 +133,11 @@ impl Inner {
         Err(not_done("the log of revocations in PostgreSQL was trimmed while it was read, again and again"))
     }
 
-    async fn live(&self, link: &Link) -> Result<Live, StoreError> {
+    async fn live(&self, link: &Link, history: History) -> Result<Live, StoreError> {
         let (mut live, mut after) = (Live::new(), None::<Vec<u8>>);
         loop {
             let from = after.as_deref().map_or(Arg::Null(Type::BYTEA), Arg::bytes);
-            let rows = self.all_by(link, "rg_live", vec![from, Arg::Int(PAGE)]).await?;
+            let rows = self.all_by(link, "rg_live", history, vec![from, Arg::Int(PAGE)]).await?;
             for row in &rows {
                 let entry = entry(row.get("o_target")?, row.get("o_effect")?, row.get("o_until")?)?;
                 live.insert(entry.target.clone(), (row.get("o_place")?, entry));
@@ -148,10 +150,15 @@ impl Inner {
     }
 
     /// What was written after a place, which moves to the end; `None` if the place is lost.
-    async fn logged_after(&self, link: &Link, place: &mut Place) -> Result<Option<Vec<(i64, Revocation)>>, StoreError> {
+    async fn logged_after(
+        &self,
+        link: &Link,
+        history: History,
+        place: &mut Place,
+    ) -> Result<Option<Vec<(i64, Revocation)>>, StoreError> {
         let (mut found, mut looks) = (Vec::new(), 0);
         loop {
-            let reading = self.read_on(link, place, None).await?;
+            let reading = self.read_on(link, history, place, None).await?;
             if reading.is_lost {
                 return Ok(None);
             }
@@ -167,22 +174,24 @@ impl Inner {
     pub(super) async fn read_on(
         &self,
         link: &Link,
+        history: History,
         place: &mut Place,
         beat: Option<Beat<'_>>,
     ) -> Result<Reading, StoreError> {
+        let beats = beat.is_some();
         let (node, versions) = match beat {
             Some(Beat { node, versions }) => (Arg::bytes(node), Arg::bytes(versions)),
             None => (Arg::Null(Type::BYTEA), Arg::Null(Type::BYTEA)),
         };
         let missing = Arg::Bigs(place.missing.keys().copied().collect());
         let args = vec![node, versions, Arg::Big(place.high), missing, Arg::Int(PAGE)];
-        let answer = self.one_by(link, "rg_read", args).await?;
+        let answer = self.one_of(link, "rg_read", history, args).await?;
         if answer.status()? != "read" {
             return Err(answer.unknown());
         }
         let (last, floor): (i64, i64) = (answer.get("o_last")?, answer.get("o_floor")?);
         if last < place.high {
-            self.broken.store(true, Ordering::Release);
+            self.known.flag_lost(history);
             tracing::error!(last, known = place.high, "PostgreSQL lost writes that it had acknowledged");
         }
         let entries = entries(&answer)?;
@@ -198,7 +207,7 @@ impl Inner {
             unsettled: false,
             is_lost: last < place.high || floor > place.high || skipped > i64::from(MAX_MISSING),
             now: time(answer.get("o_now")?),
-            server: answer.get("o_server")?,
+            server: if beats { Some(Server::in_answer(&answer)?) } else { None },
         };
         if reading.is_lost {
             return Ok(reading);

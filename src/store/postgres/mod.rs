@@ -10,22 +10,24 @@
 //! **Order.** Revocations get ids from a sequence, and ids become visible out of order. A reader goes on behind those that
 //! are missing, and looks for each until no transaction is left that may have taken it (`log.rs`).
 //!
+//! **A loss** of acknowledged writes shows in another server or timeline, in a disk or a log that went back, or in another
+//! history, which a node that noticed gave the data. See `loss.rs`.
+//!
 //! **Tables** in the schema `rotogate`, and the functions beside them, are made by `migrations/`, in that order, under a lock:
 //!
 //! | table | holds |
 //! |---|---|
-//! | `head` | store, history, issuer, keyring, floor of the log |
+//! | `head` | store, history, when it was adopted, issuer, keyring, floor of the log |
 //! | `stamp` | the last moment that something began at |
-//! | `session` | the sessions; swept an hour after their end |
+//! | `session` | the sessions, each with the history it was written in; swept an hour after their end |
 //! | `revocation` | the live revocations, merged, by target |
 //! | `revocation_log` | the revocations of the last 15 minutes, as they were written |
-//! | `node` | the nodes, with their last beat |
+//! | `node` | the nodes, with their last beat, and for which history they wrote back what they knew |
 //! | `relay` | the relay's records |
 //! | `migration` | what was applied |
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -34,13 +36,14 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
 use super::fields::{Op, new_op};
-use super::shared::{Feed, Follow, SharedStore};
-use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
+use super::shared::{Feed, Follow, Restoration, SharedStore};
+use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 use call::{Answer, Arg, Call, unexpected};
-use connect::Link;
+use connect::{Link, not_done};
+use loss::{History, Known};
 
 mod call;
 mod check;
@@ -48,6 +51,7 @@ mod connect;
 mod fault;
 mod feed;
 mod log;
+mod loss;
 mod migrate;
 mod options;
 mod record;
@@ -80,17 +84,14 @@ pub struct PostgresStore(Arc<Inner>);
 struct Inner {
     options: Arc<PostgresOptions>,
     issuer: Arc<str>,
-    /// What every call expects the data to be of.
-    history: [u8; 8],
+    known: Known,
+    /// The name of the store, which is in its head.
+    store: Op,
     /// This run of the program, among the nodes.
     node: Op,
     commands: Arc<Link>,
     /// Logouts do not wait behind a storm of refreshes.
     revocations: Link,
-    /// The server's system and timeline, as they were last.
-    server: Mutex<Option<String>>,
-    /// The server went back behind what it had acknowledged, or may have.
-    broken: AtomicBool,
     /// Something was written to the log.
     written: Arc<Notify>,
     hints: JoinHandle<()>,
@@ -147,24 +148,51 @@ impl Inner {
     }
 
     async fn one_by(&self, link: &Link, function: &'static str, args: Vec<Arg>) -> Result<Answer, StoreError> {
-        let mut rows = self.all_by(link, function, args).await?;
+        self.one_of(link, function, self.known.history(), args).await
+    }
+
+    async fn one_of(
+        &self,
+        link: &Link,
+        function: &'static str,
+        history: History,
+        args: Vec<Arg>,
+    ) -> Result<Answer, StoreError> {
+        let mut rows = self.all_by(link, function, history, args).await?;
         match (rows.pop(), rows.pop()) {
             (Some(only), None) => Ok(only),
             _ => Err(unexpected("no single row")),
         }
     }
 
-    async fn all_by(&self, link: &Link, function: &'static str, args: Vec<Arg>) -> Result<Vec<Answer>, StoreError> {
-        let mut all = vec![Arg::bytes(&self.history)];
-        all.extend(args);
-        let rows: Vec<_> = link.ask(&Call::new(function, all)).await?.into_iter().map(Answer).collect();
+    async fn all_by(
+        &self,
+        link: &Link,
+        function: &'static str,
+        history: History,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let rows = self.send(link, function, history, args).await?;
         if let Some(first) = rows.first()
             && first.status()? == "history"
         {
-            self.broken.store(true, Ordering::Release);
-            return Err(other_history());
+            self.known.flag_lost(history);
+            return Err(not_done("PostgreSQL has lost writes: the gates write back what they know before they go on"));
         }
         Ok(rows)
+    }
+
+    /// Calls a function, whatever the history is.
+    async fn send(
+        &self,
+        link: &Link,
+        function: &'static str,
+        history: History,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Answer>, StoreError> {
+        let mut all = vec![Arg::bytes(&history)];
+        all.extend(args);
+        Ok(link.ask(&Call::new(function, all)).await?.into_iter().map(Answer).collect())
     }
 
     fn leeway(&self) -> Arg {
@@ -195,15 +223,6 @@ impl Inner {
             _ => Err(answer.unknown()),
         }
     }
-}
-
-/// The data is of another history: a back-up was restored, or the database was emptied.
-fn other_history() -> StoreError {
-    StoreError::new(
-        "the data in PostgreSQL is not what this gate has worked with: it was emptied, or a back-up was restored; restart the \
-         gate if that was meant",
-    )
-    .with_outcome(WriteOutcome::NotDone)
 }
 
 #[async_trait]
@@ -275,6 +294,22 @@ impl SharedStore for PostgresStore {
 
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
         Ok(Box::new(feed::PostgresFeed::new(Arc::clone(&self.0), &from, follow)?))
+    }
+
+    async fn adopt(&self) -> Result<(), StoreError> {
+        self.0.adopt().await
+    }
+
+    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError> {
+        self.0.restore(&records).await
+    }
+
+    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        self.0.restoration(patience).await
+    }
+
+    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.0.predates_loss(id).await
     }
 }
 

@@ -170,7 +170,7 @@ impl Inner {
             // One more than the page has shows whether there is a next one.
             let asked = limit + 1;
             let args = vec![subject, from, Arg::Int(i32::try_from(asked).unwrap_or(i32::MAX))];
-            let rows = self.all_by(&self.commands, "rg_list", args).await?;
+            let rows = self.all_by(&self.commands, "rg_list", self.known.history(), args).await?;
             let is_last = rows.len() < asked;
             for row in &rows {
                 let id = SessionId::from_bytes(*row.get::<Uuid>("o_id")?.as_bytes());

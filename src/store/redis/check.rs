@@ -2,24 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, pipe};
 
 use super::super::{StoreError, WriteOutcome};
+use super::cluster::Primaries;
 use super::connect::{Link, Request};
+use super::opening;
 use super::options::RedisOptions;
-use super::record::new_op;
-use super::script::{Answer, CHECK, OPEN, unexpected};
-use super::session::Turns;
-use super::{Inner, Keys, drop_mut, time_of};
+use super::partitions::{Keys, in_each};
+use super::script::{CHECK, unexpected};
+use super::{Inner, drop_mut, time_of};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 
-/// The layout of everything in the store.
-const SCHEMA: &str = "1";
-/// All keys are in one place. A cluster would need more.
-const PARTITIONS: &str = "1";
 /// The oldest server that knows everything that is used.
 const OLDEST: (u32, u32) = (6, 2);
 /// Above this part of `maxmemory`, in percent, the store is not ready: soon it takes no writes.
@@ -48,24 +45,36 @@ impl Info {
     }
 }
 
-fn refused(message: impl Into<String>) -> StoreError {
+pub(super) fn refused(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::Refused)
 }
 
-fn is_forbidden(error: &RedisError) -> bool {
+pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
 pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
     options.check()?;
     let options = Arc::new(options);
-    let commands = Link::new(Arc::clone(&options), Duration::ZERO);
+    if options.cluster {
+        return opening::open_cluster(options).await;
+    }
+    let link = Link::new(Arc::clone(&options), Duration::ZERO);
+    let keys = Keys::new(&options.prefix, 0);
+    let evicted = fitness(&options, &link, &keys).await?;
+    check_clock(&options, &link).await?;
+    let beats = link.another(Duration::ZERO);
+    opening::open_heads(options, Primaries::One(link.into()), Primaries::One(beats.into()), 1, evicted).await
+}
+
+/// Is the server fit, and may the gate's user do what it must? How many keys it evicted.
+pub(super) async fn fitness(options: &RedisOptions, commands: &Link, keys: &Keys) -> Result<u64, StoreError> {
     let mut greeting = pipe();
     drop_mut(greeting.cmd("TIME"));
     commands.ask(&Request::Pipeline(greeting)).await?;
-    let evicted = match info(&commands, None).await? {
+    let evicted = match info(commands, None).await? {
         Some(info) => {
-            check_server(&options, &info)?;
+            check_server(options, &info)?;
             info.number("evicted_keys")
         }
         None if options.assume_noeviction => 0,
@@ -77,29 +86,13 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
             )));
         }
     };
-    let keys = Keys::new(&options.prefix);
-    check_permissions(&options, &commands, &keys).await?;
-    check_clock(&options, &commands).await?;
-    warn_of_lost_writes(&options, &commands).await?;
-    let (history, seq) = open_head(&options, &commands, &keys).await?;
-    Ok(Inner {
-        keys,
-        issuer: options.issuer.as_str().into(),
-        history,
-        node: new_op()?,
-        beats: Link::new(Arc::clone(&options), Duration::ZERO),
-        commands,
-        seq: AtomicU64::new(seq),
-        broken: AtomicBool::new(false),
-        evicted: AtomicU64::new(evicted),
-        inserts: Turns::new(),
-        listing: super::list::Listing::default(),
-        options,
-    })
+    check_permissions(options, commands, keys).await?;
+    warn_of_lost_writes(options, commands).await?;
+    Ok(evicted)
 }
 
 /// `None`: the user may not ask.
-async fn info(link: &Link, section: Option<&str>) -> Result<Option<Info>, StoreError> {
+pub(super) async fn info(link: &Link, section: Option<&str>) -> Result<Option<Info>, StoreError> {
     let mut command = cmd("INFO");
     section.into_iter().for_each(|section| drop(command.arg(section).clone()));
     match link.once(&command).await? {
@@ -116,8 +109,16 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
         let version = info.get("redis_version").unwrap_or("unknown");
         return Err(refused(format!("Redis at {address} has version {version}: {major}.{minor} or later is needed")));
     }
-    if info.get("cluster_enabled") == Some("1") {
-        return Err(refused(format!("Redis at {address} is a node of a cluster: give a server that is not")));
+    match (info.get("cluster_enabled") == Some("1"), options.cluster) {
+        (true, false) => {
+            return Err(refused(format!(
+                "Redis at {address} is a node of a cluster: set cluster = true, or give a server that is not"
+            )));
+        }
+        (false, true) => {
+            return Err(opening::not_a_node(options));
+        }
+        (true, true) | (false, false) => {}
     }
     if info.get("role") != Some("master") {
         return Err(refused(format!("Redis at {address} is a replica: give the address of the primary")));
@@ -164,7 +165,7 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> 
     };
     let mut stream = cmd("XREAD");
     stream.arg("COUNT").arg(1).arg("STREAMS").arg(&none).arg("0");
-    let tried: Vec<(String, Cmd)> = vec![
+    let mut tried: Vec<(String, Cmd)> = vec![
         on("GET", &none, &[]),
         on("MGET", &none, &[]),
         on("SET", &none, &["1", "XX"]),
@@ -196,27 +197,33 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> 
         plain("EVAL", &["return 1", "0"]),
         plain("EVALSHA", &["0000000000000000000000000000000000000000", "0"]),
     ];
+    if options.cluster {
+        tried.push(plain("ASKING", &[]));
+    }
     for (name, command) in tried {
         match link.once(&command).await? {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {}
-            Err(error) if is_forbidden(&error) => {
-                let (address, tag) = (options.address(), &keys.tag);
-                let what = if error.detail().is_some_and(|text| text.contains("command")) {
-                    format!("the command {name}: allow +{}", name.to_lowercase())
-                } else {
-                    format!("keys that begin with {tag}: allow ~{tag}*")
-                };
-                return Err(refused(format!("Redis at {address} does not allow the gate's user {what}")));
-            }
+            Err(error) if is_forbidden(&error) => return Err(not_allowed(options, keys, &name, &error)),
             Err(error) => return Err(link.error(&error)),
         }
     }
     Ok(())
 }
 
+/// What the gate's user may not do. A subcommand has its command before it: `CLUSTER|SLOTS`.
+pub(super) fn not_allowed(options: &RedisOptions, keys: &Keys, name: &str, error: &RedisError) -> StoreError {
+    let (address, tag) = (options.address(), &keys.tag);
+    let what = if error.detail().is_some_and(|text| text.contains("command")) {
+        format!("the command {name}: allow +{}", name.to_lowercase())
+    } else {
+        format!("keys that begin with {tag}: allow ~{tag}*")
+    };
+    refused(format!("Redis at {address} does not allow the gate's user {what}"))
+}
+
 /// Two clocks that differ cannot both be right, and tokens would be refused or live too long.
-async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
+pub(super) async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let clock = SystemTime::new();
     let before = clock.wall();
     let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
@@ -258,66 +265,34 @@ async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), 
     Ok(())
 }
 
-/// Makes the store, or compares it with what this gate expects.
-async fn open_head(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<([u8; 8], u64), StoreError> {
-    let keyring = options.keyring.to_string();
-    let (history, op, store) = (new_op()?, new_op()?, new_op()?);
-    let mut args = vec![history.to_vec(), op.to_vec(), store.to_vec()];
-    let fields =
-        [("schema", SCHEMA), ("partitions", PARTITIONS), ("issuer", &options.issuer), ("keyring", keyring.as_str())];
-    args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.as_bytes().to_vec()]));
-    let request = Request::Script { script: &OPEN, keys: keys.fixed(), args };
-    let mut answer = Answer::read(link.ask(&request).await?)?;
-    let (address, prefix) = (options.address(), &options.prefix);
-    let place = format!("the store {prefix:?} in Redis at {address}");
-    match answer.status.as_str() {
-        "open" => {
-            let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;
-            Ok((history, answer.seq))
-        }
-        "headless" => Err(refused(format!(
-            "{place} lost its head, but still has revocations: restore a whole back-up, or use another prefix"
-        ))),
-        "differs" => {
-            let field = answer.text()?;
-            let known = answer.text().unwrap_or_default();
-            Err(refused(match field.as_str() {
-                "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
-                "keyring" => format!("{place} belongs to another keyring, {known}: use that one, or another prefix"),
-                "schema" => {
-                    format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
-                }
-                _ => format!(
-                    "{place} has {field} {known}, which this program does not know: use the version that made it"
-                ),
-            }))
-        }
-        _ => Err(answer.unknown()),
-    }
-}
-
 impl Inner {
-    /// `None`: the user may not ask.
-    pub(super) async fn info(&self, link: &Link, section: &str) -> Result<Option<Info>, StoreError> {
-        info(link, Some(section)).await
-    }
-
-    /// Takes the server writes, and keeps what was written?
+    /// Do the servers take writes, and keep what was written?
     pub(super) async fn check(&self) -> Result<(), StoreError> {
-        if let Some(info) = info(&self.commands, None).await? {
-            check_policy(&self.options, &info)?;
-            let evicted = info.number("evicted_keys");
-            let known = self.evicted.fetch_max(evicted, std::sync::atomic::Ordering::AcqRel);
-            if evicted > known {
-                tracing::error!(evicted = evicted - known, "Redis evicts keys: sessions and revocations are lost");
-                return Err(refused("Redis evicts keys: set maxmemory-policy noeviction"));
-            }
-            let (used, most) = (u128::from(info.number("used_memory")), u128::from(info.number("maxmemory")));
-            if most > 0 && used * 100 > most * FULL {
-                return Err(refused(format!("Redis uses more than {FULL} % of its maxmemory: raise it")));
+        let mut evicted = 0;
+        for partition in self.commands.one_of_each() {
+            if let Some(info) = info(&*self.commands.link_of(partition)?, None).await? {
+                check_policy(&self.options, &info)?;
+                evicted += info.number("evicted_keys");
+                let (used, most) = (u128::from(info.number("used_memory")), u128::from(info.number("maxmemory")));
+                if most > 0 && used * 100 > most * FULL {
+                    return Err(refused(format!("Redis uses more than {FULL} % of its maxmemory: raise it")));
+                }
             }
         }
-        let answer = self.run(&CHECK, Vec::new(), Vec::new()).await?;
-        if answer.status == "ready" { Ok(()) } else { Err(answer.unknown()) }
+        let known = self.evicted.fetch_max(evicted, Ordering::AcqRel);
+        if evicted > known {
+            tracing::error!(evicted = evicted - known, "Redis evicts keys: sessions and revocations are lost");
+            return Err(refused("Redis evicts keys: set maxmemory-policy noeviction"));
+        }
+        let clock = SystemTime::new();
+        let answers = in_each(self.partitions.iter().map(async |partition| {
+            let before = clock.monotonic();
+            let answer = self.run(partition, &CHECK, Vec::new(), Vec::new()).await?;
+            match answer.status.as_str() {
+                "ready" => Ok((before, answer.time, clock.monotonic())),
+                _ => Err(answer.unknown()),
+            }
+        }));
+        opening::agree(&self.options, &answers.await?)
     }
 }

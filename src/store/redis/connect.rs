@@ -13,15 +13,16 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::{StoreError, WriteOutcome};
+use super::cluster::Elsewhere;
 use super::options::RedisOptions;
 use super::script::Script;
 use crate::random::jittered;
 
 /// How many requests one connection carries at once. One more is refused: it would wait longer than its deadline.
-const MAX_IN_FLIGHT: usize = 1024;
+pub(super) const MAX_IN_FLIGHT: usize = 1024;
 /// The first pause before a request is sent again, or a connection is tried again. Each later one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// For `Retry-After`.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -53,12 +54,26 @@ struct Live {
 pub(super) struct Failed {
     pub(super) error: StoreError,
     /// Sending the same again may help.
-    again: bool,
+    pub(super) again: bool,
     /// The connection is of no more use.
     closes: bool,
+    /// Another server of the cluster has what was asked for.
+    pub(super) elsewhere: Option<Elsewhere>,
+}
+
+impl Failed {
+    /// The connection stays.
+    pub(super) fn again(error: StoreError) -> Self {
+        Self { error, again: true, closes: false, elsewhere: None }
+    }
 }
 
 impl Link {
+    /// Another connection to the same server.
+    pub(super) fn another(&self, blocks: Duration) -> Self {
+        Self::new(Arc::clone(&self.options), blocks)
+    }
+
     pub(super) fn new(options: Arc<RedisOptions>, blocks: Duration) -> Self {
         let reply = options.timeouts.reply.saturating_add(blocks);
         Self { options, reply, live: Mutex::default(), in_flight: Semaphore::new(MAX_IN_FLIGHT) }
@@ -92,7 +107,7 @@ impl Link {
     }
 
     /// Sends a request once. `sent` remains true while it may have been carried out.
-    async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, Failed> {
+    pub(super) async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, Failed> {
         let (number, connection) = self.connection().await?;
         let doubtful = sent.swap(true, Ordering::Relaxed);
         let result = match request {
@@ -159,7 +174,8 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, Failed> {
-        let client = self.options.client().map_err(|error| Failed { error, again: false, closes: false })?;
+        let client =
+            self.options.client().map_err(|error| Failed { error, again: false, closes: false, elsewhere: None })?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.options.timeouts.connect))
             .set_response_timeout(Some(self.reply))
@@ -176,7 +192,7 @@ impl Link {
             Err(_) => {
                 let error =
                     not_done(format!("Redis at {} cannot be reached: no connection in time", self.options.address()));
-                Err(Failed { error, again: true, closes: false })
+                Err(Failed { error, again: true, closes: false, elsewhere: None })
             }
         }
     }
@@ -190,6 +206,7 @@ impl Link {
     }
 
     fn failed(&self, error: &RedisError) -> Failed {
+        let elsewhere = Elsewhere::of(error);
         let (what, again, closes) = match error.kind() {
             ErrorKind::Io | ErrorKind::Parse | ErrorKind::UnexpectedReturnType => (WriteOutcome::InDoubt, true, true),
             ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => (WriteOutcome::NotDone, false, true),
@@ -197,11 +214,14 @@ impl Link {
                 ServerErrorKind::BusyLoading
                 | ServerErrorKind::MasterDown
                 | ServerErrorKind::ClusterDown
-                | ServerErrorKind::TryAgain => (WriteOutcome::NotDone, true, false),
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::Moved
+                | ServerErrorKind::Ask => (WriteOutcome::NotDone, true, false),
                 // A primary that became a replica: its address may lead to the new one.
                 ServerErrorKind::ReadOnly => (WriteOutcome::NotDone, true, true),
                 ServerErrorKind::NoPerm => (WriteOutcome::NotDone, false, false),
                 _ if is_out_of_memory(error) => (WriteOutcome::NotDone, false, false),
+                _ if is_not_local(error) => (WriteOutcome::NotDone, true, false),
                 _ => (WriteOutcome::InDoubt, false, false),
             },
             ErrorKind::Extension => match error.code() {
@@ -213,7 +233,7 @@ impl Link {
             _ => (WriteOutcome::InDoubt, false, true),
         };
         let error = StoreError::new(self.describe(error)).with_outcome(what).with_retry_after(RETRY_AFTER);
-        Failed { error, again, closes }
+        Failed { error, again, closes, elsewhere }
     }
 
     /// What went wrong, and what to do. Without names of users, which the server's own text may have.
@@ -251,11 +271,16 @@ fn is_out_of_memory(error: &RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("OOM command not allowed"))
 }
 
+/// A script met a key that moved away, before it wrote anything.
+fn is_not_local(error: &RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("non local key"))
+}
+
 pub(super) fn not_done(message: impl Into<String>) -> StoreError {
     StoreError::new(message).with_outcome(WriteOutcome::NotDone).with_retry_after(RETRY_AFTER)
 }
 
-fn outcome(error: StoreError, sent: &AtomicBool) -> StoreError {
+pub(super) fn outcome(error: StoreError, sent: &AtomicBool) -> StoreError {
     let error = error.with_retry_after(RETRY_AFTER);
     match (sent.load(Ordering::Relaxed), error.outcome()) {
         // An earlier attempt may have been carried out.

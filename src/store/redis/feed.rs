@@ -3,19 +3,30 @@
 //! A node asks for the end of the log (the *beat*), having read its own monotonic clock first, and knows everything that was
 //! acknowledged before that reading once its reader came to this end. The reader has a connection of its own, on which it
 //! waits; the beat has another. A reader whose last entry is gone reads the live revocations anew.
+//!
+//! Each partition has a reader of its own with a connection of its own: a command that waits reads one slot of a cluster,
+//! and holds up whatever follows on its connection. A step is complete once all partitions were asked and read; what it
+//! proves is as old as the oldest question among them. All of them ask at the same times, so that is the same moment but for
+//! a partition that answers late. A partition that does not answer holds up the proof, and not the entries of others.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use redis::Value;
+use tokio::time::timeout;
 
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
+use super::check::info;
+use super::cluster::Primaries;
 use super::connect::Link;
 use super::log::{PAGE, Place, floor, read_log};
+use super::partitions::{History, Partition};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
 use super::{Inner, drop_mut};
@@ -27,13 +38,104 @@ const LONGEST_BLOCK: Duration = Duration::from_millis(500);
 const LOG_KEPT_MS: u64 = 15 * 60 * 1000;
 /// The versions of records that this program reads from, reads to and writes.
 const VERSIONS: [u8; 3] = [1, 1, 1];
+/// How long a server that no longer has a partition may take to say that it goes on.
+const EARLIER_ANSWERS: Duration = Duration::from_millis(500);
 /// The first pause after a fault. Each later one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// The readers of all partitions, as one.
 pub(super) struct RedisFeed {
     inner: Arc<Inner>,
-    link: Link,
+    reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
+    /// What each partition proved last.
+    heard: Box<[Option<Heard>]>,
+    /// When the question of the last complete step was asked.
+    told: Option<Duration>,
+}
+
+impl RedisFeed {
+    pub(super) fn new(inner: &Arc<Inner>, from: &Cursor, follow: &Follow) -> Result<Self, StoreError> {
+        let begin = follow.time.monotonic();
+        let reads = FuturesUnordered::new();
+        for (partition, place) in inner.places(from)?.into_iter().enumerate() {
+            let reader = Reader {
+                primaries: inner.commands.another(LONGEST_BLOCK),
+                inner: Arc::clone(inner),
+                partition,
+                follow: follow.clone(),
+                place,
+                ready: Vec::new(),
+                beat: None,
+                next_beat: begin,
+                faults: 0,
+                server: None,
+                history: inner.partitions.get(partition).history(),
+            };
+            reads.push(read_next(reader));
+        }
+        Ok(Self { inner: Arc::clone(inner), heard: vec![None; reads.len()].into(), reads, told: None })
+    }
+
+    /// What all partitions prove together, if that is new.
+    fn complete(&self) -> Option<Heard> {
+        let of_each: Option<Vec<Heard>> = self.heard.iter().copied().collect();
+        let of_each = of_each?;
+        let asked = of_each.iter().map(|heard| heard.asked).min()?;
+        // The time of the store is the first partition's, in the middle between its question and its answer. The earlier
+        // question moves that middle, so it moves the time as well.
+        let first = of_each.first()?;
+        let store_time = first.store_time.minus(first.asked.saturating_sub(asked) / 2);
+        let heard = Heard { asked, answered: first.answered, store_time };
+        self.told.is_none_or(|told| told < asked).then_some(heard)
+    }
+}
+
+fn read_next(mut reader: Reader) -> BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)> {
+    Box::pin(async move {
+        let step = reader.next().await;
+        (reader, step)
+    })
+}
+
+#[async_trait]
+impl Feed for RedisFeed {
+    async fn next(&mut self) -> Result<FeedStep, StoreError> {
+        loop {
+            let Some((reader, step)) = self.reads.next().await else { return Err(unexpected("no partition")) };
+            let partition = reader.partition;
+            self.reads.push(read_next(reader));
+            if self.inner.partitions.iter().any(Partition::is_lost) {
+                self.heard.fill(None);
+                let entries = step.map(|step| step.entries).unwrap_or_default();
+                return Ok(FeedStep { entries, complete: None, lost: true });
+            }
+            let FeedStep { entries, complete, .. } = step?;
+            if let (Some(heard), Some(known)) = (complete, self.heard.get_mut(partition)) {
+                *known = Some(heard);
+            }
+            let complete = self.complete();
+            if let Some(heard) = complete {
+                self.told = Some(heard.asked);
+            }
+            if complete.is_some() || !entries.is_empty() {
+                return Ok(FeedStep { entries, complete, lost: false });
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RedisFeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisFeed").field("partitions", &self.heard.len()).finish_non_exhaustive()
+    }
+}
+
+/// The reader of one partition.
+struct Reader {
+    inner: Arc<Inner>,
+    primaries: Primaries,
+    partition: usize,
     follow: Follow,
     /// `None`: the live ones are read next.
     place: Option<Place>,
@@ -43,8 +145,39 @@ pub(super) struct RedisFeed {
     /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
-    /// The run of the server: it may have lost writes when it started again.
-    server: Option<String>,
+    server: Option<Server>,
+    /// What the fields above are of.
+    history: History,
+}
+
+/// The run of a server, and the name of what it writes to its replicas.
+struct Server {
+    link: Arc<Link>,
+    run: String,
+    replication: String,
+}
+
+async fn said(link: &Link, section: &str, field: &str) -> Result<Option<String>, StoreError> {
+    Ok(info(link, Some(section)).await?.and_then(|info| info.get(field).map(str::to_owned)))
+}
+
+async fn run_of(link: &Link) -> Result<Option<String>, StoreError> {
+    said(link, "server", "run_id").await
+}
+
+/// Is the earlier server still what it was, and the next one none of its replicas? Then a slot was moved from one to the
+/// other, key by key, and nothing is lost.
+async fn gave_away(known: &Server, next: &Link) -> bool {
+    let earlier = async {
+        let run = run_of(&known.link).await.ok()??;
+        let role = said(&known.link, "replication", "role").await.ok()??;
+        Some(run == known.run && role == "master")
+    };
+    if !matches!(timeout(EARLIER_ANSWERS, earlier).await, Ok(Some(true))) {
+        return false;
+    }
+    let followed = said(next, "replication", "master_replid2").await.ok().flatten();
+    followed.is_some_and(|followed| followed != known.replication)
 }
 
 /// A proof that waits for the reader.
@@ -55,41 +188,52 @@ struct Beat {
     read: bool,
 }
 
-impl RedisFeed {
-    pub(super) fn new(inner: Arc<Inner>, from: &Cursor, follow: Follow) -> Result<Self, StoreError> {
-        let place = inner.place(from)?;
-        let link = Link::new(Arc::clone(&inner.options), LONGEST_BLOCK);
-        Ok(Self {
-            inner,
-            link,
-            follow,
-            place,
-            ready: Vec::new(),
-            beat: None,
-            next_beat: Duration::ZERO,
-            faults: 0,
-            server: None,
-        })
+impl Reader {
+    fn partition(&self) -> &Partition {
+        self.inner.partitions.get(self.partition)
+    }
+
+    async fn next(&mut self) -> Result<FeedStep, StoreError> {
+        if self.faults > 0 {
+            let longest = FIRST_PAUSE.saturating_mul(1 << self.faults.min(8)).min(LONGEST_PAUSE);
+            tokio::time::sleep(jittered(longest)).await;
+        }
+        let step = self.step().await;
+        match &step {
+            Ok(_) => self.faults = 0,
+            // What it read was adopted meanwhile, under another name.
+            Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
+            Err(_) => {
+                self.faults = self.faults.saturating_add(1);
+                self.beat = None;
+            }
+        }
+        step
     }
 
     /// Nothing is lost if a caller stops waiting: what was read is kept with the place it was read to.
     async fn step(&mut self) -> Result<FeedStep, StoreError> {
         loop {
+            let history = self.partition().history();
+            if self.history != history {
+                // The log is another one, and perhaps the server.
+                (self.place, self.beat, self.server, self.history) = (None, None, None, history);
+            }
             let Some(place) = self.place else {
-                let (live, end) = self.inner.snapshot(&self.link).await?;
+                let (live, end) = self.inner.snapshot(&self.primaries, self.partition()).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
                 self.place = Some(end);
                 continue;
             };
             match &self.beat {
                 Some(beat) if beat.read && place.id >= beat.end => {
-                    let complete = Some(Heard { unbroken: self.is_unbroken(), ..beat.heard });
+                    let complete = Some(beat.heard);
                     self.beat = None;
-                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete });
+                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete, lost: false });
                 }
                 // They hold from now on, whatever follows.
                 _ if !self.ready.is_empty() => {
-                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None });
+                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
                 }
                 Some(_) => self.read_on(place, None).await?,
                 None => {
@@ -104,45 +248,62 @@ impl RedisFeed {
         }
     }
 
-    fn is_unbroken(&self) -> bool {
-        !self.inner.broken.load(Ordering::Acquire)
-    }
-
     async fn ask(&mut self) -> Result<(), StoreError> {
         let asked = self.follow.time.monotonic();
         let args = vec![self.inner.node.to_vec(), VERSIONS.to_vec(), LOG_KEPT_MS.to_string().into()];
-        let keys = vec![self.inner.keys.of("n")];
-        let mut answer = self.inner.run_as(&self.inner.beats, new_op()?, &BEAT, keys, args).await?;
+        let (inner, partition) = (&self.inner, self.partition());
+        let keys = vec![partition.keys.of("n")];
+        let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, self.history), &BEAT, keys, args).await?;
         let answered = self.follow.time.monotonic();
         if answer.status != "beat" {
             return Err(answer.unknown());
         }
         let end = LogId::parse(&answer.bytes()?).ok_or_else(|| unexpected("no end of the log"))?;
-        let heard = Heard { asked, answered, store_time: answer.time, unbroken: false };
+        let heard = Heard { asked, answered, store_time: answer.time };
         self.same_server().await?;
-        self.next_beat = asked.saturating_add(self.follow.every);
+        // At the same times as the other partitions, which began at the same moment.
+        let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
+        let late = Duration::from_nanos(late.and_then(|late| u64::try_from(late).ok()).unwrap_or_default());
+        self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
         self.beat = Some(Beat { heard, end, read: false });
         Ok(())
     }
 
-    /// A server that started again may have lost what it acknowledged last. Its files alone would tell.
+    /// A server that started again may have lost what it acknowledged last, and so may another that took over from it.
+    /// Their files alone would tell.
     async fn same_server(&mut self) -> Result<(), StoreError> {
-        let info = self.inner.info(&self.inner.beats, "server").await?;
-        let run = info.and_then(|info| info.get("run_id").map(str::to_owned));
-        if run.is_none() || self.server.as_ref().is_some_and(|known| Some(known) != run.as_ref()) {
-            self.inner.broken.store(true, Ordering::Release);
+        let link = self.inner.beats.link_of(self.partition)?;
+        // Where the gate's user may not ask, only the number of writes and the log tell of a loss.
+        let Some(run) = run_of(&link).await? else { return Ok(()) };
+        match &self.server {
+            Some(known) if known.run == run => return Ok(()),
+            Some(known) if gave_away(known, &link).await => {
+                tracing::info!(partition = self.partition, "the partition moved to another server of Redis");
+            }
+            // Else it was adopted meanwhile.
+            Some(_) if self.partition().history() == self.history => {
+                // Every partition that the server has may lack writes.
+                for partition in self.inner.partitions.iter() {
+                    if self.inner.beats.link_of(partition.number).is_ok_and(|other| Arc::ptr_eq(&other, &link)) {
+                        partition.flag_lost(partition.history());
+                    }
+                }
+            }
+            Some(_) | None => {}
         }
-        self.server = run;
+        let replication = said(&link, "replication", "master_replid").await?.unwrap_or_default();
+        self.server = Some(Server { link, run, replication });
         Ok(())
     }
 
     /// Reads what follows a place; waits for it for a while, if it should.
     async fn read_on(&mut self, place: Place, wait: Option<Duration>) -> Result<(), StoreError> {
-        let (log, head) = (self.inner.keys.of("log"), self.inner.keys.of("h"));
+        let partition = self.partition();
+        let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
         let own = place.id.to_string();
         let mut replies = self
             .inner
-            .read(&self.link, |pipeline| {
+            .read(&self.primaries, partition, |pipeline| {
                 let read = pipeline.cmd("XREAD").arg("COUNT").arg(PAGE);
                 if let Some(wait) = wait {
                     // 0 would be for ever.
@@ -167,7 +328,7 @@ impl RedisFeed {
             tracing::warn!(%place.id, %floor, "the log of revocations begins later: reading all live ones");
             if place.id >= floor {
                 // Not trimmed: lost.
-                self.inner.broken.store(true, Ordering::Release);
+                self.partition().flag_lost(self.history);
             }
             self.place = None;
             return Ok(());
@@ -180,31 +341,6 @@ impl RedisFeed {
             beat.read = true;
         }
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Feed for RedisFeed {
-    async fn next(&mut self) -> Result<FeedStep, StoreError> {
-        if self.faults > 0 {
-            let longest = FIRST_PAUSE.saturating_mul(1 << self.faults.min(8)).min(LONGEST_PAUSE);
-            tokio::time::sleep(jittered(longest)).await;
-        }
-        let step = self.step().await;
-        match &step {
-            Ok(_) => self.faults = 0,
-            Err(_) => {
-                self.faults = self.faults.saturating_add(1);
-                self.beat = None;
-            }
-        }
-        step
-    }
-}
-
-impl fmt::Debug for RedisFeed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisFeed").field("place", &self.place).finish_non_exhaustive()
     }
 }
 

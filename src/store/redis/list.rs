@@ -7,17 +7,22 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use redis::Value;
+use futures_util::future::try_join_all;
+use redis::{Value, pipe};
 use tokio::time::Instant;
 
 use super::super::rules::page_size;
 use super::super::{Filter, Page, StoreError};
+use super::Inner;
+use super::cluster::{Cluster, Primaries};
+use super::connect::{Link, Request, not_done};
 use super::script::{bytes, unexpected};
-use super::{Inner, drop_mut};
 use crate::session::SessionId;
 
 /// How many keys one step looks at.
 const SCANNED_AT_ONCE: usize = 1000;
+/// How often a scan of a cluster whose partitions move begins anew.
+const MAX_SCANS: u32 = 3;
 /// For how long pages go on in one scan.
 const SCAN_KEPT: Duration = Duration::from_secs(60);
 
@@ -97,29 +102,53 @@ impl Inner {
 
     /// The ids of all sessions, in order.
     async fn scan(&self) -> Result<Vec<SessionId>, StoreError> {
-        let prefix = self.keys.of("s:");
-        let pattern = self.keys.with("s:", b"*");
+        let mut ids = match &self.commands {
+            Primaries::One(link) => self.scan_server(link).await?,
+            Primaries::Cluster(cluster) => self.scan_cluster(cluster).await?,
+        };
+        // What was found is of the history that is expected.
+        try_join_all(self.partitions.iter().map(|partition| self.read(&self.commands, partition, |_| ()))).await?;
+        // A scan may bring a key more than once.
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    async fn scan_cluster(&self, cluster: &Cluster) -> Result<Vec<SessionId>, StoreError> {
+        for _ in 0..MAX_SCANS {
+            let (number, links) = cluster.primaries();
+            let parts = try_join_all(links.iter().map(|link| self.scan_server(link))).await;
+            // A partition that moved meanwhile may have been left out.
+            if cluster.primaries().0 == number {
+                return Ok(parts?.into_iter().flatten().collect());
+            }
+        }
+        Err(not_done("the partitions of the store in Redis moved while it was listed, again and again"))
+    }
+
+    async fn scan_server(&self, link: &Link) -> Result<Vec<SessionId>, StoreError> {
+        let prefixes: Vec<_> = self.partitions.iter().map(|partition| partition.keys.of("s:")).collect();
+        let pattern = match &*prefixes {
+            [one] => [one, &b"*"[..]].concat(),
+            _ => format!("{{{}:*}}:s:*", self.options.prefix).into_bytes(),
+        };
         let (mut ids, mut cursor) = (Vec::new(), b"0".to_vec());
         loop {
-            let (pattern, from) = (pattern.clone(), cursor);
-            let mut replies = self
-                .read(&self.commands, |pipeline| {
-                    let scan = pipeline.cmd("SCAN").arg(from).arg("MATCH").arg(pattern);
-                    drop_mut(scan.arg("COUNT").arg(SCANNED_AT_ONCE));
-                })
-                .await?;
-            let Some(Value::Array(parts)) = replies.next() else { return Err(unexpected("no scan")) };
+            let mut pipeline = pipe();
+            let scan = pipeline.cmd("SCAN").arg(cursor).arg("MATCH").arg(&pattern);
+            scan.arg("COUNT").arg(SCANNED_AT_ONCE);
+            let Value::Array(replies) = link.ask(&Request::Pipeline(pipeline)).await? else {
+                return Err(unexpected("no list"));
+            };
+            let Some(Value::Array(parts)) = replies.into_iter().next() else { return Err(unexpected("no scan")) };
             let [next, Value::Array(keys)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))?
             else {
                 return Err(unexpected("no keys"));
             };
-            let found = keys.into_iter().filter_map(|key| bytes(key)?.strip_prefix(&*prefix)?.try_into().ok());
-            ids.extend(found.map(SessionId::from_bytes));
+            let id = |key: Vec<u8>| prefixes.iter().find_map(|prefix| key.strip_prefix(&**prefix)?.try_into().ok());
+            ids.extend(keys.into_iter().filter_map(|key| id(bytes(key)?)).map(SessionId::from_bytes));
             cursor = bytes(next).ok_or_else(|| unexpected("no cursor"))?;
             if cursor == b"0" {
-                // A scan may bring a key more than once.
-                ids.sort_unstable();
-                ids.dedup();
                 return Ok(ids);
             }
         }

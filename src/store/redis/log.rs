@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use futures_util::future::try_join_all;
 use redis::Value;
 
 use super::super::{Cursor, StoreError, WriteOutcome};
-use super::connect::{Link, not_done};
+use super::cluster::Primaries;
+use super::connect::not_done;
+use super::partitions::Partition;
 use super::record::{LogId, Op, decode_live, decode_logged};
 use super::script::{bytes, unexpected};
 use super::{Inner, drop_mut};
@@ -42,58 +45,78 @@ impl Place {
 }
 
 /// The live revocations, each with its place in the log.
-type Live = BTreeMap<Target, (LogId, Revocation)>;
+pub(super) type Live = BTreeMap<Target, (LogId, Revocation)>;
 
 impl Inner {
-    pub(super) fn cursor(&self, place: Place) -> Cursor {
-        if place == Place::default() {
+    pub(super) fn cursor(&self, places: &[Place]) -> Cursor {
+        if places.iter().all(|place| *place == Place::default()) {
             return Cursor::default();
         }
-        let parts = [self.history, place.op, place.id.time.to_be_bytes(), place.id.number.to_be_bytes()];
-        Cursor::new(parts.concat())
+        let parts = self.partitions.iter().zip(places).flat_map(|(partition, place)| {
+            [partition.history(), place.op, place.id.time.to_be_bytes(), place.id.number.to_be_bytes()]
+        });
+        Cursor::new(parts.flatten().collect::<Vec<_>>())
     }
 
-    /// `None`: the beginning, or a place of another history.
-    pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<Place>, StoreError> {
+    /// The place in each partition. `None`: the beginning, or a place of another history.
+    pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<Place>>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
-        match (parts, rest) {
-            ([], []) => Ok(None),
-            ([history, op, time, number], []) => Ok((*history == self.history).then(|| Place {
+        let (places, short) = parts.as_chunks::<4>();
+        if cursor.as_bytes().is_empty() {
+            return Ok(vec![None; self.partitions.count()]);
+        }
+        if !rest.is_empty() || !short.is_empty() || places.len() != self.partitions.count() {
+            return Err(StoreError::new("this position in the revocations was made by another kind of store")
+                .with_outcome(WriteOutcome::Refused));
+        }
+        let of = |partition: &Partition, [history, op, time, number]: &[[u8; 8]; 4]| {
+            (*history == partition.history()).then(|| Place {
                 id: LogId { time: u64::from_be_bytes(*time), number: u64::from_be_bytes(*number) },
                 op: *op,
-            })),
-            _ => Err(StoreError::new("this position in the revocations was made by another kind of store")
-                .with_outcome(WriteOutcome::Refused)),
-        }
+            })
+        };
+        Ok(self.partitions.iter().zip(places).map(|(partition, place)| of(partition, place)).collect())
     }
 
     pub(super) async fn revocations_since(&self, cursor: &Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
-        if let Some(from) = self.place(cursor)?
-            && let Some((entries, end)) = self.logged_after(&self.commands, from).await?
+        let places = self.places(cursor)?;
+        let reads = self.partitions.iter().zip(places).map(|(partition, from)| self.since(partition, from));
+        let (live, ends) = all_of(try_join_all(reads).await?);
+        Ok((in_order(live), self.cursor(&ends)))
+    }
+
+    /// What was written in a partition after a place; everything, if the place is lost.
+    async fn since(&self, partition: &Partition, from: Option<Place>) -> Result<(Live, Place), StoreError> {
+        if let Some(from) = from
+            && let Some((entries, end)) = self.logged_after(&self.commands, partition, from).await?
         {
             let mut last = Live::new();
             for (id, entry) in entries {
                 last.insert(entry.target.clone(), (id, entry));
             }
-            return Ok((in_order(last), self.cursor(end)));
+            return Ok((last, end));
         }
-        let (live, end) = self.snapshot(&self.commands).await?;
-        Ok((in_order(live), self.cursor(end)))
+        self.snapshot(&self.commands, partition).await
     }
 
     pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        let (live, end) = self.snapshot(&self.commands).await?;
+        let reads = self.partitions.iter().map(|partition| self.snapshot(&self.commands, partition));
+        let (live, ends) = all_of(try_join_all(reads).await?);
         let mut list = ListFilling::expecting(live.len());
         live.values().for_each(|(_, entry)| list.add(entry));
-        Ok((list.finish(), self.cursor(end)))
+        Ok((list.finish(), self.cursor(&ends)))
     }
 
-    /// Every live revocation, and the end of the log after the last of them.
-    pub(super) async fn snapshot(&self, link: &Link) -> Result<(Live, Place), StoreError> {
+    /// Every live revocation of a partition, and the end of its log after the last of them.
+    pub(super) async fn snapshot(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+    ) -> Result<(Live, Place), StoreError> {
         for _ in 0..MAX_STARTS {
-            let begin = self.end_of_log(link).await?;
-            let mut live = self.live(link).await?;
-            let Some((entries, end)) = self.logged_after(link, begin).await? else { continue };
+            let begin = self.end_of_log(primaries, partition).await?;
+            let mut live = self.live(primaries, partition).await?;
+            let Some((entries, end)) = self.logged_after(primaries, partition, begin).await? else { continue };
             for (id, entry) in entries {
                 match live.entry(entry.target.clone()) {
                     Entry::Vacant(free) => drop(free.insert((id, entry))),
@@ -106,12 +129,14 @@ impl Inner {
         Err(not_done("the log of revocations in Redis was trimmed while it was read, again and again"))
     }
 
-    async fn live(&self, link: &Link) -> Result<Live, StoreError> {
+    async fn live(&self, primaries: &Primaries, partition: &Partition) -> Result<Live, StoreError> {
         let (mut live, mut cursor) = (Live::new(), b"0".to_vec());
         loop {
-            let (key, from) = (self.keys.of("r"), cursor);
+            let (key, from) = (partition.keys.of("r"), cursor);
             let mut replies = self
-                .read(link, |pipeline| drop_mut(pipeline.cmd("HSCAN").arg(key).arg(from).arg("COUNT").arg(PAGE)))
+                .read(primaries, partition, |pipeline| {
+                    drop_mut(pipeline.cmd("HSCAN").arg(key).arg(from).arg("COUNT").arg(PAGE));
+                })
                 .await?;
             let Some(Value::Array(parts)) = replies.next() else { return Err(unexpected("no scan")) };
             let [next, Value::Array(pairs)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))?
@@ -130,10 +155,10 @@ impl Inner {
         }
     }
 
-    async fn end_of_log(&self, link: &Link) -> Result<Place, StoreError> {
-        let (log, head) = (self.keys.of("log"), self.keys.of("h"));
+    async fn end_of_log(&self, primaries: &Primaries, partition: &Partition) -> Result<Place, StoreError> {
+        let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
         let mut replies = self
-            .read(link, |pipeline| {
+            .read(primaries, partition, |pipeline| {
                 pipeline.cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1);
                 pipeline.cmd("HGET").arg(head).arg("floor");
             })
@@ -146,14 +171,15 @@ impl Inner {
     /// What was written after a place; `None` if the place is lost.
     async fn logged_after(
         &self,
-        link: &Link,
+        primaries: &Primaries,
+        partition: &Partition,
         from: Place,
     ) -> Result<Option<(Vec<(LogId, Revocation)>, Place)>, StoreError> {
         let (mut found, mut at) = (Vec::new(), from);
         loop {
-            let (log, head) = (self.keys.of("log"), self.keys.of("h"));
+            let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
             let mut replies = self
-                .read(link, |pipeline| {
+                .read(primaries, partition, |pipeline| {
                     // From the place itself on: its entry shows that nothing is missing behind it.
                     pipeline.cmd("XRANGE").arg(log).arg(at.id.to_string()).arg("+").arg("COUNT").arg(PAGE);
                     pipeline.cmd("HGET").arg(head).arg("floor");
@@ -175,6 +201,28 @@ impl Inner {
     }
 }
 
+/// What all partitions have, and the end of each log. Those of a target merge: it may be in several.
+fn all_of(of_each: Vec<(Live, Place)>) -> (Live, Vec<Place>) {
+    let mut parts = of_each.into_iter();
+    let Some((mut live, end)) = parts.next() else { return (Live::new(), Vec::new()) };
+    let mut ends = vec![end];
+    for (part, end) in parts {
+        ends.push(end);
+        for (target, (id, entry)) in part {
+            match live.entry(target) {
+                Entry::Vacant(free) => drop(free.insert((id, entry))),
+                Entry::Occupied(mut known) => {
+                    let (known_id, known) = known.get_mut();
+                    *known_id = id.max(*known_id);
+                    known.absorb(&entry);
+                }
+            }
+        }
+    }
+    (live, ends)
+}
+
+/// Those of one partition in the order of its log; those of several by the clocks of their servers.
 fn in_order(live: Live) -> Vec<Revocation> {
     let mut entries: Vec<_> = live.into_values().collect();
     entries.sort_by_key(|(id, _)| *id);

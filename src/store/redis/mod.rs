@@ -1,4 +1,4 @@
-//! A store of several gates in Redis or Valkey: one server, which may have replicas for itself.
+//! A store of several gates in Redis or Valkey: one server, which may have replicas for itself, or a cluster.
 //!
 //! **Writing.** Each operation is a script, so it is done as a whole or not at all, in one order for all nodes. Each has a
 //! random name, and a script that finds it says what it said before: so whatever got no reply is sent again. Only the
@@ -7,7 +7,8 @@
 //! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
 //! the server. Other settings lose up to a second, and a warning at start says so.
 //!
-//! **Keys**, for the prefix `rg`. All have one hash tag, for one script touches several.
+//! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 (see [`partitions`]).
+//! All of a partition have one hash tag, for one script touches several.
 //!
 //! | key | type | holds |
 //! |---|---|---|
@@ -22,27 +23,33 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
-use super::shared::{Feed, Follow, SharedStore};
+use super::shared::{Feed, Follow, Restoration, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
-use connect::{Link, Request};
+use cluster::Primaries;
+use connect::Request;
+use partitions::{History, Partition, Partitions};
 use record::{Op, new_op};
 use script::{Answer, Script, bytes, unexpected};
 
 mod check;
+mod cluster;
 mod connect;
 mod feed;
 mod list;
 mod log;
+mod loss;
+mod opening;
 mod options;
+mod partitions;
 mod record;
 #[cfg(feature = "relay")]
 mod relay;
@@ -69,56 +76,18 @@ pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
     options: Arc<RedisOptions>,
-    keys: Keys,
+    partitions: Partitions,
     issuer: Arc<str>,
-    /// What every request expects the data to be of.
-    history: [u8; 8],
     /// This run of the program, among the nodes.
     node: Op,
-    commands: Link,
-    beats: Link,
-    /// The number of writes that the server was known to have made.
-    seq: AtomicU64,
-    /// The server went back behind what it had acknowledged, or may have.
-    broken: AtomicBool,
-    /// How many keys the server was known to have evicted.
+    commands: Primaries,
+    beats: Primaries,
+    /// The name of the store, which is in each of its heads.
+    store: Op,
+    /// How many keys the servers were known to have evicted.
     evicted: AtomicU64,
     inserts: session::Turns,
     listing: list::Listing,
-}
-
-/// The names of keys.
-struct Keys {
-    tag: String,
-}
-
-impl Keys {
-    fn new(prefix: &str) -> Self {
-        Self { tag: format!("{{{prefix}:0}}:") }
-    }
-
-    fn of(&self, name: &str) -> Vec<u8> {
-        format!("{}{name}", self.tag).into_bytes()
-    }
-
-    fn with(&self, name: &str, rest: &[u8]) -> Vec<u8> {
-        let mut key = self.of(name);
-        key.extend_from_slice(rest);
-        key
-    }
-
-    fn session(&self, id: SessionId) -> Vec<u8> {
-        self.with("s:", id.as_bytes())
-    }
-
-    fn subject(&self, subject: &str) -> Vec<u8> {
-        self.with("sub:", subject.as_bytes())
-    }
-
-    /// What every script is given first.
-    fn fixed(&self) -> Vec<Vec<u8>> {
-        ["h", "r", "u", "log"].map(|name| self.of(name)).into()
-    }
 }
 
 impl RedisStore {
@@ -138,73 +107,85 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// The data is of another history: a back-up was restored, or the server was emptied.
+/// The data is of another history.
 fn other_history() -> StoreError {
-    StoreError::new(
-        "the data in Redis is not what this gate has worked with: it was emptied, or a back-up was restored; restart the gate \
-         if that was meant",
-    )
-    .with_outcome(WriteOutcome::NotDone)
+    StoreError::new("Redis has lost writes: the gates write back what they know before they go on")
+        .with_outcome(WriteOutcome::NotDone)
+        .with_retry_after(Duration::from_secs(1))
 }
 
 impl Inner {
     /// Runs a script under a name of its own.
-    async fn run(&self, script: &'static Script, keys: Vec<Vec<u8>>, args: Vec<Vec<u8>>) -> Result<Answer, StoreError> {
-        self.run_as(&self.commands, new_op()?, script, keys, args).await
+    async fn run(
+        &self,
+        partition: &Partition,
+        script: &'static Script,
+        keys: Vec<Vec<u8>>,
+        args: Vec<Vec<u8>>,
+    ) -> Result<Answer, StoreError> {
+        self.run_as(&self.commands, partition, (new_op()?, partition.history()), script, keys, args).await
     }
 
     async fn run_as(
         &self,
-        link: &Link,
-        op: Op,
+        primaries: &Primaries,
+        partition: &Partition,
+        (op, history): (Op, History),
         script: &'static Script,
         more_keys: Vec<Vec<u8>>,
         more_args: Vec<Vec<u8>>,
     ) -> Result<Answer, StoreError> {
-        let mut keys = self.keys.fixed();
-        keys.extend(more_keys);
-        let mut args = vec![self.history.to_vec(), op.to_vec()];
-        args.extend(more_args);
-        let before = self.seq.load(Ordering::Acquire);
-        let answer = Answer::read(link.ask(&Request::Script { script, keys, args }).await?)?;
+        let before = partition.seq.load(Ordering::Acquire);
+        let answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
         if answer.status == "history" {
-            self.broken.store(true, Ordering::Release);
+            partition.flag_lost(history);
             return Err(other_history());
         }
-        self.saw(before, answer.seq);
+        saw(partition, history, before, answer.seq);
         Ok(answer)
     }
 
-    /// A request that was sent when `before` writes were known finds at least as many.
-    fn saw(&self, before: u64, seq: u64) {
-        if seq < before && !self.broken.swap(true, Ordering::AcqRel) {
-            tracing::error!(before, seq, "Redis lost writes that it had acknowledged");
-        }
-        self.seq.fetch_max(seq, Ordering::AcqRel);
+    /// Sends a script, whatever the history is.
+    async fn send(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        (op, history): (Op, History),
+        script: &'static Script,
+        more_keys: Vec<Vec<u8>>,
+        more_args: Vec<Vec<u8>>,
+    ) -> Result<Answer, StoreError> {
+        let mut keys = partition.keys.fixed();
+        keys.extend(more_keys);
+        let mut args = vec![history.to_vec(), op.to_vec()];
+        args.extend(more_args);
+        Answer::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
 
     /// Reads, from the history that is expected.
     async fn read(
         &self,
-        link: &Link,
+        primaries: &Primaries,
+        partition: &Partition,
         what: impl FnOnce(&mut Pipeline),
     ) -> Result<std::vec::IntoIter<Value>, StoreError> {
         let mut pipeline = pipe();
-        pipeline.cmd("HMGET").arg(self.keys.of("h")).arg("history").arg("seq");
+        pipeline.cmd("HMGET").arg(partition.keys.of("h")).arg("history").arg("seq");
         what(&mut pipeline);
-        let before = self.seq.load(Ordering::Acquire);
-        let Value::Array(replies) = link.ask(&Request::Pipeline(pipeline)).await? else {
+        let expected = partition.history();
+        let before = partition.seq.load(Ordering::Acquire);
+        let Value::Array(replies) = primaries.ask(partition.number, &Request::Pipeline(pipeline)).await? else {
             return Err(unexpected("no list"));
         };
         let mut replies = replies.into_iter();
         let Some(Value::Array(head)) = replies.next() else { return Err(unexpected("no head")) };
         let [history, seq] = <[Value; 2]>::try_from(head).map_err(|_| unexpected("a short head"))?.map(bytes);
-        if history.as_deref() != Some(&self.history) {
-            self.broken.store(true, Ordering::Release);
+        if history.as_deref() != Some(&expected) {
+            partition.flag_lost(expected);
             return Err(other_history());
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        self.saw(before, seq);
+        saw(partition, expected, before, seq);
         Ok(replies)
     }
 
@@ -291,7 +272,23 @@ impl SharedStore for RedisStore {
     }
 
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
-        Ok(Box::new(feed::RedisFeed::new(Arc::clone(&self.0), &from, follow)?))
+        Ok(Box::new(feed::RedisFeed::new(&self.0, &from, &follow)?))
+    }
+
+    async fn adopt(&self) -> Result<(), StoreError> {
+        self.0.adopt().await
+    }
+
+    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError> {
+        self.0.restore(&records).await
+    }
+
+    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        self.0.restoration(patience).await
+    }
+
+    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        self.0.predates_loss(id).await
     }
 }
 
@@ -299,7 +296,7 @@ impl Inner {
     /// `None`: further ahead than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        let mut answer = self.run(&script::STAMP, Vec::new(), args).await?;
+        let mut answer = self.run(self.partitions.first(), &script::STAMP, Vec::new(), args).await?;
         match answer.status.as_str() {
             "ahead" => Ok(None),
             "stamp" => {
@@ -311,9 +308,18 @@ impl Inner {
     }
 
     async fn time(&self) -> Result<Timestamp, StoreError> {
-        let mut replies = self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
+        let first = self.partitions.first();
+        let mut replies = self.read(&self.commands, first, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
         time_of(replies.next())
     }
+}
+
+/// A request that was sent when `before` writes were known finds at least as many.
+fn saw(partition: &Partition, history: History, before: u64, seq: u64) {
+    if seq < before && partition.flag_lost(history) {
+        tracing::error!(partition = partition.number, before, seq, "Redis lost writes that it had acknowledged");
+    }
+    partition.seq.fetch_max(seq, Ordering::AcqRel);
 }
 
 /// A pipeline is built by methods that return it.

@@ -35,6 +35,7 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct RedisOptions {
     url: String,
+    pub(super) cluster: bool,
     username: Option<String>,
     password: Option<Password>,
     pub(super) prefix: String,
@@ -82,6 +83,7 @@ impl RedisOptions {
     pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
         Self {
             url: url.into(),
+            cluster: false,
             username: None,
             password: None,
             prefix: Self::PREFIX.to_owned(),
@@ -144,6 +146,38 @@ impl RedisOptions {
         Self { assume_noeviction: true, ..self }
     }
 
+    /// The URL is that of any node of a cluster, which tells the others. Databases other than 0 are for single servers.
+    ///
+    /// ```
+    /// # fn example(keyring: &rotogate::token::Keyring) {
+    /// use std::time::Duration;
+    /// use rotogate::store::RedisOptions;
+    ///
+    /// let options = RedisOptions::new("rediss://redis-1:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let options = options.cluster();
+    /// # let _ = options;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn cluster(self) -> Self {
+        Self { cluster: true, ..self }
+    }
+
+    /// The same for one server of a cluster.
+    pub(super) fn at(&self, host: &str, port: u16) -> Self {
+        let scheme = self.url.split_once("://").map_or("redis", |(scheme, _)| scheme);
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        Self { url: format!("{scheme}://{host}:{port}"), ..self.clone() }
+    }
+
+    /// Host and port of the URL.
+    pub(super) fn host(&self) -> Result<(String, u16), StoreError> {
+        match parse(&self.url)?.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Ok((host.clone(), *port)),
+            _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
+        }
+    }
+
     /// The address, as messages name it. The URL has no credentials, which [`check`](Self::check) makes sure of.
     pub(super) fn address(&self) -> String {
         self.url
@@ -163,6 +197,9 @@ impl RedisOptions {
         {
             return Err(mistake("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
         }
+        if self.cluster {
+            Self::check_cluster_url(&self.url)?;
+        }
         Self::check_prefix(&self.prefix)?;
         if self.username.is_some() && self.password.is_none() {
             return Err(mistake("a username for Redis needs a password, or a file with it"));
@@ -174,6 +211,15 @@ impl RedisOptions {
     #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
+    }
+
+    /// Can it be the URL of a cluster's node?
+    #[doc(hidden)]
+    pub fn check_cluster_url(url: &str) -> Result<(), StoreError> {
+        match parse(url)?.redis_settings().db() {
+            0 => Ok(()),
+            _ => Err(mistake("a cluster of Redis has database 0 only: remove the database from the URL")),
+        }
     }
 
     /// May keys begin with it?

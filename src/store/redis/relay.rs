@@ -4,13 +4,14 @@
 //! the engine's time follows the server's. The server drops a record an hour after its end by its own clock.
 
 use async_trait::async_trait;
-use redis::Value;
+use redis::{Pipeline, Value};
 
 use super::super::StoreError;
 use super::super::encoding::{decode, encode};
 use super::super::relay::{
     RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
 };
+use super::partitions::{Partition, in_each};
 use super::record::{Op, millis, new_op, unknown_version};
 use super::script::{Answer, RELAY_INSERT, RELAY_REMOVE, RELAY_SWAP, RELAY_SWEEP, unexpected};
 use super::{Inner, RedisStore, drop_mut};
@@ -45,8 +46,26 @@ fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
 }
 
 impl Inner {
-    fn relay_keys(&self, id: RelayId) -> Vec<Vec<u8>> {
-        vec![self.keys.with("x:", &id.0), self.keys.of("xu")]
+    fn relay_place(&self, id: RelayId) -> (&Partition, Vec<Vec<u8>>) {
+        let partition = self.partitions.of_bytes(&id.0);
+        (partition, vec![partition.keys.with("x:", &id.0), partition.keys.of("xu")])
+    }
+
+    async fn sweep_relay_in(&self, partition: &Partition, now: Timestamp) -> Result<u64, StoreError> {
+        let mut swept = 0;
+        loop {
+            let (now, most) = (now.as_millis().to_string().into(), SWEPT_AT_ONCE.to_string().into());
+            let args = vec![now, most, partition.keys.of("x:")];
+            let mut answer = self.run(partition, &RELAY_SWEEP, vec![partition.keys.of("xu")], args).await?;
+            if answer.status != "swept" {
+                return Err(answer.unknown());
+            }
+            let removed = answer.number()?;
+            swept += removed;
+            if removed < SWEPT_AT_ONCE {
+                return Ok(swept);
+            }
+        }
     }
 
     pub(super) async fn insert_relay(
@@ -58,7 +77,9 @@ impl Inner {
     ) -> Result<RelayInserted, StoreError> {
         fits(record)?;
         let args = vec![encode_relay(record, &op)?, millis(now).into(), id.0.into()];
-        let mut answer = self.run_as(&self.commands, op, &RELAY_INSERT, self.relay_keys(id), args).await?;
+        let (partition, keys) = self.relay_place(id);
+        let mut answer =
+            self.run_as(&self.commands, partition, (op, partition.history()), &RELAY_INSERT, keys, args).await?;
         match answer.status.as_str() {
             "inserted" => Ok(RelayInserted::Inserted),
             "present" => Ok(RelayInserted::Present(Box::new(decode_relay(id, &answer.bytes()?)?))),
@@ -78,7 +99,9 @@ impl Inner {
             return Err(refusal("a changed record of the relay needs another version"));
         }
         let args = vec![encode_relay(record, &op)?, encode_version(&expected), id.0.into()];
-        let mut answer = self.run_as(&self.commands, op, &RELAY_SWAP, self.relay_keys(id), args).await?;
+        let (partition, keys) = self.relay_place(id);
+        let mut answer =
+            self.run_as(&self.commands, partition, (op, partition.history()), &RELAY_SWAP, keys, args).await?;
         match answer.status.as_str() {
             "swapped" => Ok(RelaySwapped::Swapped),
             "changed" => {
@@ -103,8 +126,10 @@ fn other(id: RelayId, answer: &mut Answer) -> StoreError {
 #[async_trait]
 impl RelayStore for RedisStore {
     async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
-        let key = self.0.keys.with("x:", &id.0);
-        let mut replies = self.0.read(&self.0.commands, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
+        let partition = self.0.partitions.of_bytes(&id.0);
+        let key = partition.keys.with("x:", &id.0);
+        let get = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("GET").arg(key));
+        let mut replies = self.0.read(&self.0.commands, partition, get).await?;
         match replies.next() {
             Some(Value::Nil) => Ok(None),
             Some(Value::BulkString(record)) => decode_relay(id, &record).map(Some),
@@ -133,7 +158,8 @@ impl RelayStore for RedisStore {
     async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
         let expected = expected.map(|version| encode_version(&version)).unwrap_or_default();
         let args = vec![expected, id.0.into()];
-        let mut answer = self.0.run(&RELAY_REMOVE, self.0.relay_keys(id), args).await?;
+        let (partition, keys) = self.0.relay_place(id);
+        let mut answer = self.0.run(partition, &RELAY_REMOVE, keys, args).await?;
         match answer.status.as_str() {
             "removed" => Ok(answer.number()? == 1),
             _ => Err(other(id, &mut answer)),
@@ -141,18 +167,7 @@ impl RelayStore for RedisStore {
     }
 
     async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let mut swept = 0;
-        loop {
-            let args = vec![now.as_millis().to_string().into(), SWEPT_AT_ONCE.to_string().into(), self.0.keys.of("x:")];
-            let mut answer = self.0.run(&RELAY_SWEEP, vec![self.0.keys.of("xu")], args).await?;
-            if answer.status != "swept" {
-                return Err(answer.unknown());
-            }
-            let removed = answer.number()?;
-            swept += removed;
-            if removed < SWEPT_AT_ONCE {
-                return Ok(swept);
-            }
-        }
+        let swept = self.0.partitions.iter().map(|partition| self.0.sweep_relay_in(partition, now));
+        Ok(in_each(swept).await?.into_iter().sum())
     }
 }

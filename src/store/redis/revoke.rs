@@ -1,8 +1,9 @@
 //! Revocations as they are written, and their sweep.
 
 use super::super::rules::{ends_session, fits};
-use super::super::{StoreError, Swept};
+use super::super::{StoreError, Swept, WriteOutcome};
 use super::Inner;
+use super::partitions::{Partition, in_each};
 use super::record::{Op, decode_merged, encode_effect, millis, reason_number, target};
 use super::script::{REVOKE, SWEEP};
 use crate::revocation::{Revocation, Target};
@@ -21,16 +22,58 @@ impl Inner {
         because: RevokedBecause,
     ) -> Result<Revocation, StoreError> {
         fits(&entry)?;
-        let (reaches, keys, id) = match &entry.target {
-            Target::Session(id) => ("session", vec![self.keys.session(*id)], id.as_bytes().to_vec()),
-            Target::Subject { issuer, subject } if *issuer == self.issuer => {
-                ("subject", vec![self.keys.subject(subject)], Vec::new())
+        match &entry.target {
+            Target::Session(id) => {
+                let partition = self.partitions.of(*id);
+                let (keys, id) = (vec![partition.keys.session(*id)], id.as_bytes().to_vec());
+                self.revoke_in(partition, op, &entry, because, ("session", keys, id)).await
             }
-            Target::Client { issuer, .. } if *issuer == self.issuer => ("all", Vec::new(), Vec::new()),
-            Target::Global => ("all", Vec::new(), Vec::new()),
+            Target::Subject { issuer, .. } | Target::Client { issuer, .. } if *issuer == self.issuer => {
+                self.revoke_in_all(op, entry, because).await
+            }
+            Target::Global => self.revoke_in_all(op, entry, because).await,
             // No session of ours, so no session's end: the caller knows how long the tokens live.
-            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => ("none", Vec::new(), Vec::new()),
+            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => {
+                let partition = self.partitions.of_target(&target(&entry.target)?);
+                self.revoke_in(partition, op, &entry, because, ("none", Vec::new(), Vec::new())).await
+            }
+        }
+    }
+
+    /// A not-before, in two rounds: see [`partitions`](super::partitions).
+    async fn revoke_in_all(
+        &self,
+        op: Op,
+        entry: Revocation,
+        because: RevokedBecause,
+    ) -> Result<Revocation, StoreError> {
+        let reach = |partition: &Partition| match &entry.target {
+            Target::Subject { subject, .. } => ("subject", vec![partition.keys.subject(subject)], Vec::new()),
+            Target::Client { .. } | Target::Global | Target::Session(_) | Target::Token { .. } => {
+                ("all", Vec::new(), Vec::new())
+            }
         };
+        let first =
+            self.partitions.iter().map(|partition| self.revoke_in(partition, op, &entry, because, reach(partition)));
+        let had = in_each(first).await?;
+        let mut greatest = entry.clone();
+        had.iter().for_each(|one| greatest.absorb(one));
+        let differ = self.partitions.iter().zip(&had).filter(|(_, had)| **had != greatest);
+        let second = differ.map(|(partition, _)| self.revoke_in(partition, op, &greatest, because, reach(partition)));
+        let has = in_each(second).await.map_err(|error| error.with_outcome(WriteOutcome::InDoubt))?;
+        // Others may have raised it meanwhile.
+        has.iter().for_each(|one| greatest.absorb(one));
+        Ok(greatest)
+    }
+
+    pub(super) async fn revoke_in(
+        &self,
+        partition: &Partition,
+        op: Op,
+        entry: &Revocation,
+        because: RevokedBecause,
+        (reaches, keys, id): (&str, Vec<Vec<u8>>, Vec<u8>),
+    ) -> Result<Revocation, StoreError> {
         let field = target(&entry.target)?;
         let args = vec![
             field.clone(),
@@ -40,10 +83,10 @@ impl Inner {
             reaches.into(),
             reason_number(because).to_string().into(),
             vec![if ends_session(entry.effect) { b'1' } else { b'0' }],
-            self.keys.of("sub:"),
+            partition.keys.of("sub:"),
             id,
         ];
-        let mut answer = self.run_as(&self.commands, op, &REVOKE, keys, args).await?;
+        let mut answer = self.run_as(&self.commands, partition, (op, partition.history()), &REVOKE, keys, args).await?;
         if answer.status != "merged" {
             return Err(answer.unknown());
         }
@@ -55,11 +98,17 @@ impl Inner {
     }
 
     /// Sessions expire by themselves. Of several nodes that sweep at once, each removes what the others have not.
+    /// A not-before counts once for each partition that had it.
     pub(super) async fn sweep(&self) -> Result<Swept, StoreError> {
+        let swept = in_each(self.partitions.iter().map(|partition| self.sweep_in(partition))).await?;
+        Ok(Swept { revocations: swept.iter().map(|swept| swept.revocations).sum(), ..Swept::default() })
+    }
+
+    async fn sweep_in(&self, partition: &Partition) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
             let args = vec![SWEPT_AT_ONCE.to_string().into(), NODE_FORGOTTEN_MS.to_string().into()];
-            let mut answer = self.run(&SWEEP, vec![self.keys.of("n")], args).await?;
+            let mut answer = self.run(partition, &SWEEP, vec![partition.keys.of("n")], args).await?;
             if answer.status != "swept" {
                 return Err(answer.unknown());
             }

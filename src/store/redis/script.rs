@@ -25,6 +25,10 @@ scripts! {
     BEAT = "beat",
     SWEEP = "sweep",
     CHECK = "check",
+    ANNOUNCE = "announce",
+    ADOPT = "adopt",
+    RESTORE = "restore",
+    RESTORATION = "restoration",
 }
 
 #[cfg(feature = "relay")]
@@ -45,7 +49,7 @@ pub(super) struct Script {
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
-        Self::of(&format!("local OPENING = {}\n{COMMON}{body}", name == "open"))
+        Self::of(&format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt")))
     }
 
     pub(super) fn of(source: &str) -> Self {
@@ -61,10 +65,17 @@ impl Script {
     ) -> RedisResult<Value> {
         match command("EVALSHA", &self.hash, keys, args).query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                command("EVAL", &self.source, keys, args).query_async(&mut connection).await
+                self.in_full(keys, args).query_async(&mut connection).await
             }
             done => done,
         }
+    }
+}
+
+impl Script {
+    /// The command with all of it.
+    pub(super) fn in_full(&self, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
+        command("EVAL", &self.source, keys, args)
     }
 }
 

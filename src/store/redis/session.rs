@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use redis::Value;
+use futures_util::future::try_join_all;
+use redis::{Pipeline, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::super::rules::{Failure, Rules, State, end_of, is_revoked};
 use super::super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
-use super::connect::not_done;
+use super::connect::{FIRST_PAUSE, not_done};
+use super::partitions::{Partition, in_each};
 use super::record::{
     Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target,
     unknown_version,
 };
-use super::script::{Answer, CONFIRM, INSERT, SWAP, bytes, unexpected};
+use super::script::{ANNOUNCE, Answer, CONFIRM, INSERT, SWAP, bytes, unexpected};
 use super::{Inner, drop_mut};
 use crate::clock::Timestamp;
-use crate::revocation::{Revocation, Target};
+use crate::random::jittered;
+use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 /// How often an insert that is bounded is decided again, because another node changed the subject's sessions meanwhile.
@@ -46,16 +49,18 @@ impl Turns {
 /// What a bounded insert needs besides.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    /// How often a session of the subject was inserted.
-    inserts: String,
+    /// How often a session of the subject was inserted, in each partition. Empty: it does not matter.
+    inserts: Vec<String>,
     stays: Vec<SessionId>,
     gives_way: Vec<(SessionId, u64)>,
 }
 
 impl Inner {
     pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let key = self.keys.session(id);
-        let mut replies = self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
+        let partition = self.partitions.of(id);
+        let key = partition.keys.session(id);
+        let mut replies =
+            self.read(&self.commands, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
         match replies.next() {
             Some(Value::Nil) => Ok(None),
             Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),
@@ -68,12 +73,34 @@ impl Inner {
         &self,
         ids: &[SessionId],
     ) -> Result<Vec<(SessionId, Result<Session, StoreError>)>, StoreError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
+        let sorted = self.partitions.sort(ids.iter().copied(), |id| *id);
+        let reads = sorted.into_iter().map(|(partition, ids)| self.load_of(partition, ids));
+        let mut found: Vec<_> = try_join_all(reads).await?.into_iter().flatten().collect();
+        if self.partitions.count() > 1 {
+            let mut known: BTreeMap<_, _> = found.into_iter().collect();
+            found = ids.iter().filter_map(|id| known.remove_entry(id)).collect();
         }
-        let keys: Vec<_> = ids.iter().map(|id| self.keys.session(*id)).collect();
-        let mut replies = self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("MGET").arg(keys))).await?;
-        let Some(Value::Array(records)) = replies.next() else { return Err(unexpected("no records")) };
+        Ok(found)
+    }
+
+    async fn load_of(
+        &self,
+        partition: &Partition,
+        ids: Vec<SessionId>,
+    ) -> Result<Vec<(SessionId, Result<Session, StoreError>)>, StoreError> {
+        let keys = ids.iter().map(|id| partition.keys.session(*id));
+        let records = if self.partitions.count() > 1 {
+            // While a slot moves, each key is at one of two servers.
+            let get = |pipeline: &mut Pipeline| keys.for_each(|key| drop_mut(pipeline.cmd("GET").arg(key)));
+            self.read(&self.commands, partition, get).await?.collect()
+        } else {
+            let keys: Vec<_> = keys.collect();
+            let get = |pipeline: &mut Pipeline| drop_mut(pipeline.cmd("MGET").arg(keys));
+            match self.read(&self.commands, partition, get).await?.next() {
+                Some(Value::Array(records)) => records,
+                _ => return Err(unexpected("no records")),
+            }
+        };
         let found = ids.iter().zip(records).filter_map(|(id, record)| Some((*id, decode_record(*id, &bytes(record)?))));
         Ok(found.collect())
     }
@@ -87,12 +114,18 @@ impl Inner {
             };
         }
         let _turn = self.inserts.take(&session.subject).await;
-        for _ in 0..MAX_DECISIONS {
+        for decision in 0..MAX_DECISIONS {
             let room = match self.room_for(session, bound).await? {
                 Ok(room) => room,
                 Err(refused) => return Ok(refused),
             };
-            if let Some(inserted) = self.insert_as(op, session, &room).await? {
+            if self.partitions.count() > 1 {
+                if let Some(inserted) = self.insert_among_partitions(op, session, room).await? {
+                    return Ok(inserted);
+                }
+                // Two that hinder each other would go on to do so.
+                tokio::time::sleep(jittered(FIRST_PAUSE.saturating_mul(1 << decision.min(6)))).await;
+            } else if let Some(inserted) = self.insert_as(op, session, &room).await? {
                 return Ok(inserted);
             }
         }
@@ -113,6 +146,48 @@ impl Inner {
         }
     }
 
+    /// Says in each other partition that a session is about to begin. False: the room was found before another said so.
+    pub(super) async fn announce(&self, session: &Session, room: &Room) -> Result<bool, StoreError> {
+        let own = self.partitions.of(session.id);
+        let others = self.partitions.iter().filter(|partition| partition.number != own.number);
+        let announced = in_each(others.map(async |partition| {
+            let keys = vec![partition.keys.subject(&session.subject)];
+            let known = room.inserts.get(partition.number).cloned().unwrap_or_default();
+            let answer = self.run(partition, &ANNOUNCE, keys, vec![known.into()]).await?;
+            match answer.status.as_str() {
+                "announced" => Ok(true),
+                "again" => Ok(false),
+                _ => Err(answer.unknown()),
+            }
+        }));
+        Ok(!announced.await?.contains(&false))
+    }
+
+    /// An insert that is bounded over all partitions: see [`partitions`](super::partitions).
+    pub(super) async fn insert_among_partitions(
+        &self,
+        op: Op,
+        session: &Session,
+        room: Room,
+    ) -> Result<Option<Inserted>, StoreError> {
+        if !self.announce(session, &room).await? {
+            return Ok(None);
+        }
+        let here = Room { inserts: room.inserts, ..Room::default() };
+        match self.insert_as(op, session, &here).await? {
+            Some(Inserted::Inserted(_)) => {}
+            other => return Ok(other),
+        }
+        let entries = in_each(room.gives_way.iter().map(async |(id, _)| {
+            let effect = Effect::SESSION_REVOKED;
+            let entry = Revocation { target: Target::Session(*id), effect, until: Timestamp::ZERO };
+            self.revoke(new_op()?, entry, RevokedBecause::TooMany).await
+        }));
+        // The session is there, and not acknowledged.
+        let entries = entries.await.map_err(|error| error.with_outcome(WriteOutcome::InDoubt))?;
+        Ok(Some(Inserted::Inserted(entries)))
+    }
+
     /// `None`: the subject's sessions are not what the room was found in.
     pub(super) async fn insert_as(
         &self,
@@ -120,18 +195,21 @@ impl Inner {
         session: &Session,
         room: &Room,
     ) -> Result<Option<Inserted>, StoreError> {
-        let record = encode_record(session, &op, &self.history)?;
+        let partition = self.partitions.of(session.id);
+        let key = |id: &SessionId| partition.keys.session(*id);
+        let history = partition.history();
+        let record = encode_record(session, &op, &history)?;
         let targets = self.targets(session)?;
-        let mut keys = vec![self.keys.session(session.id), self.keys.subject(&session.subject)];
-        keys.extend(room.stays.iter().chain(room.gives_way.iter().map(|(id, _)| id)).map(|id| self.keys.session(*id)));
+        let mut keys = vec![key(&session.id), partition.keys.subject(&session.subject)];
+        keys.extend(room.stays.iter().chain(room.gives_way.iter().map(|(id, _)| id)).map(key));
         let mut args = vec![record.to_vec(), millis(session.created()).into()];
         args.extend(targets);
         args.extend([
             session.id.as_bytes().to_vec(),
-            room.inserts.clone().into(),
+            room.inserts.get(partition.number).cloned().unwrap_or_default().into(),
             self.leeway(),
             reason_number(RevokedBecause::TooMany).to_string().into(),
-            self.keys.of("sub:"),
+            partition.keys.of("sub:"),
             room.stays.len().to_string().into(),
         ]);
         let mut ended = Vec::new();
@@ -140,7 +218,7 @@ impl Inner {
             args.extend([id.as_bytes().to_vec(), revision.to_be_bytes().into(), gone.clone()]);
             ended.push(gone);
         }
-        let mut answer = self.run_as(&self.commands, op, &INSERT, keys, args).await?;
+        let mut answer = self.run_as(&self.commands, partition, (op, history), &INSERT, keys, args).await?;
         match answer.status.as_str() {
             "inserted" => {
                 let found = answer.list()?.into_iter().map(bytes);
@@ -179,27 +257,42 @@ impl Inner {
             targets.insert(Target::Subject { issuer: Arc::clone(&issuer), subject });
             targets.insert(Target::Client { issuer, client });
         }
-        let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
-        let key = self.keys.of("r");
-        let asked = fields.clone();
-        let mut replies =
-            self.read(&self.commands, |pipeline| drop_mut(pipeline.cmd("HMGET").arg(key).arg(asked))).await?;
-        let Some(Value::Array(values)) = replies.next() else { return Err(unexpected("no entries")) };
-        for (field, value) in fields.iter().zip(values) {
-            if let Some(value) = bytes(value) {
-                let (entry, _) = decode_live(field, &value)?;
-                view.revocations.insert(entry.target.clone(), entry);
-            }
+        // Every partition has the not-befores, and each the entries of its sessions.
+        let own = |target: &Target| match target {
+            Target::Session(id) => *id,
+            Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => session.id,
+        };
+        let reads = self.partitions.sort(targets, own).into_iter().map(|(of, some)| self.entries_of(of, some));
+        for entry in try_join_all(reads).await?.into_iter().flatten() {
+            view.revocations.insert(entry.target.clone(), entry);
         }
         Ok(view)
     }
 
-    /// The ids in a subject's index, and how often one was inserted.
-    pub(super) async fn sessions_of(&self, subject: &str) -> Result<(String, Vec<SessionId>), StoreError> {
-        let key = self.keys.subject(subject);
+    /// The live entries of these targets.
+    async fn entries_of(&self, partition: &Partition, targets: Vec<Target>) -> Result<Vec<Revocation>, StoreError> {
+        let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+        let (key, asked) = (partition.keys.of("r"), fields.clone());
+        let mut replies = self
+            .read(&self.commands, partition, |pipeline| drop_mut(pipeline.cmd("HMGET").arg(key).arg(asked)))
+            .await?;
+        let Some(Value::Array(values)) = replies.next() else { return Err(unexpected("no entries")) };
+        let known = fields.iter().zip(values).filter_map(|(field, value)| Some((field, bytes(value)?)));
+        known.map(|(field, value)| decode_live(field, &value).map(|(entry, _)| entry)).collect()
+    }
+
+    /// The ids in a subject's indexes, and how often one was inserted in each partition.
+    pub(super) async fn sessions_of(&self, subject: &str) -> Result<(Vec<String>, Vec<SessionId>), StoreError> {
+        let reads = self.partitions.iter().map(|partition| self.sessions_in(partition, subject));
+        let (counts, ids): (_, Vec<_>) = try_join_all(reads).await?.into_iter().unzip();
+        Ok((counts, ids.into_iter().flatten().collect()))
+    }
+
+    async fn sessions_in(&self, partition: &Partition, subject: &str) -> Result<(String, Vec<SessionId>), StoreError> {
+        let key = partition.keys.subject(subject);
         let counted = key.clone();
         let mut replies = self
-            .read(&self.commands, |pipeline| {
+            .read(&self.commands, partition, |pipeline| {
                 pipeline.cmd("ZSCORE").arg(counted).arg("#");
                 pipeline.cmd("ZRANGE").arg(key).arg(0).arg(-1);
             })
@@ -222,15 +315,17 @@ impl Inner {
         revocation: Option<&Revocation>,
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
-        let bytes = encode_record(record, &op, &self.history)?;
-        let keys = vec![self.keys.session(record.id), self.keys.subject(&record.subject)];
+        let partition = self.partitions.of(record.id);
+        let history = partition.history();
+        let bytes = encode_record(record, &op, &history)?;
+        let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
         let mut args = vec![expected.to_be_bytes().into(), bytes.to_vec(), millis(record.created()).into()];
         args.extend(self.targets(record)?);
         args.push(record.id.as_bytes().to_vec());
         if let Some(entry) = revocation {
             args.extend([target(&entry.target)?, encode_effect(entry.effect), millis(entry.until).into()]);
         }
-        let mut answer = self.run_as(&self.commands, op, &SWAP, keys, args).await?;
+        let mut answer = self.run_as(&self.commands, partition, (op, history), &SWAP, keys, args).await?;
         match answer.status.as_str() {
             "swapped" => Ok(Swap::Swapped),
             "changed" => {
@@ -249,10 +344,15 @@ impl Inner {
     }
 
     pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<(), StoreError> {
+        let sorted = self.partitions.sort(seen.iter().copied(), |(id, _)| *id);
+        in_each(sorted.iter().map(|(partition, seen)| self.confirm_in(partition, seen))).await.map(drop)
+    }
+
+    async fn confirm_in(&self, partition: &Partition, seen: &[(SessionId, Generation)]) -> Result<(), StoreError> {
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
-            let keys = seen.iter().map(|(id, _)| self.keys.session(*id)).collect();
+            let keys = seen.iter().map(|(id, _)| partition.keys.session(*id)).collect();
             let args = seen.iter().map(|(_, generation)| generation.get().to_be_bytes().into()).collect();
-            let mut answer = self.run(&CONFIRM, keys, args).await?;
+            let mut answer = self.run(partition, &CONFIRM, keys, args).await?;
             if answer.status != "confirmed" {
                 return Err(answer.unknown());
             }
@@ -278,7 +378,7 @@ fn time_in(answer: &mut Answer) -> Result<Timestamp, StoreError> {
 /// What a bounded insert is decided by. Nothing is written here: the script does it, if all is as it was.
 #[derive(Default)]
 struct View {
-    inserts: String,
+    inserts: Vec<String>,
     sessions: BTreeMap<SessionId, Session>,
     revocations: BTreeMap<Target, Revocation>,
     gives_way: Vec<(SessionId, u64)>,

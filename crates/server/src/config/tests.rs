@@ -415,12 +415,18 @@ fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
         (format!("{url}max_stale = \"5m\"\n"), "store.max_stale: has a meaning only"),
         (format!("{url}when_stale = \"allow\"\nmax_stale = \"1s\"\n"), "store.max_stale: is shorter"),
         (format!("{url}path = \"x\"\n"), "store.path: "),
+        (
+            "url = \"redis://127.0.0.1/2\"\ncluster = true\n".to_owned(),
+            "store.url: a cluster of Redis has database 0 only",
+        ),
+        (format!("{url}cluster = 3\n"), "store.cluster: "),
     ] {
         let errors = redis(&more);
         assert!(errors.len() == 1 && errors[0].contains(part), "{part}: {errors:?}");
         assert!(!errors[0].contains("a-secret"), "{errors:?}");
     }
     assert_eq!(redis(&format!("{url}staleness = \"4s\"\nwhen_stale = \"allow\"\nmax_stale = \"5m\"\n")), [""; 0]);
+    assert_eq!(redis(&format!("{url}cluster = true\n")), [""; 0]);
     // Keys of it elsewhere are mistakes.
     assert_eq!(said(&format!("[store]\n{url}")).len(), 1);
 }

@@ -297,6 +297,9 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             if let Some(ca) = &settings.ca {
                 options = options.ca(read_ca(ca)?);
             }
+            if settings.cluster {
+                options = options.cluster();
+            }
             if settings.assume_noeviction {
                 options = options.assume_noeviction();
             }

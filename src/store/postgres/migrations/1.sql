@@ -3,7 +3,7 @@
 -- Only the server's clock counts. Times are milliseconds, capped at the largest bigint. Whatever SQL cannot hold in a
 -- bigint without a cap, the numbers of effects, is 8 bytes, big-endian: bytea compares them as they are.
 --
--- Locks are taken in one order: not-befores, the subject, the stamp, sessions by id, revocations.
+-- Locks are taken in one order: the history, not-befores, the subject, the stamp, sessions by id, revocations.
 
 create table {s}.head (
     one boolean primary key default true check (one),
@@ -11,6 +11,8 @@ create table {s}.head (
     history bytea not null,
     issuer text not null,
     keyring uuid not null,
+    -- When the data was adopted after a loss of writes. 0: never.
+    adopted bigint not null default 0,
     -- What the log held up to this id may be gone.
     floor bigint not null default 0
 );
@@ -66,7 +68,9 @@ create table {s}.revocation_log (
 create table {s}.node (
     id bytea primary key,
     beat bigint not null,
-    versions bytea not null
+    versions bytea not null,
+    -- The last history for which the node has written back what it knew.
+    restored bytea
 );
 
 create table {s}.relay (
@@ -120,8 +124,8 @@ create function {s}.rg_merge(a bytea, b bytea) returns bytea language sql immuta
 $$;
 
 -- Begins an operation. Whatever the role or the database says, its commit waits for the disk, and a lock is not waited
--- for for ever. Is the data of the history that the gate expects?
-create function {s}.rg_begin(p_history bytea) returns boolean language plpgsql as $$
+-- for for ever. Is the data of the history that the gate expects? It is until the end of an operation that writes.
+create function {s}.rg_begin(p_history bytea, p_writes boolean) returns boolean language plpgsql as $$
 begin
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
@@ -129,8 +133,21 @@ begin
     if current_setting('lock_timeout') = '0' then
         perform set_config('lock_timeout', '900ms', true);
     end if;
+    if p_writes then
+        perform pg_advisory_xact_lock_shared(hashtext('{s}'), 5);
+    end if;
     return exists (select 1 from {s}.head where history = p_history);
 end
+$$;
+
+-- The system and the timeline of the server.
+create function {s}.rg_server() returns text language sql volatile as $$
+    select system_identifier || ' ' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) from pg_control_system()
+$$;
+
+-- How far its disk is. That never goes back, unless the server loses what it wrote.
+create function {s}.rg_written() returns bigint language sql volatile as $$
+    select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint
 $$;
 
 -- A repetition writes nothing, so its commit would wait for no standby, and acknowledge what none of them has yet.
@@ -189,7 +206,7 @@ create function {s}.rg_load(
     out o_record bytea
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, false) then
         o_status := 'history';
         return;
     end if;
@@ -207,7 +224,7 @@ create function {s}.rg_list(p_history bytea, p_subject bytea, p_after uuid, p_li
     o_record bytea
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, false) then
         o_status := 'history';
         return next;
     elsif p_subject is null then
@@ -234,7 +251,7 @@ declare
     one uuid;
     till bigint;
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -314,7 +331,7 @@ declare
     known {s}.session%rowtype;
 begin
     o_logged := false;
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -376,7 +393,7 @@ declare
     right_now bigint;
 begin
     o_changed := false;
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -388,6 +405,11 @@ begin
     end if;
     if p_reach = 'session' then
         select * into known from {s}.session where id = p_id for update;
+        if not found then
+            -- It may be written back this moment.
+            perform pg_advisory_xact_lock(hashtext('{s}' || p_id), 6);
+            select * into known from {s}.session where id = p_id for update;
+        end if;
         if found and known.version <> 1 then
             -- It cannot be marked. Its entry outlives it instead.
             o_version := known.version;
@@ -434,7 +456,7 @@ declare
     stamped bigint;
     right_now bigint;
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -462,7 +484,7 @@ create function {s}.rg_confirm(
     p_history bytea, p_ids uuid[], p_generations bigint[], out o_status text, out o_unreadable uuid[]
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -481,7 +503,7 @@ create function {s}.rg_live(p_history bytea, p_after bytea, p_limit integer) ret
     o_status text, o_key bytea, o_target bytea, o_effect bytea, o_until bigint, o_place bigint
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, false) then
         o_status := 'history';
         return next;
     else
@@ -504,22 +526,22 @@ $$;
 -- synchronous standbys answers no beat.
 create function {s}.rg_read(
     p_history bytea, p_node bytea, p_versions bytea, p_after bigint, p_missing bigint[], p_limit integer,
-    out o_status text, out o_now bigint, out o_floor bigint, out o_last bigint, out o_server text,
+    out o_status text, out o_now bigint, out o_floor bigint, out o_last bigint, out o_server text, out o_written bigint,
     out o_before text[], out o_behind text[], out o_ids bigint[], out o_targets bytea[], out o_effects bytea[],
     out o_untils bigint[]
 ) language plpgsql as $$
 declare
     added integer;
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, false) then
         o_status := 'history';
         return;
     end if;
     if p_node is not null then
-        insert into {s}.node values (p_node, {s}.rg_now(), p_versions)
+        insert into {s}.node (id, beat, versions) values (p_node, {s}.rg_now(), p_versions)
             on conflict (id) do update set beat = excluded.beat, versions = excluded.versions;
-        o_server := (select system_identifier from pg_control_system()) || ' '
-            || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
+        o_server := {s}.rg_server();
+        o_written := {s}.rg_written();
     end if;
     select case when is_called then last_value else 0 end into o_last from {s}.log_id;
     o_before := case when cardinality(p_missing) > 0 then {s}.rg_writers() else '{}' end;
@@ -549,7 +571,7 @@ create function {s}.rg_end(
     p_history bytea, p_missing integer, out o_status text, out o_floor bigint, out o_last bigint, out o_missing bigint[]
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, false) then
         o_status := 'history';
         return;
     end if;
@@ -574,7 +596,7 @@ declare
     logged bigint;
     top bigint;
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -608,21 +630,158 @@ begin
 end
 $$;
 
-create function {s}.rg_check(p_history bytea, out o_status text) language plpgsql as $$
+create function {s}.rg_check(
+    p_history bytea, out o_status text, out o_server text, out o_written bigint
+) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
     update {s}.stamp set last = last;
+    o_server := {s}.rg_server();
+    o_written := {s}.rg_written();
     o_status := 'ready';
 end
 $$;
 
 create function {s}.rg_time(p_history bytea, out o_status text, out o_now bigint) language plpgsql as $$
 begin
-    o_status := case when {s}.rg_begin(p_history) then 'time' else 'history' end;
+    o_status := case when {s}.rg_begin(p_history, false) then 'time' else 'history' end;
     o_now := {s}.rg_now();
+end
+$$;
+
+-- Gives the data a new history, unless another node has. Every write under the earlier one is done or fails by then.
+create function {s}.rg_adopt(
+    p_history bytea, p_new bytea, p_store bytea,
+    out o_status text, out o_history bytea, out o_server text, out o_written bigint
+) language plpgsql as $$
+declare
+    known {s}.head%rowtype;
+begin
+    perform {s}.rg_begin(p_history, false);
+    perform pg_advisory_xact_lock(hashtext('{s}'), 5);
+    select * into known from {s}.head for update;
+    if not found then
+        o_status := 'headless';
+        return;
+    end if;
+    if known.store <> p_store then
+        o_status := 'differs';
+        return;
+    end if;
+    o_status := 'adopted';
+    o_history := known.history;
+    if known.history = p_history then
+        o_history := p_new;
+        update {s}.head set history = p_new, adopted = {s}.rg_now();
+    else
+        perform {s}.rg_touch();
+    end if;
+    o_server := {s}.rg_server();
+    o_written := {s}.rg_written();
+end
+$$;
+
+-- Writes a record back that was lost.
+create function {s}.rg_restore(
+    p_history bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
+    p_created bigint, p_expires bigint, p_access_expires bigint, p_issued bigint, p_ends bigint, p_subject bytea,
+    p_client bytea, p_record bytea, p_not_befores bytea[], p_key bytea,
+    out o_status text, out o_version smallint
+) language plpgsql as $$
+declare
+    known {s}.session%rowtype;
+    is_known boolean;
+begin
+    if not {s}.rg_begin(p_history, true) then
+        o_status := 'history';
+        return;
+    end if;
+    perform pg_advisory_xact_lock_shared(hashtext('{s}'), 1);
+    -- A session without a row has no other lock.
+    perform pg_advisory_xact_lock(hashtext('{s}' || p_id), 6);
+    select * into known from {s}.session where id = p_id for update;
+    is_known := found;
+    if is_known and known.version <> 1 then
+        o_version := known.version;
+        o_status := 'version';
+        return;
+    end if;
+    o_status := 'had';
+    -- Written since the loss, or not lost.
+    if p_revoked is not null or is_known and (
+        known.revoked is not null or known.history = p_history or known.current > p_current
+        or known.revision >= p_revision
+    ) then
+        perform {s}.rg_touch();
+        return;
+    end if;
+    if is_known and (known.subject <> p_subject or known.client <> p_client) then
+        o_status := 'moved';
+        return;
+    end if;
+    if p_ends + 3600000 < {s}.rg_now()
+        or exists (
+            select 1 from {s}.revocation
+            where key = p_key and (get_byte(effect, 0) <> 77 or substr(effect, 2, 8) = '\xffffffffffffffff'::bytea)
+        )
+        or coalesce(int8send(p_created) <= {s}.rg_moment(p_not_befores || p_client), false) then
+        return;
+    end if;
+    if is_known then
+        update {s}.session set
+            revision = p_revision, current = p_current, confirmed = p_confirmed, expires = p_expires,
+            access_expires = p_access_expires, issued = p_issued, ends = p_ends, op = p_op, history = p_history,
+            gave_way = null, record = p_record
+            where id = p_id;
+    else
+        insert into {s}.session values (
+            p_id, 1, p_revision, p_current, p_confirmed, null, p_created, p_expires, p_access_expires, p_issued, p_ends,
+            p_subject, p_client, p_op, p_history, null, p_record
+        );
+    end if;
+    o_status := 'restored';
+end
+$$;
+
+-- That a node has written back what it knew, and whether all have.
+create function {s}.rg_restoration(
+    p_history bytea, p_node bytea, p_versions bytea, p_patience bigint,
+    out o_status text, out o_adopted bigint, out o_complete boolean
+) language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_history, true) then
+        o_status := 'history';
+        return;
+    end if;
+    o_status := 'restoration';
+    select adopted into strict o_adopted from {s}.head;
+    if o_adopted = 0 then
+        o_complete := true;
+        return;
+    end if;
+    insert into {s}.node values (p_node, {s}.rg_now(), p_versions, p_history)
+        on conflict (id) do update set restored = excluded.restored
+        where node.restored is distinct from excluded.restored;
+    o_complete := {s}.rg_now() >= {s}.rg_plus(o_adopted, p_patience) or not exists (
+        select 1 from {s}.node
+        where id <> p_node and {s}.rg_plus(beat, p_patience) >= o_adopted and restored is distinct from p_history
+    );
+end
+$$;
+
+create function {s}.rg_predates(p_history bytea, p_id uuid, out o_status text, out o_predates boolean)
+language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_history, false) then
+        o_status := 'history';
+        return;
+    end if;
+    o_status := 'predates';
+    o_predates := (select adopted from {s}.head) > 0
+        and exists (select 1 from {s}.session where id = p_id and history <> p_history);
 end
 $$;
 
@@ -630,7 +789,7 @@ create function {s}.rg_relay_load(
     p_history bytea, p_id bytea, out o_status text, out o_version smallint, out o_record bytea
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, false) then
         o_status := 'history';
         return;
     end if;
@@ -648,7 +807,7 @@ create function {s}.rg_relay_insert(
 declare
     known {s}.relay%rowtype;
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -683,7 +842,7 @@ create function {s}.rg_relay_swap(
 declare
     known {s}.relay%rowtype;
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -712,7 +871,7 @@ create function {s}.rg_relay_remove(
     p_history bytea, p_id bytea, p_expected bytea, out o_status text, out o_version smallint, out o_removed boolean
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;
@@ -732,7 +891,7 @@ create function {s}.rg_relay_sweep(
     p_history bytea, p_now bigint, p_limit integer, out o_status text, out o_removed bigint
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history) then
+    if not {s}.rg_begin(p_history, true) then
         o_status := 'history';
         return;
     end if;

@@ -1,12 +1,13 @@
 //! Against a real server, which each test starts for itself.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use secrecy::SecretString;
 use support::postgres::Postgres;
 use uuid::Uuid;
 
+use super::super::WriteOutcome;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 

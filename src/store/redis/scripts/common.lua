@@ -117,6 +117,10 @@ end
 local function readable(record) return string.byte(record, 1) == 1 end
 local function revoked(record) return string.byte(record, 2) % 2 == 1 end
 
+local function subject_of(record)
+    return string.sub(record, 61, 60 + string.byte(record, 59) * 256 + string.byte(record, 60))
+end
+
 local function store(key, record, till)
     redis.call('SET', key, record)
     local at = number(till) + KEPT
@@ -137,8 +141,7 @@ local function end_session(key, id, record, because, index_of)
     local revision = plus(string.sub(record, 3, 10), 1)
     local till = string.sub(record, 43, 50)
     store(key, '\1' .. string.char(flags) .. revision .. string.sub(record, 11), till)
-    local subject = string.sub(record, 61, 60 + string.byte(record, 59) * 256 + string.byte(record, 60))
-    index(index_of .. subject, id, till)
+    index(index_of .. subject_of(record), id, till)
 end
 
 local function raise_end(till)

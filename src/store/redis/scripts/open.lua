@@ -3,7 +3,7 @@ if not redis.call('HGET', KEYS[1], 'schema') then
     if redis.call('EXISTS', KEYS[2], KEYS[4]) > 0 then return {now, 0, 'headless'} end
     redis.call('HSET', KEYS[1], 'seq', '1', 'stamp', '0', 'end', ZERO, 'floor', '0-0', 'store', ARGV[3], 'history', ARGV[1],
         unpack(ARGV, 4))
-    return {now, 1, 'open', ARGV[1]}
+    return {now, 1, 'open', ARGV[1], ARGV[3]}
 end
 for i = 4, #ARGV, 2 do
     local known = redis.call('HGET', KEYS[1], ARGV[i])
@@ -11,4 +11,4 @@ for i = 4, #ARGV, 2 do
 end
 -- A write, even where there is nothing to make: it shows that the store takes any.
 wrote()
-return {now, seq, 'open', redis.call('HGET', KEYS[1], 'history')}
+return {now, seq, 'open', redis.call('HGET', KEYS[1], 'history'), redis.call('HGET', KEYS[1], 'store')}

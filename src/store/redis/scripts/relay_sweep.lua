@@ -2,7 +2,7 @@
 local ended = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', ARGV[3], 'LIMIT', 0, ARGV[4])
 if #ended > 0 then
     wrote()
-    redis.call('ZREM', KEYS[5], unpack(ended))
     for _, id in ipairs(ended) do redis.call('DEL', ARGV[5] .. id) end
+    redis.call('ZREM', KEYS[5], unpack(ended))
 end
 return answer('swept', #ended)

@@ -25,6 +25,10 @@ elseif ARGV[7] == 'subject' then
 elseif ARGV[7] == 'all' then
     reach = redis.call('HGET', KEYS[1], 'end') or ZERO
 end
+if record then
+    -- While its slot moves, a key that is gone already fails the script: here, not after the first write.
+    redis.call('EXISTS', ARGV[10] .. subject_of(record))
+end
 local effect, till, changed = absorb(ARGV[3], ARGV[4], most(ARGV[5], plus(reach, leeway)))
 local stamp
 if string.sub(effect, 1, 1) == 'N' then
@@ -36,6 +40,6 @@ end
 
 if changed or record or stamp then wrote() end
 if stamp then redis.call('HSET', KEYS[1], 'stamp', integer(stamp)) end
-if record then end_session(KEYS[5], ARGV[11], record, tonumber(ARGV[8]), ARGV[10]) end
 if changed then publish(ARGV[3], effect, till) end
+if record then end_session(KEYS[5], ARGV[11], record, tonumber(ARGV[8]), ARGV[10]) end
 return answer('merged', effect, till, unreadable)

@@ -25,7 +25,7 @@ impl TimeSource for Readings {
 async fn step(feed: &mut dyn Feed) -> (usize, Heard) {
     let mut entries = 0;
     loop {
-        let FeedStep { entries: more, complete } = feed.next().await.unwrap();
+        let FeedStep { entries: more, complete, .. } = feed.next().await.unwrap();
         entries += more.len();
         if let Some(complete) = complete {
             return (entries, complete);

@@ -11,10 +11,13 @@ use uuid::Uuid;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
+mod cluster;
 mod faults;
 mod feed;
+mod moving;
 mod opening;
 mod rules;
+mod site;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);

@@ -9,7 +9,7 @@ use crate::store::conformance::{gone, insert, session, start};
 const PASSWORD: &str = "a-password-of-the-store";
 const USER: &str = "user-of-the-gate";
 /// As the documentation gives it.
-const COMMANDS: &str = "+eval +evalsha +get +mget +set +del +exists +pexpireat +persist +hset +hget +hmget +hexists +hincrby \
+pub(super) const COMMANDS: &str = "+eval +evalsha +get +mget +set +del +exists +pexpireat +persist +hset +hget +hmget +hexists +hincrby \
     +hscan +hdel +zadd +zincrby +zrem +zscore +zrange +zrevrange +zrangebyscore +zremrangebyscore +xadd +xread +xrange \
     +xrevrange +xtrim +scan +time +info";
 

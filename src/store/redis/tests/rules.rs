@@ -1,10 +1,13 @@
 //! C3: the scripts and the rules agree.
 
+use std::ops::RangeInclusive;
+
 use redis::Value;
 
 use super::super::connect::Request;
 use super::super::record::{decode_effect, encode_effect};
 use super::super::script::{Script, bytes};
+use super::site::Site;
 use super::*;
 use crate::session::profile::OnTooMany;
 use crate::store::agreement;
@@ -28,7 +31,12 @@ return merged",
         assert_eq!(decode_effect(bytes_of_a), Some(*a));
         let mut args = vec![Vec::new(), Vec::new(), bytes_of_a.clone()];
         args.extend(encoded.iter().cloned());
-        let reply = store.0.commands.ask(&Request::Script { script, keys: store.0.keys.fixed(), args }).await.unwrap();
+        let reply = store
+            .0
+            .commands
+            .ask(0, &Request::Script { script, keys: store.0.partitions.first().keys.fixed(), args })
+            .await
+            .unwrap();
         let Value::Array(merged) = reply else { panic!("{reply:?}") };
         assert_eq!(merged.len(), effects.len());
         for (b, merged) in effects.iter().zip(merged) {
@@ -43,9 +51,18 @@ return merged",
 /// The same operations on a store that runs the rules, and on this one, have the same results.
 #[tokio::test]
 async fn c3_operations_do_what_the_rules_say() {
-    let server = Server::start(&[]);
-    for seed in 1..=4 {
-        agreement::agrees_with_the_rules(&*server.connect(&prefix()).await, seed, 2500).await;
+    do_as_the_rules(&Site::One(Server::start(&[])), 1..=4).await;
+}
+
+/// With as many partitions as a cluster has.
+#[tokio::test]
+async fn c3_operations_do_what_the_rules_say_in_a_cluster() {
+    do_as_the_rules(&Site::cluster(), 5..=8).await;
+}
+
+async fn do_as_the_rules(site: &Site, seeds: RangeInclusive<u64>) {
+    for seed in seeds {
+        agreement::agrees_with_the_rules(&*site.connect(&prefix()).await, seed, 2500).await;
     }
 }
 

@@ -1,62 +1,46 @@
 //! C2: whatever is sent again changes nothing more.
 
+use super::site::Site;
 use super::*;
 use crate::session::profile::OnTooMany;
 use crate::store::conformance::{gone, insert, later, minimum, not_before, rotated, session, start, subject};
 
-/// Everything that the store holds, but for the number of writes.
-fn content(server: &Server) -> String {
-    let script = "local found = {}
-local keys = redis.call('KEYS', '*')
-table.sort(keys)
-for _, key in ipairs(keys) do
-    local held = redis.call('DUMP', key)
-    if string.sub(key, -2) == ':h' then
-        local fields = redis.call('HGETALL', key)
-        held = ''
-        for i = 1, #fields, 2 do if fields[i] ~= 'seq' then held = held .. fields[i] .. '=' .. fields[i + 1] .. ';' end end
-    end
-    found[#found + 1] = redis.sha1hex(key .. held .. redis.call('PEXPIRETIME', key))
-end
-return table.concat(found, ' ')";
-    server.cli(&["EVAL", script, "0"])
-}
-
 #[tokio::test]
 async fn c2_a_swap_that_is_sent_again_changes_nothing_more() {
-    let server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let begun = session("alice", 1, start());
-    insert(&*store, &begun).await;
-    let next = rotated(&begun, later(start(), 5));
-    let entry = minimum(begun.id, 2, later(start(), 600_000));
-    let op = new_op().unwrap();
-    assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
-    let before = content(&server);
-    assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
-    assert_eq!(content(&server), before);
-    // A confirmation and a revocation are writes of others: it was swapped all the same.
-    store.confirm(vec![(begun.id, next.current)]).await.unwrap();
-    store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
-    let before = content(&server);
-    assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
-    assert_eq!(content(&server), before);
-    // Behind another's swap the first one is history.
-    let other = session("bob", 2, start());
-    insert(&*store, &other).await;
-    let first = rotated(&other, later(start(), 5));
-    let second = rotated(&first, later(start(), 6));
-    assert_eq!(store.0.swap(op, 1, &first, None).await.unwrap(), Swap::Swapped);
-    assert_eq!(store.compare_and_swap(2, second.clone(), None).await.unwrap(), Swap::Swapped);
-    let before = content(&server);
-    assert_eq!(store.0.swap(op, 1, &first, None).await.unwrap(), Swap::Changed(Some(Box::new(second))));
-    assert_eq!(content(&server), before);
+    for site in Site::both() {
+        let store = site.connect("rg").await;
+        let begun = session("alice", 1, start());
+        insert(&*store, &begun).await;
+        let next = rotated(&begun, later(start(), 5));
+        let entry = minimum(begun.id, 2, later(start(), 600_000));
+        let op = new_op().unwrap();
+        assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
+        let before = site.content();
+        assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
+        assert_eq!(site.content(), before);
+        // A confirmation and a revocation are writes of others: it was swapped all the same.
+        store.confirm(vec![(begun.id, next.current)]).await.unwrap();
+        store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+        let before = site.content();
+        assert_eq!(store.0.swap(op, 1, &next, Some(&entry)).await.unwrap(), Swap::Swapped);
+        assert_eq!(site.content(), before);
+        // Behind another's swap the first one is history.
+        let other = session("bob", 2, start());
+        insert(&*store, &other).await;
+        let first = rotated(&other, later(start(), 5));
+        let second = rotated(&first, later(start(), 6));
+        assert_eq!(store.0.swap(op, 1, &first, None).await.unwrap(), Swap::Swapped);
+        assert_eq!(store.compare_and_swap(2, second.clone(), None).await.unwrap(), Swap::Swapped);
+        let before = site.content();
+        assert_eq!(store.0.swap(op, 1, &first, None).await.unwrap(), Swap::Changed(Some(Box::new(second))));
+        assert_eq!(site.content(), before);
+    }
 }
 
 #[tokio::test]
 async fn c2_an_insert_that_is_sent_again_changes_nothing_more_and_says_who_gave_way() {
-    let server = Server::start(&[]);
-    let store = server.connect("rg").await;
+    let site = Site::One(Server::start(&[]));
+    let store = site.connect("rg").await;
     let bound = SubjectBound { most: 1, idle_ttl: Duration::from_secs(60), on_too_many: OnTooMany::EndOldest };
     let first = session("alice", 1, start());
     insert(&*store, &first).await;
@@ -65,47 +49,48 @@ async fn c2_an_insert_that_is_sent_again_changes_nothing_more_and_says_who_gave_
     let op = new_op().unwrap();
     let done = store.0.insert_as(op, &second, &room).await.unwrap().unwrap();
     assert!(matches!(&done, Inserted::Inserted(ended) if ended.len() == 1), "{done:?}");
-    let before = content(&server);
+    let before = site.content();
     assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done.clone()));
-    assert_eq!(content(&server), before);
+    assert_eq!(site.content(), before);
     store.revoke(gone(second.id), RevokedBecause::Logout).await.unwrap();
-    let before = content(&server);
+    let before = site.content();
     assert_eq!(store.0.insert_as(op, &second, &room).await.unwrap(), Some(done));
-    assert_eq!(content(&server), before);
+    assert_eq!(site.content(), before);
     // Under another name it is another insert.
     let error = store.0.insert_as(new_op().unwrap(), &second, &room).await.unwrap_err();
     assert_eq!(error.outcome(), WriteOutcome::Refused);
     // A room that was found before another insert is found anew.
     let third = session("alice", 3, later(start(), 2));
     assert_eq!(store.0.insert_as(new_op().unwrap(), &third, &room).await.unwrap(), None);
-    assert_eq!(content(&server), before);
+    assert_eq!(site.content(), before);
 }
 
 #[tokio::test]
 async fn c2_a_revocation_and_a_confirmation_that_are_sent_again_change_nothing_more() {
-    let server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let begun = session("alice", 1, start());
-    insert(&*store, &begun).await;
-    store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
-    let before = content(&server);
-    store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
-    assert_eq!(content(&server), before);
-    let op = new_op().unwrap();
-    let moment = store.stamp_not_before().await.unwrap();
-    for entry in [gone(begun.id), not_before(subject("alice"), moment), not_before(Target::Global, start())] {
-        let merged = store.0.revoke(op, entry.clone(), RevokedBecause::Logout).await.unwrap();
-        let before = content(&server);
-        assert_eq!(store.0.revoke(op, entry.clone(), RevokedBecause::Logout).await.unwrap(), merged);
-        assert_eq!(content(&server), before);
+    for site in Site::both() {
+        let store = site.connect("rg").await;
+        let begun = session("alice", 1, start());
+        insert(&*store, &begun).await;
+        store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
+        let before = site.content();
+        store.confirm(vec![(begun.id, Generation::FIRST)]).await.unwrap();
+        assert_eq!(site.content(), before);
+        let op = new_op().unwrap();
+        let moment = store.stamp_not_before().await.unwrap();
+        for entry in [gone(begun.id), not_before(subject("alice"), moment), not_before(Target::Global, start())] {
+            let merged = store.0.revoke(op, entry.clone(), RevokedBecause::Logout).await.unwrap();
+            let before = site.content();
+            assert_eq!(store.0.revoke(op, entry.clone(), RevokedBecause::Logout).await.unwrap(), merged);
+            assert_eq!(site.content(), before);
+        }
+        // Behind a later one of the same target.
+        let later_one = not_before(subject("alice"), later(moment, 5));
+        let merged = store.revoke(later_one, RevokedBecause::Logout).await.unwrap();
+        let before = site.content();
+        let repeated = store.0.revoke(op, not_before(subject("alice"), moment), RevokedBecause::Logout).await.unwrap();
+        assert_eq!(repeated, merged);
+        assert_eq!(site.content(), before);
     }
-    // Behind a later one of the same target.
-    let later_one = not_before(subject("alice"), later(moment, 5));
-    let merged = store.revoke(later_one, RevokedBecause::Logout).await.unwrap();
-    let before = content(&server);
-    let repeated = store.0.revoke(op, not_before(subject("alice"), moment), RevokedBecause::Logout).await.unwrap();
-    assert_eq!(repeated, merged);
-    assert_eq!(content(&server), before);
 }
 
 #[cfg(feature = "relay")]
@@ -113,19 +98,20 @@ async fn c2_a_revocation_and_a_confirmation_that_are_sent_again_change_nothing_m
 async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
     use crate::store::conformance::relay::{done, id, pending};
     use crate::store::relay::{RelayInserted, RelaySwapped};
-    let server = Server::start(&[]);
-    let store = server.connect("rg").await;
-    let first = pending(start());
-    let (insert, swap) = (new_op().unwrap(), new_op().unwrap());
-    assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
-    let before = content(&server);
-    assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
-    assert_eq!(content(&server), before);
-    let next = done(&first, later(start(), 5));
-    assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
-    let before = content(&server);
-    assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
-    let present = RelayInserted::Present(Box::new(next));
-    assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), present);
-    assert_eq!(content(&server), before);
+    for site in Site::both() {
+        let store = site.connect("rg").await;
+        let first = pending(start());
+        let (insert, swap) = (new_op().unwrap(), new_op().unwrap());
+        assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
+        let before = site.content();
+        assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), RelayInserted::Inserted);
+        assert_eq!(site.content(), before);
+        let next = done(&first, later(start(), 5));
+        assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
+        let before = site.content();
+        assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
+        let present = RelayInserted::Present(Box::new(next));
+        assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), present);
+        assert_eq!(site.content(), before);
+    }
 }

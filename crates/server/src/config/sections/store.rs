@@ -98,7 +98,7 @@ impl StoreConfig {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> StoreConfig {
-    section.later(&["wait_replicas", "sentinel", "cluster"]);
+    section.later(&["wait_replicas", "sentinel"]);
     let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
     let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, matches!(kind, Kind::Memory)),

@@ -37,7 +37,7 @@ pub struct SessionInfo {
     /// The scope granted at login.
     pub scope: String,
     /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`,
-    /// `user-changed`; `not-before` if all sessions of its user, of its client or of everyone were revoked.
+    /// `user-changed`, `restored`; `not-before` if all sessions of its user, of its client or of everyone were revoked.
     pub status: String,
     /// The time of the login.
     pub created: String,

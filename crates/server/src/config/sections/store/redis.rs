@@ -16,6 +16,8 @@ use rotogate::store::{RedisOptions, Staleness};
 pub struct RedisSettings {
     /// Its URL, without credentials.
     pub url: String,
+    /// Whether the URL is that of a node of a cluster.
+    pub cluster: bool,
     /// The user.
     pub username: Option<String>,
     /// The file with the password.
@@ -33,6 +35,10 @@ pub struct RedisSettings {
 /// `None` if a key that is needed is missing or refused.
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
     let url = section.require("url", "the URL of the server, such as \"rediss://redis.internal:6379\"", url);
+    let cluster = section.get("cluster", value::boolean).unwrap_or(false);
+    if let Some(Err(error)) = url.as_ref().filter(|_| cluster).map(|url| RedisOptions::check_cluster_url(url)) {
+        section.blame("url", error.to_string());
+    }
     let username = section.get("username", value::text);
     let password_file = section.get("password_file", path_in(dir));
     if username.is_some() && password_file.is_none() && !section.has("password_file") {
@@ -45,7 +51,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
     }
     let assume_noeviction = section.get("assume_noeviction", value::boolean).unwrap_or(false);
     let staleness = shared::read(section);
-    Some(RedisSettings { url: url?, username, password_file, prefix, ca, assume_noeviction, staleness })
+    Some(RedisSettings { url: url?, cluster, username, password_file, prefix, ca, assume_noeviction, staleness })
 }
 
 fn url(value: &Value) -> Result<String, String> {
@@ -62,9 +68,10 @@ fn prefix(value: &Value) -> Result<String, String> {
 }
 
 pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
-    let RedisSettings { url, username, password_file, prefix, ca, assume_noeviction, staleness } = settings;
+    let RedisSettings { url, cluster, username, password_file, prefix, ca, assume_noeviction, staleness } = settings;
     put(table, "kind", "redis");
     put(table, "url", url.as_str());
+    put(table, "cluster", *cluster);
     put_some(table, "username", username.as_deref());
     put_some(table, "password_file", password_file.as_deref().map(path));
     put(table, "prefix", prefix.as_str());

@@ -1,0 +1,125 @@
+//! What holds between two handles on one store that has lost writes, or is thought to have.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::{PATIENCE, created, follow, heard};
+use super::{BY_OPERATOR, gone, insert, not_before, rotated, session, subject};
+use crate::clock::{SystemTime, Timestamp};
+use crate::session::Session;
+use crate::store::rules::is_revoked;
+use crate::store::{Cursor, Feed, SharedStore, Swap};
+
+/// Longer than a test takes.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Waits until the feed says that writes were lost.
+async fn lost(feed: &mut dyn Feed) {
+    let waiting = async {
+        loop {
+            match feed.next().await {
+                Ok(step) if step.lost => return,
+                Ok(step) => assert_eq!(step.complete, None, "until the data is adopted"),
+                Err(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("the feed says it");
+}
+
+/// C15: once one node has adopted the data, no other writes or reads until it has, too.
+pub async fn c15_a_loss_that_one_node_noticed_is_noticed_by_all<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let time = Arc::new(SystemTime::new());
+    let begun = session("alice", 1, created(&*a, Timestamp::ZERO).await);
+    insert(&*a, &begun).await;
+    let mut feed = b.follow(Cursor::default(), follow(&time)).await.unwrap();
+    heard(&mut *feed).await;
+    for node in [&a, &b] {
+        assert!(!node.predates_loss(begun.id).await.unwrap(), "nothing was lost");
+        let restoration = node.restoration(LONG).await.unwrap();
+        assert_eq!((restoration.adopted, restoration.is_complete), (Timestamp::ZERO, true));
+    }
+    let before = created(&*a, Timestamp::ZERO).await;
+    a.adopt().await.unwrap();
+    let next = rotated(&begun, begun.issued_at);
+    assert!(b.load(begun.id).await.is_err());
+    assert!(b.compare_and_swap(begun.revision, next.clone(), None).await.is_err());
+    assert!(b.revoke(gone(begun.id), BY_OPERATOR).await.is_err());
+    assert!(b.stamp_creation(Timestamp::ZERO).await.is_err());
+    assert_eq!(a.load(begun.id).await.unwrap(), Some(begun.clone()), "nothing was done");
+    lost(&mut *feed).await;
+    b.adopt().await.unwrap();
+    heard(&mut *feed).await;
+    for node in [&a, &b] {
+        assert!(node.predates_loss(begun.id).await.unwrap());
+        assert!(node.restoration(LONG).await.unwrap().adopted >= before);
+    }
+    assert_eq!(b.compare_and_swap(begun.revision, next.clone(), None).await.unwrap(), Swap::Swapped);
+    assert!(!a.predates_loss(begun.id).await.unwrap(), "it was written since");
+    // The next loss is another one.
+    b.adopt().await.unwrap();
+    assert!(b.predates_loss(begun.id).await.unwrap());
+    assert!(a.load(begun.id).await.is_err());
+}
+
+/// C16: it is over when every node that was there has written back what it knew, or has had the time.
+pub async fn c16_it_is_over_when_every_node_has_had_its_time<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let time = Arc::new(SystemTime::new());
+    let mut feeds = [
+        a.follow(Cursor::default(), follow(&time)).await.unwrap(),
+        b.follow(Cursor::default(), follow(&time)).await.unwrap(),
+    ];
+    for feed in &mut feeds {
+        heard(&mut **feed).await;
+    }
+    a.adopt().await.unwrap();
+    assert!(!a.restoration(LONG).await.unwrap().is_complete, "b has not");
+    assert!(!a.restoration(LONG).await.unwrap().is_complete);
+    b.adopt().await.unwrap();
+    assert!(!a.restoration(LONG).await.unwrap().is_complete, "it has only learned of it");
+    assert!(b.restoration(LONG).await.unwrap().is_complete);
+    assert!(a.restoration(LONG).await.unwrap().is_complete);
+    // Without b.
+    a.adopt().await.unwrap();
+    assert!(!a.restoration(LONG).await.unwrap().is_complete);
+    let over = async { while !a.restoration(Duration::from_millis(1)).await.unwrap().is_complete {} };
+    tokio::time::timeout(PATIENCE, over).await.expect("the time is over");
+}
+
+/// C15: a record is written back where the store has none, or an older one that no node has written since.
+pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let now = created(&*a, Timestamp::ZERO).await;
+    let all: Vec<Session> = (0..6).map(|number| session("alice", number, now)).collect();
+    let [missing, older, same, written, ended, covered] = &*all else { unreachable!("six") };
+    for session in [older, same, written, ended] {
+        insert(&*a, session).await;
+    }
+    let next = |session: &Session| rotated(session, session.issued_at);
+    a.adopt().await.unwrap();
+    b.adopt().await.unwrap();
+    let swapped = b.compare_and_swap(written.revision, next(written), None).await.unwrap();
+    assert_eq!(swapped, Swap::Swapped);
+    b.revoke(gone(ended.id), BY_OPERATOR).await.unwrap();
+    let restored = [missing.clone(), next(older), same.clone(), next(&next(written)), next(ended)];
+    for _ in 0..2 {
+        a.restore(restored.to_vec()).await.unwrap();
+        assert_eq!(b.load(missing.id).await.unwrap().as_ref(), Some(missing));
+        assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
+        assert_eq!(b.load(same.id).await.unwrap().as_ref(), Some(same));
+        assert_eq!(b.load(written.id).await.unwrap(), Some(next(written)), "it was written since");
+        assert!(is_revoked(&b.load(ended.id).await.unwrap().unwrap()));
+    }
+    // An older record in the place of a later one, and a record whose entry is all that is left of the session.
+    a.restore(vec![older.clone()]).await.unwrap();
+    assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
+    b.revoke(gone(covered.id), BY_OPERATOR).await.unwrap();
+    a.restore(vec![covered.clone()]).await.unwrap();
+    assert_eq!(b.load(covered.id).await.unwrap(), None);
+    // A restored session is one like any other.
+    assert_eq!(b.compare_and_swap(missing.revision, next(missing), None).await.unwrap(), Swap::Swapped);
+    let moment = b.stamp_not_before().await.unwrap();
+    b.revoke(not_before(subject("alice"), moment), BY_OPERATOR).await.unwrap();
+    let late = session("alice", 9, now);
+    a.restore(vec![late.clone()]).await.unwrap();
+    assert_eq!(b.load(late.id).await.unwrap(), None, "its subject's sessions were ended");
+}

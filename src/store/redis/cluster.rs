@@ -1,0 +1,459 @@
+//! Requests by partition: to one server, or to the primary of a cluster that has the partition's slot.
+//!
+//! The library's own client of clusters sends again by rules of its own. Ours are the deadline of an operation and what is
+//! known of a write, so here is a table of the few slots that the partitions have. It is read again after every fault. A
+//! server that sends elsewhere (`MOVED`) corrects it; while a slot moves, each command follows for itself (`ASK`).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, cmd, pipe};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::super::{StoreError, WriteOutcome};
+use super::check::{is_forbidden, not_allowed};
+use super::connect::{FIRST_PAUSE, Failed, LONGEST_PAUSE, Link, MAX_IN_FLIGHT, Request, not_done, outcome};
+use super::opening::not_a_node;
+use super::options::RedisOptions;
+use super::partitions::{Keys, OF_A_CLUSTER};
+use super::script::{bytes, unexpected};
+use crate::random::jittered;
+
+/// How often the servers are asked for the table at most.
+const BETWEEN: Duration = Duration::from_millis(100);
+/// How often a request follows `MOVED` at once. Two servers that send to each other are asked after pauses.
+const MAX_HOPS: u32 = 3;
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Address {
+    /// As in `MOVED`; an empty host is that of the server that says so.
+    fn parse(text: &str, said_by: &Self) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = if host.is_empty() { said_by.host.as_str() } else { host };
+        Some(Self { host: host.to_owned(), port: port.parse().ok()? })
+    }
+
+    /// As in the reply to `CLUSTER SLOTS`, where a host may be unknown.
+    fn read(node: Value, said_by: &Self) -> Option<Self> {
+        let Value::Array(node) = node else { return None };
+        let mut parts = node.into_iter();
+        let (host, Some(Value::Int(port))) = (parts.next()?, parts.next()) else { return None };
+        let host = bytes(host).and_then(|host| String::from_utf8(host).ok());
+        let host = host.filter(|host| !host.is_empty() && host != "?").unwrap_or_else(|| said_by.host.clone());
+        Some(Self { host, port: port.try_into().ok()? })
+    }
+}
+
+/// Which server has what was asked for.
+pub(super) enum Elsewhere {
+    /// From now on.
+    Moved(String),
+    /// For this command, while its slot moves.
+    Ask(String),
+}
+
+impl Elsewhere {
+    pub(super) fn of(error: &RedisError) -> Option<Self> {
+        let (address, _) = error.redirect_node()?;
+        match error.kind() {
+            ErrorKind::Server(ServerErrorKind::Moved) => Some(Self::Moved(address.to_owned())),
+            ErrorKind::Server(ServerErrorKind::Ask) => Some(Self::Ask(address.to_owned())),
+            _ => None,
+        }
+    }
+}
+
+/// The servers that take requests.
+pub(super) enum Primaries {
+    One(Arc<Link>),
+    Cluster(Cluster),
+}
+
+impl Primaries {
+    pub(super) async fn ask(&self, partition: usize, request: &Request) -> Result<Value, StoreError> {
+        match self {
+            Self::One(link) => link.ask(request).await,
+            Self::Cluster(cluster) => cluster.ask(partition, request).await,
+        }
+    }
+
+    /// Connections of their own to the same servers, for commands that block for so long.
+    pub(super) fn another(&self, blocks: Duration) -> Self {
+        match self {
+            Self::One(link) => Self::One(link.another(blocks).into()),
+            Self::Cluster(cluster) => Self::Cluster(Cluster::new(Arc::clone(&cluster.topology), blocks)),
+        }
+    }
+
+    /// For checks: the connection to the server of a partition.
+    pub(super) fn link_of(&self, partition: usize) -> Result<Arc<Link>, StoreError> {
+        match self {
+            Self::One(link) => Ok(Arc::clone(link)),
+            Self::Cluster(cluster) => cluster.link_of(partition).map(|(_, link)| link),
+        }
+    }
+
+    /// One partition of each server.
+    pub(super) fn one_of_each(&self) -> Vec<usize> {
+        match self {
+            Self::One(_) => vec![0],
+            Self::Cluster(cluster) => cluster.topology.table().one_of_each(),
+        }
+    }
+}
+
+/// Which server has which partition. Another table has another number.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Table {
+    number: u64,
+    primaries: Vec<Address>,
+    /// All servers, replicas among them: any of them tells the table.
+    nodes: Vec<Address>,
+}
+
+impl Table {
+    fn one_of_each(&self) -> Vec<usize> {
+        let first = |of: &Address| self.primaries.iter().position(|other| other == of);
+        (0..).zip(&self.primaries).filter(|(at, address)| first(address) == Some(*at)).map(|(at, _)| at).collect()
+    }
+}
+
+/// What the servers say of themselves.
+pub(super) struct Topology {
+    options: Arc<RedisOptions>,
+    seed: Address,
+    /// Of each partition.
+    slots: Vec<i64>,
+    table: watch::Sender<Arc<Table>>,
+    /// Connections that ask for the table alone.
+    links: Lock<HashMap<Address, Arc<Link>>>,
+    asking: Mutex<Option<Instant>>,
+    /// How often the table was asked for.
+    asked: AtomicU64,
+}
+
+impl Topology {
+    /// Asks the server of the URL.
+    pub(super) async fn find(options: &Arc<RedisOptions>) -> Result<Arc<Self>, StoreError> {
+        let (host, port) = options.host()?;
+        let seed = Address { host, port };
+        let link = Link::new(Arc::clone(options), Duration::ZERO);
+        let mut greeting = pipe();
+        greeting.cmd("TIME");
+        link.ask(&Request::Pipeline(greeting)).await?;
+        let mut slots = Vec::new();
+        for partition in 0..OF_A_CLUSTER {
+            let keys = Keys::new(&options.prefix, partition);
+            match ask_seed(options, &link, &keys, &["KEYSLOT", &keys.tag]).await? {
+                Value::Int(slot) => slots.push(slot),
+                _ => return Err(unexpected("no slot")),
+            }
+        }
+        ask_seed(options, &link, &Keys::new(&options.prefix, 0), &["SLOTS"]).await?;
+        let topology = Self {
+            options: Arc::clone(options),
+            seed,
+            slots,
+            table: watch::Sender::default(),
+            links: Lock::default(),
+            asking: Mutex::default(),
+            asked: AtomicU64::new(0),
+        };
+        let deadline = Instant::now() + options.timeouts.operation;
+        while topology.table().primaries.is_empty() {
+            topology.renew(None).await;
+            if topology.table().primaries.is_empty() && Instant::now() > deadline {
+                return Err(not_done(format!(
+                    "the cluster of Redis at {} has slots without a primary: see CLUSTER INFO",
+                    options.address()
+                )));
+            }
+        }
+        Ok(Arc::new(topology))
+    }
+
+    fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.borrow())
+    }
+
+    /// Asks for the table, of all servers at once, and takes the first good answer. `not` is the server that failed: what
+    /// it says counts only if no other says anything.
+    async fn renew(&self, not: Option<&Address>) {
+        let before = self.asked.load(Ordering::Acquire);
+        let mut last = self.asking.lock().await;
+        if self.asked.load(Ordering::Acquire) != before {
+            // Another request asked meanwhile.
+            return;
+        }
+        if let Some(last) = *last {
+            sleep_until(last + BETWEEN).await;
+        }
+        let table = self.table();
+        let mut nodes: Vec<_> = table.nodes.iter().filter(|node| Some(*node) != not).cloned().collect();
+        if nodes.is_empty() || nodes.iter().all(|node| *node != self.seed) && not != Some(&self.seed) {
+            nodes.push(self.seed.clone());
+        }
+        let mut answers: FuturesUnordered<_> = nodes.into_iter().map(|node| self.ask_node(node)).collect();
+        while let Some(answer) = answers.next().await {
+            if let Some((primaries, nodes)) = answer {
+                self.take(primaries, nodes);
+                break;
+            }
+        }
+        *last = Some(Instant::now());
+        self.asked.fetch_add(1, Ordering::AcqRel);
+    }
+
+    async fn ask_node(&self, node: Address) -> Option<(Vec<Address>, Vec<Address>)> {
+        let link = link_to(&self.links, &self.options, Duration::ZERO, &node);
+        let mut command = cmd("CLUSTER");
+        command.arg("SLOTS");
+        let asked = timeout(self.options.timeouts.connect, link.once(&command)).await;
+        let Ok(Ok(Ok(Value::Array(ranges)))) = asked else { return None };
+        self.read_slots(ranges, &node)
+    }
+
+    /// `None`: a slot of ours has no primary, or the reply cannot be read.
+    fn read_slots(&self, ranges: Vec<Value>, said_by: &Address) -> Option<(Vec<Address>, Vec<Address>)> {
+        let mut primaries = vec![None; self.slots.len()];
+        let mut nodes = Vec::new();
+        for range in ranges {
+            let Value::Array(parts) = range else { return None };
+            let mut parts = parts.into_iter();
+            let (Some(Value::Int(first)), Some(Value::Int(last))) = (parts.next(), parts.next()) else { return None };
+            let servers: Vec<_> = parts.filter_map(|node| Address::read(node, said_by)).collect();
+            for (slot, primary) in self.slots.iter().zip(&mut primaries) {
+                if (first..=last).contains(slot) {
+                    *primary = servers.first().cloned();
+                }
+            }
+            nodes.extend(servers);
+        }
+        nodes.sort_unstable_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
+        nodes.dedup();
+        Some((primaries.into_iter().collect::<Option<_>>()?, nodes))
+    }
+
+    fn take(&self, primaries: Vec<Address>, nodes: Vec<Address>) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| nodes.contains(node));
+        self.table.send_if_modified(|table| {
+            let changed = table.primaries != primaries;
+            let number = table.number + u64::from(changed);
+            *table = Arc::new(Table { number, primaries, nodes });
+            changed
+        });
+    }
+
+    /// The answer to a request for a partition.
+    fn moved(&self, partition: usize, to: Address) {
+        self.table.send_if_modified(|table| {
+            let mut next = Table::clone(table);
+            match next.primaries.get_mut(partition) {
+                Some(primary) if *primary != to => *primary = to.clone(),
+                Some(_) | None => return false,
+            }
+            if !next.nodes.contains(&to) {
+                next.nodes.push(to);
+            }
+            next.number += 1;
+            *table = Arc::new(next);
+            true
+        });
+    }
+
+    /// Ends when another server has the partition.
+    async fn left(&self, partition: usize, address: &Address) {
+        let mut table = self.table.subscribe();
+        let _ = table.wait_for(|table| table.primaries.get(partition) != Some(address)).await;
+    }
+}
+
+/// `CLUSTER`, at start. The error says what is wrong with the server or with what the user may do.
+async fn ask_seed(options: &RedisOptions, link: &Link, keys: &Keys, args: &[&str]) -> Result<Value, StoreError> {
+    let mut command = cmd("CLUSTER");
+    command.arg(args);
+    match link.once(&command).await? {
+        Ok(reply) => Ok(reply),
+        Err(error) if is_forbidden(&error) => {
+            let name = format!("CLUSTER|{}", args.first().copied().unwrap_or_default());
+            Err(not_allowed(options, keys, &name, &error))
+        }
+        Err(error) if error.to_string().contains("cluster support disabled") => Err(not_a_node(options)),
+        Err(error) => Err(link.error(&error)),
+    }
+}
+
+type Links = Lock<HashMap<Address, Arc<Link>>>;
+
+fn link_to(links: &Links, options: &RedisOptions, blocks: Duration, address: &Address) -> Arc<Link> {
+    let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
+    let there = || Arc::new(Link::new(Arc::new(options.at(&address.host, address.port)), blocks));
+    Arc::clone(links.entry(address.clone()).or_insert_with(there))
+}
+
+/// Connections to the primaries of a cluster, one to each.
+pub(super) struct Cluster {
+    topology: Arc<Topology>,
+    blocks: Duration,
+    links: Links,
+    in_flight: Semaphore,
+}
+
+impl Cluster {
+    pub(super) fn new(topology: Arc<Topology>, blocks: Duration) -> Self {
+        Self { topology, blocks, links: Links::default(), in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+    }
+
+    /// The number of the table, and the connections to all primaries.
+    pub(super) fn primaries(&self) -> (u64, Vec<Arc<Link>>) {
+        let table = self.topology.table();
+        let one_of_each = table.one_of_each().into_iter();
+        let links = one_of_each.filter_map(|at| Some(self.link(table.primaries.get(at)?))).collect();
+        (table.number, links)
+    }
+
+    /// A partition of each primary, its options, and the connection to it.
+    pub(super) fn each_primary(&self) -> Vec<(usize, RedisOptions, Arc<Link>)> {
+        let table = self.topology.table();
+        let of = |at: usize| {
+            let address = table.primaries.get(at)?;
+            Some((at, self.topology.options.at(&address.host, address.port), self.link(address)))
+        };
+        table.one_of_each().into_iter().filter_map(of).collect()
+    }
+
+    fn link(&self, address: &Address) -> Arc<Link> {
+        link_to(&self.links, &self.topology.options, self.blocks, address)
+    }
+
+    fn link_of(&self, partition: usize) -> Result<(Address, Arc<Link>), StoreError> {
+        let table = self.topology.table();
+        let address = table.primaries.get(partition).ok_or_else(|| not_done("a partition has no slot"))?;
+        Ok((address.clone(), self.link(address)))
+    }
+
+    /// Sends a request, again and again if it must, until the operation's deadline.
+    async fn ask(&self, partition: usize, request: &Request) -> Result<Value, StoreError> {
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return Err(not_done(format!("{MAX_IN_FLIGHT} requests to Redis wait for their replies")));
+        };
+        let deadline = Instant::now() + self.topology.options.timeouts.operation;
+        let (sent, mut pause, mut last, mut hops) = (AtomicBool::new(false), FIRST_PAUSE, None, 0);
+        loop {
+            let (address, link) = self.link_of(partition)?;
+            let attempt = async {
+                tokio::select! {
+                    done = self.follow(&address, &link, request, &sent) => done,
+                    () = self.topology.left(partition, &address) => Err(moved_away()),
+                }
+            };
+            let Ok(done) = timeout_at(deadline, attempt).await else {
+                let late = || StoreError::new(format!("Redis at {}:{} does not answer", address.host, address.port));
+                return Err(outcome(last.unwrap_or_else(late), &sent));
+            };
+            let failed = match done {
+                Ok(value) => return Ok(value),
+                Err(failed) => failed,
+            };
+            if let Some(Elsewhere::Moved(to)) = &failed.elsewhere
+                && let Some(to) = Address::parse(to, &address)
+            {
+                self.topology.moved(partition, to);
+                self.forget_others();
+                hops += 1;
+                if hops <= MAX_HOPS {
+                    continue;
+                }
+            }
+            let wait = jittered(pause);
+            if !failed.again || Instant::now() + wait >= deadline {
+                return Err(outcome(failed.error, &sent));
+            }
+            last = Some(failed.error);
+            // Whatever failed, the partition may be elsewhere by now.
+            let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
+            self.forget_others();
+            tokio::time::sleep(wait).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Closes connections to servers that are no primaries any more.
+    fn forget_others(&self) {
+        let table = self.topology.table();
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|address, _| table.primaries.contains(address));
+    }
+
+    /// Sends a request once; where a server says `ASK`, to the other one.
+    async fn follow(
+        &self,
+        address: &Address,
+        link: &Link,
+        request: &Request,
+        sent: &AtomicBool,
+    ) -> Result<Value, Failed> {
+        let to = match link.attempt(request, sent).await {
+            Err(Failed { elsewhere: Some(Elsewhere::Ask(to)), error, .. }) => {
+                Address::parse(&to, address).ok_or_else(|| again(error))?
+            }
+            done => return done,
+        };
+        match request {
+            Request::Script { script, keys, args } => self.asking(&to, script.in_full(keys, args), sent).await,
+            Request::Pipeline(pipeline) => {
+                // The keys of its commands may be at different servers, and each is at one of the two.
+                let mut replies = Vec::new();
+                for command in pipeline.cmd_iter() {
+                    let alone = Request::Pipeline(Pipeline::with_capacity(1).add_command(command.clone()).clone());
+                    let reply = match link.attempt(&alone, sent).await {
+                        Err(Failed { elsewhere: Some(Elsewhere::Ask(_)), .. }) => {
+                            self.asking(&to, command.clone(), sent).await?
+                        }
+                        done => only(done?).ok_or_else(|| again(unexpected("no reply")))?,
+                    };
+                    replies.push(reply);
+                }
+                Ok(Value::Array(replies))
+            }
+        }
+    }
+
+    /// The server that a slot moves to takes a command for it only right behind `ASKING`.
+    async fn asking(&self, to: &Address, command: Cmd, sent: &AtomicBool) -> Result<Value, Failed> {
+        let mut both = pipe();
+        both.cmd("ASKING").add_command(command);
+        let Value::Array(replies) = self.link(to).attempt(&Request::Pipeline(both), sent).await? else {
+            return Err(again(unexpected("no list")));
+        };
+        replies.into_iter().nth(1).ok_or_else(|| again(unexpected("a short list")))
+    }
+}
+
+fn only(replies: Value) -> Option<Value> {
+    match replies {
+        Value::Array(replies) => replies.into_iter().next(),
+        _ => None,
+    }
+}
+
+fn again(error: StoreError) -> Failed {
+    Failed::again(error)
+}
+
+fn moved_away() -> Failed {
+    Failed::again(
+        StoreError::new("the partition is at another server of Redis since").with_outcome(WriteOutcome::InDoubt),
+    )
+}

@@ -1,0 +1,110 @@
+//! After a loss of acknowledged writes: a new history, and what the nodes write back.
+
+use std::time::Duration;
+
+use redis::Value;
+
+use super::super::shared::Restoration;
+use super::super::{StoreError, WriteOutcome};
+use super::partitions::{Partition, in_each};
+use super::record::{encode_record, millis, new_op, target, unknown_version};
+use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
+use super::{Inner, drop_mut};
+use crate::clock::Timestamp;
+use crate::revocation::Target;
+use crate::session::{Session, SessionId};
+
+/// How many records are under way at once.
+const AT_ONCE: usize = 64;
+
+impl Inner {
+    /// The partitions that lost writes; all, if none is known to have. Of the others it takes over what other nodes have
+    /// found.
+    pub(super) async fn adopt(&self) -> Result<(), StoreError> {
+        let none = !self.partitions.iter().any(Partition::is_lost);
+        let adopt = async |partition: &Partition| self.adopt_one(partition, none || partition.is_lost()).await;
+        in_each(self.partitions.iter().map(adopt)).await.map(drop)
+    }
+
+    async fn adopt_one(&self, partition: &Partition, is_lost: bool) -> Result<(), StoreError> {
+        let args = vec![new_op()?.to_vec(), self.store.to_vec(), if is_lost { b"1" } else { b"0" }.to_vec()];
+        let mut answer =
+            self.send(&self.commands, partition, (new_op()?, partition.history()), &ADOPT, Vec::new(), args).await?;
+        match answer.status.as_str() {
+            "adopted" => {
+                let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;
+                partition.adopt(history, answer.seq);
+                Ok(())
+            }
+            "headless" | "differs" => Err(StoreError::new(
+                "Redis was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
+            )
+            .with_outcome(WriteOutcome::NotDone)),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn restore(&self, records: &[Session]) -> Result<(), StoreError> {
+        for some in records.chunks(AT_ONCE) {
+            in_each(some.iter().map(async |record| self.restore_one(record).await)).await?;
+        }
+        Ok(())
+    }
+
+    async fn restore_one(&self, record: &Session) -> Result<(), StoreError> {
+        let partition = self.partitions.of(record.id);
+        let (op, history) = (new_op()?, partition.history());
+        let bytes = encode_record(record, &op, &history)?;
+        let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
+        let mut args = vec![bytes.to_vec(), millis(record.created()).to_vec()];
+        args.extend(self.targets(record)?);
+        args.extend([record.id.as_bytes().to_vec(), target(&Target::Session(record.id))?]);
+        let mut answer = self.run_as(&self.commands, partition, (op, history), &RESTORE, keys, args).await?;
+        match answer.status.as_str() {
+            "restored" | "had" => Ok(()),
+            // One record must not hold up the others.
+            "version" | "moved" => {
+                let error = match answer.number() {
+                    Ok(version) => unknown_version(format_args!("session {}", record.id), version),
+                    Err(_) => answer.unknown(),
+                };
+                tracing::error!(session.id = %record.id, %error, "session not written back");
+                Ok(())
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
+        let answers = in_each(self.partitions.iter().map(async |partition| {
+            let keys = vec![partition.keys.of("n"), partition.keys.of("f")];
+            let args = vec![self.node.to_vec(), patience.as_millis().to_string().into_bytes()];
+            let mut answer = self.run(partition, &RESTORATION, keys, args).await?;
+            if answer.status != "restoration" {
+                return Err(answer.unknown());
+            }
+            let adopted = answer.text()?.parse().map_err(|_| unexpected("no time"))?;
+            Ok((Timestamp::from_millis(adopted), answer.number()? == 1))
+        }))
+        .await?;
+        Ok(Restoration {
+            adopted: answers.iter().map(|(adopted, _)| *adopted).max().unwrap_or_default(),
+            is_complete: answers.iter().all(|(_, is_complete)| *is_complete),
+        })
+    }
+
+    pub(super) async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
+        let partition = self.partitions.of(id);
+        let history = partition.history();
+        let (head, key) = (partition.keys.of("h"), partition.keys.session(id));
+        let mut replies = self
+            .read(&self.commands, partition, |pipeline| {
+                drop_mut(pipeline.cmd("HGET").arg(head).arg("adopted").cmd("GET").arg(key));
+            })
+            .await?;
+        let is_first = matches!(replies.next(), Some(Value::Nil));
+        let written = replies.next().and_then(bytes);
+        let predates = !is_first && written.is_some_and(|record| record.get(26..34) != Some(&history[..]));
+        Ok(predates)
+    }
+}

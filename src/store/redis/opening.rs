@@ -1,0 +1,208 @@
+//! Opens a store: makes its partitions, or compares them with what this gate expects.
+//!
+//! Each partition has a head. That of partition 0 is made first and names the store; the others are made with that name.
+//! Once all are there, it says so: from then on, a head that is missing was lost.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use redis::{Value, cmd, pipe};
+
+use super::super::StoreError;
+use super::check::{check_clock, fitness, refused};
+use super::cluster::{Cluster, Primaries, Topology};
+use super::connect::Request;
+use super::options::RedisOptions;
+use super::partitions::{Keys, OF_A_CLUSTER, Partition, Partitions};
+use super::record::{Op, new_op};
+use super::script::{Answer, OPEN, bytes, unexpected};
+use super::session::Turns;
+use super::{Inner, drop_mut, time_of};
+use crate::clock::{SystemTime, TimeSource, Timestamp};
+
+/// The layout of everything in the store.
+const SCHEMA: &str = "1";
+
+pub(super) async fn open_cluster(options: Arc<RedisOptions>) -> Result<Inner, StoreError> {
+    let topology = Topology::find(&options).await?;
+    let commands = Cluster::new(Arc::clone(&topology), Duration::ZERO);
+    let (mut times, mut evicted) = (Vec::new(), 0);
+    let clock = SystemTime::new();
+    for (partition, own, link) in commands.each_primary() {
+        evicted += fitness(&own, &link, &Keys::new(&options.prefix, partition)).await?;
+        check_clock(&own, &link).await?;
+        let before = clock.monotonic();
+        let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
+        times.push((before, time_of(Some(reply))?, clock.monotonic()));
+    }
+    agree(&options, &times)?;
+    let beats = Cluster::new(topology, Duration::ZERO);
+    open_heads(options, Primaries::Cluster(commands), Primaries::Cluster(beats), OF_A_CLUSTER, evicted).await
+}
+
+/// The clocks of several servers, each read between two readings of ours. Where they differ, a creation that one stamped
+/// is of another time to the next.
+pub(super) fn agree(options: &RedisOptions, times: &[(Duration, Timestamp, Duration)]) -> Result<(), StoreError> {
+    let latest = times.iter().map(|(_, time, after)| time.as_millis().saturating_sub(millis(*after))).max();
+    let earliest = times.iter().map(|(before, time, _)| time.as_millis().saturating_sub(millis(*before))).min();
+    let apart = latest.unwrap_or_default().saturating_sub(earliest.unwrap_or_default());
+    if u128::from(apart) > options.leeway.as_millis() {
+        return Err(refused(format!(
+            "the clocks of the servers of Redis at {} differ by {} s, which is more than the leeway: set them by NTP",
+            options.address(),
+            apart / 1000
+        )));
+    }
+    Ok(())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn not_a_node(options: &RedisOptions) -> StoreError {
+    refused(format!("Redis at {} is not a node of a cluster: remove cluster = true, or give a node", options.address()))
+}
+
+/// Makes each partition, or compares it.
+pub(super) async fn open_heads(
+    options: Arc<RedisOptions>,
+    commands: Primaries,
+    beats: Primaries,
+    count: usize,
+    evicted: u64,
+) -> Result<Inner, StoreError> {
+    let heads = Heads { options: &options, primaries: &commands, count };
+    let new = new_op()?;
+    let mut is_made = true;
+    if count > 1 {
+        is_made = heads.are_whole().await?;
+    }
+    let (first, store) = heads.open(0, new, None).await?;
+    let mut others = Vec::new();
+    for number in 1..count {
+        let (head, _) = heads.open(number, store, Some(store)).await?;
+        others.push(Partition::new(&options.prefix, number, head));
+    }
+    if !is_made {
+        heads.say_that_all_are_there().await?;
+    }
+    Ok(Inner {
+        partitions: Partitions::new(Partition::new(&options.prefix, 0, first), others),
+        issuer: options.issuer.as_str().into(),
+        node: new_op()?,
+        commands,
+        beats,
+        store,
+        evicted: AtomicU64::new(evicted),
+        inserts: Turns::new(),
+        listing: super::list::Listing::default(),
+        options,
+    })
+}
+
+struct Heads<'a> {
+    options: &'a RedisOptions,
+    primaries: &'a Primaries,
+    count: usize,
+}
+
+impl Heads<'_> {
+    fn place(&self) -> String {
+        format!("the store {:?} in Redis at {}", self.options.prefix, self.options.address())
+    }
+
+    /// Were all heads made before? Then none may be missing; nor may the first one, if there is another.
+    async fn are_whole(&self) -> Result<bool, StoreError> {
+        let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
+        for number in 0..self.count {
+            let mut pipeline = pipe();
+            let key = Keys::new(&self.options.prefix, number).of("h");
+            drop_mut(pipeline.cmd("HMGET").arg(key).arg("schema").arg("made"));
+            let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
+            let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
+            let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
+            let [schema, own] = <[Value; 2]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
+            made |= number == 0 && own.is_some();
+            match schema {
+                Some(_) => drop(first_there.get_or_insert(number)),
+                None => missing.push(number),
+            }
+        }
+        if let Some(lost) = missing.first()
+            && (made || *lost == 0 && first_there.is_some())
+        {
+            return Err(refused(format!(
+                "{} lost the head of its partition {lost}: restore a whole back-up, or use another prefix",
+                self.place()
+            )));
+        }
+        Ok(made)
+    }
+
+    async fn say_that_all_are_there(&self) -> Result<(), StoreError> {
+        let mut pipeline = pipe();
+        let key = Keys::new(&self.options.prefix, 0).of("h");
+        drop_mut(pipeline.cmd("HSET").arg(key).arg("made").arg("1"));
+        self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
+    }
+
+    /// The history and the number of writes of a partition, and the store that it is of.
+    async fn open(&self, number: usize, new: Op, store: Option<Op>) -> Result<(([u8; 8], u64), Op), StoreError> {
+        let (partitions, keyring) = (self.count.to_string(), self.options.keyring.to_string());
+        let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
+        let mut fields = vec![
+            ("schema", SCHEMA.as_bytes()),
+            ("partitions", partitions.as_bytes()),
+            ("issuer", self.options.issuer.as_bytes()),
+            ("keyring", keyring.as_bytes()),
+        ];
+        fields.extend(store.as_ref().map(|store| ("store", &store[..])));
+        args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
+        let keys = Keys::new(&self.options.prefix, number).fixed();
+        let request = Request::Script { script: &OPEN, keys, args };
+        let mut answer = Answer::read(self.primaries.ask(number, &request).await?)?;
+        match answer.status.as_str() {
+            "open" => {
+                let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;
+                let store = answer.bytes()?.try_into().map_err(|_| unexpected("no store"))?;
+                Ok(((history, answer.seq), store))
+            }
+            "headless" => Err(refused(format!(
+                "{} lost its head, but still has revocations: restore a whole back-up, or use another prefix",
+                self.place()
+            ))),
+            "differs" => {
+                let field = answer.text()?;
+                let known = answer.bytes().unwrap_or_default();
+                Err(self.differs(number, &field, &String::from_utf8_lossy(&known)))
+            }
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    fn differs(&self, number: usize, field: &str, known: &str) -> StoreError {
+        let place = self.place();
+        let expected = self.count;
+        refused(match field {
+            "issuer" => format!("{place} belongs to the issuer {known:?}: use another prefix, or that issuer"),
+            "keyring" => format!("{place} belongs to another keyring, {known}: use that one, or another prefix"),
+            "schema" => {
+                format!("{place} has schema {known}, and this program knows {SCHEMA}: use the version that made it")
+            }
+            "partitions" if known == "1" => format!(
+                "{place} was made on a single server and has 1 partition, and a cluster's has {expected}: use another prefix,                  or remove cluster = true and give a single server"
+            ),
+            "partitions" if known == OF_A_CLUSTER.to_string() => format!(
+                "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use                  another prefix"
+            ),
+            "store" => format!(
+                "{place} has a partition {number} of another store: restore a whole back-up, or use another prefix"
+            ),
+            _ => {
+                format!("{place} has {field} {known}, which this program does not know: use the version that made it")
+            }
+        })
+    }
+}
