@@ -66,6 +66,32 @@ async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
 }
 
+/// The server crashes, and comes back with what its last snapshot has.
+#[tokio::test]
+async fn c15_c18_what_gates_know_holds_after_the_server_lost_its_last_writes() {
+    let mut server = Redis::start(&[]);
+    let (_place, [a, b]) = nodes(&server);
+    let (ended, goes_on, replayed) = (a.login().await, a.login().await, a.login().await);
+    server.cli(&["SAVE"]);
+    assert_eq!(b.revoke(&ended.refresh).await.status, StatusCode::OK);
+    a.until_refused(&ended.access).await;
+    let next = b.refresh(&goes_on.refresh).await.tokens();
+    let lost_reply = a.refresh(&replayed.refresh).await.tokens();
+    let begun = b.login().await;
+    server.kill();
+    server.start_again();
+    for gate in [&a, &b] {
+        until("tokens are issued again", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK)
+            .await;
+        assert_eq!(gate.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(gate.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(b.refresh(&replayed.refresh).await.tokens(), lost_reply, "the same pair at another gate");
+    assert_eq!(a.refresh(&next.refresh).await.status, StatusCode::OK);
+    assert_eq!(a.refresh(&begun.refresh).await.status, StatusCode::OK);
+    assert_eq!(server.cli(&["HLEN", "{rg:0}:r"]), "1", "the revocation is in the store again");
+}
+
 #[test]
 fn c20_a_gate_of_another_keyring_does_not_start() {
     let server = Redis::start(&[]);

@@ -130,16 +130,17 @@ mod tests {
 
     #[test]
     fn an_entry_that_ends_earlier_or_refuses_less_in_the_other_list_is_missing() {
+        let one = std::slice::from_ref;
         for ours in all() {
             let shorter = Revocation { until: Timestamp::from_secs(1_999_999_999), ..ours.clone() };
-            assert_eq!(missing(&list(&[ours.clone()]), &list(&[shorter.clone()])), [ours.clone()]);
-            assert_eq!(missing(&list(&[shorter]), &list(&[ours])), []);
+            assert_eq!(missing(&list(one(&ours)), &list(one(&shorter))), one(&ours));
+            assert_eq!(missing(&list(one(&shorter)), &list(one(&ours))), []);
         }
         for (target, effect) in [(0, all()[1].effect), (2, Effect::NotBefore(Timestamp::from_secs(1)))] {
             let ours = all()[target].clone();
             let weaker = Revocation { effect, ..ours.clone() };
-            assert_eq!(missing(&list(&[ours.clone()]), &list(&[weaker.clone()])), [ours.clone()]);
-            assert_eq!(missing(&list(&[weaker]), &list(&[ours])), []);
+            assert_eq!(missing(&list(one(&ours)), &list(one(&weaker))), one(&ours));
+            assert_eq!(missing(&list(one(&weaker)), &list(one(&ours))), []);
         }
     }
 }

@@ -182,7 +182,9 @@ impl MemoryNode {
 
     fn reach(&self) -> Result<&MemoryStore, StoreError> {
         reach(&self.way.borrow())?;
-        if self.common.head().history == self.known.history.load(Ordering::SeqCst) {
+        let head = self.common.head();
+        let is_of_it = head.history == self.known.history.load(Ordering::SeqCst);
+        if is_of_it && head.writes >= self.known.writes.load(Ordering::SeqCst) {
             Ok(&self.common.store)
         } else {
             Err(StoreError::new("the store has lost writes").with_outcome(WriteOutcome::NotDone))

@@ -135,13 +135,12 @@ impl Inner {
         more_keys: Vec<Vec<u8>>,
         more_args: Vec<Vec<u8>>,
     ) -> Result<Answer, StoreError> {
-        let before = partition.seq.load(Ordering::Acquire);
         let answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
         if answer.status == "history" {
             partition.flag_lost(history);
             return Err(other_history());
         }
-        saw(partition, history, before, answer.seq);
+        partition.saw(history, answer.seq);
         Ok(answer)
     }
 
@@ -157,7 +156,8 @@ impl Inner {
     ) -> Result<Answer, StoreError> {
         let mut keys = partition.keys.fixed();
         keys.extend(more_keys);
-        let mut args = vec![history.to_vec(), op.to_vec()];
+        let known = partition.seq.load(Ordering::Acquire);
+        let mut args = vec![[history, known.to_be_bytes()].concat(), op.to_vec()];
         args.extend(more_args);
         Answer::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
@@ -185,7 +185,12 @@ impl Inner {
             return Err(other_history());
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
-        saw(partition, expected, before, seq);
+        // A request that was sent when `before` writes were known finds at least as many.
+        if seq < before {
+            partition.flag_lost(expected);
+            return Err(other_history());
+        }
+        partition.saw(expected, seq);
         Ok(replies)
     }
 
@@ -312,14 +317,6 @@ impl Inner {
         let mut replies = self.read(&self.commands, first, |pipeline| drop_mut(pipeline.cmd("TIME"))).await?;
         time_of(replies.next())
     }
-}
-
-/// A request that was sent when `before` writes were known finds at least as many.
-fn saw(partition: &Partition, history: History, before: u64, seq: u64) {
-    if seq < before && partition.flag_lost(history) {
-        tracing::error!(partition = partition.number, before, seq, "Redis lost writes that it had acknowledged");
-    }
-    partition.seq.fetch_max(seq, Ordering::AcqRel);
 }
 
 /// A pipeline is built by methods that return it.

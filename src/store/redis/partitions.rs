@@ -106,9 +106,18 @@ impl Partition {
         self.lost.store(false, Ordering::Release);
     }
 
-    /// Something shows that the data is no longer all of this history. False if that is known, or was adopted since.
-    pub(super) fn flag_lost(&self, history: History) -> bool {
-        self.history() == history && !self.lost.swap(true, Ordering::AcqRel)
+    /// The server has made this many writes in this history.
+    pub(super) fn saw(&self, history: History, seq: u64) {
+        if self.history() == history {
+            self.seq.fetch_max(seq, Ordering::AcqRel);
+        }
+    }
+
+    /// Something shows that the data is no longer all of this history. It may have been adopted since.
+    pub(super) fn flag_lost(&self, history: History) {
+        if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
+            tracing::error!(partition = self.number, "Redis may have lost writes that it had acknowledged");
+        }
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -1,4 +1,5 @@
--- What every script begins with. KEYS: 1 head, 2 revocations, 3 their ends, 4 log. ARGV: 1 history, 2 op.
+-- What every script begins with. KEYS: 1 head, 2 revocations, 3 their ends, 4 log. ARGV: 1 history, and the number of
+-- writes that the node knows of, 2 op.
 -- Only the server's TIME counts. Everything is read before the first write, so that a script that fails wrote nothing.
 --
 -- Numbers of records are 8 bytes, big-endian, compared as they are: a Lua number has 53 bits only.
@@ -76,7 +77,9 @@ end
 
 local head = redis.call('HMGET', KEYS[1], 'history', 'seq')
 local seq = tonumber(head[2] or '0')
-local right = head[1] == ARGV[1]
+local HISTORY = string.sub(ARGV[1], 1, 8)
+-- A server that counts fewer writes than a node knows of has lost some.
+local right = head[1] == HISTORY and (#ARGV[1] < 16 or seq >= number(string.sub(ARGV[1], 9, 16)))
 
 local function answer(status, ...) return {now, seq, status, ...} end
 local function wrote() seq = redis.call('HINCRBY', KEYS[1], 'seq', 1) end

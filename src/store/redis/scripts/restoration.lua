@@ -10,15 +10,15 @@ if now < adopted + tonumber(ARGV[4]) then
         for i = 1, #page[2], 2 do
             local beat = number(string.sub(page[2][i + 1], 1, 8))
             if page[2][i] ~= ARGV[3] and beat + tonumber(ARGV[4]) >= adopted
-                and redis.call('HGET', KEYS[6], page[2][i]) ~= ARGV[1] then
+                and redis.call('HGET', KEYS[6], page[2][i]) ~= HISTORY then
                 complete = 0
             end
         end
     until cursor == '0'
 end
-if redis.call('HGET', KEYS[6], ARGV[3]) ~= ARGV[1] then
+if redis.call('HGET', KEYS[6], ARGV[3]) ~= HISTORY then
     wrote()
-    redis.call('HSET', KEYS[6], ARGV[3], ARGV[1])
+    redis.call('HSET', KEYS[6], ARGV[3], HISTORY)
     redis.call('PEXPIREAT', KEYS[6], integer(now + KEPT))
 end
 return answer('restoration', integer(adopted), complete)

@@ -4,7 +4,7 @@ local known = redis.call('GET', KEYS[5])
 if known then
     if not readable(known) then return answer('version', string.byte(known, 1)) end
     -- Written since the loss, or not lost.
-    if revoked(known) or string.sub(known, 27, 34) == ARGV[1] or later(string.sub(known, 11, 18), string.sub(ARGV[3], 11, 18))
+    if revoked(known) or string.sub(known, 27, 34) == HISTORY or later(string.sub(known, 11, 18), string.sub(ARGV[3], 11, 18))
         or not later(string.sub(ARGV[3], 3, 10), string.sub(known, 3, 10)) then
         return answer('had')
     end
