@@ -59,7 +59,7 @@ pub(super) async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operatio
         let name = ["alice", "bob", "carol"][numbers.below(3) as usize];
         let pick = numbers.below(known.len().max(1) as u64) as usize;
         let id = known.get(pick).copied().unwrap_or_else(|| session(name, 1 << 40, at).id);
-        let kind = numbers.below(9);
+        let kind = numbers.below(10);
         let mut said = Vec::new();
         match kind {
             0 | 1 => {
@@ -107,6 +107,22 @@ pub(super) async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operatio
                     store.confirm(seen.clone()).await.unwrap();
                 }
             }
+            8 => {
+                let shared = store.shared().unwrap();
+                let record = match memory.load(id).await.unwrap() {
+                    Some(record) => Session { status: crate::session::Status::Live, ..record },
+                    None => session(name, n, at),
+                };
+                let generation = (record.current.get() + numbers.below(3)).saturating_sub(1);
+                let revision = (record.revision + numbers.below(3)).saturating_sub(1).max(1);
+                let record = Session { current: Generation::new(generation), revision, ..record };
+                // Nothing was written since.
+                shared.adopt().await.unwrap();
+                shared.restore(vec![record.clone()]).await.unwrap();
+                let restored = memory.restore(&record).unwrap();
+                kinds.insert(100 + u64::from(restored));
+                known.push(record.id);
+            }
             _ => {
                 for store in stores {
                     let page = store.list(Filter::Subject(name.into()), None, 1000).await.unwrap();
@@ -122,7 +138,7 @@ pub(super) async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operatio
         assert_eq!(of_store, of_memory, "seed {seed}, operation {n}, kind {kind}");
         kinds.insert(kind);
     }
-    assert_eq!(kinds.len(), 9);
+    assert_eq!(kinds.len(), 12, "each kind, and records that were restored and not: {kinds:?}");
     let all = stores.map(|store| store.revocations_since(Cursor::default()));
     let [of_store, of_memory] = all;
     let (mut of_store, mut of_memory) = (of_store.await.unwrap().0, of_memory.await.unwrap().0);

@@ -116,6 +116,25 @@ impl Postgres {
         assert!(self.process.is_some(), "PostgreSQL does not start again");
     }
 
+    /// Copies the data as it is now, and goes on.
+    pub fn copy(&mut self) -> PathBuf {
+        let copy = self.folder.path().join("copy");
+        self.kill();
+        done(unprivileged(Path::new("cp")).arg("-a").args([&self.data(), &copy]));
+        self.start_again();
+        copy
+    }
+
+    /// Crashes, and goes on from a copy: a standby that had heard of nothing since then, and is promoted.
+    pub fn fail_over_to(&mut self, copy: &Path) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        std::fs::rename(copy, self.data()).unwrap();
+        done(unprivileged(Path::new("touch")).arg(self.data().join("standby.signal")));
+        self.start_again();
+        done(unprivileged(&self.bin.join("pg_ctl")).arg("promote").arg("-D").arg(self.data()));
+    }
+
     /// On another port.
     pub fn start_elsewhere(&mut self) {
         for _ in 0..5 {

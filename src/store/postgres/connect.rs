@@ -84,20 +84,22 @@ impl Link {
         }
     }
 
-    /// Calls a function, again and again if it must, until the operation's deadline.
-    pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, StoreError> {
+    /// Calls a function, again and again if it must, until the operation's deadline. Also says whether an earlier attempt may
+    /// have been carried out.
+    pub(super) async fn ask(&self, call: &Call) -> Result<(Vec<Row>, bool), StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies")));
         };
         let deadline = Instant::now() + self.options.timeouts.operation;
         let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
         loop {
+            let was_sent = sent.load(Ordering::Relaxed);
             let Ok(done) = timeout_at(deadline, self.attempt(call, &sent)).await else {
                 let late = || StoreError::new(format!("PostgreSQL at {} does not answer", self.options.address()));
                 return Err(outcome(last.unwrap_or_else(late), &sent));
             };
             let failed = match done {
-                Ok(rows) => return Ok(rows),
+                Ok(rows) => return Ok((rows, was_sent)),
                 Err(failed) => failed,
             };
             let wait = jittered(pause);

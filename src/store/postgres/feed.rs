@@ -146,7 +146,6 @@ impl PostgresFeed {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
         let beat = beats.then_some(Beat { node: &self.inner.node, versions: &VERSIONS });
-        let before = self.inner.known.written();
         let reading = self.inner.read_on(&self.link, self.history, place, beat).await?;
         let answered = self.follow.time.monotonic();
         if beats {
@@ -154,7 +153,7 @@ impl PostgresFeed {
             self.beat = Some(Heard { asked, answered, store_time: reading.now });
         }
         if let Some(server) = reading.server {
-            self.inner.known.saw(self.history, before, server);
+            self.inner.known.saw(self.history, &server);
         }
         if self.inner.known.is_lost() {
             // Nothing is complete before the data is adopted.

@@ -65,10 +65,17 @@ impl Known {
 
     /// Something shows that the data is no longer all of this history. It counts unless other data was adopted since.
     pub(super) fn flag_lost(&self, history: History) {
-        let _server = self.server();
-        if self.history() == history {
-            self.lost.store(true, Ordering::Release);
+        let server = self.server();
+        if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
+            tracing::error!(server = %server.name, "PostgreSQL may have lost writes that it had acknowledged");
         }
+    }
+
+    /// What a call says of the data.
+    pub(super) fn to_send(&self, history: History) -> Vec<u8> {
+        let server = self.server();
+        let timeline = server.name.rsplit(' ').next().unwrap_or_default();
+        [&history[..], &server.written.to_be_bytes(), timeline.as_bytes()].concat()
     }
 
     /// The data is of this history from now on, and what was lost is known.
@@ -79,27 +86,15 @@ impl Known {
         self.lost.store(false, Ordering::Release);
     }
 
-    /// How far the server's disk was at the last answer, for [`saw`](Self::saw).
-    pub(super) fn written(&self) -> i64 {
-        self.server().written
-    }
-
-    /// A server answered a question that was asked when its disk was known to be as far as `before`. Another server, or a
-    /// disk that went back, may lack what was acknowledged last.
-    pub(super) fn saw(&self, history: History, before: i64, server: Server) {
+    /// A server answered. Another one may lack what was acknowledged last.
+    pub(super) fn saw(&self, history: History, server: &Server) {
         let mut known = self.server();
-        if self.history() != history {
+        if known.name == server.name && self.history() == history {
+            known.written = known.written.max(server.written);
             return;
         }
-        let is_another = known.name != server.name;
-        if is_another || server.written < before {
-            if !self.lost.swap(true, Ordering::AcqRel) {
-                let Server { name, written } = &server;
-                tracing::error!(known = %known.name, before, server = %name, written, "PostgreSQL may have lost writes that it had acknowledged");
-            }
-            return;
-        }
-        known.written = known.written.max(server.written);
+        drop(known);
+        self.flag_lost(history);
     }
 }
 
@@ -107,7 +102,7 @@ impl Inner {
     pub(super) async fn adopt(&self) -> Result<(), StoreError> {
         let expected = self.known.history();
         let args = vec![Arg::bytes(&new_op()?), Arg::bytes(&self.store)];
-        let mut rows = self.send(&self.commands, "rg_adopt", expected, args).await?;
+        let (mut rows, _) = self.send(&self.commands, "rg_adopt", expected, args).await?;
         let answer = rows.pop().ok_or_else(|| unexpected("no row"))?;
         match answer.status()? {
             "adopted" => {

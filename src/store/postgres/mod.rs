@@ -37,7 +37,7 @@ use tokio_postgres::types::Type;
 
 use super::fields::{Op, new_op};
 use super::shared::{Feed, Follow, Restoration, SharedStore};
-use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
+use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
@@ -142,7 +142,8 @@ async fn hint(link: Arc<Link>, written: Arc<Notify>) {
 }
 
 impl Inner {
-    /// Calls a function that returns one row, with the history as its first argument.
+    /// Calls a function that returns one row. Its first argument is what is known of the data: on a server where that does
+    /// not hold, it does nothing.
     async fn one(&self, function: &'static str, args: Vec<Arg>) -> Result<Answer, StoreError> {
         self.one_by(&self.commands, function, args).await
     }
@@ -172,27 +173,30 @@ impl Inner {
         history: History,
         args: Vec<Arg>,
     ) -> Result<Vec<Answer>, StoreError> {
-        let rows = self.send(link, function, history, args).await?;
+        let (rows, was_sent) = self.send(link, function, history, args).await?;
         if let Some(first) = rows.first()
             && first.status()? == "history"
         {
             self.known.flag_lost(history);
-            return Err(not_done("PostgreSQL has lost writes: the gates write back what they know before they go on"));
+            let error = not_done("PostgreSQL has lost writes: the gates write back what they know before they go on");
+            // An earlier attempt may be among what a promoted standby has.
+            return Err(if was_sent { error.with_outcome(WriteOutcome::InDoubt) } else { error });
         }
         Ok(rows)
     }
 
-    /// Calls a function, whatever the history is.
+    /// Calls a function, whatever the history is. See [`Link::ask`].
     async fn send(
         &self,
         link: &Link,
         function: &'static str,
         history: History,
         args: Vec<Arg>,
-    ) -> Result<Vec<Answer>, StoreError> {
-        let mut all = vec![Arg::bytes(&history)];
+    ) -> Result<(Vec<Answer>, bool), StoreError> {
+        let mut all = vec![Arg::bytes(&self.known.to_send(history))];
         all.extend(args);
-        Ok(link.ask(&Call::new(function, all)).await?.into_iter().map(Answer).collect())
+        let (rows, was_sent) = link.ask(&Call::new(function, all)).await?;
+        Ok((rows.into_iter().map(Answer).collect(), was_sent))
     }
 
     fn leeway(&self) -> Arg {

@@ -124,8 +124,9 @@ create function {s}.rg_merge(a bytea, b bytea) returns bytea language sql immuta
 $$;
 
 -- Begins an operation. Whatever the role or the database says, its commit waits for the disk, and a lock is not waited
--- for for ever. Is the data of the history that the gate expects? It is until the end of an operation that writes.
-create function {s}.rg_begin(p_history bytea, p_writes boolean) returns boolean language plpgsql as $$
+-- for for ever. p_known is what the node knows: the history, then how far the server's disk was and its timeline. Is that
+-- so? It is until the end of an operation that writes.
+create function {s}.rg_begin(p_known bytea, p_writes boolean) returns boolean language plpgsql as $$
 begin
     if current_setting('synchronous_commit') not in ('on', 'remote_apply') then
         perform set_config('synchronous_commit', 'on', true);
@@ -136,13 +137,21 @@ begin
     if p_writes then
         perform pg_advisory_xact_lock_shared(hashtext('{s}'), 5);
     end if;
-    return exists (select 1 from {s}.head where history = p_history);
+    return exists (select 1 from {s}.head where history = substr(p_known, 1, 8))
+        and (length(p_known) <= 16 or (
+            {s}.rg_written() >= {s}.rg_number(substr(p_known, 9, 8))
+            and {s}.rg_timeline() = convert_from(substr(p_known, 17), 'UTF8')
+        ));
 end
+$$;
+
+create function {s}.rg_timeline() returns text language sql volatile as $$
+    select substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
 $$;
 
 -- The system and the timeline of the server.
 create function {s}.rg_server() returns text language sql volatile as $$
-    select system_identifier || ' ' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) from pg_control_system()
+    select system_identifier || ' ' || {s}.rg_timeline() from pg_control_system()
 $$;
 
 -- How far its disk is. That never goes back, unless the server loses what it wrote.
@@ -201,12 +210,12 @@ end
 $$;
 
 create function {s}.rg_load(
-    p_history bytea, p_id uuid,
+    p_known bytea, p_id uuid,
     out o_status text, out o_version smallint, out o_revision bigint, out o_confirmed boolean, out o_revoked smallint,
     out o_record bytea
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, false) then
+    if not {s}.rg_begin(p_known, false) then
         o_status := 'history';
         return;
     end if;
@@ -219,12 +228,12 @@ begin
 end
 $$;
 
-create function {s}.rg_list(p_history bytea, p_subject bytea, p_after uuid, p_limit integer) returns table (
+create function {s}.rg_list(p_known bytea, p_subject bytea, p_after uuid, p_limit integer) returns table (
     o_status text, o_id uuid, o_version smallint, o_revision bigint, o_confirmed boolean, o_revoked smallint,
     o_record bytea
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, false) then
+    if not {s}.rg_begin(p_known, false) then
         o_status := 'history';
         return next;
     elsif p_subject is null then
@@ -238,7 +247,7 @@ end
 $$;
 
 create function {s}.rg_insert(
-    p_history bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
+    p_known bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
     p_created bigint, p_expires bigint, p_access_expires bigint, p_issued bigint, p_ends bigint, p_subject bytea,
     p_client bytea, p_record bytea, p_not_befores bytea[], p_most bigint, p_idle bigint, p_now bigint, p_refuses boolean,
     p_leeway bigint, p_reason smallint, p_prefix bytea, p_at_once integer,
@@ -251,7 +260,7 @@ declare
     one uuid;
     till bigint;
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -304,7 +313,7 @@ begin
         end if;
         insert into {s}.session values (
             p_id, 1, p_revision, p_current, p_confirmed, p_revoked, p_created, p_expires, p_access_expires, p_issued,
-            p_ends, p_subject, p_client, p_op, p_history, nullif(o_ids, '{}'), p_record
+            p_ends, p_subject, p_client, p_op, substr(p_known, 1, 8), nullif(o_ids, '{}'), p_record
         ) on conflict (id) do nothing;
         if not found then
             -- Another sent the same a moment before, or another session has the id.
@@ -321,7 +330,7 @@ end
 $$;
 
 create function {s}.rg_swap(
-    p_history bytea, p_op bytea, p_id uuid, p_expected bigint, p_revision bigint, p_current bigint, p_confirmed boolean,
+    p_known bytea, p_op bytea, p_id uuid, p_expected bigint, p_revision bigint, p_current bigint, p_confirmed boolean,
     p_revoked smallint, p_expires bigint, p_access_expires bigint, p_issued bigint, p_ends bigint, p_subject bytea,
     p_client bytea, p_record bytea, p_not_befores bytea[], p_key bytea, p_target bytea, p_effect bytea, p_until bigint,
     out o_status text, out o_version smallint, out o_revision bigint, out o_confirmed boolean, out o_revoked smallint,
@@ -331,7 +340,7 @@ declare
     known {s}.session%rowtype;
 begin
     o_logged := false;
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -369,7 +378,7 @@ begin
     end if;
     update {s}.session set
         revision = p_revision, current = p_current, confirmed = p_confirmed, revoked = p_revoked, expires = p_expires,
-        access_expires = p_access_expires, issued = p_issued, ends = p_ends, op = p_op, history = p_history,
+        access_expires = p_access_expires, issued = p_issued, ends = p_ends, op = p_op, history = substr(p_known, 1, 8),
         gave_way = null, record = p_record
         where id = p_id;
     if p_key is not null then
@@ -380,7 +389,7 @@ end
 $$;
 
 create function {s}.rg_revoke(
-    p_history bytea, p_key bytea, p_target bytea, p_effect bytea, p_until bigint, p_leeway bigint, p_reach text,
+    p_known bytea, p_key bytea, p_target bytea, p_effect bytea, p_until bigint, p_leeway bigint, p_reach text,
     p_id uuid, p_subject bytea, p_reason smallint, p_ends_it boolean,
     out o_status text, out o_effect bytea, out o_until bigint, out o_changed boolean, out o_version smallint
 ) language plpgsql as $$
@@ -393,7 +402,7 @@ declare
     right_now bigint;
 begin
     o_changed := false;
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -450,13 +459,13 @@ end
 $$;
 
 create function {s}.rg_stamp(
-    p_history bytea, p_creation boolean, p_after bigint, p_leeway bigint, out o_status text, out o_stamp bigint
+    p_known bytea, p_creation boolean, p_after bigint, p_leeway bigint, out o_status text, out o_stamp bigint
 ) language plpgsql as $$
 declare
     stamped bigint;
     right_now bigint;
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -481,10 +490,10 @@ end
 $$;
 
 create function {s}.rg_confirm(
-    p_history bytea, p_ids uuid[], p_generations bigint[], out o_status text, out o_unreadable uuid[]
+    p_known bytea, p_ids uuid[], p_generations bigint[], out o_status text, out o_unreadable uuid[]
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -499,11 +508,11 @@ end
 $$;
 
 -- The live revocations by key, a page at a time.
-create function {s}.rg_live(p_history bytea, p_after bytea, p_limit integer) returns table (
+create function {s}.rg_live(p_known bytea, p_after bytea, p_limit integer) returns table (
     o_status text, o_key bytea, o_target bytea, o_effect bytea, o_until bigint, o_place bigint
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, false) then
+    if not {s}.rg_begin(p_known, false) then
         o_status := 'history';
         return next;
     else
@@ -525,7 +534,7 @@ $$;
 -- newly missing one may come from. A node that beats writes its row first: a primary that was cut off from its
 -- synchronous standbys answers no beat.
 create function {s}.rg_read(
-    p_history bytea, p_node bytea, p_versions bytea, p_after bigint, p_missing bigint[], p_limit integer,
+    p_known bytea, p_node bytea, p_versions bytea, p_after bigint, p_missing bigint[], p_limit integer,
     out o_status text, out o_now bigint, out o_floor bigint, out o_last bigint, out o_server text, out o_written bigint,
     out o_before text[], out o_behind text[], out o_ids bigint[], out o_targets bytea[], out o_effects bytea[],
     out o_untils bigint[]
@@ -533,7 +542,7 @@ create function {s}.rg_read(
 declare
     added integer;
 begin
-    if not {s}.rg_begin(p_history, false) then
+    if not {s}.rg_begin(p_known, false) then
         o_status := 'history';
         return;
     end if;
@@ -568,10 +577,10 @@ $$;
 
 -- Where the log ends, and which ids below its end may yet appear, among the last ones.
 create function {s}.rg_end(
-    p_history bytea, p_missing integer, out o_status text, out o_floor bigint, out o_last bigint, out o_missing bigint[]
+    p_known bytea, p_missing integer, out o_status text, out o_floor bigint, out o_last bigint, out o_missing bigint[]
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, false) then
+    if not {s}.rg_begin(p_known, false) then
         o_status := 'history';
         return;
     end if;
@@ -588,7 +597,7 @@ end
 $$;
 
 create function {s}.rg_sweep(
-    p_history bytea, p_limit integer, out o_status text, out o_sessions bigint, out o_revocations bigint,
+    p_known bytea, p_limit integer, out o_status text, out o_sessions bigint, out o_revocations bigint,
     out o_more boolean
 ) language plpgsql as $$
 declare
@@ -596,7 +605,7 @@ declare
     logged bigint;
     top bigint;
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -631,10 +640,10 @@ end
 $$;
 
 create function {s}.rg_check(
-    p_history bytea, out o_status text, out o_server text, out o_written bigint
+    p_known bytea, out o_status text, out o_server text, out o_written bigint
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -645,22 +654,22 @@ begin
 end
 $$;
 
-create function {s}.rg_time(p_history bytea, out o_status text, out o_now bigint) language plpgsql as $$
+create function {s}.rg_time(p_known bytea, out o_status text, out o_now bigint) language plpgsql as $$
 begin
-    o_status := case when {s}.rg_begin(p_history, false) then 'time' else 'history' end;
+    o_status := case when {s}.rg_begin(p_known, false) then 'time' else 'history' end;
     o_now := {s}.rg_now();
 end
 $$;
 
 -- Gives the data a new history, unless another node has. Every write under the earlier one is done or fails by then.
 create function {s}.rg_adopt(
-    p_history bytea, p_new bytea, p_store bytea,
+    p_known bytea, p_new bytea, p_store bytea,
     out o_status text, out o_history bytea, out o_server text, out o_written bigint
 ) language plpgsql as $$
 declare
     known {s}.head%rowtype;
 begin
-    perform {s}.rg_begin(p_history, false);
+    perform {s}.rg_begin(p_known, false);
     perform pg_advisory_xact_lock(hashtext('{s}'), 5);
     select * into known from {s}.head for update;
     if not found then
@@ -673,7 +682,7 @@ begin
     end if;
     o_status := 'adopted';
     o_history := known.history;
-    if known.history = p_history then
+    if known.history = substr(p_known, 1, 8) then
         o_history := p_new;
         update {s}.head set history = p_new, adopted = {s}.rg_now();
     else
@@ -686,7 +695,7 @@ $$;
 
 -- Writes a record back that was lost.
 create function {s}.rg_restore(
-    p_history bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
+    p_known bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
     p_created bigint, p_expires bigint, p_access_expires bigint, p_issued bigint, p_ends bigint, p_subject bytea,
     p_client bytea, p_record bytea, p_not_befores bytea[], p_key bytea,
     out o_status text, out o_version smallint
@@ -695,7 +704,7 @@ declare
     known {s}.session%rowtype;
     is_known boolean;
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -712,7 +721,7 @@ begin
     o_status := 'had';
     -- Written since the loss, or not lost.
     if p_revoked is not null or is_known and (
-        known.revoked is not null or known.history = p_history or known.current > p_current
+        known.revoked is not null or known.history = substr(p_known, 1, 8) or known.current > p_current
         or known.revision >= p_revision
     ) then
         perform {s}.rg_touch();
@@ -733,13 +742,13 @@ begin
     if is_known then
         update {s}.session set
             revision = p_revision, current = p_current, confirmed = p_confirmed, expires = p_expires,
-            access_expires = p_access_expires, issued = p_issued, ends = p_ends, op = p_op, history = p_history,
-            gave_way = null, record = p_record
+            access_expires = p_access_expires, issued = p_issued, ends = p_ends, op = p_op,
+            history = substr(p_known, 1, 8), gave_way = null, record = p_record
             where id = p_id;
     else
         insert into {s}.session values (
             p_id, 1, p_revision, p_current, p_confirmed, null, p_created, p_expires, p_access_expires, p_issued, p_ends,
-            p_subject, p_client, p_op, p_history, null, p_record
+            p_subject, p_client, p_op, substr(p_known, 1, 8), null, p_record
         );
     end if;
     o_status := 'restored';
@@ -748,11 +757,11 @@ $$;
 
 -- That a node has written back what it knew, and whether all have.
 create function {s}.rg_restoration(
-    p_history bytea, p_node bytea, p_versions bytea, p_patience bigint,
+    p_known bytea, p_node bytea, p_versions bytea, p_patience bigint,
     out o_status text, out o_adopted bigint, out o_complete boolean
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -762,34 +771,35 @@ begin
         o_complete := true;
         return;
     end if;
-    insert into {s}.node values (p_node, {s}.rg_now(), p_versions, p_history)
+    insert into {s}.node values (p_node, {s}.rg_now(), p_versions, substr(p_known, 1, 8))
         on conflict (id) do update set restored = excluded.restored
         where node.restored is distinct from excluded.restored;
     o_complete := {s}.rg_now() >= {s}.rg_plus(o_adopted, p_patience) or not exists (
         select 1 from {s}.node
-        where id <> p_node and {s}.rg_plus(beat, p_patience) >= o_adopted and restored is distinct from p_history
+        where id <> p_node and {s}.rg_plus(beat, p_patience) >= o_adopted
+            and restored is distinct from substr(p_known, 1, 8)
     );
 end
 $$;
 
-create function {s}.rg_predates(p_history bytea, p_id uuid, out o_status text, out o_predates boolean)
+create function {s}.rg_predates(p_known bytea, p_id uuid, out o_status text, out o_predates boolean)
 language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, false) then
+    if not {s}.rg_begin(p_known, false) then
         o_status := 'history';
         return;
     end if;
     o_status := 'predates';
     o_predates := (select adopted from {s}.head) > 0
-        and exists (select 1 from {s}.session where id = p_id and history <> p_history);
+        and exists (select 1 from {s}.session where id = p_id and history <> substr(p_known, 1, 8));
 end
 $$;
 
 create function {s}.rg_relay_load(
-    p_history bytea, p_id bytea, out o_status text, out o_version smallint, out o_record bytea
+    p_known bytea, p_id bytea, out o_status text, out o_version smallint, out o_record bytea
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, false) then
+    if not {s}.rg_begin(p_known, false) then
         o_status := 'history';
         return;
     end if;
@@ -801,13 +811,13 @@ end
 $$;
 
 create function {s}.rg_relay_insert(
-    p_history bytea, p_op bytea, p_id bytea, p_mark bytea, p_until bigint, p_record bytea, p_now bigint,
+    p_known bytea, p_op bytea, p_id bytea, p_mark bytea, p_until bigint, p_record bytea, p_now bigint,
     out o_status text, out o_version smallint, out o_record bytea
 ) language plpgsql as $$
 declare
     known {s}.relay%rowtype;
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -836,13 +846,13 @@ end
 $$;
 
 create function {s}.rg_relay_swap(
-    p_history bytea, p_op bytea, p_id bytea, p_expected bytea, p_mark bytea, p_until bigint, p_record bytea,
+    p_known bytea, p_op bytea, p_id bytea, p_expected bytea, p_mark bytea, p_until bigint, p_record bytea,
     out o_status text, out o_version smallint, out o_record bytea
 ) language plpgsql as $$
 declare
     known {s}.relay%rowtype;
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -868,10 +878,10 @@ end
 $$;
 
 create function {s}.rg_relay_remove(
-    p_history bytea, p_id bytea, p_expected bytea, out o_status text, out o_version smallint, out o_removed boolean
+    p_known bytea, p_id bytea, p_expected bytea, out o_status text, out o_version smallint, out o_removed boolean
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;
@@ -888,10 +898,10 @@ end
 $$;
 
 create function {s}.rg_relay_sweep(
-    p_history bytea, p_now bigint, p_limit integer, out o_status text, out o_removed bigint
+    p_known bytea, p_now bigint, p_limit integer, out o_status text, out o_removed bigint
 ) language plpgsql as $$
 begin
-    if not {s}.rg_begin(p_history, true) then
+    if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
         return;
     end if;

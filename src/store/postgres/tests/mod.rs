@@ -7,12 +7,12 @@ use secrecy::SecretString;
 use support::postgres::Postgres;
 use uuid::Uuid;
 
-use super::super::WriteOutcome;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 mod faults;
 mod feed;
+mod loss;
 mod opening;
 mod pooler;
 mod rules;
