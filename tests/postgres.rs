@@ -83,6 +83,35 @@ async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
 }
 
+/// A standby is promoted that lacks the last writes.
+#[tokio::test]
+async fn c15_c18_what_gates_know_holds_after_a_standby_was_promoted_that_lacks_the_last_writes() {
+    let mut server = server();
+    let (_place, [a, b]) = nodes(&server);
+    let (ended, goes_on, replayed) = (a.login().await, a.login().await, a.login().await);
+    let standby = server.copy();
+    until("tokens pass", async || b.get("/hello", &ended.access).await.status == StatusCode::OK).await;
+    until("tokens are issued", async || a.log_in("demo", &a.password).await.status == StatusCode::OK).await;
+    assert_eq!(b.revoke(&ended.refresh).await.status, StatusCode::OK);
+    a.until_refused(&ended.access).await;
+    let next = b.refresh(&goes_on.refresh).await.tokens();
+    let lost_reply = a.refresh(&replayed.refresh).await.tokens();
+    let begun = b.login().await;
+    server.fail_over_to(&standby);
+    for gate in [&a, &b] {
+        until("tokens are issued again", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK)
+            .await;
+        assert_eq!(gate.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(gate.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
+    }
+    assert_ne!(server.sql("select adopted from rotogate.head"), "0");
+    assert_eq!(b.refresh(&replayed.refresh).await.tokens(), lost_reply, "the same pair at another gate");
+    assert_eq!(a.refresh(&next.refresh).await.status, StatusCode::OK);
+    assert_eq!(a.refresh(&begun.refresh).await.status, StatusCode::OK);
+    let ends = "select count(*) from rotogate.session where revoked is not null";
+    assert_eq!(server.sql(ends), "1", "the revocation is in the store again");
+}
+
 #[test]
 fn c20_a_gate_that_cannot_use_the_store_does_not_start_and_says_why_without_credentials() {
     let server = server();
