@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::Value;
 use support::pki::write_private;
 use support::postgres::Postgres;
-use support::{CONFIG, Gate, Place, keep_secret, until};
+use support::{Answer, CONFIG, Gate, Place, keep_secret, until};
 
 const PASSWORD: &str = "gate-store-password";
 
@@ -17,9 +17,13 @@ fn server() -> Postgres {
 }
 
 fn place(server: &Postgres) -> Place {
+    place_with(server, "")
+}
+
+fn place_with(server: &Postgres, more: &str) -> Place {
     let url = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
     let store = format!("[store]\nkind = \"postgres\"\nurl = \"{url}\"\npassword_file = \"store.pw\"\n");
-    let place = Place::new(&format!("{CONFIG}{store}"));
+    let place = Place::new(&format!("{CONFIG}{store}{more}"));
     write_private(&place.path("store.pw"), PASSWORD);
     place
 }
@@ -133,4 +137,58 @@ fn c20_a_gate_that_cannot_use_the_store_does_not_start_and_says_why_without_cred
     std::fs::remove_file(first.path("store.pw")).unwrap();
     let ran = first.run(&["check"], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("store.password_file"), "{ran:?}");
+}
+
+#[test]
+fn c20_check_online_says_what_a_start_would() {
+    let server = server();
+    let place = place(&server);
+    let said = place.done(&["check", "--online"], "").stdout;
+    assert!(said.contains("store: PostgreSQL at 127.0.0.1") && said.contains("there is no store yet"), "{said}");
+    assert_eq!(server.sql("select count(*) from pg_namespace where nspname = 'rotogate'"), "0", "nothing was made");
+    let refused = |part: &str| {
+        let ran = place.run(&["check", "--online"], "");
+        assert!(ran.code == Some(2) && ran.stderr.contains(part) && !ran.stderr.contains(PASSWORD), "{ran:?}");
+    };
+    server.sql("revoke create on database postgres from gate");
+    refused("to make the tables");
+    server.sql("grant create on database postgres to gate");
+    drop(place.start());
+    let said = place.done(&["check", "--online"], "").stdout;
+    assert!(said.contains("the store is this gate's"), "{said}");
+    server.sql("alter system set synchronous_standby_names = 'nowhere'");
+    server.sql("select pg_reload_conf()");
+    refused("none follows it");
+    server.sql("alter system reset synchronous_standby_names");
+    server.sql("select pg_reload_conf()");
+    server.sql("set role gate; revoke delete on rotogate.session from gate");
+    refused("delete on table session");
+    server.sql("set role gate; grant delete on rotogate.session to gate");
+    place.done(&["check", "--online"], "");
+    server.sql("insert into rotogate.migration values (99)");
+    refused("schema 99");
+}
+
+#[tokio::test]
+async fn c22_what_the_store_did_not_take_holds_at_the_gate_and_is_repeated_until_it_is_durable() {
+    let server = server();
+    let place = place_with(&server, "staleness = \"60s\"\n");
+    let [a, b] = [place.start(), place.start()];
+    let [first, other] = [a.login().await, a.login().await];
+    let is_fault = |answer: &Answer| {
+        answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
+    };
+    let read_only = |value: &str| {
+        server.sql(&format!("alter system set default_transaction_read_only = {value}"));
+        server.sql("select pg_reload_conf()");
+    };
+    read_only("on");
+    until("the store takes no writes", async || is_fault(&b.refresh(&other.refresh).await)).await;
+    assert!(is_fault(&a.revoke(&first.refresh).await));
+    a.until_refused(&first.access).await;
+    assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK, "it is not written");
+    read_only("off");
+    b.until_refused(&first.access).await;
+    assert_eq!(b.refresh(&first.refresh).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(b.refresh(&other.refresh).await.status, StatusCode::OK, "nothing of it was consumed");
 }

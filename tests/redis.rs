@@ -1,5 +1,7 @@
 //! Gates that share a store in Redis.
 
+mod topology;
+
 use std::process::Command;
 
 use http::StatusCode;
@@ -10,7 +12,7 @@ use support::{CONFIG, Gate, Place, until};
 
 /// Two gates of one folder, with one keyring and the same users.
 fn nodes(server: &Redis) -> (Place, [Gate; 2]) {
-    let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n", server.port);
+    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
     let place = Place::new(&format!("{CONFIG}{store}"));
     let gates = [place.start(), place.start()];
     (place, gates)
@@ -96,7 +98,7 @@ async fn c15_c18_what_gates_know_holds_after_the_server_lost_its_last_writes() {
 fn c20_a_gate_of_another_keyring_does_not_start() {
     let server = Redis::start(&[]);
     let (_place, gates) = nodes(&server);
-    let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\n", server.port);
+    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
     let other = Place::new(&format!("{CONFIG}{store}"));
     let mut command: Command = other.command();
     let output = command.output().unwrap();
@@ -109,8 +111,10 @@ fn c20_a_gate_of_another_keyring_does_not_start() {
 #[tokio::test]
 async fn c12_gates_on_a_cluster_act_as_one_and_outlive_a_primary() {
     let mut cluster = RedisCluster::start(true, &[]);
-    let store =
-        format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{}\"\ncluster = true\n", cluster.nodes[2].port);
+    let store = format!(
+        "[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\ncluster = true\n",
+        cluster.nodes[2].port
+    );
     let place = Place::new(&format!("{CONFIG}{store}"));
     let [a, b] = [place.start(), place.start()];
     let mut kept = Vec::new();
@@ -151,7 +155,7 @@ fn c20_a_single_server_for_a_cluster_and_a_node_for_a_single_server_are_refused(
         (single.port, "cluster = true\n", "not a node of a cluster: remove cluster = true"),
         (cluster.nodes[0].port, "", "a node of a cluster: set cluster = true"),
     ] {
-        let store = format!("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"\n{key}");
+        let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{port}\"]\n{key}");
         let output = Place::new(&format!("{CONFIG}{store}")).command().output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(part), "{said}");

@@ -219,6 +219,8 @@ impl Engine {
         // Near the session's end, no new token would live longer.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
+            // The rotation may have been read before it was acknowledged (requirement C14).
+            self.settle().await?;
             return Ok(Some(self.pair(keyring, &session, now, IssueKind::Replayed)?));
         }
         let fresh = LastPair {

@@ -12,8 +12,8 @@ use crate::directory::{Directory, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Limits;
 use crate::revocation::RevocationList;
-use crate::session::Session;
-use crate::store::{Staleness, Store};
+use crate::session::{Session, SessionId};
+use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
@@ -26,6 +26,7 @@ mod exchange;
 mod following;
 mod grant;
 pub mod live_sessions;
+mod owed;
 mod restoring;
 mod revoke;
 mod turn;
@@ -100,6 +101,7 @@ pub struct Engine {
     /// What is known of a store that other gates write to.
     following: Following,
     restoring: Restoring,
+    owed: owed::Owed,
 }
 
 impl Engine {
@@ -124,6 +126,7 @@ impl Engine {
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
             restoring: Restoring::new(),
+            owed: owed::Owed::default(),
         }
     }
 
@@ -200,6 +203,22 @@ impl Engine {
             ClockState::Good => Err(Fault::Stale),
             // A token minted on the old time would be expired by the new one.
             ClockState::Jumped | ClockState::Behind | ClockState::Skewed => Err(Fault::Clock),
+        }
+    }
+
+    /// What was read from a shared store before is kept as an acknowledged write is.
+    async fn settle(&self) -> Result<(), StoreError> {
+        match self.store.shared() {
+            Some(shared) => shared.settle().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Loads a session that is about to be revoked.
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        match self.store.shared() {
+            Some(shared) => shared.load_to_revoke(id).await,
+            None => self.store.load(id).await,
         }
     }
 

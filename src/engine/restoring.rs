@@ -22,7 +22,8 @@ use crate::revocation::Revocation;
 use crate::session::{RevokedBecause, Session, SessionId};
 use crate::store::{SharedStore, StoreError};
 
-/// For how long a record can be written back: a replica is rarely further behind.
+/// A record can be written back if it was written this long before the store was last heard of, or later, however long
+/// a failover takes: a replica is rarely further behind.
 const KEPT: Duration = Duration::from_secs(10);
 /// Of how many sessions. Each takes about a kilobyte.
 const MAX_KEPT: usize = 65_536;
@@ -67,10 +68,22 @@ impl Engine {
         }
         let now = self.clock.source().monotonic();
         let mut written = self.restoring.written();
-        while written.len() >= MAX_KEPT || written.front().is_some_and(|(at, _)| *at + KEPT < now) {
+        if written.len() >= MAX_KEPT {
             written.pop_front();
         }
         written.push_back((now, record));
+    }
+
+    /// Forgets records that are too old to be written back, with their secrets.
+    pub(super) fn forget_written(&self) {
+        let now = self.clock.source().monotonic();
+        let mut written = self.restoring.written();
+        while written.front().is_some_and(|(at, _)| *at + KEPT < now) {
+            written.pop_front();
+        }
+        if written.is_empty() {
+            written.shrink_to_fit();
+        }
     }
 
     /// The store seems to have lost writes.
@@ -94,13 +107,9 @@ impl Engine {
             revocations += portion.len();
             self.revoke_again(portion).await?;
         }
-        let now = self.clock.source().monotonic();
-        let latest: HashMap<SessionId, Session> = {
-            let written = self.restoring.written();
-            let recent = written.iter().filter(|(at, _)| *at + KEPT >= now);
-            // A later record of a session takes the place of an earlier one.
-            recent.map(|(_, record)| (record.id, record.clone())).collect()
-        };
+        // Of each session the latest record.
+        let latest: HashMap<SessionId, Session> =
+            self.restoring.written().iter().map(|(_, record)| (record.id, record.clone())).collect();
         let sessions = latest.len();
         shared.restore(latest.into_values().collect()).await?;
         tracing::error!(

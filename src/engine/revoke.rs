@@ -29,7 +29,7 @@ impl Engine {
     ) -> Result<bool, Error> {
         let keyring = self.keyring();
         let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(false) };
-        let Some(session) = self.store.load(authentic.session).await? else { return Ok(false) };
+        let Some(session) = self.load_to_revoke(authentic.session).await? else { return Ok(false) };
         if !authentic.proves(&session.secret, &session.client) {
             return Ok(false);
         }
@@ -65,7 +65,7 @@ impl Engine {
             return Err(Denial::OtherClient.into());
         }
         if let Some((session, _)) = token.session
-            && let Some(session) = self.store.load(session).await?
+            && let Some(session) = self.load_to_revoke(session).await?
         {
             return self.log_out(&session, client, origin).await;
         }
@@ -100,10 +100,17 @@ impl Engine {
         };
         match session.status {
             Status::Live => {}
-            // The loaded record was durable, and so was its entry. The entry may have been removed since, when every
+            // Settled, the loaded record is durable, and so is its entry. The entry may have been removed since, when every
             // token that it could match had expired.
-            Status::Revoked(_) if entry.until <= self.clock.now() => return Ok(false),
-            Status::Revoked(_) => return Ok(self.refuse(&entry, because)),
+            Status::Revoked(_) if entry.until <= self.clock.now() => {
+                self.settle().await?;
+                return Ok(false);
+            }
+            Status::Revoked(_) => {
+                let is_news = self.refuse(&entry, because);
+                self.settle().await?;
+                return Ok(is_news);
+            }
         }
         self.revoke(entry, because).await
     }
@@ -161,6 +168,7 @@ impl Engine {
             Err(error) => {
                 self.counts.add(Event::Revoked);
                 audit::revoked(&so_far, because);
+                self.owe(so_far, because, &error);
                 Err(error.into())
             }
         }
@@ -200,8 +208,15 @@ impl Engine {
 
     /// The second half: the entry is durable when this returns.
     pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
-        let merged = self.store.revoke(entry, because).await?;
-        self.revocations.apply(&merged);
-        Ok(())
+        match self.store.revoke(entry.clone(), because).await {
+            Ok(merged) => {
+                self.revocations.apply(&merged);
+                Ok(())
+            }
+            Err(error) => {
+                self.owe(entry, because, &error);
+                Err(error.into())
+            }
+        }
     }
 }

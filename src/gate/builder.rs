@@ -584,6 +584,7 @@ impl GateBuilder {
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
             overload: Overload::new(&self.bounds),
             refusals: self.refusals,
+            unfit_store: arc_swap::ArcSwapOption::empty(),
         });
         maintain::begin(&inner, feed).await?;
         Ok(Gate(inner))

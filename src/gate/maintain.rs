@@ -11,12 +11,14 @@ use crate::clock::ClockState;
 use crate::engine::Freshness;
 use crate::engine::confirm::FLUSH_EVERY;
 use crate::fault::Chain;
-use crate::store::{Feed, StoreError};
+use crate::store::{Feed, StoreError, WriteOutcome};
 
 /// How often engine time follows the wall clock.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How often expired records are removed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How often a shared store is checked.
+const STORE_CHECK_EVERY: Duration = Duration::from_secs(20);
 /// How often a condition that lasts is logged again.
 const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -36,6 +38,8 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
             }
         }
         tokio::spawn(follow(Arc::downgrade(gate), feed));
+        tokio::spawn(pay(Arc::downgrade(gate)));
+        tokio::spawn(watch_store(Arc::downgrade(gate)));
     }
     tokio::spawn(tick(Arc::downgrade(gate)));
     tokio::spawn(advance(Arc::downgrade(gate)));
@@ -76,6 +80,50 @@ async fn follow(gate: Weak<Inner>, mut feed: Box<dyn Feed>) {
                 "the store cannot be followed: revocations of other gates do not come here; retrying"
             ),
             Err(_) => {}
+        }
+    }
+}
+
+/// Writes revocations again that the shared store did not acknowledge.
+async fn pay(gate: Weak<Inner>) {
+    let mut ticks = every(TICK_EVERY);
+    let mut unpaid = Seldom::default();
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        let engine = &gate.engine;
+        match engine.pay().await {
+            Ok(0) => {}
+            Ok(revocations) => {
+                unpaid = Seldom::default();
+                tracing::info!(revocations, "revocations that the store had not acknowledged were written");
+            }
+            Err(error) if unpaid.is_due(engine.clock().source().monotonic()) => tracing::error!(
+                error = ?Chain(&error),
+                "revocations not written: they hold at this gate; retrying"
+            ),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Sees whether the shared store is still fit for one. That it answers at all is what the feed shows.
+async fn watch_store(gate: Weak<Inner>) {
+    let mut ticks = every(STORE_CHECK_EVERY);
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        let unfit = match gate.engine.store().check().await {
+            Err(error) if error.outcome() == WriteOutcome::Refused => Some(error.to_string()),
+            // Unknown: as it was.
+            Err(_) => continue,
+            Ok(()) => None,
+        };
+        let before = gate.unfit_store.swap(unfit.clone().map(Arc::new));
+        match (before, unfit) {
+            (None, Some(why)) => tracing::error!(why, "the store is not fit any more: this gate is not ready"),
+            (Some(_), None) => tracing::info!("the store is fit again"),
+            _ => {}
         }
     }
 }

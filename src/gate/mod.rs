@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 
 use crate::client::Clients;
@@ -152,6 +153,8 @@ pub(crate) struct Inner {
     pub(crate) overload: Overload,
     /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
+    /// Why a store that gates share is not fit for one any more.
+    unfit_store: ArcSwapOption<String>,
 }
 
 impl Inner {
@@ -351,7 +354,8 @@ impl Gate {
             Freshness::Stale => return Readiness::NotReady(NOT_HEARD.into()),
         }
         if self.0.engine.store().shared().is_some() {
-            return Readiness::Ready;
+            let unfit = self.0.unfit_store.load_full();
+            return unfit.map_or(Readiness::Ready, |why| Readiness::NotReady(why.as_str().to_owned()));
         }
         match self.0.engine.store().check().await {
             Ok(()) => Readiness::Ready,
@@ -399,12 +403,13 @@ impl Gate {
         found.map(|relay| relay.replace(config, &self.keyring())).is_some()
     }
 
-    /// Writes queued confirmations to the store. Await it before the process ends. Lost confirmations are no security
+    /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process ends. Lost confirmations are no security
     /// risk, but may force a user to log in again.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn flush(&self) -> Result<(), crate::store::StoreError> {
+        self.0.engine.pay().await?;
         self.0.engine.confirmations().flush(self.0.engine.store().as_ref()).await
     }
 

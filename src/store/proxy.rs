@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::clock::TimeSource;
 
@@ -27,6 +28,11 @@ struct State {
     silent: watch::Sender<()>,
     time: Option<Arc<dyn TimeSource>>,
     passed: Mutex<Vec<Duration>>,
+    /// What each command is answered with, and does not pass.
+    error: Mutex<Option<String>>,
+    /// Connections end, and no new one passes anything.
+    away: watch::Sender<bool>,
+    accepted: Mutex<Vec<Instant>>,
 }
 
 impl Proxy {
@@ -53,6 +59,10 @@ impl Proxy {
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
+                shared.accepted.lock().unwrap().push(Instant::now());
+                if *shared.away.borrow() {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
                 tokio::spawn(pass(client, server, Arc::clone(&shared)));
             }
@@ -70,6 +80,21 @@ impl Proxy {
         self.state.left.swap(-1, Ordering::SeqCst) < 0
     }
 
+    /// Every command gets this error from now on; `None`: they pass again. A server's role does not change.
+    pub(super) fn answer(&self, error: Option<&str>) {
+        *self.state.error.lock().unwrap() = error.map(str::to_owned);
+    }
+
+    /// The server is gone, or is back.
+    pub(super) fn go_away(&self, away: bool) {
+        self.state.away.send_replace(away);
+    }
+
+    /// When connections were tried.
+    pub(super) fn accepted(&self) -> Vec<Instant> {
+        self.state.accepted.lock().unwrap().clone()
+    }
+
     /// All connections of now pass nothing more, and stay open: as if the other machine were gone.
     pub(super) fn silence(&self) {
         self.state.silent.send_replace(());
@@ -83,15 +108,24 @@ impl Drop for Proxy {
 }
 
 async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
-    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_client, to_client) = client.into_split();
+    let to_client = tokio::sync::Mutex::new(to_client);
     let (mut from_server, mut to_server) = server.into_split();
     let mut silent = state.silent.subscribe();
     silent.mark_unchanged();
+    let mut away = state.away.subscribe();
     let requests = async {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
             if let Some(time) = &state.time {
                 state.passed.lock().unwrap().push(time.monotonic());
+            }
+            let error = state.error.lock().unwrap().clone();
+            if let Some(error) = error {
+                if to_client.lock().await.write_all(answers(&bytes[..read], &error).as_bytes()).await.is_err() {
+                    return;
+                }
+                continue;
             }
             if to_server.write_all(&bytes[..read]).await.is_err() {
                 return;
@@ -103,7 +137,7 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
         while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
             let left = state.left.load(Ordering::SeqCst);
             let passed = usize::try_from(left).map_or(read, |left| left.min(read));
-            if to_client.write_all(&bytes[..passed]).await.is_err() {
+            if to_client.lock().await.write_all(&bytes[..passed]).await.is_err() {
                 return;
             }
             if left >= 0 {
@@ -115,9 +149,32 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
             }
         }
     };
+    let gone = async { drop(away.wait_for(|away| *away).await) };
+    let quiet = async {
+        let _ = silent.changed().await;
+    };
     tokio::select! {
         () = requests => {}
         () = replies => {}
-        _ = silent.changed() => std::future::pending().await,
+        () = quiet => std::future::pending().await,
+        () = gone => {}
     }
+}
+
+/// An answer to each command of a pipeline.
+fn answers(pipeline: &[u8], error: &str) -> String {
+    let text = String::from_utf8_lossy(pipeline);
+    let mut lines = text.split("\r\n");
+    let mut answers = String::new();
+    // A command is a line with `*` and a number; scripts and records have none.
+    while let Some(line) = lines.next() {
+        if line.strip_prefix('*').is_none_or(|number| number.parse::<u32>().is_err()) {
+            continue;
+        }
+        match lines.nth(1) {
+            Some("ROLE") => answers.push_str("*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
+            _ => answers.push_str(&format!("-{error}\r\n")),
+        }
+    }
+    answers
 }

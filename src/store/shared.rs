@@ -49,6 +49,17 @@ pub trait SharedStore: Store {
     /// A moment for a not-before: at or after every creation that was stamped so far, by any node.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
 
+    /// Loads a session that is about to be revoked: other requests that wait for the store do not hold this one up.
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.load(id).await
+    }
+
+    /// Everything that this handle read before is kept as an acknowledged write is. What another request wrote may be
+    /// readable before it is acknowledged.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Follows the revocations that any node writes, from `from` on.
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
 

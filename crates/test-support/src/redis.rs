@@ -65,14 +65,17 @@ impl Redis {
     }
 
     fn client(&self) -> Command {
-        let mut command = Command::new(program("redis-cli", &[]));
-        command.args(["-p", &self.port.to_string()]);
-        command
+        client(self.port)
     }
 
     /// What an operator does by hand.
     pub fn cli(&self, args: &[&str]) -> String {
-        done(self.client().args(args)).trim().to_owned()
+        cli(self.port, args)
+    }
+
+    /// Stops it without an end: its connections stay open.
+    pub fn signal(&self, name: &str) {
+        self.process.as_ref().unwrap().signal(name);
     }
 
     /// Was it not killed?
@@ -91,5 +94,113 @@ impl Redis {
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "Redis does not start again");
+    }
+}
+
+fn client(port: u16) -> Command {
+    let mut command = Command::new(program("redis-cli", &[]));
+    command.args(["-p", &port.to_string()]);
+    command
+}
+
+fn cli(port: u16, args: &[&str]) -> String {
+    done(client(port).args(args)).trim().to_owned()
+}
+
+/// A primary, two replicas and three Sentinels, which make a replica the primary within seconds.
+pub struct Replicated {
+    /// The first one is the primary at the beginning.
+    pub servers: Vec<Redis>,
+    pub sentinels: Vec<Sentinel>,
+}
+
+/// How the Sentinels name the primary.
+pub const PRIMARY: &str = "main";
+
+pub struct Sentinel {
+    _process: Process,
+    _folder: TempDir,
+    pub port: u16,
+}
+
+impl Replicated {
+    /// The settings are those of each server.
+    pub fn start(settings: &[&str]) -> Self {
+        let mut servers = vec![Redis::start(settings)];
+        let port = servers[0].port;
+        for _ in 0..2 {
+            let follow = format!("--replicaof 127.0.0.1 {port}");
+            servers.push(Redis::start(&[settings, &[follow.as_str()]].concat()));
+        }
+        let sentinels = (0..3).map(|_| Sentinel::start(port)).collect();
+        let all = Self { servers, sentinels };
+        all.until("both replicas follow", || {
+            let said = all.servers[0].cli(&["INFO", "replication"]);
+            said.matches("state=online").count() == 2
+        });
+        all.until("the Sentinels know each other and the replicas", || {
+            all.sentinels.iter().all(|sentinel| {
+                let said = cli(sentinel.port, &["SENTINEL", "MASTER", PRIMARY]);
+                let fields: Vec<_> = said.lines().collect();
+                let is = |name: &str, value: &str| fields.windows(2).any(|pair| pair == [name, value]);
+                is("num-slaves", "2") && is("num-other-sentinels", "2")
+            })
+        });
+        all
+    }
+
+    /// The URLs of the Sentinels.
+    pub fn urls(&self) -> Vec<String> {
+        self.sentinels.iter().map(|sentinel| format!("redis://127.0.0.1:{}", sentinel.port)).collect()
+    }
+
+    /// The port of the primary, as a Sentinel names it.
+    pub fn primary(&self) -> u16 {
+        let said = cli(self.sentinels[0].port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY]);
+        said.lines().last().unwrap().parse().unwrap()
+    }
+
+    /// Waits for a condition of the servers.
+    pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        for _ in 0..600 {
+            if is_so() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("not within half a minute: {what}");
+    }
+}
+
+impl Sentinel {
+    /// What an operator does by hand.
+    pub fn cli(&self, args: &[&str]) -> String {
+        cli(self.port, args)
+    }
+
+    fn start(primary: u16) -> Self {
+        for _ in 0..5 {
+            let (folder, port) = (folder(), free_port());
+            let file = folder.path().join("sentinel.conf");
+            let lines = [
+                format!("port {port}"),
+                "bind 127.0.0.1".to_owned(),
+                format!("dir {}", folder.path().display()),
+                format!("sentinel monitor {PRIMARY} 127.0.0.1 {primary} 2"),
+                format!("sentinel down-after-milliseconds {PRIMARY} 1000"),
+                format!("sentinel failover-timeout {PRIMARY} 4000"),
+            ];
+            write(&file, &lines.join("\n"));
+            let mut command = unprivileged(&program("redis-server", &[]));
+            command.arg(&file).arg("--sentinel");
+            let process = Process::start(&mut command, || {
+                let output = client(port).arg("PING").output().unwrap();
+                String::from_utf8_lossy(&output.stdout).contains("PONG")
+            });
+            if let Some(process) = process {
+                return Self { _process: process, _folder: folder, port };
+            }
+        }
+        panic!("a Sentinel does not start");
     }
 }

@@ -10,7 +10,7 @@ use super::super::StoreError;
 use super::super::fields::{Op, new_op};
 use super::connect::{Connection, Failed, Link};
 use super::loss::{Known, Server};
-use super::migrate::migrate;
+use super::migrate::{self, migrate};
 use super::options::{PostgresOptions, mistake};
 use super::record::time;
 use super::{Inner, fault, hint};
@@ -26,20 +26,27 @@ const SETTINGS: &str = "select current_setting('server_version_num') as version,
     current_setting('fsync') as fsync, current_setting('full_page_writes') as pages, \
     current_setting('transaction_read_only') as read_only, pg_is_in_recovery() as standby, \
     (select setting from pg_settings where name = 'statement_timeout') as timeout, \
+    current_setting('synchronous_standby_names') as standbys, (select count(*) from pg_stat_replication) as followers, \
     floor(extract(epoch from clock_timestamp()) * 1000)::bigint as now";
+
+/// Is the server fit, and may the gate's user look into the schema?
+async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<Settings, StoreError> {
+    let clock = SystemTime::new();
+    let before = clock.wall();
+    let settings = Settings(ask(options, connection, SETTINGS).await?.pop());
+    let after = clock.wall();
+    check_server(options, &settings)?;
+    compare_clocks(options, before, time(settings.number("now")), after)?;
+    check_schema(options, connection).await?;
+    Ok(settings)
+}
 
 pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> {
     options.check()?;
     let options = Arc::new(options);
     let commands = Arc::new(Link::new(Arc::clone(&options), options.connections));
     let connection = first_connection(&commands).await?;
-    let clock = SystemTime::new();
-    let before = clock.wall();
-    let settings = Settings(ask(&options, &connection, SETTINGS).await?.pop());
-    let after = clock.wall();
-    check_server(&options, &settings)?;
-    compare_clocks(&options, before, time(settings.number("now")), after)?;
-    check_schema(&options, &connection).await?;
+    fitness(&options, &connection).await?;
     commands.give_back(connection);
     migrate(&commands).await?;
     let connection = first_connection(&commands).await?;
@@ -62,6 +69,53 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
     let server = Server::in_answer(&inner.one("rg_check", Vec::new()).await?)?;
     inner.known.adopt(history, server);
     Ok(inner)
+}
+
+/// What a start would find, without a change: what the server is, or why the gate would not start.
+pub(super) async fn inspect(options: PostgresOptions) -> Result<String, StoreError> {
+    options.check()?;
+    let options = Arc::new(options);
+    let connection = first_connection(&Link::new(Arc::clone(&options), 1)).await?;
+    let settings = fitness(&options, &connection).await?;
+    let (address, version) = (options.address(), settings.get("version_text"));
+    if !settings.get("standbys").is_empty() && settings.number("followers") == 0 {
+        return Err(mistake(format!(
+            "PostgreSQL at {address} waits for synchronous standbys, and none follows it: start one, or empty \
+             synchronous_standby_names"
+        )));
+    }
+    let made = migrate::version(&connection.client, &options.schema);
+    let state = match made.await.map_err(|error| fault::judge(&options, &error).error)? {
+        0 => {
+            check_may_make(&options, &connection).await?;
+            "there is no store yet"
+        }
+        made => {
+            migrate::check_version(&options, made)?;
+            check_rights(&options, &connection).await?;
+            check_head(&options, &connection).await?;
+            "the store is this gate's"
+        }
+    };
+    Ok(format!("PostgreSQL at {address} has version {version}; {state}"))
+}
+
+impl Inner {
+    /// Does the server take writes, and is it still fit?
+    pub(super) async fn check(&self) -> Result<(), StoreError> {
+        let clock = SystemTime::new();
+        let before = clock.wall();
+        let answer = self.one("rg_check", Vec::new()).await?;
+        if answer.status()? != "ready" {
+            return Err(answer.unknown());
+        }
+        compare_clocks(&self.options, before, time(answer.get("o_now")?), clock.wall())
+    }
+
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        let answer = self.one("rg_settle", Vec::new()).await?;
+        if answer.status()? == "settled" { Ok(()) } else { Err(answer.unknown()) }
+    }
 }
 
 /// Tries again while that may help.
@@ -183,6 +237,20 @@ async fn check_schema(options: &PostgresOptions, connection: &Connection) -> Res
     match ask(options, connection, &closed).await?.first() {
         Some(_) => Err(lacking(options, &format!("the schema {schema}: grant usage on schema {schema}"))),
         None => Ok(()),
+    }
+}
+
+/// Where there is no store, the gate's user makes one.
+async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
+    let schema = &options.schema;
+    let may = format!(
+        "select 1 from pg_database where datname = current_database() and case \
+         when exists (select 1 from pg_namespace where nspname = '{schema}') then has_schema_privilege('{schema}', 'create') \
+         else has_database_privilege(oid, 'create') end"
+    );
+    match ask(options, connection, &may).await?.first() {
+        Some(_) => Ok(()),
+        None => Err(lacking(options, "to make the tables: make the user the owner of the database")),
     }
 }
 

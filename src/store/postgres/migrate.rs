@@ -55,20 +55,26 @@ pub(super) async fn migrate(link: &Link) -> Result<(), StoreError> {
             )));
         }
     };
-    if known > latest() {
-        let (schema, address) = (&options.schema, options.address());
-        return Err(mistake(format!(
-            "the store {schema:?} in PostgreSQL at {address} has schema {known}, and this program knows {}: use the version that \
-             made it",
-            latest()
-        )));
-    }
+    check_version(options, known)?;
     link.give_back(connection);
     Ok(())
 }
 
+/// Was it made by this version, or by an earlier one?
+pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
+    if known <= latest() {
+        return Ok(());
+    }
+    let (schema, address) = (&options.schema, options.address());
+    Err(mistake(format!(
+        "the store {schema:?} in PostgreSQL at {address} has schema {known}, and this program knows {}: use the version that \
+         made it",
+        latest()
+    )))
+}
+
 /// 0: there is nothing yet.
-async fn version(client: &Client, schema: &str) -> Result<usize, Error> {
+pub(super) async fn version(client: &Client, schema: &str) -> Result<usize, Error> {
     let there = format!("select 1 from pg_tables where schemaname = '{schema}' and tablename = 'migration'");
     if first(client.simple_query(&there).await?).is_none() {
         return Ok(0);

@@ -112,6 +112,12 @@ impl PostgresStore {
     pub async fn connect(options: PostgresOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
     }
+
+    /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
+    #[doc(hidden)]
+    pub async fn inspect(options: PostgresOptions) -> Result<String, StoreError> {
+        check::inspect(options).await
+    }
 }
 
 impl fmt::Debug for PostgresStore {
@@ -232,7 +238,7 @@ impl Inner {
 #[async_trait]
 impl Store for PostgresStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(id).await
+        self.0.load(&self.0.commands, id).await
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -281,8 +287,7 @@ impl Store for PostgresStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        let answer = self.0.one("rg_check", Vec::new()).await?;
-        if answer.status()? == "ready" { Ok(()) } else { Err(answer.unknown()) }
+        self.0.check().await
     }
 }
 
@@ -294,6 +299,14 @@ impl SharedStore for PostgresStore {
 
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
         self.0.stamp(false, None).await?.ok_or_else(|| unexpected("no stamp"))
+    }
+
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.load(&self.0.revocations, id).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.0.settle().await
     }
 
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {

@@ -8,7 +8,7 @@ use super::super::rules::{MAX_ENDED, Rules, end_of, page_size, time_in};
 use super::super::{Filter, Inserted, Page, StoreError, SubjectBound, Swap, WriteOutcome};
 use super::Inner;
 use super::call::{Answer, Arg, unexpected};
-use super::connect::not_done;
+use super::connect::{Link, not_done};
 use super::record::{
     Columns, columns, decode, entry, exact, generation, key, millis, session_prefix, target, unknown_version, uuid,
 };
@@ -19,8 +19,8 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 const CONFIRMED_AT_ONCE: usize = 256;
 
 impl Inner {
-    pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let answer = self.one("rg_load", vec![Arg::Id(uuid(id))]).await?;
+    pub(super) async fn load(&self, link: &Link, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let answer = self.one_by(link, "rg_load", vec![Arg::Id(uuid(id))]).await?;
         match answer.status()? {
             "none" => Ok(None),
             "found" => decode(id, &answer).map(Some),

@@ -2,15 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, pipe};
 
 use super::super::{StoreError, WriteOutcome};
-use super::cluster::Primaries;
 use super::connect::{Link, Request};
-use super::opening;
+use super::opening::{self, Ways};
 use super::options::RedisOptions;
 use super::partitions::{Keys, in_each};
 use super::script::{CHECK, unexpected};
@@ -19,6 +16,8 @@ use crate::clock::{SystemTime, TimeSource, Timestamp};
 
 /// The oldest server that knows everything that is used.
 const OLDEST: (u32, u32) = (6, 2);
+/// The first one that can wait for append-only files.
+const KNOWS_FSYNC: (u32, u32) = (7, 2);
 /// Above this part of `maxmemory`, in percent, the store is not ready: soon it takes no writes.
 const FULL: u128 = 90;
 
@@ -53,31 +52,75 @@ pub(super) fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
 }
 
-pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
-    options.check()?;
-    let options = Arc::new(options);
-    if options.cluster {
-        return opening::open_cluster(options).await;
-    }
-    let link = Link::new(Arc::clone(&options), Duration::ZERO);
-    let keys = Keys::new(&options.prefix, 0);
-    let evicted = fitness(&options, &link, &keys).await?;
-    check_clock(&options, &link).await?;
-    let beats = link.another(Duration::ZERO);
-    opening::open_heads(options, Primaries::One(link.into()), Primaries::One(beats.into()), 1, evicted).await
+/// Servers that were found fit.
+struct Fit {
+    ways: Ways,
+    /// How many keys they have evicted.
+    evicted: u64,
+    /// That of the first one. `None`: the user may not ask.
+    version: Option<String>,
 }
 
-/// Is the server fit, and may the gate's user do what it must? How many keys it evicted.
-pub(super) async fn fitness(options: &RedisOptions, commands: &Link, keys: &Keys) -> Result<u64, StoreError> {
+async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
+    options.check()?;
+    let ways = Ways::find(options).await?;
+    let clock = SystemTime::new();
+    let (mut times, mut evicted, mut version) = (Vec::new(), 0, None);
+    for (partition, own, link) in ways.commands.each(options) {
+        if let Some(info) = fitness(&own, &link, &Keys::new(&options.prefix, partition)).await? {
+            evicted += info.number("evicted_keys");
+            version = version.or_else(|| info.get("redis_version").map(str::to_owned));
+        }
+        check_clock(&own, &link).await?;
+        let before = clock.monotonic();
+        let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
+        times.push((before, time_of(Some(reply))?, clock.monotonic()));
+    }
+    opening::agree(options, &times)?;
+    Ok(Fit { ways, evicted, version })
+}
+
+/// What a start would find, without a change: what the server is, or why the gate would not start.
+pub(super) async fn inspect(options: RedisOptions) -> Result<String, StoreError> {
+    let options = Arc::new(options);
+    let Fit { ways, version, .. } = check_all(&options).await?;
+    let is_new = opening::is_new(&options, &ways).await?;
+    if let Some(durable) = options.durable() {
+        for (_, own, link) in ways.commands.each(&options) {
+            if let Some(info) = info(&link, Some("replication")).await?
+                && info.number("connected_slaves") < u64::from(durable.replicas)
+            {
+                let (address, follow) = (own.address(), info.number("connected_slaves"));
+                let wanted = durable.replicas;
+                return Err(refused(format!(
+                    "Redis at {address} has {follow} replicas, and wait_replicas is {wanted}"
+                )));
+            }
+        }
+    }
+    let version = version.map_or_else(|| "an unknown version".to_owned(), |version| format!("version {version}"));
+    let state = if is_new { "there is no store yet" } else { "the store is this gate's" };
+    Ok(format!("Redis at {} has {version}; {state}", options.address()))
+}
+
+pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
+    let options = Arc::new(options);
+    let Fit { ways, evicted, version: _ } = check_all(&options).await?;
+    let inner = opening::open_heads(options, ways, evicted).await?;
+    // A head that a failover loses would be another store's.
+    inner.settle().await?;
+    Ok(inner)
+}
+
+/// Is the server fit, and may the gate's user do what it must? What it says of itself, if the user may ask.
+async fn fitness(options: &RedisOptions, commands: &Link, keys: &Keys) -> Result<Option<Info>, StoreError> {
     let mut greeting = pipe();
     drop_mut(greeting.cmd("TIME"));
     commands.ask(&Request::Pipeline(greeting)).await?;
-    let evicted = match info(commands, None).await? {
-        Some(info) => {
-            check_server(options, &info)?;
-            info.number("evicted_keys")
-        }
-        None if options.assume_noeviction => 0,
+    let info = info(commands, None).await?;
+    match &info {
+        Some(info) => check_server(options, info)?,
+        None if options.assume_noeviction => {}
         None => {
             return Err(refused(format!(
                 "Redis at {} does not allow INFO, by which the gate sees that maxmemory-policy is noeviction: allow +info, or \
@@ -85,10 +128,10 @@ pub(super) async fn fitness(options: &RedisOptions, commands: &Link, keys: &Keys
                 options.address()
             )));
         }
-    };
+    }
     check_permissions(options, commands, keys).await?;
     warn_of_lost_writes(options, commands).await?;
-    Ok(evicted)
+    Ok(info)
 }
 
 /// `None`: the user may not ask.
@@ -108,6 +151,13 @@ pub(super) fn check_server(options: &RedisOptions, info: &Info) -> Result<(), St
     if info.version().is_none_or(|version| version < OLDEST) {
         let version = info.get("redis_version").unwrap_or("unknown");
         return Err(refused(format!("Redis at {address} has version {version}: {major}.{minor} or later is needed")));
+    }
+    if options.durable().is_some_and(|durable| durable.fsync)
+        && info.version().is_some_and(|version| version < KNOWS_FSYNC)
+    {
+        let version = info.get("redis_version").unwrap_or("unknown");
+        let text = format!("Redis at {address} has version {version}: wait_fsync needs 7.2 or later");
+        return Err(refused(text));
     }
     match (info.get("cluster_enabled") == Some("1"), options.cluster) {
         (true, false) => {
@@ -193,12 +243,16 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> 
         on("XREVRANGE", &none, &["+", "-"]),
         on("XTRIM", &none, &["MINID", "0"]),
         ("XREAD".to_owned(), stream),
+        plain("ROLE", &[]),
         plain("SCAN", &["0", "COUNT", "1"]),
         plain("EVAL", &["return 1", "0"]),
         plain("EVALSHA", &["0000000000000000000000000000000000000000", "0"]),
     ];
     if options.cluster {
         tried.push(plain("ASKING", &[]));
+    }
+    if let Some(durable) = options.durable() {
+        tried.push(if durable.fsync { plain("WAITAOF", &["0", "0", "1"]) } else { plain("WAIT", &["0", "1"]) });
     }
     for (name, command) in tried {
         match link.once(&command).await? {
@@ -223,7 +277,7 @@ pub(super) fn not_allowed(options: &RedisOptions, keys: &Keys, name: &str, error
 }
 
 /// Two clocks that differ cannot both be right, and tokens would be refused or live too long.
-pub(super) async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
+async fn check_clock(options: &RedisOptions, link: &Link) -> Result<(), StoreError> {
     let clock = SystemTime::new();
     let before = clock.wall();
     let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
@@ -266,6 +320,18 @@ async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), 
 }
 
 impl Inner {
+    /// Everything that was read before is where an acknowledged write is.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        if self.options.durable().is_none() {
+            return Ok(());
+        }
+        let settled = in_each(self.partitions.iter().map(async |partition| {
+            let answer = self.run(partition, &CHECK, Vec::new(), Vec::new()).await?;
+            if answer.status == "ready" { Ok(()) } else { Err(answer.unknown()) }
+        }));
+        settled.await.map(drop)
+    }
+
     /// Do the servers take writes, and keep what was written?
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         let mut evicted = 0;
@@ -279,10 +345,12 @@ impl Inner {
                 }
             }
         }
-        let known = self.evicted.fetch_max(evicted, Ordering::AcqRel);
-        if evicted > known {
-            tracing::error!(evicted = evicted - known, "Redis evicts keys: sessions and revocations are lost");
-            return Err(refused("Redis evicts keys: set maxmemory-policy noeviction"));
+        if evicted > self.evicted {
+            let lost = evicted - self.evicted;
+            return Err(refused(format!(
+                "Redis has evicted {lost} keys since the gate started, and sessions or revocations may be among them: \
+                 restore what was lost, and restart the gate"
+            )));
         }
         let clock = SystemTime::new();
         let answers = in_each(self.partitions.iter().map(async |partition| {

@@ -11,30 +11,25 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, cmd, pipe};
+use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, cmd, pipe};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::super::{StoreError, WriteOutcome};
+use super::super::StoreError;
 use super::check::{is_forbidden, not_allowed};
-use super::connect::{FIRST_PAUSE, Failed, LONGEST_PAUSE, Link, MAX_IN_FLIGHT, Request, not_done, outcome};
+use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, Link, MAX_IN_FLIGHT, Request};
+use super::fault::{Failed, after_all, not_done};
 use super::opening::not_a_node;
-use super::options::RedisOptions;
+use super::options::{Address, RedisOptions};
 use super::partitions::{Keys, OF_A_CLUSTER};
 use super::script::{bytes, unexpected};
+use super::servers::Servers;
 use crate::random::jittered;
 
 /// How often the servers are asked for the table at most.
 const BETWEEN: Duration = Duration::from_millis(100);
 /// How often a request follows `MOVED` at once. Two servers that send to each other are asked after pauses.
 const MAX_HOPS: u32 = 3;
-
-/// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
-}
 
 impl Address {
     /// As in `MOVED`; an empty host is that of the server that says so.
@@ -56,6 +51,7 @@ impl Address {
 }
 
 /// Which server has what was asked for.
+#[derive(Clone, Debug)]
 pub(super) enum Elsewhere {
     /// From now on.
     Moved(String),
@@ -88,11 +84,11 @@ impl Primaries {
         }
     }
 
-    /// Connections of their own to the same servers, for commands that block for so long.
+    /// Connections of their own to the same servers, for commands that block for so long, and without lanes.
     pub(super) fn another(&self, blocks: Duration) -> Self {
         match self {
             Self::One(link) => Self::One(link.another(blocks).into()),
-            Self::Cluster(cluster) => Self::Cluster(Cluster::new(Arc::clone(&cluster.topology), blocks)),
+            Self::Cluster(cluster) => Self::Cluster(Cluster::new(&cluster.topology, blocks, 0)),
         }
     }
 
@@ -101,6 +97,14 @@ impl Primaries {
         match self {
             Self::One(link) => Ok(Arc::clone(link)),
             Self::Cluster(cluster) => cluster.link_of(partition).map(|(_, link)| link),
+        }
+    }
+
+    /// A partition of each primary, its options, and the connection to it.
+    pub(super) fn each(&self, options: &RedisOptions) -> Vec<(usize, RedisOptions, Arc<Link>)> {
+        match self {
+            Self::One(link) => vec![(0, options.clone(), Arc::clone(link))],
+            Self::Cluster(cluster) => cluster.each_primary(),
         }
     }
 
@@ -132,26 +136,25 @@ impl Table {
 /// What the servers say of themselves.
 pub(super) struct Topology {
     options: Arc<RedisOptions>,
-    seed: Address,
+    /// The servers of the URLs.
+    seeds: Vec<Address>,
     /// Of each partition.
     slots: Vec<i64>,
     table: watch::Sender<Arc<Table>>,
     /// Connections that ask for the table alone.
-    links: Lock<HashMap<Address, Arc<Link>>>,
+    links: Links,
+    /// What the connections to a server share, those that block by themselves.
+    servers: Lock<HashMap<(Address, bool), Arc<Servers>>>,
     asking: Mutex<Option<Instant>>,
     /// How often the table was asked for.
     asked: AtomicU64,
 }
 
 impl Topology {
-    /// Asks the server of the URL.
+    /// Asks the servers of the URLs.
     pub(super) async fn find(options: &Arc<RedisOptions>) -> Result<Arc<Self>, StoreError> {
-        let (host, port) = options.host()?;
-        let seed = Address { host, port };
-        let link = Link::new(Arc::clone(options), Duration::ZERO);
-        let mut greeting = pipe();
-        greeting.cmd("TIME");
-        link.ask(&Request::Pipeline(greeting)).await?;
+        let seeds = options.places()?;
+        let link = first_that_answers(options, &seeds).await?;
         let mut slots = Vec::new();
         for partition in 0..OF_A_CLUSTER {
             let keys = Keys::new(&options.prefix, partition);
@@ -163,10 +166,11 @@ impl Topology {
         ask_seed(options, &link, &Keys::new(&options.prefix, 0), &["SLOTS"]).await?;
         let topology = Self {
             options: Arc::clone(options),
-            seed,
+            seeds,
             slots,
             table: watch::Sender::default(),
             links: Lock::default(),
+            servers: Lock::default(),
             asking: Mutex::default(),
             asked: AtomicU64::new(0),
         };
@@ -181,6 +185,12 @@ impl Topology {
             }
         }
         Ok(Arc::new(topology))
+    }
+
+    fn servers(&self, address: &Address, blocks: bool) -> Arc<Servers> {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Servers::new(&Arc::new(self.options.at(address)));
+        Arc::clone(servers.entry((address.clone(), blocks)).or_insert_with(new))
     }
 
     fn table(&self) -> Arc<Table> {
@@ -201,8 +211,13 @@ impl Topology {
         }
         let table = self.table();
         let mut nodes: Vec<_> = table.nodes.iter().filter(|node| Some(*node) != not).cloned().collect();
-        if nodes.is_empty() || nodes.iter().all(|node| *node != self.seed) && not != Some(&self.seed) {
-            nodes.push(self.seed.clone());
+        // Also the one that failed, if no other is known.
+        let none = nodes.is_empty();
+        let more: Vec<_> =
+            self.seeds.iter().filter(|seed| !nodes.contains(seed) && (none || Some(*seed) != not)).collect();
+        nodes.extend(more.into_iter().cloned());
+        if nodes.is_empty() {
+            nodes.extend(not.cloned());
         }
         let mut answers: FuturesUnordered<_> = nodes.into_iter().map(|node| self.ask_node(node)).collect();
         while let Some(answer) = answers.next().await {
@@ -216,7 +231,8 @@ impl Topology {
     }
 
     async fn ask_node(&self, node: Address) -> Option<(Vec<Address>, Vec<Address>)> {
-        let link = link_to(&self.links, &self.options, Duration::ZERO, &node);
+        let there = || Link::to_any(Servers::new(&Arc::new(self.options.at(&node))));
+        let link = link_to(&self.links, &node, there);
         let mut command = cmd("CLUSTER");
         command.arg("SLOTS");
         let asked = timeout(self.options.timeouts.connect, link.once(&command)).await;
@@ -240,13 +256,14 @@ impl Topology {
             }
             nodes.extend(servers);
         }
-        nodes.sort_unstable_by(|a, b| (&a.host, a.port).cmp(&(&b.host, b.port)));
+        nodes.sort_unstable();
         nodes.dedup();
         Some((primaries.into_iter().collect::<Option<_>>()?, nodes))
     }
 
     fn take(&self, primaries: Vec<Address>, nodes: Vec<Address>) {
         self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| nodes.contains(node));
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).retain(|(node, _), _| nodes.contains(node));
         self.table.send_if_modified(|table| {
             let changed = table.primaries != primaries;
             let number = table.number + u64::from(changed);
@@ -294,25 +311,48 @@ async fn ask_seed(options: &RedisOptions, link: &Link, keys: &Keys, args: &[&str
     }
 }
 
+/// A connection to one of the servers.
+async fn first_that_answers(options: &RedisOptions, seeds: &[Address]) -> Result<Link, StoreError> {
+    let mut greetings: FuturesUnordered<_> = seeds
+        .iter()
+        .map(async |seed| {
+            let link = Link::to_any(Servers::new(&Arc::new(options.at(seed))));
+            let mut greeting = pipe();
+            greeting.cmd("TIME");
+            link.ask(&Request::Pipeline(greeting)).await.map(|_| link)
+        })
+        .collect();
+    let mut fault = None;
+    while let Some(greeted) = greetings.next().await {
+        match greeted {
+            Ok(link) => return Ok(link),
+            Err(error) => drop(fault.get_or_insert(error)),
+        }
+    }
+    Err(fault.unwrap_or_else(|| not_done("there is no URL of Redis")))
+}
+
 type Links = Lock<HashMap<Address, Arc<Link>>>;
 
-fn link_to(links: &Links, options: &RedisOptions, blocks: Duration, address: &Address) -> Arc<Link> {
+fn link_to(links: &Links, address: &Address, there: impl FnOnce() -> Link) -> Arc<Link> {
     let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
-    let there = || Arc::new(Link::new(Arc::new(options.at(&address.host, address.port)), blocks));
-    Arc::clone(links.entry(address.clone()).or_insert_with(there))
+    Arc::clone(links.entry(address.clone()).or_insert_with(|| there().into()))
 }
 
 /// Connections to the primaries of a cluster, one to each.
 pub(super) struct Cluster {
     topology: Arc<Topology>,
     blocks: Duration,
+    /// How many lanes each primary has, if the store waits for replicas.
+    lanes: usize,
     links: Links,
     in_flight: Semaphore,
 }
 
 impl Cluster {
-    pub(super) fn new(topology: Arc<Topology>, blocks: Duration) -> Self {
-        Self { topology, blocks, links: Links::default(), in_flight: Semaphore::new(MAX_IN_FLIGHT) }
+    pub(super) fn new(topology: &Arc<Topology>, blocks: Duration, lanes: usize) -> Self {
+        let (topology, in_flight) = (Arc::clone(topology), Semaphore::new(MAX_IN_FLIGHT));
+        Self { topology, blocks, lanes, links: Links::default(), in_flight }
     }
 
     /// The number of the table, and the connections to all primaries.
@@ -324,17 +364,21 @@ impl Cluster {
     }
 
     /// A partition of each primary, its options, and the connection to it.
-    pub(super) fn each_primary(&self) -> Vec<(usize, RedisOptions, Arc<Link>)> {
+    fn each_primary(&self) -> Vec<(usize, RedisOptions, Arc<Link>)> {
         let table = self.topology.table();
         let of = |at: usize| {
             let address = table.primaries.get(at)?;
-            Some((at, self.topology.options.at(&address.host, address.port), self.link(address)))
+            Some((at, self.topology.options.at(address), self.link(address)))
         };
         table.one_of_each().into_iter().filter_map(of).collect()
     }
 
     fn link(&self, address: &Address) -> Arc<Link> {
-        link_to(&self.links, &self.topology.options, self.blocks, address)
+        let servers = || self.topology.servers(address, self.blocks > Duration::ZERO);
+        link_to(&self.links, address, || match self.lanes {
+            0 => Link::new(servers(), self.blocks),
+            lanes => Link::new(servers(), self.blocks).with_lanes(lanes),
+        })
     }
 
     fn link_of(&self, partition: usize) -> Result<(Address, Arc<Link>), StoreError> {
@@ -359,8 +403,7 @@ impl Cluster {
                 }
             };
             let Ok(done) = timeout_at(deadline, attempt).await else {
-                let late = || StoreError::new(format!("Redis at {}:{} does not answer", address.host, address.port));
-                return Err(outcome(last.unwrap_or_else(late), &sent));
+                return Err(after_all(last.unwrap_or_else(|| link.late()), sent.load(Ordering::Relaxed)));
             };
             let failed = match done {
                 Ok(value) => return Ok(value),
@@ -378,9 +421,9 @@ impl Cluster {
             }
             let wait = jittered(pause);
             if !failed.again || Instant::now() + wait >= deadline {
-                return Err(outcome(failed.error, &sent));
+                return Err(after_all(failed, sent.load(Ordering::Relaxed)));
             }
-            last = Some(failed.error);
+            last = Some(failed);
             // Whatever failed, the partition may be elsewhere by now.
             let _ = timeout_at(deadline, self.topology.renew(Some(&address))).await;
             self.forget_others();
@@ -405,13 +448,14 @@ impl Cluster {
         sent: &AtomicBool,
     ) -> Result<Value, Failed> {
         let to = match link.attempt(request, sent).await {
-            Err(Failed { elsewhere: Some(Elsewhere::Ask(to)), error, .. }) => {
-                Address::parse(&to, address).ok_or_else(|| again(error))?
-            }
+            Err(failed) => match &failed.elsewhere {
+                Some(Elsewhere::Ask(to)) => self.link(&Address::parse(to, address).ok_or(failed)?),
+                Some(Elsewhere::Moved(_)) | None => return Err(failed),
+            },
             done => return done,
         };
         match request {
-            Request::Script { script, keys, args } => self.asking(&to, script.in_full(keys, args), sent).await,
+            Request::Script { script, keys, args } => to.asking(script, keys, args, sent).await,
             Request::Pipeline(pipeline) => {
                 // The keys of its commands may be at different servers, and each is at one of the two.
                 let mut replies = Vec::new();
@@ -419,25 +463,15 @@ impl Cluster {
                     let alone = Request::Pipeline(Pipeline::with_capacity(1).add_command(command.clone()).clone());
                     let reply = match link.attempt(&alone, sent).await {
                         Err(Failed { elsewhere: Some(Elsewhere::Ask(_)), .. }) => {
-                            self.asking(&to, command.clone(), sent).await?
+                            to.asking_for(command.clone(), sent).await?
                         }
-                        done => only(done?).ok_or_else(|| again(unexpected("no reply")))?,
+                        done => only(done?).ok_or_else(|| Failed::again(&unexpected("no reply")))?,
                     };
                     replies.push(reply);
                 }
                 Ok(Value::Array(replies))
             }
         }
-    }
-
-    /// The server that a slot moves to takes a command for it only right behind `ASKING`.
-    async fn asking(&self, to: &Address, command: Cmd, sent: &AtomicBool) -> Result<Value, Failed> {
-        let mut both = pipe();
-        both.cmd("ASKING").add_command(command);
-        let Value::Array(replies) = self.link(to).attempt(&Request::Pipeline(both), sent).await? else {
-            return Err(again(unexpected("no list")));
-        };
-        replies.into_iter().nth(1).ok_or_else(|| again(unexpected("a short list")))
     }
 }
 
@@ -448,12 +482,6 @@ fn only(replies: Value) -> Option<Value> {
     }
 }
 
-fn again(error: StoreError) -> Failed {
-    Failed::again(error)
-}
-
 fn moved_away() -> Failed {
-    Failed::again(
-        StoreError::new("the partition is at another server of Redis since").with_outcome(WriteOutcome::InDoubt),
-    )
+    Failed::in_doubt("the partition is at another server of Redis since")
 }

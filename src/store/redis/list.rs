@@ -15,7 +15,8 @@ use super::super::rules::page_size;
 use super::super::{Filter, Page, StoreError};
 use super::Inner;
 use super::cluster::{Cluster, Primaries};
-use super::connect::{Link, Request, not_done};
+use super::connect::{Link, Request};
+use super::fault::not_done;
 use super::script::{bytes, unexpected};
 use crate::session::SessionId;
 

@@ -12,7 +12,7 @@ use redis::Value;
 
 use super::super::{Cursor, StoreError, WriteOutcome};
 use super::cluster::Primaries;
-use super::connect::not_done;
+use super::fault::not_done;
 use super::partitions::Partition;
 use super::record::{LogId, Op, decode_live, decode_logged};
 use super::script::{bytes, unexpected};

@@ -1,11 +1,12 @@
-//! A store of several gates in Redis or Valkey: one server, which may have replicas for itself, or a cluster.
+//! A store of several gates in Redis or Valkey: one server, the primary that Sentinels name, or a cluster.
 //!
 //! **Writing.** Each operation is a script, so it is done as a whole or not at all, in one order for all nodes. Each has a
 //! random name, and a script that finds it says what it said before: so whatever got no reply is sent again. Only the
 //! server's clock counts.
 //!
 //! **Durable** is what the server makes of it: with `appendonly yes` and `appendfsync always` an `Ok` survives a crash of
-//! the server. Other settings lose up to a second, and a warning at start says so.
+//! the server. Other settings lose up to a second, and a warning at start says so. A primary that is lost with its last writes
+//! is what [`RedisOptions::wait_replicas`] is for.
 //!
 //! **Keys**, for the prefix `rg` and partition 0, the only one of a single server. A cluster has 16 (see [`partitions`]).
 //! All of a partition have one hash tag, for one script touches several.
@@ -23,7 +24,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -43,7 +44,10 @@ use script::{Answer, Script, bytes, unexpected};
 mod check;
 mod cluster;
 mod connect;
+mod fault;
 mod feed;
+mod lanes;
+mod line;
 mod list;
 mod log;
 mod loss;
@@ -55,6 +59,8 @@ mod record;
 mod relay;
 mod revoke;
 mod script;
+mod sentinel;
+mod servers;
 mod session;
 
 pub use options::{RedisOptions, RedisTimeouts};
@@ -81,11 +87,13 @@ struct Inner {
     /// This run of the program, among the nodes.
     node: Op,
     commands: Primaries,
+    /// So that a storm of refreshes does not hold up a logout.
+    revokes: Primaries,
     beats: Primaries,
     /// The name of the store, which is in each of its heads.
     store: Op,
-    /// How many keys the servers were known to have evicted.
-    evicted: AtomicU64,
+    /// How many keys the servers had evicted when this run began.
+    evicted: u64,
     inserts: session::Turns,
     listing: list::Listing,
 }
@@ -98,6 +106,12 @@ impl RedisStore {
     /// it.
     pub async fn connect(options: RedisOptions) -> Result<Self, StoreError> {
         Ok(Self(Arc::new(check::open(options).await?)))
+    }
+
+    /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
+    #[doc(hidden)]
+    pub async fn inspect(options: RedisOptions) -> Result<String, StoreError> {
+        check::inspect(options).await
     }
 }
 
@@ -190,7 +204,10 @@ impl Inner {
             partition.flag_lost(expected);
             return Err(other_history());
         }
-        partition.saw(expected, seq);
+        // What waits for replicas may be read before it is acknowledged.
+        if self.options.durable().is_none() {
+            partition.saw(expected, seq);
+        }
         Ok(replies)
     }
 
@@ -212,7 +229,7 @@ impl Inner {
 #[async_trait]
 impl Store for RedisStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.0.load(id).await
+        self.0.load(&self.0.commands, id).await
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -276,6 +293,14 @@ impl SharedStore for RedisStore {
         self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
     }
 
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.load(&self.0.revokes, id).await
+    }
+
+    async fn settle(&self) -> Result<(), StoreError> {
+        self.0.settle().await
+    }
+
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
         Ok(Box::new(feed::RedisFeed::new(&self.0, &from, &follow)?))
     }
@@ -301,7 +326,11 @@ impl Inner {
     /// `None`: further ahead than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];
-        let mut answer = self.run(self.partitions.first(), &script::STAMP, Vec::new(), args).await?;
+        // A not-before is of a revocation.
+        let primaries = if kind == "before" { &self.revokes } else { &self.commands };
+        let first = self.partitions.first();
+        let name = (new_op()?, first.history());
+        let mut answer = self.run_as(primaries, first, name, &script::STAMP, Vec::new(), args).await?;
         match answer.status.as_str() {
             "ahead" => Ok(None),
             "stamp" => {

@@ -4,41 +4,77 @@
 //! Once all are there, it says so: from then on, a head that is missing was lost.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use redis::{Value, cmd, pipe};
+use redis::{Value, pipe};
 
 use super::super::StoreError;
-use super::check::{check_clock, fitness, refused};
+use super::check::refused;
 use super::cluster::{Cluster, Primaries, Topology};
-use super::connect::Request;
+use super::connect::{Link, Request};
 use super::options::RedisOptions;
 use super::partitions::{Keys, OF_A_CLUSTER, Partition, Partitions};
 use super::record::{Op, new_op};
 use super::script::{Answer, OPEN, bytes, unexpected};
+use super::servers::Servers;
 use super::session::Turns;
-use super::{Inner, drop_mut, time_of};
-use crate::clock::{SystemTime, TimeSource, Timestamp};
+use super::{Inner, drop_mut};
+use crate::clock::Timestamp;
 
 /// The layout of everything in the store.
 const SCHEMA: &str = "1";
 
-pub(super) async fn open_cluster(options: Arc<RedisOptions>) -> Result<Inner, StoreError> {
-    let topology = Topology::find(&options).await?;
-    let commands = Cluster::new(Arc::clone(&topology), Duration::ZERO);
-    let (mut times, mut evicted) = (Vec::new(), 0);
-    let clock = SystemTime::new();
-    for (partition, own, link) in commands.each_primary() {
-        evicted += fitness(&own, &link, &Keys::new(&options.prefix, partition)).await?;
-        check_clock(&own, &link).await?;
-        let before = clock.monotonic();
-        let reply = link.once(&cmd("TIME")).await?.map_err(|error| link.error(&error))?;
-        times.push((before, time_of(Some(reply))?, clock.monotonic()));
+/// How many lanes writes have that wait for replicas, to each primary.
+const WRITER_LANES: usize = 4;
+
+/// The ways to the servers of a store.
+pub(super) struct Ways {
+    pub(super) commands: Primaries,
+    revokes: Primaries,
+    beats: Primaries,
+    /// How many partitions there are.
+    count: usize,
+}
+
+impl Ways {
+    pub(super) async fn find(options: &Arc<RedisOptions>) -> Result<Self, StoreError> {
+        if options.cluster {
+            let topology = Topology::find(options).await?;
+            let to = |lanes| Primaries::Cluster(Cluster::new(&topology, Duration::ZERO, lanes));
+            return Ok(Self { commands: to(WRITER_LANES), revokes: to(1), beats: to(1), count: OF_A_CLUSTER });
+        }
+        let servers = Servers::new(options);
+        let to = |lanes| Primaries::One(Link::new(Arc::clone(&servers), Duration::ZERO).with_lanes(lanes).into());
+        Ok(Self { commands: to(WRITER_LANES), revokes: to(1), beats: to(1), count: 1 })
     }
-    agree(&options, &times)?;
-    let beats = Cluster::new(topology, Duration::ZERO);
-    open_heads(options, Primaries::Cluster(commands), Primaries::Cluster(beats), OF_A_CLUSTER, evicted).await
+}
+
+/// What the head of a partition has, besides the name of the store.
+fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String); 4] {
+    [
+        ("schema", SCHEMA.to_owned()),
+        ("partitions", count.to_string()),
+        ("issuer", options.issuer.clone()),
+        ("keyring", options.keyring.to_string()),
+    ]
+}
+
+/// Is there no store yet? One that is there is compared with what this gate expects.
+pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
+    let heads = Heads { options, primaries: &ways.commands, count: ways.count };
+    if ways.count > 1 {
+        heads.are_whole().await?;
+    }
+    let (mut is_new, mut store) = (true, None);
+    for number in 0..ways.count {
+        if let Some(own) = heads.compare(number).await? {
+            is_new = false;
+            if *store.get_or_insert_with(|| own.clone()) != own {
+                return Err(heads.differs(number, "store", ""));
+            }
+        }
+    }
+    Ok(is_new)
 }
 
 /// The clocks of several servers, each read between two readings of ours. Where they differ, a creation that one stamped
@@ -68,9 +104,7 @@ pub(super) fn not_a_node(options: &RedisOptions) -> StoreError {
 /// Makes each partition, or compares it.
 pub(super) async fn open_heads(
     options: Arc<RedisOptions>,
-    commands: Primaries,
-    beats: Primaries,
-    count: usize,
+    Ways { commands, revokes, beats, count }: Ways,
     evicted: u64,
 ) -> Result<Inner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
@@ -93,9 +127,10 @@ pub(super) async fn open_heads(
         issuer: options.issuer.as_str().into(),
         node: new_op()?,
         commands,
+        revokes,
         beats,
         store,
-        evicted: AtomicU64::new(evicted),
+        evicted,
         inserts: Turns::new(),
         listing: super::list::Listing::default(),
         options,
@@ -148,16 +183,35 @@ impl Heads<'_> {
         self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
     }
 
+    /// The store of a partition, if that was made.
+    async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        let expected = expected_head(self.options, self.count);
+        let mut pipeline = pipe();
+        let read = pipeline.cmd("HMGET").arg(Keys::new(&self.options.prefix, number).of("h"));
+        expected.iter().for_each(|(field, _)| drop(read.arg(*field).clone()));
+        read.arg("store");
+        let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
+        let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
+        let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
+        let mut known: Vec<_> = fields.into_iter().map(bytes).collect();
+        let store = known.pop().ok_or_else(|| unexpected("a short head"))?;
+        if known.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        for ((field, expected), known) in expected.iter().zip(known) {
+            let known = known.unwrap_or_default();
+            if known != expected.as_bytes() {
+                return Err(self.differs(number, field, &String::from_utf8_lossy(&known)));
+            }
+        }
+        Ok(Some(store.unwrap_or_default()))
+    }
+
     /// The history and the number of writes of a partition, and the store that it is of.
     async fn open(&self, number: usize, new: Op, store: Option<Op>) -> Result<(([u8; 8], u64), Op), StoreError> {
-        let (partitions, keyring) = (self.count.to_string(), self.options.keyring.to_string());
+        let expected = expected_head(self.options, self.count);
         let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
-        let mut fields = vec![
-            ("schema", SCHEMA.as_bytes()),
-            ("partitions", partitions.as_bytes()),
-            ("issuer", self.options.issuer.as_bytes()),
-            ("keyring", keyring.as_bytes()),
-        ];
+        let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
         let keys = Keys::new(&self.options.prefix, number).fixed();

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::super::password::Password;
 use super::super::{StoreError, WriteOutcome};
+use super::lanes::Durable;
 
 /// The longest prefix of keys.
 const MAX_PREFIX: usize = 64;
@@ -34,7 +35,9 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// ```
 #[derive(Clone)]
 pub struct RedisOptions {
-    url: String,
+    /// The server, its Sentinels, or nodes of the cluster.
+    pub(super) urls: Vec<String>,
+    pub(super) sentinel: Option<Sentinel>,
     pub(super) cluster: bool,
     username: Option<String>,
     password: Option<Password>,
@@ -46,6 +49,16 @@ pub struct RedisOptions {
     pub(super) leeway: Duration,
     pub(super) timeouts: RedisTimeouts,
     pub(super) assume_noeviction: bool,
+    wait_replicas: u32,
+    wait_fsync: bool,
+}
+
+/// How the Sentinels know the primary, and how they know the gate.
+#[derive(Clone)]
+pub(super) struct Sentinel {
+    pub(super) name: String,
+    username: Option<String>,
+    password: Option<Password>,
 }
 
 /// How long a [`RedisStore`](super::RedisStore) waits.
@@ -82,7 +95,8 @@ impl RedisOptions {
     /// the leeway and the id of the keyring are those of the gate.
     pub fn new(url: impl Into<String>, issuer: impl Into<String>, keyring: Uuid, leeway: Duration) -> Self {
         Self {
-            url: url.into(),
+            urls: vec![url.into()],
+            sentinel: None,
             cluster: false,
             username: None,
             password: None,
@@ -94,7 +108,53 @@ impl RedisOptions {
             leeway,
             timeouts: RedisTimeouts::default(),
             assume_noeviction: false,
+            wait_replicas: 0,
+            wait_fsync: false,
         }
+    }
+
+    /// The URLs are those of Sentinels, and this is their name for the primary. The scheme and the database of the first
+    /// URL, and the certificates, hold for the primary as well.
+    ///
+    /// ```
+    /// # fn example(keyring: &rotogate::token::Keyring) {
+    /// use std::time::Duration;
+    /// use rotogate::store::RedisOptions;
+    ///
+    /// let options = RedisOptions::new("redis://s1:26379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
+    /// let options = options.more_urls(["redis://s2:26379", "redis://s3:26379"]).sentinel("main");
+    /// # let _ = options;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sentinel(self, name: impl Into<String>) -> Self {
+        Self { sentinel: Some(Sentinel { name: name.into(), username: None, password: None }), ..self }
+    }
+
+    /// The other Sentinels, or other nodes of the cluster.
+    #[must_use]
+    pub fn more_urls(mut self, urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.urls.extend(urls.into_iter().map(Into::into));
+        self
+    }
+
+    /// The user of the Sentinels' ACL. Has no effect without [`sentinel`](Self::sentinel) before it.
+    #[must_use]
+    pub fn sentinel_username(mut self, name: impl Into<String>) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.username = Some(name.into());
+        }
+        self
+    }
+
+    /// A file with the password of the Sentinels, as [`password_file`](Self::password_file). Has no effect without
+    /// [`sentinel`](Self::sentinel) before it.
+    #[must_use]
+    pub fn sentinel_password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        if let Some(sentinel) = &mut self.sentinel {
+            sentinel.password = Some(Password::File(path.into()));
+        }
+        self
     }
 
     /// The user of the server's ACL.
@@ -146,7 +206,7 @@ impl RedisOptions {
         Self { assume_noeviction: true, ..self }
     }
 
-    /// The URL is that of any node of a cluster, which tells the others. Databases other than 0 are for single servers.
+    /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.
     ///
     /// ```
     /// # fn example(keyring: &rotogate::token::Keyring) {
@@ -154,7 +214,7 @@ impl RedisOptions {
     /// use rotogate::store::RedisOptions;
     ///
     /// let options = RedisOptions::new("rediss://redis-1:6379", "https://api.example.com", keyring.id(), Duration::from_secs(30));
-    /// let options = options.cluster();
+    /// let options = options.more_urls(["rediss://redis-2:6379"]).cluster();
     /// # let _ = options;
     /// # }
     /// ```
@@ -164,45 +224,99 @@ impl RedisOptions {
     }
 
     /// The same for one server of a cluster.
-    pub(super) fn at(&self, host: &str, port: u16) -> Self {
-        let scheme = self.url.split_once("://").map_or("redis", |(scheme, _)| scheme);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        Self { url: format!("{scheme}://{host}:{port}"), ..self.clone() }
+    pub(super) fn at(&self, address: &Address) -> Self {
+        let scheme = self.first_url().split_once("://").map_or("redis", |(scheme, _)| scheme);
+        Self { urls: vec![format!("{scheme}://{address}")], ..self.clone() }
     }
 
-    /// Host and port of the URL.
-    pub(super) fn host(&self) -> Result<(String, u16), StoreError> {
-        match parse(&self.url)?.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => Ok((host.clone(), *port)),
+    /// Hosts and ports of the URLs.
+    pub(super) fn places(&self) -> Result<Vec<Address>, StoreError> {
+        let place = |url: &String| match parse(url)?.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                Ok(Address { host: host.clone(), port: *port })
+            }
             _ => Err(mistake("the URL of Redis begins with redis:// or rediss://")),
+        };
+        self.urls.iter().map(place).collect()
+    }
+
+    /// Nothing is acknowledged before so many replicas have it, in a cluster those of each primary. Choose at least half of
+    /// the servers, the primary among them: then a primary that is cut off acknowledges nothing.
+    #[must_use]
+    pub fn wait_replicas(self, number: u32) -> Self {
+        Self { wait_replicas: number, ..self }
+    }
+
+    /// Nothing is acknowledged before it is in the append-only file of the primary, and of the replicas that are waited
+    /// for. The server is of version 7.2 or later.
+    #[must_use]
+    pub fn wait_fsync(self) -> Self {
+        Self { wait_fsync: true, ..self }
+    }
+
+    /// What is waited for. `None`: nothing.
+    pub(super) fn durable(&self) -> Option<Durable> {
+        let (replicas, fsync) = (self.wait_replicas, self.wait_fsync);
+        (replicas > 0 || fsync).then_some(Durable { replicas, fsync })
+    }
+
+    /// Where the store is, as messages name it. The URLs have no credentials, which [`check`](Self::check) makes sure of.
+    pub(super) fn address(&self) -> String {
+        let urls: Vec<_> = self.urls.iter().map(|url| host_of(url)).collect();
+        match &self.sentinel {
+            Some(sentinel) => format!("{:?} of the Sentinels {}", sentinel.name, urls.join(", ")),
+            None => urls.join(", "),
         }
     }
 
-    /// The address, as messages name it. The URL has no credentials, which [`check`](Self::check) makes sure of.
-    pub(super) fn address(&self) -> String {
-        self.url
-            .split_once("://")
-            .map_or(self.url.as_str(), |(_, rest)| rest)
-            .split('/')
-            .next()
-            .unwrap_or_default()
-            .into()
+    fn first_url(&self) -> &str {
+        self.urls.first().map_or("", String::as_str)
     }
 
     /// What can be said without the server.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let info = parse(&self.url)?;
-        if !matches!(info.addr(), ConnectionAddr::TcpTls { .. })
-            && (self.ca.is_some() || self.client_certificate.is_some())
-        {
+        Self::check_urls(&self.urls, self.sentinel.is_some(), self.cluster)?;
+        let info = parse(self.first_url())?;
+        if !is_tls(&info) && (self.ca.is_some() || self.client_certificate.is_some()) {
             return Err(mistake("a CA or a client certificate of Redis needs a URL that begins with rediss://"));
-        }
-        if self.cluster {
-            Self::check_cluster_url(&self.url)?;
         }
         Self::check_prefix(&self.prefix)?;
         if self.username.is_some() && self.password.is_none() {
             return Err(mistake("a username for Redis needs a password, or a file with it"));
+        }
+        if let Some(sentinel) = &self.sentinel {
+            if sentinel.name.is_empty() {
+                return Err(mistake("the name of the primary, as the Sentinels know it, is empty"));
+            }
+            if sentinel.username.is_some() && sentinel.password.is_none() {
+                return Err(mistake("a username for the Sentinels needs a file with the password"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Do the URLs belong together?
+    #[doc(hidden)]
+    pub fn check_urls(urls: &[String], sentinel: bool, cluster: bool) -> Result<(), StoreError> {
+        let infos = urls.iter().map(|url| parse(url)).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = infos.first() else { return Err(mistake("there is no URL of Redis")) };
+        if sentinel && cluster {
+            return Err(mistake("a cluster of Redis has no Sentinels: remove cluster, or the name of the primary"));
+        }
+        if infos.len() > 1 && !sentinel && !cluster {
+            return Err(mistake(
+                "several URLs of Redis are those of Sentinels, or of a cluster: give the Sentinels' name for the primary, or \
+                 set cluster = true",
+            ));
+        }
+        if cluster && infos.iter().any(|info| info.redis_settings().db() != 0) {
+            return Err(mistake("a cluster of Redis has database 0 only: remove the database from the URL"));
+        }
+        let same = |info: &ConnectionInfo| {
+            is_tls(info) == is_tls(first) && info.redis_settings().db() == first.redis_settings().db()
+        };
+        if !infos.iter().all(same) {
+            return Err(mistake("the URLs of Redis differ in scheme or database: make them equal"));
         }
         Ok(())
     }
@@ -211,15 +325,6 @@ impl RedisOptions {
     #[doc(hidden)]
     pub fn check_url(url: &str) -> Result<(), StoreError> {
         parse(url).map(drop)
-    }
-
-    /// Can it be the URL of a cluster's node?
-    #[doc(hidden)]
-    pub fn check_cluster_url(url: &str) -> Result<(), StoreError> {
-        match parse(url)?.redis_settings().db() {
-            0 => Ok(()),
-            _ => Err(mistake("a cluster of Redis has database 0 only: remove the database from the URL")),
-        }
     }
 
     /// May keys begin with it?
@@ -232,17 +337,40 @@ impl RedisOptions {
         Ok(())
     }
 
-    /// A client for the next connection, with the password as it is now.
-    pub(super) fn client(&self) -> Result<Client, StoreError> {
-        let info = parse(&self.url)?;
-        let mut settings = RedisConnectionInfo::default().set_db(info.redis_settings().db()).set_skip_set_lib_name();
-        if let Some(name) = &self.username {
+    /// A client for the next connection to a server, with the password as it is now. Without an address, to that of the
+    /// URL.
+    pub(super) fn client(&self, at: Option<&Address>) -> Result<Client, StoreError> {
+        let info = parse(self.first_url())?;
+        let info = match at {
+            Some(at) => at_address(info, at),
+            None => info,
+        };
+        let database = info.redis_settings().db();
+        self.client_of(info, self.username.as_deref(), self.password.as_ref(), database)
+    }
+
+    /// A client for the next connection to a Sentinel.
+    pub(super) fn sentinel_client(&self, url: &str) -> Result<Client, StoreError> {
+        let known = self.sentinel.as_ref();
+        let username = known.and_then(|sentinel| sentinel.username.as_deref());
+        self.client_of(parse(url)?, username, known.and_then(|sentinel| sentinel.password.as_ref()), 0)
+    }
+
+    fn client_of(
+        &self,
+        info: ConnectionInfo,
+        username: Option<&str>,
+        password: Option<&Password>,
+        database: i64,
+    ) -> Result<Client, StoreError> {
+        let mut settings = RedisConnectionInfo::default().set_db(database).set_skip_set_lib_name();
+        if let Some(name) = username {
             settings = settings.set_username(name);
         }
-        if let Some(password) = &self.password {
+        if let Some(password) = password {
             settings = settings.set_password(password.read("Redis")?.expose_secret());
         }
-        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let tls = is_tls(&info);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
         let failed = |_| mistake("the certificates for Redis cannot be used: give PEM files");
         if !tls {
@@ -258,6 +386,42 @@ impl RedisOptions {
         });
         Client::build_with_tls(info, TlsCertificates { client_tls, root_cert: self.ca.clone() }).map_err(failed)
     }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Address {
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            return write!(f, "[{}]:{}", self.host, self.port);
+        }
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+}
+
+fn at_address(info: ConnectionInfo, at: &Address) -> ConnectionInfo {
+    let (host, port) = (at.host.clone(), at.port);
+    let there = if is_tls(&info) {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    info.set_addr(there)
+}
+
+/// Host and port of a URL.
+pub(super) fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
 }
 
 fn parse(url: &str) -> Result<ConnectionInfo, StoreError> {

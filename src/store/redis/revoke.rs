@@ -86,7 +86,8 @@ impl Inner {
             partition.keys.of("sub:"),
             id,
         ];
-        let mut answer = self.run_as(&self.commands, partition, (op, partition.history()), &REVOKE, keys, args).await?;
+        let name = (op, partition.history());
+        let mut answer = self.run_as(&self.revokes, partition, name, &REVOKE, keys, args).await?;
         if answer.status != "merged" {
             return Err(answer.unknown());
         }

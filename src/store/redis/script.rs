@@ -63,19 +63,17 @@ impl Script {
         keys: &[Vec<u8>],
         args: &[Vec<u8>],
     ) -> RedisResult<Value> {
-        match command("EVALSHA", &self.hash, keys, args).query_async(&mut connection).await {
+        match self.command(false, keys, args).query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.in_full(keys, args).query_async(&mut connection).await
+                self.command(true, keys, args).query_async(&mut connection).await
             }
             done => done,
         }
     }
-}
 
-impl Script {
-    /// The command with all of it.
-    pub(super) fn in_full(&self, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
-        command("EVAL", &self.source, keys, args)
+    /// By its hash, or in full.
+    pub(super) fn command(&self, in_full: bool, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
+        if in_full { command("EVAL", &self.source, keys, args) } else { command("EVALSHA", &self.hash, keys, args) }
     }
 }
 

@@ -10,7 +10,9 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::super::rules::{Failure, Rules, State, end_of, is_revoked};
 use super::super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
-use super::connect::{FIRST_PAUSE, not_done};
+use super::cluster::Primaries;
+use super::connect::FIRST_PAUSE;
+use super::fault::not_done;
 use super::partitions::{Partition, in_each};
 use super::record::{
     Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target,
@@ -56,11 +58,10 @@ pub(super) struct Room {
 }
 
 impl Inner {
-    pub(super) async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+    pub(super) async fn load(&self, primaries: &Primaries, id: SessionId) -> Result<Option<Session>, StoreError> {
         let partition = self.partitions.of(id);
         let key = partition.keys.session(id);
-        let mut replies =
-            self.read(&self.commands, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
+        let mut replies = self.read(primaries, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
         match replies.next() {
             Some(Value::Nil) => Ok(None),
             Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),

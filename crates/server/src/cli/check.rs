@@ -33,6 +33,9 @@ struct CheckReport<'a> {
     /// With `--online`: what the issuers answered whose keys are fetched.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     issuers: Vec<String>,
+    /// With `--online`: what the server answered whose store several gates share.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    store: Vec<String>,
     /// With `--print`.
     #[serde(skip_serializing_if = "Option::is_none")]
     configuration: Option<String>,
@@ -58,6 +61,7 @@ pub(super) fn run(path: &Path, options: Options, output: Output) -> CommandResul
         listen: config.server.addresses().chain([config.admin.listen]).collect(),
         directory: found.directory.clone(),
         issuers: found.issuers.clone(),
+        store: found.store.clone(),
         configuration: printed.clone(),
     };
     output.write(&checked, || {
@@ -66,6 +70,7 @@ pub(super) fn run(path: &Path, options: Options, output: Output) -> CommandResul
         let mut text: String = warnings.iter().map(|warning| format!("{begin}warning: {warning}\n")).collect();
         text.extend(found.directory.iter().map(|line| format!("{begin}directory: {line}\n")));
         text.extend(found.issuers.iter().map(|line| format!("{begin}{line}\n")));
+        text.extend(found.store.iter().map(|line| format!("{begin}store: {line}\n")));
         text.push_str(&format!("{begin}{}: good", path.display()));
         if let Some(printed) = printed {
             text.push('\n');

@@ -338,7 +338,6 @@ fn routes_of_one_path_get_ids_of_their_own() {
 fn what_is_not_built_yet_is_refused_and_not_ignored() {
     for (text, key) in [
         ("[sessions]\non_expiry = \"keep\"\n", "sessions.on_expiry"),
-        ("[store]\nwait_replicas = 1\n", "store.wait_replicas"),
         ("[[upstreams]]\nname = \"u\"\nurls = [\"unix:/run/a\"]\n", "upstreams[0].urls[0]"),
         ("[[endpoints]]\ndialect = \"oauth2\"\npath = \"/t\"\ncookie = \"c\"\n", "endpoints[0].cookie"),
     ] {
@@ -351,7 +350,7 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
 #[cfg(not(feature = "redis"))]
 #[test]
 fn c36_without_its_feature_the_store_in_redis_is_an_error_that_says_so() {
-    let errors = said("[store]\nkind = \"redis\"\nurl = \"redis://127.0.0.1\"\n");
+    let errors = said("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1\"]\n");
     assert!(
         errors.iter().any(|e| e.contains("store.kind") && e.contains("built with the feature redis")),
         "{errors:?}"
@@ -384,8 +383,8 @@ fn mistakes_in_a_store_in_postgresql_are_named_without_its_credentials() {
         (format!("{url}schema = \"A b\"\n"), "store.schema: "),
         (format!("{url}statements = \"some\"\n"), "store.statements: "),
         (format!("{url}connections = 0\n"), "store.connections: "),
-        (format!("{url}client_cert = \"gate.pem\"\n"), "store.client_key: missing"),
-        (format!("{url}client_key = \"gate.key\"\n"), "store.client_cert: missing"),
+        (format!("{url}client_cert = {{ cert = \"gate.pem\" }}\n"), "store.client_cert.key: missing"),
+        (format!("{url}client_cert = {{ key = \"gate.key\" }}\n"), "store.client_cert.cert: missing"),
         (format!("{url}max_stale = \"5m\"\n"), "store.max_stale: has a meaning only"),
         (format!("{url}prefix = \"rg\"\n"), "store.prefix: "),
     ] {
@@ -394,7 +393,7 @@ fn mistakes_in_a_store_in_postgresql_are_named_without_its_credentials() {
         assert!(!errors[0].contains("a-secret"), "{errors:?}");
     }
     let whole = "password_file = \"pw\"\nlisten_url = \"postgres://gate@db/rotogate\"\nstatements = \"unnamed\"\n\
-                 connections = 4\nclient_cert = \"c\"\nclient_key = \"k\"\nca = \"ca\"\nstaleness = \"4s\"\n";
+                 connections = 4\nclient_cert = { cert = \"c\", key = \"k\" }\nca = \"ca\"\nstaleness = \"4s\"\n";
     assert_eq!(postgres(&format!("{url}{whole}")), [""; 0]);
 }
 
@@ -402,31 +401,53 @@ fn mistakes_in_a_store_in_postgresql_are_named_without_its_credentials() {
 #[test]
 fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {
     let redis = |more: &str| said(&format!("[store]\nkind = \"redis\"\n{more}"));
-    let url = "url = \"redis://127.0.0.1:6379\"\n";
+    let url = "urls = [\"redis://127.0.0.1:6379\"]\n";
+    let sentinels = "urls = [\"redis://s1:26379\", \"redis://s2:26379\"]\n";
     for (more, part) in [
-        (String::new(), "store.url: missing"),
-        ("url = \"redis://:a-secret@127.0.0.1\"\n".to_owned(), "store.url: the URL of Redis has credentials"),
-        ("url = \"http://127.0.0.1\"\n".to_owned(), "store.url: "),
+        (String::new(), "store.urls: missing"),
+        ("urls = []\n".to_owned(), "store.urls: is empty"),
+        ("urls = [\"redis://:a-secret@127.0.0.1\"]\n".to_owned(), "store.urls[0]: the URL of Redis has credentials"),
+        ("urls = [\"http://127.0.0.1\"]\n".to_owned(), "store.urls[0]: "),
+        (sentinels.to_owned(), "store.sentinel: several URLs"),
+        (format!("{sentinels}sentinel = \"\"\n"), "store.sentinel: expected a text"),
+        ("urls = [\"redis://s1\", \"rediss://s2\"]\nsentinel = \"main\"\n".to_owned(), "store.urls: the URLs"),
+        (format!("{url}sentinel_password_file = \"a\"\n"), "store.sentinel_password_file: needs sentinel"),
+        (
+            format!("{sentinels}sentinel = \"main\"\nsentinel_username = \"gate\"\n"),
+            "store.sentinel_password_file: missing",
+        ),
+        (
+            format!("{url}client_cert = {{ cert = \"a.pem\", key = \"b.pem\" }}\n"),
+            "store.client_cert: needs urls that begin with rediss://",
+        ),
+        ("urls = [\"rediss://a\"]\nclient_cert = { cert = \"a.pem\" }\n".to_owned(), "store.client_cert.key: missing"),
         (format!("{url}prefix = \"a b\"\n"), "store.prefix: "),
         (format!("{url}username = \"gate\"\n"), "store.password_file: missing"),
-        (format!("{url}ca = \"ca.pem\"\n"), "store.ca: needs a url that begins with rediss://"),
+        (format!("{url}ca = \"ca.pem\"\n"), "store.ca: needs urls that begin with rediss://"),
         (format!("{url}staleness = \"100ms\"\n"), "store.staleness: "),
         (format!("{url}when_stale = \"allow\"\n"), "store.max_stale: missing"),
         (format!("{url}max_stale = \"5m\"\n"), "store.max_stale: has a meaning only"),
         (format!("{url}when_stale = \"allow\"\nmax_stale = \"1s\"\n"), "store.max_stale: is shorter"),
         (format!("{url}path = \"x\"\n"), "store.path: "),
         (
-            "url = \"redis://127.0.0.1/2\"\ncluster = true\n".to_owned(),
-            "store.url: a cluster of Redis has database 0 only",
+            "urls = [\"redis://127.0.0.1/2\"]\ncluster = true\n".to_owned(),
+            "store.urls: a cluster of Redis has database 0 only",
         ),
         (format!("{url}cluster = 3\n"), "store.cluster: "),
+        (
+            format!("{sentinels}sentinel = \"main\"\ncluster = true\n"),
+            "store.cluster: a cluster of Redis has no Sentinels",
+        ),
     ] {
         let errors = redis(&more);
         assert!(errors.len() == 1 && errors[0].contains(part), "{part}: {errors:?}");
         assert!(!errors[0].contains("a-secret"), "{errors:?}");
     }
     assert_eq!(redis(&format!("{url}staleness = \"4s\"\nwhen_stale = \"allow\"\nmax_stale = \"5m\"\n")), [""; 0]);
-    assert_eq!(redis(&format!("{url}cluster = true\n")), [""; 0]);
+    assert_eq!(redis(&format!("{url}cluster = true\nwait_replicas = 1\n")), [""; 0]);
+    assert_eq!(redis(&format!("{sentinels}cluster = true\n")), [""; 0], "several nodes of a cluster");
+    let more = "sentinel = \"main\"\nsentinel_username = \"a\"\nsentinel_password_file = \"b\"\n";
+    assert_eq!(redis(&format!("{sentinels}{more}")), [""; 0]);
     // Keys of it elsewhere are mistakes.
     assert_eq!(said(&format!("[store]\n{url}")).len(), 1);
 }

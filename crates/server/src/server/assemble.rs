@@ -12,9 +12,9 @@ use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::shared_store;
 use super::users::LiveUsers;
-#[cfg(feature = "postgres")]
-use crate::config::PostgresSettings;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
     SessionsConfig, StoreConfig, TrustedIssuer,
@@ -30,14 +30,14 @@ use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
 use rotogate::private_file::{self, trusted};
+#[cfg(feature = "postgres")]
+use rotogate::store::PostgresStore;
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
-#[cfg(feature = "postgres")]
-use rotogate::store::{PostgresOptions, PostgresStore};
-#[cfg(feature = "redis")]
-use rotogate::store::{RedisOptions, RedisStore};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verify_cache::IdentityField;
@@ -273,7 +273,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         }
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
-            let options = postgres_options(config, settings, keyring)?;
+            let options = shared_store::of_postgres(config, settings, keyring.id()).map_err(at_key)?;
             let store = Arc::new(PostgresStore::connect(options).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
@@ -284,25 +284,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let issuer = &config.issuer;
-            let mut options =
-                RedisOptions::new(settings.url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
-                    .prefix(settings.prefix.as_str());
-            if let Some(name) = &settings.username {
-                options = options.username(name.as_str());
-            }
-            if let Some(file) = &settings.password_file {
-                options = options.password_file(file);
-            }
-            if let Some(ca) = &settings.ca {
-                options = options.ca(read_ca(ca)?);
-            }
-            if settings.cluster {
-                options = options.cluster();
-            }
-            if settings.assume_noeviction {
-                options = options.assume_noeviction();
-            }
+            let options = shared_store::of_redis(config, settings, keyring.id()).map_err(at_key)?;
             let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
@@ -314,50 +296,9 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
     }
 }
 
-#[cfg(feature = "postgres")]
-fn postgres_options(
-    config: &Config,
-    settings: &PostgresSettings,
-    keyring: &Keyring,
-) -> Result<PostgresOptions, ServerError> {
-    let PostgresSettings {
-        url,
-        listen_url,
-        password_file,
-        schema,
-        ca,
-        client_cert,
-        named_statements,
-        connections,
-        staleness: _,
-    } = settings;
-    let issuer = &config.issuer;
-    let mut options = PostgresOptions::new(url.as_str(), issuer.url.as_str(), keyring.id(), issuer.leeway)
-        .schema(schema.as_str())
-        .connections(*connections);
-    if let Some(url) = listen_url {
-        options = options.listen_url(url.as_str());
-    }
-    if let Some(file) = password_file {
-        options = options.password_file(file);
-    }
-    if let Some(ca) = ca {
-        options = options.ca(read_ca(ca)?);
-    }
-    if let Some((certificate, key)) = client_cert {
-        let certificate = std::fs::read(certificate)
-            .map_err(|error| ServerError::new(format!("store.client_cert: {}: {error}", certificate.display())))?;
-        let key =
-            private_file::read_private(key).map_err(|error| ServerError::new(format!("store.client_key: {error}")))?;
-        options = options.client_certificate(certificate, SecretString::from(key.as_str()));
-    }
-    Ok(if *named_statements { options } else { options.unnamed_statements() })
-}
-
-/// The certificates that the store's server may be issued by.
 #[cfg(any(feature = "postgres", feature = "redis"))]
-fn read_ca(path: &Path) -> Result<Vec<u8>, ServerError> {
-    std::fs::read(path).map_err(|error| ServerError::new(format!("store.ca: {}: {error}", path.display())))
+fn at_key((key, message): shared_store::Wrong) -> ServerError {
+    ServerError::new(format!("{key}: {message}"))
 }
 
 /// The path of the store's high-water mark.

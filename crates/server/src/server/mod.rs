@@ -23,6 +23,8 @@ mod relays;
 mod reload;
 mod request;
 mod request_record;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod shared_store;
 mod sockets;
 mod stream;
 mod tally;

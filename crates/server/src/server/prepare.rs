@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
 use super::reload::LastRead;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::shared_store;
 use super::{assemble, issuers, tls};
 use crate::config::{
     Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig,
@@ -32,6 +34,7 @@ use rotogate::token::verify::IssuerRules;
 pub(crate) struct Inspected {
     pub(crate) issuers: Vec<String>,
     pub(crate) directory: Vec<String>,
+    pub(crate) store: Vec<String>,
 }
 
 /// A configuration that a gate can start with, and the files read on the way.
@@ -64,12 +67,18 @@ impl StartPlan {
                 Err(message) => wrong.push(config.blame(&section.key, message)),
             }
         }
-        let issuers = issuers::inspect(config).await;
-        match (ConfigErrors::new(wrong), issuers) {
-            (None, Ok(issuers)) => Ok(Inspected { issuers, directory: lines }),
-            (Some(wrong), Ok(_)) | (None, Err(wrong)) => Err(wrong),
-            (Some(wrong), Err(more)) => Err(wrong.and(more)),
-        }
+        #[cfg(any(feature = "postgres", feature = "redis"))]
+        let store = shared_store::inspect(config).await;
+        #[cfg(not(any(feature = "postgres", feature = "redis")))]
+        let store: Result<_, ConfigErrors> = Ok(Vec::new());
+        let (issuers, store, wrong) = match (issuers::inspect(config).await, store) {
+            (Ok(issuers), Ok(store)) => (issuers, store, ConfigErrors::new(wrong)),
+            (issuers, store) => {
+                let more = [ConfigErrors::new(wrong), issuers.err(), store.err()].into_iter().flatten();
+                (Vec::new(), Vec::new(), more.reduce(ConfigErrors::and))
+            }
+        };
+        wrong.map_or(Ok(Inspected { issuers, directory: lines, store }), Err)
     }
 }
 
@@ -252,6 +261,14 @@ impl Findings<'_> {
         }
     }
 
+    /// Can a certificate and its key be read, if there are any?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn pair(&mut self, key: &'static str, pair: Option<&(PathBuf, PathBuf)>) {
+        let (certificate, secret) = pair.map(|(certificate, key)| (certificate.as_path(), key.as_path())).unzip();
+        self.secret(key, secret);
+        self.public(key, certificate);
+    }
+
     #[cfg(any(feature = "postgres", feature = "redis"))]
     fn readable(&mut self, key: &'static str, file: &Path, read: Result<(), String>) {
         let Err(message) = read else { return };
@@ -266,15 +283,16 @@ impl Findings<'_> {
         let config = self.config;
         #[cfg(feature = "postgres")]
         if let StoreConfig::Postgres(settings) = &config.store {
-            let own = settings.client_cert.as_ref();
             self.secret("store.password_file", settings.password_file.as_deref());
-            self.secret("store.client_key", own.map(|(_, key)| key.as_path()));
-            self.public("store.client_cert", own.map(|(certificate, _)| certificate.as_path()));
+            self.pair("store.client_cert", settings.client_cert.as_ref());
             self.public("store.ca", settings.ca.as_deref());
         }
         #[cfg(feature = "redis")]
         if let StoreConfig::Redis(settings) = &config.store {
+            let sentinel = settings.sentinel.as_ref().and_then(|sentinel| sentinel.password_file.as_deref());
             self.secret("store.password_file", settings.password_file.as_deref());
+            self.secret("store.sentinel_password_file", sentinel);
+            self.pair("store.client_cert", settings.client_cert.as_ref());
             self.public("store.ca", settings.ca.as_deref());
         }
         let StoreConfig::Redb { path, accept_restored_store, .. } = &config.store else { return };

@@ -640,7 +640,7 @@ end
 $$;
 
 create function {s}.rg_check(
-    p_known bytea, out o_status text, out o_server text, out o_written bigint
+    p_known bytea, out o_status text, out o_now bigint, out o_server text, out o_written bigint
 ) language plpgsql as $$
 begin
     if not {s}.rg_begin(p_known, true) then
@@ -648,9 +648,25 @@ begin
         return;
     end if;
     update {s}.stamp set last = last;
+    o_now := {s}.rg_now();
     o_server := {s}.rg_server();
     o_written := {s}.rg_written();
     o_status := 'ready';
+end
+$$;
+
+-- Everything that was readable before is where an acknowledged write is. What a standby lacks is readable only if the wait
+-- for it was cancelled: this commit waits for that standby anew.
+create function {s}.rg_settle(p_known bytea, out o_status text) language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_known, false) then
+        o_status := 'history';
+        return;
+    end if;
+    if current_setting('synchronous_standby_names') <> '' then
+        perform {s}.rg_touch();
+    end if;
+    o_status := 'settled';
 end
 $$;
 

@@ -160,24 +160,38 @@ async fn c26_a_cancelled_wait_for_a_synchronous_standby_is_no_acknowledgement() 
         server.sql("select pg_reload_conf()");
     };
     set("nowhere");
+    let cancel =
+        "select count(pg_cancel_backend(pid)) from pg_stat_activity where usename = 'gate' and wait_event = 'SyncRep'";
+    let cancelled = async || {
+        let waiting = async {
+            while server.sql(cancel) == "0" {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.expect("it waits for the standby");
+    };
     for _ in 0..2 {
         let revoking = tokio::spawn({
             let (store, entry) = (Arc::clone(&store), gone(begun.id));
             async move { store.revoke(entry, RevokedBecause::Logout).await }
         });
-        let cancel = "select count(pg_cancel_backend(pid)) from pg_stat_activity where usename = 'gate' and wait_event = 'SyncRep'";
-        let cancelled = async {
-            while server.sql(cancel) == "0" {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, cancelled).await.expect("it waits for the standby");
+        cancelled().await;
         let error = revoking.await.unwrap().unwrap_err();
         assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
         assert!(error.to_string().contains("synchronous standby"), "{error}");
     }
+    // It can be read, and nothing that is made of it may be answered yet.
+    let read = store.load_to_revoke(begun.id).await.unwrap().unwrap();
+    assert!(crate::store::rules::is_revoked(&read));
+    let settling = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.settle().await }
+    });
+    cancelled().await;
+    assert_eq!(settling.await.unwrap().unwrap_err().outcome(), WriteOutcome::InDoubt);
     set("");
     store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
+    store.settle().await.unwrap();
 }
 
 /// Whatever the role or the database says meanwhile.

@@ -257,3 +257,25 @@ async fn c20_each_command_of_a_cluster_that_is_missing_is_named() {
         assert!(said.contains(&format!("allow {missing}")), "{said}");
     }
 }
+
+#[tokio::test]
+async fn c20_an_inspection_of_a_cluster_finds_what_a_start_would_and_makes_nothing() {
+    let site = Site::cluster();
+    let content = site.content();
+    let found = RedisStore::inspect(site.options()).await.unwrap();
+    assert!(found.contains("version ") && found.contains("no store yet"), "{found}");
+    assert_eq!(site.content(), content);
+    site.connect("rg").await;
+    // Any of the URLs that answers is enough.
+    let Site::Cluster(cluster) = &site else { unreachable!() };
+    let gone = support::server::free_port();
+    let some = options(gone).more_urls([format!("redis://127.0.0.1:{}", cluster.nodes[1].port)]).cluster();
+    let found = RedisStore::inspect(some).await.unwrap();
+    assert!(found.contains("the store is this gate's"), "{found}");
+    let url = format!("redis://127.0.0.1:{}", cluster.nodes[0].port);
+    let other = RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY).cluster();
+    for (options, part) in [(other, "another keyring"), (site.options().wait_replicas(1), "wait_replicas is 1")] {
+        let said = RedisStore::inspect(options).await.unwrap_err().to_string();
+        assert!(said.contains(part), "{said}");
+    }
+}

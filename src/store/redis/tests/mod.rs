@@ -12,12 +12,15 @@ use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 mod cluster;
+mod durable;
 mod faults;
 mod feed;
 mod moving;
 mod opening;
 mod rules;
+mod sentinel;
 mod site;
+mod storm;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);

@@ -14,6 +14,7 @@ use crate::store::conformance::{gone, insert, later, minimum, not_before, rotate
 use crate::store::proxy::Proxy;
 use crate::store::redis::connect::Link;
 use crate::store::redis::partitions::Partition;
+use crate::store::redis::servers::Servers;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -120,7 +121,8 @@ impl Move {
         let key = format!("{{rg:{partition}}}:h");
         let from = cluster.node_of(&key);
         let ports: Vec<_> = cluster.nodes.iter().map(|node| node.port).collect();
-        let links = ports.iter().map(|port| Link::new(Arc::new(options(*port)), Duration::ZERO)).collect();
+        let links =
+            ports.iter().map(|port| Link::new(Servers::new(&Arc::new(options(*port))), Duration::ZERO)).collect();
         let ids = (0..ports.len()).map(|n| cluster.id(n).to_owned()).collect();
         Self { slot: cluster.nodes[0].cli(&["CLUSTER", "KEYSLOT", &key]), from, to: (from + 1) % 3, links, ports, ids }
     }
@@ -203,6 +205,48 @@ async fn c11_while_a_slot_moves_reads_follow_each_key_and_nothing_is_half_writte
     let (all, _) = store.revocations_since(Cursor::default()).await.unwrap();
     assert!(all.contains(&ended), "{all:?}");
     assert!(!store.0.partitions.iter().any(Partition::is_lost));
+}
+
+/// Each primary has a replica of its own, and what moves is waited for where it arrives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c14_in_a_cluster_a_write_waits_for_the_replicas_of_the_primary_that_takes_it() {
+    let cluster = RedisCluster::start(true, &[]);
+    let store = RedisStore::connect(options(cluster.nodes[0].port).cluster().wait_replicas(1)).await.unwrap();
+    let all = in_each_partition(&store).await;
+    store.settle().await.unwrap();
+    let moving = Move::of(&cluster, 3);
+    let stopped = &cluster.nodes[3 + moving.to];
+    stopped.signal("STOP");
+    let swap = async |one: &Session| store.compare_and_swap(1, rotated(one, later(start(), 5)), None).await;
+    let swaps = futures_util::future::join_all(all.iter().map(swap)).await;
+    for (n, swapped) in swaps.into_iter().enumerate() {
+        if cluster.node_of(&format!("{{rg:{n}}}:h")) == moving.to {
+            let error = swapped.unwrap_err();
+            assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
+            assert_eq!(error.outcome(), WriteOutcome::InDoubt);
+        } else {
+            assert_eq!(swapped.unwrap(), Swap::Swapped, "{n}");
+        }
+    }
+    assert_eq!(store.settle().await.unwrap_err().outcome(), WriteOutcome::InDoubt);
+    stopped.signal("CONT");
+    done(async || store.settle().await.ok()).await;
+    // Its keys are all there, so that the other server takes what is asked of it.
+    store.revoke(minimum(all[3].id, 1, later(start(), 600_000)), RevokedBecause::Operator).await.unwrap();
+    moving.begin().await;
+    for key in moving.keys().await {
+        moving.carry(&key).await;
+    }
+    let next = rotated(&rotated(&all[3], later(start(), 5)), later(start(), 10));
+    stopped.signal("STOP");
+    let error = store.compare_and_swap(2, next.clone(), None).await.unwrap_err();
+    assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
+    assert_eq!(error.outcome(), WriteOutcome::InDoubt);
+    stopped.signal("CONT");
+    done(async || store.compare_and_swap(2, next.clone(), None).await.ok()).await;
+    moving.end().await;
+    assert_eq!(store.load(all[3].id).await.unwrap(), Some(next));
+    store.settle().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

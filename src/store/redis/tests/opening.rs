@@ -11,7 +11,7 @@ const USER: &str = "user-of-the-gate";
 /// As the documentation gives it.
 pub(super) const COMMANDS: &str = "+eval +evalsha +get +mget +set +del +exists +pexpireat +persist +hset +hget +hmget +hexists +hincrby \
     +hscan +hdel +zadd +zincrby +zrem +zscore +zrange +zrevrange +zrangebyscore +zremrangebyscore +xadd +xread +xrange \
-    +xrevrange +xtrim +scan +time +info";
+    +xrevrange +xtrim +scan +time +role +info";
 
 async fn refused(options: RedisOptions) -> String {
     let error = RedisStore::connect(options).await.unwrap_err();
@@ -31,6 +31,27 @@ async fn c20_a_server_that_may_evict_is_refused_at_start_and_c21_while_it_runs()
     server.cli(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]);
     let said = store.check().await.unwrap_err().to_string();
     assert!(said.contains("volatile-ttl"), "{said}");
+}
+
+#[tokio::test]
+async fn c20_an_inspection_finds_what_a_start_would_and_makes_nothing() {
+    let server = Server::start(&[]);
+    let found = RedisStore::inspect(server.options()).await.unwrap();
+    assert!(found.contains("version ") && found.contains("no store yet"), "{found}");
+    assert_eq!(server.cli(&["DBSIZE"]), "0");
+    server.connect("rg").await;
+    let found = RedisStore::inspect(server.options()).await.unwrap();
+    assert!(found.contains("the store is this gate's"), "{found}");
+    let url = format!("redis://127.0.0.1:{}", server.port);
+    let other = RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY);
+    let more = server.options().wait_replicas(2);
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let evicts = server.options();
+    for (options, part) in [(evicts, "allkeys-lru"), (other, "another keyring"), (more, "wait_replicas is 2")] {
+        let said = RedisStore::inspect(options).await.unwrap_err().to_string();
+        assert!(said.contains(part), "{said}");
+        server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    }
 }
 
 #[tokio::test]
@@ -110,6 +131,9 @@ async fn c20_each_command_and_key_pattern_that_is_missing_is_named() {
         let said = refused(as_user(&server)).await;
         assert!(said.contains(command) || (command == "+time" && said.contains("ACL")), "{command}: {said}");
     }
+    allow(&server, &format!("{keys} {COMMANDS}"));
+    let said = refused(as_user(&server).wait_replicas(1)).await;
+    assert!(said.contains("allow +wait"), "{said}");
     allow(&server, &format!("~other:* {COMMANDS}"));
     let said = refused(as_user(&server)).await;
     assert!(said.contains("allow ~{rg:0}:*"), "{said}");

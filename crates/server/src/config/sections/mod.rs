@@ -63,9 +63,9 @@ pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 #[cfg(feature = "postgres")]
 pub use store::PostgresSettings;
-#[cfg(feature = "redis")]
-pub use store::RedisSettings;
 pub use store::StoreConfig;
+#[cfg(feature = "redis")]
+pub use store::{RedisSettings, SentinelSettings};
 
 /// Everything that `gateway.toml` says. `Debug` shows no secret.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ mod shared;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresSettings;
 #[cfg(feature = "redis")]
-pub use redis::RedisSettings;
+pub use redis::{RedisSettings, SentinelSettings};
 
 /// `[store]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum StoreConfig {
     Postgres(PostgresSettings),
     /// A server that several gates share.
     #[cfg(feature = "redis")]
-    Redis(RedisSettings),
+    Redis(Box<RedisSettings>),
 }
 
 #[derive(Clone, Copy)]
@@ -98,14 +98,15 @@ impl StoreConfig {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> StoreConfig {
-    section.later(&["wait_replicas", "sentinel"]);
     let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
     let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, matches!(kind, Kind::Memory)),
         #[cfg(feature = "postgres")]
         Kind::Postgres => postgres::read(section, dir).map_or(StoreConfig::Memory, StoreConfig::Postgres),
         #[cfg(feature = "redis")]
-        Kind::Redis => redis::read(section, dir).map_or(StoreConfig::Memory, StoreConfig::Redis),
+        Kind::Redis => {
+            redis::read(section, dir).map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings)))
+        }
     };
     section.finish();
     store

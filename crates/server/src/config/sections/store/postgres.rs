@@ -42,19 +42,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<PostgresSettings
     let password_file = section.get("password_file", path_in(dir));
     let schema = section.get("schema", schema).unwrap_or_else(|| PostgresOptions::SCHEMA.to_owned());
     let ca = section.get("ca", path_in(dir));
-    let own = (section.get("client_cert", path_in(dir)), section.get("client_key", path_in(dir)));
-    let client_cert = match own {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (Some(_), None) if !section.has("client_key") => {
-            section.blame("client_key", "missing; expected the file with the private key of client_cert");
-            None
-        }
-        (None, Some(_)) if !section.has("client_cert") => {
-            section.blame("client_cert", "missing; expected the file with the certificate of client_key");
-            None
-        }
-        _ => None,
-    };
+    let client_cert = shared::client_cert(section, dir);
     let statements = value::word(&[("named", true), ("unnamed", false)], &[]);
     let named_statements = section.get("statements", statements).unwrap_or(true);
     let connections = section.get("connections", value::count(1, 1000)).unwrap_or(PostgresOptions::CONNECTIONS);
@@ -103,8 +91,7 @@ pub(super) fn print(settings: &PostgresSettings, table: &mut Table) {
     put_some(table, "password_file", password_file.as_deref().map(path));
     put(table, "schema", schema.as_str());
     put_some(table, "ca", ca.as_deref().map(path));
-    put_some(table, "client_cert", client_cert.as_ref().map(|(certificate, _)| path(certificate)));
-    put_some(table, "client_key", client_cert.as_ref().map(|(_, key)| path(key)));
+    shared::print_client_cert(client_cert.as_ref(), table);
     put(table, "statements", if *named_statements { "named" } else { "unnamed" });
     put(table, "connections", number(*connections));
     shared::print(*staleness, table);

@@ -1,13 +1,14 @@
 //! What `[store]` says of every store that several gates share.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Table;
 
-use super::super::super::print::{put, time};
+use super::super::super::print::{path, put, time};
 use super::super::super::raw::Section;
 use super::super::super::value;
-use super::super::DAY;
+use super::super::{DAY, path_in};
 use rotogate::store::Staleness;
 
 pub(super) fn read(section: &Section<'_>) -> Staleness {
@@ -36,4 +37,24 @@ pub(super) fn print(staleness: Staleness, table: &mut Table) {
     } else {
         put(table, "when_stale", "deny");
     }
+}
+
+/// The gate's own certificate, and its key.
+pub(super) fn client_cert(section: &Section<'_>, dir: &Path) -> Option<(PathBuf, PathBuf)> {
+    if !section.has("client_cert") {
+        return None;
+    }
+    let pair = section.section("client_cert");
+    let file = |key| pair.require(key, "a PEM file", path_in(dir));
+    let both = file("cert").zip(file("key"));
+    pair.finish();
+    both
+}
+
+pub(super) fn print_client_cert(pair: Option<&(PathBuf, PathBuf)>, table: &mut Table) {
+    let Some((cert, key)) = pair else { return };
+    let mut pair = Table::new();
+    put(&mut pair, "cert", path(cert));
+    put(&mut pair, "key", path(key));
+    put(table, "client_cert", pair);
 }
