@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use support::figure::print_time;
 use support::redis::Redis;
 use uuid::Uuid;
 
@@ -24,6 +25,12 @@ mod storm;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// No answer is later (C11, C13).
+const LATEST: Duration = Duration::from_secs(3);
+/// After an outage a node serves again (C12).
+const BACK: Duration = Duration::from_secs(5);
 
 /// A server of the test's own, and how to connect to it.
 pub(super) struct Server(Redis);
