@@ -80,6 +80,7 @@ impl ByEngine {
             clock: Arc::new(EngineClock::start(time.clone(), rotogate::clock::Timestamp::ZERO, LEEWAY)),
             revocations: Arc::new(RevocationList::new()),
             limits: Arc::new(Limits::new(support::open_rates(), time)),
+            counters: None,
             keep_login_origin: true,
             staleness: None,
         });

@@ -6,6 +6,9 @@ use support::pki::write_private;
 use support::postgres::Postgres;
 use support::{Answer, CONFIG, Gate, Place, keep_secret, until};
 
+mod copy;
+mod nodes;
+
 const PASSWORD: &str = "gate-store-password";
 
 /// A server with the gates' user.
@@ -21,10 +24,25 @@ fn place(server: &Postgres) -> Place {
 }
 
 fn place_with(server: &Postgres, more: &str) -> Place {
-    let url = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
-    let store = format!("[store]\nkind = \"postgres\"\nurl = \"{url}\"\npassword_file = \"store.pw\"\n");
-    let place = Place::new(&format!("{CONFIG}{store}{more}"));
+    place_of(&format!("{CONFIG}{}{more}", store_of(server)))
+}
+
+/// With the password of the gates' user.
+fn place_of(config: &str) -> Place {
+    let place = Place::new(config);
     write_private(&place.path("store.pw"), PASSWORD);
+    place
+}
+
+fn store_of(server: &Postgres) -> String {
+    let url = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
+    format!("[store]\nkind = \"postgres\"\nurl = \"{url}\"\npassword_file = \"store.pw\"\n")
+}
+
+/// The folder of another gate, as an operator would copy it: the same keys, the same users.
+fn node_beside(first: &Place, server: &Postgres) -> Place {
+    let place = place(server);
+    place.copy_data_from(first);
     place
 }
 
@@ -174,7 +192,9 @@ async fn c22_what_the_store_did_not_take_holds_at_the_gate_and_is_repeated_until
     let server = server();
     let place = place_with(&server, "staleness = \"60s\"\n");
     let [a, b] = [place.start(), place.start()];
-    let [first, other] = [a.login().await, a.login().await];
+    let [first, other, ended] = [a.login().await, a.login().await, a.login().await];
+    // Its connections for revocations are there: a read-only server takes no new ones.
+    assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
     let is_fault = |answer: &Answer| {
         answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
     };

@@ -1,7 +1,5 @@
 //! Gates that share a store in Redis.
 
-mod topology;
-
 use std::process::Command;
 
 use http::StatusCode;
@@ -10,10 +8,30 @@ use support::redis::Redis;
 use support::redis_cluster::RedisCluster;
 use support::{CONFIG, Gate, Place, until};
 
+mod copy;
+mod keys;
+mod topology;
+mod users;
+
+/// The folder of a gate on this server.
+fn place_on(server: &Redis) -> Place {
+    Place::new(&format!("{CONFIG}{}", store_of(server)))
+}
+
+fn store_of(server: &Redis) -> String {
+    format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port)
+}
+
+/// The folder of another gate, as an operator would copy it: the same keys, the same users.
+fn node_beside(first: &Place, server: &Redis) -> Place {
+    let place = place_on(server);
+    place.copy_data_from(first);
+    place
+}
+
 /// Two gates of one folder, with one keyring and the same users.
 fn nodes(server: &Redis) -> (Place, [Gate; 2]) {
-    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
-    let place = Place::new(&format!("{CONFIG}{store}"));
+    let place = place_on(server);
     let gates = [place.start(), place.start()];
     (place, gates)
 }
@@ -98,8 +116,7 @@ async fn c15_c18_what_gates_know_holds_after_the_server_lost_its_last_writes() {
 fn c20_a_gate_of_another_keyring_does_not_start() {
     let server = Redis::start(&[]);
     let (_place, gates) = nodes(&server);
-    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
-    let other = Place::new(&format!("{CONFIG}{store}"));
+    let other = place_on(&server);
     let mut command: Command = other.command();
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -7,7 +7,8 @@ use super::audit;
 use super::{AccountRule, Engine, Event, Origin};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::fault::Error;
+use crate::directory::User;
+use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{RevokedBecause, Session, Status};
 use crate::token::claims::OwnChecked;
@@ -172,6 +173,32 @@ impl Engine {
                 Err(error.into())
             }
         }
+    }
+
+    /// The moment of a change of a user that every gate of the store finds by itself: the same for all of them. `after` is
+    /// the user now, `None` if there is none any more.
+    pub(crate) async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
+        let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
+        let keyring = self.keyring();
+        let named = |message: &[u8]| {
+            let name = keyring.refresh_keys().shared_name(message);
+            name.ok_or(Fault::Signing("no refresh key names what changed"))
+        };
+        let state = after.map(User::login_state);
+        let name = named(format!("changed user {subject}").as_bytes())?;
+        Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
+    }
+
+    /// What ends the sessions of a user after `moment` that began here while the user was not what it is now. `None`: they
+    /// are not known.
+    pub(crate) fn begun_otherwise(
+        &self,
+        subject: &str,
+        after: Option<&User>,
+        moment: Timestamp,
+    ) -> Option<Vec<Revocation>> {
+        let own = self.own_logins.as_ref()?;
+        own.others(subject, after.map(User::login_state), moment, self.leeway)
     }
 
     fn before(&self, target: Target, moment: Timestamp) -> Revocation {

@@ -47,6 +47,9 @@ pub(super) use table::{Endpoints, Hit, Operation};
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long caches may keep the JWK set and the metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
+/// The same: for how long other verifiers may keep the published keys.
+#[doc(hidden)]
+pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 /// The time limit for the body of a streamed request, whatever arrives meanwhile.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
 

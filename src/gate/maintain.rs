@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::Inner;
+use super::{Inner, nodes};
 use crate::clock::ClockState;
 use crate::engine::Freshness;
 use crate::engine::confirm::FLUSH_EVERY;
@@ -38,6 +38,7 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
             }
         }
         tokio::spawn(follow(Arc::downgrade(gate), feed));
+        tokio::spawn(nodes::look(Arc::downgrade(gate)));
         tokio::spawn(pay(Arc::downgrade(gate)));
         tokio::spawn(watch_store(Arc::downgrade(gate)));
     }
@@ -48,7 +49,7 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
     Ok(())
 }
 
-fn every(period: Duration) -> Interval {
+pub(super) fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval

@@ -30,13 +30,20 @@ mod agreement;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[doc(hidden)]
+pub mod copy;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
 mod encoding;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod fields;
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
 mod highwater;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod mark;
 #[doc(hidden)]
 pub mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod node_rows;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod password;
 #[cfg(feature = "postgres")]
@@ -62,7 +69,10 @@ pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
-pub use shared::{Feed, FeedStep, Follow, Heard, Restoration, SharedStore, Staleness};
+pub use shared::{
+    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen, Restoration,
+    SharedCounter, SharedStore, Staleness,
+};
 
 /// The result of a compare-and-swap.
 ///

@@ -95,6 +95,7 @@ impl Gate {
             clock: Arc::new(clock),
             revocations: Arc::new(revocations),
             limits: Arc::new(Limits::new(rates, Arc::clone(time) as _)),
+            counters: None,
             keep_login_origin: false,
             staleness: None,
         });

@@ -521,6 +521,7 @@ async fn start(
         clock,
         revocations,
         limits: Arc::new(Limits::new(rates, time.clone())),
+        counters: None,
         keep_login_origin: true,
         staleness: None,
     });

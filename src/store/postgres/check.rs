@@ -8,11 +8,13 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::super::StoreError;
 use super::super::fields::{Op, new_op};
+use super::super::mark::{self, Marker};
 use super::connect::{Connection, Failed, Link};
 use super::loss::{Known, Server};
 use super::migrate::{self, migrate};
 use super::options::{PostgresOptions, mistake};
 use super::record::time;
+use super::revoke::writes;
 use super::{Inner, fault, hint};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 
@@ -47,6 +49,8 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
     let commands = Arc::new(Link::new(Arc::clone(&options), options.connections));
     let connection = first_connection(&commands).await?;
     fitness(&options, &connection).await?;
+    // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
+    let is_accepted = compare_with_mark(&options, &connection).await?;
     commands.give_back(connection);
     migrate(&commands).await?;
     let connection = first_connection(&commands).await?;
@@ -61,13 +65,15 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
         node: new_op()?,
         revocations: Link::new(Arc::clone(&options), FOR_REVOCATIONS),
         hints: tokio::spawn(hint(Arc::clone(&commands), Arc::clone(&written))),
+        mark: Marker::new(options.high_water.as_deref(), store),
         written,
         commands,
         options,
     };
     // A write shows that the store takes any.
-    let server = Server::in_answer(&inner.one("rg_check", Vec::new()).await?)?;
-    inner.known.adopt(history, server);
+    let answer = inner.one("rg_check", Vec::new()).await?;
+    inner.known.adopt(history, Server::in_answer(&answer)?);
+    inner.mark.begin(writes(&answer)?, is_accepted).await?;
     Ok(inner)
 }
 
@@ -84,8 +90,8 @@ pub(super) async fn inspect(options: PostgresOptions) -> Result<String, StoreErr
              synchronous_standby_names"
         )));
     }
-    let made = migrate::version(&connection.client, &options.schema);
-    let state = match made.await.map_err(|error| fault::judge(&options, &error).error)? {
+    compare_with_mark(&options, &connection).await?;
+    let state = match made(&options, &connection).await? {
         0 => {
             check_may_make(&options, &connection).await?;
             "there is no store yet"
@@ -98,6 +104,32 @@ pub(super) async fn inspect(options: PostgresOptions) -> Result<String, StoreErr
         }
     };
     Ok(format!("PostgreSQL at {address} has version {version}; {state}"))
+}
+
+/// By how many versions the store was made. 0: there is none.
+async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usize, StoreError> {
+    let made = migrate::version(&connection.client, &options.schema).await;
+    made.map_err(|error| fault::judge(options, &error).error)
+}
+
+/// True if the mark contradicts what is there, and the operator accepts it.
+async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -> Result<bool, StoreError> {
+    let (file, schema) = (options.high_water.as_deref(), &options.schema);
+    if file.is_none() {
+        return Ok(false);
+    }
+    let mut there = None;
+    let place = place(options);
+    if made(options, connection).await? > 0 {
+        let statement = format!(
+            "select encode(h.store, 'hex') as store, w.last_value as writes from \"{schema}\".head h, \"{schema}\".writes w"
+        );
+        if let Some(head) = ask(options, connection, &statement).await?.pop() {
+            let head = Settings(Some(head));
+            there = Some((head.name("store", &place)?, u64::try_from(head.number("writes")).unwrap_or_default()));
+        }
+    }
+    mark::compare(file, options.accept_restored, there, &place)
 }
 
 impl Inner {
@@ -165,6 +197,12 @@ impl Settings {
 
     fn number(&self, name: &str) -> i64 {
         self.get(name).parse().unwrap_or_default()
+    }
+
+    /// A name of a store or of a history, in hexadecimal digits.
+    fn name(&self, of: &str, place: &str) -> Result<Op, StoreError> {
+        let name = u64::from_str_radix(self.get(of), 16).ok().filter(|_| self.get(of).len() == 16);
+        name.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no {of}: restore a whole back-up")))
     }
 }
 
@@ -258,10 +296,10 @@ async fn check_may_make(options: &PostgresOptions, connection: &Connection) -> R
 async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Result<(), StoreError> {
     let schema = &options.schema;
     let tables = format!(
-        "select p || ' on table ' || t from unnest(array['head','stamp','session','revocation','revocation_log','node','relay']) t, \
+        "select p || ' on table ' || t from unnest(array['head','stamp','session','revocation','revocation_log','node','relay','change','counter','remembered']) t, \
          unnest(array['select','insert','update','delete']) p where not has_table_privilege('\"{schema}\".' || t, p) \
-         union all select p || ' on sequence log_id' from unnest(array['usage','select']) p \
-         where not has_sequence_privilege('\"{schema}\".log_id', p) \
+         union all select p || ' on sequence ' || q from unnest(array['log_id','writes']) q, unnest(array['usage','select']) p \
+         where not has_sequence_privilege('\"{schema}\".' || q, p) \
          union all select 'execute on function ' || f.oid::regprocedure from pg_proc f \
          join pg_namespace n on n.oid = f.pronamespace \
          where (n.nspname = '{schema}' or (n.nspname = 'pg_catalog' and f.proname in \
@@ -274,27 +312,43 @@ async fn check_rights(options: &PostgresOptions, connection: &Connection) -> Res
     }
 }
 
+fn place(options: &PostgresOptions) -> String {
+    format!("the store {:?} in PostgreSQL at {}", options.schema, options.address())
+}
+
 /// Is the store this gate's? Its history and its name.
 async fn check_head(options: &PostgresOptions, connection: &Connection) -> Result<[Op; 2], StoreError> {
     let schema = &options.schema;
-    let place = format!("the store {schema:?} in PostgreSQL at {}", options.address());
+    let place = place(options);
     let statement = format!(
-        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store from \"{schema}\".head h, \"{schema}\".stamp"
+        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying from \"{schema}\".head h, \"{schema}\".stamp"
     );
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
         return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
     };
-    let get = |name| head.try_get(name).ok().flatten().unwrap_or_default();
-    let (issuer, keyring) = (get("issuer"), get("keyring"));
+    // First: a store with data of its own must not be told what else differs.
+    match (head.try_get("copying").ok().flatten(), &options.copying) {
+        (None, None) => {}
+        (Some(copied), Some(from)) if copied == from => {}
+        (Some(_), None) => {
+            return Err(mistake(format!(
+                "{place} is a copy that is not whole yet: let rotogate store copy come to its end, or use another schema"
+            )));
+        }
+        (None, Some(_)) => {
+            return Err(mistake(format!("{place} has data of its own: copy into an empty one, or use another schema")));
+        }
+        (Some(_), Some(_)) => {
+            return Err(mistake(format!("{place} is an unfinished copy of another store: use another schema")));
+        }
+    }
+    let head = Settings(Some(head));
+    let (issuer, keyring) = (head.get("issuer"), head.get("keyring"));
     if issuer != options.issuer {
         return Err(mistake(format!("{place} belongs to the issuer {issuer:?}: use another schema, or that issuer")));
     }
     if keyring != options.keyring.to_string() {
         return Err(mistake(format!("{place} belongs to another keyring, {keyring}: use that one, or another schema")));
     }
-    let name = |of| {
-        let name = u64::from_str_radix(get(of), 16).ok().filter(|_| get(of).len() == 16);
-        name.map(u64::to_be_bytes).ok_or_else(|| mistake(format!("{place} has no {of}: restore a whole back-up")))
-    };
-    Ok([name("history")?, name("store")?])
+    Ok([head.name("history", &place)?, head.name("store", &place)?])
 }

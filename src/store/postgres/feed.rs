@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::super::node_rows;
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
 use super::Inner;
@@ -24,8 +25,6 @@ use crate::random::jittered;
 
 /// The longest wait for a notification.
 const POLL: Duration = Duration::from_millis(100);
-/// The versions of rows that this program reads from, reads to and writes.
-pub(super) const VERSIONS: [u8; 3] = [1, 1, 1];
 
 pub(super) struct PostgresFeed {
     inner: Arc<Inner>,
@@ -145,7 +144,8 @@ impl PostgresFeed {
     async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
-        let beat = beats.then_some(Beat { node: &self.inner.node, versions: &VERSIONS });
+        let said = if beats { node_rows::encode(&self.follow.row.get())? } else { Vec::new() };
+        let beat = beats.then_some(Beat { node: &self.inner.node, said: &said });
         let reading = self.inner.read_on(&self.link, self.history, place, beat).await?;
         let answered = self.follow.time.monotonic();
         if beats {

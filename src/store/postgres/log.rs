@@ -44,7 +44,7 @@ pub(super) struct Place {
 /// A node's beat, if a reading is one.
 pub(super) struct Beat<'a> {
     pub(super) node: &'a [u8],
-    pub(super) versions: &'a [u8],
+    pub(super) said: &'a [u8],
 }
 
 /// What one reading brought.
@@ -179,12 +179,12 @@ impl Inner {
         beat: Option<Beat<'_>>,
     ) -> Result<Reading, StoreError> {
         let beats = beat.is_some();
-        let (node, versions) = match beat {
-            Some(Beat { node, versions }) => (Arg::bytes(node), Arg::bytes(versions)),
+        let (node, said) = match beat {
+            Some(Beat { node, said }) => (Arg::bytes(node), Arg::bytes(said)),
             None => (Arg::Null(Type::BYTEA), Arg::Null(Type::BYTEA)),
         };
         let missing = Arg::Bigs(place.missing.keys().copied().collect());
-        let args = vec![node, versions, Arg::Big(place.high), missing, Arg::Int(PAGE)];
+        let args = vec![node, said, Arg::Big(place.high), missing, Arg::Int(PAGE)];
         let answer = self.one_of(link, "rg_read", history, args).await?;
         if answer.status()? != "read" {
             return Err(answer.unknown());

@@ -5,13 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::fields::new_op;
+use super::super::node_rows::VERSIONS;
 use super::super::rules::end_of;
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};
 use super::Inner;
 use super::call::{Answer, Arg, unexpected};
-use super::feed::VERSIONS;
 use super::record::{Columns, columns, key, millis, target, time, unknown_version, uuid};
+use super::revoke::writes;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
 
@@ -109,6 +110,8 @@ impl Inner {
                 let history: &[u8] = answer.get("o_history")?;
                 let history = history.try_into().map_err(|_| unexpected("no history"))?;
                 self.known.adopt(history, Server::in_answer(&answer)?);
+                // The loss is known: it must not keep a later start from the store.
+                self.mark.set(writes(&answer)?).await;
                 Ok(())
             }
             "headless" | "differs" => Err(StoreError::new(

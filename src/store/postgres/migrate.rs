@@ -116,10 +116,12 @@ fn head(options: &PostgresOptions) -> String {
     let hex = |op: [u8; 8]| op.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     // Without randomness, nothing else would work either, and the row says so: it has no id.
     let [store, history] = [new_op(), new_op()].map(|op| op.map_or_else(|_| String::new(), hex));
-    let (issuer, keyring) = (options.issuer.replace('\'', "''"), options.keyring);
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    let (issuer, keyring) = (quoted(&options.issuer), options.keyring);
+    let copying = options.copying.as_deref().map_or_else(|| "null".to_owned(), quoted);
     format!(
-        "insert into \"{schema}\".head (store, history, issuer, keyring) \
-         values ('\\x{store}', '\\x{history}', '{issuer}', '{keyring}'); \
+        "insert into \"{schema}\".head (store, history, issuer, keyring, copying) \
+         values ('\\x{store}', '\\x{history}', {issuer}, '{keyring}', {copying}); \
          insert into \"{schema}\".stamp (last) values (0)"
     )
 }

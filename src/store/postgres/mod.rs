@@ -22,7 +22,10 @@
 //! | `session` | the sessions, each with the history it was written in; swept an hour after their end |
 //! | `revocation` | the live revocations, merged, by target |
 //! | `revocation_log` | the revocations of the last 15 minutes, as they were written |
-//! | `node` | the nodes, with their last beat, and for which history they wrote back what they knew |
+//! | `node` | the nodes, with their last beat, what they say of themselves, and for which history they wrote back what they knew |
+//! | `change` | what changed at all nodes: its state now, and the stamp of the first node; kept for a day |
+//! | `counter` | the counters of attempts, until they are full again |
+//! | `remembered` | names that are remembered |
 //! | `relay` | the relay's records |
 //! | `migration` | what was applied |
 
@@ -36,7 +39,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
 use super::fields::{Op, new_op};
-use super::shared::{Feed, Follow, Restoration, SharedStore};
+use super::mark::Marker;
+use super::shared::{CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
@@ -48,11 +52,14 @@ use loss::{History, Known};
 mod call;
 mod check;
 mod connect;
+mod copy;
+mod count;
 mod fault;
 mod feed;
 mod log;
 mod loss;
 mod migrate;
+mod nodes;
 mod options;
 mod record;
 #[cfg(feature = "relay")]
@@ -95,6 +102,7 @@ struct Inner {
     /// Something was written to the log.
     written: Arc<Notify>,
     hints: JoinHandle<()>,
+    mark: Marker,
 }
 
 impl Drop for Inner {
@@ -299,6 +307,26 @@ impl SharedStore for PostgresStore {
 
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
         self.0.stamp(false, None).await?.ok_or_else(|| unexpected("no stamp"))
+    }
+
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        self.0.stamp_change(name, state).await
+    }
+
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
+        self.0.count(new_op()?, counter, how).await
+    }
+
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        self.0.remember(name, lifetime).await
+    }
+
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        self.0.remembers(name).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.0.nodes().await
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {

@@ -53,6 +53,10 @@ pub struct PostgresOptions {
     pub(super) issuer: String,
     pub(super) keyring: Uuid,
     pub(super) leeway: Duration,
+    pub(super) high_water: Option<PathBuf>,
+    pub(super) accept_restored: bool,
+    /// The store that this one is to become a copy of.
+    pub(super) copying: Option<String>,
     pub(super) timeouts: PostgresTimeouts,
     pub(super) connections: usize,
     /// Whether a connection keeps its statements. Not behind a pooler that gives each transaction another connection.
@@ -114,6 +118,9 @@ impl PostgresOptions {
             issuer: issuer.into(),
             keyring,
             leeway,
+            high_water: None,
+            accept_restored: false,
+            copying: None,
             timeouts: PostgresTimeouts::default(),
             connections: Self::CONNECTIONS,
             named: true,
@@ -155,6 +162,33 @@ impl PostgresOptions {
     #[must_use]
     pub fn client_certificate(self, certificate: impl Into<Vec<u8>>, key: SecretString) -> Self {
         Self { client_certificate: Some((certificate.into(), key)), ..self }
+    }
+
+    /// The file of this gate's high-water mark: by it a later start notices an older store in the place of this one. Gates
+    /// on one machine may have one file.
+    #[must_use]
+    pub fn high_water(self, path: impl Into<PathBuf>) -> Self {
+        Self { high_water: Some(path.into()), ..self }
+    }
+
+    /// The operator accepts a store that is another one, or older than its mark.
+    #[must_use]
+    pub fn accept_restored(self) -> Self {
+        Self { accept_restored: true, ..self }
+    }
+
+    /// Neither reads nor writes a mark.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn without_mark(self) -> Self {
+        Self { high_water: None, ..self }
+    }
+
+    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn copying(self, from: impl Into<String>) -> Self {
+        Self { copying: Some(from.into()), ..self }
     }
 
     /// How long to wait.

@@ -6,24 +6,50 @@ use super::super::fields::{encode_effect, reason_number};
 use super::super::rules::{MAX_SWEPT, ends_session, fits};
 use super::super::{StoreError, Swept};
 use super::Inner;
-use super::call::Arg;
+use super::call::{Answer, Arg};
 use super::record::{entry, key, millis, target, uuid};
 use crate::revocation::{Revocation, Target};
-use crate::session::RevokedBecause;
+use crate::session::{RevokedBecause, SessionId};
+
+/// How many writes there were.
+pub(super) fn writes(answer: &Answer) -> Result<u64, StoreError> {
+    answer.get::<i64>("o_writes").map(|writes| u64::try_from(writes).unwrap_or_default())
+}
+
+/// Which sessions an entry is about.
+pub(super) enum Reach<'a> {
+    Session(SessionId),
+    Subject(&'a str),
+    All,
+    Nothing,
+}
 
 impl Inner {
     pub(super) async fn revoke(&self, given: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
         fits(&given)?;
-        let (no_id, no_subject) = (Arg::Null(Type::UUID), Arg::Null(Type::BYTEA));
-        let (reach, id, subject) = match &given.target {
-            Target::Session(id) => ("session", Arg::Id(uuid(*id)), no_subject),
-            Target::Subject { issuer, subject } if *issuer == self.issuer => {
-                ("subject", no_id, Arg::bytes(&key(subject.as_bytes())))
-            }
-            Target::Client { issuer, .. } if *issuer == self.issuer => ("all", no_id, no_subject),
-            Target::Global => ("all", no_id, no_subject),
+        let reach = match &given.target {
+            Target::Session(id) => Reach::Session(*id),
+            Target::Subject { issuer, subject } if *issuer == self.issuer => Reach::Subject(subject),
+            Target::Client { issuer, .. } if *issuer == self.issuer => Reach::All,
+            Target::Global => Reach::All,
             // No session of ours, so no session's end: the caller knows how long the tokens live.
-            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => ("none", no_id, no_subject),
+            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Reach::Nothing,
+        };
+        self.revoke_as_far(&given, because, reach).await
+    }
+
+    pub(super) async fn revoke_as_far(
+        &self,
+        given: &Revocation,
+        because: RevokedBecause,
+        reach: Reach<'_>,
+    ) -> Result<Revocation, StoreError> {
+        let (no_id, no_subject) = (Arg::Null(Type::UUID), Arg::Null(Type::BYTEA));
+        let (reach, id, subject) = match reach {
+            Reach::Session(id) => ("session", Arg::Id(uuid(id)), no_subject),
+            Reach::Subject(name) => ("subject", no_id, Arg::bytes(&key(name.as_bytes()))),
+            Reach::All => ("all", no_id, no_subject),
+            Reach::Nothing => ("none", no_id, no_subject),
         };
         let of = target(&given.target)?;
         let args = vec![
@@ -60,9 +86,11 @@ impl Inner {
             if answer.status()? != "swept" {
                 return Err(answer.unknown());
             }
+            let writes = writes(&answer)?;
             swept.sessions += u64::try_from(answer.get::<i64>("o_sessions")?).unwrap_or_default();
             swept.revocations += u64::try_from(answer.get::<i64>("o_revocations")?).unwrap_or_default();
             if !answer.get::<bool>("o_more")? {
+                self.mark.raise(writes).await;
                 return Ok(swept);
             }
         }

@@ -24,7 +24,7 @@ mod reload;
 mod request;
 mod request_record;
 #[cfg(any(feature = "postgres", feature = "redis"))]
-mod shared_store;
+pub(crate) mod shared;
 mod sockets;
 mod stream;
 mod tally;

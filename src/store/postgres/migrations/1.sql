@@ -14,8 +14,13 @@ create table {s}.head (
     -- When the data was adopted after a loss of writes. 0: never.
     adopted bigint not null default 0,
     -- What the log held up to this id may be gone.
-    floor bigint not null default 0
+    floor bigint not null default 0,
+    -- The store that this one is becoming a copy of. Until it is one, no gate opens it.
+    copying text
 );
+
+-- How many writes there were. It goes back with the data, by which a gate knows that a back-up was restored.
+create sequence {s}.writes;
 
 create table {s}.stamp (
     one boolean primary key default true check (one),
@@ -68,7 +73,8 @@ create table {s}.revocation_log (
 create table {s}.node (
     id bytea primary key,
     beat bigint not null,
-    versions bytea not null,
+    -- The versions of rows that it reads and writes, and what it says of itself.
+    said bytea not null,
     -- The last history for which the node has written back what it knew.
     restored bytea
 );
@@ -82,6 +88,30 @@ create table {s}.relay (
     record bytea not null
 );
 create index relay_until on {s}.relay (until);
+
+-- What changed at all nodes: its state now, and the stamp of the first node that found it.
+create table {s}.change (
+    name bytea primary key,
+    state bytea not null,
+    stamp bigint not null,
+    until bigint not null
+);
+create index change_until on {s}.change (until);
+
+-- Counters of attempts: when each is full again, in microseconds, and the name of its last write.
+create table {s}.counter (
+    name bytea primary key,
+    full_at bigint not null,
+    op bytea not null
+) with (autovacuum_vacuum_scale_factor = 0.02);
+create index counter_full_at on {s}.counter (full_at);
+
+-- Names that are remembered.
+create table {s}.remembered (
+    name bytea primary key,
+    until bigint not null
+);
+create index remembered_until on {s}.remembered (until);
 
 create function {s}.rg_now() returns bigint language sql volatile as $$
     select floor(extract(epoch from clock_timestamp()) * 1000)::bigint
@@ -136,6 +166,7 @@ begin
     end if;
     if p_writes then
         perform pg_advisory_xact_lock_shared(hashtext('{s}'), 5);
+        perform nextval('{s}.writes');
     end if;
     return exists (select 1 from {s}.head where history = substr(p_known, 1, 8))
         and (length(p_known) <= 16 or (
@@ -534,7 +565,7 @@ $$;
 -- newly missing one may come from. A node that beats writes its row first: a primary that was cut off from its
 -- synchronous standbys answers no beat.
 create function {s}.rg_read(
-    p_known bytea, p_node bytea, p_versions bytea, p_after bigint, p_missing bigint[], p_limit integer,
+    p_known bytea, p_node bytea, p_said bytea, p_after bigint, p_missing bigint[], p_limit integer,
     out o_status text, out o_now bigint, out o_floor bigint, out o_last bigint, out o_server text, out o_written bigint,
     out o_before text[], out o_behind text[], out o_ids bigint[], out o_targets bytea[], out o_effects bytea[],
     out o_untils bigint[]
@@ -547,8 +578,8 @@ begin
         return;
     end if;
     if p_node is not null then
-        insert into {s}.node (id, beat, versions) values (p_node, {s}.rg_now(), p_versions)
-            on conflict (id) do update set beat = excluded.beat, versions = excluded.versions;
+        insert into {s}.node (id, beat, said) values (p_node, {s}.rg_now(), p_said)
+            on conflict (id) do update set beat = excluded.beat, said = excluded.said;
         o_server := {s}.rg_server();
         o_written := {s}.rg_written();
     end if;
@@ -598,12 +629,15 @@ $$;
 
 create function {s}.rg_sweep(
     p_known bytea, p_limit integer, out o_status text, out o_sessions bigint, out o_revocations bigint,
-    out o_more boolean
+    out o_more boolean, out o_writes bigint
 ) language plpgsql as $$
 declare
-    ended bigint := {s}.rg_now() - 3600000;
+    right_now bigint := {s}.rg_now();
+    ended bigint := right_now - 3600000;
     logged bigint;
     top bigint;
+    counted bigint;
+    remembered bigint;
 begin
     if not {s}.rg_begin(p_known, true) then
         o_status := 'history';
@@ -613,6 +647,7 @@ begin
     o_sessions := 0;
     o_revocations := 0;
     o_more := false;
+    select last_value into o_writes from {s}.writes;
     -- One node at a time.
     if not pg_try_advisory_xact_lock(hashtext('{s}'), 3) then
         return;
@@ -634,13 +669,25 @@ begin
     if logged > 0 then
         update {s}.head set floor = greatest(floor, top);
     end if;
+    delete from {s}.counter where name in (
+        select name from {s}.counter where full_at < right_now * 1000 order by full_at limit p_limit * 8
+            for update skip locked
+    );
+    get diagnostics counted = row_count;
+    delete from {s}.remembered where name in (
+        select name from {s}.remembered r where r.until < right_now order by r.until limit p_limit * 8
+            for update skip locked
+    );
+    get diagnostics remembered = row_count;
+    delete from {s}.change c where c.until < right_now;
     delete from {s}.node where beat < ended;
-    o_more := o_sessions >= p_limit or o_revocations >= p_limit or logged >= p_limit * 8;
+    o_more := o_sessions >= p_limit or o_revocations >= p_limit
+        or greatest(logged, counted, remembered) >= p_limit * 8;
 end
 $$;
 
 create function {s}.rg_check(
-    p_known bytea, out o_status text, out o_now bigint, out o_server text, out o_written bigint
+    p_known bytea, out o_status text, out o_now bigint, out o_server text, out o_written bigint, out o_writes bigint
 ) language plpgsql as $$
 begin
     if not {s}.rg_begin(p_known, true) then
@@ -648,6 +695,7 @@ begin
         return;
     end if;
     update {s}.stamp set last = last;
+    select last_value into o_writes from {s}.writes;
     o_now := {s}.rg_now();
     o_server := {s}.rg_server();
     o_written := {s}.rg_written();
@@ -680,7 +728,7 @@ $$;
 -- Gives the data a new history, unless another node has. Every write under the earlier one is done or fails by then.
 create function {s}.rg_adopt(
     p_known bytea, p_new bytea, p_store bytea,
-    out o_status text, out o_history bytea, out o_server text, out o_written bigint
+    out o_status text, out o_history bytea, out o_server text, out o_written bigint, out o_writes bigint
 ) language plpgsql as $$
 declare
     known {s}.head%rowtype;
@@ -704,6 +752,7 @@ begin
     else
         perform {s}.rg_touch();
     end if;
+    select last_value into o_writes from {s}.writes;
     o_server := {s}.rg_server();
     o_written := {s}.rg_written();
 end
@@ -773,7 +822,7 @@ $$;
 
 -- That a node has written back what it knew, and whether all have.
 create function {s}.rg_restoration(
-    p_known bytea, p_node bytea, p_versions bytea, p_patience bigint,
+    p_known bytea, p_node bytea, p_said bytea, p_patience bigint,
     out o_status text, out o_adopted bigint, out o_complete boolean
 ) language plpgsql as $$
 begin
@@ -787,7 +836,7 @@ begin
         o_complete := true;
         return;
     end if;
-    insert into {s}.node values (p_node, {s}.rg_now(), p_versions, substr(p_known, 1, 8))
+    insert into {s}.node values (p_node, {s}.rg_now(), p_said, substr(p_known, 1, 8))
         on conflict (id) do update set restored = excluded.restored
         where node.restored is distinct from excluded.restored;
     o_complete := {s}.rg_now() >= {s}.rg_plus(o_adopted, p_patience) or not exists (
@@ -808,6 +857,163 @@ begin
     o_status := 'predates';
     o_predates := (select adopted from {s}.head) > 0
         and exists (select 1 from {s}.session where id = p_id and history <> substr(p_known, 1, 8));
+end
+$$;
+
+-- The moment of a change that every node finds by itself. The first to ask gets a stamp as for a not-before; who finds the
+-- same change later gets the same.
+create function {s}.rg_change(
+    p_known bytea, p_name bytea, p_state bytea, p_kept bigint, out o_status text, out o_stamp bigint
+) language plpgsql as $$
+declare
+    known {s}.change%rowtype;
+    right_now bigint;
+begin
+    if not {s}.rg_begin(p_known, true) then
+        o_status := 'history';
+        return;
+    end if;
+    o_status := 'stamp';
+    -- One node at a time.
+    select last into strict o_stamp from {s}.stamp for update;
+    right_now := {s}.rg_now();
+    select * into known from {s}.change where name = p_name;
+    if found and known.state = p_state and known.until > right_now then
+        o_stamp := known.stamp;
+        perform {s}.rg_touch();
+        return;
+    end if;
+    o_stamp := greatest(right_now, o_stamp);
+    update {s}.stamp set last = o_stamp + 1;
+    insert into {s}.change as c (name, state, stamp, until)
+        values (p_name, p_state, o_stamp, {s}.rg_plus(right_now, p_kept))
+        on conflict (name) do update set state = excluded.state, stamp = excluded.stamp, until = excluded.until;
+end
+$$;
+
+-- Counts an attempt. Times are in microseconds. Whoever guesses waits for no disk and no standby: what a crash forgets is
+-- less than a second of attempts.
+create function {s}.rg_count(
+    p_known bytea, p_op bytea, p_name bytea, p_how text, p_every bigint, p_depth bigint,
+    out o_status text, out o_wait bigint
+) language plpgsql as $$
+declare
+    known {s}.counter%rowtype;
+    right_now bigint;
+    since bigint;
+    upcoming bigint;
+begin
+    o_wait := 0;
+    if not {s}.rg_begin(p_known, false) then
+        o_status := 'history';
+        return;
+    end if;
+    perform set_config('synchronous_commit', 'off', true);
+    o_status := 'counted';
+    if p_how = 'look' then
+        select * into known from {s}.counter where name = p_name;
+        right_now := floor(extract(epoch from clock_timestamp()) * 1000000)::bigint;
+        o_wait := greatest(coalesce(known.full_at, 0) - p_depth - right_now, 0);
+        return;
+    end if;
+    loop
+        select * into known from {s}.counter where name = p_name for update;
+        exit when found;
+        insert into {s}.counter values (p_name, 0, '') on conflict (name) do nothing;
+    end loop;
+    -- It was done before. Its answer was that it may.
+    if known.op = p_op then
+        return;
+    end if;
+    right_now := floor(extract(epoch from clock_timestamp()) * 1000000)::bigint;
+    since := greatest(known.full_at, right_now);
+    if p_how = 'take' then
+        o_wait := greatest(since + p_every - right_now - p_depth, 0);
+        if o_wait = 0 then
+            upcoming := since + p_every;
+        end if;
+    elsif p_how = 'charge' then
+        if since - right_now <= p_depth then
+            upcoming := since + p_every;
+        end if;
+    elsif known.full_at > right_now then
+        upcoming := known.full_at - p_every;
+    end if;
+    if upcoming is not null then
+        update {s}.counter set full_at = upcoming, op = p_op where name = p_name;
+    end if;
+end
+$$;
+
+create function {s}.rg_remember(p_known bytea, p_name bytea, p_lifetime bigint, out o_status text)
+language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_known, false) then
+        o_status := 'history';
+        return;
+    end if;
+    perform set_config('synchronous_commit', 'off', true);
+    insert into {s}.remembered values (p_name, {s}.rg_plus({s}.rg_now(), p_lifetime))
+        on conflict (name) do update set until = excluded.until;
+    o_status := 'remembered';
+end
+$$;
+
+create function {s}.rg_remembers(p_known bytea, p_name bytea, out o_status text, out o_is_known boolean)
+language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_known, false) then
+        o_status := 'history';
+        return;
+    end if;
+    o_status := 'remembers';
+    o_is_known := exists (select 1 from {s}.remembered where name = p_name and until > {s}.rg_now());
+end
+$$;
+
+-- The nodes that were heard of lately. What promotes a key must not rest on a server that was cut off: it writes.
+create function {s}.rg_nodes(p_known bytea, p_within bigint) returns table (o_status text, o_beat bigint, o_said bytea)
+language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_known, true) then
+        o_status := 'history';
+        return next;
+    else
+        perform {s}.rg_touch();
+        return query select 'node', beat, said from {s}.node where beat >= {s}.rg_now() - p_within order by id;
+    end if;
+end
+$$;
+
+-- Puts a record of another store in the place of what is there.
+create function {s}.rg_put(
+    p_known bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
+    p_created bigint, p_expires bigint, p_access_expires bigint, p_issued bigint, p_ends bigint, p_subject bytea,
+    p_client bytea, p_record bytea, out o_status text
+) language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_known, true) then
+        o_status := 'history';
+        return;
+    end if;
+    delete from {s}.session where id = p_id;
+    insert into {s}.session values (
+        p_id, 1, p_revision, p_current, p_confirmed, p_revoked, p_created, p_expires, p_access_expires, p_issued, p_ends,
+        p_subject, p_client, p_op, substr(p_known, 1, 8), null, p_record
+    );
+    o_status := 'put';
+end
+$$;
+
+-- A copy is whole.
+create function {s}.rg_end_copy(p_known bytea, out o_status text) language plpgsql as $$
+begin
+    if not {s}.rg_begin(p_known, true) then
+        o_status := 'history';
+        return;
+    end if;
+    update {s}.head set copying = null;
+    o_status := 'whole';
 end
 $$;
 

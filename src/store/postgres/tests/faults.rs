@@ -65,7 +65,7 @@ async fn c13_connections_that_died_silently_are_given_up_in_time() {
     let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
     let store = through(&proxy).await;
-    let follow = Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50) };
+    let follow = Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() };
     let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
     let mut heard = async || {
         let asked = Instant::now();

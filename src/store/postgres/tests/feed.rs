@@ -30,7 +30,7 @@ impl TimeSource for Readings {
 }
 
 pub(super) fn follow() -> Follow {
-    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50) }
+    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
 /// The entries up to the next proof, whatever fails before.
@@ -92,7 +92,7 @@ async fn c8_the_clock_is_read_before_the_beat_is_sent() {
     let time = Arc::new(Readings::default());
     let proxy = Proxy::timed(server.port, Arc::clone(&time) as _).await;
     let store = PostgresStore::connect(options(proxy.port)).await.unwrap();
-    let follow = Follow { time, every: Duration::ZERO };
+    let follow = Follow { time, every: Duration::ZERO, row: Arc::default() };
     let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
     for _ in 0..20 {
         let (_, complete) = heard(&mut *feed).await;
@@ -113,7 +113,7 @@ async fn c8_a_step_is_complete_once_everything_up_to_the_beat_was_read() {
     for n in 1..=WRITTEN {
         store.revoke(entry(n), RevokedBecause::Operator).await.unwrap();
     }
-    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO };
+    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO, row: Arc::default() };
     let mut feed = store.follow(early, follow).await.unwrap();
     let (entries, _) = heard(&mut *feed).await;
     assert_eq!(entries.len() as u64, WRITTEN);

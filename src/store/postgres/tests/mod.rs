@@ -10,9 +10,12 @@ use uuid::Uuid;
 use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
+#[cfg(feature = "redb")]
+mod copy;
 mod faults;
 mod feed;
 mod loss;
+mod mark;
 mod opening;
 mod pooler;
 mod rules;
@@ -89,6 +92,40 @@ async fn c1_nodes_on_a_postgres_store_pass_the_conformance_suite() {
         [server.connect(&schema).await, server.connect(&schema).await]
     })
     .await;
+}
+
+/// Guesses are no faster with five nodes than with one, and what was counted is forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c29_ten_a_minute_over_five_nodes_are_ten() {
+    let server = Server::start(&[]);
+    let mut nodes = Vec::new();
+    for _ in 0..5 {
+        nodes.push(server.connect("rg").await);
+    }
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
+    let takes = (0..100).map(|n| {
+        let node = Arc::clone(&nodes[n % nodes.len()]);
+        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        taken += usize::from(take.await.unwrap());
+    }
+    assert_eq!(taken, 10);
+    let soon = SharedCounter { name: [2; 16], every: Duration::from_micros(1), burst: 1 };
+    assert_eq!(nodes[0].count(soon, CounterUse::Take).await.unwrap(), None);
+    nodes[0].remember([3; 16], Duration::from_millis(1)).await.unwrap();
+    nodes[0].remember([4; 16], Duration::from_secs(60)).await.unwrap();
+    while nodes[0].remembers([3; 16]).await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    let left = || {
+        let rows = |table: &str| server.sql(&format!("select count(*) from rg.{table}"));
+        [rows("counter"), rows("remembered")]
+    };
+    assert_eq!(left(), ["2", "2"]);
+    nodes[1].sweep(Timestamp::ZERO).await.unwrap();
+    assert_eq!(left(), ["1", "1"]);
 }
 
 #[cfg(feature = "relay")]

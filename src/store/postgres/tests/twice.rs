@@ -6,7 +6,7 @@ use crate::store::conformance::{gone, insert, later, minimum, not_before, rotate
 
 /// Everything that the store holds.
 fn content(server: &Server) -> String {
-    ["head", "session", "revocation", "revocation_log", "relay", "stamp"]
+    ["head", "session", "revocation", "revocation_log", "relay", "stamp", "change", "counter"]
         .map(|table| {
             server
                 .sql(&format!("select coalesce(md5(string_agg(t::text, ',' order by t::text)), '') from rg.{table} t"))
@@ -113,5 +113,28 @@ async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
     assert_eq!(store.0.swap_relay(swap, id(1), first.version(), &next).await.unwrap(), RelaySwapped::Swapped);
     let present = RelayInserted::Present(Box::new(next));
     assert_eq!(store.0.insert_relay(insert, id(1), &first, start()).await.unwrap(), present);
+    assert_eq!(content(&server), before);
+}
+
+#[tokio::test]
+async fn c2_an_attempt_that_is_sent_again_counts_once() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(3600), burst: 10 };
+    for how in [CounterUse::Take, CounterUse::Charge, CounterUse::GiveBack] {
+        let op = new_op().unwrap();
+        assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+        let before = content(&server);
+        assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+        assert_eq!(content(&server), before);
+    }
+    let mut left = 0;
+    while store.count(ten, CounterUse::Take).await.unwrap().is_none() {
+        left += 1;
+    }
+    assert_eq!(left, 9, "one was taken, one charged, one given back");
+    let stamp = store.stamp_change([2; 16], [3; 16]).await.unwrap();
+    let before = content(&server);
+    assert_eq!(store.stamp_change([2; 16], [3; 16]).await.unwrap(), stamp);
     assert_eq!(content(&server), before);
 }

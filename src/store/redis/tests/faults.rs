@@ -17,7 +17,7 @@ async fn through(proxy: &Proxy) -> RedisStore {
 }
 
 fn follow() -> Follow {
-    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50) }
+    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
 /// The entries up to the next proof, whatever fails before.

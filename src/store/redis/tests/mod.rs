@@ -13,9 +13,12 @@ use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 mod cluster;
+#[cfg(feature = "redb")]
+mod copy;
 mod durable;
 mod faults;
 mod feed;
+mod mark;
 mod moving;
 mod opening;
 mod rules;
@@ -92,6 +95,30 @@ async fn c1_nodes_on_a_redis_store_pass_the_conformance_suite() {
         [server.connect(&prefix).await, server.connect(&prefix).await]
     })
     .await;
+}
+
+/// Guesses are no faster with five nodes than with one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c29_ten_a_minute_over_five_nodes_are_ten() {
+    let server = Server::start(&[]);
+    let mut nodes = Vec::new();
+    for _ in 0..5 {
+        nodes.push(server.connect("rg").await);
+    }
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
+    let takes = (0..100).map(|n| {
+        let node = Arc::clone(&nodes[n % nodes.len()]);
+        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        taken += usize::from(take.await.unwrap());
+    }
+    assert_eq!(taken, 10);
+    let keys = server.cli(&["--scan", "--pattern", "*:l:*"]);
+    assert_eq!(keys.lines().count(), 1);
+    let left = server.cli(&["PTTL", &format!("{{rg:0}}:l:{}", "\u{1}".repeat(16))]).parse::<u64>().unwrap();
+    assert!(left > 0 && left <= 600_000, "{left}");
 }
 
 #[cfg(feature = "relay")]

@@ -30,12 +30,16 @@ pub struct PostgresSettings {
     pub named_statements: bool,
     /// How many connections operations use at most.
     pub connections: usize,
+    /// The file of this gate's high-water mark.
+    pub mark: PathBuf,
+    /// Whether the operator allows a restored backup.
+    pub accept_restored_store: bool,
     /// How long the gate goes on without news.
     pub staleness: Staleness,
 }
 
 /// `None` if a key that is needed is missing or refused.
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<PostgresSettings> {
+pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> Option<PostgresSettings> {
     let expected = "the URL of the database, such as \"postgres://gate@db.internal/rotogate\"";
     let url = section.require("url", expected, url);
     let listen_url = section.get("listen_url", self::url);
@@ -46,6 +50,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<PostgresSettings
     let statements = value::word(&[("named", true), ("unnamed", false)], &[]);
     let named_statements = section.get("statements", statements).unwrap_or(true);
     let connections = section.get("connections", value::count(1, 1000)).unwrap_or(PostgresOptions::CONNECTIONS);
+    let mark = super::read_mark(section, dir, keys);
+    let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
     let staleness = shared::read(section);
     Some(PostgresSettings {
         url: url?,
@@ -56,6 +62,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<PostgresSettings
         client_cert,
         named_statements,
         connections,
+        mark,
+        accept_restored_store,
         staleness,
     })
 }
@@ -83,6 +91,8 @@ pub(super) fn print(settings: &PostgresSettings, table: &mut Table) {
         client_cert,
         named_statements,
         connections,
+        mark,
+        accept_restored_store,
         staleness,
     } = settings;
     put(table, "kind", "postgres");
@@ -94,5 +104,7 @@ pub(super) fn print(settings: &PostgresSettings, table: &mut Table) {
     shared::print_client_cert(client_cert.as_ref(), table);
     put(table, "statements", if *named_statements { "named" } else { "unnamed" });
     put(table, "connections", number(*connections));
+    put(table, "mark", path(mark));
+    put(table, "accept_restored_store", *accept_restored_store);
     shared::print(*staleness, table);
 }

@@ -26,39 +26,49 @@ pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
         StoreConfig::Memory | StoreConfig::Redb { .. } => return Ok(Vec::new()),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => match of_postgres(config, settings, keyring) {
-            Ok(options) => PostgresStore::inspect(options).await.map_err(|error| ("store", error.to_string())),
-            Err(wrong) => Err(wrong),
+            Ok(options) => PostgresStore::inspect(options).await.map_err(|error| wrong("store", error.to_string())),
+            Err(message) => Err(message),
         },
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => match of_redis(config, settings, keyring) {
-            Ok(options) => RedisStore::inspect(options).await.map_err(|error| ("store", error.to_string())),
-            Err(wrong) => Err(wrong),
+            Ok(options) => RedisStore::inspect(options).await.map_err(|error| wrong("store", error.to_string())),
+            Err(message) => Err(message),
         },
     };
     match found {
         Ok(line) => Ok(vec![line]),
-        Err((key, message)) => Err(ConfigErrors::of(config.blame(key, message), [])),
+        Err(Wrong { key, message }) => Err(ConfigErrors::of(config.blame(key, message), [])),
     }
 }
 
-/// The key at fault, and why.
-pub(super) type Wrong = (&'static str, String);
+/// A file that a key names cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {message}")]
+pub(crate) struct Wrong {
+    key: &'static str,
+    message: String,
+}
+
+fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
+    Wrong { key, message: message.into() }
+}
 
 /// The authorities of the server's certificate.
 fn authorities(ca: &Path) -> Result<Vec<u8>, Wrong> {
-    std::fs::read(ca).map_err(|error| ("store.ca", format!("{}: {error}", ca.display())))
+    std::fs::read(ca).map_err(|error| wrong("store.ca", format!("{}: {error}", ca.display())))
 }
 
 /// The gate's own certificate, and its key.
 fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretString), Wrong> {
-    let pem = std::fs::read(cert).map_err(|error| ("store.client_cert", format!("{}: {error}", cert.display())))?;
-    let key = read_private(key).map_err(|message| ("store.client_cert", message))?;
+    let of_pair = |message: String| wrong("store.client_cert", message);
+    let pem = std::fs::read(cert).map_err(|error| of_pair(format!("{}: {error}", cert.display())))?;
+    let key = read_private(key).map_err(of_pair)?;
     Ok((pem, SecretString::from(key.as_str())))
 }
 
 /// What the files of the section say, besides. They are read at a start only, but for the password.
 #[cfg(feature = "postgres")]
-pub(super) fn of_postgres(
+pub(crate) fn of_postgres(
     config: &Config,
     settings: &PostgresSettings,
     keyring: Uuid,
@@ -72,13 +82,19 @@ pub(super) fn of_postgres(
         client_cert,
         named_statements,
         connections,
+        mark,
+        accept_restored_store,
         // The engine's.
         staleness: _,
     } = settings;
     let issuer = &config.issuer;
     let mut options = PostgresOptions::new(url.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
         .schema(schema.as_str())
-        .connections(*connections);
+        .connections(*connections)
+        .high_water(mark);
+    if *accept_restored_store {
+        options = options.accept_restored();
+    }
     if let Some(url) = listen_url {
         options = options.listen_url(url.as_str());
     }
@@ -97,7 +113,7 @@ pub(super) fn of_postgres(
 
 /// What the files of the section say, besides. They are read at a start only, but for the passwords.
 #[cfg(feature = "redis")]
-pub(super) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, Wrong> {
+pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, Wrong> {
     let RedisSettings {
         urls,
         sentinel,
@@ -108,16 +124,22 @@ pub(super) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid)
         ca,
         client_cert,
         assume_noeviction,
+        mark,
+        accept_restored_store,
         wait_replicas,
         wait_fsync,
         // The engine's.
         staleness: _,
     } = settings;
     let issuer = &config.issuer;
-    let (first, more) = urls.split_first().ok_or_else(|| ("store.urls", "is empty".to_owned()))?;
+    let (first, more) = urls.split_first().ok_or_else(|| wrong("store.urls", "is empty"))?;
     let mut options = RedisOptions::new(first.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
         .more_urls(more)
-        .prefix(prefix.as_str());
+        .prefix(prefix.as_str())
+        .high_water(mark);
+    if *accept_restored_store {
+        options = options.accept_restored();
+    }
     if let Some(SentinelSettings { name, username, password_file }) = sentinel {
         options = options.sentinel(name.as_str());
         if let Some(name) = username {

@@ -1,0 +1,35 @@
+//! The rows of the nodes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::super::StoreError;
+use super::super::node_rows;
+use super::super::shared::{NODE_HEARD_WITHIN, NodeSeen};
+use super::Inner;
+use super::script::{NODES, bytes, unexpected};
+
+impl Inner {
+    pub(super) async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        let within = NODE_HEARD_WITHIN.as_millis().to_string().into_bytes();
+        let first = self.partitions.first();
+        let mut answer = self.run(first, &NODES, vec![first.keys.of("n")], vec![within]).await?;
+        if answer.status != "nodes" {
+            return Err(answer.unknown());
+        }
+        let now = answer.time;
+        // A scan may bring a node twice.
+        let mut nodes = BTreeMap::new();
+        let mut found = answer.list()?.into_iter();
+        while let (Some(id), Some(age), Some(row)) = (found.next(), found.next(), found.next()) {
+            let (Some(id), Value::Int(age), Some(row)) = (bytes(id), age, bytes(row)) else {
+                return Err(unexpected("no row of a node"));
+            };
+            let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
+            nodes.insert(id, NodeSeen { row: node_rows::decode(&row)?, beat: now.minus(age) });
+        }
+        Ok(nodes.into_values().collect())
+    }
+}
