@@ -21,6 +21,7 @@ pub(super) fn say_keys(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
         row.kids = keyring.signing_keys().map(|key| key.kid().into()).collect();
         row.signing = keyring.signer().kid().into();
         row.refresh_keys = keyring.refresh_keys().ids().collect();
+        row.refresh_current = Some(keyring.refresh_keys().current());
         row.keyring = keyring.fingerprint().into();
         row.keys_since = now.as_millis();
     });

@@ -462,5 +462,7 @@ impl Index {
     }
 }
 
+mod roll;
+
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! `rotogate keys`.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -9,15 +8,10 @@ use serde::Serialize;
 use super::output::Output;
 use super::{CommandResult, Failure, runtime};
 use crate::config::Config;
-use crate::server::assemble::shared_store;
-use rotogate::clock::{SystemTime, TimeSource, Timestamp};
-use rotogate::gate::JWKS_MAX_AGE;
-use rotogate::store::NodeSeen;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::{KeyState, Keyring};
 
-/// How often `promote --wait` looks again.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+mod roll;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -28,23 +22,39 @@ pub(super) enum Command {
         algorithm: Option<Algorithm>,
     },
     /// Lists the keys.
-    List,
+    List {
+        /// Lists the secrets of refresh tokens instead.
+        #[arg(long)]
+        refresh: bool,
+    },
     /// Adds a new key, which only verifies: the first step of changing the key that signs.
     Add {
         /// The algorithm of the key; the default is that of the configuration.
         #[arg(long)]
         algorithm: Option<Algorithm>,
+        /// Adds a secret of refresh tokens instead.
+        #[arg(long, conflicts_with = "algorithm")]
+        refresh: bool,
     },
     /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify by it, or while other
     /// verifiers may still have the keys that were published before it.
     Promote {
-        /// The key.
+        /// The key; refresh-2 is the second secret of refresh tokens.
         kid: String,
         /// Waits until it may sign, instead of refusing.
         #[arg(long)]
         wait: bool,
         /// Signs at once, whatever refuses the tokens: for a key that was stolen.
         #[arg(long, conflicts_with = "wait")]
+        force: bool,
+    },
+    /// Removes a key that is no longer used, and its file. Refused while a gate signs with it, while an access token that
+    /// it signed may be in use, or while a session has a refresh token by it.
+    Retire {
+        /// The key; refresh-1 is the first secret of refresh tokens.
+        kid: String,
+        /// Removes it at once, whatever needs it: for a key that was stolen.
+        #[arg(long)]
         force: bool,
     },
     /// Imports a key into the keyring: PKCS#8 PEM, or a base64url secret for HS256, HS384 and HS512.
@@ -83,7 +93,17 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                 format!("{kid} is in the new keyring {}, signing", folder.display())
             })
         }
-        Command::List => {
+        Command::List { refresh: true } => {
+            let keyring = Keyring::load(folder).map_err(Failure::of)?;
+            let refresh = keyring.refresh_keys();
+            let name = |id: u8| (format!("refresh-{id}"), if id == refresh.current() { "signing" } else { "verifying" });
+            let names: Vec<_> = refresh.ids().map(name).collect();
+            let keys: Vec<_> = names.iter().map(|(kid, state)| ChangeReport { kid, state }).collect();
+            output.write(&keys, || {
+                keys.iter().map(|key| format!("{}  {}", key.kid, key.state)).collect::<Vec<_>>().join("\n")
+            })
+        }
+        Command::List { refresh: false } => {
             let keyring = Keyring::load(folder).map_err(Failure::of)?;
             let signing = keyring.signer().kid();
             let keys: Vec<_> = keyring
@@ -101,7 +121,13 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                     .join("\n")
             })
         }
-        Command::Add { algorithm } => {
+        Command::Add { refresh: true, .. } => {
+            let kid = format!("refresh-{}", Keyring::add_refresh(folder).map_err(Failure::of)?);
+            output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
+                format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
+            })
+        }
+        Command::Add { algorithm, refresh: false } => {
             let algorithm = algorithm.unwrap_or(config.issuer.algorithm);
             let kid = Keyring::add(folder, algorithm, KeyState::Verifying).map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
@@ -110,11 +136,24 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         }
         Command::Promote { kid, wait, force } => {
             if !force {
-                runtime()?.block_on(until_it_may_sign(config, &kid, wait))?;
+                runtime()?.block_on(roll::until_it_may_sign(config, &kid, wait))?;
             }
-            Keyring::make_signing(folder, &kid).map_err(Failure::of)?;
+            let promoted = match Keyring::refresh_id(&kid) {
+                Some(id) => Keyring::make_current(folder, id),
+                None => Keyring::make_signing(folder, &kid),
+            };
+            promoted.map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "signing" }, || {
                 format!("{kid} signs; a running gate takes it up within a second")
+            })
+        }
+        Command::Retire { kid, force } => {
+            if !force {
+                runtime()?.block_on(roll::nothing_needs(config, &kid))?;
+            }
+            Keyring::retire(folder, &kid).map_err(Failure::of)?;
+            output.write(&ChangeReport { kid: &kid, state: "retired" }, || {
+                format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there")
             })
         }
         Command::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(
@@ -129,79 +168,5 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                 format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
             })
         }
-    }
-}
-
-/// Returns once tokens that this key signs are good everywhere.
-async fn until_it_may_sign(config: &Config, kid: &str, wait: bool) -> CommandResult {
-    let folder = &config.issuer.keys;
-    let keyring = Keyring::load(folder).map_err(Failure::of)?;
-    if keyring.signer().kid() == kid {
-        return Ok(());
-    }
-    let Some(written) = Keyring::written_at(folder, kid).map_err(Failure::of)? else {
-        return Err(Failure::Failed(format!("{}: there is no key {kid}; see rotogate keys list", folder.display())));
-    };
-    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let written = Timestamp::ZERO.plus(written);
-    let store = shared_store(config, &keyring).await.map_err(Failure::of)?;
-    loop {
-        let (nodes, now) = match store.as_deref().and_then(rotogate::store::Store::shared) {
-            Some(shared) => {
-                let nodes = shared.nodes().await.map_err(Failure::of)?;
-                (nodes, shared.last_known_time().await.map_err(Failure::of)?)
-            }
-            None => (Vec::new(), SystemTime::new().wall()),
-        };
-        let Some(why) = why_not(kid, written, &nodes, now) else { return Ok(()) };
-        if !wait {
-            return Err(Failure::Failed(format!("{kid} does not sign yet: {why}; --wait waits for that")));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// Why a token that this key signs might be refused somewhere; `None` if none would be.
-fn why_not(kid: &str, written: Timestamp, nodes: &[NodeSeen], now: Timestamp) -> Option<String> {
-    let lacks = |seen: &&NodeSeen| !seen.row.kids.iter().any(|known| **known == *kid);
-    let lacking = nodes.iter().filter(lacks).map(|seen| {
-        let ago = humantime::format_duration(Duration::from_secs(now.since(seen.beat).as_secs()));
-        format!("{} (heard of {ago} ago)", seen.row.node)
-    });
-    let lacking: Vec<_> = lacking.collect();
-    if !lacking.is_empty() {
-        return Some(format!("these gates of the store cannot verify by it: {}", lacking.join(", ")));
-    }
-    let since = nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max);
-    let left = since.plus(JWKS_MAX_AGE).since(now);
-    (left > Duration::ZERO).then(|| {
-        let left = humantime::format_duration(Duration::from_secs(left.as_secs() + 1));
-        format!("for {left}, other verifiers may have the keys that were published before it")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rotogate::store::NodeRow;
-
-    fn node(name: &str, kids: &[&str], keys_since: Timestamp) -> NodeSeen {
-        let kids = kids.iter().map(|kid| (*kid).into()).collect();
-        let keys_since = keys_since.as_millis();
-        let row = NodeRow { node: name.into(), kids, keys_since, ..NodeRow::default() };
-        NodeSeen { row, beat: Timestamp::from_secs(1_000_000) }
-    }
-
-    #[test]
-    fn c28_a_key_signs_once_every_gate_has_it_and_no_verifier_has_older_keys() {
-        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
-        let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1"], at(0))];
-        let why = why_not("k2", at(0), &nodes, at(3)).unwrap();
-        assert!(why.contains("b (heard of 3s ago)") && !why.contains("a ("), "{why}");
-        let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1", "k2"], at(100))];
-        assert!(why_not("k2", at(0), &nodes, at(399)).unwrap().contains("published before"));
-        assert_eq!(why_not("k2", at(0), &nodes, at(400)), None);
-        assert!(why_not("k2", at(50), &[], at(349)).is_some(), "a gate with a store of its own");
-        assert_eq!(why_not("k2", at(50), &[], at(350)), None);
     }
 }

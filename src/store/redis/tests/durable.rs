@@ -46,12 +46,12 @@ async fn c14_without_a_replica_nothing_is_acknowledged_and_with_one_the_same_req
         store.check().await.unwrap_err(),
         store.stamp_change([1; 16], [2; 16]).await.unwrap_err(),
     ];
+    print_time("C14 six answers without the replica", asked.elapsed(), LATEST * 6);
     // A guess costs less than the second that a disk may take.
     let counter = SharedCounter { name: [3; 16], every: Duration::from_secs(60), burst: 1 };
     assert_eq!(store.count(counter, CounterUse::Take).await.unwrap(), None);
     store.remember([4; 16], Duration::from_secs(60)).await.unwrap();
     assert!(store.remembers([4; 16]).await.unwrap());
-    print_time("C14 answers without the replica", asked.elapsed(), LATEST * 6);
     for error in errors {
         assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
         assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
