@@ -648,6 +648,8 @@ begin
     o_revocations := 0;
     o_more := false;
     select last_value into o_writes from {s}.writes;
+    -- The number goes into a mark: a crash must not bring it back below that.
+    perform {s}.rg_touch();
     -- One node at a time.
     if not pg_try_advisory_xact_lock(hashtext('{s}'), 3) then
         return;

@@ -65,6 +65,9 @@ async fn c19_gates_on_one_machine_may_have_one_mark() {
     let mark = folder.path().join("store.mark");
     let [a, b] = [connect(&server, &mark).await.unwrap(), connect(&server, &mark).await.unwrap()];
     for store in [&a, &b] {
+        let before = writes(&server);
+        store.stamp_not_before().await.unwrap();
+        assert!(writes(&server) > before);
         store.sweep(Timestamp::ZERO).await.unwrap();
     }
     connect(&server, &mark).await.unwrap();
