@@ -20,6 +20,8 @@ mod grpc;
 mod history;
 mod interop;
 mod kuzzle;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod readings;
 #[cfg(feature = "redis")]
 mod redis;

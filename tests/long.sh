@@ -69,7 +69,7 @@ nodes() {
 figures() {
     local tests=(cargo test --all-features --no-fail-fast)
     {
-        "${tests[@]}" -p rotogate --lib -- --nocapture --test-threads=1 c8_ c11_ c12_ c13_ c14_
+        "${tests[@]}" -p rotogate --lib -- --nocapture --test-threads=1 c8_ c11_ c12_ c13_ c14_ c24_
         "${tests[@]}" -p rotogate-server --test gate -- --nocapture --test-threads=1 topology
     } 2>&1 | grep -e '^figure: ' -e '^error' -e 'FAILED$'
 }

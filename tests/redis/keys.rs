@@ -12,25 +12,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::Value;
 use support::redis::Redis;
-use support::{CONFIG, Gate, Place, until, with};
+use support::{CONFIG, Gate, Place, copy_folder, until, with};
 
-use super::{copy_folder, node_beside, place_on, store_of};
+use super::{node_beside, place_on, store_of};
 
 fn kid(token: &str) -> String {
     let head = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
     serde_json::from_slice::<Value>(&head).unwrap()["kid"].as_str().unwrap().to_owned()
-}
-
-/// The keys before the index that names them, as an operator copies them.
-fn copy_keys(from: &Place, to: &Place) {
-    let keys = |place: &Place| place.path("data/keys");
-    for entry in fs::read_dir(keys(from)).unwrap().map(Result::unwrap) {
-        let name = entry.file_name();
-        if name != "keyring.toml" && !name.as_encoded_bytes().starts_with(b".") {
-            fs::copy(entry.path(), keys(to).join(name)).unwrap();
-        }
-    }
-    fs::copy(keys(from).join("keyring.toml"), keys(to).join("keyring.toml")).unwrap();
 }
 
 /// Whether a gate can verify by a key, as it publishes.
@@ -107,7 +95,7 @@ async fn c28_a_key_is_rolled_over_three_gates_under_load_and_no_request_is_refus
     assert!(refused().contains("cannot verify"), "{}", refused());
     load.goes_on().await;
     for (other, gate) in others.iter().zip(&gates[1..]) {
-        copy_keys(&first, other);
+        other.copy_keys_from(&first);
         until("another gate has the key", async || has(gate, &next).await).await;
         load.goes_on().await;
     }
@@ -117,7 +105,7 @@ async fn c28_a_key_is_rolled_over_three_gates_under_load_and_no_request_is_refus
     first.done(&["keys", "promote", &next, "--force"], "");
     for (other, gate) in others.iter().zip(&gates[1..]) {
         load.goes_on().await;
-        copy_keys(&first, other);
+        other.copy_keys_from(&first);
         until("it signs", async || kid(&gate.login().await.access) == next).await;
     }
     until("it signs", async || kid(&gates[0].login().await.access) == next).await;
@@ -139,7 +127,7 @@ async fn c28_a_gate_whose_index_names_a_key_that_it_lacks_keeps_its_keys_and_say
     let tokens = a.login().await;
     assert_eq!(b.get("/hello", &tokens.access).await.status, StatusCode::OK);
     assert_eq!(b.refresh(&tokens.refresh).await.status, StatusCode::OK);
-    copy_keys(&first, &other);
+    other.copy_keys_from(&first);
     until("the key is there", async || has(&b, &next).await).await;
 }
 

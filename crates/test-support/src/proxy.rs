@@ -1,4 +1,4 @@
-//! A way to a server of Redis that a test can cut, delay, hold or refuse.
+//! A way to a server that a test can cut, delay, hold or refuse.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};

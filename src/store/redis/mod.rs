@@ -57,7 +57,6 @@ mod line;
 mod list;
 mod log;
 mod loss;
-mod mark;
 mod nodes;
 mod opening;
 mod options;
@@ -103,8 +102,8 @@ struct Inner {
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
     inserts: session::Turns,
-    doubts: doubt::Doubts,
-    mark: mark::Marker,
+    doubts: super::doubts::Doubts,
+    mark: super::mark::Marker,
     listing: list::Listing,
 }
 
@@ -257,13 +256,7 @@ impl Store for RedisStore {
     ) -> Result<Swap, StoreError> {
         let op = new_op()?;
         let swapped = self.0.swap(op, expected, &record, revocation.as_ref()).await;
-        match &swapped {
-            Ok(Swap::Swapped) => self.0.doubts.forget(record.id),
-            // An earlier one may be why.
-            Ok(Swap::Changed(_) | Swap::NoLongerValid) => {}
-            Err(error) if error.outcome() == WriteOutcome::InDoubt => self.0.doubts.note(record.id, op),
-            Err(_) => {}
-        }
+        self.0.doubts.take(record.id, op, &swapped);
         swapped
     }
 
