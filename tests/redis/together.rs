@@ -11,6 +11,8 @@ use super::fleet::{Fleet, GATES, Servers};
 const CALLERS: usize = 200;
 /// `NODES_ROUNDS` sets another number.
 const ROUNDS: usize = 3;
+/// How many rounds are of one session: a longer history takes longer to judge.
+const ROUNDS_OF_ONE: usize = 10;
 
 const RULES: Rules = Rules {
     grace: Duration::from_secs(10),
@@ -27,6 +29,9 @@ async fn one_successor(servers: Servers) {
     let entry = fleet.entry();
     let mut held = recorder.log_in(entry.at(0)).await.unwrap();
     for round in 0..rounds {
+        if round > 0 && round % ROUNDS_OF_ONE == 0 {
+            held = recorder.log_in(entry.at(round % GATES)).await.unwrap();
+        }
         let mut callers = JoinSet::new();
         for caller in 0..CALLERS {
             let (recorder, at, held) = (Arc::clone(&recorder), entry.at(caller % GATES), held.clone());

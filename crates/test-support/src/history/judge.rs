@@ -168,14 +168,20 @@ impl<'a> Session<'a> {
                     go(Place { done: place.done.clone(), state });
                 }
             }
-            // The earliest last, so that it is tried first.
-            for number in missing.into_iter().rev().filter(|number| self.answered[*number].begin <= first_end) {
+            let mut next = Vec::new();
+            for number in missing.into_iter().take_while(|number| self.answered[*number].begin <= first_end) {
                 let one = &self.answered[number];
                 let is_refused_there = self.is_in_doubt_at(one.gate, one.end);
-                for state in place.state.after(one, self.rules, is_refused_there) {
-                    go(place.with(number, state));
+                let states = place.state.after(one, self.rules, is_refused_there);
+                // What fits and changes nothing fits here in every order.
+                if states == [place.state.clone()] {
+                    next = vec![place.with(number, place.state.clone())];
+                    break;
                 }
+                next.extend(states.into_iter().map(|state| place.with(number, state)));
             }
+            // The earliest last, so that it is tried first.
+            next.into_iter().rev().for_each(&mut go);
         }
         let lacks = |one: &Operation| {
             self.answered.iter().position(|other| other == one).is_some_and(|number| !longest.has(number))
