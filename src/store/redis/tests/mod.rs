@@ -15,6 +15,7 @@ mod cluster;
 mod durable;
 mod faults;
 mod feed;
+mod memory;
 mod moving;
 mod opening;
 mod proxy;
