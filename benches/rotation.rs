@@ -80,6 +80,7 @@ impl ByEngine {
             clock: Arc::new(EngineClock::start(time.clone(), rotogate::clock::Timestamp::ZERO, LEEWAY)),
             revocations: Arc::new(RevocationList::new()),
             limits: Arc::new(Limits::new(support::open_rates(), time)),
+            counters: None,
             keep_login_origin: true,
             staleness: None,
         });
@@ -125,6 +126,7 @@ impl Rotate for ByEngine {
                 access_ttl: None,
                 profile: &self.profile,
                 by_access: &[],
+                arrived: rotogate::engine::Arrival::default(),
                 accepts: &self.accepts,
                 origin: &self.origin,
             };

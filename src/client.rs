@@ -184,9 +184,9 @@ impl Clients {
                 if was_good {
                     return Ok(Arc::clone(&known.client));
                 }
-                let _place = limits.secret(address, &presented.id)?;
+                let _place = limits.admit_secret(address, &presented.id).await?;
                 if !self.passwords.verify(secret, hash.expose()).await? {
-                    limits.secret_failed(address, &presented.id);
+                    limits.record_failed_secret(address, &presented.id).await;
                     return Err(Denial::InvalidClient.into());
                 }
                 known.good.store(Some(Arc::new(digest)));

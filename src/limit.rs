@@ -31,6 +31,8 @@
 //! introspecting client is held up only by its own requests. Such callers also have reserved room among the password
 //! checks: see [`CheckPermit`].
 //!
+//! With a store that several nodes share, they count logins, secrets and their failures together: see [`shared`].
+//!
 //! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives. Two keys
 //! that share a bucket share its rate.
 
@@ -50,9 +52,11 @@ pub use crate::network::{SITE_48, SITE_56};
 use crate::session::SessionId;
 pub(crate) use buckets::Buckets;
 use by_network::ByNetwork;
+use shared::Shared;
 
 mod buckets;
 mod by_network;
+pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -173,6 +177,9 @@ pub struct Limits {
     known_hasher: RandomState,
     strangers: Option<Arc<Semaphore>>,
     unproved_clients: Option<Arc<Semaphore>>,
+    rates: Rates,
+    /// What other nodes count, too.
+    shared: Option<Shared>,
 }
 
 impl std::fmt::Debug for Limits {
@@ -239,6 +246,8 @@ impl Limits {
             known_hasher: RandomState::new(),
             strangers: None,
             unproved_clients: None,
+            rates,
+            shared: None,
         }
     }
 
@@ -258,15 +267,15 @@ impl Limits {
     /// [`Denial::TooManyRequests`]; [`Fault::Busy`] while too many strangers' passwords are checked.
     pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if self.is_known(attempt.address, self.user_key(attempt)) {
-            self.login_known.take(self.user_key(attempt)).map_err(too_many)?;
+            self.login_known.take_share(self.user_key(attempt), self.share()).map_err(too_many)?;
             return Ok(CheckPermit(None));
         }
         let failed = FailedAttempts { all: &self.login_failures, kind: "login", client: attempt.client };
         self.failed_too_often(attempt.address, failed)?;
         if let Some(address) = attempt.address {
-            self.login_address.take(address, ()).map_err(too_many)?;
+            self.login_address.take_share(address, (), self.share()).map_err(too_many)?;
         }
-        self.login_account.take((attempt.account, attempt.username)).map_err(too_many)?;
+        self.login_account.take_share((attempt.account, attempt.username), self.share()).map_err(too_many)?;
         place(self.strangers.as_ref())
     }
 
@@ -280,7 +289,7 @@ impl Limits {
 
     /// Counts a failed login.
     pub fn login_failed(&self, attempt: Attempt<'_>) {
-        self.login_failures.charge(attempt.client);
+        self.login_failures.charge_share(attempt.client, self.share());
         if let Some(address) = attempt.address {
             self.own_failures.charge(address, ("login", attempt.client));
         }
@@ -294,14 +303,14 @@ impl Limits {
         let failed = FailedAttempts { all: &self.secret_failures, kind: "secret", client };
         self.failed_too_often(address, failed)?;
         if let Some(address) = address {
-            self.secret_address.take(address, ()).map_err(too_many)?;
+            self.secret_address.take_share(address, (), self.share()).map_err(too_many)?;
         }
         place(self.unproved_clients.as_ref())
     }
 
     /// Counts a wrong secret of a client.
     pub fn secret_failed(&self, address: Option<IpAddr>, client: &str) {
-        self.secret_failures.charge(client);
+        self.secret_failures.charge_share(client, self.share());
         if let Some(address) = address {
             self.own_failures.charge(address, ("secret", client));
         }

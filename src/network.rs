@@ -29,6 +29,15 @@ pub struct Network {
     prefix: u64,
 }
 
+impl Network {
+    /// Distinct networks have distinct bytes, on every machine.
+    pub(crate) fn to_bytes(self) -> [u8; 9] {
+        let mut bytes = [self.bits; 9];
+        bytes.iter_mut().skip(1).zip(self.prefix.to_be_bytes()).for_each(|(to, from)| *to = from);
+        bytes
+    }
+}
+
 /// The networks that an address counts for, narrowest first, each with its multiple of a caller's rate.
 pub fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let caller = (Network { bits: 64, prefix: network(address) }, 1);

@@ -53,6 +53,7 @@ step "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run'
 step "tests" run_tests
 step "tests without features" run_small_tests
+step "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
 step "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
 step "the search for secrets is tested" bash tests/secrets.sh --self-test

@@ -17,6 +17,7 @@ mod edge;
 mod end_to_end;
 mod faults;
 mod grpc;
+mod history;
 mod interop;
 mod kuzzle;
 mod readings;

@@ -1,7 +1,7 @@
 //! Gates that share a store in Redis.
 
-mod topology;
-
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use http::StatusCode;
@@ -10,10 +10,50 @@ use support::redis::Redis;
 use support::redis_cluster::RedisCluster;
 use support::{CONFIG, Gate, Place, until};
 
+mod chaos;
+mod copy;
+mod doubt;
+mod fleet;
+mod keys;
+mod stopped;
+mod together;
+mod topology;
+mod users;
+
+/// The folder of a gate on this server.
+fn place_on(server: &Redis) -> Place {
+    Place::new(&format!("{CONFIG}{}", store_of(server)))
+}
+
+fn store_of(server: &Redis) -> String {
+    format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port)
+}
+
+/// The folder of another gate, as an operator would copy it: the same keys, the same users.
+fn node_beside(first: &Place, server: &Redis) -> Place {
+    let place = place_on(server);
+    copy_folder(&first.path("data"), &place.path("data"));
+    fs::copy(first.path("password"), place.path("password")).unwrap();
+    place
+}
+
+/// With the permissions.
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            let _ = fs::copy(&from, &to).unwrap();
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+}
+
 /// Two gates of one folder, with one keyring and the same users.
 fn nodes(server: &Redis) -> (Place, [Gate; 2]) {
-    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
-    let place = Place::new(&format!("{CONFIG}{store}"));
+    let place = place_on(server);
     let gates = [place.start(), place.start()];
     (place, gates)
 }
@@ -98,8 +138,7 @@ async fn c15_c18_what_gates_know_holds_after_the_server_lost_its_last_writes() {
 fn c20_a_gate_of_another_keyring_does_not_start() {
     let server = Redis::start(&[]);
     let (_place, gates) = nodes(&server);
-    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port);
-    let other = Place::new(&format!("{CONFIG}{store}"));
+    let other = place_on(&server);
     let mut command: Command = other.command();
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -10,7 +10,7 @@
 #
 # Node.js is checked and never installed: Debian 12 packages version 18, and the clients of tests/interop need 20.
 set -euo pipefail
-# Debian installs nginx into /usr/sbin, which only root has in its path.
+# Debian installs nginx and HAProxy into /usr/sbin, which only root has in its path.
 PATH=$PATH:/usr/sbin
 
 # program:package
@@ -19,6 +19,7 @@ programs=(
     python3:python3-venv
     curl:curl
     nginx:nginx-light
+    haproxy:haproxy
     go:golang-go
     wrk:wrk
     h2load:nghttp2-client

@@ -102,6 +102,15 @@ impl User {
         }
     }
 
+    /// A digest of what a login depends on. A session that began in another state is not valid.
+    #[doc(hidden)]
+    pub fn login_state(&self) -> [u8; 32] {
+        let Self { active, account, password_mark, sessions_valid_from, .. } = self;
+        let account = account.as_deref();
+        let mark = password_mark.map(PasswordMark::to_bytes);
+        PasswordMark::of(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
+    }
+
     /// Sets the account.
     #[must_use]
     pub fn account(self, account: impl Into<Box<str>>) -> Self {

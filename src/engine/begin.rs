@@ -33,6 +33,7 @@ impl Engine {
     /// fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
+        self.is_recent(login.arrived)?;
         allowed_ttl(login.access_ttl, login.profile)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         let name = directory.limit_key(login.account, login.username);
@@ -42,7 +43,7 @@ impl Engine {
             username: &name,
             client: &login.client.id,
         };
-        let _place = self.limits.login(attempt)?;
+        let _place = self.limits.admit_login(attempt).await?;
         // A revocation from another node may be stamped ahead of this node's time.
         let mut known = Timestamp::ZERO;
         for _ in 0..MAX_PASSWORD_CHECKS {
@@ -53,7 +54,7 @@ impl Engine {
             let subject = user.as_ref().map(|user| user.subject.clone());
             let Some(user) = user.filter(|user| user.active) else {
                 self.counts.add(Event::LoginRefused);
-                self.limits.login_failed(attempt);
+                self.limits.record_failed_login(attempt).await;
                 audit::login_refused(subject.as_deref(), login.account, &login.client.id, login.origin);
                 return Err(Denial::WrongPassword.into());
             };
@@ -87,7 +88,7 @@ impl Engine {
                 BeginOutcome::Issued(mut issued) => {
                     // The directory may count the name as the user's only now.
                     let name = directory.limit_key(login.account, login.username);
-                    self.limits.logged_in(Attempt { username: &name, ..attempt });
+                    self.limits.record_login(Attempt { username: &name, ..attempt }).await;
                     issued.user = Some(user);
                     return Ok(*issued);
                 }
@@ -172,6 +173,10 @@ impl Engine {
             claims: new.claims,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
+        if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
+            // Before the user is looked up again: a change that is found from then on finds this login.
+            own.add(&session, checked.user.login_state());
+        }
         // After the stamp: a change of the user from now on has a later stamp, and ends the session begun here.
         if let Some(checked) = &new.checked
             && !self.holds(checked, new.client).await?

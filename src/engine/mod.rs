@@ -21,14 +21,17 @@ use crate::token::{mint, refresh};
 mod audit;
 mod begin;
 pub mod confirm;
+mod counters;
 mod counts;
 mod exchange;
 mod following;
 mod grant;
 pub mod live_sessions;
 mod owed;
+mod own_logins;
 mod restoring;
 mod revoke;
+mod standstill;
 mod turn;
 mod types;
 
@@ -36,10 +39,13 @@ use confirm::Confirmations;
 use following::Following;
 pub use following::Freshness;
 use live_sessions::LiveSessions;
+use own_logins::OwnLogins;
 use restoring::Restoring;
 use turn::Turns;
 
+pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
+pub use standstill::Arrival;
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 
 /// How often a request tries again when other requests change its session. Each loss means that another request won, so
@@ -72,6 +78,8 @@ pub struct EngineConfig {
     pub revocations: Arc<RevocationList>,
     /// The limits.
     pub limits: Arc<Limits>,
+    /// What `limits` counts together with other gates.
+    pub counters: Option<Arc<StoreCounters>>,
     /// Keep user agent and address of a login with the session?
     pub keep_login_origin: bool,
     /// How long the engine goes on without news from a store that other gates write to, too; `None`: there are none.
@@ -92,6 +100,7 @@ pub struct Engine {
     revocations: Arc<RevocationList>,
     confirmations: Confirmations,
     limits: Arc<Limits>,
+    counters: Option<Arc<StoreCounters>>,
     turns: Turns,
     live_sessions: LiveSessions,
     keep_login_origin: bool,
@@ -100,13 +109,17 @@ pub struct Engine {
     is_behind: AtomicBool,
     /// What is known of a store that other gates write to.
     following: Following,
+    /// The logins here, if other gates write to the store.
+    own_logins: Option<OwnLogins>,
     restoring: Restoring,
+    standstill: standstill::Standstill,
     owed: owed::Owed,
 }
 
 impl Engine {
     /// An engine with this configuration.
     pub fn new(parts: EngineConfig) -> Self {
+        let own_logins = parts.store.shared().map(|_| OwnLogins::since(parts.clock.now()));
         Self {
             issuer: parts.issuer,
             audience: parts.audience,
@@ -119,13 +132,16 @@ impl Engine {
             revocations: parts.revocations,
             confirmations: Confirmations::default(),
             limits: parts.limits,
+            counters: parts.counters,
             turns: Turns::default(),
             live_sessions: LiveSessions::default(),
             keep_login_origin: parts.keep_login_origin,
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
+            own_logins,
             restoring: Restoring::new(),
+            standstill: standstill::Standstill::new(parts.staleness),
             owed: owed::Owed::default(),
         }
     }
@@ -182,7 +198,17 @@ impl Engine {
 
     /// Replaces the keys: later tokens are minted with these.
     pub fn set_keyring(&self, keyring: Arc<Keyring>) {
+        if let Some(counters) = &self.counters {
+            counters.set_keyring(Arc::clone(&keyring));
+        }
         self.keyring.store(keyring);
+    }
+
+    /// So many gates of the store were heard of lately.
+    pub(crate) fn set_nodes(&self, nodes: usize) {
+        if let Some(counters) = &self.counters {
+            counters.set_nodes(nodes);
+        }
     }
 
     /// The directory's entry of a subject with this account; `None` if there is no directory, or no such entry.

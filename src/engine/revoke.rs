@@ -7,9 +7,12 @@ use super::audit;
 use super::{AccountRule, Engine, Event, Origin};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::fault::Error;
+use crate::directory::User;
+use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{RevokedBecause, Session, Status};
+use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::store::StoreError;
+use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::claims::OwnChecked;
 use crate::token::refresh;
 
@@ -64,10 +67,13 @@ impl Engine {
         if token.client.as_deref() != Some(client) {
             return Err(Denial::OtherClient.into());
         }
-        if let Some((session, _)) = token.session
-            && let Some(session) = self.load_to_revoke(session).await?
-        {
-            return self.log_out(&session, client, origin).await;
+        if let Some((session, _)) = token.session {
+            match self.load_to_revoke(session).await {
+                Ok(Some(session)) => return self.log_out(&session, client, origin).await,
+                Ok(None) => {}
+                // The token names its session and its client, so the record is not needed to refuse it here.
+                Err(error) => return Err(self.refuse_unread(session, token.expires, error)),
+            }
         }
         // Every token of ours has a session or a jti.
         let target = own.revocable().ok_or(Denial::UnusableCredential)?;
@@ -77,6 +83,15 @@ impl Engine {
         };
         let until = token.expires.plus(self.leeway);
         self.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
+    }
+
+    /// This node refuses a session whose record cannot be read, and writes its end as soon as it can.
+    fn refuse_unread(&self, session: SessionId, expires: Timestamp, error: StoreError) -> Error {
+        let until = expires.max(self.clock.now().plus(MAX_SESSIONLESS_LIFETIME)).plus(self.leeway);
+        let entry = Revocation { target: Target::Session(session), effect: Effect::SESSION_REVOKED, until };
+        self.refuse(&entry, RevokedBecause::Logout);
+        self.owe(entry, RevokedBecause::Logout, &error);
+        error.into()
     }
 
     /// Does the same, and ends every session of its subject that has begun so far.
@@ -174,9 +189,35 @@ impl Engine {
         }
     }
 
+    /// The moment of a change of a user that every gate of the store finds by itself: the same for all of them. `after` is
+    /// the user now, `None` if there is none any more.
+    pub(crate) async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
+        let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
+        let keyring = self.keyring();
+        let named = |message: &[u8]| {
+            let name = keyring.refresh_keys().shared_name(message);
+            name.ok_or(Fault::Signing("no refresh key names what changed"))
+        };
+        let state = after.map(User::login_state);
+        let name = named(format!("changed user {subject}").as_bytes())?;
+        Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
+    }
+
+    /// What ends the sessions of a user after `moment` that began here while the user was not what it is now. `None`: they
+    /// are not known.
+    pub(crate) fn begun_otherwise(
+        &self,
+        subject: &str,
+        after: Option<&User>,
+        moment: Timestamp,
+    ) -> Option<Vec<Revocation>> {
+        let own = self.own_logins.as_ref()?;
+        own.others(subject, after.map(User::login_state), moment, self.leeway)
+    }
+
     fn before(&self, target: Target, moment: Timestamp) -> Revocation {
         // The store moves the end to that of the longest session. Tokens without a session live a day at most.
-        let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
+        let until = moment.plus(MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
         Revocation { target, effect: Effect::NotBefore(moment), until }
     }
 

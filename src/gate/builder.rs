@@ -13,22 +13,23 @@ use super::endpoint::{Endpoint, EndpointError, Endpoints};
 use super::notice::Notices;
 use super::origin::{Origins, origin_of};
 use super::respond::RefusalHook;
-use super::{Gate, Inner, maintain, system_time};
+use super::{Gate, Inner, maintain, nodes, system_time};
 use crate::client::{Client, Clients, NoRandomness};
 use crate::clock::{EngineClock, TimeSource, Timestamp};
 use crate::denial::Denial;
 use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, StoreCounters};
 use crate::headers::{HeaderPattern, ProtectedNames};
 use crate::lease::LeaseContext;
 use crate::limit::{Limits, Rates};
 use crate::overload::{Bounds, Overload};
 use crate::password::Passwords;
 use crate::policy::GateId;
+use crate::random::random;
 use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::profile::{Profile, ProfileError};
-use crate::store::{Cursor, Feed, Follow, MemoryStore, Staleness, Store, StoreError};
+use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError};
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN, RulesError, Verifier};
 use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenChecker};
@@ -185,6 +186,8 @@ pub struct GateBuilder {
     routes: Vec<Route>,
     identity: Option<IdentityHeaders>,
     rates: Rates,
+    limits_per_node: bool,
+    node_name: Option<Box<str>>,
     leeway: Option<Duration>,
     trusted_proxies: Vec<IpNet>,
     time: Option<TimeArc>,
@@ -317,6 +320,21 @@ impl GateBuilder {
     #[must_use]
     pub const fn rates(mut self, rates: Rates) -> Self {
         self.rates = rates;
+        self
+    }
+
+    /// The name of this gate among those of its store, as messages say it. The default is a random one.
+    #[must_use]
+    pub fn node_name(mut self, name: impl Into<Box<str>>) -> Self {
+        self.node_name = Some(name.into());
+        self
+    }
+
+    /// Counts logins and their failures at this gate alone, though other gates write to the store, too: N gates then admit
+    /// N times as many guesses. Without this, gates of one store count them together.
+    #[must_use]
+    pub const fn limits_per_node(mut self) -> Self {
+        self.limits_per_node = true;
         self
     }
 
@@ -504,7 +522,9 @@ impl GateBuilder {
         // Loaded before anything is served (requirement R10).
         let (revocations, loaded_to) = store.revocations().await?;
         let revocations = Arc::new(revocations);
-        let feed = begin_feed(&*store, loaded_to, &time, self.staleness).await?;
+        let row = nodes::row(self.node_name, u64::from_be_bytes(*random()?));
+        nodes::say_keys(&row, &keyring, clock.now());
+        let feed = begin_feed(&*store, loaded_to, &time, self.staleness, &row).await?;
         if feed.is_some() {
             revocations.use_until(Timestamp::ZERO);
         }
@@ -519,6 +539,12 @@ impl GateBuilder {
         let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
         let has_directory = self.directory.is_some();
         let protected = protected.with(self.strip, self.keep);
+        let mut limits = Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places());
+        let counters = (store.shared().is_some() && !self.limits_per_node)
+            .then(|| Arc::new(StoreCounters::new(Arc::clone(&store), Arc::clone(&keyring))));
+        if let Some(counters) = &counters {
+            limits = limits.shared_by(Arc::clone(counters) as _, Arc::clone(&time));
+        }
         let engine = Engine::new(EngineConfig {
             issuer: Arc::clone(&issuer),
             audience,
@@ -529,7 +555,8 @@ impl GateBuilder {
             directory: self.directory,
             clock: Arc::clone(&clock),
             revocations: Arc::clone(&revocations),
-            limits: Arc::new(Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places())),
+            limits: Arc::new(limits),
+            counters,
             keep_login_origin: !self.forget_login_origin,
             staleness: feed.is_some().then_some(self.staleness),
         });
@@ -563,6 +590,7 @@ impl GateBuilder {
             engine,
             checker,
             leases,
+            row,
             endpoints: Endpoints::new(
                 self.endpoints,
                 &self.profile,
@@ -597,11 +625,12 @@ async fn begin_feed(
     from: Cursor,
     time: &Arc<dyn TimeSource>,
     staleness: Staleness,
+    row: &Arc<LiveRow>,
 ) -> Result<Option<Box<dyn Feed>>, StoreError> {
     match store.shared() {
         None => Ok(None),
         Some(shared) => {
-            let follow = Follow { time: Arc::clone(time), every: staleness.every() };
+            let follow = Follow { time: Arc::clone(time), every: staleness.every(), row: Arc::clone(row) };
             shared.follow(from, follow).await.map(Some)
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::Inner;
+use super::{Inner, nodes};
 use crate::clock::ClockState;
 use crate::engine::Freshness;
 use crate::engine::confirm::FLUSH_EVERY;
@@ -38,7 +38,9 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
             }
         }
         tokio::spawn(follow(Arc::downgrade(gate), feed));
+        tokio::spawn(nodes::look(Arc::downgrade(gate)));
         tokio::spawn(pay(Arc::downgrade(gate)));
+        tokio::spawn(beat(Arc::downgrade(gate)));
         tokio::spawn(watch_store(Arc::downgrade(gate)));
     }
     tokio::spawn(tick(Arc::downgrade(gate)));
@@ -48,7 +50,7 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
     Ok(())
 }
 
-fn every(period: Duration) -> Interval {
+pub(super) fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
@@ -104,6 +106,17 @@ async fn pay(gate: Weak<Inner>) {
             ),
             Err(_) => {}
         }
+    }
+}
+
+/// Shows that the process runs.
+async fn beat(gate: Weak<Inner>) {
+    let Some(period) = gate.upgrade().and_then(|gate| gate.engine.beats_every()) else { return };
+    let mut ticks = every(period);
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        gate.engine.beat();
     }
 }
 

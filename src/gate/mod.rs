@@ -58,6 +58,7 @@ mod maintain;
 mod metadata;
 #[cfg(feature = "axum")]
 mod nested;
+mod nodes;
 mod notice;
 mod origin;
 mod overloaded;
@@ -85,7 +86,7 @@ pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};
 pub use endpoint::envelopes;
-pub use endpoint::{Endpoint, EndpointError, JWKS_PATH};
+pub use endpoint::{Endpoint, EndpointError, JWKS_MAX_AGE, JWKS_PATH};
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
@@ -135,6 +136,8 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
+    /// What the other gates of the store are told of this one.
+    row: Arc<crate::store::LiveRow>,
     pub(crate) clients: Clients,
     /// The policies of the routes that ask for audiences of their own.
     asking: Vec<RoutePolicy>,
@@ -288,6 +291,9 @@ impl Gate {
         let other = self.0.checker.set_verifier(verifier);
         #[cfg(feature = "relay")]
         self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
+        if keyring.fingerprint() != *self.0.row.get().keyring {
+            nodes::say_keys(&self.0.row, &keyring, self.0.engine.clock().now());
+        }
         self.0.engine.set_keyring(keyring);
         other
     }

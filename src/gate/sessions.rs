@@ -12,6 +12,7 @@ use crate::claim::{ClaimError, OwnClaims};
 use crate::client::Grant;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::directory::User;
 use crate::engine::{APPLICATION, AccountRule, ApplicationLogin, Exchange, IssuedTokens, Origin, Refresh};
 use crate::fault::Error;
 use crate::reason::Reason;
@@ -238,7 +239,7 @@ impl Sessions {
 
     pub(super) async fn refresh_at(&self, token: SecretString, address: Option<IpAddr>) -> Result<IssuedTokens, Error> {
         let gate = Arc::clone(&self.0.0);
-        let origin = Origin { address, user_agent: None };
+        let (origin, arrived) = (Origin { address, user_agent: None }, gate.engine.arrival());
         to_its_end(async move {
             gate.engine.limits().refresh(address)?;
             let record = record_of(&gate, &token).await?.ok_or(Denial::UnknownRefreshToken)?;
@@ -255,6 +256,7 @@ impl Sessions {
                 profile: &client.profile.over(&gate.profile),
                 accepts: &[APPLICATION.into()],
                 by_access: &[],
+                arrived,
                 origin: &origin,
             };
             gate.engine.refresh(refresh).await
@@ -305,6 +307,29 @@ impl Sessions {
     /// The moment to pass to [`Self::subject_before`] for every session that has begun so far.
     pub fn now(&self) -> Timestamp {
         self.0.0.engine.clock().stamp_not_before()
+    }
+
+    /// The moment to pass to [`Self::subject_before`] for a change of a user that every gate of the store finds by itself:
+    /// the same for all of them. `after` is the user now, `None` if there is none any more.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    #[doc(hidden)]
+    pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Error> {
+        Ok(self.0.0.engine.moment_of_change(subject, after).await?)
+    }
+
+    /// What ends the sessions of a user after that moment that began at this gate while the user was not what it is now.
+    /// `None`: they are not known.
+    #[doc(hidden)]
+    pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
+        self.0.0.engine.begun_otherwise(subject, after, moment)
+    }
+
+    /// Do other gates write to the store, too?
+    #[doc(hidden)]
+    pub fn are_shared(&self) -> bool {
+        self.0.0.engine.store().shared().is_some()
     }
 
     /// The revocation of every session of a subject that began at `moment` or before. It takes effect with

@@ -5,6 +5,7 @@
 //! them is first used.
 
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -44,30 +45,46 @@ impl Buckets {
 
     /// Takes one token, or returns how long it is until there is one.
     pub(crate) fn take(&self, key: impl Hash) -> Result<(), Duration> {
-        let now = self.now();
+        self.take_share(key, NonZeroU32::MIN)
+    }
+
+    /// The same at the rate divided by `share`, but at least one token.
+    pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
+        let (now, every) = (self.now(), self.price(share));
+        let depth = self.depth.max(every);
         let mut wait = 0;
         let taken = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let next = full_at.max(now).saturating_add(self.every);
-            wait = next.saturating_sub(now).saturating_sub(self.depth);
+            let next = full_at.max(now).saturating_add(every);
+            wait = next.saturating_sub(now).saturating_sub(depth);
             (wait == 0).then_some(next)
         });
         taken.map(drop).map_err(|_| Duration::from_nanos(wait))
     }
 
-    /// Gives back one that was taken.
-    pub(super) fn give_back(&self, key: impl Hash) {
-        let back = |full_at: u64| Some(full_at.saturating_sub(self.every));
+    /// Gives back one that was taken at this share.
+    pub(super) fn give_back(&self, key: impl Hash, share: NonZeroU32) {
+        let back = |full_at: u64| Some(full_at.saturating_sub(self.price(share)));
         let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
     /// Counts an attempt that has happened already. One beyond the burst puts the bucket into debt, see [`Self::debt`];
     /// debt never exceeds one attempt.
     pub(super) fn charge(&self, key: impl Hash) {
+        self.charge_share(key, NonZeroU32::MIN);
+    }
+
+    /// The same at the rate divided by `share`.
+    pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
         let now = self.now();
         let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let full_at = full_at.max(now);
-            (full_at.saturating_sub(now) <= self.depth).then(|| full_at.saturating_add(self.every))
+            (full_at.saturating_sub(now) <= self.depth).then(|| full_at.saturating_add(self.price(share)))
         });
+    }
+
+    /// The time that earns one take at a share of the rate.
+    fn price(&self, share: NonZeroU32) -> u64 {
+        self.every.saturating_mul(share.get().into())
     }
 
     /// The time until a bucket is out of debt; `None` if it is not in debt.

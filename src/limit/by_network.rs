@@ -14,7 +14,7 @@ use crate::network::{SITE_48, SITE_56, network, sites};
 /// The number of buckets for the networks above a /64, as a power of 2: there are fewer.
 const WIDE_BUCKET_BITS: u32 = BUCKET_BITS - 3;
 
-fn wider(rate: Rate, times: u32) -> Rate {
+pub(super) fn wider(rate: Rate, times: u32) -> Rate {
     let burst = rate.burst.saturating_mul(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN));
     Rate { burst, every: (rate.every / times).max(Duration::from_nanos(1)) }
 }
@@ -38,13 +38,24 @@ impl ByNetwork {
 
     /// Takes one token from the caller and from each network around it, or from none.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
+        self.take_share(address, what, NonZeroU32::MIN)
+    }
+
+    /// The same at the rate divided by `share`.
+    pub(super) fn take_share(
+        &self,
+        address: IpAddr,
+        what: impl Hash + Copy,
+        share: NonZeroU32,
+    ) -> Result<(), Duration> {
         let caller = (network(address), what);
-        self.callers.take(caller)?;
+        self.callers.take_share(caller, share)?;
         let Some((site_56, site_48)) = sites(address) else { return Ok(()) };
-        let around = self.sites_56.take((site_56, what)).and_then(|()| {
-            self.sites_48.take((site_48, what)).inspect_err(|_| self.sites_56.give_back((site_56, what)))
+        let around = self.sites_56.take_share((site_56, what), share).and_then(|()| {
+            let wider = self.sites_48.take_share((site_48, what), share);
+            wider.inspect_err(|_| self.sites_56.give_back((site_56, what), share))
         });
-        around.inspect_err(|_| self.callers.give_back(caller))
+        around.inspect_err(|_| self.callers.give_back(caller, share))
     }
 
     /// Counts an attempt that has happened.

@@ -283,3 +283,72 @@ fn a14_whoever_has_many_64s_has_the_rate_of_a_56_and_of_a_48() {
     let passed = (0..20_000).filter(|n| limits.refresh(v6(BASE + n % 65_536)).is_ok()).count();
     assert_eq!(passed, 200 * 32);
 }
+
+/// Counters of four nodes that are away, or refuse everything.
+#[derive(Debug)]
+struct Told {
+    away: std::sync::atomic::AtomicBool,
+}
+
+#[async_trait::async_trait]
+impl shared::Counters for Told {
+    async fn count(&self, _: &[u8], _: Rate, how: shared::Use) -> Result<Option<Duration>, shared::Away> {
+        match (self.away.load(std::sync::atomic::Ordering::Relaxed), how) {
+            (true, _) => Err(shared::Away),
+            (false, shared::Use::Take) => Ok(Some(Duration::from_secs(9))),
+            (false, _) => Ok(None),
+        }
+    }
+
+    async fn remember(&self, _: &[u8]) -> Result<(), shared::Away> {
+        self.remembers(&[]).await.map(drop)
+    }
+
+    async fn remembers(&self, _: &[u8]) -> Result<bool, shared::Away> {
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) { Err(shared::Away) } else { Ok(false) }
+    }
+
+    fn nodes(&self) -> u32 {
+        4
+    }
+}
+
+#[tokio::test]
+async fn c29_while_the_shared_counters_are_away_a_node_admits_its_share_and_whom_it_knows() {
+    let (time, limits) = limits();
+    let told = Arc::new(Told { away: false.into() });
+    let limits = limits.shared_by(Arc::clone(&told) as _, time.clone());
+    let ada = from("192.0.2.1", "ada");
+    limits.admit_login(ada).await.unwrap_err();
+    limits.record_login(ada).await;
+    told.away.store(true, std::sync::atomic::Ordering::Relaxed);
+    // 10 of each account and 20 of each address, over four nodes.
+    let mut admitted = 0;
+    for i in 0..40 {
+        admitted += u32::from(limits.admit_login(from(&format!("198.51.100.{i}"), "ada")).await.is_ok());
+    }
+    assert_eq!(admitted, 2);
+    let mut admitted = 0;
+    for i in 0..40 {
+        admitted += u32::from(limits.admit_login(from("203.0.113.1", &format!("user{i}"))).await.is_ok());
+    }
+    assert_eq!(admitted, 5);
+    limits.admit_login(ada).await.unwrap();
+    limits.admit_secret(Some("203.0.113.2".parse().unwrap()), "web").await.unwrap();
+    // They are asked again after a pause, not at once.
+    told.away.store(false, std::sync::atomic::Ordering::Relaxed);
+    limits.admit_login(from("198.51.100.200", "ben")).await.unwrap();
+    time.advance(Duration::from_secs(1));
+    limits.admit_login(from("198.51.100.200", "ben")).await.unwrap_err();
+}
+
+#[test]
+fn c29_a_share_of_a_rate_is_one_attempt_at_least() {
+    let time = ManualTime::at(Timestamp::from_secs(1_700_000_000));
+    let buckets = Buckets::new(4, Rate::new(2, Duration::from_secs(10)), time.clone());
+    let eight = std::num::NonZeroU32::new(8).unwrap();
+    buckets.take_share("a", eight).unwrap();
+    assert_eq!(buckets.take_share("a", eight), Err(Duration::from_secs(80)));
+    time.advance(Duration::from_secs(80));
+    buckets.take_share("a", eight).unwrap();
+}

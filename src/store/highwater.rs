@@ -1,4 +1,4 @@
-//! The high-water mark: a small file beside the **keys** that names the store they were used with, and the number of
+//! The high-water mark: a small file apart from the store that names the store they were used with, and the number of
 //! its commits. A store that is missing, is another one, or is behind its mark was lost or restored from a back-up.
 //!
 //! The mark is a lower bound: it is written after the store, at start, every [`COMMITS_PER_MARK`] commits and at a
@@ -14,6 +14,7 @@ use super::StoreError;
 use crate::private_file;
 
 /// The number of commits between two marks.
+#[cfg(feature = "redb")]
 pub(super) const COMMITS_PER_MARK: u64 = 4096;
 const VERSION: u32 = 1;
 /// The longest mark, in bytes.
@@ -105,6 +106,15 @@ impl HighWater {
         text.push(b'\n');
         private_file::create_private_dir(private_file::parent(&self.path)).map_err(failed)?;
         private_file::write_private_atomic(&self.path, &text).map_err(failed)
+    }
+
+    /// Raises the mark: other processes of the same store may write it, too.
+    #[cfg(feature = "redis")]
+    pub(super) fn raise(&self, mark: Mark) -> Result<(), StoreError> {
+        match self.read() {
+            Ok(Some(known)) if known.store == mark.store && known.sequence >= mark.sequence => Ok(()),
+            Ok(_) | Err(_) => self.write(mark),
+        }
     }
 
     /// What is wrong, what it means, and how the operator accepts it; `None` if nothing is wrong.

@@ -28,8 +28,11 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(any(feature = "redb", feature = "redis"))]
+#[doc(hidden)]
+pub mod copy;
+#[cfg(any(feature = "redb", feature = "redis"))]
 mod encoding;
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "redis"))]
 mod highwater;
 #[doc(hidden)]
 pub mod memory;
@@ -50,7 +53,10 @@ pub use memory::MemoryStore;
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
-pub use shared::{Feed, FeedStep, Follow, Heard, Restoration, SharedStore, Staleness};
+pub use shared::{
+    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen, Restoration,
+    SharedCounter, SharedStore, Staleness,
+};
 
 /// The result of a compare-and-swap.
 ///

@@ -21,6 +21,12 @@ use super::{Cursor, Revocation, Store, StoreError};
 use crate::clock::{TimeSource, Timestamp};
 use crate::session::{Session, SessionId};
 
+mod counter;
+mod row;
+
+pub use counter::{CounterUse, SharedCounter};
+pub use row::{LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen};
+
 /// A store that several processes write to. Each process has a handle of its own.
 ///
 /// Every write may be sent again after a reply that did not come: the store finds out that it was done, and changes
@@ -48,6 +54,26 @@ pub trait SharedStore: Store {
 
     /// A moment for a not-before: at or after every creation that was stamped so far, by any node.
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
+
+    /// A moment for a not-before that follows from a change which every node finds by itself, in a file that all of them
+    /// read. The first node gets a new stamp, as by [`stamp_not_before`](Self::stamp_not_before), and the others the same
+    /// for a day. `name` says what changed, `state` what it is now.
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError>;
+
+    /// Counts an attempt among all nodes. Answers how long to wait, if the counter refuses. No state outlives the time in
+    /// which the counter is full again. Sent twice in a row, an attempt counts once; sent again after another's, it may
+    /// count twice.
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
+
+    /// Remembers a name for this long, for all nodes. Again, it begins anew.
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError>;
+
+    /// Is the name [remembered](Self::remember)?
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError>;
+
+    /// The nodes that were heard of within [`NODE_HEARD_WITHIN`], by the store's time: those whose feeds ask for the end of
+    /// the revocations. A node that ended is among them until then.
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError>;
 
     /// Loads a session that is about to be revoked: other requests that wait for the store do not hold this one up.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
@@ -79,6 +105,18 @@ pub trait SharedStore: Store {
     /// Was the session's record last written before the data was adopted, so that a token ahead of it is no sign of a
     /// further loss?
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
+
+    /// The session's record, if the last write of it was a swap of this handle that ended with an error, in doubt, and no
+    /// token of it was confirmed since: then the client repeats its own refresh, and no other has the tokens.
+    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// The client has the tokens that such a swap was for: a further repeat is none.
+    fn resolved(&self, id: SessionId) {
+        let _ = id;
+    }
 }
 
 /// How far the nodes have written back what a store lost.
@@ -117,6 +155,8 @@ pub struct Follow {
     pub time: Arc<dyn TimeSource>,
     /// How often the node asks for the end of the revocations.
     pub every: Duration,
+    /// What the node says of itself whenever it asks.
+    pub row: Arc<LiveRow>,
 }
 
 impl fmt::Debug for Follow {

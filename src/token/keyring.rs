@@ -31,6 +31,9 @@ mod signing;
 
 #[cfg(feature = "key-folder")]
 mod folder;
+#[cfg(feature = "key-folder")]
+#[doc(hidden)]
+pub use folder::{Begun, NewKeyring};
 
 pub(crate) use public::KeyPrint;
 pub(super) use public::MAX_KID;
@@ -210,6 +213,19 @@ impl Keyring {
     #[doc(hidden)]
     pub fn refresh_keys(&self) -> &RefreshKeys {
         &self.refresh
+    }
+
+    /// A name of the keys and their uses, which says nothing else of them: equal for equal keyrings.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut message = b"keyring".to_vec();
+        let kids =
+            self.signing_keys().map(|key| (key.kid(), key.algorithm().to_string(), key.kid() == self.signer.kid()));
+        let mut keys: Vec<_> = kids.collect();
+        keys.sort_unstable();
+        let mut refresh: Vec<_> = self.refresh.ids().collect();
+        refresh.sort_unstable();
+        message.extend_from_slice(format!("{keys:?} {refresh:?} {}", self.refresh.current()).as_bytes());
+        self.refresh.shared_name(&message).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
     }
 
     /// The public keys as a JWK set (RFC 7517 §5), for other verifiers of our tokens. It never contains HMAC keys.

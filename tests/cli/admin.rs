@@ -132,6 +132,13 @@ async fn o25_the_admin_listener_answers_by_address_as_localhost_and_by_its_own_n
             assert_eq!(ask(path, broken), "400", "{path} {broken:?}");
         }
     }
+    // As health checks of load balancers ask.
+    for (path, status) in [("/livez", "200"), ("/readyz", "200"), ("/metrics", "400"), ("/sessions", "400")] {
+        let plain = format!("GET {path} HTTP/1.0\r\n\r\n");
+        assert_eq!(raw(gate.admin, plain.as_bytes()).split(' ').nth(1), Some(status), "{path}");
+        let named = format!("GET {path} HTTP/1.0\r\nHost: evil.example\r\n\r\n");
+        assert_eq!(raw(gate.admin, named.as_bytes()).split(' ').nth(1), Some("421"), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -107,6 +107,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
         clock: Arc::new(EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::from_secs(30))),
         revocations: Arc::new(RevocationList::new()),
         limits: std::sync::Arc::new(Limits::new(rates, time)),
+        counters: None,
         keep_login_origin: false,
         staleness: None,
     })
@@ -122,6 +123,7 @@ fn presented(token: &str) -> Error {
         profile: &Profile::default(),
         accepts: &[],
         by_access: &[],
+        arrived: rotogate::engine::Arrival::default(),
         origin: &Origin::default(),
     };
     ENGINE.refresh(refresh).now_or_never().expect("an answer at once").unwrap_err()

@@ -11,6 +11,7 @@ mod examples;
 mod handlers;
 mod kuzzle;
 mod live_keys;
+mod node_limits;
 mod nodes;
 mod router;
 mod service;

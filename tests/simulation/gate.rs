@@ -95,6 +95,7 @@ impl Gate {
             clock: Arc::new(clock),
             revocations: Arc::new(revocations),
             limits: Arc::new(Limits::new(rates, Arc::clone(time) as _)),
+            counters: None,
             keep_login_origin: false,
             staleness: None,
         });
@@ -131,6 +132,7 @@ impl Gate {
                 profile,
                 accepts: &[APPLICATION.into()],
                 by_access: &[],
+                arrived: rotogate::engine::Arrival::default(),
                 origin: &Origin::default(),
             };
             Done::Refreshed(engine.refresh(refresh).await)

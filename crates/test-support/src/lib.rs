@@ -18,10 +18,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub mod chain;
 mod client;
 mod config;
+pub mod figure;
 pub mod frames;
 mod gate;
+pub mod history;
 pub mod pki;
 mod place;
+pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod redis_cluster;
@@ -46,9 +49,9 @@ pub fn binary() -> PathBuf {
     build_folder().join("rotogate")
 }
 
-/// Asks again until the answer is yes, for at most half a minute: for what a running gate does a moment later.
+/// Asks again until the answer is yes, for at most a minute: for what a running gate does a moment later.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..600 {
+    for _ in 0..1200 {
         if holds().await {
             return;
         }

@@ -162,13 +162,13 @@ impl Replicated {
 
     /// Waits for a condition of the servers.
     pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        for _ in 0..600 {
+        for _ in 0..1200 {
             if is_so() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        panic!("not within half a minute: {what}");
+        panic!("not within a minute: {what}");
     }
 }
 

@@ -46,7 +46,7 @@ pub const LEEWAY: Duration = Duration::from_secs(30);
 #[doc(hidden)]
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// The reason of most revocations here.
-const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
+pub(crate) const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 /// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
 /// How long they live.
@@ -145,6 +145,11 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     shared::c4_a_not_before_covers_sessions_of_other_nodes(make().await).await;
     shared::a_feed_brings_what_another_node_wrote(make().await).await;
     shared::c8_a_complete_step_has_all_that_was_acknowledged_before(make().await).await;
+    shared::a_change_that_every_node_finds_has_one_moment(make().await).await;
+    shared::c28_each_node_sees_what_every_node_says_of_itself(make().await).await;
+    shared::c29_nodes_count_attempts_together(make().await).await;
+    shared::c29_a_counter_of_what_has_happened_is_in_debt_by_one(make().await).await;
+    shared::c29_what_one_node_remembers_another_knows(make().await).await;
     loss::c15_a_loss_that_one_node_noticed_is_noticed_by_all(make().await).await;
     loss::c16_it_is_over_when_every_node_has_had_its_time(make().await).await;
     loss::c15_only_what_was_lost_is_written_back(make().await).await;

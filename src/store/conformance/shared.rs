@@ -8,13 +8,15 @@ use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, not_before, rotated, sess
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::revocation::{Effect, Revocation, RevocationList, Target};
 use crate::session::SessionId;
-use crate::store::{Cursor, Feed, Follow, Inserted, SharedStore, SubjectBound, Swap};
+use crate::store::{
+    CounterUse, Cursor, Feed, Follow, Inserted, NodeRow, SharedCounter, SharedStore, SubjectBound, Swap,
+};
 
 /// How long a behaviour waits for what must come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn follow(time: &Arc<SystemTime>) -> Follow {
-    Follow { time: Arc::clone(time) as Arc<dyn TimeSource>, every: Duration::from_millis(50) }
+    Follow { time: Arc::clone(time) as Arc<dyn TimeSource>, every: Duration::from_millis(50), row: Arc::default() }
 }
 
 pub(super) async fn created<S: SharedStore>(store: &S, after: Timestamp) -> Timestamp {
@@ -164,4 +166,127 @@ pub async fn c8_a_complete_step_has_all_that_was_acknowledged_before<S: SharedSt
     }
     done.store(true, Ordering::SeqCst);
     assert_eq!(reader.await.unwrap(), 400);
+}
+
+fn counter(number: u8, every: Duration, burst: u32) -> SharedCounter {
+    SharedCounter { name: [number; 16], every, burst }
+}
+
+/// C29: all nodes together take as many attempts as one alone might, however they come.
+pub async fn c29_nodes_count_attempts_together<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let hour = Duration::from_secs(3600);
+    let ten = counter(1, hour, 10);
+    let takes: Vec<_> = (0..40)
+        .map(|n| {
+            let store = Arc::clone(if n % 2 == 0 { &a } else { &b });
+            tokio::spawn(async move { store.count(ten, CounterUse::Take).await.unwrap() })
+        })
+        .collect();
+    let (mut taken, mut refused) = (0, Vec::new());
+    for take in takes {
+        match take.await.unwrap() {
+            None => taken += 1,
+            Some(wait) => refused.push(wait),
+        }
+    }
+    assert_eq!((taken, refused.len()), (10, 30));
+    assert!(refused.iter().all(|wait| *wait > hour / 2 && *wait <= hour), "{refused:?}");
+    assert_eq!(a.count(counter(2, hour, 10), CounterUse::Take).await.unwrap(), None, "another counter");
+    b.count(ten, CounterUse::GiveBack).await.unwrap();
+    assert_eq!(a.count(ten, CounterUse::Take).await.unwrap(), None);
+    assert!(b.count(ten, CounterUse::Take).await.unwrap().is_some());
+    // An attempt is earned back by the store's time.
+    let soon = counter(3, Duration::from_millis(50), 1);
+    assert_eq!(a.count(soon, CounterUse::Take).await.unwrap(), None);
+    while let Some(wait) = b.count(soon, CounterUse::Take).await.unwrap() {
+        assert!(wait <= soon.every, "{wait:?}");
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// C29: attempts that have happened put a counter into debt, by one at most.
+pub async fn c29_a_counter_of_what_has_happened_is_in_debt_by_one<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let every = Duration::from_secs(3600);
+    let two = counter(1, every, 2);
+    for _ in 0..2 {
+        a.count(two, CounterUse::Charge).await.unwrap();
+        assert_eq!(b.count(two, CounterUse::Look).await.unwrap(), None);
+    }
+    for _ in 0..3 {
+        b.count(two, CounterUse::Charge).await.unwrap();
+    }
+    let debt = a.count(two, CounterUse::Look).await.unwrap().expect("in debt");
+    assert!(debt > every / 2 && debt <= every, "{debt:?}");
+}
+
+/// C29: what one node remembers another knows.
+pub async fn c29_what_one_node_remembers_another_knows<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let (name, other) = ([1; 16], [2; 16]);
+    assert!(!b.remembers(name).await.unwrap());
+    a.remember(name, Duration::from_secs(3600)).await.unwrap();
+    a.remember(other, Duration::from_millis(1)).await.unwrap();
+    assert!(b.remembers(name).await.unwrap());
+    tokio::time::timeout(PATIENCE, async {
+        while b.remembers(other).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+    .expect("it is forgotten");
+    assert!(a.remembers(name).await.unwrap());
+}
+
+/// C28: a node that follows is known to all, with what it says of itself.
+pub async fn c28_each_node_sees_what_every_node_says_of_itself<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let time = Arc::new(SystemTime::new());
+    assert_eq!(a.nodes().await.unwrap(), []);
+    let names = async |store: &S| {
+        let mut rows: Vec<_> = store.nodes().await.unwrap().into_iter().map(|seen| seen.row).collect();
+        rows.sort_by(|a, b| a.node.cmp(&b.node));
+        rows.into_iter().map(|NodeRow { node, kids, users, .. }| (node, kids, users)).collect::<Vec<_>>()
+    };
+    let mut feeds = Vec::new();
+    for (store, name) in [(&a, "a"), (&b, "b")] {
+        let follow = follow(&time);
+        follow.row.change(|row| {
+            row.node = name.into();
+            row.kids = vec!["k1".into()];
+            row.users = Some("u1".into());
+        });
+        let row = Arc::clone(&follow.row);
+        let mut feed = store.follow(Cursor::default(), follow).await.unwrap();
+        heard(&mut *feed).await;
+        feeds.push((row, feed));
+    }
+    let row = |name: &str, kids: &[&str]| {
+        let kids: Vec<Box<str>> = kids.iter().map(|kid| (*kid).into()).collect();
+        (name.into(), kids, Some("u1".into()))
+    };
+    assert_eq!(names(&a).await, [row("a", &["k1"]), row("b", &["k1"])]);
+    let (live, feed) = &mut feeds[1];
+    live.change(|row| row.kids.push("k2".into()));
+    heard(&mut **feed).await;
+    for store in [&a, &b] {
+        assert_eq!(names(store).await, [row("a", &["k1"]), row("b", &["k1", "k2"])]);
+    }
+    let now = created(&*a, Timestamp::ZERO).await;
+    let ages: Vec<_> = b.nodes().await.unwrap().iter().map(|seen| now.since(seen.beat)).collect();
+    assert!(ages.iter().all(|age| *age < PATIENCE), "{ages:?}");
+}
+
+/// A change that each node finds by itself has one moment; another change of the same has a later one.
+pub async fn a_change_that_every_node_finds_has_one_moment<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let (user, old, new) = ([1; 16], [2; 16], [3; 16]);
+    let before = created(&*b, Timestamp::ZERO).await;
+    let moment = a.stamp_change(user, new).await.unwrap();
+    assert!(moment >= before);
+    let since = created(&*a, Timestamp::ZERO).await;
+    assert!(since > moment);
+    assert_eq!(b.stamp_change(user, new).await.unwrap(), moment, "whoever began since stays");
+    assert!(a.stamp_change([9; 16], new).await.unwrap() >= since, "another user");
+    let back = b.stamp_change(user, old).await.unwrap();
+    assert!(back >= since);
+    let again = a.stamp_change(user, new).await.unwrap();
+    assert!(again > moment, "not the first one");
+    assert_eq!(b.stamp_change(user, new).await.unwrap(), again);
 }

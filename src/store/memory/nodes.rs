@@ -1,6 +1,6 @@
 //! Several handles on one store in memory, as several gates would have on a remote one, for tests: each can be cut off.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use super::super::shared::{Feed, FeedStep, Follow, Heard, Restoration, SharedStore};
+use super::super::shared::{
+    CounterUse, Feed, FeedStep, Follow, Heard, NODE_HEARD_WITHIN, NodeRow, NodeSeen, Restoration, SharedCounter,
+    SharedStore,
+};
 use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use super::{MemoryStore, Tables};
 use crate::clock::{TimeSource, Timestamp};
@@ -24,6 +27,14 @@ struct Common {
     /// The last stamp: a creation and a not-before never share a millisecond.
     last_stamp: Mutex<Timestamp>,
     leeway: Duration,
+    /// When each counter is full again, in microseconds.
+    counters: Mutex<HashMap<[u8; 16], u64>>,
+    /// The last of each name.
+    changes: Mutex<HashMap<[u8; 16], Change>>,
+    /// Until when each name is remembered.
+    remembered: Mutex<HashMap<[u8; 16], Timestamp>>,
+    /// What each node that follows said last, and when.
+    rows: Mutex<HashMap<u64, (Timestamp, Arc<NodeRow>)>>,
     /// Changed after each write.
     written: watch::Sender<()>,
     head: Mutex<Head>,
@@ -31,6 +42,9 @@ struct Common {
     server: AtomicU64,
     nodes: AtomicU64,
 }
+
+/// What a change led to, and its stamp.
+type Change = ([u8; 16], Timestamp);
 
 /// What every operation is held against.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +118,10 @@ impl MemoryNode {
             time,
             last_stamp: Mutex::default(),
             leeway,
+            counters: Mutex::default(),
+            changes: Mutex::default(),
+            remembered: Mutex::default(),
+            rows: Mutex::default(),
             written: watch::Sender::new(()),
             head: Mutex::default(),
             server: AtomicU64::new(0),
@@ -305,6 +323,51 @@ impl SharedStore for MemoryNode {
         Ok(stamp)
     }
 
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        let known = self.common.changes.lock().unwrap_or_else(PoisonError::into_inner).get(&name).copied();
+        if let Some((_, stamp)) = known.filter(|(known, _)| *known == state) {
+            self.reach()?;
+            return Ok(stamp);
+        }
+        let stamp = self.stamp_not_before().await?;
+        self.common.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (state, stamp));
+        Ok(stamp)
+    }
+
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
+        self.reach()?;
+        let now = self.common.time.wall().as_millis() * 1000;
+        let mut counters = self.common.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = counters.get(&counter.name).copied().unwrap_or_default();
+        let (next, wait) = how.apply(&counter, full_at, now);
+        if let Some(next) = next {
+            counters.insert(counter.name, next);
+        }
+        Ok((wait > 0).then(|| Duration::from_micros(wait)))
+    }
+
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        self.reach()?;
+        let until = self.common.time.wall().plus(lifetime);
+        self.common.remembered.lock().unwrap_or_else(PoisonError::into_inner).insert(name, until);
+        Ok(())
+    }
+
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        self.reach()?;
+        let now = self.common.time.wall();
+        let remembered = self.common.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(remembered.get(&name).is_some_and(|until| *until > now))
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.reach()?;
+        let after = self.common.time.wall().minus(NODE_HEARD_WITHIN);
+        let rows = self.common.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = rows.values().filter(|(beat, _)| *beat >= after);
+        Ok(heard.map(|(beat, row)| NodeSeen { row: NodeRow::clone(row), beat: *beat }).collect())
+    }
+
     async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError> {
         self.reach()?;
         let mut written = self.common.written.subscribe();
@@ -394,6 +457,8 @@ impl Feed for NodeFeed {
         let asked = self.follow.time.monotonic();
         let (entries, end) = self.common.store.revocations_since(self.cursor.clone()).await?;
         let store_time = self.common.time.wall();
+        let row = self.follow.row.get();
+        self.common.rows.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id, (store_time, row));
         if *self.way.borrow() == Way::FeedHeld {
             self.held.send_modify(|held| held.began += 1);
             tokio::select! {

@@ -53,6 +53,7 @@ use schema::{
 use writer::{Call, Job, Shared, Writer, failed};
 
 mod backup;
+mod copy;
 mod load;
 mod open;
 mod schema;

@@ -118,7 +118,9 @@ impl Link {
 
     /// Sends a request once. `sent` remains true while it may have been carried out.
     pub(super) async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, Failed> {
-        if let (Some(lanes), Request::Script { script, keys, args }) = (&self.lanes, request) {
+        if let (Some(lanes), Request::Script { script, keys, args }) = (&self.lanes, request)
+            && script.waits
+        {
             return lanes.send(Job { script, keys: keys.clone(), args: args.clone(), asking: false }, sent).await;
         }
         let line = self.line();
@@ -143,7 +145,7 @@ impl Link {
         args: &[Vec<u8>],
         sent: &AtomicBool,
     ) -> Result<Value, Failed> {
-        if let Some(lanes) = &self.lanes {
+        if let Some(lanes) = self.lanes.as_ref().filter(|_| script.waits) {
             return lanes.send(Job { script, keys: keys.to_vec(), args: args.to_vec(), asking: true }, sent).await;
         }
         self.asking_for(script.command(true, keys, args), sent).await

@@ -29,14 +29,12 @@ use super::log::{BEGIN, PAGE, Place, floor, read_log};
 use super::partitions::{History, Partition};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
-use super::{Inner, drop_mut};
+use super::{Inner, drop_mut, nodes};
 
 /// The longest wait for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
 /// How long the log keeps entries. A reader that is further behind reads the live ones anew.
 const LOG_KEPT_MS: u64 = 15 * 60 * 1000;
-/// The versions of records that this program reads from, reads to and writes.
-const VERSIONS: [u8; 3] = [1, 1, 1];
 /// How long a server that no longer has a partition may take to say that it goes on.
 const EARLIER_ANSWERS: Duration = Duration::from_millis(500);
 /// The first pause after a fault. Each later one is twice as long.
@@ -281,8 +279,10 @@ impl Reader {
 
     async fn ask(&mut self) -> Result<(), StoreError> {
         let asked = self.follow.time.monotonic();
-        let args = vec![self.inner.node.to_vec(), VERSIONS.to_vec(), LOG_KEPT_MS.to_string().into()];
         let (inner, partition) = (&self.inner, self.partition());
+        // The first partition has the rows. The others only tell who is heard of.
+        let row = if self.partition == 0 { nodes::encode(&self.follow.row.get())? } else { nodes::VERSIONS.to_vec() };
+        let args = vec![inner.node.to_vec(), row, LOG_KEPT_MS.to_string().into()];
         let keys = vec![partition.keys.of("n")];
         let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, self.history), &BEAT, keys, args).await?;
         let answered = self.follow.time.monotonic();

@@ -23,7 +23,10 @@ impl Inner {
     pub(super) async fn adopt(&self) -> Result<(), StoreError> {
         let none = !self.partitions.iter().any(Partition::is_lost);
         let adopt = async |partition: &Partition| self.adopt_one(partition, none || partition.is_lost()).await;
-        in_each(self.partitions.iter().map(adopt)).await.map(drop)
+        in_each(self.partitions.iter().map(adopt)).await?;
+        // The loss is known: it must not keep a later start from the store.
+        self.mark.set(self.partitions.writes()).await;
+        Ok(())
     }
 
     async fn adopt_one(&self, partition: &Partition, is_lost: bool) -> Result<(), StoreError> {

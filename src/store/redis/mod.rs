@@ -19,7 +19,10 @@
 //! | `{rg:0}:r` | hash | the live revocations, merged, by target |
 //! | `{rg:0}:u` | sorted set | their ends |
 //! | `{rg:0}:log` | stream | the revocations of the last 15 minutes, as they were written |
-//! | `{rg:0}:n` | hash | the nodes, with their last beat |
+//! | `{rg:0}:n` | hash | the nodes, with their last beat and what they say of themselves |
+//! | `{rg:0}:c:<name>` | string | what changed at all nodes: its state now, and the stamp of the first node; expires after a day |
+//! | `{rg:0}:l:<name>` | string | a counter of attempts; expires once it is full again |
+//! | `{rg:0}:k:<name>` | string | a name that is remembered until it expires |
 //! | `{rg:0}:x:<id>`, `{rg:0}:xu` | string, sorted set | the relay's records, and their ends |
 
 use std::fmt;
@@ -30,7 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
-use super::shared::{Feed, Follow, Restoration, SharedStore};
+use super::shared::{CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
@@ -44,6 +47,9 @@ use script::{Answer, Script, bytes, unexpected};
 mod check;
 mod cluster;
 mod connect;
+mod copy;
+mod count;
+mod doubt;
 mod fault;
 mod feed;
 mod lanes;
@@ -51,6 +57,8 @@ mod line;
 mod list;
 mod log;
 mod loss;
+mod mark;
+mod nodes;
 mod opening;
 mod options;
 mod partitions;
@@ -95,6 +103,8 @@ struct Inner {
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
     inserts: session::Turns,
+    doubts: doubt::Doubts,
+    mark: mark::Marker,
     listing: list::Listing,
 }
 
@@ -154,7 +164,10 @@ impl Inner {
             partition.flag_lost(history);
             return Err(other_history());
         }
-        partition.saw(history, answer.seq);
+        // What waits for replicas may be seen before it is acknowledged.
+        if script.waits || self.options.durable().is_none() {
+            partition.saw(history, answer.seq);
+        }
         Ok(answer)
     }
 
@@ -242,7 +255,16 @@ impl Store for RedisStore {
         record: Session,
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError> {
-        self.0.swap(new_op()?, expected, &record, revocation.as_ref()).await
+        let op = new_op()?;
+        let swapped = self.0.swap(op, expected, &record, revocation.as_ref()).await;
+        match &swapped {
+            Ok(Swap::Swapped) => self.0.doubts.forget(record.id),
+            // An earlier one may be why.
+            Ok(Swap::Changed(_) | Swap::NoLongerValid) => {}
+            Err(error) if error.outcome() == WriteOutcome::InDoubt => self.0.doubts.note(record.id, op),
+            Err(_) => {}
+        }
+        swapped
     }
 
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
@@ -293,6 +315,26 @@ impl SharedStore for RedisStore {
         self.0.stamp("before", "").await?.ok_or_else(|| unexpected("no stamp"))
     }
 
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        self.0.stamp_change(name, state).await
+    }
+
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
+        self.0.count(new_op()?, counter, how).await
+    }
+
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        self.0.remember(name, lifetime).await
+    }
+
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        self.0.remembers(name).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.0.nodes().await
+    }
+
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         self.0.load(&self.0.revokes, id).await
     }
@@ -319,6 +361,14 @@ impl SharedStore for RedisStore {
 
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
         self.0.predates_loss(id).await
+    }
+
+    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.written_in_doubt(id).await
+    }
+
+    fn resolved(&self, id: SessionId) {
+        self.0.doubts.forget(id);
     }
 }
 

@@ -12,6 +12,7 @@ use super::super::StoreError;
 use super::check::refused;
 use super::cluster::{Cluster, Primaries, Topology};
 use super::connect::{Link, Request};
+use super::mark::Marker;
 use super::options::RedisOptions;
 use super::partitions::{Keys, OF_A_CLUSTER, Partition, Partitions};
 use super::record::{Op, new_op};
@@ -62,6 +63,7 @@ fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String
 /// Is there no store yet? One that is there is compared with what this gate expects.
 pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
     let heads = Heads { options, primaries: &ways.commands, count: ways.count };
+    super::mark::compare(options, heads.stand().await?)?;
     if ways.count > 1 {
         heads.are_whole().await?;
     }
@@ -108,6 +110,8 @@ pub(super) async fn open_heads(
     evicted: u64,
 ) -> Result<Inner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
+    // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
+    let is_accepted = super::mark::compare(&options, heads.stand().await?)?;
     let new = new_op()?;
     let mut is_made = true;
     if count > 1 {
@@ -122,8 +126,11 @@ pub(super) async fn open_heads(
     if !is_made {
         heads.say_that_all_are_there().await?;
     }
+    let partitions = Partitions::new(Partition::new(&options.prefix, 0, first), others);
+    let mark = Marker::new(&options, store);
+    mark.begin(partitions.writes(), is_accepted).await?;
     Ok(Inner {
-        partitions: Partitions::new(Partition::new(&options.prefix, 0, first), others),
+        partitions,
         issuer: options.issuer.as_str().into(),
         node: new_op()?,
         commands,
@@ -132,6 +139,8 @@ pub(super) async fn open_heads(
         store,
         evicted,
         inserts: Turns::new(),
+        doubts: super::doubt::Doubts::default(),
+        mark,
         listing: super::list::Listing::default(),
         options,
     })
@@ -146,6 +155,24 @@ struct Heads<'a> {
 impl Heads<'_> {
     fn place(&self) -> String {
         format!("the store {:?} in Redis at {}", self.options.prefix, self.options.address())
+    }
+
+    /// The store that is there, and how many writes it had.
+    async fn stand(&self) -> Result<Option<(Op, u64)>, StoreError> {
+        let (mut store, mut writes) = (None, 0_u64);
+        for number in 0..self.count {
+            let mut pipeline = pipe();
+            let key = Keys::new(&self.options.prefix, number).of("h");
+            drop_mut(pipeline.cmd("HMGET").arg(key).arg("store").arg("seq"));
+            let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
+            let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
+            let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
+            let [name, seq] = <[Value; 2]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
+            store = store.or(name);
+            let seq = seq.map(|seq| String::from_utf8(seq).ok()?.parse().ok().map(|seq: u64| seq));
+            writes = writes.saturating_add(seq.unwrap_or(Some(0)).ok_or_else(|| unexpected("no seq"))?);
+        }
+        store.map(|name| Ok((name.try_into().map_err(|_| unexpected("no store"))?, writes))).transpose()
     }
 
     /// Were all heads made before? Then none may be missing; nor may the first one, if there is another.
@@ -189,14 +216,18 @@ impl Heads<'_> {
         let mut pipeline = pipe();
         let read = pipeline.cmd("HMGET").arg(Keys::new(&self.options.prefix, number).of("h"));
         expected.iter().for_each(|(field, _)| drop(read.arg(*field).clone()));
-        read.arg("store");
+        read.arg("copying").arg("store");
         let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
         let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
         let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
         let mut known: Vec<_> = fields.into_iter().map(bytes).collect();
         let store = known.pop().ok_or_else(|| unexpected("a short head"))?;
+        let copying = known.pop().ok_or_else(|| unexpected("a short head"))?;
         if known.iter().all(Option::is_none) {
             return Ok(None);
+        }
+        if copying.is_some() {
+            return Err(self.differs(number, "unfinished", ""));
         }
         for ((field, expected), known) in expected.iter().zip(known) {
             let known = known.unwrap_or_default();
@@ -213,6 +244,10 @@ impl Heads<'_> {
         let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
+        if let (0, Some(from)) = (number, &self.options.copying) {
+            // First: a store with data of its own must not be told what else differs.
+            fields.insert(0, ("copying", from.as_bytes()));
+        }
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
         let keys = Keys::new(&self.options.prefix, number).fixed();
         let request = Request::Script { script: &OPEN, keys, args };
@@ -251,6 +286,13 @@ impl Heads<'_> {
             "partitions" if known == OF_A_CLUSTER.to_string() => format!(
                 "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use                  another prefix"
             ),
+            "unfinished" => format!(
+                "{place} is a copy that is not whole yet: let rotogate store copy come to its end, or use another prefix"
+            ),
+            "copying" if known.is_empty() => {
+                format!("{place} has data of its own: copy into an empty one, or use another prefix")
+            }
+            "copying" => format!("{place} is an unfinished copy of another store: use another prefix"),
             "store" => format!(
                 "{place} has a partition {number} of another store: restore a whole back-up, or use another prefix"
             ),

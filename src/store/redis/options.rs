@@ -51,6 +51,9 @@ pub struct RedisOptions {
     pub(super) leeway: Duration,
     pub(super) timeouts: RedisTimeouts,
     pub(super) assume_noeviction: bool,
+    pub(super) high_water: Option<PathBuf>,
+    pub(super) accept_restored: bool,
+    pub(super) copying: Option<String>,
     wait_replicas: u32,
     wait_fsync: bool,
 }
@@ -116,6 +119,9 @@ impl RedisOptions {
             leeway,
             timeouts: RedisTimeouts::default(),
             assume_noeviction: false,
+            high_water: None,
+            accept_restored: false,
+            copying: None,
             wait_replicas: 0,
             wait_fsync: false,
         }
@@ -212,6 +218,33 @@ impl RedisOptions {
     #[must_use]
     pub fn assume_noeviction(self) -> Self {
         Self { assume_noeviction: true, ..self }
+    }
+
+    /// The file of this gate's high-water mark: by it a later start notices an older store in the place of this one. Gates
+    /// on one machine may have one file.
+    #[must_use]
+    pub fn high_water(self, path: impl Into<PathBuf>) -> Self {
+        Self { high_water: Some(path.into()), ..self }
+    }
+
+    /// The operator accepts a store that is another one, or older than its mark.
+    #[must_use]
+    pub fn accept_restored(self) -> Self {
+        Self { accept_restored: true, ..self }
+    }
+
+    /// Neither reads nor writes a mark.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn without_mark(self) -> Self {
+        Self { high_water: None, ..self }
+    }
+
+    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn copying(self, from: impl Into<String>) -> Self {
+        Self { copying: Some(from.into()), ..self }
     }
 
     /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.

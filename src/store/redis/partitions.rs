@@ -145,6 +145,11 @@ impl Partitions {
         self.others.len() + 1
     }
 
+    /// How many writes the servers are known to have made, over all partitions.
+    pub(super) fn writes(&self) -> u64 {
+        self.iter().map(|partition| partition.seq.load(Ordering::Acquire)).fold(0, u64::saturating_add)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Partition> {
         std::iter::once(&self.first).chain(&self.others)
     }

@@ -16,7 +16,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 /// The version of everything here.
 const VERSION: u8 = 1;
 const REVOKED: u8 = 1;
-const CONFIRMED: u8 = 2;
+pub(super) const CONFIRMED: u8 = 2;
 /// Reasons count in steps of this.
 const REASON: u8 = 4;
 /// Where the subject's length is, behind the numbers.
@@ -77,6 +77,15 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     bytes.extend_from_slice(session.subject.as_bytes());
     bytes.extend_from_slice(&encode_session(session)?);
     Ok(bytes)
+}
+
+/// What wrote a record last.
+pub(super) fn op_of(record: &[u8]) -> Option<Op> {
+    record.get(18..26)?.try_into().ok()
+}
+
+pub(super) fn flags_of(record: &[u8]) -> u8 {
+    record.get(1).copied().unwrap_or_default()
 }
 
 /// Differs if the subject or the client differs: a mistake of the caller, so eight bytes are enough.

@@ -22,22 +22,27 @@ impl Inner {
         because: RevokedBecause,
     ) -> Result<Revocation, StoreError> {
         fits(&entry)?;
-        match &entry.target {
-            Target::Session(id) => {
-                let partition = self.partitions.of(*id);
-                let (keys, id) = (vec![partition.keys.session(*id)], id.as_bytes().to_vec());
-                self.revoke_in(partition, op, &entry, because, ("session", keys, id)).await
-            }
-            Target::Subject { issuer, .. } | Target::Client { issuer, .. } if *issuer == self.issuer => {
-                self.revoke_in_all(op, entry, because).await
-            }
-            Target::Global => self.revoke_in_all(op, entry, because).await,
+        let Some(partition) = self.held_by(&entry.target)? else { return self.revoke_in_all(op, entry, because).await };
+        let reach = match &entry.target {
+            Target::Session(id) => ("session", vec![partition.keys.session(*id)], id.as_bytes().to_vec()),
             // No session of ours, so no session's end: the caller knows how long the tokens live.
-            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => {
-                let partition = self.partitions.of_target(&target(&entry.target)?);
-                self.revoke_in(partition, op, &entry, because, ("none", Vec::new(), Vec::new())).await
+            Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => {
+                ("none", Vec::new(), Vec::new())
             }
-        }
+        };
+        self.revoke_in(partition, op, &entry, because, reach).await
+    }
+
+    /// The partition that has the entries of a target; `None` if each of them has.
+    pub(super) fn held_by(&self, of: &Target) -> Result<Option<&Partition>, StoreError> {
+        Ok(match of {
+            Target::Session(id) => Some(self.partitions.of(*id)),
+            Target::Subject { issuer, .. } | Target::Client { issuer, .. } if *issuer == self.issuer => None,
+            Target::Global => None,
+            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => {
+                Some(self.partitions.of_target(&target(of)?))
+            }
+        })
     }
 
     /// A not-before, in two rounds: see [`partitions`](super::partitions).
@@ -102,6 +107,7 @@ impl Inner {
     /// A not-before counts once for each partition that had it.
     pub(super) async fn sweep(&self) -> Result<Swept, StoreError> {
         let swept = in_each(self.partitions.iter().map(|partition| self.sweep_in(partition))).await?;
+        self.mark.raise(self.partitions.writes()).await;
         Ok(Swept { revocations: swept.iter().map(|swept| swept.revocations).sum(), ..Swept::default() })
     }
 

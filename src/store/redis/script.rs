@@ -29,6 +29,10 @@ scripts! {
     ADOPT = "adopt",
     RESTORE = "restore",
     RESTORATION = "restoration",
+    PUT = "put",
+    CHANGE = "change",
+    COUNT = "count",
+    NODES = "nodes",
 }
 
 #[cfg(feature = "relay")]
@@ -45,15 +49,19 @@ const COMMON: &str = include_str!("scripts/common.lua");
 pub(super) struct Script {
     source: String,
     hash: String,
+    /// Whether its writes are acknowledged once replicas have them, if any are.
+    pub(super) waits: bool,
 }
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
-        Self::of(&format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt")))
+        let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
+        // A counter that a failover sets back costs a few attempts. One that waited for a disk would cost each login seconds.
+        Self { waits: name != "count", ..Self::of(&source) }
     }
 
     pub(super) fn of(source: &str) -> Self {
-        Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned() }
+        Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned(), waits: true }
     }
 
     /// By its hash; in full if the server does not know it, which it then does.

@@ -88,7 +88,7 @@ impl Keyring {
     /// There is a key ring already, or what may be left of one; or the folder cannot be written.
     pub fn create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let folder = Writing::begin(dir)?;
-        Self::create_in(&folder, dir, algorithm)
+        Self::create_in(folder, dir, algorithm)
     }
 
     /// Loads the key ring in `dir`, or creates it at the first start.
@@ -102,7 +102,7 @@ impl Keyring {
             let folder = Writing::begin(dir)?;
             // Another process may have created it meanwhile.
             if missing() {
-                return Self::create_in(&folder, dir, algorithm);
+                return Self::create_in(folder, dir, algorithm);
             }
         }
         Self::load(dir)
@@ -159,7 +159,70 @@ impl Keyring {
         index.write(&folder, dir)
     }
 
-    fn create_in(folder: &Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+    /// Loads the key ring in `dir`, or makes one that is not in force yet: for a gate that shares its store, and may not
+    /// be the first. No other process writes into the folder until then.
+    ///
+    /// # Errors
+    /// As [`Keyring::load_or_create`].
+    #[doc(hidden)]
+    pub fn load_or_begin(dir: &Path, algorithm: Algorithm) -> Result<Begun, KeyError> {
+        let index = dir.join(INDEX);
+        let missing = || std::fs::symlink_metadata(&index).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        if missing() {
+            let folder = Writing::begin(dir)?;
+            if missing() {
+                return NewKeyring::begin(folder, dir, algorithm).map(|new| Begun::New(Box::new(new)));
+            }
+        }
+        Self::load(dir).map(|keyring| Begun::Loaded(Box::new(keyring)))
+    }
+
+    /// When the file of this key was last written; `None` if there is no such key.
+    ///
+    /// # Errors
+    /// As [`Keyring::load`].
+    #[doc(hidden)]
+    pub fn written_at(dir: &Path, kid: &str) -> Result<Option<std::time::SystemTime>, KeyError> {
+        let index = Index::read(dir)?;
+        let Some(entry) = index.signing.iter().find(|key| key.kid == kid) else { return Ok(None) };
+        let file = beside(dir, &entry.file)?;
+        let modified = std::fs::metadata(&file).and_then(|meta| meta.modified());
+        modified.map(Some).map_err(|error| io(&file, error))
+    }
+
+    fn create_in(folder: Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+        NewKeyring::begin(folder, dir, algorithm)?.publish()
+    }
+}
+
+/// A key ring, or one that is not in force yet.
+#[derive(Debug)]
+#[doc(hidden)]
+pub enum Begun {
+    /// It was there.
+    Loaded(Box<Keyring>),
+    /// It was not.
+    New(Box<NewKeyring>),
+}
+
+/// A key ring whose keys are in its folder, and which is not in force yet. Dropped, it leaves nothing behind.
+#[doc(hidden)]
+pub struct NewKeyring {
+    folder: Writing,
+    dir: PathBuf,
+    index: Index,
+    keyring: Keyring,
+    is_published: bool,
+}
+
+impl std::fmt::Debug for NewKeyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewKeyring").field("keyring", &self.keyring).finish_non_exhaustive()
+    }
+}
+
+impl NewKeyring {
+    fn begin(folder: Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         refuse_leftovers(dir)?;
         let material = KeyMaterial::generate(algorithm)?;
         let key = SigningKey::from_material(algorithm, &material)?;
@@ -169,8 +232,36 @@ impl Keyring {
         let secret = RefreshSecret::generate()?.to_text();
         folder.create(&dir.join(&refresh.file), secret.as_bytes())?;
         let index = Index { version: VERSION, id: new_id()?, signing: vec![signing], refresh: vec![refresh] };
-        index.write(folder, dir)?;
-        index.keyring(dir)
+        let keyring = index.keyring(dir)?;
+        Ok(Self { folder, dir: dir.to_owned(), index, keyring, is_published: false })
+    }
+
+    /// The keys.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Puts it in force.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn publish(mut self) -> Result<Keyring, KeyError> {
+        self.index.write(&self.folder, &self.dir)?;
+        self.is_published = true;
+        self.index.keyring(&self.dir)
+    }
+}
+
+impl Drop for NewKeyring {
+    fn drop(&mut self) {
+        if self.is_published {
+            return;
+        }
+        let signing = self.index.signing.iter().map(|key| &key.file);
+        for file in signing.chain(self.index.refresh.iter().map(|secret| &secret.file)) {
+            // A key that is left behind is named at the next start.
+            let _ = std::fs::remove_file(self.dir.join(file));
+        }
     }
 }
 
@@ -370,6 +461,8 @@ impl Index {
         Keyring::from_parts(self.id, signer, verifying, refresh).map_err(|e| located(&path, e))
     }
 }
+
+mod roll;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use crate::session::{Generation, SessionId};
 const SALT: &[u8] = b"rotogate refresh keys v1";
 const PURPOSE_TAG: &[u8] = b"refresh token tag A";
 const PURPOSE_JTI: &[u8] = b"access token jti";
+const PURPOSE_SHARED: &[u8] = b"names in a shared store";
 #[cfg(feature = "relay")]
 const PURPOSE_RELAY: &[u8] = b"relay records";
 
@@ -58,6 +59,7 @@ struct DerivedKeys {
     id: u8,
     tag: hmac::Key,
     jti: hmac::Key,
+    shared: hmac::Key,
     #[cfg(feature = "relay")]
     relay: hmac::Key,
 }
@@ -97,6 +99,7 @@ impl RefreshKeys {
                 id: *id,
                 tag: derive(PURPOSE_TAG)?,
                 jti: derive(PURPOSE_JTI)?,
+                shared: derive(PURPOSE_SHARED)?,
                 #[cfg(feature = "relay")]
                 relay: derive(PURPOSE_RELAY)?,
             });
@@ -136,6 +139,13 @@ impl RefreshKeys {
     pub(crate) fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
         let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
         current.into_iter().chain(others).map(|key| hmac::sign(&key.relay, message)).collect()
+    }
+
+    /// A name for something in a store that nodes share, by which the store learns nothing of it. All nodes of a keyring
+    /// agree on it, even while they take up another secret one after the other: the oldest one names.
+    pub(crate) fn shared_name(&self, message: &[u8]) -> Option<[u8; 16]> {
+        let oldest = self.keys.iter().min_by_key(|key| key.id)?;
+        Some(truncated(&hmac::sign(&oldest.shared, message)))
     }
 
     pub(super) fn derive_jti(

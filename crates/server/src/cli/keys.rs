@@ -6,15 +6,57 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{CommandResult, Failure};
+use super::{CommandResult, Failure, runtime};
 use crate::config::Config;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::{KeyState, Keyring};
 
+mod roll;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Makes the keys of a new gate. A gate that shares its store makes none by itself unless it makes the store.
+    Init {
+        /// The algorithm of the key; the default is that of the configuration.
+        #[arg(long)]
+        algorithm: Option<Algorithm>,
+    },
     /// Lists the keys.
-    List,
+    List {
+        /// Lists the secrets of refresh tokens instead.
+        #[arg(long)]
+        refresh: bool,
+    },
+    /// Adds a new key, which only verifies: the first step of changing the key that signs.
+    Add {
+        /// The algorithm of the key; the default is that of the configuration.
+        #[arg(long)]
+        algorithm: Option<Algorithm>,
+        /// Adds a secret of refresh tokens instead.
+        #[arg(long, conflicts_with = "algorithm")]
+        refresh: bool,
+    },
+    /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify by it, or while other
+    /// verifiers may still have the keys that were published before it.
+    Promote {
+        /// The key; refresh-2 is the second secret of refresh tokens.
+        kid: String,
+        /// Waits until it may sign, instead of refusing.
+        #[arg(long)]
+        wait: bool,
+        /// Signs at once, whatever refuses the tokens: for a key that was stolen.
+        #[arg(long, conflicts_with = "wait")]
+        force: bool,
+    },
+    /// Removes a key that is no longer used, and its file. Refused while a gate signs with it, while an access token that
+    /// it signed may be in use, or while a session has a refresh token by it.
+    Retire {
+        /// The key; refresh-1 is the first secret of refresh tokens.
+        kid: String,
+        /// Removes it at once, whatever needs it: for a key that was stolen.
+        #[arg(long)]
+        force: bool,
+    },
     /// Imports a key into the keyring: PKCS#8 PEM, or a base64url secret for HS256, HS384 and HS512.
     Import {
         /// The file. Other users must not be able to read it.
@@ -22,7 +64,7 @@ pub(super) enum Command {
         /// The one algorithm of the key.
         #[arg(long)]
         algorithm: Algorithm,
-        /// Signs with it from now on. Without this it only verifies, until it is imported again with --sign.
+        /// Signs with it from now on. Without this it only verifies, until it is imported again with --sign, or promoted.
         #[arg(long)]
         sign: bool,
     },
@@ -36,7 +78,7 @@ struct Key<'a> {
 }
 
 #[derive(Serialize)]
-struct ImportReport<'a> {
+struct ChangeReport<'a> {
     kid: &'a str,
     state: &'static str,
 }
@@ -44,7 +86,24 @@ struct ImportReport<'a> {
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let folder = &config.issuer.keys;
     match command {
-        Command::List => {
+        Command::Init { algorithm } => {
+            let keyring = Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::of)?;
+            let kid = keyring.signer().kid();
+            output.write(&ChangeReport { kid, state: "signing" }, || {
+                format!("{kid} is in the new keyring {}, signing", folder.display())
+            })
+        }
+        Command::List { refresh: true } => {
+            let keyring = Keyring::load(folder).map_err(Failure::of)?;
+            let refresh = keyring.refresh_keys();
+            let name = |id: u8| (format!("refresh-{id}"), if id == refresh.current() { "signing" } else { "verifying" });
+            let names: Vec<_> = refresh.ids().map(name).collect();
+            let keys: Vec<_> = names.iter().map(|(kid, state)| ChangeReport { kid, state }).collect();
+            output.write(&keys, || {
+                keys.iter().map(|key| format!("{}  {}", key.kid, key.state)).collect::<Vec<_>>().join("\n")
+            })
+        }
+        Command::List { refresh: false } => {
             let keyring = Keyring::load(folder).map_err(Failure::of)?;
             let signing = keyring.signer().kid();
             let keys: Vec<_> = keyring
@@ -62,10 +121,50 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                     .join("\n")
             })
         }
+        Command::Add { refresh: true, .. } => {
+            let kid = format!("refresh-{}", Keyring::add_refresh(folder).map_err(Failure::of)?);
+            output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
+                format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
+            })
+        }
+        Command::Add { algorithm, refresh: false } => {
+            let algorithm = algorithm.unwrap_or(config.issuer.algorithm);
+            let kid = Keyring::add(folder, algorithm, KeyState::Verifying).map_err(Failure::of)?;
+            output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
+                format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
+            })
+        }
+        Command::Promote { kid, wait, force } => {
+            if !force {
+                runtime()?.block_on(roll::until_it_may_sign(config, &kid, wait))?;
+            }
+            let promoted = match Keyring::refresh_id(&kid) {
+                Some(id) => Keyring::make_current(folder, id),
+                None => Keyring::make_signing(folder, &kid),
+            };
+            promoted.map_err(Failure::of)?;
+            output.write(&ChangeReport { kid: &kid, state: "signing" }, || {
+                format!("{kid} signs; a running gate takes it up within a second")
+            })
+        }
+        Command::Retire { kid, force } => {
+            if !force {
+                runtime()?.block_on(roll::nothing_needs(config, &kid))?;
+            }
+            Keyring::retire(folder, &kid).map_err(Failure::of)?;
+            output.write(&ChangeReport { kid: &kid, state: "retired" }, || {
+                format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there")
+            })
+        }
+        Command::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(
+            "other gates of the store could not verify its tokens yet: import it without --sign, copy the key folder to all \
+             gates, then rotogate keys promote"
+                .into(),
+        )),
         Command::Import { file, algorithm, sign } => {
             let (state, word) = if sign { (KeyState::Signing, "signing") } else { (KeyState::Verifying, "verifying") };
             let kid = Keyring::import(folder, &file, algorithm, state).map_err(Failure::of)?;
-            output.write(&ImportReport { kid: &kid, state: word }, || {
+            output.write(&ChangeReport { kid: &kid, state: word }, || {
                 format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
             })
         }

@@ -15,12 +15,21 @@ use crate::config::{Config, StoreConfig};
 use rotogate::private_file::{self, Unpublished};
 use rotogate::store::redb::RedbStore;
 
+mod copy;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Copies the store into a new file, consistently, even while the gate runs.
     Backup {
         /// The new file; it must not exist.
         to: PathBuf,
+    },
+    /// Copies all sessions and revocations into the store of another configuration, and compares. No gate may run on
+    /// either. Cut short, it can be run again.
+    Copy {
+        /// The other configuration. It has the same issuer and the same keys.
+        #[arg(long)]
+        to_config: PathBuf,
     },
 }
 
@@ -31,7 +40,10 @@ struct BackupReport<'a> {
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let Command::Backup { to } = command;
+    let to = match command {
+        Command::Backup { to } => to,
+        Command::Copy { to_config } => return copy::run(config, &to_config, output),
+    };
     let StoreConfig::Redb { path, .. } = &config.store else {
         let why = match &config.store {
             #[cfg(feature = "redis")]

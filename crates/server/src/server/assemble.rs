@@ -1,6 +1,6 @@
 //! Builds the gate and its proxy from a configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -10,10 +10,10 @@ use super::ServerError;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
+#[cfg(feature = "redis")]
+use super::redis;
 #[cfg(feature = "relay")]
 use super::relays;
-#[cfg(feature = "redis")]
-use super::shared_store;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
@@ -36,7 +36,7 @@ use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
 use rotogate::store::{MemoryStore, Store};
-use rotogate::token::keyring::Keyring;
+use rotogate::token::keyring::{Begun, Keyring};
 use rotogate::token::verify::{IssuerKeys, IssuerRules};
 use rotogate::verify_cache::IdentityField;
 
@@ -77,8 +77,6 @@ impl GateParts {
 
 /// The longest key file of another issuer, in bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
-/// The file in the key folder that holds the store's high-water mark (requirement O5).
-const HIGH_WATER_FILE: &str = "store.mark";
 
 /// Builds everything. Creates keys, users and the admin token if they are missing.
 ///
@@ -87,7 +85,7 @@ const HIGH_WATER_FILE: &str = "store.mark";
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
     let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
-    let keyring = Keyring::load_or_create(&config.issuer.keys, config.issuer.algorithm).map_err(from)?;
+    let (keyring, (redb, stores)) = keys_and_stores(config).await?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
         tracing::warn!(
             configured = %config.issuer.algorithm,
@@ -97,7 +95,6 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     }
     let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
-    let (redb, stores) = stores(config, &keyring).await?;
     let mut first_user = None;
     let mut file = None;
     let mut entries = Vec::new();
@@ -138,7 +135,7 @@ pub(super) fn builder(
 ) -> Result<GateBuilder, ServerError> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
     let IssuerConfig { url, audience, algorithm: _, keys: _, leeway } = &config.issuer;
-    let LimitsConfig { rates, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
+    let LimitsConfig { rates, shared, verified_cache, max_password_checks: _, password_queue: _, max_token_body } =
         &config.limits;
     let SessionsConfig { profile, keep_login_client, max_stream } = &config.sessions;
     let server = &config.server;
@@ -171,6 +168,12 @@ pub(super) fn builder(
     #[cfg(feature = "redis")]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
+    }
+    if config.store.is_shared() {
+        builder = builder.node_name(node_name());
+    }
+    if !shared {
+        builder = builder.limits_per_node();
     }
     if !keep_login_client {
         builder = builder.forget_login_origin();
@@ -250,18 +253,52 @@ impl From<MemoryStore> for Stores {
     }
 }
 
+/// The keys, and the store that was made with them. Gates of one store have the same keys: a gate without keys makes some only
+/// if it also makes the store.
+async fn keys_and_stores(config: &Config) -> Result<(Keyring, (Option<RedbStore>, Stores)), ServerError> {
+    let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
+    if !config.store.is_shared() {
+        let keyring = Keyring::load_or_create(keys, algorithm).map_err(from)?;
+        let stores = stores(config, &keyring).await?;
+        return Ok((keyring, stores));
+    }
+    match Keyring::load_or_begin(keys, algorithm).map_err(from)? {
+        Begun::Loaded(keyring) => {
+            let stores = stores(config, &keyring).await?;
+            Ok((*keyring, stores))
+        }
+        Begun::New(new) => match stores(config, new.keyring()).await {
+            Ok(stores) => Ok((new.publish().map_err(from)?, stores)),
+            Err(error) => Err(ServerError::new(format!(
+                "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another \
+                 gate of this store",
+                keys.display()
+            ))),
+        },
+    }
+}
+
+/// The store of a configuration.
+pub(crate) async fn open_store(config: &Config, keyring: &Keyring) -> Result<Arc<dyn Store>, ServerError> {
+    Ok(stores(config, keyring).await?.1.sessions)
+}
+
+/// The store that other gates use, too, as the configuration names it; `None` if it names no such store.
+pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
+    if !config.store.is_shared() {
+        return Ok(None);
+    }
+    open_store(config, keyring).await.map(Some)
+}
+
 async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
             Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
-        StoreConfig::Redb { path, accept_restored_store, cache_size, give_up: _ } => {
-            let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
-            options.high_water = Some(high_water(&config.issuer.keys));
-            options.accept_restored = *accept_restored_store;
-            options.cache_size = *cache_size;
-            let store = RedbStore::open(path, options).map_err(from)?;
+        StoreConfig::Redb { path, .. } => {
+            let store = RedbStore::open(path, redb_options(config, keyring)).map_err(from)?;
             let stores = Stores {
                 sessions: Arc::new(store.clone()),
                 #[cfg(feature = "relay")]
@@ -271,8 +308,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = shared_store::options(config, settings, keyring.id());
-            let options = options.map_err(|(key, message)| ServerError::new(format!("{key}: {message}")))?;
+            let options = redis::options(config, settings, keyring.id()).map_err(from)?;
             let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
@@ -284,9 +320,20 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
     }
 }
 
-/// The path of the store's high-water mark.
-pub(crate) fn high_water(keys: &Path) -> PathBuf {
-    keys.join(HIGH_WATER_FILE)
+/// The name of this process among the gates of a store: its machine, and its process id.
+fn node_name() -> String {
+    format!("{}/{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
+}
+
+/// How the embedded store of a configuration is opened.
+pub(crate) fn redb_options(config: &Config, keyring: &Keyring) -> Options {
+    let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
+    if let StoreConfig::Redb { path: _, mark, accept_restored_store, cache_size, give_up: _ } = &config.store {
+        options.high_water = Some(mark.clone());
+        options.accept_restored = *accept_restored_store;
+        options.cache_size = *cache_size;
+    }
+    options
 }
 
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.

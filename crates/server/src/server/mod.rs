@@ -18,13 +18,13 @@ mod min_rate;
 mod origin;
 mod prepare;
 mod proxy_protocol;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 #[cfg(feature = "relay")]
 mod relays;
 mod reload;
 mod request;
 mod request_record;
-#[cfg(feature = "redis")]
-mod shared_store;
 mod sockets;
 mod stream;
 mod tally;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
-use super::reload::LastRead;
 #[cfg(feature = "redis")]
-use super::shared_store;
+use super::redis;
+use super::reload::LastRead;
 use super::{assemble, issuers, tls};
 use crate::config::{
     Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig,
@@ -68,7 +68,7 @@ impl StartPlan {
             }
         }
         #[cfg(feature = "redis")]
-        let store = shared_store::inspect(config).await;
+        let store = redis::inspect(config).await;
         #[cfg(not(feature = "redis"))]
         let store: Result<_, ConfigErrors> = Ok(Vec::new());
         let (issuers, store, wrong) = match (issuers::inspect(config).await, store) {
@@ -270,16 +270,21 @@ impl Findings<'_> {
                 }
             }
         }
-        let StoreConfig::Redb { path, accept_restored_store, .. } = &config.store else { return };
-        let mark = assemble::high_water(&config.issuer.keys);
+        if let Some(mark) = config.store.mark()
+            && config.store.is_shared()
+        {
+            // Each start writes it.
+            self.writable("store.mark", mark);
+        }
+        let StoreConfig::Redb { path, mark, accept_restored_store, .. } = &config.store else { return };
         let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();
-        if let Some(why) = private_file::denied_as_another(&mark) {
-            self.unchecked("issuer.keys", why);
-        } else if let Err(error) = check_mark(&mark, path, is_there || *accept_restored_store || path.exists()) {
+        if let Some(why) = private_file::denied_as_another(mark) {
+            self.unchecked("store.mark", why);
+        } else if let Err(error) = check_mark(mark, path, is_there || *accept_restored_store || path.exists()) {
             self.blame(KEY, error.to_string());
-        } else if config.issuer.keys.is_dir() {
+        } else if mark.parent().is_some_and(Path::is_dir) {
             // Each start writes the mark.
-            self.writable("issuer.keys", &config.issuer.keys);
+            self.writable("store.mark", mark);
         }
     }
 

@@ -44,16 +44,28 @@ impl LiveUsers {
     /// Ends sessions when the file changes.
     pub(super) fn watch(directory: Arc<FileDirectory>, watcher: FileWatcher, gate: &Gate) -> Self {
         let (unwritten, waiting) = watch::channel(0);
+        gate.say_users(&directory.digest());
+        let (said, speaks) = (Arc::downgrade(&directory), gate.clone());
+        directory.on_reload(move || {
+            if let Some(directory) = said.upgrade() {
+                speaks.say_users(&directory.digest());
+            }
+        });
         let (gate, runtime) = (gate.clone(), tokio::runtime::Handle::current());
         directory.on_change(move |changes| {
             for change in changes {
-                let Some(entry) = revocation_for(change, &gate) else { continue };
-                // Synchronously: the next request is refused.
-                gate.sessions().refuse(&entry);
+                let Some(end) = end_of_sessions(change, &gate) else { continue };
+                if let End::Now(entry) = &end {
+                    // Synchronously: the next request is refused.
+                    gate.sessions().refuse(entry);
+                }
                 unwritten.send_modify(|number| *number += 1);
                 let (gate, unwritten) = (gate.clone(), unwritten.clone());
                 runtime.spawn(async move {
-                    write_durably(&gate, entry).await;
+                    match end {
+                        End::Now(entry) => write_durably(&gate, entry).await,
+                        End::AsOfAll { subject, after } => end_as_of_all(&gate, &subject, after.as_ref()).await,
+                    }
                     unwritten.send_modify(|number| *number -= 1);
                 });
             }
@@ -83,19 +95,65 @@ impl LiveUsers {
     }
 }
 
-/// The revocation that a change causes, if any: all sessions so far of a user that must log in again.
-fn revocation_for(change: &UserChange, gate: &Gate) -> Option<Revocation> {
+/// How a change ends sessions.
+enum End {
+    /// By this revocation.
+    Now(Revocation),
+    /// As of the moment in which the first gate of the store found the change.
+    AsOfAll { subject: Box<str>, after: Option<User> },
+}
+
+/// How a change ends sessions, if it does: all sessions so far of a user that must log in again.
+fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
     let UserChange { before, after } = change;
     let sessions = gate.sessions();
     // The time of this moment, not of the file: a session that began in between began by the old file.
-    let now = || sessions.now();
     let moment = match after {
-        None => now(),
-        Some(after) if must_log_in_again(before, after) => after.sessions_valid_from.max(now()),
-        Some(after) if after.sessions_valid_from > before.sessions_valid_from => after.sessions_valid_from,
-        Some(_) => return None,
+        Some(after) if !must_log_in_again(before, after) => {
+            (after.sessions_valid_from > before.sessions_valid_from).then_some(after.sessions_valid_from)?
+        }
+        _ if sessions.are_shared() => {
+            return Some(End::AsOfAll { subject: before.subject.clone(), after: after.clone() });
+        }
+        Some(after) => after.sessions_valid_from.max(sessions.now()),
+        None => sessions.now(),
     };
-    Some(sessions.subject_before(&before.subject, moment))
+    Some(End::Now(sessions.subject_before(&before.subject, moment)))
+}
+
+/// Ends the sessions of a user that other gates of the store find changed, too. All of them end what began until the first
+/// one found it. What this gate began since by the old state of the user, it ends besides.
+async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
+    let sessions = gate.sessions();
+    let (mut wait, mut is_refused) = (FIRST_RETRY, false);
+    let moment = loop {
+        match sessions.moment_of_change(subject, after).await {
+            Ok(moment) => break moment,
+            Err(error) => {
+                tracing::error!(
+                    error = why(&error),
+                    "moment of a user's change not known; refused on this node, retrying"
+                );
+                if !is_refused {
+                    // More than needs be, perhaps: a login that another gate admitted since is refused here, too.
+                    sessions.refuse(&sessions.subject_before(subject, sessions.now()));
+                    is_refused = true;
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+        }
+    };
+    let valid_from = after.map_or(moment, |after| after.sessions_valid_from.max(moment));
+    let mut entries = match sessions.begun_otherwise(subject, after, moment) {
+        Some(entries) => entries,
+        None => vec![sessions.subject_before(subject, sessions.now())],
+    };
+    entries.push(sessions.subject_before(subject, valid_from));
+    entries.iter().for_each(|entry| sessions.refuse(entry));
+    for entry in entries {
+        write_durably(gate, entry).await;
+    }
 }
 
 /// Whether the user may no longer log in, or has another password or account.
@@ -103,15 +161,21 @@ fn must_log_in_again(before: &User, after: &User) -> bool {
     (before.active && !after.active) || before.password_mark != after.password_mark || before.account != after.account
 }
 
+fn why(error: &rotogate::fault::Error) -> String {
+    match error {
+        rotogate::fault::Error::Failed(fault) => format!("{:?}", Chain(fault)),
+        rotogate::fault::Error::Denied(denial) => denial.reason().to_owned(),
+    }
+}
+
 /// Writes a revocation, and retries until it is durable.
 async fn write_durably(gate: &Gate, entry: Revocation) {
     let mut wait = FIRST_RETRY;
     while let Err(error) = gate.sessions().write(entry.clone()).await {
-        let why = match &error {
-            rotogate::fault::Error::Failed(fault) => format!("{:?}", Chain(fault)),
-            rotogate::fault::Error::Denied(denial) => denial.reason().to_owned(),
-        };
-        tracing::error!(error = why, "revocation of a changed user not written; refused on this node, retrying");
+        tracing::error!(
+            error = why(&error),
+            "revocation of a changed user not written; refused on this node, retrying"
+        );
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LAST_RETRY);
     }

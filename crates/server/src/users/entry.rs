@@ -49,6 +49,18 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// A digest of what the user is. The fields have no terminators, so their lengths are among the digested.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let user = self.user();
+        let account = user.account.as_deref().unwrap_or_default();
+        let parts = [&*user.subject, &*self.username, account, &user.scopes.to_string()].map(str::to_owned);
+        let text = format!("{parts:?} {} {:?}", user.account.is_some(), user.profile);
+        let state = rotogate::directory::PasswordMark::of(&user.login_state());
+        rotogate::directory::PasswordMark::of(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
+    }
+}
+
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         // Without `..`: a new field must be compared.

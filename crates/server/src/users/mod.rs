@@ -140,6 +140,7 @@ pub struct FileDirectory {
     passwords: Arc<Passwords>,
     users: ArcSwap<Users>,
     hooks: RwLock<Vec<Hook>>,
+    after_reload: RwLock<Vec<Arc<dyn Fn() + Send + Sync>>>,
     /// Held while the file is read, so that older content never replaces newer content.
     reloading: Mutex<()>,
     last_read: watch::LastRead,
@@ -169,6 +170,7 @@ impl FileDirectory {
             passwords,
             users: ArcSwap::from_pointee(users),
             hooks: RwLock::default(),
+            after_reload: RwLock::default(),
             reloading: Mutex::default(),
             last_read: watch::LastRead::default(),
             broken: ArcSwapOption::empty(),
@@ -226,6 +228,8 @@ impl FileDirectory {
                 hook(&changes);
             }
         }
+        let hooks = self.after_reload.read().unwrap_or_else(PoisonError::into_inner).clone();
+        hooks.iter().for_each(|hook| hook());
         Ok(true)
     }
 
@@ -261,6 +265,22 @@ impl FileDirectory {
     /// call [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
         self.hooks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
+    }
+
+    /// Calls `hook` after each reload that brought other users. The hook must not call [`FileDirectory::reload`].
+    pub(crate) fn on_reload(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.after_reload.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
+    }
+
+    /// A digest of all users, by which gates see whether they have the same. The order in the file does not count, nor does
+    /// whether a hash was replaced at a login.
+    pub(crate) fn digest(&self) -> String {
+        let users = self.users.load_full();
+        let mut digests: Vec<_> = users.entries().iter().map(|entry| entry.digest()).collect();
+        digests.sort_unstable();
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        digests.iter().for_each(|digest| context.update(digest));
+        base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, context.finish())
     }
 
     /// Reloads the file when it changes, until the returned watcher is dropped.

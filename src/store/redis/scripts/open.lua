@@ -5,6 +5,9 @@ if not redis.call('HGET', KEYS[1], 'schema') then
         unpack(ARGV, 4))
     return {now, 1, 'open', ARGV[1], ARGV[3]}
 end
+local copying, copies = redis.call('HGET', KEYS[1], 'copying'), false
+for i = 4, #ARGV, 2 do copies = copies or ARGV[i] == 'copying' end
+if copying and not copies then return {now, seq, 'differs', 'unfinished', copying} end
 for i = 4, #ARGV, 2 do
     local known = redis.call('HGET', KEYS[1], ARGV[i])
     if known ~= ARGV[i + 1] then return {now, seq, 'differs', ARGV[i], known} end

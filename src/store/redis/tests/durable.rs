@@ -1,17 +1,14 @@
 //! Nothing is acknowledged that too few replicas have.
 
+use support::proxy::Proxy;
 use support::redis::Replicated;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::proxy::Proxy;
 use super::sentinel::options_of;
 use super::*;
 use crate::clock::SystemTime;
 use crate::store::conformance::{gone, insert, later, rotated, session, start};
-
-const LATEST: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A primary and a replica that follows it.
 fn pair() -> [Server; 2] {
@@ -47,8 +44,14 @@ async fn c14_without_a_replica_nothing_is_acknowledged_and_with_one_the_same_req
         store.revoke(gone(other.id), RevokedBecause::Logout).await.unwrap_err(),
         store.settle().await.unwrap_err(),
         store.check().await.unwrap_err(),
+        store.stamp_change([1; 16], [2; 16]).await.unwrap_err(),
     ];
-    assert!(asked.elapsed() < LATEST * 5, "{:?}", asked.elapsed());
+    print_time("C14 six answers without the replica", asked.elapsed(), LATEST * 6);
+    // A guess costs less than the second that a disk may take.
+    let counter = SharedCounter { name: [3; 16], every: Duration::from_secs(60), burst: 1 };
+    assert_eq!(store.count(counter, CounterUse::Take).await.unwrap(), None);
+    store.remember([4; 16], Duration::from_secs(60)).await.unwrap();
+    assert!(store.remembers([4; 16]).await.unwrap());
     for error in errors {
         assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
         assert!(error.to_string().contains("wait_replicas is 1"), "{error}");
@@ -70,7 +73,10 @@ async fn c17_a_primary_that_its_replicas_left_says_nothing_of_revocations() {
     let [primary, replica] = pair();
     let store = waiting(&primary, "rg").await;
     let time = Arc::new(SystemTime::new());
-    let mut feed = store.follow(Cursor::default(), Follow { time, every: Duration::from_millis(50) }).await.unwrap();
+    let mut feed = store
+        .follow(Cursor::default(), Follow { time, every: Duration::from_millis(50), row: Arc::default() })
+        .await
+        .unwrap();
     let complete = async { while feed.next().await.unwrap().complete.is_none() {} };
     timeout(PATIENCE, complete).await.unwrap();
     replica.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -114,7 +120,7 @@ async fn c13_a_lane_that_died_silently_is_given_up_in_time() {
     for n in 10..18 {
         let asked = Instant::now();
         insert(&store, &session("alice", n, start())).await;
-        assert!(asked.elapsed() < LATEST, "{:?}", asked.elapsed());
+        print_time("C13 an answer after a lane died silently", asked.elapsed(), LATEST);
     }
 }
 

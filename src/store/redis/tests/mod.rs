@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use support::figure::print_time;
 use support::redis::Redis;
 use uuid::Uuid;
 
@@ -12,13 +13,15 @@ use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 mod cluster;
+#[cfg(feature = "redb")]
+mod copy;
 mod durable;
 mod faults;
 mod feed;
+mod mark;
 mod memory;
 mod moving;
 mod opening;
-mod proxy;
 mod rules;
 mod sentinel;
 mod site;
@@ -26,6 +29,12 @@ mod storm;
 mod twice;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// No answer is later (C11, C13).
+const LATEST: Duration = Duration::from_secs(3);
+/// After an outage a node serves again (C12).
+const BACK: Duration = Duration::from_secs(5);
 
 /// A server of the test's own, and how to connect to it.
 pub(super) struct Server(Redis);
@@ -87,6 +96,30 @@ async fn c1_nodes_on_a_redis_store_pass_the_conformance_suite() {
         [server.connect(&prefix).await, server.connect(&prefix).await]
     })
     .await;
+}
+
+/// Guesses are no faster with five nodes than with one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c29_ten_a_minute_over_five_nodes_are_ten() {
+    let server = Server::start(&[]);
+    let mut nodes = Vec::new();
+    for _ in 0..5 {
+        nodes.push(server.connect("rg").await);
+    }
+    let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(60), burst: 10 };
+    let takes = (0..100).map(|n| {
+        let node = Arc::clone(&nodes[n % nodes.len()]);
+        tokio::spawn(async move { node.count(ten, CounterUse::Take).await.unwrap().is_none() })
+    });
+    let mut taken = 0;
+    for take in takes.collect::<Vec<_>>() {
+        taken += usize::from(take.await.unwrap());
+    }
+    assert_eq!(taken, 10);
+    let keys = server.cli(&["--scan", "--pattern", "*:l:*"]);
+    assert_eq!(keys.lines().count(), 1);
+    let left = server.cli(&["PTTL", &format!("{{rg:0}}:l:{}", "\u{1}".repeat(16))]).parse::<u64>().unwrap();
+    assert!(left > 0 && left <= 600_000, "{left}");
 }
 
 #[cfg(feature = "relay")]

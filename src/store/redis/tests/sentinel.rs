@@ -6,11 +6,6 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::store::conformance::{gone, insert, later, rotated, session, start};
 
-/// An election, and what the Sentinels need to see that the primary is away.
-const FAILOVER: Duration = Duration::from_secs(30);
-/// From then on, a node serves again.
-const BACK: Duration = Duration::from_secs(5);
-
 pub(super) fn options_of(servers: &Replicated) -> RedisOptions {
     let urls = servers.urls();
     RedisOptions::new(&urls[0], ISSUER, KEYRING, LEEWAY).more_urls(&urls[1..]).sentinel(PRIMARY)
@@ -23,13 +18,15 @@ async fn promoted(servers: &Replicated, old: u16) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(FAILOVER, other).await.expect("a replica becomes the primary");
+    timeout(PATIENCE, other).await.expect("a replica becomes the primary");
 }
 
-/// Works again, and since when.
+/// Works again.
 async fn again(store: &RedisStore, n: u64) {
     let back = async { while store.insert(session("bob", n, start()), SubjectBound::NONE).await.is_err() {} };
-    timeout(BACK, back).await.expect("it works again");
+    let asked = Instant::now();
+    timeout(PATIENCE, back).await.expect("it works again");
+    print_time("C12 a login after a promotion", asked.elapsed(), BACK);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,7 +39,7 @@ async fn c12_after_the_sentinels_promoted_a_replica_a_node_goes_on_there() {
     servers.servers[0].kill();
     let asked = Instant::now();
     let error = store.load(begun.id).await.unwrap_err();
-    assert!(asked.elapsed() < Duration::from_secs(3), "{error}");
+    print_time(&format!("C11 an answer without the primary ({error})"), asked.elapsed(), LATEST);
     promoted(&servers, old).await;
     again(&store, 2).await;
     store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
@@ -72,7 +69,7 @@ async fn c12_a_primary_that_became_a_replica_is_left_at_once_and_nothing_is_read
     assert!(error.to_string().contains("replica"), "{error}");
     // They repair what they find, in one way or the other.
     let back = async { while store.load(begun.id).await.is_err() {} };
-    timeout(FAILOVER, back).await.expect("the Sentinels name a primary");
+    timeout(PATIENCE, back).await.expect("the Sentinels name a primary");
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
 }
 

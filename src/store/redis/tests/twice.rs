@@ -115,3 +115,23 @@ async fn c2_records_of_the_relay_that_are_sent_again_change_nothing_more() {
         assert_eq!(site.content(), before);
     }
 }
+
+#[tokio::test]
+async fn c2_an_attempt_that_is_sent_again_counts_once() {
+    for site in Site::both() {
+        let store = site.connect("rg").await;
+        let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(3600), burst: 10 };
+        for how in [CounterUse::Take, CounterUse::Charge, CounterUse::GiveBack] {
+            let op = new_op().unwrap();
+            assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+            let before = site.content();
+            assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+            assert_eq!(site.content(), before);
+        }
+        let mut left = 0;
+        while store.count(ten, CounterUse::Take).await.unwrap().is_none() {
+            left += 1;
+        }
+        assert_eq!(left, 9, "one was taken, one charged, one given back");
+    }
+}

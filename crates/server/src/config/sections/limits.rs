@@ -15,6 +15,8 @@ use rotogate::verify_cache::DEFAULT_CACHE;
 pub struct LimitsConfig {
     /// The rates of logins, refreshes and refused tokens.
     pub rates: Rates,
+    /// Whether gates of one store count logins together.
+    pub shared: bool,
     /// The memory for verified tokens, in bytes.
     pub verified_cache: u64,
     /// Concurrent password checks.
@@ -49,6 +51,7 @@ pub(super) fn read(section: &Section<'_>) -> LimitsConfig {
             refused_per_address: rate("refused_per_address", default.refused_per_address),
             forged_overall: rate("forged_overall", default.forged_overall),
         },
+        shared: section.get("shared", value::boolean).unwrap_or(true),
         verified_cache: section.get("verified_cache", value::size(1 << 20, 1 << 40)).unwrap_or(DEFAULT_CACHE),
         max_password_checks: section
             .get("max_password_checks", value::count(1, 1024))
@@ -64,7 +67,7 @@ pub(super) fn read(section: &Section<'_>) -> LimitsConfig {
 }
 
 pub(super) fn print(limits: &LimitsConfig) -> Value {
-    let LimitsConfig { rates, verified_cache, max_password_checks, password_queue, max_token_body } = limits;
+    let LimitsConfig { rates, shared, verified_cache, max_password_checks, password_queue, max_token_body } = limits;
     let Rates {
         login_per_address,
         login_per_account,
@@ -88,6 +91,7 @@ pub(super) fn print(limits: &LimitsConfig) -> Value {
     ] {
         put(&mut table, key, rate(*of_key));
     }
+    put(&mut table, "shared", *shared);
     put(&mut table, "verified_cache", number(*verified_cache));
     put(&mut table, "max_password_checks", number(*max_password_checks));
     put(&mut table, "password_queue", number(*password_queue));

@@ -156,7 +156,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let sessions = sessions::read(&sessions_section);
     let sessions_are_sound = sessions.profile.problems().is_empty() && !sessions_section.is_bad();
 
-    let store = store::read(&at("store"), dir);
+    let store = store::read(&at("store"), dir, &issuer.keys);
     let directories = directory::read(root, dir);
     let limits = limits::read(&at("limits"));
     let cors = cors::read(&at("cors"));

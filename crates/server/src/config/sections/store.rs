@@ -27,6 +27,8 @@ pub enum StoreConfig {
     Redb {
         /// Its file.
         path: PathBuf,
+        /// The file of its high-water mark (requirement O5).
+        mark: PathBuf,
         /// Whether the operator allows a restored backup (requirement O5).
         accept_restored_store: bool,
         /// The memory for pages, in bytes.
@@ -68,6 +70,28 @@ fn kind(value: &Raw) -> Result<Kind, String> {
 /// The defaults of the section. That of `cache_size` is [`DEFAULT_CACHE_SIZE`].
 impl StoreConfig {
     const PATH: &str = "data/rotogate.redb";
+    const MARK: &str = "data/store.mark";
+    /// Where the mark was before it had a key of its own.
+    const FORMER_MARK: &str = "store.mark";
+
+    /// The file of the high-water mark.
+    pub(crate) fn mark(&self) -> Option<&Path> {
+        match self {
+            Self::Memory => None,
+            Self::Redb { mark, .. } => Some(mark),
+            #[cfg(feature = "redis")]
+            Self::Redis(settings) => Some(&settings.mark),
+        }
+    }
+
+    /// Whether other gates write to it, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory | Self::Redb { .. } => false,
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => true,
+        }
+    }
 
     /// How long the gate goes on without news of a store that it shares. `None`: it shares none.
     #[cfg(feature = "redis")]
@@ -79,34 +103,48 @@ impl StoreConfig {
     }
 }
 
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> StoreConfig {
+pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
     let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
     let store = match kind {
-        Kind::Redb | Kind::Memory => read_redb(section, dir, matches!(kind, Kind::Memory)),
+        Kind::Redb | Kind::Memory => read_redb(section, dir, keys, matches!(kind, Kind::Memory)),
         #[cfg(feature = "redis")]
-        Kind::Redis => {
-            redis::read(section, dir).map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings)))
-        }
+        Kind::Redis => redis::read(section, dir, keys)
+            .map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings))),
     };
     section.finish();
     store
 }
 
-fn read_redb(section: &Section<'_>, dir: &Path, is_memory: bool) -> StoreConfig {
+fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
+    let chosen = section.get("mark", path_in(dir));
+    chosen.unwrap_or_else(|| {
+        let former = keys.join(StoreConfig::FORMER_MARK);
+        // A mark that is forgotten says nothing.
+        if former.exists() { former } else { dir.join(StoreConfig::MARK) }
+    })
+}
+
+fn read_redb(section: &Section<'_>, dir: &Path, keys: &Path, is_memory: bool) -> StoreConfig {
     let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(StoreConfig::PATH));
+    let mark = read_mark(section, dir, keys);
     let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
     let cache_size = usize_or(section.get("cache_size", value::size(1 << 20, 1 << 40)), DEFAULT_CACHE_SIZE);
     let give_up = section.get("give_up", value::duration_within(SECOND, 366 * DAY));
-    if is_memory { StoreConfig::Memory } else { StoreConfig::Redb { path, accept_restored_store, cache_size, give_up } }
+    if is_memory {
+        StoreConfig::Memory
+    } else {
+        StoreConfig::Redb { path, mark, accept_restored_store, cache_size, give_up }
+    }
 }
 
 pub(super) fn print(store: &StoreConfig) -> Value {
     let mut table = Table::new();
     match store {
         StoreConfig::Memory => put(&mut table, "kind", "memory"),
-        StoreConfig::Redb { path, accept_restored_store, cache_size, give_up } => {
+        StoreConfig::Redb { path, mark, accept_restored_store, cache_size, give_up } => {
             put(&mut table, "kind", "redb");
             put(&mut table, "path", print::path(path));
+            put(&mut table, "mark", print::path(mark));
             put(&mut table, "accept_restored_store", *accept_restored_store);
             put(&mut table, "cache_size", number(*cache_size));
             put_some(&mut table, "give_up", give_up.map(time));

@@ -27,8 +27,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -126,8 +126,13 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
     let request = Request::from_parts(parts, body);
     let (path, method) = (request.uri().path(), request.method());
     let known = Endpoint::at(path);
+    let is_probe = known.is_some_and(Endpoint::is_probe);
+    // Health checks of load balancers speak HTTP/1.0. A browser, whose DNS may be rebound, always sends a Host.
+    let needs_no_host = is_probe && request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
     let response = match known {
-        _ if host.is_err() => own(reply::problem(StatusCode::BAD_REQUEST, Some("Host is missing or malformed"))),
+        _ if host.is_err() && !needs_no_host => {
+            own(reply::problem(StatusCode::BAD_REQUEST, Some("Host is missing or malformed")))
+        }
         _ if host == Ok(false) => own(reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(MISDIRECTED_DETAIL))),
         None => own(reply::problem(StatusCode::NOT_FOUND, None)),
         Some(known) if !known.methods().contains(method) => own(reply::method_not_allowed(known.methods())),
@@ -154,7 +159,13 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
         Some(Endpoint::UsersReload) => own(reload_users(&state).await),
         Some(Endpoint::Revocations) => own(sessions::revoke_many(&state, request.uri().query()).await),
     };
-    tracing::info!(target: "rotogate::admin", %method, path, status = response.status().as_u16());
+    let status = response.status().as_u16();
+    // Several times a second, from each that asks.
+    if is_probe {
+        tracing::debug!(target: "rotogate::admin", %method, path, status);
+    } else {
+        tracing::info!(target: "rotogate::admin", %method, path, status);
+    }
     Ok(response)
 }
 
@@ -194,6 +205,11 @@ enum Endpoint<'a> {
 }
 
 impl<'a> Endpoint<'a> {
+    /// Is it for health checks, which anyone who reaches this listener may do?
+    fn is_probe(self) -> bool {
+        matches!(self, Self::Live | Self::Ready)
+    }
+
     fn at(path: &'a str) -> Option<Self> {
         Some(match path {
             "/livez" => Self::Live,

@@ -35,6 +35,10 @@ pub struct RedisSettings {
     pub client_cert: Option<(PathBuf, PathBuf)>,
     /// Whether the operator knows that the server evicts nothing, where INFO is forbidden.
     pub assume_noeviction: bool,
+    /// The file of this gate's high-water mark.
+    pub mark: PathBuf,
+    /// Whether the operator allows a restored backup.
+    pub accept_restored_store: bool,
     /// How many replicas have what is acknowledged.
     pub wait_replicas: u32,
     /// Whether what is acknowledged is in append-only files.
@@ -55,7 +59,7 @@ pub struct SentinelSettings {
 }
 
 /// `None` if a key that is needed is missing or refused.
-pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
+pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> Option<RedisSettings> {
     let urls = urls(section);
     let sentinel = sentinel(section, dir);
     let cluster = section.get("cluster", value::boolean).unwrap_or(false);
@@ -82,6 +86,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
         }
     }
     let assume_noeviction = section.get("assume_noeviction", value::boolean).unwrap_or(false);
+    let mark = super::read_mark(section, dir, keys);
+    let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
     let wait_replicas = section.get("wait_replicas", value::count(0, MAX_REPLICAS)).unwrap_or(0);
     let wait_fsync = section.get("wait_fsync", value::boolean).unwrap_or(false);
     let staleness = staleness(section);
@@ -95,6 +101,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<RedisSettings> {
         ca,
         client_cert,
         assume_noeviction,
+        mark,
+        accept_restored_store,
         wait_replicas: u32::try_from(wait_replicas).unwrap_or(0),
         wait_fsync,
         staleness,
@@ -204,6 +212,8 @@ pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
         ca,
         client_cert,
         assume_noeviction,
+        mark,
+        accept_restored_store,
         wait_replicas,
         wait_fsync,
         staleness,
@@ -227,6 +237,8 @@ pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
         put(table, "client_cert", pair);
     }
     put(table, "assume_noeviction", *assume_noeviction);
+    put(table, "mark", path(mark));
+    put(table, "accept_restored_store", *accept_restored_store);
     put(table, "wait_replicas", number(*wait_replicas));
     put(table, "wait_fsync", *wait_fsync);
     put(table, "staleness", time(staleness.limit));

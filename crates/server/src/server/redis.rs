@@ -16,7 +16,7 @@ pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
     let found = match options(config, settings, keyring) {
         Ok(options) => RedisStore::inspect(options).await.map_err(|error| ("store", error.to_string())),
-        Err(wrong) => Err(wrong),
+        Err(Wrong { key, message }) => Err((key, message)),
     };
     match found {
         Ok(line) => Ok(vec![line]),
@@ -24,11 +24,20 @@ pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     }
 }
 
-/// The key at fault, and why.
-pub(super) type Wrong = (&'static str, String);
+/// A file that a key names cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {message}")]
+pub(crate) struct Wrong {
+    key: &'static str,
+    message: String,
+}
+
+fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
+    Wrong { key, message: message.into() }
+}
 
 /// What the files of the section say, besides. They are read at a start only, but for the passwords.
-pub(super) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, Wrong> {
+pub(crate) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, Wrong> {
     let RedisSettings {
         urls,
         sentinel,
@@ -39,16 +48,22 @@ pub(super) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) 
         ca,
         client_cert,
         assume_noeviction,
+        mark,
+        accept_restored_store,
         wait_replicas,
         wait_fsync,
         // The engine's.
         staleness: _,
     } = settings;
     let issuer = &config.issuer;
-    let (first, more) = urls.split_first().ok_or_else(|| ("store.urls", "is empty".to_owned()))?;
+    let (first, more) = urls.split_first().ok_or_else(|| wrong("store.urls", "is empty"))?;
     let mut options = RedisOptions::new(first.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
         .more_urls(more)
-        .prefix(prefix.as_str());
+        .prefix(prefix.as_str())
+        .high_water(mark);
+    if *accept_restored_store {
+        options = options.accept_restored();
+    }
     if let Some(SentinelSettings { name, username, password_file }) = sentinel {
         options = options.sentinel(name.as_str());
         if let Some(name) = username {
@@ -65,12 +80,13 @@ pub(super) fn options(config: &Config, settings: &RedisSettings, keyring: Uuid) 
         options = options.password_file(file);
     }
     if let Some(ca) = ca {
-        let pem = std::fs::read(ca).map_err(|error| ("store.ca", format!("{}: {error}", ca.display())))?;
+        let pem = std::fs::read(ca).map_err(|error| wrong("store.ca", format!("{}: {error}", ca.display())))?;
         options = options.ca(pem);
     }
     if let Some((cert, key)) = client_cert {
-        let pem = std::fs::read(cert).map_err(|error| ("store.client_cert", format!("{}: {error}", cert.display())))?;
-        let key = read_private(key).map_err(|message| ("store.client_cert", message))?;
+        let of_pair = |message: String| wrong("store.client_cert", message);
+        let pem = std::fs::read(cert).map_err(|error| of_pair(format!("{}: {error}", cert.display())))?;
+        let key = read_private(key).map_err(of_pair)?;
         options = options.client_certificate(pem, SecretString::from(key.as_str()));
     }
     if *cluster {

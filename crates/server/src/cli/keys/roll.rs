@@ -1,0 +1,255 @@
+//! When a key may sign, and when it may go.
+
+use std::time::Duration;
+
+use super::super::Failure;
+use crate::config::Config;
+use crate::server::assemble::shared_store;
+use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate::gate::JWKS_MAX_AGE;
+use rotogate::session::Status;
+use rotogate::store::{Filter, NodeSeen, Store};
+use rotogate::token::keyring::Keyring;
+
+/// How often `promote --wait` looks again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many sessions are read at once.
+const PAGE: usize = 256;
+
+fn failed(why: String) -> Failure {
+    Failure::Failed(why)
+}
+
+/// The gates of the store that run, and its time; those of this machine if no other gate uses the store.
+async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), Failure> {
+    Ok(match store.and_then(Store::shared) {
+        Some(shared) => {
+            let nodes = shared.nodes().await.map_err(Failure::of)?;
+            (nodes, shared.last_known_time().await.map_err(Failure::of)?)
+        }
+        None => (Vec::new(), SystemTime::new().wall()),
+    })
+}
+
+fn time(of: std::time::SystemTime) -> Timestamp {
+    Timestamp::ZERO.plus(of.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Returns once what this key makes is good everywhere.
+pub(super) async fn until_it_may_sign(config: &Config, name: &str, wait: bool) -> Result<(), Failure> {
+    let folder = &config.issuer.keys;
+    let keyring = Keyring::load(folder).map_err(Failure::of)?;
+    let refresh = Keyring::refresh_id(name);
+    if keyring.signer().kid() == name || refresh == Some(keyring.refresh_keys().current()) {
+        return Ok(());
+    }
+    let written = match refresh {
+        Some(id) if keyring.refresh_keys().contains(id) => Timestamp::ZERO,
+        _ => Keyring::written_at(folder, name)
+            .map_err(Failure::of)?
+            .map(time)
+            .ok_or_else(|| failed(format!("{}: there is no key {name}; see rotogate keys list", folder.display())))?,
+    };
+    let store = shared_store(config, &keyring).await.map_err(Failure::of)?;
+    loop {
+        let (nodes, now) = look(store.as_deref()).await?;
+        let why = match refresh {
+            Some(id) => lacking(&nodes, now, |seen| seen.row.refresh_keys.contains(&id)),
+            None => why_not(name, written, &nodes, now),
+        };
+        let Some(why) = why else { return Ok(()) };
+        if !wait {
+            return Err(failed(format!("{name} does not sign yet: {why}; --wait waits for that")));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) -> Option<String> {
+    let named = nodes.iter().filter(|seen| are(seen)).map(|seen| {
+        let ago = humantime::format_duration(Duration::from_secs(now.since(seen.beat).as_secs()));
+        format!("{} (heard of {ago} ago)", seen.row.node)
+    });
+    let named: Vec<_> = named.collect();
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
+fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) -> Option<String> {
+    let lacking = names(nodes, now, |seen| !has(seen))?;
+    Some(format!("these gates of the store cannot verify by it: {lacking}"))
+}
+
+/// Why a token that this key signs might be refused somewhere; `None` if none would be.
+fn why_not(kid: &str, written: Timestamp, nodes: &[NodeSeen], now: Timestamp) -> Option<String> {
+    if let Some(why) = lacking(nodes, now, |seen| seen.row.kids.iter().any(|known| **known == *kid)) {
+        return Some(why);
+    }
+    let left = since(written, nodes).plus(JWKS_MAX_AGE).since(now);
+    (left > Duration::ZERO)
+        .then(|| format!("for {}, other verifiers may have the keys that were published before it", rounded(left)))
+}
+
+/// Since when all gates have their keys. A gate that restarts has them anew.
+fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
+    nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
+}
+
+fn rounded(left: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(left.as_secs() + 1))
+}
+
+/// The longest times that any endpoint or client of a configuration has.
+struct Longest {
+    access: Duration,
+    idle: Duration,
+    /// For how long a refresh token works after its exchange.
+    again: Duration,
+}
+
+impl Longest {
+    fn of(config: &Config) -> Self {
+        let base = &config.sessions.profile;
+        let clients = config.clients.iter().map(|client| &client.profile);
+        let all = config.endpoints.iter().map(|endpoint| &endpoint.profile).chain(clients);
+        let all: Vec<_> = all.map(|own| own.over(base)).chain([base.clone()]).collect();
+        let most =
+            |of: fn(&rotogate::session::profile::Profile) -> Duration| all.iter().map(of).max().unwrap_or_default();
+        let leeway = config.issuer.leeway;
+        Self {
+            access: most(|profile| profile.max_access_ttl).saturating_add(leeway),
+            idle: most(|profile| profile.idle_ttl),
+            again: most(|profile| profile.grace.max(profile.lost_response_window)).saturating_add(leeway),
+        }
+    }
+}
+
+/// Fails if anything may still need this key.
+pub(super) async fn nothing_needs(config: &Config, name: &str) -> Result<(), Failure> {
+    let folder = &config.issuer.keys;
+    let keyring = Keyring::load(folder).map_err(Failure::of)?;
+    let changed = time(Keyring::changed_at(folder).map_err(Failure::of)?);
+    let store = shared_store(config, &keyring).await.map_err(Failure::of)?;
+    let (nodes, now) = look(store.as_deref()).await?;
+    let longest = Longest::of(config);
+    let why = match Keyring::refresh_id(name) {
+        None => needed(name, changed, &nodes, now, longest.access),
+        Some(id) => {
+            let sessions = match &store {
+                Some(store) => Some(sessions_of(&**store, id, now, longest.idle).await?),
+                None => None,
+            };
+            refresh_needed(id, changed, (&nodes, sessions), now, &longest)
+        }
+    };
+    match why {
+        None => Ok(()),
+        Some(why) => Err(failed(format!("{name} is still needed: {why}"))),
+    }
+}
+
+/// What needs a key that signed.
+fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
+    if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
+        return Some(format!("these gates of the store sign with it: {signing}"));
+    }
+    let left = since(changed, nodes).plus(access).since(now);
+    (left > Duration::ZERO).then(|| format!("for {}, access tokens that it signed may be in use", rounded(left)))
+}
+
+/// What needs a refresh secret. Without sessions to ask, the time has passed in which each of them is refreshed or ends.
+fn refresh_needed(
+    id: u8,
+    changed: Timestamp,
+    (nodes, sessions): (&[NodeSeen], Option<u64>),
+    now: Timestamp,
+    longest: &Longest,
+) -> Option<String> {
+    let makes = |seen: &NodeSeen| seen.row.refresh_current.is_none_or(|current| current == id);
+    if let Some(making) = names(nodes, now, makes) {
+        return Some(format!("these gates of the store may make refresh tokens by it: {making}"));
+    }
+    if let Some(sessions) = sessions.filter(|sessions| *sessions > 0) {
+        return Some(format!("the refresh tokens of {sessions} sessions were made by it"));
+    }
+    let known = if sessions.is_some() { longest.again } else { longest.idle.max(longest.again) };
+    let left = since(changed, nodes).plus(known).since(now);
+    (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
+}
+
+/// How many live sessions have a refresh token by this secret.
+async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, Failure> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = store.list(Filter::All, after, PAGE).await.map_err(Failure::of)?;
+        let needs = page.sessions.iter().filter(|session| {
+            session.status == Status::Live
+                && session.last.refresh_key == id
+                && session.expires > now
+                && now.since(session.issued_at) < idle
+        });
+        count += needs.count() as u64;
+        after = page.next;
+        if after.is_none() {
+            return Ok(count);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rotogate::store::NodeRow;
+
+    fn node(name: &str, kids: &[&str], keys_since: Timestamp) -> NodeSeen {
+        let signing = kids[0].into();
+        let kids = kids.iter().map(|kid| (*kid).into()).collect();
+        let keys_since = keys_since.as_millis();
+        let row =
+            NodeRow { node: name.into(), kids, signing, keys_since, refresh_current: Some(1), ..NodeRow::default() };
+        NodeSeen { row, beat: Timestamp::from_secs(1_000_000) }
+    }
+
+    #[test]
+    fn c28_a_key_signs_once_every_gate_has_it_and_no_verifier_has_older_keys() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1"], at(0))];
+        let why = why_not("k2", at(0), &nodes, at(3)).unwrap();
+        assert!(why.contains("b (heard of 3s ago)") && !why.contains("a ("), "{why}");
+        let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1", "k2"], at(100))];
+        assert!(why_not("k2", at(0), &nodes, at(399)).unwrap().contains("published before"));
+        assert_eq!(why_not("k2", at(0), &nodes, at(400)), None);
+        assert!(why_not("k2", at(50), &[], at(349)).is_some(), "a gate with a store of its own");
+        assert_eq!(why_not("k2", at(50), &[], at(350)), None);
+    }
+
+    #[test]
+    fn c28_a_key_goes_once_no_gate_signs_with_it_and_its_last_token_has_expired() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let hour = Duration::from_secs(3600);
+        let nodes = [node("a", &["k2", "k1"], at(0)), node("b", &["k1", "k2"], at(0))];
+        let why = needed("k1", at(0), &nodes, at(9999), hour).unwrap();
+        assert!(why.contains("b (") && !why.contains("a ("), "{why}");
+        let nodes = [node("a", &["k2", "k1"], at(0)), node("b", &["k2", "k1"], at(10))];
+        assert!(needed("k1", at(0), &nodes, at(3609), hour).unwrap().contains("may be in use"));
+        assert_eq!(needed("k1", at(0), &nodes, at(3610), hour), None);
+        assert!(needed("k1", at(20), &nodes, at(3619), hour).is_some(), "the folder here changed later");
+    }
+
+    #[test]
+    fn c28_a_refresh_secret_goes_once_no_session_has_a_token_by_it() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let [access, idle, again] = [600, 1000, 100].map(Duration::from_secs);
+        let longest = Longest { access, idle, again };
+        let nodes = [node("a", &["k1"], at(0))];
+        let why = refresh_needed(1, at(0), (&nodes, Some(0)), at(5000), &longest).unwrap();
+        assert!(why.contains("a (heard of"), "{why}");
+        let mut rolled = node("a", &["k1"], at(50));
+        rolled.row.refresh_current = Some(2);
+        let rolled = [rolled];
+        assert!(refresh_needed(1, at(0), (&rolled, Some(3)), at(5000), &longest).unwrap().contains("3 sessions"));
+        assert!(refresh_needed(1, at(0), (&rolled, Some(0)), at(149), &longest).is_some(), "a repeat may come");
+        assert_eq!(refresh_needed(1, at(0), (&rolled, Some(0)), at(150), &longest), None);
+        assert!(refresh_needed(1, at(0), (&[], None), at(999), &longest).is_some(), "sessions cannot be asked");
+        assert_eq!(refresh_needed(1, at(0), (&[], None), at(1000), &longest), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! `rotogate store copy`: the sessions and revocations of one configuration's store, in that of another. No gate runs on
+//! either meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::super::output::Output;
+use super::super::{CommandResult, Failure, load, runtime};
+use crate::config::{Config, StoreConfig};
+use crate::server::assemble::{open_store, redb_options};
+#[cfg(feature = "redis")]
+use crate::server::redis;
+use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
+use rotogate::store::Store;
+use rotogate::store::copy::{Content, copy};
+use rotogate::store::redb::RedbStore;
+use rotogate::token::keyring::Keyring;
+
+/// A gate that runs beats every 15 seconds at least.
+const SILENT_FOR: Duration = Duration::from_secs(20);
+
+#[derive(Serialize)]
+struct CopyReport {
+    sessions: u64,
+    revocations: u64,
+    content: String,
+}
+
+pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandResult {
+    let to = load(to_config)?;
+    if to.issuer.url != config.issuer.url {
+        return Err(failed(format!("{}: another issuer.url: the tokens of all sessions name it", to_config.display())));
+    }
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    if Keyring::load(&to.issuer.keys).map_err(Failure::of)?.id() != keyring.id() {
+        return Err(failed(format!("{}: other keys: copy the key folder first", to_config.display())));
+    }
+    let content = runtime()?.block_on(copied(config, &to, &keyring))?;
+    let Content { sessions, revocations, .. } = content;
+    output.write(&CopyReport { sessions, revocations, content: content.to_string() }, || {
+        format!(
+            "copied and compared: {content}. Start the gates with {}; the store that was copied stays as it is, and no gate may \
+             run on it any more",
+            to_config.display()
+        )
+    })
+}
+
+fn failed(why: impl Into<String>) -> Failure {
+    Failure::Failed(why.into())
+}
+
+async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Content, Failure> {
+    match &config.store {
+        StoreConfig::Memory => return Err(failed("store.kind is \"memory\": there is nothing to copy")),
+        StoreConfig::Redb { path, .. } if !path.exists() => {
+            return Err(failed(format!("{}: there is no store", path.display())));
+        }
+        StoreConfig::Redb { .. } => {}
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(_) => {}
+    }
+    let from = open_store(config, keyring).await.map_err(Failure::of)?;
+    no_gate_runs(&*from).await?;
+    let cut = SystemTime::new().wall();
+    match &to.store {
+        StoreConfig::Memory => Err(failed("the other store.kind is \"memory\": it would end with this command")),
+        StoreConfig::Redb { path, .. } => into_redb(&from, cut, (to, path), keyring).await,
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(settings) => {
+            let options = redis::options(to, settings, keyring.id()).map_err(Failure::of)?;
+            // Its mark is of the store that was there before.
+            let copying = options.clone().without_mark().copying(name(&config.store));
+            let target = RedisStore::connect(copying).await.map_err(Failure::of)?;
+            let content = copy(&*from, &target, cut).await.map_err(Failure::of)?;
+            target.end_copy().await.map_err(Failure::of)?;
+            RedisStore::connect(options.accept_restored()).await.map_err(Failure::of)?;
+            Ok(content)
+        }
+    }
+}
+
+/// By which an unfinished copy knows the store that it is of.
+#[cfg(feature = "redis")]
+fn name(store: &StoreConfig) -> String {
+    match store {
+        StoreConfig::Memory => "memory".to_owned(),
+        StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
+        StoreConfig::Redis(settings) => format!("redis {} {}", settings.urls.join(" "), settings.prefix),
+    }
+}
+
+/// The copy has another name until it is whole.
+async fn into_redb(
+    from: &Arc<dyn Store>,
+    cut: Timestamp,
+    (to, path): (&Config, &Path),
+    keyring: &Keyring,
+) -> Result<Content, Failure> {
+    if path.symlink_metadata().is_ok() {
+        return Err(failed(format!("{} exists already; copy into a new file", path.display())));
+    }
+    let mut part = path.as_os_str().to_owned();
+    part.push(".copying");
+    let part = PathBuf::from(part);
+    let mut options = redb_options(to, keyring);
+    let mark = options.high_water.take();
+    options.accept_restored = true;
+    let target = RedbStore::open(&part, options.clone()).map_err(Failure::of)?;
+    let content = copy(&**from, &target, cut).await;
+    target.close().await.map_err(Failure::of)?;
+    let content = content.map_err(|error| {
+        failed(format!("{error}. Run the command again; if {} is of another store, remove it first", part.display()))
+    })?;
+    std::fs::rename(&part, path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    options.high_water = mark;
+    let whole = RedbStore::open(path, options).map_err(Failure::of)?;
+    whole.close().await.map_err(Failure::of)?;
+    Ok(content)
+}
+
+/// The embedded store is open once. One that gates share shows who beats.
+async fn no_gate_runs(store: &dyn Store) -> CommandResult {
+    let Some(shared) = store.shared() else { return Ok(()) };
+    let nodes = shared.nodes().await.map_err(Failure::of)?;
+    let now = shared.last_known_time().await.map_err(Failure::of)?;
+    let running: Vec<_> = nodes.iter().filter(|seen| now.since(seen.beat) < SILENT_FOR).collect();
+    if running.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = running.iter().map(|seen| &*seen.row.node).collect();
+    Err(failed(format!(
+        "gates were heard of in the last {} seconds: {}. Stop them, and try again then",
+        SILENT_FOR.as_secs(),
+        names.join(", ")
+    )))
+}

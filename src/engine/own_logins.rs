@@ -1,0 +1,119 @@
+//! The logins of this gate lately, each with the state of its user then.
+//!
+//! Each gate of a shared store reads a changed user for itself, and all of them end the user's sessions up to one moment: when
+//! the first of them read it. Whoever logged in with the new password since stays. A gate that read the change later let the
+//! old password in until then: it ends those sessions one by one.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{Session, SessionId};
+use crate::store::rules::end_of;
+
+/// How many logins are remembered. For older ones, all sessions of a user end.
+const MOST: usize = 65_536;
+/// By how much logins may be out of order here.
+const DISORDER: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct OwnLogin {
+    id: SessionId,
+    subject: Box<str>,
+    state: [u8; 32],
+    end: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct OwnLogins(Mutex<Logins>);
+
+#[derive(Debug, Default)]
+struct Logins {
+    all: VecDeque<OwnLogin>,
+    /// Logins until then are forgotten.
+    forgotten: Timestamp,
+}
+
+impl OwnLogins {
+    /// A gate that began at this moment knows of no login before.
+    pub(super) fn since(began: Timestamp) -> Self {
+        Self(Mutex::new(Logins { forgotten: began, ..Logins::default() }))
+    }
+
+    /// Remembers a login, before it is final.
+    pub(super) fn add(&self, session: &Session, state: [u8; 32]) {
+        let login = OwnLogin { id: session.id, subject: session.subject.clone(), state, end: end_of(session) };
+        let mut logins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if logins.all.len() >= MOST
+            && let Some(oldest) = logins.all.pop_front()
+        {
+            logins.forgotten = logins.forgotten.max(oldest.id.created());
+        }
+        logins.all.push_back(login);
+    }
+
+    /// What ends the subject's logins after `moment` that were in another state than this one. `None`: it is not known.
+    pub(super) fn others(
+        &self,
+        subject: &str,
+        state: Option<[u8; 32]>,
+        moment: Timestamp,
+        leeway: Duration,
+    ) -> Option<Vec<Revocation>> {
+        let logins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if logins.forgotten > moment {
+            return None;
+        }
+        let late = logins.all.iter().rev().take_while(|login| login.id.created().plus(DISORDER) > moment);
+        let is_other =
+            |login: &&OwnLogin| login.id.created() > moment && *login.subject == *subject && state != Some(login.state);
+        let end = |login: &OwnLogin| Revocation {
+            target: Target::Session(login.id),
+            effect: Effect::SESSION_REVOKED,
+            until: login.end.plus(leeway),
+        };
+        Some(late.filter(is_other).map(end).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{LEEWAY, session, start};
+
+    #[test]
+    fn logins_in_another_state_after_the_moment_end_and_no_others() {
+        let at = |n| start().plus(Duration::from_secs(n));
+        let logins = OwnLogins::since(start());
+        let (old, new) = ([1; 32], [2; 32]);
+        let sessions: Vec<_> = [(5, "ada", old), (15, "ada", old), (16, "ben", old), (17, "ada", new)]
+            .map(|(second, subject, state)| {
+                let session = session(subject, second, at(second));
+                logins.add(&session, state);
+                session
+            })
+            .into();
+        let ended = logins.others("ada", Some(new), at(10), LEEWAY).unwrap();
+        assert_eq!(ended.len(), 1);
+        assert_eq!(ended[0].target, Target::Session(sessions[1].id));
+        assert!(ended[0].until > end_of(&sessions[1]));
+        assert_eq!(logins.others("ada", None, at(10), LEEWAY).unwrap().len(), 2, "a user that is gone has no state");
+        assert_eq!(logins.others("ada", Some(new), at(0), LEEWAY).unwrap().len(), 2);
+        let began_later = OwnLogins::since(at(20));
+        assert_eq!(began_later.others("ada", Some(new), at(10), LEEWAY), None, "it may have been another run's");
+    }
+
+    #[test]
+    fn more_logins_than_are_remembered_leave_it_open() {
+        let logins = OwnLogins::since(start());
+        let at = |n: usize| start().plus(Duration::from_millis(n as u64));
+        for n in 0..=MOST {
+            logins.add(&session("ada", n as u64, at(n)), [1; 32]);
+        }
+        assert_eq!(logins.others("ben", None, start().minus(Duration::from_millis(1)), LEEWAY), None);
+        assert_eq!(logins.others("ben", None, at(1), LEEWAY), Some(Vec::new()));
+    }
+}

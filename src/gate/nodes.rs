@@ -1,0 +1,132 @@
+//! What a gate says of itself to the others of its store, and what it makes of what they say.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::{Gate, Inner};
+use crate::clock::Timestamp;
+use crate::fault::StoreError;
+use crate::store::{LiveRow, NodeSeen};
+use crate::token::keyring::Keyring;
+
+/// How often a gate looks at the others.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How long the users of two gates may differ before the log says so: a file needs time to reach all of them.
+const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
+
+/// Says by which keys this gate verifies from now on.
+pub(super) fn say_keys(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
+    row.change(|row| {
+        row.kids = keyring.signing_keys().map(|key| key.kid().into()).collect();
+        row.signing = keyring.signer().kid().into();
+        row.refresh_keys = keyring.refresh_keys().ids().collect();
+        row.refresh_current = Some(keyring.refresh_keys().current());
+        row.keyring = keyring.fingerprint().into();
+        row.keys_since = now.as_millis();
+    });
+}
+
+impl Gate {
+    /// Says to the other gates of the store which users this one has. The digest is equal where the users are.
+    #[doc(hidden)]
+    pub fn say_users(&self, digest: &str) {
+        self.0.row.change(|row| row.users = Some(digest.into()));
+    }
+
+    /// The gates of the store that were heard of lately; none if the store is not shared.
+    ///
+    /// # Errors
+    /// Those of the store.
+    #[doc(hidden)]
+    pub async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        match self.0.engine.store().shared() {
+            Some(shared) => shared.nodes().await,
+            None => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Looks at the other gates of the store.
+pub(super) async fn look(gate: Weak<Inner>) {
+    let mut looks = super::maintain::every(LOOK_EVERY);
+    let mut users = UsersSeen::default();
+    loop {
+        looks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        let Some(shared) = gate.engine.store().shared() else { return };
+        // A store that does not answer is said elsewhere.
+        let Ok(nodes) = shared.nodes().await else { continue };
+        gate.engine.set_nodes(nodes.len());
+        let now = gate.engine.clock().source().monotonic();
+        match users.see(gate.row.get().users.as_deref(), &nodes, now) {
+            Some(differ) if differ.is_empty() => tracing::info!("all gates of the store have the same users again"),
+            Some(differ) => tracing::warn!(
+                nodes = differ.join(", "),
+                "other gates of the store have other users than this one: copy the users file to all of them"
+            ),
+            None => {}
+        }
+    }
+}
+
+/// Since when the users of other gates differ from those of this one.
+#[derive(Default)]
+struct UsersSeen {
+    differ: BTreeMap<Box<str>, Duration>,
+    said: Vec<Box<str>>,
+}
+
+impl UsersSeen {
+    /// The gates whose users have differed for too long, if that is news; none if they no longer do.
+    fn see(&mut self, own: Option<&str>, nodes: &[NodeSeen], now: Duration) -> Option<Vec<Box<str>>> {
+        let own = own?;
+        let others = nodes.iter().filter(|seen| seen.row.users.as_deref().is_some_and(|users| users != own));
+        let others: Vec<_> = others.map(|seen| seen.row.node.clone()).collect();
+        self.differ.retain(|node, _| others.contains(node));
+        for node in others {
+            self.differ.entry(node).or_insert(now);
+        }
+        let late = |since: &Duration| now >= since.saturating_add(MAY_DIFFER_FOR);
+        let late: Vec<_> = self.differ.iter().filter(|(_, since)| late(since)).map(|(node, _)| node.clone()).collect();
+        if late == self.said || (late.is_empty() && !self.differ.is_empty()) {
+            return None;
+        }
+        self.said.clone_from(&late);
+        Some(late)
+    }
+}
+
+/// The row of a gate with this name; without one, with a name of its own.
+pub(super) fn row(name: Option<Box<str>>, id: u64) -> Arc<LiveRow> {
+    let row = LiveRow::default();
+    let name = name.unwrap_or_else(|| format!("gate-{id:08x}").into());
+    row.change(|row| row.node.clone_from(&name));
+    Arc::new(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::NodeRow;
+
+    #[test]
+    fn gates_whose_users_differ_for_a_minute_are_named_once() {
+        let node = |name: &str, users: &str| {
+            let row = NodeRow { node: name.into(), users: Some(users.into()), ..NodeRow::default() };
+            NodeSeen { row, beat: Timestamp::ZERO }
+        };
+        let at = Duration::from_secs;
+        let mut users = UsersSeen::default();
+        let [same, others] = [[node("a", "1"), node("b", "1")], [node("a", "1"), node("b", "2")]];
+        assert_eq!(users.see(Some("1"), &same, at(0)), None);
+        assert_eq!(users.see(Some("1"), &others, at(10)), None);
+        assert_eq!(users.see(Some("1"), &others, at(69)), None);
+        assert_eq!(users.see(Some("1"), &others, at(70)), Some(vec!["b".into()]));
+        assert_eq!(users.see(Some("1"), &others, at(200)), None, "once");
+        assert_eq!(users.see(Some("1"), &same, at(210)), Some(Vec::new()));
+        assert_eq!(users.see(Some("1"), &others, at(220)), None, "it begins anew");
+        assert_eq!(users.see(Some("1"), &same, at(230)), None, "nothing was said");
+        assert_eq!(users.see(None, &others, at(900)), None, "no users in a file");
+    }
+}

@@ -1,0 +1,78 @@
+//! The high-water mark of a gate: which store it last used, and how many writes that had, over all partitions. It is raised
+//! at each start and each minute. A store that was emptied, or set back by a back-up, while no gate ran that remembers, is
+//! noticed by it. A loss that a running gate notices lowers it: the gates write back what they know.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::super::highwater::{HighWater, Mark, Verdict};
+use super::super::{StoreError, WriteOutcome};
+use super::options::RedisOptions;
+use super::record::Op;
+
+/// Writes the mark, if there is to be one.
+pub(super) struct Marker {
+    file: Option<HighWater>,
+    store: Uuid,
+}
+
+impl Marker {
+    pub(super) fn new(options: &RedisOptions, store: Op) -> Self {
+        Self { file: options.high_water.clone().map(HighWater::at), store: uuid(store) }
+    }
+
+    pub(super) async fn raise(&self, sequence: u64) {
+        or_later(self.write(sequence, HighWater::raise).await);
+    }
+
+    /// Whatever the mark was.
+    pub(super) async fn set(&self, sequence: u64) {
+        or_later(self.write(sequence, HighWater::write).await);
+    }
+
+    /// At a start, which fails if the mark cannot be written.
+    pub(super) async fn begin(&self, sequence: u64, is_accepted: bool) -> Result<(), StoreError> {
+        self.write(sequence, if is_accepted { HighWater::write } else { HighWater::raise }).await
+    }
+
+    async fn write(
+        &self,
+        sequence: u64,
+        how: fn(&HighWater, Mark) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let Some(file) = self.file.clone() else { return Ok(()) };
+        let mark = Mark { store: self.store, sequence };
+        let written = tokio::task::spawn_blocking(move || how(&file, mark)).await;
+        written.map_err(|error| StoreError::caused_by("the high-water mark was not written", error))?
+    }
+}
+
+fn or_later(written: Result<(), StoreError>) {
+    if let Err(error) = written {
+        tracing::error!(%error, "high-water mark not written; next attempt in a minute");
+    }
+}
+
+/// As the embedded store's name is written.
+fn uuid(store: Op) -> Uuid {
+    let mut id = [0; 16];
+    id.iter_mut().zip(store).for_each(|(to, from)| *to = from);
+    Uuid::from_bytes(id)
+}
+
+/// Compares what is there with the mark. True if they contradict each other, and the operator accepts it.
+pub(super) fn compare(options: &RedisOptions, there: Option<(Op, u64)>) -> Result<bool, StoreError> {
+    let Some(file) = options.high_water.clone().map(HighWater::at) else { return Ok(false) };
+    let mark = file.read()?;
+    let now = there.map(|(store, sequence)| Mark { store: uuid(store), sequence });
+    let place = format!("the store {:?} in Redis at {}", options.prefix, options.address());
+    match file.alarm(Verdict::of(mark, now), mark, Path::new(&place)) {
+        None => Ok(false),
+        Some(alarm) if options.accept_restored => {
+            tracing::warn!(alarm, "accepted: accept_restored_store");
+            Ok(true)
+        }
+        Some(alarm) => Err(StoreError::new(alarm).with_outcome(WriteOutcome::Refused)),
+    }
+}

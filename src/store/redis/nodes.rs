@@ -1,0 +1,54 @@
+//! The rows of the nodes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::super::StoreError;
+use super::super::shared::{NODE_HEARD_WITHIN, NodeRow, NodeSeen};
+use super::Inner;
+use super::script::{NODES, bytes, unexpected};
+
+/// Before the row proper: the versions of records that a node reads from, reads to and writes.
+pub(super) const VERSIONS: [u8; 3] = [1, 1, 1];
+
+/// A row as a beat sends it.
+pub(super) fn encode(row: &NodeRow) -> Result<Vec<u8>, StoreError> {
+    let [from, to, writes] = VERSIONS;
+    let row = NodeRow { reads: [from, to], writes, ..row.clone() };
+    Ok([VERSIONS.as_slice(), &row.encode()?].concat())
+}
+
+fn decode(bytes: &[u8]) -> Result<NodeRow, StoreError> {
+    let (versions, row) = bytes.split_first_chunk::<3>().ok_or_else(|| unexpected("a short row"))?;
+    if row.is_empty() {
+        // A version that says no more.
+        let [from, to, writes] = *versions;
+        return Ok(NodeRow { reads: [from, to], writes, ..NodeRow::default() });
+    }
+    NodeRow::decode(row)
+}
+
+impl Inner {
+    pub(super) async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        let within = NODE_HEARD_WITHIN.as_millis().to_string().into_bytes();
+        let first = self.partitions.first();
+        let mut answer = self.run(first, &NODES, vec![first.keys.of("n")], vec![within]).await?;
+        if answer.status != "nodes" {
+            return Err(answer.unknown());
+        }
+        let now = answer.time;
+        // A scan may bring a node twice.
+        let mut nodes = BTreeMap::new();
+        let mut found = answer.list()?.into_iter();
+        while let (Some(id), Some(age), Some(row)) = (found.next(), found.next(), found.next()) {
+            let (Some(id), Value::Int(age), Some(row)) = (bytes(id), age, bytes(row)) else {
+                return Err(unexpected("no row of a node"));
+            };
+            let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
+            nodes.insert(id, NodeSeen { row: decode(&row)?, beat: now.minus(age) });
+        }
+        Ok(nodes.into_values().collect())
+    }
+}

@@ -1,0 +1,9 @@
+-- KEYS: 5 what changed. ARGV: 3 what it is now, in 16 bytes, 4 how long that is kept. The first to ask gets a stamp as for a
+-- not-before; who finds the same change later gets the same.
+local known = redis.call('GET', KEYS[5])
+if known and string.sub(known, 1, 16) == ARGV[3] then return answer('stamp', string.sub(known, 17)) end
+local stamp = math.max(now, tonumber(redis.call('HGET', KEYS[1], 'stamp') or '0'))
+wrote()
+redis.call('HSET', KEYS[1], 'stamp', integer(stamp + 1))
+redis.call('SET', KEYS[5], ARGV[3] .. integer(stamp), 'PX', ARGV[4])
+return answer('stamp', integer(stamp))

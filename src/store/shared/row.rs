@@ -1,0 +1,111 @@
+//! What each node says of itself beside its beat, for the others and for an operator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::fault::StoreError;
+
+/// A node that was not heard of for longer does not count as one that runs.
+pub const NODE_HEARD_WITHIN: Duration = Duration::from_secs(300);
+
+/// What a node says of itself. It has no secret.
+///
+/// ```
+/// use rotogate::store::NodeRow;
+///
+/// let row = NodeRow { node: "gate-1/4711".into(), kids: vec!["k1".into()], ..NodeRow::default() };
+/// assert_eq!(NodeRow::decode(&row.encode()?)?, row);
+/// # Ok::<(), rotogate::store::StoreError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeRow {
+    /// Its name, for people.
+    pub node: Box<str>,
+    /// The names of the keys by which it can verify access tokens.
+    pub kids: Vec<Box<str>>,
+    /// The one of them that signs here.
+    pub signing: Box<str>,
+    /// The ids of the secrets by which it knows refresh tokens.
+    pub refresh_keys: Vec<u8>,
+    /// The id of the one by which it makes them; `None` in rows of versions that did not say so.
+    pub refresh_current: Option<u8>,
+    /// Since when it has these keys, in milliseconds since 1970 by the store's time.
+    pub keys_since: u64,
+    /// A fingerprint of all keys and their uses; equal on nodes with equal keys.
+    pub keyring: Box<str>,
+    /// A digest of the users, if they are in a file.
+    pub users: Option<Box<str>>,
+    /// The oldest and the newest version of what is stored that it can read.
+    pub reads: [u8; 2],
+    /// The version that it writes.
+    pub writes: u8,
+}
+
+impl NodeRow {
+    /// The row as a store keeps it. Later versions may say more.
+    ///
+    /// # Errors
+    /// None for a row that a gate made.
+    pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        serde_json::to_vec(self).map_err(|error| StoreError::caused_by("a node's row cannot be written", error))
+    }
+
+    /// What [`encode`](Self::encode) made, here or in another version.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        serde_json::from_slice(bytes).map_err(|error| StoreError::caused_by("a node's row cannot be read", error))
+    }
+}
+
+/// A node that was heard of.
+///
+/// ```
+/// use rotogate::store::NodeSeen;
+///
+/// /// The nodes that cannot verify by this key.
+/// fn lacking<'a>(nodes: &'a [NodeSeen], kid: &str) -> Vec<&'a str> {
+///     nodes.iter().filter(|seen| !seen.row.kids.iter().any(|known| **known == *kid)).map(|seen| &*seen.row.node).collect()
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// What it said last.
+    pub row: NodeRow,
+    /// When, by the store's time.
+    pub beat: Timestamp,
+}
+
+/// A node's own row, which its feed sends with each beat.
+///
+/// ```
+/// use rotogate::store::{LiveRow, NodeRow};
+///
+/// let row = LiveRow::default();
+/// row.change(|row| row.node = "gate-1".into());
+/// assert_eq!(&*row.get().node, "gate-1");
+/// ```
+#[derive(Debug, Default)]
+pub struct LiveRow(ArcSwap<NodeRow>);
+
+impl LiveRow {
+    /// The row as it is now.
+    pub fn get(&self) -> Arc<NodeRow> {
+        self.0.load_full()
+    }
+
+    /// Changes the row. The change may run more than once.
+    pub fn change(&self, change: impl Fn(&mut NodeRow)) {
+        self.0.rcu(|row| {
+            let mut row = NodeRow::clone(row);
+            change(&mut row);
+            row
+        });
+    }
+}

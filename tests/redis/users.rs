@@ -1,0 +1,44 @@
+//! Users of several gates, each of which has a file of its own.
+
+use std::fs;
+
+use http::StatusCode;
+use support::redis::Redis;
+use support::until;
+
+use super::node_beside;
+use super::place_on;
+
+#[tokio::test]
+async fn a_changed_password_ends_the_sessions_of_the_old_one_at_every_gate_and_no_login_by_the_new_one() {
+    let server = Redis::start(&[]);
+    let here = place_on(&server);
+    let a = here.start();
+    let there = node_beside(&here, &server);
+    let b = there.start();
+    let before = a.login().await;
+    let (old, new) = (a.password.clone(), "another horse battery");
+    here.point_commands_at(&a);
+    here.done(&["user", "passwd", "demo", "--stdin"], &format!("{new}\n"));
+    a.until_refused(&before.access).await;
+    b.until_refused(&before.access).await;
+    // The file of b is still the old one.
+    let by_new = a.log_in("demo", new).await.tokens();
+    let by_old = b.log_in("demo", &old).await.tokens();
+    assert_eq!(a.get("/hello", &by_old.access).await.status, StatusCode::OK, "a session of b");
+    fs::copy(here.path("data/users.toml"), there.path("data/users.toml")).unwrap();
+    b.until_refused(&by_old.access).await;
+    a.until_refused(&by_old.access).await;
+    for gate in [&a, &b] {
+        assert_eq!(gate.get("/hello", &by_new.access).await.status, StatusCode::OK, "the new password stays");
+        assert_eq!(gate.refresh(&by_old.refresh).await.status, StatusCode::BAD_REQUEST);
+    }
+    let next = b.refresh(&by_new.refresh).await;
+    assert_eq!(next.status, StatusCode::OK);
+    until("the new password is known everywhere", async || b.log_in("demo", new).await.status == StatusCode::OK).await;
+    // What is gone is gone at all of them, as of one moment.
+    here.done(&["user", "disable", "demo"], "");
+    fs::copy(here.path("data/users.toml"), there.path("data/users.toml")).unwrap();
+    a.until_refused(&next.tokens().access).await;
+    b.until_refused(&next.tokens().access).await;
+}
