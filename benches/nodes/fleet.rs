@@ -70,7 +70,7 @@ impl Cost {
 
 /// Follows as a gate does.
 async fn follow(store: Arc<RedisStore>) {
-    let follow = Follow { time: Arc::new(SystemTime::new()), every: Staleness::default().every() };
+    let follow = Follow { time: Arc::new(SystemTime::new()), every: Staleness::default().every(), row: Arc::default() };
     let (_, from) = store.revocations_since(Cursor::default()).await.unwrap();
     let mut feed = store.shared().unwrap().follow(from, follow).await.unwrap();
     loop {

@@ -85,7 +85,7 @@ async fn c23_a_reader_whose_place_was_trimmed_reads_the_live_ones_in_pages() {
         redis.call('HSET', '{rg:0}:h', 'floor', last) \
         return redis.call('XTRIM', '{rg:0}:log', 'MINID', last)";
     server.cli(&["EVAL", trim, "0"]);
-    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO };
+    let follow = Follow { time: Arc::new(Readings::default()), every: Duration::ZERO, row: Arc::default() };
     let mut feed = store.follow(early, follow).await.unwrap();
     let (mut found, mut largest) = (std::collections::BTreeSet::new(), 0);
     loop {
