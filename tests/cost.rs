@@ -11,7 +11,10 @@ mod support;
 
 use std::convert::Infallible;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
+use ::support::redis::Redis;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -19,15 +22,23 @@ use http_body_util::Full;
 use rotogate::Gate;
 use rotogate::gate::{GateService, NewSession};
 use rotogate::session::Scope;
+use rotogate::store::{MemoryStore, RedbStore, RedisOptions, RedisStore, RedisTimeouts, Staleness, Store};
 use rotogate::token::algorithm::Algorithm;
 use rotogate::token::keyring::Keyring;
 use support::{Heads, Inner, exchange};
 use tower::{Layer, Service};
+use uuid::Uuid;
+
+const ISSUER: &str = "https://auth.example.com";
+const LEEWAY: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many tokens take turns.
 const TOKENS: usize = 100;
 /// How many requests valgrind sees: it is some fifty times slower.
 const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
+/// Where the sessions are: `redb`, or a port of Redis. In memory, if this is not set.
+const STORE: &str = "ROTOGATE_TEST_STORE";
 /// Have them answered without the gate.
 const BARE: &str = "ROTOGATE_TEST_BARE";
 /// What may be kept of a token besides its text, in bytes: what it says, the headers made of it, its places in the caches,
@@ -47,10 +58,22 @@ async fn service() -> (GateService<Inner>, Heads) {
 
 /// A gate, and tokens that it has not seen.
 async fn unused(algorithm: Algorithm, number: usize) -> (GateService<Inner>, Vec<String>) {
+    let keyring = Keyring::generate(algorithm).unwrap();
+    let store = match std::env::var(STORE) {
+        Ok(name) => store(&name, keyring.id()).await,
+        Err(_) => Arc::new(MemoryStore::new(ISSUER, LEEWAY)),
+    };
+    unused_on(store, keyring, number).await
+}
+
+async fn unused_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (GateService<Inner>, Vec<String>) {
     let gate = Gate::builder()
-        .issuer("https://auth.example.com")
+        .issuer(ISSUER)
         .audience(["api"])
-        .keys(Keyring::generate(algorithm).unwrap())
+        .shared_store(store)
+        // Under valgrind, nothing is heard while requests are counted.
+        .staleness(Staleness::deny_after(Staleness::LONGEST))
+        .keys(keyring)
         .client(rotogate::client::Client::public("web"))
         .rates(support::open_rates())
         .build()
@@ -62,6 +85,20 @@ async fn unused(algorithm: Algorithm, number: usize) -> (GateService<Inner>, Vec
         tokens.push(gate.sessions().start(new).await.unwrap().access_token.expose().to_owned());
     }
     (gate.layer().layer(Inner), tokens)
+}
+
+async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
+    if name == "redb" {
+        // Its file stays open for as long as the store.
+        let folder = tempfile::tempdir().unwrap();
+        let options = rotogate::store::redb::Options::new(ISSUER, keyring, LEEWAY);
+        return Arc::new(RedbStore::open(folder.path().join("rotogate.redb"), options).unwrap());
+    }
+    // A store of its own for each run.
+    let options = RedisOptions::new(format!("redis://127.0.0.1:{name}"), ISSUER, keyring, LEEWAY)
+        .prefix(format!("t{}", std::process::id()))
+        .timeouts(RedisTimeouts { connect: PATIENCE, reply: PATIENCE, operation: PATIENCE });
+    Arc::new(RedisStore::connect(options).await.unwrap())
 }
 
 /// Allocations of so many requests.
@@ -110,15 +147,15 @@ where
     (0..requests).for_each(|_| exchange(&mut service, heads.request()));
 }
 
-/// Instructions of a request in [`so_many_requests_pass`].
-fn instructions(bare: bool) -> u64 {
+/// Instructions of a request in [`so_many_requests_pass`], with these variables.
+fn instructions(environment: &[(&str, &str)]) -> u64 {
     let requests = 2_000;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*counted_requests*"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "so_many_requests_pass", "--test-threads=1"])
         .env(REQUESTS, requests.to_string())
-        .envs(bare.then_some((BARE, "yes")))
+        .envs(environment.iter().copied())
         .output()
         .expect("valgrind cannot be run; install it (Debian: valgrind)");
     let said = String::from_utf8(output.stderr).unwrap();
@@ -131,7 +168,30 @@ fn instructions(bare: bool) -> u64 {
 
 #[test]
 fn a_cached_token_costs_so_many_instructions() {
-    let (bare, gated) = (instructions(true), instructions(false));
+    let (bare, gated) = (instructions(&[(BARE, "yes")]), instructions(&[]));
     println!("instructions of a request: {bare} without the gate, {gated} through it");
     assert!(gated - bare < BUDGET, "{gated} of a request, {bare} without the gate; more than {BUDGET} between them");
+}
+
+#[test]
+fn c34_a_cached_token_costs_as_many_instructions_on_a_store_that_gates_share() {
+    let server = Redis::start(&[]);
+    let (embedded, shared) = (instructions(&[(STORE, "redb")]), instructions(&[(STORE, &server.port.to_string())]));
+    println!("instructions of a request: {embedded} with redb, {shared} with Redis");
+    assert!(shared * 100 <= embedded * 101, "{shared} with Redis, {embedded} with redb");
+}
+
+#[tokio::test]
+async fn c34_a_cached_token_costs_as_many_allocations_on_a_store_that_gates_share() {
+    let server = Redis::start(&[]);
+    let mut counted = Vec::new();
+    for name in ["redb".to_owned(), server.port.to_string()] {
+        let keyring = Keyring::generate(Algorithm::Hs256).unwrap();
+        let store = store(&name, keyring.id()).await;
+        let (mut service, tokens) = unused_on(store, keyring, TOKENS).await;
+        let mut heads = Heads::new(tokens.iter().map(String::as_str));
+        (0..10 * TOKENS).for_each(|_| exchange(&mut service, heads.request()));
+        counted.push(allocations(|| exchange(&mut service, heads.request())));
+    }
+    assert_eq!(counted[0], counted[1], "with redb, and with Redis");
 }

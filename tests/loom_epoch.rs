@@ -43,6 +43,8 @@ enum Fault {
     PlainStore,
     /// The checker says that it has checked before it says what it found.
     SeenFirst,
+    /// A writer that finds its entry there returns, though the batch that brought it has not raised the counter.
+    TrustBatch,
 }
 
 /// [`RevocationEpoch`], or one with a fault: with the fault's own cells in its place.
@@ -54,7 +56,7 @@ enum Cached {
 impl Cached {
     fn new(epoch: u64, refuse_from: Timestamp, fault: Fault) -> Self {
         match fault {
-            Fault::None | Fault::BumpBeforeInsert | Fault::CounterAfterCheck => {
+            Fault::None | Fault::BumpBeforeInsert | Fault::CounterAfterCheck | Fault::TrustBatch => {
                 Self::Sound(RevocationEpoch::new(epoch, refuse_from))
             }
             Fault::PlainStore | Fault::SeenFirst => Self::Faulty {
@@ -110,9 +112,34 @@ impl Gate {
         Arc::new(Self { list: Mutex::new(NEVER), epochs, cached, fault })
     }
 
-    fn insert(&self, from: Timestamp) {
+    /// Is it news?
+    fn insert(&self, from: Timestamp) -> bool {
         let mut list = self.list.lock().unwrap();
+        let is_news = from < *list;
         *list = (*list).min(from);
+        is_news
+    }
+
+    /// One of many entries: the counter rises once all are there.
+    fn revoke_among_many(&self, from: Timestamp) {
+        let mut batch = self.epochs.batch();
+        if self.insert(from) || (self.fault != Fault::TrustBatch && batch.is_another_open()) {
+            batch.concerns(0);
+        }
+    }
+
+    /// As the list does it: the counter rises while the entry is locked, and without news only if a batch is open.
+    fn revoke_unless_known(&self, from: Timestamp) {
+        let mut list = self.list.lock().unwrap();
+        if from < *list {
+            *list = from;
+            self.epochs.bump(0);
+            return;
+        }
+        drop(list);
+        if self.fault != Fault::TrustBatch && self.epochs.is_batch_open() {
+            self.epochs.bump(0);
+        }
     }
 
     fn revoke(&self, from: Timestamp) {
@@ -193,6 +220,25 @@ fn two_writers_two_checkers(fault: Fault) {
     });
 }
 
+/// An entry that comes twice, the first time among many. Whichever returns first, no hit passes afterwards.
+fn a_batch_and_another(other: fn(&Gate, Timestamp), fault: Fault) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
+        let gate = Gate::new(fault);
+        let batch = thread::spawn({
+            let gate = gate.clone();
+            move || {
+                gate.revoke_among_many(ms(0));
+                assert!(!gate.hit(ms(1)), "a hit passed after the revocation had returned");
+            }
+        });
+        other(&gate, ms(0));
+        assert!(!gate.hit(ms(1)), "a hit passed after the revocation had returned");
+        batch.join().unwrap();
+    });
+}
+
 fn finds(what: &str, model: impl FnOnce() + std::panic::UnwindSafe) {
     let found = std::panic::catch_unwind(model).expect_err("loom found no bad history");
     let text = found.downcast_ref::<&str>().copied().map(str::to_owned);
@@ -208,6 +254,23 @@ fn j15_once_a_revocation_has_returned_no_hit_passes() {
 #[test]
 fn j15_a_stale_check_cannot_hide_a_later_entry() {
     two_writers_two_checkers(Fault::None);
+}
+
+#[test]
+fn j15_an_entry_that_comes_alone_and_among_many_holds_once_either_has_returned() {
+    a_batch_and_another(Gate::revoke_unless_known, Fault::None);
+}
+
+#[test]
+fn j15_an_entry_that_comes_twice_among_many_holds_once_either_has_returned() {
+    a_batch_and_another(Gate::revoke_among_many, Fault::None);
+}
+
+#[test]
+fn trusting_a_batch_that_is_still_open_is_found() {
+    for other in [Gate::revoke_unless_known, Gate::revoke_among_many] {
+        finds("after the revocation had returned", || a_batch_and_another(other, Fault::TrustBatch));
+    }
 }
 
 #[test]

@@ -136,6 +136,11 @@ impl Measured {
         }
     }
 
+    /// The ratio of two cases within rounds.
+    pub(crate) fn ratio(&self, dear: &str, cheap: &str) -> f64 {
+        median_ratio(self.of(dear), self.of(cheap), &[])
+    }
+
     /// Prints the ratio of `dear` to `cheap`, and the ratio with `bare` subtracted from both; each within rounds.
     pub(crate) fn print_ratio(&self, dear: &str, cheap: &str, bare: &str) {
         let whole = median_ratio(self.of(dear), self.of(cheap), &[]);

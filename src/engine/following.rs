@@ -14,6 +14,8 @@ use crate::store::{FeedStep, Heard, Staleness, StoreError};
 
 /// How many sessions the store is asked about between two entries of a feed. The long connections of the others end.
 const MAX_ASKED: usize = 256;
+/// How many entries are merged before requests have a turn: a feed may bring a million at once.
+const MERGED_AT_ONCE: usize = 1024;
 /// How long before its token expires the store is asked about a long connection.
 const ASKED_BEFORE: Duration = Duration::from_secs(3);
 
@@ -70,10 +72,16 @@ impl Engine {
     /// The store has lost writes, and what is known here was not written back. The next step tries again.
     pub(crate) async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
         let mut rotated = Vec::new();
-        for entry in &step.entries {
-            match self.rotated_elsewhere(entry) {
-                Some(session) if rotated.len() < MAX_ASKED => rotated.push((session, entry)),
-                Some(_) | None => drop(self.revocations.apply(entry)),
+        for entries in step.entries.chunks(MERGED_AT_ONCE) {
+            self.revocations.apply_all(entries.iter().filter(|entry| match self.rotated_elsewhere(entry) {
+                Some(session) if rotated.len() < MAX_ASKED => {
+                    rotated.push((session, *entry));
+                    false
+                }
+                Some(_) | None => true,
+            }));
+            if entries.len() == MERGED_AT_ONCE {
+                tokio::task::yield_now().await;
             }
         }
         // A store that does not answer must not hold up the feed: then the other connections end.

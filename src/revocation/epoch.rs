@@ -6,6 +6,10 @@
 //! added during a check is at worst read twice.
 //!
 //! The counters are sharded so that the rotations of one session do not slow down the hits of all others.
+//!
+//! **Many entries at once** are a [`Batch`]: all are put into the list, then each counter that they concern rises once. A
+//! writer of the same entry that finds it in the list would return before the counter rises. It therefore raises the
+//! counter itself while a batch of another writer is open.
 
 use super::atomic::{AtomicU64, Ordering};
 use crate::clock::Timestamp;
@@ -21,30 +25,81 @@ struct Counter(AtomicU64);
 
 /// The counters. They only rise.
 #[derive(Debug)]
-pub struct Epochs<const N: usize = SHARDS>([Counter; N]);
+pub struct Epochs<const N: usize = SHARDS> {
+    counters: [Counter; N],
+    /// How many batches are open.
+    batches: Counter,
+}
 
 impl<const N: usize> Epochs<N> {
     /// All counters at zero.
     pub fn new() -> Self {
         const { assert!(N > 0, "without a counter nothing would ever be checked again") };
-        Self(std::array::from_fn(|_| Counter(AtomicU64::new(0))))
+        const { assert!(N <= 64, "a batch remembers one bit for each counter") };
+        let counter = || Counter(AtomicU64::new(0));
+        Self { counters: std::array::from_fn(|_| counter()), batches: counter() }
     }
 
     /// Call this after adding an entry that concerns tokens of this shard (taken modulo the number of shards).
     pub fn bump(&self, shard: usize) {
-        self.0[shard % N].0.fetch_add(1, Ordering::Release);
+        self.counters[shard % N].0.fetch_add(1, Ordering::Release);
     }
 
     /// Call this after adding an entry that may concern any token.
     pub fn bump_all(&self) {
-        for counter in &self.0 {
+        for counter in &self.counters {
             counter.0.fetch_add(1, Ordering::Release);
         }
     }
 
     /// The counter of a shard. A reader of a value sees every entry that was added before the counter reached it.
     pub fn read(&self, shard: usize) -> u64 {
-        self.0[shard % N].0.load(Ordering::Acquire)
+        self.counters[shard % N].0.load(Ordering::Acquire)
+    }
+}
+
+impl<const N: usize> Epochs<N> {
+    /// Call this before the first entry of many is added, and drop it after the last.
+    pub fn batch(&self) -> Batch<'_, N> {
+        self.batches.0.fetch_add(1, Ordering::Relaxed);
+        Batch { epochs: self, concerned: 0 }
+    }
+
+    /// May the counter of an entry that was there already be about to rise? Call this after the entry was found.
+    pub fn is_batch_open(&self) -> bool {
+        self.batches.0.load(Ordering::Acquire) > 0
+    }
+}
+
+/// Many entries, whose counters rise together when it is dropped.
+#[derive(Debug)]
+pub struct Batch<'a, const N: usize = SHARDS> {
+    epochs: &'a Epochs<N>,
+    /// A bit for each shard.
+    concerned: u64,
+}
+
+impl<const N: usize> Batch<'_, N> {
+    /// An entry was added that concerns tokens of this shard.
+    pub fn concerns(&mut self, shard: usize) {
+        self.concerned |= 1 << (shard % N);
+    }
+
+    /// May the counter of an entry that was there already be about to rise? Call this after the entry was found.
+    pub fn is_another_open(&self) -> bool {
+        self.epochs.batches.0.load(Ordering::Acquire) > 1
+    }
+
+    /// An entry was added that may concern any token.
+    pub fn concerns_all(&mut self) {
+        self.concerned = u64::MAX;
+    }
+}
+
+impl<const N: usize> Drop for Batch<'_, N> {
+    fn drop(&mut self) {
+        (0..N).filter(|shard| self.concerned >> shard & 1 == 1).for_each(|shard| self.epochs.bump(shard));
+        self.epochs.batches.0.fetch_sub(1, Ordering::Release);
     }
 }
 

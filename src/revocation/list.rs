@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
-use super::epoch::{Epochs, SHARDS};
+use super::epoch::{Batch, Epochs, SHARDS};
 use super::{Effect, Revocation, Target};
 use crate::clock::Timestamp;
 use crate::session::rotation::REVOKED;
@@ -151,6 +151,22 @@ impl Issuer {
     }
 }
 
+/// The tokens that an entry may match.
+#[derive(Clone, Copy)]
+enum Concerned {
+    Shard(usize),
+    All,
+}
+
+impl Batch<'_> {
+    fn add(&mut self, concerned: Concerned) {
+        match concerned {
+            Concerned::Shard(shard) => self.concerns(shard),
+            Concerned::All => self.concerns_all(),
+        }
+    }
+}
+
 /// All revocations that could still match a token.
 pub struct RevocationList {
     sessions: SessionTable,
@@ -208,36 +224,66 @@ impl RevocationList {
     }
 
     /// Merges an entry into its target's. When this returns, no later request passes it. Returns false if all of it was
-    /// refused already: then no counter rises, and no cached token is checked again.
+    /// refused already: then no cached token is checked again, unless [many](Self::apply_all) are being merged.
     ///
     /// An effect that does not fit its target, which only a corrupt store could contain, refuses all of the target's
     /// tokens.
     pub fn apply(&self, revocation: &Revocation) -> bool {
-        let Revocation { target, effect, until } = revocation;
-        match target {
-            Target::Session(id) => {
-                let news = || self.epochs.bump(session_shard(*id));
-                self.sessions.merge(*id, SessionEntry::new(*effect, *until), news)
+        let raise = |concerned| match concerned {
+            Concerned::Shard(shard) => self.epochs.bump(shard),
+            Concerned::All => self.epochs.bump_all(),
+        };
+        let is_news = self.merge(revocation, raise);
+        if !is_news && self.epochs.is_batch_open() {
+            raise(self.concerned(&revocation.target));
+        }
+        is_news
+    }
+
+    /// Merges many entries. When this returns, no later request passes any of them. A cached token is checked again once,
+    /// and not for each entry. Returns the number of those that refuse anything that was not refused before.
+    pub fn apply_all<'a>(&self, revocations: impl IntoIterator<Item = &'a Revocation>) -> usize {
+        let mut batch = self.epochs.batch();
+        let is_news = |revocation: &&Revocation| {
+            let is_news = self.merge(revocation, |concerned| batch.add(concerned));
+            if !is_news && batch.is_another_open() {
+                batch.add(self.concerned(&revocation.target));
             }
+            is_news
+        };
+        revocations.into_iter().filter(is_news).count()
+    }
+
+    /// Merges an entry. `news` gets the tokens that must be checked again, while the entry is locked.
+    fn merge(&self, revocation: &Revocation, news: impl FnOnce(Concerned)) -> bool {
+        let Revocation { target, effect, until } = revocation;
+        let news = || news(self.concerned(target));
+        match target {
+            Target::Session(id) => self.sessions.merge(*id, SessionEntry::new(*effect, *until), news),
             Target::Subject { issuer, subject } => {
                 let entry = NotBefore::new(*effect, *until);
-                let subjects = &self.issuer_or_new(issuer).subjects;
-                subjects.merge(subject.clone(), entry, NotBefore::merge, || self.epochs.bump_all())
+                self.issuer_or_new(issuer).subjects.merge(subject.clone(), entry, NotBefore::merge, news)
             }
             Target::Client { issuer, client } => {
                 let entry = NotBefore::new(*effect, *until);
-                let clients = &self.issuer_or_new(issuer).clients;
-                clients.merge(client.clone(), entry, NotBefore::merge, || self.epochs.bump_all())
+                self.issuer_or_new(issuer).clients.merge(client.clone(), entry, NotBefore::merge, news)
             }
-            Target::Global => self.merge_global(NotBefore::new(*effect, *until)),
+            Target::Global => self.merge_global(NotBefore::new(*effect, *until), news),
             Target::Token { issuer, jti } => {
                 let later = |there: &mut Timestamp, other: &Timestamp| {
                     *there = (*there).max(*other);
                     false
                 };
-                let news = || self.epochs.bump(self.jti_shard(issuer, jti));
                 self.issuer_or_new(issuer).tokens.merge(jti.clone(), *until, later, news)
             }
+        }
+    }
+
+    fn concerned(&self, target: &Target) -> Concerned {
+        match target {
+            Target::Session(id) => Concerned::Shard(session_shard(*id)),
+            Target::Token { issuer, jti } => Concerned::Shard(self.jti_shard(issuer, jti)),
+            Target::Subject { .. } | Target::Client { .. } | Target::Global => Concerned::All,
         }
     }
 
@@ -357,7 +403,7 @@ impl RevocationList {
         self.len() == 0
     }
 
-    fn merge_global(&self, entry: NotBefore) -> bool {
+    fn merge_global(&self, entry: NotBefore, news: impl FnOnce()) -> bool {
         let mut global = self.global.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = match &mut *global {
             Some(there) => there.merge(&entry),
@@ -368,7 +414,7 @@ impl RevocationList {
         };
         if is_news {
             self.global_not_before.store(entry.at().as_millis(), Ordering::Release);
-            self.epochs.bump_all();
+            news();
         }
         is_news
     }

@@ -67,7 +67,11 @@ pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
             "`cargo bench --bench rotation`: [performance](performance.md)",
         ),
         ("a revocation on the same node", "the next request", "not a figure: tests prove it, [security](security.md)"),
-        ("a revocation on another node", "p99 at most 50 ms", "there is one node as yet"),
+        (
+            "a revocation on another node",
+            "p99 at most 50 ms",
+            "`cargo bench --bench nodes -- spread`: [several gates](scale.md)",
+        ),
         ("`kill -9` among 64 chains, 1000 times", "nothing lost, forked or revived", "`bash tests/long.sh`"),
     ] {
         rows.row(what, goal, Some(place), "")?;

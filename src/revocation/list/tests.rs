@@ -460,3 +460,61 @@ fn r23_an_entry_that_refuses_nothing_new_raises_no_counter() {
         assert_eq!(epochs(), after, "{entry:?}");
     }
 }
+
+/// The entries, the token that each ends, and the counter of that token.
+fn many() -> Vec<(Revocation, TokenFacts<'static>)> {
+    let mut all: Vec<_> = (1..=200).map(|n| (gone(session(n)), of(session(n), Generation::FIRST))).collect();
+    all.push((token(THEIRS, "j1"), FOREIGN));
+    all
+}
+
+#[test]
+fn many_entries_at_once_do_what_one_after_the_other_does() {
+    let all = many();
+    let apart = list(&all.iter().map(|(entry, _)| entry.clone()).collect::<Vec<_>>());
+    let together = RevocationList::new();
+    assert_eq!(together.apply_all(all.iter().map(|(entry, _)| entry)), all.len());
+    assert_eq!(together.len(), apart.len());
+    for (_, facts) in &all {
+        assert_eq!(together.judge(*facts, NOW), apart.judge(*facts, NOW));
+        assert!(refused(&together, *facts));
+    }
+    assert_eq!(together.apply_all(all.iter().map(|(entry, _)| entry)), 0, "nothing of it is news");
+}
+
+#[test]
+fn j15_many_entries_at_once_raise_each_counter_that_they_concern_once() {
+    let list = RevocationList::new();
+    // Twice as many as counters, and each entry twice.
+    let all: Vec<_> = (0..128).chain(0..128).map(|n| gone(session(n))).collect();
+    assert_eq!(list.apply_all(&all), 128);
+    assert_eq!((0..64).map(|shard| list.epoch(shard)).collect::<Vec<_>>(), [1; 64]);
+    list.apply_all([&subject(OURS, NOW), &gone(session(200))]);
+    assert_eq!((0..64).map(|shard| list.epoch(shard)).collect::<Vec<_>>(), [2; 64]);
+    let before = list.epoch(list.shard_of(FOREIGN));
+    list.apply_all([&token(THEIRS, "j1")]);
+    assert_eq!(list.epoch(list.shard_of(FOREIGN)), before + 1);
+    assert_eq!((0..64).map(|shard| list.epoch(shard) - 2).sum::<u64>(), 1, "only that one");
+    list.apply_all(&all);
+    assert_eq!((0..64).map(|shard| list.epoch(shard) - 2).sum::<u64>(), 1, "no news");
+}
+
+/// Its writer returns before the batch does, so its counter rises before.
+#[test]
+fn j15_an_entry_that_a_batch_has_brought_holds_once_its_own_writer_returns() {
+    let list = RevocationList::new();
+    let of_batch = [gone(session(1)), gone(session(2))];
+    let shard = list.shard_of(of(session(1), Generation::FIRST));
+    let during = of_batch.iter().enumerate().map(|(number, entry)| {
+        if number == 1 {
+            assert_eq!(list.epoch(shard), 0, "the batch has not raised it");
+            assert!(!list.apply(&gone(session(1))), "the batch has brought it");
+            assert_eq!(list.epoch(shard), 1);
+        }
+        entry
+    });
+    assert_eq!(list.apply_all(during), 2);
+    assert_eq!(list.epoch(shard), 2);
+    assert!(!list.apply(&gone(session(1))));
+    assert_eq!(list.epoch(shard), 2, "afterwards there is nothing to raise it for");
+}

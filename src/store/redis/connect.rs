@@ -3,7 +3,7 @@
 //! Every request may be sent again: each script finds out that it was done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -31,10 +31,16 @@ pub(super) enum Request {
     Pipeline(Pipeline),
 }
 
-/// Sends requests of a kind: over one connection, and what waits for replicas over lanes besides.
+/// Sends requests of a kind over some connections, in turn; and what waits for replicas over lanes.
+///
+/// Redis reads 16 KiB of each connection, syncs its file, and reads on. 64 requests on one connection wait for four syncs,
+/// and on four connections for one.
 pub(super) struct Link {
     servers: Arc<Servers>,
     line: Line,
+    /// More of them.
+    others: Box<[Line]>,
+    turns: AtomicUsize,
     /// Where scripts go, if their writes wait for replicas.
     lanes: Option<Lanes>,
     in_flight: Semaphore,
@@ -46,7 +52,8 @@ impl Link {
     /// `blocks`: how long a command may block.
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
         let line = Line::new(Arc::clone(&servers), blocks);
-        Self { servers, line, lanes: None, in_flight: Semaphore::new(MAX_IN_FLIGHT), of_any: false }
+        let (others, in_flight) = (Box::default(), Semaphore::new(MAX_IN_FLIGHT));
+        Self { servers, line, others, turns: AtomicUsize::new(0), lanes: None, in_flight, of_any: false }
     }
 
     /// To a server that may be a replica.
@@ -60,10 +67,22 @@ impl Link {
         Self::new(Arc::clone(&self.servers), blocks)
     }
 
-    /// From now on scripts go over so many lanes, if the store waits for replicas.
+    /// From now on scripts go over so many lanes, if the store waits for replicas; else everything goes over so many
+    /// connections.
     pub(super) fn with_lanes(self, number: usize) -> Self {
-        let lanes = self.servers.options.durable().map(|durable| Lanes::new(&self.servers, durable, number));
-        Self { lanes, ..self }
+        if let Some(durable) = self.servers.options.durable() {
+            let lanes = Some(Lanes::new(&self.servers, durable, number));
+            return Self { lanes, ..self };
+        }
+        let another = |_| Line::new(Arc::clone(&self.servers), Duration::ZERO);
+        let others = (1..number).map(another).collect();
+        Self { others, ..self }
+    }
+
+    /// The next connection in turn.
+    fn line(&self) -> &Line {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        turn.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.line)
     }
 
     /// Sends a request, again and again if it must, until the operation's deadline.
@@ -104,12 +123,13 @@ impl Link {
         {
             return lanes.send(Job { script, keys: keys.clone(), args: args.clone(), asking: false }, sent).await;
         }
-        let open = self.line.connection().await?;
+        let line = self.line();
+        let open = line.connection().await?;
         let doubtful = sent.swap(true, Ordering::Relaxed);
         let connection = open.connection.clone();
         let result = match request {
-            Request::Script { script, keys, args } => self.line.on(&open, script.send(connection, keys, args)).await,
-            Request::Pipeline(pipeline) => self.line.on(&open, read(connection, pipeline, self.of_any)).await,
+            Request::Script { script, keys, args } => line.on(&open, script.send(connection, keys, args)).await,
+            Request::Pipeline(pipeline) => line.on(&open, read(connection, pipeline, self.of_any)).await,
         };
         if result.as_ref().is_err_and(|failed| failed.outcome == WriteOutcome::NotDone) {
             sent.store(doubtful, Ordering::Relaxed);

@@ -25,7 +25,7 @@ use super::super::{Cursor, Revocation, StoreError};
 use super::check::info;
 use super::cluster::Primaries;
 use super::connect::Link;
-use super::log::{PAGE, Place, floor, read_log};
+use super::log::{BEGIN, PAGE, Place, floor, read_log};
 use super::partitions::{History, Partition};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
@@ -64,6 +64,7 @@ impl RedisFeed {
                 partition,
                 follow: follow.clone(),
                 place,
+                scan: None,
                 ready: Vec::new(),
                 beat: None,
                 next_beat: begin,
@@ -138,6 +139,7 @@ struct Reader {
     follow: Follow,
     /// `None`: the live ones are read next.
     place: Option<Place>,
+    scan: Option<Scan>,
     /// Entries that no step has brought yet.
     ready: Vec<Revocation>,
     beat: Option<Beat>,
@@ -179,6 +181,14 @@ async fn gave_away(known: &Server, next: &Link) -> bool {
     followed.is_some_and(|followed| followed != known.replication)
 }
 
+/// The live ones, as far as they were read. Entries only tighten: whatever the scan misses is in the log.
+struct Scan {
+    /// The end of the log before the first page. The log is read on from there.
+    begin: Place,
+    /// The cursor of the next page.
+    next: Vec<u8>,
+}
+
 /// A proof that waits for the reader.
 struct Beat {
     heard: Heard,
@@ -204,7 +214,7 @@ impl Reader {
             Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
-                self.beat = None;
+                (self.beat, self.scan) = (None, None);
             }
         }
         step
@@ -216,13 +226,12 @@ impl Reader {
             let history = self.partition().history();
             if self.history != history {
                 // The log is another one, and perhaps the server.
-                (self.place, self.beat, self.server, self.history) = (None, None, None, history);
+                (self.place, self.scan, self.beat, self.server) = (None, None, None, None);
+                self.history = history;
             }
             let Some(place) = self.place else {
-                let (live, end) = self.inner.snapshot(&self.primaries, self.partition()).await?;
-                self.ready.extend(live.into_values().map(|(_, entry)| entry));
-                self.place = Some(end);
-                continue;
+                let entries = self.scan_on().await?;
+                return Ok(FeedStep { entries, complete: None, lost: false });
             };
             match &self.beat {
                 Some(beat) if beat.read && place.id >= beat.end => {
@@ -245,6 +254,29 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Reads a page of the live ones. They are applied page by page: there may be millions.
+    async fn scan_on(&mut self) -> Result<Vec<Revocation>, StoreError> {
+        if self.scan.is_none() {
+            // A cursor is of one server: the next beat finds out whether another answered meanwhile.
+            self.same_server().await?;
+        }
+        let (inner, partition) = (&self.inner, self.inner.partitions.get(self.partition));
+        let scan = match self.scan.take() {
+            Some(scan) => scan,
+            None => Scan { begin: inner.end_of_log(&self.primaries, partition).await?, next: BEGIN.into() },
+        };
+        let Scan { begin, next } = self.scan.insert(scan);
+        let (entries, rest) = inner.live_page(&self.primaries, partition, next.clone()).await?;
+        match rest {
+            Some(rest) => *next = rest,
+            None => {
+                self.place = Some(*begin);
+                self.scan = None;
+            }
+        }
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
     async fn ask(&mut self) -> Result<(), StoreError> {

@@ -22,6 +22,8 @@ use crate::revocation::{Revocation, RevocationList, Target};
 
 /// How many entries one reply has.
 pub(super) const PAGE: usize = 1000;
+/// The cursor that a scan begins with.
+pub(super) const BEGIN: &[u8] = b"0";
 /// How often a reader begins anew before it gives up.
 const MAX_STARTS: u32 = 3;
 
@@ -100,11 +102,30 @@ impl Inner {
     }
 
     pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        let reads = self.partitions.iter().map(|partition| self.snapshot(&self.commands, partition));
-        let (live, ends) = all_of(try_join_all(reads).await?);
-        let mut list = ListFilling::expecting(live.len());
-        live.values().for_each(|(_, entry)| list.add(entry));
+        let reads = self.partitions.iter().map(|partition| self.unmerged(partition));
+        let (entries, ends): (Vec<_>, Vec<_>) = try_join_all(reads).await?.into_iter().unzip();
+        let mut list = ListFilling::expecting(entries.iter().map(Vec::len).sum());
+        entries.into_iter().flatten().for_each(|entry| list.add(&entry));
         Ok((list.finish(), self.cursor(&ends)))
+    }
+
+    /// Every live revocation of a partition, some of them twice, and the end of its log after the last of them: a list
+    /// merges them, so they need not be sorted by target first.
+    async fn unmerged(&self, partition: &Partition) -> Result<(Vec<Revocation>, Place), StoreError> {
+        for _ in 0..MAX_STARTS {
+            let begin = self.end_of_log(&self.commands, partition).await?;
+            let (mut all, mut next) = (Vec::new(), Some(BEGIN.into()));
+            while let Some(cursor) = next {
+                let (entries, rest) = self.live_page(&self.commands, partition, cursor).await?;
+                all.extend(entries.into_iter().map(|(_, entry)| entry));
+                next = rest;
+            }
+            if let Some((entries, end)) = self.logged_after(&self.commands, partition, begin).await? {
+                all.extend(entries.into_iter().map(|(_, entry)| entry));
+                return Ok((all, end));
+            }
+        }
+        Err(trimmed_again())
     }
 
     /// Every live revocation of a partition, and the end of its log after the last of them.
@@ -126,36 +147,48 @@ impl Inner {
             }
             return Ok((live, end));
         }
-        Err(not_done("the log of revocations in Redis was trimmed while it was read, again and again"))
+        Err(trimmed_again())
     }
 
     async fn live(&self, primaries: &Primaries, partition: &Partition) -> Result<Live, StoreError> {
-        let (mut live, mut cursor) = (Live::new(), b"0".to_vec());
-        loop {
-            let (key, from) = (partition.keys.of("r"), cursor);
-            let mut replies = self
-                .read(primaries, partition, |pipeline| {
-                    drop_mut(pipeline.cmd("HSCAN").arg(key).arg(from).arg("COUNT").arg(PAGE));
-                })
-                .await?;
-            let Some(Value::Array(parts)) = replies.next() else { return Err(unexpected("no scan")) };
-            let [next, Value::Array(pairs)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))?
-            else {
-                return Err(unexpected("no entries"));
-            };
-            let mut pairs = pairs.into_iter().filter_map(bytes);
-            while let (Some(target), Some(value)) = (pairs.next(), pairs.next()) {
-                let (entry, id) = decode_live(&target, &value)?;
-                live.insert(entry.target.clone(), (id, entry));
-            }
-            cursor = bytes(next).ok_or_else(|| unexpected("no cursor"))?;
-            if cursor == b"0" {
-                return Ok(live);
-            }
+        let (mut live, mut next) = (Live::new(), Some(BEGIN.into()));
+        while let Some(cursor) = next {
+            let (entries, rest) = self.live_page(primaries, partition, cursor).await?;
+            live.extend(entries.into_iter().map(|(id, entry)| (entry.target.clone(), (id, entry))));
+            next = rest;
         }
+        Ok(live)
     }
 
-    async fn end_of_log(&self, primaries: &Primaries, partition: &Partition) -> Result<Place, StoreError> {
+    /// Some of the live revocations, and the cursor of the next ones, if there may be any. Those that live all the while
+    /// are in one page or several.
+    pub(super) async fn live_page(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        cursor: Vec<u8>,
+    ) -> Result<(Vec<(LogId, Revocation)>, Option<Vec<u8>>), StoreError> {
+        let key = partition.keys.of("r");
+        let mut replies = self
+            .read(primaries, partition, |pipeline| {
+                drop_mut(pipeline.cmd("HSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE));
+            })
+            .await?;
+        let Some(Value::Array(parts)) = replies.next() else { return Err(unexpected("no scan")) };
+        let [next, Value::Array(pairs)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))? else {
+            return Err(unexpected("no entries"));
+        };
+        let mut entries = Vec::with_capacity(pairs.len() / 2);
+        let mut pairs = pairs.into_iter().filter_map(bytes);
+        while let (Some(target), Some(value)) = (pairs.next(), pairs.next()) {
+            let (entry, id) = decode_live(&target, &value)?;
+            entries.push((id, entry));
+        }
+        let next = bytes(next).ok_or_else(|| unexpected("no cursor"))?;
+        Ok((entries, (next != BEGIN).then_some(next)))
+    }
+
+    pub(super) async fn end_of_log(&self, primaries: &Primaries, partition: &Partition) -> Result<Place, StoreError> {
         let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
         let mut replies = self
             .read(primaries, partition, |pipeline| {
@@ -199,6 +232,10 @@ impl Inner {
             }
         }
     }
+}
+
+fn trimmed_again() -> StoreError {
+    not_done("the log of revocations in Redis was trimmed while it was read, again and again")
 }
 
 /// What all partitions have, and the end of each log. Those of a target merge: it may be in several.

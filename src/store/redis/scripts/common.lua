@@ -103,8 +103,7 @@ end
 -- The moment of the latest not-before among these targets; nil if there is none.
 local function not_before(...)
     local latest
-    for _, entry in ipairs({...}) do
-        local known = redis.call('HGET', KEYS[2], entry)
+    for _, known in ipairs(redis.call('HMGET', KEYS[2], ...)) do
         if known then
             local moment = MAX
             if string.sub(known, 1, 1) == 'N' then moment = string.sub(known, 2, 9) end
@@ -124,10 +123,16 @@ local function subject_of(record)
     return string.sub(record, 61, 60 + string.byte(record, 59) * 256 + string.byte(record, 60))
 end
 
-local function store(key, record, till)
-    redis.call('SET', key, record)
+-- As one command: a command costs more than what it does here. `before` is the end of the record that is there, if any.
+local function store(key, record, till, before)
     local at = number(till) + KEPT
-    if at < EXACT then redis.call('PEXPIREAT', key, integer(at)) end
+    if till == before then
+        redis.call('SET', key, record, 'KEEPTTL')
+    elseif at < EXACT then
+        redis.call('SET', key, record, 'PXAT', integer(at))
+    else
+        redis.call('SET', key, record)
+    end
 end
 
 -- The subject's index: ids by end, and under '#' how many were inserted.

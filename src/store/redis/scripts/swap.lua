@@ -12,9 +12,9 @@ local effect, merged, changed
 if ARGV[10] then effect, merged, changed = absorb(ARGV[10], ARGV[11], ARGV[12]) end
 
 wrote()
-local till = string.sub(ARGV[4], 35, 42)
-store(KEYS[5], ARGV[4], till)
-if till ~= string.sub(known, 35, 42) then
+local till, before = string.sub(ARGV[4], 35, 42), string.sub(known, 35, 42)
+store(KEYS[5], ARGV[4], till, before)
+if till ~= before then
     index(KEYS[6], ARGV[9], till)
     raise_end(till)
 end

@@ -19,6 +19,7 @@ mod durable;
 mod faults;
 mod feed;
 mod mark;
+mod memory;
 mod moving;
 mod opening;
 mod rules;
