@@ -14,8 +14,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs/security.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
-# Requirements for several nodes or later versions. The document marks them, too.
-LATER = {"O6", "O7", "O8"}
+# Requirements for later versions. The document marks them, too.
+LATER = {"C30"}
+# Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
+ELSEWHERE = {
+    "C7": "`cargo bench --bench nodes -- spread`",
+    "C35": "`packaging/three-gates/try.py`",
+    "O7": "C8, C23, C24",
+    "O8": "C2, C11, C14, C15, C20, C21",
+}
 NUMBERS = (
     [f"J{n}" for n in [*range(1, 17), 17]]
     + [f"T{n}" for n in [*range(1, 25), 30, 31, 32, 33]]
@@ -26,11 +33,12 @@ NUMBERS = (
     + ["J18", "J19", "J20", "J21", "J22", "R15", "R16", "R17", "R18", "R19", "R20", "R21", "R23"]
     + [f"I{n}" for n in range(1, 46)]
     + ["T25", "T26", "T27", "T28", "T29"]
+    + [f"C{n}" for n in range(1, 37)]
 )
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
-NAMED = re.compile(r"(?:[jtraoi]\d+_)+")
+NAMED = re.compile(r"(?:[jtraoic]\d+_)+")
 
 
 def proofs():
@@ -55,6 +63,8 @@ def table(found):
             inside = file.startswith(INSIDE)
             shown = file.removeprefix("tests/") if not inside else file
             cells[inside].append(f"`{shown}`: " + ", ".join(f"`{name}`" for name in names))
+        if number in ELSEWHERE:
+            cells[0].append(ELSEWHERE[number])
         lines.append(f"| {number} | {'; '.join(cells[0]) or '—'} | {'; '.join(cells[1]) or '—'} |\n")
     return "".join(lines)
 
@@ -62,7 +72,7 @@ def table(found):
 def main():
     found = proofs()
     unknown = sorted(set(found) - set(NUMBERS))
-    missing = [number for number in NUMBERS if number not in LATER and number not in found]
+    missing = [number for number in NUMBERS if number not in {*LATER, *ELSEWHERE, *found}]
     text = DOCUMENT.read_text()
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
@@ -71,7 +81,7 @@ def main():
         DOCUMENT.write_text(written)
         text = written
     if "--inside" in sys.argv[1:]:
-        bare = [n for n in NUMBERS if n not in LATER and not any(not f.startswith(INSIDE) for f in found.get(n, {}))]
+        bare = [n for n in NUMBERS if n not in {*LATER, *ELSEWHERE} and not any(not f.startswith(INSIDE) for f in found.get(n, {}))]
         print("without a test of the real binary:", " ".join(bare))
     problems = []
     if unknown:
