@@ -12,6 +12,7 @@ use support::{CONFIG, Gate, Place, until};
 
 mod copy;
 mod keys;
+mod roll;
 mod topology;
 mod users;
 
