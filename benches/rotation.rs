@@ -126,6 +126,7 @@ impl Rotate for ByEngine {
                 access_ttl: None,
                 profile: &self.profile,
                 by_access: &[],
+                arrived: rotogate::engine::Arrival::default(),
                 accepts: &self.accepts,
                 origin: &self.origin,
             };

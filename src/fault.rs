@@ -143,6 +143,9 @@ pub enum Fault {
     /// no token is minted.
     #[error("the store lost writes: no token is minted until the gates have written back what they know")]
     Restoring,
+    /// The process stood still, and the request may have waited meanwhile: its client may have gone on at another gate.
+    #[error("the process stood still, and the request may have waited meanwhile")]
+    StoodStill,
     /// More password checks wait than the bound allows.
     #[error("too many password checks are waiting")]
     Busy,
@@ -186,6 +189,7 @@ impl Fault {
             Self::Clock => "clock",
             Self::Stale => "store_stale",
             Self::Restoring => "store_restoring",
+            Self::StoodStill => "stood_still",
             Self::Busy => "busy",
             Self::Signing(_) => "signing_failed",
             Self::Contention => "contention",
@@ -196,9 +200,12 @@ impl Fault {
     /// When a client should try again.
     pub const fn retry_after(&self) -> Duration {
         match self {
-            Self::Busy | Self::Contention | Self::Stale | Self::Restoring | Self::Directory(DirectoryError::Busy) => {
-                Duration::from_secs(1)
-            }
+            Self::Busy
+            | Self::Contention
+            | Self::Stale
+            | Self::Restoring
+            | Self::StoodStill
+            | Self::Directory(DirectoryError::Busy) => Duration::from_secs(1),
             Self::Directory(DirectoryError::Later(wait)) => *wait,
             Self::Store(StoreError { retry_after: Some(wait), .. }) => *wait,
             Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {

@@ -1,5 +1,8 @@
 //! Random bytes from the operating system, and comparison in constant time: the one place for both.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use std::time::Duration;
+
 use aws_lc_rs::constant_time;
 use zeroize::Zeroizing;
 
@@ -28,6 +31,13 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; N]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
     Ok(bytes)
+}
+
+/// A pause between nothing and all of it, so that nodes that lost a server together do not come back together.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub fn jittered(most: Duration) -> Duration {
+    let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
+    most.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }
 
 /// Are they equal? Takes the same time for all texts of one length.

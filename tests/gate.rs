@@ -17,8 +17,11 @@ mod edge;
 mod end_to_end;
 mod faults;
 mod grpc;
+mod history;
 mod interop;
 mod kuzzle;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod readings;
 #[cfg(feature = "redis")]
 mod redis;

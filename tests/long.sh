@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. docs/security.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [figures]     all of them without an argument
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures]     all of them without an argument
 #
 # soak         ten minutes under mixed load end with flat memory           SOAK_SECONDS=600
 # kills        a process ends 1 000 times under concurrent chains          CRASH_ROUNDS=334, three ends each
@@ -9,9 +9,11 @@
 # simulation   ten million histories of the engine                         SIM_HISTORIES=10000000
 # overload     a minute of four times what the machine carries; memory after a flood   OVERLOAD_SECONDS=60
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
+# nodes        three gates on one store: clients, faults and a checker; a token presented by 200 at once
+#                                                  NODES_SECONDS=600, twice; NODES_ROUNDS=1000, twice
 # figures      times after a fault of the store, each with its bound, met or not met: on a machine without other work
 #
-# CRASH_SEED, SIM_SEED and SOAK_SEED repeat the choices of a run; each check prints its seed.
+# CRASH_SEED, SIM_SEED, SOAK_SEED and NODES_SEED repeat the choices of a run; each check prints its seed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
@@ -59,21 +61,26 @@ attacks() {
         cargo test --release --all-features --test overload -- --ignored --nocapture a16_
 }
 
+nodes() {
+    NODES_SECONDS=${NODES_SECONDS:-600} NODES_ROUNDS=${NODES_ROUNDS:-1000} \
+        cargo test --all-features --test gate -- --nocapture --test-threads=1 redis::chaos redis::together
+}
+
 figures() {
     local tests=(cargo test --all-features --no-fail-fast)
     {
-        "${tests[@]}" -p rotogate --lib -- --nocapture --test-threads=1 c8_ c11_ c12_ c13_ c14_
+        "${tests[@]}" -p rotogate --lib -- --nocapture --test-threads=1 c8_ c11_ c12_ c13_ c14_ c24_
         "${tests[@]}" -p rotogate-server --test gate -- --nocapture --test-threads=1 topology
     } 2>&1 | grep -e '^figure: ' -e '^error' -e 'FAILED$'
 }
 
-for part in "${@:-soak kills fuzz simulation overload attacks figures}"; do
+for part in "${@:-soak kills fuzz simulation overload attacks nodes figures}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload | attacks | figures) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload | attacks | nodes | figures) run "$one" "$one" ;;
             *)
-                sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

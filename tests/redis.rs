@@ -1,7 +1,5 @@
 //! Gates that share a store in Redis.
 
-use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use http::StatusCode;
@@ -10,9 +8,14 @@ use support::redis::Redis;
 use support::redis_cluster::RedisCluster;
 use support::{CONFIG, Gate, Place, until};
 
+mod chaos;
 mod copy;
+mod doubt;
+mod fleet;
 mod keys;
 mod roll;
+mod stopped;
+mod together;
 mod topology;
 mod users;
 
@@ -28,23 +31,8 @@ fn store_of(server: &Redis) -> String {
 /// The folder of another gate, as an operator would copy it: the same keys, the same users.
 fn node_beside(first: &Place, server: &Redis) -> Place {
     let place = place_on(server);
-    copy_folder(&first.path("data"), &place.path("data"));
-    fs::copy(first.path("password"), place.path("password")).unwrap();
+    place.copy_data_from(first);
     place
-}
-
-/// With the permissions.
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() {
-            copy_folder(&from, &to);
-        } else {
-            let _ = fs::copy(&from, &to).unwrap();
-        }
-    }
-    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
 }
 
 /// Two gates of one folder, with one keyring and the same users.

@@ -27,6 +27,7 @@ programs=(
     valgrind:valgrind
     chromium:chromium
     initdb:postgresql
+    pgbouncer:pgbouncer
     mariadbd:mariadb-server
     slapd:slapd
     ldapadd:ldap-utils

@@ -33,6 +33,7 @@ impl Engine {
     /// fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
+        self.is_recent(login.arrived)?;
         allowed_ttl(login.access_ttl, login.profile)?;
         let directory = self.directory.as_ref().ok_or(Denial::UnsupportedGrantType)?;
         let name = directory.limit_key(login.account, login.username);

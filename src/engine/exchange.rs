@@ -33,6 +33,7 @@ impl Engine {
     /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
     pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
+        self.is_recent(refresh.arrived)?;
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
         let keyring = self.keyring();
         let held = PresentedCredential::of(refresh.credential, &keyring)?;
@@ -79,7 +80,20 @@ impl Engine {
                     audit::ahead(&session, presented, refresh.origin);
                     return Err(Denial::Ahead.into());
                 }
-                Decision::Reuse(reuse) => return Err(self.reused(&session, reuse, &refresh).await?.into()),
+                Decision::Reuse(reuse) => {
+                    // Its client may have gone on at another gate meanwhile (requirement C9).
+                    self.is_recent(refresh.arrived)?;
+                    let Some(own) = self.written_in_doubt(&session, presented).await? else {
+                        return Err(self.reused(&session, reuse, &refresh).await?.into());
+                    };
+                    let id = own.id;
+                    if let Some(issued) = self.replay(&keyring, own, now, &refresh, user.as_ref()).await? {
+                        self.resolved(id);
+                        self.counts.add(Event::Replayed);
+                        return Ok(with_user(issued, user));
+                    }
+                    continue;
+                }
                 Decision::Replay => {
                     if let Some(issued) = self.replay(&keyring, session, now, &refresh, user.as_ref()).await? {
                         self.counts.add(Event::Replayed);
@@ -108,6 +122,7 @@ impl Engine {
             step.record.claims = claims_now(&session, user.as_ref());
             let issued = self.pair(&keyring, &step.record, now, how)?;
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
+            self.is_recent(refresh.arrived)?;
             match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
                 Swap::Swapped => {
                     self.keep_written(step.record.clone());
@@ -126,6 +141,24 @@ impl Engine {
             }
         }
         Err(Fault::Contention.into())
+    }
+
+    /// The record, if a refresh with this token at this node wrote it, and the store's reply did not come. The client
+    /// repeats that refresh and has no later tokens: no window counts for it (requirement C11).
+    async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
+        match self.store.shared() {
+            Some(shared) if presented == session.previous && !session.confirmed => {
+                let own = shared.written_in_doubt(session.id).await?;
+                Ok(own.filter(|own| own.revision == session.revision))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn resolved(&self, id: SessionId) {
+        if let Some(shared) = self.store.shared() {
+            shared.resolved(id);
+        }
     }
 
     async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {

@@ -31,6 +31,7 @@ mod owed;
 mod own_logins;
 mod restoring;
 mod revoke;
+mod standstill;
 mod turn;
 mod types;
 
@@ -44,6 +45,7 @@ use turn::Turns;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
+pub use standstill::Arrival;
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 
 /// How often a request tries again when other requests change its session. Each loss means that another request won, so
@@ -110,6 +112,7 @@ pub struct Engine {
     /// The logins here, if other gates write to the store.
     own_logins: Option<OwnLogins>,
     restoring: Restoring,
+    standstill: standstill::Standstill,
     owed: owed::Owed,
 }
 
@@ -138,6 +141,7 @@ impl Engine {
             following: Following::new(parts.staleness),
             own_logins,
             restoring: Restoring::new(),
+            standstill: standstill::Standstill::new(parts.staleness),
             owed: owed::Owed::default(),
         }
     }

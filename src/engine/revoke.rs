@@ -10,7 +10,9 @@ use crate::denial::Denial;
 use crate::directory::User;
 use crate::fault::{Error, Fault};
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{RevokedBecause, Session, Status};
+use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::store::StoreError;
+use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::claims::OwnChecked;
 use crate::token::refresh;
 
@@ -65,10 +67,13 @@ impl Engine {
         if token.client.as_deref() != Some(client) {
             return Err(Denial::OtherClient.into());
         }
-        if let Some((session, _)) = token.session
-            && let Some(session) = self.load_to_revoke(session).await?
-        {
-            return self.log_out(&session, client, origin).await;
+        if let Some((session, _)) = token.session {
+            match self.load_to_revoke(session).await {
+                Ok(Some(session)) => return self.log_out(&session, client, origin).await,
+                Ok(None) => {}
+                // The token names its session and its client, so the record is not needed to refuse it here.
+                Err(error) => return Err(self.refuse_unread(session, token.expires, error)),
+            }
         }
         // Every token of ours has a session or a jti.
         let target = own.revocable().ok_or(Denial::UnusableCredential)?;
@@ -78,6 +83,15 @@ impl Engine {
         };
         let until = token.expires.plus(self.leeway);
         self.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
+    }
+
+    /// This node refuses a session whose record cannot be read, and writes its end as soon as it can.
+    fn refuse_unread(&self, session: SessionId, expires: Timestamp, error: StoreError) -> Error {
+        let until = expires.max(self.clock.now().plus(MAX_SESSIONLESS_LIFETIME)).plus(self.leeway);
+        let entry = Revocation { target: Target::Session(session), effect: Effect::SESSION_REVOKED, until };
+        self.refuse(&entry, RevokedBecause::Logout);
+        self.owe(entry, RevokedBecause::Logout, &error);
+        error.into()
     }
 
     /// Does the same, and ends every session of its subject that has begun so far.
@@ -203,7 +217,7 @@ impl Engine {
 
     fn before(&self, target: Target, moment: Timestamp) -> Revocation {
         // The store moves the end to that of the longest session. Tokens without a session live a day at most.
-        let until = moment.plus(crate::token::MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
+        let until = moment.plus(MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
         Revocation { target, effect: Effect::NotBefore(moment), until }
     }
 

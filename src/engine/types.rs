@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::Arrival;
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -43,6 +44,8 @@ pub struct Login<'a> {
     pub profile: &'a Profile,
     /// The endpoint's dialect.
     pub dialect: &'a str,
+    /// When the request was read.
+    pub arrived: Arrival,
     /// The origin of the request.
     pub origin: &'a Origin,
 }
@@ -97,6 +100,8 @@ pub struct Refresh<'a> {
     pub accepts: &'a [Box<str>],
     /// The dialects among them in which an access token is its own refresh credential.
     pub by_access: &'a [Box<str>],
+    /// When the request was read.
+    pub arrived: Arrival,
     /// The origin of the request.
     pub origin: &'a Origin,
 }

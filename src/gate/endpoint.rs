@@ -24,7 +24,7 @@ use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::Denial;
 use crate::dialect::{Answer, Call, Command, CommandHandler, Consult, Dialect, Forward, Outcome, Reply};
-use crate::engine::Origin;
+use crate::engine::{Arrival, Origin};
 use crate::fault::{Error, Fault};
 use crate::overload::{PoolPermit, Refusal};
 use crate::reason::Reason;
@@ -211,6 +211,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let arrived = gate.engine.arrival();
     let Operation { endpoint: index, served, params } = operation;
     let Some(endpoint) = gate.endpoints.get(index) else {
         return EndpointResponse::reply(reply::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute);
@@ -301,8 +302,14 @@ where
         address,
         user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
     };
-    let handler =
-        EndpointHandler { gate: &gate, endpoint: index, account: call.account(), origin, recipient: OnceLock::new() };
+    let handler = EndpointHandler {
+        gate: &gate,
+        endpoint: index,
+        account: call.account(),
+        origin,
+        arrived,
+        recipient: OnceLock::new(),
+    };
     match endpoint.dialect.answer(&call, &handler).await {
         // Each dialect checks this before it acts. This is the second line of defence (requirement T25).
         Answer::Reply(reply, _)
@@ -333,6 +340,8 @@ pub(super) struct EndpointHandler<'a> {
     pub(super) endpoint: usize,
     pub(super) account: Option<&'a str>,
     pub(super) origin: Origin,
+    /// When the request was read.
+    pub(super) arrived: Arrival,
     /// The recipient of issued tokens, for the access log.
     pub(super) recipient: OnceLock<Recipient>,
 }
@@ -341,10 +350,12 @@ pub(super) struct EndpointHandler<'a> {
 impl CommandHandler for EndpointHandler<'_> {
     async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
-        let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
+        let (account, origin, arrived) = (self.account.map(str::to_owned), self.origin.clone(), self.arrived);
         let executing = async move {
             match gate.endpoints.get(index) {
-                Some(endpoint) => execute::execute(&gate, endpoint, command, account.as_deref(), &origin).await,
+                Some(endpoint) => {
+                    execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived).await
+                }
                 None => Err(Denial::NoRoute.into()),
             }
         };

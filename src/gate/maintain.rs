@@ -40,6 +40,7 @@ pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Res
         tokio::spawn(follow(Arc::downgrade(gate), feed));
         tokio::spawn(nodes::look(Arc::downgrade(gate)));
         tokio::spawn(pay(Arc::downgrade(gate)));
+        tokio::spawn(beat(Arc::downgrade(gate)));
         tokio::spawn(watch_store(Arc::downgrade(gate)));
     }
     tokio::spawn(tick(Arc::downgrade(gate)));
@@ -105,6 +106,17 @@ async fn pay(gate: Weak<Inner>) {
             ),
             Err(_) => {}
         }
+    }
+}
+
+/// Shows that the process runs.
+async fn beat(gate: Weak<Inner>) {
+    let Some(period) = gate.upgrade().and_then(|gate| gate.engine.beats_every()) else { return };
+    let mut ticks = every(period);
+    loop {
+        ticks.tick().await;
+        let Some(gate) = gate.upgrade() else { return };
+        gate.engine.beat();
     }
 }
 

@@ -239,7 +239,7 @@ impl Sessions {
 
     pub(super) async fn refresh_at(&self, token: SecretString, address: Option<IpAddr>) -> Result<IssuedTokens, Error> {
         let gate = Arc::clone(&self.0.0);
-        let origin = Origin { address, user_agent: None };
+        let (origin, arrived) = (Origin { address, user_agent: None }, gate.engine.arrival());
         to_its_end(async move {
             gate.engine.limits().refresh(address)?;
             let record = record_of(&gate, &token).await?.ok_or(Denial::UnknownRefreshToken)?;
@@ -256,6 +256,7 @@ impl Sessions {
                 profile: &client.profile.over(&gate.profile),
                 accepts: &[APPLICATION.into()],
                 by_access: &[],
+                arrived,
                 origin: &origin,
             };
             gate.engine.refresh(refresh).await

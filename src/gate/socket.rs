@@ -100,6 +100,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             endpoint: self.endpoint,
             account: None,
             origin: self.origin.clone(),
+            arrived: self.gate().engine.arrival(),
             recipient: OnceLock::new(),
         };
         handler.execute(command).await

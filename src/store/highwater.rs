@@ -109,7 +109,7 @@ impl HighWater {
     }
 
     /// Raises the mark: other processes of the same store may write it, too.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(super) fn raise(&self, mark: Mark) -> Result<(), StoreError> {
         match self.read() {
             Ok(Some(known)) if known.store == mark.store && known.sequence >= mark.sequence => Ok(()),

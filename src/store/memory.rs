@@ -72,6 +72,12 @@ impl MemoryStore {
     fn run<T>(&self, work: impl FnOnce(&Rules, &mut Tables) -> Result<T, Failure>) -> Result<T, StoreError> {
         Ok(work(&self.rules, &mut *self.tables()?)?)
     }
+
+    /// See [`Rules::restore`].
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn restore(&self, record: &Session) -> Result<bool, StoreError> {
+        self.run(|rules, tables| rules.restore(tables, record))
+    }
 }
 
 impl fmt::Debug for MemoryStore {

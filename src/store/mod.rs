@@ -25,17 +25,31 @@ use crate::revocation::list::ListFilling;
 use crate::session::profile::OnTooMany;
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+mod agreement;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
-#[cfg(any(feature = "redb", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
 #[doc(hidden)]
 pub mod copy;
-#[cfg(any(feature = "redb", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod doubts;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
 mod encoding;
-#[cfg(any(feature = "redb", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod fields;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
 mod highwater;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod mark;
 #[doc(hidden)]
 pub mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod node_rows;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod password;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redb")]
 pub mod redb;
 #[cfg(feature = "redis")]
@@ -49,6 +63,8 @@ mod shared;
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
 #[cfg(feature = "redb")]
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]

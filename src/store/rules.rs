@@ -46,7 +46,7 @@ pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
 pub(crate) const MAX_SWEPT: usize = 128;
 /// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
-const MAX_ENDED: usize = 1000;
+pub(super) const MAX_ENDED: usize = 1000;
 /// The most sessions of a page, whatever the caller asks for.
 const MAX_PAGE: usize = 1000;
 
@@ -439,7 +439,7 @@ pub fn page_size(limit: usize) -> usize {
 }
 
 /// The latest engine time in a record. Not its creation, which may be stamped ahead of it.
-fn time_in(session: &Session) -> Timestamp {
+pub(super) fn time_in(session: &Session) -> Timestamp {
     session.issued_at.max(session.rotated_at)
 }
 

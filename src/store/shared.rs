@@ -105,6 +105,18 @@ pub trait SharedStore: Store {
     /// Was the session's record last written before the data was adopted, so that a token ahead of it is no sign of a
     /// further loss?
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
+
+    /// The session's record, if the last write of it was a swap of this handle that ended with an error, in doubt, and no
+    /// token of it was confirmed since: then the client repeats its own refresh, and no other has the tokens.
+    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// The client has the tokens that such a swap was for: a further repeat is none.
+    fn resolved(&self, id: SessionId) {
+        let _ = id;
+    }
 }
 
 /// How far the nodes have written back what a store lost.

@@ -1,18 +1,15 @@
 //! A real PostgreSQL server with the users.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::ops::Deref;
 
 use http::StatusCode;
 use support::pki::{Pki, write_private};
 use support::{Gate, Place, keep_secret, until, with};
-use tempfile::TempDir;
 
 use super::sqlite::{CHEAP, PASSWORD, hash};
 use rotogate::password::Cost;
-use support::server::{Process, done, folder, free_port, program, unprivileged, write};
-
-const ADMIN_PASSWORD: &str = "postgres-admin-password";
+use support::postgres::{ADMIN_PASSWORD, Postgres as Server};
+use support::server::Process;
 
 /// The statements use types that SQLite has not.
 const STATEMENTS: &str = r#"
@@ -27,80 +24,25 @@ claims = ["roles"]
 profile = ["email"]
 "#;
 
-struct Postgres {
-    process: Process,
-    port: u16,
-    folder: TempDir,
-    bin: PathBuf,
+struct Postgres(Server);
+
+impl Deref for Postgres {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0
+    }
 }
 
 impl Postgres {
     fn start(pki: Option<&Pki>) -> Self {
-        let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
-            .into_iter()
-            .flatten()
-            .map(|version| version.unwrap().path().join("bin"))
-            .collect();
-        versions.sort();
-        let bin = program("initdb", &versions).canonicalize().unwrap().parent().unwrap().to_owned();
-        let folder = folder();
-        let secret = folder.path().join("password");
-        write(&secret, ADMIN_PASSWORD);
-        let data = folder.path().join("data");
-        done(
-            unprivileged(&bin.join("initdb"))
-                .args(["--username=postgres", "--auth=scram-sha-256", "--no-sync", "--encoding=UTF8", "--locale=C"])
-                .arg(format!("--pwfile={}", secret.display()))
-                .arg(format!("--pgdata={}", data.display())),
-        );
-        let mut options = vec!["fsync=off".to_owned(), "unix_socket_directories=".to_owned()];
-        if let Some(pki) = pki {
-            let pair = pki.issue(&["localhost"]);
-            write(&folder.path().join("cert.pem"), &pair.cert);
-            write(&folder.path().join("key.pem"), &pair.key);
-            let file = |name: &str| folder.path().join(name).display().to_string();
-            options.push("ssl=on".to_owned());
-            options.push(format!("ssl_cert_file={}", file("cert.pem")));
-            options.push(format!("ssl_key_file={}", file("key.pem")));
-        }
-        let (process, port) = Self::serve(&bin, &folder, &options);
-        Self { process, port, folder, bin }
+        Self(pki.map_or_else(|| Server::start(&[]), Server::start_with_tls))
     }
 
-    fn serve(bin: &std::path::Path, folder: &TempDir, options: &[String]) -> (Process, u16) {
-        for _ in 0..5 {
-            let port = free_port();
-            let mut command = unprivileged(&bin.join("postgres"));
-            command.arg("-D").arg(folder.path().join("data"));
-            command.args(["-c", "listen_addresses=localhost", "-c", &format!("port={port}")]);
-            options.iter().for_each(|option| {
-                command.args(["-c", option]);
-            });
-            let ready = || {
-                let mut asked = Command::new(bin.join("pg_isready"));
-                asked.args(["-q", "-h", "127.0.0.1", "-p", &port.to_string()]).status().unwrap().success()
-            };
-            if let Some(process) = Process::start(&mut command, ready) {
-                return (process, port);
-            }
-        }
-        panic!("PostgreSQL does not start");
-    }
-
-    fn restart(self) -> Self {
-        let Self { process, port: _, folder, bin } = self;
-        process.signal("QUIT");
-        process.wait();
-        let options = ["fsync=off".to_owned(), "unix_socket_directories=".to_owned()];
-        let (process, port) = Self::serve(&bin, &folder, &options);
-        Self { process, port, folder, bin }
-    }
-
-    fn sql(&self, statement: &str) -> String {
-        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
-        let mut command = Command::new(self.bin.join("psql"));
-        command.env("PGPASSWORD", ADMIN_PASSWORD).args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", statement]);
-        done(&mut command).trim().to_owned()
+    fn restart(mut self) -> Self {
+        self.0.kill();
+        self.0.start_elsewhere();
+        self
     }
 
     /// The table, and the user that the gate asks as.
@@ -198,10 +140,7 @@ async fn i22_a_postgresql_server_that_is_locked_or_gone_is_a_fault_and_the_refre
     let tokens = gate.login().await;
 
     // A lock that the statement waits for: the server ends the statement, or the gate does.
-    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", server.port);
-    let mut locking = Command::new(server.bin.join("psql"));
-    locking.env("PGPASSWORD", ADMIN_PASSWORD).args(["-qAtX", "-d", &url]);
-    locking.args(["-c", "BEGIN; LOCK TABLE users; SELECT pg_sleep(600)"]);
+    let mut locking = server.psql("BEGIN; LOCK TABLE users; SELECT pg_sleep(600)");
     let locked = || server.sql("SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted") == "1";
     let locking = Process::start(&mut locking, locked).unwrap();
     let answer = gate.refresh(&tokens.refresh).await;

@@ -123,6 +123,7 @@ fn presented(token: &str) -> Error {
         profile: &Profile::default(),
         accepts: &[],
         by_access: &[],
+        arrived: rotogate::engine::Arrival::default(),
         origin: &Origin::default(),
     };
     ENGINE.refresh(refresh).now_or_never().expect("an answer at once").unwrap_err()

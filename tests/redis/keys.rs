@@ -8,21 +8,9 @@ use std::process::Stdio;
 use http::StatusCode;
 use serde_json::Value;
 use support::redis::Redis;
-use support::{CONFIG, Gate, Place, until, with};
+use support::{CONFIG, Gate, Place, copy_folder, until, with};
 
-use super::{copy_folder, node_beside, place_on, store_of};
-
-/// The keys before the index that names them, as an operator copies them.
-pub(super) fn copy_keys(from: &Place, to: &Place) {
-    let keys = |place: &Place| place.path("data/keys");
-    for entry in fs::read_dir(keys(from)).unwrap().map(Result::unwrap) {
-        let name = entry.file_name();
-        if name != "keyring.toml" && !name.as_encoded_bytes().starts_with(b".") {
-            fs::copy(entry.path(), keys(to).join(name)).unwrap();
-        }
-    }
-    fs::copy(keys(from).join("keyring.toml"), keys(to).join("keyring.toml")).unwrap();
-}
+use super::{node_beside, place_on, store_of};
 
 /// Whether a gate can verify by a key, as it publishes.
 pub(super) async fn has(gate: &Gate, kid: &str) -> bool {
@@ -44,7 +32,7 @@ async fn c28_a_gate_whose_index_names_a_key_that_it_lacks_keeps_its_keys_and_say
     let tokens = a.login().await;
     assert_eq!(b.get("/hello", &tokens.access).await.status, StatusCode::OK);
     assert_eq!(b.refresh(&tokens.refresh).await.status, StatusCode::OK);
-    copy_keys(&first, &other);
+    other.copy_keys_from(&first);
     until("the key is there", async || has(&b, &next).await).await;
 }
 
@@ -65,7 +53,7 @@ async fn c28_a_gate_whose_keys_are_two_steps_from_those_of_a_running_one_does_no
     let part = format!("has {next}, which is not here, and signs with {next} (here {old})");
     assert!(said.contains(&part) && said.contains("Copy the key folder"), "{said}");
     let b = one_step.start();
-    copy_keys(&first, &behind);
+    behind.copy_keys_from(&first);
     let c = behind.start();
     let tokens = a.login().await;
     for gate in [&b, &c] {

@@ -9,10 +9,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::Value;
 use support::redis::Redis;
-use support::{CONFIG, Gate, Place, until, with};
+use support::{CONFIG, Gate, Place, copy_folder, until, with};
 
-use super::keys::{copy_keys, has};
-use super::{copy_folder, store_of};
+use super::keys::has;
+use super::store_of;
 
 fn kid(token: &str) -> String {
     let head = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
@@ -116,7 +116,7 @@ impl Site {
 
     /// Copies the key folder of the first gate to another one.
     fn copy_to(&self, other: usize) {
-        copy_keys(&self.places[0], &self.places[other]);
+        self.places[other].copy_keys_from(&self.places[0]);
     }
 
     async fn end(self, file: &str) {

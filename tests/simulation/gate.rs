@@ -132,6 +132,7 @@ impl Gate {
                 profile,
                 accepts: &[APPLICATION.into()],
                 by_access: &[],
+                arrived: rotogate::engine::Arrival::default(),
                 origin: &Origin::default(),
             };
             Done::Refreshed(engine.refresh(refresh).await)

@@ -21,8 +21,11 @@ mod config;
 pub mod figure;
 pub mod frames;
 mod gate;
+pub mod history;
 pub mod pki;
 mod place;
+pub mod postgres;
+pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod redis_cluster;
@@ -34,7 +37,7 @@ pub mod wire;
 pub use client::{Answer, Tokens, raw, send, try_send};
 pub use config::{CONFIG, with};
 pub use gate::Gate;
-pub use place::{NOBODY, Place, Ran, in_shell, of_another_user};
+pub use place::{NOBODY, Place, Ran, copy_folder, in_shell, of_another_user};
 
 /// The folder of this build's results, `target/debug` say: tests run in its folder `deps`.
 fn build_folder() -> PathBuf {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -12,6 +12,20 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Gate, binary, keep_secret, output_file};
+
+/// With the permissions.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            let _ = fs::copy(&from, &to).unwrap();
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+}
 
 /// A folder with a `gateway.toml`, outliving the processes that use it.
 pub struct Place {
@@ -41,6 +55,24 @@ impl Place {
     /// A path in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What another gate of the same store gets, as an operator would copy it: the keys, the users, and so on.
+    pub fn copy_data_from(&self, first: &Self) {
+        copy_folder(&first.path("data"), &self.path("data"));
+        let _ = fs::copy(first.path("password"), self.path("password")).unwrap();
+    }
+
+    /// The keys before the index that names them, as an operator copies them.
+    pub fn copy_keys_from(&self, first: &Self) {
+        let keys = |place: &Self| place.path("data/keys");
+        for entry in fs::read_dir(keys(first)).unwrap().map(Result::unwrap) {
+            let name = entry.file_name();
+            if name != "keyring.toml" && !name.as_encoded_bytes().starts_with(b".") {
+                let _ = fs::copy(entry.path(), keys(self).join(name)).unwrap();
+            }
+        }
+        let _ = fs::copy(keys(first).join("keyring.toml"), keys(self).join("keyring.toml")).unwrap();
     }
 
     /// A copy of the binary in this folder, for users who may not look elsewhere.

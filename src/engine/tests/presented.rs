@@ -155,6 +155,7 @@ async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_know
             profile: &profile,
             accepts: &accepts,
             by_access,
+            arrived: crate::engine::Arrival::default(),
             origin: &origin,
         })
     };

@@ -407,6 +407,7 @@ impl World {
             access_ttl,
             profile: &self.profile,
             dialect: "oauth2",
+            arrived: crate::engine::Arrival::default(),
             origin: &Origin::default(),
         };
         self.engine.login(login).await
@@ -480,6 +481,7 @@ pub(super) async fn refresh_on(
         profile,
         accepts: &ask.accepts,
         by_access: &ask.by_access,
+        arrived: crate::engine::Arrival::default(),
         origin: &Origin::default(),
     };
     engine.refresh(refresh).await

@@ -10,7 +10,7 @@ use crate::client::{Client, Grant, PresentedClient};
 use crate::credential::Credential;
 use crate::denial::{Denial, NotGood};
 use crate::dialect::{CheckedToken, Command, Outcome, RefreshCredential};
-use crate::engine::{AccountRule, Exchange, Login, Origin, Refresh};
+use crate::engine::{AccountRule, Arrival, Exchange, Login, Origin, Refresh};
 use crate::fault::Error;
 use crate::gate::{Inner, layer};
 use crate::limit::Source;
@@ -25,6 +25,7 @@ pub(super) async fn execute(
     command: Command,
     account: Option<&str>,
     origin: &Origin,
+    arrived: Arrival,
 ) -> Result<Outcome, Error> {
     let (account, of_account) = match (&endpoint.account, endpoint.names_accounts) {
         (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
@@ -44,6 +45,7 @@ pub(super) async fn execute(
                 access_ttl,
                 profile: &client.profile.over(&endpoint.profile),
                 dialect: endpoint.dialect.name(),
+                arrived,
                 origin,
             };
             issued(gate.engine.login(login).await?)
@@ -77,6 +79,7 @@ pub(super) async fn execute(
                 profile: &client.profile.over(&endpoint.profile),
                 accepts: &endpoint.accepts,
                 by_access: &endpoint.by_access,
+                arrived,
                 origin,
             };
             issued(gate.engine.refresh(refresh).await?)

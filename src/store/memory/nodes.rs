@@ -399,7 +399,7 @@ impl SharedStore for MemoryNode {
             if self.common.head().written.contains(&record.id) {
                 continue;
             }
-            if store.run(|rules, tables| rules.restore(tables, &record))? {
+            if store.restore(&record)? {
                 self.wrote(Some(record.id), Ok(()))?;
             }
         }

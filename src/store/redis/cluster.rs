@@ -17,13 +17,14 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::super::StoreError;
 use super::check::{is_forbidden, not_allowed};
-use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, Link, MAX_IN_FLIGHT, Request, jittered};
+use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, Link, MAX_IN_FLIGHT, Request};
 use super::fault::{Failed, after_all, not_done};
 use super::opening::not_a_node;
 use super::options::{Address, RedisOptions};
 use super::partitions::{Keys, OF_A_CLUSTER};
 use super::script::{bytes, unexpected};
 use super::servers::Servers;
+use crate::random::jittered;
 
 /// How often the servers are asked for the table at most.
 const BETWEEN: Duration = Duration::from_millis(100);

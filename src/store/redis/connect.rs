@@ -17,7 +17,7 @@ use super::lanes::{Job, Lanes};
 use super::line::{Line, is_primary};
 use super::script::{Script, unexpected};
 use super::servers::Servers;
-use crate::random::random;
+use crate::random::jittered;
 
 /// How many requests of a kind wait for their replies. One more is refused: it would wait longer than its deadline.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
@@ -164,10 +164,4 @@ async fn read(mut connection: MultiplexedConnection, pipeline: &Pipeline, of_any
     // What is forbidden is an error among the others.
     Value::Array(replies).extract_error()?;
     Err(redis::make_extension_error(REPLICA.to_owned(), None))
-}
-
-/// Between nothing and all of it, so that nodes that lost the store together do not come back together.
-pub(super) fn jittered(most: Duration) -> Duration {
-    let part = random::<2>().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
-    most.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }

@@ -24,12 +24,14 @@ use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
 use super::check::info;
 use super::cluster::Primaries;
-use super::connect::{Link, jittered};
+use super::connect::Link;
 use super::log::{PAGE, Place, floor, read_log};
 use super::partitions::{History, Partition};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
-use super::{Inner, drop_mut, nodes};
+use super::{Inner, drop_mut};
+use crate::random::jittered;
+use crate::store::node_rows;
 
 /// The longest wait for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
@@ -249,7 +251,8 @@ impl Reader {
         let asked = self.follow.time.monotonic();
         let (inner, partition) = (&self.inner, self.partition());
         // The first partition has the rows. The others only tell who is heard of.
-        let row = if self.partition == 0 { nodes::encode(&self.follow.row.get())? } else { nodes::VERSIONS.to_vec() };
+        let row =
+            if self.partition == 0 { node_rows::encode(&self.follow.row.get())? } else { node_rows::VERSIONS.to_vec() };
         let args = vec![inner.node.to_vec(), row, LOG_KEPT_MS.to_string().into()];
         let keys = vec![partition.keys.of("n")];
         let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, self.history), &BEAT, keys, args).await?;

@@ -49,6 +49,7 @@ mod cluster;
 mod connect;
 mod copy;
 mod count;
+mod doubt;
 mod fault;
 mod feed;
 mod lanes;
@@ -56,7 +57,6 @@ mod line;
 mod list;
 mod log;
 mod loss;
-mod mark;
 mod nodes;
 mod opening;
 mod options;
@@ -102,7 +102,8 @@ struct Inner {
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
     inserts: session::Turns,
-    mark: mark::Marker,
+    doubts: super::doubts::Doubts,
+    mark: super::mark::Marker,
     listing: list::Listing,
 }
 
@@ -253,7 +254,10 @@ impl Store for RedisStore {
         record: Session,
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError> {
-        self.0.swap(new_op()?, expected, &record, revocation.as_ref()).await
+        let op = new_op()?;
+        let swapped = self.0.swap(op, expected, &record, revocation.as_ref()).await;
+        self.0.doubts.take(record.id, op, &swapped);
+        swapped
     }
 
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
@@ -350,6 +354,14 @@ impl SharedStore for RedisStore {
 
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
         self.0.predates_loss(id).await
+    }
+
+    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.0.written_in_doubt(id).await
+    }
+
+    fn resolved(&self, id: SessionId) {
+        self.0.doubts.forget(id);
     }
 }
 

@@ -6,29 +6,10 @@ use std::time::Duration;
 use redis::Value;
 
 use super::super::StoreError;
-use super::super::shared::{NODE_HEARD_WITHIN, NodeRow, NodeSeen};
+use super::super::node_rows;
+use super::super::shared::{NODE_HEARD_WITHIN, NodeSeen};
 use super::Inner;
 use super::script::{NODES, bytes, unexpected};
-
-/// Before the row proper: the versions of records that a node reads from, reads to and writes.
-pub(super) const VERSIONS: [u8; 3] = [1, 1, 1];
-
-/// A row as a beat sends it.
-pub(super) fn encode(row: &NodeRow) -> Result<Vec<u8>, StoreError> {
-    let [from, to, writes] = VERSIONS;
-    let row = NodeRow { reads: [from, to], writes, ..row.clone() };
-    Ok([VERSIONS.as_slice(), &row.encode()?].concat())
-}
-
-fn decode(bytes: &[u8]) -> Result<NodeRow, StoreError> {
-    let (versions, row) = bytes.split_first_chunk::<3>().ok_or_else(|| unexpected("a short row"))?;
-    if row.is_empty() {
-        // A version that says no more.
-        let [from, to, writes] = *versions;
-        return Ok(NodeRow { reads: [from, to], writes, ..NodeRow::default() });
-    }
-    NodeRow::decode(row)
-}
 
 impl Inner {
     pub(super) async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
@@ -47,7 +28,7 @@ impl Inner {
                 return Err(unexpected("no row of a node"));
             };
             let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
-            nodes.insert(id, NodeSeen { row: decode(&row)?, beat: now.minus(age) });
+            nodes.insert(id, NodeSeen { row: node_rows::decode(&row)?, beat: now.minus(age) });
         }
         Ok(nodes.into_values().collect())
     }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use redis::{Value, pipe};
 
 use super::super::StoreError;
+use super::super::mark::{self, Marker};
 use super::check::refused;
 use super::cluster::{Cluster, Primaries, Topology};
 use super::connect::{Link, Request};
-use super::mark::Marker;
 use super::options::RedisOptions;
 use super::partitions::{Keys, OF_A_CLUSTER, Partition, Partitions};
 use super::record::{Op, new_op};
@@ -63,7 +63,7 @@ fn expected_head(options: &RedisOptions, count: usize) -> [(&'static str, String
 /// Is there no store yet? One that is there is compared with what this gate expects.
 pub(super) async fn is_new(options: &RedisOptions, ways: &Ways) -> Result<bool, StoreError> {
     let heads = Heads { options, primaries: &ways.commands, count: ways.count };
-    super::mark::compare(options, heads.stand().await?)?;
+    heads.compare_with_mark().await?;
     if ways.count > 1 {
         heads.are_whole().await?;
     }
@@ -111,7 +111,7 @@ pub(super) async fn open_heads(
 ) -> Result<Inner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
     // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
-    let is_accepted = super::mark::compare(&options, heads.stand().await?)?;
+    let is_accepted = heads.compare_with_mark().await?;
     let new = new_op()?;
     let mut is_made = true;
     if count > 1 {
@@ -127,7 +127,7 @@ pub(super) async fn open_heads(
         heads.say_that_all_are_there().await?;
     }
     let partitions = Partitions::new(Partition::new(&options.prefix, 0, first), others);
-    let mark = Marker::new(&options, store);
+    let mark = Marker::new(options.high_water.as_deref(), store);
     mark.begin(partitions.writes(), is_accepted).await?;
     Ok(Inner {
         partitions,
@@ -139,6 +139,7 @@ pub(super) async fn open_heads(
         store,
         evicted,
         inserts: Turns::new(),
+        doubts: super::super::doubts::Doubts::default(),
         mark,
         listing: super::list::Listing::default(),
         options,
@@ -154,6 +155,12 @@ struct Heads<'a> {
 impl Heads<'_> {
     fn place(&self) -> String {
         format!("the store {:?} in Redis at {}", self.options.prefix, self.options.address())
+    }
+
+    /// True if the mark contradicts what is there, and the operator accepts it.
+    async fn compare_with_mark(&self) -> Result<bool, StoreError> {
+        let (file, accepts) = (self.options.high_water.as_deref(), self.options.accept_restored);
+        mark::compare(file, accepts, self.stand().await?, &self.place())
     }
 
     /// The store that is there, and how many writes it had.

@@ -11,14 +11,12 @@ use redis::{
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+use super::super::password::Password;
 use super::super::{StoreError, WriteOutcome};
 use super::lanes::Durable;
-use crate::private_file::read_private_bytes;
 
 /// The longest prefix of keys.
 const MAX_PREFIX: usize = 64;
-/// The largest file with a password.
-const MAX_PASSWORD_FILE: u64 = 4096;
 /// After this time without an acknowledgement the system gives a connection up.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -64,12 +62,6 @@ pub(super) struct Sentinel {
     pub(super) name: String,
     username: Option<String>,
     password: Option<Password>,
-}
-
-#[derive(Clone)]
-enum Password {
-    Value(SecretString),
-    File(PathBuf),
 }
 
 /// How long a [`RedisStore`](super::RedisStore) waits.
@@ -409,7 +401,7 @@ impl RedisOptions {
             settings = settings.set_username(name);
         }
         if let Some(password) = password {
-            settings = settings.set_password(password.read()?.expose_secret());
+            settings = settings.set_password(password.read("Redis")?.expose_secret());
         }
         let tls = is_tls(&info);
         let info = info.set_redis_settings(settings).set_tcp_settings(tcp());
@@ -490,21 +482,6 @@ fn tcp() -> TcpSettings {
     #[cfg(any(target_os = "android", target_os = "linux"))]
     let settings = settings.set_user_timeout(TCP_USER_TIMEOUT);
     settings
-}
-
-impl Password {
-    fn read(&self) -> Result<SecretString, StoreError> {
-        let path = match self {
-            Self::Value(password) => return Ok(password.clone()),
-            Self::File(path) => path,
-        };
-        let unreadable = |why: &str| {
-            StoreError::new(format!("the password of Redis cannot be read: {why}")).with_outcome(WriteOutcome::NotDone)
-        };
-        let bytes = read_private_bytes(path, MAX_PASSWORD_FILE).map_err(|why| unreadable(&why))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| unreadable(&format!("{}: no text", path.display())))?;
-        Ok(SecretString::from(text.trim_end_matches(['\r', '\n'])))
-    }
 }
 
 fn mistake(message: impl Into<String>) -> StoreError {

@@ -6,56 +6,23 @@ use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
 use super::super::encoding::{decode_session, decode_target, encode_session, encode_target};
+pub(super) use super::super::fields::{Op, decode_effect, encode_effect, millis, new_op, reason_number};
+use super::super::fields::{number_at, reason};
 use super::super::rules::end_of;
 use super::super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
-use crate::random::random;
-use crate::revocation::{Effect, Revocation};
-use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
+use crate::revocation::Revocation;
+use crate::session::{Session, SessionId, Status};
 
 /// The version of everything here.
 const VERSION: u8 = 1;
 const REVOKED: u8 = 1;
-const CONFIRMED: u8 = 2;
+pub(super) const CONFIRMED: u8 = 2;
 /// Reasons count in steps of this.
 const REASON: u8 = 4;
 /// Where the subject's length is, behind the numbers.
 const NUMBERS: usize = 58;
 const EFFECT: usize = 25;
-
-/// The name of one write, by which the store knows it again.
-pub(super) type Op = [u8; 8];
-
-pub(super) fn new_op() -> Result<Op, StoreError> {
-    random::<8>()
-        .map(|bytes| *bytes)
-        .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
-}
-
-pub(super) fn reason_number(because: RevokedBecause) -> u8 {
-    match because {
-        RevokedBecause::Logout => 0,
-        RevokedBecause::Reuse => 1,
-        RevokedBecause::OtherClient => 2,
-        RevokedBecause::Operator => 3,
-        RevokedBecause::TooMany => 4,
-        RevokedBecause::UserChanged => 5,
-        RevokedBecause::Restored => 6,
-    }
-}
-
-fn reason(number: u8) -> Option<RevokedBecause> {
-    Some(match number {
-        0 => RevokedBecause::Logout,
-        1 => RevokedBecause::Reuse,
-        2 => RevokedBecause::OtherClient,
-        3 => RevokedBecause::Operator,
-        4 => RevokedBecause::TooMany,
-        5 => RevokedBecause::UserChanged,
-        6 => RevokedBecause::Restored,
-        _ => return None,
-    })
-}
 
 /// A session's record: the fixed part, its subject, and the record as the embedded store has it.
 pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
@@ -77,6 +44,15 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     bytes.extend_from_slice(session.subject.as_bytes());
     bytes.extend_from_slice(&encode_session(session)?);
     Ok(bytes)
+}
+
+/// What wrote a record last.
+pub(super) fn op_of(record: &[u8]) -> Option<Op> {
+    record.get(18..26)?.try_into().ok()
+}
+
+pub(super) fn flags_of(record: &[u8]) -> u8 {
+    record.get(1).copied().unwrap_or_default()
 }
 
 /// Differs if the subject or the client differs: a mistake of the caller, so eight bytes are enough.
@@ -116,40 +92,6 @@ pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreErr
          rotogate, which can read it"
     ))
     .with_outcome(WriteOutcome::NotDone)
-}
-
-fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_be_bytes)
-}
-
-pub(super) fn millis(time: Timestamp) -> [u8; 8] {
-    time.as_millis().to_be_bytes()
-}
-
-/// An effect: its kind, and three numbers.
-pub(super) fn encode_effect(effect: Effect) -> Vec<u8> {
-    let (kind, numbers) = match effect {
-        Effect::Minimum { minimum, effective_from, before } => {
-            (b'M', [minimum.get(), effective_from.as_millis(), before.get()])
-        }
-        Effect::NotBefore(moment) => (b'N', [moment.as_millis(), 0, 0]),
-        Effect::Gone => (b'G', [0; 3]),
-    };
-    std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
-}
-
-pub(super) fn decode_effect(bytes: &[u8]) -> Option<Effect> {
-    let [a, b, c] = [number_at(bytes, 1)?, number_at(bytes, 9)?, number_at(bytes, 17)?];
-    match bytes.first()? {
-        b'M' => Some(Effect::Minimum {
-            minimum: Generation::new(a),
-            effective_from: Timestamp::from_millis(b),
-            before: Generation::new(c),
-        }),
-        b'N' => Some(Effect::NotBefore(Timestamp::from_millis(a))),
-        b'G' => Some(Effect::Gone),
-        _ => None,
-    }
 }
 
 /// A place in the log.

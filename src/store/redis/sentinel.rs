@@ -14,11 +14,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::super::{StoreError, WriteOutcome};
-use super::connect::jittered;
 use super::drop_mut;
 use super::fault::{describe, not_done};
 use super::options::{Address, RedisOptions, host_of};
 use super::script::{bytes, unexpected};
+use crate::random::jittered;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Whatever happens, no Sentinel is asked more than ten times a second.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
-use super::connect::jittered;
 use super::options::RedisOptions;
 use super::sentinel::{Primary, Sentinels};
+use crate::random::jittered;
 
 /// The first pause after a connection that failed. Each later one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

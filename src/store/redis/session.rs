@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::super::rules::{Failure, Rules, State, end_of, is_revoked};
 use super::super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use super::cluster::Primaries;
-use super::connect::{FIRST_PAUSE, jittered};
+use super::connect::FIRST_PAUSE;
 use super::fault::not_done;
 use super::partitions::{Partition, in_each};
 use super::record::{
@@ -21,6 +21,7 @@ use super::record::{
 use super::script::{ANNOUNCE, Answer, CONFIRM, INSERT, SWAP, bytes, unexpected};
 use super::{Inner, drop_mut};
 use crate::clock::Timestamp;
+use crate::random::jittered;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 

@@ -46,6 +46,10 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
     };
     let StoreConfig::Redb { path, .. } = &config.store else {
         let why = match &config.store {
+            #[cfg(feature = "postgres")]
+            StoreConfig::Postgres(_) => {
+                "store.kind is \"postgres\": back the database up by its own means, such as pg_dump"
+            }
             #[cfg(feature = "redis")]
             StoreConfig::Redis(_) => "store.kind is \"redis\": back the server up by its own means, such as BGSAVE",
             StoreConfig::Memory | StoreConfig::Redb { .. } => "store.kind is \"memory\": there is nothing to back up",

@@ -357,6 +357,46 @@ fn c36_without_its_feature_the_store_in_redis_is_an_error_that_says_so() {
     );
 }
 
+#[cfg(not(feature = "postgres"))]
+#[test]
+fn c36_without_its_feature_the_store_in_postgresql_is_an_error_that_says_so() {
+    let errors = said("[store]\nkind = \"postgres\"\nurl = \"postgres://gate@127.0.0.1/rotogate\"\n");
+    assert!(
+        errors.iter().any(|e| e.contains("store.kind") && e.contains("built with the feature postgres")),
+        "{errors:?}"
+    );
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn mistakes_in_a_store_in_postgresql_are_named_without_its_credentials() {
+    let postgres = |more: &str| said(&format!("[store]\nkind = \"postgres\"\n{more}"));
+    let url = "url = \"postgres://gate@127.0.0.1/rotogate\"\n";
+    for (more, part) in [
+        (String::new(), "store.url: missing"),
+        (
+            "url = \"postgres://gate:a-secret@127.0.0.1/x\"\n".to_owned(),
+            "store.url: the URL of PostgreSQL has a password",
+        ),
+        ("url = \"http://127.0.0.1\"\n".to_owned(), "store.url: "),
+        (format!("{url}listen_url = \"postgres://gate:a-secret@127.0.0.1/x\"\n"), "store.listen_url: "),
+        (format!("{url}schema = \"A b\"\n"), "store.schema: "),
+        (format!("{url}statements = \"some\"\n"), "store.statements: "),
+        (format!("{url}connections = 0\n"), "store.connections: "),
+        (format!("{url}client_cert = {{ cert = \"gate.pem\" }}\n"), "store.client_cert.key: missing"),
+        (format!("{url}client_cert = {{ key = \"gate.key\" }}\n"), "store.client_cert.cert: missing"),
+        (format!("{url}max_stale = \"5m\"\n"), "store.max_stale: has a meaning only"),
+        (format!("{url}prefix = \"rg\"\n"), "store.prefix: "),
+    ] {
+        let errors = postgres(&more);
+        assert!(errors.len() == 1 && errors[0].contains(part), "{part}: {errors:?}");
+        assert!(!errors[0].contains("a-secret"), "{errors:?}");
+    }
+    let whole = "password_file = \"pw\"\nlisten_url = \"postgres://gate@db/rotogate\"\nstatements = \"unnamed\"\n\
+                 connections = 4\nclient_cert = { cert = \"c\", key = \"k\" }\nca = \"ca\"\nstaleness = \"4s\"\n";
+    assert_eq!(postgres(&format!("{url}{whole}")), [""; 0]);
+}
+
 #[cfg(feature = "redis")]
 #[test]
 fn mistakes_in_a_store_in_redis_are_named_without_its_credentials() {

@@ -10,10 +10,10 @@ use super::ServerError;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
 use super::prepare::{DirectoryPlan, StartPlan};
-#[cfg(feature = "redis")]
-use super::redis;
 #[cfg(feature = "relay")]
 use super::relays;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::shared;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
@@ -30,6 +30,8 @@ use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
 use rotogate::private_file::{self, trusted};
+#[cfg(feature = "postgres")]
+use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::redb::{Options, RedbStore};
@@ -165,7 +167,7 @@ pub(super) fn builder(
     {
         builder = builder.relay_store(stores.relay);
     }
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
     }
@@ -306,9 +308,20 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             };
             Ok((Some(store), stores))
         }
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => {
+            let options = shared::of_postgres(config, settings, keyring.id()).map_err(from)?;
+            let store = Arc::new(PostgresStore::connect(options).await.map_err(from)?);
+            let stores = Stores {
+                #[cfg(feature = "relay")]
+                relay: Arc::clone(&store) as _,
+                sessions: store,
+            };
+            Ok((None, stores))
+        }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = redis::options(config, settings, keyring.id()).map_err(from)?;
+            let options = shared::of_redis(config, settings, keyring.id()).map_err(from)?;
             let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]

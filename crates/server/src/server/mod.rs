@@ -18,13 +18,13 @@ mod min_rate;
 mod origin;
 mod prepare;
 mod proxy_protocol;
-#[cfg(feature = "redis")]
-pub(crate) mod redis;
 #[cfg(feature = "relay")]
 mod relays;
 mod reload;
 mod request;
 mod request_record;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) mod shared;
 mod sockets;
 mod stream;
 mod tally;
@@ -178,6 +178,8 @@ impl Server {
         let give_up = match &config.store {
             StoreConfig::Redb { give_up, .. } => *give_up,
             StoreConfig::Memory => None,
+            #[cfg(feature = "postgres")]
+            StoreConfig::Postgres(_) => None,
             #[cfg(feature = "redis")]
             StoreConfig::Redis(_) => None,
         };

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
-#[cfg(feature = "redis")]
-use super::redis;
 use super::reload::LastRead;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::shared;
 use super::{assemble, issuers, tls};
 use crate::config::{
     Config, ConfigError, ConfigErrors, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig,
@@ -67,9 +67,9 @@ impl StartPlan {
                 Err(message) => wrong.push(config.blame(&section.key, message)),
             }
         }
-        #[cfg(feature = "redis")]
-        let store = redis::inspect(config).await;
-        #[cfg(not(feature = "redis"))]
+        #[cfg(any(feature = "postgres", feature = "redis"))]
+        let store = shared::inspect(config).await;
+        #[cfg(not(any(feature = "postgres", feature = "redis")))]
         let store: Result<_, ConfigErrors> = Ok(Vec::new());
         let (issuers, store, wrong) = match (issuers::inspect(config).await, store) {
             (Ok(issuers), Ok(store)) => (issuers, store, ConfigErrors::new(wrong)),
@@ -244,31 +244,56 @@ impl Findings<'_> {
         None
     }
 
+    /// Can a file with a secret be read, if there is one?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn secret(&mut self, key: &'static str, file: Option<&Path>) {
+        if let Some(file) = file {
+            self.readable(key, file, private_file::read_private(file).map(drop));
+        }
+    }
+
+    /// Can a file without secrets be read, if there is one?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn public(&mut self, key: &'static str, file: Option<&Path>) {
+        if let Some(file) = file {
+            let read = std::fs::read(file).map(drop);
+            self.readable(key, file, read.map_err(|error| format!("{}: {error}", file.display())));
+        }
+    }
+
+    /// Can a certificate and its key be read, if there are any?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn pair(&mut self, key: &'static str, pair: Option<&(PathBuf, PathBuf)>) {
+        let (certificate, secret) = pair.map(|(certificate, key)| (certificate.as_path(), key.as_path())).unzip();
+        self.secret(key, secret);
+        self.public(key, certificate);
+    }
+
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn readable(&mut self, key: &'static str, file: &Path, read: Result<(), String>) {
+        let Err(message) = read else { return };
+        match private_file::denied_as_another(file) {
+            Some(why) => self.unchecked(key, why),
+            None => self.blame(key, message),
+        }
+    }
+
     fn store(&mut self) {
         const KEY: &str = "store.path";
         let config = self.config;
+        #[cfg(feature = "postgres")]
+        if let StoreConfig::Postgres(settings) = &config.store {
+            self.secret("store.password_file", settings.password_file.as_deref());
+            self.pair("store.client_cert", settings.client_cert.as_ref());
+            self.public("store.ca", settings.ca.as_deref());
+        }
         #[cfg(feature = "redis")]
         if let StoreConfig::Redis(settings) = &config.store {
-            let public = |file: &Path| std::fs::read(file).map(drop).map_err(|e| format!("{}: {e}", file.display()));
-            let private = |file: &Path| private_file::read_private(file).map(drop);
             let sentinel = settings.sentinel.as_ref().and_then(|sentinel| sentinel.password_file.as_deref());
-            let (cert, key) = settings.client_cert.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path())).unzip();
-            let named = [
-                ("store.password_file", settings.password_file.as_deref(), &private as &dyn Fn(&Path) -> _),
-                ("store.sentinel_password_file", sentinel, &private),
-                ("store.client_cert", key, &private),
-                ("store.client_cert", cert, &public),
-                ("store.ca", settings.ca.as_deref(), &public),
-            ];
-            for (key, file, read) in named {
-                let Some(file) = file else { continue };
-                let read: Result<(), String> = read(file);
-                let Err(message) = read else { continue };
-                match private_file::denied_as_another(file) {
-                    Some(why) => self.unchecked(key, why),
-                    None => self.blame(key, message),
-                }
-            }
+            self.secret("store.password_file", settings.password_file.as_deref());
+            self.secret("store.sentinel_password_file", sentinel);
+            self.pair("store.client_cert", settings.client_cert.as_ref());
+            self.public("store.ca", settings.ca.as_deref());
         }
         if let Some(mark) = config.store.mark()
             && config.store.is_shared()

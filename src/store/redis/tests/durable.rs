@@ -1,10 +1,10 @@
 //! Nothing is acknowledged that too few replicas have.
 
+use support::proxy::Proxy;
 use support::redis::Replicated;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::proxy::Proxy;
 use super::sentinel::options_of;
 use super::*;
 use crate::clock::SystemTime;

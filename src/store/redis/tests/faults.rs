@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
+use support::proxy::Proxy;
 use tokio::time::{Instant, timeout};
 
-use super::proxy::Proxy;
 use super::*;
 use crate::clock::{SystemTime, TimeSource};
 use crate::revocation::Effect;

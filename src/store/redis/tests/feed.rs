@@ -2,7 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
-use super::proxy::Proxy;
+use support::proxy::Proxy;
+
 use super::*;
 use crate::clock::TimeSource;
 use crate::store::conformance::{later, minimum, not_before, session, start, subject};
@@ -37,7 +38,8 @@ async fn step(feed: &mut dyn Feed) -> (usize, Heard) {
 async fn c8_the_clock_is_read_before_the_beat_is_sent() {
     let server = Server::start(&[]);
     let time = Arc::new(Readings::default());
-    let proxy = Proxy::timed(server.port, Arc::clone(&time) as _).await;
+    let clock = Arc::clone(&time);
+    let proxy = Proxy::timed(server.port, Arc::new(move || clock.monotonic())).await;
     let store = RedisStore::connect(options(proxy.port)).await.unwrap();
     let follow = Follow { time, every: Duration::ZERO, row: Arc::default() };
     let mut feed = store.follow(Cursor::default(), follow).await.unwrap();

@@ -21,7 +21,6 @@ mod feed;
 mod mark;
 mod moving;
 mod opening;
-mod proxy;
 mod rules;
 mod sentinel;
 mod site;

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use support::proxy::Proxy;
 use support::redis_cluster::RedisCluster;
 use tokio::time::timeout;
 
 use super::cluster::refused;
-use super::proxy::Proxy;
 use super::site::Site;
 use super::*;
 use crate::clock::{SystemTime, TimeSource};

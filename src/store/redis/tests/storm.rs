@@ -3,12 +3,12 @@
 use std::sync::atomic::AtomicBool;
 
 use futures_util::future::join_all;
+use support::proxy::Proxy;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::super::connect::MAX_IN_FLIGHT;
 use super::super::servers::Servers;
-use super::proxy::Proxy;
 use super::*;
 use crate::store::conformance::{gone, insert, session, start};
 

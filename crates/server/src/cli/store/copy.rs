@@ -11,9 +11,11 @@ use super::super::output::Output;
 use super::super::{CommandResult, Failure, load, runtime};
 use crate::config::{Config, StoreConfig};
 use crate::server::assemble::{open_store, redb_options};
-#[cfg(feature = "redis")]
-use crate::server::redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use crate::server::shared;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+#[cfg(feature = "postgres")]
+use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::Store;
@@ -62,6 +64,8 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
             return Err(failed(format!("{}: there is no store", path.display())));
         }
         StoreConfig::Redb { .. } => {}
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(_) => {}
         #[cfg(feature = "redis")]
         StoreConfig::Redis(_) => {}
     }
@@ -71,9 +75,20 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     match &to.store {
         StoreConfig::Memory => Err(failed("the other store.kind is \"memory\": it would end with this command")),
         StoreConfig::Redb { path, .. } => into_redb(&from, cut, (to, path), keyring).await,
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => {
+            let options = shared::of_postgres(to, settings, keyring.id()).map_err(Failure::of)?;
+            // Its mark is of the store that was there before.
+            let copying = options.clone().without_mark().copying(name(&config.store));
+            let target = PostgresStore::connect(copying).await.map_err(Failure::of)?;
+            let content = copy(&*from, &target, cut).await.map_err(Failure::of)?;
+            target.end_copy().await.map_err(Failure::of)?;
+            PostgresStore::connect(options.accept_restored()).await.map_err(Failure::of)?;
+            Ok(content)
+        }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = redis::options(to, settings, keyring.id()).map_err(Failure::of)?;
+            let options = shared::of_redis(to, settings, keyring.id()).map_err(Failure::of)?;
             // Its mark is of the store that was there before.
             let copying = options.clone().without_mark().copying(name(&config.store));
             let target = RedisStore::connect(copying).await.map_err(Failure::of)?;
@@ -86,11 +101,14 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
 }
 
 /// By which an unfinished copy knows the store that it is of.
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 fn name(store: &StoreConfig) -> String {
     match store {
         StoreConfig::Memory => "memory".to_owned(),
         StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => format!("postgres {} {}", settings.url, settings.schema),
+        #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => format!("redis {} {}", settings.urls.join(" "), settings.prefix),
     }
 }

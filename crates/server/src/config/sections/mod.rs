@@ -61,6 +61,8 @@ pub use relay::RelaySettings;
 pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
+#[cfg(feature = "postgres")]
+pub use store::PostgresSettings;
 pub use store::StoreConfig;
 #[cfg(feature = "redis")]
 pub use store::{RedisSettings, SentinelSettings};

@@ -9,12 +9,19 @@ use super::super::print::{self, number, put, put_some, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{DAY, SECOND, path_in, usize_or};
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate::store::Staleness;
 use rotogate::store::redb::DEFAULT_CACHE_SIZE;
 
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod shared;
+
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresSettings;
 #[cfg(feature = "redis")]
 pub use redis::{RedisSettings, SentinelSettings};
 
@@ -36,6 +43,9 @@ pub enum StoreConfig {
         /// How long the store may be unwritable before the gate stops.
         give_up: Option<Duration>,
     },
+    /// A database that several gates share.
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresSettings),
     /// A server that several gates share.
     #[cfg(feature = "redis")]
     Redis(Box<RedisSettings>),
@@ -45,6 +55,8 @@ pub enum StoreConfig {
 enum Kind {
     Redb,
     Memory,
+    #[cfg(feature = "postgres")]
+    Postgres,
     #[cfg(feature = "redis")]
     Redis,
 }
@@ -52,17 +64,20 @@ enum Kind {
 const KINDS: &[(&str, Kind)] = &[
     ("redb", Kind::Redb),
     ("memory", Kind::Memory),
+    #[cfg(feature = "postgres")]
+    ("postgres", Kind::Postgres),
     #[cfg(feature = "redis")]
     ("redis", Kind::Redis),
 ];
 
 fn kind(value: &Raw) -> Result<Kind, String> {
-    #[cfg(not(feature = "redis"))]
-    if matches!(value, Raw::String(word) | Raw::Env(word) if word == "redis") {
-        return Err(
-            "\"redis\" needs a program that was built with the feature redis; this one has \"redb\" and \"memory\""
-                .into(),
-        );
+    if let Raw::String(word) | Raw::Env(word) = value
+        && ["postgres", "redis"].contains(&word.as_str())
+        && !KINDS.iter().any(|(known, _)| known == word)
+    {
+        let known: Vec<_> = KINDS.iter().map(|(known, _)| format!("{known:?}")).collect();
+        let known = known.join(", ");
+        return Err(format!("{word:?} needs a program that was built with the feature {word}; this one has {known}"));
     }
     value::word(KINDS, &[])(value)
 }
@@ -79,6 +94,8 @@ impl StoreConfig {
         match self {
             Self::Memory => None,
             Self::Redb { mark, .. } => Some(mark),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(settings) => Some(&settings.mark),
             #[cfg(feature = "redis")]
             Self::Redis(settings) => Some(&settings.mark),
         }
@@ -88,16 +105,21 @@ impl StoreConfig {
     pub(crate) fn is_shared(&self) -> bool {
         match self {
             Self::Memory | Self::Redb { .. } => false,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => true,
             #[cfg(feature = "redis")]
             Self::Redis(_) => true,
         }
     }
 
     /// How long the gate goes on without news of a store that it shares. `None`: it shares none.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn staleness(&self) -> Option<Staleness> {
         match self {
             Self::Memory | Self::Redb { .. } => None,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(settings) => Some(settings.staleness),
+            #[cfg(feature = "redis")]
             Self::Redis(settings) => Some(settings.staleness),
         }
     }
@@ -107,6 +129,8 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfi
     let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
     let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, keys, matches!(kind, Kind::Memory)),
+        #[cfg(feature = "postgres")]
+        Kind::Postgres => postgres::read(section, dir, keys).map_or(StoreConfig::Memory, StoreConfig::Postgres),
         #[cfg(feature = "redis")]
         Kind::Redis => redis::read(section, dir, keys)
             .map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings))),
@@ -149,6 +173,8 @@ pub(super) fn print(store: &StoreConfig) -> Value {
             put(&mut table, "cache_size", number(*cache_size));
             put_some(&mut table, "give_up", give_up.map(time));
         }
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => postgres::print(settings, &mut table),
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => redis::print(settings, &mut table),
     }

@@ -1,14 +1,14 @@
 //! `[store]` with `kind = "redis"`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use toml::Table;
 
-use super::super::super::print::{number, path, put, put_some, texts, time};
+use super::super::super::print::{number, path, put, put_some, texts};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
-use super::super::{DAY, path_in};
+use super::super::path_in;
+use super::shared;
 use rotogate::store::{RedisOptions, Staleness};
 
 /// More than any set-up has.
@@ -77,7 +77,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> Option<Red
     let (username, password_file) = login(section, dir, "username", "password_file");
     let prefix = section.get("prefix", prefix).unwrap_or_else(|| RedisOptions::PREFIX.to_owned());
     let ca = section.get("ca", path_in(dir));
-    let client_cert = client_cert(section, dir);
+    let client_cert = shared::client_cert(section, dir);
     if urls.as_ref().is_some_and(|urls| !urls.iter().any(|url| url.starts_with("rediss://"))) {
         for key in ["ca", "client_cert"] {
             if section.has(key) {
@@ -90,7 +90,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> Option<Red
     let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
     let wait_replicas = section.get("wait_replicas", value::count(0, MAX_REPLICAS)).unwrap_or(0);
     let wait_fsync = section.get("wait_fsync", value::boolean).unwrap_or(false);
-    let staleness = staleness(section);
+    let staleness = shared::read(section);
     Some(RedisSettings {
         urls: urls?,
         sentinel,
@@ -159,17 +159,6 @@ fn login(
     (name, path)
 }
 
-fn client_cert(section: &Section<'_>, dir: &Path) -> Option<(PathBuf, PathBuf)> {
-    if !section.has("client_cert") {
-        return None;
-    }
-    let pair = section.section("client_cert");
-    let file = |key| pair.require(key, "a PEM file", path_in(dir));
-    let both = file("cert").zip(file("key"));
-    pair.finish();
-    both
-}
-
 fn url(value: &Value) -> Result<String, String> {
     let url = value::text(value)?;
     // Not shown: it may hold a password.
@@ -181,24 +170,6 @@ fn prefix(value: &Value) -> Result<String, String> {
     let prefix = value::text(value)?;
     RedisOptions::check_prefix(&prefix).map_err(|error| error.to_string())?;
     Ok(prefix)
-}
-
-fn staleness(section: &Section<'_>) -> Staleness {
-    let limit = value::duration_within(Staleness::SHORTEST, Staleness::LONGEST);
-    let limit = section.get("staleness", limit).unwrap_or(Staleness::default().limit);
-    let serves = section.get("when_stale", value::word(&[("deny", false), ("allow", true)], &[])).unwrap_or(false);
-    let served = section.get("max_stale", value::duration_within(Duration::ZERO, DAY));
-    match (serves, served) {
-        (true, Some(served)) if served >= limit => return Staleness { limit, served },
-        (true, Some(_)) => section.blame("max_stale", "is shorter than staleness"),
-        (true, None) if section.has("max_stale") => {}
-        (true, None) => {
-            section.blame("max_stale", "missing; expected how long revocations of other gates may be unknown");
-        }
-        (false, Some(_)) => section.blame("max_stale", "has a meaning only with when_stale = \"allow\""),
-        (false, None) => {}
-    }
-    Staleness::deny_after(limit)
 }
 
 pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
@@ -230,22 +201,11 @@ pub(super) fn print(settings: &RedisSettings, table: &mut Table) {
     put_some(table, "password_file", password_file.as_deref().map(path));
     put(table, "prefix", prefix.as_str());
     put_some(table, "ca", ca.as_deref().map(path));
-    if let Some((cert, key)) = client_cert {
-        let mut pair = Table::new();
-        put(&mut pair, "cert", path(cert));
-        put(&mut pair, "key", path(key));
-        put(table, "client_cert", pair);
-    }
+    shared::print_client_cert(client_cert.as_ref(), table);
     put(table, "assume_noeviction", *assume_noeviction);
     put(table, "mark", path(mark));
     put(table, "accept_restored_store", *accept_restored_store);
     put(table, "wait_replicas", number(*wait_replicas));
     put(table, "wait_fsync", *wait_fsync);
-    put(table, "staleness", time(staleness.limit));
-    if staleness.served > staleness.limit {
-        put(table, "when_stale", "allow");
-        put(table, "max_stale", time(staleness.served));
-    } else {
-        put(table, "when_stale", "deny");
-    }
+    shared::print(*staleness, table);
 }

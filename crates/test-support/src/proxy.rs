@@ -1,4 +1,4 @@
-//! A way to the server that a test can cut or hold.
+//! A way to a server that a test can cut, delay, hold or refuse.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,11 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::clock::TimeSource;
+/// Reads a clock of the test.
+pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// Passes everything on, until a test says otherwise.
-pub(super) struct Proxy {
-    pub(super) port: u16,
+pub struct Proxy {
+    pub port: u16,
     state: Arc<State>,
     task: JoinHandle<()>,
 }
@@ -25,31 +26,48 @@ struct State {
     left: AtomicI64,
     /// At each change the connections of then pass nothing more.
     silent: watch::Sender<()>,
-    time: Option<Arc<dyn TimeSource>>,
+    time: Option<Clock>,
     passed: Mutex<Vec<Duration>>,
     /// What each command is answered with, and does not pass.
     error: Mutex<Option<String>>,
     /// Connections end, and no new one passes anything.
     away: watch::Sender<bool>,
     accepted: Mutex<Vec<Instant>>,
+    /// Before each piece of a request or a reply.
+    delay: Mutex<Duration>,
+    /// Replies with this in them do not come.
+    lost: Mutex<Option<String>>,
+    /// Nothing passes, on new connections either, and nothing is lost.
+    held: watch::Sender<bool>,
+}
+
+impl State {
+    /// Waits until a piece may pass.
+    async fn pass(&self) {
+        let delay = *self.delay.lock().unwrap();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let _ = self.held.subscribe().wait_for(|held| !*held).await;
+    }
 }
 
 impl Proxy {
-    pub(super) async fn to(port: u16) -> Self {
+    pub async fn to(port: u16) -> Self {
         Self::with(port, None).await
     }
 
     /// Reads this clock as each request passes.
-    pub(super) async fn timed(port: u16, time: Arc<dyn TimeSource>) -> Self {
+    pub async fn timed(port: u16, time: Clock) -> Self {
         Self::with(port, Some(time)).await
     }
 
     /// When requests passed.
-    pub(super) fn passed(&self) -> Vec<Duration> {
+    pub fn passed(&self) -> Vec<Duration> {
         self.state.passed.lock().unwrap().clone()
     }
 
-    async fn with(port: u16, time: Option<Arc<dyn TimeSource>>) -> Self {
+    async fn with(port: u16, time: Option<Clock>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let state = Arc::new(State { time, ..State::default() });
@@ -70,32 +88,47 @@ impl Proxy {
     }
 
     /// The connection ends once so many more bytes of replies have passed. Later connections pass everything.
-    pub(super) fn cut_after(&self, bytes: usize) {
+    pub fn cut_after(&self, bytes: usize) {
         self.state.left.store(i64::try_from(bytes).unwrap(), Ordering::SeqCst);
     }
 
     /// Was a connection cut since?
-    pub(super) fn has_cut(&self) -> bool {
+    pub fn has_cut(&self) -> bool {
         self.state.left.swap(-1, Ordering::SeqCst) < 0
     }
 
     /// Every command gets this error from now on; `None`: they pass again. A server's role does not change.
-    pub(super) fn answer(&self, error: Option<&str>) {
+    pub fn answer(&self, error: Option<&str>) {
         *self.state.error.lock().unwrap() = error.map(str::to_owned);
     }
 
     /// The server is gone, or is back.
-    pub(super) fn go_away(&self, away: bool) {
+    pub fn go_away(&self, away: bool) {
         self.state.away.send_replace(away);
     }
 
+    /// A reply with this text in it does not come: its connection ends. The server has done what it says.
+    pub fn lose(&self, text: Option<&str>) {
+        *self.state.lost.lock().unwrap() = text.map(str::to_owned);
+    }
+
+    /// Each piece of a request or a reply waits for so long.
+    pub fn delay(&self, delay: Duration) {
+        *self.state.delay.lock().unwrap() = delay;
+    }
+
+    /// Nothing passes until it is let go: as if a cable were out for a time.
+    pub fn hold(&self, held: bool) {
+        self.state.held.send_replace(held);
+    }
+
     /// When connections were tried.
-    pub(super) fn accepted(&self) -> Vec<Instant> {
+    pub fn accepted(&self) -> Vec<Instant> {
         self.state.accepted.lock().unwrap().clone()
     }
 
     /// All connections of now pass nothing more, and stay open: as if the other machine were gone.
-    pub(super) fn silence(&self) {
+    pub fn silence(&self) {
         self.state.silent.send_replace(());
     }
 }
@@ -117,7 +150,7 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
             if let Some(time) = &state.time {
-                state.passed.lock().unwrap().push(time.monotonic());
+                state.passed.lock().unwrap().push(time());
             }
             let error = state.error.lock().unwrap().clone();
             if let Some(error) = error {
@@ -126,6 +159,7 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
                 }
                 continue;
             }
+            state.pass().await;
             if to_server.write_all(&bytes[..read]).await.is_err() {
                 return;
             }
@@ -134,6 +168,11 @@ async fn pass(client: TcpStream, server: TcpStream, state: Arc<State>) {
     let replies = async {
         let mut bytes = vec![0; 64 << 10];
         while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+            state.pass().await;
+            let lost = state.lost.lock().unwrap().clone();
+            if lost.is_some_and(|text| bytes[..read].windows(text.len()).any(|part| part == text.as_bytes())) {
+                return;
+            }
             let left = state.left.load(Ordering::SeqCst);
             let passed = usize::try_from(left).map_or(read, |left| left.min(read));
             if to_client.lock().await.write_all(&bytes[..passed]).await.is_err() {

@@ -1,15 +1,14 @@
-//! The high-water mark of a gate: which store it last used, and how many writes that had, over all partitions. It is raised
+//! The high-water mark of a gate on a store that gates share: which one it last used, and how many writes that had. It is raised
 //! at each start and each minute. A store that was emptied, or set back by a back-up, while no gate ran that remembers, is
 //! noticed by it. A loss that a running gate notices lowers it: the gates write back what they know.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::super::highwater::{HighWater, Mark, Verdict};
-use super::super::{StoreError, WriteOutcome};
-use super::options::RedisOptions;
-use super::record::Op;
+use super::fields::Op;
+use super::highwater::{HighWater, Mark, Verdict};
+use super::{StoreError, WriteOutcome};
 
 /// Writes the mark, if there is to be one.
 pub(super) struct Marker {
@@ -18,8 +17,8 @@ pub(super) struct Marker {
 }
 
 impl Marker {
-    pub(super) fn new(options: &RedisOptions, store: Op) -> Self {
-        Self { file: options.high_water.clone().map(HighWater::at), store: uuid(store) }
+    pub(super) fn new(file: Option<&Path>, store: Op) -> Self {
+        Self { file: file.map(PathBuf::from).map(HighWater::at), store: uuid(store) }
     }
 
     pub(super) async fn raise(&self, sequence: u64) {
@@ -61,15 +60,19 @@ fn uuid(store: Op) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-/// Compares what is there with the mark. True if they contradict each other, and the operator accepts it.
-pub(super) fn compare(options: &RedisOptions, there: Option<(Op, u64)>) -> Result<bool, StoreError> {
-    let Some(file) = options.high_water.clone().map(HighWater::at) else { return Ok(false) };
+/// Compares what is there, at `place`, with the mark. True if they contradict each other, and the operator accepts it.
+pub(super) fn compare(
+    file: Option<&Path>,
+    accepts: bool,
+    there: Option<(Op, u64)>,
+    place: &str,
+) -> Result<bool, StoreError> {
+    let Some(file) = file.map(PathBuf::from).map(HighWater::at) else { return Ok(false) };
     let mark = file.read()?;
     let now = there.map(|(store, sequence)| Mark { store: uuid(store), sequence });
-    let place = format!("the store {:?} in Redis at {}", options.prefix, options.address());
-    match file.alarm(Verdict::of(mark, now), mark, Path::new(&place)) {
+    match file.alarm(Verdict::of(mark, now), mark, Path::new(place)) {
         None => Ok(false),
-        Some(alarm) if options.accept_restored => {
+        Some(alarm) if accepts => {
             tracing::warn!(alarm, "accepted: accept_restored_store");
             Ok(true)
         }

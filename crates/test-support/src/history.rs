@@ -1,0 +1,75 @@
+//! What clients of several gates asked and were told, and whether that can be explained.
+//!
+//! A [`Recorder`] notes each operation of each client with its begin and end by one monotonic clock. [`judge`] looks for
+//! one order of them, session by session, in which every answer is right: it keeps the order of operations of which one
+//! had ended before the other began, and takes those whose outcome is unknown for done at any time since, or never. This
+//! is linearizability as Wing and Gong search for it, with Lowe's memory of the states seen: the method of porcupine.
+//!
+//! What is asked with an access token is judged by bounds instead: gates know of revocations a little later.
+
+mod client;
+mod judge;
+mod session;
+
+use std::time::Duration;
+
+pub use client::{At, Held, Recorder};
+pub use judge::{Rule, Verdict, judge};
+
+/// Since the recorder began.
+pub type Moment = Duration;
+
+/// A pair of tokens that a gate issued, by its number in the history: equal bytes, equal number.
+pub type Pair = usize;
+
+/// What a client asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// It logged in.
+    LogIn,
+    /// It presented the refresh token of a pair.
+    Refresh(Pair),
+    /// It revoked the refresh token of a pair, and so the session.
+    LogOut(Pair),
+    /// It sent a request with the access token of a pair.
+    Access(Pair),
+}
+
+/// What it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// This pair.
+    Issued(Pair),
+    /// The token passes; or the end of the session is acknowledged.
+    Accepted,
+    /// The credential is not good.
+    Refused,
+    /// 503, a connection that ended, or no answer: done or not.
+    InDoubt,
+}
+
+/// One operation of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// The number of its session in the history.
+    pub session: usize,
+    /// The number of the gate.
+    pub gate: usize,
+    pub begin: Moment,
+    pub end: Moment,
+    pub request: Request,
+    pub reply: Reply,
+}
+
+/// The profile of the sessions. Reissues are not judged: `lost_response_window` is `"0s"`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long the predecessor of a pair is exchanged for the same pair again.
+    pub grace: Duration,
+    /// How much the gates' time may be off from each other.
+    pub slack: Duration,
+    /// After how long every gate refuses what was revoked.
+    pub staleness: Duration,
+    /// Requests that a gate held for longer end no session: their clients may have gone on elsewhere.
+    pub held: Duration,
+}

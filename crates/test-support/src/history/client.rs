@@ -1,0 +1,161 @@
+//! Clients that note what they ask.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request as HttpRequest, StatusCode};
+use http_body_util::Full;
+use tokio::time::{Instant, timeout};
+
+use super::{Moment, Operation, Pair, Reply, Request};
+use crate::{Answer, Tokens, try_send};
+
+/// A client gives up then, and asks again or elsewhere.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Notes what clients of gates ask and are told. The same password logs in at all of them.
+pub struct Recorder {
+    began: Instant,
+    password: String,
+    notes: Mutex<Notes>,
+}
+
+#[derive(Default)]
+struct Notes {
+    operations: Vec<Operation>,
+    pairs: HashMap<(String, String), Pair>,
+    sessions: usize,
+}
+
+/// A pair that a client has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub session: usize,
+    pub pair: Pair,
+    pub tokens: Tokens,
+}
+
+/// A gate, and where it listens now.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    pub gate: usize,
+    pub address: SocketAddr,
+}
+
+impl Recorder {
+    pub fn new(password: &str) -> Self {
+        Self { began: Instant::now(), password: password.to_owned(), notes: Mutex::default() }
+    }
+
+    fn now(&self) -> Moment {
+        self.began.elapsed()
+    }
+
+    /// Everything so far.
+    pub fn history(&self) -> Vec<Operation> {
+        self.notes.lock().unwrap().operations.clone()
+    }
+
+    /// A login; `None` if it was not answered with tokens.
+    pub async fn log_in(&self, at: At) -> Option<Held> {
+        let begin = self.now();
+        let fields = [("grant_type", "password"), ("username", "demo"), ("password", &self.password)];
+        let answer = form(at, "token", &fields).await?;
+        if answer.status != StatusCode::OK {
+            return None;
+        }
+        let session = {
+            let mut notes = self.notes.lock().unwrap();
+            notes.sessions += 1;
+            notes.sessions - 1
+        };
+        let held = self.held(session, answer.tokens());
+        self.note(session, at, begin, Request::LogIn, Reply::Issued(held.pair));
+        Some(held)
+    }
+
+    /// Presents the refresh token. What was issued, and what the client was told.
+    pub async fn refresh(&self, at: At, held: &Held) -> (Option<Held>, Reply) {
+        let begin = self.now();
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", held.tokens.refresh.as_str())];
+        let answer = form(at, "token", &fields).await;
+        let (issued, reply) = match &answer {
+            Some(answer) if answer.status == StatusCode::OK => {
+                let issued = self.held(held.session, answer.tokens());
+                let reply = Reply::Issued(issued.pair);
+                (Some(issued), reply)
+            }
+            Some(answer) if answer.status == StatusCode::BAD_REQUEST && answer.error() == "invalid_grant" => {
+                (None, Reply::Refused)
+            }
+            other => (None, in_doubt(other.as_ref())),
+        };
+        self.note(held.session, at, begin, Request::Refresh(held.pair), reply);
+        (issued, reply)
+    }
+
+    /// Revokes the refresh token.
+    pub async fn log_out(&self, at: At, held: &Held) -> Reply {
+        let begin = self.now();
+        let reply = match form(at, "revocation", &[("token", held.tokens.refresh.as_str())]).await {
+            Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
+            other => in_doubt(other.as_ref()),
+        };
+        self.note(held.session, at, begin, Request::LogOut(held.pair), reply);
+        reply
+    }
+
+    /// Sends a request with the access token.
+    pub async fn access(&self, at: At, held: &Held) -> Reply {
+        let begin = self.now();
+        let request = HttpRequest::get(format!("http://{}/hello", at.address))
+            .header("authorization", format!("Bearer {}", held.tokens.access));
+        let reply = match send(request.body(Full::default()).unwrap()).await {
+            Some(answer) if answer.status == StatusCode::OK => Reply::Accepted,
+            Some(answer) if answer.status == StatusCode::UNAUTHORIZED => Reply::Refused,
+            other => in_doubt(other.as_ref()),
+        };
+        self.note(held.session, at, begin, Request::Access(held.pair), reply);
+        reply
+    }
+
+    fn held(&self, session: usize, tokens: Tokens) -> Held {
+        let pairs = &mut self.notes.lock().unwrap().pairs;
+        let next = pairs.len();
+        let pair = *pairs.entry((tokens.access.clone(), tokens.refresh.clone())).or_insert(next);
+        Held { session, pair, tokens }
+    }
+
+    fn note(&self, session: usize, at: At, begin: Moment, request: Request, reply: Reply) {
+        let end = self.now();
+        let operation = Operation { session, gate: at.gate, begin, end, request, reply };
+        self.notes.lock().unwrap().operations.push(operation);
+    }
+}
+
+/// No answer, or a fault: anything else is no answer for this client at all.
+fn in_doubt(answer: Option<&Answer>) -> Reply {
+    if let Some(answer) = answer {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+    }
+    Reply::InDoubt
+}
+
+async fn form(at: At, operation: &str, fields: &[(&str, &str)]) -> Option<Answer> {
+    let body = {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("client_id", "web").extend_pairs(fields).finish()
+    };
+    let request = HttpRequest::post(format!("http://{}/connect/{operation}", at.address))
+        .header("content-type", "application/x-www-form-urlencoded");
+    send(request.body(Full::from(body)).unwrap()).await
+}
+
+/// The whole answer, if the client gets one.
+async fn send(request: HttpRequest<Full<Bytes>>) -> Option<Answer> {
+    timeout(PATIENCE, try_send(request)).await.ok()?.ok()
+}

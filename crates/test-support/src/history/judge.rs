@@ -1,0 +1,205 @@
+//! The search for an order that explains a history.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write;
+
+use super::session::State;
+use super::{Moment, Operation, Pair, Reply, Request, Rules};
+
+/// What is wrong with a history: the rule, and the operations of the session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub rule: Rule,
+    pub session: usize,
+    /// The operations of the session, as far as they may have to do with it.
+    pub text: String,
+}
+
+/// A rule that a history broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A pair belongs to two sessions, or was issued for two tokens.
+    OnePlace,
+    /// One token has two successors.
+    OneSuccessor,
+    /// An access token passed although the end of its session was acknowledged longer than the staleness ago.
+    RefusedInTime,
+    /// An access token of a live session was refused.
+    AcceptedWhileLive,
+    /// No order of the refreshes and logouts explains their answers.
+    OneOrder,
+}
+
+/// Judges a history.
+///
+/// # Errors
+/// The first session that nothing explains.
+pub fn judge(history: &[Operation], rules: &Rules) -> Result<(), Verdict> {
+    let mut sessions: BTreeMap<usize, Vec<Operation>> = BTreeMap::new();
+    for operation in history {
+        sessions.entry(operation.session).or_default().push(*operation);
+    }
+    let mut places: HashMap<Pair, (usize, Option<Pair>)> = HashMap::new();
+    for (session, operations) in sessions {
+        let of = Session::new(operations, rules);
+        let wrong = |rule: Rule| Verdict { rule, session, text: of.text() };
+        let mut successors: HashMap<Pair, Pair> = HashMap::new();
+        for operation in &of.operations {
+            let (shown, got) = match (operation.request, operation.reply) {
+                (Request::LogIn, Reply::Issued(got)) => (None, got),
+                (Request::Refresh(shown), Reply::Issued(got)) => (Some(shown), got),
+                _ => continue,
+            };
+            if *places.entry(got).or_insert((session, shown)) != (session, shown) {
+                return Err(wrong(Rule::OnePlace));
+            }
+            if let Some(shown) = shown
+                && *successors.entry(shown).or_insert(got) != got
+            {
+                return Err(wrong(Rule::OneSuccessor));
+            }
+        }
+        of.judge_access().map_err(wrong)?;
+        of.search().map_err(|text| Verdict { rule: Rule::OneOrder, session, text })?;
+    }
+    Ok(())
+}
+
+struct Session<'a> {
+    rules: &'a Rules,
+    operations: Vec<Operation>,
+    /// Refreshes and logouts that were answered.
+    answered: Vec<Operation>,
+    /// Those whose outcome is unknown.
+    doubts: Vec<Operation>,
+}
+
+/// A place in the search: which answered operations are in the order so far, and what they made of the session.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Place {
+    done: Vec<u64>,
+    state: State,
+}
+
+impl Place {
+    fn has(&self, number: usize) -> bool {
+        self.done[number / 64] >> (number % 64) & 1 == 1
+    }
+
+    fn with(&self, number: usize, state: State) -> Self {
+        let mut done = self.done.clone();
+        done[number / 64] |= 1 << (number % 64);
+        Self { done, state }
+    }
+}
+
+impl<'a> Session<'a> {
+    fn new(mut operations: Vec<Operation>, rules: &'a Rules) -> Self {
+        operations.sort_by_key(|operation| (operation.begin, operation.end));
+        let changes = |operation: &&Operation| matches!(operation.request, Request::Refresh(_) | Request::LogOut(_));
+        let (doubts, answered) = operations.iter().filter(changes).partition(|one| one.reply == Reply::InDoubt);
+        Self { rules, operations, answered, doubts }
+    }
+
+    /// May an operation without an answer have ended the session at this gate before then?
+    fn is_in_doubt_at(&self, gate: usize, end: Moment) -> bool {
+        let may_end = |doubt: &Operation| match doubt.request {
+            Request::LogOut(_) => true,
+            // A reuse; alone it is the rotation.
+            Request::Refresh(shown) => {
+                self.operations.iter().filter(|other| other.request == Request::Refresh(shown)).count() > 1
+            }
+            Request::LogIn | Request::Access(_) => false,
+        };
+        self.doubts.iter().any(|doubt| doubt.gate == gate && doubt.begin < end && may_end(doubt))
+    }
+
+    fn judge_access(&self) -> Result<(), Rule> {
+        let is_end = |one: &&Operation| match (one.request, one.reply) {
+            (Request::LogOut(_), Reply::Accepted) => true,
+            (Request::Refresh(_), Reply::Refused) => !self.is_in_doubt_at(one.gate, one.end),
+            _ => false,
+        };
+        let acknowledged = self.answered.iter().filter(is_end).map(|one| one.end).min();
+        let refused = |one: &&Operation| one.reply == Reply::Refused || matches!(one.request, Request::LogOut(_));
+        let by_answer = self.answered.iter().filter(refused).map(|one| one.begin);
+        let perhaps = self.doubts.iter().filter(|doubt| self.is_in_doubt_at(doubt.gate, Moment::MAX));
+        let first_end = by_answer.chain(perhaps.map(|doubt| doubt.begin)).min();
+        for one in self.operations.iter().filter(|one| matches!(one.request, Request::Access(_))) {
+            match one.reply {
+                Reply::Accepted if acknowledged.is_some_and(|end| one.begin > end + self.rules.staleness) => {
+                    return Err(Rule::RefusedInTime);
+                }
+                Reply::Refused if first_end.is_none_or(|begin| begin > one.end) => {
+                    return Err(Rule::AcceptedWhileLive);
+                }
+                Reply::Accepted | Reply::Refused | Reply::InDoubt | Reply::Issued(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for an order. Without one: what the longest lacks.
+    fn search(&self) -> Result<(), String> {
+        let first = self.operations.iter().find_map(|one| match (one.request, one.reply) {
+            (Request::LogIn, Reply::Issued(pair)) => Some(pair),
+            _ => None,
+        });
+        let Some(first) = first else { return Err("no login".to_owned()) };
+        let start = Place { done: vec![0; self.answered.len().div_ceil(64)], state: State::new(first) };
+        let (mut seen, mut open) = (HashSet::from([start.clone()]), vec![start.clone()]);
+        let (mut most, mut longest) = (0, start);
+        while let Some(place) = open.pop() {
+            let missing: Vec<_> = (0..self.answered.len()).filter(|number| !place.has(*number)).collect();
+            let Some(first_end) = missing.iter().map(|number| self.answered[*number].end).min() else { return Ok(()) };
+            let number = self.answered.len() - missing.len();
+            if number >= most {
+                (most, longest) = (number, place.clone());
+            }
+            let latest = self.answered.iter().enumerate().filter(|(number, _)| place.has(*number));
+            let latest = latest.map(|(_, one)| one.begin).max().unwrap_or_default();
+            let mut go = |next: Place| {
+                if seen.insert(next.clone()) {
+                    open.push(next);
+                }
+            };
+            for doubt in self.doubts.iter().filter(|doubt| doubt.begin <= first_end) {
+                if let Some(state) = place.state.perhaps(doubt, self.rules, latest) {
+                    go(Place { done: place.done.clone(), state });
+                }
+            }
+            let mut next = Vec::new();
+            for number in missing.into_iter().take_while(|number| self.answered[*number].begin <= first_end) {
+                let one = &self.answered[number];
+                let is_refused_there = self.is_in_doubt_at(one.gate, one.end);
+                let states = place.state.after(one, self.rules, is_refused_there);
+                // What fits and changes nothing fits here in every order.
+                if states == [place.state.clone()] {
+                    next = vec![place.with(number, place.state.clone())];
+                    break;
+                }
+                next.extend(states.into_iter().map(|state| place.with(number, state)));
+            }
+            // The earliest last, so that it is tried first.
+            next.into_iter().rev().for_each(&mut go);
+        }
+        let lacks = |one: &Operation| {
+            self.answered.iter().position(|other| other == one).is_some_and(|number| !longest.has(number))
+        };
+        Err(self.lines(|one| if lacks(one) { " <- not explained" } else { "" }))
+    }
+
+    fn text(&self) -> String {
+        self.lines(|_| "")
+    }
+
+    fn lines(&self, note: impl Fn(&Operation) -> &'static str) -> String {
+        let mut text = String::new();
+        for one in &self.operations {
+            let Operation { gate, begin, end, request, reply, .. } = one;
+            let note = note(one);
+            let _ = writeln!(text, "{begin:>12.6?} to {end:>12.6?}, gate {gate}: {request:?} {reply:?}{note}");
+        }
+        text
+    }
+}

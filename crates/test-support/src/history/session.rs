@@ -1,0 +1,90 @@
+//! A session, as its store keeps it, and what an operation makes of it.
+
+use super::{Moment, Operation, Pair, Reply, Request, Rules};
+
+/// The session between two operations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct State {
+    /// `None`: a pair that no client has received, for the answer was lost.
+    current: Option<Pair>,
+    previous: Option<Pair>,
+    /// The current pair was issued between these.
+    rotated: (Moment, Moment),
+    ended: bool,
+}
+
+impl State {
+    pub(super) const fn new(first: Pair) -> Self {
+        Self { current: Some(first), previous: None, rotated: (Moment::ZERO, Moment::MAX), ended: false }
+    }
+
+    /// May the operation be within the grace period?
+    fn may_be_in_grace(&self, operation: &Operation, rules: &Rules) -> bool {
+        operation.begin.saturating_sub(self.rotated.1) < rules.grace + rules.slack && !rules.grace.is_zero()
+    }
+
+    fn is_surely_in_grace(&self, operation: &Operation, rules: &Rules) -> bool {
+        operation.end.saturating_sub(self.rotated.0) + rules.slack < rules.grace
+    }
+
+    /// The states after an operation that was answered; none if the answer is wrong here. `is_refused_there`: an operation
+    /// whose outcome is unknown may have ended the session at that gate alone, so far.
+    pub(super) fn after(&self, operation: &Operation, rules: &Rules, is_refused_there: bool) -> Vec<Self> {
+        match (operation.request, operation.reply) {
+            (Request::Refresh(_), Reply::Issued(_)) if self.ended => Vec::new(),
+            (Request::Refresh(shown), Reply::Issued(got)) if self.current == Some(shown) => {
+                if got == shown || self.previous == Some(got) {
+                    return Vec::new();
+                }
+                let rotated = (operation.begin, operation.end);
+                vec![Self { current: Some(got), previous: Some(shown), rotated, ended: false }]
+            }
+            (Request::Refresh(shown), Reply::Issued(got)) => {
+                let is_the_same = self.current.is_none_or(|current| current == got);
+                if self.previous != Some(shown) || !is_the_same || !self.may_be_in_grace(operation, rules) {
+                    return Vec::new();
+                }
+                let rotated = (self.rotated.0, self.rotated.1.min(operation.end));
+                vec![Self { current: Some(got), rotated, ..self.clone() }]
+            }
+            (Request::Refresh(shown), Reply::Refused) => {
+                if self.ended {
+                    return vec![self.clone()];
+                }
+                let is_reuse = self.current != Some(shown)
+                    && !(self.previous == Some(shown) && self.is_surely_in_grace(operation, rules))
+                    && operation.end.saturating_sub(operation.begin) < rules.held;
+                let mut states = Vec::new();
+                if is_reuse {
+                    states.push(Self { ended: true, ..self.clone() });
+                }
+                if is_refused_there {
+                    states.push(self.clone());
+                }
+                states
+            }
+            (Request::LogOut(_), Reply::Accepted) => vec![Self { ended: true, ..self.clone() }],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The state after an operation whose outcome is unknown, if it changes something. `latest` is when the last operation
+    /// so far began.
+    pub(super) fn perhaps(&self, doubt: &Operation, rules: &Rules, latest: Moment) -> Option<Self> {
+        let ended = || Self { ended: true, ..self.clone() };
+        match doubt.request {
+            Request::Refresh(_) | Request::LogOut(_) if self.ended => None,
+            Request::LogOut(_) => Some(ended()),
+            // A swap may come however late: it finds the session as it was.
+            Request::Refresh(shown) if self.current == Some(shown) => {
+                Some(Self { current: None, previous: Some(shown), rotated: (doubt.begin, Moment::MAX), ended: false })
+            }
+            Request::Refresh(shown) => {
+                let until = Operation { end: doubt.end + rules.held, ..*doubt };
+                let in_grace = self.previous == Some(shown) && self.is_surely_in_grace(&until, rules);
+                (latest <= until.end && !in_grace).then(ended)
+            }
+            Request::LogIn | Request::Access(_) => None,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A PostgreSQL server that a test starts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::pki::Pki;
+use crate::server::{Process, done, folder, free_port, program, unprivileged, write};
+
+/// The password of the superuser `postgres`.
+pub const ADMIN_PASSWORD: &str = "postgres-admin-password";
+
+/// A server with a folder of its own, on a port of the system's choice.
+pub struct Postgres {
+    process: Option<Process>,
+    pub port: u16,
+    folder: TempDir,
+    pub bin: PathBuf,
+    settings: Vec<String>,
+}
+
+impl Postgres {
+    /// Starts a server with these settings besides the default ones. It does not wait for the disk, unless it is told to.
+    pub fn start(settings: &[&str]) -> Self {
+        Self::start_in(folder(), settings.iter().map(|setting| (*setting).to_owned()).collect())
+    }
+
+    /// Starts a server that offers TLS with a certificate of `pki` for `localhost`.
+    pub fn start_with_tls(pki: &Pki) -> Self {
+        let folder = folder();
+        let pair = pki.issue(&["localhost"]);
+        for (name, text) in [("cert.pem", &pair.cert), ("key.pem", &pair.key), ("ca.pem", &pki.root_pem())] {
+            write(&folder.path().join(name), text);
+        }
+        let file = |option: &str, name: &str| format!("{option}={}", folder.path().join(name).display());
+        let settings = vec![
+            "ssl=on".to_owned(),
+            file("ssl_cert_file", "cert.pem"),
+            file("ssl_key_file", "key.pem"),
+            file("ssl_ca_file", "ca.pem"),
+        ];
+        Self::start_in(folder, settings)
+    }
+
+    fn start_in(folder: TempDir, settings: Vec<String>) -> Self {
+        let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .map(|version| version.unwrap().path().join("bin"))
+            .collect();
+        versions.sort();
+        let bin = program("initdb", &versions).canonicalize().unwrap().parent().unwrap().to_owned();
+        let secret = folder.path().join("password");
+        write(&secret, ADMIN_PASSWORD);
+        done(
+            unprivileged(&bin.join("initdb"))
+                .args(["--username=postgres", "--auth=scram-sha-256", "--no-sync", "--encoding=UTF8", "--locale=C"])
+                .arg(format!("--pwfile={}", secret.display()))
+                .arg(format!("--pgdata={}", folder.path().join("data").display())),
+        );
+        let mut server = Self { process: None, port: 0, folder, bin, settings };
+        server.start_elsewhere();
+        server
+    }
+
+    fn serve(&self) -> Option<Process> {
+        let mut command = unprivileged(&self.bin.join("postgres"));
+        command.arg("-D").arg(self.data());
+        command.args(["-c", "listen_addresses=localhost", "-c", &format!("port={}", self.port)]);
+        let defaults =
+            ["fsync=off".to_owned(), "unix_socket_directories=".to_owned(), "max_connections=300".to_owned()];
+        for setting in defaults.iter().chain(&self.settings) {
+            command.args(["-c", setting]);
+        }
+        Process::start(&mut command, || {
+            let mut asked = Command::new(self.bin.join("pg_isready"));
+            asked.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]).status().unwrap().success()
+        })
+    }
+
+    /// The folder with the data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder for what goes with the server.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A command of `psql` as the superuser.
+    pub fn psql(&self, statement: &str) -> Command {
+        let url = format!("postgres://postgres@127.0.0.1:{}/postgres", self.port);
+        let mut command = Command::new(self.bin.join("psql"));
+        command.env("PGPASSWORD", ADMIN_PASSWORD).args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", statement]);
+        command
+    }
+
+    /// What an operator does by hand.
+    pub fn sql(&self, statement: &str) -> String {
+        done(&mut self.psql(statement)).trim().to_owned()
+    }
+
+    /// As a crash of the server would.
+    pub fn kill(&mut self) {
+        // The server's processes end with the first one.
+        let process = self.process.take().unwrap();
+        process.signal("QUIT");
+        process.wait();
+    }
+
+    /// On the same port, with what is in its folder.
+    pub fn start_again(&mut self) {
+        self.process = self.serve();
+        assert!(self.process.is_some(), "PostgreSQL does not start again");
+    }
+
+    /// Copies the data as it is now, and goes on.
+    pub fn copy(&mut self) -> PathBuf {
+        let copy = self.folder.path().join("copy");
+        self.kill();
+        done(unprivileged(Path::new("cp")).arg("-a").args([&self.data(), &copy]));
+        self.start_again();
+        copy
+    }
+
+    /// Crashes, and goes on from a copy: a standby that had heard of nothing since then, and is promoted.
+    pub fn fail_over_to(&mut self, copy: &Path) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        std::fs::rename(copy, self.data()).unwrap();
+        done(unprivileged(Path::new("touch")).arg(self.data().join("standby.signal")));
+        self.start_again();
+        done(unprivileged(&self.bin.join("pg_ctl")).arg("promote").arg("-D").arg(self.data()));
+    }
+
+    /// On another port.
+    pub fn start_elsewhere(&mut self) {
+        for _ in 0..5 {
+            self.port = free_port();
+            self.process = self.serve();
+            if self.process.is_some() {
+                return;
+            }
+        }
+        panic!("PostgreSQL does not start");
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Killed, it would leave its other processes behind for a moment.
+        if self.process.is_some() {
+            self.kill();
+        }
+    }
+}

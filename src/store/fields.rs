@@ -1,0 +1,76 @@
+//! What the stores of several gates have in common: the names of writes, and the bytes of effects and reasons.
+
+use super::{StoreError, WriteOutcome};
+use crate::clock::Timestamp;
+use crate::random::random;
+use crate::revocation::Effect;
+use crate::session::{Generation, RevokedBecause};
+
+/// The name of one write, by which the store knows it again.
+pub(super) type Op = [u8; 8];
+
+pub(super) fn new_op() -> Result<Op, StoreError> {
+    random::<8>()
+        .map(|bytes| *bytes)
+        .map_err(|error| StoreError::caused_by("a write needs random bytes", error).with_outcome(WriteOutcome::NotDone))
+}
+
+pub(super) fn reason_number(because: RevokedBecause) -> u8 {
+    match because {
+        RevokedBecause::Logout => 0,
+        RevokedBecause::Reuse => 1,
+        RevokedBecause::OtherClient => 2,
+        RevokedBecause::Operator => 3,
+        RevokedBecause::TooMany => 4,
+        RevokedBecause::UserChanged => 5,
+        RevokedBecause::Restored => 6,
+    }
+}
+
+pub(super) fn reason(number: u8) -> Option<RevokedBecause> {
+    Some(match number {
+        0 => RevokedBecause::Logout,
+        1 => RevokedBecause::Reuse,
+        2 => RevokedBecause::OtherClient,
+        3 => RevokedBecause::Operator,
+        4 => RevokedBecause::TooMany,
+        5 => RevokedBecause::UserChanged,
+        6 => RevokedBecause::Restored,
+        _ => return None,
+    })
+}
+
+pub(super) fn number_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+#[cfg(any(feature = "redis", feature = "relay"))]
+pub(super) fn millis(time: Timestamp) -> [u8; 8] {
+    time.as_millis().to_be_bytes()
+}
+
+/// An effect: its kind, and three numbers.
+pub(super) fn encode_effect(effect: Effect) -> Vec<u8> {
+    let (kind, numbers) = match effect {
+        Effect::Minimum { minimum, effective_from, before } => {
+            (b'M', [minimum.get(), effective_from.as_millis(), before.get()])
+        }
+        Effect::NotBefore(moment) => (b'N', [moment.as_millis(), 0, 0]),
+        Effect::Gone => (b'G', [0; 3]),
+    };
+    std::iter::once(kind).chain(numbers.into_iter().flat_map(u64::to_be_bytes)).collect()
+}
+
+pub(super) fn decode_effect(bytes: &[u8]) -> Option<Effect> {
+    let [a, b, c] = [number_at(bytes, 1)?, number_at(bytes, 9)?, number_at(bytes, 17)?];
+    match bytes.first()? {
+        b'M' => Some(Effect::Minimum {
+            minimum: Generation::new(a),
+            effective_from: Timestamp::from_millis(b),
+            before: Generation::new(c),
+        }),
+        b'N' => Some(Effect::NotBefore(Timestamp::from_millis(a))),
+        b'G' => Some(Effect::Gone),
+        _ => None,
+    }
+}

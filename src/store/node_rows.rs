@@ -1,0 +1,26 @@
+//! The rows of the nodes, as the stores keep them that gates share.
+
+use super::shared::NodeRow;
+use super::{StoreError, WriteOutcome};
+
+/// Before the row proper: the versions of records that a node reads from, reads to and writes.
+pub(super) const VERSIONS: [u8; 3] = [1, 1, 1];
+
+/// A row as a beat sends it.
+pub(super) fn encode(row: &NodeRow) -> Result<Vec<u8>, StoreError> {
+    let [from, to, writes] = VERSIONS;
+    let row = NodeRow { reads: [from, to], writes, ..row.clone() };
+    Ok([VERSIONS.as_slice(), &row.encode()?].concat())
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<NodeRow, StoreError> {
+    let Some((versions, row)) = bytes.split_first_chunk::<3>() else {
+        return Err(StoreError::new("the row of a node is too short").with_outcome(WriteOutcome::NotDone));
+    };
+    if row.is_empty() {
+        // A version that says no more.
+        let [from, to, writes] = *versions;
+        return Ok(NodeRow { reads: [from, to], writes, ..NodeRow::default() });
+    }
+    NodeRow::decode(row)
+}

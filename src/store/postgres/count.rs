@@ -1,0 +1,65 @@
+//! What all nodes count together, and the moment of a change that each of them finds.
+
+use std::time::Duration;
+
+use super::super::StoreError;
+use super::super::fields::Op;
+use super::super::shared::{CounterUse, SharedCounter};
+use super::Inner;
+use super::call::Arg;
+use super::record::time;
+use crate::clock::Timestamp;
+
+/// How long the moment of a change is kept.
+const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
+/// So many microseconds leave room to add two of them to a time.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
+fn micros(time: Duration) -> Arg {
+    Arg::Big(i64::try_from(time.min(LONGEST).as_micros().max(1)).unwrap_or(i64::MAX))
+}
+
+fn millis(time: Duration) -> Arg {
+    Arg::Big(i64::try_from(time.min(LONGEST).as_millis().max(1)).unwrap_or(i64::MAX))
+}
+
+impl Inner {
+    pub(super) async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
+        let args = vec![Arg::bytes(&name), Arg::bytes(&state), millis(CHANGE_KEPT)];
+        // It is for a revocation.
+        let answer = self.one_by(&self.revocations, "rg_change", args).await?;
+        if answer.status()? == "stamp" { Ok(time(answer.get("o_stamp")?)) } else { Err(answer.unknown()) }
+    }
+
+    pub(super) async fn count(
+        &self,
+        op: Op,
+        counter: SharedCounter,
+        how: CounterUse,
+    ) -> Result<Option<Duration>, StoreError> {
+        let word = match how {
+            CounterUse::Take => "take",
+            CounterUse::Charge => "charge",
+            CounterUse::Look => "look",
+            CounterUse::GiveBack => "give-back",
+        };
+        let (every, depth) = (micros(counter.every), micros(counter.depth()));
+        let args = vec![Arg::bytes(&op), Arg::bytes(&counter.name), Arg::Text(word), every, depth];
+        let answer = self.one("rg_count", args).await?;
+        if answer.status()? != "counted" {
+            return Err(answer.unknown());
+        }
+        let wait = u64::try_from(answer.get::<i64>("o_wait")?).unwrap_or_default();
+        Ok((wait > 0).then(|| Duration::from_micros(wait)))
+    }
+
+    pub(super) async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
+        let answer = self.one("rg_remember", vec![Arg::bytes(&name), millis(lifetime)]).await?;
+        if answer.status()? == "remembered" { Ok(()) } else { Err(answer.unknown()) }
+    }
+
+    pub(super) async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
+        let answer = self.one("rg_remembers", vec![Arg::bytes(&name)]).await?;
+        if answer.status()? == "remembers" { answer.get("o_is_known") } else { Err(answer.unknown()) }
+    }
+}

@@ -1,0 +1,170 @@
+//! The checker of recorded histories, which judges what clients of several gates saw: it accepts a legal history, and
+//! rejects each planted fault.
+
+use std::time::Duration;
+
+use support::history::{Operation, Pair, Reply, Request, Rule, Rules, judge};
+
+const A: usize = 0;
+const B: usize = 1;
+
+const RULES: Rules = Rules {
+    grace: Duration::from_secs(10),
+    slack: Duration::from_secs(1),
+    staleness: Duration::from_secs(2),
+    held: Duration::from_secs(5),
+};
+const NO_GRACE: Rules = Rules { grace: Duration::ZERO, ..RULES };
+
+/// An operation of session 0 from the one to the other tenth of a second.
+fn op(gate: usize, (begin, end): (u64, u64), request: Request, reply: Reply) -> Operation {
+    let at = |tenths| Duration::from_millis(100 * tenths);
+    Operation { session: 0, gate, begin: at(begin), end: at(end), request, reply }
+}
+
+fn login() -> Operation {
+    op(A, (0, 1), Request::LogIn, Reply::Issued(0))
+}
+
+fn rotation(gate: usize, when: (u64, u64), shown: Pair, got: Pair) -> Operation {
+    op(gate, when, Request::Refresh(shown), Reply::Issued(got))
+}
+
+fn broken(rules: &Rules, operations: &[Operation]) -> Rule {
+    judge(operations, rules).unwrap_err().rule
+}
+
+fn legal(rules: &Rules, operations: &[Operation]) {
+    judge(operations, rules).unwrap_or_else(|verdict| panic!("{:?}\n{}", verdict.rule, verdict.text));
+}
+
+#[test]
+fn c6_a_legal_history_with_outcomes_in_doubt_is_accepted() {
+    legal(
+        &RULES,
+        &[
+            login(),
+            // Its reply was lost; the repeat at another gate gets what was issued.
+            op(A, (2, 9), Request::Refresh(0), Reply::InDoubt),
+            rotation(B, (10, 11), 0, 1),
+            rotation(A, (12, 13), 0, 1),
+            // Two at once.
+            rotation(A, (20, 25), 1, 2),
+            rotation(B, (21, 24), 1, 2),
+            op(B, (26, 27), Request::Access(1), Reply::Accepted),
+            // Nothing came of it.
+            op(B, (30, 40), Request::Refresh(2), Reply::InDoubt),
+            rotation(A, (41, 42), 2, 3),
+            // It holds at this gate, and the other has not heard of it.
+            op(A, (50, 55), Request::LogOut(3), Reply::InDoubt),
+            op(A, (56, 57), Request::Access(3), Reply::Refused),
+            op(A, (56, 57), Request::Refresh(3), Reply::Refused),
+            op(B, (58, 59), Request::Access(3), Reply::Accepted),
+            rotation(B, (60, 61), 3, 4),
+            op(B, (70, 71), Request::LogOut(4), Reply::Accepted),
+            // Within the staleness.
+            op(A, (72, 80), Request::Access(4), Reply::Accepted),
+            op(A, (72, 80), Request::Access(4), Reply::InDoubt),
+            op(B, (92, 93), Request::Access(4), Reply::Refused),
+            op(B, (92, 93), Request::Refresh(4), Reply::Refused),
+        ],
+    );
+}
+
+#[test]
+fn c6_a_rotation_in_doubt_may_be_done_or_not() {
+    let doubt = op(A, (2, 9), Request::Refresh(0), Reply::InDoubt);
+    legal(&NO_GRACE, &[login(), doubt, rotation(B, (10, 11), 0, 1)]);
+    legal(&NO_GRACE, &[login(), doubt, op(B, (10, 11), Request::Refresh(0), Reply::Refused)]);
+    // It did not begin before the first repeat was answered.
+    let late = op(A, (20, 29), Request::Refresh(0), Reply::InDoubt);
+    assert_eq!(
+        broken(&NO_GRACE, &[login(), op(B, (10, 11), Request::Refresh(0), Reply::Refused), late]),
+        Rule::OneOrder
+    );
+}
+
+#[test]
+fn c6_a_reuse_ends_the_session() {
+    let reuse = op(B, (150, 151), Request::Refresh(0), Reply::Refused);
+    let rotated = rotation(A, (2, 3), 0, 1);
+    legal(&RULES, &[login(), rotated, reuse, op(A, (152, 153), Request::Refresh(1), Reply::Refused)]);
+    assert_eq!(broken(&RULES, &[login(), rotated, reuse, rotation(A, (152, 153), 1, 2)]), Rule::OneOrder);
+    let early = op(B, (10, 11), Request::Refresh(0), Reply::Refused);
+    assert_eq!(broken(&RULES, &[login(), rotated, early]), Rule::OneOrder, "within grace");
+}
+
+#[test]
+fn c6_a_forked_successor_is_rejected() {
+    assert_eq!(broken(&RULES, &[login(), rotation(A, (2, 5), 0, 1), rotation(B, (3, 4), 0, 2)]), Rule::OneSuccessor);
+    // The first of two successors is known only by what follows from it.
+    let doubt = op(A, (2, 5), Request::Refresh(0), Reply::InDoubt);
+    let fork = [login(), doubt, rotation(B, (6, 7), 0, 1), rotation(A, (8, 9), 1, 2), rotation(B, (10, 11), 0, 2)];
+    assert_eq!(broken(&RULES, &fork), Rule::OnePlace);
+    let other = Operation { session: 1, ..login() };
+    assert_eq!(broken(&RULES, &[login(), other]), Rule::OnePlace, "the pair of another session");
+}
+
+#[test]
+fn c6_a_revived_revocation_is_rejected() {
+    let ended = op(A, (2, 3), Request::LogOut(0), Reply::Accepted);
+    assert_eq!(broken(&RULES, &[login(), ended, rotation(B, (4, 5), 0, 1)]), Rule::OneOrder);
+    legal(&RULES, &[login(), ended, rotation(B, (2, 5), 0, 1)]);
+    // In doubt, until another gate refused.
+    let doubt = op(A, (2, 3), Request::LogOut(0), Reply::InDoubt);
+    let refused = op(B, (4, 5), Request::Refresh(0), Reply::Refused);
+    legal(&RULES, &[login(), doubt, refused]);
+    assert_eq!(broken(&RULES, &[login(), doubt, refused, rotation(B, (6, 7), 0, 1)]), Rule::OneOrder);
+}
+
+#[test]
+fn c6_a_lost_acknowledgement_is_rejected() {
+    let rotated = rotation(A, (2, 3), 0, 1);
+    let refused = op(B, (4, 5), Request::Refresh(1), Reply::Refused);
+    assert_eq!(broken(&RULES, &[login(), rotated, refused]), Rule::OneOrder, "a rotation");
+    assert_eq!(
+        broken(&RULES, &[login(), op(B, (4, 5), Request::Refresh(0), Reply::Refused)]),
+        Rule::OneOrder,
+        "a login"
+    );
+    let access = op(B, (4, 5), Request::Access(1), Reply::Refused);
+    assert_eq!(broken(&RULES, &[login(), rotated, access]), Rule::AcceptedWhileLive);
+    // An operation in doubt at another gate does not explain it.
+    let doubt = op(A, (3, 4), Request::Refresh(1), Reply::InDoubt);
+    assert_eq!(broken(&RULES, &[login(), rotated, doubt, access]), Rule::AcceptedWhileLive);
+}
+
+#[test]
+fn c6_an_ancestors_replay_is_rejected() {
+    let (first, second) = (rotation(A, (2, 3), 0, 1), rotation(A, (4, 5), 1, 2));
+    assert_eq!(broken(&RULES, &[login(), first, second, rotation(B, (6, 7), 0, 1)]), Rule::OneOrder);
+    assert_eq!(broken(&RULES, &[login(), first, rotation(B, (150, 151), 0, 1)]), Rule::OneOrder, "after grace");
+    legal(&RULES, &[login(), first, rotation(B, (50, 51), 0, 1)]);
+    assert_eq!(broken(&NO_GRACE, &[login(), first, rotation(B, (4, 5), 0, 1)]), Rule::OneOrder);
+}
+
+#[test]
+fn c6_a_late_acceptance_is_rejected() {
+    let ended = op(A, (2, 3), Request::LogOut(0), Reply::Accepted);
+    legal(&RULES, &[login(), ended, op(B, (23, 30), Request::Access(0), Reply::Accepted)]);
+    let late = op(B, (24, 30), Request::Access(0), Reply::Accepted);
+    assert_eq!(broken(&RULES, &[login(), ended, late]), Rule::RefusedInTime);
+    // A reuse is a revocation as well.
+    let (rotated, reuse) = (rotation(A, (2, 3), 0, 1), op(B, (150, 151), Request::Refresh(0), Reply::Refused));
+    let late = op(A, (172, 173), Request::Access(1), Reply::Accepted);
+    assert_eq!(broken(&RULES, &[login(), rotated, reuse, late]), Rule::RefusedInTime);
+}
+
+#[test]
+fn c6_c9_a_request_that_was_held_and_ended_its_session_is_rejected() {
+    let went_on = [login(), rotation(B, (10, 11), 0, 1), rotation(B, (12, 13), 1, 2)];
+    let history = |held: Operation| {
+        let after = [rotation(B, (85, 86), 2, 3), held, op(B, (120, 121), Request::Refresh(3), Reply::Refused)];
+        [went_on.as_slice(), &after].concat()
+    };
+    assert_eq!(broken(&RULES, &history(op(A, (2, 100), Request::Refresh(0), Reply::Refused))), Rule::OneOrder);
+    // Its client had given up.
+    assert_eq!(broken(&RULES, &history(op(A, (2, 9), Request::Refresh(0), Reply::InDoubt))), Rule::OneOrder);
+    legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::Refused)));
+    legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::InDoubt)));
+}

@@ -1,0 +1,214 @@
+//! Gates that share a store in PostgreSQL.
+
+use http::StatusCode;
+use serde_json::Value;
+use support::pki::write_private;
+use support::postgres::Postgres;
+use support::{Answer, CONFIG, Gate, Place, keep_secret, until};
+
+mod copy;
+mod nodes;
+
+const PASSWORD: &str = "gate-store-password";
+
+/// A server with the gates' user.
+fn server() -> Postgres {
+    keep_secret(PASSWORD);
+    let server = Postgres::start(&[]);
+    server.sql(&format!("create role gate login password '{PASSWORD}'; grant create on database postgres to gate"));
+    server
+}
+
+fn place(server: &Postgres) -> Place {
+    place_with(server, "")
+}
+
+fn place_with(server: &Postgres, more: &str) -> Place {
+    place_of(&format!("{CONFIG}{}{more}", store_of(server)))
+}
+
+/// With the password of the gates' user.
+fn place_of(config: &str) -> Place {
+    let place = Place::new(config);
+    write_private(&place.path("store.pw"), PASSWORD);
+    place
+}
+
+fn store_of(server: &Postgres) -> String {
+    let url = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
+    format!("[store]\nkind = \"postgres\"\nurl = \"{url}\"\npassword_file = \"store.pw\"\n")
+}
+
+/// The folder of another gate, as an operator would copy it: the same keys, the same users.
+fn node_beside(first: &Place, server: &Postgres) -> Place {
+    let place = place(server);
+    place.copy_data_from(first);
+    place
+}
+
+/// Two gates of one folder, with one keyring and the same users.
+fn nodes(server: &Postgres) -> (Place, [Gate; 2]) {
+    let place = place(server);
+    let gates = [place.start(), place.start()];
+    (place, gates)
+}
+
+#[tokio::test]
+async fn what_one_gate_began_another_goes_on_with_and_what_it_revokes_ends_at_all() {
+    let server = server();
+    let (place, [mut a, b]) = nodes(&server);
+    assert_ne!(server.sql("select issuer from rotogate.head"), "");
+    let first = a.login().await;
+    assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
+    let second = b.refresh(&first.refresh).await.tokens();
+    assert_eq!(a.refresh(&first.refresh).await.tokens(), second, "a repeat gets the same pair, wherever it comes");
+    let third = b.refresh(&second.refresh).await.tokens();
+    assert_eq!(a.revoke(&third.refresh).await.status, StatusCode::OK);
+    a.until_refused(&third.access).await;
+    b.until_refused(&third.access).await;
+    for gate in [&a, &b] {
+        let refused = gate.refresh(&third.refresh).await;
+        assert_eq!(
+            (refused.status, &refused.json()["error"]),
+            (StatusCode::BAD_REQUEST, &Value::from("invalid_grant"))
+        );
+    }
+    // What a gate began and revoked outlives its crash.
+    let kept = a.login().await;
+    let ended = a.login().await;
+    assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
+    a.kill();
+    b.until_refused(&ended.access).await;
+    assert_eq!(b.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
+    let kept = b.refresh(&kept.refresh).await.tokens();
+    let again = place.start();
+    assert_eq!(again.get("/hello", &kept.access).await.status, StatusCode::OK);
+    assert_ne!(again.get("/hello", &ended.access).await.status, StatusCode::OK);
+    assert_eq!(again.refresh(&kept.refresh).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
+    let mut server = server();
+    let (_place, [a, b]) = nodes(&server);
+    let first = a.login().await;
+    server.kill();
+    until("a token is answered with 503", async || {
+        a.get("/hello", &first.access).await.status == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    let refused = b.refresh(&first.refresh).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers.contains_key("retry-after"));
+    server.start_again();
+    until("the token passes again", async || a.get("/hello", &first.access).await.status == StatusCode::OK).await;
+    until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
+}
+
+/// A standby is promoted that lacks the last writes.
+#[tokio::test]
+async fn c15_c18_what_gates_know_holds_after_a_standby_was_promoted_that_lacks_the_last_writes() {
+    let mut server = server();
+    let (_place, [a, b]) = nodes(&server);
+    let (ended, goes_on, replayed) = (a.login().await, a.login().await, a.login().await);
+    let standby = server.copy();
+    until("tokens pass", async || b.get("/hello", &ended.access).await.status == StatusCode::OK).await;
+    until("tokens are issued", async || a.log_in("demo", &a.password).await.status == StatusCode::OK).await;
+    assert_eq!(b.revoke(&ended.refresh).await.status, StatusCode::OK);
+    a.until_refused(&ended.access).await;
+    let next = b.refresh(&goes_on.refresh).await.tokens();
+    let lost_reply = a.refresh(&replayed.refresh).await.tokens();
+    let begun = b.login().await;
+    server.fail_over_to(&standby);
+    for gate in [&a, &b] {
+        until("tokens are issued again", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK)
+            .await;
+        assert_eq!(gate.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(gate.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
+    }
+    assert_ne!(server.sql("select adopted from rotogate.head"), "0");
+    assert_eq!(b.refresh(&replayed.refresh).await.tokens(), lost_reply, "the same pair at another gate");
+    assert_eq!(a.refresh(&next.refresh).await.status, StatusCode::OK);
+    assert_eq!(a.refresh(&begun.refresh).await.status, StatusCode::OK);
+    let ends = "select count(*) from rotogate.session where revoked is not null";
+    assert_eq!(server.sql(ends), "1", "the revocation is in the store again");
+}
+
+#[test]
+fn c20_a_gate_that_cannot_use_the_store_does_not_start_and_says_why_without_credentials() {
+    let server = server();
+    let (first, gates) = nodes(&server);
+    let said = |place: &Place| {
+        let output = place.command().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && !said.contains(PASSWORD), "{said}");
+        said
+    };
+    let other = place(&server);
+    let text = said(&other);
+    assert!(text.contains("another keyring"), "{text}");
+    server.sql("alter role gate set synchronous_commit = off");
+    let text = said(&first);
+    assert!(text.contains("synchronous_commit off") && text.contains("set it to on"), "{text}");
+    drop(gates);
+    // A mistake is found without the server.
+    std::fs::remove_file(first.path("store.pw")).unwrap();
+    let ran = first.run(&["check"], "");
+    assert!(ran.code == Some(2) && ran.stderr.contains("store.password_file"), "{ran:?}");
+}
+
+#[test]
+fn c20_check_online_says_what_a_start_would() {
+    let server = server();
+    let place = place(&server);
+    let said = place.done(&["check", "--online"], "").stdout;
+    assert!(said.contains("store: PostgreSQL at 127.0.0.1") && said.contains("there is no store yet"), "{said}");
+    assert_eq!(server.sql("select count(*) from pg_namespace where nspname = 'rotogate'"), "0", "nothing was made");
+    let refused = |part: &str| {
+        let ran = place.run(&["check", "--online"], "");
+        assert!(ran.code == Some(2) && ran.stderr.contains(part) && !ran.stderr.contains(PASSWORD), "{ran:?}");
+    };
+    server.sql("revoke create on database postgres from gate");
+    refused("to make the tables");
+    server.sql("grant create on database postgres to gate");
+    drop(place.start());
+    let said = place.done(&["check", "--online"], "").stdout;
+    assert!(said.contains("the store is this gate's"), "{said}");
+    server.sql("alter system set synchronous_standby_names = 'nowhere'");
+    server.sql("select pg_reload_conf()");
+    refused("none follows it");
+    server.sql("alter system reset synchronous_standby_names");
+    server.sql("select pg_reload_conf()");
+    server.sql("set role gate; revoke delete on rotogate.session from gate");
+    refused("delete on table session");
+    server.sql("set role gate; grant delete on rotogate.session to gate");
+    place.done(&["check", "--online"], "");
+    server.sql("insert into rotogate.migration values (99)");
+    refused("schema 99");
+}
+
+#[tokio::test]
+async fn c22_what_the_store_did_not_take_holds_at_the_gate_and_is_repeated_until_it_is_durable() {
+    let server = server();
+    let place = place_with(&server, "staleness = \"60s\"\n");
+    let [a, b] = [place.start(), place.start()];
+    let [first, other, ended] = [a.login().await, a.login().await, a.login().await];
+    // Its connections for revocations are there: a read-only server takes no new ones.
+    assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
+    let is_fault = |answer: &Answer| {
+        answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
+    };
+    let read_only = |value: &str| {
+        server.sql(&format!("alter system set default_transaction_read_only = {value}"));
+        server.sql("select pg_reload_conf()");
+    };
+    read_only("on");
+    until("the store takes no writes", async || is_fault(&b.refresh(&other.refresh).await)).await;
+    assert!(is_fault(&a.revoke(&first.refresh).await));
+    a.until_refused(&first.access).await;
+    assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK, "it is not written");
+    read_only("off");
+    b.until_refused(&first.access).await;
+    assert_eq!(b.refresh(&first.refresh).await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(b.refresh(&other.refresh).await.status, StatusCode::OK, "nothing of it was consumed");
+}

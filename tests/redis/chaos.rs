@@ -1,0 +1,230 @@
+//! Clients of three gates while gates, servers and the ways between them fail at random. Everything that the clients
+//! asked and were told goes through the checker.
+//!
+//! `NODES_SECONDS` sets the length. `NODES_SEED` repeats the choices of a run, though not the moments at which requests
+//! meet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::history::{Held, Recorder, Reply, Request, Rules, judge};
+use support::random::Random;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::fleet::{Entry, Fleet, GATES, Servers};
+
+const SECONDS: u64 = 15;
+const CLIENTS: usize = 8;
+/// How many pairs of sessions that have ended a client keeps, to ask with them again.
+const OLD: usize = 6;
+
+/// A client with one session at a time.
+struct Client {
+    recorder: Arc<Recorder>,
+    entry: Entry,
+    random: Random,
+    /// The pairs of the session, the last one at its end.
+    pairs: Vec<Held>,
+    /// Of sessions that have ended.
+    old: Vec<Held>,
+}
+
+impl Client {
+    async fn run(mut self, stop: Arc<AtomicBool>) -> Option<Held> {
+        while !stop.load(Ordering::SeqCst) {
+            self.act().await;
+            sleep(Duration::from_millis(self.random.below(20))).await;
+        }
+        self.pairs.pop()
+    }
+
+    async fn act(&mut self) {
+        let at = self.entry.any(&mut self.random);
+        let Some(last) = self.pairs.last().cloned() else {
+            self.pairs.extend(self.recorder.log_in(at).await);
+            return;
+        };
+        match self.random.below(100) {
+            0..30 => {
+                let (issued, reply) = self.recorder.refresh(at, &last).await;
+                self.take(issued, reply);
+            }
+            30..45 => {
+                let other = self.entry.any(&mut self.random);
+                let (first, second) =
+                    tokio::join!(self.recorder.refresh(at, &last), self.recorder.refresh(other, &last));
+                self.take(first.0, first.1);
+                self.take(second.0, second.1);
+            }
+            45..80 => {
+                let any = self.random.below(self.pairs.len() as u64);
+                self.recorder.access(at, &self.pairs[usize::try_from(any).unwrap()]).await;
+            }
+            80..88 => {
+                // What an application sends again.
+                let Some(before) = self.pairs.iter().rev().nth(1) else { return };
+                let (_, reply) = self.recorder.refresh(at, before).await;
+                self.take(None, reply);
+            }
+            88 => {
+                // A copy of an ancestor.
+                let (_, reply) = self.recorder.refresh(at, &self.pairs[0]).await;
+                if self.pairs.len() > 1 {
+                    self.take(None, reply);
+                }
+            }
+            89..92 => {
+                if self.recorder.log_out(at, &last).await == Reply::Accepted {
+                    self.end();
+                }
+            }
+            _ => {
+                let any = self.random.below(self.old.len().max(1) as u64);
+                let Some(old) = self.old.get(usize::try_from(any).unwrap()) else { return };
+                if self.random.one_in(3) {
+                    self.recorder.refresh(at, old).await;
+                } else {
+                    self.recorder.access(at, old).await;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, issued: Option<Held>, reply: Reply) {
+        match issued {
+            Some(issued) if self.pairs.contains(&issued) => {}
+            Some(issued) => self.pairs.push(issued),
+            None if reply == Reply::Refused => self.end(),
+            None => {}
+        }
+    }
+
+    fn end(&mut self) {
+        self.old.extend(self.pairs.pop());
+        self.pairs.clear();
+        if self.old.len() > OLD {
+            self.old.remove(0);
+        }
+    }
+}
+
+/// One fault at one gate, or of the servers.
+fn fail(fleet: &mut Fleet, number: usize, random: &mut Random) -> &'static str {
+    let has_way = fleet.nodes[number].way.is_some();
+    match random.below(if has_way { 8 } else { 3 }) {
+        0 => {
+            fleet.kill(number);
+            "killed"
+        }
+        1 | 2 => {
+            fleet.signal(number, "STOP");
+            "stopped"
+        }
+        3 => {
+            fleet.way(number).cut_after(usize::try_from(random.below(400)).unwrap());
+            "cut within a reply"
+        }
+        4 => {
+            fleet.way(number).delay(Duration::from_millis(10 + random.below(500)));
+            "delayed"
+        }
+        5 => {
+            fleet.way(number).silence();
+            "half-open"
+        }
+        6 => {
+            fleet.way(number).hold(true);
+            "held"
+        }
+        _ => {
+            fleet.way(number).go_away(true);
+            "refused"
+        }
+    }
+}
+
+/// Breaks and repairs until the time is over.
+async fn break_and_repair(fleet: &mut Fleet, random: &mut Random, until: Instant) -> usize {
+    let mut faults = 0;
+    while Instant::now() < until {
+        sleep(Duration::from_millis(200 + random.below(800))).await;
+        // The server in any case, and first.
+        if faults == 0 || random.one_in(6) {
+            println!("the server is lost");
+            tokio::task::block_in_place(|| fleet.servers.lose_the_server());
+            faults += 1;
+        } else {
+            for _ in 0..=random.below(2) {
+                let number = usize::try_from(random.below(GATES as u64)).unwrap();
+                println!("gate {number}: {}", fail(fleet, number, random));
+                faults += 1;
+            }
+            // Mostly short, and sometimes longer than the staleness and than any request waits.
+            let longest = if random.one_in(4) { 7_000 } else { 1_500 };
+            sleep(Duration::from_millis(random.below(longest))).await;
+        }
+        fleet.heal();
+    }
+    faults
+}
+
+async fn chaos(test: &str, servers: Servers) {
+    let seconds = std::env::var("NODES_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap());
+    let mut random = Random::new(test, "NODES_SEED");
+    let grace = [0, 2, 10][usize::try_from(random.below(3)).unwrap()];
+    let rules = Rules {
+        grace: Duration::from_secs(grace),
+        slack: Duration::from_secs(1),
+        staleness: Duration::from_secs(1),
+        held: Duration::from_secs(5),
+    };
+    println!("grace {grace} s");
+    let sessions = format!("grace = \"{grace}s\"\nlost_response_window = \"0s\"\naccess_ttl = \"12h\"");
+    let mut fleet = Fleet::start(servers, &sessions, "staleness = \"1s\"\n").await;
+    let recorder = Arc::new(Recorder::new(&fleet.password));
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let client = Client {
+            recorder: Arc::clone(&recorder),
+            entry: fleet.entry(),
+            random: random.fork(),
+            pairs: Vec::new(),
+            old: Vec::new(),
+        };
+        clients.spawn(client.run(Arc::clone(&stop)));
+    }
+    let faults = break_and_repair(&mut fleet, &mut random, Instant::now() + Duration::from_secs(seconds)).await;
+    fleet.until_all_serve().await;
+    stop.store(true, Ordering::SeqCst);
+    // What the last answers promise.
+    for held in clients.join_all().await.into_iter().flatten() {
+        recorder.refresh(fleet.entry().any(&mut random), &held).await;
+    }
+    let history = recorder.history();
+    let number = |is: fn(Request, Reply) -> bool| history.iter().filter(|one| is(one.request, one.reply)).count();
+    let issued = number(|asked, told| matches!((asked, told), (Request::Refresh(_), Reply::Issued(_))));
+    let ended = number(|asked, told| matches!((asked, told), (Request::LogOut(_), Reply::Accepted)));
+    let in_doubt = number(|_, told| told == Reply::InDoubt);
+    let sessions = number(|asked, _| asked == Request::LogIn);
+    println!(
+        "{} operations in {sessions} sessions: {issued} refreshes, {ended} logouts, {in_doubt} in doubt; {faults} faults",
+        history.len()
+    );
+    assert!(issued > 100 && in_doubt > 0, "clients and faults met");
+    if let Err(verdict) = judge(&history, &rules) {
+        panic!("session {}: {:?}\n{}", verdict.session, verdict.rule, verdict.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c6_what_clients_saw_while_gates_and_their_ways_to_the_store_failed_has_one_order() {
+    chaos("c6_alone", Servers::alone()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c6_c14_what_clients_saw_while_primaries_were_killed_has_one_order() {
+    chaos("c6_sentinels", Servers::sentinels()).await;
+}

@@ -1,0 +1,187 @@
+//! What clients are told while the way to the store fails, and that nothing is lost by it: the table of faults, row by
+//! row.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use support::proxy::Proxy;
+use support::redis::Redis;
+use support::{Answer, CONFIG, Gate, Place, until, with};
+
+/// A gate behind a proxy, and one with a way of its own.
+struct Two {
+    server: Redis,
+    way: Proxy,
+    place: Place,
+    a: Gate,
+    b: Gate,
+}
+
+impl Two {
+    async fn start(sessions: &str, store: &str) -> Self {
+        let server = Redis::start(&[]);
+        let way = Proxy::to(server.port).await;
+        let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n{store}", server.port);
+        let place = Place::new(&with(&format!("{CONFIG}{store}"), "sessions", sessions));
+        let a = place.start_with(|command| {
+            command.env("ROTOGATE_STORE__URLS", format!("redis://127.0.0.1:{}", way.port));
+        });
+        let b = place.start();
+        Self { server, way, place, a, b }
+    }
+}
+
+const NO_WINDOW: &str = "grace = \"0s\"\nlost_response_window = \"0s\"";
+
+fn is_fault(answer: &Answer) -> bool {
+    answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
+}
+
+fn is_dead(answer: &Answer) -> bool {
+    answer.status == StatusCode::BAD_REQUEST && answer.error() == "invalid_grant"
+}
+
+/// Rows 1 and 5: no connection, silence, late replies, errors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_while_the_store_is_out_of_reach_nothing_is_consumed_and_a_logout_holds_at_its_gate() {
+    let two = Two::start(NO_WINDOW, "staleness = \"60s\"\n").await;
+    let Two { way, a, b, .. } = &two;
+    let loading = "LOADING Redis is loading the dataset in memory";
+    let faults: [(&str, &dyn Fn(bool)); 4] = [
+        ("refused", &|on| way.go_away(on)),
+        ("held", &|on| way.hold(on)),
+        ("late", &|on| way.delay(Duration::from_millis(if on { 1500 } else { 0 }))),
+        ("errors", &|on| way.answer(on.then_some(loading))),
+    ];
+    for (what, set) in faults {
+        let [kept, ended] = [a.login().await, a.login().await];
+        assert_eq!(a.get("/hello", &ended.access).await.status, StatusCode::OK);
+        set(true);
+        let (refresh, login, logout, by_refresh_token, access) = tokio::join!(
+            a.refresh(&kept.refresh),
+            a.log_in("demo", &a.password),
+            a.revoke(&ended.access),
+            a.revoke(&ended.refresh),
+            a.get("/hello", &kept.access),
+        );
+        for answer in [&refresh, &login, &logout, &by_refresh_token] {
+            assert!(is_fault(answer), "{what}: {answer:?}");
+        }
+        assert_eq!(access.status, StatusCode::OK, "{what}: within the staleness");
+        assert_eq!(a.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED, "{what}: refused here");
+        set(false);
+        until("the same token works", async || {
+            let answer = a.refresh(&kept.refresh).await;
+            assert!(answer.status == StatusCode::OK || is_fault(&answer), "{what}: {answer:?}");
+            answer.status == StatusCode::OK
+        })
+        .await;
+        b.until_refused(&ended.access).await;
+        assert!(is_dead(&b.refresh(&ended.refresh).await), "{what}: the logout was repeated");
+    }
+}
+
+/// Row 3: the store has done it, and no reply comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_refresh_in_doubt_is_repeated_without_a_window_at_its_gate_and_once() {
+    let two = Two::start(NO_WINDOW, "").await;
+    let Two { way, a, b, .. } = &two;
+    let first = a.login().await;
+    way.lose(Some("swapped"));
+    assert!(is_fault(&a.refresh(&first.refresh).await));
+    way.lose(None);
+    let second = a.refresh(&first.refresh).await.tokens();
+    assert_eq!(a.get("/hello", &second.access).await.status, StatusCode::OK);
+    let third = b.refresh(&second.refresh).await.tokens();
+    assert!(is_dead(&a.refresh(&second.refresh).await), "no repeat of what was answered");
+    assert!(is_dead(&b.refresh(&third.refresh).await), "it was a reuse");
+    // Once it was answered, a repeat is a reuse again.
+    let first = a.login().await;
+    way.lose(Some("swapped"));
+    assert!(is_fault(&a.refresh(&first.refresh).await));
+    way.lose(None);
+    let second = a.refresh(&first.refresh).await.tokens();
+    assert!(is_dead(&a.refresh(&first.refresh).await));
+    assert!(is_dead(&a.refresh(&second.refresh).await));
+    // Only the gate that wrote it knows.
+    let first = a.login().await;
+    way.lose(Some("swapped"));
+    assert!(is_fault(&a.refresh(&first.refresh).await));
+    way.lose(None);
+    assert!(is_dead(&b.refresh(&first.refresh).await));
+}
+
+/// Row 3 with a grace period, and for logins and logouts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_what_is_in_doubt_works_at_any_gate_within_grace() {
+    let two = Two::start("lost_response_window = \"0s\"", "staleness = \"60s\"\n").await;
+    let Two { way, a, b, server, .. } = &two;
+    let [first, ended] = [a.login().await, a.login().await];
+    way.lose(Some("swapped"));
+    assert!(is_fault(&a.refresh(&first.refresh).await));
+    let second = b.refresh(&first.refresh).await.tokens();
+    way.lose(None);
+    assert_eq!(a.refresh(&first.refresh).await.tokens(), second);
+    way.lose(Some("inserted"));
+    assert!(is_fault(&a.log_in("demo", &a.password).await));
+    way.lose(Some("merged"));
+    assert!(is_fault(&a.revoke(&ended.refresh).await));
+    for gate in [a, b] {
+        gate.until_refused(&ended.access).await;
+        assert!(is_dead(&gate.refresh(&ended.refresh).await));
+    }
+    way.lose(None);
+    assert_eq!(server.cli(&["HLEN", "{rg:0}:r"]), "1", "one revocation");
+    assert_eq!(a.refresh(&second.refresh).await.status, StatusCode::OK);
+}
+
+/// Row 7.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_record_that_cannot_be_read_is_a_fault_of_its_session_alone() {
+    let two = Two::start(NO_WINDOW, "").await;
+    let Two { server, a, b, .. } = &two;
+    // The version, and the length of the subject.
+    for (what, place, bytes) in [("of another version", "0", "9"), ("damaged", "58", "zz")] {
+        let broken = a.login().await;
+        let all =
+            "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('SETRANGE', key, ARGV[2], ARGV[3]) end";
+        server.cli(&["EVAL", all, "0", "{rg:0}:s:*", place, bytes]);
+        let other = a.login().await;
+        for gate in [a, b] {
+            assert!(is_fault(&gate.refresh(&broken.refresh).await), "{what}");
+            assert_eq!(gate.get("/hello", &broken.access).await.status, StatusCode::OK, "{what}");
+        }
+        assert!(a.log().contains("store_failed"), "{what}");
+        let other = b.refresh(&other.refresh).await.tokens();
+        // Its end outlives the record.
+        a.revoke(&broken.access).await;
+        a.until_refused(&broken.access).await;
+        b.until_refused(&broken.access).await;
+        assert!(!b.refresh(&broken.refresh).await.status.is_success(), "{what}");
+        assert_eq!(a.refresh(&other.refresh).await.status, StatusCode::OK, "{what}");
+    }
+}
+
+/// Row 9.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_gate_whose_clock_differs_issues_nothing_and_revokes() {
+    let two = Two::start(NO_WINDOW, "").await;
+    let Two { place, b, .. } = &two;
+    let clock = place.path("clock");
+    std::fs::write(&clock, "0").unwrap();
+    let a = place.start_with(|command| {
+        command.env("ROTOGATE_FAILPOINT", format!("wall-clock:{}", clock.display()));
+    });
+    let [first, ended] = [a.login().await, a.login().await];
+    std::fs::write(&clock, "60000").unwrap();
+    for answer in [a.refresh(&first.refresh).await, a.log_in("demo", &a.password).await] {
+        assert!(is_fault(&answer), "{answer:?}");
+    }
+    assert_eq!(a.get("/hello", &first.access).await.status, StatusCode::OK);
+    assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
+    b.until_refused(&ended.access).await;
+    let second = b.refresh(&first.refresh).await.tokens();
+    std::fs::write(&clock, "0").unwrap();
+    until("the gate issues again", async || a.refresh(&second.refresh).await.status == StatusCode::OK).await;
+}

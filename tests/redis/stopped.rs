@@ -1,0 +1,71 @@
+//! A gate that stands still longer than the staleness while its clients go on elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use support::history::{Held, Recorder, Reply, Request, Rules, judge};
+use support::until;
+use tokio::task::JoinSet;
+
+use super::fleet::{Fleet, Servers};
+
+const RULES: Rules = Rules {
+    grace: Duration::ZERO,
+    slack: Duration::from_secs(1),
+    staleness: Duration::from_secs(1),
+    held: Duration::from_secs(2),
+};
+/// How many sessions go on elsewhere, and how many end.
+const SESSIONS: usize = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c9_a_gate_that_stood_still_accepts_nothing_revoked_and_takes_no_held_request_for_a_reuse() {
+    let sessions = "grace = \"0s\"\nlost_response_window = \"0s\"";
+    let fleet = Fleet::start(Servers::alone(), sessions, "staleness = \"1s\"\n").await;
+    let recorder = Arc::new(Recorder::new(&fleet.password));
+    let entry = fleet.entry();
+    let (stopped, other) = (entry.at(0), entry.at(1));
+    let mut all: Vec<(Held, Held)> = Vec::new();
+    for _ in 0..SESSIONS {
+        let [goes_on, ends] = [recorder.log_in(stopped).await.unwrap(), recorder.log_in(stopped).await.unwrap()];
+        assert_eq!(recorder.access(stopped, &ends).await, Reply::Accepted, "it has been verified");
+        all.push((goes_on, ends));
+    }
+    fleet.signal(0, "STOP");
+    let mut held = JoinSet::new();
+    for (goes_on, ends) in all.clone() {
+        let recorder = Arc::clone(&recorder);
+        held.spawn(async move {
+            tokio::join!(recorder.refresh(stopped, &goes_on), recorder.access(stopped, &ends));
+        });
+    }
+    let mut latest = Vec::new();
+    for (goes_on, ends) in &all {
+        let second = recorder.refresh(other, goes_on).await.0.unwrap();
+        latest.push(recorder.refresh(other, &second).await.0.unwrap());
+        assert_eq!(recorder.log_out(other, ends).await, Reply::Accepted);
+    }
+    // Longer than the staleness, and than any request may be held.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    fleet.signal(0, "CONT");
+    // The first requests that come then.
+    for (_, ends) in &all {
+        assert_ne!(recorder.access(stopped, ends).await, Reply::Accepted);
+    }
+    held.join_all().await;
+    for one in recorder.history().iter().filter(|one| one.end - one.begin > Duration::from_secs(2)) {
+        let is_held = (one.gate, matches!(one.request, Request::Refresh(_) | Request::Access(_))) == (0, true);
+        assert!(is_held && matches!(one.reply, Reply::InDoubt | Reply::Refused), "{one:?}");
+        assert!(!matches!((one.request, one.reply), (Request::Refresh(_), Reply::Refused)), "{one:?}");
+    }
+    until("the gate serves", async || {
+        let gate = fleet.gate(0);
+        gate.log_in("demo", &gate.password).await.status == StatusCode::OK
+    })
+    .await;
+    for last in &latest {
+        assert!(recorder.refresh(stopped, last).await.0.is_some(), "the session lives");
+    }
+    judge(&recorder.history(), &RULES).unwrap_or_else(|verdict| panic!("{:?}\n{}", verdict.rule, verdict.text));
+}
