@@ -13,6 +13,7 @@ mod copy;
 mod doubt;
 mod fleet;
 mod keys;
+mod roll;
 mod stopped;
 mod together;
 mod topology;

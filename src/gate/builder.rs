@@ -91,6 +91,9 @@ pub enum BuildError {
     /// [`GateBuilder::keys`] was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
+    /// Nodes of the store that run have other keys, and more than one step of a roll is between them.
+    #[error("{0}")]
+    OtherKeys(String),
     /// An endpoint has a relay, and no store keeps its records.
     #[cfg(feature = "relay")]
     #[doc(hidden)]
@@ -523,7 +526,12 @@ impl GateBuilder {
         let (revocations, loaded_to) = store.revocations().await?;
         let revocations = Arc::new(revocations);
         let row = nodes::row(self.node_name, u64::from_be_bytes(*random()?));
-        nodes::say_keys(&row, &keyring, clock.now());
+        nodes::keys::say(&row, &keyring, clock.now());
+        if let Some(shared) = store.shared() {
+            // Before the first beat: the others must not count on this node.
+            let others = shared.nodes().await?;
+            nodes::keys::check(&row.get(), &others, store.last_known_time().await?).map_err(BuildError::OtherKeys)?;
+        }
         let feed = begin_feed(&*store, loaded_to, &time, self.staleness, &row).await?;
         if feed.is_some() {
             revocations.use_until(Timestamp::ZERO);

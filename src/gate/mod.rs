@@ -292,7 +292,7 @@ impl Gate {
         #[cfg(feature = "relay")]
         self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
         if keyring.fingerprint() != *self.0.row.get().keyring {
-            nodes::say_keys(&self.0.row, &keyring, self.0.engine.clock().now());
+            nodes::keys::say(&self.0.row, &keyring, self.0.engine.clock().now());
         }
         self.0.engine.set_keyring(keyring);
         other

@@ -5,27 +5,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::{Gate, Inner};
-use crate::clock::Timestamp;
 use crate::fault::StoreError;
 use crate::store::{LiveRow, NodeSeen};
-use crate::token::keyring::Keyring;
+
+pub(super) mod keys;
 
 /// How often a gate looks at the others.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long the users of two gates may differ before the log says so: a file needs time to reach all of them.
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
-
-/// Says by which keys this gate verifies from now on.
-pub(super) fn say_keys(row: &LiveRow, keyring: &Keyring, now: Timestamp) {
-    row.change(|row| {
-        row.kids = keyring.signing_keys().map(|key| key.kid().into()).collect();
-        row.signing = keyring.signer().kid().into();
-        row.refresh_keys = keyring.refresh_keys().ids().collect();
-        row.refresh_current = Some(keyring.refresh_keys().current());
-        row.keyring = keyring.fingerprint().into();
-        row.keys_since = now.as_millis();
-    });
-}
 
 impl Gate {
     /// Says to the other gates of the store which users this one has. The digest is equal where the users are.
@@ -108,6 +96,7 @@ pub(super) fn row(name: Option<Box<str>>, id: u64) -> Arc<LiveRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
     use crate::store::NodeRow;
 
     #[test]

@@ -222,7 +222,7 @@ impl Keyring {
             self.signing_keys().map(|key| (key.kid(), key.algorithm().to_string(), key.kid() == self.signer.kid()));
         let mut keys: Vec<_> = kids.collect();
         keys.sort_unstable();
-        let mut refresh: Vec<_> = self.refresh.ids().collect();
+        let mut refresh: Vec<_> = self.refresh.ids().map(|id| (id, self.refresh.print(id))).collect();
         refresh.sort_unstable();
         message.extend_from_slice(format!("{keys:?} {refresh:?} {}", self.refresh.current()).as_bytes());
         self.refresh.shared_name(&message).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()

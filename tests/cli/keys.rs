@@ -178,3 +178,43 @@ fn what_is_no_key_for_the_algorithm_is_refused() {
     assert!(ran.code == Some(2) && ran.stderr.contains("accepted are EdDSA"), "{ran:?}");
     assert_eq!(place.json(&["keys", "list"], ""), before);
 }
+
+#[test]
+fn c28_mistakes_about_keys_are_refused_with_the_remedy_and_change_nothing() {
+    let place = Place::new(CONFIG);
+    for command in
+        [&["keys", "list"][..], &["keys", "add"], &["keys", "promote", "x"], &["keys", "retire", "x", "--force"]]
+    {
+        let said = place.fails(command, "");
+        assert!(said.contains("no keyring.toml") && said.contains("rotogate keys init"), "{said}");
+    }
+    let old = place.json(&["keys", "init"], "")["kid"].as_str().unwrap().to_owned();
+    let index = || fs::read_to_string(place.path("data/keys/keyring.toml")).unwrap();
+    let before = index();
+    let said = place.fails(&["keys", "init"], "");
+    assert!(said.contains("there is a key ring already"), "{said}");
+    for name in ["nosuch", "-nosuch", "refresh-x"] {
+        for more in [&[][..], &["--force"]] {
+            for command in ["promote", "retire"] {
+                let said = place.fails(&[&["keys", command, name], more].concat(), "");
+                assert!(said.contains(&format!("there is no key {name}; see rotogate keys list\n")), "{said}");
+                let said = place.fails(&[&["keys", command], more, &["refresh-7"]].concat(), "");
+                assert!(said.contains("there is no key refresh-7; see rotogate keys list --refresh"), "{said}");
+            }
+        }
+    }
+    for name in [&old, "refresh-1"] {
+        for more in [&[][..], &["--force"]] {
+            let said = place.fails(&[&["keys", "retire", name], more].concat(), "");
+            assert!(said.contains(&format!("{name} is in use here")) && said.contains("keys promote"), "{said}");
+        }
+        place.done(&["keys", "promote", name], "");
+    }
+    assert_eq!(index(), before);
+    let next = place.json(&["keys", "add"], "")["kid"].as_str().unwrap().to_owned();
+    assert!(place.fails(&["keys", "promote", &next], "").contains("published before"));
+    place.done(&["keys", "promote", &next, "--force"], "");
+    assert!(place.fails(&["keys", "retire", &old], "").contains("may be in use"));
+    place.done(&["keys", "retire", &old, "--force"], "");
+    assert!(!index().contains(&old) && !place.path(&format!("data/keys/{old}.pem")).exists());
+}

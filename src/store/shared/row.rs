@@ -32,6 +32,8 @@ pub struct NodeRow {
     pub signing: Box<str>,
     /// The ids of the secrets by which it knows refresh tokens.
     pub refresh_keys: Vec<u8>,
+    /// What tells each of these secrets from others with its id; empty in rows of versions that did not say so.
+    pub refresh_prints: Vec<Box<str>>,
     /// The id of the one by which it makes them; `None` in rows of versions that did not say so.
     pub refresh_current: Option<u8>,
     /// Since when it has these keys, in milliseconds since 1970 by the store's time.

@@ -267,12 +267,13 @@ impl Drop for NewKeyring {
 
 /// Keys without a `keyring.toml` are an error, not a first start.
 fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
+    let index = dir.join(INDEX);
+    if std::fs::symlink_metadata(&index).is_ok() {
+        return Err(file_error(&index, "there is a key ring already"));
+    }
     let entries = std::fs::read_dir(dir).map_err(|e| io(dir, e))?;
     for entry in entries {
         let name = entry.map_err(|e| io(dir, e))?.file_name();
-        if name == INDEX {
-            return Err(file_error(&dir.join(INDEX), "there is a key ring already"));
-        }
         if Path::new(&name).extension().is_some_and(|e| e == "pem" || e == "secret") {
             return Err(file_error(
                 &dir.join(name),
@@ -337,21 +338,21 @@ impl Writing {
     /// Creates the folder if it is missing, and waits until no other process writes into it.
     fn begin(dir: &Path) -> Result<Self, KeyError> {
         refuse_link(dir)?;
-        private_file::create_private_dir(dir).map_err(|e| io(dir, e))?;
+        private_file::create_private_dir(dir).map_err(|e| unwritten(dir, e))?;
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
-        private_file::lock_for_edit(&dir.join(INDEX)).map(Self).map_err(|e| io(dir, e))
+        private_file::lock_for_edit(&dir.join(INDEX)).map(Self).map_err(|e| unwritten(dir, e))
     }
 
     /// Writes a file that must not exist yet.
     #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn create(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
-        private_file::create_private_new(path, text).map_err(|e| io(path, e))
+        private_file::create_private_new(path, text).map_err(|e| unwritten(path, e))
     }
 
     /// Writes a file, and replaces an existing one.
     #[expect(clippy::unused_self, reason = "only the holder of the lock may write")]
     fn replace(&self, path: &Path, text: &[u8]) -> Result<(), KeyError> {
-        private_file::write_private_atomic(path, text).map_err(|e| io(path, e))
+        private_file::write_private_atomic(path, text).map_err(|e| unwritten(path, e))
     }
 }
 
@@ -361,6 +362,15 @@ fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
 
 fn io(path: &Path, source: std::io::Error) -> KeyError {
     KeyError::Io { path: path.display().to_string(), source }
+}
+
+/// Something in the folder could not be written.
+fn unwritten(path: &Path, error: std::io::Error) -> KeyError {
+    if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) {
+        let remedy = "change keys as the owner of their folder and where it is writable, then copy it from there";
+        return file_error(path, format!("cannot be written ({error}): {remedy}"));
+    }
+    io(path, error)
 }
 
 fn file_error(path: &Path, message: impl Into<String>) -> KeyError {

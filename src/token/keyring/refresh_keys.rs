@@ -18,6 +18,8 @@ const SALT: &[u8] = b"rotogate refresh keys v1";
 const PURPOSE_TAG: &[u8] = b"refresh token tag A";
 const PURPOSE_JTI: &[u8] = b"access token jti";
 const PURPOSE_SHARED: &[u8] = b"names in a shared store";
+/// What a secret's print is made of.
+const PRINT: &[u8] = b"print of a refresh secret";
 #[cfg(feature = "relay")]
 const PURPOSE_RELAY: &[u8] = b"relay records";
 
@@ -123,6 +125,11 @@ impl RefreshKeys {
     /// Is there a key with this id?
     pub fn contains(&self, id: u8) -> bool {
         self.key(id).is_some()
+    }
+
+    /// What tells this secret from others with its id, and says nothing else of it: the same on every node that has it.
+    pub fn print(&self, id: u8) -> Option<String> {
+        Some(URL_SAFE_NO_PAD.encode(truncated(&hmac::sign(&self.key(id)?.shared, PRINT))))
     }
 
     fn key(&self, id: u8) -> Option<&DerivedKeys> {

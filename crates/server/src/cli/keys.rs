@@ -40,6 +40,7 @@ pub(super) enum Command {
     /// verifiers may still have the keys that were published before it.
     Promote {
         /// The key; refresh-2 is the second secret of refresh tokens.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Waits until it may sign, instead of refusing.
         #[arg(long)]
@@ -52,6 +53,7 @@ pub(super) enum Command {
     /// it signed may be in use, or while a session has a refresh token by it.
     Retire {
         /// The key; refresh-1 is the first secret of refresh tokens.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// Removes it at once, whatever needs it: for a key that was stolen.
         #[arg(long)]
@@ -94,7 +96,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             })
         }
         Command::List { refresh: true } => {
-            let keyring = Keyring::load(folder).map_err(Failure::of)?;
+            let keyring = roll::load(folder)?;
             let refresh = keyring.refresh_keys();
             let name = |id: u8| (format!("refresh-{id}"), if id == refresh.current() { "signing" } else { "verifying" });
             let names: Vec<_> = refresh.ids().map(name).collect();
@@ -104,7 +106,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             })
         }
         Command::List { refresh: false } => {
-            let keyring = Keyring::load(folder).map_err(Failure::of)?;
+            let keyring = roll::load(folder)?;
             let signing = keyring.signer().kid();
             let keys: Vec<_> = keyring
                 .signing_keys()
@@ -122,12 +124,14 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             })
         }
         Command::Add { refresh: true, .. } => {
+            roll::load(folder)?;
             let kid = format!("refresh-{}", Keyring::add_refresh(folder).map_err(Failure::of)?);
             output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
                 format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
             })
         }
         Command::Add { algorithm, refresh: false } => {
+            roll::load(folder)?;
             let algorithm = algorithm.unwrap_or(config.issuer.algorithm);
             let kid = Keyring::add(folder, algorithm, KeyState::Verifying).map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
@@ -135,21 +139,31 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             })
         }
         Command::Promote { kid, wait, force } => {
-            if !force {
-                runtime()?.block_on(roll::until_it_may_sign(config, &kid, wait))?;
+            let keyring = roll::keys_with(folder, &kid)?;
+            // Written anew, the folder would count as changed now.
+            if !roll::is_in_use(&keyring, &kid) {
+                if !force {
+                    runtime()?.block_on(roll::until_it_may_sign(config, &keyring, &kid, wait))?;
+                }
+                let promoted = match Keyring::refresh_id(&kid) {
+                    Some(id) => Keyring::make_current(folder, id),
+                    None => Keyring::make_signing(folder, &kid),
+                };
+                promoted.map_err(Failure::of)?;
             }
-            let promoted = match Keyring::refresh_id(&kid) {
-                Some(id) => Keyring::make_current(folder, id),
-                None => Keyring::make_signing(folder, &kid),
-            };
-            promoted.map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "signing" }, || {
                 format!("{kid} signs; a running gate takes it up within a second")
             })
         }
         Command::Retire { kid, force } => {
+            let keyring = roll::keys_with(folder, &kid)?;
+            if roll::is_in_use(&keyring, &kid) {
+                return Err(Failure::Failed(format!(
+                    "{kid} is in use here: make another key sign first, with rotogate keys promote"
+                )));
+            }
             if !force {
-                runtime()?.block_on(roll::nothing_needs(config, &kid))?;
+                runtime()?.block_on(roll::nothing_needs(config, &keyring, &kid))?;
             }
             Keyring::retire(folder, &kid).map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "retired" }, || {

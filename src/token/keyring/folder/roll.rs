@@ -82,7 +82,9 @@ impl Keyring {
         index.keyring(dir)?;
         // The index first: it must not name a file that is not there.
         index.write(&folder, dir)?;
-        std::fs::remove_file(&path).map_err(|error| io(&path, error))
+        std::fs::remove_file(&path).map_err(|error| {
+            file_error(&path, format!("is not a key any more, but cannot be removed ({error}): remove it"))
+        })
     }
 
     /// When the keys or their uses last changed.
@@ -114,6 +116,7 @@ mod tests {
                 .count()
         };
         assert_eq!(files(), 3);
+        assert!(Keyring::create(&dir, Algorithm::EdDsa).unwrap_err().to_string().contains("a key ring already"));
         assert!(Keyring::retire(&dir, &next).unwrap_err().to_string().contains("in use"));
         assert!(Keyring::retire(&dir, "unknown").unwrap_err().to_string().contains("no key"));
         Keyring::retire(&dir, &first).unwrap();

@@ -1,5 +1,6 @@
 //! When a key may sign, and when it may go.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::Failure;
@@ -8,7 +9,7 @@ use crate::server::assemble::shared_store;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::session::Status;
-use rotogate::store::{Filter, NodeSeen, Store};
+use rotogate::store::{Filter, NodeRow, NodeSeen, Store};
 use rotogate::token::keyring::Keyring;
 
 /// How often `promote --wait` looks again.
@@ -35,26 +36,51 @@ fn time(of: std::time::SystemTime) -> Timestamp {
     Timestamp::ZERO.plus(of.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Returns once what this key makes is good everywhere.
-pub(super) async fn until_it_may_sign(config: &Config, name: &str, wait: bool) -> Result<(), Failure> {
-    let folder = &config.issuer.keys;
-    let keyring = Keyring::load(folder).map_err(Failure::of)?;
-    let refresh = Keyring::refresh_id(name);
-    if keyring.signer().kid() == name || refresh == Some(keyring.refresh_keys().current()) {
-        return Ok(());
-    }
-    let written = match refresh {
-        Some(id) if keyring.refresh_keys().contains(id) => Timestamp::ZERO,
-        _ => Keyring::written_at(folder, name)
-            .map_err(Failure::of)?
-            .map(time)
-            .ok_or_else(|| failed(format!("{}: there is no key {name}; see rotogate keys list", folder.display())))?,
+/// The keys as the folder has them, if the one with this name is among them.
+pub(super) fn keys_with(folder: &Path, name: &str) -> Result<Keyring, Failure> {
+    let keyring = load(folder)?;
+    let (is_there, list) = match Keyring::refresh_id(name) {
+        Some(id) => (keyring.refresh_keys().contains(id), "keys list --refresh"),
+        None => (keyring.signing_key(name).is_some(), "keys list"),
     };
-    let store = shared_store(config, &keyring).await.map_err(Failure::of)?;
+    let missing = || failed(format!("{}: there is no key {name}; see rotogate {list}", folder.display()));
+    is_there.then_some(keyring).ok_or_else(missing)
+}
+
+/// The keys as the folder has them.
+pub(super) fn load(folder: &Path) -> Result<Keyring, Failure> {
+    let keyring = Keyring::load_if_there(folder).map_err(Failure::of)?;
+    keyring.ok_or_else(|| {
+        failed(format!(
+            "{}: there is no keyring.toml: make keys with rotogate keys init, or copy the key folder of another gate of the \
+             store",
+            folder.display()
+        ))
+    })
+}
+
+/// Does the key sign, or make refresh tokens?
+pub(super) fn is_in_use(keyring: &Keyring, name: &str) -> bool {
+    keyring.signer().kid() == name || Keyring::refresh_id(name) == Some(keyring.refresh_keys().current())
+}
+
+/// Returns once what this key makes is good everywhere.
+pub(super) async fn until_it_may_sign(
+    config: &Config,
+    keyring: &Keyring,
+    name: &str,
+    wait: bool,
+) -> Result<(), Failure> {
+    let refresh = Keyring::refresh_id(name);
+    let written = Keyring::written_at(&config.issuer.keys, name).map_err(Failure::of)?.map_or(Timestamp::ZERO, time);
+    let store = shared_store(config, keyring).await.map_err(Failure::of)?;
     loop {
         let (nodes, now) = look(store.as_deref()).await?;
         let why = match refresh {
-            Some(id) => lacking(&nodes, now, |seen| seen.row.refresh_keys.contains(&id)),
+            Some(id) => {
+                let print = keyring.refresh_keys().print(id);
+                lacking(&nodes, now, |seen| knows(&seen.row, id, print.as_deref()))
+            }
             None => why_not(name, written, &nodes, now),
         };
         let Some(why) = why else { return Ok(()) };
@@ -63,6 +89,12 @@ pub(super) async fn until_it_may_sign(config: &Config, name: &str, wait: bool) -
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Has the gate this secret, and not another one with the same id?
+fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
+    let at = row.refresh_keys.iter().position(|known| *known == id);
+    at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
 }
 
 fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) -> Option<String> {
@@ -114,21 +146,25 @@ impl Longest {
         let all: Vec<_> = all.map(|own| own.over(base)).chain([base.clone()]).collect();
         let most =
             |of: fn(&rotogate::session::profile::Profile) -> Duration| all.iter().map(of).max().unwrap_or_default();
+        #[cfg(feature = "relay")]
+        let relayed = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules.grace)).max();
+        #[cfg(not(feature = "relay"))]
+        let relayed = None;
         let leeway = config.issuer.leeway;
         Self {
             access: most(|profile| profile.max_access_ttl).saturating_add(leeway),
             idle: most(|profile| profile.idle_ttl),
-            again: most(|profile| profile.grace.max(profile.lost_response_window)).saturating_add(leeway),
+            again: most(|profile| profile.grace.max(profile.lost_response_window))
+                .max(relayed.unwrap_or_default())
+                .saturating_add(leeway),
         }
     }
 }
 
 /// Fails if anything may still need this key.
-pub(super) async fn nothing_needs(config: &Config, name: &str) -> Result<(), Failure> {
-    let folder = &config.issuer.keys;
-    let keyring = Keyring::load(folder).map_err(Failure::of)?;
-    let changed = time(Keyring::changed_at(folder).map_err(Failure::of)?);
-    let store = shared_store(config, &keyring).await.map_err(Failure::of)?;
+pub(super) async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<(), Failure> {
+    let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(Failure::of)?);
+    let store = shared_store(config, keyring).await.map_err(Failure::of)?;
     let (nodes, now) = look(store.as_deref()).await?;
     let longest = Longest::of(config);
     let why = match Keyring::refresh_id(name) {
@@ -169,7 +205,10 @@ fn refresh_needed(
         return Some(format!("these gates of the store may make refresh tokens by it: {making}"));
     }
     if let Some(sessions) = sessions.filter(|sessions| *sessions > 0) {
-        return Some(format!("the refresh tokens of {sessions} sessions were made by it"));
+        return Some(match sessions {
+            1 => "the refresh token of 1 session was made by it".to_owned(),
+            _ => format!("the refresh tokens of {sessions} sessions were made by it"),
+        });
     }
     let known = if sessions.is_some() { longest.again } else { longest.idle.max(longest.again) };
     let left = since(changed, nodes).plus(known).since(now);
@@ -198,7 +237,6 @@ async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rotogate::store::NodeRow;
 
     fn node(name: &str, kids: &[&str], keys_since: Timestamp) -> NodeSeen {
         let signing = kids[0].into();
@@ -233,6 +271,15 @@ mod tests {
         assert!(needed("k1", at(0), &nodes, at(3609), hour).unwrap().contains("may be in use"));
         assert_eq!(needed("k1", at(0), &nodes, at(3610), hour), None);
         assert!(needed("k1", at(20), &nodes, at(3619), hour).is_some(), "the folder here changed later");
+    }
+
+    #[test]
+    fn c28_a_gate_with_another_secret_of_the_same_id_does_not_know_its_tokens() {
+        let refresh_prints = vec!["one".into(), "two".into()];
+        let row = NodeRow { refresh_keys: vec![1, 2], refresh_prints, ..NodeRow::default() };
+        assert!(knows(&row, 2, Some("two")) && !knows(&row, 2, Some("one")) && !knows(&row, 3, Some("two")));
+        let row = NodeRow { refresh_prints: Vec::new(), ..row };
+        assert!(knows(&row, 2, Some("one")), "a version that does not say");
     }
 
     #[test]
