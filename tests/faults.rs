@@ -25,10 +25,6 @@ async fn readyz(gate: &Gate) -> Answer {
 }
 
 /// A fault of the gate: 503 with `Retry-After`.
-fn is_fault(answer: &Answer) -> bool {
-    answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
-}
-
 /// What was acknowledged: sessions that go on, and sessions that are over.
 #[derive(Default)]
 struct Acknowledged {

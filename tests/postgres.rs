@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde_json::Value;
 use support::pki::write_private;
 use support::postgres::Postgres;
-use support::{Answer, CONFIG, Gate, Place, keep_secret, until};
+use support::{CONFIG, Gate, Place, keep_secret, until};
 
 mod copy;
 mod nodes;
@@ -195,16 +195,13 @@ async fn c22_what_the_store_did_not_take_holds_at_the_gate_and_is_repeated_until
     let [first, other, ended] = [a.login().await, a.login().await, a.login().await];
     // Its connections for revocations are there: a read-only server takes no new ones.
     assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);
-    let is_fault = |answer: &Answer| {
-        answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
-    };
     let read_only = |value: &str| {
         server.sql(&format!("alter system set default_transaction_read_only = {value}"));
         server.sql("select pg_reload_conf()");
     };
     read_only("on");
-    until("the store takes no writes", async || is_fault(&b.refresh(&other.refresh).await)).await;
-    assert!(is_fault(&a.revoke(&first.refresh).await));
+    until("the store takes no writes", async || b.refresh(&other.refresh).await.is_fault()).await;
+    assert!(a.revoke(&first.refresh).await.is_fault());
     a.until_refused(&first.access).await;
     assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK, "it is not written");
     read_only("off");

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use http::StatusCode;
 
-use super::{Acknowledged, config, is_fault, readyz};
+use super::{Acknowledged, config, readyz};
 use support::{Gate, Place, until};
 
 /// Refreshes before the disk is full.
@@ -28,7 +28,7 @@ async fn begun(gate: &Gate) -> Acknowledged {
 /// The store cannot be written: the gate reports it, serves requests that need no write, and acknowledges nothing.
 async fn says_so(gate: &Gate, kept: &Acknowledged) {
     let refused = gate.refresh(&kept.live[1].refresh).await;
-    assert!(is_fault(&refused), "{refused:?}");
+    assert!(refused.is_fault(), "{refused:?}");
     let ready = readyz(gate).await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
     let reason = String::from_utf8_lossy(&ready.body);
@@ -36,7 +36,7 @@ async fn says_so(gate: &Gate, kept: &Acknowledged) {
     assert_eq!(gate.get("/x", &kept.live[1].access).await.status, StatusCode::OK);
     // A revocation that is not durable is not acknowledged, and holds here all the same.
     let revoked = gate.revoke(&kept.live[0].refresh).await;
-    assert!(is_fault(&revoked), "{revoked:?}");
+    assert!(revoked.is_fault(), "{revoked:?}");
     assert_eq!(gate.get("/x", &kept.live[0].access).await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(gate.get("/x", &kept.over[0].access).await.status, StatusCode::UNAUTHORIZED);
 }
@@ -75,7 +75,7 @@ async fn o22_a_disk_with_room_again_is_written_without_a_restart() {
     // For longer than it takes to try once, or twice.
     for _ in 0..15 {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        assert!(is_fault(&gate.refresh(&kept.live[1].refresh).await));
+        assert!(gate.refresh(&kept.live[1].refresh).await.is_fault());
         assert_eq!(gate.get("/x", &kept.live[1].access).await.status, StatusCode::OK);
     }
     assert_eq!(readyz(&gate).await.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -100,7 +100,7 @@ async fn o22_a_gate_that_is_told_to_gives_up_and_says_why() {
     let mut gate = place.start_in_shell(TRAP);
     let kept = begun(&gate).await;
     limit(&gate, "4096");
-    assert!(is_fault(&gate.refresh(&kept.live[1].refresh).await));
+    assert!(gate.refresh(&kept.live[1].refresh).await.is_fault());
     let ended = tokio::task::spawn_blocking(move || gate.child.wait().unwrap());
     assert_eq!(ended.await.unwrap().code(), Some(1));
 }

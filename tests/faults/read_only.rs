@@ -51,10 +51,10 @@ async fn a_folder_that_becomes_read_only_under_a_running_gate_loses_nothing() {
     assert_eq!(readyz(&gate).await.status, StatusCode::OK);
     drop(gate);
 
-    // A start has to write: the mark beside the keys. It says which key of the configuration, which folder, and why.
+    // A start has to write: the mark. It says which key of the configuration, which folder, and why.
     let said = place.refused_with(in_shell(PLAIN));
-    let why = "data/keys: may not be written by user";
-    assert!(said.contains(": issuer.keys: ") && said.contains(why), "{said}");
+    let why = "data: may not be written by user";
+    assert!(said.contains(": store.mark: ") && said.contains(why), "{said}");
     set_mode(&place, "data", 0o700);
     set_mode(&place, "data/keys", 0o700);
     let gate = place.start();

@@ -33,10 +33,6 @@ impl Two {
 
 const NO_WINDOW: &str = "grace = \"0s\"\nlost_response_window = \"0s\"";
 
-fn is_fault(answer: &Answer) -> bool {
-    answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.headers.contains_key("retry-after")
-}
-
 fn is_dead(answer: &Answer) -> bool {
     answer.status == StatusCode::BAD_REQUEST && answer.error() == "invalid_grant"
 }
@@ -65,14 +61,14 @@ async fn c11_while_the_store_is_out_of_reach_nothing_is_consumed_and_a_logout_ho
             a.get("/hello", &kept.access),
         );
         for answer in [&refresh, &login, &logout, &by_refresh_token] {
-            assert!(is_fault(answer), "{what}: {answer:?}");
+            assert!(answer.is_fault(), "{what}: {answer:?}");
         }
         assert_eq!(access.status, StatusCode::OK, "{what}: within the staleness");
         assert_eq!(a.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED, "{what}: refused here");
         set(false);
         until("the same token works", async || {
             let answer = a.refresh(&kept.refresh).await;
-            assert!(answer.status == StatusCode::OK || is_fault(&answer), "{what}: {answer:?}");
+            assert!(answer.status == StatusCode::OK || answer.is_fault(), "{what}: {answer:?}");
             answer.status == StatusCode::OK
         })
         .await;
@@ -88,7 +84,7 @@ async fn c11_a_refresh_in_doubt_is_repeated_without_a_window_at_its_gate_and_onc
     let Two { way, a, b, .. } = &two;
     let first = a.login().await;
     way.lose(Some("swapped"));
-    assert!(is_fault(&a.refresh(&first.refresh).await));
+    assert!(a.refresh(&first.refresh).await.is_fault());
     way.lose(None);
     let second = a.refresh(&first.refresh).await.tokens();
     assert_eq!(a.get("/hello", &second.access).await.status, StatusCode::OK);
@@ -98,7 +94,7 @@ async fn c11_a_refresh_in_doubt_is_repeated_without_a_window_at_its_gate_and_onc
     // Once it was answered, a repeat is a reuse again.
     let first = a.login().await;
     way.lose(Some("swapped"));
-    assert!(is_fault(&a.refresh(&first.refresh).await));
+    assert!(a.refresh(&first.refresh).await.is_fault());
     way.lose(None);
     let second = a.refresh(&first.refresh).await.tokens();
     assert!(is_dead(&a.refresh(&first.refresh).await));
@@ -106,7 +102,7 @@ async fn c11_a_refresh_in_doubt_is_repeated_without_a_window_at_its_gate_and_onc
     // Only the gate that wrote it knows.
     let first = a.login().await;
     way.lose(Some("swapped"));
-    assert!(is_fault(&a.refresh(&first.refresh).await));
+    assert!(a.refresh(&first.refresh).await.is_fault());
     way.lose(None);
     assert!(is_dead(&b.refresh(&first.refresh).await));
 }
@@ -118,14 +114,14 @@ async fn c11_what_is_in_doubt_works_at_any_gate_within_grace() {
     let Two { way, a, b, server, .. } = &two;
     let [first, ended] = [a.login().await, a.login().await];
     way.lose(Some("swapped"));
-    assert!(is_fault(&a.refresh(&first.refresh).await));
+    assert!(a.refresh(&first.refresh).await.is_fault());
     let second = b.refresh(&first.refresh).await.tokens();
     way.lose(None);
     assert_eq!(a.refresh(&first.refresh).await.tokens(), second);
     way.lose(Some("inserted"));
-    assert!(is_fault(&a.log_in("demo", &a.password).await));
+    assert!(a.log_in("demo", &a.password).await.is_fault());
     way.lose(Some("merged"));
-    assert!(is_fault(&a.revoke(&ended.refresh).await));
+    assert!(a.revoke(&ended.refresh).await.is_fault());
     for gate in [a, b] {
         gate.until_refused(&ended.access).await;
         assert!(is_dead(&gate.refresh(&ended.refresh).await));
@@ -148,7 +144,7 @@ async fn c11_a_record_that_cannot_be_read_is_a_fault_of_its_session_alone() {
         server.cli(&["EVAL", all, "0", "{rg:0}:s:*", place, bytes]);
         let other = a.login().await;
         for gate in [a, b] {
-            assert!(is_fault(&gate.refresh(&broken.refresh).await), "{what}");
+            assert!(gate.refresh(&broken.refresh).await.is_fault(), "{what}");
             assert_eq!(gate.get("/hello", &broken.access).await.status, StatusCode::OK, "{what}");
         }
         assert!(a.log().contains("store_failed"), "{what}");
@@ -176,7 +172,7 @@ async fn c11_a_gate_whose_clock_differs_issues_nothing_and_revokes() {
     let [first, ended] = [a.login().await, a.login().await];
     std::fs::write(&clock, "60000").unwrap();
     for answer in [a.refresh(&first.refresh).await, a.log_in("demo", &a.password).await] {
-        assert!(is_fault(&answer), "{answer:?}");
+        assert!(answer.is_fault(), "{answer:?}");
     }
     assert_eq!(a.get("/hello", &first.access).await.status, StatusCode::OK);
     assert_eq!(a.revoke(&ended.refresh).await.status, StatusCode::OK);

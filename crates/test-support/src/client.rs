@@ -44,6 +44,11 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Answer {
+    /// A refusal to decide, after which a client comes again.
+    pub fn is_fault(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE && self.headers.contains_key("retry-after")
+    }
+
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }

@@ -61,6 +61,20 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     panic!("never happened: {what}");
 }
 
+/// The first answer that is no fault: a store that failed over may do so again, and each gate notices for itself when it is
+/// whole.
+pub async fn decided(mut ask: impl AsyncFnMut() -> Answer) -> Answer {
+    let mut answer = ask().await;
+    until("the request is decided", async || {
+        if answer.is_fault() {
+            answer = ask().await;
+        }
+        !answer.is_fault()
+    })
+    .await;
+    answer
+}
+
 /// Remembers a secret that no process may print: `tests/all.sh` looks for it in all output, in each of the spellings
 /// that it may have there. The forms of tokens are known anyway.
 pub fn keep_secret(secret: &str) {

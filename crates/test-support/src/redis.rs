@@ -187,7 +187,7 @@ impl Sentinel {
                 "bind 127.0.0.1".to_owned(),
                 format!("dir {}", folder.path().display()),
                 format!("sentinel monitor {PRIMARY} 127.0.0.1 {primary} 2"),
-                format!("sentinel down-after-milliseconds {PRIMARY} 1000"),
+                format!("sentinel down-after-milliseconds {PRIMARY} 2000"),
                 format!("sentinel failover-timeout {PRIMARY} 4000"),
             ];
             write(&file, &lines.join("\n"));

@@ -86,10 +86,13 @@ impl Limits {
         let before = self.max.swap(now, Ordering::Relaxed);
         self.permits.add_permits(now.saturating_sub(before) as usize);
         let too_many = before.saturating_sub(now);
-        if too_many > 0 {
+        // Free places are gone at once, those of open connections as they end.
+        let free = self.permits.forget_permits(too_many as usize);
+        let rest = too_many.saturating_sub(u32::try_from(free).unwrap_or(u32::MAX));
+        if rest > 0 {
             let permits = Arc::clone(&self.permits);
             tokio::spawn(async move {
-                if let Ok(gathered) = permits.acquire_many(too_many).await {
+                if let Ok(gathered) = permits.acquire_many(rest).await {
                     gathered.forget();
                 }
             });

@@ -298,8 +298,8 @@ impl Findings<'_> {
         if let Some(mark) = config.store.mark()
             && config.store.is_shared()
         {
-            // Each start writes it.
-            self.writable("store.mark", mark);
+            // Each start replaces it.
+            self.writable("store.mark", private_file::parent(mark));
         }
         let StoreConfig::Redb { path, mark, accept_restored_store, .. } = &config.store else { return };
         let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();
@@ -308,8 +308,8 @@ impl Findings<'_> {
         } else if let Err(error) = check_mark(mark, path, is_there || *accept_restored_store || path.exists()) {
             self.blame(KEY, error.to_string());
         } else if mark.parent().is_some_and(Path::is_dir) {
-            // Each start writes the mark.
-            self.writable("store.mark", mark);
+            // Each start replaces it.
+            self.writable("store.mark", private_file::parent(mark));
         }
     }
 

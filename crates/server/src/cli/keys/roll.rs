@@ -147,15 +147,15 @@ impl Longest {
         let most =
             |of: fn(&rotogate::session::profile::Profile) -> Duration| all.iter().map(of).max().unwrap_or_default();
         #[cfg(feature = "relay")]
-        let relayed = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules.grace)).max();
+        let relays = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules.grace)).max();
         #[cfg(not(feature = "relay"))]
-        let relayed = None;
+        let relays = [].into_iter().max();
         let leeway = config.issuer.leeway;
         Self {
             access: most(|profile| profile.max_access_ttl).saturating_add(leeway),
             idle: most(|profile| profile.idle_ttl),
             again: most(|profile| profile.grace.max(profile.lost_response_window))
-                .max(relayed.unwrap_or_default())
+                .max(relays.unwrap_or_default())
                 .saturating_add(leeway),
         }
     }
