@@ -31,7 +31,7 @@
 //! introspecting client is held up only by its own requests. Such callers also have reserved room among the password
 //! checks: see [`CheckPermit`].
 //!
-//! With a store that several nodes share, they count logins, secrets and their failures together: see [`shared`].
+//! With a store that several nodes share, they count logins, secrets and their failures together.
 //!
 //! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives. Two keys
 //! that share a bucket share its rate.
