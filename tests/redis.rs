@@ -9,7 +9,7 @@ use support::redis_cluster::RedisCluster;
 use support::{CONFIG, Gate, Place, decided, until};
 
 mod chaos;
-mod copy;
+pub(crate) mod copy;
 mod doubt;
 mod fleet;
 mod keys;

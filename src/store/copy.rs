@@ -18,7 +18,7 @@ const PAGE: usize = 256;
 /// A store that can be copied into.
 #[async_trait]
 pub trait CopyTarget: Store {
-    /// Puts these records as they are, in the place of those that are there.
+    /// Puts these records as they are, and replaces those that are there.
     async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError>;
 
     /// Puts these revocations as they are.

@@ -1,56 +1,11 @@
 //! The sessions of one store in another.
 
-use http::StatusCode;
-use support::{CONFIG, Gate, Tokens, with};
+use support::CONFIG;
 
 use super::{place_of, server, store_of};
-
-/// What a session that goes on and one that was ended do at a gate. Returns the next tokens of the first.
-async fn go_on(gate: &Gate, live: &Tokens, ended: &Tokens) -> Tokens {
-    assert_eq!(gate.get("/hello", &live.access).await.status, StatusCode::OK);
-    assert_eq!(gate.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(gate.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
-    let next = gate.refresh(&live.refresh).await;
-    assert_eq!(next.status, StatusCode::OK, "{next:?}");
-    let next = next.tokens();
-    assert_eq!(gate.refresh(&live.refresh).await.tokens(), next, "a repeat gets the same pair");
-    next
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c31_sessions_go_on_in_a_copied_store_and_revoked_ones_stay_revoked() {
     let server = server();
-    let place = place_of(CONFIG);
-    let gate = place.start();
-    let (live, ended) = (gate.login().await, gate.login().await);
-    assert_eq!(gate.revoke(&ended.refresh).await.status, StatusCode::OK);
-    let shared = format!("{CONFIG}{}", store_of(&server));
-    std::fs::write(place.path("shared.toml"), &shared).unwrap();
-    let shared_path = place.path("shared.toml");
-    let to_shared = ["store", "copy", "--to-config", shared_path.to_str().unwrap()];
-    let said = place.fails(&to_shared, "");
-    assert!(said.contains("another process"), "the gate runs: {said}");
-    assert_eq!(gate.stop(), Some(0));
-    let copied = place.json(&to_shared, "");
-    assert_eq!((copied["sessions"].as_u64(), copied["revocations"].as_u64()), (Some(2), Some(1)), "{copied}");
-    assert!(place.fails(&to_shared, "").contains("accept_restored_store"), "its mark names the copy now");
-    place.write_config(&shared);
-    let gate = place.start();
-    let live = go_on(&gate, &live, &ended).await;
-    let back = with(CONFIG, "store", "path = \"data/back.redb\"");
-    std::fs::write(place.path("back.toml"), &back).unwrap();
-    let back_path = place.path("back.toml");
-    let to_back = ["store", "copy", "--to-config", back_path.to_str().unwrap()];
-    assert!(place.fails(&to_back, "").contains("Stop them"), "the gate runs");
-    assert_eq!(gate.stop(), Some(0));
-    for _ in 0..300 {
-        if !place.path("data/back.redb").exists() {
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            place.run(&to_back, "");
-        }
-    }
-    assert!(place.fails(&to_back, "").contains("accept_restored_store"), "its mark names the copy now");
-    place.write_config(&back);
-    let gate = place.start();
-    go_on(&gate, &live, &ended).await;
+    crate::redis::copy::there_and_back(&place_of(CONFIG), &store_of(&server)).await;
 }

@@ -21,11 +21,15 @@ async fn go_on(gate: &Gate, live: &Tokens, ended: &Tokens) -> Tokens {
 #[tokio::test(flavor = "multi_thread")]
 async fn c31_sessions_go_on_in_a_copied_store_and_revoked_ones_stay_revoked() {
     let server = Redis::start(&[]);
-    let place = Place::new(CONFIG);
+    there_and_back(&Place::new(CONFIG), &store_of(&server)).await;
+}
+
+/// From the embedded store into that of a `[store]` section, and back into another embedded one.
+pub(crate) async fn there_and_back(place: &Place, store: &str) {
     let gate = place.start();
     let (live, ended) = (gate.login().await, gate.login().await);
     assert_eq!(gate.revoke(&ended.refresh).await.status, StatusCode::OK);
-    let shared = format!("{CONFIG}{}", store_of(&server));
+    let shared = format!("{CONFIG}{store}");
     std::fs::write(place.path("shared.toml"), &shared).unwrap();
     let shared_path = place.path("shared.toml");
     let to_shared = ["store", "copy", "--to-config", shared_path.to_str().unwrap()];

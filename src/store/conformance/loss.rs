@@ -109,7 +109,7 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
         assert_eq!(b.load(written.id).await.unwrap(), Some(next(written)), "it was written since");
         assert!(is_revoked(&b.load(ended.id).await.unwrap().unwrap()));
     }
-    // An older record in the place of a later one, and a record whose entry is all that is left of the session.
+    // An older record instead of a later one, and a record whose entry is all that is left of the session.
     a.restore(vec![older.clone()]).await.unwrap();
     assert_eq!(b.load(older.id).await.unwrap(), Some(next(older)));
     b.revoke(gone(covered.id), BY_OPERATOR).await.unwrap();

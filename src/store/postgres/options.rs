@@ -164,7 +164,7 @@ impl PostgresOptions {
         Self { client_certificate: Some((certificate.into(), key)), ..self }
     }
 
-    /// The file of this gate's high-water mark: by it a later start notices an older store in the place of this one. Gates
+    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates
     /// on one machine may have one file.
     #[must_use]
     pub fn high_water(self, path: impl Into<PathBuf>) -> Self {

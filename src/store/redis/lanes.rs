@@ -159,7 +159,7 @@ impl Lane {
         }
     }
 
-    /// What each job is told.
+    /// The outcome of each job.
     fn read(
         &self,
         open: &Open,

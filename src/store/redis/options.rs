@@ -212,7 +212,7 @@ impl RedisOptions {
         Self { assume_noeviction: true, ..self }
     }
 
-    /// The file of this gate's high-water mark: by it a later start notices an older store in the place of this one. Gates
+    /// The file of this gate's high-water mark: by it a later start notices that this store is an older one. Gates
     /// on one machine may have one file.
     #[must_use]
     pub fn high_water(self, path: impl Into<PathBuf>) -> Self {

@@ -987,7 +987,7 @@ begin
 end
 $$;
 
--- Puts a record of another store in the place of what is there.
+-- Puts a record of another store, and replaces what is there.
 create function {s}.rg_put(
     p_known bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
     p_created bigint, p_expires bigint, p_access_expires bigint, p_issued bigint, p_ends bigint, p_subject bytea,
