@@ -4,7 +4,7 @@
 //!     cargo bench --bench nodes                       # all parts
 //!     cargo bench --bench nodes -- rotation spread    # some of them
 //!
-//! It starts `redis-server`, and needs `redis-cli` and `redis-benchmark`. What is compared takes turns in one run, and each
+//! It starts `redis-server` and PostgreSQL, and needs `redis-cli`, `redis-benchmark` and `pgbench`. What is compared takes turns in one run, and each
 //! figure is a median. Where a goal is known, the line says whether it is met.
 
 #![allow(
@@ -22,6 +22,7 @@ mod contents;
 mod fleet;
 mod many;
 mod outage;
+mod postgres;
 mod rotation;
 mod shared;
 mod spread;
@@ -31,12 +32,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The parts, in order.
 const PARTS: [(&str, fn()); 7] = [
-    ("rotation", rotation::run),
+    ("rotation", || {
+        rotation::run();
+        println!();
+        postgres::rotation();
+    }),
     ("spread", spread::run),
     ("cached", cached::run),
     ("fleet", fleet::run),
-    ("memory", many::memory),
-    ("million", many::million),
+    ("memory", || {
+        many::memory();
+        postgres::memory();
+    }),
+    ("million", || {
+        many::million();
+        postgres::million();
+    }),
     ("outage", outage::run),
 ];
 
@@ -51,9 +62,9 @@ fn main() {
     }
 }
 
-/// A runtime like that of the program.
+/// With as many workers as the program has.
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
 /// Prints a figure.

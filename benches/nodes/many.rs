@@ -105,7 +105,7 @@ impl Million {
     }
 }
 
-fn status(gate: &Gate, name: &str) -> f64 {
+pub(crate) fn status(gate: &Gate, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gate.child.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0

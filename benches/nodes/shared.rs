@@ -30,8 +30,10 @@ pub(crate) struct Kind {
 }
 
 /// The kinds that this program has.
-pub(crate) const KINDS: &[Kind] =
-    &[Kind { name: "Redis", start: || Box::new(Redis::start(&DURABLE)), spread: (Some(5.0), 50.0) }];
+pub(crate) const KINDS: &[Kind] = &[
+    Kind { name: "Redis", start: || Box::new(Redis::start(&DURABLE)), spread: (Some(5.0), 50.0) },
+    Kind { name: "PostgreSQL", start: || Box::new(crate::postgres::start()), spread: (None, 150.0) },
+];
 
 /// A server that runs for as long as this.
 pub(crate) trait Server {
