@@ -323,6 +323,21 @@ pub fn lock_for_edit(path: &Path) -> io::Result<EditLock> {
     Ok(EditLock(file))
 }
 
+/// Waits until no process holds the lock beside `path`, and keeps others from taking it until the value is dropped. Makes
+/// no file: `None` if no process ever took the lock.
+///
+/// # Errors
+/// As [`lock_for_edit`].
+pub fn wait_for_edit(path: &Path) -> io::Result<Option<EditLock>> {
+    let lock = beside(path, "lock")?;
+    refuse_link(&lock)?;
+    match File::open(&lock) {
+        Ok(file) => file.lock_shared().map(|()| Some(EditLock(file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A private file (0600) with a temporary name until it is complete. It is removed if it never is.
 #[derive(Debug)]
 pub struct Unpublished(PathBuf);

@@ -54,6 +54,7 @@ step "the bench of peers is formatted, and can be started" bash -c \
 step "tests" run_tests
 step "tests without features" run_small_tests
 step "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
+step "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
 step "every requirement has its tests, and every rule a mutation" bash -c \
     'python3 tests/requirements.py && python3 tests/mutations.py --check'
 step "the search for secrets is tested" bash tests/secrets.sh --self-test

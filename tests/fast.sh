@@ -29,6 +29,7 @@ skipped=(
     --skip directories::mariadb::                                                     # MariaDB
     --skip postgres::                                                                 # PostgreSQL
     --skip redis::                                                                    # Redis
+    --skip nodes::chaos --skip nodes::doubt --skip nodes::stopped --skip nodes::together   # both
     --skip a_gate_that_matches_by_prefix_is_caught_by_every_server_that_resolves_dots # the same
 )
 

@@ -20,12 +20,17 @@ mod grpc;
 mod history;
 mod interop;
 mod kuzzle;
+#[cfg(all(feature = "postgres", feature = "redis"))]
+mod moving;
+#[cfg(all(feature = "postgres", feature = "redis"))]
+mod nodes;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod readings;
 #[cfg(feature = "redis")]
 mod redis;
 mod relay;
+mod releases;
 mod rotation_table;
 mod running;
 mod tls;

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. docs/security.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures]     all of them without an argument
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures] [versions]
+#                                                                             all of them without an argument
+#   bash tests/long.sh versions [REVISION]
 #
 # soak         ten minutes under mixed load end with flat memory           SOAK_SECONDS=600
 # kills        a process ends 1 000 times under concurrent chains          CRASH_ROUNDS=334, three ends each
@@ -10,7 +12,9 @@
 # overload     a minute of four times what the machine carries; memory after a flood   OVERLOAD_SECONDS=60
 # attacks      each attack of one address or token beside others' requests    ATTACK_SECONDS=20, each
 # nodes        three gates on one store: clients, faults and a checker; a token presented by 200 at once
-#                                                  NODES_SECONDS=600, twice; NODES_ROUNDS=1000, twice
+#                                                  NODES_SECONDS=600, four times; NODES_ROUNDS=1000, three times
+# versions     the program of an earlier revision and this one on one store under load, exchanged forwards and back. Without
+#              REVISION: the last tag; while there is none, the first revision that has the formats of today
 # figures      times after a fault of the store, each with its bound, met or not met: on a machine without other work
 #
 # CRASH_SEED, SIM_SEED, SOAK_SEED and NODES_SEED repeat the choices of a run; each check prints its seed.
@@ -63,7 +67,7 @@ attacks() {
 
 nodes() {
     NODES_SECONDS=${NODES_SECONDS:-600} NODES_ROUNDS=${NODES_ROUNDS:-1000} \
-        cargo test --all-features --test gate -- --nocapture --test-threads=1 redis::chaos redis::together
+        cargo test --all-features --test gate -- --nocapture --test-threads=1 nodes::chaos nodes::together
 }
 
 figures() {
@@ -74,13 +78,36 @@ figures() {
     } 2>&1 | grep -e '^figure: ' -e '^error' -e 'FAILED$'
 }
 
-for part in "${@:-soak kills fuzz simulation overload attacks nodes figures}"; do
+# What stores hold is compatible from release to release, so the earlier program is that of the last one. Before the first
+# release formats may change: from the revision on that changed one of these files last, they are those of today.
+versions() {
+    local earlier folder=target/versions
+    local formats='src/store/postgres/migrations src/store/redis/record.rs src/store/redis/scripts/common.lua'
+    earlier=${REVISION:-$(git describe --tags --abbrev=0 2>/dev/null || git rev-list -1 HEAD -- $formats)}
+    earlier=$(git rev-parse --verify "$earlier^{commit}")
+    echo "compares $(git log -1 --format='%h, %s' "$earlier") with the working tree"
+    rm -rf "$folder/source"
+    mkdir -p "$folder/source"
+    git archive "$earlier" | tar -x -C "$folder/source"
+    # The files are as old as their revision: cargo must not take what it built of another one for theirs.
+    find "$folder/source" -name '*.rs' -exec touch {} +
+    (cd "$folder/source" && CARGO_TARGET_DIR="$OLDPWD/$folder/build" cargo build --package rotogate-server --all-features)
+    ROTOGATE_EARLIER="$PWD/$folder/build/debug/rotogate" \
+        cargo test --all-features --package rotogate-server --test gate -- --ignored --nocapture --test-threads=1 c30_
+}
+
+REVISION=
+if [ "${1:-}" = versions ] && [ $# -eq 2 ]; then
+    REVISION=$2
+    set -- versions
+fi
+for part in "${@:-soak kills fuzz simulation overload attacks nodes figures versions}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload | attacks | nodes | figures) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload | attacks | nodes | figures | versions) run "$one" "$one" ;;
             *)
-                sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,21s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

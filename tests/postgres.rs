@@ -9,17 +9,17 @@ use support::{CONFIG, Gate, Place, keep_secret, until};
 mod copy;
 mod nodes;
 
-const PASSWORD: &str = "gate-store-password";
+pub(crate) const PASSWORD: &str = "gate-store-password";
 
 /// A server with the gates' user.
-fn server() -> Postgres {
+pub(crate) fn server() -> Postgres {
     keep_secret(PASSWORD);
     let server = Postgres::start(&[]);
     server.sql(&format!("create role gate login password '{PASSWORD}'; grant create on database postgres to gate"));
     server
 }
 
-fn place(server: &Postgres) -> Place {
+pub(crate) fn place(server: &Postgres) -> Place {
     place_with(server, "")
 }
 
@@ -34,7 +34,7 @@ fn place_of(config: &str) -> Place {
     place
 }
 
-fn store_of(server: &Postgres) -> String {
+pub(crate) fn store_of(server: &Postgres) -> String {
     let url = format!("postgres://gate@127.0.0.1:{}/postgres", server.port);
     format!("[store]\nkind = \"postgres\"\nurl = \"{url}\"\npassword_file = \"store.pw\"\n")
 }
@@ -183,7 +183,7 @@ fn c20_check_online_says_what_a_start_would() {
     refused("delete on table session");
     server.sql("set role gate; grant delete on rotogate.session to gate");
     place.done(&["check", "--online"], "");
-    server.sql("insert into rotogate.migration values (99)");
+    server.sql("insert into rotogate.migration values (99, now(), 99)");
     refused("schema 99");
 }
 

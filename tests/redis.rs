@@ -8,23 +8,18 @@ use support::redis::Redis;
 use support::redis_cluster::RedisCluster;
 use support::{CONFIG, Gate, Place, decided, until};
 
-mod chaos;
 pub(crate) mod copy;
-mod doubt;
-mod fleet;
 mod keys;
 mod roll;
-mod stopped;
-mod together;
 mod topology;
 mod users;
 
 /// The folder of a gate on this server.
-fn place_on(server: &Redis) -> Place {
+pub(crate) fn place_on(server: &Redis) -> Place {
     Place::new(&format!("{CONFIG}{}", store_of(server)))
 }
 
-fn store_of(server: &Redis) -> String {
+pub(crate) fn store_of(server: &Redis) -> String {
     format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", server.port)
 }
 
@@ -90,6 +85,27 @@ async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     server.start_again();
     until("the token passes again", async || a.get("/hello", &first.access).await.status == StatusCode::OK).await;
     until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
+}
+
+/// A key of the gates made the token, so it names its session. An earlier one of the session ends it as well.
+#[tokio::test]
+async fn c22_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_gate_and_is_repeated_until_it_is_durable() {
+    let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
+    let place = Place::new(&format!("{CONFIG}{}staleness = \"60s\"\n", store_of(&server)));
+    let [a, b] = [place.start(), place.start()];
+    let (first, goes_on) = (a.login().await, a.login().await);
+    let second = b.refresh(&first.refresh).await.tokens();
+    server.kill();
+    assert!(a.revoke(&first.refresh).await.is_fault());
+    a.until_refused(&second.access).await;
+    assert_eq!(a.revoke(&format!("{}x", goes_on.refresh)).await.status, StatusCode::OK, "an unknown token");
+    assert_eq!(a.get("/hello", &goes_on.access).await.status, StatusCode::OK, "nothing vouches for that token");
+    assert_eq!(b.get("/hello", &second.access).await.status, StatusCode::OK, "it is not written");
+    server.start_again();
+    b.until_refused(&second.access).await;
+    let refused = decided(async || b.refresh(&second.refresh).await).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(decided(async || b.refresh(&goes_on.refresh).await).await.status, StatusCode::OK);
 }
 
 /// The server crashes, and comes back with what its last snapshot has.

@@ -2,6 +2,8 @@
 
 mod answers;
 mod configured;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod nodes;
 mod once;
 mod provider;
 mod replay;

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs/security.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
-LATER = {"C30"}
+LATER = set()
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",

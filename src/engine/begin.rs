@@ -190,7 +190,7 @@ impl Engine {
         };
         match self.store.insert(session.clone(), bound).await? {
             Inserted::Inserted(ended) => {
-                self.keep_written(session.clone());
+                self.keep_written(&session);
                 self.gave_way(&session, &ended);
                 self.counts.add(Event::Login);
                 audit::login(&session, new.origin);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::Engine;
 use crate::session::{Generation, SessionId};
 use crate::store::{Store, StoreError};
 
@@ -54,11 +55,12 @@ impl Confirmations {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes the pending notes. A note that could not be written stays, and the next call tries it again.
+    /// Writes the pending notes, and passes those that are written. A note that could not be written stays, and the next
+    /// call tries it again.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
+    async fn flush(&self, store: &dyn Store, written: impl Fn(&[(SessionId, Generation)])) -> Result<(), StoreError> {
         loop {
             let mut notes: Vec<_> =
                 self.pending.iter().take(MAX_FLUSHED_NOTES).map(|note| (*note.key(), *note.value())).collect();
@@ -66,6 +68,7 @@ impl Confirmations {
             notes.sort_unstable();
             for batch in notes.chunks(NOTES_PER_WRITE) {
                 store.confirm(batch.to_vec()).await?;
+                written(batch);
                 for (session, generation) in batch {
                     // A later generation that was seen meanwhile stays.
                     if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
@@ -77,6 +80,16 @@ impl Confirmations {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Engine {
+    /// Writes the generations that were seen in use. What could not be written is tried at the next call.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn flush_confirmations(&self) -> Result<(), StoreError> {
+        self.confirmations.flush(self.store.as_ref(), |seen| self.written.confirm(seen)).await
     }
 }
 
@@ -108,7 +121,7 @@ mod tests {
         for n in 0..(MAX_FLUSHED_NOTES as u64 + NOTES_PER_WRITE as u64 + 1) {
             notes.seen(id(n), Generation::FIRST);
         }
-        notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO)).await.unwrap();
+        notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO), |_| {}).await.unwrap();
         assert!(notes.pending.is_empty());
         assert_eq!(notes.number.into_inner(), 0);
     }

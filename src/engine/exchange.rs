@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::audit;
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
+use super::turn::Turn;
 use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, MAX_TRIES, Refresh};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
@@ -32,20 +33,72 @@ impl Engine {
     /// # Errors
     /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
     pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<IssuedTokens, Error> {
+        self.refresh_from(refresh, None).await
+    }
+
+    /// Takes the turn of the session that a refresh token names, and reads its record, for
+    /// [`refresh_from`](Self::refresh_from) to begin with.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub(crate) async fn begin_refresh(&self, token: &SecretString) -> Result<Option<Begun<'_>>, Error> {
+        let Some(named) = refresh::authenticate(self.keyring().refresh_keys(), token.expose_secret()) else {
+            return Ok(None);
+        };
+        let turn = self.turns.take(named.session).await;
+        let record = match self.recall_for_refresh(named.session, named.generation) {
+            Some(record) => Some(record),
+            None => self.read_for_refresh(named.session).await?,
+        };
+        Ok(record.map(|record| Begun { record, turn }))
+    }
+
+    /// The record as it was written here last, if that may still be what the store has.
+    fn recall_for_refresh(&self, id: SessionId, presented: Generation) -> Option<ReadRecord> {
+        let minimum_known = self.revocations.minimum(id);
+        let session = self.written.recall(id, presented)?;
+        Some(ReadRecord { session, minimum_known, is_recalled: true })
+    }
+
+    async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
+        // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that
+        // the record has lost.
+        let minimum_known = self.revocations.minimum(id);
+        let read = self.store.load(id).await?;
+        Ok(read.map(|session| ReadRecord { session, minimum_known, is_recalled: false }))
+    }
+
+    /// The same as [`refresh`](Self::refresh), with the turn and the record that its token has: it saves a read.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub(crate) async fn refresh_from(
+        &self,
+        refresh: Refresh<'_>,
+        begun: Option<Begun<'_>>,
+    ) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         self.is_recent(refresh.arrived)?;
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
         let keyring = self.keyring();
         let held = PresentedCredential::of(refresh.credential, &keyring)?;
         let presented = held.generation;
-        let _turn = self.turns.take(held.session).await;
+        let (mut read, turn) = match begun.filter(|begun| begun.record.session.id == held.session) {
+            Some(Begun { record, turn }) => (Some(record), turn),
+            None => {
+                let turn = self.turns.take(held.session).await;
+                (self.recall_for_refresh(held.session, presented), turn)
+            }
+        };
+        let mut turn = Some(turn);
         let mut user = None;
         let mut counted = false;
         for _ in 0..MAX_TRIES {
-            // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that
-            // the record has lost.
-            let minimum_known = self.revocations.minimum(held.session);
-            let Some(mut session) = self.store.load(held.session).await? else {
+            let record = match read.take() {
+                Some(record) => Some(record),
+                None => self.read_for_refresh(held.session).await?,
+            };
+            let Some(ReadRecord { mut session, minimum_known, is_recalled }) = record else {
                 return Err(Denial::UnknownRefreshToken.into());
             };
             if !held.proves(&session) {
@@ -63,6 +116,10 @@ impl Engine {
             let now = self.clock.now();
             let mut facts = self.facts(&session, user.as_ref(), minimum_known);
             let mut decision = decide(&session, presented, facts, now, refresh.profile);
+            if is_recalled && decision != Decision::Rotate {
+                // Only the swap of a rotation finds out whether the record is still so.
+                continue;
+            }
             if decision == (Decision::Ahead { fast_forward: false }) && self.may_continue(&session).await? {
                 facts.unbroken_revocations = true;
                 decision = decide(&session, presented, facts, now, refresh.profile);
@@ -87,7 +144,8 @@ impl Engine {
                         return Err(self.reused(&session, reuse, &refresh).await?.into());
                     };
                     let id = own.id;
-                    if let Some(issued) = self.replay(&keyring, own, now, &refresh, user.as_ref()).await? {
+                    // Not without the turn: it is answered once.
+                    if let Some(issued) = self.replay(&keyring, own, now, &refresh, user.as_ref(), &mut None).await? {
                         self.resolved(id);
                         self.counts.add(Event::Replayed);
                         return Ok(with_user(issued, user));
@@ -95,7 +153,9 @@ impl Engine {
                     continue;
                 }
                 Decision::Replay => {
-                    if let Some(issued) = self.replay(&keyring, session, now, &refresh, user.as_ref()).await? {
+                    if let Some(issued) =
+                        self.replay(&keyring, session, now, &refresh, user.as_ref(), &mut turn).await?
+                    {
                         self.counts.add(Event::Replayed);
                         return Ok(with_user(issued, user));
                     }
@@ -120,12 +180,19 @@ impl Engine {
                 return Err(Fault::Contention.into());
             };
             step.record.claims = claims_now(&session, user.as_ref());
-            let issued = self.pair(&keyring, &step.record, now, how)?;
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             self.is_recent(refresh.arrived)?;
-            match self.swap(session.revision, step.record.clone(), raised.clone()).await? {
+            // The first is asked first: while the store writes, the token is signed.
+            let (swapped, issued) =
+                tokio::join!(self.swap(session.revision, step.record.clone(), raised.clone()), async {
+                    self.pair(&keyring, &step.record, now, how)
+                });
+            match swapped? {
                 Swap::Swapped => {
-                    self.keep_written(step.record.clone());
+                    if is_recalled {
+                        self.written.count_right();
+                    }
+                    self.keep_written(&step.record);
                     if let Some(successor) = successor_token(&keyring, &step.record) {
                         self.live_sessions.advance(session.id, presented, successor);
                     }
@@ -134,9 +201,11 @@ impl Engine {
                     }
                     self.counts.add(if how == IssueKind::Rotated { Event::Rotated } else { Event::Reissued });
                     audit::refreshed(&step.record, how, refresh.origin);
-                    return Ok(with_user(issued, user));
+                    // Without a token the session has gone on all the same, as if this reply were lost.
+                    return Ok(with_user(issued?, user));
                 }
                 // Another request changed the session, or the session ended: decide again on the new record.
+                Swap::Changed(_) | Swap::NoLongerValid if is_recalled => self.written.count_wrong(),
                 Swap::Changed(_) | Swap::NoLongerValid => {}
             }
         }
@@ -241,6 +310,7 @@ impl Engine {
         now: Timestamp,
         refresh: &Refresh<'_>,
         user: Option<&Option<User>>,
+        turn: &mut Option<Turn<'_>>,
     ) -> Result<Option<IssuedTokens>, Error> {
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
@@ -252,6 +322,8 @@ impl Engine {
         // Near the session's end, no new token would live longer.
         let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
         if same_keys && allowed && longest {
+            // Nothing is written from here on. Those that wait for replicas wait together, not one after the other.
+            drop(turn.take());
             // The rotation may have been read before it was acknowledged (requirement C14).
             self.settle().await?;
             return Ok(Some(self.pair(keyring, &session, now, IssueKind::Replayed)?));
@@ -278,7 +350,7 @@ impl Engine {
         let (id, current, successor) = (record.id, record.current, successor_token(keyring, &record));
         match self.store.compare_and_swap(expected, record.clone(), None).await? {
             Swap::Swapped => {
-                self.keep_written(record);
+                self.keep_written(&record);
                 if let Some(successor) = successor {
                     self.live_sessions.advance(id, current, successor);
                 }
@@ -335,6 +407,27 @@ fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: Sessio
             user.and_then(Option::as_ref).is_some_and(|user| session.created() <= user.sessions_valid_from)
         }
         SessionEnd::Record | SessionEnd::List => false,
+    }
+}
+
+/// A record as the store had it, and what the list knew of its session before it was read.
+struct ReadRecord {
+    session: Session,
+    minimum_known: Generation,
+    /// It was not read: the store had it once, and may have a later one.
+    is_recalled: bool,
+}
+
+/// A refresh that has its turn and its session's record.
+pub(crate) struct Begun<'a> {
+    record: ReadRecord,
+    turn: Turn<'a>,
+}
+
+impl Begun<'_> {
+    /// The client of the session.
+    pub(crate) fn client(&self) -> &str {
+        &self.record.session.client
     }
 }
 

@@ -105,7 +105,7 @@ impl Engine {
         let since = self.clock.at(asked);
         self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
         self.revocations.use_until(since.plus(staleness.served));
-        self.forget_written();
+        self.written.hear(self.clock.source().monotonic());
         self.is_restored().await;
         Ok(())
     }

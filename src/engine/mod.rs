@@ -34,6 +34,7 @@ mod revoke;
 mod standstill;
 mod turn;
 mod types;
+mod written;
 
 use confirm::Confirmations;
 use following::Following;
@@ -42,6 +43,7 @@ use live_sessions::LiveSessions;
 use own_logins::OwnLogins;
 use restoring::Restoring;
 use turn::Turns;
+use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
@@ -112,6 +114,7 @@ pub struct Engine {
     /// The logins here, if other gates write to the store.
     own_logins: Option<OwnLogins>,
     restoring: Restoring,
+    written: Written,
     standstill: standstill::Standstill,
     owed: owed::Owed,
 }
@@ -119,6 +122,7 @@ pub struct Engine {
 impl Engine {
     /// An engine with this configuration.
     pub fn new(parts: EngineConfig) -> Self {
+        let written = Written::new(parts.store.shared().is_some());
         let own_logins = parts.store.shared().map(|_| OwnLogins::since(parts.clock.now()));
         Self {
             issuer: parts.issuer,
@@ -141,6 +145,7 @@ impl Engine {
             following: Following::new(parts.staleness),
             own_logins,
             restoring: Restoring::new(),
+            written,
             standstill: standstill::Standstill::new(parts.staleness),
             owed: owed::Owed::default(),
         }

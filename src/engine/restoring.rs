@@ -8,10 +8,8 @@
 //! Then a session can still be behind its token: its last writes were known only to engines that are gone. It goes on from
 //! the token, at an engine that has heard of every revocation since the session began.
 
-use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
@@ -19,14 +17,9 @@ use super::Engine;
 use crate::clock::Timestamp;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
-use crate::session::{RevokedBecause, Session, SessionId};
+use crate::session::{RevokedBecause, Session};
 use crate::store::{SharedStore, StoreError};
 
-/// A record can be written back if it was written this long before the store was last heard of, or later, however long
-/// a failover takes: a replica is rarely further behind.
-const KEPT: Duration = Duration::from_secs(10);
-/// Of how many sessions. Each takes about a kilobyte.
-const MAX_KEPT: usize = 65_536;
 /// How many revocations are under way at once.
 const AT_ONCE: usize = 64;
 
@@ -42,50 +35,20 @@ pub(super) struct Restoring {
     phase: AtomicU8,
     /// When the data had been adopted last before this engine began: it may lack revocations from before.
     adopted_before: AtomicU64,
-    written: Mutex<VecDeque<(Duration, Session)>>,
 }
 
 impl Restoring {
     pub(super) fn new() -> Self {
-        Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0), written: Mutex::default() }
+        Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0) }
     }
 
     /// May tokens be minted?
     pub(super) fn is_over(&self) -> bool {
         self.phase.load(Ordering::Acquire) == STEADY
     }
-
-    fn written(&self) -> MutexGuard<'_, VecDeque<(Duration, Session)>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Engine {
-    /// Keeps a record that the store has acknowledged, to write it back if the store loses it.
-    pub(super) fn keep_written(&self, record: Session) {
-        if self.store.shared().is_none() {
-            return;
-        }
-        let now = self.clock.source().monotonic();
-        let mut written = self.restoring.written();
-        if written.len() >= MAX_KEPT {
-            written.pop_front();
-        }
-        written.push_back((now, record));
-    }
-
-    /// Forgets records that are too old to be written back, with their secrets.
-    pub(super) fn forget_written(&self) {
-        let now = self.clock.source().monotonic();
-        let mut written = self.restoring.written();
-        while written.front().is_some_and(|(at, _)| *at + KEPT < now) {
-            written.pop_front();
-        }
-        if written.is_empty() {
-            written.shrink_to_fit();
-        }
-    }
-
     /// The store seems to have lost writes.
     pub(super) fn suspect_loss(&self) {
         self.restoring.phase.store(LOST, Ordering::Release);
@@ -107,11 +70,10 @@ impl Engine {
             revocations += portion.len();
             self.revoke_again(portion).await?;
         }
-        // Of each session the latest record.
-        let latest: HashMap<SessionId, Session> =
-            self.restoring.written().iter().map(|(_, record)| (record.id, record.clone())).collect();
+        let latest = self.written.lately();
         let sessions = latest.len();
-        shared.restore(latest.into_values().collect()).await?;
+        shared.restore(latest).await?;
+        self.written.distrust(self.clock.source().monotonic());
         tracing::error!(
             revocations,
             sessions,

@@ -30,17 +30,36 @@ impl Engine {
         account: AccountRule<'_>,
         origin: &Origin,
     ) -> Result<bool, Error> {
-        let keyring = self.keyring();
-        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(false) };
-        let Some(session) = self.load_to_revoke(authentic.session).await? else { return Ok(false) };
-        if !authentic.proves(&session.secret, &session.client) {
-            return Ok(false);
-        }
+        let Some(session) = self.session_to_end(token).await? else { return Ok(false) };
         if session.client.as_ref() == client && !account.has(session.account.as_deref()) {
             return Err(Denial::OtherAccount.into());
         }
         self.log_out(&session, client, origin).await?;
         Ok(true)
+    }
+
+    /// Ends the session of a refresh token, whatever its client is. `Ok(false)` if the token is not one of ours.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub(crate) async fn log_out_by(&self, token: &str, origin: &Origin) -> Result<bool, Error> {
+        let Some(session) = self.session_to_end(token).await? else { return Ok(false) };
+        self.log_out(&session, &session.client, origin).await?;
+        Ok(true)
+    }
+
+    /// The session of a refresh token of any generation; `None` if the token is not one of ours.
+    ///
+    /// If its record cannot be read, the session is refused here and its end is written as soon as it can be: a key of the
+    /// gates made the token, so it was issued in the session that it names. Which client and account it was issued to is in
+    /// the record alone, and is not compared then. Whoever has the token can end the session in any case.
+    async fn session_to_end(&self, token: &str) -> Result<Option<Session>, Error> {
+        let keyring = self.keyring();
+        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(None) };
+        match self.load_to_revoke(authentic.session).await {
+            Ok(session) => Ok(session.filter(|session| authentic.proves(&session.secret, &session.client))),
+            Err(error) => Err(self.refuse_unread(authentic.session, Timestamp::ZERO, error)),
+        }
     }
 
     /// Ends a session on its client's request.

@@ -10,6 +10,7 @@ use http::{HeaderName, Response};
 use ipnet::IpNet;
 
 use super::endpoint::{Endpoint, EndpointError, Endpoints};
+use super::fault_log::FaultLog;
 use super::notice::Notices;
 use super::origin::{Origins, origin_of};
 use super::respond::RefusalHook;
@@ -94,6 +95,9 @@ pub enum BuildError {
     /// Nodes of the store that run have other keys, and more than one step of a roll is between them.
     #[error("{0}")]
     OtherKeys(String),
+    /// Nodes of the store that run write records that this one cannot read, or cannot read those that it writes.
+    #[error("{0}")]
+    OtherVersions(String),
     /// An endpoint has a relay, and no store keeps its records.
     #[cfg(feature = "relay")]
     #[doc(hidden)]
@@ -529,8 +533,9 @@ impl GateBuilder {
         nodes::keys::say(&row, &keyring, clock.now());
         if let Some(shared) = store.shared() {
             // Before the first beat: the others must not count on this node.
-            let others = shared.nodes().await?;
-            nodes::keys::check(&row.get(), &others, store.last_known_time().await?).map_err(BuildError::OtherKeys)?;
+            let (others, now) = (shared.nodes().await?, store.last_known_time().await?);
+            nodes::versions::check(shared.reads(), &others, now).map_err(BuildError::OtherVersions)?;
+            nodes::keys::check(&row.get(), &others, now).map_err(BuildError::OtherKeys)?;
         }
         let feed = begin_feed(&*store, loaded_to, &time, self.staleness, &row).await?;
         if feed.is_some() {
@@ -594,6 +599,7 @@ impl GateBuilder {
         let inner = Arc::new(Inner {
             id: GateId::next(),
             notices: Notices::default(),
+            faults: FaultLog::default(),
             asks_audience: AtomicBool::new(false),
             engine,
             checker,

@@ -363,7 +363,7 @@ impl CommandHandler for EndpointHandler<'_> {
         if let Ok(Outcome::Issued(issued)) = &outcome {
             let _ = self.recipient.set(Recipient { subject: issued.subject.clone(), session: issued.session });
         }
-        tell_fault(&outcome);
+        self.gate.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
         outcome
     }
 
@@ -377,19 +377,8 @@ impl CommandHandler for EndpointHandler<'_> {
             }
         };
         let outcome = to_its_end(executing).await;
-        tell_fault(&outcome);
+        self.gate.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
         outcome
-    }
-}
-
-fn tell_fault<T>(outcome: &Result<T, Error>) {
-    if let Err(Error::Failed(fault)) = outcome {
-        tracing::error!(
-            target: "rotogate::fault",
-            reason = fault.reason(),
-            error = ?crate::fault::Chain(fault),
-            "request not decided: fault of the gate or a backend"
-        );
     }
 }
 

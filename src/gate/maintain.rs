@@ -150,6 +150,7 @@ async fn tick(gate: Weak<Inner>) {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
         let clock = gate.engine.clock();
+        gate.faults.tell_counts(clock.source().monotonic());
         match clock.tick() {
             ClockState::Jumped if wrong.is_due(clock.source().monotonic()) => tracing::error!(
                 "the wall clock jumped more than an hour ahead of the monotonic clock: it is not followed, nothing is swept \
@@ -200,7 +201,7 @@ async fn flush(gate: Weak<Inner>) {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
         let engine = &gate.engine;
-        match engine.confirmations().flush(engine.store().as_ref()).await {
+        match engine.flush_confirmations().await {
             Ok(()) => unwritten = Seldom::default(),
             Err(error) if unwritten.is_due(engine.clock().source().monotonic()) => tracing::error!(
                 error = ?Chain(&error),

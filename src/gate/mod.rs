@@ -50,6 +50,7 @@ mod builder;
 #[doc(hidden)]
 pub mod cookies;
 mod endpoint;
+mod fault_log;
 mod forward_buffered;
 mod identity;
 mod in_flight;
@@ -131,6 +132,7 @@ pub struct Gate(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) id: GateId,
     notices: notice::Notices,
+    faults: fault_log::FaultLog,
     /// Whether any `require()` asks for an audience.
     asks_audience: AtomicBool,
     pub(crate) engine: Arc<Engine>,
@@ -416,7 +418,7 @@ impl Gate {
     /// Those of the store.
     pub async fn flush(&self) -> Result<(), crate::store::StoreError> {
         self.0.engine.pay().await?;
-        self.0.engine.confirmations().flush(self.0.engine.store().as_ref()).await
+        self.0.engine.flush_confirmations().await
     }
 
     /// Whether a client of this id is registered.

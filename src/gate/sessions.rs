@@ -6,8 +6,8 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 
+use super::Gate;
 use super::endpoint::to_its_end;
-use super::{Gate, Inner};
 use crate::claim::{ClaimError, OwnClaims};
 use crate::client::Grant;
 use crate::clock::Timestamp;
@@ -21,7 +21,6 @@ use crate::session::Status;
 use crate::session::profile::Profile;
 use crate::session::{RevokedBecause, Scope, Session, SessionId};
 use crate::store::{Filter, Page};
-use crate::token::refresh;
 
 /// Starts, refreshes, lists and revokes sessions. See [`Gate::sessions`].
 ///
@@ -242,8 +241,8 @@ impl Sessions {
         let (origin, arrived) = (Origin { address, user_agent: None }, gate.engine.arrival());
         to_its_end(async move {
             gate.engine.limits().refresh(address)?;
-            let record = record_of(&gate, &token).await?.ok_or(Denial::UnknownRefreshToken)?;
-            let client = gate.clients.get(&record.client).ok_or(Denial::InvalidClient)?;
+            let begun = gate.engine.begin_refresh(&token).await?.ok_or(Denial::UnknownRefreshToken)?;
+            let client = gate.clients.get(begun.client()).ok_or(Denial::InvalidClient)?;
             if !client.may(Grant::RefreshToken) {
                 return Err(Denial::UnauthorizedClient.into());
             }
@@ -259,7 +258,7 @@ impl Sessions {
                 arrived,
                 origin: &origin,
             };
-            gate.engine.refresh(refresh).await
+            gate.engine.refresh_from(refresh, Some(begun)).await
         })
         .await
         .inspect_err(|error| Reason::from(error).tell())
@@ -269,12 +268,7 @@ impl Sessions {
     pub(super) async fn log_out(&self, token: SecretString, address: Option<IpAddr>) -> Result<(), Error> {
         let gate = Arc::clone(&self.0.0);
         let origin = Origin { address, user_agent: None };
-        to_its_end(async move {
-            let Some(record) = record_of(&gate, &token).await? else { return Ok(()) };
-            let (engine, token) = (&gate.engine, token.expose_secret());
-            engine.revoke_refresh_token(token, &record.client, AccountRule::Any, &origin).await.map(drop)
-        })
-        .await
+        to_its_end(async move { gate.engine.log_out_by(token.expose_secret(), &origin).await.map(drop) }).await
     }
 
     /// One session's record; its secret does not print.
@@ -513,11 +507,4 @@ impl Sessions {
         };
         gate.engine.revoke(entry, RevokedBecause::Operator).await.map(drop)
     }
-}
-
-/// The record of the session that a refresh token names. The engine decides whether the token is good.
-async fn record_of(gate: &Inner, token: &SecretString) -> Result<Option<Session>, Error> {
-    let keyring = gate.engine.keyring();
-    let Some(named) = refresh::authenticate(keyring.refresh_keys(), token.expose_secret()) else { return Ok(None) };
-    Ok(gate.engine.store().load(named.session).await?)
 }

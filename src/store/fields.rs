@@ -49,6 +49,9 @@ pub(super) fn millis(time: Timestamp) -> [u8; 8] {
     time.as_millis().to_be_bytes()
 }
 
+/// The length of an effect.
+pub(super) const EFFECT: usize = 25;
+
 /// An effect: its kind, and three numbers.
 pub(super) fn encode_effect(effect: Effect) -> Vec<u8> {
     let (kind, numbers) = match effect {
@@ -62,6 +65,10 @@ pub(super) fn encode_effect(effect: Effect) -> Vec<u8> {
 }
 
 pub(super) fn decode_effect(bytes: &[u8]) -> Option<Effect> {
+    // Something longer says more than this program knows.
+    if bytes.len() != EFFECT {
+        return None;
+    }
     let [a, b, c] = [number_at(bytes, 1)?, number_at(bytes, 9)?, number_at(bytes, 17)?];
     match bytes.first()? {
         b'M' => Some(Effect::Minimum {

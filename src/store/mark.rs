@@ -54,7 +54,7 @@ fn or_later(written: Result<(), StoreError>) {
 }
 
 /// As the embedded store's name is written.
-fn uuid(store: Op) -> Uuid {
+pub(super) fn uuid(store: Op) -> Uuid {
     let mut id = [0; 16];
     id.iter_mut().zip(store).for_each(|(to, from)| *to = from);
     Uuid::from_bytes(id)

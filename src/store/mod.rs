@@ -44,6 +44,9 @@ mod highwater;
 mod mark;
 #[doc(hidden)]
 pub mod memory;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[doc(hidden)]
+pub mod moving;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod node_rows;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -57,8 +60,12 @@ mod redis;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+mod rolling;
 pub mod rules;
 mod shared;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod versions;
 
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};
@@ -70,7 +77,7 @@ pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
 pub use shared::{
-    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen, Restoration,
+    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Restoration,
     SharedCounter, SharedStore, Staleness,
 };
 

@@ -1,16 +1,15 @@
 //! The rows of the nodes, as the stores keep them that gates share.
 
 use super::shared::NodeRow;
+use super::versions::Versions;
 use super::{StoreError, WriteOutcome};
 
-/// Before the row proper: the versions of records that a node reads from, reads to and writes.
-pub(super) const VERSIONS: [u8; 3] = [1, 1, 1];
-
-/// A row as a beat sends it.
-pub(super) fn encode(row: &NodeRow) -> Result<Vec<u8>, StoreError> {
-    let [from, to, writes] = VERSIONS;
+/// A row as a beat sends it. Before the row proper are the versions of records that the node reads from, reads to and writes.
+pub(super) fn encode(row: &NodeRow, versions: &Versions) -> Result<Vec<u8>, StoreError> {
+    let versions = versions.in_row();
+    let [from, to, writes] = versions;
     let row = NodeRow { reads: [from, to], writes, ..row.clone() };
-    Ok([VERSIONS.as_slice(), &row.encode()?].concat())
+    Ok([versions.as_slice(), &row.encode()?].concat())
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<NodeRow, StoreError> {

@@ -514,6 +514,15 @@ struct MergedEntry {
     changed: Option<Revocation>,
 }
 
+/// Merges an entry of another store with what is known of its target.
+#[cfg(feature = "redb")]
+pub(super) fn put(state: &mut impl State, entry: &Revocation) -> Result<(), Failure> {
+    match merge(state, entry)?.changed {
+        Some(changed) => state.put_revocation(&changed),
+        None => Ok(()),
+    }
+}
+
 fn merge(state: &impl State, entry: &Revocation) -> Result<MergedEntry, Failure> {
     let known = state.revocation(&entry.target)?;
     let mut now = known.clone().unwrap_or_else(|| entry.clone());

@@ -25,7 +25,7 @@ mod counter;
 mod row;
 
 pub use counter::{CounterUse, SharedCounter};
-pub use row::{LiveRow, NODE_HEARD_WITHIN, NodeRow, NodeSeen};
+pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
 
 /// A store that several processes write to. Each process has a handle of its own.
 ///
@@ -73,7 +73,19 @@ pub trait SharedStore: Store {
 
     /// The nodes that were heard of within [`NODE_HEARD_WITHIN`], by the store's time: those whose feeds ask for the end of
     /// the revocations. A node that ended is among them until then.
-    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError>;
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.nodes_within(NODE_HEARD_WITHIN).await
+    }
+
+    /// The nodes that were heard of within this time, as far as they are remembered: for [`NODE_KEPT`], or at least for an
+    /// hour while there are more than a thousand.
+    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError>;
+
+    /// The oldest and the newest version of records that this handle reads. It writes the lowest that every node reads which
+    /// is among the last [`nodes`](Self::nodes) that it asked for.
+    fn reads(&self) -> [u8; 2] {
+        [1, 1]
+    }
 
     /// Loads a session that is about to be revoked: other requests that wait for the store do not hold this one up.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {

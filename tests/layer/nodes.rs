@@ -140,6 +140,51 @@ async fn a_session_of_one_gate_goes_on_at_another_and_ends_at_all_of_them() {
 }
 
 #[tokio::test]
+async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read() {
+    let [a, b] = nodes(Staleness::default(), [0, 0]).await;
+    let (_, first) = tokens(&a.gate, "").await;
+    let (mut reads, mut last) = (a.store.loads(), first);
+    let refresh = async |node: &Node, token: &str| {
+        let answer = node.server.refresh("/token", token).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        (answer.member("access_token"), answer.member("refresh_token"))
+    };
+    let mut has_read = |number: u64| {
+        reads += number;
+        assert_eq!(a.store.loads(), reads);
+    };
+    for _ in 0..3 {
+        last = refresh(&a, &last).await.1;
+    }
+    has_read(0);
+    // A use that this gate has written down is part of what it knows.
+    let (access, used) = refresh(&a, &last).await;
+    assert_eq!(a.status(&access).await, StatusCode::OK);
+    a.gate.flush().await.unwrap();
+    last = refresh(&a, &used).await.1;
+    has_read(0);
+    // Another gate's change is found by the swap that fails.
+    let (access, used) = refresh(&a, &last).await;
+    assert_eq!(b.status(&access).await, StatusCode::OK);
+    b.gate.flush().await.unwrap();
+    last = refresh(&a, &used).await.1;
+    has_read(1);
+    // What another gate issued is not what this one wrote, and a lost reply is repeated as the store has it.
+    let (access, next) = refresh(&b, &last).await;
+    assert_eq!(refresh(&a, &last).await, (access, next.clone()));
+    has_read(1);
+    last = refresh(&a, &next).await.1;
+    has_read(1);
+    // Nor does a session go on that another gate ended, heard of or not.
+    a.store.set_way(Way::FeedHeld);
+    a.store.feed_is_held().await;
+    b.gate.sessions().revoke_subject("ada").await.unwrap();
+    assert_eq!(a.server.refresh("/token", &last).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    a.store.set_way(Way::Open);
+    assert_eq!(decided(&a, &last).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
 async fn c10_a_gate_that_did_not_hear_from_the_store_for_too_long_decides_nothing() {
     let [a, b] = nodes(Staleness::default(), [0, 0]).await;
     let (access, refresh) = tokens(&a.gate, "").await;

@@ -155,10 +155,10 @@ impl Gate {
 
     /// What the task behind a gate does every moment.
     pub(crate) fn flush(&self) -> Work {
-        let (engine, store) = (Arc::clone(&self.engine), Arc::clone(&self.store));
+        let engine = Arc::clone(&self.engine);
         Box::pin(async move {
             // What could not be written is kept, and tried again.
-            let _ = engine.confirmations().flush(store.as_ref()).await;
+            let _ = engine.flush_confirmations().await;
             Done::Flushed
         })
     }

@@ -61,6 +61,13 @@ pub struct Operation {
     pub reply: Reply,
 }
 
+impl Operation {
+    /// A refresh that was answered with a pair.
+    pub fn is_refreshed(&self) -> bool {
+        matches!((self.request, self.reply), (Request::Refresh(_), Reply::Issued(_)))
+    }
+}
+
 /// The profile of the sessions. Reissues are not judged: `lost_response_window` is `"0s"`.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {

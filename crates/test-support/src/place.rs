@@ -85,7 +85,12 @@ impl Place {
 
     /// The binary, to be run in this folder.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        self.command_of(&binary())
+    }
+
+    /// Another program of ours, to be run in this folder.
+    fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
         command.arg("--config").arg(self.path("gateway.toml")).current_dir(self.folder.path());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROTOGATE_")) {
             command.env_remove(name);
@@ -100,7 +105,15 @@ impl Place {
 
     /// Starts a gate whose command was changed first.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
-        let mut command = self.command();
+        self.start_command(self.command(), change)
+    }
+
+    /// Starts a gate of another version.
+    pub fn start_program(&self, program: &Path) -> Gate {
+        self.start_command(self.command_of(program), |_| {})
+    }
+
+    fn start_command(&self, mut command: Command, change: impl FnOnce(&mut Command)) -> Gate {
         let (log, path) = output_file("gate");
         command.arg("--json").env("ROTOGATE_LOG", "debug").stdout(Stdio::piped()).stderr(log);
         change(&mut command);
@@ -133,7 +146,7 @@ impl Place {
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(!line.is_empty(), "the gate did not start; see target/test-output");
+        assert!(!line.is_empty(), "the gate did not start: {}", fs::read_to_string(&path).unwrap_or_default());
         let greeting: Value = serde_json::from_str(&line).unwrap();
         let address = |value: &Value| value.as_str().unwrap().parse().unwrap();
         let first = greeting.get("first_user");

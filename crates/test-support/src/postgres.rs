@@ -132,7 +132,61 @@ impl Postgres {
         std::fs::rename(copy, self.data()).unwrap();
         done(unprivileged(Path::new("touch")).arg(self.data().join("standby.signal")));
         self.start_again();
+        self.promote();
+    }
+
+    /// A standby makes itself the primary.
+    pub fn promote(&self) {
         done(unprivileged(&self.bin.join("pg_ctl")).arg("promote").arg("-D").arg(self.data()));
+    }
+
+    /// Starts a standby that follows this server.
+    pub fn standby(&self) -> Self {
+        let (bin, settings) = (self.bin.clone(), self.settings.clone());
+        let mut standby = Self { process: None, port: 0, folder: folder(), bin, settings };
+        standby.copy_of(self);
+        standby.start_elsewhere();
+        standby
+    }
+
+    /// A server that was killed follows another one from now on, with nothing of its own.
+    pub fn follow(&mut self, primary: &Self) {
+        std::fs::remove_dir_all(self.data()).unwrap();
+        self.copy_of(primary);
+        self.start_again();
+    }
+
+    fn copy_of(&self, primary: &Self) {
+        let mut command = unprivileged(&self.bin.join("pg_basebackup"));
+        command.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "-h", "127.0.0.1", "-U", "postgres"]);
+        command.args(["-p", &primary.port.to_string(), "-D"]).arg(self.data());
+        done(command.env("PGPASSWORD", ADMIN_PASSWORD));
+    }
+
+    /// While it is a primary, it acknowledges what a standby has on its disk. Whoever commits before there is one waits.
+    pub fn waits_for_a_standby(&self) {
+        self.sql("alter system set synchronous_standby_names = '*'");
+        self.sql("select pg_reload_conf()");
+    }
+
+    /// Kills a process that serves the user `gate`. The server ends all others, and recovers.
+    pub fn kill_a_backend(&self) {
+        self.until_it_answers();
+        let pid = self.sql("select pid from pg_stat_activity where usename = 'gate' order by random() limit 1");
+        if !pid.is_empty() {
+            done(Command::new("kill").args(["-s", "KILL", &pid]));
+        }
+    }
+
+    /// It may be recovering.
+    fn until_it_answers(&self) {
+        for _ in 0..600 {
+            if self.psql("select 1").output().unwrap().status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("PostgreSQL does not recover");
     }
 
     /// On another port.

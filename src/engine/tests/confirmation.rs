@@ -13,7 +13,7 @@ async fn a_token_seen_for_the_first_time_confirms_its_generation() {
     assert!(!w.engine.confirmations().has(first.session, Generation::new(2)), "minting confirms nothing");
     w.check(&second.access).unwrap();
     assert!(w.engine.confirmations().has(first.session, Generation::new(2)));
-    w.engine.confirmations().flush(w.store.as_ref()).await.unwrap();
+    w.engine.flush_confirmations().await.unwrap();
     assert!(!w.engine.confirmations().has(first.session, Generation::new(2)), "written, and forgotten here");
     let record = w.record(first.session).await;
     assert!(record.confirmed && record.current == Generation::new(2));
@@ -28,7 +28,7 @@ async fn an_earlier_generation_in_use_does_not_confirm_the_current_one() {
     let first = w.login().await;
     w.refreshed(&first.refresh, IssueKind::Rotated).await;
     w.check(&first.access).unwrap();
-    w.engine.confirmations().flush(w.store.as_ref()).await.unwrap();
+    w.engine.flush_confirmations().await.unwrap();
     assert!(!w.record(first.session).await.confirmed);
     w.advance(HOUR);
     w.refreshed(&first.refresh, IssueKind::Reissued).await;
@@ -56,11 +56,11 @@ async fn a_note_that_could_not_be_written_is_kept_and_tried_again() {
     w.check(&second.access).unwrap();
     w.store.set(Mode::WritesFail);
     for _ in 0..2 {
-        w.engine.confirmations().flush(w.store.as_ref()).await.unwrap_err();
+        w.engine.flush_confirmations().await.unwrap_err();
         assert!(w.engine.confirmations().has(first.session, Generation::new(2)));
     }
     w.store.set(Mode::Good);
-    w.engine.confirmations().flush(w.store.as_ref()).await.unwrap();
+    w.engine.flush_confirmations().await.unwrap();
     assert!(w.record(first.session).await.confirmed);
 }
 

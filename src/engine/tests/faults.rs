@@ -1,5 +1,6 @@
 //! The store or the directory fails, or the process dies: R2.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,10 +8,11 @@ use futures_util::poll;
 
 use super::support::{HOUR, Mode, Pair, World, denied, failed, secs};
 use crate::denial::Denial;
+use crate::engine::written::Written;
 use crate::engine::{AccountRule, IssueKind, Origin};
 use crate::fault::Fault;
 use crate::session::rotation::SessionEnd;
-use crate::session::{Generation, RevokedBecause, Status};
+use crate::session::{Generation, RevokedBecause, Session, Status};
 use crate::store::{Filter, Store};
 
 #[tokio::test]
@@ -28,6 +30,26 @@ async fn r2_a_store_that_fails_is_a_fault_and_consumes_nothing() {
     }
     let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
     assert_eq!(w.record(second.session).await.current, Generation::new(2));
+}
+
+#[tokio::test]
+async fn r9_a_logout_whose_record_cannot_be_read_is_a_fault_and_holds_here() {
+    let w = World::new().await;
+    let (first, other) = (w.login().await, w.login().await);
+    let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
+    w.store.set(Mode::AllFails);
+    let log_out =
+        async |token: &str| w.engine.revoke_refresh_token(token, "web", AccountRule::Any, &Origin::default()).await;
+    assert!(matches!(failed(log_out(&first.refresh).await), Fault::Store(_)));
+    for access in [&first.access, &second.access] {
+        assert_eq!(w.check(access).unwrap_err(), Denial::TokenRevoked);
+    }
+    let edited = format!("{}A", other.refresh);
+    assert!(!log_out(&edited).await.unwrap(), "none of ours, whatever the store does");
+    w.check(&other.access).unwrap();
+    w.store.set(Mode::Good);
+    assert!(log_out(&first.refresh).await.unwrap());
+    assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::Logout));
 }
 
 #[tokio::test]
@@ -168,4 +190,31 @@ async fn r2_a_reuse_is_answered_only_when_its_revocation_is_durable() {
     w.store.set(Mode::WritesFail);
     assert!(matches!(failed(w.refresh(&first.refresh).await), Fault::Store(_)));
     assert_eq!(w.check(&third.access).unwrap_err(), Denial::TokenRevoked);
+}
+
+#[tokio::test]
+async fn c15_what_was_written_shortly_before_the_store_was_last_heard_of_is_written_back_however_late() {
+    let w = World::new().await;
+    let (first, second) = (w.login().await.session, w.login().await.session);
+    let (early, late) = (w.record(first).await, w.record(second).await);
+    let written = Written::new(true);
+    written.keep(secs(100), &early);
+    written.keep(secs(108), &late);
+    written.hear(secs(110));
+    let ids = || written.lately().iter().map(|session| session.id).collect::<BTreeSet<_>>();
+    assert_eq!(ids(), [first, second].into(), "it may take any time until the store is back");
+    written.hear(secs(111));
+    assert_eq!(ids(), [second].into());
+    assert_eq!(written.recall(first, early.current).map(|session| session.id), Some(first));
+    assert!(written.recall(first, early.current.next().unwrap()).is_none(), "a token that another engine issued");
+    // A note that it is in use is part of what a swap expects, and of nothing that is written back.
+    written.confirm(&[(second, late.current)]);
+    let now = written.recall(second, late.current).unwrap();
+    assert_eq!((now.confirmed, now.revision), (true, late.revision + 1));
+    assert_eq!(written.lately(), [late.clone()]);
+    written.keep(secs(112), &Session { revision: late.revision - 1, ..late.clone() });
+    assert_eq!(written.lately(), [late.clone()], "the later one stays");
+    written.distrust(secs(112));
+    assert!(written.recall(second, late.current).is_none());
+    assert_eq!(written.lately(), [late], "another loss may follow");
 }

@@ -1,14 +1,10 @@
 //! Whether the keys of a gate are those of the others of its store, but for one step of a roll.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
+use super::RUNS_FOR;
 use crate::clock::Timestamp;
 use crate::store::{LiveRow, NodeRow, NodeSeen};
 use crate::token::keyring::Keyring;
-
-/// A gate that was heard of longer ago does not run any more.
-const RUNS_FOR: Duration = Duration::from_secs(20);
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Says by which keys this gate verifies from now on.
 pub(in crate::gate) fn say(row: &LiveRow, keyring: &Keyring, now: Timestamp) {

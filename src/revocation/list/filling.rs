@@ -21,6 +21,15 @@ pub struct ListFilling {
     together: usize,
 }
 
+/// With room that grows.
+impl Default for ListFilling {
+    fn default() -> Self {
+        let list = RevocationList::new();
+        let number = list.sessions.number();
+        Self { list, parts: vec![Vec::new(); number], together: (MAX_WAITING_ENTRIES / number).max(1) }
+    }
+}
+
 impl ListFilling {
     /// With room for the entries of this many sessions.
     pub fn expecting(sessions: usize) -> Self {

@@ -22,8 +22,13 @@ use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 
+#[cfg(all(test, feature = "redb"))]
+pub(crate) mod copy;
 #[doc(hidden)]
 pub mod loss;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+#[doc(hidden)]
+pub mod moving;
 #[doc(hidden)]
 pub mod races;
 #[cfg(feature = "relay")]

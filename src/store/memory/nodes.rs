@@ -10,8 +10,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
 use super::super::shared::{
-    CounterUse, Feed, FeedStep, Follow, Heard, NODE_HEARD_WITHIN, NodeRow, NodeSeen, Restoration, SharedCounter,
-    SharedStore,
+    CounterUse, Feed, FeedStep, Follow, Heard, NodeRow, NodeSeen, Restoration, SharedCounter, SharedStore,
 };
 use super::super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use super::{MemoryStore, Tables};
@@ -360,9 +359,9 @@ impl SharedStore for MemoryNode {
         Ok(remembered.get(&name).is_some_and(|until| *until > now))
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
         self.reach()?;
-        let after = self.common.time.wall().minus(NODE_HEARD_WITHIN);
+        let after = self.common.time.wall().minus(within);
         let rows = self.common.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let heard = rows.values().filter(|(beat, _)| *beat >= after);
         Ok(heard.map(|(beat, row)| NodeSeen { row: NodeRow::clone(row), beat: *beat }).collect())

@@ -71,6 +71,15 @@ pub(super) struct Failed {
     pub(super) again: bool,
     /// All idle connections are of no more use, too.
     pub(super) all: bool,
+    /// The data is of another history than the call.
+    pub(super) is_other_history: bool,
+}
+
+impl Failed {
+    /// No more than an error: a repetition fails alike, and other connections are as good as before.
+    fn for_good(error: StoreError) -> Self {
+        Self { error, again: false, all: false, is_other_history: false }
+    }
 }
 
 impl Link {
@@ -84,27 +93,26 @@ impl Link {
         }
     }
 
-    /// Calls a function, again and again if it must, until the operation's deadline. Also says whether an earlier attempt may
-    /// have been carried out.
-    pub(super) async fn ask(&self, call: &Call) -> Result<(Vec<Row>, bool), StoreError> {
+    /// Calls a function, again and again if it must, until the operation's deadline.
+    pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, Failed> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
-            return Err(not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies")));
+            let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies"));
+            return Err(Failed::for_good(error));
         };
         let deadline = Instant::now() + self.options.timeouts.operation;
         let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
         loop {
-            let was_sent = sent.load(Ordering::Relaxed);
             let Ok(done) = timeout_at(deadline, self.attempt(call, &sent)).await else {
                 let late = || StoreError::new(format!("PostgreSQL at {} does not answer", self.options.address()));
-                return Err(outcome(last.unwrap_or_else(late), &sent));
+                return Err(Failed::for_good(outcome(last.unwrap_or_else(late), &sent)));
             };
             let failed = match done {
-                Ok(rows) => return Ok((rows, was_sent)),
+                Ok(rows) => return Ok(rows),
                 Err(failed) => failed,
             };
             let wait = jittered(pause);
             if !failed.again || Instant::now() + wait >= deadline {
-                return Err(outcome(failed.error, &sent));
+                return Err(Failed { error: outcome(failed.error, &sent), ..failed });
             }
             // Says more than that time ran out.
             last = Some(failed.error);
@@ -116,7 +124,7 @@ impl Link {
     /// Sends a call once. `sent` remains true while it may have been carried out.
     async fn attempt(&self, call: &Call, sent: &AtomicBool) -> Result<Vec<Row>, Failed> {
         let Ok(_place) = self.places.acquire().await else {
-            return Err(Failed { error: not_done("the store is closed"), again: false, all: false });
+            return Err(Failed::for_good(not_done("the store is closed")));
         };
         let mut connection = self.connection().await?;
         let was_sent = sent.swap(true, Ordering::Relaxed);
@@ -128,7 +136,7 @@ impl Link {
                     self.options.address()
                 ));
                 // A repetition would find it done, and say so.
-                Failed { error: error.with_outcome(WriteOutcome::InDoubt), again: false, all: false }
+                Failed::for_good(error.with_outcome(WriteOutcome::InDoubt))
             }
             Ok(Ok(rows)) => {
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
@@ -143,7 +151,7 @@ impl Link {
             }
             Err(_) => {
                 let what = format!("PostgreSQL at {} does not answer", self.options.address());
-                Failed { error: StoreError::new(what), again: true, all: true }
+                Failed { again: true, all: true, ..Failed::for_good(StoreError::new(what)) }
             }
         };
         if failed.all {
@@ -203,9 +211,8 @@ pub(super) async fn connect(
     purpose: Purpose,
     heard: Option<Arc<Notify>>,
 ) -> Result<Connection, Failed> {
-    let failed = |error: StoreError| Failed { error, again: false, all: false };
-    let config = options.config(purpose).map_err(failed)?;
-    let tls = options.tls().map_err(failed)?;
+    let config = options.config(purpose).map_err(Failed::for_good)?;
+    let tls = options.tls().map_err(Failed::for_good)?;
     // Around all of it: the driver's own timeout leaves out the greeting.
     let (client, mut connection) = match timeout(options.timeouts.connect, config.connect(tls)).await {
         Ok(Ok(connected)) => connected,
@@ -215,7 +222,7 @@ pub(super) async fn connect(
         }
         Err(_) => {
             let what = format!("PostgreSQL at {} cannot be reached: no connection in time", options.address());
-            return Err(Failed { error: not_done(what), again: true, all: false });
+            return Err(Failed { again: true, ..Failed::for_good(not_done(what)) });
         }
     };
     let doubtful = Arc::new(AtomicBool::new(false));

@@ -10,12 +10,16 @@ use super::super::{StoreError, WriteOutcome};
 use super::connect::Failed;
 use super::options::PostgresOptions;
 
+/// What `rg_begin` fails with.
+const OTHER_HISTORY: &str = "RG001";
+
 pub(super) fn judge(options: &PostgresOptions, error: &Error) -> Failed {
     let (text, outcome, again, all) = match error.as_db_error() {
         Some(refused) => of_server(options, refused),
         None => of_connection(options, error),
     };
-    Failed { error: StoreError::new(text).with_outcome(outcome), again, all }
+    let is_other_history = error.code().is_some_and(|code| code.code() == OTHER_HISTORY);
+    Failed { error: StoreError::new(text).with_outcome(outcome), again, all, is_other_history }
 }
 
 type Judged = (String, WriteOutcome, bool, bool);
@@ -87,6 +91,10 @@ fn of_server(options: &PostgresOptions, refused: &DbError) -> Judged {
             (format!("PostgreSQL at {address} has too many connections: raise max_connections"), NotDone, true, false)
         }
         "53100" | "53200" | "53400" => (format!("PostgreSQL at {address} has no room: {said}"), NotDone, false, false),
+        OTHER_HISTORY => {
+            let text = "PostgreSQL has lost writes: the gates write back what they know before they go on";
+            (text.to_owned(), NotDone, false, false)
+        }
         "23505" => (format!("PostgreSQL at {address} refuses it: {said}"), Refused, false, false),
         "57P03" => (format!("PostgreSQL at {address} is starting or stopping: {said}"), NotDone, true, true),
         // The transaction may be at the end of its commit.

@@ -144,7 +144,7 @@ impl PostgresFeed {
     async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
-        let said = if beats { node_rows::encode(&self.follow.row.get())? } else { Vec::new() };
+        let said = if beats { node_rows::encode(&self.follow.row.get(), &self.inner.versions)? } else { Vec::new() };
         let beat = beats.then_some(Beat { node: &self.inner.node, said: &said });
         let reading = self.inner.read_on(&self.link, self.history, place, beat).await?;
         let answered = self.follow.time.monotonic();

@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::super::fields::new_op;
-use super::super::node_rows::VERSIONS;
 use super::super::rules::end_of;
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};
@@ -25,6 +24,8 @@ pub(super) struct Known {
     history: AtomicU64,
     /// The server went back behind what it had acknowledged, or may have.
     lost: AtomicBool,
+    /// The store was moved to another one.
+    moved: AtomicBool,
     server: Mutex<Server>,
 }
 
@@ -48,6 +49,7 @@ impl Known {
         Self {
             history: AtomicU64::new(u64::from_be_bytes(history)),
             lost: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             server: Mutex::new(Server { name: String::new(), written: 0 }),
         }
     }
@@ -58,6 +60,18 @@ impl Known {
 
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_moved(&self) -> bool {
+        self.moved.load(Ordering::Acquire)
+    }
+
+    /// The store was moved: what follows it must take notice, as of a loss.
+    pub(super) fn leave(&self, history: History) {
+        if self.history() == history {
+            self.moved.store(true, Ordering::Release);
+            self.lost.store(true, Ordering::Release);
+        }
     }
 
     pub(super) fn server(&self) -> MutexGuard<'_, Server> {
@@ -99,12 +113,17 @@ impl Known {
     }
 }
 
+pub(super) fn was_moved() -> StoreError {
+    StoreError::new("the store was moved to another one: the gate goes on there")
+        .with_outcome(WriteOutcome::NotDone)
+        .with_retry_after(Duration::from_secs(1))
+}
+
 impl Inner {
     pub(super) async fn adopt(&self) -> Result<(), StoreError> {
         let expected = self.known.history();
         let args = vec![Arg::bytes(&new_op()?), Arg::bytes(&self.store)];
-        let (mut rows, _) = self.send(&self.commands, "rg_adopt", expected, args).await?;
-        let answer = rows.pop().ok_or_else(|| unexpected("no row"))?;
+        let answer = self.one_of(&self.commands, "rg_adopt", expected, args).await?;
         match answer.status()? {
             "adopted" => {
                 let history: &[u8] = answer.get("o_history")?;
@@ -114,6 +133,7 @@ impl Inner {
                 self.mark.set(writes(&answer)?).await;
                 Ok(())
             }
+            "moved" => Err(was_moved()),
             "headless" | "differs" => Err(StoreError::new(
                 "the database was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
             )
@@ -132,7 +152,7 @@ impl Inner {
     }
 
     async fn restore_one(&self, record: &Session) -> Result<(), StoreError> {
-        let Columns { revision, current, confirmed, revoked, record: encoded } = columns(record)?;
+        let Columns { revision, current, confirmed, revoked, record: encoded } = columns(&self.versions, record)?;
         let own = target(&Target::Session(record.id))?;
         let args = vec![
             Arg::bytes(&new_op()?),
@@ -171,7 +191,7 @@ impl Inner {
 
     pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
         let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
-        let args = vec![Arg::bytes(&self.node), Arg::bytes(&VERSIONS), Arg::Big(patience)];
+        let args = vec![Arg::bytes(&self.node), Arg::bytes(&self.versions.in_row()), Arg::Big(patience)];
         let answer = self.one("rg_restoration", args).await?;
         match answer.status()? {
             "restoration" => {

@@ -13,7 +13,7 @@
 //! **A loss** of acknowledged writes shows in another server or timeline, in a disk or a log that went back, or in another
 //! history, which a node that noticed gave the data. See `loss.rs`.
 //!
-//! **Tables** in the schema `rotogate`, and the functions beside them, are made by `migrations/`, in that order, under a lock:
+//! **Tables** in the schema `rotogate`, and the functions beside them, are made by `migrations/`, a version at a time, under a lock:
 //!
 //! | table | holds |
 //! |---|---|
@@ -38,15 +38,17 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
+use super::copy::Standing;
 use super::fields::{Op, new_op};
 use super::mark::Marker;
 use super::shared::{CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
-use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
+use super::versions::Versions;
+use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 use call::{Answer, Arg, Call, unexpected};
-use connect::{Link, not_done};
+use connect::Link;
 use loss::{History, Known};
 
 mod call;
@@ -104,6 +106,7 @@ struct Inner {
     written: Arc<Notify>,
     hints: JoinHandle<()>,
     mark: Marker,
+    versions: Versions,
 }
 
 impl Drop for Inner {
@@ -188,30 +191,32 @@ impl Inner {
         history: History,
         args: Vec<Arg>,
     ) -> Result<Vec<Answer>, StoreError> {
-        let (rows, was_sent) = self.send(link, function, history, args).await?;
-        if let Some(first) = rows.first()
-            && first.status()? == "history"
-        {
-            self.known.flag_lost(history);
-            let error = not_done("PostgreSQL has lost writes: the gates write back what they know before they go on");
-            // An earlier attempt may be among what a promoted standby has.
-            return Err(if was_sent { error.with_outcome(WriteOutcome::InDoubt) } else { error });
-        }
-        Ok(rows)
-    }
-
-    /// Calls a function, whatever the history is. See [`Link::ask`].
-    async fn send(
-        &self,
-        link: &Link,
-        function: &'static str,
-        history: History,
-        args: Vec<Arg>,
-    ) -> Result<(Vec<Answer>, bool), StoreError> {
         let mut all = vec![Arg::bytes(&self.known.to_send(history))];
         all.extend(args);
-        let (rows, was_sent) = link.ask(&Call::new(function, all)).await?;
-        Ok((rows.into_iter().map(Answer).collect(), was_sent))
+        match link.ask(&Call::new(function, all)).await {
+            Ok(rows) => Ok(rows.into_iter().map(Answer).collect()),
+            Err(failed) => {
+                if failed.is_other_history {
+                    if self.was_moved(history).await {
+                        return Err(loss::was_moved());
+                    }
+                    self.known.flag_lost(history);
+                }
+                Err(failed.error)
+            }
+        }
+    }
+
+    /// Another history may also mean that the store was moved. The first to find it says so.
+    async fn was_moved(&self, history: History) -> bool {
+        if self.known.is_moved() {
+            return true;
+        }
+        if self.known.is_lost() || !matches!(check::standing(&self.revocations).await, Ok(Standing::Moved { .. })) {
+            return false;
+        }
+        self.known.leave(history);
+        true
     }
 
     fn leeway(&self) -> Arg {
@@ -329,8 +334,12 @@ impl SharedStore for PostgresStore {
         self.0.remembers(name).await
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
-        self.0.nodes().await
+    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
+        self.0.nodes_within(within).await
+    }
+
+    fn reads(&self) -> [u8; 2] {
+        self.0.versions.reads()
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {

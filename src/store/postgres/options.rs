@@ -17,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use super::super::password::Password;
+use super::super::versions::NEWEST;
 use super::super::{StoreError, WriteOutcome};
 
 /// The longest name of a schema: PostgreSQL cuts longer ones.
@@ -57,6 +58,9 @@ pub struct PostgresOptions {
     pub(super) accept_restored: bool,
     /// The store that this one is to become a copy of.
     pub(super) copying: Option<String>,
+    /// The newest version of records that is read.
+    pub(super) newest: u8,
+    pub(super) read_moved: bool,
     pub(super) timeouts: PostgresTimeouts,
     pub(super) connections: usize,
     /// Whether a connection keeps its statements. Not behind a pooler that gives each transaction another connection.
@@ -121,6 +125,8 @@ impl PostgresOptions {
             high_water: None,
             accept_restored: false,
             copying: None,
+            newest: NEWEST,
+            read_moved: false,
             timeouts: PostgresTimeouts::default(),
             connections: Self::CONNECTIONS,
             named: true,
@@ -189,6 +195,19 @@ impl PostgresOptions {
     #[doc(hidden)]
     pub fn copying(self, from: impl Into<String>) -> Self {
         Self { copying: Some(from.into()), ..self }
+    }
+
+    /// As the next release will have them.
+    #[cfg(test)]
+    pub(super) fn of_the_next_release(self) -> Self {
+        Self { newest: crate::store::versions::next::VERSION, ..self }
+    }
+
+    /// Opens a store although it was moved. It can be read.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn reading_moved(self) -> Self {
+        Self { read_moved: true, ..self }
     }
 
     /// How long to wait.

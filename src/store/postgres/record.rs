@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use super::super::encoding::{decode_session, decode_target, encode_session, encode_target};
+use super::super::encoding::{decode_target, encode_target};
 use super::super::fields::{decode_effect, reason, reason_number};
+use super::super::versions::Versions;
 use super::super::{StoreError, WriteOutcome};
 use super::call::{Answer, Arg};
 use crate::clock::Timestamp;
@@ -14,7 +15,7 @@ use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, Session, SessionId, Status};
 use tokio_postgres::types::Type;
 
-/// The version of a row.
+/// The version of a row. The record in it has a version of its own: see [`Versions`].
 pub(super) const VERSION: i16 = 1;
 /// An index takes no longer values.
 const MAX_KEY: usize = 1024;
@@ -75,7 +76,7 @@ pub(super) struct Columns {
     pub(super) record: Arg,
 }
 
-pub(super) fn columns(session: &Session) -> Result<Columns, StoreError> {
+pub(super) fn columns(versions: &Versions, session: &Session) -> Result<Columns, StoreError> {
     let revoked = match session.status {
         Status::Live => Arg::Null(Type::INT2),
         Status::Revoked(because) => Arg::Small(reason_number(because).into()),
@@ -85,18 +86,18 @@ pub(super) fn columns(session: &Session) -> Result<Columns, StoreError> {
         current: Arg::Big(exact(session.current.get())?),
         confirmed: Arg::Bool(session.confirmed),
         revoked,
-        record: Arg::Bytes(encode_session(session)?),
+        record: Arg::Bytes(versions.encode(session)?),
     })
 }
 
 /// The session in an answer. What a function changed is in its columns, which count.
-pub(super) fn decode(id: SessionId, answer: &Answer) -> Result<Session, StoreError> {
+pub(super) fn decode(versions: &Versions, id: SessionId, answer: &Answer) -> Result<Session, StoreError> {
     let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read"));
     let version: i16 = answer.get("o_version")?;
     if version != VERSION {
         return Err(unknown_version(format_args!("session {id}"), version));
     }
-    let session = decode_session(id.as_bytes(), answer.get("o_record")?)?;
+    let session = versions.decode(id.as_bytes(), answer.get("o_record")?)?;
     let status = match answer.get::<Option<i16>>("o_revoked")? {
         None => Status::Live,
         Some(number) => Status::Revoked(u8::try_from(number).ok().and_then(reason).ok_or_else(damaged)?),
@@ -115,8 +116,11 @@ pub(super) fn unknown_version(what: impl std::fmt::Display, version: i16) -> Sto
 
 /// An entry as its columns have it.
 pub(super) fn entry(target: &[u8], effect: &[u8], until: i64) -> Result<Revocation, StoreError> {
-    let effect = decode_effect(effect)
-        .ok_or_else(|| StoreError::new("the store is damaged: a revocation in PostgreSQL cannot be read"))?;
+    let effect = decode_effect(effect).ok_or_else(|| {
+        StoreError::new(
+            "a revocation in PostgreSQL cannot be read: the store is damaged, or another version of rotogate wrote it",
+        )
+    })?;
     Ok(Revocation { target: decode_target(target)?, effect, until: time(until) })
 }
 

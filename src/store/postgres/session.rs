@@ -23,7 +23,7 @@ impl Inner {
         let answer = self.one_by(link, "rg_load", vec![Arg::Id(uuid(id))]).await?;
         match answer.status()? {
             "none" => Ok(None),
-            "found" => decode(id, &answer).map(Some),
+            "found" => decode(&self.versions, id, &answer).map(Some),
             _ => Err(answer.unknown()),
         }
     }
@@ -36,7 +36,7 @@ impl Inner {
             "none" => Ok(None),
             "found" => {
                 let op: &[u8] = answer.get("o_op")?;
-                let record = decode(id, &answer)?;
+                let record = decode(&self.versions, id, &answer)?;
                 Ok((ops.iter().any(|own| own == op) && !record.confirmed).then_some(record))
             }
             _ => Err(answer.unknown()),
@@ -44,7 +44,7 @@ impl Inner {
     }
 
     pub(super) async fn insert(&self, op: Op, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
-        let Columns { revision, current, confirmed, revoked, record } = columns(session)?;
+        let Columns { revision, current, confirmed, revoked, record } = columns(&self.versions, session)?;
         let most = if bound == SubjectBound::NONE { Arg::Null(Type::INT8) } else { Arg::Big(bound.most.into()) };
         let answer = self
             .one(
@@ -106,7 +106,7 @@ impl Inner {
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
         let id = record.id;
-        let own = columns(record)?;
+        let own = columns(&self.versions, record)?;
         let mut args = vec![
             Arg::bytes(&op),
             Arg::Id(uuid(id)),
@@ -142,7 +142,7 @@ impl Inner {
                 Ok(Swap::Swapped)
             }
             "none" => Ok(Swap::Changed(None)),
-            "changed" => Ok(Swap::Changed(Some(Box::new(decode(id, &answer)?)))),
+            "changed" => Ok(Swap::Changed(Some(Box::new(decode(&self.versions, id, &answer)?)))),
             "late" => Ok(Swap::NoLongerValid),
             "moved" => Err(StoreError::new(format!("the subject and the client of session {id} never change"))
                 .with_outcome(WriteOutcome::Refused)),
@@ -190,7 +190,7 @@ impl Inner {
             for row in &rows {
                 let id = SessionId::from_bytes(*row.get::<Uuid>("o_id")?.as_bytes());
                 at = Some(id);
-                let session = match decode(id, row) {
+                let session = match decode(&self.versions, id, row) {
                     Ok(session) => session,
                     Err(error) => {
                         tracing::error!(session = %id, %error, "session not listed");

@@ -104,6 +104,12 @@ pub struct Options {
     pub cache_size: usize,
     /// Up to this size, in bytes, all checksums of the file are verified when it is opened.
     pub check_up_to: u64,
+    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
+    #[doc(hidden)]
+    pub copying: Option<String>,
+    /// Opens a store although it was moved. It can be read.
+    #[doc(hidden)]
+    pub read_moved: bool,
 }
 
 impl Options {
@@ -118,6 +124,8 @@ impl Options {
             accept_restored: false,
             cache_size: DEFAULT_CACHE_SIZE,
             check_up_to: DEFAULT_CHECK_UP_TO,
+            copying: None,
+            read_moved: false,
         }
     }
 
@@ -274,8 +282,20 @@ impl RedbStore {
         backup::copy_file(from.as_ref(), to.as_ref())
     }
 
-    /// Queues an operation and waits until it is durable.
+    /// Queues an operation and waits until it is durable. A store that was moved refuses it.
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        self.write_always(|rules, state| {
+            state.may_write()?;
+            work(rules, state)
+        })
+        .await
+    }
+
+    async fn write_always<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send + 'static,

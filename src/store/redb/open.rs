@@ -9,17 +9,18 @@ use redb::{
 };
 use uuid::Uuid;
 
-use super::super::StoreError;
+use super::super::copy::Standing;
 use super::super::encoding::decode;
 use super::super::highwater::{HighWater, Mark, Verdict};
 use super::super::rules::Failure;
-use super::Options;
+use super::super::{StoreError, WriteOutcome};
 use super::schema::{
-    BY_END, BY_SUBJECT, BY_UNTIL, HEAD_ROW, Head, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
+    BY_END, BY_SUBJECT, BY_UNTIL, COPYING_ROW, HEAD_ROW, Head, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
     SCHEMA_WITHOUT_LIVE, SESSIONS, Writing,
 };
 use super::staged::StagedFile;
 use super::writer::{Marker, failed};
+use super::{Options, copy};
 use crate::clock::Timestamp;
 use crate::private_file::{self, Unpublished};
 use crate::random::random;
@@ -121,13 +122,13 @@ pub(super) fn has_room(path: &Path) -> Result<(), StoreError> {
 
 /// Opens a store read-only: not a byte of the file is changed.
 pub(super) fn view(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
-    let (database, _, _) = examine(path, cache_size, 0, |_| Ok(()))?;
+    let (database, _, _) = examine(path, cache_size, 0, |_, _| Ok(()))?;
     Ok(database)
 }
 
 /// Opens a store to read it whole: it is checked in full, and not a byte of the file is changed.
 pub(super) fn untouched(path: &Path, cache_size: usize) -> Result<Database, StoreError> {
-    let (database, _, _) = examine(path, cache_size, u64::MAX, |_| Ok(()))?;
+    let (database, _, _) = examine(path, cache_size, u64::MAX, |_, _| Ok(()))?;
     Ok(database)
 }
 
@@ -136,20 +137,27 @@ fn existing(
     options: &Options,
     judge: impl Fn(Option<Mark>) -> Result<Verdict, StoreError>,
 ) -> Result<(Database, Head, StagedFile), StoreError> {
-    let (database, (mut head, verdict), backend) = examine(path, options.cache_size, options.check_up_to, |head| {
-        if head.keyring != options.keyring_id {
-            return Err(StoreError::new(format!(
-                "{} belongs to keyring {}, but the keys in use are keyring {}: no refresh token of its sessions could \
+    let (database, (mut head, verdict), backend) = examine(
+        path,
+        options.cache_size,
+        options.check_up_to,
+        |head, standing| {
+            // First: its mark may name the store that it was moved to.
+            may_open(path, options, standing)?;
+            if head.keyring != options.keyring_id {
+                return Err(StoreError::new(format!(
+                    "{} belongs to keyring {}, but the keys in use are keyring {}: no refresh token of its sessions could \
                      be verified. Point [issuer] keys at the keys of this store, or [store] path at the store of these \
                      keys",
-                path.display(),
-                head.keyring,
-                options.keyring_id
-            )));
-        }
-        let verdict = judge(Some(Mark { store: head.store, sequence: head.sequence }))?;
-        Ok((*head, verdict))
-    })?;
+                    path.display(),
+                    head.keyring,
+                    options.keyring_id
+                )));
+            }
+            let verdict = judge(Some(Mark { store: head.store, sequence: head.sequence }))?;
+            Ok((*head, verdict))
+        },
+    )?;
     backend.release().map_err(|error| cannot_open(path, error))?;
     if !has_live(&database)? {
         tracing::info!(store = %path.display(), "store of an earlier version: counting its live sessions");
@@ -166,12 +174,33 @@ fn existing(
     Ok((database, head, backend))
 }
 
+/// A copy that is not whole, and a store that was moved, serve no gate.
+fn may_open(path: &Path, options: &Options, standing: Standing) -> Result<(), StoreError> {
+    let shown = path.display();
+    let why = match (standing, &options.copying) {
+        (Standing::Moved { .. }, _) if options.read_moved => return Ok(()),
+        (Standing::Missing | Standing::Serving { .. }, None) => return Ok(()),
+        (Standing::Copying { of, .. }, Some(from)) if of == *from => return Ok(()),
+        (Standing::Moved { to, .. }, _) => to.refusal(format!("the store {shown}")),
+        (Standing::Copying { .. }, Some(_)) => {
+            format!("{shown} is an unfinished copy of another store: remove it, or use another path")
+        }
+        (Standing::Copying { .. }, None) => format!(
+            "{shown} is a copy that is not whole yet: let rotogate store copy or store switch come to its end, or use another path"
+        ),
+        (Standing::Missing | Standing::Serving { .. }, Some(_)) => {
+            format!("{shown} has data of its own: copy into a new file")
+        }
+    };
+    Err(StoreError::new(why).with_outcome(WriteOutcome::Refused))
+}
+
 /// Opens an existing file with its writes held back, and passes the store's own description to `judge`.
 fn examine<T>(
     path: &Path,
     cache_size: usize,
     check_up_to: u64,
-    judge: impl FnOnce(&Head) -> Result<T, StoreError>,
+    judge: impl FnOnce(&Head, Standing) -> Result<T, StoreError>,
 ) -> Result<(Database, T, StagedFile), StoreError> {
     let file = private_file::open_private(path, true).map_err(|why| StoreError::new(format!("the store {why}")))?;
     let metadata = file.metadata().map_err(|error| cannot_open(path, error))?;
@@ -195,7 +224,7 @@ fn examine<T>(
         let read = database.begin_read().map_err(failed)?;
         let head = inspect(path, &read)?;
         drop(read);
-        let judged = judge(&head)?;
+        let judged = judge(&head, copy::standing(&database)?)?;
         Ok((database, judged))
     }));
     let (database, judged) = examined.unwrap_or_else(|_| Err(not_ours(path, "it makes no sense")))?;
@@ -254,7 +283,12 @@ fn new(path: &Path, options: &Options) -> Result<(Database, Head, StagedFile), S
         revocations: 0,
         last_known_time: Timestamp::ZERO,
     };
-    let head = write(&database, empty, |state| state.found())?;
+    let head = write(&database, empty, |state| {
+        if let Some(from) = &options.copying {
+            state.set_text(COPYING_ROW, Some(from))?;
+        }
+        state.found()
+    })?;
     unpublished.publish_new(path).map_err(|error| cannot_open(path, error))?;
     tracing::info!(store = %path.display(), id = %head.store, "store created");
     Ok((database, head, backend))

@@ -3,7 +3,7 @@
 //! Every request may be sent again: each script finds out that it was done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -31,16 +31,13 @@ pub(super) enum Request {
     Pipeline(Pipeline),
 }
 
-/// Sends requests of a kind over some connections, in turn; and what waits for replicas over lanes.
+/// Sends requests of a kind over one connection, and what waits for replicas over lanes.
 ///
-/// Redis reads 16 KiB of each connection, syncs its file, and reads on. 64 requests on one connection wait for four syncs,
-/// and on four connections for one.
+/// More connections would be slower: Redis syncs its file before it answers, and the more requests arrive together, the
+/// fewer syncs there are.
 pub(super) struct Link {
     servers: Arc<Servers>,
     line: Line,
-    /// More of them.
-    others: Box<[Line]>,
-    turns: AtomicUsize,
     /// Where scripts go, if their writes wait for replicas.
     lanes: Option<Lanes>,
     in_flight: Semaphore,
@@ -52,8 +49,7 @@ impl Link {
     /// `blocks`: how long a command may block.
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
         let line = Line::new(Arc::clone(&servers), blocks);
-        let (others, in_flight) = (Box::default(), Semaphore::new(MAX_IN_FLIGHT));
-        Self { servers, line, others, turns: AtomicUsize::new(0), lanes: None, in_flight, of_any: false }
+        Self { servers, line, lanes: None, in_flight: Semaphore::new(MAX_IN_FLIGHT), of_any: false }
     }
 
     /// To a server that may be a replica.
@@ -67,22 +63,11 @@ impl Link {
         Self::new(Arc::clone(&self.servers), blocks)
     }
 
-    /// From now on scripts go over so many lanes, if the store waits for replicas; else everything goes over so many
-    /// connections.
+    /// From now on scripts go over so many lanes, if the store waits for replicas.
     pub(super) fn with_lanes(self, number: usize) -> Self {
-        if let Some(durable) = self.servers.options.durable() {
-            let lanes = Some(Lanes::new(&self.servers, durable, number));
-            return Self { lanes, ..self };
-        }
-        let another = |_| Line::new(Arc::clone(&self.servers), Duration::ZERO);
-        let others = (1..number).map(another).collect();
-        Self { others, ..self }
-    }
-
-    /// The next connection in turn.
-    fn line(&self) -> &Line {
-        let turn = self.turns.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
-        turn.checked_sub(1).and_then(|other| self.others.get(other)).unwrap_or(&self.line)
+        let durable = self.servers.options.durable();
+        let lanes = durable.map(|durable| Lanes::new(&self.servers, durable, number));
+        Self { lanes, ..self }
     }
 
     /// Sends a request, again and again if it must, until the operation's deadline.
@@ -123,7 +108,7 @@ impl Link {
         {
             return lanes.send(Job { script, keys: keys.clone(), args: args.clone(), asking: false }, sent).await;
         }
-        let line = self.line();
+        let line = &self.line;
         let open = line.connection().await?;
         let doubtful = sent.swap(true, Ordering::Relaxed);
         let connection = open.connection.clone();

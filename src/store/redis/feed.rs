@@ -4,6 +4,11 @@
 //! acknowledged before that reading once its reader came to this end. The reader has a connection of its own, on which it
 //! waits; the beat has another. A reader whose last entry is gone reads the live revocations anew.
 //!
+//! Until the last page of the live ones nothing is proved, and the gate becomes stale if that takes longer than its staleness.
+//! What was acknowledged between the last proof and the end of the log before the first page may be on any page: they are in
+//! no order of time. Following the log beside the pages would bring what is newer, and not these. A reader that keeps its place
+//! never reads them: the log's last entry is not trimmed, and the others are kept longer than any staleness.
+//!
 //! Each partition has a reader of its own with a connection of its own: a command that waits reads one slot of a cluster,
 //! and holds up whatever follows on its connection. A step is complete once all partitions were asked and read; what it
 //! proves is as old as the oldest question among them. All of them ask at the same times, so that is the same moment but for
@@ -282,9 +287,13 @@ impl Reader {
     async fn ask(&mut self) -> Result<(), StoreError> {
         let asked = self.follow.time.monotonic();
         let (inner, partition) = (&self.inner, self.partition());
+        let versions = &inner.versions;
         // The first partition has the rows. The others only tell who is heard of.
-        let row =
-            if self.partition == 0 { node_rows::encode(&self.follow.row.get())? } else { node_rows::VERSIONS.to_vec() };
+        let row = if self.partition == 0 {
+            node_rows::encode(&self.follow.row.get(), versions)?
+        } else {
+            versions.in_row().to_vec()
+        };
         let args = vec![inner.node.to_vec(), row, LOG_KEPT_MS.to_string().into()];
         let keys = vec![partition.keys.of("n")];
         let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, self.history), &BEAT, keys, args).await?;

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::{Mutex, PoisonError};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join, try_join_all};
 use redis::Value;
 
 use super::super::{Cursor, StoreError, WriteOutcome};
@@ -102,27 +103,26 @@ impl Inner {
     }
 
     pub(super) async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        let reads = self.partitions.iter().map(|partition| self.unmerged(partition));
-        let (entries, ends): (Vec<_>, Vec<_>) = try_join_all(reads).await?.into_iter().unzip();
-        let mut list = ListFilling::expecting(entries.iter().map(Vec::len).sum());
-        entries.into_iter().flatten().for_each(|entry| list.add(&entry));
+        let list = Mutex::new(ListFilling::default());
+        let reads = self.partitions.iter().map(|partition| self.fill(&list, partition));
+        let ends: Vec<_> = try_join_all(reads).await?;
+        let list = list.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok((list.finish(), self.cursor(&ends)))
     }
 
-    /// Every live revocation of a partition, some of them twice, and the end of its log after the last of them: a list
-    /// merges them, so they need not be sorted by target first.
-    async fn unmerged(&self, partition: &Partition) -> Result<(Vec<Revocation>, Place), StoreError> {
+    /// Adds every live revocation of a partition to a list. Returns the end of its log after the last of them.
+    async fn fill(&self, list: &Mutex<ListFilling>, partition: &Partition) -> Result<Place, StoreError> {
+        // Some come twice, in any order: the list merges them.
+        let add = |entries: Vec<(LogId, Revocation)>| {
+            let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.iter().for_each(|(_, entry)| list.add(entry));
+        };
         for _ in 0..MAX_STARTS {
             let begin = self.end_of_log(&self.commands, partition).await?;
-            let (mut all, mut next) = (Vec::new(), Some(BEGIN.into()));
-            while let Some(cursor) = next {
-                let (entries, rest) = self.live_page(&self.commands, partition, cursor).await?;
-                all.extend(entries.into_iter().map(|(_, entry)| entry));
-                next = rest;
-            }
+            self.each_page(&self.commands, partition, add).await?;
             if let Some((entries, end)) = self.logged_after(&self.commands, partition, begin).await? {
-                all.extend(entries.into_iter().map(|(_, entry)| entry));
-                return Ok((all, end));
+                add(entries);
+                return Ok(end);
             }
         }
         Err(trimmed_again())
@@ -151,13 +151,30 @@ impl Inner {
     }
 
     async fn live(&self, primaries: &Primaries, partition: &Partition) -> Result<Live, StoreError> {
-        let (mut live, mut next) = (Live::new(), Some(BEGIN.into()));
-        while let Some(cursor) = next {
-            let (entries, rest) = self.live_page(primaries, partition, cursor).await?;
+        let mut live = Live::new();
+        self.each_page(primaries, partition, |entries| {
             live.extend(entries.into_iter().map(|(id, entry)| (entry.target.clone(), (id, entry))));
-            next = rest;
-        }
+        })
+        .await?;
         Ok(live)
+    }
+
+    /// Reads the live revocations of a partition, page by page.
+    async fn each_page(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        mut take: impl FnMut(Vec<(LogId, Revocation)>),
+    ) -> Result<(), StoreError> {
+        let (mut page, mut rest) = self.scan_live(primaries, partition, BEGIN.into()).await?;
+        while let Some(cursor) = rest {
+            // The next page is asked for first, and is on its way while this one is taken.
+            let next = self.scan_live(primaries, partition, cursor);
+            let (next, taken) = join(next, async { decode_page(page).map(&mut take) }).await;
+            taken?;
+            (page, rest) = next?;
+        }
+        decode_page(page).map(take)
     }
 
     /// Some of the live revocations, and the cursor of the next ones, if there may be any. Those that live all the while
@@ -168,6 +185,16 @@ impl Inner {
         partition: &Partition,
         cursor: Vec<u8>,
     ) -> Result<(Vec<(LogId, Revocation)>, Option<Vec<u8>>), StoreError> {
+        let (page, next) = self.scan_live(primaries, partition, cursor).await?;
+        Ok((decode_page(page)?, next))
+    }
+
+    async fn scan_live(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        cursor: Vec<u8>,
+    ) -> Result<(Vec<Value>, Option<Vec<u8>>), StoreError> {
         let key = partition.keys.of("r");
         let mut replies = self
             .read(primaries, partition, |pipeline| {
@@ -178,14 +205,8 @@ impl Inner {
         let [next, Value::Array(pairs)] = <[Value; 2]>::try_from(parts).map_err(|_| unexpected("a short scan"))? else {
             return Err(unexpected("no entries"));
         };
-        let mut entries = Vec::with_capacity(pairs.len() / 2);
-        let mut pairs = pairs.into_iter().filter_map(bytes);
-        while let (Some(target), Some(value)) = (pairs.next(), pairs.next()) {
-            let (entry, id) = decode_live(&target, &value)?;
-            entries.push((id, entry));
-        }
         let next = bytes(next).ok_or_else(|| unexpected("no cursor"))?;
-        Ok((entries, (next != BEGIN).then_some(next)))
+        Ok((pairs, (next != BEGIN).then_some(next)))
     }
 
     pub(super) async fn end_of_log(&self, primaries: &Primaries, partition: &Partition) -> Result<Place, StoreError> {
@@ -232,6 +253,17 @@ impl Inner {
             }
         }
     }
+}
+
+/// The entries of a page: targets, each followed by its value.
+fn decode_page(page: Vec<Value>) -> Result<Vec<(LogId, Revocation)>, StoreError> {
+    let mut entries = Vec::with_capacity(page.len() / 2);
+    let mut pairs = page.into_iter().filter_map(bytes);
+    while let (Some(target), Some(value)) = (pairs.next(), pairs.next()) {
+        let (entry, id) = decode_live(&target, &value)?;
+        entries.push((id, entry));
+    }
+    Ok(entries)
 }
 
 fn trimmed_again() -> StoreError {

@@ -9,7 +9,7 @@ use super::super::{StoreError, WriteOutcome};
 use super::partitions::{Partition, in_each};
 use super::record::{encode_record, millis, new_op, target, unknown_version};
 use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
-use super::{Inner, drop_mut};
+use super::{Inner, drop_mut, was_moved};
 use crate::clock::Timestamp;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
@@ -39,6 +39,7 @@ impl Inner {
                 partition.adopt(history, answer.seq);
                 Ok(())
             }
+            "moved" => Err(was_moved()),
             "headless" | "differs" => Err(StoreError::new(
                 "Redis was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
             )
@@ -57,7 +58,7 @@ impl Inner {
     async fn restore_one(&self, record: &Session) -> Result<(), StoreError> {
         let partition = self.partitions.of(record.id);
         let (op, history) = (new_op()?, partition.history());
-        let bytes = encode_record(record, &op, &history)?;
+        let bytes = encode_record(&self.versions, record, &op, &history)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
         let mut args = vec![bytes.to_vec(), millis(record.created()).to_vec()];
         args.extend(self.targets(record)?);

@@ -34,6 +34,7 @@ use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
 use super::shared::{CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
+use super::versions::Versions;
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
@@ -105,6 +106,7 @@ struct Inner {
     doubts: super::doubts::Doubts,
     mark: super::mark::Marker,
     listing: list::Listing,
+    versions: Versions,
 }
 
 impl RedisStore {
@@ -130,8 +132,22 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// The data is of another history.
-fn other_history() -> StoreError {
+/// What the history of a store that was moved begins with.
+const MOVED: &[u8] = b"moved";
+
+fn was_moved() -> StoreError {
+    StoreError::new("the store was moved to another one: the gate goes on there")
+        .with_outcome(WriteOutcome::NotDone)
+        .with_retry_after(Duration::from_secs(1))
+}
+
+/// The data is of another history than the partition's.
+fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
+    if found.is_some_and(|found| found.starts_with(MOVED)) {
+        partition.leave(expected);
+        return was_moved();
+    }
+    partition.flag_lost(expected);
     StoreError::new("Redis has lost writes: the gates write back what they know before they go on")
         .with_outcome(WriteOutcome::NotDone)
         .with_retry_after(Duration::from_secs(1))
@@ -158,10 +174,9 @@ impl Inner {
         more_keys: Vec<Vec<u8>>,
         more_args: Vec<Vec<u8>>,
     ) -> Result<Answer, StoreError> {
-        let answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
+        let mut answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
         if answer.status == "history" {
-            partition.flag_lost(history);
-            return Err(other_history());
+            return Err(other_history(partition, history, answer.bytes().ok().as_deref()));
         }
         // What waits for replicas may be seen before it is acknowledged.
         if script.waits || self.options.durable().is_none() {
@@ -207,14 +222,12 @@ impl Inner {
         let Some(Value::Array(head)) = replies.next() else { return Err(unexpected("no head")) };
         let [history, seq] = <[Value; 2]>::try_from(head).map_err(|_| unexpected("a short head"))?.map(bytes);
         if history.as_deref() != Some(&expected) {
-            partition.flag_lost(expected);
-            return Err(other_history());
+            return Err(other_history(partition, expected, history.as_deref()));
         }
         let seq = seq.and_then(|seq| String::from_utf8(seq).ok()?.parse().ok()).ok_or_else(|| unexpected("no seq"))?;
         // A request that was sent when `before` writes were known finds at least as many.
         if seq < before {
-            partition.flag_lost(expected);
-            return Err(other_history());
+            return Err(other_history(partition, expected, None));
         }
         // What waits for replicas may be read before it is acknowledged.
         if self.options.durable().is_none() {
@@ -324,8 +337,12 @@ impl SharedStore for RedisStore {
         self.0.remembers(name).await
     }
 
-    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
-        self.0.nodes().await
+    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
+        self.0.nodes_within(within).await
+    }
+
+    fn reads(&self) -> [u8; 2] {
+        self.0.versions.reads()
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {

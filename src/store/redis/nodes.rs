@@ -12,10 +12,10 @@ use super::Inner;
 use super::script::{NODES, bytes, unexpected};
 
 impl Inner {
-    pub(super) async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
-        let within = NODE_HEARD_WITHIN.as_millis().to_string().into_bytes();
+    pub(super) async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
+        let asked = within.as_millis().to_string().into_bytes();
         let first = self.partitions.first();
-        let mut answer = self.run(first, &NODES, vec![first.keys.of("n")], vec![within]).await?;
+        let mut answer = self.run(first, &NODES, vec![first.keys.of("n")], vec![asked]).await?;
         if answer.status != "nodes" {
             return Err(answer.unknown());
         }
@@ -30,6 +30,10 @@ impl Inner {
             let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
             nodes.insert(id, NodeSeen { row: node_rows::decode(&row)?, beat: now.minus(age) });
         }
-        Ok(nodes.into_values().collect())
+        let nodes: Vec<NodeSeen> = nodes.into_values().collect();
+        if within == NODE_HEARD_WITHIN {
+            self.versions.agree(nodes.iter().map(|seen| &seen.row));
+        }
+        Ok(nodes)
     }
 }

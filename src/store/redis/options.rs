@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::super::password::Password;
+use super::super::versions::NEWEST;
 use super::super::{StoreError, WriteOutcome};
 use super::lanes::Durable;
 
@@ -52,6 +53,9 @@ pub struct RedisOptions {
     pub(super) high_water: Option<PathBuf>,
     pub(super) accept_restored: bool,
     pub(super) copying: Option<String>,
+    /// The newest version of records that is read.
+    pub(super) newest: u8,
+    pub(super) read_moved: bool,
     wait_replicas: u32,
     wait_fsync: bool,
 }
@@ -114,6 +118,8 @@ impl RedisOptions {
             high_water: None,
             accept_restored: false,
             copying: None,
+            newest: NEWEST,
+            read_moved: false,
             wait_replicas: 0,
             wait_fsync: false,
         }
@@ -237,6 +243,19 @@ impl RedisOptions {
     #[doc(hidden)]
     pub fn copying(self, from: impl Into<String>) -> Self {
         Self { copying: Some(from.into()), ..self }
+    }
+
+    /// As the next release will have them.
+    #[cfg(test)]
+    pub(super) fn of_the_next_release(self) -> Self {
+        Self { newest: crate::store::versions::next::VERSION, ..self }
+    }
+
+    /// Opens a store although it was moved. It can be read.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn reading_moved(self) -> Self {
+        Self { read_moved: true, ..self }
     }
 
     /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.

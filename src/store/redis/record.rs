@@ -5,16 +5,17 @@ use std::fmt;
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
-use super::super::encoding::{decode_session, decode_target, encode_session, encode_target};
+use super::super::encoding::{decode_target, encode_target};
+use super::super::fields::{EFFECT, number_at, reason};
 pub(super) use super::super::fields::{Op, decode_effect, encode_effect, millis, new_op, reason_number};
-use super::super::fields::{number_at, reason};
 use super::super::rules::end_of;
+use super::super::versions::Versions;
 use super::super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
-use crate::revocation::Revocation;
+use crate::revocation::{Effect, Revocation};
 use crate::session::{Session, SessionId, Status};
 
-/// The version of everything here.
+/// The version of everything that scripts read. The record behind it has a version of its own: see [`Versions`].
 const VERSION: u8 = 1;
 const REVOKED: u8 = 1;
 pub(super) const CONFIRMED: u8 = 2;
@@ -22,10 +23,15 @@ pub(super) const CONFIRMED: u8 = 2;
 const REASON: u8 = 4;
 /// Where the subject's length is, behind the numbers.
 const NUMBERS: usize = 58;
-const EFFECT: usize = 25;
 
-/// A session's record: the fixed part, its subject, and the record as the embedded store has it.
-pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+/// A session's record: the fixed part, its subject, and the record as the embedded store has it, without the subject and
+/// the end of the last access token.
+pub(super) fn encode_record(
+    versions: &Versions,
+    session: &Session,
+    op: &Op,
+    history: &[u8; 8],
+) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let length = u16::try_from(session.subject.len())
         .map_err(|_| StoreError::new("a subject has more than 65535 bytes").with_outcome(WriteOutcome::Refused))?;
     let mut flags = if session.confirmed { CONFIRMED } else { 0 };
@@ -42,7 +48,9 @@ pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Re
     bytes.extend_from_slice(&whose(session));
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(session.subject.as_bytes());
-    bytes.extend_from_slice(&encode_session(session)?);
+    // These are there already.
+    let rest = Session { subject: "".into(), latest_access_expires: Timestamp::ZERO, ..session.clone() };
+    bytes.extend_from_slice(&versions.encode(&rest)?);
     Ok(bytes)
 }
 
@@ -67,7 +75,7 @@ fn whose(session: &Session) -> [u8; 8] {
 }
 
 /// The record under an id. What a script changed is in the fixed part, which counts.
-pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
+pub(super) fn decode_record(versions: &Versions, id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
     let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read"));
     let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
     if version != VERSION {
@@ -76,14 +84,16 @@ pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, Stor
     let (&flags, _) = rest.split_first().ok_or_else(damaged)?;
     let (numbers, rest) = bytes.split_at_checked(NUMBERS).ok_or_else(damaged)?;
     let revision = number_at(numbers, 2).ok_or_else(damaged)?;
+    let latest_access_expires = Timestamp::from_millis(number_at(numbers, 42).ok_or_else(damaged)?);
     let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
-    let (_, record) = rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(damaged)?;
-    let session = decode_session(id.as_bytes(), record)?;
+    let (subject, record) = rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(damaged)?;
+    let subject = std::str::from_utf8(subject).map_err(|_| damaged())?.into();
+    let session = versions.decode(id.as_bytes(), record)?;
     let status = match flags & REVOKED {
         0 => Status::Live,
         _ => Status::Revoked(reason(flags / REASON).ok_or_else(damaged)?),
     };
-    Ok(Session { revision, confirmed: flags & CONFIRMED != 0, status, ..session })
+    Ok(Session { subject, latest_access_expires, revision, confirmed: flags & CONFIRMED != 0, status, ..session })
 }
 
 pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreError {
@@ -115,24 +125,42 @@ impl fmt::Display for LogId {
 }
 
 fn damaged() -> StoreError {
-    StoreError::new("the store is damaged: a revocation in Redis cannot be read")
+    StoreError::new(
+        "a revocation in Redis cannot be read: the store is damaged, or another version of rotogate wrote it",
+    )
 }
 
 /// The entry of a target among the live ones, and its place in the log.
 pub(super) fn decode_live(target: &[u8], value: &[u8]) -> Result<(Revocation, LogId), StoreError> {
-    let entry = decode_parts(target, value).ok_or_else(damaged)??;
-    let id = value.get(EFFECT + 8..).and_then(LogId::parse).ok_or_else(damaged)?;
-    Ok((entry, id))
+    let (effect, until, id) = split_entry(value).ok_or_else(damaged)?;
+    let id = LogId::parse(id).ok_or_else(damaged)?;
+    Ok((Revocation { target: decode_target(target)?, effect, until }, id))
 }
 
 /// The merged entry that a script answers with.
 pub(super) fn decode_merged(target: &[u8], effect: &[u8], until: &[u8]) -> Result<Revocation, StoreError> {
-    decode_parts(target, &[effect, until].concat()).ok_or_else(damaged)?
+    let effect = decode_effect(effect).ok_or_else(damaged)?;
+    let until = Timestamp::from_millis(number_at(until, 0).ok_or_else(damaged)?);
+    Ok(Revocation { target: decode_target(target)?, effect, until })
 }
 
-fn decode_parts(target: &[u8], value: &[u8]) -> Option<Result<Revocation, StoreError>> {
-    let (effect, until) = (decode_effect(value.get(..EFFECT)?)?, Timestamp::from_millis(number_at(value, EFFECT)?));
-    Some(decode_target(target).map(|target| Revocation { target, effect, until }))
+/// The effect of an entry and its end, as scripts keep them, and what follows.
+fn split_entry(value: &[u8]) -> Option<(Effect, Timestamp, &[u8])> {
+    let (&kind, rest) = value.split_first()?;
+    let (effect, rest) = match kind {
+        b'E' => (Effect::SESSION_REVOKED, rest),
+        b'G' => (Effect::Gone, rest),
+        b'N' => {
+            let (moment, rest) = rest.split_first_chunk()?;
+            (Effect::NotBefore(Timestamp::from_millis(u64::from_be_bytes(*moment))), rest)
+        }
+        _ => {
+            let (effect, rest) = value.split_at_checked(EFFECT)?;
+            (decode_effect(effect)?, rest)
+        }
+    };
+    let (until, rest) = rest.split_first_chunk()?;
+    Some((effect, Timestamp::from_millis(u64::from_be_bytes(*until)), rest))
 }
 
 /// An entry of the log, and the write that made it.
@@ -140,8 +168,8 @@ pub(super) fn decode_logged(bytes: &[u8]) -> Result<(Op, Revocation), StoreError
     match bytes.split_first() {
         Some((&VERSION, rest)) => {
             let (op, rest) = rest.split_first_chunk::<8>().ok_or_else(damaged)?;
-            let (value, target) = rest.split_at_checked(EFFECT + 8).ok_or_else(damaged)?;
-            Ok((*op, decode_parts(target, value).ok_or_else(damaged)??))
+            let (effect, until, target) = split_entry(rest).ok_or_else(damaged)?;
+            Ok((*op, Revocation { target: decode_target(target)?, effect, until }))
         }
         Some((version, _)) => Err(unknown_version("a revocation", (*version).into())),
         None => Err(damaged()),

@@ -8,11 +8,10 @@ use super::record::{Op, decode_merged, encode_effect, millis, reason_number, tar
 use super::script::{REVOKE, SWEEP};
 use crate::revocation::{Revocation, Target};
 use crate::session::RevokedBecause;
+use crate::store::NODE_KEPT;
 
 /// How many revocations one script removes: other writers wait meanwhile.
 const SWEPT_AT_ONCE: u64 = 128;
-/// A node that has not been heard of for so long is forgotten.
-const NODE_FORGOTTEN_MS: u64 = 3_600_000;
 
 impl Inner {
     pub(super) async fn revoke(
@@ -114,7 +113,7 @@ impl Inner {
     async fn sweep_in(&self, partition: &Partition) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
-            let args = vec![SWEPT_AT_ONCE.to_string().into(), NODE_FORGOTTEN_MS.to_string().into()];
+            let args = vec![SWEPT_AT_ONCE.to_string().into(), NODE_KEPT.as_millis().to_string().into()];
             let mut answer = self.run(partition, &SWEEP, vec![partition.keys.of("n")], args).await?;
             if answer.status != "swept" {
                 return Err(answer.unknown());

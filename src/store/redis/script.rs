@@ -30,6 +30,7 @@ scripts! {
     RESTORE = "restore",
     RESTORATION = "restoration",
     PUT = "put",
+    MOVE = "move",
     CHANGE = "change",
     COUNT = "count",
     NODES = "nodes",
@@ -55,7 +56,7 @@ pub(super) struct Script {
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
-        let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
+        let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt" | "move"));
         // A counter that a failover sets back costs a few attempts. One that waited for a disk would cost each login seconds.
         Self { waits: name != "count", ..Self::of(&source) }
     }

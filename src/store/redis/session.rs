@@ -64,7 +64,7 @@ impl Inner {
         let mut replies = self.read(primaries, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
         match replies.next() {
             Some(Value::Nil) => Ok(None),
-            Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),
+            Some(Value::BulkString(record)) => decode_record(&self.versions, id, &record).map(Some),
             _ => Err(unexpected("no record")),
         }
     }
@@ -102,7 +102,8 @@ impl Inner {
                 _ => return Err(unexpected("no records")),
             }
         };
-        let found = ids.iter().zip(records).filter_map(|(id, record)| Some((*id, decode_record(*id, &bytes(record)?))));
+        let read = |id: SessionId, record| Some((id, decode_record(&self.versions, id, &bytes(record)?)));
+        let found = ids.iter().zip(records).filter_map(|(id, record)| read(*id, record));
         Ok(found.collect())
     }
 
@@ -199,7 +200,7 @@ impl Inner {
         let partition = self.partitions.of(session.id);
         let key = |id: &SessionId| partition.keys.session(*id);
         let history = partition.history();
-        let record = encode_record(session, &op, &history)?;
+        let record = encode_record(&self.versions, session, &op, &history)?;
         let targets = self.targets(session)?;
         let mut keys = vec![key(&session.id), partition.keys.subject(&session.subject)];
         keys.extend(room.stays.iter().chain(room.gives_way.iter().map(|(id, _)| id)).map(key));
@@ -318,7 +319,7 @@ impl Inner {
         Rules::may_swap(expected, record, revocation)?;
         let partition = self.partitions.of(record.id);
         let history = partition.history();
-        let bytes = encode_record(record, &op, &history)?;
+        let bytes = encode_record(&self.versions, record, &op, &history)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
         let mut args = vec![expected.to_be_bytes().into(), bytes.to_vec(), millis(record.created()).into()];
         args.extend(self.targets(record)?);
@@ -331,7 +332,8 @@ impl Inner {
             "swapped" => Ok(Swap::Swapped),
             "changed" => {
                 let now = answer.bytes()?;
-                let now = if now.is_empty() { None } else { Some(Box::new(decode_record(record.id, &now)?)) };
+                let now =
+                    if now.is_empty() { None } else { Some(Box::new(decode_record(&self.versions, record.id, &now)?)) };
                 Ok(Swap::Changed(now))
             }
             "late" => Ok(Swap::NoLongerValid),

@@ -11,6 +11,9 @@ use crate::fault::StoreError;
 
 /// A node that was not heard of for longer does not count as one that runs.
 pub const NODE_HEARD_WITHIN: Duration = Duration::from_secs(300);
+/// A node is remembered for this long: a day, the longest that access tokens live unless a configuration says otherwise, and
+/// an hour.
+pub const NODE_KEPT: Duration = Duration::from_secs(25 * 3600);
 
 /// What a node says of itself. It has no secret.
 ///
@@ -46,6 +49,9 @@ pub struct NodeRow {
     pub reads: [u8; 2],
     /// The version that it writes.
     pub writes: u8,
+    /// The id of the store that it writes to besides, and that is to replace this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_store: Option<Box<str>>,
 }
 
 impl NodeRow {

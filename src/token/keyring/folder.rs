@@ -37,7 +37,7 @@ struct Version {
     version: u32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Index {
     version: u32,
@@ -46,7 +46,7 @@ struct Index {
     refresh: Vec<RefreshEntry>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SigningEntry {
     kid: String,
@@ -55,7 +55,7 @@ struct SigningEntry {
     file: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RefreshEntry {
     id: u8,
@@ -77,8 +77,19 @@ impl Keyring {
     /// Something is missing, malformed or open to others: the text names the file and the remedy.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
-        let index = Index::read(dir)?;
-        index.keyring(dir)
+        let mut index = Index::read(dir)?;
+        loop {
+            let wrong = match index.keyring(dir) {
+                Ok(keyring) => return Ok(keyring),
+                Err(wrong) => wrong,
+            };
+            // A key that is removed meanwhile leaves the index first.
+            let now = Index::read(dir)?;
+            if now == index {
+                return Err(wrong);
+            }
+            index = now;
+        }
     }
 
     /// Creates a key ring in `dir`: a key that signs with `algorithm`, and one refresh secret. A missing folder is
@@ -97,32 +108,37 @@ impl Keyring {
     /// As [`Keyring::load`] and [`Keyring::create`]. Keys without a `keyring.toml` are an error, not a first start.
     pub fn load_or_create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let index = dir.join(INDEX);
-        let missing = || std::fs::symlink_metadata(&index).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-        if missing() {
+        if is_missing(&index) {
             let folder = Writing::begin(dir)?;
             // Another process may have created it meanwhile.
-            if missing() {
+            if is_missing(&index) {
                 return Self::create_in(folder, dir, algorithm);
             }
         }
         Self::load(dir)
     }
 
-    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create one. Writes nothing.
+    /// Loads the key ring in `dir`; `None` if [`Keyring::load_or_create`] would create one. Writes nothing. Waits for
+    /// a process that creates one at this moment.
     ///
     /// # Errors
     /// As [`Keyring::load_or_create`], except for those that only writing finds.
     pub fn load_if_there(dir: &Path) -> Result<Option<Self>, KeyError> {
-        let is_missing = |path: &Path| std::fs::symlink_metadata(path).is_err_and(|e| e.kind() == ErrorKind::NotFound);
         if !is_missing(&dir.join(INDEX)) {
             return Self::load(dir).map(Some);
         }
-        if !is_missing(dir) {
-            refuse_link(dir)?;
-            private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
-            refuse_leftovers(dir)?;
+        if is_missing(dir) {
+            return Ok(None);
         }
-        Ok(None)
+        refuse_link(dir)?;
+        private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
+        let Err(leftovers) = refuse_leftovers(dir) else { return Ok(None) };
+        // Either a first start was cut short, or one is under way: that one holds the lock until it ends.
+        let Ok(Some(_folder)) = private_file::wait_for_edit(&dir.join(INDEX)) else { return Err(leftovers) };
+        if !is_missing(&dir.join(INDEX)) {
+            return Self::load(dir).map(Some);
+        }
+        refuse_leftovers(dir).map(|()| None)
     }
 
     /// Adds the key in the file `from`, and returns its `kid`. A key that exists already only changes its state. With
@@ -167,10 +183,9 @@ impl Keyring {
     #[doc(hidden)]
     pub fn load_or_begin(dir: &Path, algorithm: Algorithm) -> Result<Begun, KeyError> {
         let index = dir.join(INDEX);
-        let missing = || std::fs::symlink_metadata(&index).is_err_and(|e| e.kind() == ErrorKind::NotFound);
-        if missing() {
+        if is_missing(&index) {
             let folder = Writing::begin(dir)?;
-            if missing() {
+            if is_missing(&index) {
                 return NewKeyring::begin(folder, dir, algorithm).map(|new| Begun::New(Box::new(new)));
             }
         }
@@ -285,6 +300,10 @@ fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
         }
     }
     Ok(())
+}
+
+fn is_missing(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 fn refuse_link(dir: &Path) -> Result<(), KeyError> {

@@ -38,7 +38,7 @@ pub(super) async fn send(
             if response.status().is_success()
                 || matches!(
                     response.status(),
-                    StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY
+                    StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY | StatusCode::CONFLICT
                 ) =>
         {
             Ok(Some(response))
@@ -63,17 +63,29 @@ pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Fai
 /// # Errors
 /// No gate runs, or it refuses the request.
 pub(super) async fn request(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
+    let response = ask(config, method, path_and_query).await?;
+    read_body(response).await
+}
+
+/// The body of such an answer, which comes step by step.
+///
+/// # Errors
+/// No gate runs, or it refuses the request.
+pub(super) async fn stream(config: &Config, method: Method, path_and_query: &str) -> Result<Incoming, Failure> {
+    ask(config, method, path_and_query).await.map(Response::into_body)
+}
+
+async fn ask(config: &Config, method: Method, path_and_query: &str) -> Result<Response<Incoming>, Failure> {
     let Some(response) = send(config, method, path_and_query).await? else {
         return Err(Failure::Failed(format!(
-            "no gate answers on {} (admin.listen): start it; sessions and fetched keys are listed and changed through it",
+            "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
             config.admin.listen
         )));
     };
-    let status = response.status();
-    let body = read_body(response).await?;
-    if status.is_success() {
-        return Ok(body);
+    if response.status().is_success() {
+        return Ok(response);
     }
+    let body = read_body(response).await?;
     let said = serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail);
     Err(Failure::Failed(
         said.unwrap_or_else(|| format!("the program that answers on {} is not rotogate", config.admin.listen)),

@@ -162,12 +162,12 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                     "{kid} is in use here: make another key sign first, with rotogate keys promote"
                 )));
             }
-            if !force {
-                runtime()?.block_on(roll::nothing_needs(config, &keyring, &kid))?;
-            }
+            let warning =
+                if force { None } else { runtime()?.block_on(roll::nothing_needs(config, &keyring, &kid))? };
             Keyring::retire(folder, &kid).map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "retired" }, || {
-                format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there")
+                let warning = warning.map(|warning| format!("\n{warning}")).unwrap_or_default();
+                format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there{warning}")
             })
         }
         Command::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(

@@ -16,6 +16,7 @@ use rotogate::private_file::{self, Unpublished};
 use rotogate::store::redb::RedbStore;
 
 mod copy;
+mod live;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -24,13 +25,17 @@ pub(super) enum Command {
         /// The new file; it must not exist.
         to: PathBuf,
     },
-    /// Copies all sessions and revocations into the store of another configuration, and compares. No gate may run on
-    /// either. Cut short, it can be run again.
+    /// Copies all sessions and revocations into another store, and compares. Cut short, it can be run again.
     Copy {
-        /// The other configuration. It has the same issuer and the same keys.
+        /// The configuration with the other store. It has the same issuer and the same keys. No gate may run on either.
+        #[arg(long, required_unless_present = "live", conflicts_with = "live")]
+        to_config: Option<PathBuf>,
+        /// By the running gate, into its `[store.next]`, while gates run.
         #[arg(long)]
-        to_config: PathBuf,
+        live: bool,
     },
+    /// Makes `[store.next]` the store of the running gates, instead of `[store]`. First `store copy --live`.
+    Switch,
 }
 
 #[derive(Serialize)]
@@ -42,7 +47,9 @@ struct BackupReport<'a> {
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let to = match command {
         Command::Backup { to } => to,
-        Command::Copy { to_config } => return copy::run(config, &to_config, output),
+        Command::Copy { to_config: Some(to_config), live: _ } => return copy::run(config, &to_config, output),
+        Command::Copy { to_config: None, live: _ } => return live::copy(config, output),
+        Command::Switch => return live::switch(config, output),
     };
     let StoreConfig::Redb { path, .. } = &config.store else {
         let why = match &config.store {

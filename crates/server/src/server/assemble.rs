@@ -2,13 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use secrecy::SecretString;
+use uuid::Uuid;
 
 use super::ServerError;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
+use super::moving::{self, InCharge};
 use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
@@ -34,6 +37,8 @@ use rotogate::private_file::{self, trusted};
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
+use rotogate::store::copy::CopyTarget;
+use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
@@ -55,6 +60,10 @@ pub struct GateParts {
     pub(super) directories: Arc<LiveDirectories>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
+    /// The store that is being moved, if there is one to move to.
+    pub(crate) moving: Option<MovingStore>,
+    /// How long the embedded store may be unwritable.
+    pub(super) give_up: Option<Duration>,
     /// The token of the admin listener.
     pub(crate) admin_token: Arc<AdminToken>,
     /// The user that the start created because the users file was missing, with its password. Shown once.
@@ -87,7 +96,7 @@ const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
     let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
-    let (keyring, (redb, stores)) = keys_and_stores(config).await?;
+    let (keyring, OpenedStores { redb, stores, config: effective, moving }) = keys_and_stores(config).await?;
     if keyring.signer().algorithm() != config.issuer.algorithm {
         tracing::warn!(
             configured = %config.issuer.algorithm,
@@ -120,10 +129,31 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
     let given = (Some(directories.shared()), passwords, &remote_issuers);
-    let builder = builder(config, keyring, stores, given, &trusted)?;
+    let builder = builder(&effective, keyring, stores, given, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    Ok(GateParts { gate, proxy, users, directories, redb, admin_token, first_user, trusted, remote_issuers, new_keys })
+    let give_up = match effective.store {
+        StoreConfig::Redb { give_up, .. } => give_up,
+        StoreConfig::Memory => None,
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(_) => None,
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(_) => None,
+    };
+    Ok(GateParts {
+        gate,
+        proxy,
+        users,
+        directories,
+        redb,
+        moving,
+        give_up,
+        admin_token,
+        first_user,
+        trusted,
+        remote_issuers,
+        new_keys,
+    })
 }
 
 /// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
@@ -232,7 +262,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
     Ok(accepts.iter().fold(endpoint, |endpoint, accepted| endpoint.accepts(*accepted)))
 }
 
-fn from(error: impl std::error::Error) -> ServerError {
+pub(super) fn from(error: impl std::error::Error) -> ServerError {
     ServerError::new(format!("{:?}", rotogate::fault::Chain(&error)))
 }
 
@@ -240,6 +270,8 @@ fn from(error: impl std::error::Error) -> ServerError {
 #[derive(Debug)]
 pub(super) struct Stores {
     sessions: Arc<dyn Store>,
+    /// The same, if it can be moved.
+    movable: Option<Arc<dyn CopyTarget>>,
     #[cfg(feature = "relay")]
     relay: Arc<dyn RelayStore>,
 }
@@ -250,26 +282,38 @@ impl From<MemoryStore> for Stores {
         Self {
             #[cfg(feature = "relay")]
             relay: Arc::clone(&store) as _,
+            movable: None,
             sessions: store,
         }
     }
 }
 
+/// The stores that a start opens.
+struct OpenedStores {
+    /// The embedded store, if it is one.
+    redb: Option<RedbStore>,
+    stores: Stores,
+    /// Its `[store]` is the store in charge.
+    config: Config,
+    /// If there is a store to move to.
+    moving: Option<MovingStore>,
+}
+
 /// The keys, and the store that was made with them. Gates of one store have the same keys: a gate without keys makes some only
 /// if it also makes the store.
-async fn keys_and_stores(config: &Config) -> Result<(Keyring, (Option<RedbStore>, Stores)), ServerError> {
+async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
     let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
     if !config.store.is_shared() {
         let keyring = Keyring::load_or_create(keys, algorithm).map_err(from)?;
-        let stores = stores(config, &keyring).await?;
+        let stores = open_all(config, &keyring).await?;
         return Ok((keyring, stores));
     }
     match Keyring::load_or_begin(keys, algorithm).map_err(from)? {
         Begun::Loaded(keyring) => {
-            let stores = stores(config, &keyring).await?;
+            let stores = open_all(config, &keyring).await?;
             Ok((*keyring, stores))
         }
-        Begun::New(new) => match stores(config, new.keyring()).await {
+        Begun::New(new) => match open_all(config, new.keyring()).await {
             Ok(stores) => Ok((new.publish().map_err(from)?, stores)),
             Err(error) => Err(ServerError::new(format!(
                 "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another \
@@ -280,17 +324,33 @@ async fn keys_and_stores(config: &Config) -> Result<(Keyring, (Option<RedbStore>
     }
 }
 
-/// The store of a configuration.
+/// Opens the store in charge, and the one to move to.
+async fn open_all(config: &Config, keyring: &Keyring) -> Result<OpenedStores, ServerError> {
+    let InCharge { config, next } = moving::in_charge(config, keyring.id()).await?;
+    let (redb, mut stores) = stores(&config, keyring).await?;
+    let mut moving = None;
+    if let (Some(next), Some(old)) = (next, stores.movable.take()) {
+        let opening = moving::Stores::new(config.clone(), next, keyring.id(), redb.clone());
+        let store = MovingStore::begin(old, opening).await.map_err(from)?;
+        stores.sessions = Arc::new(store.clone());
+        moving = Some(store);
+    }
+    Ok(OpenedStores { redb, stores, config, moving })
+}
+
+/// The store of a configuration that is in charge.
 pub(crate) async fn open_store(config: &Config, keyring: &Keyring) -> Result<Arc<dyn Store>, ServerError> {
-    Ok(stores(config, keyring).await?.1.sessions)
+    let InCharge { config, next: _ } = moving::in_charge(config, keyring.id()).await?;
+    Ok(stores(&config, keyring).await?.1.sessions)
 }
 
 /// The store that other gates use, too, as the configuration names it; `None` if it names no such store.
 pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
+    let InCharge { config, next: _ } = moving::in_charge(config, keyring.id()).await?;
     if !config.store.is_shared() {
         return Ok(None);
     }
-    open_store(config, keyring).await.map(Some)
+    Ok(Some(stores(&config, keyring).await?.1.sessions))
 }
 
 async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
@@ -300,9 +360,10 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
         StoreConfig::Redb { path, .. } => {
-            let store = RedbStore::open(path, redb_options(config, keyring)).map_err(from)?;
+            let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(from)?;
             let stores = Stores {
                 sessions: Arc::new(store.clone()),
+                movable: Some(Arc::new(store.clone())),
                 #[cfg(feature = "relay")]
                 relay: Arc::new(store.clone()),
             };
@@ -315,6 +376,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
+                movable: Some(Arc::clone(&store) as _),
                 sessions: store,
             };
             Ok((None, stores))
@@ -326,6 +388,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
+                movable: Some(Arc::clone(&store) as _),
                 sessions: store,
             };
             Ok((None, stores))
@@ -339,8 +402,8 @@ fn node_name() -> String {
 }
 
 /// How the embedded store of a configuration is opened.
-pub(crate) fn redb_options(config: &Config, keyring: &Keyring) -> Options {
-    let mut options = Options::new(config.issuer.url.as_str(), keyring.id(), config.issuer.leeway);
+pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
+    let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
     if let StoreConfig::Redb { path: _, mark, accept_restored_store, cache_size, give_up: _ } = &config.store {
         options.high_water = Some(mark.clone());
         options.accept_restored = *accept_restored_store;

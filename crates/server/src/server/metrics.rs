@@ -20,6 +20,8 @@
 //! | `rotogate_issuer_refused_keys` | `issuer`, `cause` | keys of its set that are not used |
 //! | `rotogate_issuer_fetches_total` | `issuer`, `result` | attempts to fetch them |
 //! | `rotogate_issuer_unknown_kid_total` | `issuer` | tokens that name another key |
+//! | `rotogate_store_next_puts_total` | `result` | writes that went to `[store.next]`, too |
+//! | `rotogate_store_next_missed` | | sessions that wait to be put there again |
 //! | `rotogate_ready` | | 1, or 0 while `/readyz` fails |
 //!
 //! Each label value comes from the configuration or from a fixed set, never from a request (requirement A7): a client
@@ -46,6 +48,7 @@ use crate::directories::DirectoryMetrics;
 use rotogate::engine::Event;
 use rotogate::gate::{Gate, Reason, Verdict};
 use rotogate::route::Route;
+use rotogate::store::moving::MovingStore;
 
 /// A route as a label. Shares the route, so that no request copies its id.
 #[derive(Clone, Debug, Default)]
@@ -109,13 +112,14 @@ impl Metrics {
         threads: NonZeroUsize,
         directories: &DirectoryMetrics,
         issuers: RemoteIssuers,
+        moving: Option<MovingStore>,
     ) -> Self {
         let mut registry = Registry::with_prefix("rotogate");
         let tally = Arc::new(Tally::new(threads));
         let ready = Gauge::default();
         registry.register("ready", "1, or 0 while /readyz is red", ready.clone());
         directories.register(&mut registry);
-        registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally), issuers }));
+        registry.register_collector(Box::new(GateCollector { gate, tally: Arc::clone(&tally), issuers, moving }));
         Self { registry, tally, ready }
     }
 
@@ -174,6 +178,7 @@ struct GateCollector {
     gate: Gate,
     tally: Arc<Tally>,
     issuers: RemoteIssuers,
+    moving: Option<MovingStore>,
 }
 
 impl fmt::Debug for GateCollector {
@@ -249,6 +254,16 @@ impl Collector for GateCollector {
             let help = "Time since a store that gates share was last heard of";
             let name = "store_staleness_seconds";
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        if let Some(mirrored) = self.moving.as_ref().map(MovingStore::mirrored) {
+            let help = "Writes that went to the store to move to, too";
+            let mut puts = encoder.encode_descriptor("store_next_puts", help, None, MetricType::Counter)?;
+            for (result, number) in [("ok", mirrored.put), ("failed", mirrored.failed)] {
+                ConstCounter::new(number).encode(puts.encode_family(&[("result", result)])?)?;
+            }
+            let gauge = ConstGauge::new(mirrored.missed);
+            let help = "Sessions that wait to be put into the store to move to";
+            gauge.encode(encoder.encode_descriptor("store_next_missed", help, None, gauge.metric_type())?)?;
         }
         self.issuers.encode(&mut encoder)
     }

@@ -15,6 +15,7 @@ pub(crate) mod issuers;
 mod listener;
 pub(crate) mod metrics;
 mod min_rate;
+pub(crate) mod moving;
 mod origin;
 mod prepare;
 mod proxy_protocol;
@@ -41,12 +42,13 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{Config, StoreConfig};
+use crate::config::Config;
 use assemble::GateParts;
 use listener::Listener;
 use metrics::Metrics;
 pub(crate) use prepare::Inspected;
 pub use prepare::{StartPlan, prepare};
+use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
 pub use sockets::passed as passed_sockets;
@@ -175,20 +177,13 @@ impl Server {
         let own = self.addresses().into_iter().chain(self.admin_address()).collect();
         let Self { listeners, admin, parts, config, mut spare_sockets, last_read } = self;
         let (stopping, stopped) = watch::channel(false);
-        let give_up = match &config.store {
-            StoreConfig::Redb { give_up, .. } => *give_up,
-            StoreConfig::Memory => None,
-            #[cfg(feature = "postgres")]
-            StoreConfig::Postgres(_) => None,
-            #[cfg(feature = "redis")]
-            StoreConfig::Redis(_) => None,
-        };
         let workers = config.server.workers;
         let metrics = Arc::new(Metrics::new(
             parts.gate.clone(),
             workers,
             parts.directories.metrics(),
             parts.remote_issuers.clone(),
+            parts.moving.clone(),
         ));
         let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
@@ -208,6 +203,7 @@ impl Server {
             gate: parts.gate.clone(),
             token: parts.admin_token.clone(),
             store: parts.redb.clone(),
+            moving: parts.moving.clone(),
             users: parts.users.clone(),
             issuers: parts.remote_issuers.clone(),
             listening: own,
@@ -224,7 +220,8 @@ impl Server {
             let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
             accepting.spawn(connection::serve(listener, state, limits, workers, stopped.clone()));
         }
-        let mut lost = std::pin::pin!(store_is_lost(parts.redb.clone(), give_up));
+        let mut lost = std::pin::pin!(store_is_lost(parts.redb.clone(), parts.give_up));
+        let mut moved = std::pin::pin!(store_is_moved(parts.moving.clone()));
         let mut gave_up = None;
         let mut shutdown = loop {
             let order = tokio::select! {
@@ -232,6 +229,10 @@ impl Server {
                 error = &mut lost => {
                     gave_up = Some(error);
                     Some(Order::Stop)
+                }
+                () = &mut moved => {
+                    tracing::info!("in-place restart on the store that is in charge now; connections queue meanwhile");
+                    break ShutdownKind::Upgrade(UpgradeState { sockets: spare_sockets, config: config.load_full() });
                 }
             };
             match order {
@@ -315,6 +316,14 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
                 store.path().display()
             ));
         }
+    }
+}
+
+/// Resolves when another store is in charge.
+async fn store_is_moved(moving: Option<MovingStore>) {
+    match moving {
+        Some(moving) => moving.moved().await,
+        None => std::future::pending().await,
     }
 }
 

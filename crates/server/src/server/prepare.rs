@@ -295,6 +295,7 @@ impl Findings<'_> {
             self.pair("store.client_cert", settings.client_cert.as_ref());
             self.public("store.ca", settings.ca.as_deref());
         }
+        self.next_store();
         if let Some(mark) = config.store.mark()
             && config.store.is_shared()
         {
@@ -310,6 +311,34 @@ impl Findings<'_> {
         } else if mark.parent().is_some_and(Path::is_dir) {
             // Each start replaces it.
             self.writable("store.mark", private_file::parent(mark));
+        }
+    }
+
+    /// The files of the store to move to.
+    fn next_store(&mut self) {
+        const KEY: &str = "store.next";
+        let wrong: Result<(), String> = match &self.config.next_store {
+            None | Some(StoreConfig::Memory) => Ok(()),
+            // Each start on it replaces its mark.
+            Some(StoreConfig::Redb { path, .. }) => {
+                self.writable(KEY, private_file::parent(path));
+                Ok(())
+            }
+            #[cfg(feature = "postgres")]
+            Some(StoreConfig::Postgres(settings)) => {
+                self.secret(KEY, settings.password_file.as_deref());
+                shared::of_postgres(self.config, settings, uuid::Uuid::nil())
+                    .map(drop)
+                    .map_err(|error| error.to_string())
+            }
+            #[cfg(feature = "redis")]
+            Some(StoreConfig::Redis(settings)) => {
+                self.secret(KEY, settings.password_file.as_deref());
+                shared::of_redis(self.config, settings, uuid::Uuid::nil()).map(drop).map_err(|error| error.to_string())
+            }
+        };
+        if let Err(error) = wrong {
+            self.blame(KEY, error);
         }
     }
 

@@ -8,6 +8,7 @@ use support::postgres::Postgres;
 use uuid::Uuid;
 
 use super::*;
+use crate::store::WriteOutcome;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 #[cfg(feature = "redb")]
@@ -20,8 +21,12 @@ mod opening;
 mod pooler;
 mod rules;
 mod twice;
+mod versions;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
+/// What the next release adds to the tables. The release before it may use them.
+pub(super) const NEXT: (&[&str], usize) =
+    (&["alter table {s}.session add column later text not null default 'a default'"], 1);
 /// The password of the gate's user.
 const PASSWORD: &str = "a-password-of-the-gate";
 
@@ -133,4 +138,19 @@ async fn c29_ten_a_minute_over_five_nodes_are_ten() {
 async fn c1_the_postgres_store_keeps_the_records_of_the_relay() {
     let server = Server::start(&[]);
     conformance::run_relay(|| connect_now(server.options())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn c31_a_postgres_store_is_copied_and_moved_at_one_moment() {
+    let server = Server::start(&[]);
+    conformance::moving::run(async |how| {
+        let options = server.options().schema("rg");
+        PostgresStore::connect(match how {
+            conformance::moving::Open::Serving => options,
+            conformance::moving::Open::Copying => options.copying("first"),
+            conformance::moving::Open::ReadingMoved => options.reading_moved(),
+        })
+        .await
+    })
+    .await;
 }

@@ -3,7 +3,7 @@
 -- 10 leeway, 11 reason, 12 prefix of indexes, 13 how many stay, then id, revision and target of each that gives way.
 local stay = tonumber(ARGV[13])
 
-local function entries()
+local function inserted()
     local found = {}
     for i = 14, #ARGV, 3 do
         local entry = redis.call('HGET', KEYS[2], ARGV[i + 2])
@@ -14,7 +14,7 @@ end
 
 local known = redis.call('GET', KEYS[5])
 if known then
-    if string.sub(known, 19, 26) == ARGV[2] then return entries() end
+    if string.sub(known, 19, 26) == ARGV[2] then return inserted() end
     return answer('exists')
 end
 -- What may have revoked it is swept an hour after it ended.
@@ -23,12 +23,16 @@ local moment = not_before(ARGV[5], ARGV[6], ARGV[7])
 if moment and not later(ARGV[4], moment) then return answer('late', moment) end
 
 local ends = {}
+local index, raise_end, end_session = indexes()
+local publish
 if ARGV[9] ~= '' then
     if tonumber(redis.call('ZSCORE', KEYS[6], '#') or '0') ~= tonumber(ARGV[9]) then return answer('again') end
     for i = 7, 6 + stay do
         local record = redis.call('GET', KEYS[i])
         if not record or not readable(record) or revoked(record) then return answer('again') end
     end
+    local absorb, ENDED
+    absorb, publish, ENDED = entries()
     for i = 14, #ARGV, 3 do
         local key = KEYS[7 + stay + (i - 14) / 3]
         local record = redis.call('GET', key)
@@ -52,4 +56,4 @@ redis.call('ZREMRANGEBYSCORE', KEYS[6], '1000000000', '(' .. integer(now - KEPT)
 redis.call('ZINCRBY', KEYS[6], 1, '#')
 index(KEYS[6], ARGV[8], till)
 raise_end(till)
-return entries()
+return inserted()

@@ -11,12 +11,14 @@ if known then
     if string.sub(known, 51, 58) ~= string.sub(ARGV[3], 51, 58) then return answer('moved') end
 end
 local entry = redis.call('HGET', KEYS[2], ARGV[9])
-if entry and (string.sub(entry, 1, 1) ~= 'M' or string.sub(entry, 2, 9) == MAX) then return answer('had') end
+-- Only a minimum leaves a session that goes on.
+if entry and string.sub(entry, 1, 1) ~= 'M' then return answer('had') end
 local moment = not_before(ARGV[5], ARGV[6], ARGV[7])
 if moment and not later(ARGV[4], moment) then return answer('had') end
 local till = string.sub(ARGV[3], 35, 42)
 if number(till) + KEPT < now then return answer('had') end
 
+local index, raise_end = indexes()
 wrote()
 store(KEYS[5], ARGV[3], till)
 if not known then redis.call('ZINCRBY', KEYS[6], 1, '#') end

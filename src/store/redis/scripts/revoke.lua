@@ -29,6 +29,7 @@ if record then
     -- While its slot moves, a key that is gone already fails the script: here, not after the first write.
     redis.call('EXISTS', ARGV[10] .. subject_of(record))
 end
+local absorb, publish = entries()
 local effect, till, changed = absorb(ARGV[3], ARGV[4], most(ARGV[5], plus(reach, leeway)))
 local stamp
 if string.sub(effect, 1, 1) == 'N' then
@@ -41,5 +42,8 @@ end
 if changed or record or stamp then wrote() end
 if stamp then redis.call('HSET', KEYS[1], 'stamp', integer(stamp)) end
 if changed then publish(ARGV[3], effect, till) end
-if record then end_session(KEYS[5], ARGV[11], record, tonumber(ARGV[8]), ARGV[10]) end
+if record then
+    local _, _, end_session = indexes()
+    end_session(KEYS[5], ARGV[11], record, tonumber(ARGV[8]), ARGV[10])
+end
 return answer('merged', effect, till, unreadable)

@@ -9,12 +9,18 @@ if string.sub(known, 51, 58) ~= string.sub(ARGV[4], 51, 58) then return answer('
 local moment = not_before(ARGV[6], ARGV[7], ARGV[8])
 if moment and not later(ARGV[5], moment) then return answer('late') end
 local effect, merged, changed
-if ARGV[10] then effect, merged, changed = absorb(ARGV[10], ARGV[11], ARGV[12]) end
+local publish
+if ARGV[10] then
+    local absorb
+    absorb, publish = entries()
+    effect, merged, changed = absorb(ARGV[10], ARGV[11], ARGV[12])
+end
 
 wrote()
 local till, before = string.sub(ARGV[4], 35, 42), string.sub(known, 35, 42)
 store(KEYS[5], ARGV[4], till, before)
 if till ~= before then
+    local index, raise_end = indexes()
     index(KEYS[6], ARGV[9], till)
     raise_end(till)
 end

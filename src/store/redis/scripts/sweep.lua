@@ -1,9 +1,11 @@
 -- KEYS: 5 nodes. ARGV: 3 how many at most, 4 after how long a node is forgotten.
 local ended = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', '(' .. integer(now - KEPT), 'LIMIT', 0, ARGV[3])
-local rows = redis.call('HSCAN', KEYS[5], '0', 'COUNT', 1000)[2]
-local silent = {}
+local page = redis.call('HSCAN', KEYS[5], '0', 'COUNT', 1000)
+local rows, silent, kept = page[2], {}, tonumber(ARGV[4])
+-- There are more than a page.
+if page[1] ~= '0' then kept = KEPT end
 for i = 1, #rows, 2 do
-    if number(rows[i + 1]) + tonumber(ARGV[4]) < now then silent[#silent + 1] = rows[i] end
+    if number(rows[i + 1]) + kept < now then silent[#silent + 1] = rows[i] end
 end
 
 if #ended > 0 then

@@ -13,6 +13,24 @@ pub(super) const COMMANDS: &str = "+eval +evalsha +get +mget +set +del +exists +
     +hscan +hdel +zadd +zincrby +zrem +zscore +zrange +zrevrange +zrangebyscore +zremrangebyscore +xadd +xread +xrange \
     +xrevrange +xtrim +scan +time +role +info";
 
+/// A rare branch of a script must not need a command that the start did not ask for.
+#[test]
+fn c20_no_script_needs_a_command_that_the_documentation_leaves_out() {
+    let allowed: Vec<_> = COMMANDS.split_whitespace().map(|one| one.trim_start_matches('+').to_uppercase()).collect();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/store/redis/scripts");
+    let mut number = 0;
+    for script in std::fs::read_dir(folder).unwrap() {
+        let path = script.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for rest in text.split("redis.call('").skip(1) {
+            let command = rest.split('\'').next().unwrap();
+            assert!(allowed.iter().any(|one| one == command), "{}: {command}", path.display());
+            number += 1;
+        }
+    }
+    assert!(number > 50, "{number}");
+}
+
 async fn refused(options: RedisOptions) -> String {
     let error = RedisStore::connect(options).await.unwrap_err();
     let text = format!("{error} {error:?}");

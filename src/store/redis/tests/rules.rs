@@ -19,7 +19,7 @@ async fn c3_effects_merge_in_lua_as_in_rust_for_every_pair_of_a_domain() {
     let server = Server::start(&[]);
     let store = server.connect("rg").await;
     let source = format!(
-        "local OPENING = true\n{}local merged = {{}}
+        "local OPENING = true\n{}local merged, _, _, _, merge = {{}}, entries()
 for i = 4, #ARGV do merged[#merged + 1] = merge(ARGV[3], ARGV[i]) end
 return merged",
         include_str!("../scripts/common.lua")

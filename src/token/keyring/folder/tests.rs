@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
@@ -212,4 +213,59 @@ fn starting_twice_at_once_makes_one_ring() {
         starts.into_iter().map(|s| s.join().unwrap()).collect()
     });
     assert!(ids.windows(2).all(|w| w[0] == w[1]), "{ids:?}");
+}
+
+/// Reads the folder until `change` is done, at least once.
+fn read_during<T>(read: impl Fn() -> T + Sync, change: impl FnOnce()) -> Vec<T>
+where
+    T: Send,
+{
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut all = vec![read()];
+            while !is_done.load(Ordering::Acquire) {
+                all.push(read());
+            }
+            all
+        });
+        change();
+        is_done.store(true, Ordering::Release);
+        reader.join().unwrap()
+    })
+}
+
+#[test]
+fn a_folder_is_not_judged_while_a_first_start_fills_it() {
+    for _ in 0..20 {
+        let (_home, dir) = home();
+        let seen = read_during(
+            || Keyring::load_if_there(&dir).map(|ring| ring.map(|ring| ring.id())).unwrap(),
+            || drop(Keyring::create(&dir, Algorithm::EdDsa).unwrap()),
+        );
+        let id = Keyring::load(&dir).unwrap().id();
+        assert!(seen.iter().flatten().all(|seen| *seen == id));
+    }
+    // One that is not put in force leaves an empty folder, and one that was cut short is still named.
+    let (_home, dir) = home();
+    drop(Keyring::load_or_begin(&dir, Algorithm::EdDsa).unwrap());
+    assert!(Keyring::load_if_there(&dir).unwrap().is_none());
+    secret_file(&dir, "refresh-1.secret", b"half");
+    let error = Keyring::load_if_there(&dir).unwrap_err().to_string();
+    assert!(error.contains("was cut short"), "{error}");
+}
+
+#[test]
+fn a_keyring_is_read_while_keys_are_removed() {
+    let (_home, dir) = home();
+    Keyring::create(&dir, Algorithm::EdDsa).unwrap();
+    let change = || {
+        for _ in 0..50 {
+            let kid = Keyring::add(&dir, Algorithm::EdDsa, KeyState::Verifying).unwrap();
+            Keyring::retire(&dir, &kid).unwrap();
+        }
+    };
+    for read in read_during(|| Keyring::load(&dir), change) {
+        read.unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use crate::server::assemble::shared_store;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::session::Status;
-use rotogate::store::{Filter, NodeRow, NodeSeen, Store};
+use rotogate::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
 use rotogate::token::keyring::Keyring;
 
 /// How often `promote --wait` looks again.
@@ -30,6 +30,13 @@ async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), F
         }
         None => (Vec::new(), SystemTime::new().wall()),
     })
+}
+
+/// The gates that are remembered, and were not heard of lately: they ended, or were cut off.
+async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, Failure> {
+    let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
+    let seen = shared.nodes_within(NODE_KEPT).await.map_err(Failure::of)?;
+    Ok(seen.into_iter().filter(|seen| now.since(seen.beat) > NODE_HEARD_WITHIN).collect())
 }
 
 fn time(of: std::time::SystemTime) -> Timestamp {
@@ -161,12 +168,19 @@ impl Longest {
     }
 }
 
-/// Fails if anything may still need this key.
-pub(super) async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<(), Failure> {
+/// Fails if anything may still need this key. What a gate may need that starts again is a warning.
+pub(super) async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<Option<String>, Failure> {
     let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(Failure::of)?);
     let store = shared_store(config, keyring).await.map_err(Failure::of)?;
     let (nodes, now) = look(store.as_deref()).await?;
+    let ended = ended(store.as_deref(), now).await?;
     let longest = Longest::of(config);
+    let refresh = Keyring::refresh_id(name);
+    let used = used_until_the_end(&ended, now, |row| match refresh {
+        Some(id) => row.refresh_current == Some(id),
+        None => *row.signing == *name,
+    });
+    let window = if refresh.is_some() { longest.again } else { longest.access };
     let why = match Keyring::refresh_id(name) {
         None => needed(name, changed, &nodes, now, longest.access),
         Some(id) => {
@@ -177,10 +191,36 @@ pub(super) async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str
             refresh_needed(id, changed, (&nodes, sessions), now, &longest)
         }
     };
-    match why {
-        None => Ok(()),
+    match why.or_else(|| used.as_ref().and_then(|(last, names)| may_be_used(*last, names, window, now))) {
+        None => Ok(used.map(|(_, names)| {
+            format!(
+                "warning: these gates of the store used {name} until they ended: {names}. Copy the key folder to each before it \
+                 starts again"
+            )
+        })),
         Some(why) => Err(failed(format!("{name} is still needed: {why}"))),
     }
+}
+
+/// The gates that used a key until they were not heard of any more, and when the last of them was.
+fn used_until_the_end(
+    ended: &[NodeSeen],
+    now: Timestamp,
+    uses: impl Fn(&NodeRow) -> bool,
+) -> Option<(Timestamp, String)> {
+    let last = ended.iter().filter(|seen| uses(&seen.row)).map(|seen| seen.beat).max()?;
+    Some((last, names(ended, now, |seen| uses(&seen.row))?))
+}
+
+/// Whether what such a gate made last may be presented.
+fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -> Option<String> {
+    let left = last.plus(window).since(now);
+    (left > Duration::ZERO).then(|| {
+        format!(
+            "for {}, tokens may be in use that these gates of the store made by it until they ended: {names}",
+            rounded(left)
+        )
+    })
 }
 
 /// What needs a key that signed.
@@ -271,6 +311,22 @@ mod tests {
         assert!(needed("k1", at(0), &nodes, at(3609), hour).unwrap().contains("may be in use"));
         assert_eq!(needed("k1", at(0), &nodes, at(3610), hour), None);
         assert!(needed("k1", at(20), &nodes, at(3619), hour).is_some(), "the folder here changed later");
+    }
+
+    #[test]
+    fn c28_a_key_stays_while_a_token_may_live_of_a_gate_that_signed_by_it_until_it_ended() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let hour = Duration::from_secs(3600);
+        let mut later = node("b", &["k1"], at(0));
+        later.beat = at(50);
+        let ended = [node("a", &["k1"], at(0)), later, node("c", &["k2", "k1"], at(0))];
+        let (last, names) = used_until_the_end(&ended, at(400), |row| &*row.signing == "k1").unwrap();
+        assert_eq!(last, at(50));
+        assert!(names.contains("a (heard of 6m 40s ago), b (heard of") && !names.contains("c ("), "{names}");
+        let why = may_be_used(last, &names, hour, at(3649)).unwrap();
+        assert!(why.contains("until they ended: a ("), "{why}");
+        assert_eq!(may_be_used(last, &names, hour, at(3650)), None);
+        assert_eq!(used_until_the_end(&ended, at(400), |row| &*row.signing == "k3"), None);
     }
 
     #[test]

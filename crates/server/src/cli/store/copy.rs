@@ -1,7 +1,7 @@
 //! `rotogate store copy`: the sessions and revocations of one configuration's store, in that of another. No gate runs on
 //! either meanwhile.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::super::output::Output;
 use super::super::{CommandResult, Failure, load, runtime};
 use crate::config::{Config, StoreConfig};
 use crate::server::assemble::{open_store, redb_options};
+use crate::server::moving::{name, unfinished};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::shared;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
@@ -19,7 +20,7 @@ use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
 use rotogate::store::Store;
-use rotogate::store::copy::{Content, copy};
+use rotogate::store::copy::{Content, CopyTarget, copy};
 use rotogate::store::redb::RedbStore;
 use rotogate::token::keyring::Keyring;
 
@@ -74,7 +75,7 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     let cut = SystemTime::new().wall();
     match &to.store {
         StoreConfig::Memory => Err(failed("the other store.kind is \"memory\": it would end with this command")),
-        StoreConfig::Redb { path, .. } => into_redb(&from, cut, (to, path), keyring).await,
+        StoreConfig::Redb { path, .. } => into_redb((&from, name(&config.store)), cut, (to, path), keyring).await,
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
             let options = shared::of_postgres(to, settings, keyring.id()).map_err(Failure::of)?;
@@ -100,22 +101,9 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
     }
 }
 
-/// By which an unfinished copy knows the store that it is of.
-#[cfg(any(feature = "postgres", feature = "redis"))]
-fn name(store: &StoreConfig) -> String {
-    match store {
-        StoreConfig::Memory => "memory".to_owned(),
-        StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
-        #[cfg(feature = "postgres")]
-        StoreConfig::Postgres(settings) => format!("postgres {} {}", settings.url, settings.schema),
-        #[cfg(feature = "redis")]
-        StoreConfig::Redis(settings) => format!("redis {} {}", settings.urls.join(" "), settings.prefix),
-    }
-}
-
 /// The copy has another name until it is whole.
 async fn into_redb(
-    from: &Arc<dyn Store>,
+    (from, of): (&Arc<dyn Store>, String),
     cut: Timestamp,
     (to, path): (&Config, &Path),
     keyring: &Keyring,
@@ -123,20 +111,21 @@ async fn into_redb(
     if path.symlink_metadata().is_ok() {
         return Err(failed(format!("{} exists already; copy into a new file", path.display())));
     }
-    let mut part = path.as_os_str().to_owned();
-    part.push(".copying");
-    let part = PathBuf::from(part);
-    let mut options = redb_options(to, keyring);
+    let part = unfinished(path);
+    let mut options = redb_options(to, keyring.id());
     let mark = options.high_water.take();
-    options.accept_restored = true;
+    (options.accept_restored, options.copying) = (true, Some(of));
     let target = RedbStore::open(&part, options.clone()).map_err(Failure::of)?;
-    let content = copy(&**from, &target, cut).await;
+    let content = match copy(&**from, &target, cut).await {
+        Ok(content) => target.end_copy().await.map(|()| content),
+        Err(error) => Err(error),
+    };
     target.close().await.map_err(Failure::of)?;
     let content = content.map_err(|error| {
         failed(format!("{error}. Run the command again; if {} is of another store, remove it first", part.display()))
     })?;
     std::fs::rename(&part, path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
-    options.high_water = mark;
+    (options.high_water, options.copying) = (mark, None);
     let whole = RedbStore::open(path, options).map_err(Failure::of)?;
     whole.close().await.map_err(Failure::of)?;
     Ok(content)

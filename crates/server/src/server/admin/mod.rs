@@ -14,6 +14,7 @@
 //! | `POST /v1/issuers/{name}/refresh` | yes | fetches the keys now; 502 with the cause if that brings none |
 //! | `POST /v1/issuers/{name}/drop` | yes | drops the keys, kept ones included: its tokens get 503 until the next refresh or start |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
+//! | `POST /store/copy`, `/store/switch` | yes | copies to `[store.next]`, or makes it the store in charge: a line of JSON for each step; 409 without `[store.next]` |
 //! | `GET /sessions?user=&account=&subject=&after=&limit=` | yes | a page of sessions, the oldest first |
 //! | `GET /sessions/{id}` | yes | one session |
 //! | `POST /sessions/{id}/revoke` | yes | once its end is durable, `{"ended": 1}`; 0 if it had ended |
@@ -51,12 +52,15 @@ use rotogate::dialect::Reply;
 use rotogate::gate::{Gate, Readiness};
 use rotogate::reply;
 use rotogate::route::authority;
+use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 
 mod issuers;
+mod moving;
 mod sessions;
 mod token;
 
+pub(crate) use moving::{Done, Line};
 pub use sessions::{RevocationReport, SessionInfo};
 pub use token::AdminToken;
 
@@ -72,6 +76,8 @@ pub(crate) struct State {
     pub(crate) gate: Gate,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
+    /// If there is a store to move to.
+    pub(crate) moving: Option<MovingStore>,
     /// `None`: another system has the users.
     pub(crate) users: Option<Arc<LiveUsers>>,
     /// The issuers whose keys are fetched.
@@ -150,6 +156,8 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
             listeners: &state.listening,
         })),
         Some(Endpoint::Backup) => backup(&state).await,
+        Some(Endpoint::StoreCopy) => moving::run(&state, moving::Job::Copy),
+        Some(Endpoint::StoreSwitch) => moving::run(&state, moving::Job::Switch),
         Some(Endpoint::Issuers) => own(issuers::list(&state)),
         Some(Endpoint::IssuerRefresh(name)) => own(issuers::refresh(&state, name).await),
         Some(Endpoint::IssuerDrop(name)) => own(issuers::drop_keys(&state, name).await),
@@ -194,6 +202,8 @@ enum Endpoint<'a> {
     Metrics,
     Status,
     Backup,
+    StoreCopy,
+    StoreSwitch,
     Sessions,
     Session(&'a str),
     SessionRevoke(&'a str),
@@ -217,6 +227,8 @@ impl<'a> Endpoint<'a> {
             "/metrics" => Self::Metrics,
             "/v1/status" => Self::Status,
             "/store/backup" => Self::Backup,
+            "/store/copy" => Self::StoreCopy,
+            "/store/switch" => Self::StoreSwitch,
             "/sessions" => Self::Sessions,
             "/users/reload" => Self::UsersReload,
             "/revocations" => Self::Revocations,
@@ -242,6 +254,8 @@ impl<'a> Endpoint<'a> {
             | Self::Session(_)
             | Self::Issuers => &[Method::GET, Method::HEAD],
             Self::Backup
+            | Self::StoreCopy
+            | Self::StoreSwitch
             | Self::SessionRevoke(_)
             | Self::UsersReload
             | Self::Revocations

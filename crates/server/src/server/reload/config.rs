@@ -200,6 +200,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         issuers,
         sessions,
         store,
+        next_store,
         directories,
         limits,
         cors,
@@ -220,6 +221,8 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         let upstream = name.and_then(|name| upstreams.iter().position(|upstream| upstream.name == name));
         Route { upstream: upstream.map(UpstreamId::new), ..route }
     };
+    let old_stores = (old.store.clone(), old.next_store.clone());
+    let (store, next_store) = restart_only.keep("store", &old_stores, &(store, next_store));
     let now = Config {
         server,
         admin: restart_only.keep("admin", &old.admin, &admin),
@@ -232,7 +235,8 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
             issuers
         },
         sessions: restart_only.keep("sessions", &old.sessions, &sessions),
-        store: restart_only.keep("store", &old.store, &store),
+        store,
+        next_store,
         // A users file is opened at a start only. All or nothing: with another file, no directory changes.
         directories: if users_file(&old.directories) == users_file(&directories) {
             directories

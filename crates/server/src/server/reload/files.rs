@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, ListenerConfig, TrustedIssuer};
+use crate::config::{Config, ListenerConfig, StoreConfig, TrustedIssuer};
 use crate::file_stamp::{ChangeDetector, Stamp};
 use crate::server::tls::files_of;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
@@ -119,11 +119,13 @@ impl LastRead {
 /// The gate's own keys: the folder and its files. Without the store's mark, which changes all the time, and without
 /// names that begin with a dot (locks, and files being written).
 pub(super) fn own(config: &Config) -> Vec<PathBuf> {
-    let mark = config.store.mark();
+    let marks = [config.store.mark(), config.next_store.as_ref().and_then(StoreConfig::mark)];
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
     let entries = std::fs::read_dir(&config.issuer.keys).into_iter().flatten().flatten();
-    let files =
-        entries.filter(|e| !hidden(&e.file_name())).map(|e| e.path()).filter(|path| Some(path.as_path()) != mark);
+    let files = entries
+        .filter(|e| !hidden(&e.file_name()))
+        .map(|e| e.path())
+        .filter(|path| !marks.contains(&Some(path.as_path())));
     files.chain([config.issuer.keys.clone()]).collect()
 }
 

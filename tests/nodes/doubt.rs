@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::StatusCode;
 use support::proxy::Proxy;
-use support::redis::Redis;
 use support::{Answer, CONFIG, Gate, Place, until, with};
+
+use super::servers::Servers;
 
 /// A gate behind a proxy, and one with a way of its own.
 struct Two {
-    server: Redis,
+    servers: Servers,
     way: Proxy,
     place: Place,
     a: Gate,
@@ -18,16 +19,13 @@ struct Two {
 }
 
 impl Two {
-    async fn start(sessions: &str, store: &str) -> Self {
-        let server = Redis::start(&[]);
-        let way = Proxy::to(server.port).await;
-        let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n{store}", server.port);
-        let place = Place::new(&with(&format!("{CONFIG}{store}"), "sessions", sessions));
-        let a = place.start_with(|command| {
-            command.env("ROTOGATE_STORE__URLS", format!("redis://127.0.0.1:{}", way.port));
-        });
+    async fn start(servers: Servers, sessions: &str, store: &str) -> Self {
+        let way = servers.way().await.unwrap();
+        let config = format!("{CONFIG}{}{store}", servers.section());
+        let place = servers.place(&with(&config, "sessions", sessions));
+        let a = place.start_with(|command| servers.lead_over(&way, command));
         let b = place.start();
-        Self { server, way, place, a, b }
+        Self { servers, way, place, a, b }
     }
 }
 
@@ -38,9 +36,8 @@ fn is_dead(answer: &Answer) -> bool {
 }
 
 /// Rows 1 and 5: no connection, silence, late replies, errors.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c11_while_the_store_is_out_of_reach_nothing_is_consumed_and_a_logout_holds_at_its_gate() {
-    let two = Two::start(NO_WINDOW, "staleness = \"60s\"\n").await;
+async fn out_of_reach(servers: Servers) {
+    let two = Two::start(servers, NO_WINDOW, "staleness = \"60s\"\n").await;
     let Two { way, a, b, .. } = &two;
     let loading = "LOADING Redis is loading the dataset in memory";
     let faults: [(&str, &dyn Fn(bool)); 4] = [
@@ -49,7 +46,9 @@ async fn c11_while_the_store_is_out_of_reach_nothing_is_consumed_and_a_logout_ho
         ("late", &|on| way.delay(Duration::from_millis(if on { 1500 } else { 0 }))),
         ("errors", &|on| way.answer(on.then_some(loading))),
     ];
-    for (what, set) in faults {
+    // The errors are of Redis' protocol.
+    let number = if two.servers.is_postgres() { faults.len() - 1 } else { faults.len() };
+    for (what, set) in &faults[..number] {
         let [kept, ended] = [a.login().await, a.login().await];
         assert_eq!(a.get("/hello", &ended.access).await.status, StatusCode::OK);
         set(true);
@@ -78,9 +77,8 @@ async fn c11_while_the_store_is_out_of_reach_nothing_is_consumed_and_a_logout_ho
 }
 
 /// Row 3: the store has done it, and no reply comes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c11_a_refresh_in_doubt_is_repeated_without_a_window_at_its_gate_and_once() {
-    let two = Two::start(NO_WINDOW, "").await;
+async fn in_doubt_without_a_window(servers: Servers) {
+    let two = Two::start(servers, NO_WINDOW, "").await;
     let Two { way, a, b, .. } = &two;
     let first = a.login().await;
     way.lose(Some("swapped"));
@@ -108,10 +106,9 @@ async fn c11_a_refresh_in_doubt_is_repeated_without_a_window_at_its_gate_and_onc
 }
 
 /// Row 3 with a grace period, and for logins and logouts.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c11_what_is_in_doubt_works_at_any_gate_within_grace() {
-    let two = Two::start("lost_response_window = \"0s\"", "staleness = \"60s\"\n").await;
-    let Two { way, a, b, server, .. } = &two;
+async fn in_doubt_within_grace(servers: Servers) {
+    let two = Two::start(servers, "lost_response_window = \"0s\"", "staleness = \"60s\"\n").await;
+    let Two { way, a, b, servers, .. } = &two;
     let [first, ended] = [a.login().await, a.login().await];
     way.lose(Some("swapped"));
     assert!(a.refresh(&first.refresh).await.is_fault());
@@ -127,27 +124,32 @@ async fn c11_what_is_in_doubt_works_at_any_gate_within_grace() {
         assert!(is_dead(&gate.refresh(&ended.refresh).await));
     }
     way.lose(None);
-    assert_eq!(server.cli(&["HLEN", "{rg:0}:r"]), "1", "one revocation");
+    assert_eq!(servers.revocations(), "1", "one revocation");
     assert_eq!(a.refresh(&second.refresh).await.status, StatusCode::OK);
 }
 
 /// Row 7.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c11_a_record_that_cannot_be_read_is_a_fault_of_its_session_alone() {
-    let two = Two::start(NO_WINDOW, "").await;
-    let Two { server, a, b, .. } = &two;
-    // The version, and the length of the subject.
-    for (what, place, bytes) in [("of another version", "0", "9"), ("damaged", "58", "zz")] {
-        let broken = a.login().await;
-        let all =
-            "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('SETRANGE', key, ARGV[2], ARGV[3]) end";
-        server.cli(&["EVAL", all, "0", "{rg:0}:s:*", place, bytes]);
+async fn unreadable(servers: Servers) {
+    let two = Two::start(servers, NO_WINDOW, "").await;
+    let Two { servers, a, b, .. } = &two;
+    // The gate that wrote a record knows what was there before the damage. It writes over no other version's record.
+    for (what, refused_at) in [("of another version", vec![a, b]), ("damaged", vec![b])] {
+        let is_damaged = what == "damaged";
+        let mut broken = a.login().await;
+        if is_damaged {
+            servers.damage_records();
+        } else {
+            servers.change_versions();
+        }
         let other = a.login().await;
-        for gate in [a, b] {
+        for gate in refused_at {
             assert!(gate.refresh(&broken.refresh).await.is_fault(), "{what}");
             assert_eq!(gate.get("/hello", &broken.access).await.status, StatusCode::OK, "{what}");
         }
-        assert!(a.log().contains("store_failed"), "{what}");
+        assert!(b.log().contains("store_failed"), "{what}");
+        if is_damaged {
+            broken = a.refresh(&broken.refresh).await.tokens();
+        }
         let other = b.refresh(&other.refresh).await.tokens();
         // Its end outlives the record.
         a.revoke(&broken.access).await;
@@ -160,9 +162,8 @@ async fn c11_a_record_that_cannot_be_read_is_a_fault_of_its_session_alone() {
 
 /// Row 9.
 #[cfg(feature = "failpoints")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c11_a_gate_whose_clock_differs_issues_nothing_and_revokes() {
-    let two = Two::start(NO_WINDOW, "").await;
+async fn skewed(servers: Servers) {
+    let two = Two::start(servers, NO_WINDOW, "").await;
     let Two { place, b, .. } = &two;
     let clock = place.path("clock");
     std::fs::write(&clock, "0").unwrap();
@@ -180,4 +181,56 @@ async fn c11_a_gate_whose_clock_differs_issues_nothing_and_revokes() {
     let second = b.refresh(&first.refresh).await.tokens();
     std::fs::write(&clock, "0").unwrap();
     until("the gate issues again", async || a.refresh(&second.refresh).await.status == StatusCode::OK).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_while_the_store_is_out_of_reach_nothing_is_consumed_and_a_logout_holds_at_its_gate() {
+    out_of_reach(Servers::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_while_postgresql_is_out_of_reach_nothing_is_consumed_and_a_logout_holds_at_its_gate() {
+    out_of_reach(Servers::postgres()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_refresh_in_doubt_is_repeated_without_a_window_at_its_gate_and_once() {
+    in_doubt_without_a_window(Servers::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_refresh_on_postgresql_in_doubt_is_repeated_at_its_gate_and_once() {
+    in_doubt_without_a_window(Servers::postgres()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_what_is_in_doubt_works_at_any_gate_within_grace() {
+    in_doubt_within_grace(Servers::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_what_is_in_doubt_on_postgresql_works_at_any_gate_within_grace() {
+    in_doubt_within_grace(Servers::postgres()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_record_that_cannot_be_read_is_a_fault_of_its_session_alone() {
+    unreadable(Servers::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_row_that_cannot_be_read_is_a_fault_of_its_session_alone() {
+    unreadable(Servers::postgres()).await;
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_gate_whose_clock_differs_issues_nothing_and_revokes() {
+    skewed(Servers::redis()).await;
+}
+
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c11_a_gate_whose_clock_differs_from_postgresql_issues_nothing_and_revokes() {
+    skewed(Servers::postgres()).await;
 }

@@ -8,7 +8,8 @@ use support::history::{Held, Recorder, Reply, Request, Rules, judge};
 use support::until;
 use tokio::task::JoinSet;
 
-use super::fleet::{Fleet, Servers};
+use super::fleet::Fleet;
+use super::servers::Servers;
 
 const RULES: Rules = Rules {
     grace: Duration::ZERO,
@@ -19,10 +20,9 @@ const RULES: Rules = Rules {
 /// How many sessions go on elsewhere, and how many end.
 const SESSIONS: usize = 20;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c9_a_gate_that_stood_still_accepts_nothing_revoked_and_takes_no_held_request_for_a_reuse() {
+async fn stand_still(servers: Servers) {
     let sessions = "grace = \"0s\"\nlost_response_window = \"0s\"";
-    let fleet = Fleet::start(Servers::alone(), sessions, "staleness = \"1s\"\n").await;
+    let fleet = Fleet::start(servers, sessions, "staleness = \"1s\"\n").await;
     let recorder = Arc::new(Recorder::new(&fleet.password));
     let entry = fleet.entry();
     let (stopped, other) = (entry.at(0), entry.at(1));
@@ -68,4 +68,14 @@ async fn c9_a_gate_that_stood_still_accepts_nothing_revoked_and_takes_no_held_re
         assert!(recorder.refresh(stopped, last).await.0.is_some(), "the session lives");
     }
     judge(&recorder.history(), &RULES).unwrap_or_else(|verdict| panic!("{:?}\n{}", verdict.rule, verdict.text));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c9_a_gate_that_stood_still_accepts_nothing_revoked_and_takes_no_held_request_for_a_reuse() {
+    stand_still(Servers::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c9_a_gate_on_postgresql_that_stood_still_accepts_nothing_revoked() {
+    stand_still(Servers::postgres()).await;
 }

@@ -10,12 +10,18 @@ use std::time::Duration;
 
 use support::history::{Held, Recorder, Reply, Request, Rules, judge};
 use support::random::Random;
+use support::until;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::fleet::{Entry, Fleet, GATES, Servers};
+use super::fleet::{Entry, Fleet, GATES};
+use super::servers::Servers;
 
 const SECONDS: u64 = 15;
+/// PostgreSQL starts and recovers slowly, and the other kind of store has had its share.
+const SECONDS_OF_POSTGRES: u64 = 8;
+/// No history with fewer refreshes says anything.
+const REFRESHES: usize = 100;
 const CLIENTS: usize = 8;
 /// How many pairs of sessions that have ended a client keeps, to ask with them again.
 const OLD: usize = 6;
@@ -153,7 +159,7 @@ async fn break_and_repair(fleet: &mut Fleet, random: &mut Random, until: Instant
         // The server in any case, and first.
         if faults == 0 || random.one_in(6) {
             println!("the server is lost");
-            tokio::task::block_in_place(|| fleet.servers.lose_the_server());
+            tokio::task::block_in_place(|| fleet.servers.lose_the_server(random));
             faults += 1;
         } else {
             for _ in 0..=random.below(2) {
@@ -171,7 +177,8 @@ async fn break_and_repair(fleet: &mut Fleet, random: &mut Random, until: Instant
 }
 
 async fn chaos(test: &str, servers: Servers) {
-    let seconds = std::env::var("NODES_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap());
+    let short = if servers.is_postgres() { SECONDS_OF_POSTGRES } else { SECONDS };
+    let seconds = std::env::var("NODES_SECONDS").map_or(short, |seconds| seconds.parse().unwrap());
     let mut random = Random::new(test, "NODES_SEED");
     let grace = [0, 2, 10][usize::try_from(random.below(3)).unwrap()];
     let rules = Rules {
@@ -198,6 +205,8 @@ async fn chaos(test: &str, servers: Servers) {
     }
     let faults = break_and_repair(&mut fleet, &mut random, Instant::now() + Duration::from_secs(seconds)).await;
     fleet.until_all_serve().await;
+    let refreshes = || recorder.history().iter().filter(|one| one.is_refreshed()).count();
+    until("clients refreshed often enough", async || refreshes() > REFRESHES).await;
     stop.store(true, Ordering::SeqCst);
     // What the last answers promise.
     for held in clients.join_all().await.into_iter().flatten() {
@@ -205,7 +214,7 @@ async fn chaos(test: &str, servers: Servers) {
     }
     let history = recorder.history();
     let number = |is: fn(Request, Reply) -> bool| history.iter().filter(|one| is(one.request, one.reply)).count();
-    let issued = number(|asked, told| matches!((asked, told), (Request::Refresh(_), Reply::Issued(_))));
+    let issued = refreshes();
     let ended = number(|asked, told| matches!((asked, told), (Request::LogOut(_), Reply::Accepted)));
     let in_doubt = number(|_, told| told == Reply::InDoubt);
     let sessions = number(|asked, _| asked == Request::LogIn);
@@ -213,7 +222,7 @@ async fn chaos(test: &str, servers: Servers) {
         "{} operations in {sessions} sessions: {issued} refreshes, {ended} logouts, {in_doubt} in doubt; {faults} faults",
         history.len()
     );
-    assert!(issued > 100 && in_doubt > 0, "clients and faults met");
+    assert!(in_doubt > 0, "clients and faults met");
     if let Err(verdict) = judge(&history, &rules) {
         panic!("session {}: {:?}\n{}", verdict.session, verdict.rule, verdict.text);
     }
@@ -221,10 +230,20 @@ async fn chaos(test: &str, servers: Servers) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_what_clients_saw_while_gates_and_their_ways_to_the_store_failed_has_one_order() {
-    chaos("c6_alone", Servers::alone()).await;
+    chaos("c6_alone", Servers::redis()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c6_what_clients_saw_while_gates_and_their_ways_to_postgresql_failed_has_one_order() {
+    chaos("c6_postgres", Servers::postgres()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_c14_what_clients_saw_while_primaries_were_killed_has_one_order() {
     chaos("c6_sentinels", Servers::sentinels()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c6_c14_what_clients_saw_while_standbys_of_postgresql_were_promoted_has_one_order() {
+    chaos("c6_standby", Servers::postgres_with_standby()).await;
 }

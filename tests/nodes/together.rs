@@ -6,7 +6,8 @@ use std::time::Duration;
 use support::history::{Recorder, Reply, Rules, judge};
 use tokio::task::JoinSet;
 
-use super::fleet::{Fleet, GATES, Servers};
+use super::fleet::{Fleet, GATES};
+use super::servers::Servers;
 
 const CALLERS: usize = 200;
 /// `NODES_ROUNDS` sets another number.
@@ -63,10 +64,15 @@ async fn one_successor(servers: Servers) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c5_two_hundred_callers_at_three_gates_get_one_successor() {
-    one_successor(Servers::alone()).await;
+    one_successor(Servers::redis()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c5_c14_two_hundred_callers_get_one_successor_that_a_replica_has() {
-    one_successor(Servers::with_replica().await).await;
+    one_successor(Servers::redis_with_replica().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_two_hundred_callers_at_three_gates_on_postgresql_get_one_successor() {
+    one_successor(Servers::postgres()).await;
 }

@@ -1,0 +1,172 @@
+//! The records that an engine wrote lately to a store that other engines write to, too.
+//!
+//! What the store loses is written back from here. And a session that was changed here last is changed again without being
+//! read: a refresh takes one round trip to the store instead of two. If another engine has changed it meanwhile, the swap
+//! fails, and the session is read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::Entry;
+use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::Engine;
+use crate::session::{Generation, Session, SessionId, Status};
+
+/// A record is written back if it was written this long before the store was last heard of, or later: a replica is rarely
+/// further behind.
+const RESTORED: Duration = Duration::from_secs(10);
+/// How long a record is kept: longer than most access tokens live, so that it is there at the next refresh, and longer
+/// than a failover takes.
+const KEPT: Duration = Duration::from_secs(1200);
+/// Of how many sessions. Each takes about a kilobyte.
+const MAX_KEPT: u64 = 65_536;
+
+/// What a swap that failed costs, in swaps that saved a read: the script that found the change, and the round trip.
+const COST: i32 = 2;
+/// After this many saved reads in a row, failures are tolerated for as long.
+const MOST_LUCK: i32 = 64;
+/// After this many reads without a guess, another one is tried.
+const LEAST_LUCK: i32 = -64;
+
+#[derive(Clone, Debug)]
+struct Kept {
+    at: Duration,
+    /// As the store acknowledged it.
+    record: Arc<Session>,
+    /// A note that its generation is in use was written since, which makes another revision.
+    is_confirmed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Written {
+    /// `None`: no other engine writes to the store.
+    records: Option<Cache<SessionId, Kept, foldhash::quality::RandomState>>,
+    /// When the store was last heard of, in milliseconds of the monotonic clock.
+    heard: AtomicU64,
+    /// What was written until then saves no read.
+    distrusted: AtomicU64,
+    /// Rises with every read that was saved. Below zero no read is saved: another engine makes most of the refreshes.
+    luck: AtomicI32,
+}
+
+impl Written {
+    pub(super) fn new(is_shared: bool) -> Self {
+        let cache = Cache::builder().max_capacity(MAX_KEPT).eviction_policy(EvictionPolicy::lru()).time_to_live(KEPT);
+        Self {
+            records: is_shared.then(|| cache.build_with_hasher(Default::default())),
+            heard: AtomicU64::new(0),
+            distrusted: AtomicU64::new(0),
+            luck: AtomicI32::new(0),
+        }
+    }
+
+    /// Keeps a record that the store has acknowledged, if none of a later revision is kept. `now` is monotonic.
+    pub(super) fn keep(&self, now: Duration, record: &Session) {
+        let Some(records) = &self.records else { return };
+        let new = Kept { at: now, record: Arc::new(record.clone()), is_confirmed: false };
+        records.entry(record.id).and_upsert_with(|old| match old {
+            Some(old) if old.value().record.revision > new.record.revision => old.into_value(),
+            Some(_) | None => new,
+        });
+    }
+
+    /// The record of a live session, as it was written here last, if this generation was the current one. The store may
+    /// have a later one.
+    pub(super) fn recall(&self, id: SessionId, presented: Generation) -> Option<Session> {
+        let records = self.records.as_ref()?;
+        if self.luck.load(Ordering::Relaxed) < 0 {
+            self.luck.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let Kept { at, record, is_confirmed } = records.get(&id)?;
+        let is_usable = record.current == presented
+            && record.status == Status::Live
+            && at > Duration::from_millis(self.distrusted.load(Ordering::Relaxed));
+        is_usable.then(|| Session {
+            confirmed: record.confirmed || is_confirmed,
+            revision: record.revision + u64::from(is_confirmed),
+            ..record.as_ref().clone()
+        })
+    }
+
+    /// A swap of a recalled record was done.
+    pub(super) fn count_right(&self) {
+        let more = |luck: i32| Some((luck + 1).min(MOST_LUCK));
+        let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    /// The store had a later record than the recalled one.
+    pub(super) fn count_wrong(&self) {
+        let less = |luck: i32| Some(if luck < COST { LEAST_LUCK } else { luck - COST });
+        let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Notes that these generations are in use were written.
+    pub(super) fn confirm(&self, seen: &[(SessionId, Generation)]) {
+        let Some(records) = &self.records else { return };
+        for (id, generation) in seen {
+            records.entry(*id).and_compute_with(|kept| match kept.map(Entry::into_value) {
+                Some(kept) if kept.record.current == *generation && !kept.record.confirmed => {
+                    Op::Put(Kept { is_confirmed: true, ..kept })
+                }
+                Some(_) | None => Op::Nop,
+            });
+        }
+    }
+
+    /// What was written so lately that the store may have lost it.
+    pub(super) fn lately(&self) -> Vec<Session> {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        let all = self.records.iter().flatten();
+        all.filter(|(_, kept)| kept.at + RESTORED >= heard).map(|(_, kept)| kept.record.as_ref().clone()).collect()
+    }
+
+    /// The store has lost writes and has others now, maybe of the same revisions.
+    pub(super) fn distrust(&self, now: Duration) {
+        self.distrusted.store(as_millis(now), Ordering::Relaxed);
+    }
+
+    /// The store was heard of. Frees what has been kept for long enough, with its secrets.
+    pub(super) fn hear(&self, now: Duration) {
+        self.heard.store(as_millis(now), Ordering::Relaxed);
+        if let Some(records) = &self.records {
+            records.run_pending_tasks();
+        }
+    }
+}
+
+fn as_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Engine {
+    /// Keeps a record that the store has acknowledged.
+    pub(super) fn keep_written(&self, record: &Session) {
+        self.written.keep(self.clock.source().monotonic(), record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_guesses_wrong_stops_for_a_while() {
+        let written = Written::new(true);
+        written.count_wrong();
+        let luck = || written.luck.load(Ordering::Relaxed);
+        assert_eq!(luck(), LEAST_LUCK);
+        let id = SessionId::from_bytes([1; 16]);
+        for _ in 0..64 {
+            assert!(written.recall(id, Generation::FIRST).is_none());
+        }
+        assert_eq!(luck(), 0, "and tries again");
+        (0..100).for_each(|_| written.count_right());
+        written.count_wrong();
+        assert_eq!(luck(), MOST_LUCK - COST);
+    }
+}

@@ -1,0 +1,68 @@
+//! A copy of the embedded store, and back: what arrives is what was there (C31).
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, minimum, not_before, rotated, session, start, subject};
+use crate::store::copy::{CopyTarget, Put, content, copy};
+use crate::store::{RedbStore, Store, StoreError, Swap, redb};
+
+fn options() -> redb::Options {
+    redb::Options::new(ISSUER, Uuid::from_u128(7), LEEWAY)
+}
+
+/// `connect` opens the one store: as the copy of the store of that name, or as a gate does.
+pub(crate) async fn there_and_back<S: CopyTarget + Debug>(
+    connect: impl AsyncFn(Option<&'static str>) -> Result<S, StoreError>,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let first = RedbStore::open(folder.path().join("first.redb"), options()).unwrap();
+    let mut sessions = Vec::new();
+    for n in 0..600 {
+        let begun = session(&format!("user{}", n % 7), n, start());
+        insert(&first, &begun).await;
+        sessions.push(begun);
+    }
+    let next = rotated(&sessions[0], start());
+    let entry = minimum(next.id, 2, start().plus(Duration::from_secs(60)));
+    assert_eq!(first.compare_and_swap(1, next.clone(), Some(entry)).await.unwrap(), Swap::Swapped);
+    first.confirm(vec![(next.id, next.current)]).await.unwrap();
+    first.revoke(gone(sessions[1].id), BY_OPERATOR).await.unwrap();
+    first.revoke(not_before(subject("user3"), start()), BY_OPERATOR).await.unwrap();
+    let was = content(&first, start()).await.unwrap();
+    assert_eq!((was.sessions, was.revocations), (600, 3));
+
+    // Cut short, and begun again.
+    let target = connect(Some("first")).await.unwrap();
+    assert_eq!(target.put_sessions(sessions[..10].to_vec()).await.unwrap(), Put::Done);
+    let refused = async |copy_of| connect(copy_of).await.unwrap_err().to_string();
+    let text = refused(None).await;
+    assert!(text.contains("store copy"), "{text}");
+    let text = refused(Some("another")).await;
+    assert!(text.contains("copy of another store"), "{text}");
+    let target = connect(Some("first")).await.unwrap();
+    assert_eq!(copy(&first, &target, start()).await.unwrap(), was);
+    target.end_copy().await.unwrap();
+    let shared = connect(None).await.unwrap();
+    assert_eq!(shared.load(next.id).await.unwrap(), first.load(next.id).await.unwrap());
+    let later = rotated(&shared.load(next.id).await.unwrap().unwrap(), start());
+    let revision = later.revision - 1;
+    assert_eq!(shared.compare_and_swap(revision, later.clone(), None).await.unwrap(), Swap::Swapped);
+    let ended = rotated(&shared.load(sessions[1].id).await.unwrap().unwrap(), start());
+    assert!(matches!(shared.compare_and_swap(2, ended, None).await.unwrap(), Swap::Changed(Some(_))));
+    let text = refused(Some("first")).await;
+    assert!(text.contains("data of its own"), "{text}");
+
+    let copying = redb::Options { copying: Some("there".to_owned()), ..options() };
+    let back = RedbStore::open(folder.path().join("back.redb"), copying).unwrap();
+    let is = copy(&shared, &back, start()).await.unwrap();
+    assert_eq!((is.sessions, is.revocations), (600, 3));
+    assert_eq!(back.load(later.id).await.unwrap(), Some(later));
+    assert_eq!(back.load(sessions[2].id).await.unwrap(), Some(sessions[2].clone()));
+    assert!(crate::store::rules::is_revoked(&back.load(sessions[1].id).await.unwrap().unwrap()));
+    // The not-before holds on.
+    let swapped = back.compare_and_swap(1, rotated(&sessions[3], start()), None).await.unwrap();
+    assert_eq!(swapped, Swap::NoLongerValid);
+}

@@ -1,0 +1,58 @@
+-- A copy of another store, and the store that was moved to one.
+
+-- Puts a record of another store, unless the one that is there is later.
+create function {s}.rg_put(
+    p_known bytea, p_op bytea, p_id uuid, p_revision bigint, p_current bigint, p_confirmed boolean, p_revoked smallint,
+    p_created bigint, p_expires bigint, p_access_expires bigint, p_issued bigint, p_ends bigint, p_subject bytea,
+    p_client bytea, p_record bytea, out o_status text
+) language plpgsql as $$
+begin
+    perform {s}.rg_begin(p_known, true);
+    o_status := 'whole';
+    if not exists (select 1 from {s}.head where copying is not null) then
+        return;
+    end if;
+    o_status := 'put';
+    -- A session without a row has no other lock.
+    perform pg_advisory_xact_lock(hashtext('{s}' || p_id), 6);
+    perform {s}.rg_touch();
+    if exists (
+        select 1 from {s}.session where id = p_id and version = 1
+            and (revoked is not null, current, revision) > (p_revoked is not null, p_current, p_revision)
+    ) then
+        return;
+    end if;
+    delete from {s}.session where id = p_id;
+    insert into {s}.session values (
+        p_id, 1, p_revision, p_current, p_confirmed, p_revoked, p_created, p_expires, p_access_expires, p_issued, p_ends,
+        p_subject, p_client, p_op, substr(p_known, 1, 8), null, p_record
+    );
+end
+$$;
+
+-- A copy is whole. What was being put is there by then.
+create function {s}.rg_end_copy(p_known bytea, out o_status text) language plpgsql as $$
+begin
+    perform {s}.rg_begin(p_known, false);
+    perform pg_advisory_xact_lock(hashtext('{s}'), 5);
+    update {s}.head set copied = copying, copying = null where copying is not null;
+    o_status := 'whole';
+end
+$$;
+
+-- The store was moved: the history is one that no node takes over. Every write under the earlier one is done or fails by then.
+create function {s}.rg_move(p_known bytea, p_new bytea, p_to bytea, out o_status text, out o_to text)
+language plpgsql as $$
+begin
+    perform {s}.rg_settings();
+    perform pg_advisory_xact_lock(hashtext('{s}'), 5);
+    select moved into o_to from {s}.head for update;
+    o_status := 'moved';
+    if o_to is not null then
+        perform {s}.rg_touch();
+        return;
+    end if;
+    perform {s}.rg_begin(p_known, false);
+    update {s}.head set moved = convert_from(p_to, 'UTF8'), history = p_new returning moved into o_to;
+end
+$$;

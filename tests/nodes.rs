@@ -1,0 +1,8 @@
+//! What several gates on one store do, whichever kind the store is.
+
+mod chaos;
+mod doubt;
+mod fleet;
+mod servers;
+mod stopped;
+mod together;

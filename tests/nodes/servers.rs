@@ -1,0 +1,193 @@
+//! The servers of a store, and how gates reach them.
+
+use std::process::Command;
+
+use support::pki::write_private;
+use support::postgres::Postgres;
+use support::proxy::Proxy;
+use support::random::Random;
+use support::redis::{PRIMARY, Redis, Replicated};
+use support::{Place, keep_secret, until};
+
+pub(super) enum Servers {
+    /// One, which loses nothing when it is killed.
+    Redis(Redis),
+    /// A primary, and the replica that it waits for before it acknowledges.
+    RedisWithReplica { primary: Redis, _replica: Redis },
+    /// The same, with two of them, and Sentinels that make one the primary.
+    Sentinels(Replicated),
+    /// One, which loses nothing when it is killed.
+    Postgres(Postgres),
+    /// A primary, and the standby that it waits for before it acknowledges; which is which changes.
+    PostgresWithStandby([Postgres; 2]),
+}
+
+const DURABLE: [&str; 2] = ["--appendonly yes", "--appendfsync always"];
+const PASSWORD: &str = "gate-store-password";
+
+/// With the gates' user.
+fn postgres() -> Postgres {
+    keep_secret(PASSWORD);
+    let server = Postgres::start(&["fsync=on"]);
+    server.sql(&format!("create role gate login password '{PASSWORD}'; grant create on database postgres to gate"));
+    server
+}
+
+fn postgres_url(ports: &[u16]) -> String {
+    let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("postgres://gate@{}/postgres", hosts.join(","))
+}
+
+impl Servers {
+    pub(super) fn redis() -> Self {
+        Self::Redis(Redis::start(&DURABLE))
+    }
+
+    pub(super) async fn redis_with_replica() -> Self {
+        let primary = Redis::start(&[]);
+        let replica = Redis::start(&[&format!("--replicaof 127.0.0.1 {}", primary.port)]);
+        until("the replica follows", async || primary.cli(&["INFO", "replication"]).contains("state=online")).await;
+        Self::RedisWithReplica { primary, _replica: replica }
+    }
+
+    pub(super) fn sentinels() -> Self {
+        Self::Sentinels(Replicated::start(&DURABLE))
+    }
+
+    pub(super) fn postgres() -> Self {
+        Self::Postgres(postgres())
+    }
+
+    pub(super) fn postgres_with_standby() -> Self {
+        let primary = postgres();
+        let standby = primary.standby();
+        standby.waits_for_a_standby();
+        primary.waits_for_a_standby();
+        Self::PostgresWithStandby([primary, standby])
+    }
+
+    /// The section `[store]`.
+    pub(super) fn section(&self) -> String {
+        let keys = match self {
+            Self::Redis(server) => format!("urls = [\"redis://127.0.0.1:{}\"]\n", server.port),
+            Self::RedisWithReplica { primary, .. } => {
+                format!("urls = [\"redis://127.0.0.1:{}\"]\nwait_replicas = 1\n", primary.port)
+            }
+            Self::Sentinels(all) => {
+                let urls: Vec<_> = all.urls().iter().map(|url| format!("{url:?}")).collect();
+                format!("urls = [{}]\nsentinel = \"{PRIMARY}\"\nwait_replicas = 1\n", urls.join(", "))
+            }
+            Self::Postgres(server) => {
+                format!("url = \"{}\"\npassword_file = \"store.pw\"\n", postgres_url(&[server.port]))
+            }
+            Self::PostgresWithStandby(servers) => {
+                let url = postgres_url(&servers.each_ref().map(|server| server.port));
+                format!("url = \"{url}\"\npassword_file = \"store.pw\"\n")
+            }
+        };
+        let kind = if self.is_postgres() { "postgres" } else { "redis" };
+        format!("[store]\nkind = \"{kind}\"\n{keys}")
+    }
+
+    pub(super) fn is_postgres(&self) -> bool {
+        matches!(self, Self::Postgres(_) | Self::PostgresWithStandby(_))
+    }
+
+    /// The folder of gates with this configuration.
+    pub(super) fn place(&self, config: &str) -> Place {
+        let place = Place::new(config);
+        if self.is_postgres() {
+            write_private(&place.path("store.pw"), PASSWORD);
+        }
+        place
+    }
+
+    /// A way to the store for one gate alone. Where a gate looks for the primary among several servers, no such way leads
+    /// around them.
+    pub(super) async fn way(&self) -> Option<Proxy> {
+        match self {
+            Self::Redis(server) | Self::RedisWithReplica { primary: server, .. } => Some(Proxy::to(server.port).await),
+            Self::Postgres(server) => Some(Proxy::to(server.port).await),
+            Self::Sentinels(_) | Self::PostgresWithStandby(_) => None,
+        }
+    }
+
+    /// The gate of this command takes that way.
+    pub(super) fn lead_over(&self, way: &Proxy, command: &mut Command) {
+        match self.is_postgres() {
+            true => command.env("ROTOGATE_STORE__URL", postgres_url(&[way.port])),
+            false => command.env("ROTOGATE_STORE__URLS", format!("redis://127.0.0.1:{}", way.port)),
+        };
+    }
+
+    /// Kills the server that has the data, and sees that there is one again. What it had acknowledged is not lost.
+    pub(super) fn lose_the_server(&mut self, random: &mut Random) {
+        match self {
+            Self::Redis(server) | Self::RedisWithReplica { primary: server, .. } => {
+                server.kill();
+                server.start_again();
+            }
+            Self::Sentinels(all) => {
+                // The one that was lost before may be on its way back.
+                all.until("both replicas follow", || {
+                    let primary = all.primary();
+                    let server = all.servers.iter().find(|server| server.port == primary);
+                    server
+                        .is_some_and(|server| server.cli(&["INFO", "replication"]).matches("state=online").count() == 2)
+                });
+                let port = all.primary();
+                let Some(old) = all.servers.iter().position(|server| server.port == port) else { return };
+                all.servers[old].kill();
+                all.until("a replica becomes the primary", || all.primary() != port);
+                all.servers[old].start_again();
+            }
+            // One of its processes, which takes all others with it, or all at once.
+            Self::Postgres(server) if random.one_in(2) => server.kill_a_backend(),
+            Self::Postgres(server) => {
+                server.kill();
+                server.start_again();
+            }
+            Self::PostgresWithStandby(servers) => {
+                let [primary, standby] = servers;
+                primary.kill();
+                standby.promote();
+                primary.follow(standby);
+                primary.waits_for_a_standby();
+                servers.reverse();
+            }
+        }
+    }
+
+    /// How many revocations the store has.
+    pub(super) fn revocations(&self) -> String {
+        match self {
+            Self::Redis(server) | Self::RedisWithReplica { primary: server, .. } => server.cli(&["HLEN", "{rg:0}:r"]),
+            Self::Postgres(server) => server.sql("select count(*) from rotogate.revocation"),
+            Self::Sentinels(_) | Self::PostgresWithStandby(_) => panic!("no test asks"),
+        }
+    }
+
+    /// Every session that there is becomes one of a version that no gate knows.
+    pub(super) fn change_versions(&self) {
+        match self {
+            Self::Redis(server) => overwrite(server, "0", "9"),
+            Self::Postgres(server) => drop(server.sql("update rotogate.session set version = 9")),
+            _ => panic!("no test asks"),
+        }
+    }
+
+    /// Damages the record of every session that there is.
+    pub(super) fn damage_records(&self) {
+        match self {
+            // The length of the subject.
+            Self::Redis(server) => overwrite(server, "58", "zz"),
+            Self::Postgres(server) => drop(server.sql("update rotogate.session set record = substr(record, 1, 20)")),
+            _ => panic!("no test asks"),
+        }
+    }
+}
+
+fn overwrite(server: &Redis, place: &str, bytes: &str) {
+    let all = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('SETRANGE', key, ARGV[2], ARGV[3]) end";
+    server.cli(&["EVAL", all, "0", "{rg:0}:s:*", place, bytes]);
+}
