@@ -200,7 +200,7 @@ impl Store for SqliteStore {
         self.transact(|rules, tables| rules.revoke(tables, entry, because))
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         self.transact(|rules, tables| rules.confirm(tables, &seen))
     }
 

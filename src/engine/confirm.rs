@@ -55,20 +55,23 @@ impl Confirmations {
         self.pending.get(&session).is_some_and(|seen| *seen >= generation)
     }
 
-    /// Writes the pending notes, and passes those that are written. A note that could not be written stays, and the next
+    /// Writes the pending notes, and passes those that are written with the sessions that they changed. A note that could not be written stays, and the next
     /// call tries it again.
     ///
     /// # Errors
     /// Those of the store.
-    async fn flush(&self, store: &dyn Store, written: impl Fn(&[(SessionId, Generation)])) -> Result<(), StoreError> {
+    async fn flush(
+        &self,
+        store: &dyn Store,
+        marked: impl Fn(&[(SessionId, Generation)], Vec<SessionId>),
+    ) -> Result<(), StoreError> {
         loop {
             let mut notes: Vec<_> =
                 self.pending.iter().take(MAX_FLUSHED_NOTES).map(|note| (*note.key(), *note.value())).collect();
             // Sessions that began about the same time are neighbours in a store.
             notes.sort_unstable();
             for batch in notes.chunks(NOTES_PER_WRITE) {
-                store.confirm(batch.to_vec()).await?;
-                written(batch);
+                marked(batch, store.confirm(batch.to_vec()).await?);
                 for (session, generation) in batch {
                     // A later generation that was seen meanwhile stays.
                     if self.pending.remove_if(session, |_, seen| seen <= generation).is_some() {
@@ -89,7 +92,7 @@ impl Engine {
     /// # Errors
     /// Those of the store.
     pub async fn flush_confirmations(&self) -> Result<(), StoreError> {
-        self.confirmations.flush(self.store.as_ref(), |seen| self.written.confirm(seen)).await
+        self.confirmations.flush(self.store.as_ref(), |seen, marked| self.written.confirm(seen, marked)).await
     }
 }
 
@@ -121,7 +124,7 @@ mod tests {
         for n in 0..(MAX_FLUSHED_NOTES as u64 + NOTES_PER_WRITE as u64 + 1) {
             notes.seen(id(n), Generation::FIRST);
         }
-        notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO), |_| {}).await.unwrap();
+        notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO), |_, _| {}).await.unwrap();
         assert!(notes.pending.is_empty());
         assert_eq!(notes.number.into_inner(), 0);
     }

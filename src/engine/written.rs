@@ -4,6 +4,7 @@
 //! read: a refresh takes one round trip to the store instead of two. If another engine has changed it meanwhile, the swap
 //! fails, and the session is read.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,7 +48,7 @@ pub(super) struct Written {
     records: Option<Cache<SessionId, Kept, foldhash::quality::RandomState>>,
     /// When the store was last heard of, in milliseconds of the monotonic clock.
     heard: AtomicU64,
-    /// What was written until then saves no read.
+    /// What was written before then saves no read.
     distrusted: AtomicU64,
     /// Rises with every read that was saved. Below zero no read is saved: another engine makes most of the refreshes.
     luck: AtomicI32,
@@ -85,7 +86,7 @@ impl Written {
         let Kept { at, record, is_confirmed } = records.get(&id)?;
         let is_usable = record.current == presented
             && record.status == Status::Live
-            && at > Duration::from_millis(self.distrusted.load(Ordering::Relaxed));
+            && at >= Duration::from_millis(self.distrusted.load(Ordering::Relaxed));
         is_usable.then(|| Session {
             confirmed: record.confirmed || is_confirmed,
             revision: record.revision + u64::from(is_confirmed),
@@ -105,10 +106,12 @@ impl Written {
         let _ = self.luck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Notes that these generations are in use were written.
-    pub(super) fn confirm(&self, seen: &[(SessionId, Generation)]) {
+    /// Notes that these generations are in use were written, and changed the records of `marked` alone. The others went
+    /// on meanwhile, maybe by as many revisions: nothing is known of those.
+    pub(super) fn confirm(&self, seen: &[(SessionId, Generation)], marked: Vec<SessionId>) {
         let Some(records) = &self.records else { return };
-        for (id, generation) in seen {
+        let marked: HashSet<_> = marked.into_iter().collect();
+        for (id, generation) in seen.iter().filter(|(id, _)| marked.contains(id)) {
             records.entry(*id).and_compute_with(|kept| match kept.map(Entry::into_value) {
                 Some(kept) if kept.record.current == *generation && !kept.record.confirmed => {
                     Op::Put(Kept { is_confirmed: true, ..kept })
@@ -127,7 +130,8 @@ impl Written {
 
     /// The store has lost writes and has others now, maybe of the same revisions.
     pub(super) fn distrust(&self, now: Duration) {
-        self.distrusted.store(as_millis(now), Ordering::Relaxed);
+        // What was written in this millisecond is of before, too.
+        self.distrusted.store(as_millis(now).saturating_add(1), Ordering::Relaxed);
     }
 
     /// The store was heard of. Frees what has been kept for long enough, with its secrets.

@@ -104,7 +104,7 @@ pub(super) async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operatio
             7 => {
                 let seen = vec![(id, Generation::new(1 + numbers.below(3)))];
                 for store in stores {
-                    store.confirm(seen.clone()).await.unwrap();
+                    said.push(format!("{:?}", store.confirm(seen.clone()).await.unwrap()));
                 }
             }
             8 => {

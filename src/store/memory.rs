@@ -120,7 +120,7 @@ impl Store for MemoryStore {
         Ok((entries, Cursor::from_place(end)))
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         self.run(|rules, tables| rules.confirm(tables, &seen))
     }
 

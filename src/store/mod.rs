@@ -357,8 +357,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Marks generations as seen in use, if they still are the current ones of a live session. Changes only that field
-    /// and the revision.
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError>;
+    /// and the revision, which rises by one.
+    ///
+    /// Returns the sessions that this call marked. It may leave some out if it had to be sent again: it never names one
+    /// whose record this call did not change.
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError>;
 
     /// A page of at most `limit` sessions (1 to 1000) with ids after `after`.
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError>;

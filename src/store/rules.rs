@@ -342,12 +342,14 @@ impl Rules {
     }
 
     /// See [`Store::confirm`](super::Store::confirm).
-    pub fn confirm(&self, state: &mut impl State, seen: &[(SessionId, Generation)]) -> Result<(), Failure> {
+    pub fn confirm(&self, state: &mut impl State, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, Failure> {
+        let mut marked = Vec::new();
         for &(id, generation) in seen {
             match state.session(id) {
                 Ok(Some(record)) => {
                     if let Some(confirmed) = apply_confirm(&record, generation) {
                         state.put_session(Some(&record), &confirmed)?;
+                        marked.push(id);
                     }
                 }
                 Ok(None) => {}
@@ -358,7 +360,7 @@ impl Rules {
                 Err(broken @ Failure::Broken(_)) => return Err(broken),
             }
         }
-        Ok(())
+        Ok(marked)
     }
 
     /// One step of [`Store::sweep`](super::Store::sweep).

@@ -75,7 +75,7 @@ impl Store for Untouched {
     async fn revocations_since(&self, _: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {
         touched()
     }
-    async fn confirm(&self, _: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, _: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         touched()
     }
     async fn list(&self, _: Filter, _: Option<SessionId>, _: usize) -> Result<Page, StoreError> {

@@ -184,6 +184,23 @@ async fn a_session_that_a_gate_changed_last_is_changed_again_without_being_read(
     assert_eq!(decided(&a, &last).await.status, StatusCode::BAD_REQUEST);
 }
 
+/// The record went on by as many revisions as the note would have added.
+#[tokio::test]
+async fn c5_a_note_of_use_that_came_too_late_makes_no_second_successor() {
+    let [a, b] = nodes(Staleness::default(), [0, 0]).await;
+    let (access, first) = tokens(&a.gate, "").await;
+    assert_eq!(a.status(&access).await, StatusCode::OK);
+    let issued = b.server.refresh("/token", &first).await;
+    assert_eq!(issued.status, StatusCode::OK);
+    a.gate.flush().await.unwrap();
+    // So that another access token would be another text.
+    for node in [&a, &b] {
+        node.time.advance(Duration::from_secs(1));
+    }
+    let again = decided(&a, &first).await;
+    assert_eq!(again.member("access_token"), issued.member("access_token"), "one successor");
+}
+
 #[tokio::test]
 async fn c10_a_gate_that_did_not_hear_from_the_store_for_too_long_decides_nothing() {
     let [a, b] = nodes(Staleness::default(), [0, 0]).await;

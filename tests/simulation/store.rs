@@ -57,7 +57,7 @@ enum Wrote {
     Inserted(Inserted),
     Swapped(Swap),
     Revoked(Revocation),
-    Confirmed,
+    Confirmed(Vec<SessionId>),
 }
 
 impl Write {
@@ -73,10 +73,7 @@ impl Write {
             Self::Revoke(entry, because) => {
                 Wrote::Revoked(store.revoke(entry, because).now_or_never().expect(at_once)?)
             }
-            Self::Confirm(seen) => {
-                store.confirm(seen).now_or_never().expect(at_once)?;
-                Wrote::Confirmed
-            }
+            Self::Confirm(seen) => Wrote::Confirmed(store.confirm(seen).now_or_never().expect(at_once)?),
         })
     }
 }
@@ -292,7 +289,7 @@ impl Store for Faulty {
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
         match self.write(Write::Insert(session, bound)).await? {
             Wrote::Inserted(inserted) => Ok(inserted),
-            Wrote::Swapped(_) | Wrote::Revoked(_) | Wrote::Confirmed => unreachable!(),
+            Wrote::Swapped(_) | Wrote::Revoked(_) | Wrote::Confirmed(_) => unreachable!(),
         }
     }
 
@@ -304,19 +301,22 @@ impl Store for Faulty {
     ) -> Result<Swap, StoreError> {
         match self.write(Write::Swap(expected, record, revocation)).await? {
             Wrote::Swapped(swap) => Ok(swap),
-            Wrote::Inserted(_) | Wrote::Revoked(_) | Wrote::Confirmed => unreachable!(),
+            Wrote::Inserted(_) | Wrote::Revoked(_) | Wrote::Confirmed(_) => unreachable!(),
         }
     }
 
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
         match self.write(Write::Revoke(entry, because)).await? {
             Wrote::Revoked(entry) => Ok(entry),
-            Wrote::Inserted(_) | Wrote::Swapped(_) | Wrote::Confirmed => unreachable!(),
+            Wrote::Inserted(_) | Wrote::Swapped(_) | Wrote::Confirmed(_) => unreachable!(),
         }
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
-        self.write(Write::Confirm(seen)).await.map(drop)
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
+        match self.write(Write::Confirm(seen)).await? {
+            Wrote::Confirmed(marked) => Ok(marked),
+            Wrote::Inserted(_) | Wrote::Swapped(_) | Wrote::Revoked(_) => unreachable!(),
+        }
     }
 
     async fn revocations_since(&self, _: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError> {

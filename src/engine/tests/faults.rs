@@ -208,12 +208,15 @@ async fn c15_what_was_written_shortly_before_the_store_was_last_heard_of_is_writ
     assert_eq!(written.recall(first, early.current).map(|session| session.id), Some(first));
     assert!(written.recall(first, early.current.next().unwrap()).is_none(), "a token that another engine issued");
     // A note that it is in use is part of what a swap expects, and of nothing that is written back.
-    written.confirm(&[(second, late.current)]);
+    let seen = [(second, late.current)];
+    written.confirm(&seen, vec![first]);
+    assert_eq!(written.recall(second, late.current), Some(late.clone()), "the note found another record");
+    written.confirm(&seen, vec![second]);
     let now = written.recall(second, late.current).unwrap();
     assert_eq!((now.confirmed, now.revision), (true, late.revision + 1));
-    assert_eq!(written.lately(), [late.clone()]);
+    assert_eq!(written.lately(), std::slice::from_ref(&late));
     written.keep(secs(112), &Session { revision: late.revision - 1, ..late.clone() });
-    assert_eq!(written.lately(), [late.clone()], "the later one stays");
+    assert_eq!(written.lately(), std::slice::from_ref(&late), "the later one stays");
     written.distrust(secs(112));
     assert!(written.recall(second, late.current).is_none());
     assert_eq!(written.lately(), [late], "another loss may follow");

@@ -149,7 +149,7 @@ impl Store for Told {
         self.read(self.inner.revocations_since(cursor)).await
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         self.write(self.inner.confirm(seen)).await
     }
 

@@ -99,13 +99,13 @@ pub async fn a_confirmation_touches_one_field_and_only_of_the_current_generation
         (a.id, Generation::FIRST),
         (a.id, Generation::FIRST),
     ];
-    store.confirm(seen).await.unwrap();
+    assert_eq!(store.confirm(seen).await.unwrap(), [a.id], "what it changed, once");
     let confirmed = Session { confirmed: true, revision: 2, ..a.clone() };
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed.clone()));
     assert_eq!(store.load(b.id).await.unwrap(), Some(b));
     assert_eq!(store.load(c.id).await.unwrap(), revoked);
     // Confirmed already: nothing changes, so no swap is disturbed.
-    store.confirm(vec![(a.id, Generation::FIRST)]).await.unwrap();
+    assert_eq!(store.confirm(vec![(a.id, Generation::FIRST)]).await.unwrap(), []);
     assert_eq!(store.load(a.id).await.unwrap(), Some(confirmed));
 }
 

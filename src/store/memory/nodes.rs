@@ -273,7 +273,7 @@ impl Store for MemoryNode {
         self.reach()?.revocations_since(cursor).await
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         self.wrote(None, self.reach()?.confirm(seen).await)
     }
 

@@ -100,10 +100,11 @@ impl Store for MovingStore {
         self.0.old.revocations().await
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         let ids: Vec<_> = seen.iter().map(|(id, _)| *id).collect();
-        self.0.old.confirm(seen).await?;
-        self.0.mirror_again(&ids, Vec::new()).await
+        let marked = self.0.old.confirm(seen).await?;
+        self.0.mirror_again(&ids, Vec::new()).await?;
+        Ok(marked)
     }
 
     async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError> {

@@ -151,7 +151,8 @@ impl Inner {
         }
     }
 
-    pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<(), StoreError> {
+    pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, StoreError> {
+        let mut marked = Vec::new();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
             let ids = Arg::Ids(seen.iter().map(|(id, _)| uuid(*id)).collect());
             let generations = Arg::Bigs(seen.iter().map(|(_, of)| generation(*of)).collect());
@@ -163,8 +164,11 @@ impl Inner {
             for id in answer.get::<Vec<Uuid>>("o_unreadable")? {
                 tracing::error!(session = %id, "session not confirmed: another version wrote its record");
             }
+            marked.extend(
+                answer.get::<Vec<Uuid>>("o_marked")?.into_iter().map(|id| SessionId::from_bytes(*id.as_bytes())),
+            );
         }
-        Ok(())
+        Ok(marked)
     }
 
     pub(super) async fn list(

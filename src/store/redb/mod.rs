@@ -422,15 +422,15 @@ impl Store for RedbStore {
         load::all(&*self.database()?).await
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         // One call may bring any number of them. Each counts alone.
-        let mut rest = seen.as_slice();
+        let (mut rest, mut marked) = (seen.as_slice(), Vec::new());
         loop {
             let (step, more) = rest.split_at(rest.len().min(CONFIRMATIONS_PER_WRITE));
             let step = step.to_vec();
-            self.write(move |rules, state| rules.confirm(state, &step)).await?;
+            marked.extend(self.write(move |rules, state| rules.confirm(state, &step)).await?);
             if more.is_empty() {
-                return Ok(());
+                return Ok(marked);
             }
             rest = more;
         }

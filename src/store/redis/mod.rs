@@ -285,7 +285,7 @@ impl Store for RedisStore {
         self.0.revocations().await
     }
 
-    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<(), StoreError> {
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {
         self.0.confirm(&seen).await
     }
 

@@ -346,12 +346,17 @@ impl Inner {
         }
     }
 
-    pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<(), StoreError> {
+    pub(super) async fn confirm(&self, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, StoreError> {
         let sorted = self.partitions.sort(seen.iter().copied(), |(id, _)| *id);
-        in_each(sorted.iter().map(|(partition, seen)| self.confirm_in(partition, seen))).await.map(drop)
+        Ok(in_each(sorted.iter().map(|(partition, seen)| self.confirm_in(partition, seen))).await?.concat())
     }
 
-    async fn confirm_in(&self, partition: &Partition, seen: &[(SessionId, Generation)]) -> Result<(), StoreError> {
+    async fn confirm_in(
+        &self,
+        partition: &Partition,
+        seen: &[(SessionId, Generation)],
+    ) -> Result<Vec<SessionId>, StoreError> {
+        let mut marked = Vec::new();
         for seen in seen.chunks(CONFIRMED_AT_ONCE) {
             let keys = seen.iter().map(|(id, _)| partition.keys.session(*id)).collect();
             let args = seen.iter().map(|(_, generation)| generation.get().to_be_bytes().into()).collect();
@@ -359,18 +364,23 @@ impl Inner {
             if answer.status != "confirmed" {
                 return Err(answer.unknown());
             }
-            answer.number()?;
+            marked.extend(of_places(seen, &answer.list()?));
             // The others count all the same: unconfirmed is the safe side.
-            for unreadable in answer.list()? {
-                let Value::Int(place) = unreadable else { continue };
-                let place = usize::try_from(place).unwrap_or_default();
-                if let Some((id, _)) = place.checked_sub(1).and_then(|at| seen.get(at)) {
-                    tracing::error!(session = %id, "session not confirmed: another version wrote its record");
-                }
+            for id in of_places(seen, &answer.list()?) {
+                tracing::error!(session = %id, "session not confirmed: another version wrote its record");
             }
         }
-        Ok(())
+        Ok(marked)
     }
+}
+
+/// The sessions at places that a script counts from one.
+fn of_places(seen: &[(SessionId, Generation)], places: &[Value]) -> impl Iterator<Item = SessionId> {
+    places.iter().filter_map(|place| {
+        let Value::Int(place) = place else { return None };
+        let (id, _) = seen.get(usize::try_from(*place).ok()?.checked_sub(1)?)?;
+        Some(*id)
+    })
 }
 
 fn time_in(answer: &mut Answer) -> Result<Timestamp, StoreError> {

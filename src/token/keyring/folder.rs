@@ -77,19 +77,7 @@ impl Keyring {
     /// Something is missing, malformed or open to others: the text names the file and the remedy.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
         private_file::check_private_dir(dir).map_err(KeyError::Refused)?;
-        let mut index = Index::read(dir)?;
-        loop {
-            let wrong = match index.keyring(dir) {
-                Ok(keyring) => return Ok(keyring),
-                Err(wrong) => wrong,
-            };
-            // A key that is removed meanwhile leaves the index first.
-            let now = Index::read(dir)?;
-            if now == index {
-                return Err(wrong);
-            }
-            index = now;
-        }
+        Index::read(dir)?.keyring_or_later(dir)
     }
 
     /// Creates a key ring in `dir`: a key that signs with `algorithm`, and one refresh secret. A missing folder is
@@ -453,6 +441,22 @@ impl Index {
     fn sign_with(&mut self, kid: &str) {
         for key in &mut self.signing {
             key.state = if key.kid == kid { KeyState::Signing } else { KeyState::Verifying };
+        }
+    }
+
+    /// The keys, or those of the index that was written since this one was read.
+    fn keyring_or_later(mut self, dir: &Path) -> Result<Keyring, KeyError> {
+        loop {
+            let wrong = match self.keyring(dir) {
+                Ok(keyring) => return Ok(keyring),
+                Err(wrong) => wrong,
+            };
+            // A key that is removed leaves the index first.
+            let now = Self::read(dir)?;
+            if now == self {
+                return Err(wrong);
+            }
+            self = now;
         }
     }
 

@@ -169,15 +169,20 @@ end
 $$;
 
 create function {s}.rg_confirm(
-    p_known bytea, p_ids uuid[], p_generations bigint[], out o_status text, out o_unreadable uuid[]
+    p_known bytea, p_ids uuid[], p_generations bigint[], out o_status text, out o_marked uuid[], out o_unreadable uuid[]
 ) language plpgsql as $$
 begin
     perform {s}.rg_begin(p_known, true);
     -- In the order in which everything locks them.
     perform 1 from {s}.session where id = any(p_ids) order by id for update;
-    update {s}.session s set confirmed = true, revision = s.revision + 1
-        from unnest(p_ids, p_generations) as seen (id, generation)
-        where s.id = seen.id and s.version = 1 and s.revoked is null and not s.confirmed and s.current = seen.generation;
+    with marked as (
+        update {s}.session s set confirmed = true, revision = s.revision + 1
+            from unnest(p_ids, p_generations) as seen (id, generation)
+            where s.id = seen.id and s.version = 1 and s.revoked is null and not s.confirmed
+                and s.current = seen.generation
+            returning s.id
+    )
+    select coalesce(array_agg(id), '{}') into o_marked from marked;
     select coalesce(array_agg(id), '{}') into o_unreadable from {s}.session where id = any(p_ids) and version <> 1;
     o_status := 'confirmed';
 end
