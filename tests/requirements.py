@@ -15,7 +15,24 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs/security.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
-LATER = set()
+LATER = {
+    # check and change
+    *("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9"),
+    # command line
+    *("P10", "P11", "P12", "P13", "P14", "P15", "P16", "P17", "P18", "P19", "P20", "P21"),
+    # metrics
+    *("P22", "P23", "P24", "P25", "P26", "P27", "P28"),
+    # logs
+    *("P29", "P30", "P31", "P32", "P33", "P34", "P35", "P36", "P37", "P38", "P39"),
+    # audit
+    *("P40", "P41", "P42", "P43", "P44"),
+    # traces
+    *("P45", "P46", "P47", "P48"),
+    # admin API and page
+    *("P49", "P50", "P51", "P52", "P53", "P54", "P55", "P56", "P57"),
+    # explain, packages, documentation
+    *("P58", "P59", "P60", "P61", "P62", "P63", "P64", "P65", "P66"),
+}
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
@@ -34,11 +51,12 @@ NUMBERS = (
     + [f"I{n}" for n in range(1, 46)]
     + ["T25", "T26", "T27", "T28", "T29"]
     + [f"C{n}" for n in range(1, 37)]
+    + [f"P{n}" for n in range(1, 67)]
 )
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
-NAMED = re.compile(r"(?:[jtraoic]\d+_)+")
+NAMED = re.compile(r"(?:[jtraoicp]\d+_)+")
 
 
 def proofs():
