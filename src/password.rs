@@ -290,6 +290,12 @@ impl Passwords {
         self.places
     }
 
+    /// How many checks run and wait now.
+    #[doc(hidden)]
+    pub fn waiting(&self) -> usize {
+        self.places.saturating_sub(self.admitted.available_permits())
+    }
+
     /// Is this the password that `phc` was made from? A password longer than [`MAX_PASSWORD`] never is, and no work is
     /// done for it.
     ///

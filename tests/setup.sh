@@ -33,6 +33,8 @@ programs=(
     ldapadd:ldap-utils
     redis-server:redis-server
     redis-cli:redis-tools
+    promtool:prometheus
+    prometheus:prometheus
 )
 
 is_there() {

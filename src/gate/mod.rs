@@ -355,6 +355,12 @@ impl Gate {
                 );
             }
         }
+        self.store_readiness().await
+    }
+
+    /// The same, as far as the store decides it.
+    #[doc(hidden)]
+    pub async fn store_readiness(&self) -> Readiness {
         match self.0.engine.freshness() {
             Freshness::Fresh => {}
             Freshness::Restoring => return Readiness::Degraded(RESTORING.into()),

@@ -141,6 +141,11 @@ impl Pool {
         Ok(PoolPermit { kind: Arc::clone(&self.0), holder, amount })
     }
 
+    /// The bound in total.
+    pub fn bound(&self) -> usize {
+        self.0.most.load(Ordering::Relaxed)
+    }
+
     /// The amount taken.
     pub fn now(&self) -> usize {
         self.0.all.load(Ordering::Relaxed)

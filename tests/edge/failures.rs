@@ -1,6 +1,7 @@
 //! A8: what is answered when the upstream fails.
 
 use support::stub::{Edge, HEAD, ROUTES};
+use support::until;
 use support::wire::Reply;
 
 fn is_plain_problem(edge: &Edge, reply: &Reply, status: u16, what: &str) {
@@ -17,7 +18,7 @@ fn is_plain_problem(edge: &Edge, reply: &Reply, status: u16, what: &str) {
 }
 
 #[test]
-fn a8_o27_an_upstream_that_fails_is_502_or_504_without_internal_detail() {
+fn a8_o27_p25_an_upstream_that_fails_is_502_or_504_without_internal_detail() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let more = format!(
         r#"
@@ -39,21 +40,43 @@ upstream = "nowhere"
 "#
     );
     let edge = Edge::with(&format!("{HEAD}{more}{ROUTES}"), |_| {}, |_| {});
-    for (path, status, outcome) in [
-        ("/gone/x", 502, "upstream_unreachable"),
-        ("/nowhere/x", 502, "upstream_unreachable"),
-        ("/public/reset", 502, "upstream_reset"),
-        ("/public/garbage", 502, "upstream_protocol"),
-        ("/public/silent", 504, "upstream_timeout"),
+    for (path, status, outcome, upstream) in [
+        ("/gone/x", 502, "upstream_unreachable", "gone"),
+        ("/nowhere/x", 502, "upstream_unreachable", "nowhere"),
+        ("/public/reset", 502, "upstream_reset", "app"),
+        ("/public/garbage", 502, "upstream_protocol", "app"),
+        ("/public/silent", 504, "upstream_timeout", "app"),
     ] {
+        let result = outcome.strip_prefix("upstream_").unwrap();
+        let attempts = format!("rotogate_upstream_requests_total{{upstream=\"{upstream}\",result=\"{result}\"}}");
+        let before = edge.series(&attempts);
         is_plain_problem(&edge, &edge.ask(&format!("GET {path}"), &[]), status, path);
         // An outage is to be seen in the metrics, by its kind.
         let route = format!("{}{{*rest}}", &path[..path[1..].find('/').unwrap() + 2]);
         let series =
             format!("rotogate_requests_total{{route=\"{route}\",outcome=\"{outcome}\",code=\"{status}\"}} 1\n");
         assert!(edge.metrics().contains(&series), "{series}{}", edge.metrics());
+        // A GET whose connection was lost is sent once more.
+        let sent = if result == "reset" { 2 } else { 1 };
+        assert_eq!(edge.series(&attempts), before + sent, "{attempts}");
+        let said = format!("rotogate.outcome={outcome}");
+        let is_logged = async || edge.gate.log().lines().any(|line| line.contains(&said) && line.contains(path));
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(until("the access log says so", is_logged));
         // One failure is that request's alone.
         assert_eq!(edge.ask("GET /public/x", &[]).status, 200, "{path}");
+    }
+    for (series, at_least) in [
+        ("rotogate_upstream_requests_total{upstream=\"app\",result=\"ok\"}", 5),
+        ("rotogate_upstream_responses_total{upstream=\"app\",code_class=\"2xx\"}", 5),
+        ("rotogate_upstream_request_duration_seconds_count{upstream=\"app\"}", 5),
+        ("rotogate_upstream_retries_total{upstream=\"app\"}", 1),
+        ("rotogate_upstream_addresses{upstream=\"app\",state=\"up\"}", 1),
+    ] {
+        assert_eq!(edge.series(series), at_least, "{series}");
     }
     // A lost request is sent again only if that may be done.
     edge.stub.take();

@@ -1,11 +1,17 @@
 //! What `/metrics` tells, and what it never takes from a request (requirement A7).
 
 use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use http::{Method, Request};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 
-use support::{CONFIG, Gate, Place};
+use support::server::{self, Process, program};
+use support::stub::{Edge, ROUTES};
+use support::{CONFIG, Gate, Place, until};
 
 /// The names of all series.
 async fn series(gate: &Gate) -> BTreeSet<String> {
@@ -47,16 +53,25 @@ async fn requests_and_what_happens_to_sessions_are_counted() {
     }
 }
 
-#[tokio::test]
-async fn a7_i43_no_request_makes_another_series() {
-    let place = Place::new(CONFIG);
-    let gate = place.start();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a7_i43_p24_nothing_that_clients_and_upstreams_say_makes_another_series() {
+    let edge = tokio::task::spawn_blocking(|| Edge::new(ROUTES)).await.unwrap();
+    let gate = &edge.gate;
     let held = gate.login().await;
     let round = async |n: usize| {
         gate.get(&format!("/private/{n}"), &held.access).await;
         gate.get(&format!("/private/{n}"), &format!("token-{n}")).await;
+        let [header, claims] = [
+            format!("{{\"alg\":\"EdDSA\",\"kid\":\"key-{n}\"}}"),
+            format!("{{\"iss\":\"https://issuer-{n}.test\",\"sub\":\"{n}\",\"exp\":9999999999}}"),
+        ]
+        .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+        gate.get("/private", &format!("{header}.{claims}.AAAA")).await;
         gate.get(&format!("/public/{n}?q={n}"), "").await;
         gate.get(&format!("/%2F{n}"), "").await;
+        // Statuses that IANA lists, and many that it does not.
+        gate.get(&format!("/public/status-{}", 200 + n), "").await;
+        gate.get(&format!("/public/status-{}", 600 + n), "").await;
         gate.call(Method::from_bytes(format!("METHOD{n}").as_bytes()).unwrap(), "/private", &[], "").await;
         gate.call(Method::GET, "/public/x", &[("host", &format!("host-{n}")), ("user-agent", &n.to_string())], "")
             .await;
@@ -66,14 +81,17 @@ async fn a7_i43_no_request_makes_another_series() {
         gate.form("/connect/token", &[&[("client_id", "web")], &login[..1], &login[2..]].concat()).await;
         gate.refresh(&format!("rg1_{n}")).await;
     };
-    round(10).await;
-    let before = series(&gate).await;
-    for n in 11..40 {
+    // Further logins with wrong passwords are refused by a limit.
+    for n in 1..=30 {
         round(n).await;
     }
-    let after = series(&gate).await;
-    assert_eq!(after, before, "nothing new");
-    assert!(before.len() > 20, "{before:?}");
+    let before = series(gate).await;
+    for n in 31..60 {
+        round(n).await;
+    }
+    let after = series(gate).await;
+    let new: Vec<_> = after.difference(&before).collect();
+    assert!(new.is_empty() && before.len() > 100, "{new:?}");
 }
 
 /// Sends `GET /metrics` with this `Accept`, and gives media type and text.
@@ -84,7 +102,7 @@ async fn scraped(gate: &Gate, accept: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn o27_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_help() {
+async fn o27_p22_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_help() {
     let place = Place::new(CONFIG);
     let gate = place.start();
     gate.get("/public/x", "").await;
@@ -103,5 +121,169 @@ async fn o27_metrics_come_in_the_format_that_is_asked_for_and_each_has_its_help(
             let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
             assert!(known("HELP", base) && known("TYPE", base), "{name}: {plain}");
         }
+    }
+}
+
+/// What a family is called in the text format.
+fn families(plain: &str) -> BTreeSet<&str> {
+    let types = plain.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.filter_map(|line| line.split(' ').next()).collect()
+}
+
+#[tokio::test]
+async fn p26_histograms_have_the_documented_buckets() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    gate.get("/public/x", "").await;
+    let (_, plain) = scraped(&gate, "text/plain").await;
+    for name in ["rotogate_request_duration_seconds", "rotogate_upstream_request_duration_seconds"] {
+        let begin = format!("{name}_bucket{{");
+        let bounds: Vec<_> = plain
+            .lines()
+            .filter(|line| line.starts_with(&begin))
+            .map(|line| line.split("le=\"").nth(1).unwrap().split('"').next().unwrap())
+            .collect();
+        let documented = "0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf";
+        assert_eq!(bounds.join(" "), documented, "{name}");
+    }
+}
+
+/// Runs promtool on a text or a file, and gives what it says.
+fn promtool(arguments: &[&str], input: &str) -> (bool, String) {
+    let mut command = Command::new(program("promtool", &[]));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/prometheus");
+    let mut child = command
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[tokio::test]
+async fn p22_promtool_has_nothing_to_say_about_the_metrics() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let held = gate.login().await;
+    gate.get("/private", &held.access).await;
+    gate.get("/private", "nonsense").await;
+    let (_, plain) = scraped(&gate, "text/plain").await;
+    assert_eq!(promtool(&["check", "metrics"], &plain), (true, String::new()), "{plain}");
+    // It does find faults.
+    let (is_good, said) = promtool(&["check", "metrics"], "# TYPE bad counter\nbad 1\n");
+    assert!(!is_good && said.contains("_total"), "{said}");
+}
+
+/// The words of an expression that are names of this program's metrics.
+fn names_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let words = words.filter(|word| word.starts_with("rotogate_") || word.starts_with("process_"));
+    words.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn p27_rules_and_dashboard_name_only_metrics_that_exist() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (is_good, said) = promtool(&["check", "rules", "rotogate.rules.yml"], "");
+    assert!(is_good && said.contains("13 rules found"), "{said}");
+    let (is_good, said) = promtool(&["test", "rules", "rotogate.rules.test.yml"], "");
+    assert!(is_good, "{said}");
+    // The page is made of the types.
+    let page = std::fs::read_to_string(folder.join("../docs/metrics.md")).unwrap();
+    let known: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | ").map(|(name, _)| name)).collect();
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let (_, plain) = scraped(&gate, "text/plain").await;
+    for family in families(&plain) {
+        assert!(known.contains(family), "{family} is not on the page");
+    }
+    let dashboard: serde_json::Value = serde_json::from_str(&read("grafana/rotogate.json")).unwrap();
+    let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array());
+    let expressions: Vec<_> = targets.flatten().map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    assert!(expressions.len() > 30, "{expressions:?}");
+    let rules = read("prometheus/rotogate.rules.yml");
+    let (alerts, tests) = (rules.matches("- alert: ").count(), read("prometheus/rotogate.rules.test.yml"));
+    for name in expressions.iter().map(String::as_str).chain([rules.as_str()]).flat_map(names_in) {
+        let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
+        assert!(known.contains(base), "{name} is no metric");
+    }
+    // Each alert has a test in which it fires, and a place in the documentation that says what to do.
+    let named = |line: &str, mark: &str| line.split_once(mark).map(|(_, name)| name.trim().to_owned());
+    let mut runbooks = 0;
+    for line in rules.lines() {
+        if let Some(alert) = named(line, "- alert: ") {
+            assert!(tests.contains(&format!("alertname: {alert}\n        exp_alerts:\n")), "{alert} has no test");
+        }
+        if let Some(anchor) = named(line, "runbook: docs/metrics.md#") {
+            runbooks += 1;
+            let is_there = page.lines().filter_map(|line| line.strip_prefix("### "));
+            assert!(is_there.map(str::to_ascii_lowercase).any(|heading| heading == anchor), "{anchor} has no place");
+        }
+    }
+    assert_eq!(runbooks, alerts);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p22_p27_prometheus_scrapes_openmetrics_and_evaluates_the_rules() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    gate.get("/public/x", "").await;
+    let folder = server::folder();
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/prometheus/rotogate.rules.yml");
+    server::write(&folder.path().join("rules.yml"), &std::fs::read_to_string(rules).unwrap());
+    let config = format!(
+        "global: {{scrape_interval: 200ms, evaluation_interval: 200ms}}\nrule_files: [rules.yml]\n\
+         scrape_configs: [{{job_name: rotogate, static_configs: [{{targets: [\"{}\"]}}]}}]\n",
+        gate.admin
+    );
+    server::write(&folder.path().join("prometheus.yml"), &config);
+    let port = server::free_port();
+    let ready = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let mut command = server::unprivileged(&program("prometheus", &[]));
+    command
+        .current_dir(folder.path())
+        .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"));
+    let _prometheus = Process::start(&mut command, ready).unwrap();
+    let ask = async |path: &str| {
+        let request = Request::get(format!("http://127.0.0.1:{port}{path}")).body(Full::default()).unwrap();
+        let answer = support::send(request).await;
+        // Before it is ready, it answers with a text.
+        if answer.status == StatusCode::OK { answer.json() } else { serde_json::Value::Null }
+    };
+    // Prometheus asks for OpenMetrics, and counts a scrape that it cannot parse as down.
+    let mut target = serde_json::Value::Null;
+    until("the gate was scraped", async || {
+        target = ask("/api/v1/targets").await["data"]["activeTargets"][0].clone();
+        target["health"].as_str().is_some_and(|health| health != "unknown")
+    })
+    .await;
+    assert_eq!(target["health"], "up", "{target}");
+    let query = async |query: &str| {
+        let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        ask(&format!("/api/v1/query?query={query}")).await["data"]["result"][0]["value"][1].clone()
+    };
+    until("it has the series", async || {
+        query("rotogate_requests_total{route=\"/public/{*rest}\",code=\"200\"}").await == "1"
+    })
+    .await;
+    assert_eq!(query("rotogate_ready").await, "1");
+    let mut rules = serde_json::Value::Null;
+    until("every rule was evaluated", async || {
+        rules = ask("/api/v1/rules").await["data"]["groups"][0]["rules"].clone();
+        rules.as_array().is_some_and(|rules| rules.iter().all(|rule| rule["health"] != "unknown"))
+    })
+    .await;
+    for rule in rules.as_array().unwrap() {
+        assert_eq!(rule["health"], "ok", "{rule}");
+        assert_eq!(rule["state"], "inactive", "{rule}");
     }
 }

@@ -14,8 +14,10 @@
 pub mod cli;
 pub mod config;
 pub mod directories;
+mod durations;
 mod file_stamp;
 pub mod log;
+mod metric_families;
 pub mod proxy;
 pub mod server;
 pub mod users;

@@ -53,6 +53,7 @@ impl Received {
 /// | `empty` | 204 |
 /// | `same` | 304 with the length of what it does not send |
 /// | `both` | a length that is wrong, and chunks |
+/// | `status-` and a number | that status, without a body |
 /// | anything else | 200, `ok` |
 pub struct Stub {
     pub address: SocketAddr,
@@ -192,6 +193,9 @@ fn serve(shared: &Shared, stream: &TcpStream, connection: usize) -> std::io::Res
             "both" => out.write_all(
                 b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
             )?,
+            status if status.starts_with("status-") => {
+                write!(out, "HTTP/1.1 {} Any\r\nContent-Length: 0\r\n\r\n", &status["status-".len()..])?;
+            }
             _ if is_head => out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n")?,
             _ => out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?,
         }
@@ -297,7 +301,6 @@ impl Edge {
         Self { gate, stub, place }
     }
 
-    /// A connection.
     /// What `/metrics` says.
     pub fn metrics(&self) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -305,6 +308,14 @@ impl Edge {
         String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
+    /// The value of a series; 0 if there is none.
+    pub fn series(&self, name: &str) -> u64 {
+        let metrics = self.metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// A connection.
     pub fn wire(&self) -> Wire {
         Wire::open(self.gate.address)
     }

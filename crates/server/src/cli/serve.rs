@@ -247,7 +247,7 @@ impl Signals {
 async fn reload(path: &Path) -> Option<Order> {
     let refused = |errors: ConfigErrors| {
         tracing::error!(%errors, "configuration invalid; the old one stays in force");
-        None
+        Some(Order::RefusedReload)
     };
     let config = match config::load(path, &ProcessEnv) {
         Ok(config) => config,

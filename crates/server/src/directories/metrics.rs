@@ -7,6 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::metric_families as names;
+
 /// Upper bounds of the buckets, in seconds.
 const BUCKET_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
@@ -66,7 +68,8 @@ impl DirectoryMetrics {
 
     /// Adds the metrics to a registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register("directory_requests", "Requests to a directory", self.requests.clone());
-        registry.register("directory_duration_seconds", "Time that a directory took", self.durations.clone());
+        let (requests, durations) = (&names::DIRECTORY_REQUESTS, &names::DIRECTORY_DURATION);
+        registry.register(requests.name, requests.help, self.requests.clone());
+        registry.register(durations.name, durations.help, self.durations.clone());
     }
 }

@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Settings;
 use super::body::LentBody;
+use super::counts::UpstreamCounts;
 use super::dial::{ConnectionHold, Dial};
 use super::error::SendError;
 use super::http1::{ConnectionGuard, Connections};
@@ -138,7 +139,7 @@ struct TlsParts {
 }
 
 impl Connector {
-    pub(super) fn new(upstream: &Upstream, settings: &Settings) -> Result<Self, BadTls> {
+    pub(super) fn new(upstream: &Upstream, settings: &Settings, counts: Arc<UpstreamCounts>) -> Result<Self, BadTls> {
         let tls = if upstream.urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
             let mut http1 = upstream.tls.load()?;
             http1.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -156,6 +157,7 @@ impl Connector {
             timeout: upstream.connect_timeout.unwrap_or(settings.connect_timeout),
             socket_buffer: settings.socket_buffer,
             tls: None,
+            counts,
         };
         let workers = settings.workers;
         let pool_size = settings.pool_size.div_ceil(workers.max(1));
@@ -274,6 +276,11 @@ impl Address {
 
     pub(super) fn is_ejected(&self) -> bool {
         self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Consecutive bad health checks.
+    pub(super) fn bad_checks(&self) -> u32 {
+        self.bad_checks.load(Ordering::Relaxed)
     }
 
     pub(super) fn record_success(&self) {

@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 
+use super::counts::{OpenConnection, UpstreamCounts};
 use super::pool::InFlightSlot;
 
 /// Connects to one address, whatever the request's URI.
@@ -28,6 +29,8 @@ pub(super) struct Dial {
     pub(super) timeout: Duration,
     pub(super) socket_buffer: Option<u32>,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Counts the connections.
+    pub(super) counts: Arc<UpstreamCounts>,
 }
 
 impl Dial {
@@ -46,7 +49,7 @@ impl Dial {
             })
         };
         let stream = tokio::time::timeout(self.timeout, connecting).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        Ok(UpstreamConnection { stream, holding: ConnectionHold::default() })
+        Ok(UpstreamConnection { stream, holding: ConnectionHold::default(), _open: OpenConnection::new(&self.counts) })
     }
 }
 
@@ -69,6 +72,7 @@ impl tower::Service<Uri> for Dial {
 pub(super) struct UpstreamConnection {
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     holding: ConnectionHold,
+    _open: OpenConnection,
 }
 
 impl UpstreamConnection {

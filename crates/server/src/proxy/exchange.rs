@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::address::Address;
 use super::body::{BodyError, Exchange, ForwardInfo, LentBody, Progress, ProxyBody, RequestBody};
+use super::counts::{Attempt, AttemptResult};
 use super::dial::ConnectionHold;
 use super::error::ProxyError;
 use super::http1::ConnectionGuard;
@@ -71,8 +72,7 @@ impl Inner {
         let (template, room) = self.prepare(parts)?;
         let begun = Instant::now();
         let mut sent = ForwardInfo::default();
-        let answered = self.attempts(pool, template, body, upgrade, holders, &mut sent).await;
-        sent.took = begun.elapsed();
+        let answered = self.attempts(pool, template, body, upgrade, holders, (&mut sent, begun)).await;
         match answered {
             Ok(mut response) => {
                 response.body_mut().sent = sent;
@@ -82,6 +82,12 @@ impl Inner {
                 Ok(response)
             }
             Err(kind) => {
+                sent.took = begun.elapsed();
+                if sent.attempts == 0
+                    && let Some(result) = AttemptResult::of(kind)
+                {
+                    pool.counts.failed(result);
+                }
                 // Failures at an address were logged there.
                 if kind == ProxyError::Overloaded {
                     tracing::warn!(
@@ -104,7 +110,7 @@ impl Inner {
         mut body: RequestBody,
         upgrade: Option<UpgradeRequest>,
         holders: RequestHolders,
-        info: &mut ForwardInfo,
+        (info, begun): (&mut ForwardInfo, Instant),
     ) -> Result<Response<ProxyBody>, ProxyError> {
         let mut repeatable = body.is_end_stream() && template.method.is_idempotent();
         let mut tried: Vec<Arc<Address>> = Vec::new();
@@ -114,28 +120,42 @@ impl Inner {
         };
         // No copy is kept if the request cannot be sent twice.
         let kept = (repeatable || pool.all().len() > 1).then(|| template.clone());
-        let mut template = template;
+        let (mut template, mut attempt_begun) = (template, begun);
         loop {
             let address = Arc::clone(&in_flight.address);
             info.attempts = info.attempts.saturating_add(1);
             let (method, progress) = (template.method.clone(), body.progress());
             let head = head_for(&address.url, template, &body, pool, upgrade.as_ref())?;
             if address.url == UpstreamUrl::Echo {
-                return Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
+                let answered = Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
                     BodyError::TooLarge => ProxyError::TooLarge,
                     BodyError::Idle => ProxyError::ClientIdle,
                     BodyError::Broken(_) => ProxyError::ClientBroken,
                 });
+                info.took = begun.elapsed();
+                if let Ok(response) = &answered {
+                    pool.counts.answered(response.status(), info.took);
+                }
+                return answered;
             }
             let (lent, back) = body.lend();
+            let counted = Attempt::begin(&pool.counts);
             let sent = self.attempt(pool, &address, Request::from_parts(head, lent), &progress, upgrade.is_some());
-            let failure = match sent.await {
+            let sent = sent.await;
+            counted.end();
+            let failure = match sent {
                 Ok((response, in_use)) => {
                     address.record_success();
+                    info.took = begun.elapsed();
+                    let took = if info.attempts == 1 { info.took } else { attempt_begun.elapsed() };
+                    pool.counts.answered(response.status(), took);
                     return self.finish(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
                 }
                 Err(failure) => failure,
             };
+            if let Some(result) = AttemptResult::of(failure.kind) {
+                pool.counts.failed(result);
+            }
             if failure.kind.blames_address() {
                 in_flight.record_failure(failure.kind.reason());
             }
@@ -169,7 +189,8 @@ impl Inner {
                 return Err(failure.kind);
             };
             tracing::debug!(upstream = name, %address, next = %next.address, error = failure.what, "request sent again");
-            (in_flight, body, template) = (next, same, again);
+            pool.counts.retried();
+            (in_flight, body, template, attempt_begun) = (next, same, again, Instant::now());
         }
     }
 

@@ -39,6 +39,7 @@ use tokio::task::JoinSet;
 
 use self::address::Connector;
 use self::body::RequestBody;
+use self::counts::UpstreamCounts;
 use self::exchange::ForwardError;
 use self::pool::{Pool, RequestHolders, Resolver};
 use self::upgrade::UpgradeRequest;
@@ -50,6 +51,7 @@ use rotogate::route::{RoutePolicy, UpstreamId};
 mod address;
 pub(crate) mod authorization;
 mod body;
+mod counts;
 mod dial;
 mod echo;
 mod error;
@@ -64,6 +66,7 @@ mod url;
 
 pub(crate) use body::TooSlow;
 pub use body::{BodyError, BoxError, ProxyBody};
+pub(crate) use counts::{AttemptResult, CODE_CLASSES, Counted};
 pub use error::ProxyError;
 pub use tls::{BadTls, UpstreamTls};
 pub(crate) use upgrade::ConnectionPermit;
@@ -147,19 +150,39 @@ struct ActiveUpstream {
 }
 
 impl ActiveUpstream {
-    fn start(upstream: Upstream, settings: &Settings, resolver: &Resolver) -> Result<Arc<Self>, BadUpstream> {
-        let connecting = Connector::new(&upstream, settings)
+    /// `before`: the upstream of this name that it replaces.
+    fn start(
+        upstream: Upstream,
+        settings: &Settings,
+        resolver: &Resolver,
+        before: Option<&Self>,
+    ) -> Result<Arc<Self>, BadUpstream> {
+        let counts = before.map(|before| Arc::clone(&before.pool.counts));
+        let counts = counts.unwrap_or_else(|| Arc::new(UpstreamCounts::new(settings.workers)));
+        let connecting = Connector::new(&upstream, settings, Arc::clone(&counts))
             .map_err(|source| BadUpstream { name: upstream.name.clone(), source })?;
         let authorization = upstream.authorization_file.as_deref().map(authorization::load).transpose();
         let authorization = authorization.map_err(|message| BadUpstream {
             name: upstream.name.clone(),
             source: BadTls { key: "authorization_file", message },
         })?;
-        let pool = Arc::new(Pool::new(upstream, connecting, authorization, Arc::clone(resolver)));
+        let pool = Arc::new(Pool::new(upstream, connecting, counts, authorization, Arc::clone(resolver)));
         let mut tasks = JoinSet::new();
         pool.start(&mut tasks);
         Ok(Arc::new(Self { pool, _tasks: tasks }))
     }
+}
+
+/// The figures of an upstream, for metrics.
+pub(crate) struct UpstreamReport {
+    pub(crate) name: String,
+    pub(crate) counted: Counted,
+    pub(crate) in_flight: usize,
+    pub(crate) connections: usize,
+    /// Addresses in service, ejected after failures, and unhealthy by health checks.
+    pub(crate) up: usize,
+    pub(crate) ejected: usize,
+    pub(crate) unhealthy: usize,
 }
 
 impl fmt::Debug for Proxy {
@@ -181,7 +204,7 @@ impl Proxy {
     }
 
     fn with_resolver(upstreams: Vec<Upstream>, settings: Settings, resolver: &Resolver) -> Result<Self, BadUpstream> {
-        let started = upstreams.into_iter().map(|upstream| ActiveUpstream::start(upstream, &settings, resolver));
+        let started = upstreams.into_iter().map(|upstream| ActiveUpstream::start(upstream, &settings, resolver, None));
         let pools = ArcSwap::from_pointee(started.collect::<Result<_, _>>()?);
         Ok(Self(Arc::new(Inner { pools, settings, resolver: Arc::clone(resolver) })))
     }
@@ -197,11 +220,12 @@ impl Proxy {
         let (mut known, mut more) = (vec![None; before.len()], Vec::new());
         for upstream in upstreams {
             let position = before.iter().position(|running| running.pool.upstream.name == upstream.name);
-            let same =
-                position.and_then(|position| before.get(position)).filter(|running| running.pool.upstream == upstream);
-            let running = match same {
-                Some(running) => Arc::clone(running),
-                None => ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver)?,
+            let running = match position.and_then(|position| before.get(position)) {
+                Some(running) if running.pool.upstream == upstream => Arc::clone(running),
+                other => {
+                    let other = other.map(AsRef::as_ref);
+                    ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, other)?
+                }
             };
             match position.and_then(|position| known.get_mut(position)) {
                 Some(slot) => *slot = Some(running),
@@ -226,7 +250,8 @@ impl Proxy {
         for running in &mut now {
             let upstream = &running.pool.upstream;
             if upstream.files().any(|file| changed.iter().any(|changed| changed == file)) {
-                *running = ActiveUpstream::start(upstream.clone(), &self.0.settings, &self.0.resolver)?;
+                let upstream = upstream.clone();
+                *running = ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, Some(running))?;
             }
         }
         self.0.pools.store(Arc::new(now));
@@ -236,6 +261,12 @@ impl Proxy {
     /// The position of the upstream of this name.
     pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
         self.0.all().iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
+    }
+
+    /// The figures of all upstreams.
+    pub(crate) fn report(&self) -> Vec<UpstreamReport> {
+        let report = |running: &Arc<ActiveUpstream>| running.pool.report();
+        self.0.all().iter().map(report).collect()
     }
 
     /// Calls `work` with the name of an upstream.

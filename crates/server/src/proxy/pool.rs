@@ -14,7 +14,9 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
+use super::UpstreamReport;
 use super::address::{Address, Connector};
+use super::counts::UpstreamCounts;
 use super::error::ProxyError;
 use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
@@ -39,6 +41,7 @@ pub(super) fn system_resolver() -> Resolver {
 /// An upstream in service.
 pub(super) struct Pool {
     pub(super) upstream: Upstream,
+    pub(super) counts: Arc<UpstreamCounts>,
     connecting: Connector,
     /// Replaces the caller's.
     pub(super) authorization: Option<HeaderValue>,
@@ -59,11 +62,13 @@ impl Pool {
     pub(super) fn new(
         upstream: Upstream,
         connecting: Connector,
+        counts: Arc<UpstreamCounts>,
         authorization: Option<HeaderValue>,
         resolver: Resolver,
     ) -> Self {
         let pool = Self {
             upstream,
+            counts,
             connecting,
             authorization,
             resolver,
@@ -117,6 +122,24 @@ impl Pool {
 
     pub(super) fn all(&self) -> Arc<Vec<Arc<Address>>> {
         self.addresses.load_full()
+    }
+
+    /// Its figures.
+    pub(super) fn report(&self) -> UpstreamReport {
+        let all = self.addresses.load();
+        let unhealthy_after = self.upstream.health.as_ref().map(|check| check.unhealthy_after);
+        let ejected = all.iter().filter(|address| address.is_ejected());
+        let (unhealthy, ejected): (Vec<_>, Vec<_>) =
+            ejected.partition(|address| unhealthy_after.is_some_and(|bound| address.bad_checks() >= bound));
+        UpstreamReport {
+            name: self.upstream.name.clone(),
+            counted: self.counts.total(),
+            in_flight: all.iter().map(|address| address.load()).sum(),
+            connections: self.counts.connections(),
+            up: all.len() - ejected.len() - unhealthy.len(),
+            ejected: ejected.len(),
+            unhealthy: unhealthy.len(),
+        }
     }
 
     /// An address for a request that was already tried at `tried`. `None`: there is no other.

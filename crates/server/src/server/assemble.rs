@@ -58,6 +58,8 @@ pub struct GateParts {
     pub(crate) users: Option<Arc<LiveUsers>>,
     /// The directories, which a reload replaces.
     pub(super) directories: Arc<LiveDirectories>,
+    /// Checks passwords, a bounded number at once.
+    pub(super) passwords: Arc<Passwords>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
     /// The store that is being moved, if there is one to move to.
@@ -128,7 +130,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
-    let given = (Some(directories.shared()), passwords, &remote_issuers);
+    let given = (Some(directories.shared()), Arc::clone(&passwords), &remote_issuers);
     let builder = builder(&effective, keyring, stores, given, &trusted)?;
     let gate = builder.build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
@@ -145,6 +147,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         proxy,
         users,
         directories,
+        passwords,
         redb,
         moving,
         give_up,

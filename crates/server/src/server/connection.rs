@@ -21,6 +21,7 @@ use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
 use super::listener::{Listener, NewConnection};
 use super::min_rate::MinRate;
@@ -76,6 +77,11 @@ impl Limits {
             max: AtomicU32::new(max),
             bounds: ArcSwap::from_pointee(Bounds::new(config)),
         }
+    }
+
+    /// The bound on connections in force.
+    pub(super) fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
     }
 
     /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
@@ -201,14 +207,26 @@ async fn serve_connection(
     let established = tokio::select! {
         // `biased`: a request that has already arrived is answered.
         biased;
-        established = tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)) => established??,
+        established = tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)) => established,
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
+    let established = match established {
+        Ok(Ok(established)) => established,
+        Ok(Err(error)) => {
+            listener.counts().reject(error.cause);
+            return Err(error.into());
+        }
+        Err(elapsed) => {
+            listener.counts().reject(RejectCause::HeadTimeout);
+            return Err(elapsed.into());
+        }
+    };
+    let open = listener.counts().open(established.is_http2);
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
     // task accepts.
     drop(listener);
     let NewConnection { stream, origin, is_http2, permit: address_permit } = established;
-    let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit))));
+    let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit, open))));
     let streams = H2Streams::new(bounds.min_rate);
     let of_http2 = is_http2.then(|| streams.clone());
     let asked = Arc::new(AtomicBool::new(false));

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use serde::{Deserialize, Serialize};
 
+use super::metrics::output::Output;
 use super::{ServerError, assemble};
 use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource};
+use crate::metric_families as names;
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
 use rotogate::token::IgnoredCause;
 use rotogate::token::verify::{IssuerRules, Keys, strict_object};
@@ -184,55 +182,42 @@ impl RemoteIssuers {
     }
 
     /// Writes the metrics. Names come from the configuration, causes from closed sets (requirement I43).
-    pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    pub(super) fn encode(&self, output: &mut Output<'_, '_>) -> fmt::Result {
         let issuers = self.0.load();
-        if issuers.is_empty() {
-            return Ok(());
-        }
         let all: Vec<(&str, RemoteStatus)> =
             issuers.iter().map(|remote| (remote.keys.issuer().name.as_str(), remote.keys.status())).collect();
-        let number = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         type Read = fn(&RemoteStatus) -> Option<u64>;
         let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
-        let gauges: [(&str, &str, Read); 4] = [
-            ("issuer_keys", "Usable keys of an issuer", |status| u64::try_from(status.keys).ok()),
-            ("issuer_state", "Keys of an issuer: 0 empty, 1 fresh, 2 aging, 3 stale", state),
-            ("issuer_last_success_timestamp_seconds", "When an issuer answered last, in Unix time", |status| {
-                status.last_success.map(rotogate::clock::Timestamp::as_secs)
-            }),
-            ("issuer_waiting", "Requests that wait for the keys of an issuer", |status| {
-                u64::try_from(status.waiting).ok()
-            }),
+        let gauges: [(_, Read); 4] = [
+            (&names::ISSUER_KEYS, |status| u64::try_from(status.keys).ok()),
+            (&names::ISSUER_STATE, state),
+            (&names::ISSUER_LAST_SUCCESS, |status| status.last_success.map(rotogate::clock::Timestamp::as_secs)),
+            (&names::ISSUER_WAITING, |status| u64::try_from(status.waiting).ok()),
         ];
-        for (name, help, read) in gauges {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (family, read) in gauges {
+            let mut gauge = output.family(family)?;
             for (issuer, status) in &all {
                 if let Some(value) = read(status) {
-                    ConstGauge::new(value).encode(family.encode_family(&[("issuer", *issuer)])?)?;
+                    gauge.add([issuer], value)?;
                 }
             }
         }
-        let help = "Keys of an issuer's set that are not used";
-        let mut refused = encoder.encode_descriptor("issuer_refused_keys", help, None, MetricType::Gauge)?;
+        let mut refused = output.family(&names::ISSUER_REFUSED_KEYS)?;
         for (issuer, status) in &all {
             for cause in IgnoredCause::ALL {
-                let count = number(status.ignored.iter().filter(|ignored| ignored.cause == cause).count());
-                let labels = [("issuer", *issuer), ("cause", cause.word())];
-                ConstGauge::new(count).encode(refused.encode_family(&labels)?)?;
+                let count = status.ignored.iter().filter(|ignored| ignored.cause == cause).count();
+                refused.add([issuer, cause.word()], count)?;
             }
         }
-        let help = "Attempts to fetch the keys of an issuer";
-        let mut fetches = encoder.encode_descriptor("issuer_fetches", help, None, MetricType::Counter)?;
+        let mut fetches = output.family(&names::ISSUER_FETCHES)?;
         for remote in issuers.iter() {
             for (result, count) in remote.keys.fetches() {
-                let labels = [("issuer", remote.keys.issuer().name.as_str()), ("result", result)];
-                ConstCounter::new(count).encode(fetches.encode_family(&labels)?)?;
+                fetches.add([remote.keys.issuer().name.as_str(), result], count)?;
             }
         }
-        let help = "Tokens that name a key that is not in the issuer's set";
-        let mut unknown = encoder.encode_descriptor("issuer_unknown_kid", help, None, MetricType::Counter)?;
+        let mut unknown = output.family(&names::ISSUER_UNKNOWN_KID)?;
         for (issuer, status) in &all {
-            ConstCounter::new(status.unknown_kids).encode(unknown.encode_family(&[("issuer", *issuer)])?)?;
+            unknown.add([issuer], status.unknown_kids)?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{AddressPermit, Addresses};
 use super::connection::Bounds;
+use super::connection_counts::{ConnectionCounts, RejectCause};
 use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
@@ -30,6 +31,7 @@ pub(super) struct Listener {
     tls: Option<Arc<Tls>>,
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
+    counts: Arc<ConnectionCounts>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
 }
@@ -43,12 +45,32 @@ pub(super) struct NewConnection {
     pub(super) permit: Option<AddressPermit>,
 }
 
+/// Why a connection is not ready for requests.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(super) struct SetUpError {
+    pub(super) cause: RejectCause,
+    #[source]
+    error: io::Error,
+}
+
+impl RejectCause {
+    fn with(self, what: &str) -> SetUpError {
+        self.of(io::Error::new(io::ErrorKind::ConnectionRefused, what))
+    }
+
+    fn of(self, error: io::Error) -> SetUpError {
+        SetUpError { cause: self, error }
+    }
+}
+
 impl Listener {
     pub(super) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, FileFault> {
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let addresses = Addresses::new(config.max_connections_per_address);
         let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
-        Ok(Self { socket, tls, proxy_protocol: config.proxy_protocol, addresses, at_loopback })
+        let counts = Arc::default();
+        Ok(Self { socket, tls, proxy_protocol: config.proxy_protocol, addresses, counts, at_loopback })
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -63,16 +85,22 @@ impl Listener {
         &self.addresses
     }
 
+    pub(super) fn counts(&self) -> &Arc<ConnectionCounts> {
+        &self.counts
+    }
+
     /// Everything before the first request. The caller sets the deadline.
     pub(super) async fn establish(
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
         bounds: &Bounds,
-    ) -> io::Result<NewConnection> {
+    ) -> Result<NewConnection, SetUpError> {
         let client = match self.proxy_protocol {
-            true if bounds.trusts(peer.ip()) => proxy_protocol::read(&mut stream, peer).await?,
-            true => return Err(refused("peer is not in trusted_proxies")),
+            true if bounds.trusts(peer.ip()) => {
+                proxy_protocol::read(&mut stream, peer).await.map_err(|error| RejectCause::ProxyProtocol.of(error))?
+            }
+            true => return Err(RejectCause::ProxyProtocol.with("peer is not in trusted_proxies")),
             false => peer,
         };
         // A trusted proxy carries the connections of all its clients, so its address is not counted. If a PROXY header
@@ -84,18 +112,19 @@ impl Listener {
             false => Some(
                 self.addresses
                     .acquire(client.ip())
-                    .ok_or_else(|| refused("connection limit of the address reached"))?,
+                    .ok_or_else(|| RejectCause::PerAddress.with("connection limit of the address reached"))?,
             ),
         };
         let Some(tls) = &self.tls else {
-            let is_http2 = begins_with_preface(&stream).await?;
+            let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
             let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
             let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
             return Ok(NewConnection { stream, origin, is_http2, permit });
         };
         let loaded = tls.now();
         let socket = Socket::new(stream, bounds.min_rate);
-        let mut stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await?;
+        let stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await;
+        let mut stream = stream.map_err(|error| RejectCause::Tls.of(error))?;
         let (_, session) = stream.get_ref();
         let name = session.server_name().map(str::to_owned);
         let requested = RequestedServer { name, certificates: Arc::clone(&loaded.certificates) };
@@ -110,9 +139,9 @@ impl Listener {
         if is_http2 {
             // hyper would wait for the preface without a deadline.
             let mut preface = [0; PREFACE.len()];
-            stream.read_exact(&mut preface).await?;
+            stream.read_exact(&mut preface).await.map_err(|error| RejectCause::Broken.of(error))?;
             if preface != PREFACE {
-                return Err(refused("HTTP/2 preface is missing"));
+                return Err(RejectCause::Broken.with("HTTP/2 preface is missing"));
             }
             ahead = PREFACE;
         }
@@ -127,10 +156,6 @@ impl Listener {
         let peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
         if self.proxy_protocol { peer.without_forwarding() } else { peer }
     }
-}
-
-fn refused(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionRefused, what)
 }
 
 /// Peeks at the first bytes without consuming them.

@@ -8,6 +8,7 @@ pub mod admin;
 pub(crate) mod assemble;
 mod body;
 mod connection;
+mod connection_counts;
 mod cors;
 mod directories;
 mod h2;
@@ -71,6 +72,8 @@ impl ServerError {
 pub enum Order {
     /// Apply this configuration, as far as a reload can.
     Reload(Box<Config>),
+    /// Another configuration was asked for and cannot be used: the log says why.
+    RefusedReload,
     /// Stop.
     Stop,
     /// Stop for an in-place upgrade: keep the sockets open for the next program, which listens on these addresses.
@@ -178,15 +181,23 @@ impl Server {
         let Self { listeners, admin, parts, config, mut spare_sockets, last_read } = self;
         let (stopping, stopped) = watch::channel(false);
         let workers = config.server.workers;
-        let metrics = Arc::new(Metrics::new(
-            parts.gate.clone(),
-            workers,
-            parts.directories.metrics(),
-            parts.remote_issuers.clone(),
-            parts.moving.clone(),
-        ));
-        let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let limits = Arc::new(connection::Limits::new(&config.server));
+        let reloads = Arc::new(reload::Outcomes::new());
+        let sources = metrics::Sources {
+            gate: parts.gate.clone(),
+            proxy: parts.proxy.clone(),
+            passwords: Arc::clone(&parts.passwords),
+            directories: parts.directories.metrics().clone(),
+            issuers: parts.remote_issuers.clone(),
+            store: parts.redb.clone(),
+            moving: parts.moving.clone(),
+            limits: Arc::clone(&limits),
+            reloads: Arc::clone(&reloads),
+            users: parts.users.clone(),
+            listeners: listeners.iter().map(|listener| (Arc::clone(listener.counts()), listener.tls())).collect(),
+        };
+        let metrics = Arc::new(Metrics::new(workers, sources));
+        let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
         let config = Arc::new(ArcSwap::from(config));
         let reloadable = reload::Reloadable {
             config: Arc::clone(&config),
@@ -198,7 +209,7 @@ impl Server {
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
             trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
         };
-        let reload = reload::watch(reloadable, last_read);
+        let reload = reload::watch(reloadable, last_read, reloads);
         let admin_state = Arc::new(admin::State {
             gate: parts.gate.clone(),
             token: parts.admin_token.clone(),
@@ -237,6 +248,7 @@ impl Server {
             };
             match order {
                 Some(Order::Reload(config)) => reload.apply(*config).await,
+                Some(Order::RefusedReload) => reload.refuse(),
                 Some(Order::Upgrade(wanted)) => match prepare_upgrade(&parts, &spare_sockets, &wanted).await {
                     Ok(more) => {
                         tracing::info!("in-place upgrade started; connections queue meanwhile");

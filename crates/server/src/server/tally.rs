@@ -14,19 +14,8 @@ use foldhash::HashMap;
 use http::StatusCode;
 
 use super::metrics::RouteLabel;
+use crate::durations::Durations;
 use crate::worker_id::WorkerId;
-
-/// In seconds: 100 µs to 26 s, each bound four times the one before.
-pub(super) const BUCKET_SECONDS: [f64; 11] = {
-    let mut bounds = [0.0001; 11];
-    let mut at = 1;
-    while at < 10 {
-        bounds[at] = bounds[at - 1] * 4.0;
-        at += 1;
-    }
-    bounds[10] = f64::INFINITY;
-    bounds
-};
 
 /// The counters of all threads.
 #[derive(Debug)]
@@ -47,10 +36,7 @@ pub(super) struct RequestEnd {
 pub(super) struct RouteTally {
     /// The outcomes come from a fixed set, and a route sees few of them.
     pub(super) outcomes: Vec<(RequestEnd, u64)>,
-    /// Requests up to each of [`BUCKET_SECONDS`] and above the bucket before.
-    pub(super) buckets: [u64; BUCKET_SECONDS.len()],
-    /// In seconds.
-    pub(super) sum: f64,
+    pub(super) durations: Durations,
 }
 
 impl Tally {
@@ -83,13 +69,7 @@ impl Tally {
 impl RouteTally {
     fn count(&mut self, end: RequestEnd, took: Duration) {
         self.counted(end, 1);
-        let seconds = took.as_secs_f64();
-        if let Some(bucket) =
-            BUCKET_SECONDS.iter().zip(&mut self.buckets).find_map(|(bound, n)| (seconds <= *bound).then_some(n))
-        {
-            *bucket += 1;
-        }
-        self.sum += seconds;
+        self.durations.count(took);
     }
 
     fn counted(&mut self, end: RequestEnd, number: u64) {
@@ -101,8 +81,7 @@ impl RouteTally {
 
     fn add(&mut self, other: &Self) {
         other.outcomes.iter().for_each(|(end, number)| self.counted(*end, *number));
-        self.buckets.iter_mut().zip(other.buckets).for_each(|(own, other)| *own += other);
-        self.sum += other.sum;
+        self.durations.add(&other.durations);
     }
 }
 
@@ -132,7 +111,7 @@ mod tests {
         let [(name, of_route)] = total.iter().collect::<Vec<_>>()[..] else { panic!("{total:?}") };
         assert_eq!(&**name, "_none");
         assert_eq!(of_route.outcomes, [(answered, 6), (lost, 3)]);
-        assert_eq!(of_route.buckets, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
-        assert!((of_route.sum - 300.00045).abs() < 1e-9, "{of_route:?}");
+        assert_eq!(of_route.durations.buckets, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+        assert!((of_route.durations.sum - 300.00045).abs() < 1e-9, "{of_route:?}");
     }
 }

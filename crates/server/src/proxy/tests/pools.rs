@@ -10,14 +10,16 @@ use tokio::task::JoinSet;
 
 use super::support::upstream;
 use crate::proxy::address::{Address, Connector};
+use crate::proxy::counts::UpstreamCounts;
 use crate::proxy::pool::{InFlightSlot, Pool, RequestHolders, Resolver, system_resolver};
 use crate::proxy::{MAX_EJECTION, Proxy, ProxyError, ReplaceError, Settings, Upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pool_with(upstream: Upstream, resolver: &Resolver) -> Arc<Pool> {
-    let connecting = Connector::new(&upstream, &Settings::default()).unwrap();
-    Arc::new(Pool::new(upstream, connecting, None, Arc::clone(resolver)))
+    let counts = Arc::new(UpstreamCounts::new(0));
+    let connecting = Connector::new(&upstream, &Settings::default(), Arc::clone(&counts)).unwrap();
+    Arc::new(Pool::new(upstream, connecting, counts, None, Arc::clone(resolver)))
 }
 
 /// A pool with this many addresses.

@@ -294,7 +294,8 @@ async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
     let is_ready = !*state.stopping.borrow()
         && state.issuers.missing().is_none()
         && matches!(state.gate.readiness().await, Readiness::Ready | Readiness::Degraded(_));
-    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_open));
+    let is_store_up = matches!(state.gate.store_readiness().await, Readiness::Ready | Readiness::Degraded(_));
+    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_store_up, is_open));
     let media = match is_open {
         true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         false => "text/plain; version=0.0.4; charset=utf-8",

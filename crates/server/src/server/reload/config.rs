@@ -17,14 +17,14 @@ use rotogate::gate::PreparedKeys;
 use rotogate::route::{Route, UpstreamId};
 
 impl Reloadable {
-    /// Applies every key that a reload can. If one of them cannot be used, applies nothing.
-    pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) {
+    /// Applies every key that a reload can. If one of them cannot be used, applies nothing and returns `false`.
+    pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
         let old = self.config.load_full();
         let (now, restart_only) = with_restart_only_keys_of(&old, new);
         let LastRead { certificates, upstreams, own: _, issuers } = LastRead::of(&now);
         if let Err(error) = self.install(&old, &now).await {
             tracing::error!(error, "configuration not applied; the old one stays in force");
-            return;
+            return false;
         }
         // An unchanged upstream goes on with what it had read. From here on the new content of a file counts as read.
         let other_files = upstreams.differing_from(&last_read.upstreams);
@@ -55,6 +55,7 @@ impl Reloadable {
         (last_read.certificates, last_read.upstreams) = (certificates, upstreams);
         follow_issuers(&old, &now, &mut last_read.issuers, issuers);
         self.config.store(Arc::new(now));
+        true
     }
 
     /// Everything that can fail comes before anything that takes effect.

@@ -28,6 +28,8 @@ pub(super) struct FileGroup {
     tried: Digests,
     /// The content that was refused last, and when to try it again.
     refused: Option<(Digests, Timestamp)>,
+    /// When what is in force was read.
+    taken: Timestamp,
 }
 
 /// Each file with a digest of its content and permissions.
@@ -38,7 +40,7 @@ impl FileGroup {
     pub(super) fn of(paths: Vec<PathBuf>) -> Self {
         let detector = ChangeDetector::new(paths.clone(), now());
         let in_force = digests(paths);
-        Self { detector, tried: in_force.clone(), in_force, refused: None }
+        Self { detector, tried: in_force.clone(), in_force, refused: None, taken: now() }
     }
 
     /// The files that differ from what is in force, if they should be tried now.
@@ -73,6 +75,7 @@ impl FileGroup {
     pub(super) fn mark_applied(&mut self) {
         self.in_force = self.tried.clone();
         self.refused = None;
+        self.taken = now();
     }
 
     /// The content that was tried cannot be used. Returns whether this is news for the log.
@@ -80,6 +83,11 @@ impl FileGroup {
         let is_news = self.refused.as_ref().is_none_or(|(refused, _)| *refused != self.tried);
         self.refused = Some((self.tried.clone(), now().plus(RETRY_AFTER)));
         is_news
+    }
+
+    /// When what is in force was read.
+    pub(super) fn taken(&self) -> Timestamp {
+        self.taken
     }
 
     /// Whether the files say something other than what is in force.

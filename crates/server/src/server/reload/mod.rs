@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub(super) use self::files::LastRead;
+pub(super) use self::outcomes::{Outcomes, Source};
 use super::addresses::Addresses;
 use super::assemble;
 use super::connection::Limits;
@@ -27,6 +28,7 @@ use rotogate::token::verify::IssuerRules;
 
 mod config;
 mod files;
+mod outcomes;
 
 /// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused:
 /// a key that should be removed does not stay because the file remains broken.
@@ -88,6 +90,7 @@ impl ReloadableListener {
 #[derive(Debug)]
 pub(super) struct ReloadTask {
     configs: mpsc::Sender<Config>,
+    outcomes: Arc<Outcomes>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -96,6 +99,11 @@ impl ReloadTask {
     pub(super) async fn apply(&self, config: Config) {
         // The task lives as long as this handle.
         let _ = self.configs.send(config).await;
+    }
+
+    /// Another configuration cannot be used.
+    pub(super) fn refuse(&self) {
+        self.outcomes.set(Source::Configuration, true);
     }
 }
 
@@ -107,7 +115,8 @@ impl Drop for ReloadTask {
 
 /// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is their state before
 /// they were first read.
-pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead) -> ReloadTask {
+pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcomes: Arc<Outcomes>) -> ReloadTask {
+    let told = Arc::clone(&outcomes);
     let (configs, mut asked) = mpsc::channel(1);
     let task = tokio::spawn(async move {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
@@ -116,13 +125,15 @@ pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead) -> Relo
             tokio::select! {
                 config = asked.recv() => {
                     let Some(config) = config else { return };
-                    reloadable.apply(config, &mut last_read).await;
+                    let is_applied = reloadable.apply(config, &mut last_read).await;
+                    told.set(Source::Configuration, !is_applied);
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read),
             }
+            told.follow(&last_read);
         }
     });
-    ReloadTask { configs, task }
+    ReloadTask { configs, outcomes, task }
 }
 
 impl Reloadable {

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
@@ -26,6 +26,19 @@ impl Certificates {
         warnings: &mut Vec<FileFault>,
     ) -> Result<Self, FileFault> {
         files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// When the first certificate of each chain expires, in Unix time.
+    pub(super) fn ends(&self) -> Vec<Option<u64>> {
+        let end = |certificate: &CertificateDer<'_>| {
+            let certificate = EndEntityCert::try_from(certificate).ok()?;
+            // After the end of time each certificate has expired, and webpki says when.
+            match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
+                webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
+                _ => None,
+            }
+        };
+        self.0.iter().map(|pair| pair.cert.iter().filter_map(end).min()).collect()
     }
 
     /// The position of the certificate for a name: the first that a client would accept for it, wildcards included;
@@ -100,21 +113,17 @@ fn load(
 /// keep working, and this machine's clock may be what is wrong.
 fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
     let now = Duration::from_millis(SystemTime::new().wall().as_millis());
-    // Without roots, no path can be found. webpki checks the validity period first, so its error tells whether that is
-    // the problem.
-    let judged = certificate.verify_for_usage(
-        &[],
-        &[],
-        &[],
-        UnixTime::since_unix_epoch(now),
-        KeyUsage::server_auth(),
-        None,
-        None,
-    );
     let shown = |time: UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
-    match judged.err()? {
+    match judge(certificate, now).err()? {
         webpki::Error::CertExpired { not_after, .. } => Some(format!("expired at {}", shown(not_after))),
         webpki::Error::CertNotValidYet { not_before, .. } => Some(format!("is not valid before {}", shown(not_before))),
         _ => None,
     }
+}
+
+/// Whether a certificate is within its validity period. Without roots, no path can be found; webpki checks the period
+/// first, so its error tells whether that is the problem.
+fn judge(certificate: &EndEntityCert<'_>, at: Duration) -> Result<(), webpki::Error> {
+    let at = UnixTime::since_unix_epoch(at);
+    certificate.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None).map(drop)
 }

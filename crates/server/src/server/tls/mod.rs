@@ -68,6 +68,14 @@ impl Tls {
         self.loaded.store(other.loaded.into_inner());
     }
 
+    /// The file of each certificate, and when the first of the certificates in it expires, in Unix time.
+    pub(super) fn ends(&self) -> Vec<(String, u64)> {
+        let config = self.config.load();
+        let files = config.certificates.iter().map(|files| files.cert.display().to_string());
+        let ends = self.now().certificates.ends();
+        files.zip(ends).filter_map(|(file, end)| Some((file, end?))).collect()
+    }
+
     /// Its key in gateway.toml, for logs.
     pub(super) fn key(&self) -> String {
         self.config.load().key.clone()

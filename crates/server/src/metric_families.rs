@@ -1,0 +1,153 @@
+//! The name, labels and meaning of every metric family. `docs/metrics.md` is made of them.
+
+/// What a family measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// A metric family. Label values come from the configuration or from a fixed set, never from a request (requirement
+/// A7): a client cannot create a series.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// Without the prefix `rotogate_`, and without the suffix `_total` of a counter.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    /// Its meaning, in a sentence without a full stop.
+    pub(crate) help: &'static str,
+}
+
+/// Declares families as constants, and the list of them all.
+macro_rules! families {
+    ($list:ident: $($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            pub(crate) const $constant: Family =
+                Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
+        )*
+        #[cfg(test)]
+        const $list: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+families! { ALL:
+    BUILD_INFO = Gauge "build_info" ["version", "revision", "rustc", "features"] "Always 1; the labels say what runs";
+    READY = Gauge "ready" [] "1, or 0 while /readyz is red";
+
+    REQUESTS = Counter "requests" ["route", "outcome", "code"] "Requests answered, by outcome as in the access log";
+    REQUEST_DURATION = Histogram "request_duration_seconds" ["route"]
+        "From the request's head to the response's head, the upstream included";
+    REQUESTS_IN_FLIGHT = Gauge "requests_in_flight" [] "Requests in flight, streams included";
+    REQUESTS_LIMIT = Gauge "requests_limit" [] "The bound on requests in flight (max_requests)";
+    PENDING_BODIES = Gauge "pending_bodies" [] "Requests to endpoints whose body has not arrived yet";
+    OWN_STREAMS = Gauge "own_streams" [] "Streams that the gate answers itself";
+    TUNNELS = Gauge "tunnels" [] "Upgraded connections";
+    BUFFERED_BYTES = Gauge "buffered_bytes" [] "Buffered bytes of bodies, messages and queues";
+    CONNECTIONS = Gauge "connections" ["listener", "protocol"]
+        "Open connections of a listener, counted from 0 in the order of the configuration; an upgraded one is still h1";
+    CONNECTIONS_LIMIT = Gauge "connections_limit" [] "The bound on connections of all listeners (max_connections)";
+    CONNECTIONS_REJECTED = Counter "connections_rejected" ["cause"] "Connections closed before a request";
+
+    UPSTREAM_REQUESTS = Counter "upstream_requests" ["upstream", "result"]
+        "Attempts at an address of an upstream, by how they ended";
+    UPSTREAM_RESPONSES = Counter "upstream_responses" ["upstream", "code_class"]
+        "Responses of an upstream by class of their status";
+    UPSTREAM_REQUEST_DURATION = Histogram "upstream_request_duration_seconds" ["upstream"]
+        "From the request that was sent to the response's head, for attempts that were answered";
+    UPSTREAM_RETRIES = Counter "upstream_retries" ["upstream"] "Attempts after the first one of a request";
+    UPSTREAM_IN_FLIGHT = Gauge "upstream_in_flight" ["upstream"]
+        "Requests in flight at an upstream, streams and upgraded connections included";
+    UPSTREAM_CONNECTIONS = Gauge "upstream_connections" ["upstream"] "Open connections to an upstream, idle ones included";
+    UPSTREAM_ADDRESSES = Gauge "upstream_addresses" ["upstream", "state"]
+        "Addresses of an upstream: up, ejected after failures, or unhealthy by health checks";
+
+    SESSION_EVENTS = Counter "session_events" ["event"] "Events of sessions";
+    REVOCATIONS = Gauge "revocations" [] "Entries of the revocation list";
+    VERIFIED_TOKENS = Gauge "verified_tokens" [] "Access tokens in the cache";
+    PASSWORD_QUEUE = Gauge "password_queue" [] "Password checks that run or wait";
+    PASSWORD_QUEUE_LIMIT = Gauge "password_queue_limit" [] "The bound on password checks that run or wait";
+
+    STORE_UP = Gauge "store_up" [] "1, or 0 while the store cannot be written, or was not heard of for too long";
+    STORE_SIZE_BYTES = Gauge "store_size_bytes" [] "Size of the file of an embedded store";
+    STORE_HEARD_AGE = Gauge "store_heard_age_seconds" [] "Time since a store that gates share was last heard of";
+    STORE_NEXT_PUTS = Counter "store_next_puts" ["result"] "Writes that went to [store.next], too";
+    STORE_NEXT_MISSED = Gauge "store_next_missed" [] "Sessions that wait to be put into [store.next] again";
+
+    DIRECTORY_REQUESTS = Counter "directory_requests" ["directory", "kind", "operation", "result"]
+        "Requests to a directory in another system";
+    DIRECTORY_DURATION = Histogram "directory_duration_seconds" ["directory", "kind", "operation"]
+        "Time that a directory took";
+
+    ISSUER_KEYS = Gauge "issuer_keys" ["issuer"] "Usable keys of an issuer";
+    ISSUER_STATE = Gauge "issuer_state" ["issuer"] "Keys of an issuer: 0 empty, 1 fresh, 2 aging, 3 stale";
+    ISSUER_LAST_SUCCESS = Gauge "issuer_last_success_timestamp_seconds" ["issuer"]
+        "When an issuer answered last, in Unix time";
+    ISSUER_WAITING = Gauge "issuer_waiting" ["issuer"] "Requests that wait for the keys of an issuer";
+    ISSUER_REFUSED_KEYS = Gauge "issuer_refused_keys" ["issuer", "cause"] "Keys of an issuer's set that are not used";
+    ISSUER_FETCHES = Counter "issuer_fetches" ["issuer", "result"] "Attempts to fetch the keys of an issuer";
+    ISSUER_UNKNOWN_KID = Counter "issuer_unknown_kid" ["issuer"]
+        "Tokens that name a key that is not in the issuer's set";
+    ISSUER_INTROSPECTIONS = Counter "issuer_introspections" ["issuer", "result"]
+        "Questions about opaque tokens to their issuer";
+
+    CERTIFICATE_NOT_AFTER = Gauge "certificate_not_after_timestamp_seconds" ["file"]
+        "When a certificate of a listener expires, in Unix time; the earliest one of its file";
+    CONFIG_RELOAD_SUCCESSFUL = Gauge "config_last_reload_successful" ["source"]
+        "1, or 0 while files differ from what is in force because they cannot be used";
+    CONFIG_RELOAD_TIME = Gauge "config_last_reload_success_timestamp_seconds" ["source"]
+        "When files were last taken, in Unix time";
+
+    LOG_LINES = Counter "log_lines" ["sink"] "Log lines written";
+    LOG_DROPPED_LINES = Counter "log_dropped_lines" ["sink"]
+        "Log lines dropped, because an output was too slow or failed";
+    LOG_WRITE_ERRORS = Counter "log_write_errors" ["sink"] "Writes to a log output that failed";
+}
+
+// Of the process, by the names that client libraries of Prometheus agree on: without the prefix.
+families! { OF_PROCESS:
+    PROCESS_CPU = Counter "process_cpu_seconds" [] "CPU time of the process, of user and system";
+    PROCESS_RESIDENT_MEMORY = Gauge "process_resident_memory_bytes" [] "Resident memory of the process";
+    PROCESS_VIRTUAL_MEMORY = Gauge "process_virtual_memory_bytes" [] "Virtual memory of the process";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" [] "Open file descriptors";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" [] "The bound on open file descriptors";
+    PROCESS_THREADS = Gauge "process_threads" [] "Threads of the process";
+    PROCESS_START_TIME = Gauge "process_start_time_seconds" [] "When the process started, in Unix time";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// With `WRITE_DOCS` set, the page is written instead.
+    #[test]
+    fn the_page_has_every_family() {
+        const BEGIN: &str = "<!-- families: begin -->\n";
+        const END: &str = "<!-- families: end -->\n";
+        let mut table = "| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+        let of_gate = ALL.iter().map(|family| ("rotogate_", family));
+        for (prefix, family) in of_gate.chain(OF_PROCESS.iter().map(|family| ("", family))) {
+            let (kind, suffix) = match family.kind {
+                Kind::Counter => ("counter", "_total"),
+                Kind::Gauge => ("gauge", ""),
+                Kind::Histogram => ("histogram", ""),
+            };
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (name, labels, help) = (family.name, labels.join(", "), family.help);
+            table += &format!("| `{prefix}{name}{suffix}` | {kind} | {labels} | {help} |\n");
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (head, rest) = page.split_once(BEGIN).unwrap();
+        let (_, tail) = rest.split_once(END).unwrap();
+        let written = [head, BEGIN, &table, END, tail].concat();
+        if std::env::var_os("WRITE_DOCS").is_some() {
+            std::fs::write(&path, &written).unwrap();
+        }
+        let is_current = page == written || std::env::var_os("WRITE_DOCS").is_some();
+        assert!(is_current, "WRITE_DOCS=1 cargo test -p rotogate-server --all-features the_page_has_every_family");
+    }
+}

@@ -1,0 +1,379 @@
+//! The metrics, in OpenMetrics or Prometheus text format. [`metric_families`](crate::metric_families) has
+//! their names, and `docs/metrics.md` is made of it.
+
+pub(in crate::server) mod output;
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::registry::Registry;
+
+use self::output::Output;
+use self::process::ProcessCollector;
+use super::connection::Limits;
+use super::connection_counts::{ConnectionCounts, PROTOCOLS, RejectCause};
+use super::issuers::RemoteIssuers;
+use super::reload::{Outcomes, Source};
+use super::tally::{RequestEnd, Tally};
+use super::tls::Tls;
+use super::users::LiveUsers;
+use crate::directories::DirectoryMetrics;
+use crate::metric_families as names;
+use crate::proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
+use rotogate::engine::Event;
+use rotogate::gate::{Gate, Reason, Verdict};
+use rotogate::password::Passwords;
+use rotogate::route::Route;
+use rotogate::store::RedbStore;
+use rotogate::store::moving::MovingStore;
+
+/// A route as a label. Shares the route, so that no request copies its id.
+#[derive(Clone, Debug, Default)]
+pub(super) enum RouteLabel {
+    Route(Arc<Route>),
+    /// One of the gate's own endpoints.
+    Endpoint,
+    /// A CORS preflight, answered before routing.
+    Preflight,
+    /// Refused before a route was found.
+    #[default]
+    None,
+}
+
+impl RouteLabel {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Route(route) => route.id.as_str(),
+            Self::Endpoint => "_endpoint",
+            Self::Preflight => "_preflight",
+            Self::None => "_none",
+        }
+    }
+
+    fn of(verdict: Option<&Verdict>) -> Self {
+        let Some(verdict) = verdict else { return Self::Preflight };
+        match (&verdict.route, verdict.operation) {
+            (Some(route), _) => Self::Route(Arc::clone(route)),
+            (None, Some(_)) => Self::Endpoint,
+            (None, None) => Self::None,
+        }
+    }
+}
+
+impl PartialEq for RouteLabel {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for RouteLabel {}
+
+impl Hash for RouteLabel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+/// All metrics of a gate.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    of_gate: Registry,
+    of_process: Registry,
+    tally: Arc<Tally>,
+    state: Arc<ScrapeState>,
+}
+
+/// What is found out when the metrics are asked for.
+#[derive(Debug, Default)]
+struct ScrapeState {
+    is_ready: AtomicBool,
+    is_store_up: AtomicBool,
+}
+
+/// What the metrics are read from.
+pub(super) struct Sources {
+    pub(super) gate: Gate,
+    pub(super) proxy: Proxy,
+    pub(super) passwords: Arc<Passwords>,
+    pub(super) directories: DirectoryMetrics,
+    pub(super) issuers: RemoteIssuers,
+    pub(super) store: Option<RedbStore>,
+    pub(super) moving: Option<MovingStore>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) reloads: Arc<Outcomes>,
+    pub(super) users: Option<Arc<LiveUsers>>,
+    /// The connections and the certificates of each listener, in the order of the configuration.
+    pub(super) listeners: Vec<(Arc<ConnectionCounts>, Option<Arc<Tls>>)>,
+}
+
+impl Metrics {
+    /// `threads` is the number of threads that answer requests.
+    pub(super) fn new(threads: NonZeroUsize, sources: Sources) -> Self {
+        let (tally, state) = (Arc::new(Tally::new(threads)), Arc::<ScrapeState>::default());
+        let mut of_gate = Registry::with_prefix("rotogate");
+        sources.directories.register(&mut of_gate);
+        let (own_tally, own_state) = (Arc::clone(&tally), Arc::clone(&state));
+        of_gate.register_collector(Box::new(GateCollector { sources, tally: own_tally, state: own_state }));
+        let mut of_process = Registry::default();
+        of_process.register_collector(Box::new(ProcessCollector));
+        Self { of_gate, of_process, tally, state }
+    }
+
+    /// Counts an answered request.
+    pub(super) fn record(&self, verdict: Option<&Verdict>, code: Option<StatusCode>, took: Duration) {
+        let end = RequestEnd { outcome: outcome(verdict).word(), code };
+        self.tally.count(&RouteLabel::of(verdict), end, took);
+    }
+
+    /// All metrics as text: in OpenMetrics, or in the older text format of Prometheus.
+    pub(crate) fn text(&self, is_ready: bool, is_store_up: bool, is_open: bool) -> String {
+        let mut text = String::new();
+        self.state.is_ready.store(is_ready, Ordering::Relaxed);
+        self.state.is_store_up.store(is_store_up, Ordering::Relaxed);
+        // Writing into a `String` does not fail.
+        let _ = text::encode_registry(&mut text, &self.of_gate);
+        let _ = text::encode_registry(&mut text, &self.of_process);
+        let _ = text::encode_eof(&mut text);
+        if is_open { text } else { plain(&text) }
+    }
+}
+
+/// The outcome of a request, as in the access log and the metrics.
+pub(super) fn outcome(verdict: Option<&Verdict>) -> Reason {
+    verdict.map_or(Reason::PREFLIGHT, |verdict| verdict.reason)
+}
+
+/// A status as a label. An upstream may send any number: those that IANA does not list become `other`.
+fn code(status: Option<StatusCode>) -> String {
+    match status {
+        // The client closed the connection before there was a status.
+        None => "none".to_owned(),
+        Some(status) if status.canonical_reason().is_some() => status.as_u16().to_string(),
+        Some(_) => "other".to_owned(),
+    }
+}
+
+/// Converts OpenMetrics to Prometheus text format 0.0.4. There the HELP and TYPE lines of a counter name it with
+/// `_total`, and the text has neither end mark nor units.
+fn plain(open: &str) -> String {
+    let heads = || open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let counters: BTreeSet<&str> = heads().filter_map(|head| head.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(open.len() + 256);
+    for line in open.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let head = ["# HELP ", "# TYPE "].into_iter().find_map(|mark| Some((mark, line.strip_prefix(mark)?)));
+        match head.and_then(|(mark, rest)| Some((mark, rest.split_once(' ')?))) {
+            Some((mark, (name, rest))) if counters.contains(name) => {
+                text.push_str(&format!("{mark}{name}_total {rest}"));
+            }
+            Some(_) | None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Reads the figures that other modules keep.
+struct GateCollector {
+    sources: Sources,
+    tally: Arc<Tally>,
+    state: Arc<ScrapeState>,
+}
+
+impl fmt::Debug for GateCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GateCollector")
+    }
+}
+
+impl Collector for GateCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let output = &mut Output::new(&mut encoder);
+        process::build_info(output)?;
+        output.one(&names::READY, u64::from(self.state.is_ready.load(Ordering::Relaxed)))?;
+        self.requests(output)?;
+        self.connections(output)?;
+        self.upstreams(output)?;
+        self.sessions(output)?;
+        self.store(output)?;
+        self.reloads(output)?;
+        self.logs(output)?;
+        self.sources.issuers.encode(output)
+    }
+}
+
+impl GateCollector {
+    fn requests(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let routes = self.tally.total();
+        let mut requests = output.family(&names::REQUESTS)?;
+        for (route, of_route) in &routes {
+            // Unknown statuses share one label.
+            let mut counts: BTreeMap<(&str, String), u64> = BTreeMap::new();
+            for (end, number) in &of_route.outcomes {
+                *counts.entry((end.outcome, code(end.code))).or_default() += number;
+            }
+            for ((outcome, code), number) in counts {
+                requests.add([route, outcome, &code], number)?;
+            }
+        }
+        let mut durations = output.family(&names::REQUEST_DURATION)?;
+        for (route, of_route) in &routes {
+            durations.add_durations([route], &of_route.durations)?;
+        }
+        let overload = self.sources.gate.overload();
+        for (family, number) in [
+            (&names::REQUESTS_IN_FLIGHT, overload.requests.now()),
+            (&names::REQUESTS_LIMIT, overload.requests.bound()),
+            (&names::PENDING_BODIES, overload.bodies.now()),
+            (&names::OWN_STREAMS, overload.streams.now()),
+            (&names::TUNNELS, overload.tunnels.now()),
+            (&names::BUFFERED_BYTES, overload.buffered.now()),
+        ] {
+            output.one(family, number)?;
+        }
+        Ok(())
+    }
+
+    fn connections(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let listeners = &self.sources.listeners;
+        let mut open = output.family(&names::CONNECTIONS)?;
+        for (index, (counts, _)) in listeners.iter().enumerate() {
+            for (protocol, number) in PROTOCOLS.into_iter().zip(counts.now()) {
+                open.add([&index.to_string(), protocol], number)?;
+            }
+        }
+        output.one(&names::CONNECTIONS_LIMIT, self.sources.limits.max())?;
+        let mut rejected = output.family(&names::CONNECTIONS_REJECTED)?;
+        for (place, cause) in RejectCause::ALL.into_iter().enumerate() {
+            let of_listeners = listeners.iter().filter_map(|(counts, _)| counts.rejected().get(place).copied());
+            rejected.add([cause.name()], of_listeners.sum::<u64>())?;
+        }
+        let mut ends = output.family(&names::CERTIFICATE_NOT_AFTER)?;
+        let files: BTreeMap<String, u64> =
+            listeners.iter().filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.ends()).collect();
+        for (file, end) in files {
+            ends.add([&file], end)?;
+        }
+        Ok(())
+    }
+
+    fn upstreams(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let all = self.sources.proxy.report();
+        let mut requests = output.family(&names::UPSTREAM_REQUESTS)?;
+        for upstream in &all {
+            for (result, number) in AttemptResult::ALL.into_iter().zip(upstream.counted.results) {
+                requests.add([&upstream.name, result.name()], number)?;
+            }
+        }
+        let mut responses = output.family(&names::UPSTREAM_RESPONSES)?;
+        for upstream in &all {
+            for (class, number) in CODE_CLASSES.into_iter().zip(upstream.counted.classes) {
+                responses.add([&upstream.name, class], number)?;
+            }
+        }
+        let mut durations = output.family(&names::UPSTREAM_REQUEST_DURATION)?;
+        for upstream in &all {
+            durations.add_durations([&upstream.name], &upstream.counted.durations)?;
+        }
+        let mut retries = output.family(&names::UPSTREAM_RETRIES)?;
+        for upstream in &all {
+            retries.add([&upstream.name], upstream.counted.retries)?;
+        }
+        type Read = fn(&UpstreamReport) -> usize;
+        let gauges: [(_, Read); 2] = [
+            (&names::UPSTREAM_IN_FLIGHT, |upstream| upstream.in_flight),
+            (&names::UPSTREAM_CONNECTIONS, |upstream| upstream.connections),
+        ];
+        for (family, read) in gauges {
+            let mut gauge = output.family(family)?;
+            for upstream in &all {
+                gauge.add([&upstream.name], read(upstream))?;
+            }
+        }
+        let mut addresses = output.family(&names::UPSTREAM_ADDRESSES)?;
+        for UpstreamReport { name, up, ejected, unhealthy, .. } in &all {
+            for (state, number) in [("up", *up), ("ejected", *ejected), ("unhealthy", *unhealthy)] {
+                addresses.add([name, state], number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sessions(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let Sources { gate, passwords, .. } = &self.sources;
+        let mut events = output.family(&names::SESSION_EVENTS)?;
+        for event in Event::ALL {
+            events.add([event.name()], gate.events().get(event))?;
+        }
+        let (tokens, revocations) = gate.counts();
+        output.one(&names::VERIFIED_TOKENS, tokens)?;
+        output.one(&names::REVOCATIONS, revocations)?;
+        output.one(&names::PASSWORD_QUEUE, passwords.waiting())?;
+        output.one(&names::PASSWORD_QUEUE_LIMIT, passwords.places())?;
+        let mut introspections = output.family(&names::ISSUER_INTROSPECTIONS)?;
+        for (issuer, result, count) in gate.introspections() {
+            introspections.add([&issuer, result], count)?;
+        }
+        Ok(())
+    }
+
+    fn store(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let Sources { gate, store, moving, .. } = &self.sources;
+        output.one(&names::STORE_UP, u64::from(self.state.is_store_up.load(Ordering::Relaxed)))?;
+        let mut size = output.family(&names::STORE_SIZE_BYTES)?;
+        if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
+            size.add([], file.len())?;
+        }
+        let mut heard = output.family(&names::STORE_HEARD_AGE)?;
+        if let Some(unheard) = gate.store_staleness() {
+            heard.add([], unheard.as_secs_f64())?;
+        }
+        let mirrored = moving.as_ref().map(MovingStore::mirrored);
+        let mut puts = output.family(&names::STORE_NEXT_PUTS)?;
+        if let Some(mirrored) = &mirrored {
+            puts.add(["ok"], mirrored.put)?;
+            puts.add(["failed"], mirrored.failed)?;
+        }
+        let mut missed = output.family(&names::STORE_NEXT_MISSED)?;
+        if let Some(mirrored) = &mirrored {
+            missed.add([], mirrored.missed)?;
+        }
+        Ok(())
+    }
+
+    fn reloads(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let Sources { reloads, users, .. } = &self.sources;
+        let mut successful = output.family(&names::CONFIG_RELOAD_SUCCESSFUL)?;
+        for source in Source::ALL {
+            successful.add([source.name()], u64::from(!reloads.get(source).0))?;
+        }
+        if let Some(users) = users {
+            successful.add(["users"], u64::from(!users.directory().is_broken()))?;
+        }
+        let mut times = output.family(&names::CONFIG_RELOAD_TIME)?;
+        for source in Source::ALL {
+            times.add([source.name()], reloads.get(source).1)?;
+        }
+        Ok(())
+    }
+
+    fn logs(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let logs = crate::log::counts();
+        let families = [&names::LOG_LINES, &names::LOG_DROPPED_LINES, &names::LOG_WRITE_ERRORS];
+        for (index, family) in families.into_iter().enumerate() {
+            let mut lines = output.family(family)?;
+            for (sink, counts) in &logs {
+                lines.add([sink], counts.get(index).copied().unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! The figures of the process, and of what was built.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::output::Output;
+use crate::metric_families as names;
+
+/// The Git revision of a package, set when it is built.
+const REVISION: &str = match option_env!("ROTOGATE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// The features of the program, as built.
+fn features() -> String {
+    let all = [
+        ("grpc", cfg!(feature = "grpc")),
+        ("hook", cfg!(feature = "hook")),
+        ("kuzzle", cfg!(feature = "kuzzle")),
+        ("ldap", cfg!(feature = "ldap")),
+        ("postgres", cfg!(feature = "postgres")),
+        ("redis", cfg!(feature = "redis")),
+        ("relay", cfg!(feature = "relay")),
+        ("sql", cfg!(feature = "sql")),
+    ];
+    all.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name).collect::<Vec<_>>().join(",")
+}
+
+/// Writes what runs.
+pub(super) fn build_info(output: &mut Output<'_, '_>) -> fmt::Result {
+    let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("ROTOGATE_RUSTC"), &features()];
+    output.family(&names::BUILD_INFO)?.add(labels, 1_u64)
+}
+
+/// Reads the figures of the process from the system. Where the system has none, there is no family.
+#[derive(Debug)]
+pub(super) struct ProcessCollector;
+
+#[cfg(target_os = "linux")]
+impl Collector for ProcessCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut output = Output::new(&mut encoder);
+        let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
+        if let Ok(stat) = process.stat() {
+            let ticks = procfs::ticks_per_second();
+            // A sum of ticks is far below what a float holds exactly.
+            let seconds = |of: u64| of as f64 / ticks as f64;
+            output.one(&names::PROCESS_CPU, seconds(stat.utime + stat.stime))?;
+            output.one(&names::PROCESS_RESIDENT_MEMORY, stat.rss.saturating_mul(procfs::page_size()))?;
+            output.one(&names::PROCESS_VIRTUAL_MEMORY, stat.vsize)?;
+            output.one(&names::PROCESS_THREADS, u64::try_from(stat.num_threads).unwrap_or_default())?;
+            if let Ok(boot) = procfs::boot_time_secs() {
+                output.one(&names::PROCESS_START_TIME, boot as f64 + seconds(stat.starttime))?;
+            }
+        }
+        if let Ok(open) = process.fd_count() {
+            output.one(&names::PROCESS_OPEN_FDS, open)?;
+        }
+        if let Ok(limits) = process.limits()
+            && let procfs::process::LimitValue::Value(most) = limits.max_open_files.soft_limit
+        {
+            output.one(&names::PROCESS_MAX_FDS, most)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl Collector for ProcessCollector {
+    fn encode(&self, _: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        Ok(())
+    }
+}
