@@ -458,7 +458,7 @@ fn an_endpoint_without_a_path_has_the_one_of_its_dialect() {
     assert_eq!(config.endpoints[0].path, "/api/v2/auth/token");
     assert_eq!(
         said("[[endpoints]]\ndialect = \"envelope\"\n[[endpoints]]\ndialect = \"envelope\"\n"),
-        ["3: endpoints[1].path: /api/v2/auth/token is listed twice"]
+        ["3: endpoints[1].path: /api/v2/auth/token is listed twice; give one of the two another path"]
     );
     assert_eq!(said("[[endpoints]]\ndialect = \"envelope\"\npath = 7\n").len(), 1);
 }

@@ -174,7 +174,7 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
 
 fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
     if !path.is_empty() && others.iter().any(|other| other.path == path) {
-        section.blame("path", format!("{path} is listed twice"));
+        section.blame("path", format!("{path} is listed twice; give one of the two another path"));
     }
 }
 
