@@ -40,7 +40,7 @@ fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
 }
 
 #[test]
-fn t21_patterns_of_other_proxies_are_errors_that_show_the_right_form() {
+fn p7_t21_patterns_of_other_proxies_are_errors_that_show_the_right_form() {
     let routes = [
         ("/admin/*", "\"/admin/{*rest}\""),
         ("/x/**", "\"/x/{*rest}\""),
@@ -63,7 +63,7 @@ fn t21_patterns_of_other_proxies_are_errors_that_show_the_right_form() {
 }
 
 #[test]
-fn t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
+fn p7_t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
     let routes = "[[routes]]\npath = \"/admin/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"app\"\n\
                   [[routes]]\npath = \"/Admin/help\"\nauth = \"none\"\nupstream = \"app\"\n\
                   [[routes]]\npath = \"/login/token\"\nupstream = \"app\"\n\
@@ -253,7 +253,7 @@ fn o12_what_may_not_be_looked_at_is_neither_good_nor_bad() {
 }
 
 #[test]
-fn o12_what_is_printed_can_be_checked_again() {
+fn p9_o12_what_is_printed_can_be_checked_again_and_is_the_same() {
     let service = format!("[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{PHC}\"\n");
     let place = Place::new(&format!("{CONFIG}{service}"));
     let printed = place.done(&["check", "--print"], "").stdout;
@@ -262,5 +262,8 @@ fn o12_what_is_printed_can_be_checked_again() {
     place.write_config(&printed);
     let again = place.done(&["check"], "").stdout;
     assert!(again.contains("clients[1].secret_hash: is masked"), "{again}");
+    let configuration = |printed: &str| -> toml::Table { printed.parse().unwrap() };
+    let reprinted = place.done(&["check", "--print"], "").stdout;
+    assert_eq!(configuration(&reprinted), configuration(&printed));
     assert_eq!(place.run(&["check", "--strict"], "").code, Some(1));
 }

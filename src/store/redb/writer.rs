@@ -266,8 +266,9 @@ impl Writer {
             Ok(()) => {
                 self.trouble = None;
                 let failed_for = self.shared.failed_for().unwrap_or_default();
+                let failed_for = humantime::format_duration(Duration::from_secs(failed_for.as_secs()));
                 self.shared.fault.store(None);
-                tracing::info!(store = %self.path.display(), ?failed_for, "store reopened: writes work again");
+                tracing::info!(store = %self.path.display(), %failed_for, "store reopened: writes work again");
             }
             Err(error) => {
                 self.keep_reading();
