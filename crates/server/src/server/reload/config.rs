@@ -44,7 +44,7 @@ impl Reloadable {
             ("endpoints", now.endpoints != old.endpoints),
         ];
         let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-        tracing::info!(changed = changed.join(", "), "configuration reloaded");
+        tracing::info!(changed = listed(&changed), "configuration reloaded");
         if !restart_only.is_empty() {
             tracing::warn!(
                 keys = restart_only.join(", "),
@@ -123,19 +123,24 @@ impl Reloadable {
     }
 }
 
+/// Names as one value of a log line. A line has no empty values.
+fn listed(names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 /// Names the issuers that came, left or changed.
 fn log_issuers(old: &Config, now: &Config) {
     let named = |all: &[TrustedIssuer], name: &str| all.iter().find(|issuer| issuer.name == name).cloned();
     let only_in = |one: &Config, other: &Config| {
         let only = one.issuers.iter().filter(|issuer| named(&other.issuers, &issuer.name).is_none());
-        only.map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(", ")
+        listed(&only.map(|issuer| issuer.name.as_str()).collect::<Vec<_>>())
     };
     let is_other = |issuer: &&TrustedIssuer| named(&old.issuers, &issuer.name).is_some_and(|known| known != **issuer);
     let changed: Vec<_> = now.issuers.iter().filter(is_other).map(|issuer| issuer.name.as_str()).collect();
     tracing::info!(
         added = only_in(now, old),
         removed = only_in(old, now),
-        changed = changed.join(", "),
+        changed = listed(&changed),
         "issuers reloaded"
     );
 }
