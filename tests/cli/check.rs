@@ -267,3 +267,52 @@ fn p9_o12_what_is_printed_can_be_checked_again_and_is_the_same() {
     assert_eq!(configuration(&reprinted), configuration(&printed));
     assert_eq!(place.run(&["check", "--strict"], "").code, Some(1));
 }
+
+#[test]
+fn p61_o23_variables_of_kubernetes_services_stop_neither_start_nor_check_and_misspelt_keys_do() {
+    let place = Place::new(CONFIG);
+    // Of services with the names rotogate, rotogate-admin and rotogate-log-2, as Kubernetes and Docker links write them.
+    let of_services = [
+        ("ROTOGATE_SERVICE_HOST", "10.96.0.7"),
+        ("ROTOGATE_SERVICE_PORT", "8080"),
+        ("ROTOGATE_SERVICE_PORT_HTTP", "8080"),
+        ("ROTOGATE_PORT", "tcp://10.96.0.7:8080"),
+        ("ROTOGATE_PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+        ("ROTOGATE_PORT_8080_TCP_PROTO", "tcp"),
+        ("ROTOGATE_PORT_8080_TCP_PORT", "8080"),
+        ("ROTOGATE_PORT_8080_TCP_ADDR", "10.96.0.7"),
+        ("ROTOGATE_ADMIN_SERVICE_HOST", "10.96.0.8"),
+        ("ROTOGATE_LOG_2_PORT_53_UDP_ADDR", "10.96.0.9"),
+        ("ROTOGATE_LOG_2_PORT_5000_SCTP_PROTO", "sctp"),
+    ];
+    let check = |variables: &[(&str, &str)]| {
+        let ran = place.command().args(["check", "--strict"]).envs(variables.iter().copied()).output().unwrap();
+        (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
+    };
+    assert_eq!(check(&of_services), (Some(0), String::new()));
+    let gate = place.start_with(|command| {
+        command.envs(of_services);
+    });
+    for (name, _) in of_services {
+        assert!(gate.log().lines().any(|line| line.contains("ignored") && line.contains(name)), "{name}: {}", gate.log());
+    }
+    // A reload and an upgrade have these variables, too.
+    gate.signal("HUP");
+    while !gate.log().contains("configuration reloaded") {
+        std::thread::yield_now();
+    }
+    assert_eq!(gate.stop(), Some(0));
+    for (name, value, hint) in [
+        ("ROTOGATE_STORE_PATH", "db", "did you mean ROTOGATE_STORE__PATH?"),
+        ("ROTOGATE_LOG__LEVL", "info", "did you mean level?"),
+        ("ROTOGATE_PORT", "8080", "unknown key"),
+        ("ROTOGATE_SERVICE__HOST", "x", "unknown key"),
+    ] {
+        let (code, said) = check(&[of_services[0], (name, value)]);
+        assert!(code == Some(2) && said.contains(&format!("environment {name}: ")) && said.contains(hint), "{said}");
+        let said = place.refused_with(|command| {
+            command.env(name, value);
+        });
+        assert!(said.contains(hint), "{said}");
+    }
+}

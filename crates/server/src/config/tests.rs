@@ -916,7 +916,7 @@ fn p9_o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
 }
 
 #[test]
-fn o23_variables_of_an_orchestrator_are_passed_over_and_misspelt_ones_are_not() {
+fn p61_o23_variables_of_an_orchestrator_are_passed_over_and_misspelt_ones_are_not() {
     let read = |name: &str, value: &str| {
         let env = BTreeMap::from([(name.to_owned(), value.to_owned())]);
         parse(MINIMAL, Path::new("gateway.toml"), &env).map(|config| config.source.passed_over().to_vec())

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::files::FileGroup;
 use super::{IssuerState, LastRead, Reloadable};
-use crate::config::{Config, DirectoryConfig, IdentityConfig, ServerConfig, TrustedIssuer, UsersConfig};
+use crate::config::{
+    Config, DirectoryConfig, IdentityConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
+};
 use crate::proxy::Upstream;
 use crate::server::assemble;
 use crate::server::issuers::NextIssuers;
@@ -194,8 +196,8 @@ impl RestartOnly {
 
 /// `new`, with the values of `old` for every key that is read at a start only; and the names of those that differ.
 ///
-/// Both types are destructured without `..`: a new key does not compile until it is kept here or applied by
-/// [`Reloadable::install`].
+/// The types are destructured without `..`: a new key does not compile until it is kept here or applied by
+/// [`Reloadable::install`] (requirement P6). The keys of all other sections have the class of their section.
 fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
     let mut restart_only = RestartOnly::default();
     let Config {
@@ -325,7 +327,10 @@ fn server_with_restart_only_keys_of(
 
 fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {
     let sockets = |config: &ServerConfig| -> Vec<_> {
-        let one = |it: &crate::config::ListenerConfig| (it.address, it.proxy_protocol, it.tls.is_some());
+        // The key is for errors. A reload applies the certificates and the bound.
+        let one = |ListenerConfig { address, key: _, tls, proxy_protocol, max_connections_per_address: _ }: &_| {
+            (*address, *proxy_protocol, tls.is_some())
+        };
         config.listeners.iter().map(one).collect()
     };
     sockets(old) == sockets(new)
