@@ -260,7 +260,10 @@ const IN_FILES: &[Mistake] = &[
         |place, good| {
             pairs(place);
             set(place, "key.pem", 0o604);
-            good.replace("\"echo:\"]", "\"https://app.test\"]\nclient_cert = { cert = \"cert.pem\", key = \"key.pem\" }")
+            good.replace(
+                "\"echo:\"]",
+                "\"https://app.test\"]\nclient_cert = { cert = \"cert.pem\", key = \"key.pem\" }",
+            )
         },
         "upstreams[0].client_cert",
         "its mode 604 gives others access",
@@ -269,7 +272,9 @@ const IN_FILES: &[Mistake] = &[
     (
         |place, good| {
             write(place, "svc.hash", "no hash");
-            format!("{good}[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash_file = \"svc.hash\"\n")
+            format!(
+                "{good}[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash_file = \"svc.hash\"\n"
+            )
         },
         "clients[1].secret_hash_file",
         "is not a PHC string",
@@ -293,18 +298,48 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
     ("[sessions]\nacess_ttl = \"5m\"", "sessions.acess_ttl", "unknown key", "did you mean access_ttl?"),
     ("[sessions]\naccess_ttl = 10", "sessions.access_ttl", "expected a duration", "write the unit too, as in \"10s\""),
     ("[sessions]\naccess_ttl = \"5d\"", "sessions.access_ttl", "is 5days", "must not exceed max_access_ttl (1day)"),
-    ("[[routes]]\npath = \"/admin/*\"\nupstream = \"app\"", "routes[2].path", "is not a pattern", "write \"/admin/{*rest}\""),
-    ("[[routes]]\npath = \"/c\"\nupstream = \"ap\"", "routes[2].upstream", "there is no upstream", "did you mean \"app\"?"),
+    (
+        "[[routes]]\npath = \"/admin/*\"\nupstream = \"app\"",
+        "routes[2].path",
+        "is not a pattern",
+        "write \"/admin/{*rest}\"",
+    ),
+    (
+        "[[routes]]\npath = \"/c\"\nupstream = \"ap\"",
+        "routes[2].upstream",
+        "there is no upstream",
+        "did you mean \"app\"?",
+    ),
     (
         "[[routes]]\npath = \"/c\"\nauth = \"none\"\nscopes = [\"a\"]\nupstream = \"app\"",
         "routes[2].scopes",
         "is never asked for",
         "remove one of the two",
     ),
-    ("[[routes]]\npath = \"/c\"\nupstream = \"app\"\nmax_stream = \"1h\"", "routes[2].max_stream", "later version", "remove it"),
-    ("[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"", "routes[2].path", "is listed twice", "remove one of the two"),
-    ("[[endpoints]]\ndialect = \"envelope\"\npath = \"/{account}/connect/token\"", "endpoints[1].path", "is listed twice", "another path"),
-    ("[[endpoints]]\ndialect = \"kuzle\"", "endpoints[1].dialect", "unknown value \"kuzle\"", "did you mean \"kuzzle\"?"),
+    (
+        "[[routes]]\npath = \"/c\"\nupstream = \"app\"\nmax_stream = \"1h\"",
+        "routes[2].max_stream",
+        "later version",
+        "remove it",
+    ),
+    (
+        "[[routes]]\npath = \"/{*rest}\"\nupstream = \"app\"",
+        "routes[2].path",
+        "is listed twice",
+        "remove one of the two",
+    ),
+    (
+        "[[endpoints]]\ndialect = \"envelope\"\npath = \"/{account}/connect/token\"",
+        "endpoints[1].path",
+        "is listed twice",
+        "another path",
+    ),
+    (
+        "[[endpoints]]\ndialect = \"kuzle\"",
+        "endpoints[1].dialect",
+        "unknown value \"kuzle\"",
+        "did you mean \"kuzzle\"?",
+    ),
     ("[[clients]]\nid = \"web\"", "clients[1].id", "is listed twice", "remove or rename one of the two"),
     (
         "[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]",
@@ -375,7 +410,9 @@ async fn refused_everywhere(make: impl Fn(&Place, &str) -> String, key: &str, sa
     make(&place, &good);
     let before = state(&place);
     let checked = place.run(&["check"], "");
-    let at = |line: &str| line.split_once("gateway.toml:").is_some_and(|(_, line)| line.starts_with(|c: char| c.is_ascii_digit()));
+    let at = |line: &str| {
+        line.split_once("gateway.toml:").is_some_and(|(_, line)| line.starts_with(|c: char| c.is_ascii_digit()))
+    };
     let is_it = |line: &str| at(line) && line.contains(&of_key) && line.contains(said) && line.contains(remedy);
     if checked.code != Some(2) || !checked.stderr.lines().any(is_it) {
         fault(format!("check: {checked:?}"));

@@ -294,7 +294,11 @@ fn p61_o23_variables_of_kubernetes_services_stop_neither_start_nor_check_and_mis
         command.envs(of_services);
     });
     for (name, _) in of_services {
-        assert!(gate.log().lines().any(|line| line.contains("ignored") && line.contains(name)), "{name}: {}", gate.log());
+        assert!(
+            gate.log().lines().any(|line| line.contains("ignored") && line.contains(name)),
+            "{name}: {}",
+            gate.log()
+        );
     }
     // A reload and an upgrade have these variables, too.
     gate.signal("HUP");

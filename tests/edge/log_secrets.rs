@@ -74,7 +74,8 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
     let maker = support::Place::new(&format!("{HEAD}{ROUTES}"));
     let made = maker.run(&["--json", "client", "secret"], "");
     let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
-    let (service, hash) = (made["client_secret"].as_str().unwrap().to_owned(), made["secret_hash"].as_str().unwrap().to_owned());
+    let (service, hash) =
+        (made["client_secret"].as_str().unwrap().to_owned(), made["secret_hash"].as_str().unwrap().to_owned());
     keep_secret(&service);
     let config = format!(
         "{}{ROUTES}cookie = \"token\"\n[log]\nformat = \"json\"\nlevel = \"trace\"\n[access_log]\noutput = \"{}\"\n\
@@ -113,14 +114,18 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
     said.push(edge.ask(&format!("GET /private/query?access_token={}", second.access), &[]));
     said.push(edge.ask(&format!("GET /private?password={typed}&code=authorization-code-4711"), &[]));
     said.push(edge.ask("GET /private", &["Cookie: session=cookie-of-an-application"]));
-    said.push(edge.ask("GET /public/x", &["X-Api-Key: key-of-an-application", "Cookie: session=cookie-of-an-application"]));
+    said.push(
+        edge.ask("GET /public/x", &["X-Api-Key: key-of-an-application", "Cookie: session=cookie-of-an-application"]),
+    );
     said.push(edge.ask_as(&format!("{}x", second.access), "GET /private/forged", &[]));
     let foreign = issuer.token(&json!({ "scope": "other" }));
     said.push(edge.ask_as(&foreign, "GET /private/foreign", &[]));
     said.push(edge.ask_as(&issuer.token(&json!({ "exp": 1 })), "GET /private/expired", &[]));
     said.push(edge.refresh(&[], "rg1_never-issued-by-anybody-0123456789"));
     said.push(edge.form("/connect/introspect", &[], &[("token", &second.access)]));
-    for (what, token) in [("an access token", &first.access), ("a second access token", &second.access), ("a foreign token", &foreign)] {
+    for (what, token) in
+        [("an access token", &first.access), ("a second access token", &second.access), ("a foreign token", &foreign)]
+    {
         add(what, token);
         add(what, &signature(token));
     }
@@ -137,7 +142,11 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
     assert_eq!(granted.status, 200, "{granted:?}");
     add("a token of a client", granted.json()["access_token"].as_str().unwrap());
     said.push(edge.form("/connect/token", &[&basic("wrong-client-secret")], &grant));
-    said.push(edge.form("/connect/token", &[], &[("client_id", "svc"), ("client_secret", "wrong-client-secret"), grant[0]]));
+    said.push(edge.form(
+        "/connect/token",
+        &[],
+        &[("client_id", "svc"), ("client_secret", "wrong-client-secret"), grant[0]],
+    ));
     add("a client's secret", &service);
     add("a wrong client's secret", "wrong-client-secret");
     add("a client's hash", &hash);
@@ -151,7 +160,9 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
     let token = fs::read_to_string(edge.place.path("data/admin.token")).unwrap();
     add("the admin token", token.trim());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (token, path) in [(token.trim(), "/v1/sessions"), ("no-token-of-any-admin", "/v1/sessions"), (token.trim(), "/v1/nothing")] {
+    for (token, path) in
+        [(token.trim(), "/v1/sessions"), ("no-token-of-any-admin", "/v1/sessions"), (token.trim(), "/v1/nothing")]
+    {
         runtime.block_on(edge.gate.admin(Method::GET, path, Some(token)));
     }
     add("a wrong admin token", "no-token-of-any-admin");
@@ -159,7 +170,9 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|kind| kind == "pem" || kind == "secret") {
             let text = fs::read_to_string(path).unwrap();
-            text.lines().filter(|line| !line.starts_with("-----") && line.len() >= 12).for_each(|line| add("a key", line));
+            text.lines()
+                .filter(|line| !line.starts_with("-----") && line.len() >= 12)
+                .for_each(|line| add("a key", line));
         }
     }
     let users = fs::read_to_string(edge.place.path("data/users.toml")).unwrap();
@@ -169,7 +182,8 @@ fn p38_no_output_holds_a_secret_whatever_is_done_with_it() {
     said.push(edge.refresh(&[], &second.refresh));
     said.push(edge.refresh(&[], &first.refresh));
     said.push(edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &second.refresh)]));
-    edge.place.write_config(&fs::read_to_string(edge.place.path("gateway.toml")).unwrap().replace("[issuer]", "[isuer]"));
+    edge.place
+        .write_config(&fs::read_to_string(edge.place.path("gateway.toml")).unwrap().replace("[issuer]", "[isuer]"));
     edge.gate.signal("HUP");
     let mut outputs = vec![edge.metrics()];
     let Edge { gate, .. } = edge;

@@ -206,7 +206,10 @@ fn p33_o18_no_level_of_the_log_hides_access_lines_or_the_audit_trail() {
             },
         );
         let tokens = edge.login();
-        assert_eq!(edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &tokens.refresh)]).status, 200);
+        assert_eq!(
+            edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &tokens.refresh)]).status,
+            200
+        );
         let Edge { gate, .. } = edge;
         let log = gate.log.clone();
         assert_eq!(gate.stop(), Some(0));

@@ -82,7 +82,8 @@ async fn p29_with_json_each_line_of_either_output_is_json_at_start_reload_upgrad
     let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap());
     drop(sockets);
     for output in ["stderr", "stdout"] {
-        let config = CONFIG.replacen("127.0.0.1:0", &public.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);
+        let config =
+            CONFIG.replacen("127.0.0.1:0", &public.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);
         let config = format!("{config}[log]\nformat = \"json\"\n[access_log]\noutput = \"{output}\"\n");
         let place = Place::new(&config);
         let mut gate = Running::start(&place, public);
@@ -119,7 +120,8 @@ async fn p29_with_json_each_line_of_either_output_is_json_at_start_reload_upgrad
         let mut access = 0;
         for name in ["stdout", "stderr"] {
             for line in gate.lines(name) {
-                let value: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
+                let value: Value =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
                 let fields = value.as_object().unwrap_or_else(|| panic!("{name}: no object: {line}"));
                 access += usize::from(value["event.dataset"] == "rotogate.access");
                 // What a start prints is the answer of a command, as with --json.

@@ -844,6 +844,18 @@ fn o24_the_access_log_has_its_own_keys_and_says_what_is_wrong_with_them() {
     );
 }
 
+/// Without the keys under which listeners were found: `listen` and `[[server.listeners]]` say the same.
+fn without_places(server: &ServerConfig) -> ServerConfig {
+    let mut server = server.clone();
+    for listener in &mut server.listeners {
+        listener.key.clear();
+        let Some(tls) = &mut listener.tls else { continue };
+        tls.key.clear();
+        tls.certificates.iter_mut().for_each(|files| files.table.clear());
+    }
+    server
+}
+
 /// Every section but the clients, whose hashes are masked. Without `..`: a new section does not compile until it is compared.
 fn is_the_same(one: &Config, other: &Config) {
     let Config {
@@ -867,7 +879,7 @@ fn is_the_same(one: &Config, other: &Config) {
         access_log,
         source: _,
     } = one;
-    assert_eq!(server, &other.server);
+    assert_eq!(without_places(server), without_places(&other.server));
     assert_eq!(admin, &other.admin);
     assert_eq!(issuer, &other.issuer);
     assert_eq!(issuers, &other.issuers);

@@ -72,10 +72,7 @@ impl RelaySettings {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        is_same_client
-            && *wire == other.wire
-            && *grants == other.grants
-            && *revocation_path == other.revocation_path
+        is_same_client && *wire == other.wire && *grants == other.grants && *revocation_path == other.revocation_path
     }
 }
 

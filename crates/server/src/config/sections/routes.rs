@@ -73,7 +73,8 @@ pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[
         let same =
             |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
         if !route.path.is_empty() && routes.iter().any(same) {
-            let message = format!("{} is listed twice, for the same hosts and methods; remove one of the two", route.path);
+            let message =
+                format!("{} is listed twice, for the same hosts and methods; remove one of the two", route.path);
             section.blame("path", message);
         }
         let mut id = route.id.clone();
