@@ -30,7 +30,8 @@ UNDECIDED = "E0027"
 
 
 def build():
-    command = ["cargo", "build", "--lib", "--package", "rotogate-server", "--all-features", "--message-format", "json"]
+    # As the tests are built, so that no dependency is compiled twice.
+    command = ["cargo", "test", "--no-run", "--lib", "--all-features", "--message-format", "json"]
     run = subprocess.run(command, cwd=WORK, capture_output=True, text=True)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     return run, [line["message"] for line in lines if line.get("reason") == "compiler-message"]
