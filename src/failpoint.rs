@@ -5,6 +5,7 @@
 //! - `ack-before-commit`: the store acknowledges before it commits: a planted fault, which a crash test must find.
 //! - `wall-clock:FILE`: the wall clock is ahead by the milliseconds in the file, or behind with a `-`.
 //! - `sweep-every:MS`: the interval of the sweep.
+//! - `panic-at:PATH`: a request for this path ends the process by a panic that cannot be caught.
 //! - `slow-sync:MS`: each sync of the store's disk takes this much longer.
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ struct Active {
     wall_clock: Option<PathBuf>,
     sweep_every: Option<Duration>,
     slow_sync: Option<Duration>,
+    panic_at: Option<String>,
 }
 
 /// Called after each commit that is not acknowledged yet.
@@ -63,6 +65,22 @@ pub(crate) fn sweep_every(usual: Duration) -> Duration {
     active().sweep_every.unwrap_or(usual)
 }
 
+/// Called for each request.
+#[expect(clippy::panic, reason = "that is the fault")]
+pub fn at_request(path: &str) {
+    /// A panic while another one unwinds ends the process.
+    struct Again;
+    impl Drop for Again {
+        fn drop(&mut self) {
+            panic!("failpoint: the second panic");
+        }
+    }
+    if active().panic_at.as_deref() == Some(path) {
+        let _again = Again;
+        panic!("failpoint: the first panic");
+    }
+}
+
 /// Called before each sync of the store.
 pub fn before_sync() {
     if let Some(longer) = active().slow_sync {
@@ -83,6 +101,7 @@ fn parse(text: &str) -> Active {
             Some(("after-commit", count)) => active.after_commit = count.parse().ok(),
             Some(("wall-clock", file)) => active.wall_clock = Some(file.into()),
             Some(("sweep-every", millis)) => active.sweep_every = millis.parse().ok().map(Duration::from_millis),
+            Some(("panic-at", path)) => active.panic_at = Some(path.to_owned()),
             Some(("slow-sync", millis)) => active.slow_sync = millis.parse().ok().map(Duration::from_millis),
             None if one == "ack-before-commit" => active.ack_before_commit = true,
             Some(_) | None => {}
@@ -103,9 +122,10 @@ mod tests {
             wall_clock: Some("/a/b".into()),
             sweep_every: Some(Duration::from_millis(5)),
             slow_sync: Some(Duration::from_millis(20)),
+            panic_at: Some("/x".to_owned()),
             ..Active::default()
         };
-        assert_eq!(parse("wall-clock:/a/b;sweep-every:5;slow-sync:20"), both);
+        assert_eq!(parse("wall-clock:/a/b;sweep-every:5;slow-sync:20;panic-at:/x"), both);
         for other in ["", "after-commit", "after-commit:x", "before-mint:3"] {
             assert_eq!(parse(other), Active::default(), "{other}");
         }

@@ -27,16 +27,22 @@ use zeroize::Zeroizing;
 /// The longest file of secrets that is read as text, in bytes: far above any sensible token or list of users.
 pub const MAX_LEN: u64 = 64 << 20;
 
+/// What to do about an error of the system, to follow the error.
+fn remedy(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => user::advice(path),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "; correct the path, or create the file".to_owned(),
+        _ => String::new(),
+    }
+}
+
 /// Opens a private file, for reading, or for reading and writing.
 ///
 /// # Errors
 /// A text that names the file, the problem and the remedy: it cannot be opened, is no regular file, belongs to another
 /// user, or others may read or write it.
 pub fn open_private(path: &Path, writing: bool) -> Result<File, String> {
-    let cannot = |e: io::Error| match e.kind() {
-        io::ErrorKind::PermissionDenied => format!("{}: cannot be opened: {e}{}", path.display(), user::advice(path)),
-        _ => format!("{}: cannot be opened: {e}", path.display()),
-    };
+    let cannot = |e: io::Error| format!("{}: cannot be opened: {e}{}", path.display(), remedy(path, &e));
     let mut options = OpenOptions::new();
     options.read(true).write(writing);
     #[cfg(unix)]

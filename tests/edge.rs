@@ -22,6 +22,8 @@ mod isolation;
 mod issuer_reload;
 mod issuer_tls;
 mod issuers;
+mod log_ends;
+mod log_secrets;
 mod logs;
 mod long_replies;
 mod metrics;

@@ -17,13 +17,13 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
 LATER = {
     # check and change
-    *("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9"),
+    *("P4", "P5", "P8"),
     # command line
     *("P10", "P11", "P12", "P13", "P14", "P15", "P16", "P17", "P18", "P19", "P20", "P21"),
     # metrics
     *("P23", "P28"),
     # logs
-    *("P29", "P30", "P31", "P32", "P33", "P34", "P35", "P36", "P37", "P38", "P39"),
+    *("P30", "P34", "P35", "P39"),
     # audit
     *("P40", "P41", "P42", "P43", "P44"),
     # traces
@@ -31,13 +31,14 @@ LATER = {
     # admin API and page
     *("P49", "P50", "P51", "P52", "P53", "P54", "P55", "P56", "P57"),
     # explain, packages, documentation
-    *("P58", "P59", "P60", "P61", "P62", "P63", "P64", "P65", "P66"),
+    *("P58", "P60", "P62", "P63", "P64", "P65", "P66"),
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
+    "P6": "`python3 tests/reload_classes.py`",
     "O8": "C2, C11, C14, C15, C20, C21",
 }
 NUMBERS = (

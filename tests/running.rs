@@ -1,4 +1,5 @@
 //! What changes under a gate that runs: another configuration, and another program in its place.
 
+mod outputs;
 mod reload;
 mod successor;

@@ -2,12 +2,12 @@
 //! time, confirmations, the sweep, and the revocations of other gates. The tasks end with the gate.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{Inner, nodes};
-use crate::clock::ClockState;
+use crate::clock::{ClockState, Timestamp};
 use crate::engine::Freshness;
 use crate::engine::confirm::FLUSH_EVERY;
 use crate::fault::Chain;
@@ -141,6 +141,10 @@ async fn watch_store(gate: Weak<Inner>) {
     }
 }
 
+fn rfc3339(time: Timestamp) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(time.as_millis()))
+}
+
 /// Moves engine time, and says what is wrong with it.
 async fn tick(gate: Weak<Inner>) {
     let mut ticks = every(TICK_EVERY);
@@ -157,8 +161,8 @@ async fn tick(gate: Weak<Inner>) {
                  or minted. Correct it; if it is correct, restart the gate"
             ),
             ClockState::Skewed if wrong.is_due(clock.source().monotonic()) => tracing::error!(
-                wall = ?clock.wall(),
-                store = ?clock.now(),
+                wall = %rfc3339(clock.wall()),
+                store = %rfc3339(clock.now()),
                 "the wall clock differs from the time of the store by more than the leeway: nothing is minted. Correct it"
             ),
             ClockState::Jumped | ClockState::Skewed => {}

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{parent, user};
+use super::{parent, remedy, user};
 
 /// Reads such a file of at most `max` bytes.
 ///
@@ -17,10 +17,7 @@ use super::{parent, user};
 /// exchange it.
 pub fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
     let shown = path.display();
-    let cannot = |e: io::Error| match e.kind() {
-        io::ErrorKind::PermissionDenied => format!("{shown}: cannot be read: {e}{}", user::advice(path)),
-        _ => format!("{shown}: cannot be read: {e}"),
-    };
+    let cannot = |e: io::Error| format!("{shown}: cannot be read: {e}{}", remedy(path, &e));
     // Without NONBLOCK, opening a named pipe would block.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(cannot)?;

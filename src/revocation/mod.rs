@@ -1,5 +1,6 @@
 //! Revocations: what they mean, how two of them merge, and the list that every request is checked against.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +63,19 @@ pub enum Target {
         /// `jti`.
         jti: Box<str>,
     },
+}
+
+/// As the log names it.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(session) => write!(f, "session {session}"),
+            Self::Subject { issuer, subject } => write!(f, "subject {subject} of {issuer}"),
+            Self::Client { issuer, client } => write!(f, "client {client} of {issuer}"),
+            Self::Global => f.write_str("all"),
+            Self::Token { issuer, jti } => write!(f, "token {jti} of {issuer}"),
+        }
+    }
 }
 
 /// From which moment, or from which generation, a target's tokens are accepted.

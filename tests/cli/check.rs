@@ -40,7 +40,7 @@ fn o10_everything_that_is_wrong_is_said_at_once_with_its_line() {
 }
 
 #[test]
-fn t21_patterns_of_other_proxies_are_errors_that_show_the_right_form() {
+fn p7_t21_patterns_of_other_proxies_are_errors_that_show_the_right_form() {
     let routes = [
         ("/admin/*", "\"/admin/{*rest}\""),
         ("/x/**", "\"/x/{*rest}\""),
@@ -63,7 +63,7 @@ fn t21_patterns_of_other_proxies_are_errors_that_show_the_right_form() {
 }
 
 #[test]
-fn t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
+fn p7_t21_what_a_route_does_not_cover_and_what_goes_around_it_is_warned_of() {
     let routes = "[[routes]]\npath = \"/admin/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"app\"\n\
                   [[routes]]\npath = \"/Admin/help\"\nauth = \"none\"\nupstream = \"app\"\n\
                   [[routes]]\npath = \"/login/token\"\nupstream = \"app\"\n\
@@ -156,226 +156,6 @@ fn o1_an_upstream_that_is_the_gate_itself_is_refused() {
 
 fn set(place: &Place, name: &str, mode: u32) {
     fs::set_permissions(place.path(name), fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// A file that only its owner may read.
-fn write(place: &Place, name: &str, text: &str) {
-    fs::write(place.path(name), text).unwrap();
-    set(place, name, 0o600);
-}
-
-/// Files and folders with their modes and times.
-fn state(place: &Place) -> Vec<(std::path::PathBuf, u32, Vec<u8>)> {
-    let mut folders = vec![place.path("")];
-    let mut all = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let meta = fs::metadata(&path).unwrap();
-            all.push((path.clone(), meta.permissions().mode(), fs::read(&path).unwrap_or_default()));
-            if meta.is_dir() {
-                folders.push(path);
-            }
-        }
-    }
-    all.sort();
-    all
-}
-
-/// A mistake, the key that is at fault, and what is said.
-type Mistake = (fn(&Place, &str) -> String, &'static str, &'static str);
-
-#[test]
-fn o12_o15_whatever_a_start_refuses_check_reports_with_line_and_key_and_makes_nothing() {
-    fn of_issuer(good: &str, keys: &str) -> String {
-        format!("{good}[[issuers]]\nurl = \"https://idp.test\"\naudience = [\"api\"]\neverywhere = true\n{keys}\n")
-    }
-    fn with(good: &str, section: &str, line: &str) -> String {
-        good.replacen(&format!("[{section}]"), &format!("[{section}]\n{line}"), 1)
-    }
-    fn key_file(place: &Place, kind: &str) -> String {
-        let files = fs::read_dir(place.path("data/keys")).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut files = files.map(|name| name.into_string().unwrap());
-        format!("data/keys/{}", files.find(|name| name.ends_with(kind)).unwrap())
-    }
-    let mistakes: &[Mistake] = &[
-        (
-            |_, good| format!("{good}[[routes]]\npath = \"/{{*any}}\"\nupstream = \"app\"\n"),
-            "routes[2].path",
-            "serves the same host, path and method as",
-        ),
-        (
-            |place, good| {
-                set(place, "data/users.toml", 0o644);
-                with(good, "directory", "path = \"data/users.toml\"")
-            },
-            "directory.path",
-            "its mode 644 gives others access: chmod 600",
-        ),
-        (
-            |place, good| {
-                fs::write(place.path("data/users.toml"), "[[users]]\nsubject = 1\n").unwrap();
-                good.to_owned()
-            },
-            "directory.path",
-            "users.toml:2:11: users[0].subject",
-        ),
-        (
-            |place, good| {
-                set(place, &key_file(place, ".pem"), 0o644);
-                good.to_owned()
-            },
-            "issuer.keys",
-            "its mode 644 gives others access",
-        ),
-        (
-            |place, good| {
-                set(place, "data/keys/keyring.toml", 0o640);
-                set(place, "data/keys", 0o777);
-                good.to_owned()
-            },
-            "issuer.keys",
-            "chmod 700",
-        ),
-        (
-            |place, good| {
-                fs::remove_file(place.path("data/keys/keyring.toml")).unwrap();
-                good.to_owned()
-            },
-            "issuer.keys",
-            "a key without a keyring.toml",
-        ),
-        (
-            |place, good| {
-                set(place, "data/admin.token", 0o604);
-                good.to_owned()
-            },
-            "admin.token_file",
-            "its mode 604 gives others access",
-        ),
-        (
-            |place, good| {
-                write(place, "data/admin.token", "too short a token");
-                good.to_owned()
-            },
-            "admin.token_file",
-            "fewer than 32 characters",
-        ),
-        (
-            |place, good| {
-                set(place, "data/rotogate.redb", 0o666);
-                good.to_owned()
-            },
-            "store.path",
-            "its mode 666 gives others access",
-        ),
-        (
-            |place, good| {
-                fs::remove_file(place.path("data/rotogate.redb")).unwrap();
-                good.to_owned()
-            },
-            "store.path",
-            "LOOKS LIKE A RESTORED BACKUP OR A LOST FILE",
-        ),
-        (
-            |place, good| {
-                write(place, "data/keys/store.mark", "?");
-                good.to_owned()
-            },
-            "store.path",
-            "the high-water mark of the store, is damaged",
-        ),
-        (
-            |place, good| {
-                set(place, "data", 0o777);
-                good.to_owned()
-            },
-            "directory.path",
-            "everyone may put another in its place",
-        ),
-        (
-            |_, good| of_issuer(good, "jwks_file = \"missing.json\""),
-            "issuers[0].jwks_file",
-            "missing.json: cannot be read",
-        ),
-        (
-            |_, good| of_issuer(good, "jwks_file = \"http://idp/jwks\""),
-            "issuers[0].jwks_file",
-            "expected a file, found the URL",
-        ),
-        (
-            |place, good| {
-                fs::write(place.path("idp.json"), "{").unwrap();
-                of_issuer(good, "jwks_file = \"idp.json\"")
-            },
-            "issuers[0].jwks_file",
-            "the keys of issuer https://idp.test",
-        ),
-        (
-            |place, good| {
-                fs::write(place.path("idp.pem"), "no key").unwrap();
-                of_issuer(good, "public_key = \"idp.pem\"\nalgorithm = \"RS256\"")
-            },
-            "issuers[0].public_key",
-            "the keys of issuer https://idp.test",
-        ),
-        (
-            |place, good| {
-                fs::write(place.path("idp.pem"), "no key").unwrap();
-                set(place, "idp.pem", 0o666);
-                of_issuer(good, "public_key = \"idp.pem\"\nalgorithm = \"RS256\"")
-            },
-            "issuers[0].public_key",
-            "everyone may change it (mode 666): chmod o-w",
-        ),
-        (
-            |place, good| {
-                fs::create_dir(place.path("open")).unwrap();
-                fs::write(place.path("open/ca.pem"), "no certificate").unwrap();
-                set(place, "open", 0o777);
-                good.replace("\"echo:\"]", "\"https://app.test\"]\nca = \"open/ca.pem\"")
-            },
-            "upstreams[0].ca",
-            "everyone may put another in its place",
-        ),
-        (
-            |_, good| with(good, "server", "tls = { cert = \"nope.pem\", key = \"nope.key\" }"),
-            "server.tls.cert",
-            "nope.pem: cannot be read",
-        ),
-        (
-            |_, good| with(good, "store", "path = \"gateway.toml/store.redb\""),
-            "store.path",
-            "cannot be opened: Not a directory",
-        ),
-    ];
-    // The tables stand there, so that a key has a line.
-    let good = CONFIG.replace("[issuer]", "[store]\n[directory]\n[issuer]");
-    for (make, key, said) in mistakes {
-        let place = Place::new(&good);
-        assert_eq!(place.start().stop(), Some(0));
-        let wrong = make(&place, &good);
-        place.write_config(&wrong);
-        let before = state(&place);
-        let checked = place.run(&["check"], "");
-        assert_eq!(checked.code, Some(2), "{said}: {checked:?}");
-        let of_key = format!(": {key}: ");
-        let line = checked.stderr.lines().find(|line| line.contains(&of_key) && line.contains(said));
-        let line = line.unwrap_or_else(|| panic!("{key}, {said}: {checked:?}"));
-        let line = line.split_once("gateway.toml:").unwrap().1;
-        assert!(line.starts_with(|c: char| c.is_ascii_digit()), "{line}");
-        let json: serde_json::Value = serde_json::from_str(&place.run(&["check", "--json"], "").stdout).unwrap();
-        let at = json["error"]["at"].as_array().unwrap();
-        let is_it = |at: &serde_json::Value| {
-            at["key"] == *key && at["line"].is_u64() && at["detail"].as_str().unwrap().contains(said)
-        };
-        assert!(at.iter().any(is_it), "{json}");
-        assert_eq!(json["error"]["code"], "configuration");
-        // A start says the same.
-        let refused = place.refused();
-        assert!(refused.contains(&of_key) && refused.contains(said), "{said}: {refused}");
-        assert_eq!(state(&place), before, "{said}: something was made");
-    }
 }
 
 #[test]
@@ -473,7 +253,7 @@ fn o12_what_may_not_be_looked_at_is_neither_good_nor_bad() {
 }
 
 #[test]
-fn o12_what_is_printed_can_be_checked_again() {
+fn p9_o12_what_is_printed_can_be_checked_again_and_is_the_same() {
     let service = format!("[[clients]]\nid = \"svc\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{PHC}\"\n");
     let place = Place::new(&format!("{CONFIG}{service}"));
     let printed = place.done(&["check", "--print"], "").stdout;
@@ -482,5 +262,61 @@ fn o12_what_is_printed_can_be_checked_again() {
     place.write_config(&printed);
     let again = place.done(&["check"], "").stdout;
     assert!(again.contains("clients[1].secret_hash: is masked"), "{again}");
+    let configuration = |printed: &str| -> toml::Table { printed.parse().unwrap() };
+    let reprinted = place.done(&["check", "--print"], "").stdout;
+    assert_eq!(configuration(&reprinted), configuration(&printed));
     assert_eq!(place.run(&["check", "--strict"], "").code, Some(1));
+}
+
+#[test]
+fn p61_o23_variables_of_kubernetes_services_stop_neither_start_nor_check_and_misspelt_keys_do() {
+    let place = Place::new(CONFIG);
+    // Of services with the names rotogate, rotogate-admin and rotogate-log-2, as Kubernetes and Docker links write them.
+    let of_services = [
+        ("ROTOGATE_SERVICE_HOST", "10.96.0.7"),
+        ("ROTOGATE_SERVICE_PORT", "8080"),
+        ("ROTOGATE_SERVICE_PORT_HTTP", "8080"),
+        ("ROTOGATE_PORT", "tcp://10.96.0.7:8080"),
+        ("ROTOGATE_PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+        ("ROTOGATE_PORT_8080_TCP_PROTO", "tcp"),
+        ("ROTOGATE_PORT_8080_TCP_PORT", "8080"),
+        ("ROTOGATE_PORT_8080_TCP_ADDR", "10.96.0.7"),
+        ("ROTOGATE_ADMIN_SERVICE_HOST", "10.96.0.8"),
+        ("ROTOGATE_LOG_2_PORT_53_UDP_ADDR", "10.96.0.9"),
+        ("ROTOGATE_LOG_2_PORT_5000_SCTP_PROTO", "sctp"),
+    ];
+    let check = |variables: &[(&str, &str)]| {
+        let ran = place.command().args(["check", "--strict"]).envs(variables.iter().copied()).output().unwrap();
+        (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
+    };
+    assert_eq!(check(&of_services), (Some(0), String::new()));
+    let gate = place.start_with(|command| {
+        command.envs(of_services);
+    });
+    for (name, _) in of_services {
+        assert!(
+            gate.log().lines().any(|line| line.contains("ignored") && line.contains(name)),
+            "{name}: {}",
+            gate.log()
+        );
+    }
+    // A reload and an upgrade have these variables, too.
+    gate.signal("HUP");
+    while !gate.log().contains("configuration reloaded") {
+        std::thread::yield_now();
+    }
+    assert_eq!(gate.stop(), Some(0));
+    for (name, value, hint) in [
+        ("ROTOGATE_STORE_PATH", "db", "did you mean ROTOGATE_STORE__PATH?"),
+        ("ROTOGATE_LOG__LEVL", "info", "did you mean level?"),
+        ("ROTOGATE_PORT", "8080", "unknown key"),
+        ("ROTOGATE_SERVICE__HOST", "x", "unknown key"),
+    ] {
+        let (code, said) = check(&[of_services[0], (name, value)]);
+        assert!(code == Some(2) && said.contains(&format!("environment {name}: ")) && said.contains(hint), "{said}");
+        let said = place.refused_with(|command| {
+            command.env(name, value);
+        });
+        assert!(said.contains(hint), "{said}");
+    }
 }

@@ -188,22 +188,39 @@ fn o18_json_is_flat_and_plain_and_a_logout_is_no_warning() {
 }
 
 #[test]
-fn o18_the_level_of_the_log_hides_neither_access_lines_nor_the_audit_trail() {
-    let config = format!("{HEAD}{ROUTES}\n[log]\nformat = \"json\"\nlevel = \"error\"\n");
-    let edge = Edge::with(
-        &config,
-        |_| {},
-        |command| {
-            command.env("ROTOGATE_LOG", "error");
-        },
-    );
-    edge.login();
-    let Edge { gate, .. } = edge;
-    let log = gate.log.clone();
-    assert_eq!(gate.stop(), Some(0));
-    let log = fs::read_to_string(log).unwrap();
-    assert!(log.contains("\"event\":\"login\"") && log.contains("rotogate.access"), "{log}");
-    assert!(!log.contains("listening"), "{log}");
+fn p33_o18_no_level_of_the_log_hides_access_lines_or_the_audit_trail() {
+    for (level, variable) in [
+        ("error", None),
+        ("info", Some("error")),
+        ("info", Some("off")),
+        ("info", Some("error,rotogate::audit=off")),
+        ("info", Some("off,rotogate=off,rotogate::audit=error")),
+    ] {
+        let config = format!("{HEAD}{ROUTES}\n[log]\nformat = \"json\"\nlevel = \"{level}\"\n");
+        let edge = Edge::with(
+            &config,
+            |_| {},
+            |command| {
+                command.env_remove("ROTOGATE_LOG");
+                variable.map(|variable| command.env("ROTOGATE_LOG", variable));
+            },
+        );
+        let tokens = edge.login();
+        assert_eq!(
+            edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &tokens.refresh)]).status,
+            200
+        );
+        let Edge { gate, .. } = edge;
+        let log = gate.log.clone();
+        assert_eq!(gate.stop(), Some(0));
+        let log = fs::read_to_string(log).unwrap();
+        // A warning and what is none.
+        for event in ["login", "revocation"] {
+            assert!(log.contains(&format!("\"event\":\"{event}\"")), "{level}, {variable:?}: {log}");
+        }
+        assert_eq!(log.matches("rotogate.access").count(), 2, "{level}, {variable:?}: {log}");
+        assert!(!log.contains("listening"), "{level}, {variable:?}: {log}");
+    }
 }
 
 #[test]
@@ -256,7 +273,29 @@ fn o19_a_line_says_who_asked_what_and_what_came_of_it() {
 }
 
 #[test]
-fn o19_a_refused_line_says_whose_token_it_would_have_been() {
+fn p31_the_client_of_a_line_is_the_one_that_trusted_proxies_name_and_the_peer_stays() {
+    let chain = "X-Forwarded-For: 6.6.6.6, 203.0.113.9, 198.51.100.7";
+    for (trusted, headers, client) in [
+        ("", vec![chain], "127.0.0.1"),
+        ("trusted_proxies = [\"203.0.113.0/24\"]\n", vec![chain], "127.0.0.1"),
+        ("trusted_proxies = [\"127.0.0.1\"]\n", vec![], "127.0.0.1"),
+        ("trusted_proxies = [\"127.0.0.1\"]\n", vec![chain], "198.51.100.7"),
+        ("trusted_proxies = [\"127.0.0.1\", \"198.51.100.0/24\"]\n", vec![chain], "203.0.113.9"),
+        ("trusted_proxies = [\"127.0.0.1\"]\n", vec!["X-Forwarded-For: 2001:db8::9"], "2001:db8::9"),
+    ] {
+        let logging = logging(trusted);
+        assert_eq!(logging.edge.ask("GET /public/x", &headers).status, 200);
+        assert_eq!(logging.edge.ask("GET /private/x", &headers).status, 401);
+        for path in ["/public/x", "/private/x"] {
+            let line = logging.one(path);
+            let addresses = (&line["client.address"], &line["network.peer.address"]);
+            assert_eq!(addresses, (&json!(client), &json!("127.0.0.1")), "{trusted} {headers:?}: {line:#}");
+        }
+    }
+}
+
+#[test]
+fn p32_o19_a_refused_line_says_why_and_whose_token_it_would_have_been() {
     let logging = logging("");
     let edge = &logging.edge;
     let tokens = edge.login();
@@ -278,6 +317,32 @@ fn o19_a_refused_line_says_whose_token_it_would_have_been() {
     assert_eq!((&nonsense["rotogate.outcome"], nonsense.get("user.id")), (&json!("malformed_token"), None));
     assert!(nonsense["rotogate.detail"].is_string(), "{nonsense:#}");
     assert_eq!(good.get("rotogate.token.unverified"), None);
+    // A token whose signature holds, of a session that is over.
+    let revoked = edge.form("/connect/revocation", &[], &[("client_id", "web"), ("token", &tokens.refresh)]);
+    assert_eq!(revoked.status, 200);
+    assert_eq!(edge.ask_as(&tokens.access, "GET /private/over", &[]).status, 401);
+    let over = logging.one("/private/over");
+    assert_eq!(over["rotogate.outcome"], "token_revoked");
+    for key in ["user.id", "session.id", "rotogate.token.id", "rotogate.token.kid"] {
+        assert_eq!(over[key], forged[key], "{key}: {over:#}");
+    }
+    assert_eq!(over.get("rotogate.token.unverified"), None, "{over:#}");
+    // Tokens of strangers: each claim that parses, as a claim.
+    let stranger = Issuer::new(1);
+    let claims = json!({ "sub": "eve", "jti": "token-1", "sid": "session-1", "client_id": "app" });
+    assert_eq!(edge.ask_as(&stranger.token(&claims), "GET /private/stranger", &[]).status, 401);
+    let line = logging.one("/private/stranger");
+    for (key, expected) in [
+        ("rotogate.outcome", json!("unknown_issuer")),
+        ("user.id", json!("eve")),
+        ("session.id", json!("session-1")),
+        ("rotogate.token.id", json!("token-1")),
+        ("rotogate.issuer", json!(URL)),
+        ("rotogate.token.unverified", json!(true)),
+    ] {
+        assert_eq!(line[key], expected, "{key}: {line:#}");
+    }
+    assert!(line["rotogate.token.kid"].is_string(), "{line:#}");
 }
 
 #[test]
@@ -392,7 +457,13 @@ fn o24_a_standard_error_that_nobody_reads_stops_no_request() {
 }
 
 #[test]
-fn o24_a_renamed_file_is_let_go_of_at_sigusr1_and_no_line_is_lost_or_doubled() {
+fn p37_o24_a_renamed_file_is_let_go_of_at_a_signal_and_no_line_is_lost_or_doubled() {
+    for signal in ["USR1", "HUP"] {
+        renamed(signal);
+    }
+}
+
+fn renamed(signal: &str) {
     let config = format!("{HEAD}{ROUTES}\n[access_log]\nformat = \"json\"\noutput = \"./access.log\"\n");
     let edge = Edge::with(&config, |_| {}, |_| {});
     let (now, old) = (edge.place.path("access.log"), edge.place.path("access.log.1"));
@@ -400,7 +471,7 @@ fn o24_a_renamed_file_is_let_go_of_at_sigusr1_and_no_line_is_lost_or_doubled() {
     for number in 0..total {
         if number == total / 2 {
             fs::rename(&now, &old).unwrap();
-            edge.gate.signal("USR1");
+            edge.gate.signal(signal);
             while !now.exists() {
                 std::thread::yield_now();
             }

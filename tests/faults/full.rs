@@ -1,6 +1,8 @@
 //! No space left. A limit on the size of files stands for it: a write past it fails, as on a full disk.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
 
@@ -64,10 +66,29 @@ async fn r2_a_disk_that_fills_up_under_a_running_gate_loses_nothing() {
     kept.holds(&gate).await;
 }
 
+/// The warnings and errors of a gate, which a limit on files does not reach in a pipe.
+fn follow(gate: &mut Gate) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let (stderr, kept) = (gate.child.stderr.take().unwrap(), Arc::clone(&lines));
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+            if ["WARN", "ERROR"].iter().any(|level| said["level"] == *level) && said["target"] != "rotogate::audit" {
+                kept.lock().unwrap().push(said["message"].as_str().unwrap().to_owned());
+            }
+        }
+    });
+    lines
+}
+
 #[tokio::test]
-async fn o22_a_disk_with_room_again_is_written_without_a_restart() {
-    let place = Place::new(&config());
-    let gate = place.start_in_shell(TRAP);
+async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
+    let place = Place::new(&format!("{}[log]\nformat = \"json\"\n", config()));
+    let mut gate = place.start_with(|command| {
+        support::in_shell(TRAP)(command);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    });
+    let said = follow(&mut gate);
     place.point_commands_at(&gate);
     let mut kept = begun(&gate).await;
     limit(&gate, "4096");
@@ -81,6 +102,11 @@ async fn o22_a_disk_with_room_again_is_written_without_a_restart() {
     assert_eq!(readyz(&gate).await.status, StatusCode::SERVICE_UNAVAILABLE);
     let listed = place.run(&["session", "list"], "");
     assert!(listed.stdout.lines().count() >= 3, "reading goes on: {listed:?}");
+    // It has failed for less than a minute: no message is there twice, however many requests it refused.
+    let mut messages = said.lock().unwrap().clone();
+    assert!(messages.iter().any(|message| message.starts_with("store failed")), "{messages:?}");
+    messages.sort();
+    assert!(messages.is_sorted_by(|one, next| one != next), "{messages:?}");
 
     limit(&gate, "unlimited");
     until("it is written again", async || readyz(&gate).await.status == StatusCode::OK).await;
@@ -89,6 +115,7 @@ async fn o22_a_disk_with_room_again_is_written_without_a_restart() {
     let tokens = gate.login().await;
     assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);
     kept.over.push(tokens);
+    assert_eq!(said.lock().unwrap().len(), messages.len(), "its end is no warning");
     assert_eq!(gate.stop(), Some(0));
     kept.live.clear();
     kept.holds(&place.start()).await;

@@ -24,6 +24,13 @@ fn place_with_sockets(config: &str) -> (Place, Gate) {
     (place, gate)
 }
 
+/// Addresses that a successor has, too.
+fn on_free_ports() -> String {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap().to_string());
+    CONFIG.replacen("127.0.0.1:0", &public, 1).replacen("127.0.0.1:0", &admin, 1)
+}
+
 /// A request on a connection of its own.
 async fn ask(address: SocketAddr) -> Result<StatusCode, Box<dyn std::error::Error + Send + Sync>> {
     let stream = tokio::net::TcpStream::connect(address).await?;
@@ -168,7 +175,7 @@ async fn process(place: &Place, gate: &Gate) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn o13_what_check_would_refuse_leaves_the_gate_as_it_is() {
+async fn p3_o13_what_check_would_refuse_leaves_the_gate_as_it_is() {
     let (place, gate) = place_with_sockets(CONFIG);
     let tokens = gate.login().await;
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
@@ -177,12 +184,15 @@ async fn o13_what_check_would_refuse_leaves_the_gate_as_it_is() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap().to_string();
     let overlapping = "[[routes]]\npath = \"/{*any}\"\nauth = \"none\"\nupstream = \"app\"\n";
+    let missing = "[[issuers]]\nurl = \"https://idp.test\"\naudience = [\"api\"]\njwks_file = \"missing.json\"\neverywhere = true\n";
     let wrong = [
         ("USR2", format!("{config}{overlapping}"), 0o600, "serves the same host, path and method as"),
         ("HUP", format!("{config}{overlapping}"), 0o600, "serves the same host, path and method as"),
         ("USR2", config.clone(), 0o644, "its mode 644 gives others access"),
         ("HUP", config.clone(), 0o644, "its mode 644 gives others access"),
         ("USR2", config.replacen(&gate.address.to_string(), &taken, 1), 0o600, "cannot listen on"),
+        ("USR2", format!("{config}{missing}"), 0o600, "missing.json: cannot be read"),
+        ("HUP", format!("{config}{missing}"), 0o600, "missing.json: cannot be read"),
     ];
     for (refusals, (signal, config, bits, said)) in (1..).zip(wrong) {
         mode(bits);
@@ -208,7 +218,7 @@ async fn o13_what_check_would_refuse_leaves_the_gate_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
+async fn p3_o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
     let (place, gate) = place_with_sockets(CONFIG);
     let tokens = gate.login().await;
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
@@ -252,10 +262,7 @@ async fn o13_a_new_address_is_served_by_the_successor() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn o14_the_program_is_the_one_of_the_start_and_is_never_looked_up() {
-    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap().to_string());
-    drop(sockets);
-    let place = Place::new(&CONFIG.replacen("127.0.0.1:0", &public, 1).replacen("127.0.0.1:0", &admin, 1));
+    let place = Place::new(&on_free_ports());
     // A program of our name stands where a look-up would find it, by PATH and in this folder.
     for folder in ["", "bin"] {
         std::fs::create_dir_all(place.path(folder)).unwrap();
@@ -269,5 +276,77 @@ async fn o14_the_program_is_the_one_of_the_start_and_is_never_looked_up() {
     gate.signal("USR2");
     is_started_anew(&gate).await;
     assert!(!place.path("trapped").exists(), "another program was run");
+    assert_eq!(gate.stop(), Some(0));
+}
+
+/// Waits for the nth refusal of an upgrade. The last one says this, and the same process serves.
+async fn upgrade_is_refused(place: &Place, gate: &Gate, nth: usize, said: &str) {
+    gate.signal("USR2");
+    let refusals = || gate.log().lines().filter(|line| line.contains("in-place upgrade refused")).count();
+    until("it is refused", async || refusals() == nth).await;
+    let log = gate.log();
+    let last = log.lines().rfind(|line| line.contains("in-place upgrade refused")).unwrap();
+    assert!(last.contains(said), "{said}: {last}");
+    assert_eq!(process(place, gate).await, u64::from(gate.child.id()));
+    assert!(!log.contains("stopping: no new connections"), "nothing was given up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_a_program_that_cannot_run_or_is_not_ours_does_not_take_over() {
+    let place = Place::new(&on_free_ports());
+    let program = place.copy_of_binary();
+    let gate = place.start_program(&program);
+    let tokens = gate.login().await;
+    let put = |content: &[u8], mode| {
+        let new = place.path("new");
+        std::fs::write(&new, content).unwrap();
+        std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::rename(new, &program).unwrap();
+    };
+    let ours = std::fs::read(&program).unwrap();
+    std::fs::remove_file(&program).unwrap();
+    upgrade_is_refused(&place, &gate, 1, "cannot be run: No such file").await;
+    put(&ours, 0o644);
+    upgrade_is_refused(&place, &gate, 2, "cannot be run: Permission denied").await;
+    put(&ours[..ours.len() / 2], 0o755);
+    upgrade_is_refused(&place, &gate, 3, "rotogate-copy").await;
+    put(b"no program", 0o755);
+    upgrade_is_refused(&place, &gate, 4, "cannot be run: Exec format error").await;
+    put(b"#!/bin/sh\necho broken >&2\nexit 3\n", 0o755);
+    upgrade_is_refused(&place, &gate, 5, "check: broken").await;
+    // It succeeds, whatever it is asked.
+    put(b"#!/bin/sh\n", 0o755);
+    upgrade_is_refused(&place, &gate, 6, "is not rotogate").await;
+    put(b"#!/bin/sh\necho '{}'\n", 0o755);
+    upgrade_is_refused(&place, &gate, 7, "is not rotogate").await;
+    goes_on(&gate, &tokens).await;
+    put(&ours, 0o755);
+    gate.signal("USR2");
+    until("the successor has started", async || gate.log().contains("in-place upgrade started")).await;
+    goes_on(&gate, &tokens).await;
+    assert_eq!(process(&place, &gate).await, u64::from(gate.child.id()));
+    assert_eq!(gate.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_a_store_that_has_failed_keeps_the_gate_that_has_it() {
+    let place = Place::new(&format!("{CONFIG}[access_log]\nenabled = false\n"));
+    // The log has to stay below the limit: a write past it would end the process.
+    let gate = place.start_in_shell("trap '' XFSZ; ROTOGATE_LOG=error exec \"$@\"");
+    let tokens = gate.login().await;
+    let limit = |bytes: &str| {
+        let arguments = [format!("--pid={}", gate.child.id()), format!("--fsize={bytes}:")];
+        assert!(std::process::Command::new("prlimit").args(arguments).status().unwrap().success());
+    };
+    limit("16384");
+    assert!(gate.refresh(&tokens.refresh).await.is_fault());
+    // Either the check finds no room, or the gate no store.
+    gate.signal("USR2");
+    until("it is refused", async || gate.log().contains("in-place upgrade refused")).await;
+    assert!(gate.log().contains("the store is not writable"), "{}", gate.log());
+    goes_on(&gate, &tokens).await;
+    assert_eq!(process(&place, &gate).await, u64::from(gate.child.id()));
+    limit("unlimited");
+    until("the store is written again", async || !gate.refresh(&tokens.refresh).await.is_fault()).await;
     assert_eq!(gate.stop(), Some(0));
 }

@@ -51,14 +51,21 @@ async fn seen(gate: &Gate, header: &[u8], forwarded: &str) -> String {
 }
 
 #[tokio::test]
-async fn t6_t28_the_client_is_who_the_proxy_says_and_not_who_its_headers_say() {
+async fn p31_t6_t28_the_client_is_who_the_proxy_says_and_not_who_its_headers_say() {
     let (_place, gate) = gate("trusted_proxies = [\"127.0.0.1\", \"198.51.100.0/24\"]");
     assert_eq!(seen(&gate, &header(PROXY, CLIENT), "192.0.2.1").await, "203.0.113.7");
     // A client in a trusted network is a client all the same: the PROXY header named it, and its own headers are its words.
     assert_eq!(seen(&gate, &header(PROXY, [198, 51, 100, 9]), "192.0.2.1").await, "198.51.100.9");
     // The proxy for itself, which passes bytes on and writes no header.
     assert_eq!(seen(&gate, &header(LOCAL, CLIENT), "192.0.2.1").await, "127.0.0.1");
-    assert!(gate.log().contains("client.address=203.0.113.7"), "the access log has the client");
+    // The access log has the client and, beside it, the proxy.
+    let log = gate.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("url.path=/public/x")).collect();
+    assert_eq!(lines.len(), 3, "{log}");
+    for (line, client) in lines.into_iter().zip(["203.0.113.7", "198.51.100.9", "127.0.0.1"]) {
+        assert!(line.contains(&format!(" client.address={client}")), "{client}: {line}");
+        assert!(line.contains(" network.peer.address=127.0.0.1"), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -206,6 +206,7 @@ impl RedbStore {
             shared: Arc::clone(&shared),
             marker: opened.marker,
             trouble: None,
+            reports: writer::Reports::default(),
         };
         let writer = std::thread::Builder::new()
             .name("rotogate-store".to_owned())

@@ -182,15 +182,51 @@ pub(super) struct Writer {
     pub(super) marker: Option<Marker>,
     /// Set while nothing can be written.
     pub(super) trouble: Option<ReopenSchedule>,
+    pub(super) reports: Reports,
 }
 
-/// When the file is reopened, and when a failure to reopen it is reported next.
+/// When the file is reopened.
 pub(super) struct ReopenSchedule {
     wait: Duration,
     due: Duration,
-    tell: Duration,
     /// Readers have a working database.
     has_view: bool,
+}
+
+impl ReopenSchedule {
+    fn begin(now: Duration) -> Self {
+        Self { wait: FIRST_RETRY, due: now + FIRST_RETRY, has_view: false }
+    }
+
+    /// It could not be reopened.
+    fn postpone(&mut self, now: Duration) {
+        self.wait = (self.wait * 2).min(LAST_RETRY);
+        self.due = now + self.wait;
+    }
+}
+
+/// What the log says of failures: a message a minute, however often the store fails and works again.
+#[derive(Default)]
+pub(super) struct Reports {
+    last: Option<Duration>,
+    /// Whether anything was said of the failure that lasts.
+    is_told: bool,
+}
+
+impl Reports {
+    /// May a failure be reported now?
+    fn is_due(&mut self, now: Duration) -> bool {
+        let is_due = self.last.is_none_or(|last| now.saturating_sub(last) >= REPORT_INTERVAL);
+        if is_due {
+            *self = Self { last: Some(now), is_told: true };
+        }
+        is_due
+    }
+
+    /// The failure is over. Is that to be reported?
+    fn end(&mut self) -> bool {
+        std::mem::take(&mut self.is_told)
+    }
 }
 
 impl Writer {
@@ -240,16 +276,13 @@ impl Writer {
             // After a failed write, memory and disk may differ. Only reopening the file tells.
             Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
-                tracing::error!(%error, "store failed: no writes until it is reopened");
+                let now = self.shared.clock.monotonic();
+                if self.reports.is_due(now) {
+                    tracing::error!(%error, "store failed: no writes until it is reopened");
+                }
                 let error = Arc::new(error);
                 self.shared.fail(Arc::clone(&error));
-                let now = self.shared.clock.monotonic();
-                self.trouble = Some(ReopenSchedule {
-                    wait: FIRST_RETRY,
-                    due: now + FIRST_RETRY,
-                    tell: now + REPORT_INTERVAL,
-                    has_view: false,
-                });
+                self.trouble = Some(ReopenSchedule::begin(now));
                 error
             }),
         };
@@ -266,16 +299,17 @@ impl Writer {
             Ok(()) => {
                 self.trouble = None;
                 let failed_for = self.shared.failed_for().unwrap_or_default();
+                let failed_for = humantime::format_duration(Duration::from_secs(failed_for.as_secs()));
                 self.shared.fault.store(None);
-                tracing::info!(store = %self.path.display(), ?failed_for, "store reopened: writes work again");
+                if self.reports.end() {
+                    tracing::info!(store = %self.path.display(), %failed_for, "store reopened: writes work again");
+                }
             }
             Err(error) => {
                 self.keep_reading();
                 let Some(trouble) = &mut self.trouble else { return };
-                trouble.wait = (trouble.wait * 2).min(LAST_RETRY);
-                trouble.due = now + trouble.wait;
-                if trouble.tell <= now {
-                    trouble.tell = now + REPORT_INTERVAL;
+                trouble.postpone(now);
+                if self.reports.is_due(now) {
                     tracing::error!(%error, "store still cannot be written");
                 }
             }
@@ -367,4 +401,41 @@ impl Writer {
 pub(super) fn failed(error: impl Into<redb::Error>) -> StoreError {
     let error = error.into();
     StoreError::caused_by(format!("the store cannot be read or written: {error}"), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p59_a_failed_store_is_tried_twice_a_minute_at_least_and_reported_once_a_minute_at_most() {
+        let mut reports = Reports::default();
+        let mut said = Vec::new();
+        let mut now = Duration::from_secs(7);
+        // An hour in which it cannot be reopened.
+        assert!(reports.is_due(now));
+        said.push(now);
+        let mut schedule = ReopenSchedule::begin(now);
+        while now < Duration::from_secs(3600) {
+            assert!(schedule.due > now && schedule.due - now <= Duration::from_secs(30), "{now:?}");
+            now = schedule.due;
+            schedule.postpone(now);
+            if reports.is_due(now) {
+                said.push(now);
+            }
+        }
+        assert!(reports.end() && !reports.end());
+        assert!(said.len() >= 59, "{said:?}");
+        // An hour in which it works for a second, and fails again.
+        let before = said.len();
+        let mut ends = 0;
+        for second in 3600..7200 {
+            if reports.is_due(Duration::from_secs(second)) {
+                said.push(Duration::from_secs(second));
+            }
+            ends += usize::from(reports.end());
+        }
+        assert_eq!(ends, said.len() - before, "the end of what was reported is reported");
+        assert!(said.is_sorted_by(|one, next| *next - *one >= Duration::from_secs(60)), "{said:?}");
+    }
 }

@@ -59,7 +59,7 @@ impl Program {
     /// Asks the next program to check the configuration. Returns the addresses that it would listen on.
     ///
     /// # Errors
-    /// The report of the check.
+    /// The report of the check, or the program gives none: it is not rotogate.
     pub(super) fn check(&self, config: &Path, held: &[SocketAddr]) -> Result<Vec<SocketAddr>, String> {
         let shown = self.path.display();
         let held = held.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
@@ -73,7 +73,8 @@ impl Program {
             .map_err(|error| format!("{shown} cannot be run: {error}"))?;
         let said: CheckReport = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
-            return Ok(said.listen);
+            // Whatever else succeeds, it would not serve.
+            return if said.ok { Ok(said.listen) } else { Err(format!("{shown} is not rotogate: put rotogate there")) };
         }
         let text = said.error.map_or_else(
             || String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).trim().to_owned(),
@@ -86,6 +87,8 @@ impl Program {
 /// The output of `check`, as far as it matters here. An older program reports less.
 #[derive(Default, Deserialize)]
 struct CheckReport {
+    #[serde(default)]
+    ok: bool,
     #[serde(default)]
     listen: Vec<SocketAddr>,
     error: Option<Refusal>,

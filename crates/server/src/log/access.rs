@@ -67,14 +67,23 @@ pub(crate) struct AccessLogLine {
 }
 
 impl AccessLog {
-    /// The fields of a connection. `tls` is the version of TLS.
-    pub(crate) fn connection(&self, peer: &Peer, tls: Option<&'static str>) -> ConnectionFields {
+    /// The fields of a connection. `proxied_by` is the proxy that named the peer by a PROXY header, and `tls` the version
+    /// of TLS.
+    pub(crate) fn connection(
+        &self,
+        peer: &Peer,
+        proxied_by: Option<IpAddr>,
+        tls: Option<&'static str>,
+    ) -> ConnectionFields {
         let mut line = LogLine::fields(self.format);
         line.word(key!("url.scheme"), peer.scheme());
         if let Some(tls) = tls {
             line.word(key!("tls.protocol.version"), tls);
         }
-        line.word(key!("network.peer.address"), peer.text());
+        match proxied_by {
+            Some(proxy) => line.address(key!("network.peer.address"), proxy),
+            None => line.word(key!("network.peer.address"), peer.text()),
+        }
         let without_client = line.written().len();
         line.word(key!("client.address"), peer.text());
         ConnectionFields { fields: line.written().into(), without_client }

@@ -435,7 +435,11 @@ fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
         KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
         KeySource::None => return Ok(None),
     };
-    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}", path.display(), issuer.url))
+    let remedy = match &issuer.keys {
+        KeySource::Jwks(..) => "; save the set that the issuer publishes",
+        _ => "",
+    };
+    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}{remedy}", path.display(), issuer.url))
 }
 
 /// How an issuer is asked about opaque tokens, with the secret that its file holds now.

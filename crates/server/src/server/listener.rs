@@ -107,6 +107,7 @@ impl Listener {
         // names the client, that address is counted. The forwarding headers are then the client's own claims, in
         // whatever network it is.
         let is_proxy = bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer);
+        let proxied_by = (client != peer).then(|| peer.ip());
         let permit = match is_proxy {
             true => None,
             false => Some(
@@ -118,7 +119,8 @@ impl Listener {
         let Some(tls) = &self.tls else {
             let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
             let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
-            let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
+            let mut origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
+            origin.proxied_by = proxied_by;
             return Ok(NewConnection { stream, origin, is_http2, permit });
         };
         let loaded = tls.now();
@@ -147,7 +149,7 @@ impl Listener {
         }
         let stream = Stream::tls(stream, ahead);
         let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.min_rate, requested);
-        origin.tls = version;
+        (origin.tls, origin.proxied_by) = (version, proxied_by);
         Ok(NewConnection { stream, origin, is_http2, permit })
     }
 

@@ -1,5 +1,6 @@
 //! Where the requests of a connection come from, and which servers they may be for.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::Request;
@@ -16,6 +17,8 @@ use rotogate::route::authority;
 pub(super) struct Origin {
     /// The client, or the trusted proxy in front of it.
     pub(super) peer: Peer,
+    /// The proxy whose PROXY header named the peer.
+    pub(super) proxied_by: Option<IpAddr>,
     /// The minimum rate of its requests and responses.
     pub(super) min_rate: MinRate,
     /// The holder that its requests count for. `None` for a trusted proxy, where each request names its client.
@@ -42,6 +45,7 @@ impl Origin {
         let holder = (!is_proxy).then(|| peer.holder());
         Self {
             peer,
+            proxied_by: None,
             min_rate,
             holder,
             last_rejection: LastRejection::default(),
@@ -57,7 +61,7 @@ impl Origin {
 
     /// The fields of the access log that its requests have in common.
     pub(super) fn log_fields(&self, log: &AccessLog) -> &ConnectionFields {
-        self.log_fields.get_or_init(|| log.connection(&self.peer, self.tls))
+        self.log_fields.get_or_init(|| log.connection(&self.peer, self.proxied_by, self.tls))
     }
 
     /// Whether a request is for another server than the one whose certificate the client saw (RFC 9110 §15.5.20,

@@ -173,6 +173,8 @@ fn call_service(
         received => request.map(|body| RequestBody::incoming(body, &state.gate, received.clone())),
     };
     request.extensions_mut().insert(origin.peer.clone());
+    #[cfg(feature = "failpoints")]
+    rotogate::failpoint::at_request(request.uri().path());
     // The service is always ready.
     let called = catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request)));
     async move {

@@ -27,7 +27,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
     for section in sections {
         let id = section.require("id", "the client_id", client_id).unwrap_or_default();
         if !id.is_empty() && clients.iter().any(|other| *other.id == *id) {
-            section.blame("id", format!("\"{id}\" is listed twice"));
+            section.blame("id", format!("\"{id}\" is listed twice; remove or rename one of the two"));
         }
         let client = Client {
             secret_hash: secret_hash(section, dir),

@@ -52,18 +52,38 @@ impl EndpointConfig {
     }
 
     /// Whether a reload can go from one to the other: at most the provider and the rules of a relay differ.
+    ///
+    /// Without `..`: a new key does not compile until it is compared here, or applied by a reload (requirement P6).
     pub fn serves_the_same_as(&self, other: &Self) -> bool {
+        let Self {
+            dialect,
+            path,
+            profile,
+            clients,
+            client,
+            accepts,
+            account,
+            options,
+            #[cfg(feature = "relay")]
+            relay,
+        } = self;
         #[cfg(feature = "relay")]
-        {
-            let same_relay = match (&self.relay, &other.relay) {
-                (Some(mine), Some(theirs)) => mine.serves_the_same_as(theirs),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            };
-            same_relay && Self { relay: other.relay.clone(), ..self.clone() } == *other
-        }
+        let is_same_relay = match (relay, &other.relay) {
+            (Some(mine), Some(theirs)) => mine.serves_the_same_as(theirs),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
         #[cfg(not(feature = "relay"))]
-        (self == other)
+        let is_same_relay = true;
+        is_same_relay
+            && *dialect == other.dialect
+            && *path == other.path
+            && *profile == other.profile
+            && *clients == other.clients
+            && *client == other.client
+            && *accepts == other.accepts
+            && *account == other.account
+            && *options == other.options
     }
 }
 
@@ -174,7 +194,7 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
 
 fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
     if !path.is_empty() && others.iter().any(|other| other.path == path) {
-        section.blame("path", format!("{path} is listed twice"));
+        section.blame("path", format!("{path} is listed twice; give one of the two another path"));
     }
 }
 

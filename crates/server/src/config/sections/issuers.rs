@@ -98,7 +98,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
         if !url.is_empty() && url == own.url {
             section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
         } else if !url.is_empty() && issuers.iter().any(|other| other.url == url) {
-            section.blame("url", format!("{url} is listed twice"));
+            section.blame("url", format!("{url} is listed twice; remove one of the two"));
         }
         if is_plain(&url) {
             section.blame(

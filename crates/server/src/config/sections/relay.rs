@@ -62,12 +62,17 @@ impl RelaySettings {
     }
 
     /// Whether a reload can go from one to the other: what is left is the provider and the rules.
+    ///
+    /// Without `..`: a new key does not compile until it is compared here, or applied by a reload (requirement P6).
     pub fn serves_the_same_as(&self, other: &Self) -> bool {
-        let id = |settings: &Self| settings.client.as_ref().map(|client| client.id.clone());
-        self.wire == other.wire
-            && self.grants == other.grants
-            && self.revocation_path == other.revocation_path
-            && id(self) == id(other)
+        let Self { wire, issuer: _, token_url: _, revocation_url: _, revocation_path, grants, rules: _, client, ca: _ } =
+            self;
+        let is_same_client = match (client, &other.client) {
+            (Some(RelayClientSettings { id, secret_file: _, secret_in: _ }), Some(theirs)) => *id == theirs.id,
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        is_same_client && *wire == other.wire && *grants == other.grants && *revocation_path == other.revocation_path
     }
 }
 

@@ -73,13 +73,14 @@ pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[
         let same =
             |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
         if !route.path.is_empty() && routes.iter().any(same) {
-            let message = format!("{} is listed twice, for the same hosts and methods", route.path);
+            let message =
+                format!("{} is listed twice, for the same hosts and methods; remove one of the two", route.path);
             section.blame("path", message);
         }
         let mut id = route.id.clone();
         if !id.as_str().is_empty() && routes.iter().any(|other| other.id == id) {
             if section.has("id") {
-                section.blame("id", format!("\"{id}\" is listed twice"));
+                section.blame("id", format!("\"{id}\" is listed twice; rename one of the two"));
             }
             // Several routes have one path and differ by hosts or methods.
             id = (2_usize..)

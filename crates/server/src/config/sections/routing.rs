@@ -24,7 +24,10 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
                 section.blame("path", format!("{pattern:?} is not a pattern: {reason}"));
             }
             RouteProblem::SameAs(other) => {
-                section.blame("path", format!("serves the same host, path and method as {}", named(other)));
+                section.blame(
+                    "path",
+                    format!("serves the same host, path and method as {}; remove one of the two", named(other)),
+                );
             }
             RouteProblem::SameCalls { calls, other } => {
                 section.blame("kuzzle", format!("{calls} has a rule already: {}", named(other)));

@@ -28,7 +28,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, server: &ServerConfig, 
         section.later(&["http2", "balance"]);
         let name = section.require("name", "a name for routes to use", value::text).unwrap_or_default();
         if !name.is_empty() && upstreams.iter().any(|other| other.name == name) {
-            section.blame("name", format!("\"{name}\" is listed twice"));
+            section.blame("name", format!("\"{name}\" is listed twice; remove or rename one of the two"));
         }
         upstreams.push(upstream(section, name, dir, server, admin));
         section.finish();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::files::FileGroup;
 use super::{IssuerState, LastRead, Reloadable};
-use crate::config::{Config, DirectoryConfig, IdentityConfig, ServerConfig, TrustedIssuer, UsersConfig};
+use crate::config::{
+    Config, DirectoryConfig, IdentityConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
+};
 use crate::proxy::Upstream;
 use crate::server::assemble;
 use crate::server::issuers::NextIssuers;
@@ -44,7 +46,7 @@ impl Reloadable {
             ("endpoints", now.endpoints != old.endpoints),
         ];
         let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-        tracing::info!(changed = changed.join(", "), "configuration reloaded");
+        tracing::info!(changed = listed(&changed), "configuration reloaded");
         if !restart_only.is_empty() {
             tracing::warn!(
                 keys = restart_only.join(", "),
@@ -124,19 +126,24 @@ impl Reloadable {
     }
 }
 
+/// Names as one value of a log line. A line has no empty values.
+fn listed(names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 /// Names the issuers that came, left or changed.
 fn log_issuers(old: &Config, now: &Config) {
     let named = |all: &[TrustedIssuer], name: &str| all.iter().find(|issuer| issuer.name == name).cloned();
     let only_in = |one: &Config, other: &Config| {
         let only = one.issuers.iter().filter(|issuer| named(&other.issuers, &issuer.name).is_none());
-        only.map(|issuer| issuer.name.as_str()).collect::<Vec<_>>().join(", ")
+        listed(&only.map(|issuer| issuer.name.as_str()).collect::<Vec<_>>())
     };
     let is_other = |issuer: &&TrustedIssuer| named(&old.issuers, &issuer.name).is_some_and(|known| known != **issuer);
     let changed: Vec<_> = now.issuers.iter().filter(is_other).map(|issuer| issuer.name.as_str()).collect();
     tracing::info!(
         added = only_in(now, old),
         removed = only_in(old, now),
-        changed = changed.join(", "),
+        changed = listed(&changed),
         "issuers reloaded"
     );
 }
@@ -190,8 +197,8 @@ impl RestartOnly {
 
 /// `new`, with the values of `old` for every key that is read at a start only; and the names of those that differ.
 ///
-/// Both types are destructured without `..`: a new key does not compile until it is kept here or applied by
-/// [`Reloadable::install`].
+/// The types are destructured without `..`: a new key does not compile until it is kept here or applied by
+/// [`Reloadable::install`] (requirement P6). The keys of all other sections have the class of their section.
 fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
     let mut restart_only = RestartOnly::default();
     let Config {
@@ -321,7 +328,10 @@ fn server_with_restart_only_keys_of(
 
 fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {
     let sockets = |config: &ServerConfig| -> Vec<_> {
-        let one = |it: &crate::config::ListenerConfig| (it.address, it.proxy_protocol, it.tls.is_some());
+        // The key is for errors. A reload applies the certificates and the bound.
+        let one = |ListenerConfig { address, key: _, tls, proxy_protocol, max_connections_per_address: _ }: &_| {
+            (*address, *proxy_protocol, tls.is_some())
+        };
         config.listeners.iter().map(one).collect()
     };
     sockets(old) == sockets(new)

@@ -1,0 +1,140 @@
+//! What both outputs of the program hold while it starts, reloads, is upgraded and stops.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command};
+
+use http::{Request, StatusCode};
+use serde_json::Value;
+use support::{CONFIG, Place, until};
+
+/// A gate whose outputs are files of its place: standard output has the first user's password.
+struct Running<'a> {
+    place: &'a Place,
+    child: Child,
+    address: SocketAddr,
+}
+
+impl<'a> Running<'a> {
+    fn start(place: &'a Place, address: SocketAddr) -> Self {
+        let file = |name| File::create(place.path(name)).unwrap();
+        let mut command = place.command();
+        command.env("ROTOGATE_LOG", "debug").stdout(file("stdout")).stderr(file("stderr"));
+        Self { place, child: command.spawn().unwrap(), address }
+    }
+
+    fn lines(&self, output: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.place.path(output)).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    async fn said(&self, text: &str, times: usize) {
+        until(text, async || self.lines("stderr").iter().filter(|line| line.contains(text)).count() >= times).await;
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    async fn serves(&self, path: &str, status: StatusCode) {
+        until(path, async || {
+            let asked = Request::get(format!("http://{}{path}", self.address)).body(Default::default()).unwrap();
+            support::try_send(asked).await.is_ok_and(|answer| answer.status == status)
+        })
+        .await;
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Is this text how Rust's `Debug` writes a value? Looks for what no message of ours has.
+fn is_debug(text: &str) -> bool {
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    let opens = |end| text.split_once(end).is_some_and(|(name, _)| is_name(name));
+    text.starts_with(['"', '[', '{'])
+        || text == "None"
+        || text == "()"
+        || (text.ends_with(')') && opens("("))
+        || (text.ends_with('}') && opens(" {"))
+}
+
+#[test]
+fn p29_the_search_for_debug_text_finds_it() {
+    for text in ["Some(1)", "None", "\"x\"", "[1, 2]", "Closed { by: 1 }", "{}", "()"] {
+        assert!(is_debug(text), "{text}");
+    }
+    for text in ["127.0.0.1:80", "Firefox (X11)", "passed", "/x", "None of them", "2026-01-31T00:00:00Z"] {
+        assert!(!is_debug(text), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p29_with_json_each_line_of_either_output_is_json_at_start_reload_upgrade_and_stop() {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap());
+    drop(sockets);
+    for output in ["stderr", "stdout"] {
+        let config =
+            CONFIG.replacen("127.0.0.1:0", &public.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);
+        let config = format!("{config}[log]\nformat = \"json\"\n[access_log]\noutput = \"{output}\"\n");
+        let place = Place::new(&config);
+        let mut gate = Running::start(&place, public);
+        gate.serves("/public/a", StatusCode::OK).await;
+        gate.serves("/private", StatusCode::UNAUTHORIZED).await;
+        // A reload that is refused, with a name that has to be escaped, and one that is not.
+        place.write_config(&config.replace("[issuer]", "[\"is\\\"suer\"]"));
+        gate.signal("HUP");
+        gate.said("configuration invalid", 1).await;
+        place.write_config(&format!("{config}[cors]\norigins = [\"https://a.test\"]\n"));
+        gate.signal("HUP");
+        gate.said("configuration reloaded", 1).await;
+        // Upgrades: one that is refused, one that is given back, and two that succeed.
+        place.write_config(&config.replace("[issuer]", "[isuer]"));
+        gate.signal("USR2");
+        gate.said("this program keeps running", 1).await;
+        let broken = place.path("data/broken.redb");
+        fs::write(&broken, "no store").unwrap();
+        fs::set_permissions(&broken, fs::Permissions::from_mode(0o600)).unwrap();
+        place.write_config(&config.replace("[issuer]", "[store]\npath = \"data/broken.redb\"\n[issuer]"));
+        gate.signal("USR2");
+        gate.said("process.upgrade_refused", 1).await;
+        gate.serves("/public/b", StatusCode::OK).await;
+        for round in 1..=2 {
+            let path = format!("/more{round}");
+            let route = format!("[[routes]]\npath = \"{path}\"\nauth = \"none\"\nupstream = \"app\"\n");
+            place.write_config(&format!("{config}{route}"));
+            gate.signal("USR2");
+            gate.serves(&path, StatusCode::OK).await;
+        }
+        gate.signal("TERM");
+        assert!(gate.child.wait().unwrap().success());
+
+        let mut access = 0;
+        for name in ["stdout", "stderr"] {
+            for line in gate.lines(name) {
+                let value: Value =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
+                let fields = value.as_object().unwrap_or_else(|| panic!("{name}: no object: {line}"));
+                access += usize::from(value["event.dataset"] == "rotogate.access");
+                // What a start prints is the answer of a command, as with --json.
+                if name == "stdout" && fields.contains_key("listening") && !fields.contains_key("level") {
+                    continue;
+                }
+                for (key, value) in fields {
+                    assert!(value.is_string() || value.is_number() || value.is_boolean(), "{key}: {line}");
+                    assert!(value.as_str().is_none_or(|text| !text.is_empty() && !is_debug(text)), "{key}: {line}");
+                }
+            }
+        }
+        assert!(access >= 5, "{access}");
+        assert!(gate.lines("stderr").iter().any(|line| line.contains("\"stopped\"")));
+    }
+}
