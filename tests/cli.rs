@@ -3,6 +3,7 @@
 mod admin;
 mod check;
 mod client;
+mod command_line;
 mod files;
 mod keys;
 mod mistakes;

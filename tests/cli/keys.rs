@@ -67,8 +67,7 @@ async fn j16_a_key_of_each_algorithm_is_imported_into_a_running_gate_and_old_tok
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
         assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
     }
-    let keys = place.json(&["keys", "list"], "");
-    let keys = keys.as_array().unwrap();
+    let keys = place.json_lines(&["keys", "list"]);
     assert_eq!(keys.len(), 13);
     assert_eq!(keys.iter().filter(|key| key["state"] == "signing").count(), 1);
     assert_eq!(place.done(&["keys", "list"], "").stdout.lines().count(), 13);
@@ -168,7 +167,7 @@ fn what_is_no_key_for_the_algorithm_is_refused() {
     let place = Place::new(CONFIG);
     assert!(place.fails(&["keys", "list"], "").contains("data/keys"), "no keyring yet");
     drop(place.start());
-    let before = place.json(&["keys", "list"], "");
+    let before = place.json_lines(&["keys", "list"]);
     let file = new_key(&place, "ed.pem", Algorithm::EdDsa);
     assert!(place.fails(&["keys", "import", &file, "--algorithm", "ES256"], "").contains(&file));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
@@ -176,7 +175,7 @@ fn what_is_no_key_for_the_algorithm_is_refused() {
     assert!(said.contains(&format!("chmod 600 {file}")), "{said}");
     let ran = place.run(&["keys", "import", &file, "--algorithm", "none"], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("accepted are EdDSA"), "{ran:?}");
-    assert_eq!(place.json(&["keys", "list"], ""), before);
+    assert_eq!(place.json_lines(&["keys", "list"]), before);
 }
 
 #[test]

@@ -101,9 +101,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             let name = |id: u8| (format!("refresh-{id}"), if id == refresh.current() { "signing" } else { "verifying" });
             let names: Vec<_> = refresh.ids().map(name).collect();
             let keys: Vec<_> = names.iter().map(|(kid, state)| ChangeReport { kid, state }).collect();
-            output.write(&keys, || {
-                keys.iter().map(|key| format!("{}  {}", key.kid, key.state)).collect::<Vec<_>>().join("\n")
-            })
+            output.list(&keys, |key| format!("{}  {}", key.kid, key.state))
         }
         Command::List { refresh: false } => {
             let keyring = roll::load(folder)?;
@@ -116,12 +114,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                     state: if key.kid() == signing { "signing" } else { "verifying" },
                 })
                 .collect();
-            output.write(&keys, || {
-                keys.iter()
-                    .map(|key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state))
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            })
+            output.list(&keys, |key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state))
         }
         Command::Add { refresh: true, .. } => {
             roll::load(folder)?;
