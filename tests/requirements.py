@@ -18,8 +18,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9"),
-    # command line
-    *("P12", "P17", "P18"),
     # metrics
     *("P22", "P23", "P24", "P25", "P26", "P27", "P28"),
     # logs

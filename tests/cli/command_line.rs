@@ -65,6 +65,7 @@ fn p13_each_command_reports_an_error_as_json() {
         &["keys", "init", "--algorithm", "none"],
         &["keys", "list"],
         &["keys", "add"],
+        &["keys", "rotate", "--after", "1s"],
         &["keys", "promote", "x"],
         &["keys", "retire", "x"],
         &["keys", "import", &key, "--algorithm", "EdDSA"],
@@ -73,6 +74,7 @@ fn p13_each_command_reports_an_error_as_json() {
         &["session", "show", "x"],
         &["session", "revoke", "--all"],
         &["store", "backup", "gateway.toml"],
+        &["store", "restore", "nosuch.redb"],
         &["store", "copy", "--to-config", "nosuch.toml"],
         &["store", "switch"],
         &["token", "inspect"],
@@ -137,6 +139,7 @@ async fn p13_each_command_reports_success_as_json() {
         (&["init", "--dir", "new"], ""),
         (&["keys", "list"], ""),
         (&["keys", "add"], ""),
+        (&["keys", "rotate", "--refresh"], ""),
         (&["keys", "promote", &first, "--force"], ""),
         (&["keys", "retire", &second, "--force"], ""),
         (&["keys", "import", &key, "--algorithm", "EdDSA"], ""),
@@ -169,8 +172,16 @@ async fn p13_each_command_reports_success_as_json() {
     let made = place.json(&["keys", "init", "--config", new.to_str().unwrap()], "");
     assert_eq!(made["state"], "signing");
     // `start` has read the greeting of `serve`. The tests of the rest, which needs other systems, read its JSON.
-    let elsewhere =
-        ["serve", "keys-init", "issuer-list", "issuer-refresh", "issuer-drop", "store-copy", "store-switch"];
+    let elsewhere = [
+        "serve",
+        "keys-init",
+        "issuer-list",
+        "issuer-refresh",
+        "issuer-drop",
+        "store-copy",
+        "store-restore",
+        "store-switch",
+    ];
     shown.extend(elsewhere.map(str::to_owned));
     assert_eq!(shown, commands, "each command");
 }
