@@ -1,7 +1,7 @@
 //! The command line: one file for each command, each a thin call into the library or the admin listener.
 //!
-//! Exit codes: 0 done; 1 it could not be done, was refused, or matched nothing; 2 the command line or the configuration is wrong.
-//! With `--json` an error is one object on standard output, also one of the command line itself.
+//! Exit codes: 0 done; 1 it could not be done, was refused, or matched nothing; 2 the command line or the configuration
+//! is wrong. With `--json` an error is one object on standard output, also one of the command line itself.
 
 use std::io::Write;
 use std::path::PathBuf;
