@@ -4,6 +4,7 @@ mod admin;
 mod broken;
 mod check;
 mod client;
+mod command_line;
 mod files;
 mod keys;
 mod mistakes;

@@ -18,8 +18,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P4", "P5", "P8"),
-    # command line
-    *("P10", "P11", "P12", "P13", "P14", "P15", "P16", "P17", "P18", "P19", "P20", "P21"),
     # metrics
     *("P23", "P28"),
     # logs

@@ -134,7 +134,10 @@ fn a_missing_file_and_a_wrong_command_line_are_exit_code_2() {
         assert!(!ran.stderr.is_empty());
     }
     let said = place.run(&["check"], "").stderr;
-    assert!(said.contains("gateway.toml: cannot be read") && said.contains("begin with the commented"), "{said}");
+    assert!(
+        said.contains("gateway.toml: cannot be read") && said.contains("write a first one with rotogate init"),
+        "{said}"
+    );
     assert_eq!(place.run(&["--version"], "").stdout.trim(), concat!("rotogate ", env!("CARGO_PKG_VERSION")));
 }
 

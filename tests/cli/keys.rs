@@ -2,16 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::KeyMaterial;
 use serde_json::Value;
 
-use support::{CONFIG, Gate, Place, until};
+use support::{CONFIG, Gate, Place, Tokens, until};
 
 /// A new key in a file of mode 0600: made by OpenSSL, where it is there and knows the kind, or by us.
 fn new_key(place: &Place, name: &str, algorithm: Algorithm) -> String {
@@ -67,8 +68,7 @@ async fn j16_a_key_of_each_algorithm_is_imported_into_a_running_gate_and_old_tok
         assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
         assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
     }
-    let keys = place.json(&["keys", "list"], "");
-    let keys = keys.as_array().unwrap();
+    let keys = place.json_lines(&["keys", "list"]);
     assert_eq!(keys.len(), 13);
     assert_eq!(keys.iter().filter(|key| key["state"] == "signing").count(), 1);
     assert_eq!(place.done(&["keys", "list"], "").stdout.lines().count(), 13);
@@ -168,7 +168,7 @@ fn what_is_no_key_for_the_algorithm_is_refused() {
     let place = Place::new(CONFIG);
     assert!(place.fails(&["keys", "list"], "").contains("data/keys"), "no keyring yet");
     drop(place.start());
-    let before = place.json(&["keys", "list"], "");
+    let before = place.json_lines(&["keys", "list"]);
     let file = new_key(&place, "ed.pem", Algorithm::EdDsa);
     assert!(place.fails(&["keys", "import", &file, "--algorithm", "ES256"], "").contains(&file));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
@@ -176,7 +176,64 @@ fn what_is_no_key_for_the_algorithm_is_refused() {
     assert!(said.contains(&format!("chmod 600 {file}")), "{said}");
     let ran = place.run(&["keys", "import", &file, "--algorithm", "none"], "");
     assert!(ran.code == Some(2) && ran.stderr.contains("accepted are EdDSA"), "{ran:?}");
-    assert_eq!(place.json(&["keys", "list"], ""), before);
+    assert_eq!(place.json_lines(&["keys", "list"]), before);
+}
+
+#[tokio::test]
+async fn p17_a_rotation_under_load_refuses_nothing_and_signs_after_the_key_was_published() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let first = gate.login().await;
+    let old = header(&first.access)["kid"].as_str().unwrap().to_owned();
+    let ran = place.run(&["keys", "rotate", "--after", "4m"], "");
+    assert!(ran.code == Some(2) && ran.stderr.contains("at least 5m"), "{ran:?}");
+    assert_eq!(place.json_lines(&["keys", "list"]).len(), 1);
+
+    let mut rotation = place.command().args(["keys", "rotate"]).stdout(Stdio::piped()).spawn().unwrap();
+    let published = async || gate.call(Method::GET, "/.well-known/jwks.json", &[], "").await.json();
+    until("the new key is published", async || published().await["keys"].as_array().unwrap().len() == 2).await;
+    let listed = place.json_lines(&["keys", "list"]);
+    let new = listed.iter().find(|key| key["state"] == "verifying").unwrap()["kid"].as_str().unwrap().to_owned();
+    let mut held = vec![first];
+    let pass = async |held: &[Tokens]| {
+        for tokens in held {
+            assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::OK);
+        }
+    };
+    for _ in 0..5 {
+        let tokens = gate.login().await;
+        assert_eq!(header(&tokens.access)["kid"], old.as_str(), "it was published a moment ago");
+        held.push(tokens);
+    }
+    pass(&held).await;
+    assert!(rotation.try_wait().unwrap().is_none(), "it waits");
+    // The time of the file is the time of the publication. Now that is long ago.
+    let file = fs::File::options().append(true).open(place.path(&format!("data/keys/{new}.pem"))).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    until("tokens are signed with the new key", async || {
+        let tokens = gate.login().await;
+        let is_new = header(&tokens.access)["kid"] == new.as_str();
+        held.push(tokens);
+        pass(&held[held.len() - 2..]).await;
+        is_new
+    })
+    .await;
+    let done = rotation.wait_with_output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(done.status.success() && said.contains(&format!("{new} signs")), "{said}");
+    pass(&held).await;
+    for tokens in &held {
+        assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+    }
+    let said = place.fails(&["keys", "retire", &old], "");
+    assert!(said.contains("access tokens that it signed may be in use"), "{said}");
+    pass(&held[..1]).await;
+
+    // Nothing is published of a secret of refresh tokens: it changes at once.
+    let rotated = place.done(&["keys", "rotate", "--refresh"], "").stdout;
+    assert!(rotated.contains("refresh-2 signs"), "{rotated}");
+    let said = place.fails(&["keys", "retire", "refresh-1"], "");
+    assert!(said.contains("is still needed"), "{said}");
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Requirement O17: root and the user of the service can both use the command line. Only root can try the former; as
+//! Requirements O17 and P12: root and the user of the service can both use the command line. Only root can try the former; as
 //! any other user, the tests check the advice.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
 
 use http::StatusCode;
 
@@ -10,8 +11,16 @@ use support::{self, CONFIG, NOBODY, Place, until};
 
 const PASSWORD: &str = "correct horse battery staple";
 
+/// A folder and all that is in it.
+fn belongs_to_the_service(path: &Path) {
+    assert_eq!(fs::metadata(path).unwrap().uid(), NOBODY, "{}", path.display());
+    for entry in path.is_dir().then(|| fs::read_dir(path).unwrap()).into_iter().flatten() {
+        belongs_to_the_service(&entry.unwrap().path());
+    }
+}
+
 #[tokio::test]
-async fn o17_root_can_use_the_command_line_beside_a_service_of_another_user() {
+async fn o17_p12_root_can_use_the_command_line_beside_a_service_of_another_user() {
     let place = Place::new(CONFIG);
     if !rustix::process::geteuid().is_root() {
         // Owned by root, and readable by root only.
@@ -38,18 +47,40 @@ async fn o17_root_can_use_the_command_line_beside_a_service_of_another_user() {
     place.done(&["keys", "list"], "");
     place.done(&["store", "backup", "data/backup.redb"], "");
     place.done(&["check", "--strict"], "");
-    for entry in fs::read_dir(place.path("data")).unwrap().chain(fs::read_dir(place.path("data/keys")).unwrap()) {
-        let path = entry.unwrap().path();
-        assert_eq!(fs::metadata(&path).unwrap().uid(), NOBODY, "{}", path.display());
+    let users = place.path("old.csv");
+    fs::write(&users, "username,password_hash\nbea,$2b$04$mVcgOk.KkzulJ1pCQt2NpOtZcqrvDYLqb2GUts5zMYGWcpE/nsn.6\n")
+        .unwrap();
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).unwrap();
+    let [first, second] = [(); 2].map(|()| place.json(&["keys", "add"], "")["kid"].as_str().unwrap().to_owned());
+    for (arguments, input) in [
+        (&["keys", "promote", &first, "--force"][..], ""),
+        (&["keys", "retire", &second, "--force"], ""),
+        (&["keys", "rotate", "--refresh"], ""),
+        (&["user", "import", users.to_str().unwrap()], ""),
+        (&["user", "passwd", "ada"], "another password"),
+        (&["user", "add-scope", "ada", "read"], ""),
+        (&["user", "remove-scope", "ada", "read"], ""),
+        (&["user", "disable", "bea"], ""),
+        (&["user", "enable", "bea"], ""),
+        (&["user", "remove", "bea"], ""),
+        (&["user", "passwd", "ada"], PASSWORD),
+        (&["token", "mint", "--subject", "job", "--client", "web"], ""),
+        (&["session", "revoke", "--all"], ""),
+        (&["init", "--dir", "data/new"], ""),
+    ] {
+        place.done(arguments, input);
+        belongs_to_the_service(&place.path("data"));
     }
     assert_eq!(gate.stop(), Some(0));
+    place.done(&["store", "restore", "data/backup.redb", "--end-all"], "");
+    belongs_to_the_service(&place.path("data"));
     // The service starts again.
     let gate = place.start_in_shell(&script);
     assert_eq!(gate.log_in("ada", PASSWORD).await.status, StatusCode::OK);
 }
 
 #[test]
-fn o17_whoever_may_not_read_a_file_is_told_whom_to_run_as_and_never_to_take_the_file() {
+fn o17_p12_whoever_may_not_read_a_file_is_told_whom_to_run_as_and_never_to_take_the_file() {
     let place = Place::new(CONFIG);
     assert_eq!(place.start().stop(), Some(0));
     let (mut command, is_another) = support::of_another_user(&place);

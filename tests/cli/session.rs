@@ -73,7 +73,7 @@ async fn sessions_of_a_user_a_client_or_everyone_end_together() {
 }
 
 #[tokio::test]
-async fn o16_a_revocation_says_how_many_sessions_it_ended_and_never_succeeds_for_nothing() {
+async fn o16_p10_p11_a_revocation_says_how_many_sessions_it_ended_and_never_succeeds_for_nothing() {
     let place = Place::new(CONFIG);
     let gate = place.start();
     place.point_commands_at(&gate);
@@ -134,7 +134,7 @@ async fn o16_a_revocation_says_how_many_sessions_it_ended_and_never_succeeds_for
 }
 
 #[tokio::test]
-async fn o16_a_reader_that_goes_away_is_no_failure() {
+async fn o16_p14_a_reader_that_goes_away_is_no_failure() {
     let place = Place::new(CONFIG);
     let gate = place.start();
     place.point_commands_at(&gate);

@@ -83,6 +83,8 @@ async fn without_a_gate_the_file_is_copied() {
 fn a_memory_store_cannot_be_backed_up() {
     let place = Place::new(&format!("{CONFIG}[store]\nkind = \"memory\"\n"));
     assert!(place.fails(&["store", "backup", "copy.redb"], "").contains("memory"));
+    place.done(&["keys", "init"], "");
+    assert!(place.fails(&["store", "restore", "copy.redb"], "").contains("memory"));
 }
 
 #[tokio::test]
@@ -110,6 +112,66 @@ async fn o5_an_older_store_is_refused_until_the_operator_accepts_it() {
     assert_eq!(gate.stop(), Some(0));
     place.write_config(CONFIG);
     drop(place.start());
+}
+
+#[tokio::test]
+async fn p18_after_a_restore_with_end_all_no_earlier_token_passes_and_logins_do() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let minted = place.json(&["token", "mint", "--subject", "job", "--client", "web"], "");
+    let minted = minted["access_token"].as_str().unwrap().to_owned();
+    let [kept, revoked] = [gate.login().await, gate.login().await];
+    place.done(&["store", "backup", "backup.redb"], "");
+    let backup = fs::read(place.path("backup.redb")).unwrap();
+    // Since the back-up: a logout, a refresh, a login.
+    assert_eq!(gate.revoke(&revoked.refresh).await.status, StatusCode::OK);
+    let [refreshed, later] = [gate.refresh(&kept.refresh).await.tokens(), gate.login().await];
+    let said = place.fails(&["store", "restore", "backup.redb", "--end-all"], "");
+    assert!(said.contains("in use by a gate: stop it"), "{said}");
+    assert_eq!(gate.get("/", &later.access).await.status, StatusCode::OK);
+    assert_eq!(gate.stop(), Some(0));
+
+    // What is no back-up of this store changes nothing.
+    let before = fs::read(place.path(STORE)).unwrap();
+    let files = || fs::read_dir(place.path("data")).unwrap().count();
+    let number = files();
+    let text = place.path("list.redb");
+    fs::write(&text, "a shopping list").unwrap();
+    fs::set_permissions(&text, fs::Permissions::from_mode(0o600)).unwrap();
+    for wrong in ["list.redb", "nosuch.redb", STORE] {
+        place.fails(&["store", "restore", wrong, "--end-all"], "");
+        assert!(fs::read(place.path(STORE)).unwrap() == before && files() == number, "{wrong}");
+    }
+
+    let said = place.json(&["store", "restore", "backup.redb", "--end-all"], "");
+    assert_eq!(said["all_ended"], true);
+    assert!(fs::read(said["kept"].as_str().unwrap()).unwrap() == before, "the former store is kept");
+    assert!(fs::read(place.path("backup.redb")).unwrap() == backup, "the back-up stays as it is");
+    assert_eq!(mode(&place.path(STORE)), 0o600);
+    // No word in the configuration is needed.
+    let gate = place.start();
+    for tokens in [&kept, &revoked, &refreshed, &later] {
+        assert_eq!(gate.get("/", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
+        assert_invalid_grant(&gate.refresh(&tokens.refresh).await);
+    }
+    assert_eq!(gate.get("/", &minted).await.status, StatusCode::UNAUTHORIZED);
+    let new = gate.login().await;
+    assert_eq!(gate.get("/", &new.access).await.status, StatusCode::OK);
+    let new = gate.refresh(&new.refresh).await.tokens();
+    assert_eq!(gate.stop(), Some(0));
+    let gate = place.start();
+    assert_eq!(gate.get("/", &new.access).await.status, StatusCode::OK);
+    assert_eq!(gate.get("/", &later.access).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(gate.stop(), Some(0));
+
+    // A store that was lost, and a restore that ends nothing and says what that means.
+    fs::remove_file(place.path(STORE)).unwrap();
+    let said = place.done(&["store", "restore", "backup.redb"], "").stdout;
+    assert!(said.contains("What was revoked since the back-up is valid again"), "{said}");
+    let gate = place.start();
+    assert_eq!(gate.get("/", &revoked.access).await.status, StatusCode::OK);
+    assert_eq!(gate.refresh(&kept.refresh).await.status, StatusCode::OK);
 }
 
 #[test]

@@ -18,8 +18,8 @@ async fn a_user_who_is_added_can_log_in_and_is_listed() {
     assert_eq!(call.echoed("x-auth-subject"), ["ada-1"]);
     assert_eq!(call.echoed("x-auth-scope"), ["read"]);
 
-    let list = place.json(&["user", "list"], "");
-    let ada = list.as_array().unwrap().iter().find(|user| user["username"] == "ada").unwrap();
+    let list = place.json_lines(&["user", "list"]);
+    let ada = list.iter().find(|user| user["username"] == "ada").unwrap();
     assert_eq!((&ada["subject"], &ada["active"], &ada["scopes"]), (&"ada-1".into(), &true.into(), &"read".into()));
     assert!(place.done(&["user", "list"], "").stdout.contains("ada  sub=ada-1  active  scopes=[read]"));
 
@@ -48,7 +48,7 @@ fn what_cannot_be_done_to_a_user_is_said() {
 }
 
 #[test]
-fn a_password_has_eight_characters_at_least() {
+fn p21_a_password_has_eight_characters_at_least() {
     let place = Place::new(CONFIG);
     for arguments in [&["user", "add", "ada"][..], &["user", "add", "ada", "--stdin"]] {
         // Seven characters of two bytes each.
@@ -222,7 +222,7 @@ async fn r18_a_user_who_is_moved_is_out_of_the_account_before() {
 }
 
 #[tokio::test]
-async fn i31_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
+async fn i31_p20_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
     let place = Place::new(CONFIG);
     let gate = place.start();
     place.point_commands_at(&gate);
@@ -245,7 +245,7 @@ async fn i31_imported_users_log_in_at_once_and_get_a_hash_of_ours() {
         done,
         serde_json::json!({"users": 2, "schemes": {"bcrypt": 1, "pbkdf2-sha256": 1}, "without_password": 0, "dry_run": false})
     );
-    assert!(place.fails(&["user", "import", file], "").contains("line 1: there is such a user already"));
+    assert!(place.fails(&["user", "import", file], "").contains("old.jsonl:1: there is such a user already"));
 
     // No waiting: a running gate has read the file when the command ends.
     let tokens = gate.log_in("bea", "correct horse").await.tokens();

@@ -41,7 +41,7 @@ async fn c28_a_gate_whose_keys_are_two_steps_from_those_of_a_running_one_does_no
     let server = Redis::start(&[]);
     let first = place_on(&server);
     let a = first.start();
-    let listed = first.json(&["keys", "list"], "");
+    let listed = first.json_lines(&["keys", "list"]);
     let old = listed[0]["kid"].as_str().unwrap().to_owned();
     let behind = node_beside(&first, &server);
     let next = first.json(&["keys", "add"], "")["kid"].as_str().unwrap().to_owned();

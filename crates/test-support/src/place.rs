@@ -259,6 +259,12 @@ impl Place {
         serde_json::from_str(&self.done(&arguments, input).stdout).unwrap()
     }
 
+    /// A list with `--json`: a value on each line.
+    pub fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let said = self.done(&[arguments, &["--json"]].concat(), "").stdout;
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
     /// A command that must fail with exit code 1, and what it says.
     pub fn fails(&self, arguments: &[&str], input: &str) -> String {
         let ran = self.run(arguments, input);

@@ -37,7 +37,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             Command::List => {
                 let body = ask(Method::GET, "/v1/issuers".to_owned()).await?;
                 let all: IssuerReports = serde_json::from_slice(&body).map_err(Failure::of)?;
-                output.write(&all, || all.issuers.iter().map(line).collect::<Vec<_>>().join("\n"))
+                output.list(&all.issuers, line)
             }
             Command::Refresh { name } => one(ask(Method::POST, path(&name, "refresh")).await?),
             Command::Drop { name } => one(ask(Method::POST, path(&name, "drop")).await?),

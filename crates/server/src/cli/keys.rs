@@ -1,6 +1,7 @@
 //! `rotogate keys`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use super::output::Output;
 use super::{CommandResult, Failure, runtime};
 use crate::config::Config;
+use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::{KeyState, Keyring};
 
@@ -35,6 +37,19 @@ pub(super) enum Command {
         /// Adds a secret of refresh tokens instead.
         #[arg(long, conflicts_with = "algorithm")]
         refresh: bool,
+    },
+    /// Changes the key that signs: adds a new one, which is published, waits until other verifiers have it, and signs with it
+    /// then. Takes 5 minutes or more. Cut short, keys promote --wait goes on.
+    Rotate {
+        /// The algorithm of the key; the default is that of the configuration.
+        #[arg(long)]
+        algorithm: Option<Algorithm>,
+        /// Changes the secret of refresh tokens instead.
+        #[arg(long, conflicts_with_all = ["algorithm", "after"])]
+        refresh: bool,
+        /// How long the key is published before it signs; 5m at least, for which verifiers keep published keys.
+        #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
+        after: Duration,
     },
     /// Signs with a key of the keyring from now on. Refused while a gate of the store cannot verify by it, or while other
     /// verifiers may still have the keys that were published before it.
@@ -85,6 +100,11 @@ struct ChangeReport<'a> {
     state: &'static str,
 }
 
+/// The longest time for which an access token that is issued now is accepted.
+pub(super) fn longest_access(config: &Config) -> Duration {
+    roll::Longest::of(config).access
+}
+
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let folder = &config.issuer.keys;
     match command {
@@ -101,9 +121,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             let name = |id: u8| (format!("refresh-{id}"), if id == refresh.current() { "signing" } else { "verifying" });
             let names: Vec<_> = refresh.ids().map(name).collect();
             let keys: Vec<_> = names.iter().map(|(kid, state)| ChangeReport { kid, state }).collect();
-            output.write(&keys, || {
-                keys.iter().map(|key| format!("{}  {}", key.kid, key.state)).collect::<Vec<_>>().join("\n")
-            })
+            output.list(&keys, |key| format!("{}  {}", key.kid, key.state))
         }
         Command::List { refresh: false } => {
             let keyring = roll::load(folder)?;
@@ -116,44 +134,31 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                     state: if key.kid() == signing { "signing" } else { "verifying" },
                 })
                 .collect();
-            output.write(&keys, || {
-                keys.iter()
-                    .map(|key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state))
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            })
+            output.list(&keys, |key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state))
         }
-        Command::Add { refresh: true, .. } => {
-            roll::load(folder)?;
-            let kid = format!("refresh-{}", Keyring::add_refresh(folder).map_err(Failure::of)?);
+        Command::Add { algorithm, refresh } => {
+            let kid = add(config, folder, algorithm, refresh)?;
             output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
                 format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
             })
         }
-        Command::Add { algorithm, refresh: false } => {
-            roll::load(folder)?;
-            let algorithm = algorithm.unwrap_or(config.issuer.algorithm);
-            let kid = Keyring::add(folder, algorithm, KeyState::Verifying).map_err(Failure::of)?;
-            output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
-                format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
-            })
+        Command::Rotate { after, .. } if after < JWKS_MAX_AGE => {
+            let least = humantime::format_duration(JWKS_MAX_AGE);
+            Err(Failure::Usage(format!("--after must be at least {least}: other verifiers keep published keys for so long")))
+        }
+        Command::Rotate { algorithm, refresh, after } => {
+            let kid = add(config, folder, algorithm, refresh)?;
+            if !output.json {
+                let waits = if refresh { "all gates have it" } else { "other verifiers have it" };
+                let copy = if config.store.is_shared() { ": copy the key folder to all gates now" } else { "" };
+                output.write(&(), || format!("{kid} is in the keyring; it signs once {waits}{copy}"))?;
+            }
+            promote(config, folder, &kid, Some((true, after)))?;
+            output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
         Command::Promote { kid, wait, force } => {
-            let keyring = roll::keys_with(folder, &kid)?;
-            // Written anew, the folder would count as changed now.
-            if !roll::is_in_use(&keyring, &kid) {
-                if !force {
-                    runtime()?.block_on(roll::until_it_may_sign(config, &keyring, &kid, wait))?;
-                }
-                let promoted = match Keyring::refresh_id(&kid) {
-                    Some(id) => Keyring::make_current(folder, id),
-                    None => Keyring::make_signing(folder, &kid),
-                };
-                promoted.map_err(Failure::of)?;
-            }
-            output.write(&ChangeReport { kid: &kid, state: "signing" }, || {
-                format!("{kid} signs; a running gate takes it up within a second")
-            })
+            promote(config, folder, &kid, (!force).then_some((wait, Duration::ZERO)))?;
+            output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
         Command::Retire { kid, force } => {
             let keyring = roll::keys_with(folder, &kid)?;
@@ -183,4 +188,34 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             })
         }
     }
+}
+
+/// Adds a key, or a secret of refresh tokens, that does not sign yet.
+fn add(config: &Config, folder: &Path, algorithm: Option<Algorithm>, refresh: bool) -> Result<String, Failure> {
+    roll::load(folder)?;
+    if refresh {
+        return Ok(format!("refresh-{}", Keyring::add_refresh(folder).map_err(Failure::of)?));
+    }
+    Keyring::add(folder, algorithm.unwrap_or(config.issuer.algorithm), KeyState::Verifying).map_err(Failure::of)
+}
+
+/// Signs with a key. `when`: refuses or waits while it may not, and the least time for which it is published.
+fn promote(config: &Config, folder: &Path, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
+    let keyring = roll::keys_with(folder, kid)?;
+    // Written anew, the folder would count as changed now.
+    if roll::is_in_use(&keyring, kid) {
+        return Ok(());
+    }
+    if let Some(when) = when {
+        runtime()?.block_on(roll::until_it_may_sign(config, &keyring, kid, when))?;
+    }
+    match Keyring::refresh_id(kid) {
+        Some(id) => Keyring::make_current(folder, id),
+        None => Keyring::make_signing(folder, kid),
+    }
+    .map_err(Failure::of)
+}
+
+fn signs(kid: &str) -> String {
+    format!("{kid} signs; a running gate takes it up within a second")
 }

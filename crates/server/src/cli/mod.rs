@@ -1,6 +1,7 @@
 //! The command line: one file for each command, each a thin call into the library or the admin listener.
 //!
-//! Exit codes: 0 done; 1 failed, or nothing matched; 2 the command line or the configuration is wrong.
+//! Exit codes: 0 done; 1 it could not be done, was refused, or matched nothing; 2 the command line or the configuration
+//! is wrong. With `--json` an error is one object on standard output, also one of the command line itself.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,9 +15,12 @@ use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
 mod admin_client;
 mod check;
 mod client;
+mod completions;
 mod greeting;
+mod init;
 mod issuer;
 mod keys;
+mod man;
 mod output;
 mod prompt;
 mod serve;
@@ -29,14 +33,19 @@ mod user;
 use output::Output;
 use upgrade::Baton;
 
+/// What the exit codes mean, in the help and in the man pages.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 it could not be done, it was refused, or nothing matched; 2 the command line or the configuration \
+is wrong.";
+
 /// Validates bearer tokens, rotates refresh tokens, and acts on a revocation at the next request.
 #[derive(Debug, Parser)]
-#[command(name = "rotogate", version, about, propagate_version = true)]
+#[command(name = "rotogate", version, about, propagate_version = true, after_help = EXIT_CODES)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, global = true, env = "ROTOGATE_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
     config: PathBuf,
-    /// Writes JSON, for programs.
+    /// Writes JSON, for programs: one object, or one on each line of a list. Errors, too, go to standard output.
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -47,6 +56,8 @@ struct Arguments {
 enum Command {
     /// Starts the gate (the default).
     Serve,
+    /// Writes a first gateway.toml with comments. Never replaces a file.
+    Init(init::Options),
     /// Reports everything that a start would refuse: in the configuration, in the files that it names, in its
     /// addresses.
     ///
@@ -84,6 +95,10 @@ enum Command {
     /// The store.
     #[command(subcommand)]
     Store(store::Command),
+    /// Prints the completions of a shell.
+    Completions(completions::Options),
+    /// Prints the man page rotogate(1), or writes all man pages into a folder.
+    Man(man::Options),
 }
 
 /// What went wrong, for the user at the terminal.
@@ -91,6 +106,8 @@ enum Command {
 enum Failure {
     /// Exit code 1.
     Failed(String),
+    /// Exit code 1, with the places in a file that was to be read. At least one.
+    Refused { what: String, at: Vec<At> },
     /// Exit code 2.
     Usage(String),
     /// The configuration, or files that it names: exit code 2, or 1 if only the permission to read a file is missing.
@@ -109,10 +126,20 @@ impl Failure {
         Self::Configuration(errors.iter().cloned().collect())
     }
 
+    /// The places that it names.
+    fn at(&self) -> Vec<At> {
+        match self {
+            Self::Refused { what: _, at } => at.clone(),
+            Self::Configuration(at) => at.iter().map(At::of).collect(),
+            Self::Failed(_) | Self::Usage(_) | Self::OutputClosed => Vec::new(),
+        }
+    }
+
     /// A word for programs, and the exit code.
     fn kind(&self) -> (&'static str, u8) {
         match self {
             Self::Failed(_) => ("failed", 1),
+            Self::Refused { .. } => ("refused", 1),
             Self::Usage(_) => ("usage", 2),
             Self::Configuration(at) if at.iter().all(|error| error.unchecked) => ("not_checked", 1),
             Self::Configuration(_) => ("configuration", 2),
@@ -125,6 +152,10 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Failed(text) | Self::Usage(text) => f.write_str(text),
+            Self::Refused { what, at } => {
+                f.write_str(what)?;
+                at.iter().try_for_each(|at| write!(f, "\n{at}"))
+            }
             Self::Configuration(at) => {
                 let lines: Vec<_> = at.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("\n"))
@@ -135,7 +166,7 @@ impl std::fmt::Display for Failure {
 }
 
 /// A problem and its position, for programs.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct At {
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +180,15 @@ impl At {
     fn of(error: &ConfigError) -> Self {
         let ConfigError { source, position, key, message, unchecked: _ } = error;
         Self { file: source.clone(), line: position.map(|(line, _)| line), key: key.clone(), detail: message.clone() }
+    }
+}
+
+impl std::fmt::Display for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { file, line, key, detail } = self;
+        let line = line.map_or_else(String::new, |line| format!(":{line}"));
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        write!(f, "{file}{line}: {key}{detail}")
     }
 }
 
@@ -179,7 +219,7 @@ pub fn main() -> ExitCode {
                 print_error(&baton.roll_back(&Failure::of(error), None).to_string());
                 return ExitCode::from(2);
             }
-            None => error.exit(),
+            None => return command_line(&error),
         },
     };
     let output = Output { json: arguments.json };
@@ -197,23 +237,46 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => load(&path).and_then(|config| keys::run(&config, command, output)),
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
         Command::Store(command) => load(&path).and_then(|config| store::run(&config, command, output)),
+        Command::Init(options) => init::run(&path, &options, output),
+        Command::Completions(options) => completions::run(&options, output),
+        Command::Man(options) => man::run(&options, output),
     };
     let Err(failure) = done else { return ExitCode::SUCCESS };
+    // Where a gate logs, its last words are needed whatever reads its standard output.
+    report(&failure, output, is_gate)
+}
+
+/// Reports a failure: as JSON on standard output if that was asked for, otherwise as text on standard error. `both`: there,
+/// too. Returns the exit code.
+fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     let (code, status) = failure.kind();
-    match &failure {
-        Failure::OutputClosed => {}
-        Failure::Failed(_) | Failure::Usage(_) | Failure::Configuration(_) if output.json && !is_gate => {
-            let at = match &failure {
-                Failure::Configuration(at) => at.iter().map(At::of).collect(),
-                Failure::Failed(_) | Failure::Usage(_) | Failure::OutputClosed => Vec::new(),
-            };
-            // If this fails, the exit code still reports the failure.
-            let _ = output.write(&Refusal { error: Why { code, detail: failure.to_string(), at } }, String::new);
+    if matches!(failure, Failure::OutputClosed) {
+        return ExitCode::from(status);
+    }
+    if output.json {
+        let why = Why { code, detail: failure.to_string(), at: failure.at() };
+        // If this fails, the exit code still reports the failure.
+        let _ = output.write(&Refusal { error: why }, String::new);
+    }
+    if !output.json || both {
+        match failure {
+            Failure::Failed(_) | Failure::Refused { .. } => print_error(&format!("rotogate: {failure}")),
+            Failure::Usage(_) | Failure::Configuration(_) | Failure::OutputClosed => print_error(&failure.to_string()),
         }
-        Failure::Failed(text) => print_error(&format!("rotogate: {text}")),
-        Failure::Usage(_) | Failure::Configuration(_) => print_error(&failure.to_string()),
     }
     ExitCode::from(status)
+}
+
+/// A command line that is wrong; or one that asks for help or the version, which clap treats alike.
+fn command_line(error: &clap::Error) -> ExitCode {
+    // What clap has read of it is lost.
+    let json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    if json && error.use_stderr() {
+        return report(&Failure::Usage(error.render().to_string().trim_end().to_owned()), Output { json }, false);
+    }
+    // If this fails, nobody reads it.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
 fn print_error(text: &str) {

@@ -17,6 +17,7 @@ use rotogate::store::redb::RedbStore;
 
 mod copy;
 mod live;
+mod restore;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -24,6 +25,14 @@ pub(super) enum Command {
     Backup {
         /// The new file; it must not exist.
         to: PathBuf,
+    },
+    /// Makes a back-up the store, while no gate runs. The former store stays beside it under another name.
+    Restore {
+        /// The back-up. It stays as it is.
+        from: PathBuf,
+        /// Ends every session and every token issued so far: what was revoked since the back-up is not valid again.
+        #[arg(long)]
+        end_all: bool,
     },
     /// Copies all sessions and revocations into another store, and compares. Cut short, it can be run again.
     Copy {
@@ -45,33 +54,43 @@ struct BackupReport<'a> {
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let to = match command {
-        Command::Backup { to } => to,
-        Command::Copy { to_config: Some(to_config), live: _ } => return copy::run(config, &to_config, output),
-        Command::Copy { to_config: None, live: _ } => return live::copy(config, output),
-        Command::Switch => return live::switch(config, output),
+    match command {
+        Command::Backup { to } => backup(config, &to, output),
+        Command::Restore { from, end_all } => restore::run(config, embedded(config)?, &from, end_all, output),
+        Command::Copy { to_config: Some(to_config), live: _ } => copy::run(config, &to_config, output),
+        Command::Copy { to_config: None, live: _ } => live::copy(config, output),
+        Command::Switch => live::switch(config, output),
+    }
+}
+
+/// The file of the embedded store. Other stores have means of their own.
+fn embedded(config: &Config) -> Result<&Path, Failure> {
+    let why = match &config.store {
+        StoreConfig::Redb { path, .. } => return Ok(path),
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(_) => {
+            "store.kind is \"postgres\": back the database up and restore it by its own means, such as pg_dump"
+        }
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(_) => {
+            "store.kind is \"redis\": back the server up and restore it by its own means, such as BGSAVE"
+        }
+        StoreConfig::Memory => "store.kind is \"memory\": there is nothing to back up or to restore",
     };
-    let StoreConfig::Redb { path, .. } = &config.store else {
-        let why = match &config.store {
-            #[cfg(feature = "postgres")]
-            StoreConfig::Postgres(_) => {
-                "store.kind is \"postgres\": back the database up by its own means, such as pg_dump"
-            }
-            #[cfg(feature = "redis")]
-            StoreConfig::Redis(_) => "store.kind is \"redis\": back the server up by its own means, such as BGSAVE",
-            StoreConfig::Memory | StoreConfig::Redb { .. } => "store.kind is \"memory\": there is nothing to back up",
-        };
-        return Err(Failure::Failed(why.into()));
-    };
+    Err(Failure::Failed(why.into()))
+}
+
+fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
+    let path = embedded(config)?;
     if to.exists() {
         return Err(Failure::Failed(format!("{} exists already; choose another name", to.display())));
     }
-    let from_gate = runtime()?.block_on(from_running_gate(config, &to))?;
+    let from_gate = runtime()?.block_on(from_running_gate(config, to))?;
     if !from_gate {
-        RedbStore::backup_file(path, &to).map_err(Failure::of)?;
+        RedbStore::backup_file(path, to).map_err(Failure::of)?;
     }
-    let bytes = std::fs::metadata(&to).map_err(Failure::of)?.len();
-    output.write(&BackupReport { file: &to, bytes }, || {
+    let bytes = std::fs::metadata(to).map_err(Failure::of)?.len();
+    output.write(&BackupReport { file: to, bytes }, || {
         let how = if from_gate { "by the running gate" } else { "from the file; no gate was running" };
         format!("{} written, {bytes} bytes, {how}", to.display())
     })

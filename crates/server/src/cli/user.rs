@@ -8,11 +8,11 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, prompt, runtime};
+use super::{At, CommandResult, Failure, admin_client, prompt, runtime};
 use crate::config::Config;
 use crate::users::UsersFile;
-use crate::users::edit::{self, UserKey};
-use crate::users::import::{self, ImportDefaults, Imported};
+use crate::users::edit::{self, EditError, UserKey};
+use crate::users::import::{self, ImportDefaults, Imported, Place};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::password::FirebaseParameters;
 use rotogate::private_file;
@@ -69,6 +69,22 @@ pub(super) enum Command {
         /// Reads the password from standard input, even if that is a terminal.
         #[arg(long)]
         stdin: bool,
+    },
+    /// Lets the user's tokens carry more scopes, from the next login on.
+    AddScope {
+        #[command(flatten)]
+        who: UserArguments,
+        /// The scopes.
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<String>,
+    },
+    /// Takes scopes from a user. Sessions lose them at their next refresh.
+    RemoveScope {
+        #[command(flatten)]
+        who: UserArguments,
+        /// The scopes.
+        #[arg(required = true, value_name = "SCOPE")]
+        scopes: Vec<String>,
     },
     /// Disables a user. All sessions of the user end.
     Disable {
@@ -174,7 +190,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                     scopes: listed.user.scopes.to_string(),
                 })
                 .collect();
-            output.write(&rows, || table(&rows))
+            output.list(&rows, line)
         }
         Command::Add { who, subject, scopes, stdin } => {
             belongs_into_the_file(config, who.account.as_deref())?;
@@ -189,7 +205,8 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             let defaults = ImportDefaults { account, scopes: Scope::parse(&scopes).map_err(Failure::of)?, firebase };
             let text = private_file::read_private(&path).map_err(Failure::Failed)?;
             let name = path.to_string_lossy();
-            let done = import::import(file, &name, &text, &defaults, now, dry_run).map_err(Failure::of)?;
+            let done = import::import(file, &name, &text, &defaults, now, dry_run);
+            let done = done.map_err(|error| refused(&name, error))?;
             if !dry_run {
                 reload_running_gate(config)?;
             }
@@ -206,6 +223,16 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             edit::set_password(file, who.who(), &password, now).map_err(Failure::of)?;
             changed(&who, "has a new password; the sessions so far are over")
         }
+        Command::AddScope { who, scopes } => {
+            let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
+            edit::change_scopes(file, who.who(), &named, true).map_err(|error| unchanged(&error))?;
+            changed(&who, "has these scopes, too, from the next login on")
+        }
+        Command::RemoveScope { who, scopes } => {
+            let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
+            edit::change_scopes(file, who.who(), &named, false).map_err(|error| unchanged(&error))?;
+            changed(&who, "no longer has these scopes; its sessions lose them at their next refresh")
+        }
         Command::Disable { who } => {
             edit::set_active(file, who.who(), false, now).map_err(Failure::of)?;
             changed(&who, "disabled")
@@ -215,6 +242,28 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             changed(&who, "enabled")
         }
     }
+}
+
+fn unchanged(error: &EditError) -> Failure {
+    Failure::Failed(format!("{error}; nothing was changed"))
+}
+
+/// Names the lines of the imported file.
+fn refused(file: &str, error: EditError) -> Failure {
+    let EditError::Import(problems) = error else { return Failure::of(error) };
+    let at = problems.shown().map(|(place, problem)| {
+        let (line, key) = match place {
+            Place::Line(line) => (Some(line), String::new()),
+            Place::User(_) => (None, place.to_string()),
+        };
+        At { file: file.to_owned(), line, key, detail: problem.to_owned() }
+    });
+    let at: Vec<_> = at.collect();
+    let what = match problems.hidden() {
+        0 => "nothing was imported:".to_owned(),
+        hidden => format!("nothing was imported; the first {} of {} problems:", at.len(), at.len() + hidden),
+    };
+    Failure::Refused { what, at }
 }
 
 /// Whether the users of an account are in the file: another directory may have them.
@@ -246,13 +295,8 @@ fn reload_running_gate(config: &Config) -> CommandResult {
     )))
 }
 
-fn table(rows: &[Row]) -> String {
-    rows.iter()
-        .map(|row| {
-            let account = row.account.as_deref().map_or(String::new(), |account| format!("{account}/"));
-            let active = if row.active { "active" } else { "disabled" };
-            format!("{account}{}  sub={}  {active}  scopes=[{}]", row.username, row.subject, row.scopes)
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+fn line(row: &Row) -> String {
+    let account = row.account.as_deref().map_or(String::new(), |account| format!("{account}/"));
+    let active = if row.active { "active" } else { "disabled" };
+    format!("{account}{}  sub={}  {active}  scopes=[{}]", row.username, row.subject, row.scopes)
 }

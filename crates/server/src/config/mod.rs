@@ -45,8 +45,7 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
         && error.kind() == std::io::ErrorKind::NotFound
     {
         return Err(fail(format!(
-            "cannot be read: {error}. Name a configuration with --config FILE, or begin with the commented gateway.toml \
-             that comes with rotogate (/usr/share/doc/rotogate/examples/gateway.toml, or the top of the source tree)"
+            "cannot be read: {error}. Name a configuration with --config FILE, or write a first one with rotogate init"
         )));
     }
     if let Some(why) = private_file::denied(path) {

@@ -18,6 +18,7 @@ use secrecy::SecretString;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 
 use super::entry::{Entry, MARK, is_valid_account, is_valid_name};
+use super::import::{Place, Problems};
 use super::list::Users;
 use super::parse;
 use super::{FirstUser, UsersFile, private_file};
@@ -39,6 +40,9 @@ pub enum EditError {
     /// The file cannot be read, is accessible to others, or is broken.
     #[error("{0}")]
     File(String),
+    /// The users of an import, none of which was added.
+    #[error("nothing was imported:{0}")]
+    Import(Problems),
     /// The file cannot be written.
     #[error("the users file cannot be written: {0}")]
     Io(#[from] io::Error),
@@ -48,7 +52,7 @@ pub enum EditError {
     /// The account has such a name already, or the subject is taken.
     #[error("there is such a user already: {0}")]
     Exists(&'static str),
-    /// A name that a user may not have.
+    /// A name that a user may not have, or a change that changes nothing.
     #[error("{0}")]
     Invalid(&'static str),
     /// The password cannot be hashed.
@@ -159,6 +163,36 @@ pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, no
         if !active {
             set(table, "sessions_valid_from", moment(now.max(entry.user().sessions_valid_from)));
         }
+    })
+}
+
+/// Adds scopes to those of a user, or removes them. Sessions go on: from its next refresh on, each has those of its
+/// scopes that the user still has.
+///
+/// # Errors
+/// See [`EditError`]: the user has them all already, or none of them.
+pub fn change_scopes(
+    file: impl Into<UsersFile>,
+    who: UserKey<'_>,
+    named: &Scope,
+    granted: bool,
+) -> Result<(), EditError> {
+    change(&file.into(), |draft| {
+        let user = Arc::clone(draft.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?);
+        let before = user.user().scopes;
+        let kept = before.iter().filter(|scope| granted || !named.contains(scope));
+        let added = named.iter().filter(|scope| granted && !before.contains(scope));
+        let scopes: Vec<&str> = kept.chain(added).collect();
+        if scopes.len() == before.iter().count() {
+            return Err(EditError::Invalid(if granted {
+                "the user has these scopes already"
+            } else {
+                "the user has none of these scopes"
+            }));
+        }
+        draft.edit(&|entry| entry.subject == user.subject, &|_, table| {
+            set(table, "scopes", scopes.iter().copied().collect::<Array>().into());
+        })
     })
 }
 
@@ -301,16 +335,15 @@ fn new_user(who: UserKey<'_>, subject: &str, scopes: &Scope, hash: String, now: 
 /// Adds users that `judge` does not refuse, with one write. `dry_run`: does all but write.
 pub(super) fn add_all(
     file: &UsersFile,
-    users: Vec<(String, NewUser)>,
+    users: Vec<(Place, NewUser)>,
     dry_run: bool,
-    judge: impl FnOnce(&Known, &[(String, NewUser)]) -> Result<(), EditError>,
+    judge: impl FnOnce(&Known, &[(Place, NewUser)]) -> Result<(), EditError>,
 ) -> Result<(), EditError> {
     private_file::create_private_dir(file.path().parent().unwrap_or(Path::new("")))?;
     add(file, dry_run, |known| {
         judge(known, &users)?;
-        let table = |(place, user): (String, NewUser)| {
-            user.table().map_err(|error| EditError::File(format!("nothing was imported:\n{place}: {error}")))
-        };
+        let table =
+            |(place, user): (Place, NewUser)| user.table().map_err(|error| Problems::one(place, error.to_string()));
         users.into_iter().map(table).collect()
     })
 }

@@ -19,6 +19,24 @@ use rotogate::session::Scope;
 /// How many problems an error names.
 const SHOWN: usize = 20;
 
+/// Where a user is in the import.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this line.
+    Line(usize),
+    /// The user with this index in an export of Firebase.
+    User(usize),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::User(index) => write!(f, "users[{index}]"),
+        }
+    }
+}
+
 /// What holds for users that say nothing else.
 #[derive(Debug, Default)]
 pub struct ImportDefaults {
@@ -53,7 +71,7 @@ pub fn import(
     now: Timestamp,
     dry_run: bool,
 ) -> Result<Imported, EditError> {
-    let (records, without_password) = records(name, text, defaults).map_err(EditError::File)?;
+    let (records, without_password) = records(name, text, defaults)?;
     let mut imported = Imported { without_password, ..Imported::default() };
     let mut problems = Problems::default();
     let mut users = Vec::with_capacity(records.len());
@@ -74,7 +92,7 @@ pub fn import(
         });
         match user {
             Ok(user) => users.push((place, user)),
-            Err(problem) => problems.add(&place, &problem),
+            Err(problem) => problems.add(place, problem),
         }
     }
     problems.none()?;
@@ -83,9 +101,9 @@ pub fn import(
         let mut problems = Problems::default();
         for (place, user) in users {
             if known.has_name(user.account.as_deref(), &user.username) {
-                problems.add(place, "there is such a user already: its name, in this account");
+                problems.add(*place, "there is such a user already: its name, in this account".to_owned());
             } else if known.has_subject(&user.subject) {
-                problems.add(place, "there is such a user already: its subject");
+                problems.add(*place, "there is such a user already: its subject".to_owned());
             }
         }
         problems.none()
@@ -94,36 +112,51 @@ pub fn import(
 }
 
 /// The first problems, and the number of all.
-#[derive(Default)]
-struct Problems {
-    shown: Vec<String>,
+#[derive(Debug, Default)]
+pub struct Problems {
+    shown: Vec<(Place, String)>,
     number: usize,
 }
 
 impl Problems {
-    fn add(&mut self, place: &str, problem: &str) {
+    /// The first problems, each with its place.
+    pub fn shown(&self) -> impl Iterator<Item = (Place, &str)> {
+        self.shown.iter().map(|(place, problem)| (*place, &**problem))
+    }
+
+    /// The number of problems that are not shown.
+    pub const fn hidden(&self) -> usize {
+        self.number - self.shown.len()
+    }
+
+    pub(super) fn one(place: Place, problem: String) -> EditError {
+        EditError::Import(Self { shown: vec![(place, problem)], number: 1 })
+    }
+
+    fn add(&mut self, place: Place, problem: String) {
         self.number += 1;
         if self.shown.len() < SHOWN {
-            self.shown.push(format!("{place}: {problem}"));
+            self.shown.push((place, problem));
         }
     }
 
-    fn none(mut self) -> Result<(), EditError> {
-        if self.number == 0 {
-            return Ok(());
-        }
-        if self.number > self.shown.len() {
-            self.shown.push(format!("and {} more", self.number - self.shown.len()));
-        }
-        Err(EditError::File(format!("nothing was imported:\n{}", self.shown.join("\n"))))
+    fn none(self) -> Result<(), EditError> {
+        if self.number == 0 { Ok(()) } else { Err(EditError::Import(self)) }
+    }
+}
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.shown().try_for_each(|(place, problem)| write!(f, "\n{place}: {problem}"))?;
+        if self.hidden() > 0 { write!(f, "\nand {} more", self.hidden()) } else { Ok(()) }
     }
 }
 
 type Record = Map<String, Value>;
-type Placed = Vec<(String, Result<Record, String>)>;
+type Placed = Vec<(Place, Result<Record, String>)>;
 
 /// The records with their places, and the number of users without a password.
-fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed, usize), String> {
+fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed, usize), EditError> {
     let text = text.trim_start_matches('\u{feff}');
     if name.to_ascii_lowercase().ends_with(".csv") {
         return Ok((csv_records(text)?, 0));
@@ -133,16 +166,16 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
         && let Some(Value::Array(users)) = whole.remove("users")
     {
         let Some(parameters) = &defaults.firebase else {
-            return Err(
+            return Err(EditError::File(
                 "an export of Firebase: name the password hash parameters of its project with --firebase, or as \
                         firebase in [directory]"
                     .to_owned(),
-            );
+            ));
         };
         return Ok(firebase_records(users, parameters));
     }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let record = |(index, line): (usize, &str)| (format!("line {}", index + 1), json_record(line));
+    let record = |(index, line): (usize, &str)| (Place::Line(index + 1), json_record(line));
     Ok((lines.map(record).collect(), 0))
 }
 
@@ -184,24 +217,26 @@ fn json_record(line: &str) -> Result<Record, String> {
 }
 
 /// An empty cell is an absent key. A column `profile.x` is the field x of the profile.
-fn csv_records(text: &str) -> Result<Placed, String> {
+fn csv_records(text: &str) -> Result<Placed, EditError> {
+    let line =
+        |at: Option<&csv::Position>| Place::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)));
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
-    let headers = reader.headers().map_err(|_| "not CSV: its first line names no columns".to_owned())?.clone();
+    let no_header = |_| Problems::one(Place::Line(1), "not CSV: its first line names no columns".to_owned());
+    let headers = reader.headers().map_err(no_header)?.clone();
     let mut seen = HashSet::new();
     if let Some(twice) = headers.iter().find(|header| !seen.insert(header.trim())) {
-        return Err(format!("line 1: the column {twice:?} is there twice"));
+        return Err(Problems::one(Place::Line(1), format!("the column {twice:?} is there twice")));
     }
     let mut records = Placed::new();
     for row in reader.records() {
         let row = match row {
             Ok(row) => row,
             Err(error) => {
-                let line = error.position().map_or(0, csv::Position::line);
-                records.push((format!("line {line}"), Err("not as many cells as columns, or not text".to_owned())));
+                records.push((line(error.position()), Err("not as many cells as columns, or not text".to_owned())));
                 continue;
             }
         };
-        let place = format!("line {}", row.position().map_or(0, csv::Position::line));
+        let place = line(row.position());
         let mut record = Record::new();
         let mut profile = Map::new();
         for (header, cell) in headers.iter().map(str::trim).zip(&row).filter(|(_, cell)| !cell.is_empty()) {
@@ -227,7 +262,7 @@ fn firebase_records(users: Vec<Value>, parameters: &FirebaseParameters) -> (Plac
             without_password += 1;
             continue;
         };
-        let place = format!("users[{index}]");
+        let place = Place::User(index);
         let Some(hash) = parameters.hash_of(text("salt").unwrap_or_default(), hash) else {
             records.push((place, Err("passwordHash or salt is no base64".to_owned())));
             continue;

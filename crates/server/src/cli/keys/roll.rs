@@ -71,24 +71,26 @@ pub(super) fn is_in_use(keyring: &Keyring, name: &str) -> bool {
     keyring.signer().kid() == name || Keyring::refresh_id(name) == Some(keyring.refresh_keys().current())
 }
 
-/// Returns once what this key makes is good everywhere.
+/// Returns once what this key makes is good everywhere, and a key that is published has been so for `after`.
 pub(super) async fn until_it_may_sign(
     config: &Config,
     keyring: &Keyring,
     name: &str,
-    wait: bool,
+    (wait, after): (bool, Duration),
 ) -> Result<(), Failure> {
     let refresh = Keyring::refresh_id(name);
-    let written = Keyring::written_at(&config.issuer.keys, name).map_err(Failure::of)?.map_or(Timestamp::ZERO, time);
+    let published_for = JWKS_MAX_AGE.max(after);
     let store = shared_store(config, keyring).await.map_err(Failure::of)?;
     loop {
+        let written = Keyring::written_at(&config.issuer.keys, name).map_err(Failure::of)?;
+        let written = written.map_or(Timestamp::ZERO, time);
         let (nodes, now) = look(store.as_deref()).await?;
         let why = match refresh {
             Some(id) => {
                 let print = keyring.refresh_keys().print(id);
                 lacking(&nodes, now, |seen| knows(&seen.row, id, print.as_deref()))
             }
-            None => why_not(name, written, &nodes, now),
+            None => why_not(name, (written, published_for), &nodes, now),
         };
         let Some(why) = why else { return Ok(()) };
         if !wait {
@@ -119,11 +121,16 @@ fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) 
 }
 
 /// Why a token that this key signs might be refused somewhere; `None` if none would be.
-fn why_not(kid: &str, written: Timestamp, nodes: &[NodeSeen], now: Timestamp) -> Option<String> {
+fn why_not(
+    kid: &str,
+    (written, published_for): (Timestamp, Duration),
+    nodes: &[NodeSeen],
+    now: Timestamp,
+) -> Option<String> {
     if let Some(why) = lacking(nodes, now, |seen| seen.row.kids.iter().any(|known| **known == *kid)) {
         return Some(why);
     }
-    let left = since(written, nodes).plus(JWKS_MAX_AGE).since(now);
+    let left = since(written, nodes).plus(published_for).since(now);
     (left > Duration::ZERO)
         .then(|| format!("for {}, other verifiers may have the keys that were published before it", rounded(left)))
 }
@@ -138,15 +145,15 @@ fn rounded(left: Duration) -> humantime::FormattedDuration {
 }
 
 /// The longest times that any endpoint or client of a configuration has.
-struct Longest {
-    access: Duration,
+pub(super) struct Longest {
+    pub(super) access: Duration,
     idle: Duration,
     /// For how long a refresh token works after its exchange.
     again: Duration,
 }
 
 impl Longest {
-    fn of(config: &Config) -> Self {
+    pub(super) fn of(config: &Config) -> Self {
         let base = &config.sessions.profile;
         let clients = config.clients.iter().map(|client| &client.profile);
         let all = config.endpoints.iter().map(|endpoint| &endpoint.profile).chain(clients);
@@ -291,13 +298,13 @@ mod tests {
     fn c28_a_key_signs_once_every_gate_has_it_and_no_verifier_has_older_keys() {
         let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
         let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1"], at(0))];
-        let why = why_not("k2", at(0), &nodes, at(3)).unwrap();
+        let why = why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(3)).unwrap();
         assert!(why.contains("b (heard of 3s ago)") && !why.contains("a ("), "{why}");
         let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1", "k2"], at(100))];
-        assert!(why_not("k2", at(0), &nodes, at(399)).unwrap().contains("published before"));
-        assert_eq!(why_not("k2", at(0), &nodes, at(400)), None);
-        assert!(why_not("k2", at(50), &[], at(349)).is_some(), "a gate with a store of its own");
-        assert_eq!(why_not("k2", at(50), &[], at(350)), None);
+        assert!(why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(399)).unwrap().contains("published before"));
+        assert_eq!(why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(400)), None);
+        assert!(why_not("k2", (at(50), JWKS_MAX_AGE), &[], at(349)).is_some(), "a gate with a store of its own");
+        assert_eq!(why_not("k2", (at(50), JWKS_MAX_AGE), &[], at(350)), None);
     }
 
     #[test]

@@ -1,0 +1,30 @@
+//! `rotogate completions`.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use serde::Serialize;
+
+use super::output::Output;
+use super::{Arguments, CommandResult, Failure};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The shell.
+    shell: Shell,
+}
+
+#[derive(Serialize)]
+struct CompletionsReport<'a> {
+    shell: String,
+    script: &'a str,
+}
+
+pub(super) fn run(options: &Options, output: Output) -> CommandResult {
+    let Options { shell } = *options;
+    // Written into memory first: on an output that is closed, clap_complete panics.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "rotogate", &mut script);
+    let script = String::from_utf8(script).map_err(Failure::of)?;
+    let script = script.trim_end();
+    output.write(&CompletionsReport { shell: shell.to_string(), script }, || script.to_owned())
+}

@@ -1,0 +1,110 @@
+//! `rotogate init`: a first configuration.
+
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+use toml_edit::Value;
+
+use super::output::Output;
+use super::{CommandResult, Failure};
+use crate::config::{self, ProcessEnv};
+use rotogate::private_file::{self, Unpublished};
+
+const FILE: &str = "gateway.toml";
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The folder of the new gateway.toml. By default, the file is the one that --config names.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The upstream: where requests with a good token go. "echo:" responds with what it received.
+    #[arg(long, value_name = "URL", default_value = "echo:")]
+    upstream: String,
+    /// The id of the first client, the application that users log in with.
+    #[arg(long, value_name = "ID", default_value = "web")]
+    client: String,
+}
+
+#[derive(Serialize)]
+struct InitReport<'a> {
+    file: &'a Path,
+}
+
+pub(super) fn run(configured: &Path, options: &Options, output: Output) -> CommandResult {
+    let path = options.dir.as_ref().map_or_else(|| configured.to_owned(), |folder| folder.join(FILE));
+    let text = text(options);
+    // What a start would refuse is not written.
+    config::parse(&text, &path, &ProcessEnv).map_err(|errors| {
+        Failure::Usage(format!("nothing was written, for the configuration would be wrong:\n{errors}"))
+    })?;
+    write(&path, &text).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::Failed(format!(
+            "{} is there already and stays as it is; choose another folder with --dir",
+            path.display()
+        )),
+        _ => Failure::Failed(format!("{} cannot be written: {error}", path.display())),
+    })?;
+    output.write(&InitReport { file: &path }, || {
+        let path = path.display();
+        format!(
+            "{path} is written. Next:\n\n    rotogate --config {path} check\n    rotogate --config {path}\n\nThe first start \
+             makes keys, a store and a user in the folder data, and prints the password and lines to paste"
+        )
+    })
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    private_file::create_private_dir(private_file::parent(path))?;
+    let (part, mut file) = Unpublished::beside(path)?;
+    file.write_all(text.as_bytes())?;
+    // No secret: a service reads it that runs as another user.
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.sync_all()?;
+    part.publish_new(path)
+}
+
+fn text(options: &Options) -> String {
+    let Options { dir: _, upstream, client } = options;
+    let [upstream, client] = [upstream, client].map(|text| Value::from(text.as_str()).to_string());
+    format!(
+        r#"# The configuration of rotogate. `rotogate check` reports everything that is wrong with it. gateway.toml(5) shows all keys.
+# Relative paths are relative to this file.
+
+[server]
+listen = "127.0.0.1:8080"
+public_url = "http://127.0.0.1:8080"   # the gate's URL as clients see it
+
+[admin]                                # health, metrics, sessions: not for clients
+listen = "127.0.0.1:8081"
+
+[issuer]                               # the tokens that the gate issues
+audience = ["api"]                     # their aud: the name of what the gate protects
+keys = "data/keys"                     # made at the first start. Keep it apart from the store's back-ups
+
+[store]                                # sessions and revocations
+path = "data/rotogate.redb"
+
+[directory]                            # the users; `rotogate user` edits the file
+path = "data/users.toml"               # made at the first start with the user demo
+
+[[clients]]                            # an application that users log in with
+id = {client}
+
+[[endpoints]]                          # where clients log in and refresh
+dialect = "oauth2"
+path = "/connect/token"
+
+[[upstreams]]
+name = "app"
+urls = [{upstream}]
+
+[[routes]]                             # all requests need a token. Without one: auth = "none"
+path = "/{{*rest}}"
+upstream = "app"
+"#
+    )
+}

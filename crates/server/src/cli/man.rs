@@ -1,0 +1,95 @@
+//! `rotogate man`: one page for each command, and one for the configuration.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
+use serde::Serialize;
+
+use super::output::Output;
+use super::{Arguments, CommandResult, EXIT_CODES, Failure};
+
+/// The commented configuration, which names every key.
+const CONFIGURATION: &str = include_str!("../../../../gateway.toml");
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man, and replaces those of another
+    /// version: rotogate(1), rotogate-check(1) and so on for each command, gateway.toml(5).
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct PageReport<'a> {
+    page: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
+
+pub(super) fn run(options: &Options, output: Output) -> CommandResult {
+    let mut command = Arguments::command().disable_help_subcommand(true);
+    command.build();
+    let Some(folder) = &options.dir else {
+        let (page, text) = page(command)?;
+        return output.write(&PageReport { page: &page, file: None, text: Some(&text) }, || text.trim_end().to_owned());
+    };
+    for (name, text) in pages(command)? {
+        let file = write(folder, &name, &text)?;
+        output
+            .write(&PageReport { page: &name, file: Some(file.clone()), text: None }, || file.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Writes a page where man(1) looks for it.
+fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, Failure> {
+    let section = name.rsplit('.').next().unwrap_or_default();
+    let folder = folder.join(format!("man{section}"));
+    let file = folder.join(name);
+    let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&file, text));
+    written.map_err(|error| Failure::Failed(format!("{} cannot be written: {error}", file.display())))?;
+    Ok(file)
+}
+
+/// The pages of a command and of those below it, and that of the configuration.
+fn pages(command: clap::Command) -> Result<Vec<(String, String)>, Failure> {
+    let mut pages = Vec::new();
+    let mut left = vec![command];
+    while let Some(command) = left.pop() {
+        left.extend(command.get_subcommands().filter(|below| !below.is_hide_set()).cloned());
+        pages.push(page(command)?);
+    }
+    pages.push(("gateway.toml.5".to_owned(), configuration()));
+    pages.sort();
+    Ok(pages)
+}
+
+fn page(command: clap::Command) -> Result<(String, String), Failure> {
+    let page = Man::new(command.after_help(EXIT_CODES)).manual("rotogate");
+    let mut text = Vec::new();
+    page.render(&mut text).map_err(Failure::of)?;
+    Ok((page.get_filename(), String::from_utf8(text).map_err(Failure::of)?))
+}
+
+fn configuration() -> String {
+    let version = concat!("rotogate ", env!("CARGO_PKG_VERSION"));
+    let mut page = Roff::new();
+    page.control("TH", ["gateway.toml", "5", "", version, "rotogate"]);
+    page.control("SH", ["NAME"]);
+    page.text([roman("gateway.toml - the configuration of rotogate")]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.text([roman(
+        "The file that --config names, by default gateway.toml in the current folder. This one shows each key:",
+    )]);
+    page.control("PP", []);
+    page.control("nf", []);
+    page.text([roman(CONFIGURATION)]);
+    page.control("fi", []);
+    page.control("SH", ["SEE ALSO"]);
+    page.text([roman("rotogate(1), rotogate-check(1), rotogate-init(1)")]);
+    page.render()
+}

@@ -1,0 +1,149 @@
+//! `rotogate store restore`: a back-up takes the place of the embedded store, while no gate runs.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::super::output::Output;
+use super::super::{CommandResult, Failure, keys, runtime};
+use crate::config::Config;
+use crate::server::assemble::redb_options;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::private_file;
+use rotogate::session::RevokedBecause;
+use rotogate::store::redb::RedbStore;
+use rotogate::store::{Effect, Revocation, Store, StoreError, Target};
+use rotogate::token::MAX_SESSIONLESS_LIFETIME;
+use rotogate::token::keyring::Keyring;
+
+#[derive(Serialize)]
+struct RestoreReport<'a> {
+    store: &'a Path,
+    from: &'a Path,
+    /// Where the former store is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<PathBuf>,
+    /// Everything that was issued before is over.
+    all_ended: bool,
+}
+
+pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, output: Output) -> CommandResult {
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    let _held = no_gate_runs(path)?;
+    if is_same(path, from) {
+        return Err(Failure::Failed(format!("{} is the store itself; name a back-up of it", from.display())));
+    }
+    let part = beside(path, "restoring");
+    let kept = runtime()?.block_on(async {
+        // Left by a run that was cut short.
+        remove(&part).map_err(|error| cannot(&part, &error))?;
+        let restored = restore(config, &keyring, path, from, &part, end_all).await;
+        if restored.is_err() {
+            let _ = remove(&part);
+        }
+        restored
+    })?;
+    let report = RestoreReport { store: path, from, kept, all_ended: end_all };
+    output.write(&report, || {
+        let RestoreReport { store, from, kept, .. } = &report;
+        let kept = kept.as_ref().map_or_else(String::new, |kept| format!("; the former store is {}", kept.display()));
+        let ended = if end_all {
+            "Every session and token so far is over: users log in again"
+        } else {
+            "What was revoked since the back-up is valid again: end all sessions with rotogate session revoke --all once the \
+             gate runs, or restore with --end-all"
+        };
+        format!("{} is restored from {}{kept}. {ended}", store.display(), from.display())
+    })
+}
+
+async fn restore(
+    config: &Config,
+    keyring: &Keyring,
+    path: &Path,
+    from: &Path,
+    part: &Path,
+    end_all: bool,
+) -> Result<Option<PathBuf>, Failure> {
+    RedbStore::backup_file(from, part).map_err(Failure::of)?;
+    let mut options = redb_options(config, keyring.id());
+    let mark = options.high_water.take();
+    options.accept_restored = true;
+    // Opened in any case: keys and version are compared before the store is replaced.
+    let store = RedbStore::open(part, options.clone()).map_err(Failure::of)?;
+    let ended = if end_all { end(config, &store).await } else { Ok(()) };
+    store.close().await.map_err(Failure::of)?;
+    ended.map_err(Failure::of)?;
+
+    // From here on a start finds one store or the other. Until the mark is written it refuses the new one.
+    let kept = keep(path).map_err(|error| cannot(path, &error))?;
+    fs::rename(part, path).map_err(|error| cannot(path, &error))?;
+    let folder = private_file::parent(path);
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot(folder, &error))?;
+    options.high_water = mark;
+    let whole = RedbStore::open(path, options).map_err(Failure::of)?;
+    whole.close().await.map_err(Failure::of)?;
+    Ok(kept)
+}
+
+/// Ends everything that was issued so far, also what the back-up does not know.
+async fn end(config: &Config, store: &RedbStore) -> Result<(), StoreError> {
+    let moment = SystemTime::new().wall().max(store.last_known_time().await?);
+    let longest = keys::longest_access(config).max(MAX_SESSIONLESS_LIFETIME.saturating_add(config.issuer.leeway));
+    let everything =
+        Revocation { target: Target::Global, effect: Effect::NotBefore(moment), until: moment.plus(longest) };
+    store.revoke(everything, RevokedBecause::Operator).await.map(drop)
+}
+
+/// A gate has its store locked. The lock that this returns keeps one from starting on the former store.
+fn no_gate_runs(path: &Path) -> Result<Option<File>, Failure> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let file = private_file::open_private(path, false).map_err(Failure::Failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(Failure::Failed(format!(
+            "{} is in use by a gate: stop it, restore, and start it again",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(cannot(path, &error)),
+    }
+}
+
+/// Gives the store a second name, under which it stays.
+fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
+    let kept = beside(path, &format!("replaced-{}", SystemTime::new().wall().as_secs()));
+    match fs::hard_link(path, &kept) {
+        Ok(()) => Ok(Some(kept)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        // A file system without hard links.
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+            fs::rename(path, &kept).map(|()| Some(kept))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn is_same(path: &Path, from: &Path) -> bool {
+    matches!((path.canonicalize(), from.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{suffix}"));
+    PathBuf::from(name)
+}
+
+fn cannot(path: &Path, error: &io::Error) -> Failure {
+    Failure::Failed(format!("{} cannot be replaced: {error}", path.display()))
+}
