@@ -8,6 +8,7 @@ them. The other sections have one class each: a new section is a new key of `Con
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,9 +31,10 @@ UNDECIDED = "E0027"
 
 
 def build():
-    # As the tests are built, so that no dependency is compiled twice.
-    command = ["cargo", "test", "--no-run", "--lib", "--all-features", "--message-format", "json"]
-    run = subprocess.run(command, cwd=WORK, capture_output=True, text=True)
+    # As the documentation is built, beside it, so that no dependency is compiled twice.
+    command = ["cargo", "check", "--lib", "--examples", "--all-features", "--message-format", "json"]
+    env = {**os.environ, "CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))}
+    run = subprocess.run(command, cwd=WORK, env=env, capture_output=True, text=True)
     lines = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     return run, [line["message"] for line in lines if line.get("reason") == "compiler-message"]
 
