@@ -6,6 +6,7 @@ pub(crate) mod frames;
 pub(crate) mod issuer;
 
 mod abuse;
+mod audit;
 mod bodies;
 mod claims;
 mod cookies;

@@ -224,7 +224,7 @@ async fn a6_no_secret_is_logged_at_any_level_wherever_it_stands() {
     let secrets = [tokens.as_slice(), std::slice::from_ref(&gate.password)].concat();
     assert_eq!(gate.stop(), Some(0));
     let log = std::fs::read_to_string(log).unwrap();
-    assert!(log.contains("event=login ") && log.contains("TRACE"), "it logs");
+    assert!(log.contains("event.action=session.start ") && log.contains("TRACE"), "it logs");
     for (number, line) in log.lines().enumerate() {
         // A signature alone would do to find a token, and a name given to a client or a user is no secret.
         let leak = secrets.iter().any(|secret| line.contains(secret.rsplit('.').next().unwrap()));

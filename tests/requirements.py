@@ -23,7 +23,7 @@ LATER = {
     # logs
     *("P30", "P34", "P35", "P39"),
     # audit
-    *("P40", "P41", "P42", "P43", "P44"),
+    *("P40", "P41", "P42"),
     # traces
     *("P45", "P46", "P47", "P48"),
     # admin API and page

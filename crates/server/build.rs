@@ -4,11 +4,11 @@ use std::process::Command;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=ROTOGATE_REVISION");
+    println!("cargo::rerun-if-env-changed=BUILD_REVISION");
     let rustc = std::env::var_os("RUSTC").ok_or("cargo sets RUSTC")?;
     let version = String::from_utf8(Command::new(rustc).arg("--version").output()?.stdout)?;
     // `rustc 1.95.0 (59807616e 2026-04-14)`
     let number = version.split(' ').nth(1).unwrap_or("unknown");
-    println!("cargo::rustc-env=ROTOGATE_RUSTC={number}");
+    println!("cargo::rustc-env=BUILD_RUSTC={number}");
     Ok(())
 }

@@ -34,13 +34,20 @@ pub(crate) fn login(session: &Session, origin: &Origin) {
     );
 }
 
-/// A login was refused. `user` is the subject, if the user exists. The submitted name is never written, because people
-/// type passwords into that field.
-pub(crate) fn login_refused(user: Option<&str>, account: Option<&str>, client: &str, origin: &Origin) {
+/// A login was refused. `user` is the subject, if the directory says who it is. The submitted name is never written,
+/// because people type passwords into that field; otherwise `name_hash` stands for it.
+pub(crate) fn login_refused(
+    user: Option<&str>,
+    name_hash: Option<&str>,
+    account: Option<&str>,
+    client: &str,
+    origin: &Origin,
+) {
     warn!(
         target: TARGET,
         event = "login_refused",
         user.id = user,
+        user.name_hash = name_hash,
         rotogate.account = account,
         rotogate.client.id = client,
         client.address = address(origin),

@@ -55,7 +55,15 @@ impl Engine {
             let Some(user) = user.filter(|user| user.active) else {
                 self.counts.add(Event::LoginRefused);
                 self.limits.record_failed_login(attempt).await;
-                audit::login_refused(subject.as_deref(), login.account, &login.client.id, login.origin);
+                let unknown = if subject.is_none() { Some(login.username) } else { None };
+                let name_hash = unknown.and_then(|name| self.keyring().refresh_keys().name_hash(name));
+                audit::login_refused(
+                    subject.as_deref(),
+                    name_hash.as_deref(),
+                    login.account,
+                    &login.client.id,
+                    login.origin,
+                );
                 return Err(Denial::WrongPassword.into());
             };
             // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).

@@ -57,6 +57,7 @@ fn p13_each_command_reports_an_error_as_json() {
     let users = private(&place, "old.csv", "username\nada\n");
     let errors: &[&[&str]] = &[
         &["client", "secret", "--stdin"],
+        &["audit-hash", "x"],
         &["completions", "tcsh"],
         &["init"],
         &["issuer", "list"],
@@ -137,6 +138,7 @@ async fn p13_each_command_reports_success_as_json() {
         (&["client", "secret", "--stdin"], PASSWORD),
         (&["completions", "bash"], ""),
         (&["init", "--dir", "new"], ""),
+        (&["audit-hash", "x"], ""),
         (&["keys", "list"], ""),
         (&["keys", "add"], ""),
         (&["keys", "rotate", "--refresh"], ""),

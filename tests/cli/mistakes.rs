@@ -57,7 +57,7 @@ async fn a_wrong_password_is_invalid_grant_and_does_not_say_which_part_is_wrong(
     let log = gate.log();
     assert!(!log.contains("not the password"));
     // The name field may contain a password, so the name of an unknown user is not written.
-    assert!(log.contains("event=login_refused") && !log.contains("nobody"), "{log}");
+    assert!(log.contains("event.action=session.start_refused") && !log.contains("nobody"), "{log}");
 }
 
 #[tokio::test]

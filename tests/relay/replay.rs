@@ -68,8 +68,8 @@ async fn i37_neither_the_store_nor_the_log_nor_the_metrics_hold_a_token() {
         let is_in = |text: &[u8]| text.windows(token.len()).any(|window| window == token.as_bytes());
         assert!(!is_in(&bytes) && !is_in(log.as_bytes()) && !is_in(metrics.as_bytes()), "a token lies there");
     }
-    for event in ["relay_exchanged", "relay_refused"] {
-        assert!(log.contains(&format!("event={event} ")), "{event}");
+    for event in ["relay.exchange", "relay.refuse"] {
+        assert!(log.contains(&format!("event.action={event} ")), "{event}");
     }
 }
 

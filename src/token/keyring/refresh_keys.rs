@@ -148,6 +148,14 @@ impl RefreshKeys {
         current.into_iter().chain(others).map(|key| hmac::sign(&key.relay, message)).collect()
     }
 
+    /// What the audit trail has in place of the name of a refused login: people type passwords there. 16 hexadecimal digits,
+    /// the same for the same name as long as the oldest refresh secret stays.
+    #[doc(hidden)]
+    pub fn name_hash(&self, name: &str) -> Option<String> {
+        let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
+        Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// A name for something in a store that nodes share, by which the store learns nothing of it. All nodes of a keyring
     /// agree on it, even while they take up another secret one after the other: the oldest one names.
     pub(crate) fn shared_name(&self, message: &[u8]) -> Option<[u8; 16]> {

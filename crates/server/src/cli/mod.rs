@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
+use rotogate::token::keyring::Keyring;
 
 mod admin_client;
 mod check;
@@ -95,6 +96,11 @@ enum Command {
     /// The store.
     #[command(subcommand)]
     Store(store::Command),
+    /// Prints what the audit log has in place of the name of a refused login.
+    AuditHash {
+        /// The name, as it was typed.
+        name: String,
+    },
     /// Prints the completions of a shell.
     Completions(completions::Options),
     /// Prints the man page rotogate(1), or writes all man pages into a folder.
@@ -237,6 +243,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => load(&path).and_then(|config| keys::run(&config, command, output)),
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
         Command::Store(command) => load(&path).and_then(|config| store::run(&config, command, output)),
+        Command::AuditHash { name } => load(&path).and_then(|config| audit_hash(&config, &name, output)),
         Command::Init(options) => init::run(&path, &options, output),
         Command::Completions(options) => completions::run(&options, output),
         Command::Man(options) => man::run(&options, output),
@@ -277,6 +284,18 @@ fn command_line(error: &clap::Error) -> ExitCode {
     // If this fails, nobody reads it.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+#[derive(Serialize)]
+struct AuditHash<'a> {
+    name_hash: &'a str,
+}
+
+fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    let none = || Failure::Failed("the keyring has no secret of refresh tokens".to_owned());
+    let name_hash = keyring.refresh_keys().name_hash(name).ok_or_else(none)?;
+    output.write(&AuditHash { name_hash: &name_hash }, || name_hash.clone())
 }
 
 fn print_error(text: &str) {

@@ -92,6 +92,12 @@ fn start(
             Err(Failure::OutputClosed) => return Err(Failure::Failed("standard output cannot be written".to_owned())),
             written => written?,
         }
+        tracing::info!(
+            target: "rotogate::audit",
+            event = "process_start",
+            version = env!("CARGO_PKG_VERSION"),
+            "process started"
+        );
         notify_manager(NotifyState::Ready);
         is_serving.store(true, Ordering::Relaxed);
         *sockets = None;
@@ -166,6 +172,7 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     let logs = crate::log::start(
         &config.log,
         &config.access_log,
+        &config.audit_log,
         config.server.workers.get(),
         &config.issuer.url,
         crate::log::with_audit(filter),
@@ -246,7 +253,12 @@ impl Signals {
 
 async fn reload(path: &Path) -> Option<Order> {
     let refused = |errors: ConfigErrors| {
-        tracing::error!(%errors, "configuration invalid; the old one stays in force");
+        tracing::error!(
+            target: "rotogate::audit",
+            event = "config_reload_refused",
+            %errors,
+            "configuration invalid; the old one stays in force"
+        );
         Some(Order::RefusedReload)
     };
     let config = match config::load(path, &ProcessEnv) {

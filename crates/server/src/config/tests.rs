@@ -877,6 +877,7 @@ fn is_the_same(one: &Config, other: &Config) {
         log,
         warnings: _,
         access_log,
+        audit_log,
         source: _,
     } = one;
     assert_eq!(without_places(server), without_places(&other.server));
@@ -892,7 +893,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(identity, &other.identity);
     assert_eq!(upstreams, &other.upstreams);
     assert_eq!(routes, &other.routes);
-    assert_eq!((log, access_log), (&other.log, &other.access_log));
+    assert_eq!((log, access_log, audit_log), (&other.log, &other.access_log, &other.audit_log));
     let unmasked = |clients: &[ClientConfig]| -> Vec<ClientConfig> {
         clients.iter().map(|client| ClientConfig { secret_hash: None, ..client.clone() }).collect()
     };

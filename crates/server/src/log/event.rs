@@ -8,18 +8,19 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as Around;
 
+use super::audit::{TARGET, Trail};
 use super::line::LogLine;
 use super::settings::LogFormat;
 use super::writer::Sink;
 use rotogate::context::Context;
 
-/// The target of the audit trail: no level hides its events, and they may use the reserve for errors.
-pub(super) const AUDIT: &str = "rotogate::audit";
-
 /// Writes events to an output.
 pub(super) struct Events {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
+    pub(super) trail: Trail,
+    /// The output of the audit trail, if it has one of its own, where every line is JSON.
+    pub(super) audit: Option<Arc<Sink>>,
     /// Whether to colour the level, for a terminal.
     pub(super) colours: bool,
 }
@@ -27,10 +28,14 @@ pub(super) struct Events {
 impl<S: Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &Event<'_>, _: Around<'_, S>) {
         let meta = event.metadata();
-        let mut line = LogLine::new(self.format, rotogate::clock::wall_micros());
+        let is_audit = meta.target() == TARGET;
+        let own_sink = self.audit.as_ref().filter(|_| is_audit);
+        let format = if own_sink.is_some() { LogFormat::Json } else { self.format };
+        let micros = rotogate::clock::wall_micros();
+        let mut line = LogLine::new(format, micros);
         let mut fields = Fields { message: String::new(), rest: Vec::new() };
         event.record(&mut fields);
-        match self.format {
+        match format {
             LogFormat::Json => {
                 line.word("level", meta.level().as_str());
                 line.own("target", meta.target());
@@ -51,10 +56,25 @@ impl<S: Subscriber> Layer<S> for Events {
                 }
             }
         }
-        if meta.target() == AUDIT {
-            line.word("event.dataset", AUDIT_DATASET);
+        if is_audit {
+            let event = fields.rest.iter().find_map(|(name, value)| match value {
+                Value::Text(event) if *name == "event" => Some(event.as_str()),
+                _ => None,
+            });
+            self.trail.begin(&mut line, event.unwrap_or_default(), micros);
         }
         for (name, value) in &fields.rest {
+            if is_audit && *name == "event" {
+                continue;
+            }
+            if is_audit && *name == CLIENT_ADDRESS {
+                if let Value::Text(text) = value
+                    && let Some(shown) = text.parse().ok().and_then(|address| self.trail.address(address))
+                {
+                    line.address(CLIENT_ADDRESS, shown);
+                }
+                continue;
+            }
             match value {
                 Value::Text(text) => line.own(*name, text),
                 Value::Unsigned(number) => line.number(*name, *number),
@@ -65,20 +85,21 @@ impl<S: Subscriber> Layer<S> for Events {
         if let Some(Context { id, client, actor }) = Context::current() {
             let has = |name| fields.rest.iter().any(|(known, _)| *known == name);
             line.bytes("http.request.id", id.as_bytes());
-            if let Some(client) = client.filter(|_| !has("client.address")) {
-                line.address("client.address", client);
+            let shown = |client| if is_audit { self.trail.address(client) } else { Some(client) };
+            if let Some(client) = client.filter(|_| !has(CLIENT_ADDRESS)).and_then(shown) {
+                line.address(CLIENT_ADDRESS, client);
             }
             // A request without the admin token, such as for metrics, is not an event of the audit trail.
-            if let Some(actor) = actor.filter(|_| meta.target() == AUDIT) {
+            if let Some(actor) = actor.filter(|_| is_audit) {
                 line.word("rotogate.actor", actor);
             }
         }
-        let is_important = *meta.level() <= Level::WARN || meta.target() == AUDIT;
-        line.end(|bytes| self.sink.application(bytes, is_important));
+        let is_important = *meta.level() <= Level::WARN || is_audit;
+        line.end(|bytes| own_sink.unwrap_or(&self.sink).application(bytes, is_important));
     }
 }
 
-const AUDIT_DATASET: &str = "rotogate.audit";
+const CLIENT_ADDRESS: &str = "client.address";
 
 fn colour(level: Level) -> u8 {
     match level {

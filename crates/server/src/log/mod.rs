@@ -11,6 +11,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use rotogate::clock::SystemTime;
 mod access;
+mod audit;
 mod event;
 mod exchange;
 mod line;
@@ -20,7 +21,7 @@ mod writer;
 
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, TunnelLine, UpstreamInfo};
 pub(crate) use exchange::ExchangeProgress;
-pub use settings::{AccessLogConfig, LogConfig, LogFormat, LogLevel, LogOutput};
+pub use settings::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput};
 use writer::{Counts, Sink};
 
 /// How long the process waits at its end for a slow output.
@@ -31,6 +32,8 @@ const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// The open outputs, for a signal, a panic and the end of the process.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: OnceLock<AccessLog> = OnceLock::new();
+/// The output of the audit trail, if it has one of its own.
+static AUDIT: OnceLock<Arc<Sink>> = OnceLock::new();
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +60,7 @@ impl Drop for Logs {
 pub(crate) fn start(
     log: &LogConfig,
     access: &AccessLogConfig,
+    audit: &AuditLogConfig,
     workers: usize,
     own_issuer: &str,
     filter: EnvFilter,
@@ -94,7 +98,25 @@ pub(crate) fn start(
         LogOutput::Stdout => io::stdout().is_terminal(),
         LogOutput::File(_) => false,
     };
-    let events = event::Events { sink: app, format: log.format, colours: wanted && is_terminal };
+    let own = |output: &LogOutput| {
+        if *output == log.output || (*enabled && *output == access.output) {
+            let taken = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
+            return Err(LogError::Open { output: output.clone(), error: taken, key: "audit_log.output" });
+        }
+        open(output, 0, "audit_log.output")
+    };
+    let audit_sink = audit.output.as_ref().map(own).transpose()?;
+    if let Some(sink) = &audit_sink {
+        sinks.push(Arc::clone(sink));
+        let _ = AUDIT.set(Arc::clone(sink));
+    }
+    let events = event::Events {
+        sink: app,
+        format: log.format,
+        trail: audit::Trail::new(audit.addresses),
+        audit: audit_sink,
+        colours: wanted && is_terminal,
+    };
     *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = sinks;
     tracing_subscriber::registry().with(events.with_filter(filter)).try_init()?;
     Ok(Logs(()))
@@ -107,7 +129,7 @@ pub(crate) fn access() -> Option<&'static AccessLog> {
 
 /// Adds the audit trail to the filter of the application log: no level hides it.
 pub(crate) fn with_audit(filter: EnvFilter) -> EnvFilter {
-    match format!("{}=trace", event::AUDIT).parse() {
+    match format!("{}=trace", audit::TARGET).parse() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
     }
@@ -133,10 +155,11 @@ pub(crate) fn flush_after_panic() {
 }
 
 /// For each log: lines written, lines dropped, failed writes.
-pub(crate) fn counts() -> [(&'static str, [u64; 3]); 2] {
+pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
     use std::sync::atomic::Ordering::Relaxed;
-    let sinks = sinks();
-    let sum = |of: fn(&Sink) -> &Counts| {
+    let (own, sinks): (Vec<_>, Vec<_>) =
+        sinks().into_iter().partition(|sink| AUDIT.get().is_some_and(|audit| Arc::ptr_eq(audit, sink)));
+    let sum = |sinks: &[Arc<Sink>], of: fn(&Sink) -> &Counts| {
         sinks.iter().map(|sink| of(sink)).fold([0; 3], |[written, dropped, errors], counts| {
             [
                 written + counts.written.load(Relaxed),
@@ -145,5 +168,9 @@ pub(crate) fn counts() -> [(&'static str, [u64; 3]); 2] {
             ]
         })
     };
-    [("app", sum(Sink::app_counts)), ("access", sum(Sink::access_counts))]
+    [
+        ("app", sum(&sinks, Sink::app_counts)),
+        ("access", sum(&sinks, Sink::access_counts)),
+        ("audit", sum(&own, Sink::app_counts)),
+    ]
 }

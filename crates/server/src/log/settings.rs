@@ -1,4 +1,4 @@
-//! `[log]` and `[access_log]` of `gateway.toml`.
+//! `[log]`, `[access_log]` and `[audit_log]` of `gateway.toml`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -83,4 +83,35 @@ pub struct AccessLogConfig {
     pub flush_interval: Duration,
     /// Whether lines have the `User-Agent`.
     pub log_user_agent: bool,
+}
+
+/// `[audit_log]`: a line for each security event and each change by an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLogConfig {
+    /// The output, where every line is JSON. `None`: that of the application log, in its format.
+    pub output: Option<LogOutput>,
+    /// How much of an address its lines have.
+    pub addresses: LogAddresses,
+}
+
+/// How much of a client's address is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogAddresses {
+    /// All of it.
+    Full,
+    /// The first 24 bits of an IPv4 address, 48 of an IPv6 address.
+    Prefix,
+    /// Nothing.
+    None,
+}
+
+impl LogAddresses {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Prefix => "prefix",
+            Self::None => "none",
+        }
+    }
 }

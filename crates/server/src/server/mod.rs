@@ -267,7 +267,12 @@ impl Server {
                 }
             }
         };
-        tracing::info!("stopping: no new connections; requests in flight may finish");
+        tracing::info!(
+            target: "rotogate::audit",
+            event = "process_stop",
+            upgrade = matches!(shutdown, ShutdownKind::Upgrade(_)),
+            "stopping: no new connections; requests in flight may finish"
+        );
         let _ = stopping.send(true);
         parts.gate.close_connections();
         let drain_timeout = config.load().server.drain_timeout;

@@ -1,4 +1,4 @@
-//! `[log]` and `[access_log]`.
+//! `[log]`, `[access_log]` and `[audit_log]`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::super::print::{number, path, put, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, usize_or};
-use crate::log::{AccessLogConfig, LogConfig, LogFormat, LogLevel, LogOutput};
+use crate::log::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput};
 
 /// The default of `access_log.buffer`, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -44,6 +44,33 @@ pub(super) fn read_access(section: &Section<'_>, dir: &Path, log: &LogConfig) ->
     access_log
 }
 
+pub(super) fn read_audit(
+    section: &Section<'_>,
+    dir: &Path,
+    log: &LogConfig,
+    access: &AccessLogConfig,
+) -> AuditLogConfig {
+    section.later(&["on_failure"]);
+    let addresses = [LogAddresses::Full, LogAddresses::Prefix, LogAddresses::None];
+    let addresses = addresses.map(|addresses| (addresses.as_str(), addresses));
+    let taken = |output: LogOutput| match output {
+        output if output == log.output => {
+            Err("is log.output: leave it out, and the audit log is written there".to_owned())
+        }
+        output if access.enabled && output == access.output => {
+            Err("is access_log.output: name an output that no other log has".to_owned())
+        }
+        output => Ok(output),
+    };
+    let read = read_output(dir);
+    let audit_log = AuditLogConfig {
+        output: section.get("output", |v| read(v).and_then(taken)),
+        addresses: section.get("addresses", value::word(&addresses, &[])).unwrap_or(LogAddresses::Full),
+    };
+    section.finish();
+    audit_log
+}
+
 /// The output of a log. A file needs a slash, so that a misspelt word is not taken for one.
 fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
     move |v| match value::text(v)?.as_str() {
@@ -74,6 +101,16 @@ pub(super) fn print_access(log: &AccessLogConfig) -> Value {
     put(&mut table, "buffer", number(*buffer));
     put(&mut table, "flush_interval", time(*flush_interval));
     put(&mut table, "log_user_agent", *log_user_agent);
+    table.into()
+}
+
+pub(super) fn print_audit(log: &AuditLogConfig) -> Value {
+    let AuditLogConfig { output, addresses } = log;
+    let mut table = Table::new();
+    if let Some(output) = output {
+        put(&mut table, "output", print_output(output));
+    }
+    put(&mut table, "addresses", addresses.as_str());
     table.into()
 }
 

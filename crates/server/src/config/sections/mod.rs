@@ -16,7 +16,7 @@ use super::print::{list, put};
 use super::raw::{Section, Value, nearest, printable};
 use super::source::Source;
 use super::value;
-use crate::log::{AccessLogConfig, LogConfig};
+use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::proxy::Upstream;
 use rotogate::route::Route;
 use rotogate::session::profile::Profile;
@@ -106,6 +106,8 @@ pub struct Config {
     pub warnings: Vec<ConfigError>,
     /// `[access_log]`
     pub access_log: AccessLogConfig,
+    /// `[audit_log]`
+    pub audit_log: AuditLogConfig,
     /// The positions of its keys.
     pub source: Arc<Source>,
 }
@@ -166,6 +168,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let cors = cors::read(&at("cors"));
     let log = log::read(&at("log"), dir);
     let access_log = log::read_access(&at("access_log"), dir, &log);
+    let audit_log = log::read_audit(&at("audit_log"), dir, &log, &access_log);
 
     let client_sections = root.sections("clients");
     let clients = clients::read(&client_sections, dir);
@@ -208,6 +211,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         log,
         warnings: Vec::new(),
         access_log,
+        audit_log,
         source: std::sync::Arc::default(),
     };
     routing::check(&config, &route_sections);
@@ -238,6 +242,7 @@ fn print(config: &Config) -> String {
         log,
         warnings: _,
         access_log,
+        audit_log,
         source: _,
     } = config;
     let mut root = Table::new();
@@ -257,6 +262,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams)));
     put(&mut root, "log", log::print(log));
     put(&mut root, "access_log", log::print_access(access_log));
+    put(&mut root, "audit_log", log::print_audit(audit_log));
     // Tables of texts and numbers can always be serialized.
     toml::to_string(&root).unwrap_or_default()
 }

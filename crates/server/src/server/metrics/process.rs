@@ -9,7 +9,7 @@ use super::output::Output;
 use crate::metric_families as names;
 
 /// The Git revision of a package, set when it is built.
-const REVISION: &str = match option_env!("ROTOGATE_REVISION") {
+const REVISION: &str = match option_env!("BUILD_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
@@ -31,7 +31,7 @@ fn features() -> String {
 
 /// Writes what runs.
 pub(super) fn build_info(output: &mut Output<'_, '_>) -> fmt::Result {
-    let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("ROTOGATE_RUSTC"), &features()];
+    let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("BUILD_RUSTC"), &features()];
     output.family(&names::BUILD_INFO)?.add(labels, 1_u64)
 }
 

@@ -25,7 +25,12 @@ impl Reloadable {
         let (now, restart_only) = with_restart_only_keys_of(&old, new);
         let LastRead { certificates, upstreams, own: _, issuers } = LastRead::of(&now);
         if let Err(error) = self.install(&old, &now).await {
-            tracing::error!(error, "configuration not applied; the old one stays in force");
+            tracing::error!(
+                target: "rotogate::audit",
+                event = "config_reload_refused",
+                error,
+                "configuration not applied; the old one stays in force"
+            );
             return false;
         }
         // An unchanged upstream goes on with what it had read. From here on the new content of a file counts as read.
@@ -46,7 +51,12 @@ impl Reloadable {
             ("endpoints", now.endpoints != old.endpoints),
         ];
         let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-        tracing::info!(changed = listed(&changed), "configuration reloaded");
+        tracing::info!(
+            target: "rotogate::audit",
+            event = "config_reload",
+            changed = listed(&changed),
+            "configuration reloaded"
+        );
         if !restart_only.is_empty() {
             tracing::warn!(
                 keys = restart_only.join(", "),
@@ -220,6 +230,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         log,
         warnings,
         access_log,
+        audit_log,
         source,
     } = new;
     let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
@@ -267,6 +278,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         log: restart_only.keep("log", &old.log, &log),
         warnings,
         access_log: restart_only.keep("access_log", &old.access_log, &access_log),
+        audit_log: restart_only.keep("audit_log", &old.audit_log, &audit_log),
         source,
     };
     (now, restart_only.0)

@@ -1,0 +1,163 @@
+//! The audit trail: what each of its events is called, and what every line of it has.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::line::LogLine;
+use super::request_id;
+use super::settings::LogAddresses;
+
+/// The target of the audit trail: no level hides its events, and they may use the reserve for errors.
+pub(super) const TARGET: &str = "rotogate::audit";
+const DATASET: &str = "rotogate.audit";
+
+/// A kind of event. Codes are stable: rules and searches name them.
+struct Kind {
+    /// The field `event` of the `tracing` event.
+    event: &'static str,
+    action: &'static str,
+    code: &'static str,
+    is_success: bool,
+}
+
+const fn good(event: &'static str, action: &'static str, code: &'static str) -> Kind {
+    Kind { event, action, code, is_success: true }
+}
+
+const fn bad(event: &'static str, action: &'static str, code: &'static str) -> Kind {
+    Kind { event, action, code, is_success: false }
+}
+
+/// All kinds. The last letter of a code is `I` for information, `W` for what deserves a look.
+const KINDS: &[Kind] = &[
+    good("login", "session.start", "RG1001I"),
+    bad("login_refused", "session.start_refused", "RG1002W"),
+    bad("too_many_sessions", "session.start_refused", "RG1003W"),
+    good("sessions_gave_way", "session.gave_way", "RG1004W"),
+    good("reissue", "session.reissue", "RG1005W"),
+    bad("reuse", "session.reuse", "RG1006W"),
+    bad("ahead_of_store", "session.ahead", "RG1007W"),
+    bad("other_client", "session.other_client", "RG1008W"),
+    good("logout", "session.end", "RG1009I"),
+    good("client_token", "token.issued_to_client", "RG1101I"),
+    good("revocation", "revocation", "RG1201W"),
+    good("relay_exchanged", "relay.exchange", "RG1301I"),
+    bad("relay_refused", "relay.refuse", "RG1302W"),
+    good("relay_revoked", "relay.revoke", "RG1303I"),
+    good("store_backup", "store.backup", "RG1401I"),
+    good("store_copied", "store.copy", "RG1402I"),
+    good("store_switched", "store.switch", "RG1403I"),
+    good("store_fenced", "store.fence", "RG1404I"),
+    good("store_moved", "store.move", "RG1405I"),
+    good("issuer_keys_dropped", "key.drop_fetched", "RG1501I"),
+    good("process_start", "process.start", "RG1601I"),
+    good("process_stop", "process.stop", "RG1602I"),
+    bad("process.upgrade_refused", "process.upgrade_refused", "RG1603W"),
+    good("config_reload", "config.reload", "RG1604I"),
+    bad("config_reload_refused", "config.reload_refused", "RG1605W"),
+];
+
+/// Numbers the lines of a process.
+pub(super) struct Trail {
+    /// Names the process: a number counts from 1 in each.
+    boot: String,
+    last: AtomicU64,
+    addresses: LogAddresses,
+}
+
+impl Trail {
+    pub(super) fn new(addresses: LogAddresses) -> Self {
+        let boot = id(rotogate::clock::wall_micros());
+        Self { boot, last: AtomicU64::new(0), addresses }
+    }
+
+    /// Adds what every line of the trail has.
+    pub(super) fn begin(&self, line: &mut LogLine, event: &str, micros: u64) {
+        line.word("event.dataset", DATASET);
+        // A test compares the list with the sources.
+        if let Some(kind) = KINDS.iter().find(|kind| kind.event == event) {
+            line.word("event.action", kind.action);
+            line.word("event.code", kind.code);
+            line.word("event.outcome", if kind.is_success { "success" } else { "failure" });
+        }
+        line.own("event.id", &id(micros));
+        line.own("rotogate.audit.boot", &self.boot);
+        line.number("rotogate.audit.seq", self.last.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+
+    /// An address, as far as the trail may have it.
+    pub(super) fn address(&self, address: IpAddr) -> Option<IpAddr> {
+        match self.addresses {
+            LogAddresses::Full => Some(address),
+            LogAddresses::Prefix => Some(network(address.to_canonical())),
+            LogAddresses::None => None,
+        }
+    }
+}
+
+/// The first 24 bits of an IPv4 address, 48 of an IPv6 address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 80)).into(),
+    }
+}
+
+fn id(micros: u64) -> String {
+    request_id::new(micros).to_str().unwrap_or("-").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_cut_as_documented() {
+        let cut = |text: &str| network(text.parse().unwrap()).to_string();
+        assert_eq!(cut("203.0.113.77"), "203.0.113.0");
+        assert_eq!(cut("2001:db8:1:2:3:4:5:6"), "2001:db8:1::");
+    }
+
+    fn events_in(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                events_in(&path, found);
+            } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("log/audit.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                // Each event of the trail names its target, then itself.
+                for after in
+                    text.split("target: TARGET").skip(1).chain(text.split("target: \"rotogate::audit\"").skip(1))
+                {
+                    let Some((before, rest)) = after.split_once("event = \"") else { continue };
+                    if before.chars().all(|c| c == ',' || c.is_whitespace()) {
+                        found.insert(rest.split('"').next().unwrap().to_owned());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_event_has_a_kind_and_every_kind_a_line_on_the_page() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut found = BTreeSet::new();
+        for folder in ["src", "crates/server/src"] {
+            events_in(&root.join(folder), &mut found);
+        }
+        // Whose name is chosen when it happens.
+        found.extend(["store_copied", "store_switched"].map(str::to_owned));
+        let known: BTreeSet<_> = KINDS.iter().map(|kind| kind.event.to_owned()).collect();
+        assert_eq!(found, known);
+        let codes: BTreeSet<_> = KINDS.iter().map(|kind| kind.code).collect();
+        assert_eq!(codes.len(), KINDS.len(), "each has a code of its own");
+        let page = std::fs::read_to_string(root.join("docs/logs.md")).unwrap();
+        for Kind { action, code, is_success, .. } in KINDS {
+            let outcome = if *is_success { "success" } else { "failure" };
+            assert!(page.contains(&format!("| `{action}` | `{code}` | {outcome} | ")), "{action} {code} {outcome}");
+        }
+    }
+}
