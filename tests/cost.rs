@@ -44,7 +44,8 @@ const BARE: &str = "ROTOGATE_TEST_BARE";
 /// What may be kept of a token besides its text, in bytes: what it says, the headers made of it, its places in the caches,
 /// and the note of its first sight, which waits to be written. It was 1119 when this was written; tables grow by doubling.
 /// Of it, 24 are the audience and the identity of the issuer's rules, so that a change of one issuer leaves the tokens of others.
-const ROOM: usize = 1320;
+/// From run to run it differs by some bytes: 2065 to 2071 for a token of 745.
+const ROOM: usize = 1350;
 /// What the layer may cost: a fiftieth more than 21 700, what it cost before overload, issuers and loose paths were judged.
 const BUDGET: u64 = 22_130;
 
