@@ -68,7 +68,11 @@ async fn c12_a_primary_that_became_a_replica_is_left_at_once_and_nothing_is_read
     let next = rotated(&begun, later(start(), 5));
     let error = store.compare_and_swap(1, next.clone(), None).await.unwrap_err();
     assert!(error.to_string().contains("replica"), "{error}");
-    // They repair what they find, in one way or the other.
+    // Left alone, they might take a minute and more to repair it, in one way or the other.
+    for sentinel in &servers.sentinels {
+        sentinel.cli(&["SENTINEL", "REMOVE", PRIMARY]);
+        sentinel.cli(&["SENTINEL", "MONITOR", PRIMARY, "127.0.0.1", &new.port.to_string(), "2"]);
+    }
     let back = async { while store.load(begun.id).await.is_err() {} };
     timeout(PATIENCE, back).await.expect("the Sentinels name a primary");
     assert_eq!(store.compare_and_swap(1, next, None).await.unwrap(), Swap::Swapped);
