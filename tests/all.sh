@@ -30,7 +30,8 @@ step() {
 }
 
 run_tests() {
-    cargo test --all-features 2>&1 | tee "$target/test-output/run.log"
+    # One run names all that fails.
+    cargo test --all-features --no-fail-fast 2>&1 | tee "$target/test-output/run.log"
 }
 
 run_small_tests() {
