@@ -20,15 +20,23 @@ const RULES: Rules = Rules {
 /// How many sessions go on elsewhere, and how many end.
 const SESSIONS: usize = 20;
 
-/// What a gate issues once it decides: on a busy machine it may be stale for a moment.
-async fn issued(recorder: &Recorder, at: At, held: &Held) -> Held {
-    let mut issued = None;
+/// What a gate says once it decides: on a busy machine it may be stale for a moment.
+async fn decided<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let mut said = None;
     until("the gate decides", async || {
-        issued = recorder.refresh(at, held).await.0;
-        issued.is_some()
+        said = ask().await;
+        said.is_some()
     })
     .await;
-    issued.unwrap()
+    said.unwrap()
+}
+
+async fn issued(recorder: &Recorder, at: At, held: &Held) -> Held {
+    decided(async || recorder.refresh(at, held).await.0).await
+}
+
+fn known(reply: Reply) -> Option<Reply> {
+    (reply != Reply::InDoubt).then_some(reply)
 }
 
 async fn stand_still(servers: Servers) {
@@ -39,8 +47,10 @@ async fn stand_still(servers: Servers) {
     let (stopped, other) = (entry.at(0), entry.at(1));
     let mut all: Vec<(Held, Held)> = Vec::new();
     for _ in 0..SESSIONS {
-        let [goes_on, ends] = [recorder.log_in(stopped).await.unwrap(), recorder.log_in(stopped).await.unwrap()];
-        assert_eq!(recorder.access(stopped, &ends).await, Reply::Accepted, "it has been verified");
+        let goes_on = decided(async || recorder.log_in(stopped).await).await;
+        let ends = decided(async || recorder.log_in(stopped).await).await;
+        let verified = decided(async || known(recorder.access(stopped, &ends).await)).await;
+        assert_eq!(verified, Reply::Accepted);
         all.push((goes_on, ends));
     }
     fleet.signal(0, "STOP");
@@ -55,7 +65,8 @@ async fn stand_still(servers: Servers) {
     for (goes_on, ends) in &all {
         let second = issued(&recorder, other, goes_on).await;
         latest.push(issued(&recorder, other, &second).await);
-        assert_eq!(recorder.log_out(other, ends).await, Reply::Accepted);
+        let ended = decided(async || known(recorder.log_out(other, ends).await)).await;
+        assert_eq!(ended, Reply::Accepted);
     }
     // Longer than the staleness, and than any request may be held.
     tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -76,7 +87,8 @@ async fn stand_still(servers: Servers) {
     })
     .await;
     for last in &latest {
-        assert!(recorder.refresh(stopped, last).await.0.is_some(), "the session lives");
+        // The session lives.
+        issued(&recorder, stopped, last).await;
     }
     judge(&recorder.history(), &RULES).unwrap_or_else(|verdict| panic!("{:?}\n{}", verdict.rule, verdict.text));
 }
