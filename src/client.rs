@@ -9,7 +9,7 @@
 //! # let _ = builder;
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -155,6 +155,24 @@ impl Clients {
             .map(|client| (client.id.clone(), KnownClient { client: Arc::new(client), good: ArcSwapOption::empty() }))
             .collect();
         Ok(Self { by_id, passwords, digest_key })
+    }
+
+    /// These clients, with the secrets that are known to be good of those that had the same hash before.
+    pub(crate) fn following(mut self, old: &Self) -> Self {
+        self.digest_key.clone_from(&old.digest_key);
+        for (id, known) in &mut self.by_id {
+            if let Some(before) = old.by_id.get(id)
+                && before.client.secret_hash == known.client.secret_hash
+            {
+                known.good = ArcSwapOption::new(before.good.load_full());
+            }
+        }
+        self
+    }
+
+    /// Their ids.
+    pub(crate) fn ids(&self) -> HashSet<Box<str>> {
+        self.by_id.keys().cloned().collect()
     }
 
     /// The client with that id.

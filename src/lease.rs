@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+
 use crate::clock::Timestamp;
 #[cfg(feature = "kuzzle")]
 use crate::credential::Credential;
@@ -24,13 +26,23 @@ pub(crate) struct LeaseContext {
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
     /// The longest that a connection may last.
-    pub(crate) max_stream: Duration,
+    max_stream: ArcSwap<Duration>,
     closing: tokio::sync::watch::Sender<bool>,
 }
 
 impl LeaseContext {
     pub(crate) fn new(engine: Arc<Engine>, checker: Arc<TokenChecker>, max_stream: Duration) -> Self {
-        Self { engine, checker, max_stream, closing: tokio::sync::watch::Sender::new(false) }
+        Self {
+            engine,
+            checker,
+            max_stream: ArcSwap::from_pointee(max_stream),
+            closing: tokio::sync::watch::Sender::new(false),
+        }
+    }
+
+    /// Replaces the longest time that a connection may last, for open ones, too.
+    pub(crate) fn set_max_stream(&self, longest: Duration) {
+        self.max_stream.store(Arc::new(longest));
     }
 
     /// Ends all long-lived connections.
@@ -182,7 +194,7 @@ impl Lease {
 
     /// Did the connection reach the maximum length?
     pub fn is_over(&self) -> bool {
-        self.context.engine.clock().now() >= self.opened.plus(self.context.max_stream)
+        self.context.engine.clock().now() >= self.opened.plus(**self.context.max_stream.load())
     }
 
     /// Does it replace `other`? It does if it is of another session, or of the same session and no earlier generation.

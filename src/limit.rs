@@ -42,6 +42,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::TimeSource;
@@ -177,7 +178,7 @@ pub struct Limits {
     known_hasher: RandomState,
     strangers: Option<Arc<Semaphore>>,
     unproved_clients: Option<Arc<Semaphore>>,
-    rates: Rates,
+    rates: ArcSwap<Rates>,
     /// What other nodes count, too.
     shared: Option<Shared>,
 }
@@ -246,9 +247,37 @@ impl Limits {
             known_hasher: RandomState::new(),
             strangers: None,
             unproved_clients: None,
-            rates,
+            rates: ArcSwap::from_pointee(rates),
             shared: None,
         }
+    }
+
+    /// Goes on at other rates. What was counted stays.
+    pub fn set_rates(&self, rates: Rates) {
+        let Rates {
+            login_per_address,
+            login_per_account,
+            login_per_client,
+            refresh_per_address,
+            refresh_per_session,
+            forged_per_address,
+            refused_per_address,
+            forged_overall,
+        } = rates;
+        self.login_address.set_rate(login_per_address);
+        self.login_account.set_rate(login_per_account);
+        self.login_known.set_rate(login_per_address);
+        self.login_failures.set_rate(login_per_client);
+        self.secret_address.set_rate(login_per_address);
+        self.secret_failures.set_rate(login_per_client);
+        self.client_tokens.set_rate(login_per_client);
+        self.refresh_address.set_rate(refresh_per_address);
+        self.refresh_session.set_rate(refresh_per_session);
+        self.forged.set_rate(forged_per_address);
+        self.refused.set_rate(refused_per_address);
+        self.vain_introspected.set_rate(forged_overall);
+        self.vain_overall.set_rate(forged_overall);
+        self.rates.store(Arc::new(rates));
     }
 
     /// Reserves room for known callers, if this many password checks may run and wait: strangers get three quarters of

@@ -176,8 +176,8 @@ impl Engine {
             last,
             status: Status::Live,
             revision: 1,
-            user_agent: new.origin.user_agent.clone().filter(|_| self.keep_login_origin),
-            address: new.origin.address.filter(|_| self.keep_login_origin),
+            user_agent: new.origin.user_agent.clone().filter(|_| self.keeps_login_origin()),
+            address: new.origin.address.filter(|_| self.keeps_login_origin()),
             claims: new.claims,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;

@@ -2,7 +2,7 @@
 //! that a reply needs before the commit, and replies only after the commit is durable.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -94,7 +94,7 @@ pub struct Engine {
     issuer: Arc<str>,
     audience: Vec<Box<str>>,
     leeway: Duration,
-    styles: Vec<(Box<str>, TokenStyle)>,
+    styles: ArcSwap<Vec<(Box<str>, TokenStyle)>>,
     keyring: ArcSwap<Keyring>,
     store: Arc<dyn Store>,
     directory: Option<Arc<dyn Directory>>,
@@ -105,7 +105,7 @@ pub struct Engine {
     counters: Option<Arc<StoreCounters>>,
     turns: Turns,
     live_sessions: LiveSessions,
-    keep_login_origin: bool,
+    keep_login_origin: AtomicBool,
     counts: Counts,
     /// A write failed, but may have reached the store.
     is_behind: AtomicBool,
@@ -128,7 +128,7 @@ impl Engine {
             issuer: parts.issuer,
             audience: parts.audience,
             leeway: parts.leeway,
-            styles: parts.styles,
+            styles: ArcSwap::from_pointee(parts.styles),
             keyring: ArcSwap::new(parts.keyring),
             store: parts.store,
             directory: parts.directory,
@@ -139,7 +139,7 @@ impl Engine {
             counters: parts.counters,
             turns: Turns::default(),
             live_sessions: LiveSessions::default(),
-            keep_login_origin: parts.keep_login_origin,
+            keep_login_origin: AtomicBool::new(parts.keep_login_origin),
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
@@ -199,6 +199,20 @@ impl Engine {
     /// The current keys.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.keyring.load_full()
+    }
+
+    /// Replaces the styles of token that the clients of each dialect need.
+    pub(crate) fn set_styles(&self, styles: Vec<(Box<str>, TokenStyle)>) {
+        self.styles.store(Arc::new(styles));
+    }
+
+    /// Whether sessions to come keep the address and user agent of their login.
+    pub(crate) fn set_keep_login_origin(&self, keep: bool) {
+        self.keep_login_origin.store(keep, Ordering::Relaxed);
+    }
+
+    fn keeps_login_origin(&self) -> bool {
+        self.keep_login_origin.load(Ordering::Relaxed)
     }
 
     /// Replaces the keys: later tokens are minted with these.
@@ -314,7 +328,8 @@ impl Engine {
     }
 
     fn style(&self, dialect: &str) -> TokenStyle {
-        self.styles.iter().find(|(name, _)| **name == *dialect).map(|(_, style)| *style).unwrap_or_default()
+        let styles = self.styles.load();
+        styles.iter().find(|(name, _)| **name == *dialect).map(|(_, style)| *style).unwrap_or_default()
     }
 }
 

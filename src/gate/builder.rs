@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, Response};
@@ -12,30 +13,32 @@ use ipnet::IpNet;
 use super::endpoint::{Endpoint, EndpointError, Endpoints};
 use super::fault_log::FaultLog;
 use super::notice::Notices;
-use super::origin::{Origins, origin_of};
 use super::respond::RefusalHook;
-use super::{Gate, Inner, maintain, nodes, system_time};
-use crate::client::{Client, Clients, NoRandomness};
+use super::running::Running;
+use super::{Gate, PreparedRules, maintain, nodes, system_time};
+use crate::client::{Client, NoRandomness};
 use crate::clock::{EngineClock, TimeSource, Timestamp};
 use crate::denial::Denial;
-use crate::dialect::{self, Dialect};
 use crate::directory::Directory;
 use crate::engine::{Engine, EngineConfig, StoreCounters};
-use crate::headers::{HeaderPattern, ProtectedNames};
+use crate::headers::HeaderPattern;
 use crate::lease::LeaseContext;
 use crate::limit::{Limits, Rates};
 use crate::overload::{Bounds, Overload};
 use crate::password::Passwords;
 use crate::policy::GateId;
 use crate::random::random;
-use crate::route::{HostError, Hosts, Route, RouteError, RoutePolicy, RouteTable, authority, ungoverned};
+use crate::route::{HostError, Route, RouteError};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError};
 use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, OWN, RulesError, Verifier};
+use crate::token::verify::{IssuerRules, RulesError, Verifier};
 use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenChecker};
 
+mod rules;
 mod sound;
+
+use rules::{Kept, Rules};
 
 /// The largest body of a request to an endpoint, in bytes (requirement A4).
 #[doc(hidden)]
@@ -103,6 +106,11 @@ pub enum BuildError {
     #[doc(hidden)]
     #[error("an endpoint with a relay needs a store for its records")]
     NoRelayStore,
+    /// Other rules name an endpoint with a relay that the running gate has not.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]
+    NewRelay(String),
     /// The rules of a profile contradict each other.
     #[error("the profile contradicts itself: {0}")]
     Profile(#[from] ProfileError),
@@ -187,28 +195,17 @@ pub struct GateBuilder {
     relay_store: Option<Arc<dyn crate::store::relay::RelayStore>>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
-    clients: Vec<Client>,
-    endpoints: Vec<Endpoint>,
-    profile: Profile,
-    routes: Vec<Route>,
-    identity: Option<IdentityHeaders>,
     rates: Rates,
     limits_per_node: bool,
     node_name: Option<Box<str>>,
     leeway: Option<Duration>,
-    trusted_proxies: Vec<IpNet>,
     time: Option<TimeArc>,
     capacity: Option<u64>,
-    max_endpoint_body: Option<usize>,
     max_stream: Option<Duration>,
     bounds: Bounds,
     forget_login_origin: bool,
-    public_url: Option<String>,
-    hosts: Option<Vec<String>>,
-    strip: Vec<HeaderPattern>,
-    keep: Vec<HeaderPattern>,
-    allowed_origins: Vec<Box<str>>,
-    refusals: Option<RefusalHook>,
+    /// What a running gate can replace.
+    rules: Rules,
 }
 
 struct TimeArc(Arc<dyn TimeSource>);
@@ -290,21 +287,21 @@ impl GateBuilder {
     /// Registers a client.
     #[must_use]
     pub fn client(mut self, client: Client) -> Self {
-        self.clients.push(client);
+        self.rules.clients.push(client);
         self
     }
 
     /// Adds an endpoint.
     #[must_use]
     pub fn endpoint(mut self, endpoint: Endpoint) -> Self {
-        self.endpoints.push(endpoint);
+        self.rules.endpoints.push(endpoint);
         self
     }
 
     /// The default profile of sessions. Clients and endpoints override single keys.
     #[must_use]
     pub fn profile(mut self, profile: Profile) -> Self {
-        self.profile = profile;
+        self.rules.profile = profile;
         self
     }
 
@@ -312,14 +309,14 @@ impl GateBuilder {
     /// none is 404.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
-        self.routes.push(route);
+        self.rules.routes.push(route);
         self
     }
 
     /// The headers that name the caller to the inner service. The client's own copies are removed, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
-        self.identity = Some(IdentityHeaders { headers: headers.into_iter().collect() });
+        self.rules.identity = Some(IdentityHeaders { headers: headers.into_iter().collect() });
         self
     }
 
@@ -355,7 +352,7 @@ impl GateBuilder {
     /// The peers whose `X-Forwarded-For` is trusted.
     #[must_use]
     pub fn trusted_proxies(mut self, proxies: Vec<IpNet>) -> Self {
-        self.trusted_proxies = proxies;
+        self.rules.trusted_proxies = proxies;
         self
     }
 
@@ -394,7 +391,7 @@ impl GateBuilder {
     /// Sets the largest body of a request to an endpoint, in bytes.
     #[must_use]
     pub const fn max_endpoint_body(mut self, bytes: usize) -> Self {
-        self.max_endpoint_body = Some(bytes);
+        self.rules.max_endpoint_body = Some(bytes);
         self
     }
 
@@ -424,7 +421,7 @@ impl GateBuilder {
     /// origin is same-origin. The default is the origin of the issuer.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
-        self.public_url = Some(url.into());
+        self.rules.public_url = Some(url.into());
         self
     }
 
@@ -434,7 +431,7 @@ impl GateBuilder {
     // Requirement T23.
     #[must_use]
     pub fn hosts(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.hosts = Some(hosts.into_iter().map(Into::into).collect());
+        self.rules.hosts = Some(hosts.into_iter().map(Into::into).collect());
         self
     }
 
@@ -442,7 +439,7 @@ impl GateBuilder {
     // Requirement T24.
     #[must_use]
     pub fn strip_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
-        self.strip = patterns.into_iter().collect();
+        self.rules.strip = patterns.into_iter().collect();
         self
     }
 
@@ -450,7 +447,7 @@ impl GateBuilder {
     /// headers of [`GateBuilder::identity_headers`] are always removed.
     #[must_use]
     pub fn keep_headers(mut self, patterns: impl IntoIterator<Item = HeaderPattern>) -> Self {
-        self.keep = patterns.into_iter().collect();
+        self.rules.keep = patterns.into_iter().collect();
         self
     }
 
@@ -459,7 +456,7 @@ impl GateBuilder {
     // Requirement T18.
     #[must_use]
     pub fn allowed_origins(mut self, origins: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
-        self.allowed_origins = origins.into_iter().map(Into::into).collect();
+        self.rules.allowed_origins = origins.into_iter().map(Into::into).collect();
         self
     }
 
@@ -487,7 +484,7 @@ impl GateBuilder {
         mut self,
         reply: impl Fn(&Denial, &Parts) -> Option<Response<B>> + Send + Sync + 'static,
     ) -> Self {
-        self.refusals = Some(RefusalHook::new(reply));
+        self.rules.refusals = Some(RefusalHook::new(reply));
         self
     }
 
@@ -501,16 +498,11 @@ impl GateBuilder {
     ) -> Result<Gate, BuildError> {
         let issuer = self.issuer.ok_or(BuildError::NoIssuer)?;
         sound::issuer(&issuer, self.plain_issuer)?;
-        self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
-        sound::origins(&self.allowed_origins)?;
-        sound::clients(&self.clients, &self.endpoints)?;
+        self.rules.check(&self.trusted)?;
         let keyring = Arc::new(self.keyring.ok_or(BuildError::NoKeys)?);
         let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
         if leeway > DEFAULT_LEEWAY {
             return Err(BuildError::Leeway);
-        }
-        if let Some(problem) = self.profile.problems().into_iter().next() {
-            return Err(problem.into());
         }
         let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
@@ -541,17 +533,9 @@ impl GateBuilder {
         if feed.is_some() {
             revocations.use_until(Timestamp::ZERO);
         }
-        let mut audiences = vec![(Arc::clone(&issuer), audience.clone())];
-        audiences.extend(self.trusted.iter().map(|rules| (Arc::clone(&rules.issuer), rules.audience.to_vec())));
-        names(&self.trusted, &self.routes)?;
-        sound::roles(&self.trusted, &self.routes)?;
-        let asking = self.routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
-        let asking = asking.cloned().collect();
         let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
-        let identity = self.identity.unwrap_or_else(|| default_identity_headers(&self.trusted));
-        let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
+        let identity = self.rules.identity(&self.trusted);
         let has_directory = self.directory.is_some();
-        let protected = protected.with(self.strip, self.keep);
         let mut limits = Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places());
         let counters = (store.shared().is_some() && !self.limits_per_node)
             .then(|| Arc::new(StoreCounters::new(Arc::clone(&store), Arc::clone(&keyring))));
@@ -562,7 +546,7 @@ impl GateBuilder {
             issuer: Arc::clone(&issuer),
             audience,
             leeway,
-            styles: Endpoints::styles(&self.endpoints),
+            styles: Endpoints::styles(&self.rules.endpoints),
             keyring: Arc::clone(&keyring),
             store,
             directory: self.directory,
@@ -577,59 +561,67 @@ impl GateBuilder {
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
-        let checker =
-            TokenChecker::new(verifier, clock, revocations, identity, capacity, self.bounds.requests_per_caller);
-        let dialects = dialects(&self.routes)?;
-        if let Some((strict, envelope)) = ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints)) {
-            let id = |place: usize| self.routes.get(place).map(|route| route.id.to_string()).unwrap_or_default();
-            return Err(BuildError::Ungoverned { strict: id(strict), envelope: id(envelope) });
-        }
-        let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
-        let public_url = self.public_url.or_else(|| origin_of(&issuer)).unwrap_or_default();
-        let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
+        let requests_per_caller = self.bounds.requests_per_caller;
+        let checker = TokenChecker::new(verifier, clock, revocations, identity.clone(), capacity, requests_per_caller);
         let (engine, checker) = (Arc::new(engine), Arc::new(checker));
         #[cfg(feature = "relay")]
-        {
+        let relays = {
             let (engine, checker) = (Arc::clone(&engine), Arc::clone(&checker));
             let shared = super::relay::Shared { store: self.relay_store, engine, checker, time };
-            self.endpoints.iter_mut().try_for_each(|endpoint| endpoint.begin_relay(&shared))?;
-        }
+            let begun = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.begin_relay(&shared));
+            begun.filter_map(Result::transpose).collect::<Result<_, _>>()?
+        };
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
-        let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
-        let inner = Arc::new(Inner {
-            id: GateId::next(),
+        let running = Arc::new(Running {
+            engine: Arc::clone(&engine),
             notices: Notices::default(),
             faults: FaultLog::default(),
             asks_audience: AtomicBool::new(false),
-            engine,
-            checker,
-            leases,
             row,
-            endpoints: Endpoints::new(
-                self.endpoints,
-                &self.profile,
-                &self.clients,
-                &issuer,
-                &public_url,
-                has_directory,
-            )?,
-            origins: Origins::new(&public_url, self.allowed_origins),
-            clients: Clients::new(self.clients, passwords)?,
-            asking,
-            routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
-            hosts,
-            dialects,
-            protected,
-            profile: self.profile,
-            leeway,
-            trusted_proxies: self.trusted_proxies,
-            max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
             overload: Overload::new(&self.bounds),
-            refusals: self.refusals,
-            unfit_store: arc_swap::ArcSwapOption::empty(),
+            unfit_store: ArcSwapOption::empty(),
+            passwords,
+            has_directory,
+            clients: ArcSwap::default(),
+            #[cfg(feature = "relay")]
+            relays,
         });
-        maintain::begin(&inner, feed).await?;
-        Ok(Gate(inner))
+        let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
+        let kept = Kept { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
+        let gate = Gate(Arc::new(self.rules.into_inner(kept, &identity, None)?));
+        running.clients.store(Arc::new(gate.0.clients.ids()));
+        maintain::begin(&running, feed).await?;
+        Ok(gate)
+    }
+
+    /// See [`Gate::prepare_rules`].
+    pub(super) fn prepare_rules(
+        #[cfg_attr(not(feature = "relay"), expect(unused_mut, reason = "for relays"))] mut self,
+        running: &Gate,
+    ) -> Result<PreparedRules, BuildError> {
+        let old = &running.0;
+        self.rules.check(&self.trusted)?;
+        #[cfg(feature = "relay")]
+        for endpoint in &mut self.rules.endpoints {
+            endpoint.go_on_with(&old.running.relays)?;
+        }
+        let kept = Kept {
+            id: old.id,
+            running: Arc::clone(&old.running),
+            engine: Arc::clone(&old.engine),
+            checker: Arc::clone(&old.checker),
+            leases: Arc::clone(&old.leases),
+            leeway: old.leeway,
+        };
+        let (styles, identity) = (Endpoints::styles(&self.rules.endpoints), self.rules.identity(&self.trusted));
+        Ok(PreparedRules {
+            gate: Gate(Arc::new(self.rules.into_inner(kept, &identity, Some(old))?)),
+            styles,
+            identity,
+            rates: self.rates,
+            keep_login_origin: !self.forget_login_origin,
+            max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
+        })
     }
 }
 
@@ -650,41 +642,6 @@ async fn begin_feed(
     }
 }
 
-/// The configured hosts, the host of the public URL, and those that routes name.
-fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<Hosts, HostError> {
-    let mut hosts = Hosts::default();
-    let uri = public_url.parse::<http::Uri>().ok();
-    if let Some(public) = uri.as_ref().and_then(http::Uri::authority) {
-        hosts.add(authority::host_of(public.as_str()))?;
-    }
-    let named = routes.iter().flat_map(|route| &route.hosts);
-    given.iter().chain(named).try_for_each(|host| hosts.add(host))?;
-    Ok(hosts)
-}
-
-/// Each dialect that a route names, once.
-fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
-    let mut found: Vec<Box<dyn Dialect>> = Vec::new();
-    for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
-        if !found.iter().any(|dialect| dialect.name() == name) {
-            found.push(
-                dialect::by_name(name, &dialect::Options::default())
-                    .ok_or_else(|| BuildError::Dialect(name.to_owned()))?,
-            );
-        }
-    }
-    Ok(found)
-}
-
-/// Routes name known issuers.
-fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
-    let is_known = |name: &str| name == OWN || trusted.iter().any(|rules| *rules.name == *name);
-    match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !is_known(name)) {
-        Some(name) => Err(BuildError::UnknownIssuer(name.clone())),
-        None => Ok(()),
-    }
-}
-
 /// The verifier for the gate's own keys, then for those of the other issuers.
 pub(super) fn verifier(
     engine: &Engine,
@@ -695,25 +652,4 @@ pub(super) fn verifier(
     let mut rules = vec![IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)];
     rules.extend(trusted);
     Verifier::new(rules)
-}
-
-/// With several issuers, a subject is ambiguous without its issuer, so the issuer has a header too. Roles have one if
-/// tokens of another issuer have them.
-fn default_identity_headers(trusted: &[IssuerRules]) -> IdentityHeaders {
-    let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
-    let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());
-    let roles = has_roles.then_some((HeaderName::from_static("x-auth-roles"), IdentityField::Roles));
-    IdentityHeaders {
-        headers: [
-            (HeaderName::from_static("x-auth-subject"), IdentityField::Subject),
-            (HeaderName::from_static("x-auth-account"), IdentityField::Account),
-            (HeaderName::from_static("x-auth-client"), IdentityField::Client),
-            (HeaderName::from_static("x-auth-scope"), IdentityField::Scope),
-            (HeaderName::from_static("x-auth-session"), IdentityField::Session),
-        ]
-        .into_iter()
-        .chain(issuer)
-        .chain(roles)
-        .collect(),
-    }
 }

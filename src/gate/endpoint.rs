@@ -76,7 +76,7 @@ pub struct Endpoint {
     #[cfg(feature = "relay")]
     relay_config: Option<super::relay::RelayConfig>,
     #[cfg(feature = "relay")]
-    relay: Option<super::relay::EndpointRelay>,
+    relay: Option<Arc<super::relay::EndpointRelay>>,
 }
 
 impl Endpoint {
@@ -149,11 +149,28 @@ impl Endpoint {
 
     /// Makes the relay, if the endpoint has one.
     #[cfg(feature = "relay")]
-    pub(super) fn begin_relay(&mut self, shared: &super::relay::Shared) -> Result<(), super::BuildError> {
-        let Some(config) = self.relay_config.take() else { return Ok(()) };
-        let path = self.path.as_deref().unwrap_or_else(|| self.dialect.default_path());
-        self.relay = Some(shared.relay(path, config)?);
+    pub(super) fn begin_relay(
+        &mut self,
+        shared: &super::relay::Shared,
+    ) -> Result<Option<Arc<super::relay::EndpointRelay>>, super::BuildError> {
+        let Some(config) = self.relay_config.take() else { return Ok(None) };
+        self.relay = Some(Arc::new(shared.relay(self.base(), config)?));
+        Ok(self.relay.clone())
+    }
+
+    /// Takes the running relay of its path, if the endpoint has one.
+    #[cfg(feature = "relay")]
+    pub(super) fn go_on_with(&mut self, running: &[Arc<super::relay::EndpointRelay>]) -> Result<(), super::BuildError> {
+        if self.relay_config.take().is_none() {
+            return Ok(());
+        }
+        let found = running.iter().find(|relay| relay.path() == self.base());
+        self.relay = Some(Arc::clone(found.ok_or_else(|| super::BuildError::NewRelay(self.base().to_owned()))?));
         Ok(())
+    }
+
+    fn base(&self) -> &str {
+        self.path.as_deref().unwrap_or_else(|| self.dialect.default_path())
     }
 
     /// The clients that the endpoint names.
@@ -238,7 +255,7 @@ where
             from_own_origin: false,
         };
         let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
-        let Ok(place) = gate.overload.streams.enter(gate.holder(&parts)) else {
+        let Ok(place) = gate.running.overload.streams.enter(gate.holder(&parts)) else {
             let refusal = Refusal::Streams;
             let reply = overloaded(refusal, Some(&*endpoint.dialect), &parts.headers);
             return EndpointResponse::reply(reply, Reason::shed(refusal));
@@ -363,7 +380,7 @@ impl CommandHandler for EndpointHandler<'_> {
         if let Ok(Outcome::Issued(issued)) = &outcome {
             let _ = self.recipient.set(Recipient { subject: issued.subject.clone(), session: issued.session });
         }
-        self.gate.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
+        self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
         outcome
     }
 
@@ -377,7 +394,7 @@ impl CommandHandler for EndpointHandler<'_> {
             }
         };
         let outcome = to_its_end(executing).await;
-        self.gate.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
+        self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
         outcome
     }
 }

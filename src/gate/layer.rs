@@ -137,7 +137,7 @@ impl<M> GateLayer<M> {
     pub fn at_edge(mut self) -> Self {
         self.edge = true;
         // The listeners set each request's peer themselves, and report an untrusted proxy.
-        self.gate.0.notices.first(Notice::UntrustedProxy);
+        self.gate.0.running.notices.first(Notice::UntrustedProxy);
         self
     }
 
@@ -253,7 +253,7 @@ impl<S, M> GateService<S, M> {
                 };
                 let mut place = None;
                 if policy.upgrade && parts.headers.contains_key(UPGRADE) {
-                    place = match gate.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
+                    place = match gate.running.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
                         Ok(place) => Some(place),
                         Err(_) => return shed(gate, &parts, Refusal::Tunnels, permitted, annotate),
                     };
@@ -356,7 +356,7 @@ impl<S, M> GateService<S, M> {
                         }
                         #[cfg(feature = "kuzzle")]
                         EndpointResponse::Upgrade(taken) => {
-                            let place = match SocketPermit::new(&gate.overload, gate.holder(&taken.head)) {
+                            let place = match SocketPermit::new(&gate.running.overload, gate.holder(&taken.head)) {
                                 Ok(place) => place,
                                 Err(refusal) => {
                                     let dialect = gate.endpoints.dialect(index);

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::{Inner, nodes};
+use super::nodes;
+use super::running::Running;
 use crate::clock::{ClockState, Timestamp};
 use crate::engine::Freshness;
 use crate::engine::confirm::FLUSH_EVERY;
@@ -26,7 +27,7 @@ const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// The store does not answer.
-pub(super) async fn begin(gate: &Arc<Inner>, feed: Option<Box<dyn Feed>>) -> Result<(), StoreError> {
+pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> Result<(), StoreError> {
     if let Some(mut feed) = feed {
         gate.engine.join().await?;
         loop {
@@ -57,7 +58,7 @@ pub(super) fn every(period: Duration) -> Interval {
 }
 
 /// Takes over what other gates revoke.
-async fn follow(gate: Weak<Inner>, mut feed: Box<dyn Feed>) {
+async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
     let (mut failing, mut not_restored) = (Seldom::default(), Seldom::default());
     loop {
         let step = feed.next().await;
@@ -87,7 +88,7 @@ async fn follow(gate: Weak<Inner>, mut feed: Box<dyn Feed>) {
 }
 
 /// Writes revocations again that the shared store did not acknowledge.
-async fn pay(gate: Weak<Inner>) {
+async fn pay(gate: Weak<Running>) {
     let mut ticks = every(TICK_EVERY);
     let mut unpaid = Seldom::default();
     loop {
@@ -110,7 +111,7 @@ async fn pay(gate: Weak<Inner>) {
 }
 
 /// Shows that the process runs.
-async fn beat(gate: Weak<Inner>) {
+async fn beat(gate: Weak<Running>) {
     let Some(period) = gate.upgrade().and_then(|gate| gate.engine.beats_every()) else { return };
     let mut ticks = every(period);
     loop {
@@ -121,7 +122,7 @@ async fn beat(gate: Weak<Inner>) {
 }
 
 /// Sees whether the shared store is still fit for one. That it answers at all is what the feed shows.
-async fn watch_store(gate: Weak<Inner>) {
+async fn watch_store(gate: Weak<Running>) {
     let mut ticks = every(STORE_CHECK_EVERY);
     loop {
         ticks.tick().await;
@@ -146,7 +147,7 @@ fn rfc3339(time: Timestamp) -> humantime::Rfc3339Timestamp {
 }
 
 /// Moves engine time, and says what is wrong with it.
-async fn tick(gate: Weak<Inner>) {
+async fn tick(gate: Weak<Running>) {
     let mut ticks = every(TICK_EVERY);
     let mut wrong = Seldom::default();
     let mut before = Freshness::Fresh;
@@ -188,7 +189,7 @@ async fn tick(gate: Weak<Inner>) {
 }
 
 /// Moves long connections to tokens that other gates issued.
-async fn advance(gate: Weak<Inner>) {
+async fn advance(gate: Weak<Running>) {
     let mut ticks = every(TICK_EVERY);
     loop {
         ticks.tick().await;
@@ -198,7 +199,7 @@ async fn advance(gate: Weak<Inner>) {
 }
 
 /// Writes the generations that were seen in use.
-async fn flush(gate: Weak<Inner>) {
+async fn flush(gate: Weak<Running>) {
     let mut ticks = every(FLUSH_EVERY);
     let mut unwritten = Seldom::default();
     loop {
@@ -218,7 +219,7 @@ async fn flush(gate: Weak<Inner>) {
 }
 
 /// Removes what has ended.
-async fn sweep(gate: Weak<Inner>) {
+async fn sweep(gate: Weak<Running>) {
     let sweep_every = SWEEP_EVERY;
     #[cfg(feature = "failpoints")]
     let sweep_every = crate::failpoint::sweep_every(sweep_every);
@@ -244,9 +245,9 @@ async fn sweep(gate: Weak<Inner>) {
 }
 
 #[cfg(feature = "relay")]
-async fn sweep_relays(gate: &Inner) {
+async fn sweep_relays(gate: &Running) {
     // All relays of a gate have one store.
-    let Some(relay) = gate.endpoints.relays().next() else { return };
+    let Some(relay) = gate.relays.first() else { return };
     if let Err(error) = relay.sweep(&gate.engine).await {
         tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
     }

@@ -21,11 +21,9 @@
 //! # Ok(()) }
 //! ```
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 
 use crate::client::Clients;
@@ -39,11 +37,11 @@ use crate::overload::{Holder, Overload};
 use crate::policy::GateId;
 use crate::route::{Hosts, RoutePolicy, RouteTable};
 use crate::session::profile::Profile;
-use crate::token::claims::AccessToken;
+use crate::token::claims::{AccessToken, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::live_keys::Validity;
 use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
-use crate::verify_cache::{MissContext, TokenChecker};
+use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
 
 mod body;
 mod builder;
@@ -69,6 +67,7 @@ mod relay;
 mod reply_guard;
 mod require;
 mod respond;
+mod running;
 mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
@@ -127,19 +126,14 @@ const RESTORING: &str = "the store has lost writes; nothing is minted until the 
 #[derive(Clone, Debug)]
 pub struct Gate(pub(crate) Arc<Inner>);
 
-/// The shared state of a gate.
+/// The shared state of a gate: what runs, and the rules for requests.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) id: GateId,
-    notices: notice::Notices,
-    faults: fault_log::FaultLog,
-    /// Whether any `require()` asks for an audience.
-    asks_audience: AtomicBool,
+    pub(crate) running: Arc<running::Running>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) checker: Arc<TokenChecker>,
     leases: Arc<LeaseContext>,
-    /// What the other gates of the store are told of this one.
-    row: Arc<crate::store::LiveRow>,
     pub(crate) clients: Clients,
     /// The policies of the routes that ask for audiences of their own.
     asking: Vec<RoutePolicy>,
@@ -155,14 +149,33 @@ pub(crate) struct Inner {
     pub(crate) leeway: Duration,
     pub(crate) trusted_proxies: Vec<IpNet>,
     pub(crate) max_endpoint_body: usize,
-    pub(crate) overload: Overload,
     /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
-    /// Why a store that gates share is not fit for one any more.
-    unfit_store: ArcSwapOption<String>,
+    /// The gate with the rules that replaced these.
+    replaced_by: OnceLock<Arc<Inner>>,
 }
 
 impl Inner {
+    /// The gate with the rules in force: this one, or what replaced it while a connection or a request went on.
+    fn in_force(&self) -> &Self {
+        let mut gate = self;
+        while let Some(next) = gate.replaced_by.get() {
+            gate = next;
+        }
+        gate
+    }
+
+    /// Calls `strip` with the names of the identity headers of these rules, and of those that replaced them: a client may
+    /// have sent a header that meant nothing then.
+    fn strip(&self, mut strip: impl FnMut(&ProtectedNames)) {
+        let mut gate = self;
+        strip(&gate.protected);
+        while let Some(next) = gate.replaced_by.get() {
+            gate = next;
+            strip(&gate.protected);
+        }
+    }
+
     /// The context for a token that is not in the cache, presented from `source`.
     fn shown<'a>(&'a self, source: impl Into<Source<'a>>) -> MissContext<'a> {
         MissContext::new(&self.engine, source)
@@ -189,6 +202,18 @@ impl Inner {
 pub struct PreparedKeys {
     verifier: Verifier,
     keyring: Arc<Keyring>,
+}
+
+/// Rules that a gate can go on with.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct PreparedRules {
+    gate: Gate,
+    styles: Vec<(Box<str>, TokenStyle)>,
+    identity: IdentityHeaders,
+    rates: Rates,
+    keep_login_origin: bool,
+    max_stream: Duration,
 }
 
 /// Whether the gate can serve.
@@ -219,10 +244,17 @@ pub enum Readiness {
     NotReady(String),
 }
 
+impl PreparedRules {
+    /// The gate with these rules.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
 impl Gate {
     /// Replaces the bounds on concurrency and buffers for new requests.
     pub fn set_bounds(&self, bounds: &Bounds) {
-        self.0.overload.set(bounds);
+        self.0.running.overload.set(bounds);
         self.0.checker.callers().set(bounds.requests_per_caller);
     }
 
@@ -292,12 +324,40 @@ impl Gate {
         // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
         #[cfg(feature = "relay")]
-        self.0.endpoints.relays().for_each(|relay| relay.set_keyring(&keyring));
-        if keyring.fingerprint() != *self.0.row.get().keyring {
-            nodes::keys::say(&self.0.row, &keyring, self.0.engine.clock().now());
+        self.0.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
+        if keyring.fingerprint() != *self.0.running.row.get().keyring {
+            nodes::keys::say(&self.0.running.row, &keyring, self.0.engine.clock().now());
         }
         self.0.engine.set_keyring(keyring);
         other
+    }
+
+    /// This gate with the rules of a builder: its routes, clients, endpoints, profile, hosts, trusted proxies, CORS origins,
+    /// identity headers, rates and bound of bodies. Everything else is that of this gate, and is shared with it; what else
+    /// the builder has is not used. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`GateBuilder::build`]. An endpoint with a relay must have one already.
+    #[doc(hidden)]
+    pub fn prepare_rules(&self, builder: GateBuilder) -> Result<PreparedRules, BuildError> {
+        builder.prepare_rules(self)
+    }
+
+    /// Puts in force what the two gates share of the rules, and returns the gate with them, for a server to replace its
+    /// services. Requests that a service of this gate has admitted go on under its rules. Once for a gate: later rules are
+    /// for the one that this returns.
+    #[doc(hidden)]
+    pub fn use_rules(&self, prepared: PreparedRules) -> Self {
+        let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
+        // First: from here on, requests of both gates are rid of the identity headers of both.
+        let _ = self.0.replaced_by.set(Arc::clone(&gate.0));
+        self.0.engine.set_styles(styles);
+        self.0.engine.set_keep_login_origin(keep_login_origin);
+        self.0.engine.limits().set_rates(rates);
+        self.0.leases.set_max_stream(max_stream);
+        self.0.checker.set_identity(identity);
+        self.0.running.clients.store(Arc::new(gate.0.clients.ids()));
+        gate
     }
 
     /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
@@ -368,7 +428,7 @@ impl Gate {
             Freshness::Stale => return Readiness::NotReady(NOT_HEARD.into()),
         }
         if self.0.engine.store().shared().is_some() {
-            let unfit = self.0.unfit_store.load_full();
+            let unfit = self.0.running.unfit_store.load_full();
             return unfit.map_or(Readiness::Ready, |why| Readiness::NotReady(why.as_str().to_owned()));
         }
         match self.0.engine.store().check().await {
@@ -385,13 +445,13 @@ impl Gate {
     /// Removes identity fields from trailers, as [`Self::layer`] does from headers. For a server that reads bodies
     /// itself.
     pub fn strip_trailers(&self, trailers: &mut http::HeaderMap) {
-        self.0.protected.strip_trailers(trailers);
+        self.0.strip(|names| names.strip_trailers(trailers));
     }
 
     /// The pools that bound concurrency and buffers.
     #[doc(hidden)]
     pub fn overload(&self) -> &Overload {
-        &self.0.overload
+        &self.0.running.overload
     }
 
     /// Ends upgraded connections, for which no server waits. For a process that is about to stop.
@@ -404,7 +464,7 @@ impl Gate {
     #[cfg(feature = "relay")]
     #[doc(hidden)]
     pub async fn relays_idle(&self) {
-        for relay in self.0.endpoints.relays() {
+        for relay in &self.0.running.relays {
             relay.idle().await;
         }
     }
@@ -413,7 +473,7 @@ impl Gate {
     #[cfg(feature = "relay")]
     #[doc(hidden)]
     pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
-        let found = self.0.endpoints.relays().find(|relay| relay.path() == path);
+        let found = self.0.running.relays.iter().find(|relay| relay.path() == path);
         found.map(|relay| relay.replace(config, &self.keyring())).is_some()
     }
 
@@ -429,7 +489,7 @@ impl Gate {
 
     /// Whether a client of this id is registered.
     pub fn has_client(&self, id: &str) -> bool {
-        self.0.clients.get(id).is_some()
+        self.0.running.clients.load().contains(id)
     }
 
     /// Counters of session events in this process.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Gate, Inner};
+use super::Gate;
+use super::running::Running;
 use crate::fault::StoreError;
 use crate::store::{LiveRow, NodeSeen};
 
@@ -23,7 +24,7 @@ impl Gate {
     /// Says to the other gates of the store which users this one has. The digest is equal where the users are.
     #[doc(hidden)]
     pub fn say_users(&self, digest: &str) {
-        self.0.row.change(|row| row.users = Some(digest.into()));
+        self.0.running.row.change(|row| row.users = Some(digest.into()));
     }
 
     /// The gates of the store that were heard of lately; none if the store is not shared.
@@ -40,7 +41,7 @@ impl Gate {
 }
 
 /// Looks at the other gates of the store.
-pub(super) async fn look(gate: Weak<Inner>) {
+pub(super) async fn look(gate: Weak<Running>) {
     let mut looks = super::maintain::every(LOOK_EVERY);
     let mut users = UsersSeen::default();
     let mut unreadable = Vec::new();

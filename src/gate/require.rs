@@ -174,7 +174,7 @@ impl RequireLayer {
     #[must_use]
     pub fn audience(self, audience: impl Into<String>) -> Self {
         let audience = audience.into();
-        self.gate.0.asks_audience.store(true, Ordering::Relaxed);
+        self.gate.0.running.asks_audience.store(true, Ordering::Relaxed);
         self.policy(|policy| policy.audiences.push(audience))
     }
 

@@ -43,7 +43,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
     }
     let policy = &permitted.route().policy;
     if !policy.upgrade {
-        if gate.notices.first(Notice::Upgrade) {
+        if gate.running.notices.first(Notice::Upgrade) {
             let route = permitted.route().id.as_str();
             tracing::warn!(
                 route,

@@ -22,9 +22,9 @@ type Page = Box<[AtomicU64]>;
 pub(crate) struct Buckets {
     pages: Box<[OnceLock<Page>]>,
     /// The time that earns one take, in ns.
-    every: u64,
+    every: AtomicU64,
     /// The time that earns the whole burst, in ns.
-    depth: u64,
+    depth: AtomicU64,
     hasher: RandomState,
     time: Arc<dyn TimeSource>,
 }
@@ -33,14 +33,26 @@ impl Buckets {
     /// 2^`bits` buckets of a rate.
     pub(crate) fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
         let pages = (1_usize << bits).div_ceil(BUCKETS_PER_PAGE);
-        let every = nanos(rate.every).max(1);
-        Self {
+        let buckets = Self {
             pages: (0..pages).map(|_| OnceLock::new()).collect(),
-            every,
-            depth: every.saturating_mul(u64::from(rate.burst.get())),
+            every: AtomicU64::default(),
+            depth: AtomicU64::default(),
             hasher: RandomState::new(),
             time,
-        }
+        };
+        buckets.set_rate(rate);
+        buckets
+    }
+
+    /// Goes on at another rate. A bucket is full at the time at which it would have been full at the old one.
+    pub(super) fn set_rate(&self, rate: Rate) {
+        let every = nanos(rate.every).max(1);
+        self.every.store(every, Ordering::Relaxed);
+        self.depth.store(every.saturating_mul(u64::from(rate.burst.get())), Ordering::Relaxed);
+    }
+
+    fn depth(&self) -> u64 {
+        self.depth.load(Ordering::Relaxed)
     }
 
     /// Takes one token, or returns how long it is until there is one.
@@ -51,7 +63,7 @@ impl Buckets {
     /// The same at the rate divided by `share`, but at least one token.
     pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
         let (now, every) = (self.now(), self.price(share));
-        let depth = self.depth.max(every);
+        let depth = self.depth().max(every);
         let mut wait = 0;
         let taken = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let next = full_at.max(now).saturating_add(every);
@@ -78,13 +90,13 @@ impl Buckets {
         let now = self.now();
         let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let full_at = full_at.max(now);
-            (full_at.saturating_sub(now) <= self.depth).then(|| full_at.saturating_add(self.price(share)))
+            (full_at.saturating_sub(now) <= self.depth()).then(|| full_at.saturating_add(self.price(share)))
         });
     }
 
     /// The time that earns one take at a share of the rate.
     fn price(&self, share: NonZeroU32) -> u64 {
-        self.every.saturating_mul(share.get().into())
+        self.every.load(Ordering::Relaxed).saturating_mul(share.get().into())
     }
 
     /// The time until a bucket is out of debt; `None` if it is not in debt.
@@ -92,7 +104,7 @@ impl Buckets {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
         let full_at = self.pages.get(page)?.get()?.get(place)?.load(Ordering::Relaxed);
-        let left = full_at.saturating_sub(self.depth).checked_sub(self.now())?;
+        let left = full_at.saturating_sub(self.depth()).checked_sub(self.now())?;
         (left > 0).then_some(Duration::from_nanos(left))
     }
 

@@ -36,6 +36,13 @@ impl ByNetwork {
         }
     }
 
+    /// Goes on at another rate.
+    pub(super) fn set_rate(&self, rate: Rate) {
+        self.callers.set_rate(rate);
+        self.sites_56.set_rate(wider(rate, SITE_56));
+        self.sites_48.set_rate(wider(rate, SITE_48));
+    }
+
     /// Takes one token from the caller and from each network around it, or from none.
     pub(super) fn take(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
         self.take_share(address, what, NonZeroU32::MIN)

@@ -218,20 +218,20 @@ impl Limits {
             && (self.is_known(attempt.address, self.user_key(attempt)) || counters.remembers(known).await?)
         {
             self.known.insert(self.user_key(attempt), ());
-            let wait = counters.count(known, self.rates.login_per_address, Use::Take).await?;
+            let wait = counters.count(known, self.rates.load().login_per_address, Use::Take).await?;
             return Ok(wait.map_or(Ok(CheckPermit(None)), |wait| Err(too_many(wait).into())));
         }
         if let Err(denial) = self.shared_failures(shared, Guess::Login, attempt.address, attempt.client).await? {
             return Ok(Err(denial.into()));
         }
         if let Some(address) = attempt.address
-            && let Err(denial) = shared.take("login address", address, self.rates.login_per_address).await?
+            && let Err(denial) = shared.take("login address", address, self.rates.load().login_per_address).await?
         {
             return Ok(Err(denial.into()));
         }
         let account = attempt.account.map(|account| name("account", &[account.as_bytes()])).unwrap_or_default();
         let account = name("login account", &[&account, attempt.username.as_bytes()]);
-        if let Some(wait) = counters.count(&account, self.rates.login_per_account, Use::Take).await? {
+        if let Some(wait) = counters.count(&account, self.rates.load().login_per_account, Use::Take).await? {
             return Ok(Err(too_many(wait).into()));
         }
         Ok(place(self.strangers.as_ref()))
@@ -246,7 +246,7 @@ impl Limits {
         of: &str,
     ) -> Result<Result<(), Denial>, Away> {
         let failures = name(guess.failures(), &[of.as_bytes()]);
-        let debt = shared.counters.count(&failures, self.rates.login_per_client, Use::Look).await?;
+        let debt = shared.counters.count(&failures, self.rates.load().login_per_client, Use::Look).await?;
         let Some(wait) = debt else { return Ok(Ok(())) };
         let Some(address) = address else { return Ok(Err(too_many(wait))) };
         if self.is_known(Some(address), self.client_key(address, of))
@@ -303,7 +303,7 @@ impl Limits {
             return Ok(Err(denial.into()));
         }
         if let Some(address) = address
-            && let Err(denial) = shared.take("secret address", address, self.rates.login_per_address).await?
+            && let Err(denial) = shared.take("secret address", address, self.rates.load().login_per_address).await?
         {
             return Ok(Err(denial.into()));
         }
@@ -319,6 +319,6 @@ impl Limits {
 
     async fn charge_shared(&self, guess: Guess, address: Option<IpAddr>, client: &str) -> bool {
         let Some(shared) = &self.shared else { return false };
-        shared.within(shared.charge(guess, address, client, self.rates.login_per_client)).await.is_some()
+        shared.within(shared.charge(guess, address, client, self.rates.load().login_per_client)).await.is_some()
     }
 }

@@ -135,6 +135,18 @@ impl Verifier {
         Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims, ids })
     }
 
+    /// A verifier of the same rules, to [follow](Self::following) this one.
+    pub(crate) fn duplicate(&self) -> Self {
+        let told_claims = self.told_claims.iter().map(|_| AtomicU8::new(0)).collect();
+        Self {
+            issuers: self.issuers.clone(),
+            by_issuer: self.by_issuer.clone(),
+            told: AtomicBool::new(false),
+            told_claims,
+            ids: self.ids.clone(),
+        }
+    }
+
     /// The same verifier, in place of `old`: an issuer with the same rules and keys as before goes on with them.
     pub(crate) fn following(mut self, old: &Self) -> Self {
         self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));

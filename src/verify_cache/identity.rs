@@ -8,7 +8,7 @@ use crate::headers::{IdentityText, identity_values};
 use crate::token::claims::AccessToken;
 
 /// The headers that tell an upstream the caller.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdentityHeaders {
     /// Each header, and its content.
     pub headers: Vec<(HeaderName, IdentityField)>,

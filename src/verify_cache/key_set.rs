@@ -28,6 +28,7 @@ pub(super) struct KeySet {
     /// The tokens of each issuer that is asked about them.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
     pub(super) id: SetId,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A token with a good signature that is refused.
@@ -58,18 +59,19 @@ pub(super) enum AskedAbout {
 
 impl KeySet {
     /// `old` is the set before this one. The tokens of issuers whose rules and keys stay the same go over; those that
-    /// were introspected even with other keys.
+    /// were introspected even with other keys. None go over that share something else.
     pub(super) fn new(
         verifier: Verifier,
         clock: &Arc<EngineClock>,
         capacity: u64,
-        shared: &Arc<Shared>,
+        shared: Arc<Shared>,
         old: Option<&Self>,
     ) -> Self {
         let verifier = match old {
             Some(old) => verifier.following(&old.verifier),
             None => verifier,
         };
+        let old = old.filter(|old| Arc::ptr_eq(&old.shared, &shared));
         let ids: HashSet<RulesId> = verifier.ids().iter().copied().collect();
         let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
         let cache = kept.map(|old| old.cache.clone()).unwrap_or_else(|| Self::cache(clock, capacity));
@@ -86,10 +88,10 @@ impl KeySet {
         let old = old.map(|old| old.introspected.as_slice()).unwrap_or_default();
         let introspected = verifier.issuers().iter().zip(verifier.ids()).filter_map(|(rules, id)| {
             let kept = old.iter().find(|tokens| tokens.are_of(rules)).map(Arc::clone);
-            kept.or_else(|| IntrospectedTokens::new(rules, *id, shared, clock))
+            kept.or_else(|| IntrospectedTokens::new(rules, *id, &shared, clock))
         });
         let introspected = introspected.collect();
-        Self { verifier, cache, refused, introspected, id: SetId::next() }
+        Self { verifier, cache, refused, introspected, id: SetId::next(), shared }
     }
 
     fn cache(clock: &Arc<EngineClock>, capacity: u64) -> VerifiedCache {

@@ -132,7 +132,7 @@ impl TokenChecker {
         access.text = text;
         let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
         let rules = keys.verifier.id_of(&access.issuer).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
-        let accepted = self.shared.accept(access, issuer_keys, rules, now);
+        let accepted = keys.shared.accept(access, issuer_keys, rules, now);
         let verified = accepted.map_err(|revoked| {
             keys.remember_revoked(*revoked);
             Refusal::Authentic(Denial::TokenRevoked)

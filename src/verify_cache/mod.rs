@@ -62,6 +62,8 @@ pub const DEFAULT_CACHE: u64 = 64 << 20;
 const REFUSED_CACHE_BYTES: u64 = 4 << 20;
 /// How long a refused token is remembered. Revocations are never taken back, so any duration would be safe.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// When a client should try again whose token could not be checked against the revocations of other gates.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// The memory of a cached token besides its texts, in bytes: the structure itself, and its cache entry.
 const ENTRY_OVERHEAD_BYTES: usize = 768;
 
@@ -69,7 +71,9 @@ const ENTRY_OVERHEAD_BYTES: usize = 768;
 pub struct TokenChecker {
     keys: ArcSwap<KeySet>,
     clock: Arc<EngineClock>,
-    shared: Arc<Shared>,
+    revocations: Arc<RevocationList>,
+    /// The requests in flight of each caller.
+    callers: Arc<Shares>,
     capacity: u64,
 }
 
@@ -89,10 +93,10 @@ impl TokenChecker {
         capacity: u64,
         requests_per_caller: usize,
     ) -> Self {
-        let callers = Shares::new(requests_per_caller);
-        let shared = Arc::new(Shared { revocations, identity, callers });
-        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, &shared, None));
-        Self { keys, clock, shared, capacity }
+        let callers = Arc::new(Shares::new(requests_per_caller));
+        let shared = Shared { revocations: Arc::clone(&revocations), identity, callers: Arc::clone(&callers) };
+        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, Arc::new(shared), None));
+        Self { keys, clock, revocations, callers, capacity }
     }
 
     /// Verifies with other rules and keys from the next request on, and forgets the tokens of each issuer that has other
@@ -103,9 +107,22 @@ impl TokenChecker {
             return false;
         }
         verifier.issuers().iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&self.clock));
-        let new = KeySet::new(verifier, &self.clock, self.capacity, &self.shared, Some(&old));
+        let new = KeySet::new(verifier, &self.clock, self.capacity, Arc::clone(&old.shared), Some(&old));
         self.keys.store(Arc::new(new));
         true
+    }
+
+    /// Tells upstreams the caller in other headers from the next request on, and forgets the tokens that have the old
+    /// ones. Forgets nothing if they are the same.
+    pub(crate) fn set_identity(&self, identity: IdentityHeaders) {
+        let old = self.keys.load();
+        if old.shared.identity == identity {
+            return;
+        }
+        let (revocations, callers) = (Arc::clone(&self.revocations), Arc::clone(&self.callers));
+        let shared = Arc::new(Shared { revocations, identity, callers });
+        let new = KeySet::new(old.verifier.duplicate(), &self.clock, self.capacity, shared, Some(&old));
+        self.keys.store(Arc::new(new));
     }
 
     /// Is there an issuer of this name?
@@ -158,10 +175,10 @@ impl TokenChecker {
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
         verified.recheck_key(now)?;
-        self.shared.heard_of_revocations(now)?;
-        let epoch = self.shared.revocations.epoch(verified.shard);
+        self.heard_of_revocations(now)?;
+        let epoch = self.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
-            let judged = self.shared.revocations.judge(verified.facts(), now);
+            let judged = self.revocations.judge(verified.facts(), now);
             verified.watch.update(epoch, judged.refuse_from);
         }
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
@@ -178,8 +195,8 @@ impl TokenChecker {
         let token = &verified.token;
         let session =
             token.session.map(|(id, generation)| (id, successor.map_or(generation, |successor| successor.generation)));
-        self.shared.heard_of_revocations(now)?;
-        if self.shared.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
+        self.heard_of_revocations(now)?;
+        if self.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
             return Err(Denial::TokenRevoked);
         }
         let keys = self.keys.load();
@@ -203,6 +220,11 @@ impl TokenChecker {
             (OnExpiry::Close, Some(_)) => Ok(()),
             (OnExpiry::Close, None) => self.in_time(token, now, latest),
         }
+    }
+
+    /// Were the revocations of other gates heard of lately?
+    fn heard_of_revocations(&self, now: Timestamp) -> Result<(), Denial> {
+        if self.revocations.is_usable(now) { Ok(()) } else { Err(Denial::RevocationsUnavailable(TRY_AGAIN)) }
     }
 
     fn in_time(&self, token: &AccessToken, now: Timestamp, latest: Timestamp) -> Result<(), Denial> {
@@ -259,7 +281,7 @@ impl TokenChecker {
         let now = self.clock.now();
         match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
             Ok(token) => {
-                if self.shared.revocations.judge(facts(&token), now).refuses(now) {
+                if self.revocations.judge(facts(&token), now).refuses(now) {
                     shown.limits.record_refused(shown.source);
                     keys.remember_revoked(token.clone());
                 }
@@ -318,7 +340,7 @@ impl TokenChecker {
 
     /// The requests in flight of each caller.
     pub(crate) fn callers(&self) -> &Shares {
-        &self.shared.callers
+        &self.callers
     }
 
     /// The memory of the shared cache of verified tokens, in bytes.

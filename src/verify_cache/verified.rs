@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
@@ -18,16 +17,13 @@ use crate::token::claims::AccessToken;
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::RulesId;
 
-/// When a client should try again whose token could not be checked against the revocations of other gates.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
-
-/// What all tokens of a gate share.
+/// What all tokens of a set share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) revocations: Arc<RevocationList>,
     pub(super) identity: IdentityHeaders,
     /// The requests in flight of each caller.
-    pub(super) callers: Shares,
+    pub(super) callers: Arc<Shares>,
 }
 
 /// A token whose signature, claims, times and revocation were checked for this request.
@@ -55,11 +51,6 @@ impl std::fmt::Debug for Verified {
 }
 
 impl Shared {
-    /// Were the revocations of other gates heard of lately?
-    pub(super) fn heard_of_revocations(&self, now: Timestamp) -> Result<(), Denial> {
-        if self.revocations.is_usable(now) { Ok(()) } else { Err(Denial::RevocationsUnavailable(TRY_AGAIN)) }
-    }
-
     /// A token that was verified, or introspected, with the keys of its issuer if they may change.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod live_keys;
 mod node_limits;
 mod nodes;
 mod router;
+mod rules;
 mod service;
 mod stacked;
 mod undecided;

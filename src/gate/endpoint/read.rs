@@ -61,7 +61,8 @@ impl Reading<'_> {
         let mut holder = self.gate.holder(self.parts);
         let (began, mut time) = (Instant::now(), BODY_TIMEOUT);
         let (mut known, mut waits) = (false, None);
-        let mut room = self.gate.overload.buffered.take(holder, 0).map_err(|_| Unread::Shed(Refusal::Buffered))?;
+        let mut room =
+            self.gate.running.overload.buffered.take(holder, 0).map_err(|_| Unread::Shed(Refusal::Buffered))?;
         // Most bodies arrive in one piece, and are not copied.
         let (mut first, mut all) = (Bytes::new(), BytesMut::new());
         let mut body = pin!(body.map_err(Into::into));
@@ -71,7 +72,7 @@ impl Reading<'_> {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     if waits.is_none() && !known {
-                        let place = self.gate.overload.bodies.enter(holder);
+                        let place = self.gate.running.overload.bodies.enter(holder);
                         waits = Some(place.map_err(|_| Unread::Shed(Refusal::Bodies))?);
                     }
                     tokio::time::timeout_at(began + time, frame).await.map_err(|_| Unread::TooSlow)?
@@ -108,7 +109,7 @@ impl Reading<'_> {
     }
 
     fn room(&self, holder: Option<Holder>, bytes: usize) -> Result<PoolPermit, Unread> {
-        self.gate.overload.buffered.take(holder, bytes).map_err(|_| Unread::Shed(Refusal::Buffered))
+        self.gate.running.overload.buffered.take(holder, bytes).map_err(|_| Unread::Shed(Refusal::Buffered))
     }
 
     /// The holder of the good token in the head or in the beginning of the body.

@@ -228,7 +228,7 @@ impl Endpoints {
             all.ready.push(Ready {
                 client,
                 #[cfg(feature = "relay")]
-                relay: endpoint.relay.map(Arc::new),
+                relay: endpoint.relay,
                 account: endpoint.account,
                 by_access: accepts.iter().filter(|name| by_access.contains(name)).cloned().collect(),
                 dialect: endpoint.dialect,
@@ -254,12 +254,6 @@ impl Endpoints {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
-    }
-
-    /// The relays.
-    #[cfg(feature = "relay")]
-    pub(in crate::gate) fn relays(&self) -> impl Iterator<Item = &Arc<EndpointRelay>> {
-        self.ready.iter().filter_map(|endpoint| endpoint.relay.as_ref())
     }
 
     /// The endpoint of an operation.

@@ -142,8 +142,8 @@ impl<M> GateLayer<M> {
             Err(denial) => {
                 if denial == Denial::WrongAudience
                     && route.policy.audiences.is_empty()
-                    && gate.asks_audience.load(Ordering::Relaxed)
-                    && gate.notices.first(Notice::Audience)
+                    && gate.running.asks_audience.load(Ordering::Relaxed)
+                    && gate.running.notices.first(Notice::Audience)
                 {
                     tracing::warn!(
                         "token for another audience refused by `gate.layer()`: a `require().audience(…)` behind it \
@@ -199,7 +199,7 @@ impl<M> GateLayer<M> {
     #[cfg(feature = "axum")]
     fn whole(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.edge { None } else { nested::whole(parts) }?;
-        if self.gate.0.notices.first(Notice::Nested) {
+        if self.gate.0.running.notices.first(Notice::Nested) {
             tracing::error!(
                 "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
                  path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` into nests. \

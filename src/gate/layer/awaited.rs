@@ -69,7 +69,7 @@ fn wait(
     address: Option<IpAddr>,
     taken: Option<&dyn Fn(&IssuerRules) -> bool>,
 ) -> Option<Awaited> {
-    let place = gate.overload.unverified.enter(holder).ok()?;
+    let place = gate.running.overload.unverified.enter(holder).ok()?;
     let what = if matches!(denial, Denial::IntrospectionUnavailable(_)) {
         let wait = gate.checker.awaited_introspection(token, taken)?;
         Wait::Introspection(wait, Arc::clone(&gate.engine), address)

@@ -67,7 +67,7 @@ impl PassedRequest {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
         }
-        if self.gate.notices.first(Notice::Unjudged) {
+        if self.gate.running.notices.first(Notice::Unjudged) {
             tracing::error!(
                 "reply dropped: a handler behind `gate.layer().deferring_audience()` answered a token for another \
                  audience. Put the handler behind `gate.require()`, or let it take an `Identity`. Logged once"

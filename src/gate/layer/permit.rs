@@ -30,7 +30,7 @@ pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, b
         },
         Some(_) => {
             let permitted = permit_first(gate, parts, route, by);
-            if matches!(permitted, Err(Denial::NoCredential)) && gate.notices.first(Notice::OtherGate) {
+            if matches!(permitted, Err(Denial::NoCredential)) && gate.running.notices.first(Notice::OtherGate) {
                 tracing::error!(
                     "request without a credential: another gate in front removed the Authorization header. Set \
                      `forward_token: true` on its route, or put one gate around both. Logged once"
@@ -134,6 +134,8 @@ pub(in crate::gate) fn permit_call(
     permitted: Permitted,
     called: &EnclosedCall,
 ) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
+    // A connection outlives the rules of its beginning; its calls are judged by those in force.
+    let gate = gate.in_force();
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
     let mut rules = Vec::new();
     if let Some(rule) = gate.routes.rule(Some(host), &called.name) {
@@ -182,7 +184,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
     let policy = &permitted.route().policy;
-    gate.protected.strip_untrusted(&mut parts.headers, policy);
+    gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
     if let Some(hook) = &gate.refusals {
@@ -255,7 +257,7 @@ impl Inner {
     /// The client's address: the peer's, or the one that trusted proxies state.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let Some(peer) = parts.extensions.get::<Peer>() else {
-            if self.notices.first(Notice::NoPeer) {
+            if self.running.notices.first(Notice::NoPeer) {
                 tracing::warn!(
                     "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
                      address. Insert one where you accept connections: \
@@ -270,7 +272,7 @@ impl Inner {
             && client == peer.address().to_canonical()
             && headers::says_for_whom(&parts.headers)
             && !headers::is_trusted(client, &self.trusted_proxies)
-            && self.notices.first(Notice::UntrustedProxy)
+            && self.running.notices.first(Notice::UntrustedProxy)
         {
             tracing::warn!(
                 peer = %client,

@@ -1,0 +1,178 @@
+//! The part of a builder that a running gate can replace: routes, clients, endpoints, and what is told to upstreams.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
+use crate::client::{Client, Clients};
+use crate::dialect::{self, Dialect};
+use crate::engine::Engine;
+use crate::gate::Inner;
+use crate::gate::endpoint::{Endpoint, Endpoints};
+use crate::gate::origin::{Origins, origin_of};
+use crate::gate::respond::RefusalHook;
+use crate::gate::running::Running;
+use crate::headers::{HeaderPattern, ProtectedNames};
+use crate::lease::LeaseContext;
+use crate::policy::GateId;
+use crate::route::{HostError, Hosts, Route, RoutePolicy, RouteTable, authority, ungoverned};
+use crate::session::profile::Profile;
+use crate::token::verify::{IssuerRules, OWN};
+use crate::verify_cache::{IdentityField, IdentityHeaders, TokenChecker};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    pub(super) clients: Vec<Client>,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) profile: Profile,
+    pub(super) routes: Vec<Route>,
+    pub(super) identity: Option<IdentityHeaders>,
+    pub(super) trusted_proxies: Vec<IpNet>,
+    pub(super) max_endpoint_body: Option<usize>,
+    pub(super) public_url: Option<String>,
+    pub(super) hosts: Option<Vec<String>>,
+    pub(super) strip: Vec<HeaderPattern>,
+    pub(super) keep: Vec<HeaderPattern>,
+    pub(super) allowed_origins: Vec<Box<str>>,
+    pub(super) refusals: Option<RefusalHook>,
+}
+
+/// What a gate has beside its rules.
+pub(super) struct Kept {
+    pub(super) id: GateId,
+    pub(super) running: Arc<Running>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) checker: Arc<TokenChecker>,
+    pub(super) leases: Arc<LeaseContext>,
+    pub(super) leeway: Duration,
+}
+
+impl Rules {
+    /// The checks that need nothing of the gate but its issuers.
+    pub(super) fn check(&self, trusted: &[IssuerRules]) -> Result<(), BuildError> {
+        self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
+        sound::origins(&self.allowed_origins)?;
+        sound::clients(&self.clients, &self.endpoints)?;
+        if let Some(problem) = self.profile.problems().into_iter().next() {
+            return Err(problem.into());
+        }
+        names(trusted, &self.routes)?;
+        sound::roles(trusted, &self.routes)?;
+        if let Some((strict, envelope)) = ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints)) {
+            let id = |place: usize| self.routes.get(place).map(|route| route.id.to_string()).unwrap_or_default();
+            return Err(BuildError::Ungoverned { strict: id(strict), envelope: id(envelope) });
+        }
+        Ok(())
+    }
+
+    /// The headers that name the caller to upstreams.
+    pub(super) fn identity(&self, trusted: &[IssuerRules]) -> IdentityHeaders {
+        self.identity.clone().unwrap_or_else(|| default_identity_headers(trusted))
+    }
+
+    /// The gate with these rules. `old` has the ones before them.
+    pub(super) fn into_inner(
+        self,
+        kept: Kept,
+        identity: &IdentityHeaders,
+        old: Option<&Inner>,
+    ) -> Result<Inner, BuildError> {
+        let Kept { id, running, engine, checker, leases, leeway } = kept;
+        let asking = self.routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
+        let asking = asking.cloned().collect();
+        let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
+        let protected = protected.with(self.strip, self.keep);
+        let dialects = dialects(&self.routes)?;
+        let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
+        let public_url = self.public_url.or_else(|| origin_of(engine.issuer())).unwrap_or_default();
+        let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
+        let issuer = engine.issuer();
+        let endpoints =
+            Endpoints::new(self.endpoints, &self.profile, &self.clients, issuer, &public_url, running.has_directory)?;
+        let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;
+        Ok(Inner {
+            id,
+            leases,
+            endpoints,
+            origins: Origins::new(&public_url, self.allowed_origins),
+            clients: match old {
+                Some(old) => clients.following(&old.clients),
+                None => clients,
+            },
+            asking,
+            routes: RouteTable::build(routes).map_err(BuildError::Routes)?,
+            hosts,
+            dialects,
+            protected,
+            profile: self.profile,
+            leeway,
+            trusted_proxies: self.trusted_proxies,
+            max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
+            refusals: self.refusals,
+            replaced_by: OnceLock::new(),
+            running,
+            engine,
+            checker,
+        })
+    }
+}
+
+/// The configured hosts, the host of the public URL, and those that routes name.
+fn served_hosts(given: &[String], public_url: &str, routes: &[Route]) -> Result<Hosts, HostError> {
+    let mut hosts = Hosts::default();
+    let uri = public_url.parse::<http::Uri>().ok();
+    if let Some(public) = uri.as_ref().and_then(http::Uri::authority) {
+        hosts.add(authority::host_of(public.as_str()))?;
+    }
+    let named = routes.iter().flat_map(|route| &route.hosts);
+    given.iter().chain(named).try_for_each(|host| hosts.add(host))?;
+    Ok(hosts)
+}
+
+/// Each dialect that a route names, once.
+fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
+    let mut found: Vec<Box<dyn Dialect>> = Vec::new();
+    for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
+        if !found.iter().any(|dialect| dialect.name() == name) {
+            found.push(
+                dialect::by_name(name, &dialect::Options::default())
+                    .ok_or_else(|| BuildError::Dialect(name.to_owned()))?,
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Routes name known issuers.
+fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
+    let is_known = |name: &str| name == OWN || trusted.iter().any(|rules| *rules.name == *name);
+    match routes.iter().flat_map(|route| &route.policy.issuers).find(|name| !is_known(name)) {
+        Some(name) => Err(BuildError::UnknownIssuer(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// With several issuers, a subject is ambiguous without its issuer, so the issuer has a header too. Roles have one if
+/// tokens of another issuer have them.
+fn default_identity_headers(trusted: &[IssuerRules]) -> IdentityHeaders {
+    let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
+    let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());
+    let roles = has_roles.then_some((HeaderName::from_static("x-auth-roles"), IdentityField::Roles));
+    IdentityHeaders {
+        headers: [
+            (HeaderName::from_static("x-auth-subject"), IdentityField::Subject),
+            (HeaderName::from_static("x-auth-account"), IdentityField::Account),
+            (HeaderName::from_static("x-auth-client"), IdentityField::Client),
+            (HeaderName::from_static("x-auth-scope"), IdentityField::Scope),
+            (HeaderName::from_static("x-auth-session"), IdentityField::Session),
+        ]
+        .into_iter()
+        .chain(issuer)
+        .chain(roles)
+        .collect(),
+    }
+}

@@ -1,0 +1,39 @@
+//! What a gate keeps for as long as it runs, while its rules may be replaced: keys, sessions, caches, bounds, relays. The
+//! background tasks hold on to this alone.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::fault_log::FaultLog;
+use super::notice::Notices;
+#[cfg(feature = "relay")]
+use super::relay::EndpointRelay;
+use crate::engine::Engine;
+use crate::overload::Overload;
+use crate::password::Passwords;
+use crate::store::LiveRow;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(super) engine: Arc<Engine>,
+    pub(super) notices: Notices,
+    pub(super) faults: FaultLog,
+    /// Whether any `require()` asks for an audience.
+    pub(super) asks_audience: AtomicBool,
+    /// What the other gates of the store are told of this one.
+    pub(super) row: Arc<LiveRow>,
+    pub(crate) overload: Overload,
+    /// Why a store that gates share is not fit for one any more.
+    pub(super) unfit_store: ArcSwapOption<String>,
+    pub(super) passwords: Arc<Passwords>,
+    pub(super) has_directory: bool,
+    /// The ids of the clients.
+    pub(super) clients: ArcSwap<HashSet<Box<str>>>,
+    /// Those of the endpoints. Other rules have the same ones.
+    #[cfg(feature = "relay")]
+    pub(super) relays: Vec<Arc<EndpointRelay>>,
+}
