@@ -2,4 +2,5 @@
 
 mod outputs;
 mod reload;
+mod rules;
 mod successor;

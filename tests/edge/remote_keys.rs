@@ -45,7 +45,7 @@ impl Provider {
         provider
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 

@@ -78,7 +78,8 @@ async fn i44_a_reload_takes_the_provider_and_the_rules_and_keeps_the_records() {
     assert_eq!((one.count(), two.count()), (1, 1));
     assert!(!gate.log().contains("restart needed"));
 
-    place.write_config(&config(&two, "grants = [\"refresh_token\", \"password\"]"));
+    let elsewhere = config(&two, "").replace("/auth/token", "/elsewhere");
+    place.write_config(&elsewhere);
     gate.signal("HUP");
     until("a restart is asked for", async || gate.log().contains("restart needed")).await;
 }

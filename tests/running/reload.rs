@@ -19,7 +19,7 @@ fn upstream(url: &str, lines: &str) -> String {
 }
 
 /// Has another configuration taken up.
-async fn reload(place: &Place, gate: &Gate, config: &str) {
+pub(super) async fn reload(place: &Place, gate: &Gate, config: &str) {
     let before = gate.log().matches(TAKEN).count();
     place.write_config(config);
     gate.signal("HUP");
@@ -67,7 +67,6 @@ async fn what_is_wrong_or_gone_changes_nothing_and_what_takes_a_start_is_named()
     let gate = place.start();
     for (wrong, said) in [
         (good.replace("[issuer]", "[isuer]"), "isuer: unknown key"),
-        (CONFIG.to_owned(), "is missing, but routes in force use it"),
         (good.replace(&one.address.to_string(), "other.test:0"), "gateway.toml:"),
         (format!("{CONFIG}{}", upstream("https://127.0.0.1:1", "ca = \"nowhere.pem\"")), "nowhere.pem"),
     ] {
@@ -78,11 +77,12 @@ async fn what_is_wrong_or_gone_changes_nothing_and_what_takes_a_start_is_named()
     }
     assert!(!gate.log().contains(TAKEN));
 
-    let more = "[[routes]]\npath = \"/more/{*rest}\"\nauth = \"none\"\nupstream = \"app\"\n";
-    let later = good.replace("audience = [\"api\"]", "audience = [\"other\"]");
-    reload(&place, &gate, &format!("{later}{more}")).await;
-    until("what takes a start is named", async || gate.log().contains("keys=\"issuer, routes\"")).await;
-    assert_eq!(status(&gate, "/more/x").await, StatusCode::UNAUTHORIZED, "routes stay");
+    let later = support::with(&good, "issuer", "audience = [\"other\"]");
+    let later = support::with(&later, "limits", "verified_cache = \"1MiB\"");
+    reload(&place, &gate, &support::with(&later, "log", "format = \"json\"")).await;
+    let named = "keys=\"issuer, limits.verified_cache, log.format, access_log\"";
+    until("what takes a start is named", async || gate.log().contains("restart needed")).await;
+    assert!(gate.log().contains(named), "{}", gate.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

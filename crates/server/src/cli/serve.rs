@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
 use super::upgrade::{Baton, Program};
@@ -162,20 +161,14 @@ fn allow_many_files() {
 
 /// Opens the logs.
 fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
-    let filter = EnvFilter::builder()
-        .with_env_var("ROTOGATE_LOG")
-        .with_default_directive(
-            config.log.level.as_str().parse().map_err(|error| Failure::Failed(format!("log.level: {error}")))?,
-        )
-        .from_env()
-        .map_err(|error| Failure::Usage(format!("ROTOGATE_LOG: {error}")))?;
+    let filter = crate::log::filter(config.log.level).map_err(Failure::Usage)?;
     let logs = crate::log::start(
         &config.log,
         &config.access_log,
         &config.audit_log,
         config.server.workers.get(),
         &config.issuer.url,
-        crate::log::with_audit(filter),
+        filter,
     )
     .map_err(Failure::of)?;
     std::panic::set_hook(Box::new(|panic| {

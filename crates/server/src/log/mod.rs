@@ -4,10 +4,9 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use rotogate::clock::SystemTime;
 mod access;
@@ -32,6 +31,8 @@ const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 /// The open outputs, for a signal, a panic and the end of the process.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
 static ACCESS: OnceLock<AccessLog> = OnceLock::new();
+/// What the application log shows.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// The output of the audit trail, if it has one of its own.
 static AUDIT: OnceLock<Arc<Sink>> = OnceLock::new();
 
@@ -118,7 +119,9 @@ pub(crate) fn start(
         colours: wanted && is_terminal,
     };
     *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = sinks;
+    let (filter, live) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(events.with_filter(filter)).try_init()?;
+    let _ = FILTER.set(live);
     Ok(Logs(()))
 }
 
@@ -127,12 +130,25 @@ pub(crate) fn access() -> Option<&'static AccessLog> {
     ACCESS.get()
 }
 
-/// Adds the audit trail to the filter of the application log: no level hides it.
-pub(crate) fn with_audit(filter: EnvFilter) -> EnvFilter {
-    match format!("{}=trace", audit::TARGET).parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    }
+/// What the application log shows at this level, or as `ROTOGATE_LOG` says. No level hides the audit trail.
+///
+/// # Errors
+/// `ROTOGATE_LOG` is wrong.
+pub(crate) fn filter(level: LogLevel) -> Result<EnvFilter, String> {
+    let level = level.as_str().parse().map_err(|error| format!("log.level: {error}"))?;
+    let filter = EnvFilter::builder().with_env_var("ROTOGATE_LOG").with_default_directive(level).from_env();
+    let filter = filter.map_err(|error| format!("ROTOGATE_LOG: {error}"))?;
+    let trail = format!("{}=trace", audit::TARGET).parse().map_err(|error| format!("the audit trail: {error}"))?;
+    Ok(filter.add_directive(trail))
+}
+
+/// Shows this level from now on.
+///
+/// # Errors
+/// As [`filter`].
+pub(crate) fn set_level(level: LogLevel) -> Result<(), String> {
+    let Some(live) = FILTER.get() else { return Ok(()) };
+    live.reload(filter(level)?).map_err(|error| error.to_string())
 }
 
 fn sinks() -> Vec<Arc<Sink>> {

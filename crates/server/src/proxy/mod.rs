@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -107,17 +106,6 @@ pub struct BadUpstream {
     pub source: BadTls,
 }
 
-/// Why the upstreams were not replaced.
-#[derive(Debug, thiserror::Error)]
-pub enum ReplaceError {
-    /// An upstream that routes use is missing from the new ones.
-    #[error("the upstream {0:?} is missing, but routes in force use it")]
-    Gone(String),
-    /// One of the new upstreams cannot be used.
-    #[error(transparent)]
-    Bad(#[from] BadUpstream),
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -133,12 +121,13 @@ impl Default for Settings {
     }
 }
 
-/// The proxy. Cheap to clone; clones share the connections.
+/// The proxy, with the upstreams of one configuration. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct Proxy(Arc<Inner>);
 
 struct Inner {
-    pools: ArcSwap<Vec<Arc<ActiveUpstream>>>,
+    /// Routes refer to their positions.
+    upstreams: Vec<Arc<ActiveUpstream>>,
     settings: Settings,
     resolver: Resolver,
 }
@@ -188,7 +177,7 @@ pub(crate) struct UpstreamReport {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxy")
-            .field("pools", &self.0.all().iter().map(|running| &running.pool).collect::<Vec<_>>())
+            .field("pools", &self.0.upstreams.iter().map(|running| &running.pool).collect::<Vec<_>>())
             .field("settings", &self.0.settings)
             .finish_non_exhaustive()
     }
@@ -205,74 +194,67 @@ impl Proxy {
 
     fn with_resolver(upstreams: Vec<Upstream>, settings: Settings, resolver: &Resolver) -> Result<Self, BadUpstream> {
         let started = upstreams.into_iter().map(|upstream| ActiveUpstream::start(upstream, &settings, resolver, None));
-        let pools = ArcSwap::from_pointee(started.collect::<Result<_, _>>()?);
-        Ok(Self(Arc::new(Inner { pools, settings, resolver: Arc::clone(resolver) })))
+        let upstreams = started.collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(resolver) })))
     }
 
-    /// Forwards to these upstreams from the next request on. Each keeps the position of the current one of its name;
-    /// new names follow. An unchanged upstream keeps its connections and the state of its addresses. Requests in flight
-    /// finish where they are. Must be called in a Tokio runtime.
+    /// A proxy to these upstreams that trusts these proxies, to replace this one. An unchanged upstream goes on with its connections and the
+    /// state of its addresses; a changed one with its counters. Requests of this proxy finish where they are. Must be
+    /// called in a Tokio runtime.
     ///
     /// # Errors
-    /// A current upstream is missing, or certificates cannot be used. Then nothing has changed.
-    pub fn replace(&self, upstreams: Vec<Upstream>) -> Result<(), ReplaceError> {
-        let before = self.0.all();
-        let (mut known, mut more) = (vec![None; before.len()], Vec::new());
-        for upstream in upstreams {
-            let position = before.iter().position(|running| running.pool.upstream.name == upstream.name);
-            let running = match position.and_then(|position| before.get(position)) {
-                Some(running) if running.pool.upstream == upstream => Arc::clone(running),
-                other => {
-                    let other = other.map(AsRef::as_ref);
-                    ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, other)?
-                }
-            };
-            match position.and_then(|position| known.get_mut(position)) {
-                Some(slot) => *slot = Some(running),
-                None => more.push(running),
-            }
-        }
-        let gone = known.iter().zip(before.iter()).find(|(now, _)| now.is_none());
-        if let Some((_, running)) = gone {
-            return Err(ReplaceError::Gone(running.pool.upstream.name.clone()));
-        }
-        self.0.pools.store(Arc::new(known.into_iter().flatten().chain(more).collect()));
-        Ok(())
+    /// The certificates of an upstream cannot be used.
+    pub fn with_upstreams(&self, upstreams: Vec<Upstream>, trusted_proxies: Vec<IpNet>) -> Result<Self, BadUpstream> {
+        let go_on = |upstream: Upstream| match self.running(&upstream.name) {
+            Some(running) if running.pool.upstream == upstream => Ok(Arc::clone(running)),
+            before => self.start(upstream, before.map(AsRef::as_ref)),
+        };
+        let upstreams = upstreams.into_iter().map(go_on).collect::<Result<_, _>>()?;
+        let settings = Settings { trusted_proxies, ..self.0.settings.clone() };
+        Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
     }
 
-    /// Reads certificates, keys and credentials for upstreams again. Each upstream with a file in `changed` restarts with
-    /// them, as by [`Self::replace`].
+    /// The same upstreams, those with a file in `changed` anew: with the certificates, keys and credentials that the files
+    /// have now.
     ///
     /// # Errors
-    /// They cannot be used. Then that upstream keeps the old ones.
-    pub fn reload_certificates(&self, changed: &[PathBuf]) -> Result<(), BadUpstream> {
-        let mut now = Vec::clone(&self.0.all());
-        for running in &mut now {
+    /// They cannot be used.
+    pub fn with_files(&self, changed: &[PathBuf]) -> Result<Self, BadUpstream> {
+        let go_on = |running: &Arc<ActiveUpstream>| {
             let upstream = &running.pool.upstream;
             if upstream.files().any(|file| changed.iter().any(|changed| changed == file)) {
-                let upstream = upstream.clone();
-                *running = ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, Some(running))?;
+                self.start(upstream.clone(), Some(running))
+            } else {
+                Ok(Arc::clone(running))
             }
-        }
-        self.0.pools.store(Arc::new(now));
-        Ok(())
+        };
+        let upstreams = self.0.upstreams.iter().map(go_on).collect::<Result<_, _>>()?;
+        let (settings, resolver) = (self.0.settings.clone(), Arc::clone(&self.0.resolver));
+        Ok(Self(Arc::new(Inner { upstreams, settings, resolver })))
+    }
+
+    fn running(&self, name: &str) -> Option<&Arc<ActiveUpstream>> {
+        self.0.upstreams.iter().find(|running| running.pool.upstream.name == name)
+    }
+
+    fn start(&self, upstream: Upstream, before: Option<&ActiveUpstream>) -> Result<Arc<ActiveUpstream>, BadUpstream> {
+        ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, before)
     }
 
     /// The position of the upstream of this name.
     pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
-        self.0.all().iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
+        self.0.upstreams.iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
     }
 
     /// The figures of all upstreams.
     pub(crate) fn report(&self) -> Vec<UpstreamReport> {
         let report = |running: &Arc<ActiveUpstream>| running.pool.report();
-        self.0.all().iter().map(report).collect()
+        self.0.upstreams.iter().map(report).collect()
     }
 
     /// Calls `work` with the name of an upstream.
     pub(crate) fn with_name<T>(&self, upstream: UpstreamId, work: impl FnOnce(Option<&str>) -> T) -> T {
-        let pools = self.0.pools.load();
-        work(pools.get(upstream.position()).map(|running| running.pool.upstream.name.as_str()))
+        work(self.0.upstreams.get(upstream.position()).map(|running| running.pool.upstream.name.as_str()))
     }
 
     /// Sends a request to an upstream. A failure is a response too, with its [`ProxyError`] in the extensions.
@@ -319,12 +301,8 @@ impl Proxy {
 }
 
 impl Inner {
-    fn all(&self) -> Arc<Vec<Arc<ActiveUpstream>>> {
-        self.pools.load_full()
-    }
-
     fn pool(&self, upstream: UpstreamId) -> Option<Arc<Pool>> {
-        self.pools.load().get(upstream.position()).map(|running| Arc::clone(&running.pool))
+        self.upstreams.get(upstream.position()).map(|running| Arc::clone(&running.pool))
     }
 
     fn idle_timeout(&self, pool: Option<&Pool>) -> Duration {

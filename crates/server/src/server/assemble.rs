@@ -27,7 +27,6 @@ use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
-use rotogate::directory::Directory;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
 use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
@@ -130,9 +129,8 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
-    let given = (Some(directories.shared()), Arc::clone(&passwords), &remote_issuers);
-    let builder = builder(&effective, keyring, stores, given, &trusted)?;
-    let gate = builder.build().await.map_err(from)?;
+    let builder = builder(&effective, &remote_issuers, &trusted)?.passwords(Arc::clone(&passwords));
+    let gate = stores.given_to(builder.keys(keyring).directory(directories.shared())).build().await.map_err(from)?;
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
     let give_up = match effective.store {
         StoreConfig::Redb { give_up, .. } => give_up,
@@ -159,13 +157,12 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     })
 }
 
-/// A builder with everything that the configuration says about the gate. The sections are destructured without `..`: a
-/// new key does not compile until it is given to the builder, or listed here as read elsewhere.
+/// A builder with everything that the configuration says about the gate; keys, store, users and the checker of passwords
+/// are not in it. The sections are destructured without `..`: a new key does not compile until it is given to the builder,
+/// or listed here as read elsewhere.
 pub(super) fn builder(
     config: &Config,
-    keyring: Keyring,
-    stores: Stores,
-    (directory, passwords, remote_issuers): (Option<Arc<dyn Directory>>, Arc<Passwords>, &RemoteIssuers),
+    remote_issuers: &RemoteIssuers,
     trusted: &[IssuerRules],
 ) -> Result<GateBuilder, ServerError> {
     // `keys` and `algorithm` made the keyring; the two limits of password checks made `passwords`.
@@ -179,10 +176,7 @@ pub(super) fn builder(
         // An operator may choose an http issuer; `rotogate check` accepts it too.
         .dangerous_plain_issuer()
         .audience(audience.iter().map(String::as_str))
-        .keys(keyring)
         .leeway(*leeway)
-        .shared_store(stores.sessions)
-        .passwords(passwords)
         .profile(profile.clone())
         .rates(*rates)
         .verified_cache(*verified_cache)
@@ -196,10 +190,6 @@ pub(super) fn builder(
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
-    #[cfg(feature = "relay")]
-    {
-        builder = builder.relay_store(stores.relay);
-    }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
@@ -212,9 +202,6 @@ pub(super) fn builder(
     }
     if !keep_login_client {
         builder = builder.forget_login_origin();
-    }
-    if let Some(directory) = directory {
-        builder = builder.directory(directory);
     }
     for rules in trusted.iter().cloned() {
         builder = builder.trusted_issuer(rules);
@@ -277,6 +264,16 @@ pub(super) struct Stores {
     movable: Option<Arc<dyn CopyTarget>>,
     #[cfg(feature = "relay")]
     relay: Arc<dyn RelayStore>,
+}
+
+impl Stores {
+    /// A builder of a gate on these stores.
+    pub(super) fn given_to(self, builder: GateBuilder) -> GateBuilder {
+        let builder = builder.shared_store(self.sessions);
+        #[cfg(feature = "relay")]
+        let builder = builder.relay_store(self.relay);
+        builder
+    }
 }
 
 impl From<MemoryStore> for Stores {

@@ -25,7 +25,7 @@ use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
 use super::listener::{Listener, NewConnection};
 use super::min_rate::MinRate;
-use super::request::{self, State};
+use super::request::{self, Serving};
 use super::stream::Stream;
 use super::workers::Workers;
 use crate::config::ServerConfig;
@@ -153,7 +153,7 @@ impl Bounds {
 /// Serves a listener until `stopped`, then waits for its connections to end.
 pub(super) async fn serve(
     listener: Listener,
-    state: Arc<State>,
+    serving: Serving,
     limits: Arc<Limits>,
     workers: Arc<Workers>,
     mut stopped: watch::Receiver<bool>,
@@ -180,11 +180,11 @@ pub(super) async fn serve(
         let _ = stream.set_nodelay(true);
         // Detaches the socket from this thread's runtime.
         let Ok(stream) = stream.into_std() else { continue };
-        let (listener, state, bounds) = (Arc::clone(&listener), Arc::clone(&state), limits.bounds.load_full());
+        let (listener, serving, bounds) = (Arc::clone(&listener), Arc::clone(&serving), limits.bounds.load_full());
         let stopped = stopped.clone();
         workers.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let ended = serve_connection(listener, stream, peer, state, &bounds, stopped, permit).await;
+            let ended = serve_connection(listener, stream, peer, serving, &bounds, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?rotogate::fault::Chain(&*error), "connection ended early");
             }
@@ -199,7 +199,7 @@ async fn serve_connection(
     listener: Arc<Listener>,
     stream: TcpStream,
     peer: SocketAddr,
-    state: Arc<State>,
+    serving: Serving,
     bounds: &Bounds,
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
@@ -238,7 +238,7 @@ async fn serve_connection(
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
-        let (state, origin) = (Arc::clone(&state), Arc::clone(&origin));
+        let (state, origin) = (serving.load_full(), Arc::clone(&origin));
         // Outside the future: over HTTP/2 that future is a task of its own, and a request whose task waits to run is in
         // flight too.
         let request_permit = state.enter(&origin, request.headers());

@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -183,9 +184,10 @@ impl Server {
         let workers = config.server.workers;
         let limits = Arc::new(connection::Limits::new(&config.server));
         let reloads = Arc::new(reload::Outcomes::new());
+        let proxy = Arc::new(ArcSwap::from_pointee(parts.proxy.clone()));
         let sources = metrics::Sources {
             gate: parts.gate.clone(),
-            proxy: parts.proxy.clone(),
+            proxy: Arc::clone(&proxy),
             passwords: Arc::clone(&parts.passwords),
             directories: parts.directories.metrics().clone(),
             issuers: parts.remote_issuers.clone(),
@@ -197,12 +199,18 @@ impl Server {
             listeners: listeners.iter().map(|listener| (Arc::clone(listener.counts()), listener.tls())).collect(),
         };
         let metrics = Arc::new(Metrics::new(workers, sources));
-        let state = Arc::new(request::State::new(&config, &parts, Arc::clone(&metrics))?);
+        // The name is cloned for each request: a name from static text needs no reference count.
+        let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
+        let request_id = HeaderName::from_static(request_id);
+        let (gate, forward) = (parts.gate.clone(), parts.proxy.clone());
+        let state = request::State::new(&config, gate, forward, Arc::clone(&metrics), request_id)?;
+        let serving = Arc::new(ArcSwap::from_pointee(state));
         let config = Arc::new(ArcSwap::from(config));
         let reloadable = reload::Reloadable {
             config: Arc::clone(&config),
             gate: parts.gate.clone(),
-            proxy: parts.proxy.clone(),
+            proxy,
+            serving: Arc::clone(&serving),
             directories: Arc::clone(&parts.directories),
             remote_issuers: parts.remote_issuers.clone(),
             limits: Arc::clone(&limits),
@@ -228,8 +236,8 @@ impl Server {
             Arc::new(workers.map_err(|error| ServerError::new(format!("worker threads cannot be started: {error}")))?);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
-            let (state, limits, workers) = (Arc::clone(&state), Arc::clone(&limits), Arc::clone(&workers));
-            accepting.spawn(connection::serve(listener, state, limits, workers, stopped.clone()));
+            let (serving, limits, workers) = (Arc::clone(&serving), Arc::clone(&limits), Arc::clone(&workers));
+            accepting.spawn(connection::serve(listener, serving, limits, workers, stopped.clone()));
         }
         let mut lost = std::pin::pin!(store_is_lost(parts.redb.clone(), parts.give_up));
         let mut moved = std::pin::pin!(store_is_moved(parts.moving.clone()));

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::assemble::Stores;
 use super::issuers::RemoteIssuers;
 use super::reload::LastRead;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -19,7 +20,7 @@ use crate::server::admin::AdminToken;
 use crate::users::{FileDirectory, UsersFile};
 use rotogate::directory::Directory;
 use rotogate::fault::Chain;
-use rotogate::gate::BuildError;
+use rotogate::gate::{BuildError, GateBuilder};
 use rotogate::http_client::HttpClient;
 use rotogate::password::Passwords;
 use rotogate::private_file::{self, trusted};
@@ -531,9 +532,15 @@ impl Findings<'_> {
     ) {
         let config = self.config;
         let store = MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway);
-        let parts = (directory, Arc::clone(passwords), &RemoteIssuers::default());
-        match assemble::builder(config, keyring, store.into(), parts, trusted) {
-            Ok(builder) => match builder.build().await {
+        let given = |builder: GateBuilder| {
+            let builder = Stores::from(store).given_to(builder.keys(keyring).passwords(Arc::clone(passwords)));
+            match directory {
+                Some(directory) => builder.directory(directory),
+                None => builder,
+            }
+        };
+        match assemble::builder(config, &RemoteIssuers::default(), trusted) {
+            Ok(builder) => match given(builder).build().await {
                 Ok(_) => {}
                 Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),
                 Err(error) => self.blame("", format!("{:?}", Chain(&error))),

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
@@ -15,7 +16,6 @@ use ipnet::IpNet;
 use tower::{Layer, Service};
 
 use super::ServerError;
-use super::assemble::GateParts;
 use super::body::RequestBody;
 use super::cors::Cors;
 use super::metrics::Metrics;
@@ -33,7 +33,10 @@ use rotogate::reply;
 /// The body of every response.
 pub(super) type ReplyBody = GateBody<ProxyBody>;
 
-/// What each request needs.
+/// What serves requests now.
+pub(super) type Serving = Arc<ArcSwap<State>>;
+
+/// What each request needs. A reload replaces all of it at once: a request goes on with the one that it began with.
 #[derive(Debug)]
 pub(super) struct State {
     service: Cors<GateService<Proxy, BufferedForward>>,
@@ -47,20 +50,26 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(config: &Config, parts: &GateParts, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
-        let gate = &parts.gate;
-        let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(parts.proxy.clone());
+    pub(super) fn new(
+        config: &Config,
+        gate: Gate,
+        proxy: Proxy,
+        metrics: Arc<Metrics>,
+        request_id: HeaderName,
+    ) -> Result<Self, ServerError> {
+        let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        // The name is cloned for each request: a name from static text needs no reference count.
-        let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
-        Ok(Self {
-            service,
-            gate: gate.clone(),
-            metrics,
-            time: SystemTime::new(),
-            proxy: parts.proxy.clone(),
-            request_id: HeaderName::from_static(request_id),
-        })
+        Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id })
+    }
+
+    /// What goes on with another configuration.
+    pub(super) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, ServerError> {
+        Self::new(config, gate, proxy, Arc::clone(&self.metrics), self.request_id.clone())
+    }
+
+    /// The same, with another proxy.
+    pub(super) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, ServerError> {
+        self.replaced_by(config, self.gate.clone(), proxy)
     }
 
     /// The trusted proxies, if the peer is one of them; else none.

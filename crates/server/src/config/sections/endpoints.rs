@@ -50,41 +50,6 @@ impl EndpointConfig {
         let issuer = None;
         issuer
     }
-
-    /// Whether a reload can go from one to the other: at most the provider and the rules of a relay differ.
-    ///
-    /// Without `..`: a new key does not compile until it is compared here, or applied by a reload (requirement P6).
-    pub fn serves_the_same_as(&self, other: &Self) -> bool {
-        let Self {
-            dialect,
-            path,
-            profile,
-            clients,
-            client,
-            accepts,
-            account,
-            options,
-            #[cfg(feature = "relay")]
-            relay,
-        } = self;
-        #[cfg(feature = "relay")]
-        let is_same_relay = match (relay, &other.relay) {
-            (Some(mine), Some(theirs)) => mine.serves_the_same_as(theirs),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        #[cfg(not(feature = "relay"))]
-        let is_same_relay = true;
-        is_same_relay
-            && *dialect == other.dialect
-            && *path == other.path
-            && *profile == other.profile
-            && *clients == other.clients
-            && *client == other.client
-            && *accepts == other.accepts
-            && *account == other.account
-            && *options == other.options
-    }
 }
 
 /// The other sections that an endpoint refers to.

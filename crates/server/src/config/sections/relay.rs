@@ -60,20 +60,6 @@ impl RelaySettings {
             revocation_path: self.revocation_path.clone(),
         }
     }
-
-    /// Whether a reload can go from one to the other: what is left is the provider and the rules.
-    ///
-    /// Without `..`: a new key does not compile until it is compared here, or applied by a reload (requirement P6).
-    pub fn serves_the_same_as(&self, other: &Self) -> bool {
-        let Self { wire, issuer: _, token_url: _, revocation_url: _, revocation_path, grants, rules: _, client, ca: _ } =
-            self;
-        let is_same_client = match (client, &other.client) {
-            (Some(RelayClientSettings { id, secret_file: _, secret_in: _ }), Some(theirs)) => *id == theirs.id,
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        is_same_client && *wire == other.wire && *grants == other.grants && *revocation_path == other.revocation_path
-    }
 }
 
 const WIRES: &[(&str, Wire)] = &[

@@ -12,7 +12,7 @@ use super::support::upstream;
 use crate::proxy::address::{Address, Connector};
 use crate::proxy::counts::UpstreamCounts;
 use crate::proxy::pool::{InFlightSlot, Pool, RequestHolders, Resolver, system_resolver};
-use crate::proxy::{MAX_EJECTION, Proxy, ProxyError, ReplaceError, Settings, Upstream};
+use crate::proxy::{MAX_EJECTION, Proxy, ProxyError, Settings, Upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -252,19 +252,22 @@ async fn where_health_is_checked_good_checks_bring_an_address_back_and_not_time(
 }
 
 #[tokio::test]
-async fn replacing_upstreams_keeps_places_by_name_and_whatever_is_the_same() {
+async fn replacing_upstreams_keeps_whatever_is_the_same() {
     let named = |name: &str, url: &str| Upstream { name: name.into(), ..upstream(&[url]) };
     let (a, b) = (named("a", "http://127.0.0.1:1"), named("b", "http://127.0.0.1:2"));
-    let proxy = Proxy::new(vec![a.clone(), b.clone()], Settings::default()).unwrap();
-    let before = [0, 1].map(|place| proxy.0.pool(UpstreamId::new(place)).unwrap());
+    let proxy = Proxy::new(vec![a.clone(), b], Settings::default()).unwrap();
+    let pool = |proxy: &Proxy, name: &str| proxy.0.pool(proxy.upstream(name).unwrap()).unwrap();
 
     let other = named("b", "http://127.0.0.1:3");
-    proxy.replace(vec![named("c", "http://127.0.0.1:4"), other.clone(), a.clone()]).unwrap();
-    assert!(Arc::ptr_eq(&proxy.0.pool(UpstreamId::new(0)).unwrap(), &before[0]));
-    assert_eq!(proxy.0.pool(UpstreamId::new(1)).unwrap().upstream, other);
-    assert_eq!(proxy.upstream("c"), Some(UpstreamId::new(2)));
+    let upstreams = vec![named("c", "http://127.0.0.1:4"), other.clone(), a];
+    let next = proxy.with_upstreams(upstreams, Vec::new()).unwrap();
+    assert_eq!(next.upstream("c"), Some(UpstreamId::new(0)), "places are those of the configuration");
+    assert!(Arc::ptr_eq(&pool(&next, "a"), &pool(&proxy, "a")));
+    assert_eq!(pool(&next, "b").upstream, other);
+    assert_ne!(pool(&proxy, "b").upstream, other, "requests that have the old proxy go on with it");
+    assert!(Arc::ptr_eq(&pool(&next, "b").counts, &pool(&proxy, "b").counts));
 
-    let after = proxy.0.pool(UpstreamId::new(1)).unwrap();
-    assert!(matches!(proxy.replace(vec![b]), Err(ReplaceError::Gone(name)) if name == "a"));
-    assert!(Arc::ptr_eq(&proxy.0.pool(UpstreamId::new(1)).unwrap(), &after), "nothing has changed");
+    let fewer = next.with_upstreams(vec![other], Vec::new()).unwrap();
+    assert_eq!(fewer.upstream("a"), None);
+    assert!(Arc::ptr_eq(&pool(&fewer, "b"), &pool(&next, "b")));
 }

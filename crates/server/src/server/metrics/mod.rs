@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -102,7 +103,7 @@ struct ScrapeState {
 /// What the metrics are read from.
 pub(super) struct Sources {
     pub(super) gate: Gate,
-    pub(super) proxy: Proxy,
+    pub(super) proxy: Arc<ArcSwap<Proxy>>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) directories: DirectoryMetrics,
     pub(super) issuers: RemoteIssuers,
@@ -266,7 +267,7 @@ impl GateCollector {
     }
 
     fn upstreams(&self, output: &mut Output<'_, '_>) -> fmt::Result {
-        let all = self.sources.proxy.report();
+        let all = self.sources.proxy.load().report();
         let mut requests = output.family(&names::UPSTREAM_REQUESTS)?;
         for upstream in &all {
             for (result, number) in AttemptResult::ALL.into_iter().zip(upstream.counted.results) {

@@ -1,22 +1,21 @@
-//! Applies another `gateway.toml` to a running gate: the upstreams, directories in other systems, other issuers, and the
-//! bounds and certificates of the listeners. Keys that decide about sessions and tokens are read at a start only; the log
-//! names those that differ.
+//! Applies another `gateway.toml` to a running gate: routes, clients, endpoints, upstreams, other issuers and much else,
+//! all or nothing. What a start alone reads is kept; the log names the keys that differ.
 
 use std::sync::Arc;
 
 use super::files::FileGroup;
 use super::{IssuerState, LastRead, Reloadable};
 use crate::config::{
-    Config, DirectoryConfig, IdentityConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
+    Config, DirectoryConfig, EndpointConfig, LimitsConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
 };
-use crate::proxy::Upstream;
+use crate::log::{self, LogConfig};
 use crate::server::assemble;
 use crate::server::issuers::NextIssuers;
 #[cfg(feature = "relay")]
 use crate::server::issuers::RemoteIssuers;
 use crate::server::tls::Tls;
+use rotogate::fault::Chain;
 use rotogate::gate::PreparedKeys;
-use rotogate::route::{Route, UpstreamId};
 
 impl Reloadable {
     /// Applies every key that a reload can. If one of them cannot be used, applies nothing and returns `false`.
@@ -36,21 +35,11 @@ impl Reloadable {
         // An unchanged upstream goes on with what it had read. From here on the new content of a file counts as read.
         let other_files = upstreams.differing_from(&last_read.upstreams);
         if !other_files.is_empty()
-            && let Err(error) = self.proxy.reload_certificates(&other_files)
+            && let Err(error) = self.read_upstream_files(&now, &other_files)
         {
-            tracing::error!(
-                error = ?rotogate::fault::Chain(&error),
-                "upstream files changed but cannot be used; the old ones stay in force"
-            );
+            tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force");
         }
-        let changed = [
-            ("server", now.server != old.server),
-            ("issuers", now.issuers != old.issuers),
-            ("directories", now.directories != old.directories),
-            ("upstreams", now.upstreams != old.upstreams),
-            ("endpoints", now.endpoints != old.endpoints),
-        ];
-        let changed: Vec<_> = changed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
+        let changed = changed_sections(&old, &now);
         tracing::info!(
             target: "rotogate::audit",
             event = "config_reload",
@@ -85,8 +74,18 @@ impl Reloadable {
         let relays = relays(now, &self.remote_issuers)?;
         let directories = self.directories.prepare(&now.directories)?;
         let issuers = if now.issuers == old.issuers { None } else { Some(self.issuers(old, now).await?) };
-        let upstreams = self.proxy.replace(assemble::upstreams(now));
-        upstreams.map_err(|error| format!("{:?}", rotogate::fault::Chain(&error)))?;
+        let upstreams = (assemble::upstreams(now), now.server.trusted_proxies.clone());
+        let proxy = self.proxy.load().with_upstreams(upstreams.0, upstreams.1).map_err(|error| told(&error))?;
+        let states = issuers.as_ref().map_or(&self.trusted, |issuers| &issuers.states);
+        let trusted: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
+        let builder = assemble::builder(now, &self.remote_issuers, &trusted).map_err(|error| error.to_string())?;
+        let rules = self.gate.prepare_rules(builder).map_err(|error| told(&error))?;
+        let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone());
+        let state = state.map_err(|error| error.to_string())?;
+        if now.log.level != old.log.level {
+            log::set_level(now.log.level)?;
+        }
+        // Nothing below can fail.
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
         self.directories.replace(directories);
         if let Some(NextRules { states, remote, keys }) = issuers {
@@ -99,11 +98,36 @@ impl Reloadable {
         for (path, relay) in relays {
             self.gate.set_relay(path, relay);
         }
+        self.gate = self.gate.use_rules(rules);
+        self.serve(proxy, state);
         self.limits.set(&now.server);
         self.gate.set_bounds(&now.server.overload);
         of_listeners.for_each(|(listener, (_, now))| listener.addresses.set_max(now.max_connections_per_address));
         Ok(())
     }
+}
+
+fn told(error: &dyn std::error::Error) -> String {
+    format!("{:?}", Chain(error))
+}
+
+/// The names of the sections that differ.
+fn changed_sections(old: &Config, now: &Config) -> Vec<&'static str> {
+    let sections = [
+        ("server", now.server != old.server),
+        ("issuers", now.issuers != old.issuers),
+        ("sessions", now.sessions != old.sessions),
+        ("directories", now.directories != old.directories),
+        ("limits", now.limits != old.limits),
+        ("cors", now.cors != old.cors),
+        ("clients", now.clients != old.clients),
+        ("endpoints", now.endpoints != old.endpoints),
+        ("identity", now.identity != old.identity),
+        ("upstreams", now.upstreams != old.upstreams),
+        ("routes", now.routes != old.routes),
+        ("log", now.log != old.log),
+    ];
+    sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
 }
 
 /// The rules of another configuration for the tokens of other issuers.
@@ -131,7 +155,7 @@ impl Reloadable {
         }
         let in_force = IssuerState::in_force(&states);
         let keys = self.gate.prepare_keys(self.gate.keyring(), in_force);
-        let keys = keys.map_err(|error| format!("{:?}", rotogate::fault::Chain(&error)))?;
+        let keys = keys.map_err(|error| format!("{:?}", Chain(&error)))?;
         Ok(NextRules { states, remote, keys })
     }
 }
@@ -234,26 +258,14 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         source,
     } = new;
     let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
-    // A route refers to its upstream by position, and positions may change: compare names, and look up the new position.
-    let (old_routes, new_routes) = (by_name(&old.routes, &old.upstreams), by_name(&routes, &upstreams));
-    let repositioned = |(name, route): (Option<String>, Route)| {
-        let upstream = name.and_then(|name| upstreams.iter().position(|upstream| upstream.name == name));
-        Route { upstream: upstream.map(UpstreamId::new), ..route }
-    };
     let old_stores = (old.store.clone(), old.next_store.clone());
     let (store, next_store) = restart_only.keep("store", &old_stores, &(store, next_store));
     let now = Config {
         server,
         admin: restart_only.keep("admin", &old.admin, &admin),
         issuer: restart_only.keep("issuer", &old.issuer, &issuer),
-        // Upstreams get other headers with the first issuer, and with the first roles. Without them they could not tell
-        // the subjects of two issuers apart.
-        issuers: if lacks_headers(&old.identity, &identity) {
-            restart_only.keep("issuers", &old.issuers, &issuers)
-        } else {
-            issuers
-        },
-        sessions: restart_only.keep("sessions", &old.sessions, &sessions),
+        issuers,
+        sessions,
         store,
         next_store,
         // A users file is opened at a start only. All or nothing: with another file, no directory changes.
@@ -262,20 +274,19 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         } else {
             restart_only.keep("directories", &old.directories, &directories)
         },
-        limits: restart_only.keep("limits", &old.limits, &limits),
-        cors: restart_only.keep("cors", &old.cors, &cors),
-        clients: restart_only.keep("clients", &old.clients, &clients),
-        endpoints: if old.endpoints.len() == endpoints.len()
-            && old.endpoints.iter().zip(&endpoints).all(|(old, new)| old.serves_the_same_as(new))
-        {
+        limits: limits_with_restart_only_keys_of(&old.limits, limits, &mut restart_only),
+        cors,
+        clients,
+        // All or nothing: with another relay, no endpoint changes.
+        endpoints: if relays_at(&old.endpoints) == relays_at(&endpoints) {
             endpoints
         } else {
             restart_only.keep("endpoints", &old.endpoints, &endpoints)
         },
-        identity: restart_only.keep("identity", &old.identity, &identity),
-        routes: restart_only.keep("routes", &old_routes, &new_routes).into_iter().map(repositioned).collect(),
+        identity,
+        routes,
         upstreams,
-        log: restart_only.keep("log", &old.log, &log),
+        log: log_with_restart_only_keys_of(&old.log, log, &mut restart_only),
         warnings,
         access_log: restart_only.keep("access_log", &old.access_log, &access_log),
         audit_log: restart_only.keep("audit_log", &old.audit_log, &audit_log),
@@ -284,15 +295,42 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
     (now, restart_only.0)
 }
 
-/// Does the new configuration tell upstreams the issuer or the roles by headers that the old one does not send?
-fn lacks_headers(old: &IdentityConfig, new: &IdentityConfig) -> bool {
-    (new.issuer.is_some() && new.issuer != old.issuer) || (new.roles.is_some() && new.roles != old.roles)
+/// The path and dialect of each endpoint with a relay: these last as long as the process.
+fn relays_at(endpoints: &[EndpointConfig]) -> Vec<(&str, &str)> {
+    #[cfg(feature = "relay")]
+    let relays = endpoints.iter().filter(|endpoint| endpoint.relay.is_some());
+    #[cfg(not(feature = "relay"))]
+    let relays = endpoints.iter().take(0);
+    relays.map(|endpoint| (endpoint.path.as_str(), endpoint.dialect)).collect()
 }
 
-/// Each route without the position of its upstream, and the upstream's name.
-fn by_name(routes: &[Route], upstreams: &[Upstream]) -> Vec<(Option<String>, Route)> {
-    let name = |upstream: UpstreamId| upstreams.get(upstream.position()).map(|upstream| upstream.name.clone());
-    routes.iter().map(|route| (route.upstream.and_then(name), Route { upstream: None, ..route.clone() })).collect()
+fn limits_with_restart_only_keys_of(
+    old: &LimitsConfig,
+    new: LimitsConfig,
+    restart_only: &mut RestartOnly,
+) -> LimitsConfig {
+    let LimitsConfig { rates, shared, verified_cache, max_password_checks, password_queue, max_token_body } = new;
+    LimitsConfig {
+        rates,
+        max_token_body,
+        shared: restart_only.keep("limits.shared", &old.shared, &shared),
+        verified_cache: restart_only.keep("limits.verified_cache", &old.verified_cache, &verified_cache),
+        max_password_checks: restart_only.keep(
+            "limits.max_password_checks",
+            &old.max_password_checks,
+            &max_password_checks,
+        ),
+        password_queue: restart_only.keep("limits.password_queue", &old.password_queue, &password_queue),
+    }
+}
+
+fn log_with_restart_only_keys_of(old: &LogConfig, new: LogConfig, restart_only: &mut RestartOnly) -> LogConfig {
+    let LogConfig { format, level, output } = new;
+    LogConfig {
+        level,
+        format: restart_only.keep("log.format", &old.format, &format),
+        output: restart_only.keep("log.output", &old.output, &output),
+    }
 }
 
 fn server_with_restart_only_keys_of(
@@ -321,9 +359,9 @@ fn server_with_restart_only_keys_of(
     restart_only.keep("server.listen", &true, &same_sockets);
     ServerConfig {
         listeners: if same_sockets { listeners } else { old.listeners.clone() },
-        public_url: restart_only.keep("server.public_url", &old.public_url, &public_url),
-        hosts: restart_only.keep("server.hosts", &old.hosts, &hosts),
-        trusted_proxies: restart_only.keep("server.trusted_proxies", &old.trusted_proxies, &trusted_proxies),
+        public_url,
+        hosts,
+        trusted_proxies,
         workers: restart_only.keep("server.workers", &old.workers, &workers),
         request_id_header: restart_only.keep("server.request_id_header", &old.request_id_header, &request_id_header),
         connect_timeout,

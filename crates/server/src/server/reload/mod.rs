@@ -3,6 +3,7 @@
 //! applied: the old content stays in force, and the log says so once for each change. A broken file of one issuer or
 //! listener does not affect another.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,13 @@ use super::connection::Limits;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
 use super::listener::Listener;
+use super::request::{Serving, State};
 use super::tls::Tls;
 use crate::config::Config;
 use crate::file_stamp::CHECK_INTERVAL;
 use crate::proxy::Proxy;
 use rotogate::clock::Timestamp;
+use rotogate::fault::Chain;
 use rotogate::gate::Gate;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
@@ -39,7 +42,8 @@ pub(super) struct Reloadable {
     /// The configuration in force.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) gate: Gate,
-    pub(super) proxy: Proxy,
+    pub(super) proxy: Arc<ArcSwap<Proxy>>,
+    pub(super) serving: Serving,
     pub(super) directories: Arc<LiveDirectories>,
     pub(super) remote_issuers: RemoteIssuers,
     pub(super) limits: Arc<Limits>,
@@ -150,20 +154,33 @@ impl Reloadable {
             }
         }
         if let Some(changed) = last_read.upstreams.changed(|| files::of_upstreams(&config)) {
-            match self.proxy.reload_certificates(&changed) {
+            match self.read_upstream_files(&config, &changed) {
                 Ok(()) => {
                     let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
                     let files = files.join(", ");
                     tracing::info!(files, "upstream files reloaded");
                     last_read.upstreams.mark_applied();
                 }
-                Err(error) if last_read.upstreams.mark_refused() => tracing::error!(
-                    error = ?rotogate::fault::Chain(&error),
-                    "upstream files changed but cannot be used; the old ones stay in force"
-                ),
+                Err(error) if last_read.upstreams.mark_refused() => {
+                    tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force")
+                }
                 Err(_) => {}
             }
         }
+    }
+
+    /// Reads certificates, keys and credentials for upstreams again.
+    fn read_upstream_files(&self, config: &Config, changed: &[PathBuf]) -> Result<(), String> {
+        let proxy = self.proxy.load().with_files(changed).map_err(|error| format!("{:?}", Chain(&error)))?;
+        let state = self.serving.load().with_proxy(config, proxy.clone()).map_err(|error| error.to_string())?;
+        self.serve(proxy, state);
+        Ok(())
+    }
+
+    /// Serves requests with this state from now on.
+    fn serve(&self, proxy: Proxy, state: State) {
+        self.serving.store(Arc::new(state));
+        self.proxy.store(Arc::new(proxy));
     }
 
     /// Reloads the gate's keys and those of trusted issuers, each for itself: a broken file keeps no other key in
@@ -174,7 +191,7 @@ impl Reloadable {
             match Keyring::load(&config.issuer.keys) {
                 Ok(keys) => own = Some(Arc::new(keys)),
                 Err(error) if last_read.own.mark_refused() => tracing::error!(
-                    error = ?rotogate::fault::Chain(&error),
+                    error = ?Chain(&error),
                     "own keys changed but cannot be used; the old ones stay in force"
                 ),
                 Err(_) => {}
@@ -247,7 +264,7 @@ impl Reloadable {
                     last_read.own.mark_refused();
                 }
                 tracing::error!(
-                    error = ?rotogate::fault::Chain(&error),
+                    error = ?Chain(&error),
                     "keys changed but cannot be used; the old ones stay in force"
                 );
             }
