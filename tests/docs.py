@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Do the README and the documentation hold? (requirements P64 and P65)
+
+    tests/docs.py --gate target/debug/rotogate      part of tests/all.sh
+
+- Each relative link of each *.md leads to a file, and its anchor to a heading there.
+- Each ```toml block, laid over a small configuration, is one that `rotogate check` accepts. One that cannot stand alone says
+  ```toml,ignore and has the reason in an HTML comment before it. A part of a section has what precedes it in such a
+  comment: <!-- toml: [store] ... -->.
+- Each line of an ```sh block that calls rotogate is a command line that rotogate understands.
+- docs/SUMMARY.md, the contents of the book, names each page once.
+- Every configuration key, outcome, audit event, metric, command and exit code is on its reference page.
+- No sentence begins as the prose rules of CONTRIBUTING.md forbid.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+problems = []
+
+
+def pages():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.md"], cwd=ROOT, capture_output=True, text=True)
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def shown(path):
+    return path.relative_to(ROOT)
+
+
+def blocks(text):
+    """The fenced blocks of a page: (line, words after the fence, what is inside, the comment before)."""
+    lines = text.splitlines()
+    inside, found = None, []
+    for number, line in enumerate(lines, 1):
+        fence = re.match(r"\s*```(.*)$", line)
+        if fence and inside is None:
+            comment = re.search(r"<!--\s((?:(?!-->).)*)\s-->\s*$", "\n".join(lines[: number - 1]), re.S)
+            before = comment[1] if comment else ""
+            inside = (number, fence[1].strip(), [], before)
+        elif fence:
+            found.append((inside[0], inside[1], "\n".join(inside[2]) + "\n", inside[3]))
+            inside = None
+        elif inside:
+            inside[2].append(line)
+    return found
+
+
+def without_blocks(text):
+    """The page with its fenced blocks emptied: the lines keep their numbers."""
+    inside, lines = False, []
+    for line in text.splitlines():
+        is_fence = re.match(r"\s*```", line)
+        lines.append("" if inside or is_fence else line)
+        inside ^= bool(is_fence)
+    return "\n".join(lines)
+
+
+# Links
+
+
+def slug(heading):
+    """The anchor that GitHub and mdBook give a heading."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", text.replace("*", "")).replace(" ", "-")
+
+
+def anchors(path):
+    seen, found = {}, set()
+    for heading in re.findall(r"(?m)^#+\s+(.*?)\s*#*$", without_blocks(path.read_text())):
+        name = slug(heading)
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        found.add(f"{name}-{count}" if count else name)
+    return found | set(re.findall(r'<a (?:id|name)="([^"]+)"', path.read_text()))
+
+
+def links(path):
+    text = re.sub(r"`[^`\n]*`", "", without_blocks(path.read_text()))
+    targets = re.findall(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)", text) + re.findall(r"(?m)^\[[^]]+\]:\s+(\S+)", text)
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        to = (path.parent / file).resolve() if file else path
+        if not to.exists():
+            problems.append(f"{shown(path)}: the link {target} leads nowhere")
+        elif anchor and to.suffix == ".md" and anchor not in anchors(to):
+            problems.append(f"{shown(path)}: no heading for the link {target}")
+
+
+# Configurations
+
+BASE = """
+[server]
+listen = "127.0.0.1:0"
+public_url = "https://api.example.com"
+[admin]
+listen = "127.0.0.1:0"
+[issuer]
+audience = ["api"]
+[[clients]]
+id = "web"
+[[endpoints]]
+dialect = "oauth2"
+path = "/{account}/connect/token"
+[[upstreams]]
+name = "app"
+urls = ["http://127.0.0.1:3000"]
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"""
+# What tells the entries of a list of tables apart.
+NAMES = {"clients": "id", "endpoints": "path", "upstreams": "name", "routes": "path", "issuers": "url", "directories": "name"}
+
+
+def laid_over(base, block):
+    merged = dict(base)
+    for key, value in block.items():
+        old = merged.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = laid_over(old, value)
+        elif key in NAMES and isinstance(old, list):
+            name = NAMES[key]
+            taken = {entry.get(name) for entry in value}
+            merged[key] = value + [entry for entry in old if entry.get(name) not in taken]
+        else:
+            merged[key] = value
+    return merged
+
+
+def written(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {written(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(written(entry) for entry in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def materials(folder):
+    """A certificate, its key, a public key and a JWK set: what a configuration may name."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key", "-out", "cert",
+            "-days", "365", "-subj", "/CN=api.example.com", "-addext", "subjectAltName=DNS:api.example.com,DNS:*.example.com")
+    openssl("genrsa", "-out", "rsa", "2048")
+    openssl("rsa", "-in", "rsa", "-pubout", "-out", "public")
+    read = lambda name: (folder / name).read_text()
+    jwks = '{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"1","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
+    return {"cert": read("cert"), "key": read("key"), "public": read("public"), "jwks": jwks}
+
+
+def provide(value, folder, made):
+    """Makes each file that a configuration names; absolute paths move into the folder."""
+    for key, entry in list(value.items()):
+        for inner in entry if isinstance(entry, list) else [entry]:
+            if isinstance(inner, dict):
+                provide(inner, folder, made)
+        if not isinstance(entry, str):
+            continue
+        text = {"cert": made["cert"], "ca": made["cert"], "client_ca": made["cert"], "key": made["key"],
+                "public_key": made["public"], "jwks_file": made["jwks"]}.get(key)
+        if key in ("secret_file", "password_file", "bearer_file", "sentinel_password_file", "bind_password_file"):
+            text = "0123456789abcdef0123456789abcdef\n"
+        if key == "url_file":
+            text = "postgres://gate:password@db.example.com/app\n"
+        if key == "firebase":
+            text = '{"base64_signer_key": "MDEyMzQ1Njc4OWFiY2RlZg==", "base64_salt_separator": "Bw==", "rounds": 8, "mem_cost": 14}'
+        if key == "authorization_file":
+            text = "Bearer 0123456789abcdef0123456789abcdef\n"
+        if key == "secret_hash_file":
+            text = "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\n"
+        if entry.startswith("/") and key in ("path", "keys", "token_file", "mark", "output", "cert", "ca", "client_ca") and (
+            text or key in ("keys", "token_file", "mark", "output") or entry.endswith((".toml", ".redb", ".db"))
+        ):
+            entry = value[key] = entry.lstrip("/")
+        if text:
+            path = folder / entry
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(text)
+
+
+def configuration(gate, place, above, block, made):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        try:
+            if not block.lstrip("# ").startswith("["):
+                # The rest of the section with which the comment ends.
+                above, block = "", f"{above}\n{block}"
+            merged = laid_over(laid_over(tomllib.loads(BASE), tomllib.loads(above)), tomllib.loads(block))
+        except tomllib.TOMLDecodeError as error:
+            problems.append(f"{place}: not TOML: {error}")
+            return
+        provide(merged, folder, made)
+        if merged.get("store", {}).get("kind") in ("redis", "postgres"):
+            # A shared store has keys beforehand.
+            subprocess.run([gate, "--config", "none.toml", "init", "--dir", folder / "other"], capture_output=True)
+            subprocess.run([gate, "--config", folder / "other/gateway.toml", "keys", "init"], capture_output=True)
+            (folder / "other/data").rename(folder / "data")
+        lines = [f"{json.dumps(key)} = {written(value)}" for key, value in merged.items()]
+        (folder / "gateway.toml").write_text("\n".join(lines) + "\n")
+        ran = subprocess.run([gate, "--config", "gateway.toml", "check"], cwd=folder, capture_output=True, text=True)
+        if ran.returncode != 0:
+            problems.append(f"{place}: rotogate check: {ran.stderr.strip()}")
+
+
+# Commands
+
+
+def commands(text):
+    """The calls of rotogate in an sh block, without what surrounds them."""
+    for line in text.replace("\\\n", " ").splitlines():
+        line = re.sub(r"\s#.*$", "", line).strip()
+        for part in re.split(r"\s*(?:\||&&|;)\s*", line):
+            if call := re.search(r"(?:^|.*\s)(?:/usr/bin/)?rotogate(\s.*)?$", part):
+                if re.match(r"(?:sudo -u rotogate |docker compose (?:run --rm|exec) gate |kubectl .* -- )?(?:/usr/bin/)?rotogate(?:\s|$)", part):
+                    yield re.sub(r"\s[<>].*$", "", call[1] or "")
+
+
+def command(gate, place, arguments):
+    ran = subprocess.run([gate, *shlex.split(arguments), "--help"], capture_output=True, text=True)
+    if ran.returncode != 0:
+        problems.append(f"{place}: rotogate{arguments}: {ran.stderr.strip().splitlines()[0]}")
+
+
+def snippets(gate):
+    work = []
+    with tempfile.TemporaryDirectory() as scratch:
+        made = materials(Path(scratch))
+    for path in pages():
+        for line, info, block, before in blocks(path.read_text()):
+            place = f"{shown(path)}:{line}"
+            words = re.split(r"[\s,]+", info)
+            if words[0] == "toml" and "ignore" in words:
+                if not before or before.startswith("toml:"):
+                    problems.append(f"{place}: no reason for `ignore` in an HTML comment before it")
+            elif words[0] == "toml":
+                above = before.removeprefix("toml:") if before.startswith("toml:") else ""
+                work.append((configuration, gate, place, above, block, made))
+            elif words[0] == "sh":
+                work += [(command, gate, place, arguments) for arguments in commands(block)]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(*each) for each in work]:
+            done.result()
+    return len(work)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gate", type=Path, required=True)
+    gate = parser.parse_args().gate.resolve()
+    for path in pages():
+        links(path)
+    count = snippets(gate)
+    for problem in problems:
+        print(f"tests/docs.py: {problem}", file=sys.stderr)
+    print(f"docs: {len(pages())} pages, {count} snippets, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
