@@ -15,6 +15,7 @@
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -258,10 +259,209 @@ def snippets(gate):
     return len(work)
 
 
+# The configuration reference
+
+REFERENCE = ROOT / "docs/configuration.md"
+BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->"
+# Where further keys are: those of one kind of directory, store or dialect.
+ELSEWHERE = ["directories", "edge", "issuers", "logs", "nodes", "postgres", "protocols", "redis", "relay", "upstreams", "users"]
+
+
+def split_comment(line):
+    """A line of TOML and its comment; a # in a string begins none."""
+    at = re.match(r"""(?:[^"'#]|"[^"]*"|'[^']*')*""", line).end()
+    return line[:at].rstrip(), line[at:].lstrip("# ").rstrip()
+
+
+def kind_of(text):
+    """The type of a value, in words."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return ""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, dict):
+        return "table"
+    if isinstance(value, list):
+        return "list"
+    if isinstance(value, int):
+        return "number"
+    for kind, form in (
+        ("duration", r"\d+(?:ms|s|m|h|d)"),
+        ("size", r"\d+[KMG]iB"),
+        ("share or number", r"\d+%"),
+        ("rate", r"\d+/\d+[smh]"),
+    ):
+        if re.fullmatch(form, value):
+            return kind
+    return "text"
+
+
+def sections():
+    """gateway.toml as [(heading, text of the heading's comment, [(key, value, is it a default, meaning)])]."""
+    found, last = [], None
+    for line in (ROOT / "gateway.toml").read_text().splitlines():
+        if continued := re.match(r"(?:# {20,}| {20,})#? ?(.*)", line):
+            if last is not None:
+                last[-1] += " " + continued[1].lstrip("# ")
+            continue
+        is_comment = line.startswith("# ")
+        body, comment = split_comment(line[2:] if is_comment else line)
+        if heading := re.fullmatch(r"(\[\[?[a-z_.]+\]?\])", body):
+            last = [heading[1], [], comment]
+            found.append(last)
+        elif (key := re.fullmatch(r"([a-z_]+) = (.+)", body)) and found:
+            last = [key[1], key[2], not is_comment, comment]
+            found[-1][1].append(last)
+        else:
+            last = None
+    return found
+
+
+def cell(text):
+    return text.replace("|", "\\|").strip()
+
+
+def reference():
+    """The tables of docs/configuration.md."""
+    lines, of_section = [], {}
+    for heading, keys, comment in sections():
+        dialect = next((value for key, value, *_ in keys if key == "dialect"), '"oauth2"')
+        seen = of_section.setdefault((heading, dialect), set())
+        new = [entry for entry in keys if entry[0] not in seen]
+        seen.update(entry[0] for entry in new)
+        if not new:
+            continue
+        if len(seen) == len(new):
+            name = heading if dialect == '"oauth2"' else f"{heading} with dialect = {dialect}"
+            lines += ["", f"## {name}", ""]
+            if comment:
+                text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", comment)
+                lines += [text[0].upper() + text[1:] + ".", ""]
+            lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, value, is_default, meaning in new:
+            text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", cell(meaning))
+            kind, value = kind_of(value), f"`{cell(value)}`"
+            # A key that is commented out is shown with its default, too, if that is no name of something of the user's.
+            is_default = is_default or kind not in ("text", "list", "table") and not re.search(r"(?i)\bunset:|\bdefault:", text)
+            if text.startswith("required"):
+                default, text = "required", f"{text.removeprefix('required').lstrip(': ')}; such as {value}"
+            elif is_default:
+                default = value
+            else:
+                named = re.search(r"(?i)\bdefault: ([^.;]+)", text)
+                default, text = named[1] if named else "", f"{text}; such as {value}" if text else f"such as {value}"
+            lines.append(f"| `{key}` | {kind} | {default} | {text} |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def configuration_reference(write):
+    page = REFERENCE.read_text()
+    head, rest = page.split(BEGIN)
+    current = head + BEGIN + reference() + END + rest.split(END)[1]
+    if write:
+        REFERENCE.write_text(current)
+    elif current != page:
+        problems.append("docs/configuration.md is not what gateway.toml says: python3 tests/docs.py --write")
+
+
+def keys_of_the_program():
+    """The keys that the sources print or ask for."""
+    folder = ROOT / "crates/server/src/config/sections"
+    text = "\n".join(path.read_text() for path in sorted(folder.rglob("*.rs")))
+    asked = re.findall(r'\.(?:get|get_file|require|list|one_or_list|indexed|sections?)\(\s*"([a-z0-9_]+)"', text)
+    return set(asked) | set(re.findall(r'\bput(?:_some)?\(\s*&mut \w+,\s*"([a-z0-9_]+)"', text))
+
+
+def completeness():
+    names = [REFERENCE] + [ROOT / f"docs/{name}.md" for name in ELSEWHERE]
+    named = set()
+    for page in names:
+        text = page.read_text()
+        code = re.findall(r"`([^`\n]+)`", without_blocks(text)) + [block for _, _, block, _ in blocks(text)]
+        named.update(word for part in code for word in re.findall(r"[a-z][a-z0-9_]*", part))
+    keys = keys_of_the_program()
+    if len(keys) < 200:
+        problems.append(f"only {len(keys)} configuration keys were found in the sources")
+    for key in sorted(keys - named):
+        problems.append(f"the configuration key {key} is on no page of the reference")
+
+
+
+def words_of_the_program(gate):
+    """Each outcome, audit event, metric, command and exit code of the program, and the page that must name it."""
+    read = lambda name: (ROOT / name).read_text()
+    for source, pattern in (
+        ("src/reason.rs", r'Self::new\("(\w+)"'),
+        ("src/denial/words.rs", r'=> "(\w+)"'),
+        ("src/fault.rs", r'=> "(\w+)"'),
+        ("crates/server/src/proxy/error.rs", r'=> "(\w+)"'),
+    ):
+        yield from (("docs/outcomes.md", f"| `{word}` |") for word in re.findall(pattern, read(source)))
+    for action, code in re.findall(r'(?:good|bad)\("[\w.]+", "([\w.]+)", "(RG\d{4}[IW])"\)', read("crates/server/src/log/audit.rs")):
+        yield ("docs/logs.md", f"| `{action}` | `{code}` |")
+    for name in re.findall(r'(?m)^    [A-Z_]+ = (?:Counter|Gauge|Histogram) "(\w+)"', read("crates/server/src/metric_families.rs")):
+        yield ("docs/metrics.md", name)
+    yield from (("docs/operating.md", f"| {code} |") for code in (0, 1, 2))
+    yield from (("docs/commands.md", f"\n## rotogate {name}\n") for name, _ in commands_of(gate))
+
+
+def help_of(gate, words):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ROTOGATE_")}
+    ran = subprocess.run([gate, *words, "--help"], capture_output=True, text=True, check=True, env=environment)
+    return "\n".join(line.rstrip() for line in ran.stdout.strip().splitlines())
+
+
+def commands_of(gate, words=()):
+    """The commands that have none below them, with their help."""
+    text = help_of(gate, words)
+    listed = re.search(r"(?ms)^Commands:\n(.*?)\n\n", text)
+    below = re.findall(r"(?m)^  ([a-z-]+) ", listed[1]) if listed else []
+    if not below:
+        yield " ".join(words), text
+    for name in below:
+        if name != "help":
+            yield from commands_of(gate, (*words, name))
+
+
+# At the end of each help; the page has them once.
+EXIT_CODES = """Exit codes: 0 done; 1 it could not be done, it was refused, or nothing matched; 2 the command line or the \
+configuration is wrong."""
+COMMANDS = ROOT / "docs/commands.md"
+
+
+def command_reference(gate, write):
+    parts = [COMMANDS.read_text().split("<!-- commands: begin -->")[0], "<!-- commands: begin -->\n"]
+    for name, text in commands_of(gate):
+        parts.append(f"\n## rotogate {name}\n\n```text\n{text.removesuffix(EXIT_CODES).rstrip()}\n```\n")
+    page = "".join(parts) + "<!-- commands: end -->\n"
+    if write:
+        COMMANDS.write_text(page)
+    elif page != COMMANDS.read_text():
+        problems.append("docs/commands.md is not what rotogate --help says: python3 tests/docs.py --write")
+
+
+def on_their_pages(gate):
+    seen = 0
+    for page, text in words_of_the_program(gate):
+        seen += 1
+        if text not in (ROOT / page).read_text():
+            problems.append(f"{page} does not explain {text.strip('| ')}")
+    if seen < 180:
+        problems.append(f"only {seen} words of the program were found")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
-    gate = parser.parse_args().gate.resolve()
+    parser.add_argument("--write", action="store_true", help="write the generated part of docs/configuration.md")
+    options = parser.parse_args()
+    gate = options.gate.resolve()
+    configuration_reference(options.write)
+    command_reference(gate, options.write)
+    completeness()
+    on_their_pages(gate)
     for path in pages():
         links(path)
     count = snippets(gate)
