@@ -452,6 +452,37 @@ def on_their_pages(gate):
         problems.append(f"only {seen} words of the program were found")
 
 
+# Sentences begin with their subject, and an agent is named. Definitions in the lexicon and the table of tests are no sentences.
+RIDDLES = re.compile(
+    r"(?:^|[.:;] )(?:Who|Whoever|What|Whatever|In the place of) (?!\w+[^.]*\?)|\b(?:is|are) told\b|\bnobody reads\b|\bput aside\b|"
+    r"\bstart anew\b|\bfind out who\b|\b[Ii]n the place of\b"
+)
+
+
+def prose():
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "gateway.toml"]:
+        if path.name in ("lexicon.md", "commands.md"):
+            continue
+        text = path.read_text()
+        text = without_blocks(text.split("<!-- tests: begin -->")[0])
+        for number, line in enumerate(text.splitlines(), 1):
+            # A heading or the bold name of a paragraph is no sentence.
+            words = re.sub(r"^(?:#.*|[- ]*\*\*[^*]*\*\*)", "", re.sub(r"`[^`]*`", "x", line)).lstrip("-| ")
+            if found := RIDDLES.search(words):
+                problems.append(f"{shown(path)}:{number}: a sentence without its subject: {words[found.start():][:60]}")
+
+
+def contents():
+    """The contents of the book name each page of docs/ once."""
+    listed = re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / "docs/SUMMARY.md").read_text())
+    there = {path.name for path in (ROOT / "docs").glob("*.md")} - {"SUMMARY.md"}
+    for name in sorted(there ^ set(listed)) + sorted(name for name in set(listed) if listed.count(name) > 1):
+        problems.append(f"docs/SUMMARY.md: {name} is not there exactly once")
+    lines = len((ROOT / "README.md").read_text().splitlines())
+    if lines > 120:
+        problems.append(f"README.md has {lines} lines, more than 120")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
@@ -461,6 +492,8 @@ def main():
     configuration_reference(options.write)
     command_reference(gate, options.write)
     completeness()
+    contents()
+    prose()
     on_their_pages(gate)
     for path in pages():
         links(path)
