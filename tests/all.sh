@@ -55,6 +55,7 @@ step "the bench of peers is formatted, and can be started" bash -c \
 step "tests" run_tests
 step "tests without features" run_small_tests
 step "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
+step "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
 step "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
 step "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
 step "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
