@@ -30,8 +30,8 @@ problems = []
 
 
 def pages():
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.md"], cwd=ROOT, capture_output=True, text=True)
-    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+    folders = ("*.md", "docs/*.md", "packaging/**/*.md", "tests/*.md")
+    return sorted(path for folder in folders for path in ROOT.glob(folder))
 
 
 def shown(path):

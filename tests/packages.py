@@ -496,6 +496,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--require-image", action="store_true")
+    parser.add_argument("--only", help="one part: kubernetes, compose, systemd, socket activation, debian, image")
     options = parser.parse_args()
     gate = options.gate.resolve()
     python = environment(gate.parent.parent)
@@ -507,6 +508,8 @@ def main():
         ("debian", lambda: debian(gate)),
         ("image", lambda: image(gate, options.require_image)),
     ):
+        if options.only not in (None, name):
+            continue
         began, before = time.monotonic(), len(problems)
         step()
         print(f"packages: {name}: {'good' if len(problems) == before else 'wrong'}, {time.monotonic() - began:.1f} s")
