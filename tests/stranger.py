@@ -165,12 +165,39 @@ def journey(me, gate):
         serving.wait()
 
 
+def quick_start(gate, folder):
+    """The first start prints what docs/quick-start.md shows, and the lines work as they are pasted."""
+    (shown,) = [block for _, info, block, _ in blocks((ROOT / "docs/quick-start.md").read_text()) if info == "text"]
+    (folder / "gateway.toml").write_text((ROOT / "gateway.toml").read_text())
+    public, admin = Stranger(gate, folder).public, Stranger(gate, folder).admin
+    own = {"SERVER__LISTEN": public, "SERVER__PUBLIC_URL": f"http://{public}", "ISSUER__URL": f"http://{public}", "ADMIN__LISTEN": admin}
+    environment = {**os.environ, **{f"ROTOGATE_{key}": value for key, value in own.items()}}
+    serving = subprocess.Popen([gate], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        printed = "".join(serving.stdout.readline() for _ in shown.splitlines())
+        password = re.search(r"(?m)^    password  (\S+)$", printed)[1]
+        neutral = printed.replace(password, "…").replace(public, "127.0.0.1:8080").replace(admin, "127.0.0.1:8081")
+        if neutral != shown:
+            sys.exit(f"tests/stranger.py: docs/quick-start.md does not show what the first start prints: {neutral}")
+        lines = [line.strip() for line in printed.split("Paste to try it:")[1].splitlines()]
+        ran = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True)
+        login, call, new, again, refused = ran.stdout.strip().splitlines()
+        pair = lambda answer: (field(answer, "access_token"), field(answer, "refresh_token"))
+        if not (pair(new) == pair(again) != pair(login) and field(call, "path") == "/hello" and " 401 " in refused):
+            sys.exit(f"tests/stranger.py: the lines of the quick start do not do what it says: {ran.stderr}")
+    finally:
+        serving.terminate()
+        serving.wait()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     gate = parser.parse_args().gate.resolve()
     with tempfile.TemporaryDirectory() as folder:
         journey(Stranger(gate, Path(folder)), gate)
+    with tempfile.TemporaryDirectory() as folder:
+        quick_start(gate, Path(folder))
     print("stranger: found why a token is refused and who ended a session, and changed the key, by documented lines")
 
 
