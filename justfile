@@ -39,3 +39,11 @@ deny:
 # Build the documentation; a broken link is an error
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
+
+# Build the site of docs/ into target/book (needs mdbook)
+book:
+    mdbook build docs
+
+# Check links, snippets and references of the documentation, after `cargo build`
+prose:
+    python3 tests/docs.py --gate target/debug/rotogate

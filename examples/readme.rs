@@ -1,4 +1,4 @@
-//! The program of the README: `cargo run --example readme`.
+//! The program of docs/layer.md: `cargo run --example readme`.
 
 use std::collections::HashMap;
 use std::error::Error;

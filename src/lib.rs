@@ -145,7 +145,8 @@ pub use gate::{Gate, Identity};
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 
-/// The README's program compiles.
+/// The README's program compiles, and so do those of the page about the layer.
 #[cfg(all(doctest, feature = "axum", feature = "key-folder"))]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/layer.md")]
 struct Readme;

@@ -1,5 +1,5 @@
 //! The outcome of a request, in one word of a closed set. It is the label `outcome` of the metrics, `rotogate.outcome`
-//! of the access log, and a field of a [`Verdict`](crate::gate::Verdict) for an embedding application. docs/logs.md
+//! of the access log, and a field of a [`Verdict`](crate::gate::Verdict) for an embedding application. docs/outcomes.md
 //! lists every word with its meaning; a test compares the two.
 
 use std::fmt;
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn o27_every_outcome_has_a_line_in_the_documentation() {
-        let page = include_str!("../docs/logs.md");
+        let page = include_str!("../docs/outcomes.md");
         let mut all = words(include_str!("reason.rs"), "Self::new(\"");
         all.append(&mut words(include_str!("denial/words.rs"), "=> \""));
         all.append(&mut words(include_str!("fault.rs"), "=> \""));
@@ -171,7 +171,7 @@ mod tests {
         all.append(&mut words(include_str!("overload/mod.rs"), "=> \""));
         assert!(all.len() > 60, "{all:?}");
         let missing: Vec<_> = all.iter().filter(|word| !page.contains(&format!("| `{word}` |"))).collect();
-        assert!(missing.is_empty(), "docs/logs.md does not explain these outcomes: {missing:?}");
+        assert!(missing.is_empty(), "docs/outcomes.md does not explain these outcomes: {missing:?}");
     }
 
     #[test]

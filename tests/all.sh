@@ -54,6 +54,9 @@ step "the bench of peers is formatted, and can be started" bash -c \
     'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run'
 step "tests" run_tests
 step "tests without features" run_small_tests
+step "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"
+step "a stranger finds the way" python3 tests/stranger.py --gate "$target/debug/rotogate"
+step "packages" python3 tests/packages.py --gate "$target/debug/rotogate"
 step "three gates behind HAProxy, and each part killed" python3 packaging/three-gates/try.py --gate "$target/debug/rotogate"
 step "the same on PostgreSQL" python3 packaging/three-gates/try.py --store postgres --gate "$target/debug/rotogate"
 step "every requirement has its tests, and every rule a mutation" bash -c \

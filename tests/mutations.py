@@ -12,10 +12,13 @@ copy of the sources; the tests that prove the requirement must then fail.
     from = '''...'''                    # occurs exactly once
     to = '''...'''
     tests = ["--lib j1_"]               # arguments of `cargo test --all-features`; each must run something, and fail
+                                        # or a script that takes --gate: "tests/docs.py"
 """
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -38,7 +41,8 @@ IN_STORES = {f"C{n}" for n in [5, 6, 7, 12, 13, 16, 21, 22, 25, 26, 31, *range(3
 EXCEPT = LATER | IN_STORES | {"O11", "P6"}
 COPIED = ["src", "crates", "tests", "proto", "benches", "examples", "docs", "packaging"]
 FILES = ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "SECURITY.md", "gateway.toml", "clippy.toml", "deny.toml"]
-FILES += ["rust-toolchain.toml", "rustfmt.toml"]
+FILES += ["rust-toolchain.toml", "rustfmt.toml", "CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md"]
+FILES += ["LICENSE-MIT", "LICENSE-APACHE", "justfile"]
 
 
 def mutations():
@@ -97,6 +101,17 @@ def cargo(arguments):
     return problems, passed, failed
 
 
+def script(arguments):
+    """Runs a script on the program of this copy."""
+    build = subprocess.run(["cargo", "build", "--quiet", "--all-features"], cwd=WORK, capture_output=True, text=True)
+    if build.returncode != 0:
+        return build.stderr, 0, 0
+    metadata = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=WORK, capture_output=True, text=True)
+    gate = Path(json.loads(metadata.stdout)["target_directory"]) / "debug/rotogate"
+    ran = subprocess.run(["python3", *shlex.split(arguments), "--gate", gate], cwd=WORK, capture_output=True, text=True)
+    return ran.stderr, int(ran.returncode == 0), int(ran.returncode == 1)
+
+
 def run(wanted):
     copy()
     survivors, done = [], 0
@@ -107,7 +122,7 @@ def run(wanted):
         whole = path.read_text()
         path.write_text(whole.replace(entry["from"], entry["to"]))
         for arguments in entry["tests"]:
-            said, passed, failed = cargo(arguments)
+            said, passed, failed = (script if ".py" in arguments else cargo)(arguments)
             built = passed + failed > 0
             if not built or failed == 0:
                 why = "does not build, or runs nothing" if not built else f"{passed} tests pass all the same"

@@ -35,6 +35,10 @@ programs=(
     redis-cli:redis-tools
     promtool:prometheus
     prometheus:prometheus
+    systemd-analyze:systemd
+    systemd-socket-activate:systemd
+    logrotate:logrotate
+    buildah:buildah
 )
 
 is_there() {

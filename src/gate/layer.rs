@@ -1,4 +1,4 @@
-//! The path of a request, as tower sees it. A request takes nine steps, numbered as in README.md:
+//! The path of a request, as tower sees it. A request takes nine steps, numbered as in docs/request-path.md:
 //!
 //! 1. Framing and host
 //! 2. Canonical path

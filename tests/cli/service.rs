@@ -27,6 +27,43 @@ fn the_manager_is_told_when_the_gate_listens_and_when_it_stops() {
 }
 
 #[test]
+fn p60_the_watchdog_of_the_manager_hears_of_a_gate_that_serves() {
+    let place = Place::new(CONFIG);
+    let path = place.path("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let gate = place.start_with(|command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    });
+    let mut reports = 0;
+    while reports < 3 {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).unwrap();
+        reports += usize::from(message[..length].trim_ascii_end() == b"WATCHDOG=1");
+    }
+    assert_eq!(gate.stop(), Some(0));
+}
+
+/// The health check of the container image.
+#[test]
+fn status_is_0_while_the_gate_is_ready_and_1_otherwise() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let admin = gate.admin.to_string();
+    let status = |arguments: &[&str]| {
+        let mut command = Command::new(support::binary());
+        command.current_dir(place.path("")).env("ROTOGATE_ADMIN__LISTEN", &admin).args(arguments);
+        let ran = command.output().unwrap();
+        (ran.status.code(), String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap())
+    };
+    assert_eq!(status(&["status"]), (Some(0), "ready\n".to_owned(), String::new()));
+    assert_eq!(status(&["status", "--json"]).1, "{\"ready\":true,\"detail\":\"ready\"}\n");
+    assert_eq!(gate.stop(), Some(0));
+    let (code, out, error) = status(&["status"]);
+    assert!(code == Some(1) && out.is_empty() && error.contains("no gate answers on"), "{code:?} {out} {error}");
+}
+
+#[test]
 fn a_manager_that_is_gone_stops_nothing() {
     let place = Place::new(CONFIG);
     let gate = place.start_with(|command| {

@@ -93,9 +93,9 @@ async fn the_hyper_example_does_what_it_prints() {
 }
 
 #[tokio::test]
-async fn the_readme_has_the_program_to_the_letter_and_it_logs_in() {
+async fn the_documentation_has_the_program_to_the_letter_and_it_logs_in() {
     let program = include_str!("../../examples/readme.rs").split_once("\n\n").unwrap().1;
-    assert!(include_str!("../../README.md").contains(&format!("```rust,no_run\n{program}```\n")));
+    assert!(include_str!("../../docs/layer.md").contains(&format!("```rust,no_run\n{program}```\n")));
     assert!(!program.lines().any(|line| line == "#" || line.starts_with("# ")), "GitHub shows such lines");
 
     let gate = readme_example::gate().await.unwrap();

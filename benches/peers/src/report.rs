@@ -113,7 +113,7 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
          - **Correctness.** Before it is measured, each gateway answers 200 with the upstream's body to a good token, and 401 \
          to no token, a bad signature, forged claims, `alg` none and an expired token. Each counted answer is 200 with that \
          body. Otherwise there is no report.\n\n\
-         What the columns say:\n\n\
+         The columns:\n\n\
          - **CPU us**: user and system time of the gateway's processes, nginx's auth server included, divided by the \
          answers.\n\
          - **x**: the ratio of CPU to the named row, taken within each round. Read this first.\n\

@@ -53,6 +53,23 @@ pub(super) async fn send(
     }
 }
 
+/// Asks for what needs no token: a probe. Any status is an answer.
+///
+/// # Errors
+/// No gate answers.
+pub(super) async fn probe(config: &Config, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+    let listen = config.admin.listen;
+    let request = Request::builder().method(method).uri(format!("http://{listen}{path}"));
+    let request = request.body(Empty::<Bytes>::new()).map_err(Failure::of)?;
+    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let response = client.request(request).await.map_err(|error| match error.is_connect() {
+        true => Failure::Failed(format!("no gate answers on {listen} (admin.listen)")),
+        false => Failure::of(error),
+    })?;
+    let status = response.status();
+    Ok((status, read_body(response).await?))
+}
+
 /// The whole response body.
 pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Failure> {
     Ok(response.into_body().collect().await.map_err(Failure::of)?.to_bytes())

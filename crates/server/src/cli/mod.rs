@@ -26,6 +26,7 @@ mod output;
 mod prompt;
 mod serve;
 mod session;
+mod status;
 mod store;
 mod token;
 mod upgrade;
@@ -75,6 +76,8 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Asks the running gate whether it is ready. Exit code 1 if it is not, or if no gate answers.
+    Status,
     /// Users of the users file; a running gate applies changes at once.
     #[command(subcommand)]
     User(user::Command),
@@ -236,6 +239,7 @@ pub fn main() -> ExitCode {
     let done = match command {
         Command::Serve => serve::run(&path, output, baton),
         Command::Check { print, strict, online } => check::run(&path, check::Options { print, strict, online }, output),
+        Command::Status => load(&path).and_then(|config| status::run(&config, output)),
         Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
         Command::Client(command) => client::run(&command, output),
         Command::Session(command) => load(&path).and_then(|config| session::run(&config, command, output)),

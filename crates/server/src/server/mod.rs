@@ -32,6 +32,7 @@ mod stream;
 mod tally;
 mod tls;
 pub(crate) mod users;
+mod watchdog;
 mod workers;
 
 use std::net::SocketAddr;
@@ -234,6 +235,7 @@ impl Server {
         let workers = Workers::start(workers);
         let workers =
             Arc::new(workers.map_err(|error| ServerError::new(format!("worker threads cannot be started: {error}")))?);
+        watchdog::start(&workers);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
             let (serving, limits, workers) = (Arc::clone(&serving), Arc::clone(&limits), Arc::clone(&workers));

@@ -62,6 +62,26 @@ impl Workers {
             drop(counted);
         });
     }
+
+    /// What finds out whether the threads still serve. It keeps no thread alive.
+    pub(super) fn pulse(&self) -> Pulse {
+        Pulse(self.workers.iter().map(|worker| worker.runtime.clone()).collect())
+    }
+}
+
+/// Finds out whether each thread still serves.
+#[derive(Debug)]
+pub(super) struct Pulse(Vec<Handle>);
+
+impl Pulse {
+    /// Returns when each thread has run a task from now on, or has ended.
+    pub(super) async fn answered(&self) {
+        let answers: Vec<_> = self.0.iter().map(|runtime| runtime.spawn(async {})).collect();
+        for answer in answers {
+            // A thread that has ended cancels the task.
+            let _ = answer.await;
+        }
+    }
 }
 
 impl Worker {
@@ -134,6 +154,32 @@ mod tests {
         }
         let next = open(&workers, 3);
         assert_eq!(on(&next, "rotogate-2"), 3);
+    }
+
+    /// Without an answer the watchdog gets no report (requirement P60).
+    #[tokio::test]
+    async fn p60_a_thread_that_stands_still_does_not_answer() {
+        let workers = workers(2);
+        let (release, released) = mpsc::channel::<()>();
+        let (stands, standing) = oneshot::channel();
+        workers.workers[0].runtime.spawn(async move {
+            stands.send(()).unwrap();
+            // Blocks the thread, as a task that never yields does.
+            let _ = released.recv();
+        });
+        standing.await.unwrap();
+        let pulse = workers.pulse();
+        let asked = tokio::spawn(async move { pulse.answered().await });
+        tokio::task::yield_now().await;
+        // What the other thread does now comes after its answer, which is thus here.
+        workers.workers[1].runtime.spawn(async {}).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!asked.is_finished());
+        release.send(()).unwrap();
+        asked.await.unwrap();
+        let pulse = workers.pulse();
+        drop(workers);
+        pulse.answered().await;
     }
 
     #[test]

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Builds the Debian package: the program, then its man pages and completions, which it writes itself, then the package.
+#
+#   bash packaging/debian/build.sh                   needs cargo-deb (cargo install cargo-deb)
+#   bash packaging/debian/build.sh --pages PROGRAM   writes man pages and completions of a program alone
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+pages() {
+    local out=target/deb
+    rm -rf "$out"
+    mkdir -p "$out/completions"
+    "$1" completions bash >"$out/completions/rotogate.bash"
+    "$1" completions zsh >"$out/completions/_rotogate"
+    "$1" completions fish >"$out/completions/rotogate.fish"
+    "$1" man --dir "$out/man" >/dev/null
+    gzip --best --no-name "$out"/man/man?/*
+}
+
+if [ "${1-}" = --pages ]; then
+    pages "$2"
+    exit
+fi
+command -v cargo-deb >/dev/null || {
+    echo "packaging/debian/build.sh: cargo-deb is missing: cargo install cargo-deb" >&2
+    exit 1
+}
+cargo build --release --locked --package rotogate-server
+pages "${CARGO_TARGET_DIR:-target}/release/rotogate"
+cargo deb --package rotogate-server --no-build "$@"

@@ -1,0 +1,508 @@
+#!/usr/bin/env python3
+"""Do the README and the documentation hold? (requirements P64 and P65)
+
+    tests/docs.py --gate target/debug/rotogate      part of tests/all.sh
+
+- Each relative link of each *.md leads to a file, and its anchor to a heading there.
+- Each ```toml block, laid over a small configuration, is one that `rotogate check` accepts. One that cannot stand alone says
+  ```toml,ignore and has the reason in an HTML comment before it. A part of a section has what precedes it in such a
+  comment: <!-- toml: [store] ... -->.
+- Each line of an ```sh block that calls rotogate is a command line that rotogate understands.
+- docs/SUMMARY.md, the contents of the book, names each page once.
+- Every configuration key, outcome, audit event, metric, command and exit code is on its reference page.
+- No sentence begins as the prose rules of CONTRIBUTING.md forbid.
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+problems = []
+
+
+def pages():
+    folders = ("*.md", "docs/*.md", "packaging/**/*.md", "tests/*.md")
+    return sorted(path for folder in folders for path in ROOT.glob(folder))
+
+
+def shown(path):
+    return path.relative_to(ROOT)
+
+
+def blocks(text):
+    """The fenced blocks of a page: (line, words after the fence, what is inside, the comment before)."""
+    lines = text.splitlines()
+    inside, found = None, []
+    for number, line in enumerate(lines, 1):
+        fence = re.match(r"\s*```(.*)$", line)
+        if fence and inside is None:
+            comment = re.search(r"<!--\s((?:(?!-->).)*)\s-->\s*$", "\n".join(lines[: number - 1]), re.S)
+            before = comment[1] if comment else ""
+            inside = (number, fence[1].strip(), [], before)
+        elif fence:
+            found.append((inside[0], inside[1], "\n".join(inside[2]) + "\n", inside[3]))
+            inside = None
+        elif inside:
+            inside[2].append(line)
+    return found
+
+
+def without_blocks(text):
+    """The page with its fenced blocks emptied: the lines keep their numbers."""
+    inside, lines = False, []
+    for line in text.splitlines():
+        is_fence = re.match(r"\s*```", line)
+        lines.append("" if inside or is_fence else line)
+        inside ^= bool(is_fence)
+    return "\n".join(lines)
+
+
+# Links
+
+
+def slug(heading):
+    """The anchor that GitHub and mdBook give a heading."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", text.replace("*", "")).replace(" ", "-")
+
+
+def anchors(path):
+    seen, found = {}, set()
+    for heading in re.findall(r"(?m)^#+\s+(.*?)\s*#*$", without_blocks(path.read_text())):
+        name = slug(heading)
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        found.add(f"{name}-{count}" if count else name)
+    return found | set(re.findall(r'<a (?:id|name)="([^"]+)"', path.read_text()))
+
+
+def links(path):
+    text = re.sub(r"`[^`\n]*`", "", without_blocks(path.read_text()))
+    targets = re.findall(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)", text) + re.findall(r"(?m)^\[[^]]+\]:\s+(\S+)", text)
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        to = (path.parent / file).resolve() if file else path
+        if not to.exists():
+            problems.append(f"{shown(path)}: the link {target} leads nowhere")
+        elif anchor and to.suffix == ".md" and anchor not in anchors(to):
+            problems.append(f"{shown(path)}: no heading for the link {target}")
+
+
+# Configurations
+
+BASE = """
+[server]
+listen = "127.0.0.1:0"
+public_url = "https://api.example.com"
+[admin]
+listen = "127.0.0.1:0"
+[issuer]
+audience = ["api"]
+[[clients]]
+id = "web"
+[[endpoints]]
+dialect = "oauth2"
+path = "/{account}/connect/token"
+[[upstreams]]
+name = "app"
+urls = ["http://127.0.0.1:3000"]
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"""
+# What tells the entries of a list of tables apart.
+NAMES = {"clients": "id", "endpoints": "path", "upstreams": "name", "routes": "path", "issuers": "url", "directories": "name"}
+
+
+def laid_over(base, block):
+    merged = dict(base)
+    for key, value in block.items():
+        old = merged.get(key)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[key] = laid_over(old, value)
+        elif key in NAMES and isinstance(old, list):
+            name = NAMES[key]
+            taken = {entry.get(name) for entry in value}
+            merged[key] = value + [entry for entry in old if entry.get(name) not in taken]
+        else:
+            merged[key] = value
+    return merged
+
+
+def written(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {written(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(written(entry) for entry in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def materials(folder):
+    """A certificate, its key, a public key and a JWK set: what a configuration may name."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key", "-out", "cert",
+            "-days", "365", "-subj", "/CN=api.example.com", "-addext", "subjectAltName=DNS:api.example.com,DNS:*.example.com")
+    openssl("genrsa", "-out", "rsa", "2048")
+    openssl("rsa", "-in", "rsa", "-pubout", "-out", "public")
+    read = lambda name: (folder / name).read_text()
+    jwks = '{"keys":[{"kty":"OKP","crv":"Ed25519","alg":"EdDSA","kid":"1","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}'
+    return {"cert": read("cert"), "key": read("key"), "public": read("public"), "jwks": jwks}
+
+
+def provide(value, folder, made):
+    """Makes each file that a configuration names; absolute paths move into the folder."""
+    for key, entry in list(value.items()):
+        for inner in entry if isinstance(entry, list) else [entry]:
+            if isinstance(inner, dict):
+                provide(inner, folder, made)
+        if not isinstance(entry, str):
+            continue
+        text = {"cert": made["cert"], "ca": made["cert"], "client_ca": made["cert"], "key": made["key"],
+                "public_key": made["public"], "jwks_file": made["jwks"]}.get(key)
+        if key in ("secret_file", "password_file", "bearer_file", "sentinel_password_file", "bind_password_file"):
+            text = "0123456789abcdef0123456789abcdef\n"
+        if key == "url_file":
+            text = "postgres://gate:password@db.example.com/app\n"
+        if key == "firebase":
+            text = '{"base64_signer_key": "MDEyMzQ1Njc4OWFiY2RlZg==", "base64_salt_separator": "Bw==", "rounds": 8, "mem_cost": 14}'
+        if key == "authorization_file":
+            text = "Bearer 0123456789abcdef0123456789abcdef\n"
+        if key == "secret_hash_file":
+            text = "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\n"
+        if entry.startswith("/") and key in ("path", "keys", "token_file", "mark", "output", "cert", "ca", "client_ca") and (
+            text or key in ("keys", "token_file", "mark", "output") or entry.endswith((".toml", ".redb", ".db"))
+        ):
+            entry = value[key] = entry.lstrip("/")
+        if text:
+            path = folder / entry
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(text)
+
+
+def configuration(gate, place, above, block, made):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        try:
+            if not block.lstrip("# ").startswith("["):
+                # The rest of the section with which the comment ends.
+                above, block = "", f"{above}\n{block}"
+            merged = laid_over(laid_over(tomllib.loads(BASE), tomllib.loads(above)), tomllib.loads(block))
+        except tomllib.TOMLDecodeError as error:
+            problems.append(f"{place}: not TOML: {error}")
+            return
+        provide(merged, folder, made)
+        if merged.get("store", {}).get("kind") in ("redis", "postgres"):
+            # A shared store has keys beforehand.
+            subprocess.run([gate, "--config", "none.toml", "init", "--dir", folder / "other"], capture_output=True)
+            subprocess.run([gate, "--config", folder / "other/gateway.toml", "keys", "init"], capture_output=True)
+            (folder / "other/data").rename(folder / "data")
+        lines = [f"{json.dumps(key)} = {written(value)}" for key, value in merged.items()]
+        (folder / "gateway.toml").write_text("\n".join(lines) + "\n")
+        ran = subprocess.run([gate, "--config", "gateway.toml", "check"], cwd=folder, capture_output=True, text=True)
+        if ran.returncode != 0:
+            problems.append(f"{place}: rotogate check: {ran.stderr.strip()}")
+
+
+# Commands
+
+
+def commands(text):
+    """The calls of rotogate in an sh block, without what surrounds them."""
+    for line in text.replace("\\\n", " ").splitlines():
+        line = re.sub(r"\s#.*$", "", line).strip()
+        for part in re.split(r"\s*(?:\||&&|;)\s*", line):
+            if call := re.search(r"(?:^|.*\s)(?:/usr/bin/)?rotogate(\s.*)?$", part):
+                if re.match(r"(?:sudo -u rotogate |docker compose (?:run --rm|exec) gate |kubectl .* -- )?(?:/usr/bin/)?rotogate(?:\s|$)", part):
+                    yield re.sub(r"\s[<>].*$", "", call[1] or "")
+
+
+def command(gate, place, arguments):
+    ran = subprocess.run([gate, *shlex.split(arguments), "--help"], capture_output=True, text=True)
+    if ran.returncode != 0:
+        problems.append(f"{place}: rotogate{arguments}: {ran.stderr.strip().splitlines()[0]}")
+
+
+def snippets(gate):
+    work = []
+    with tempfile.TemporaryDirectory() as scratch:
+        made = materials(Path(scratch))
+    for path in pages():
+        for line, info, block, before in blocks(path.read_text()):
+            place = f"{shown(path)}:{line}"
+            words = re.split(r"[\s,]+", info)
+            if words[0] == "toml" and "ignore" in words:
+                if not before or before.startswith("toml:"):
+                    problems.append(f"{place}: no reason for `ignore` in an HTML comment before it")
+            elif words[0] == "toml":
+                above = before.removeprefix("toml:") if before.startswith("toml:") else ""
+                work.append((configuration, gate, place, above, block, made))
+            elif words[0] == "sh":
+                work += [(command, gate, place, arguments) for arguments in commands(block)]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(*each) for each in work]:
+            done.result()
+    return len(work)
+
+
+# The configuration reference
+
+REFERENCE = ROOT / "docs/configuration.md"
+BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->"
+# Where further keys are: those of one kind of directory, store or dialect.
+ELSEWHERE = ["directories", "edge", "issuers", "logs", "nodes", "postgres", "protocols", "redis", "relay", "upstreams", "users"]
+
+
+def split_comment(line):
+    """A line of TOML and its comment; a # in a string begins none."""
+    at = re.match(r"""(?:[^"'#]|"[^"]*"|'[^']*')*""", line).end()
+    return line[:at].rstrip(), line[at:].lstrip("# ").rstrip()
+
+
+def kind_of(text):
+    """The type of a value, in words."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return ""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, dict):
+        return "table"
+    if isinstance(value, list):
+        return "list"
+    if isinstance(value, int):
+        return "number"
+    for kind, form in (
+        ("duration", r"\d+(?:ms|s|m|h|d)"),
+        ("size", r"\d+[KMG]iB"),
+        ("share or number", r"\d+%"),
+        ("rate", r"\d+/\d+[smh]"),
+    ):
+        if re.fullmatch(form, value):
+            return kind
+    return "text"
+
+
+def sections():
+    """gateway.toml as [(heading, text of the heading's comment, [(key, value, is it a default, meaning)])]."""
+    found, last = [], None
+    for line in (ROOT / "gateway.toml").read_text().splitlines():
+        if continued := re.match(r"(?:# {20,}| {20,})#? ?(.*)", line):
+            if last is not None:
+                last[-1] += " " + continued[1].lstrip("# ")
+            continue
+        is_comment = line.startswith("# ")
+        body, comment = split_comment(line[2:] if is_comment else line)
+        if heading := re.fullmatch(r"(\[\[?[a-z_.]+\]?\])", body):
+            last = [heading[1], [], comment]
+            found.append(last)
+        elif (key := re.fullmatch(r"([a-z_]+) = (.+)", body)) and found:
+            last = [key[1], key[2], not is_comment, comment]
+            found[-1][1].append(last)
+        else:
+            last = None
+    return found
+
+
+def cell(text):
+    return text.replace("|", "\\|").strip()
+
+
+def reference():
+    """The tables of docs/configuration.md."""
+    lines, of_section = [], {}
+    for heading, keys, comment in sections():
+        dialect = next((value for key, value, *_ in keys if key == "dialect"), '"oauth2"')
+        seen = of_section.setdefault((heading, dialect), set())
+        new = [entry for entry in keys if entry[0] not in seen]
+        seen.update(entry[0] for entry in new)
+        if not new:
+            continue
+        if len(seen) == len(new):
+            name = heading if dialect == '"oauth2"' else f"{heading} with dialect = {dialect}"
+            lines += ["", f"## {name}", ""]
+            if comment:
+                text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", comment)
+                lines += [text[0].upper() + text[1:] + ".", ""]
+            lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        for key, value, is_default, meaning in new:
+            text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", cell(meaning))
+            kind, value = kind_of(value), f"`{cell(value)}`"
+            # A key that is commented out is shown with its default, too, if that is no name of something of the user's.
+            is_default = is_default or kind not in ("text", "list", "table") and not re.search(r"(?i)\bunset:|\bdefault:", text)
+            if text.startswith("required"):
+                default, text = "required", f"{text.removeprefix('required').lstrip(': ')}; such as {value}"
+            elif is_default:
+                default = value
+            else:
+                named = re.search(r"(?i)\bdefault: ([^.;]+)", text)
+                default, text = named[1] if named else "", f"{text}; such as {value}" if text else f"such as {value}"
+            lines.append(f"| `{key}` | {kind} | {default} | {text} |")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def configuration_reference(write):
+    page = REFERENCE.read_text()
+    head, rest = page.split(BEGIN)
+    current = head + BEGIN + reference() + END + rest.split(END)[1]
+    if write:
+        REFERENCE.write_text(current)
+    elif current != page:
+        problems.append("docs/configuration.md is not what gateway.toml says: python3 tests/docs.py --write")
+
+
+def keys_of_the_program():
+    """The keys that the sources print or ask for."""
+    folder = ROOT / "crates/server/src/config/sections"
+    text = "\n".join(path.read_text() for path in sorted(folder.rglob("*.rs")))
+    asked = re.findall(r'\.(?:get|get_file|require|list|one_or_list|indexed|sections?)\(\s*"([a-z0-9_]+)"', text)
+    return set(asked) | set(re.findall(r'\bput(?:_some)?\(\s*&mut \w+,\s*"([a-z0-9_]+)"', text))
+
+
+def completeness():
+    names = [REFERENCE] + [ROOT / f"docs/{name}.md" for name in ELSEWHERE]
+    named = set()
+    for page in names:
+        text = page.read_text()
+        code = re.findall(r"`([^`\n]+)`", without_blocks(text)) + [block for _, _, block, _ in blocks(text)]
+        named.update(word for part in code for word in re.findall(r"[a-z][a-z0-9_]*", part))
+    keys = keys_of_the_program()
+    if len(keys) < 200:
+        problems.append(f"only {len(keys)} configuration keys were found in the sources")
+    for key in sorted(keys - named):
+        problems.append(f"the configuration key {key} is on no page of the reference")
+
+
+
+def words_of_the_program(gate):
+    """Each outcome, audit event, metric, command and exit code of the program, and the page that must name it."""
+    read = lambda name: (ROOT / name).read_text()
+    for source, pattern in (
+        ("src/reason.rs", r'Self::new\("(\w+)"'),
+        ("src/denial/words.rs", r'=> "(\w+)"'),
+        ("src/fault.rs", r'=> "(\w+)"'),
+        ("crates/server/src/proxy/error.rs", r'=> "(\w+)"'),
+    ):
+        yield from (("docs/outcomes.md", f"| `{word}` |") for word in re.findall(pattern, read(source)))
+    for action, code in re.findall(r'(?:good|bad)\("[\w.]+", "([\w.]+)", "(RG\d{4}[IW])"\)', read("crates/server/src/log/audit.rs")):
+        yield ("docs/logs.md", f"| `{action}` | `{code}` |")
+    for name in re.findall(r'(?m)^    [A-Z_]+ = (?:Counter|Gauge|Histogram) "(\w+)"', read("crates/server/src/metric_families.rs")):
+        yield ("docs/metrics.md", name)
+    yield from (("docs/operating.md", f"| {code} |") for code in (0, 1, 2))
+    yield from (("docs/commands.md", f"\n## rotogate {name}\n") for name, _ in commands_of(gate))
+
+
+def help_of(gate, words):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ROTOGATE_")}
+    ran = subprocess.run([gate, *words, "--help"], capture_output=True, text=True, check=True, env=environment)
+    return "\n".join(line.rstrip() for line in ran.stdout.strip().splitlines())
+
+
+def commands_of(gate, words=()):
+    """The commands that have none below them, with their help."""
+    text = help_of(gate, words)
+    listed = re.search(r"(?ms)^Commands:\n(.*?)\n\n", text)
+    below = re.findall(r"(?m)^  ([a-z-]+) ", listed[1]) if listed else []
+    if not below:
+        yield " ".join(words), text
+    for name in below:
+        if name != "help":
+            yield from commands_of(gate, (*words, name))
+
+
+# At the end of each help; the page has them once.
+EXIT_CODES = """Exit codes: 0 done; 1 it could not be done, it was refused, or nothing matched; 2 the command line or the \
+configuration is wrong."""
+COMMANDS = ROOT / "docs/commands.md"
+
+
+def command_reference(gate, write):
+    parts = [COMMANDS.read_text().split("<!-- commands: begin -->")[0], "<!-- commands: begin -->\n"]
+    for name, text in commands_of(gate):
+        parts.append(f"\n## rotogate {name}\n\n```text\n{text.removesuffix(EXIT_CODES).rstrip()}\n```\n")
+    page = "".join(parts) + "<!-- commands: end -->\n"
+    if write:
+        COMMANDS.write_text(page)
+    elif page != COMMANDS.read_text():
+        problems.append("docs/commands.md is not what rotogate --help says: python3 tests/docs.py --write")
+
+
+def on_their_pages(gate):
+    seen = 0
+    for page, text in words_of_the_program(gate):
+        seen += 1
+        if text not in (ROOT / page).read_text():
+            problems.append(f"{page} does not explain {text.strip('| ')}")
+    if seen < 180:
+        problems.append(f"only {seen} words of the program were found")
+
+
+# Sentences begin with their subject, and an agent is named. Definitions in the lexicon and the table of tests are no sentences.
+RIDDLES = re.compile(
+    r"(?:^|[.:;] )(?:Who|Whoever|What|Whatever|In the place of) (?!\w+[^.]*\?)|\b(?:is|are) told\b|\bnobody reads\b|\bput aside\b|"
+    r"\bstart anew\b|\bfind out who\b|\b[Ii]n the place of\b"
+)
+
+
+def prose():
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "gateway.toml"]:
+        if path.name in ("lexicon.md", "commands.md"):
+            continue
+        text = path.read_text()
+        text = without_blocks(text.split("<!-- tests: begin -->")[0])
+        for number, line in enumerate(text.splitlines(), 1):
+            # A heading or the bold name of a paragraph is no sentence.
+            words = re.sub(r"^(?:#.*|[- ]*\*\*[^*]*\*\*)", "", re.sub(r"`[^`]*`", "x", line)).lstrip("-| ")
+            if found := RIDDLES.search(words):
+                problems.append(f"{shown(path)}:{number}: a sentence without its subject: {words[found.start():][:60]}")
+
+
+def contents():
+    """The contents of the book name each page of docs/ once."""
+    listed = re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / "docs/SUMMARY.md").read_text())
+    there = {path.name for path in (ROOT / "docs").glob("*.md")} - {"SUMMARY.md"}
+    for name in sorted(there ^ set(listed)) + sorted(name for name in set(listed) if listed.count(name) > 1):
+        problems.append(f"docs/SUMMARY.md: {name} is not there exactly once")
+    lines = len((ROOT / "README.md").read_text().splitlines())
+    if lines > 120:
+        problems.append(f"README.md has {lines} lines, more than 120")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gate", type=Path, required=True)
+    parser.add_argument("--write", action="store_true", help="write the generated part of docs/configuration.md")
+    options = parser.parse_args()
+    gate = options.gate.resolve()
+    configuration_reference(options.write)
+    command_reference(gate, options.write)
+    completeness()
+    contents()
+    prose()
+    on_their_pages(gate)
+    for path in pages():
+        links(path)
+    count = snippets(gate)
+    for problem in problems:
+        print(f"tests/docs.py: {problem}", file=sys.stderr)
+    print(f"docs: {len(pages())} pages, {count} snippets, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,524 @@
+#!/usr/bin/env python3
+"""The packages: what of them can be proved without a cluster, a registry and systemd as process 1.
+
+    tests/packages.py --gate target/debug/rotogate           part of tests/all.sh
+    tests/packages.py --gate … --require-image               fails, instead of saying so, where no image can be built
+
+- Kubernetes: each manifest by the schemas of Kubernetes (kubernetes-validate from PyPI, in an environment of its own), the
+  security settings, and what refers to what, custom resources included, by rules of our own.
+- Compose: the services, and every file that they mount; nginx, Prometheus and rotogate judge their own configurations.
+- systemd: `systemd-analyze verify`, and a gate that takes its socket from systemd-socket-activate.
+- Debian: every asset exists; the package is built, installed, upgraded, removed and purged in a folder of its own by dpkg.
+- The image: its last stage is built by buildah on a base made of this machine's C library, and run as its user with a
+  read-only root, where buildah is there and may.
+"""
+
+import argparse
+import glob
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.request
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGING = ROOT / "packaging"
+PINNED = ["kubernetes-validate==1.37.0", "PyYAML==6.0.3"]
+problems = []
+
+
+def expect(holds, what):
+    if not holds:
+        problems.append(what)
+    return holds
+
+
+def run(*command, **options):
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
+
+
+def said(ran):
+    return (ran.stdout + ran.stderr).strip()
+
+
+def environment(target):
+    """A Python with the pinned packages; made at the first run."""
+    folder = target / "interop-cache" / "packages"
+    python = folder / "bin/python3"
+    stamp = folder / "pinned"
+    if not (stamp.exists() and stamp.read_text() == "\n".join(PINNED)):
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PINNED], check=True)
+        stamp.write_text("\n".join(PINNED))
+    return python
+
+
+def documents(python, files):
+    """The YAML documents of files, by the environment's parser: (file, document)."""
+    reader = "import sys, json, yaml\nfor f in sys.argv[1:]:\n  print(json.dumps([f, list(yaml.safe_load_all(open(f)))]))"
+    lines = run(python, "-c", reader, *files, check=True).stdout.splitlines()
+    return [(Path(file), document) for file, all_of in map(json.loads, lines) for document in all_of]
+
+
+# Kubernetes
+
+
+def kubernetes(python, gate):
+    folder = PACKAGING / "kubernetes"
+    files = sorted(folder.rglob("*.yaml"))
+    plain = [file for file in files if file.name != "kustomization.yaml"]
+    custom = {"ServiceMonitor", "HTTPRoute"}
+    for file in plain:
+        ran = run(python.parent / "kubernetes-validate", "--strict", file)
+        unknown = {word for word in custom if f"kind {word} " in said(ran)}
+        expect(ran.returncode == 0 or unknown, f"{file}: {said(ran)}")
+        expect("WARN" not in said(ran) or unknown, f"{file}: {said(ran)}")
+    listed = {}
+    for file, document in documents(python, files):
+        if file.name == "kustomization.yaml":
+            listed[file.parent] = document
+    for at, document in listed.items():
+        wanted = [at / entry for entry in document.get("resources", [])]
+        wanted += [at / entry for generator in document.get("configMapGenerator", []) for entry in generator["files"]]
+        for path in wanted:
+            expect(path.exists(), f"{at}/kustomization.yaml names {path}, which does not exist")
+        own = {at / path.name for path in at.glob("*.yaml")} - {at / "kustomization.yaml"}
+        for path in own - set(wanted):
+            problems.append(f"{at}/kustomization.yaml does not name {path.name}")
+    shown = {}
+    for file, document in documents(python, plain):
+        shown.setdefault(file.parent.name, []).append(document)
+    for name in ("base", "several"):
+        together = shown["common"] + shown[name]
+        workload(name, together, folder / name)
+        config = (folder / name / "gateway.toml").read_text()
+        checked_configuration(gate, f"kubernetes/{name}", config)
+    services = {service["metadata"]["name"]: service for service in shown["common"] if service["kind"] == "Service"}
+    # Custom resources: no schema is at hand, so what they refer to.
+    (monitor,) = shown["monitoring"]
+    labels = {"app.kubernetes.io/name": "rotogate", **services["rotogate-admin"]["metadata"]["labels"]}
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    expect(set(wanted.items()) <= set(labels.items()), "ServiceMonitor: its selector matches no Service")
+    ports = {port["name"] for port in services["rotogate-admin"]["spec"]["ports"]}
+    for endpoint in monitor["spec"]["endpoints"]:
+        expect(set(endpoint) == {"port", "path", "interval", "authorization"}, f"ServiceMonitor: keys {sorted(endpoint)}")
+        expect(endpoint["port"] in ports and endpoint["path"] == "/metrics", "ServiceMonitor: no such port")
+    expect(monitor["apiVersion"] == "monitoring.coreos.com/v1", "ServiceMonitor: apiVersion")
+    (route,) = shown["gateway-api"]
+    expect(route["apiVersion"] == "gateway.networking.k8s.io/v1", "HTTPRoute: apiVersion")
+    for rule in route["spec"]["rules"]:
+        for backend in rule["backendRefs"]:
+            ports = {port["port"] for port in services[backend["name"]]["spec"]["ports"]}
+            expect(backend["port"] in ports, "HTTPRoute: no such port of the Service")
+    # The whole as kustomize puts it together, where kubectl is there.
+    if shutil.which("kubectl"):
+        for name in sorted(listed):
+            ran = run("kubectl", "kustomize", name)
+            expect(ran.returncode == 0, f"kubectl kustomize {name}: {said(ran)}")
+        print("packages: kubectl kustomize puts each folder together")
+
+
+def workload(name, together, folder):
+    """The security settings, and what names what."""
+    by_kind = {}
+    for document in together:
+        by_kind.setdefault(document["kind"], []).append(document)
+    (pods,) = by_kind.get("StatefulSet", []) + by_kind.get("Deployment", [])
+    pod = pods["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    what = f"kubernetes/{name}: "
+    of_pod, of_container = pod["securityContext"], container["securityContext"]
+    expect(of_pod["runAsNonRoot"] is True and of_pod["runAsUser"] >= 10000 and of_pod["fsGroup"], what + "user")
+    expect(of_pod["seccompProfile"]["type"] == "RuntimeDefault", what + "seccomp")
+    expect(of_container["readOnlyRootFilesystem"] is True, what + "the root can be written")
+    expect(of_container["allowPrivilegeEscalation"] is False, what + "privileges can be gained")
+    expect(of_container["capabilities"] == {"drop": ["ALL"]}, what + "capabilities")
+    expect(pod["automountServiceAccountToken"] is False, what + "a token of the API server is mounted")
+    expect(pod["enableServiceLinks"] is False, what + "variables of Services reach the gate")
+    expect(container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"], what + "resources")
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    config = tomllib.loads((folder / "gateway.toml").read_text())
+    of_config = {"http": config["server"]["listen"], "admin": config["admin"]["listen"], "probes": config["admin"]["probes"]}
+    for port, address in of_config.items():
+        expect(address == f"0.0.0.0:{ports[port]}", f"{what}port {port} is not that of gateway.toml")
+    for probe, path in (("startupProbe", "/readyz"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+        asked = container[probe]["httpGet"]
+        expect(asked == {"path": path, "port": "probes"}, f"{what}{probe} asks {asked}")
+    drain = config["server"].get("drain_timeout", "30s")
+    stop = int(drain.removesuffix("s")) + container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    expect(pod["terminationGracePeriodSeconds"] > stop, what + "the pod is killed before the gate has drained")
+    # A Secret is a file for the user of the pod alone, and no variable.
+    expect(not any("valueFrom" in variable for variable in container["env"]), what + "a secret in a variable")
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    volumes |= {claim["metadata"]["name"]: claim for claim in pods["spec"].get("volumeClaimTemplates", [])}
+    for volume in volumes.values():
+        if "secret" in volume:
+            expect(volume["secret"]["defaultMode"] in (0o400, 400), f"{what}{volume['name']}: the mode of a Secret")
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    expect(set(mounts) == set(volumes), f"{what}mounts {sorted(mounts)}, volumes {sorted(volumes)}")
+    at = {mount["mountPath"]: mount for mount in mounts.values()}
+    files = [config["admin"]["token_file"], config["issuer"]["keys"], config["directory"]["path"], config["store"]["mark"]]
+    files += [config["store"][key] for key in ("path", "password_file") if key in config["store"]]
+    for file in files:
+        expect(any(Path(file).is_relative_to(path) for path in at), f"{what}{file} is on no volume")
+    writable = {path for path, mount in at.items() if not mount.get("readOnly")}
+    expect(writable == {"/var/lib/rotogate"}, f"{what}writable: {sorted(writable)}")
+    for budget in by_kind["PodDisruptionBudget"]:
+        expect("maxUnavailable" in budget["spec"] or pods["spec"]["replicas"] > budget["spec"]["minAvailable"], what + "budget")
+    (policy,) = by_kind["NetworkPolicy"]
+    open_to_all = [port["port"] for rule in policy["spec"]["ingress"] if "from" not in rule for port in rule["ports"]]
+    expect(open_to_all == ["http"], f"{what}ports that everyone reaches: {open_to_all}")
+    for service in by_kind["Service"]:
+        for port in service["spec"]["ports"]:
+            expect(port["targetPort"] in ports, f"{what}Service {service['metadata']['name']}: no port {port['targetPort']}")
+    expect("pod-security.kubernetes.io/enforce" in by_kind["Namespace"][0]["metadata"]["labels"], what + "namespace")
+    if pods["kind"] == "StatefulSet":
+        expect(pods["spec"]["replicas"] == 1 and config["store"]["kind"] == "redb", what + "the embedded store has one writer")
+        expect(not by_kind.get("HorizontalPodAutoscaler"), what + "the embedded store has one writer")
+    else:
+        expect(pods["spec"]["replicas"] > 1 and config["store"]["kind"] != "redb", what + "a store that gates share")
+
+
+def checked_configuration(gate, name, text):
+    """`rotogate check` takes a configuration, its paths moved into a folder that has what it names."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        moved = re.sub(r'"/(var/lib|etc|run)/', lambda match: f'"{folder}/{match[1]}/', text)
+        # The listener of the probes is not in this version yet.
+        moved = re.sub(r"(?m)^probes = .*\n", "", moved)
+        for file in re.findall(r'(?:password_file|token_file) = "([^"]+)"', moved):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).touch(mode=0o600)
+            Path(file).write_text("0123456789abcdef0123456789abcdef\n")
+        for file in re.findall(r'"(\S+/users.toml)"', moved):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        path = folder / "gateway.toml"
+        path.write_text(moved)
+        if 'kind = "redis"' in moved or "/etc/rotogate-keys" in moved:
+            keys = run(gate, "--config", path, "keys", "init")
+            expect(keys.returncode == 0, f"{name}: keys init: {said(keys)}")
+        ran = run(gate, "--config", path, "check")
+        expect(ran.returncode == 0, f"{name}: rotogate check: {said(ran)}")
+
+
+# Compose
+
+
+def compose(python, gate):
+    folder = PACKAGING / "compose"
+    ((_, document),) = documents(python, [folder / "compose.yaml"])
+    services, networks, volumes = document["services"], document["networks"], document["volumes"]
+    known = set(
+        "image build command ports volumes networks depends_on read_only cap_drop security_opt stop_grace_period restart "
+        "healthcheck network_mode environment".split()
+    )
+    for name, service in services.items():
+        expect(set(service) <= known, f"compose: {name}: {sorted(set(service) - known)}")
+        expect("build" in service or re.fullmatch(r"\S+/\S+:\S+", service["image"]), f"compose: {name}: no image with a version")
+        for volume in service.get("volumes", []):
+            source, at = volume.split(":")[:2]
+            there = (folder / source).is_file() if source.startswith(".") else source in volumes
+            expect(there and at.startswith("/"), f"compose: {name}: volume {volume}")
+        for network in service.get("networks", []):
+            expect(network in networks, f"compose: {name}: network {network}")
+        for other in service.get("depends_on", []):
+            expect(other in services, f"compose: {name}: depends on {other}")
+        for port in service.get("ports", []):
+            expect(port.startswith("127.0.0.1:"), f"compose: {name}: port {port} is open to the network")
+    of_gate = services["gate"]
+    expect(of_gate["read_only"] and of_gate["cap_drop"] == ["ALL"], "compose: the gate is not confined")
+    proxy = services["nginx"]["networks"]["front"]["ipv4_address"]
+    text = (folder / "gateway.toml").read_text()
+    expect(tomllib.loads(text)["server"]["trusted_proxies"] == [f"{proxy}/32"], "compose: trusted_proxies is not nginx")
+    checked_configuration(gate, "compose", text)
+    checked_configuration(gate, "container", (PACKAGING / "container/gateway.toml").read_text())
+    with tempfile.TemporaryDirectory() as scratch:
+        # The name of a service resolves in its network alone.
+        (Path(scratch) / "nginx.conf").write_text((folder / "nginx.conf").read_text().replace("gate:8080", "127.0.0.1:8080"))
+        path = f"{os.environ['PATH']}:/usr/sbin"
+        nginx = shutil.which("nginx", path=path)
+        ran = run(nginx, "-t", "-g", f"pid {scratch}/pid;", "-c", f"{scratch}/nginx.conf")
+        expect(ran.returncode == 0, f"compose: nginx -t: {said(ran)}")
+        shutil.copy(PACKAGING / "prometheus/rotogate.rules.yml", scratch)
+        shutil.copy(folder / "prometheus.yml", scratch)
+        ran = run("promtool", "check", "config", f"{scratch}/prometheus.yml")
+        expect(ran.returncode == 0, f"compose: promtool: {said(ran)}")
+
+
+# systemd
+
+
+def systemd(gate):
+    with tempfile.TemporaryDirectory() as folder:
+        for unit in ("rotogate.service", "rotogate.socket"):
+            # The program is not installed here.
+            text = (PACKAGING / unit).read_text().replace("/usr/bin/rotogate", str(gate))
+            (Path(folder) / unit).write_text(text)
+        ran = run("systemd-analyze", "verify", "--man=no", f"{folder}/rotogate.service", f"{folder}/rotogate.socket")
+        expect(ran.returncode == 0 and not said(ran), f"systemd-analyze verify: {said(ran)}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(what, holds):
+    for _ in range(600):
+        if holds():
+            return True
+        time.sleep(0.05)
+    return expect(False, f"never happened: {what}")
+
+
+def socket_activation(gate):
+    """The first connection starts the gate, which answers on the socket that it was given."""
+    with tempfile.TemporaryDirectory() as folder:
+        public, admin = free_port(), free_port()
+        text = (PACKAGING / "gateway.toml").read_text().replace("/var/lib/rotogate", f"{folder}/state")
+        text = text.replace("127.0.0.1:8080", f"127.0.0.1:{public}").replace("127.0.0.1:8081", f"127.0.0.1:{admin}")
+        (Path(folder) / "gateway.toml").write_text(text)
+        log = open(f"{folder}/log", "w+")
+        waiting = subprocess.Popen(
+            ["systemd-socket-activate", "--listen", f"127.0.0.1:{public}", gate, "--config", f"{folder}/gateway.toml"],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            until("systemd-socket-activate listens", lambda: "Listening on" in Path(log.name).read_text())
+            expect(waiting.poll() is None and "listens on" not in Path(log.name).read_text(), "started before a connection")
+            with urllib.request.urlopen(f"http://127.0.0.1:{public}/.well-known/jwks.json", timeout=60) as reply:
+                expect(reply.status == 200, "socket activation: no answer")
+            text = Path(log.name).read_text()
+            expect("passed socket closed" not in text, f"socket activation: the socket was not used: {text}")
+        except OSError as error:
+            problems.append(f"socket activation: {error}: {Path(log.name).read_text()}")
+        finally:
+            # It has become the gate.
+            waiting.terminate()
+            waiting.wait()
+
+
+# Debian
+
+
+def debian(gate):
+    metadata = tomllib.loads((ROOT / "crates/server/Cargo.toml").read_text())["package"]["metadata"]["deb"]
+    pages = run("bash", PACKAGING / "debian/build.sh", "--pages", gate)
+    if not expect(pages.returncode == 0, f"debian/build.sh --pages: {said(pages)}"):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        tree = scratch / "package"
+        for source, target, mode in metadata["assets"]:
+            found = [str(gate)] if source == "target/release/rotogate" else glob.glob(str(ROOT / "crates/server" / source))
+            expect(found, f"debian: no file is {source}")
+            for file in found:
+                to = tree / (target + Path(file).name if target.endswith("/") else target)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, to)
+                to.chmod(int(mode, 8))
+        expect((tree / "usr/share/man/man1/rotogate.1.gz").exists(), "debian: no man page")
+        expect((tree / "usr/share/man/man5/gateway.toml.5.gz").exists(), "debian: no man page of the configuration")
+        for file in ("usr/share/bash-completion/completions/rotogate", "etc/logrotate.d/rotogate", "usr/share/doc/rotogate/changelog"):
+            expect((tree / file).is_file(), f"debian: no {file}")
+        control = tree / "DEBIAN"
+        control.mkdir()
+        for script in ("postinst", "prerm", "postrm"):
+            checked = run("sh", "-n", PACKAGING / "debian" / script)
+            expect(checked.returncode == 0, f"debian/{script}: {said(checked)}")
+        logrotate(tree / "etc/logrotate.d/rotogate")
+        if os.geteuid() != 0:
+            print("packages: not root, so no package is installed")
+            return
+        installed(tree, control, metadata, scratch)
+
+
+def installed(tree, control, metadata, scratch):
+    """dpkg installs, upgrades, removes and purges the package in a folder of its own."""
+    (control / "conffiles").write_text("".join(f"{file}\n" for file in metadata["conf-files"]))
+    for script in ("postinst", "prerm", "postrm"):
+        shutil.copy(PACKAGING / "debian" / script, control / script)
+        (control / script).chmod(0o755)
+    root = scratch / "root"
+    for folder in ("var/lib/dpkg/updates", "var/lib/dpkg/info", "etc"):
+        (root / folder).mkdir(parents=True)
+    (root / "var/lib/dpkg/status").touch()
+    # The scripts of the package run on this machine's programs, and see the folder as their root by these stand-ins.
+    tools = scratch / "tools"
+    tools.mkdir()
+    for tool in ("systemd-sysusers", "chown", "systemctl", "chmod"):
+        (tools / tool).write_text(f'#!/bin/sh\necho "{tool} $*" >>{scratch}/called\n')
+        (tools / tool).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin:/sbin"}
+
+    def dpkg(*arguments):
+        base = ["dpkg", f"--root={root}", "--force-script-chrootless", "--force-depends", "--log=/dev/null"]
+        ran = run(*base, *arguments, env=environment)
+        expect(ran.returncode == 0, f"dpkg {arguments}: {said(ran)}")
+        return said(ran)
+
+    packages = []
+    for version in ("0.1.0-1", "0.1.1-1"):
+        (control / "control").write_text(
+            f"Package: rotogate\nVersion: {version}\nArchitecture: all\nMaintainer: {metadata['maintainer']}\n"
+            "Description: auth gateway\n"
+        )
+        packages.append(scratch / f"rotogate_{version}.deb")
+        built = run("dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, packages[-1])
+        expect(built.returncode == 0, f"dpkg-deb: {said(built)}")
+    hints = dpkg("--install", packages[0])
+    expect("rotogate is installed. Next:" in hints, f"postinst gives no advice: {hints}")
+    expect("systemd-sysusers rotogate.conf" in (scratch / "called").read_text(), "postinst makes no user")
+    program = root / "usr/bin/rotogate"
+    version = run(program, "--version")
+    expect(version.returncode == 0 and version.stdout.startswith("rotogate "), f"the installed program: {said(version)}")
+    config = root / "etc/rotogate/gateway.toml"
+    config.write_text(config.read_text() + "\n# ours\n")
+    again = dpkg("--force-confold", "--install", packages[1])
+    expect("Next:" not in again, "an upgrade gives the advice of a first installation")
+    expect(config.read_text().endswith("# ours\n"), "an upgrade replaces the configuration")
+    dpkg("--remove", "rotogate")
+    expect(config.exists() and not program.exists(), "a removal takes the configuration, or leaves the program")
+    dpkg("--purge", "rotogate")
+    expect(not config.exists(), "a purge leaves the configuration")
+
+
+def logrotate(file):
+    with tempfile.TemporaryDirectory() as folder:
+        text = file.read_text().replace("/var/log/rotogate", folder)
+        text = re.sub(r"su rotogate rotogate|create 0640 rotogate rotogate", "", text)
+        (Path(folder) / "conf").write_text(text)
+        ran = run(shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin"), "--debug", f"{folder}/conf")
+        expect(ran.returncode == 0 and "error:" not in said(ran), f"logrotate: {said(ran)}")
+
+
+# The image
+
+
+def image(gate, is_required):
+    """Builds the last stage and runs it as Kubernetes does."""
+    # In a container root may not mount.
+    may_mount = os.geteuid() == 0 and run("unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt").returncode == 0
+    if not shutil.which("buildah") or not may_mount:
+        problems.extend(["the image needs buildah, and a root that may mount"] * is_required)
+        print("packages: no image is built: buildah is missing, or a root that may mount")
+        return
+    text = (PACKAGING / "container/Containerfile").read_text()
+    stages = re.split(r"(?m)^FROM ", text)
+    expect(len(stages) == 3, "the Containerfile has two stages")
+    last = stages[2]
+    for line in ("USER 65532:65532", "VOLUME /var/lib/rotogate", 'ENTRYPOINT ["/usr/bin/rotogate"]', "STOPSIGNAL SIGTERM"):
+        expect(line in last, f"Containerfile: no {line}")
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        # In the place of the first stage and of distroless/cc: this build, and the C library of this machine.
+        base, build, context = scratch / "base", scratch / "build", scratch / "context"
+        libraries = [line.split("=>")[-1].split()[0] for line in run("ldd", gate).stdout.splitlines() if "/" in line]
+        for library in libraries:
+            to = base / library.lstrip("/")
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, to)
+        (build / "source/target/release").mkdir(parents=True)
+        shutil.copy(gate, build / "source/target/release/rotogate")
+        run("strip", build / "source/target/release/rotogate")
+        (build / "state/rotogate").mkdir(parents=True, mode=0o700)
+        (base / "etc").mkdir(exist_ok=True)
+        (base / "etc/passwd").write_text("nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n")
+        shutil.copytree(PACKAGING / "container", context / "packaging/container")
+        lines = ["FROM scratch AS build", "COPY build/ /", "FROM scratch AS base", "COPY base/ /", "FROM base AS " + last.split(" AS ", 1)[1]]
+        shutil.copytree(base, context / "base")
+        shutil.copytree(build, context / "build")
+        (context / "Containerfile").write_text("\n".join(lines))
+        storage = ["--root", scratch / "storage", "--runroot", scratch / "run", "--storage-driver", "vfs"]
+
+        def buildah(*arguments, **options):
+            return run("buildah", *storage, *arguments, **options)
+
+        built = buildah("bud", "--format", "docker", "--isolation", "chroot", "-t", "rotogate", context)
+        if built.returncode != 0:
+            problems.append(f"buildah bud: {said(built)}")
+            return
+        inspected = json.loads(buildah("inspect", "--type", "image", "rotogate").stdout)["Docker"]["config"]
+        expect(inspected["User"] == "65532:65532", "image: user")
+        expect(inspected["Healthcheck"]["Test"] == ["CMD", "/usr/bin/rotogate", "status"], "image: health check")
+        expect(inspected["StopSignal"] in ("SIGTERM", "15") and inspected["Entrypoint"] == ["/usr/bin/rotogate"], "image: start")
+        container = buildah("from", "--pull-never", "rotogate").stdout.strip()
+        mounted = Path(buildah("mount", container).stdout.strip())
+        confined(mounted, scratch, inspected)
+
+
+def confined(mounted, scratch, inspected):
+    """Runs the content of the image: its user, its environment, a root that cannot be written, one volume."""
+    volume = mounted / "var/lib/rotogate"
+    expect((volume.stat().st_uid, volume.stat().st_mode & 0o777) == (65532, 0o700), f"image: the volume: {volume.stat()}")
+    for folder in ("proc", "dev"):
+        (mounted / folder).mkdir(exist_ok=True)
+    ports = {"ROTOGATE_SERVER__LISTEN": free_port(), "ROTOGATE_ADMIN__LISTEN": free_port()}
+    variables = inspected["Env"] + [f"{name}=127.0.0.1:{port}" for name, port in ports.items()]
+    mounts = (
+        f"mount --bind {mounted} {mounted} && mount --bind {volume} {volume} && mount --rbind /proc {mounted}/proc && "
+        f"mount --rbind /dev {mounted}/dev && mount -o remount,bind,ro {mounted} && cd / && exec \"$@\""
+    )
+    enter = ["unshare", "--mount", "sh", "-c", mounts, "sh", "env", "-i", *variables]
+    enter += ["chroot", "--userspec=65532:65532", "--groups=", str(mounted)]
+    log = open(scratch / "log", "w+")
+    serving = subprocess.Popen([*enter, "/usr/bin/rotogate", "serve"], stdout=log, stderr=log)
+    text = lambda: Path(log.name).read_text()
+    try:
+        until("the image serves", lambda: "process started" in text() or serving.poll() is not None)
+        healthy = run(*enter, *inspected["Healthcheck"]["Test"][1:])
+        expect(healthy.stdout.strip() == "ready", f"image: health check: {said(healthy)}: {text()}")
+        user = Path(f"/proc/{serving.pid}/status").read_text()
+        expect(re.search(r"(?m)^Uid:\s+65532\s", user), "image: it does not run as its user")
+        expect(re.search(r"(?m)^CapEff:\s+0+$", user), "image: it has capabilities")
+        written = {path.name for path in volume.iterdir()}
+        expect({"keys", "rotogate.redb", "users.toml", "admin.token"} <= written, f"image: written: {sorted(written)}")
+        with urllib.request.urlopen(f"http://127.0.0.1:{ports['ROTOGATE_SERVER__LISTEN']}/.well-known/jwks.json") as reply:
+            expect(reply.status == 200, "image: no answer")
+    except OSError as error:
+        problems.append(f"image: {error}: {text()}")
+    finally:
+        serving.terminate()
+        expect(serving.wait() == 0, f"image: it does not stop at SIGTERM: {text()}")
+    gone = run(*enter, *inspected["Healthcheck"]["Test"][1:])
+    expect(gone.returncode == 1, "image: a gate that is gone is healthy")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gate", type=Path, required=True)
+    parser.add_argument("--require-image", action="store_true")
+    parser.add_argument("--only", help="one part: kubernetes, compose, systemd, socket activation, debian, image")
+    options = parser.parse_args()
+    gate = options.gate.resolve()
+    python = environment(gate.parent.parent)
+    for name, step in (
+        ("kubernetes", lambda: kubernetes(python, gate)),
+        ("compose", lambda: compose(python, gate)),
+        ("systemd", lambda: systemd(gate)),
+        ("socket activation", lambda: socket_activation(gate)),
+        ("debian", lambda: debian(gate)),
+        ("image", lambda: image(gate, options.require_image)),
+    ):
+        if options.only not in (None, name):
+            continue
+        began, before = time.monotonic(), len(problems)
+        step()
+        print(f"packages: {name}: {'good' if len(problems) == before else 'wrong'}, {time.monotonic() - began:.1f} s")
+    for problem in problems:
+        print(f"tests/packages.py: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
