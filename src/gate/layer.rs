@@ -45,6 +45,7 @@ use crate::reason::Reason;
 
 mod admit;
 mod awaited;
+mod explain;
 mod forward;
 mod future;
 mod permit;
