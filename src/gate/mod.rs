@@ -50,6 +50,7 @@ mod builder;
 #[doc(hidden)]
 pub mod cookies;
 mod endpoint;
+mod explain_refresh;
 mod explanation;
 mod fault_log;
 mod forward_buffered;

@@ -286,8 +286,12 @@ const ELSEWHERE: &[&str] = &[
     "other_account",
     "other_dialect",
     "session_revoked",
+    "session_revoked_by_list",
+    "user_inactive",
+    "session_before_valid_from",
     "session_expired",
-    "ahead",
+    "session_idle",
+    "ahead_of_store",
     "reuse",
     "mismatched_pair",
     "relay_refused",
@@ -331,6 +335,8 @@ async fn p58_an_explanation_agrees_with_what_the_request_gets_for_every_denial_t
     let all: BTreeSet<_> = words();
     assert!(all.len() > 50, "{all:?}");
     let told: BTreeSet<_> = seen.iter().cloned().chain(ELSEWHERE.iter().map(|word| (*word).to_owned())).collect();
+    let gone: Vec<_> = told.difference(&all).filter(|word| *word != "passed").collect();
+    assert!(gone.is_empty(), "these are no words of denials: {gone:?}");
     let unknown: Vec<_> = all.difference(&told).collect();
     assert!(unknown.is_empty(), "no request of the table is refused for {unknown:?}");
 }
@@ -471,4 +477,42 @@ async fn p58_a_stale_store_is_explained_as_unavailable() {
     time.advance(Duration::from_secs(5));
     let explained = agree(&gate, &with("/x", &token)).await;
     assert_eq!((explained.outcome, explained.decision), ("revocations_unavailable", Conclusion::Unavailable));
+}
+
+#[tokio::test]
+async fn p58_a_refresh_token_is_explained_by_the_row_that_decides_and_is_not_consumed() {
+    let gate = crate::gate().await;
+    let (_, first) = crate::tokens(&gate, "read").await;
+    let row = async |token: &str, client| {
+        let explained = gate.explain_refresh(token, client).await;
+        let failed =
+            explained.rules.iter().find(|verdict| verdict.result == RuleResult::Fail).map(|verdict| verdict.rule);
+        assert_eq!(failed.is_some(), explained.decision != Conclusion::Passed, "{explained:?}");
+        assert!(!format!("{explained:?}").contains(token), "the token is repeated");
+        (explained.outcome, explained.rules.last().unwrap().detail.clone())
+    };
+    let refresh = async |token: &str| {
+        let issued = gate.sessions().refresh(token).await.unwrap();
+        issued.refresh_token.unwrap().expose().to_owned()
+    };
+    for _ in 0..3 {
+        let (outcome, detail) = row(&first, None).await;
+        assert_eq!((outcome, detail.as_str()), ("answered", "the current generation: a new pair of tokens"));
+    }
+    assert_eq!(row(&first, Some("ios")).await.0, "other_client");
+    assert_eq!(row("rt_junk", None).await.0, "unknown_refresh_token");
+    let second = refresh(&first).await;
+    assert_eq!(row(&first, None).await.1, "the previous generation within grace: the current pair again");
+    let third = refresh(&second).await;
+    // Neither explanation ended the session.
+    for _ in 0..2 {
+        let (outcome, detail) = row(&first, None).await;
+        assert_eq!(outcome, "reuse");
+        assert!(detail.contains("2 generations old"), "{detail}");
+    }
+    assert_eq!(row(&third, None).await.0, "answered");
+    assert!(gate.sessions().refresh(&first).await.is_err());
+    assert_eq!(row(&third, None).await.0, "session_revoked", "the reuse itself ended it");
+    let events = gate.explain_refresh(&third, None).await;
+    assert_eq!(events.denial.map(Rule::of), Some(Rule::Rotation));
 }
