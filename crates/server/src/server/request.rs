@@ -25,10 +25,15 @@ use crate::config::Config;
 use crate::log::ExchangeProgress;
 use crate::proxy::{Proxy, ProxyBody};
 use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::gate::{BufferedForward, Gate, GateBody, GateService, Reason, Verdict};
+use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Reason, Verdict};
 use rotogate::headers::Peer;
 use rotogate::overload::{Holder, PermitBody, PoolPermit, Refusal};
 use rotogate::reply;
+
+/// The layer around the proxy.
+pub(super) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
+    gate.layer().rewriting().annotated().forward_buffered().at_edge()
+}
 
 /// The body of every response.
 pub(super) type ReplyBody = GateBody<ProxyBody>;
@@ -49,7 +54,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(config: &Config, parts: &GateParts, metrics: Arc<Metrics>) -> Result<Self, ServerError> {
         let gate = &parts.gate;
-        let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(parts.proxy.clone());
+        let inner = gate_layer(gate).layer(parts.proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
         // The name is cloned for each request: a name from static text needs no reference count.
         let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
