@@ -438,6 +438,9 @@ async fn p58_an_explanation_confirms_no_token_and_shows_what_the_service_would_g
     assert!(revocation.detail.starts_with(&format!("session {id} live, generation 1 of 1")), "{revocation:?}");
     agree(&gate, &request).await;
     assert!(is_confirmed().await, "the request itself confirms it");
+    // The token is in the cache of verified ones now.
+    gate.sessions().revoke_subject("ada").await.unwrap();
+    assert_eq!(agree(&gate, &request).await.outcome, "token_revoked");
 }
 
 #[tokio::test]
