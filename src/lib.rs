@@ -96,6 +96,7 @@ pub mod token;
 pub mod context;
 #[doc(hidden)]
 pub mod credential;
+mod effects;
 #[doc(hidden)]
 pub mod engine;
 #[cfg(feature = "failpoints")]

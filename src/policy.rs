@@ -149,26 +149,28 @@ pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> 
 /// The rule that refuses it.
 pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     judge_issuer(policy, token)?;
-    let in_audience =
-        if policy.audiences.is_empty() { token.is_for(&token.usual_audience) } else { token.is_for(&policy.audiences) };
-    if !in_audience {
-        return Err(Denial::WrongAudience);
-    }
+    judge_audience(policy, token)?;
     judge_scopes(policy, token)?;
     judge_roles(policy, token)
 }
 
-fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+pub(crate) fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    let in_audience =
+        if policy.audiences.is_empty() { token.is_for(&token.usual_audience) } else { token.is_for(&policy.audiences) };
+    if in_audience { Ok(()) } else { Err(Denial::WrongAudience) }
+}
+
+pub(crate) fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if policy.takes(&token.issuer_name, token.everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+pub(crate) fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     let granted = &token.scope;
     let has_one = policy.any_scope.is_empty() || policy.any_scope.iter().any(|one| granted.contains(one));
     if has_one && policy.scopes.is_within(granted) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
-fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+pub(crate) fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if policy.roles.is_empty() {
         return Ok(());
     }

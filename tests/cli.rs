@@ -5,6 +5,7 @@ mod broken;
 mod check;
 mod client;
 mod command_line;
+mod explain;
 mod files;
 mod keys;
 mod mistakes;

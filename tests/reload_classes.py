@@ -22,9 +22,8 @@ TYPES = [
     ("Config", f"{SECTIONS}/mod.rs", "crates/server/src/server/reload/config.rs"),
     ("ServerConfig", f"{SECTIONS}/server.rs", "crates/server/src/server/reload/config.rs"),
     ("ListenerConfig", f"{SECTIONS}/listeners.rs", "crates/server/src/server/reload/config.rs"),
-    ("EndpointConfig", f"{SECTIONS}/endpoints.rs", f"{SECTIONS}/endpoints.rs"),
-    ("RelaySettings", f"{SECTIONS}/relay.rs", f"{SECTIONS}/relay.rs"),
-    ("RelayClientSettings", f"{SECTIONS}/relay.rs", f"{SECTIONS}/relay.rs"),
+    ("LimitsConfig", f"{SECTIONS}/limits.rs", "crates/server/src/server/reload/config.rs"),
+    ("LogConfig", "crates/server/src/log/settings.rs", "crates/server/src/server/reload/config.rs"),
 ]
 # E0027: a pattern does not mention the field.
 UNDECIDED = "E0027"

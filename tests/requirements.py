@@ -17,7 +17,7 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
 LATER = {
     # check and change
-    *("P4", "P5", "P8"),
+    *("P4", "P8"),
     # metrics
     *("P23", "P28"),
     # logs
@@ -28,8 +28,6 @@ LATER = {
     *("P45", "P46", "P47", "P48"),
     # admin API and page
     *("P49", "P50", "P51", "P52", "P53", "P54", "P55", "P56", "P57"),
-    # explain, packages, documentation
-    "P58",
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {

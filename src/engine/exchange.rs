@@ -23,6 +23,10 @@ use crate::token::claims::OwnChecked;
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
 
+mod explain;
+
+pub(crate) use explain::denial_of;
+
 impl Engine {
     /// Exchanges a refresh credential. [`rotation`] has the rules.
     ///

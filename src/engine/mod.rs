@@ -37,6 +37,7 @@ mod types;
 mod written;
 
 use confirm::Confirmations;
+pub(crate) use exchange::denial_of;
 use following::Following;
 pub use following::Freshness;
 use live_sessions::LiveSessions;

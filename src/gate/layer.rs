@@ -45,6 +45,7 @@ use crate::reason::Reason;
 
 mod admit;
 mod awaited;
+mod explain;
 mod forward;
 mod future;
 mod permit;
@@ -216,7 +217,14 @@ where
             let future = self.inner.call(Request::from_parts(parts, body));
             return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
         }
+        #[cfg(feature = "failpoints")]
+        let foreseen =
+            (self.layer.edge && crate::failpoint::explains_requests()).then(|| self.layer.foresee(parts.clone()));
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
+        #[cfg(feature = "failpoints")]
+        if let Some(foreseen) = foreseen {
+            explain::must_be(&foreseen, &admission);
+        }
         let Some(wait) = self.layer.awaited(&parts, &admission) else { return self.answer(admission, parts, body) };
         // Decided again when it is known whether the token is good. The service that is ready goes into the future; a
         // clone of it may not be ready.

@@ -48,6 +48,8 @@ mod builder;
 #[doc(hidden)]
 pub mod cookies;
 mod endpoint;
+mod explain_refresh;
+mod explanation;
 mod fault_log;
 mod forward_buffered;
 mod identity;
@@ -87,6 +89,7 @@ pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT
 pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};
 pub use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_MAX_AGE, JWKS_PATH};
+pub use explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleResult, RuleVerdict};
 pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};

@@ -60,6 +60,20 @@ impl Buckets {
         self.take_share(key, NonZeroU32::MIN)
     }
 
+    /// What [`Self::take`] would return. Takes nothing.
+    pub(crate) fn look(&self, key: impl Hash) -> Result<(), Duration> {
+        // A page that is not allocated has no used bucket.
+        let (page, place) = self.place(key);
+        let used = self.pages.get(page).and_then(OnceLock::get).and_then(|page| page.get(place));
+        let (now, full_at) = (self.now(), used.map_or(0, |bucket| bucket.load(Ordering::Relaxed)));
+        let wait = full_at
+            .max(now)
+            .saturating_add(self.price(NonZeroU32::MIN))
+            .saturating_sub(now)
+            .saturating_sub(self.depth());
+        if wait == 0 { Ok(()) } else { Err(Duration::from_nanos(wait)) }
+    }
+
     /// The same at the rate divided by `share`, but at least one token.
     pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
         let (now, every) = (self.now(), self.price(share));

@@ -9,6 +9,7 @@
 //! Then the path is read as a lax server reads it ([`loose`]). If that reading leads to a stricter route, the request
 //! is refused as ambiguous (requirement T20).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -246,8 +247,23 @@ impl RouteTable {
         }
     }
 
+    /// Every route whose pattern matches the path and that serves the method, in no order: for an explanation.
+    pub(crate) fn matching(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Vec<&Arc<Route>> {
+        let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
+        let places = RefCell::new(Vec::new());
+        site.paths.any(path.as_str(), &|place| {
+            places.borrow_mut().push(*place);
+            false
+        });
+        let found = |place: usize| match site.entries.get(place)?.find(method) {
+            Match::Found(route) | Match::Ambiguous(route) => Some(route),
+            Match::MethodNotAllowed(_) | Match::None => None,
+        };
+        places.into_inner().into_iter().filter_map(found).collect()
+    }
+
     /// The stricter route to which a common reading of a path leads, exempt or not, if there is one.
-    pub(super) fn stricter_reading(&self, host: Option<&str>, method: &Method, path: &str) -> Option<&Arc<Route>> {
+    pub(crate) fn stricter_reading(&self, host: Option<&str>, method: &Method, path: &str) -> Option<&Arc<Route>> {
         let path = CanonicalPath::parse(path).ok()?;
         let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
         let found = site.paths.find(path.as_str());

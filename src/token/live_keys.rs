@@ -21,6 +21,7 @@ use super::keyring::KeyPrint;
 use super::verify::IssuerKeys;
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
+use crate::effects::Effects;
 
 /// The most requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
@@ -335,8 +336,10 @@ impl LiveKeys {
 
     /// The refusal of a token whose key is not in the set. `issued_at` is its `iat`, unverified; `leeway` the allowed
     /// difference of the issuer's clock. Asks for an attempt to fetch keys, if one is due.
-    pub(crate) fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
-        self.unknown_kids.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn missing<E: Effects>(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        if E::ARE_WANTED {
+            self.unknown_kids.fetch_add(1, Ordering::Relaxed);
+        }
         let has_keys = !self.is_empty() && self.are_usable(now);
         let Some(rules) = self.fetch else {
             return if has_keys { Denial::UnknownKey } else { Denial::KeysUnavailable(TRY_AGAIN) };
@@ -346,7 +349,7 @@ impl LiveKeys {
             return Denial::KeysUnavailable(TRY_AGAIN);
         }
         let Some(last) = fetching.last else {
-            self.want(&mut fetching);
+            self.want::<E>(&mut fetching);
             return Denial::KeysUnavailable(TRY_AGAIN);
         };
         match last.result {
@@ -355,7 +358,7 @@ impl LiveKeys {
             AttemptResult::Good => {
                 let since = now.since(last.began);
                 if since >= rules.cooldown {
-                    self.want(&mut fetching);
+                    self.want::<E>(&mut fetching);
                     return Denial::KeysUnavailable(TRY_AGAIN);
                 }
                 let rest = rules.cooldown.saturating_sub(since).max(TRY_AGAIN);
@@ -366,9 +369,11 @@ impl LiveKeys {
         }
     }
 
-    fn want(&self, fetching: &mut Fetching) {
-        fetching.is_wanted = true;
-        self.wanted.notify_one();
+    fn want<E: Effects>(&self, fetching: &mut Fetching) {
+        if E::ARE_WANTED {
+            fetching.is_wanted = true;
+            self.wanted.notify_one();
+        }
     }
 
     /// A place among those that wait for the attempt that is wanted or under way; `None` if there is no such attempt,

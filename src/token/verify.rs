@@ -27,10 +27,12 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::effects::{Effects, WithEffects};
 use crate::token::claims::AccessToken;
 use crate::token::keyring::KeyPrint;
 use crate::token::live_keys::KeysWait;
 
+mod examine;
 mod judge;
 mod keys;
 mod mapping;
@@ -41,6 +43,7 @@ mod rules;
 mod shape;
 pub(crate) mod strict_json;
 
+pub(crate) use examine::Examined;
 use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
@@ -203,6 +206,17 @@ impl Verifier {
         wall_now: Timestamp,
         for_at_most: Duration,
     ) -> Result<AccessToken, Refusal> {
+        self.verify_as::<WithEffects>(token, engine_now, wall_now, for_at_most)
+    }
+
+    /// The same, with effects or without: notes of a missing key, and log lines.
+    pub(crate) fn verify_as<E: Effects>(
+        &self,
+        token: &str,
+        engine_now: Timestamp,
+        wall_now: Timestamp,
+        for_at_most: Duration,
+    ) -> Result<AccessToken, Refusal> {
         let parts = shape::TokenParts::split(token)?;
         let header = shape::Header::read(parts.header)?;
         let payload = shape::decode(parts.claims)?;
@@ -211,30 +225,24 @@ impl Verifier {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
         let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
-        // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
-        let moments = if rules.ours {
-            Moments { expiry: engine_now.max(wall_now), beginning: engine_now }
-        } else {
-            Moments { expiry: wall_now, beginning: wall_now }
-        };
+        let moments = Moments::of(rules, engine_now, wall_now);
         let keys = rules.keys.now(engine_now);
         let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
             // The times first: for an expired token no issuer is asked.
             let times = Times::read(&claims)?;
             times.judge(rules, moments, for_at_most)?;
-            return Err(rules.keys.missing(engine_now, times.issued_at, rules.leeway).into());
+            return Err(rules.keys.missing::<E>(engine_now, times.issued_at, rules.leeway).into());
         };
         if &*header.algorithm != key.algorithm().name() {
             return Err(Denial::WrongAlgorithm.into());
         }
-        let signature = &parts.signature;
-        let holds = || signature.len() == key.signature_len() && key.verifies(parts.message.as_bytes(), signature);
+        let holds = || parts.is_signed_by(key);
         if !rules.accepts_typ(header.typ.as_deref()) {
-            return Err(self.wrong_type(rules, header.typ.as_deref(), holds));
+            return Err(self.wrong_type::<E>(rules, header.typ.as_deref(), holds));
         }
         let times = Times::read(&claims)?;
         times.judge(rules, moments, for_at_most)?;
-        if signature.len() != key.signature_len() {
+        if parts.signature.len() != key.signature_len() {
             return Err(Denial::BadSignature.into());
         }
         if !holds() {
@@ -242,7 +250,9 @@ impl Verifier {
         }
         let judged = judge::claims(token, &claims, rules, Origin::Token(key), times);
         let told = || self.told_claims.get(self.issuers.iter().position(|known| std::ptr::eq(known, rules))?);
-        judged.map_err(|refused| Refusal::Authentic(name_claim(rules, refused, told())))
+        judged.map_err(|refused| {
+            Refusal::Authentic(if E::ARE_WANTED { name_claim(rules, refused, told()) } else { refused.denial })
+        })
     }
 
     /// The mapped claim that refuses a token whose key is known, for an operator who asks why. It does not check the
@@ -261,14 +271,14 @@ impl Verifier {
 
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
     /// may be wrong, and not the token.
-    fn wrong_type(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
+    fn wrong_type<E: Effects>(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
         if rules.ours || self.told.load(Ordering::Relaxed) {
             return Denial::WrongType.into();
         }
         if !holds() {
             return Refusal::Forged;
         }
-        if !self.told.swap(true, Ordering::Relaxed) {
+        if E::ARE_WANTED && !self.told.swap(true, Ordering::Relaxed) {
             // It comes from outside, although its issuer has signed it.
             let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
             tracing::warn!(

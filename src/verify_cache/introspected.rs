@@ -19,9 +19,11 @@ use moka::sync::Cache;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
+use super::key_set::entry;
 use super::{Shared, Verified};
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::{Denial, NotGood};
+use crate::effects::{Effects, WithEffects};
 use crate::introspection::{Introspection, IntrospectionFault};
 use crate::limit::{Buckets, Limits, Rate, Source};
 use crate::token::verify::{IssuerRules, Responses, RulesId, Told};
@@ -273,14 +275,14 @@ impl IntrospectedTokens {
     }
 
     /// What is known of a token without a question; `None` if the issuer must be asked.
-    pub(super) fn known(self: &Arc<Self>, token: &str) -> Option<Outcome> {
+    pub(super) fn known<E: Effects>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
         let now = self.clock.now();
-        if let Some(seen) = self.seen.get(token) {
+        if let Some(seen) = entry::<E, _, _, _, _>(&self.seen, token) {
             if now < seen.fresh_until {
                 if let Some(denial) = seen.ended {
                     return Some(Err(denial));
                 }
-                if now >= seen.renew_from {
+                if E::ARE_WANTED && now >= seen.renew_from {
                     self.ask_in_background(token, &seen, now);
                 }
                 return Some(Ok(Arc::clone(&seen.verified)));
@@ -291,7 +293,7 @@ impl IntrospectedTokens {
             }
             return None;
         }
-        let refused = self.inactive.get(&self.id(token)).filter(|refused| now < refused.until)?;
+        let refused = entry::<E, _, _, _, _>(&self.inactive, &self.id(token)).filter(|refused| now < refused.until)?;
         Some(Err(refused.denial))
     }
 
@@ -301,18 +303,19 @@ impl IntrospectedTokens {
     /// # Errors
     /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::TooManyRequests`] for a token that was never good while
     /// too many of these come.
-    pub(super) fn begin(self: &Arc<Self>, token: &str) -> Outcome {
-        if !self.was_good(token) && !self.flights.contains_key(&self.id(token)) {
-            self.unseen.take(()).map_err(|wait| Denial::TooManyRequests(wait.max(PAUSE)))?;
+    pub(super) fn begin<E: Effects>(self: &Arc<Self>, token: &str) -> Outcome {
+        if !self.was_good::<E>(token) && !self.flights.contains_key(&self.id(token)) {
+            let taken = if E::ARE_WANTED { self.unseen.take(()) } else { self.unseen.look(()) };
+            taken.map_err(|wait| Denial::TooManyRequests(wait.max(PAUSE)))?;
         }
-        if !self.introspection.cache.is_zero() {
+        if E::ARE_WANTED && !self.introspection.cache.is_zero() {
             drop(self.ask(token)?);
         }
         Err(unavailable(None))
     }
 
-    fn was_good(&self, token: &str) -> bool {
-        self.seen.get(token).is_some_and(|seen| seen.ended.is_none())
+    fn was_good<E: Effects>(&self, token: &str) -> bool {
+        entry::<E, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
     }
 
     /// What a request with this token waits for; `None` if too many questions are under way, or the last was answered with
@@ -322,7 +325,7 @@ impl IntrospectedTokens {
             Some(self.ask(token).ok()?)
         } else {
             let flight = self.flights.get(&self.id(token)).map(|flight| flight.clone());
-            if flight.is_none() && self.known(token).is_none() {
+            if flight.is_none() && self.known::<WithEffects>(token).is_none() {
                 return None;
             }
             flight
@@ -360,7 +363,7 @@ impl IntrospectedTokens {
     /// Asks in a task of its own.
     fn depart(self: &Arc<Self>, token: &str, id: TokenId, is_shared: bool) -> Result<Receiver, Denial> {
         let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok());
-        let unseen_place = match self.was_good(token) {
+        let unseen_place = match self.was_good::<WithEffects>(token) {
             true => Ok(None),
             false => Arc::clone(&self.unseen_places).try_acquire_owned().map(Some),
         };

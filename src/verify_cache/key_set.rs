@@ -1,6 +1,8 @@
 //! The keys that verify tokens, and the caches of what they verified and refused.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use super::verified::{Shared, Verified, as_weight};
 use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR};
 use crate::clock::EngineClock;
 use crate::denial::Denial;
+use crate::effects::Effects;
 use crate::token::claims::AccessToken;
 use crate::token::verify::{IssuerRules, Refusal, RulesId, Verifier, introspecting, is_jwt_shaped, is_opaque};
 
@@ -105,13 +108,20 @@ impl KeySet {
     }
 
     /// A token in the shared cache whose issuer has the rules and keys that judged it.
-    pub(super) fn cached(&self, token: &str) -> Option<Arc<Verified>> {
-        let verified = self.cache.get(token)?;
+    pub(super) fn cached<E: Effects>(&self, token: &str) -> Option<Arc<Verified>> {
+        let verified = entry::<E, _, _, _, _>(&self.cache, token)?;
         if verified.stands_in(self) {
             return Some(verified);
         }
-        self.cache.invalidate(token);
+        if E::ARE_WANTED {
+            self.cache.invalidate(token);
+        }
         None
+    }
+
+    /// The refusal of a token that is refused although its signature is good.
+    pub(super) fn refused<E: Effects>(&self, token: &str) -> Option<Denial> {
+        entry::<E, _, _, _, _>(&self.refused, token).map(|refused| refused.denial)
     }
 
     /// The introspected tokens of an issuer.
@@ -154,4 +164,20 @@ impl KeySet {
         let text = Arc::clone(&token.text);
         self.refused.insert(text, RefusedToken { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
     }
+}
+
+/// An entry of a cache. Without effects it does not count as used, which a look over all entries brings about.
+pub(super) fn entry<E, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
+where
+    E: Effects,
+    K: Borrow<Q> + Hash + Eq + Send + Sync + 'static,
+    Q: Hash + Eq + ?Sized,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Clone + Send + Sync + 'static,
+{
+    if E::ARE_WANTED {
+        return cache.get(key);
+    }
+    let is_there = cache.contains_key(key);
+    is_there.then(|| cache.iter().find(|(known, _)| (**known).borrow() == key).map(|(_, entry)| entry)).flatten()
 }

@@ -7,6 +7,7 @@ use super::introspected::{Introspected, IntrospectedTokens};
 use super::key_set::{AskedAbout, KeySet};
 use super::{TokenChecker, Verified, front};
 use crate::denial::Denial;
+use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
 use crate::limit::{Limits, Source};
@@ -38,7 +39,7 @@ impl<'a> MissContext<'a> {
 impl TokenChecker {
     /// A token that this thread does not have. Apart, so that a hit is a short way.
     #[inline(never)]
-    pub(super) fn check_absent<'a>(
+    pub(super) fn check_absent<'a, E: Effects>(
         &self,
         keys: &KeySet,
         token: &str,
@@ -46,27 +47,27 @@ impl TokenChecker {
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        let verified = match keys.cached(token) {
+        let verified = match keys.cached::<E>(token) {
             Some(verified) => verified,
             None => match keys.introspecting(token, asked_about, &taken) {
                 Some(tokens) => {
-                    return match tokens.known(token) {
+                    return match tokens.known::<E>(token) {
                         Some(known) => known,
-                        None => self.check_unknown(keys, tokens, token, shown()),
+                        None => self.check_unknown::<E>(keys, tokens, token, shown()),
                     };
                 }
-                None => self.check_new(keys, token, taken, shown())?,
+                None => self.check_new::<E>(keys, token, taken, shown())?,
             },
         };
         // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
-        if self.capacity > 0 {
+        if E::ARE_WANTED && self.capacity > 0 {
             front::keep(keys.id, &verified);
         }
         Ok(verified)
     }
 
     /// A token whose issuer must be asked. Begins to ask, unless each request asks for itself.
-    fn check_unknown(
+    fn check_unknown<E: Effects>(
         &self,
         keys: &KeySet,
         tokens: &Arc<IntrospectedTokens>,
@@ -76,31 +77,33 @@ impl TokenChecker {
         if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
             return outcome;
         }
-        if let Some(refused) = keys.refused.get(token) {
-            return Err(refused.denial);
+        if let Some(denial) = keys.refused::<E>(token) {
+            return Err(denial);
         }
         shown.limits.admit_unverified(shown.source)?;
         let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
         if is_jwt_shaped(token) && has_keys() {
             let now = self.clock.now();
-            if let Err(refusal) = keys.verifier.verify_expired(token, now, self.clock.wall(), Duration::ZERO) {
-                keys.remember(&Arc::from(token), refusal);
-                count(refusal, shown);
+            if let Err(refusal) = keys.verifier.verify_as::<E>(token, now, self.clock.wall(), Duration::ZERO) {
+                if E::ARE_WANTED {
+                    keys.remember(&Arc::from(token), refusal);
+                    count(refusal, shown);
+                }
                 return Err(refusal.into_denial());
             }
         }
-        tokens.begin(token)
+        tokens.begin::<E>(token)
     }
 
-    fn check_new(
+    fn check_new<E: Effects>(
         &self,
         keys: &KeySet,
         token: &str,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: MissContext<'_>,
     ) -> Result<Arc<Verified>, Denial> {
-        if let Some(refused) = keys.refused.get(token) {
-            return Err(refused.denial);
+        if let Some(denial) = keys.refused::<E>(token) {
+            return Err(denial);
         }
         shown.limits.admit_unverified(shown.source)?;
         // Before the shared verification below: which issuers a route accepts is that route's own matter.
@@ -108,7 +111,10 @@ impl TokenChecker {
             return Err(Denial::WrongIssuer);
         }
         let text: Arc<str> = token.into();
-        let verify = || self.verify(keys, Arc::clone(&text), shown.confirmations);
+        if !E::ARE_WANTED {
+            return self.verify::<E>(keys, text, shown.confirmations).map_err(Refusal::into_denial);
+        }
+        let verify = || self.verify::<E>(keys, Arc::clone(&text), shown.confirmations);
         let anew = keys.cache.try_get_with(Arc::clone(&text), verify).map_err(|refusal| *refusal);
         let anew = match anew {
             // A request that began before a change of the rules put it there.
@@ -124,20 +130,31 @@ impl TokenChecker {
         anew.map_err(Refusal::into_denial)
     }
 
-    fn verify(&self, keys: &KeySet, text: Arc<str>, confirmations: &Confirmations) -> Result<Arc<Verified>, Refusal> {
+    fn verify<E: Effects>(
+        &self,
+        keys: &KeySet,
+        text: Arc<str>,
+        confirmations: &Confirmations,
+    ) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
-        let verified = keys.verifier.verify_expired(&text, now, self.clock.wall(), Duration::ZERO);
-        let mut access = verified.inspect_err(|refusal| keys.remember(&text, *refusal))?;
+        let verified = keys.verifier.verify_as::<E>(&text, now, self.clock.wall(), Duration::ZERO);
+        let mut access = verified.inspect_err(|refusal| {
+            if E::ARE_WANTED {
+                keys.remember(&text, *refusal);
+            }
+        })?;
         // The cache key and its entry share the text.
         access.text = text;
         let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
         let rules = keys.verifier.id_of(&access.issuer).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
         let accepted = keys.shared.accept(access, issuer_keys, rules, now);
         let verified = accepted.map_err(|revoked| {
-            keys.remember_revoked(*revoked);
+            if E::ARE_WANTED {
+                keys.remember_revoked(*revoked);
+            }
             Refusal::Authentic(Denial::TokenRevoked)
         })?;
-        if let Some((session, generation)) = verified.token.session {
+        if let Some((session, generation)) = verified.token.session.filter(|_| E::ARE_WANTED) {
             confirmations.seen(session, generation);
         }
         Ok(verified)

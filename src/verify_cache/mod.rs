@@ -29,6 +29,7 @@ use arc_swap::ArcSwap;
 use crate::clock::{EngineClock, Timestamp};
 use crate::credential::Credential;
 use crate::denial::Denial;
+use crate::effects::{Effects, WithEffects};
 use crate::engine::live_sessions::SuccessorToken;
 use crate::overload::Shares;
 use crate::revocation::RevocationList;
@@ -38,6 +39,7 @@ use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::verify::{IssuerRules, Verifier};
 
+mod examine;
 mod front;
 mod identity;
 mod introspected;
@@ -140,7 +142,7 @@ impl TokenChecker {
         credential: Credential<'_>,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, AskedAbout::Jwts, |_| true, shown)
+        self.check_with::<WithEffects>(credential, AskedAbout::Jwts, |_| true, shown)
     }
 
     /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. For an unseen token,
@@ -150,16 +152,16 @@ impl TokenChecker {
     /// # Errors
     /// The rule that refuses it. [`Denial::TooManyRequests`] for an unseen token, if too many forged ones came from its
     /// source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see [`Self::awaited_introspection`].
-    pub(crate) fn check_of<'a>(
+    pub(crate) fn check_of<'a, E: Effects>(
         &self,
         credential: Credential<'_>,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with(credential, AskedAbout::All, taken, shown)
+        self.check_with::<E>(credential, AskedAbout::All, taken, shown)
     }
 
-    fn check_with<'a>(
+    fn check_with<'a, E: Effects>(
         &self,
         credential: Credential<'_>,
         asked_about: AskedAbout,
@@ -168,17 +170,21 @@ impl TokenChecker {
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
-        let verified = match front::find(keys.id, token) {
+        let at_hand = if E::ARE_WANTED { front::find(keys.id, token) } else { None };
+        let verified = match at_hand {
             Some(verified) => verified,
-            None => self.check_absent(&keys, token, asked_about, taken, shown)?,
+            None => self.check_absent::<E>(&keys, token, asked_about, taken, shown)?,
         };
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
-        verified.recheck_key(now)?;
+        verified.recheck_key::<E>(now)?;
         self.heard_of_revocations(now)?;
         let epoch = self.revocations.epoch(verified.shard);
         if !verified.watch.is_current(epoch) {
             let judged = self.revocations.judge(verified.facts(), now);
+            if !E::ARE_WANTED {
+                return if judged.refuses(now) { Err(Denial::TokenRevoked) } else { Ok(verified) };
+            }
             verified.watch.update(epoch, judged.refuse_from);
         }
         if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
@@ -269,7 +275,7 @@ impl TokenChecker {
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as ever.
-        let seen = keys.cached(token).map(|verified| verified.token.clone());
+        let seen = keys.cached::<WithEffects>(token).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();

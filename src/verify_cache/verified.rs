@@ -9,6 +9,7 @@ use super::key_set::KeySet;
 use super::{ENTRY_OVERHEAD_BYTES, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::effects::Effects;
 use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
@@ -112,8 +113,11 @@ impl Verified {
     }
 
     /// Is the key that signed it still one of its issuer's?
-    pub(super) fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
-        self.keys.as_ref().map_or(Ok(()), |keys| keys.recheck(&self.token.key, &self.keys_stamp, now))
+    pub(super) fn recheck_key<E: Effects>(&self, now: Timestamp) -> Result<(), Denial> {
+        self.keys.as_ref().map_or(Ok(()), |keys| match E::ARE_WANTED {
+            true => keys.recheck(&self.token.key, &self.keys_stamp, now),
+            false => keys.holds(&self.token.key, now),
+        })
     }
 
     /// Do the rules and keys that judged it still hold?

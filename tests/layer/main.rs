@@ -7,6 +7,7 @@ mod claims;
 mod client;
 mod cookies;
 mod examples;
+mod explain;
 #[cfg(feature = "test")]
 mod handlers;
 mod kuzzle;

@@ -100,7 +100,10 @@ impl Place {
 
     /// Starts a gate.
     pub fn start(&self) -> Gate {
-        self.start_with(|_| {})
+        // Each request of the tests is explained first, and must be decided so (requirement P58).
+        self.start_with(|command| {
+            let _ = command.env("ROTOGATE_FAILPOINT", "explain-requests");
+        })
     }
 
     /// Starts a gate whose command was changed first.

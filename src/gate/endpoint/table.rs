@@ -12,6 +12,7 @@ use crate::gate::metadata::{self, Metadata};
 #[cfg(feature = "relay")]
 use crate::gate::relay::EndpointRelay;
 use crate::route::path::CanonicalPath;
+use crate::session::Session;
 use crate::session::profile::Profile;
 use crate::token::claims::TokenStyle;
 
@@ -254,6 +255,26 @@ impl Endpoints {
             Ok(()) | Err(matchit::InsertError::Conflict { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// The profile of the endpoint at which a session refreshes.
+    pub(in crate::gate) fn profile_for(&self, session: &Session) -> Option<&Profile> {
+        self.for_session(session).map(|ready| &ready.profile)
+    }
+
+    /// The client of the endpoint at which a session refreshes, if the protocol names none.
+    pub(in crate::gate) fn client_of(&self, session: &Session) -> Option<&Arc<Client>> {
+        self.for_session(session)?.client.as_ref().filter(|client| client.id == session.client)
+    }
+
+    fn for_session(&self, session: &Session) -> Option<&Ready> {
+        let serves = |ready: &&Ready| {
+            ready.accepts.contains(&session.dialect)
+                && ready.clients.as_ref().is_none_or(|clients| clients.contains(&session.client))
+        };
+        // That of its own dialect before one that also accepts its sessions.
+        let is_own = |ready: &&Ready| *ready.dialect.name() == *session.dialect;
+        self.ready.iter().filter(serves).find(is_own).or_else(|| self.ready.iter().find(serves))
     }
 
     /// The endpoint of an operation.

@@ -12,6 +12,8 @@ use super::awaited::{Awaited, awaited};
 use super::permit::{permit, set_path, undecided};
 use crate::denial::Denial;
 use crate::dialect::Reply;
+use crate::effects::{Effects, WithEffects};
+use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
 #[cfg(feature = "axum")]
 use crate::gate::nested;
@@ -51,27 +53,19 @@ pub(in crate::gate) enum EndpointMatch {
 impl<M> GateLayer<M> {
     /// The decision: steps 1 to 7. No await: all that it needs is in memory.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
+        self.admit_as::<WithEffects>(parts, endpoints)
+    }
+
+    /// The same, with effects or without.
+    pub(super) fn admit_as<E: Effects>(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let gate = &self.gate.0;
-        // 1. Framing and host. Reject what no later check can make safe: CONNECT, whose bytes the gate never sees, and
-        //    a body with ambiguous framing. Then host and target, before anything that depends on them.
-        if parts.method == Method::CONNECT {
-            return Admission::Refused(Denial::Tunnel, None);
-        }
-        if !headers::is_framed_once(&parts.headers) {
-            return Admission::Refused(Denial::BadFraming, None);
-        }
-        let host = match authority::check(parts) {
-            Ok(authority) => authority.host(),
+        // 1. Framing and host.
+        let host = match gate.host(parts) {
+            Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        if let Some(hosts) = &gate.hosts
-            && !hosts.admit(host)
-            && !(is_loopback(host) && parts.extensions.get::<Peer>().is_some_and(Peer::is_at_loopback))
-        {
-            return Admission::Refused(Denial::UnknownHost, None);
-        }
         // 2. Canonical path. All later steps match the path that is forwarded.
-        let whole = self.whole(parts);
+        let whole = self.whole::<E>(parts);
         let raw = whole.as_ref().unwrap_or(&parts.uri).path();
         let path = match CanonicalPath::parse(raw) {
             Ok(path) => path,
@@ -131,10 +125,10 @@ impl<M> GateLayer<M> {
             return Admission::In(policy::permit_anonymous(route, self.by()));
         }
         // 5. Credential, 6. verify, 7. authorise: each takes what the one before it made.
-        match permit(gate, parts, route, self.by()) {
+        match permit::<E>(gate, parts, route, self.by()) {
             Ok(permitted) => Admission::In(permitted),
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
-                match undecided(gate, parts, route, self.by()) {
+                match undecided::<E>(gate, parts, route, self.by()) {
                     Ok(undecided) => Admission::Undecided(undecided, policy::permit_anonymous(route, self.by())),
                     Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
                 }
@@ -143,7 +137,7 @@ impl<M> GateLayer<M> {
                 if denial == Denial::WrongAudience
                     && route.policy.audiences.is_empty()
                     && gate.running.asks_audience.load(Ordering::Relaxed)
-                    && gate.running.notices.first(Notice::Audience)
+                    && gate.running.notices.first_as::<E>(Notice::Audience)
                 {
                     tracing::warn!(
                         "token for another audience refused by `gate.layer()`: a `require().audience(…)` behind it \
@@ -197,9 +191,9 @@ impl<M> GateLayer<M> {
     /// The whole path of a request, if this layer is inside a nest and sees only a part of it. Routes match whole
     /// paths.
     #[cfg(feature = "axum")]
-    fn whole(&self, parts: &Parts) -> Option<Uri> {
+    pub(super) fn whole<E: Effects>(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.edge { None } else { nested::whole(parts) }?;
-        if self.gate.0.running.notices.first(Notice::Nested) {
+        if self.gate.0.running.notices.first_as::<E>(Notice::Nested) {
             tracing::error!(
                 "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
                  path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` into nests. \
@@ -210,11 +204,32 @@ impl<M> GateLayer<M> {
     }
 
     #[cfg(not(feature = "axum"))]
-    fn whole(&self, _: &Parts) -> Option<Uri> {
+    pub(super) fn whole<E: Effects>(&self, _: &Parts) -> Option<Uri> {
         None
     }
 
     fn by(&self) -> By {
         By { gate: self.gate.0.id, layer: true, defers: self.defer_audience }
+    }
+}
+
+impl Inner {
+    /// Step 1: the host, without port. Refuses what no later check can make safe: CONNECT, whose bytes the gate never
+    /// sees, and a body with ambiguous framing. Then host and target, before anything that depends on them.
+    pub(super) fn host<'a>(&self, parts: &'a Parts) -> Result<&'a str, Denial> {
+        if parts.method == Method::CONNECT {
+            return Err(Denial::Tunnel);
+        }
+        if !headers::is_framed_once(&parts.headers) {
+            return Err(Denial::BadFraming);
+        }
+        let host = authority::check(parts)?.host();
+        if let Some(hosts) = &self.hosts
+            && !hosts.admit(host)
+            && !(is_loopback(host) && parts.extensions.get::<Peer>().is_some_and(Peer::is_at_loopback))
+        {
+            return Err(Denial::UnknownHost);
+        }
+        Ok(host)
     }
 }

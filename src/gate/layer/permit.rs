@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 use crate::credential::{self, Credential, Places};
 use crate::denial::{Denial, NotGood};
 use crate::dialect::EnclosedCall;
+use crate::effects::{Effects, WithEffects};
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
 use crate::headers::{self, Peer};
@@ -21,16 +22,21 @@ use crate::verify_cache::{Introspected, Verified};
 
 /// Steps 5 to 7: each takes what the one before it made. A request that this gate has permitted before keeps its caller
 /// and is only authorised again; its credential is gone.
-pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
+pub(in crate::gate) fn permit<E: Effects>(
+    gate: &Inner,
+    parts: &Parts,
+    route: &Arc<Route>,
+    by: By,
+) -> Result<Permitted, Denial> {
     match parts.extensions.get::<Permitted>() {
-        None => permit_first(gate, parts, route, by),
+        None => permit_first::<E>(gate, parts, route, by),
         Some(known) if known.by().gate == gate.id => match known.caller() {
             Some(caller) => policy::authorise_again(route, Arc::clone(caller), by),
-            None => permit_first(gate, parts, route, by),
+            None => permit_first::<E>(gate, parts, route, by),
         },
         Some(_) => {
-            let permitted = permit_first(gate, parts, route, by);
-            if matches!(permitted, Err(Denial::NoCredential)) && gate.running.notices.first(Notice::OtherGate) {
+            let permitted = permit_first::<E>(gate, parts, route, by);
+            if matches!(permitted, Err(Denial::NoCredential)) && gate.running.notices.first_as::<E>(Notice::OtherGate) {
                 tracing::error!(
                     "request without a credential: another gate in front removed the Authorization header. Set \
                      `forward_token: true` on its route, or put one gate around both. Logged once"
@@ -41,17 +47,17 @@ pub(in crate::gate) fn permit(gate: &Inner, parts: &Parts, route: &Arc<Route>, b
     }
 }
 
-fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
+fn permit_first<E: Effects>(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
     match (route.policy.auth, route.policy.bad_credential_on_optional) {
         // No token is required, but two Authorization headers are refused: the upstream could choose either.
         (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route, by)),
-        (Auth::Required, _) => permit_caller(gate, parts, route, by)?.ok_or(Denial::NoCredential),
+        (Auth::Required, _) => permit_caller::<E>(gate, parts, route, by)?.ok_or(Denial::NoCredential),
         (Auth::Optional, BadCredential::Refuse) => {
-            Ok(permit_caller(gate, parts, route, by)?.unwrap_or_else(|| policy::permit_anonymous(route, by)))
+            Ok(permit_caller::<E>(gate, parts, route, by)?.unwrap_or_else(|| policy::permit_anonymous(route, by)))
         }
         (Auth::Optional, BadCredential::Anonymous) => {
             credential::at_most_one(&parts.headers)?;
-            match permit_caller(gate, parts, route, by) {
+            match permit_caller::<E>(gate, parts, route, by) {
                 Ok(Some(caller)) => Ok(caller),
                 // Two credentials are refused even on an optional route.
                 Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
@@ -64,32 +70,44 @@ fn permit_first(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Resu
 }
 
 /// The permit for the caller; `None` without a credential.
-fn permit_caller(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Option<Permitted>, Denial> {
-    permit_as(gate, parts, route, &route.policy, by)
+fn permit_caller<E: Effects>(
+    gate: &Inner,
+    parts: &Parts,
+    route: &Arc<Route>,
+    by: By,
+) -> Result<Option<Permitted>, Denial> {
+    permit_as::<E>(gate, parts, route, &route.policy, by)
 }
 
 /// The same, with the token in a place that the policy `places_of` accepts.
-fn permit_as(
+fn permit_as<E: Effects>(
     gate: &Inner,
     parts: &Parts,
     route: &Arc<Route>,
     places_of: &RoutePolicy,
     by: By,
 ) -> Result<Option<Permitted>, Denial> {
-    let Some((verified, first_sight)) = caller(gate, parts, &route.policy, places_of)? else { return Ok(None) };
+    let Some((verified, first_sight)) = caller::<E>(gate, parts, &route.policy, places_of)? else { return Ok(None) };
     // 7. Authorise.
     let authorised = policy::authorise(route, verified, by);
     // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
     // requests with this token hit the cache.
-    if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers) {
+    if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers)
+        && E::ARE_WANTED
+    {
         gate.engine.limits().record_refused(address);
     }
     authorised.map(Some)
 }
 
 /// The caller of a request whose token meets the policy of its route in all but the audience.
-pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Undecided, Denial> {
-    let (verified, _) = caller(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
+pub(super) fn undecided<E: Effects>(
+    gate: &Inner,
+    parts: &Parts,
+    route: &Arc<Route>,
+    by: By,
+) -> Result<Undecided, Denial> {
+    let (verified, _) = caller::<E>(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
     let caller = policy::authorise_again(route, verified, by)?;
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
@@ -97,7 +115,7 @@ pub(super) fn undecided(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By)
 /// The verified caller, and the client's address if the token was not in the cache.
 type CheckedCaller = (Arc<Verified>, Option<Option<IpAddr>>);
 
-fn caller(
+fn caller<E: Effects>(
     gate: &Inner,
     parts: &Parts,
     policy: &RoutePolicy,
@@ -113,11 +131,11 @@ fn caller(
     // 6. Verify.
     let mut first_sight = None;
     let shown = || {
-        let address = *first_sight.insert(gate.client_address(parts));
+        let address = *first_sight.insert(gate.client_address_as::<E>(parts));
         gate.shown(address).after(parts.extensions.get::<Introspected>())
     };
     let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
-    let verified = gate.checker.check_of(Credential::new(&found.token), taken, shown)?;
+    let verified = gate.checker.check_of::<E>(Credential::new(&found.token), taken, shown)?;
     Ok(Some((verified, first_sight)))
 }
 
@@ -168,7 +186,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
         }
         // The envelope's route required no token, or treated a bad one as none.
         (Auth::Optional | Auth::Required, None) => {
-            permit_as(gate, parts, rule, &permitted.route().policy, permitted.by())
+            permit_as::<WithEffects>(gate, parts, rule, &permitted.route().policy, permitted.by())
         }
     };
     match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
@@ -256,8 +274,13 @@ impl Inner {
 
     /// The client's address: the peer's, or the one that trusted proxies state.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
+        self.client_address_as::<WithEffects>(parts)
+    }
+
+    /// The same, with log lines or without.
+    pub(super) fn client_address_as<E: Effects>(&self, parts: &Parts) -> Option<IpAddr> {
         let Some(peer) = parts.extensions.get::<Peer>() else {
-            if self.running.notices.first(Notice::NoPeer) {
+            if self.running.notices.first_as::<E>(Notice::NoPeer) {
                 tracing::warn!(
                     "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
                      address. Insert one where you accept connections: \
@@ -272,7 +295,7 @@ impl Inner {
             && client == peer.address().to_canonical()
             && headers::says_for_whom(&parts.headers)
             && !headers::is_trusted(client, &self.trusted_proxies)
-            && self.running.notices.first(Notice::UntrustedProxy)
+            && self.running.notices.first_as::<E>(Notice::UntrustedProxy)
         {
             tracing::warn!(
                 peer = %client,

@@ -34,14 +34,25 @@ pub(super) fn refused(
     } else {
         None
     };
-    let asked = route.as_ref().map(|route| route.policy.asked_scopes()).unwrap_or_default();
+    let reply = rendered(gate, parts, denial, dialect, route.as_ref());
+    (reply, Verdict { route, who, ..Verdict::new(reason) })
+}
+
+/// The reply alone.
+pub(super) fn rendered(
+    gate: &Inner,
+    parts: &Parts,
+    denial: Denial,
+    dialect: Option<&dyn Dialect>,
+    route: Option<&Arc<Route>>,
+) -> Reply {
+    let asked = route.map(|route| route.policy.asked_scopes()).unwrap_or_default();
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain =
         if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, &asked) };
-    let reply = respond::worded(dialect, &parts.headers, denial, &plain)
-        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
-    (reply, Verdict { route, who, ..Verdict::new(reason) })
+    respond::worded(dialect, &parts.headers, denial, &plain)
+        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
 }
 
 /// Sheds a request that its route permits: a concurrency bound is reached.

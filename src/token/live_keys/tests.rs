@@ -1,4 +1,5 @@
 use super::*;
+use crate::effects::WithEffects;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{Keyring, SigningKey};
 
@@ -123,7 +124,7 @@ fn i4_keys_are_used_until_they_are_too_old_and_then_nothing_is_decided() {
     assert_eq!(live.state(after(100)), KeyState::Stale);
     assert_eq!(live.recheck(&print(&a), &stamp, after(100)), Err(unavailable(10)), "the next attempt is in 10 s");
     assert!(live.usable(after(100)).is_none() && live.usable(after(99)).is_some());
-    assert_eq!(live.missing(after(100), None, LEEWAY), unavailable(10));
+    assert_eq!(live.missing::<WithEffects>(after(100), None, LEEWAY), unavailable(10));
     live.renew(until(200));
     assert_eq!(live.recheck(&print(&a), &stamp, after(100)), Ok(()));
 }
@@ -133,26 +134,26 @@ fn i3_i4_an_unknown_kid_asks_once_for_each_cooldown_and_is_refused_only_by_a_goo
     let a = key();
     let live = LiveKeys::fetched(RULES);
     // Before the first answer.
-    assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing::<WithEffects>(NOW, None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
     attempt(&live, NOW, Some(keys(&[("a", &a)])));
     assert!(!live.fetching().is_wanted, "the attempt is the one that was wanted");
     // Within the cooldown of a good answer: refused, unless the token is newer than the answer.
-    assert_eq!(live.missing(after(10), Some(NOW.minus(LEEWAY)), LEEWAY), Denial::UnknownKey);
-    assert_eq!(live.missing(after(10), None, LEEWAY), Denial::UnknownKey);
-    assert_eq!(live.missing(after(10), Some(NOW), LEEWAY), unavailable(20));
+    assert_eq!(live.missing::<WithEffects>(after(10), Some(NOW.minus(LEEWAY)), LEEWAY), Denial::UnknownKey);
+    assert_eq!(live.missing::<WithEffects>(after(10), None, LEEWAY), Denial::UnknownKey);
+    assert_eq!(live.missing::<WithEffects>(after(10), Some(NOW), LEEWAY), unavailable(20));
     for _ in 0..10_000 {
-        live.missing(after(29), Some(after(20)), LEEWAY);
+        live.missing::<WithEffects>(after(29), Some(after(20)), LEEWAY);
     }
     assert!(!live.fetching().is_wanted, "no number of unknown kids asks within the cooldown");
     // After it, one attempt.
-    assert_eq!(live.missing(after(30), None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing::<WithEffects>(after(30), None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
     attempt(&live, after(30), None);
     // A failed attempt proves nothing, and the schedule of retries alone decides.
-    assert_eq!(live.missing(after(40), None, LEEWAY), unavailable(50));
+    assert_eq!(live.missing::<WithEffects>(after(40), None, LEEWAY), unavailable(50));
     assert!(!live.fetching().is_wanted);
-    assert_eq!(live.missing(after(4000), None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing::<WithEffects>(after(4000), None, LEEWAY), unavailable(1));
     assert!(!live.fetching().is_wanted);
     assert_eq!(live.unknown_kids(), 10_007);
 }
@@ -161,11 +162,14 @@ fn i3_i4_an_unknown_kid_asks_once_for_each_cooldown_and_is_refused_only_by_a_goo
 fn i4_keys_that_an_application_sets_are_unknown_until_then_and_after_a_clear() {
     let a = key();
     let live = Arc::<LiveKeys>::from(IssuerKeys::unknown());
-    assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing::<WithEffects>(NOW, None, LEEWAY), unavailable(1));
     live.set(keys(&[("a", &a)]), Validity::ENDLESS);
-    assert_eq!((live.missing(NOW, Some(NOW), LEEWAY), live.state(NOW)), (Denial::UnknownKey, KeyState::Fresh));
+    assert_eq!(
+        (live.missing::<WithEffects>(NOW, Some(NOW), LEEWAY), live.state(NOW)),
+        (Denial::UnknownKey, KeyState::Fresh)
+    );
     live.clear();
-    assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing::<WithEffects>(NOW, None, LEEWAY), unavailable(1));
     assert_eq!(live.holds(&print(&a), NOW), Err(unavailable(1)));
 }
 
@@ -173,7 +177,7 @@ fn i4_keys_that_an_application_sets_are_unknown_until_then_and_after_a_clear() {
 async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     let live = LiveKeys::fetched(RULES);
     assert!(live.join().is_none(), "nothing is under way");
-    live.missing(NOW, None, LEEWAY);
+    live.missing::<WithEffects>(NOW, None, LEEWAY);
     let mut waits: Vec<_> = std::iter::from_fn(|| live.join()).collect();
     assert_eq!((waits.len(), live.waiting()), (MAX_WAITING, MAX_WAITING));
     let one = waits.pop().unwrap();
@@ -190,7 +194,7 @@ async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     let wait = live.join().unwrap();
     under_way.succeed();
     assert!(!wait.ended().await);
-    live.missing(after(80), None, LEEWAY);
+    live.missing::<WithEffects>(after(80), None, LEEWAY);
     let wait = live.join().unwrap();
     drop(live.begin(after(80), after(80)));
     assert!(!wait.ended().await, "an attempt without a result failed");

@@ -39,6 +39,8 @@ pub(super) enum Origin<'a> {
     Token(&'a VerifyingKey),
     /// The response of its issuer's introspection endpoint.
     Response(&'a str),
+    /// Nobody knows: its key is missing. For an explanation.
+    Unknown,
 }
 
 /// Checks everything that does not depend on the route.
@@ -88,6 +90,7 @@ pub(super) fn claims<'r>(
     }
     let (kid, key, response) = match origin {
         Origin::Token(key) => (key.shared_kid().cloned(), key.print(), None),
+        Origin::Unknown => (None, KeyPrint::NONE, None),
         Origin::Response(response) => (None, KeyPrint::NONE, Some(Arc::new(Response(response.into())))),
     };
     let (shown, raw_subject) = match mapping.subject_encoding {
@@ -147,6 +150,18 @@ pub(super) struct Moments {
     pub(super) expiry: Timestamp,
     /// For `nbf` and `iat`.
     pub(super) beginning: Timestamp,
+}
+
+impl Moments {
+    /// Those for a token of an issuer with these rules.
+    pub(super) fn of(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
+        if rules.ours {
+            // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
+            Self { expiry: engine_now.max(wall_now), beginning: engine_now }
+        } else {
+            Self { expiry: wall_now, beginning: wall_now }
+        }
+    }
 }
 
 impl Times {

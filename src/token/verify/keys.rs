@@ -12,6 +12,7 @@ use super::rules::RulesError;
 use super::strict_json;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::effects::Effects;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 use crate::token::live_keys::{LiveKeys, PresentKeys};
@@ -330,10 +331,15 @@ impl Keys {
     }
 
     /// The refusal of a token whose key is missing.
-    pub(super) fn missing(&self, engine_now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+    pub(super) fn missing<E: Effects>(
+        &self,
+        engine_now: Timestamp,
+        issued_at: Option<Timestamp>,
+        leeway: Duration,
+    ) -> Denial {
         match self {
             Self::Own(_) => Denial::UnknownKey,
-            Self::Live(keys) => keys.missing(engine_now, issued_at, leeway),
+            Self::Live(keys) => keys.missing::<E>(engine_now, issued_at, leeway),
         }
     }
 

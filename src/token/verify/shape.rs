@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::super::keyring::MAX_KID;
+use super::super::keyring::{MAX_KID, VerifyingKey};
 use super::members::Members;
 use crate::denial::Denial;
 
@@ -38,6 +38,11 @@ impl<'a> TokenParts<'a> {
         let (header, claims, signature, message) =
             parts().ok_or(Denial::MalformedToken("not three parts with two dots between them"))?;
         Ok(Self { header, claims, signature: decode(signature)?, message })
+    }
+
+    /// Is the signature this key's?
+    pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+        self.signature.len() == key.signature_len() && key.verifies(self.message.as_bytes(), &self.signature)
     }
 }
 

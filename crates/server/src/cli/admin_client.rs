@@ -1,9 +1,9 @@
 //! The client of a running gate's admin listener.
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -20,19 +20,30 @@ pub(super) async fn send(
     method: Method,
     path_and_query: &str,
 ) -> Result<Option<Response<Incoming>>, Failure> {
+    send_with(config, method, path_and_query, None).await
+}
+
+async fn send_with(
+    config: &Config,
+    method: Method,
+    path_and_query: &str,
+    json: Option<Bytes>,
+) -> Result<Option<Response<Incoming>>, Failure> {
     let file = &config.admin.token_file;
     // A token file that this user may not see is not the same as a missing one.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(None);
     }
     let token = AdminToken::load(file).map_err(Failure::Failed)?;
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let request = Request::builder()
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let mut request = Request::builder()
         .method(method)
         .uri(format!("http://{}{path_and_query}", config.admin.listen))
-        .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
-        .body(Empty::new())
-        .map_err(Failure::of)?;
+        .header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+    if json.is_some() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(json.unwrap_or_default())).map_err(Failure::of)?;
     match client.request(request).await {
         Ok(response)
             if response.status().is_success()
@@ -60,8 +71,8 @@ pub(super) async fn send(
 pub(super) async fn probe(config: &Config, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
     let listen = config.admin.listen;
     let request = Request::builder().method(method).uri(format!("http://{listen}{path}"));
-    let request = request.body(Empty::<Bytes>::new()).map_err(Failure::of)?;
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let request = request.body(Full::<Bytes>::default()).map_err(Failure::of)?;
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let response = client.request(request).await.map_err(|error| match error.is_connect() {
         true => Failure::Failed(format!("no gate answers on {listen} (admin.listen)")),
         false => Failure::of(error),
@@ -80,7 +91,21 @@ pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Fai
 /// # Errors
 /// No gate runs, or it refuses the request.
 pub(super) async fn request(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
-    let response = ask(config, method, path_and_query).await?;
+    let response = ask(config, method, path_and_query, None).await?;
+    read_body(response).await
+}
+
+/// The same for a request with a body of JSON.
+///
+/// # Errors
+/// No gate runs, or it refuses the request.
+pub(super) async fn request_json(
+    config: &Config,
+    method: Method,
+    path_and_query: &str,
+    json: Bytes,
+) -> Result<Bytes, Failure> {
+    let response = ask(config, method, path_and_query, Some(json)).await?;
     read_body(response).await
 }
 
@@ -89,11 +114,16 @@ pub(super) async fn request(config: &Config, method: Method, path_and_query: &st
 /// # Errors
 /// No gate runs, or it refuses the request.
 pub(super) async fn stream(config: &Config, method: Method, path_and_query: &str) -> Result<Incoming, Failure> {
-    ask(config, method, path_and_query).await.map(Response::into_body)
+    ask(config, method, path_and_query, None).await.map(Response::into_body)
 }
 
-async fn ask(config: &Config, method: Method, path_and_query: &str) -> Result<Response<Incoming>, Failure> {
-    let Some(response) = send(config, method, path_and_query).await? else {
+async fn ask(
+    config: &Config,
+    method: Method,
+    path_and_query: &str,
+    json: Option<Bytes>,
+) -> Result<Response<Incoming>, Failure> {
+    let Some(response) = send_with(config, method, path_and_query, json).await? else {
         return Err(Failure::Failed(format!(
             "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
             config.admin.listen

@@ -17,6 +17,7 @@ mod admin_client;
 mod check;
 mod client;
 mod completions;
+mod explain;
 mod greeting;
 mod init;
 mod issuer;
@@ -90,6 +91,11 @@ enum Command {
     /// Issuers whose keys the running gate fetches: list, refresh, drop.
     #[command(subcommand)]
     Issuer(issuer::Command),
+    /// Shows what the running gate makes of a request, rule by rule, and what to do if it refuses it. The token comes on
+    /// standard input.
+    ///
+    /// Changes nothing. Exit code 1 if the request is refused.
+    Explain(explain::Options),
     /// The keys that sign tokens; a running gate applies changes at once.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -122,6 +128,8 @@ enum Failure {
     /// The configuration, or files that it names: exit code 2, or 1 if only the permission to read a file is missing.
     /// At least one error.
     Configuration(Vec<ConfigError>),
+    /// Exit code 1. What was asked for was written, and says so itself.
+    Told,
     /// The reader of standard output has closed it. Not a failure: `| head` has what it wanted.
     OutputClosed,
 }
@@ -140,7 +148,7 @@ impl Failure {
         match self {
             Self::Refused { what: _, at } => at.clone(),
             Self::Configuration(at) => at.iter().map(At::of).collect(),
-            Self::Failed(_) | Self::Usage(_) | Self::OutputClosed => Vec::new(),
+            Self::Failed(_) | Self::Usage(_) | Self::Told | Self::OutputClosed => Vec::new(),
         }
     }
 
@@ -152,6 +160,7 @@ impl Failure {
             Self::Usage(_) => ("usage", 2),
             Self::Configuration(at) if at.iter().all(|error| error.unchecked) => ("not_checked", 1),
             Self::Configuration(_) => ("configuration", 2),
+            Self::Told => ("refused", 1),
             Self::OutputClosed => ("unread", 0),
         }
     }
@@ -169,6 +178,7 @@ impl std::fmt::Display for Failure {
                 let lines: Vec<_> = at.iter().map(ToString::to_string).collect();
                 f.write_str(&lines.join("\n"))
             }
+            Self::Told => f.write_str("refused"),
             Self::OutputClosed => f.write_str("standard output is closed"),
         }
     }
@@ -244,6 +254,7 @@ pub fn main() -> ExitCode {
         Command::Client(command) => client::run(&command, output),
         Command::Session(command) => load(&path).and_then(|config| session::run(&config, command, output)),
         Command::Issuer(command) => load(&path).and_then(|config| issuer::run(&config, command, output)),
+        Command::Explain(options) => load(&path).and_then(|config| explain::run(&config, &options, output)),
         Command::Keys(command) => load(&path).and_then(|config| keys::run(&config, command, output)),
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
         Command::Store(command) => load(&path).and_then(|config| store::run(&config, command, output)),
@@ -261,7 +272,7 @@ pub fn main() -> ExitCode {
 /// too. Returns the exit code.
 fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     let (code, status) = failure.kind();
-    if matches!(failure, Failure::OutputClosed) {
+    if matches!(failure, Failure::Told | Failure::OutputClosed) {
         return ExitCode::from(status);
     }
     if output.json {
@@ -272,7 +283,9 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     if !output.json || both {
         match failure {
             Failure::Failed(_) | Failure::Refused { .. } => print_error(&format!("rotogate: {failure}")),
-            Failure::Usage(_) | Failure::Configuration(_) | Failure::OutputClosed => print_error(&failure.to_string()),
+            Failure::Usage(_) | Failure::Configuration(_) | Failure::Told | Failure::OutputClosed => {
+                print_error(&failure.to_string())
+            }
         }
     }
     ExitCode::from(status)

@@ -59,6 +59,17 @@ impl Source {
     /// A problem with the value of a key, at the key's position. An absent key is reported at the table that it would
     /// be in.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
+        let (source, position) = self.found(key);
+        ConfigError { source, position, key: key.to_owned(), message: message.into(), unchecked: false }
+    }
+
+    /// The file or variable, and the line, of a key, or else of the table that it would be in.
+    pub(crate) fn place(&self, key: &str) -> (String, Option<usize>) {
+        let (source, position) = self.found(key);
+        (source, position.map(|(line, _)| line))
+    }
+
+    fn found(&self, key: &str) -> (String, Option<(usize, usize)>) {
         let mut at = key;
         let place = loop {
             if let Some(place) = self.places.get(at) {
@@ -69,13 +80,8 @@ impl Source {
                 None => break None,
             }
         };
-        ConfigError {
-            source: place.map_or_else(|| self.file.display().to_string(), |place| place.source.clone()),
-            position: place.and_then(|place| place.position).filter(|_| !key.is_empty()),
-            key: key.to_owned(),
-            message: message.into(),
-            unchecked: false,
-        }
+        let source = place.map_or_else(|| self.file.display().to_string(), |place| place.source.clone());
+        (source, place.and_then(|place| place.position).filter(|_| !key.is_empty()))
     }
 }
 

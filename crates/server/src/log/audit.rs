@@ -55,6 +55,7 @@ const KINDS: &[Kind] = &[
     bad("process.upgrade_refused", "process.upgrade_refused", "RG1603W"),
     good("config_reload", "config.reload", "RG1604I"),
     bad("config_reload_refused", "config.reload_refused", "RG1605W"),
+    good("explain", "explain", "RG1701I"),
 ];
 
 /// Numbers the lines of a process.

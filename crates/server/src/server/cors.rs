@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 
 use futures_util::future::Either;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
-use http::{HeaderValue, Method, Request, Response};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tower::{Layer, Service};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
@@ -44,6 +45,18 @@ impl<S: Clone> Cors<S> {
     }
 }
 
+/// Does the gate itself answer this request, because it is a CORS preflight?
+pub(super) fn answers(config: &CorsConfig, gate: &Gate, head: &Parts) -> bool {
+    if config.origins.is_empty() || !is_preflight(&head.method, &head.headers) {
+        return false;
+    }
+    !gate.leaves_preflight_to_upstream(&Request::from_parts(head.clone(), ()))
+}
+
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
 impl<S> Service<Request<RequestBody>> for Cors<S>
 where
     S: Service<Request<RequestBody>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
@@ -61,9 +74,7 @@ where
         let Some(with_cors) = &mut self.with_cors else { return Either::Left(self.plain.call(request)) };
         // tower-http treats every `OPTIONS` request as a preflight. One without the preflight headers is an ordinary
         // request.
-        let plain = *request.method() == Method::OPTIONS
-            && !(request.headers().contains_key(ORIGIN)
-                && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD));
+        let plain = *request.method() == Method::OPTIONS && !is_preflight(request.method(), request.headers());
         if !plain && !self.gate.leaves_preflight_to_upstream(&request) {
             Either::Right(with_cors.call(request))
         } else {

@@ -221,6 +221,8 @@ impl Server {
         let reload = reload::watch(reloadable, last_read, reloads);
         let admin_state = Arc::new(admin::State {
             gate: parts.gate.clone(),
+            config: Arc::clone(&config),
+            serving: Arc::clone(&serving),
             token: parts.admin_token.clone(),
             store: parts.redb.clone(),
             moving: parts.moving.clone(),

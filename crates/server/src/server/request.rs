@@ -25,20 +25,25 @@ use crate::config::Config;
 use crate::log::ExchangeProgress;
 use crate::proxy::{Proxy, ProxyBody};
 use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::gate::{BufferedForward, Gate, GateBody, GateService, Reason, Verdict};
+use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Reason, Verdict};
 use rotogate::headers::Peer;
 use rotogate::overload::{Holder, PermitBody, PoolPermit, Refusal};
 use rotogate::reply;
+
+/// The layer around the proxy.
+pub(super) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
+    gate.layer().rewriting().annotated().forward_buffered().at_edge()
+}
 
 /// The body of every response.
 pub(super) type ReplyBody = GateBody<ProxyBody>;
 
 /// What serves requests now.
-pub(super) type Serving = Arc<ArcSwap<State>>;
+pub(crate) type Serving = Arc<ArcSwap<State>>;
 
 /// What each request needs. A reload replaces all of it at once: a request goes on with the one that it began with.
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     service: Cors<GateService<Proxy, BufferedForward>>,
     gate: Gate,
     metrics: Arc<Metrics>,
@@ -57,7 +62,7 @@ impl State {
         metrics: Arc<Metrics>,
         request_id: HeaderName,
     ) -> Result<Self, ServerError> {
-        let inner = gate.layer().rewriting().annotated().forward_buffered().at_edge().layer(proxy.clone());
+        let inner = gate_layer(&gate).layer(proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
         Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id })
     }
@@ -70,6 +75,10 @@ impl State {
     /// The same, with another proxy.
     pub(super) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, ServerError> {
         self.replaced_by(config, self.gate.clone(), proxy)
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// The trusted proxies, if the peer is one of them; else none.

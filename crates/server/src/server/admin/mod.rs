@@ -13,6 +13,7 @@
 //! | `GET /v1/issuers` | yes | the issuers whose keys are fetched: state, keys, last failure, refused keys |
 //! | `POST /v1/issuers/{name}/refresh` | yes | fetches the keys now; 502 with the cause if that brings none |
 //! | `POST /v1/issuers/{name}/drop` | yes | drops the keys, kept ones included: its tokens get 503 until the next refresh or start |
+//! | `POST /v1/explain` | yes | a question in JSON: what becomes of a request, and why |
 //! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
 //! | `POST /store/copy`, `/store/switch` | yes | copies to `[store.next]`, or makes it the store in charge: a line of JSON for each step; 409 without `[store.next]` |
 //! | `GET /sessions?user=&account=&subject=&after=&limit=` | yes | a page of sessions, the oldest first |
@@ -26,6 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
@@ -41,9 +43,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::io::ReaderStream;
 
+use crate::config::Config;
 use crate::log::request_id;
 use crate::server::issuers::RemoteIssuers;
 use crate::server::metrics::Metrics;
+use crate::server::request::Serving;
 use crate::server::users::{LiveUsers, ReloadError};
 use rotogate::clock::wall_micros;
 use rotogate::context::Context;
@@ -55,11 +59,13 @@ use rotogate::route::authority;
 use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 
+mod explain;
 mod issuers;
 mod moving;
 mod sessions;
 mod token;
 
+pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
 pub(crate) use moving::{Done, Line};
 pub use sessions::{RevocationReport, SessionInfo};
 pub use token::AdminToken;
@@ -74,6 +80,10 @@ const MAX_CONNECTIONS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) gate: Gate,
+    /// What is in force.
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    /// What serves requests by it.
+    pub(crate) serving: Serving,
     pub(crate) token: Arc<AdminToken>,
     pub(crate) store: Option<RedbStore>,
     /// If there is a store to move to.
@@ -129,7 +139,7 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
 async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let host = authority::check(&parts).map(|authority| is_own_host(authority.host(), &state.hosts));
-    let request = Request::from_parts(parts, body);
+    let request = Request::from_parts(parts, ());
     let (path, method) = (request.uri().path(), request.method());
     let known = Endpoint::at(path);
     let is_probe = known.is_some_and(Endpoint::is_probe);
@@ -158,6 +168,7 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
         Some(Endpoint::Backup) => backup(&state).await,
         Some(Endpoint::StoreCopy) => moving::run(&state, moving::Job::Copy),
         Some(Endpoint::StoreSwitch) => moving::run(&state, moving::Job::Switch),
+        Some(Endpoint::Explain) => own(explain::answer(&state, request.headers(), body).await),
         Some(Endpoint::Issuers) => own(issuers::list(&state)),
         Some(Endpoint::IssuerRefresh(name)) => own(issuers::refresh(&state, name).await),
         Some(Endpoint::IssuerDrop(name)) => own(issuers::drop_keys(&state, name).await),
@@ -209,6 +220,7 @@ enum Endpoint<'a> {
     SessionRevoke(&'a str),
     UsersReload,
     Revocations,
+    Explain,
     Issuers,
     IssuerRefresh(&'a str),
     IssuerDrop(&'a str),
@@ -232,6 +244,7 @@ impl<'a> Endpoint<'a> {
             "/sessions" => Self::Sessions,
             "/users/reload" => Self::UsersReload,
             "/revocations" => Self::Revocations,
+            "/v1/explain" => Self::Explain,
             "/v1/issuers" => Self::Issuers,
             _ => {
                 if let Some(issuer) = path.strip_prefix("/v1/issuers/") {
@@ -259,6 +272,7 @@ impl<'a> Endpoint<'a> {
             | Self::SessionRevoke(_)
             | Self::UsersReload
             | Self::Revocations
+            | Self::Explain
             | Self::IssuerRefresh(_)
             | Self::IssuerDrop(_) => &[Method::POST],
         }
@@ -304,7 +318,7 @@ async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn authorised(state: &State, request: &Request<Incoming>) -> bool {
+fn authorised(state: &State, request: &Request<()>) -> bool {
     matches!(
         credential::extract(request.headers(), None),
         Ok(Some(presented)) if state.token.is(presented.token())

@@ -1,0 +1,129 @@
+//! `rotogate explain`: why the running gate refuses a request.
+
+use std::io::Read;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use clap::Args;
+use http::Method;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::output::Output;
+use super::{CommandResult, Failure, admin_client, runtime};
+use crate::config::Config;
+use crate::server::admin::{ExplainReport, ExplainedRule, Place};
+
+/// Longer than any token that the gate examines.
+const MAX_INPUT: u64 = 32 << 10;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The path, with its query. Not needed for a refresh token.
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// The method [default: GET].
+    #[arg(long)]
+    method: Option<String>,
+    /// The host that the request names [default: that of public_url].
+    #[arg(long)]
+    host: Option<String>,
+    /// The address of the client [default: 127.0.0.1].
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
+    /// A header, such as 'origin: https://app.example.com'. May be repeated.
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// The client that presents a refresh token [default: that of its session].
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("expected a name, a colon and a value: 'origin: https://…'")?;
+    let name = http::HeaderName::try_from(name.trim()).map_err(|_| "the name is not one of a header".to_owned())?;
+    let value = value.trim();
+    http::HeaderValue::try_from(value).map_err(|_| "the value is not one of a header".to_owned())?;
+    Ok((name.to_string(), value.to_owned()))
+}
+
+#[derive(Serialize)]
+struct Question<'a> {
+    path: Option<&'a str>,
+    method: Option<&'a str>,
+    host: Option<&'a str>,
+    from: Option<IpAddr>,
+    headers: &'a [(String, String)],
+    token: Option<&'a str>,
+    client: Option<&'a str>,
+}
+
+pub(super) fn run(config: &Config, options: &Options, output: Output) -> CommandResult {
+    let Options { path, method, host, from, headers, client } = options;
+    let token = token()?;
+    let token = token.trim();
+    if path.is_none() && !token.starts_with(rotogate::token::refresh::PREFIX) {
+        return Err(Failure::Usage("--path is missing: only a refresh token is explained without one".to_owned()));
+    }
+    let question = Question {
+        path: path.as_deref(),
+        method: method.as_deref(),
+        host: host.as_deref(),
+        from: *from,
+        headers,
+        token: Some(token).filter(|token| !token.is_empty()),
+        client: client.as_deref(),
+    };
+    let body = Bytes::from(serde_json::to_vec(&question).map_err(Failure::of)?);
+    let body = runtime()?.block_on(admin_client::request_json(config, Method::POST, "/v1/explain", body))?;
+    let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::of)?;
+    output.write(&report, || text(&report))?;
+    if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// The token, on standard input. Empty: the request has none there.
+fn token() -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::of)?;
+    Ok(text)
+}
+
+fn text(report: &ExplainReport) -> String {
+    let status = report.status.map_or_else(String::new, |status| format!(" {status}"));
+    let mut lines = vec![format!("{}{status} {}", report.decision.to_uppercase(), report.outcome)];
+    let also = report.route.as_ref().map(|route| route.also_matched.join(" ")).filter(|also| !also.is_empty());
+    for rule in &report.rules {
+        let mut line = line(rule);
+        if rule.rule == "route"
+            && let Some(also) = &also
+        {
+            line.push_str(&format!("  [also matched, less specific: {also}]"));
+        }
+        lines.push(line);
+    }
+    if !report.identity.headers.is_empty() {
+        lines.push("The upstream gets:".to_owned());
+        lines.extend(report.identity.headers.iter().map(|(name, value)| format!("  {name}: {value}")));
+    }
+    if report.token.as_ref().is_some_and(|token| token.unverified) {
+        lines.push("The claims are unverified: the signature does not prove them.".to_owned());
+    }
+    if let Some(advice) = &report.advice {
+        lines.push(format!("What to do: {advice}"));
+    }
+    lines.join("\n")
+}
+
+fn line(rule: &ExplainedRule) -> String {
+    let ExplainedRule { rule: name, result, detail, config } = rule;
+    let is_failed = result == "fail";
+    let result = if is_failed { "FAIL" } else { result };
+    // Where a rule is met, its line is not looked for.
+    let place = config.as_ref().filter(|_| is_failed || name == "route").map(place).unwrap_or_default();
+    format!("  {result:<5} {name:<11} {detail}{place}")
+}
+
+fn place(place: &Place) -> String {
+    let Place { file, line } = place;
+    line.map_or_else(|| format!(" ({file})"), |line| format!(" ({file}:{line})"))
+}

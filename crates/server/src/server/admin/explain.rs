@@ -1,0 +1,410 @@
+//! `POST /v1/explain`: why a request is refused. The gate's own layer explains; here come the places in the configuration,
+//! and what to do.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::State;
+use super::sessions::json;
+use crate::config::Config;
+use crate::server::cors;
+use crate::server::request::gate_layer;
+use rotogate::denial::Denial;
+use rotogate::dialect::Reply;
+use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
+use rotogate::headers::Peer;
+use rotogate::reply;
+use rotogate::route::Route;
+use rotogate::session::Scope;
+use rotogate::token::refresh;
+use rotogate::token::verify::OWN;
+
+/// The longest question, in bytes: a token of 8 KiB and as many headers as a request may have.
+const MAX_QUESTION: usize = 64 << 10;
+
+/// A question.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    /// The target of the request, with its query.
+    path: Option<String>,
+    method: Option<String>,
+    /// The `Host`. Otherwise that of `public_url`.
+    host: Option<String>,
+    /// The address of the client. Otherwise this machine's.
+    from: Option<IpAddr>,
+    /// Headers, in order.
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    /// An access token, which goes into `Authorization`, or a refresh token.
+    token: Option<SecretString>,
+    /// What the token is. Otherwise its beginning says so.
+    kind: Option<Kind>,
+    /// The client that presents a refresh token. Otherwise that of its session.
+    client: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    Access,
+    Refresh,
+}
+
+/// What the gate makes of a request.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ExplainReport {
+    pub(crate) kind: Kind,
+    /// `passed`, `refused` or `unavailable`.
+    pub(crate) decision: String,
+    /// The status of the gate's reply. `null` if the upstream answers, or the body decides, too.
+    pub(crate) status: Option<u16>,
+    /// As in the access log.
+    pub(crate) outcome: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) challenge: Option<String>,
+    pub(crate) route: Option<ExplainedRoute>,
+    pub(crate) rules: Vec<ExplainedRule>,
+    pub(crate) identity: ExplainedIdentity,
+    pub(crate) token: Option<TokenClaims>,
+    /// What to do.
+    pub(crate) advice: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ExplainedRoute {
+    pub(crate) id: String,
+    #[serde(flatten)]
+    pub(crate) place: Place,
+    /// Less specific routes of the same path.
+    pub(crate) also_matched: Vec<String>,
+}
+
+/// A place in the configuration: a line of the file, or a variable of the environment.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) file: String,
+    pub(crate) line: Option<usize>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ExplainedRule {
+    pub(crate) rule: String,
+    /// `ok`, `fail` or `skip`.
+    pub(crate) result: String,
+    pub(crate) detail: String,
+    pub(crate) config: Option<Place>,
+}
+
+/// What the upstream would get.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct ExplainedIdentity {
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+/// What the token says, never the token itself.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct TokenClaims {
+    /// Its signature was not proved: nothing here need be true.
+    pub(crate) unverified: bool,
+    pub(crate) issuer: Option<String>,
+    pub(crate) subject: Option<String>,
+    /// The name of the user, if the users file has it.
+    pub(crate) user: Option<String>,
+    pub(crate) client: Option<String>,
+    pub(crate) session: Option<String>,
+    pub(crate) generation: Option<u64>,
+    pub(crate) jti: Option<String>,
+    pub(crate) kid: Option<String>,
+    pub(crate) scope: Option<String>,
+    pub(crate) audience: Vec<String>,
+}
+
+/// Answers a question.
+pub(super) async fn answer(state: &State, headers: &HeaderMap, body: Incoming) -> Reply {
+    let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !is_json {
+        return reply::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("send application/json"));
+    }
+    let Ok(body) = Limited::new(body, MAX_QUESTION).collect().await else {
+        return reply::problem(StatusCode::PAYLOAD_TOO_LARGE, Some("a question has at most 64 KiB"));
+    };
+    match explain(state, &body.to_bytes()).await {
+        Ok(report) => json(&report),
+        Err(what) => reply::problem(StatusCode::BAD_REQUEST, Some(&what)),
+    }
+}
+
+async fn explain(state: &State, body: &Bytes) -> Result<ExplainReport, String> {
+    // The error may repeat a part of the body, in which a token is.
+    let question: Question = serde_json::from_slice(body)
+        .map_err(|error| format!("line {}, column {}: not a question", error.line(), error.column()))?;
+    let (config, serving) = (state.config.load_full(), state.serving.load_full());
+    let gate = serving.gate();
+    let token = question.token.as_ref().map(|token| token.expose_secret().trim()).filter(|token| !token.is_empty());
+    let named = |token: &str| if token.starts_with(refresh::PREFIX) { Kind::Refresh } else { Kind::Access };
+    let kind = question.kind.unwrap_or_else(|| token.map_or(Kind::Access, named));
+    let method = question.method.as_deref().unwrap_or("GET").to_owned();
+    let target = question.path.clone().unwrap_or_default();
+    let explained = match (kind, token) {
+        (Kind::Refresh, Some(token)) => gate.explain_refresh(token, question.client.as_deref()).await,
+        (Kind::Refresh, None) => return Err("token: missing; expected a refresh token".to_owned()),
+        (Kind::Access, _) => {
+            let parts = head(&question, token, &config)?;
+            if cors::answers(&config.cors, gate, &parts) {
+                return Ok(preflight());
+            }
+            gate_layer(gate).explain(parts).await
+        }
+    };
+    let path = target.split('?').next().unwrap_or_default();
+    tracing::info!(
+        target: "rotogate::audit",
+        event = "explain",
+        method,
+        path,
+        outcome = explained.outcome,
+        "request explained"
+    );
+    Ok(Explained { state, config: &config, explanation: &explained }.report(kind))
+}
+
+/// The head of the request that the question is about.
+fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Parts, String> {
+    let target = question.path.as_deref().ok_or("path: missing; expected a path such as \"/orders?page=2\"")?;
+    let uri: Uri = target.parse().map_err(|_| "path: not the target of a request".to_owned())?;
+    let method = question.method.as_deref().unwrap_or("GET");
+    let method: Method = method.parse().map_err(|_| "method: not a method".to_owned())?;
+    let host = question.host.as_deref().or_else(|| config.server.public_url.host()).unwrap_or("localhost");
+    let mut request = Request::builder().method(method).uri(uri);
+    if question.headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case(HOST.as_str())) {
+        request = request.header(HOST, host);
+    }
+    for (name, value) in &question.headers {
+        request = request.header(name, value);
+    }
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(()).map_err(|_| "headers or token: not what a request may contain".to_owned())?;
+    let (mut parts, ()) = request.into_parts();
+    let from = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    parts.extensions.insert(Peer::new(from, false));
+    Ok(parts)
+}
+
+/// A CORS preflight that the gate answers: no rule is asked.
+fn preflight() -> ExplainReport {
+    ExplainReport {
+        kind: Kind::Access,
+        decision: Conclusion::Passed.word().to_owned(),
+        status: Some(StatusCode::OK.as_u16()),
+        outcome: Reason::PREFLIGHT.word().to_owned(),
+        detail: None,
+        challenge: None,
+        route: None,
+        rules: Vec::new(),
+        identity: ExplainedIdentity::default(),
+        token: None,
+        advice: None,
+    }
+}
+
+/// An explanation in the light of the configuration.
+struct Explained<'a> {
+    state: &'a State,
+    config: &'a Config,
+    explanation: &'a Explanation,
+}
+
+impl Explained<'_> {
+    fn report(&self, kind: Kind) -> ExplainReport {
+        let it = self.explanation;
+        let route = it.route.as_ref().map(|route| ExplainedRoute {
+            id: route.id.to_string(),
+            place: self.place(&self.route_key(route, "")),
+            also_matched: it.also_matched.iter().map(ToString::to_string).collect(),
+        });
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let identity = it.identity.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        ExplainReport {
+            kind,
+            decision: it.decision.word().to_owned(),
+            status: it.status,
+            outcome: it.outcome.to_owned(),
+            detail: it.detail.map(str::to_owned),
+            challenge: it.challenge.clone(),
+            route,
+            rules: it.rules.iter().map(|verdict| self.rule(verdict)).collect(),
+            identity: ExplainedIdentity { headers: identity },
+            token: it.token.as_ref().map(|token| TokenClaims {
+                unverified: !token.is_proved,
+                issuer: token.issuer.clone(),
+                subject: token.subject.clone(),
+                user: self.user(),
+                client: token.client.clone(),
+                session: token.session.clone(),
+                generation: token.generation,
+                jti: token.token_id.clone(),
+                kid: token.kid.clone(),
+                scope: token.scope.as_ref().map(ToString::to_string),
+                audience: token.audience.clone(),
+            }),
+            advice: it.denial.and_then(|denial| self.advice(denial)),
+        }
+    }
+
+    fn rule(&self, verdict: &RuleVerdict) -> ExplainedRule {
+        ExplainedRule {
+            rule: verdict.rule.word().to_owned(),
+            result: verdict.result.word().to_owned(),
+            detail: verdict.detail.clone(),
+            config: self.key_of(verdict.rule).map(|key| self.place(&key)),
+        }
+    }
+
+    /// The line of a key, or of the table that it would be in.
+    fn place(&self, key: &str) -> Place {
+        let (file, line) = self.config.source.place(key);
+        Place { file, line }
+    }
+
+    fn route_key(&self, route: &Route, key: &str) -> String {
+        let index = self.config.routes.iter().position(|known| known.id == route.id);
+        index.map_or_else(String::new, |index| format!("routes[{index}]{key}"))
+    }
+
+    fn issuer_key(&self) -> String {
+        let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
+        let index = self.config.issuers.iter().position(|issuer| issuer.name == name);
+        index.map_or_else(|| "issuer".to_owned(), |index| format!("issuers[{index}]"))
+    }
+
+    fn client_key(&self) -> Option<String> {
+        let id = self.explanation.token.as_ref()?.client.as_deref()?;
+        let index = self.config.clients.iter().position(|client| *client.id == *id)?;
+        Some(format!("clients[{index}]"))
+    }
+
+    /// The key of the configuration by which a rule judges.
+    fn key_of(&self, rule: Rule) -> Option<String> {
+        let route = self.explanation.route.as_deref();
+        let of_route = |key: &str| Some(self.route_key(route?, key));
+        match rule {
+            Rule::Request => Some("server.hosts".to_owned()),
+            Rule::Route => of_route(""),
+            Rule::Credential => of_route(".auth"),
+            Rule::Origin => of_route(".cookie"),
+            Rule::Limit => Some("limits".to_owned()),
+            Rule::Key | Rule::Signature | Rule::Claims if route.is_some() => Some(self.issuer_key()),
+            Rule::Issuer => of_route(".issuers"),
+            Rule::Audience if route?.policy.audiences.is_empty() => Some(format!("{}.audience", self.issuer_key())),
+            Rule::Audience => of_route(".audiences"),
+            Rule::Scope if route?.policy.any_scope.is_empty() => of_route(".scopes"),
+            Rule::Scope => of_route(".any_scope"),
+            Rule::Role => of_route(".roles"),
+            Rule::Session => self.client_key(),
+            Rule::Rotation => Some("sessions".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// The name of the user, if the users are in a file.
+    fn user(&self) -> Option<String> {
+        let subject = self.explanation.token.as_ref()?.subject.as_deref()?;
+        self.state.users.as_ref()?.directory().name_of(subject)
+    }
+
+    /// What to do about a refusal.
+    fn advice(&self, denial: Denial) -> Option<String> {
+        let advice = match denial {
+            Denial::InsufficientScope => return self.scope_advice(),
+            Denial::TokenExpired => "Refresh: exchange the refresh token for a new pair, or log in again.",
+            Denial::TokenNotYetValid => "Compare the clocks of the issuer and of this machine.",
+            Denial::NoCredential => "Send the access token: `Authorization: Bearer …`.",
+            Denial::TwoCredentials => "Send one credential, in one place.",
+            Denial::UnusableCredential => {
+                "Send the access token as `Authorization: Bearer …`. A token in the query, or of another scheme, is refused."
+            }
+            Denial::MalformedToken(_) => "Send the access token, whole: three parts with two dots between them.",
+            Denial::TokenRevoked => {
+                "Log in again: a revocation is never taken back. rotogate session show has the cause."
+            }
+            Denial::UnknownHost => "Name the host in server.hosts, or in hosts of a route.",
+            Denial::NoRoute => "Add a [[routes]] with this path, or correct the path of the request.",
+            Denial::MethodNotAllowed => "Add the method to the route, or use another method.",
+            Denial::NearMiss => "Spell the path of the endpoint as the configuration does.",
+            Denial::AmbiguousPath => {
+                "Send the path in the spelling of the stricter route; or, if the upstream compares paths as the gate does, set \
+                 loose_match = \"ignore\" on this route."
+            }
+            Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
+            Denial::CrossOrigin => "If the page is one of yours, list its origin in cors.origins.",
+            Denial::UnknownIssuer => "If tokens of this issuer are to pass, add it to [[issuers]].",
+            Denial::UnknownKey => {
+                "Has the issuer exchanged its keys? For one of [[issuers]]: rotogate issuer refresh NAME. For our own: \
+                 rotogate keys list."
+            }
+            Denial::KeysUnavailable(_) => "rotogate issuer list has the last failure; the gate asks again by itself.",
+            Denial::IntrospectionUnavailable(_) => {
+                "Send the request: the gate asks the issuer then. If it stays so, the issuer does not answer: see the log."
+            }
+            Denial::RevocationsUnavailable(_) => {
+                "See whether the store answers: nothing passes without its revocations."
+            }
+            Denial::TooManyRequests(_) => "Wait, and find out who sends bad tokens from this address.",
+            Denial::WrongType => "Use an access token, not an ID token; or list its typ in the entry of [[issuers]].",
+            Denial::WrongAudience => {
+                "Ask the issuer for a token of this audience; or add it to audiences of the route."
+            }
+            Denial::WrongIssuer => "Name the issuer in issuers of the route, or use a token of one that it accepts.",
+            Denial::MissingRole | Denial::RolesOverage => "Give the user the role at its issuer; new tokens have it.",
+            Denial::BadSignature => "The token was changed, or another key signed it: log in again.",
+            Denial::OtherClient => "The client to which the token was issued must present it.",
+            Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Reuse(_) | Denial::UnknownRefreshToken => {
+                "Log in again."
+            }
+            _ => return None,
+        };
+        Some(advice.to_owned())
+    }
+
+    fn scope_advice(&self) -> Option<String> {
+        let policy = &self.explanation.route.as_ref()?.policy;
+        let token = self.explanation.token.as_ref()?;
+        let has = token.scope.as_ref()?;
+        let mut lacks: Vec<&str> = policy.scopes.iter().filter(|scope| !has.contains(scope)).collect();
+        if policy.any_scope.iter().all(|scope| !has.contains(scope)) {
+            lacks.extend(policy.any_scope.iter().next());
+        }
+        let lacks = lacks.join(" ");
+        if token.issuer_name.as_deref() != Some(OWN) {
+            let issuer = token.issuer_name.as_deref().unwrap_or("its issuer");
+            return Some(format!("Ask {issuer} for {lacks}; scopes of its entry in [[issuers]] must allow it, too."));
+        }
+        let mut advice = String::new();
+        let client = token.client.as_deref().unwrap_or("-");
+        let of_client = self.config.clients.iter().find(|known| *known.id == *client);
+        let may = |allowed: &Scope| lacks.split(' ').all(|scope| allowed.contains(scope));
+        if let Some(allowed) = of_client.and_then(|client| client.scopes.as_ref()).filter(|allowed| !may(allowed)) {
+            let Place { file, line } = self.place(&format!("{}.scopes", self.client_key().unwrap_or_default()));
+            let line = line.map_or_else(String::new, |line| format!(":{line}"));
+            advice = format!("Allow {lacks} for the client {client}, which may have {allowed} ({file}{line}). ");
+        }
+        let who = self.user();
+        let how = who.as_ref().map_or_else(String::new, |name| format!(" (rotogate user add-scope {name} {lacks})"));
+        let who = who.or_else(|| token.subject.clone()).unwrap_or_default();
+        Some(format!(
+            "{advice}Give {who} the scope {lacks}{how} and let them log in again; a refresh keeps the scope of the login."
+        ))
+    }
+}

@@ -1,0 +1,159 @@
+//! The explanation of a refresh token.
+
+use std::sync::Arc;
+
+use secrecy::SecretString;
+
+use super::Gate;
+use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict};
+use crate::client::Grant;
+use crate::denial::Denial;
+use crate::engine::{APPLICATION, denial_of};
+use crate::fault::Error;
+use crate::reason::Reason;
+use crate::session::profile::Profile;
+use crate::session::rotation::Decision;
+use crate::session::{Session, Status};
+
+impl Gate {
+    /// Explains what a refresh token would cause at the endpoint of its session: the row of the table of
+    /// [`session::rotation`](crate::session::rotation). It consumes nothing, ends nothing, and counts nothing. It reads the
+    /// record, and asks the directory for the user, as a refresh does. `client` is the client that presents the token;
+    /// `None` for the one of its session.
+    ///
+    /// ```
+    /// use rotogate::gate::Conclusion;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+    /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+    /// let refresh = tokens.refresh_token.ok_or("a login has one")?;
+    /// assert_eq!(gate.explain_refresh(refresh.expose(), None).await.decision, Conclusion::Passed);
+    /// let other = gate.explain_refresh(refresh.expose(), Some("ios")).await;
+    /// assert_eq!(other.outcome, "other_client");
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn explain_refresh(&self, token: &str, client: Option<&str>) -> Explanation {
+        let gate = &self.0;
+        let token = SecretString::from(token);
+        let explained = gate.engine.explain_refresh(&token, |session| self.rules_for(session, client)).await;
+        let (outcome, denial) = match &explained.decided {
+            Ok(decision) => match denial_of(*decision) {
+                Some(denial) => (Reason::denied(&denial), Some(denial)),
+                None => (Reason::ANSWERED, None),
+            },
+            Err(error) => (Reason::from(error), denial_in(error)),
+        };
+        let mut rules = Vec::new();
+        rules.push(match explained.named {
+            Some((id, generation)) => RuleVerdict::ok(
+                Rule::Credential,
+                format!("a refresh token of session {id}, generation {}", generation.get()),
+            ),
+            None => RuleVerdict::fail(Rule::Credential, "not a refresh token of this gate"),
+        });
+        rules.push(match (&explained.session, denial.map(Rule::of)) {
+            (Some(session), Some(Rule::Session | Rule::Credential)) => {
+                let why = denial.map(|denial| denial.to_string()).unwrap_or_default();
+                RuleVerdict::fail(Rule::Session, format!("{why}; the session is {}", told(session)))
+            }
+            (Some(session), _) => RuleVerdict::ok(Rule::Session, told(session)),
+            (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names none"),
+            (None, Some(_)) => RuleVerdict::fail(Rule::Session, "there is no such session, or the token is not of it"),
+            (None, None) => RuleVerdict::skip(Rule::Session, "the store cannot be read"),
+        });
+        rules.push(match &explained.decided {
+            Ok(decision) if denial.is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
+            Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
+            Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, fault.to_string()),
+            Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table is not asked"),
+        });
+        Explanation {
+            decision: match (outcome.is_served(), outcome.is_refusal()) {
+                (true, _) => Conclusion::Passed,
+                (false, true) => Conclusion::Refused,
+                (false, false) => Conclusion::Unavailable,
+            },
+            status: None,
+            outcome: outcome.word(),
+            detail: outcome.detail(),
+            denial,
+            challenge: None,
+            route: None,
+            also_matched: Vec::new(),
+            rules,
+            identity: Vec::new(),
+            token: explained.session.as_ref().map(|session| ExplainedToken {
+                is_proved: true,
+                subject: Some(session.subject.to_string()),
+                client: Some(session.client.to_string()),
+                session: Some(session.id.to_string()),
+                generation: explained.named.map(|(_, generation)| generation.get()),
+                scope: Some(session.scope.clone()),
+                ..ExplainedToken::default()
+            }),
+        }
+    }
+
+    /// The rules by which a client refreshes a session.
+    fn rules_for(&self, session: &Session, client: Option<&str>) -> Result<Profile, Denial> {
+        let gate = &self.0;
+        if client.is_some_and(|client| *client != *session.client) {
+            return Err(Denial::OtherClient);
+        }
+        let known = gate.endpoints.client_of(session).map(Arc::clone).or_else(|| gate.clients.get(&session.client));
+        let client = known.ok_or(Denial::InvalidClient)?;
+        if !client.may(Grant::RefreshToken) {
+            return Err(Denial::UnauthorizedClient);
+        }
+        let endpoint = gate.endpoints.profile_for(session);
+        let own = (*session.dialect == *APPLICATION).then_some(&gate.profile);
+        endpoint.or(own).map(|profile| client.profile.over(profile)).ok_or(Denial::OtherDialect)
+    }
+}
+
+fn denial_in(error: &Error) -> Option<Denial> {
+    match error {
+        Error::Denied(denial) => Some(*denial),
+        Error::Failed(_) => None,
+    }
+}
+
+fn told(session: &Session) -> String {
+    let state = match session.status {
+        Status::Live => "live",
+        Status::Revoked(because) => because.word(),
+    };
+    let Session { subject, client, dialect, current, confirmed, .. } = session;
+    let seen = if *confirmed { "seen in use" } else { "not seen in use" };
+    format!(
+        "{state}, of {subject}, client {client}, begun in {dialect}; generation {} is the current one, {seen}",
+        current.get()
+    )
+}
+
+/// A row of the table.
+fn row(decision: Decision) -> String {
+    match decision {
+        Decision::Revoked(_) => "the session has ended".to_owned(),
+        Decision::Expired(_) => "the session has outlived its time".to_owned(),
+        Decision::Ahead { fast_forward: true } => "ahead of the store: the session goes on from this token".to_owned(),
+        Decision::Ahead { fast_forward: false } => "ahead of the store: refused".to_owned(),
+        Decision::Rotate => "the current generation: a new pair of tokens".to_owned(),
+        Decision::Replay => "the previous generation within grace: the current pair again".to_owned(),
+        Decision::Reissue => {
+            "the previous generation, and the current one was never used: a new pair in its place".to_owned()
+        }
+        Decision::Reuse(reuse) => {
+            let since = reuse
+                .superseded_for
+                .map_or_else(String::new, |since| format!(", superseded {} s ago", since.as_secs()));
+            format!(
+                "a superseded token: {} generations old{since}; the request itself would do what on_reuse says",
+                reuse.generations_old
+            )
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! `rotogate explain`, and what the gate then does.
+
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::edge::issuer::{Issuer, claims};
+use support::{CONFIG, Gate, Place, Tokens, keep_secret};
+
+const ROUTES: &str = r#"
+[[routes]]
+id = "admin"
+path = "/admin/{*rest}"
+scopes = ["admin"]
+upstream = "app"
+[[routes]]
+id = "browser"
+path = "/browser"
+cookie = "token"
+upstream = "app"
+[[routes]]
+id = "read"
+path = "/read"
+methods = ["GET"]
+upstream = "app"
+"#;
+
+fn config() -> String {
+    format!("{CONFIG}{ROUTES}")
+        .replace("[[clients]]\nid = \"web\"", "[[clients]]\nid = \"web\"\nscopes = [\"read\", \"write\"]")
+}
+
+/// The line of a text in the configuration.
+fn line_of(text: &str) -> usize {
+    let config = config();
+    config[..config.find(text).unwrap()].matches('\n').count() + 1
+}
+
+struct World {
+    place: Place,
+    gate: Gate,
+    tokens: Tokens,
+}
+
+async fn world() -> World {
+    let place = Place::new(&config());
+    let gate = place.start();
+    place.point_commands_at(&gate);
+    let tokens = gate.login().await;
+    keep_secret(&tokens.access);
+    keep_secret(&tokens.refresh);
+    World { place, gate, tokens }
+}
+
+impl World {
+    /// What `explain` says, with its exit code.
+    fn explain(&self, arguments: &[&str], token: &str) -> (Value, Option<i32>) {
+        let ran = self.place.run(&[&["--json", "explain"], arguments].concat(), token);
+        assert_eq!(ran.stderr, "", "{arguments:?}");
+        assert!(token.is_empty() || !ran.stdout.contains(token), "the token is repeated");
+        (serde_json::from_str(&ran.stdout).unwrap(), ran.code)
+    }
+}
+
+/// The rule that failed first.
+fn failed(said: &Value) -> &Value {
+    said["rules"].as_array().unwrap().iter().find(|rule| rule["result"] == "fail").unwrap()
+}
+
+#[tokio::test]
+async fn p58_what_is_explained_is_what_the_gate_answers() {
+    let world = world().await;
+    let World { gate, tokens, .. } = &world;
+    let forged = format!("{}.{}", tokens.access.rsplit_once('.').unwrap().0, "A".repeat(86));
+    let ended = gate.login().await;
+    assert_eq!(gate.revoke(&ended.refresh).await.status, StatusCode::OK);
+    let foreign = Issuer::new(9).sign(&crate::edge::issuer::header(), &claims(&serde_json::json!({})));
+    let cookie = format!("token={}", tokens.access);
+    type Header<'a> = (&'a str, &'a str);
+    let table: Vec<(&str, &str, Vec<Header<'_>>, &str, &str)> = vec![
+        ("GET", "/x", vec![], &tokens.access, "passed"),
+        ("GET", "/read?page=2", vec![], &tokens.access, "passed"),
+        ("GET", "/public/x", vec![], "", "passed"),
+        ("GET", "/browser", vec![("cookie", &cookie)], "", "passed"),
+        ("POST", "/browser", vec![("cookie", &cookie), ("origin", "http://gate.test")], "", "passed"),
+        ("POST", "/browser", vec![("cookie", &cookie), ("origin", "https://evil.test")], "", "cross_origin"),
+        ("GET", "/browser", vec![("cookie", &cookie)], &tokens.access, "two_credentials"),
+        ("GET", "/admin/x", vec![], &tokens.access, "insufficient_scope"),
+        ("GET", "/ADMIN/x", vec![], &tokens.access, "ambiguous_path"),
+        ("GET", "/x", vec![], "", "no_credential"),
+        ("GET", "/x", vec![], "junk", "malformed_token"),
+        ("GET", "/x", vec![], &forged, "bad_signature"),
+        ("GET", "/x", vec![], &ended.access, "token_revoked"),
+        ("GET", "/x", vec![], &foreign, "unknown_issuer"),
+        ("POST", "/read", vec![], &tokens.access, "method_not_allowed"),
+        ("GET", "/a%00", vec![], &tokens.access, "bad_path"),
+        ("GET", "/x?access_token=y", vec![], "", "unusable_credential"),
+        ("GET", "/Connect/token", vec![], "", "near_miss"),
+    ];
+    for (method, path, headers, token, outcome) in table {
+        let written: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let mut arguments = vec!["--path", path, "--method", method];
+        arguments.extend(written.iter().flat_map(|header| ["--header", header]));
+        let (said, code) = world.explain(&arguments, token);
+        let bearer = format!("Bearer {token}");
+        let mut sent = headers.clone();
+        sent.extend((!token.is_empty()).then_some(("authorization", bearer.as_str())));
+        let answer = gate.call(method.parse::<Method>().unwrap(), path, &sent, "").await;
+        assert_eq!(said["outcome"], outcome, "{method} {path}: {said}");
+        if outcome == "passed" {
+            assert_eq!((&said["decision"], code), (&Value::from("passed"), Some(0)), "{said}");
+            assert_eq!((&said["status"], answer.status), (&Value::Null, StatusCode::OK), "{path}");
+        } else {
+            assert_eq!((&said["decision"], code), (&Value::from("refused"), Some(1)), "{said}");
+            assert_eq!(said["status"], answer.status.as_u16(), "{method} {path}: {said}");
+            let challenge = answer.headers.get("www-authenticate").map(|value| value.to_str().unwrap());
+            assert_eq!(said["challenge"].as_str(), challenge, "{method} {path}: {said}");
+            assert!(said["advice"].is_string(), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn p58_an_explanation_names_rule_line_and_remedy_changes_nothing_and_is_in_the_audit_log() {
+    let world = world().await;
+    let World { place, gate, tokens } = &world;
+    let figures = async || {
+        let text = String::from_utf8(gate.admin_get("/metrics").await.body.to_vec()).unwrap();
+        let counted =
+            ["rotogate_requests_total", "rotogate_verif", "rotogate_session", "rotogate_revocations", "rotogate_rate"];
+        let mut lines: Vec<_> =
+            text.lines().filter(|line| counted.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let before = figures().await;
+    assert!(before.len() > 5, "{before:?}");
+    let (said, _) = world.explain(&["--path", "/admin/users?secret=1"], &tokens.access);
+    let rule = failed(&said);
+    assert_eq!(rule["rule"], "scope");
+    assert_eq!(rule["detail"], "route asks admin; token has read write");
+    let file = place.path("gateway.toml").display().to_string();
+    assert_eq!(rule["config"], serde_json::json!({ "file": file, "line": line_of("scopes = [\"admin\"]") }));
+    assert_eq!(said["route"]["id"], "admin");
+    assert_eq!(said["route"]["line"], line_of("id = \"admin\"") - 1, "{said}");
+    assert_eq!(said["route"]["also_matched"], serde_json::json!(["/{*rest}"]));
+    let advice = said["advice"].as_str().unwrap();
+    assert!(advice.contains("rotogate user add-scope demo admin"), "{advice}");
+    assert!(advice.contains("for the client web") && advice.contains("a refresh keeps the scope"), "{advice}");
+    assert_eq!(said["token"]["user"], "demo");
+
+    let ran = place.run(&["explain", "--path", "/admin/users"], &tokens.access);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), ""));
+    assert!(ran.stdout.starts_with("REFUSED 403 insufficient_scope\n"), "{}", ran.stdout);
+    let line = line_of("scopes = [\"admin\"]");
+    let expected = format!("  FAIL  scope       route asks admin; token has read write ({file}:{line})\n");
+    assert!(ran.stdout.contains(&expected), "{}", ran.stdout);
+    assert!(ran.stdout.contains("\nWhat to do: "), "{}", ran.stdout);
+    assert!(!ran.stdout.contains(&tokens.access), "the token is repeated");
+    let passed = place.run(&["explain", "--path", "/x"], &tokens.access);
+    assert!(
+        passed.stdout.starts_with("PASSED passed\n") && passed.stdout.contains("  x-auth-scope: read write"),
+        "{}",
+        passed.stdout
+    );
+
+    // A refresh token: twice, and then it still works.
+    for _ in 0..2 {
+        let (said, code) = world.explain(&[], &tokens.refresh);
+        assert_eq!((&said["kind"], code), (&Value::from("refresh"), Some(0)), "{said}");
+        assert_eq!(said["rules"][2]["detail"], "the current generation: a new pair of tokens");
+    }
+    assert_eq!(figures().await, before, "something was counted");
+    assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);
+    let log = gate.log();
+    let audited: Vec<_> = log.lines().filter(|line| line.contains("RG1701I")).collect();
+    assert_eq!(audited.len(), 5, "{log}");
+    assert!(audited[0].contains("/admin/users") && audited[0].contains("insufficient_scope"), "{audited:?}");
+    assert!(!audited[0].contains("secret"), "a query is in the audit log: {audited:?}");
+    assert!(
+        ![&tokens.access, &tokens.refresh].into_iter().any(|token| log.contains(token.as_str())),
+        "a token is logged"
+    );
+}
+
+#[tokio::test]
+async fn p58_a_question_that_is_none_is_refused_and_says_how_to_ask() {
+    let world = world().await;
+    let World { place, gate, tokens } = &world;
+    let ran = place.run(&["explain"], &tokens.access);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stderr.contains("--path is missing"), "{}", ran.stderr);
+    let ran = place.run(&["explain", "--path", "/x", "--header", "origin"], "");
+    assert_eq!(ran.code, Some(2), "{}", ran.stderr);
+    for (arguments, said) in [(["--path", "/a b"], "path: "), (["--path", ""], "path: ")] {
+        let ran = place.run(&[&["explain"][..], &arguments].concat(), "");
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+    // Not without the operator's token.
+    for token in [None, Some(tokens.access.as_str())] {
+        assert_eq!(gate.admin(Method::POST, "/v1/explain", token).await.status, StatusCode::UNAUTHORIZED);
+    }
+    let token = std::fs::read_to_string(place.path("data/admin.token")).unwrap();
+    assert_eq!(
+        gate.admin(Method::POST, "/v1/explain", Some(token.trim())).await.status,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
+    assert_eq!(gate.admin(Method::GET, "/v1/explain", Some(token.trim())).await.status, StatusCode::METHOD_NOT_ALLOWED);
+}
