@@ -10,7 +10,8 @@
 //! 8. Prepare
 //! 9. Service
 //!
-//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::answer`] steps 8 and 9. The comment at each step says why the
+//! [`GateLayer::admit`] takes steps 1 to 7, [`GateService::answer`] steps 8 and 9. [`GateLayer::explain`] takes steps 1 to 7
+//! without effects. The comment at each step says why the
 //! step stands there.
 
 use std::marker::PhantomData;
@@ -218,12 +219,12 @@ where
             return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
         }
         #[cfg(feature = "failpoints")]
-        let foreseen =
-            (self.layer.edge && crate::failpoint::explains_requests()).then(|| self.layer.foresee(parts.clone()));
+        let foreseen = (self.layer.edge && crate::failpoint::explains_requests())
+            .then(|| (self.layer.foresee(&parts), parts.clone()));
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
         #[cfg(feature = "failpoints")]
-        if let Some(foreseen) = foreseen {
-            explain::must_be(&foreseen, &admission);
+        if let Some((foreseen, presented)) = foreseen {
+            self.layer.must_be(&foreseen, &admission, &presented);
         }
         let Some(wait) = self.layer.awaited(&parts, &admission) else { return self.answer(admission, parts, body) };
         // Decided again when it is known whether the token is good. The service that is ready goes into the future; a

@@ -284,7 +284,7 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
         match failure {
             Failure::Failed(_) | Failure::Refused { .. } => print_error(&format!("rotogate: {failure}")),
             Failure::Usage(_) | Failure::Configuration(_) | Failure::Told | Failure::OutputClosed => {
-                print_error(&failure.to_string())
+                print_error(&failure.to_string());
             }
         }
     }

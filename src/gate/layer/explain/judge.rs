@@ -253,7 +253,7 @@ impl<M> Judge<'_, M> {
         self.judged(
             Rule::Issuer,
             policy::judge_issuer(policy, token),
-            || format!("{issuer}"),
+            || issuer.to_string(),
             |_| match asked.is_empty() {
                 true => format!("the route names no issuers, and {issuer} is not accepted everywhere"),
                 false => format!("the route accepts {asked}; the token is of {issuer}"),
