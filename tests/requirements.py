@@ -27,7 +27,7 @@ LATER = {
     # traces
     *("P45", "P46", "P47", "P48"),
     # admin API and page
-    *("P49", "P50", "P51", "P52", "P53", "P54", "P55", "P56", "P57"),
+    *("P55", "P56", "P57"),
     # explain, packages, documentation
     *("P58", "P60", "P62", "P63", "P64", "P65", "P66"),
 }

@@ -1,14 +1,14 @@
 //! The client of a running gate's admin listener.
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::config::Config;
@@ -20,36 +20,45 @@ pub(super) async fn send(
     method: Method,
     path_and_query: &str,
 ) -> Result<Option<Response<Incoming>>, Failure> {
+    send_with(config, method, path_and_query, None).await
+}
+
+/// The same, with a body of JSON if there is one.
+async fn send_with(
+    config: &Config,
+    method: Method,
+    path_and_query: &str,
+    json: Option<Vec<u8>>,
+) -> Result<Option<Response<Incoming>>, Failure> {
     let file = &config.admin.token_file;
     // A token file that this user may not see is not the same as a missing one.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(None);
     }
     let token = AdminToken::load(file).map_err(Failure::Failed)?;
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let request = Request::builder()
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let mut request = Request::builder()
         .method(method)
         .uri(format!("http://{}{path_and_query}", config.admin.listen))
-        .header(AUTHORIZATION, format!("Bearer {}", token.expose()))
-        .body(Empty::new())
-        .map_err(Failure::of)?;
-    match client.request(request).await {
-        Ok(response)
-            if response.status().is_success()
-                || matches!(
-                    response.status(),
-                    StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY | StatusCode::CONFLICT
-                ) =>
-        {
+        .header(AUTHORIZATION, format!("Bearer {}", token.expose()));
+    if json.is_some() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::from(json.unwrap_or_default())).map_err(Failure::of)?;
+    let response = match client.request(request).await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => return Ok(None),
+        Err(error) => return Err(Failure::of(error)),
+    };
+    match response.status() {
+        status if status.is_success() => Ok(Some(response)),
+        StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY | StatusCode::CONFLICT => {
             Ok(Some(response))
         }
-        Ok(response) => Err(Failure::Failed(format!(
-            "the gate on {} answered {}; see its log",
-            config.admin.listen,
-            response.status()
-        ))),
-        Err(error) if error.is_connect() => Ok(None),
-        Err(error) => Err(Failure::of(error)),
+        status => {
+            let why = detail(response).await?.unwrap_or_else(|| "see its log".to_owned());
+            Err(Failure::Failed(format!("the gate on {} answered {status}: {why}", config.admin.listen)))
+        }
     }
 }
 
@@ -75,8 +84,22 @@ pub(super) async fn stream(config: &Config, method: Method, path_and_query: &str
     ask(config, method, path_and_query).await.map(Response::into_body)
 }
 
+/// The answer of a gate that must run, to a request with a body of JSON.
+///
+/// # Errors
+/// No gate runs, or it refuses the request.
+pub(super) async fn post(config: &Config, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
+    let json = serde_json::to_vec(body).map_err(Failure::of)?;
+    let response = answered(config, send_with(config, Method::POST, path, Some(json)).await?).await?;
+    read_body(response).await
+}
+
 async fn ask(config: &Config, method: Method, path_and_query: &str) -> Result<Response<Incoming>, Failure> {
-    let Some(response) = send(config, method, path_and_query).await? else {
+    answered(config, send(config, method, path_and_query).await?).await
+}
+
+async fn answered(config: &Config, response: Option<Response<Incoming>>) -> Result<Response<Incoming>, Failure> {
+    let Some(response) = response else {
         return Err(Failure::Failed(format!(
             "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
             config.admin.listen
@@ -85,11 +108,16 @@ async fn ask(config: &Config, method: Method, path_and_query: &str) -> Result<Re
     if response.status().is_success() {
         return Ok(response);
     }
-    let body = read_body(response).await?;
-    let said = serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail);
+    let why = detail(response).await?;
     Err(Failure::Failed(
-        said.unwrap_or_else(|| format!("the program that answers on {} is not rotogate", config.admin.listen)),
+        why.unwrap_or_else(|| format!("the program that answers on {} is not rotogate", config.admin.listen)),
     ))
+}
+
+/// What a problem document says.
+async fn detail(response: Response<Incoming>) -> Result<Option<String>, Failure> {
+    let body = read_body(response).await?;
+    Ok(serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail))
 }
 
 #[derive(Deserialize)]
