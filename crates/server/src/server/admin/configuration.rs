@@ -30,7 +30,6 @@ pub(super) struct ConfigInfo {
 struct ConfigValue {
     /// As in `server.workers` or `routes[1].path`.
     key: String,
-    #[schema(value_type = Object)]
     value: Value,
     source: ValueSource,
     /// The line in the file.
@@ -56,7 +55,7 @@ enum ValueSource {
     path = "/v1/config",
     operation_id = "show_config",
     tag = "config",
-    responses((status = 200, description = "done", body = ConfigInfo), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = ConfigInfo), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) fn show(state: &State) -> Response<Body> {
@@ -124,7 +123,7 @@ pub(super) struct CheckResult {
     path = "/v1/config/check",
     operation_id = "check_config",
     tag = "config",
-    responses((status = 200, description = "done", body = CheckResult), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = CheckResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
 pub(super) async fn check(state: &State) -> Response<Body> {
@@ -179,7 +178,7 @@ pub(super) struct ReloadResult {
     path = "/v1/config/reload",
     operation_id = "reload_config",
     tag = "config",
-    responses((status = 200, description = "done", body = ReloadResult), (status = "4XX", description = "refused", body = Problem), (status = "5XX", description = "failed", body = Problem)),
+    responses((status = 200, description = "done", body = ReloadResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
 pub(super) async fn reload(state: &State) -> Answer {

@@ -90,7 +90,7 @@ pub(super) fn of_session(id: &str) -> Vec<Value> {
     params(EventsQuery),
     responses(
         (status = 200, description = "the lines", content((Events = "application/json"), (String = "text/event-stream"))),
-        (status = "4XX", description = "refused", body = Problem),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["viewer"]))
 )]

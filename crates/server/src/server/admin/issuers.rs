@@ -12,7 +12,7 @@ use crate::server::issuers::{IssuerReport, IssuerReports};
     path = "/v1/issuers",
     operation_id = "list_issuers",
     tag = "issuers",
-    responses((status = 200, description = "done", body = IssuerReports), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = IssuerReports), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) fn list(state: &State) -> http::Response<Body> {
@@ -26,7 +26,7 @@ pub(super) fn list(state: &State) -> http::Response<Body> {
     operation_id = "refresh_issuer",
     tag = "issuers",
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
-    responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem), (status = "5XX", description = "failed", body = Problem)),
+    responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
 pub(super) async fn refresh(state: &State, name: &str) -> Answer {
@@ -44,7 +44,7 @@ pub(super) async fn refresh(state: &State, name: &str) -> Answer {
     operation_id = "drop_issuer_keys",
     tag = "issuers",
     params(("name" = String, Path, description = "its name in `[[issuers]]`")),
-    responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
 pub(super) async fn drop_keys(state: &State, name: &str) -> Answer {

@@ -53,7 +53,7 @@ impl State {
     path = "/v1/keys",
     operation_id = "list_keys",
     tag = "keys",
-    responses((status = 200, description = "done", body = Keys), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = Keys), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) fn list(gate: &Gate) -> Response<Body> {

@@ -69,7 +69,7 @@ pub(crate) struct Done {
     tag = "store",
     responses(
         (status = 200, description = "a line for each step", body = Line, content_type = "application/x-ndjson"),
-        (status = "4XX", description = "refused", body = Problem),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["admin"]))
 )]
@@ -85,7 +85,7 @@ pub(super) fn copy(state: &State) -> Answer {
     tag = "store",
     responses(
         (status = 200, description = "a line for each step", body = Line, content_type = "application/x-ndjson"),
-        (status = "4XX", description = "refused", body = Problem),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["admin"]))
 )]

@@ -19,8 +19,9 @@ macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $status:ident;)*) => {
         /// What went wrong, for programs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[serde(rename_all = "snake_case")]
         pub(crate) enum Code {
-            $($(#[doc = $doc])* #[serde(rename = $word)] $name,)*
+            $($(#[doc = $doc])* $name,)*
         }
 
         impl Code {
@@ -212,6 +213,9 @@ mod tests {
     fn each_code_has_a_word_of_its_own_and_its_part_of_the_page() {
         let words: BTreeSet<_> = Code::ALL.iter().map(|code| code.word()).collect();
         assert_eq!(words.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.word());
+        }
         let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(PAGE)).unwrap();
         for code in Code::ALL {
             let line = format!("| <a id=\"{0}\"></a>`{0}` | {1} |", code.word(), code.status().as_u16());

@@ -135,7 +135,7 @@ pub(super) struct EntriesQuery {
     operation_id = "list_revocations",
     tag = "revocations",
     params(EntriesQuery),
-    responses((status = 200, description = "done", body = Entries), (status = "4XX", description = "refused", body = Problem), (status = "5XX", description = "failed", body = Problem)),
+    responses((status = 200, description = "done", body = Entries), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) async fn list(state: &State, EntriesQuery { kind, limit }: EntriesQuery) -> Answer {
@@ -190,7 +190,7 @@ enum Asked {
     operation_id = "revoke",
     tag = "revocations",
     request_body = RevocationRequest,
-    responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem), (status = "5XX", description = "failed", body = Problem)),
+    responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
 pub(super) async fn revoke(state: &State, request: RevocationRequest) -> Answer {

@@ -165,7 +165,7 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     operation_id = "list_sessions",
     tag = "sessions",
     params(SessionsQuery),
-    responses((status = 200, description = "done", body = Page), (status = "4XX", description = "refused", body = Problem), (status = "5XX", description = "failed", body = Problem)),
+    responses((status = 200, description = "done", body = Page), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) async fn list(state: &State, query: SessionsQuery) -> Answer {
@@ -252,7 +252,7 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> 
     operation_id = "show_session",
     tag = "sessions",
     params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
-    responses((status = 200, description = "done", body = SessionDetail), (status = "4XX", description = "refused", body = Problem), (status = "5XX", description = "failed", body = Problem)),
+    responses((status = 200, description = "done", body = SessionDetail), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) async fn show(gate: &Gate, name: &str) -> Answer {
@@ -270,7 +270,7 @@ pub(super) async fn show(gate: &Gate, name: &str) -> Answer {
     operation_id = "revoke_session",
     tag = "sessions",
     params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
-    responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem), (status = "5XX", description = "failed", body = Problem)),
+    responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
 pub(super) async fn revoke(gate: &Gate, name: &str) -> Answer {

@@ -63,7 +63,7 @@ struct ReloadStatus {
     path = "/v1/status",
     operation_id = "status",
     tag = "status",
-    responses((status = 200, description = "done", body = Status), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = Status), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) async fn show(state: &State) -> Response<Body> {

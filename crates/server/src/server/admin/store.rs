@@ -21,8 +21,8 @@ use super::{Answer, State};
     tag = "store",
     responses(
         (status = 200, description = "the copy", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = "4XX", description = "refused", body = Problem),
-        (status = "5XX", description = "failed", body = Problem),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["admin"]))
 )]

@@ -49,7 +49,7 @@ struct RouteInfo {
     path = "/v1/routes",
     operation_id = "list_routes",
     tag = "routes",
-    responses((status = 200, description = "done", body = Routes), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = Routes), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) fn routes(state: &State) -> Response<Body> {
@@ -128,7 +128,7 @@ struct AddressInfo {
     path = "/v1/upstreams",
     operation_id = "list_upstreams",
     tag = "routes",
-    responses((status = 200, description = "done", body = Upstreams), (status = "4XX", description = "refused", body = Problem)),
+    responses((status = 200, description = "done", body = Upstreams), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
 pub(super) fn upstreams(state: &State) -> Response<Body> {

@@ -15,8 +15,8 @@ use crate::server::users::ReloadError;
     tag = "users",
     responses(
         (status = 204, description = "it is in force"),
-        (status = "4XX", description = "refused", body = Problem),
-        (status = "5XX", description = "failed", body = Problem),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json"),
     ),
     security(("token" = ["operator"]))
 )]

@@ -23,6 +23,7 @@ use crate::config::{Config, ConfigErrors, ProcessEnv};
 use crate::file_stamp::CHECK_INTERVAL;
 use crate::proxy::Proxy;
 use rotogate::clock::Timestamp;
+use rotogate::context::{Context, inherited};
 use rotogate::gate::Gate;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
@@ -107,8 +108,15 @@ impl ReloadableListener {
     }
 }
 
-/// A configuration to apply, and who waits for what comes of it.
-type Asked = (Config, Option<oneshot::Sender<bool>>);
+/// A configuration to apply.
+#[derive(Debug)]
+struct Asked {
+    config: Config,
+    /// The operator's request, for the audit trail.
+    context: Option<Context>,
+    /// Who waits for what comes of it.
+    done: Option<oneshot::Sender<bool>>,
+}
 
 /// The task that watches files and applies configurations. Dropping this ends it.
 #[derive(Debug)]
@@ -126,8 +134,9 @@ impl Reloader {
     /// Applies another configuration, as far as a reload can. Returns whether it was applied; the log says why not.
     pub(super) async fn apply(&self, config: Config) -> bool {
         let (done, is_done) = oneshot::channel();
+        let asked = Asked { config, context: Context::current(), done: Some(done) };
         // It fails at the end of the gate.
-        self.0.send((config, Some(done))).await.is_ok() && is_done.await.unwrap_or(false)
+        self.0.send(asked).await.is_ok() && is_done.await.unwrap_or(false)
     }
 }
 
@@ -135,7 +144,7 @@ impl ReloadTask {
     /// Applies another configuration, as far as a reload can.
     pub(super) async fn apply(&self, config: Config) {
         // The task lives as long as this handle.
-        let _ = self.asks.0.send((config, None)).await;
+        let _ = self.asks.0.send(Asked { config, context: None, done: None }).await;
     }
 
     /// What asks it.
@@ -166,8 +175,8 @@ pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcome
         loop {
             tokio::select! {
                 asked = asked.recv() => {
-                    let Some((config, done)) = asked else { return };
-                    let is_applied = reloadable.apply(config, &mut last_read).await;
+                    let Some(Asked { config, context, done }) = asked else { return };
+                    let is_applied = inherited(context, reloadable.apply(config, &mut last_read)).await;
                     told.set(Source::Configuration, !is_applied);
                     // Who asked may be gone.
                     let _ = done.map(|done| done.send(is_applied));
