@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderValue;
 
@@ -13,8 +14,17 @@ pub struct Context {
     pub id: HeaderValue,
     /// `client.address`.
     pub client: Option<IpAddr>,
-    /// `rotogate.actor`, if the actor is not a client.
-    pub actor: Option<&'static str>,
+    /// Who acts, if that is not a client.
+    pub actor: Option<Actor>,
+}
+
+/// An operator. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    /// `rotogate.actor`: the name of the operator's token.
+    pub name: Arc<str>,
+    /// `rotogate.actor.role`.
+    pub role: &'static str,
 }
 
 tokio::task_local! {

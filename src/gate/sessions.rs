@@ -20,7 +20,7 @@ use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Status;
 use crate::session::profile::Profile;
 use crate::session::{RevokedBecause, Scope, Session, SessionId};
-use crate::store::{Filter, Page};
+use crate::store::{Cursor, Filter, Page};
 
 /// Starts, refreshes, lists and revokes sessions. See [`Gate::sessions`].
 ///
@@ -422,6 +422,32 @@ impl Sessions {
         })
         .await?;
         Ok(tally)
+    }
+
+    /// What [`Self::end`] would match and end now. Ends nothing.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    #[doc(hidden)]
+    pub async fn count(&self, whose: Whose<'_>) -> Result<Tally, Error> {
+        let mut tally = Tally::default();
+        self.each(whose, |session| {
+            tally.matched += 1;
+            tally.ended += u64::from(session.status == Status::Live && self.is_over(session).is_none());
+            true
+        })
+        .await?;
+        Ok(tally)
+    }
+
+    /// The revocations that could still match a token.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    #[doc(hidden)]
+    pub async fn revocations(&self) -> Result<Vec<Revocation>, Error> {
+        let (entries, _) = self.0.0.engine.store().revocations_since(Cursor::default()).await?;
+        Ok(entries)
     }
 
     /// Whether the store has any such session.

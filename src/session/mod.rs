@@ -218,6 +218,18 @@ pub enum RevokedBecause {
 }
 
 impl RevokedBecause {
+    /// All reasons.
+    #[doc(hidden)]
+    pub const ALL: [Self; 7] = [
+        Self::Logout,
+        Self::Reuse,
+        Self::OtherClient,
+        Self::Operator,
+        Self::TooMany,
+        Self::UserChanged,
+        Self::Restored,
+    ];
+
     /// Its word in lists of sessions.
     pub const fn word(self) -> &'static str {
         match self {

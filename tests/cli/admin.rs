@@ -21,14 +21,14 @@ async fn o1_health_is_open_and_what_reads_the_store_needs_the_token() {
     }
     let user = gate.login().await;
     for wrong in [None, Some("wrong"), Some(""), Some(&token[1..]), Some(&user.access), Some(&format!("{token}x"))] {
-        let answer = gate.admin(Method::POST, "/store/backup", wrong).await;
+        let answer = gate.admin(Method::POST, "/v1/store/backup", wrong).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
         assert_eq!(answer.headers["www-authenticate"], "Bearer");
     }
-    let get = gate.admin(Method::GET, "/store/backup", Some(token)).await;
+    let get = gate.admin(Method::GET, "/v1/store/backup", Some(token)).await;
     assert_eq!(get.status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(gate.admin(Method::GET, "/nothing", Some(token)).await.status, StatusCode::NOT_FOUND);
-    let backup = gate.admin(Method::POST, "/store/backup", Some(token)).await;
+    let backup = gate.admin(Method::POST, "/v1/store/backup", Some(token)).await;
     assert_eq!(backup.status, StatusCode::OK);
     assert!(backup.body.starts_with(b"redb"), "the magic number of the file format");
     assert!(!gate.log().contains(token));
@@ -45,10 +45,10 @@ async fn o1_the_public_port_never_leads_to_the_admin_listener() {
     let end = format!("Authorization: Bearer {token}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     for (request, expected) in [
         (format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
-        (format!("POST /store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
+        (format!("POST /v1/store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
         // Absolute form is for the very host of Host (requirement T11), and that is a host like any other.
         (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
-        (format!("POST http://{admin}/store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
+        (format!("POST http://{admin}/v1/store/backup HTTP/1.1\r\nHost: {admin}\r\n{end}"), "401"),
         (format!("GET http://{admin}/readyz HTTP/1.1\r\nHost: gate.test\r\n{end}"), "400"),
         (format!("CONNECT {admin} HTTP/1.1\r\nHost: {admin}\r\n{end}"), "501"),
     ] {
@@ -133,7 +133,7 @@ async fn o25_the_admin_listener_answers_by_address_as_localhost_and_by_its_own_n
         }
     }
     // As health checks of load balancers ask.
-    for (path, status) in [("/livez", "200"), ("/readyz", "200"), ("/metrics", "400"), ("/sessions", "400")] {
+    for (path, status) in [("/livez", "200"), ("/readyz", "200"), ("/metrics", "400"), ("/v1/sessions", "400")] {
         let plain = format!("GET {path} HTTP/1.0\r\n\r\n");
         assert_eq!(raw(gate.admin, plain.as_bytes()).split(' ').nth(1), Some(status), "{path}");
         let named = format!("GET {path} HTTP/1.0\r\nHost: evil.example\r\n\r\n");

@@ -228,7 +228,7 @@ async fn operators_commands_say_that_the_users_are_elsewhere() {
     users.place.done(&["session", "revoke", "--subject", "u-1"], "");
     assert_eq!(gate.get("/x", &tokens.access).await.status, StatusCode::UNAUTHORIZED);
     let token = std::fs::read_to_string(users.place.path("data/admin.token")).unwrap();
-    let answer = gate.admin(Method::POST, "/users/reload", Some(token.trim())).await;
+    let answer = gate.admin(Method::POST, "/v1/users/reload", Some(token.trim())).await;
     assert_eq!(answer.status, StatusCode::CONFLICT, "{answer:?}");
 }
 

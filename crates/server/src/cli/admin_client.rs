@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use crate::config::Config;
@@ -23,11 +23,12 @@ pub(super) async fn send(
     send_with(config, method, path_and_query, None).await
 }
 
+/// The same, with a body of JSON if there is one.
 async fn send_with(
     config: &Config,
     method: Method,
     path_and_query: &str,
-    json: Option<Bytes>,
+    json: Option<Vec<u8>>,
 ) -> Result<Option<Response<Incoming>>, Failure> {
     let file = &config.admin.token_file;
     // A token file that this user may not see is not the same as a missing one.
@@ -43,24 +44,21 @@ async fn send_with(
     if json.is_some() {
         request = request.header(CONTENT_TYPE, "application/json");
     }
-    let request = request.body(Full::new(json.unwrap_or_default())).map_err(Failure::of)?;
-    match client.request(request).await {
-        Ok(response)
-            if response.status().is_success()
-                || matches!(
-                    response.status(),
-                    StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY | StatusCode::CONFLICT
-                ) =>
-        {
+    let request = request.body(Full::from(json.unwrap_or_default())).map_err(Failure::of)?;
+    let response = match client.request(request).await {
+        Ok(response) => response,
+        Err(error) if error.is_connect() => return Ok(None),
+        Err(error) => return Err(Failure::of(error)),
+    };
+    match response.status() {
+        status if status.is_success() => Ok(Some(response)),
+        StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::BAD_GATEWAY | StatusCode::CONFLICT => {
             Ok(Some(response))
         }
-        Ok(response) => Err(Failure::Failed(format!(
-            "the gate on {} answered {}; see its log",
-            config.admin.listen,
-            response.status()
-        ))),
-        Err(error) if error.is_connect() => Ok(None),
-        Err(error) => Err(Failure::of(error)),
+        status => {
+            let why = detail(response).await?.unwrap_or_else(|| "see its log".to_owned());
+            Err(Failure::Failed(format!("the gate on {} answered {status}: {why}", config.admin.listen)))
+        }
     }
 }
 
@@ -91,21 +89,7 @@ pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Fai
 /// # Errors
 /// No gate runs, or it refuses the request.
 pub(super) async fn request(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
-    let response = ask(config, method, path_and_query, None).await?;
-    read_body(response).await
-}
-
-/// The same for a request with a body of JSON.
-///
-/// # Errors
-/// No gate runs, or it refuses the request.
-pub(super) async fn request_json(
-    config: &Config,
-    method: Method,
-    path_and_query: &str,
-    json: Bytes,
-) -> Result<Bytes, Failure> {
-    let response = ask(config, method, path_and_query, Some(json)).await?;
+    let response = ask(config, method, path_and_query).await?;
     read_body(response).await
 }
 
@@ -114,16 +98,25 @@ pub(super) async fn request_json(
 /// # Errors
 /// No gate runs, or it refuses the request.
 pub(super) async fn stream(config: &Config, method: Method, path_and_query: &str) -> Result<Incoming, Failure> {
-    ask(config, method, path_and_query, None).await.map(Response::into_body)
+    ask(config, method, path_and_query).await.map(Response::into_body)
 }
 
-async fn ask(
-    config: &Config,
-    method: Method,
-    path_and_query: &str,
-    json: Option<Bytes>,
-) -> Result<Response<Incoming>, Failure> {
-    let Some(response) = send_with(config, method, path_and_query, json).await? else {
+/// The answer of a gate that must run, to a request with a body of JSON.
+///
+/// # Errors
+/// No gate runs, or it refuses the request.
+pub(super) async fn post(config: &Config, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
+    let json = serde_json::to_vec(body).map_err(Failure::of)?;
+    let response = answered(config, send_with(config, Method::POST, path, Some(json)).await?).await?;
+    read_body(response).await
+}
+
+async fn ask(config: &Config, method: Method, path_and_query: &str) -> Result<Response<Incoming>, Failure> {
+    answered(config, send(config, method, path_and_query).await?).await
+}
+
+async fn answered(config: &Config, response: Option<Response<Incoming>>) -> Result<Response<Incoming>, Failure> {
+    let Some(response) = response else {
         return Err(Failure::Failed(format!(
             "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
             config.admin.listen
@@ -132,11 +125,16 @@ async fn ask(
     if response.status().is_success() {
         return Ok(response);
     }
-    let body = read_body(response).await?;
-    let said = serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail);
+    let why = detail(response).await?;
     Err(Failure::Failed(
-        said.unwrap_or_else(|| format!("the program that answers on {} is not rotogate", config.admin.listen)),
+        why.unwrap_or_else(|| format!("the program that answers on {} is not rotogate", config.admin.listen)),
     ))
+}
+
+/// What a problem document says.
+async fn detail(response: Response<Incoming>) -> Result<Option<String>, Failure> {
+    let body = read_body(response).await?;
+    Ok(serde_json::from_slice::<Problem>(&body).ok().and_then(|problem| problem.detail))
 }
 
 #[derive(Deserialize)]

@@ -58,7 +58,7 @@ pub(super) fn run(path: &Path, options: Options, output: Output) -> CommandResul
         file: path,
         ok: true,
         warnings: warnings.iter().map(At::of).collect(),
-        listen: config.server.addresses().chain([config.admin.listen]).collect(),
+        listen: config.server.addresses().chain(config.admin.addresses().map(|(address, _)| address)).collect(),
         directory: found.directory.clone(),
         issuers: found.issuers.clone(),
         store: found.store.clone(),

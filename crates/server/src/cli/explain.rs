@@ -3,9 +3,7 @@
 use std::io::Read;
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use clap::Args;
-use http::Method;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -74,8 +72,7 @@ pub(super) fn run(config: &Config, options: &Options, output: Output) -> Command
         token: Some(token).filter(|token| !token.is_empty()),
         client: client.as_deref(),
     };
-    let body = Bytes::from(serde_json::to_vec(&question).map_err(Failure::of)?);
-    let body = runtime()?.block_on(admin_client::request_json(config, Method::POST, "/v1/explain", body))?;
+    let body = runtime()?.block_on(admin_client::post(config, "/v1/explain", &question))?;
     let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::of)?;
     output.write(&report, || text(&report))?;
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use super::output::Output;
 use super::upgrade::{Baton, Program};
 use super::{CommandResult, Failure, greeting, runtime, upgrade};
-use crate::config::{self, Config, ConfigErrors, ProcessEnv};
-use crate::server::{self, Order, Server, ShutdownKind, StartPlan};
+use crate::config::{self, Config, ConfigError, ProcessEnv};
+use crate::server::{self, Order, Server, ShutdownKind};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
     // A program started by an in-place upgrade has the variable already.
@@ -83,7 +83,7 @@ fn start(
         let signals = Signals::new().map_err(Failure::of)?;
         let greeted = greeting::Greeting::new(&config);
         let plan = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
-        warn(&plan);
+        warn(&plan.warnings);
         let server = Server::bind(config, plan, passed).await.map_err(Failure::of)?;
         match greeted.write(&server, output) {
             // Without a first password, the greeting may go unread.
@@ -100,15 +100,15 @@ fn start(
         notify_manager(NotifyState::Ready);
         is_serving.store(true, Ordering::Relaxed);
         *sockets = None;
-        let held = server.addresses().into_iter().chain(server.admin_address()).collect();
+        let held = server.addresses().into_iter().chain(server.admin_addresses()).collect();
         let (tx, rx) = mpsc::channel(1);
         tokio::spawn(signals.forward_to(path.to_owned(), program.clone(), held, tx));
         server.run(rx).await.map_err(Failure::of)
     })
 }
 
-fn warn(plan: &StartPlan) {
-    for warning in &plan.warnings {
+fn warn(warnings: &[ConfigError]) {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
 }
@@ -245,26 +245,13 @@ impl Signals {
 }
 
 async fn reload(path: &Path) -> Option<Order> {
-    let refused = |errors: ConfigErrors| {
-        tracing::error!(
-            target: "rotogate::audit",
-            event = "config_reload_refused",
-            %errors,
-            "configuration invalid; the old one stays in force"
-        );
-        Some(Order::RefusedReload)
-    };
-    let config = match config::load(path, &ProcessEnv) {
-        Ok(config) => config,
-        Err(errors) => return refused(errors),
-    };
-    match server::prepare(&config).await {
-        Ok(plan) => {
-            warn(&plan);
-            Some(Order::Reload(Box::new(config)))
+    Some(match server::read_again(path).await {
+        Ok(config) => {
+            warn(&config.warnings);
+            Order::Reload(Box::new(config))
         }
-        Err(errors) => refused(errors),
-    }
+        Err(_) => Order::RefusedReload,
+    })
 }
 
 async fn prepare_upgrade(config: PathBuf, program: Program, held: Vec<SocketAddr>) -> Option<Order> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::Config;
-use crate::server::admin::{RevocationReport, SessionInfo};
+use crate::server::admin::{RevocationReport, RevocationRequest, SessionInfo};
 use rotogate::session::SessionId;
 
 #[derive(Debug, Subcommand)]
@@ -92,7 +92,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         match command {
             Command::List { whose } => list(config, &whose, output).await,
             Command::Show { id } => {
-                let body = ask_for(config, Method::GET, &format!("/sessions/{}", escaped(&id)), &id).await?;
+                let body = ask_for(config, Method::GET, &format!("/v1/sessions/{}", escaped(&id)), &id).await?;
                 let session: SessionInfo = serde_json::from_slice(&body).map_err(Failure::of)?;
                 output.write(&session, || shown(&session))
             }
@@ -106,12 +106,12 @@ async fn list(config: &Config, whose: &Whose, output: Output) -> CommandResult {
     let mut after = None;
     let mut found = false;
     loop {
-        let mut query = form_urlencoded::Serializer::new(String::from("/sessions?"));
+        let mut query = form_urlencoded::Serializer::new(String::from("/v1/sessions?"));
         let Whose { user, account, subject } = whose;
         for (name, value) in [("user", user), ("account", account), ("subject", subject)] {
             query.extend_pairs(value.as_deref().map(|value| (name, value)));
         }
-        query.extend_pairs(after.as_deref().map(|after| ("after", after)));
+        query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
         query.append_pair("limit", "1000");
         let body = admin_client::request(config, Method::GET, &query.finish()).await?;
         let page: Page = serde_json::from_slice(&body).map_err(Failure::of)?;
@@ -131,7 +131,7 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
     let Which { target, account, force } = which;
     let Target { id, user, subject, client, all: _ } = target;
     if let Some(id) = id {
-        let body = ask_for(config, Method::POST, &format!("/sessions/{}/revoke", escaped(&id)), &id).await?;
+        let body = ask_for(config, Method::POST, &format!("/v1/sessions/{}/revoke", escaped(&id)), &id).await?;
         let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
         let text = match ended.ended {
             0 => format!("session {id} had ended before"),
@@ -139,21 +139,13 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
         };
         return output.write(&RevokeReport { revoked: &id, ended }, || text);
     }
-    let mut query = form_urlencoded::Serializer::new(String::from("/revocations?"));
-    for (name, value) in [("user", &user), ("account", &account), ("subject", &subject), ("client", &client)] {
-        query.extend_pairs(value.as_deref().map(|value| (name, value)));
-    }
     let (of, of_whom) = match user.as_deref().or(subject.as_deref()) {
         Some(name) => (format!(" of {name}"), true),
         None => (client.as_deref().map_or_else(String::new, |client| format!(" of the client {client}")), false),
     };
-    if user.is_none() && subject.is_none() && client.is_none() {
-        query.append_key_only("all");
-    }
-    if force {
-        query.append_key_only("force");
-    }
-    let body = admin_client::request(config, Method::POST, &query.finish()).await?;
+    let all = (user.is_none() && subject.is_none() && client.is_none()).then_some(true);
+    let request = RevocationRequest { user, account, subject, client, all, force, ..RevocationRequest::default() };
+    let body = admin_client::post(config, "/v1/revocations", &request).await?;
     let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
     // Tokens of a user have sessions; a client, or everyone, may also have tokens without a session.
     if of_whom && ended.matched == 0 && !force {

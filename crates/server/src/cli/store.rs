@@ -98,7 +98,7 @@ fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
 
 /// Asks the running gate for a copy. `false` if none answers.
 async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> {
-    let Some(response) = admin_client::send(config, Method::POST, "/store/backup").await? else { return Ok(false) };
+    let Some(response) = admin_client::send(config, Method::POST, "/v1/store/backup").await? else { return Ok(false) };
     if response.status() != StatusCode::OK {
         return Err(Failure::Failed(format!("the program that answers on {} is not rotogate", config.admin.listen)));
     }

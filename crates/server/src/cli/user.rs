@@ -281,7 +281,7 @@ fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResul
 
 /// Makes a running gate read the file, and waits until the change counts. Does nothing if none runs.
 fn reload_running_gate(config: &Config) -> CommandResult {
-    let asked = runtime()?.block_on(admin_client::send(config, Method::POST, "/users/reload"));
+    let asked = runtime()?.block_on(admin_client::send(config, Method::POST, "/v1/users/reload"));
     let why = match asked {
         Ok(Some(response)) if response.status() == StatusCode::NOT_FOUND => {
             "its version does not support that".to_owned()

@@ -28,6 +28,7 @@ use std::path::Path;
 pub use env::{Env, ProcessEnv};
 pub use error::{ConfigError, ConfigErrors};
 pub use sections::*;
+pub(crate) use source::KeyOrigin;
 pub use source::Source;
 
 use rotogate::private_file::{self, trusted};

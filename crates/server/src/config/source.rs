@@ -16,6 +16,16 @@ pub struct Source {
     passed_over: Vec<String>,
 }
 
+/// Where a value comes from.
+pub(crate) enum KeyOrigin {
+    /// The program.
+    Default,
+    /// The file, and the line.
+    File(Option<usize>),
+    /// This variable.
+    Environment(String),
+}
+
 #[derive(Debug)]
 struct Place {
     source: String,
@@ -54,6 +64,17 @@ impl Source {
     /// Whether the key is in the file rather than the environment.
     pub(crate) fn is_in_file(&self, key: &str) -> bool {
         self.places.get(key).is_some_and(|place| place.position.is_some())
+    }
+
+    /// Where the value of a key comes from.
+    pub(crate) fn origin(&self, key: &str) -> KeyOrigin {
+        match self.places.get(key) {
+            None => KeyOrigin::Default,
+            Some(place) => match place.source.strip_prefix("environment ") {
+                Some(variable) => KeyOrigin::Environment(variable.to_owned()),
+                None => KeyOrigin::File(place.position.map(|(line, _)| line)),
+            },
+        }
     }
 
     /// A problem with the value of a key, at the key's position. An absent key is reported at the table that it would

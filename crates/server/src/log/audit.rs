@@ -58,6 +58,13 @@ const KINDS: &[Kind] = &[
     good("explain", "explain", "RG1701I"),
 ];
 
+/// An event of the trail, with its number.
+pub(super) struct Entry {
+    kind: Option<&'static Kind>,
+    id: String,
+    number: u64,
+}
+
 /// Numbers the lines of a process.
 pub(super) struct Trail {
     /// Names the process: a number counts from 1 in each.
@@ -72,18 +79,24 @@ impl Trail {
         Self { boot, last: AtomicU64::new(0), addresses }
     }
 
-    /// Adds what every line of the trail has.
-    pub(super) fn begin(&self, line: &mut LogLine, event: &str, micros: u64) {
-        line.word("event.dataset", DATASET);
+    /// Numbers an event.
+    pub(super) fn enter(&self, event: &str, micros: u64) -> Entry {
         // A test compares the list with the sources.
-        if let Some(kind) = KINDS.iter().find(|kind| kind.event == event) {
+        let kind = KINDS.iter().find(|kind| kind.event == event);
+        Entry { kind, id: id(micros), number: self.last.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// Adds what every line of the trail has.
+    pub(super) fn begin(&self, line: &mut LogLine, entry: &Entry) {
+        line.word("event.dataset", DATASET);
+        if let Some(kind) = entry.kind {
             line.word("event.action", kind.action);
             line.word("event.code", kind.code);
             line.word("event.outcome", if kind.is_success { "success" } else { "failure" });
         }
-        line.own("event.id", &id(micros));
+        line.own("event.id", &entry.id);
         line.own("rotogate.audit.boot", &self.boot);
-        line.number("rotogate.audit.seq", self.last.fetch_add(1, Ordering::Relaxed) + 1);
+        line.number("rotogate.audit.seq", entry.number);
     }
 
     /// An address, as far as the trail may have it.

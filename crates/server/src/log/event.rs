@@ -4,15 +4,16 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as Around;
 
-use super::audit::{TARGET, Trail};
+use super::audit::{Entry, TARGET, Trail};
 use super::line::LogLine;
+use super::recent;
 use super::settings::LogFormat;
 use super::writer::Sink;
-use rotogate::context::Context;
+use rotogate::context::{Actor, Context};
 
 /// Writes events to an output.
 pub(super) struct Events {
@@ -32,9 +33,36 @@ impl<S: Subscriber> Layer<S> for Events {
         let own_sink = self.audit.as_ref().filter(|_| is_audit);
         let format = if own_sink.is_some() { LogFormat::Json } else { self.format };
         let micros = rotogate::clock::wall_micros();
-        let mut line = LogLine::new(format, micros);
         let mut fields = Fields { message: String::new(), rest: Vec::new() };
         event.record(&mut fields);
+        let entry = is_audit.then(|| {
+            let event = fields.rest.iter().find_map(|(name, value)| match value {
+                Value::Text(event) if *name == "event" => Some(event.as_str()),
+                _ => None,
+            });
+            self.trail.enter(event.unwrap_or_default(), micros)
+        });
+        let line = |format| self.line(format, meta, &fields, entry.as_ref(), micros);
+        if is_audit {
+            line(LogFormat::Json).end(recent::keep);
+        }
+        let is_important = *meta.level() <= Level::WARN || is_audit;
+        line(format).end(|bytes| own_sink.unwrap_or(&self.sink).application(bytes, is_important));
+    }
+}
+
+impl Events {
+    /// The line of an event, which belongs to the audit trail if it has an entry there.
+    fn line(
+        &self,
+        format: LogFormat,
+        meta: &Metadata<'_>,
+        fields: &Fields,
+        entry: Option<&Entry>,
+        micros: u64,
+    ) -> LogLine {
+        let is_audit = entry.is_some();
+        let mut line = LogLine::new(format, micros);
         match format {
             LogFormat::Json => {
                 line.word("level", meta.level().as_str());
@@ -56,12 +84,8 @@ impl<S: Subscriber> Layer<S> for Events {
                 }
             }
         }
-        if is_audit {
-            let event = fields.rest.iter().find_map(|(name, value)| match value {
-                Value::Text(event) if *name == "event" => Some(event.as_str()),
-                _ => None,
-            });
-            self.trail.begin(&mut line, event.unwrap_or_default(), micros);
+        if let Some(entry) = entry {
+            self.trail.begin(&mut line, entry);
         }
         for (name, value) in &fields.rest {
             if is_audit && *name == "event" {
@@ -90,12 +114,12 @@ impl<S: Subscriber> Layer<S> for Events {
                 line.address(CLIENT_ADDRESS, client);
             }
             // A request without the admin token, such as for metrics, is not an event of the audit trail.
-            if let Some(actor) = actor.filter(|_| is_audit) {
-                line.word("rotogate.actor", actor);
+            if let Some(Actor { name, role }) = actor.filter(|_| is_audit) {
+                line.own("rotogate.actor", &name);
+                line.word("rotogate.actor.role", role);
             }
         }
-        let is_important = *meta.level() <= Level::WARN || is_audit;
-        line.end(|bytes| own_sink.unwrap_or(&self.sink).application(bytes, is_important));
+        line
     }
 }
 

@@ -14,6 +14,7 @@ mod audit;
 mod event;
 mod exchange;
 mod line;
+pub(crate) mod recent;
 pub(crate) mod request_id;
 mod settings;
 mod writer;

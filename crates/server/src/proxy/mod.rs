@@ -172,6 +172,15 @@ pub(crate) struct UpstreamReport {
     pub(crate) up: usize,
     pub(crate) ejected: usize,
     pub(crate) unhealthy: usize,
+    pub(crate) addresses: Vec<UpstreamAddress>,
+}
+
+/// An address of an upstream.
+pub(crate) struct UpstreamAddress {
+    pub(crate) name: String,
+    /// `up`, `ejected` or `unhealthy`.
+    pub(crate) state: &'static str,
+    pub(crate) in_flight: usize,
 }
 
 impl fmt::Debug for Proxy {

@@ -14,12 +14,12 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
-use super::UpstreamReport;
 use super::address::{Address, Connector};
 use super::counts::UpstreamCounts;
 use super::error::ProxyError;
 use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
+use super::{UpstreamAddress, UpstreamReport};
 use http::HeaderValue;
 use rotogate::overload::{Holder, Shares};
 
@@ -128,17 +128,29 @@ impl Pool {
     pub(super) fn report(&self) -> UpstreamReport {
         let all = self.addresses.load();
         let unhealthy_after = self.upstream.health.as_ref().map(|check| check.unhealthy_after);
-        let ejected = all.iter().filter(|address| address.is_ejected());
-        let (unhealthy, ejected): (Vec<_>, Vec<_>) =
-            ejected.partition(|address| unhealthy_after.is_some_and(|bound| address.bad_checks() >= bound));
+        let state = |address: &Address| match address.is_ejected() {
+            false => "up",
+            true if unhealthy_after.is_some_and(|bound| address.bad_checks() >= bound) => "unhealthy",
+            true => "ejected",
+        };
+        let addresses: Vec<_> = all
+            .iter()
+            .map(|address| UpstreamAddress {
+                name: address.name().to_owned(),
+                state: state(address),
+                in_flight: address.load(),
+            })
+            .collect();
+        let number = |state: &str| addresses.iter().filter(|address| address.state == state).count();
         UpstreamReport {
             name: self.upstream.name.clone(),
             counted: self.counts.total(),
-            in_flight: all.iter().map(|address| address.load()).sum(),
+            in_flight: addresses.iter().map(|address| address.in_flight).sum(),
             connections: self.counts.connections(),
-            up: all.len() - ejected.len() - unhealthy.len(),
-            ejected: ejected.len(),
-            unhealthy: unhealthy.len(),
+            up: number("up"),
+            ejected: number("ejected"),
+            unhealthy: number("unhealthy"),
+            addresses,
         }
     }
 

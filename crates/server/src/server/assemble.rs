@@ -23,7 +23,7 @@ use crate::config::{
     SessionsConfig, StoreConfig, TrustedIssuer,
 };
 use crate::proxy::{Proxy, Settings, Upstream};
-use crate::server::admin::AdminToken;
+use crate::server::admin::AdminTokens;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
@@ -65,8 +65,8 @@ pub struct GateParts {
     pub(crate) moving: Option<MovingStore>,
     /// How long the embedded store may be unwritable.
     pub(super) give_up: Option<Duration>,
-    /// The token of the admin listener.
-    pub(crate) admin_token: Arc<AdminToken>,
+    /// The tokens of the admin listener.
+    pub(crate) admin_tokens: Arc<AdminTokens>,
     /// The user that the start created because the users file was missing, with its password. Shown once.
     pub first_user: Option<FirstUser>,
     /// The rules for each `[[issuers]]` entry, as read at the start.
@@ -105,7 +105,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
             "issuer.algorithm ignored: it applies to new keyrings, and the keyring's key decides"
         );
     }
-    let admin_token = Arc::new(AdminToken::load_or_create(&config.admin.token_file).map_err(ServerError::new)?);
+    let admin_tokens = Arc::new(AdminTokens::load_or_create(&config.admin).map_err(ServerError::new)?);
     let now = SystemTime::new().wall();
     let mut first_user = None;
     let mut file = None;
@@ -149,7 +149,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         redb,
         moving,
         give_up,
-        admin_token,
+        admin_tokens,
         first_user,
         trusted,
         remote_issuers,

@@ -43,7 +43,7 @@ pub(super) struct NextIssuers {
 }
 
 /// An issuer as an operator sees it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerReport {
     pub(crate) name: String,
     pub(crate) url: String,
@@ -61,14 +61,14 @@ pub(crate) struct IssuerReport {
 }
 
 /// Why the last attempt failed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerFailure {
     pub(crate) cause: String,
     pub(crate) message: String,
 }
 
 /// A key of its set that is not used.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct RefusedKey {
     pub(crate) kid: Option<String>,
     pub(crate) cause: String,
@@ -76,7 +76,7 @@ pub(crate) struct RefusedKey {
 }
 
 /// All issuers whose keys are fetched.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerReports {
     pub(crate) issuers: Vec<IssuerReport>,
 }

@@ -51,6 +51,8 @@ use listener::Listener;
 use metrics::Metrics;
 pub(crate) use prepare::Inspected;
 pub use prepare::{StartPlan, prepare};
+pub use reload::read_again;
+use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
@@ -115,6 +117,7 @@ impl ShutdownKind {
 pub struct Server {
     listeners: Vec<Listener>,
     admin: TcpListener,
+    probes: Option<TcpListener>,
     parts: GateParts,
     config: Arc<Config>,
     /// A second handle of each listening socket, for an in-place upgrade.
@@ -144,13 +147,18 @@ impl Server {
             );
         }
         let admin = sockets.listener_at(&config, config.admin.listen, "admin.listen").await?;
+        let probes = match config.admin.probes {
+            Some(address) => Some(sockets.listener_at(&config, address, "admin.probes").await?),
+            None => None,
+        };
         let spare_sockets = sockets.into_spare();
         let mut last_read = plan.last_read.take().unwrap_or_else(|| reload::LastRead::of(&config));
+        let config = Config { warnings: plan.warnings.clone(), ..config };
         let parts = assemble::assemble(&config, plan).await?;
         if parts.new_keys {
             last_read.refresh_own_keys(&config);
         }
-        Ok(Self { listeners, admin, parts, config: Arc::new(config), spare_sockets, last_read })
+        Ok(Self { listeners, admin, probes, parts, config: Arc::new(config), spare_sockets, last_read })
     }
 
     /// The addresses that accept requests.
@@ -168,6 +176,12 @@ impl Server {
         self.admin.local_addr().ok()
     }
 
+    /// The addresses of the admin listener, and of the one for health checks.
+    pub fn admin_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let probes = self.probes.as_ref().and_then(|probes| probes.local_addr().ok());
+        self.admin_address().into_iter().chain(probes)
+    }
+
     /// What this start built, and what it created because it was missing. The greeting shows it.
     pub fn parts(&self) -> &GateParts {
         &self.parts
@@ -179,8 +193,8 @@ impl Server {
     /// # Errors
     /// The store cannot be closed cleanly.
     pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<ShutdownKind, ServerError> {
-        let own = self.addresses().into_iter().chain(self.admin_address()).collect();
-        let Self { listeners, admin, parts, config, mut spare_sockets, last_read } = self;
+        let own = self.addresses().into_iter().chain(self.admin_addresses()).collect();
+        let Self { listeners, admin, probes, parts, config, mut spare_sockets, last_read } = self;
         let (stopping, stopped) = watch::channel(false);
         let workers = config.server.workers;
         let limits = Arc::new(connection::Limits::new(&config.server));
@@ -218,22 +232,26 @@ impl Server {
             listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
             trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
         };
-        let reload = reload::watch(reloadable, last_read, reloads);
+        let reload = reload::watch(reloadable, last_read, Arc::clone(&reloads));
         let admin_state = Arc::new(admin::State {
             gate: parts.gate.clone(),
+            tokens: Arc::clone(&parts.admin_tokens),
+            failures: admin::failures(),
             config: Arc::clone(&config),
             serving: Arc::clone(&serving),
-            token: parts.admin_token.clone(),
+            reloader: reload.reloader(),
+            reloads,
+            connections: listeners.iter().map(|listener| Arc::clone(listener.counts())).collect(),
+            began: SystemTime::new().wall(),
             store: parts.redb.clone(),
             moving: parts.moving.clone(),
             users: parts.users.clone(),
             issuers: parts.remote_issuers.clone(),
             listening: own,
             metrics,
-            hosts: config.load().admin.hosts.clone(),
             stopping: stopped.clone(),
         });
-        let admin_side = AdminSide::start(admin, admin_state)?;
+        let admin_side = AdminSide::start(admin, probes, &admin_state)?;
         let workers = Workers::start(workers);
         let workers =
             Arc::new(workers.map_err(|error| ServerError::new(format!("worker threads cannot be started: {error}")))?);
@@ -375,7 +393,11 @@ async fn prepare_upgrade(
 struct AdminSide(Option<Runtime>);
 
 impl AdminSide {
-    fn start(listener: TcpListener, state: Arc<admin::State>) -> Result<Self, ServerError> {
+    fn start(
+        listener: TcpListener,
+        probes: Option<TcpListener>,
+        state: &Arc<admin::State>,
+    ) -> Result<Self, ServerError> {
         let failed = |error: std::io::Error| ServerError::new(format!("the admin listener cannot be served: {error}"));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -383,13 +405,17 @@ impl AdminSide {
             .enable_all()
             .build()
             .map_err(failed)?;
-        let listener = listener.into_std().map_err(failed)?;
-        runtime.spawn(async move {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => admin::serve(listener, state).await,
-                Err(error) => tracing::error!(%error, "admin listener not served"),
-            }
-        });
+        runtime.spawn(Arc::clone(&state.tokens).watch());
+        let all = [(Some(listener), admin::Side::Operators), (probes, admin::Side::Probes)];
+        for (listener, side) in all.into_iter().filter_map(|(listener, side)| Some((listener?, side))) {
+            let (listener, state) = (listener.into_std().map_err(failed)?, Arc::clone(state));
+            runtime.spawn(async move {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => admin::serve(listener, side, state).await,
+                    Err(error) => tracing::error!(%error, "admin listener not served"),
+                }
+            });
+        }
         Ok(Self(Some(runtime)))
     }
 }

@@ -344,8 +344,16 @@ impl Findings<'_> {
     }
 
     fn admin_token(&mut self) {
-        let path = &self.config.admin.token_file;
-        self.private("admin.token_file", path, || AdminToken::load(path));
+        let config = self.config;
+        let mut seen: Vec<(String, AdminToken)> = Vec::new();
+        for (key, token) in config.admin.all_tokens() {
+            let read = self.private(&key, &token.file, || AdminToken::load(&token.file));
+            let Some(read) = read else { continue };
+            if let Some((other, _)) = seen.iter().find(|(_, known)| known.is(read.expose())) {
+                self.blame(&key, format!("the token is that of {other}; expected a token of its own"));
+            }
+            seen.push((key, read));
+        }
     }
 
     fn certificates(&mut self) {

@@ -13,7 +13,7 @@ use crate::server::moving::name;
 
 pub(super) fn copy(config: &Config, output: Output) -> CommandResult {
     let next = next(config)?;
-    let report = runtime()?.block_on(run(config, "/store/copy", output))?;
+    let report = runtime()?.block_on(run(config, "/v1/store/copy", output))?;
     output.write(&report, || {
         format!("{next} is a copy and is kept level: {}. Next: rotogate store switch", described(&report))
     })
@@ -21,7 +21,7 @@ pub(super) fn copy(config: &Config, output: Output) -> CommandResult {
 
 pub(super) fn switch(config: &Config, output: Output) -> CommandResult {
     let next = next(config)?;
-    let report = runtime()?.block_on(run(config, "/store/switch", output))?;
+    let report = runtime()?.block_on(run(config, "/v1/store/switch", output))?;
     output.write(&report, || {
         let closed = report.closed_ms.unwrap_or_default();
         format!(

@@ -45,7 +45,7 @@ mod sessions;
 mod store;
 mod upstreams;
 
-pub use admin::AdminConfig;
+pub use admin::{AdminConfig, AdminRole, AdminTokenConfig};
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};

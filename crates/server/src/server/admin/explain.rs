@@ -5,47 +5,44 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, HOST};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use http::{Method, Request, StatusCode, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::State;
-use super::sessions::json;
+use super::problem::{Code, Problem, Refusal};
+use super::{Answer, State, ok};
 use crate::config::Config;
 use crate::server::cors;
 use crate::server::request::gate_layer;
 use rotogate::denial::Denial;
-use rotogate::dialect::Reply;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
 use rotogate::headers::Peer;
-use rotogate::reply;
 use rotogate::route::Route;
 use rotogate::session::Scope;
 use rotogate::token::refresh;
 use rotogate::token::verify::OWN;
 
-/// The longest question, in bytes: a token of 8 KiB and as many headers as a request may have.
-const MAX_QUESTION: usize = 64 << 10;
-
 /// A question.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Question {
+pub(super) struct Question {
     /// The target of the request, with its query.
     path: Option<String>,
     method: Option<String>,
     /// The `Host`. Otherwise that of `public_url`.
     host: Option<String>,
     /// The address of the client. Otherwise this machine's.
+    #[schema(value_type = Option<String>)]
     from: Option<IpAddr>,
     /// Headers, in order.
     #[serde(default)]
+    #[schema(value_type = Vec<Vec<String>>)]
     headers: Vec<(String, String)>,
     /// An access token, which goes into `Authorization`, or a refresh token.
+    #[schema(value_type = Option<String>, format = Password)]
     token: Option<SecretString>,
     /// What the token is. Otherwise its beginning says so.
     kind: Option<Kind>,
@@ -53,7 +50,7 @@ struct Question {
     client: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     Access,
@@ -61,7 +58,7 @@ pub(crate) enum Kind {
 }
 
 /// What the gate makes of a request.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainReport {
     pub(crate) kind: Kind,
     /// `passed`, `refused` or `unavailable`.
@@ -80,7 +77,7 @@ pub(crate) struct ExplainReport {
     pub(crate) advice: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainedRoute {
     pub(crate) id: String,
     #[serde(flatten)]
@@ -90,13 +87,13 @@ pub(crate) struct ExplainedRoute {
 }
 
 /// A place in the configuration: a line of the file, or a variable of the environment.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Place {
     pub(crate) file: String,
     pub(crate) line: Option<usize>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainedRule {
     pub(crate) rule: String,
     /// `ok`, `fail` or `skip`.
@@ -106,13 +103,13 @@ pub(crate) struct ExplainedRule {
 }
 
 /// What the upstream would get.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainedIdentity {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
 /// What the token says, never the token itself.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct TokenClaims {
     /// Its signature was not proved: nothing here need be true.
     pub(crate) unverified: bool,
@@ -129,18 +126,20 @@ pub(crate) struct TokenClaims {
     pub(crate) audience: Vec<String>,
 }
 
-/// Answers a question.
-pub(super) async fn answer(state: &State, headers: &HeaderMap, body: Incoming) -> Reply {
-    let is_json = headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-    if !is_json {
-        return reply::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, Some("send application/json"));
-    }
-    let Ok(body) = Limited::new(body, MAX_QUESTION).collect().await else {
-        return reply::problem(StatusCode::PAYLOAD_TOO_LARGE, Some("a question has at most 64 KiB"));
-    };
-    match explain(state, &body.to_bytes()).await {
-        Ok(report) => json(&report),
-        Err(what) => reply::problem(StatusCode::BAD_REQUEST, Some(&what)),
+/// What becomes of a request, and why, rule by rule. Nothing is forwarded, counted or confirmed.
+#[utoipa::path(
+    post,
+    path = "/v1/explain",
+    operation_id = "explain",
+    tag = "explain",
+    request_body = Question,
+    responses((status = 200, description = "done", body = ExplainReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn answer(state: &State, question: &Bytes) -> Answer {
+    match explain(state, question).await {
+        Ok(report) => Ok(ok(&report)),
+        Err(what) => Err(Refusal::new(Code::InvalidBody, what)),
     }
 }
 

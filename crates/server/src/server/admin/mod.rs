@@ -1,107 +1,129 @@
-//! The admin listener (requirement O1): health, metrics, and the operator's requests, which need the admin token.
+//! The admin listener (requirement O1): health, metrics, and the operator's requests (`/v1`), which need an admin token.
+//! docs/admin.md describes them, docs/openapi.json for programs; operations.rs has the list.
 //!
 //! A request whose `Host` is not an IP address, `localhost` or one of `admin.hosts` gets 421. Otherwise a web page
 //! could rebind its name to this address and read metrics through a browser on this machine (requirement O25). At most
 //! 64 connections are open; more wait in the system's backlog.
 //!
-//! | request | token | answer |
-//! |---|---|---|
-//! | `GET /livez` | no | 200 while the process runs |
-//! | `GET /readyz` | no | 200, or 503 with the reason |
-//! | `GET /metrics` | no, on loopback; else yes | metrics, in OpenMetrics or Prometheus' text format, as `Accept` says |
-//! | `GET /v1/status` | yes | version, process id and addresses |
-//! | `GET /v1/issuers` | yes | the issuers whose keys are fetched: state, keys, last failure, refused keys |
-//! | `POST /v1/issuers/{name}/refresh` | yes | fetches the keys now; 502 with the cause if that brings none |
-//! | `POST /v1/issuers/{name}/drop` | yes | drops the keys, kept ones included: its tokens get 503 until the next refresh or start |
-//! | `POST /v1/explain` | yes | a question in JSON: what becomes of a request, and why |
-//! | `POST /store/backup` | yes | a consistent copy of the store, as `application/octet-stream` |
-//! | `POST /store/copy`, `/store/switch` | yes | copies to `[store.next]`, or makes it the store in charge: a line of JSON for each step; 409 without `[store.next]` |
-//! | `GET /sessions?user=&account=&subject=&after=&limit=` | yes | a page of sessions, the oldest first |
-//! | `GET /sessions/{id}` | yes | one session |
-//! | `POST /sessions/{id}/revoke` | yes | once its end is durable, `{"ended": 1}`; 0 if it had ended |
-//! | `POST /users/reload` | yes | 204 once the users file was read again and the revocations that this causes are durable; 409 if the file is broken |
-//! | `POST /revocations?user=&account=`, `?subject=`, `?client=`, `?all` | yes | the same for every session of a user, a client, or everyone: `matched` and `ended` are numbers of sessions. 404 if users, clients and store know no such target, unless `&force` is given |
+//! A second listener, `admin.probes`, answers health checks and nothing else, to everyone (requirement P54).
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use futures_util::TryStreamExt;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body::Frame;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio_util::io::ReaderStream;
 
+use super::connection_counts::ConnectionCounts;
+use super::reload::{Outcomes, Reloader};
 use crate::config::Config;
 use crate::log::request_id;
 use crate::server::issuers::RemoteIssuers;
 use crate::server::metrics::Metrics;
 use crate::server::request::Serving;
-use crate::server::users::{LiveUsers, ReloadError};
-use rotogate::clock::wall_micros;
+use crate::server::users::LiveUsers;
+use operations::Operation;
+use problem::{Code, Refusal};
+use rotogate::clock::{Timestamp, wall_micros};
 use rotogate::context::Context;
-use rotogate::credential;
-use rotogate::dialect::Reply;
-use rotogate::gate::{Gate, Readiness};
-use rotogate::reply;
-use rotogate::route::authority;
+use rotogate::gate::Gate;
+use rotogate::limit::Failures;
 use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 
+mod configuration;
+mod events;
 mod explain;
+mod guard;
+mod health;
 mod issuers;
+mod keys;
+mod moved;
 mod moving;
+mod openapi;
+mod operations;
+mod problem;
+mod revocations;
 mod sessions;
-mod token;
+mod status;
+mod store;
+mod tokens;
+mod traffic;
+mod users;
 
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
+pub(super) use guard::failures;
 pub(crate) use moving::{Done, Line};
-pub use sessions::{RevocationReport, SessionInfo};
-pub use token::AdminToken;
+pub use revocations::{RevocationReport, RevocationRequest};
+pub use sessions::SessionInfo;
+pub use tokens::AdminToken;
+pub(crate) use tokens::AdminTokens;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type Answer = Result<Response<Body>, Refusal>;
 
 /// The bound on connections: enough for some scrapers, probes and commands. A local process cannot exhaust the gate's
 /// file descriptors here.
 const MAX_CONNECTIONS: usize = 64;
+/// The bound on a request's body, and on the time that it takes.
+const MAX_BODY: usize = 64 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The response header with the id of the request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the admin listener needs.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) gate: Gate,
-    /// What is in force.
-    pub(crate) config: Arc<ArcSwap<Config>>,
-    /// What serves requests by it.
-    pub(crate) serving: Serving,
-    pub(crate) token: Arc<AdminToken>,
-    pub(crate) store: Option<RedbStore>,
+    pub(super) gate: Gate,
+    pub(super) tokens: Arc<AdminTokens>,
+    pub(super) failures: Failures,
+    pub(super) store: Option<RedbStore>,
     /// If there is a store to move to.
-    pub(crate) moving: Option<MovingStore>,
+    pub(super) moving: Option<MovingStore>,
     /// `None`: another system has the users.
-    pub(crate) users: Option<Arc<LiveUsers>>,
+    pub(super) users: Option<Arc<LiveUsers>>,
     /// The issuers whose keys are fetched.
-    pub(crate) issuers: RemoteIssuers,
+    pub(super) issuers: RemoteIssuers,
+    /// The configuration in force.
+    pub(super) config: Arc<ArcSwap<Config>>,
+    /// What serves requests by it.
+    pub(super) serving: Serving,
+    pub(super) reloader: Reloader,
+    pub(super) reloads: Arc<Outcomes>,
+    /// The connections of each public listener.
+    pub(super) connections: Vec<Arc<ConnectionCounts>>,
+    pub(super) began: Timestamp,
     /// Every address of this gate, the admin listener's included.
-    pub(crate) listening: Vec<SocketAddr>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Further host names of this listener, in lower case.
-    pub(crate) hosts: Vec<String>,
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(super) listening: Vec<SocketAddr>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+/// Which listener it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    /// `admin.listen`.
+    Operators,
+    /// `admin.probes`.
+    Probes,
 }
 
 /// Serves until its task is aborted, which is after the gate has drained: readiness fails by then.
-pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
+pub(super) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The permit comes first: connections that cannot be served yet wait in the system's backlog, without a file
@@ -111,21 +133,20 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "admin connection not accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                // Log events that this request causes name the operator.
                 let id = request_id::new(wall_micros());
-                let context = Context { id, client: Some(peer.ip()), actor: Some("admin-token") };
-                context.scope(answer(Arc::clone(&state), peer, request))
+                let context = Context { id, client: Some(peer.ip()), actor: None };
+                context.scope(answer(Arc::clone(&state), side, peer, request))
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(std::time::Duration::from_secs(10))
+                .header_read_timeout(Duration::from_secs(10))
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
             if let Err(error) = connection {
@@ -136,48 +157,25 @@ pub(crate) async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(
+    state: Arc<State>,
+    side: Side,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
-    let host = authority::check(&parts).map(|authority| is_own_host(authority.host(), &state.hosts));
-    let request = Request::from_parts(parts, ());
-    let (path, method) = (request.uri().path(), request.method());
-    let known = Endpoint::at(path);
-    let is_probe = known.is_some_and(Endpoint::is_probe);
-    // Health checks of load balancers speak HTTP/1.0. A browser, whose DNS may be rebound, always sends a Host.
-    let needs_no_host = is_probe && request.version() == Version::HTTP_10 && !request.headers().contains_key(HOST);
-    let response = match known {
-        _ if host.is_err() && !needs_no_host => {
-            own(reply::problem(StatusCode::BAD_REQUEST, Some("Host is missing or malformed")))
-        }
-        _ if host == Ok(false) => own(reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(MISDIRECTED_DETAIL))),
-        None => own(reply::problem(StatusCode::NOT_FOUND, None)),
-        Some(known) if !known.methods().contains(method) => own(reply::method_not_allowed(known.methods())),
-        Some(Endpoint::Live) => plain(StatusCode::OK, "alive\n"),
-        Some(Endpoint::Ready) => ready(&state).await,
-        Some(Endpoint::Metrics) if peer.ip().is_loopback() || authorised(&state, &request) => {
-            metrics(&state, request.headers()).await
-        }
-        Some(_) if !authorised(&state, &request) => own(unauthorised()),
-        // Answered above if it is allowed.
-        Some(Endpoint::Metrics) => own(unauthorised()),
-        Some(Endpoint::Status) => own(sessions::json(&Status {
-            version: env!("CARGO_PKG_VERSION"),
-            pid: std::process::id(),
-            listeners: &state.listening,
-        })),
-        Some(Endpoint::Backup) => backup(&state).await,
-        Some(Endpoint::StoreCopy) => moving::run(&state, moving::Job::Copy),
-        Some(Endpoint::StoreSwitch) => moving::run(&state, moving::Job::Switch),
-        Some(Endpoint::Explain) => own(explain::answer(&state, request.headers(), body).await),
-        Some(Endpoint::Issuers) => own(issuers::list(&state)),
-        Some(Endpoint::IssuerRefresh(name)) => own(issuers::refresh(&state, name).await),
-        Some(Endpoint::IssuerDrop(name)) => own(issuers::drop_keys(&state, name).await),
-        Some(Endpoint::Sessions) => own(sessions::list(&state, request.uri().query()).await),
-        Some(Endpoint::Session(id)) => own(sessions::show(&state.gate, id).await),
-        Some(Endpoint::SessionRevoke(id)) => own(sessions::revoke(&state.gate, id).await),
-        Some(Endpoint::UsersReload) => own(reload_users(&state).await),
-        Some(Endpoint::Revocations) => own(sessions::revoke_many(&state, request.uri().query()).await),
+    let (path, method) = (parts.uri.path().to_owned(), parts.method.clone());
+    let is_probe = operations::at(&path).is_some_and(|(rows, _)| rows.iter().any(|row| row.operation.is_probe()));
+    let answered = match side {
+        Side::Operators => handle(&state, peer, &parts, body, is_probe).await,
+        Side::Probes => probe(&state, &parts).await,
     };
+    let mut response = answered.unwrap_or_else(Refusal::into_response);
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Some(context) = Context::current() {
+        headers.insert(REQUEST_ID, context.id);
+    }
     let status = response.status().as_u16();
     // Several times a second, from each that asks.
     if is_probe {
@@ -188,195 +186,112 @@ async fn answer(state: Arc<State>, peer: SocketAddr, request: Request<Incoming>)
     Ok(response)
 }
 
-const MISDIRECTED_DETAIL: &str = "use an IP address or localhost, or add this name to admin.hosts";
-
-/// Whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
-fn is_own_host(host: &str, hosts: &[String]) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    bare.parse::<IpAddr>().is_ok()
-        || host.eq_ignore_ascii_case("localhost")
-        || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
-}
-
-#[derive(serde::Serialize)]
-struct Status<'a> {
-    version: &'a str,
-    pid: u32,
-    listeners: &'a [SocketAddr],
-}
-
-/// The endpoints of this listener.
-#[derive(Clone, Copy)]
-enum Endpoint<'a> {
-    Live,
-    Ready,
-    Metrics,
-    Status,
-    Backup,
-    StoreCopy,
-    StoreSwitch,
-    Sessions,
-    Session(&'a str),
-    SessionRevoke(&'a str),
-    UsersReload,
-    Revocations,
-    Explain,
-    Issuers,
-    IssuerRefresh(&'a str),
-    IssuerDrop(&'a str),
-}
-
-impl<'a> Endpoint<'a> {
-    /// Is it for health checks, which anyone who reaches this listener may do?
-    fn is_probe(self) -> bool {
-        matches!(self, Self::Live | Self::Ready)
-    }
-
-    fn at(path: &'a str) -> Option<Self> {
-        Some(match path {
-            "/livez" => Self::Live,
-            "/readyz" => Self::Ready,
-            "/metrics" => Self::Metrics,
-            "/v1/status" => Self::Status,
-            "/store/backup" => Self::Backup,
-            "/store/copy" => Self::StoreCopy,
-            "/store/switch" => Self::StoreSwitch,
-            "/sessions" => Self::Sessions,
-            "/users/reload" => Self::UsersReload,
-            "/revocations" => Self::Revocations,
-            "/v1/explain" => Self::Explain,
-            "/v1/issuers" => Self::Issuers,
-            _ => {
-                if let Some(issuer) = path.strip_prefix("/v1/issuers/") {
-                    let of = |ending| issuer.strip_suffix(ending).filter(|name| !name.is_empty());
-                    return of("/refresh").map(Self::IssuerRefresh).or_else(|| of("/drop").map(Self::IssuerDrop));
-                }
-                let id = path.strip_prefix("/sessions/")?;
-                id.strip_suffix("/revoke").map_or(Self::Session(id), Self::SessionRevoke)
-            }
-        })
-    }
-
-    const fn methods(self) -> &'static [Method] {
-        match self {
-            Self::Live
-            | Self::Ready
-            | Self::Metrics
-            | Self::Status
-            | Self::Sessions
-            | Self::Session(_)
-            | Self::Issuers => &[Method::GET, Method::HEAD],
-            Self::Backup
-            | Self::StoreCopy
-            | Self::StoreSwitch
-            | Self::SessionRevoke(_)
-            | Self::UsersReload
-            | Self::Revocations
-            | Self::Explain
-            | Self::IssuerRefresh(_)
-            | Self::IssuerDrop(_) => &[Method::POST],
-        }
+/// Health checks alone, for any host: an orchestrator asks by an address that this program does not know.
+async fn probe(state: &State, parts: &Parts) -> Answer {
+    let found = operations::at(parts.uri.path());
+    let row = found.and_then(|(rows, _)| rows.iter().find(|row| row.operation.is_probe()));
+    match row {
+        None => Err(Refusal::new(Code::NotFound, "this listener serves /livez and /readyz")),
+        Some(row) if !row.serves(&parts.method) => Err(Refusal::method_not_allowed(operations::methods(&[row]))),
+        Some(row) if row.operation == Operation::Live => Ok(health::live()),
+        // Without the reason, which names parts of the gate: the admin listener has it.
+        Some(_) => Ok(match health::readiness(state).await.0 {
+            true => plain(StatusCode::OK, "ready\n"),
+            false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        }),
     }
 }
 
-async fn ready(state: &State) -> Response<Body> {
-    if *state.stopping.borrow() {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
+async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incoming, is_probe: bool) -> Answer {
+    // Health checks of load balancers speak HTTP/1.0. A browser, whose DNS may be rebound, always sends a Host.
+    let needs_no_host = is_probe && parts.version == Version::HTTP_10 && !parts.headers.contains_key(HOST);
+    if !needs_no_host {
+        guard::host(parts, &state.config.load().admin.hosts)?;
     }
-    let states = state.issuers.states();
-    let ready = match state.gate.readiness().await {
-        Readiness::Ready => "ready\n".to_owned(),
-        Readiness::Degraded(why) => format!("degraded: {why}\n"),
-        Readiness::NotReady(why) => {
-            return plain(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}\n"));
-        }
-        _ => return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+    let path = parts.uri.path();
+    let Some((rows, parameter)) = operations::at(path) else {
+        let nothing = || Err(Refusal::new(Code::NotFound, "there is no such path; see /v1/openapi.json"));
+        return moved::answer(path, parts.uri.query()).unwrap_or_else(nothing);
     };
-    match state.issuers.missing() {
-        None => plain(StatusCode::OK, &format!("{ready}{states}")),
-        Some(issuer) => {
-            let why = format!("not ready: issuer {issuer} has no keys yet\n{states}");
-            plain(StatusCode::SERVICE_UNAVAILABLE, &why)
-        }
+    let Some(row) = rows.iter().find(|row| row.serves(&parts.method)) else {
+        return Err(Refusal::method_not_allowed(operations::methods(rows)));
+    };
+    guard::origin(parts)?;
+    let holder = guard::access(state, row.access, peer.ip(), parts)?;
+    let work = operate(state, row.operation, parameter, parts, body);
+    match (holder, Context::current()) {
+        // Log events that this request causes name the operator.
+        (Some(holder), Some(context)) => Context { actor: Some(holder.actor.clone()), ..context }.scope(work).await,
+        (None, _) | (_, None) => work.await,
     }
 }
 
-async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
-    const OPEN: &str = "application/openmetrics-text";
-    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let is_open = accepted.flat_map(|value| value.split(',')).any(|media| media.trim().starts_with(OPEN));
-    let is_ready = !*state.stopping.borrow()
-        && state.issuers.missing().is_none()
-        && matches!(state.gate.readiness().await, Readiness::Ready | Readiness::Degraded(_));
-    let is_store_up = matches!(state.gate.store_readiness().await, Readiness::Ready | Readiness::Degraded(_));
-    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_store_up, is_open));
-    let media = match is_open {
-        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        false => "text/plain; version=0.0.4; charset=utf-8",
-    };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    response
-}
-
-fn authorised(state: &State, request: &Request<()>) -> bool {
-    matches!(
-        credential::extract(request.headers(), None),
-        Ok(Some(presented)) if state.token.is(presented.token())
-    )
-}
-
-fn unauthorised() -> Reply {
-    let mut reply = reply::problem(
-        StatusCode::UNAUTHORIZED,
-        Some("send the token of admin.token_file as `Authorization: Bearer …`"),
-    );
-    reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    reply
-}
-
-/// Reads the users file now. A command that changed the file waits for this.
-async fn reload_users(state: &State) -> Reply {
-    let Some(users) = &state.users else {
-        return reply::problem(StatusCode::CONFLICT, Some("the users are not in a file (directory.kind)"));
-    };
-    match users.reload().await {
-        Ok(()) => sessions::done(),
-        Err(error @ ReloadError::Broken(_)) => reply::problem(StatusCode::CONFLICT, Some(&error.to_string())),
-        Err(error @ ReloadError::NotDurable) => {
-            let mut reply = reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some(&error.to_string()));
-            reply::retry_after(&mut reply, std::time::Duration::from_secs(5));
-            reply
-        }
+async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, parts: &Parts, body: Incoming) -> Answer {
+    let takes_parameters = matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events);
+    if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
+        let NoParameters {} = query(parts)?;
+    }
+    match operation {
+        Operation::Live => Ok(health::live()),
+        Operation::Ready => Ok(health::ready(state).await),
+        Operation::Metrics => Ok(health::metrics(state, &parts.headers).await),
+        Operation::OpenApi => Ok(openapi::document()),
+        Operation::Status => Ok(status::show(state).await),
+        Operation::Sessions => sessions::list(state, query(parts)?).await,
+        Operation::Session => sessions::show(&state.gate, parameter).await,
+        Operation::RevokeSession => sessions::revoke(&state.gate, parameter).await,
+        Operation::Revocations => revocations::list(state, query(parts)?).await,
+        Operation::Revoke => revocations::revoke(state, json(parts, body).await?).await,
+        Operation::Keys => Ok(keys::list(&state.gate)),
+        Operation::Routes => Ok(traffic::routes(state)),
+        Operation::Upstreams => Ok(traffic::upstreams(state)),
+        Operation::Issuers => Ok(issuers::list(state)),
+        Operation::RefreshIssuer => issuers::refresh(state, parameter).await,
+        Operation::DropIssuerKeys => issuers::drop_keys(state, parameter).await,
+        Operation::Config => Ok(configuration::show(state)),
+        Operation::CheckConfig => Ok(configuration::check(state).await),
+        Operation::ReloadConfig => configuration::reload(state).await,
+        Operation::ReloadUsers => users::reload(state).await,
+        Operation::Backup => store::backup(state).await,
+        Operation::CopyStore => moving::copy(state),
+        Operation::SwitchStore => moving::switch(state),
+        Operation::Events => events::list(&parts.headers, query(parts)?),
+        Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
     }
 }
 
-/// Copies the store into a file beside it and streams that file, which is unlinked by then.
-async fn backup(state: &State) -> Response<Body> {
-    let Some(store) = &state.store else {
-        return own(reply::problem(StatusCode::CONFLICT, Some("a memory store has nothing to back up")));
-    };
-    match copy(store).await {
-        Ok(file) => {
-            let frames = ReaderStream::with_capacity(file, 64 * 1024).map_ok(Frame::data);
-            let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-            tracing::info!(target: "rotogate::audit", event = "store_backup", "store copied");
-            response
-        }
-        Err(error) => {
-            tracing::error!(%error, "store backup failed");
-            own(reply::problem(StatusCode::INTERNAL_SERVER_ERROR, Some("the store could not be copied; see the log")))
-        }
-    }
+/// What a request without parameters may have.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
+
+/// The parameters of a request.
+fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Refusal> {
+    serde_urlencoded::from_str(parts.uri.query().unwrap_or_default())
+        .map_err(|error| Refusal::new(Code::InvalidParameter, error.to_string()))
 }
 
-async fn copy(store: &RedbStore) -> Result<tokio::fs::File, Box<dyn std::error::Error + Send + Sync>> {
-    let name = format!(".backup-{}", uuid::Uuid::new_v4());
-    let path = store.path().parent().unwrap_or(Path::new(".")).join(name);
-    store.backup_to(&path).await?;
-    let file = tokio::fs::File::open(&path).await;
-    tokio::fs::remove_file(&path).await?;
-    Ok(file?)
+/// The body of a request.
+async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, Refusal> {
+    let bytes = whole_body(parts, body).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Refusal::new(Code::InvalidBody, error.to_string()))
+}
+
+/// The same, as it was sent.
+async fn whole_body(parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
+    const MEDIA: &str = "application/json";
+    let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(MEDIA) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, "expected content-type: application/json"));
+    }
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    match whole {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refusal::new(Code::BodyTooLong, "a body has at most 64 KiB"))
+        }
+        Ok(Err(_)) | Err(_) => Err(Refusal::new(Code::InvalidBody, "the body was not sent in full in time")),
+    }
 }
 
 fn plain(status: StatusCode, text: &str) -> Response<Body> {
@@ -386,10 +301,23 @@ fn plain(status: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-fn own(reply: Reply) -> Response<Body> {
-    reply.map(|body| full(body.data))
+fn ok(value: &impl Serialize) -> Response<Body> {
+    let mut response = Response::new(full(serde_json::to_vec(value).unwrap_or_default().into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A moment as the answers have it, in RFC 3339.
+fn rfc3339(moment: Timestamp) -> String {
+    let moment = std::time::UNIX_EPOCH + Duration::from_secs(moment.as_secs());
+    humantime::format_rfc3339_seconds(moment).to_string()
+}
+
+/// An operator's input, escaped and cut for an answer.
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
 }

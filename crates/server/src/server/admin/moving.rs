@@ -5,28 +5,29 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use rotogate::fault::Chain;
-use rotogate::reply;
 use rotogate::store::StoreError;
 use rotogate::store::copy::Level;
 use rotogate::store::moving::{MovingStore, Report};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use utoipa::ToSchema;
 
-use super::{Body, State, own};
+use super::problem::{Code, Problem, Refusal};
+use super::{Answer, State};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Job {
+enum Job {
     Copy,
     Switch,
 }
 
 /// A line of the answer. The last one is `Done` or `Failed`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
     /// So far.
@@ -43,7 +44,7 @@ pub(crate) enum Line {
 }
 
 /// What a copy or a switch has done.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Done {
     /// How many sessions were compared last.
     pub(crate) sessions: u64,
@@ -60,11 +61,43 @@ pub(crate) struct Done {
     pub(crate) closed_ms: Option<u64>,
 }
 
+/// Copies to `[store.next]`, and keeps the copy level: a line of JSON for each step.
+#[utoipa::path(
+    post,
+    path = "/v1/store/copy",
+    operation_id = "copy_store",
+    tag = "store",
+    responses(
+        (status = 200, description = "a line for each step", body = Line, content_type = "application/x-ndjson"),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["admin"]))
+)]
+pub(super) fn copy(state: &State) -> Answer {
+    run(state, Job::Copy)
+}
+
+/// Makes `[store.next]` the store in charge: a line of JSON for each step.
+#[utoipa::path(
+    post,
+    path = "/v1/store/switch",
+    operation_id = "switch_store",
+    tag = "store",
+    responses(
+        (status = 200, description = "a line for each step", body = Line, content_type = "application/x-ndjson"),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["admin"]))
+)]
+pub(super) fn switch(state: &State) -> Answer {
+    run(state, Job::Switch)
+}
+
 /// Begins, and answers line by line.
-pub(super) fn run(state: &State, job: Job) -> Response<Body> {
+fn run(state: &State, job: Job) -> Answer {
     let Some(moving) = state.moving.clone() else {
         let why = "there is no [store.next], or the gate runs on it already";
-        return own(reply::problem(StatusCode::CONFLICT, Some(why)));
+        return Err(Refusal::new(Code::NotConfigured, why));
     };
     let (lines, received) = unbounded_channel();
     let gate = state.gate.clone();
@@ -92,7 +125,7 @@ pub(super) fn run(state: &State, job: Job) -> Response<Body> {
     });
     let mut response = Response::new(StreamBody::new(lines.boxed()).boxed_unsync());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-    response
+    Ok(response)
 }
 
 async fn work(

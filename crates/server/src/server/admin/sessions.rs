@@ -1,28 +1,26 @@
-//! The operator's requests about sessions: list, show, revoke.
+//! The operator's requests about sessions: list, show, end one.
 
-use std::time::{Duration, UNIX_EPOCH};
-
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Response, StatusCode};
+use http::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
-use super::State;
+use super::problem::{Code, Problem, Refusal};
+use super::revocations::{RevocationReport, subject_of};
+use super::{Answer, Body, State, events, ok, rfc3339, shown};
 use rotogate::clock::Timestamp;
-use rotogate::dialect::{Reply, ReplyBody};
-use rotogate::directory::User;
-use rotogate::fault::{Chain, Error};
 use rotogate::gate::Gate;
-use rotogate::gate::{Tally, Whose};
-use rotogate::reply;
-use rotogate::session::{Session, SessionId, Status};
+use rotogate::session::{RevokedBecause, Session, SessionId, Status};
 use rotogate::store::Filter;
 
 /// The number of sessions on a page: by default, and at most.
 const DEFAULT_PAGE_SESSIONS: usize = 100;
 const MAX_PAGE_SESSIONS: usize = 1000;
+/// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
+const MAX_READ_SESSIONS: usize = 20_000;
 
 /// A session as an operator sees it, without its secret. Times are in RFC 3339.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SessionInfo {
     /// Its id: the `sid` of its tokens.
     pub id: String,
@@ -55,18 +53,92 @@ pub struct SessionInfo {
     pub user_agent: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Page {
+/// A session, and what is known of its past.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionDetail {
+    #[serde(flatten)]
+    session: SessionInfo,
+    /// What the audit trail has about it among its last 1000 lines: who ended it, too.
+    #[schema(value_type = Vec<Object>)]
+    history: Vec<Value>,
+}
+
+/// Which sessions to list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SessionsQuery {
+    /// Of the user of this name in the users file.
+    user: Option<String>,
+    /// Of this account; with `user`, the account of the user.
+    account: Option<String>,
+    /// Of this subject.
+    subject: Option<String>,
+    /// Of this client.
+    client: Option<String>,
+    /// That began at an endpoint of this dialect.
+    dialect: Option<String>,
+    /// `live`, `ended`, or the reason of the end, as in the answer.
+    status: Option<String>,
+    /// That began at this moment or later (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    since: Option<String>,
+    /// That began before this moment (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    until: Option<String>,
+    /// The `next` of the page before.
+    cursor: Option<String>,
+    /// The most sessions on the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<String>,
+}
+
+/// A page of sessions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Page {
+    /// The sessions, the oldest first.
     sessions: Vec<SessionInfo>,
-    /// The `after` of the next page; `null` at the end.
+    /// The `cursor` of the next page; `null` at the end. A page may have fewer sessions than asked for, or none, and
+    /// still have a next one.
     next: Option<String>,
 }
 
-fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
-    let status = match session.status {
+/// What a filter asks of the status.
+#[derive(Clone, Copy)]
+enum AskedStatus {
+    Live,
+    Ended,
+    Because(&'static str),
+}
+
+impl AskedStatus {
+    fn parse(text: &str) -> Option<Self> {
+        let of_list = ["expired", "not-before"].into_iter();
+        let mut reasons = of_list.chain(RevokedBecause::ALL.into_iter().map(RevokedBecause::word));
+        match text {
+            "live" => Some(Self::Live),
+            "ended" => Some(Self::Ended),
+            _ => reasons.find(|reason| *reason == text).map(Self::Because),
+        }
+    }
+
+    fn is(self, status: &str) -> bool {
+        match self {
+            Self::Live => status == "live",
+            Self::Ended => status != "live",
+            Self::Because(reason) => status == reason,
+        }
+    }
+}
+
+fn status_of(gate: &Gate, session: &Session) -> &'static str {
+    match session.status {
         Status::Revoked(because) => because.word(),
         Status::Live => gate.sessions().is_over(session).unwrap_or("live"),
-    };
+    }
+}
+
+fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     SessionInfo {
         id: session.id.to_string(),
         subject: session.subject.to_string(),
@@ -74,7 +146,7 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
         client: session.client.to_string(),
         dialect: session.dialect.to_string(),
         scope: session.scope.to_string(),
-        status: status.to_owned(),
+        status: status_of(gate, session).to_owned(),
         created: rfc3339(session.created()),
         expires: rfc3339(session.expires),
         refreshed: rfc3339(session.issued_at),
@@ -85,206 +157,134 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     }
 }
 
-fn rfc3339(moment: Timestamp) -> String {
-    let moment = UNIX_EPOCH + Duration::from_secs(moment.as_secs());
-    humantime::format_rfc3339_seconds(moment).to_string()
-}
-
-/// A query parameter; `Some("")` if it has no value.
-fn parameter(query: Option<&str>, name: &str) -> Option<String> {
-    let mut pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-}
-
-pub(super) async fn list(state: &State, query: Option<&str>) -> Reply {
+/// The sessions, the oldest first, page by page. One that began before the first page was asked for is on exactly one
+/// page, whatever begins and ends meanwhile.
+#[utoipa::path(
+    get,
+    path = "/v1/sessions",
+    operation_id = "list_sessions",
+    tag = "sessions",
+    params(SessionsQuery),
+    responses((status = 200, description = "done", body = Page), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) async fn list(state: &State, query: SessionsQuery) -> Answer {
+    let SessionsQuery { user, account, subject, client, dialect, status, since, until, cursor, limit } = query;
     let gate = &state.gate;
-    let filter = match (parameter(query, "user"), parameter(query, "subject")) {
-        (Some(_), Some(_)) => return wrong("at most one of `user` and `subject` is expected"),
-        (Some(user), None) => match subject_of(state, &user, parameter(query, "account").as_deref()) {
-            Ok(subject) => Filter::Subject(subject),
-            Err(NoSubject(status, what)) => return reply::problem(status, Some(&what)),
-        },
-        (None, subject) => subject.map_or(Filter::All, |subject| Filter::Subject(subject.into())),
+    let (filter, account) = match (user, subject) {
+        (Some(_), Some(_)) => return Err(wrong("at most one of user and subject is expected")),
+        // The account of the user; a login from before the user moved had another.
+        (Some(user), None) => (Filter::Subject(subject_of(state, &user, account.as_deref())?), None),
+        (None, Some(subject)) => (Filter::Subject(subject.into()), account),
+        (None, None) => (Filter::All, account),
     };
-    let after = match parameter(query, "after").map(|after| SessionId::parse(&after)) {
-        None => None,
-        Some(Some(id)) => Some(id),
-        Some(None) => return wrong("after: the `next` of the page before is expected"),
+    let status = match status.as_deref().map(|text| (text, AskedStatus::parse(text))) {
+        Some((text, None)) => {
+            let known = RevokedBecause::ALL.map(RevokedBecause::word).join(", ");
+            let what = format!("status: expected live, ended, expired, not-before, {known}, found {}", shown(text));
+            return Err(wrong(what));
+        }
+        status => status.and_then(|(_, status)| status),
     };
-    let limit = match parameter(query, "limit").map(|limit| limit.parse()) {
+    let (since, until) = (moment("since", since.as_deref())?, moment("until", until.as_deref())?);
+    let mut after = match cursor.map(|cursor| SessionId::parse(&cursor)) {
+        Some(None) => return Err(wrong("cursor: the next of the page before is expected")),
+        cursor => cursor.flatten(),
+    };
+    // Ids are in the order of time.
+    let before_since = since.map(|since| SessionId::new(since, [0; 10]));
+    after = after.max(before_since);
+    let limit = match limit.map(|limit| limit.parse()) {
         None => DEFAULT_PAGE_SESSIONS,
         Some(Ok(limit @ 1..=MAX_PAGE_SESSIONS)) => limit,
-        Some(_) => return wrong("limit: a number from 1 to 1000 is expected"),
+        Some(_) => return Err(wrong("limit: a number from 1 to 1000 is expected")),
     };
-    match gate.sessions().list(filter, after, limit).await {
-        Ok(page) => json(&Page {
-            sessions: page.sessions.iter().map(|session| session_info(gate, session)).collect(),
-            next: page.next.map(|id| id.to_string()),
-        }),
-        Err(error) => failed(&error),
-    }
-}
-
-pub(super) async fn show(gate: &Gate, name: &str) -> Reply {
-    let Some(id) = SessionId::parse(name) else { return not_there(name) };
-    match gate.sessions().get(id).await {
-        Ok(Some(session)) => json(&session_info(gate, &session)),
-        Ok(None) => not_there(name),
-        Err(error) => failed(&error),
-    }
-}
-
-/// What a revocation ended.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct RevocationReport {
-    /// The sessions that it matched, those that had ended before included.
-    #[serde(default)]
-    pub matched: u64,
-    /// The sessions that were live until then.
-    pub ended: u64,
-    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent for a single session.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_before: Option<String>,
-}
-
-pub(super) async fn revoke(gate: &Gate, name: &str) -> Reply {
-    let Some(id) = SessionId::parse(name) else { return not_there(name) };
-    match gate.sessions().end_one(id).await {
-        Ok(Some(lived)) => json(&RevocationReport { matched: 1, ended: lived.into(), not_before: None }),
-        Ok(None) => not_there(name),
-        Err(error) => failed(&error),
-    }
-}
-
-pub(super) async fn revoke_many(state: &State, query: Option<&str>) -> Reply {
-    let given = |name| parameter(query, name).filter(|value| !value.is_empty());
-    let names = ["user", "subject", "client", "all"];
-    let asked = names.map(|name| parameter(query, name).is_some());
-    if asked.iter().filter(|asked| **asked).count() != 1 || parameter(query, "all").is_some_and(|all| !all.is_empty()) {
-        return wrong("exactly one of `?user=…`, `?subject=…`, `?client=…` and `?all` is expected");
-    }
-    let (subject, client) = match (given("user"), given("subject"), given("client")) {
-        (Some(user), None, None) => match subject_of(state, &user, given("account").as_deref()) {
-            Ok(subject) => (Some(subject), None),
-            Err(NoSubject(status, what)) => return reply::problem(status, Some(&what)),
-        },
-        (None, Some(subject), None) => (Some(subject.into_boxed_str()), None),
-        (None, None, Some(client)) => (None, Some(client)),
-        _ if parameter(query, "all").is_some() => (None, None),
-        _ => return wrong("a name is expected, and is empty"),
+    let is_asked_for = |session: &Session| {
+        account.as_deref().is_none_or(|account| session.account.as_deref() == Some(account))
+            && client.as_deref().is_none_or(|client| *session.client == *client)
+            && dialect.as_deref().is_none_or(|dialect| *session.dialect == *dialect)
+            && since.is_none_or(|since| session.created() >= since)
+            && status.is_none_or(|status| status.is(status_of(gate, session)))
     };
-    let whose = match (&subject, &client) {
-        (Some(subject), _) => Whose::Subject(subject),
-        (None, Some(client)) => Whose::Client(client),
-        (None, None) => Whose::Everyone,
-    };
-    if parameter(query, "force").is_none() {
-        match unknown(state, whose).await {
-            Ok(None) => {}
-            Ok(Some(what)) => return reply::problem(StatusCode::NOT_FOUND, Some(&what)),
-            Err(error) => return failed(&error),
-        }
-    }
-    match state.gate.sessions().end(whose).await {
-        Ok(Tally { matched, ended, not_before }) => {
-            json(&RevocationReport { matched, ended, not_before: Some(rfc3339(not_before)) })
-        }
-        Err(error) => failed(&error),
-    }
-}
-
-/// The status and the reason why a name has no subject.
-struct NoSubject(StatusCode, String);
-
-/// The subject of a user.
-fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<str>, NoSubject> {
-    let asked = shown(user);
-    let Some(users) = state.users.as_ref().map(|users| users.directory()) else {
-        let what = format!("the users are not in a file, so that {asked} is not known by name; use --subject");
-        return Err(NoSubject(StatusCode::BAD_REQUEST, what));
-    };
-    let mut found = users.named(account, user);
-    match (found.pop(), found.pop()) {
-        (Some(only), None) => Ok(only.subject),
-        (Some(one), Some(other)) => {
-            let named = |user: &User| user.account.as_deref().unwrap_or("none").to_owned();
-            let accounts = [&one, &other].into_iter().chain(&found).map(named).collect::<Vec<_>>().join(", ");
-            let what = format!("several accounts have a user {asked}: {accounts}; say which: --account");
-            Err(NoSubject(StatusCode::BAD_REQUEST, what))
-        }
-        (None, _) => {
-            let mut what = format!("no user has the name {asked}");
-            if let Some(name) = users.name_of(user) {
-                let name = shown(&name);
-                what.push_str(&format!("; it is the subject of {name}: --user {name} or --subject {asked}"));
+    let is_filtered = account.is_some() || client.is_some() || dialect.is_some() || status.is_some();
+    let at_once = if is_filtered { MAX_PAGE_SESSIONS } else { limit };
+    let (mut found, mut read) = (Vec::new(), 0);
+    loop {
+        let page =
+            gate.sessions().list(filter.clone(), after, at_once).await.map_err(|error| Refusal::of_store(&error))?;
+        let last = page.sessions.last().map(|session| session.id);
+        for session in &page.sessions {
+            if until.is_some_and(|until| session.created() >= until) {
+                return Ok(ok(&Page { sessions: found, next: None }));
             }
-            Err(NoSubject(StatusCode::NOT_FOUND, what))
+            if !is_asked_for(session) {
+                continue;
+            }
+            found.push(session_info(gate, session));
+            if found.len() == limit {
+                let is_end = page.next.is_none() && last == Some(session.id);
+                let next = (!is_end).then(|| session.id.to_string());
+                return Ok(ok(&Page { sessions: found, next }));
+            }
+        }
+        read += page.sessions.len();
+        match page.next {
+            Some(next) if read < MAX_READ_SESSIONS => after = Some(next),
+            next => return Ok(ok(&Page { sessions: found, next: next.map(|id| id.to_string()) })),
         }
     }
 }
 
-/// Why there is nothing to end, and what was probably meant. `None` if users, clients or the store know the target.
-async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Error> {
-    let sessions = state.gate.sessions();
-    match whose {
-        Whose::Everyone => Ok(None),
-        Whose::Subject(subject) => {
-            // Another system may have the user: nothing is said to be unknown.
-            let Some(users) = state.users.as_ref().map(|users| users.directory()) else { return Ok(None) };
-            if users.name_of(subject).is_some() || sessions.has_any(whose).await? {
-                return Ok(None);
-            }
-            let asked = shown(subject);
-            let mut what = format!("no user, session or token has the subject {asked}");
-            if let [user] = users.named(None, subject).as_slice() {
-                what.push_str(&format!("; a user of this name has sub {}: --user {asked}", user.subject));
-            }
-            Ok(Some(what))
-        }
-        Whose::Client(client) => {
-            if state.gate.has_client(client) || sessions.has_any(whose).await? {
-                return Ok(None);
-            }
-            Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
-        }
-        // A kind of target that this program does not know: nothing is said to be unknown.
-        _ => Ok(None),
+fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    let parsed = humantime::parse_rfc3339_weak(text).ok();
+    let since = parsed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    match since {
+        Some(since) => Ok(Some(Timestamp::ZERO.plus(since))),
+        None => Err(wrong(format!("{name}: expected a time such as 2026-11-22T10:00:00Z, found {}", shown(text)))),
     }
 }
 
-/// An operator's input, escaped and cut for an answer.
-fn shown(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_debug).collect()
+/// One session.
+#[utoipa::path(
+    get,
+    path = "/v1/sessions/{id}",
+    operation_id = "show_session",
+    tag = "sessions",
+    params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
+    responses((status = 200, description = "done", body = SessionDetail), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) async fn show(gate: &Gate, name: &str) -> Answer {
+    let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
+    let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
+    let session = session.ok_or_else(|| unknown(name))?;
+    Ok(ok(&SessionDetail { session: session_info(gate, &session), history: events::of_session(&id.to_string()) }))
 }
 
-pub(super) fn json(value: &impl Serialize) -> Reply {
-    let mut reply = Response::new(ReplyBody::from(serde_json::to_vec(value).unwrap_or_default()));
-    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    reply
+/// Ends a session: its tokens are refused from the next request on. Answers once that is durable; `ended` is 0 if it had
+/// ended before.
+#[utoipa::path(
+    post,
+    path = "/v1/sessions/{id}/revoke",
+    operation_id = "revoke_session",
+    tag = "sessions",
+    params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
+    responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn revoke(gate: &Gate, name: &str) -> Answer {
+    let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
+    let lived = gate.sessions().end_one(id).await.map_err(|error| Refusal::of_store(&error))?;
+    let ended = lived.ok_or_else(|| unknown(name))?;
+    let report: Response<Body> = ok(&RevocationReport::of_one(ended));
+    Ok(report)
 }
 
-pub(super) fn done() -> Reply {
-    let mut reply = Response::new(ReplyBody::default());
-    *reply.status_mut() = StatusCode::NO_CONTENT;
-    reply
+fn unknown(id: &str) -> Refusal {
+    Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
 }
 
-fn not_there(id: &str) -> Reply {
-    reply::problem(StatusCode::NOT_FOUND, Some(&format!("there is no session {}", shown(id))))
-}
-
-fn wrong(what: &str) -> Reply {
-    reply::problem(StatusCode::BAD_REQUEST, Some(what))
-}
-
-/// The store failed. The revocation counts on this node already; it is durable once a repetition succeeds.
-fn failed(error: &Error) -> Reply {
-    if let Error::Failed(fault) = error {
-        tracing::error!(error = ?Chain(fault), "admin request failed");
-    }
-    let mut reply =
-        reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some("the store failed; see the log and try again"));
-    reply::retry_after(&mut reply, Duration::from_secs(1));
-    reply
+fn wrong(what: impl Into<String>) -> Refusal {
+    Refusal::new(Code::InvalidParameter, what)
 }

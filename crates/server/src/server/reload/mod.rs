@@ -3,12 +3,12 @@
 //! applied: the old content stays in force, and the log says so once for each change. A broken file of one issuer or
 //! listener does not affect another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::files::LastRead;
 pub(super) use self::outcomes::{Outcomes, Source};
@@ -20,10 +20,11 @@ use super::issuers::RemoteIssuers;
 use super::listener::Listener;
 use super::request::{Serving, State};
 use super::tls::Tls;
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors, ProcessEnv};
 use crate::file_stamp::CHECK_INTERVAL;
 use crate::proxy::Proxy;
 use rotogate::clock::Timestamp;
+use rotogate::context::{Context, inherited};
 use rotogate::fault::Chain;
 use rotogate::gate::Gate;
 use rotogate::token::keyring::Keyring;
@@ -36,6 +37,26 @@ mod outcomes;
 /// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused:
 /// a key that should be removed does not stay because the file remains broken.
 const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads a configuration again, and checks it as a start does. The log says what is wrong.
+///
+/// # Errors
+/// Everything that a start would refuse.
+pub async fn read_again(path: &Path) -> Result<Config, ConfigErrors> {
+    let read = async {
+        let config = crate::config::load(path, &ProcessEnv)?;
+        let plan = super::prepare(&config).await?;
+        Ok(Config { warnings: plan.warnings, ..config })
+    };
+    read.await.inspect_err(|errors: &ConfigErrors| {
+        tracing::error!(
+            target: "rotogate::audit",
+            event = "config_reload_refused",
+            %errors,
+            "configuration invalid; the old one stays in force"
+        );
+    })
+}
 
 /// The parts of a running gate that a reload can change.
 pub(super) struct Reloadable {
@@ -90,19 +111,48 @@ impl ReloadableListener {
     }
 }
 
+/// A configuration to apply.
+#[derive(Debug)]
+struct Asked {
+    config: Config,
+    /// The operator's request, for the audit trail.
+    context: Option<Context>,
+    /// Who waits for what comes of it.
+    done: Option<oneshot::Sender<bool>>,
+}
+
 /// The task that watches files and applies configurations. Dropping this ends it.
 #[derive(Debug)]
 pub(super) struct ReloadTask {
-    configs: mpsc::Sender<Config>,
+    asks: Reloader,
     outcomes: Arc<Outcomes>,
     task: tokio::task::JoinHandle<()>,
+}
+
+/// Asks the task to apply a configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Reloader(mpsc::Sender<Asked>);
+
+impl Reloader {
+    /// Applies another configuration, as far as a reload can. Returns whether it was applied; the log says why not.
+    pub(super) async fn apply(&self, config: Config) -> bool {
+        let (done, is_done) = oneshot::channel();
+        let asked = Asked { config, context: Context::current(), done: Some(done) };
+        // It fails at the end of the gate.
+        self.0.send(asked).await.is_ok() && is_done.await.unwrap_or(false)
+    }
 }
 
 impl ReloadTask {
     /// Applies another configuration, as far as a reload can.
     pub(super) async fn apply(&self, config: Config) {
         // The task lives as long as this handle.
-        let _ = self.configs.send(config).await;
+        let _ = self.asks.0.send(Asked { config, context: None, done: None }).await;
+    }
+
+    /// What asks it.
+    pub(super) fn reloader(&self) -> Reloader {
+        self.asks.clone()
     }
 
     /// Another configuration cannot be used.
@@ -121,23 +171,25 @@ impl Drop for ReloadTask {
 /// they were first read.
 pub(super) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcomes: Arc<Outcomes>) -> ReloadTask {
     let told = Arc::clone(&outcomes);
-    let (configs, mut asked) = mpsc::channel(1);
+    let (configs, mut asked) = mpsc::channel::<Asked>(1);
     let task = tokio::spawn(async move {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                config = asked.recv() => {
-                    let Some(config) = config else { return };
-                    let is_applied = reloadable.apply(config, &mut last_read).await;
+                asked = asked.recv() => {
+                    let Some(Asked { config, context, done }) = asked else { return };
+                    let is_applied = inherited(context, reloadable.apply(config, &mut last_read)).await;
                     told.set(Source::Configuration, !is_applied);
+                    // Who asked may be gone.
+                    let _ = done.map(|done| done.send(is_applied));
                 }
                 _ = checks.tick() => reloadable.poll_files(&mut last_read),
             }
             told.follow(&last_read);
         }
     });
-    ReloadTask { configs, outcomes, task }
+    ReloadTask { asks: Reloader(configs), outcomes, task }
 }
 
 impl Reloadable {

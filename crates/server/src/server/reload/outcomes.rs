@@ -65,7 +65,7 @@ impl Outcomes {
     }
 
     /// A change was taken, or refused.
-    pub(super) fn set(&self, source: Source, is_refused: bool) {
+    pub(in crate::server) fn set(&self, source: Source, is_refused: bool) {
         let Some(of) = self.of(source) else { return };
         of.is_refused.store(is_refused, Ordering::Relaxed);
         if !is_refused {

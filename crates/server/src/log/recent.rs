@@ -1,0 +1,73 @@
+//! The last lines of the audit trail, in memory, for the admin listener.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use tokio::sync::broadcast;
+
+/// How many lines are kept.
+pub(crate) const KEPT_LINES: usize = 1000;
+/// How many lines a follower may be behind. It misses those before them.
+const MAX_BEHIND: usize = 1000;
+
+/// One for the process, as the logs are.
+static RECENT: LazyLock<Recent> = LazyLock::new(|| Recent::new(KEPT_LINES));
+
+/// Lines of JSON, the newest last.
+struct Recent {
+    lines: Mutex<VecDeque<Arc<str>>>,
+    most: usize,
+    followers: broadcast::Sender<Arc<str>>,
+}
+
+impl Recent {
+    fn new(most: usize) -> Self {
+        Self { lines: Mutex::default(), most, followers: broadcast::channel(MAX_BEHIND).0 }
+    }
+
+    fn keep(&self, line: &[u8]) {
+        let text: Arc<str> = String::from_utf8_lossy(line.trim_ascii_end()).into();
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() >= self.most {
+            lines.pop_front();
+        }
+        lines.push_back(Arc::clone(&text));
+        // Under the lock, so that a follower misses no line between what was kept and what comes. Without followers it
+        // fails.
+        let _ = self.followers.send(text);
+    }
+
+    fn follow(&self) -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        (lines.iter().cloned().collect(), self.followers.subscribe())
+    }
+}
+
+/// Keeps a line of JSON.
+pub(super) fn keep(line: &[u8]) {
+    RECENT.keep(line);
+}
+
+/// The lines that are kept, the oldest first, and those that come.
+pub(crate) fn follow() -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
+    RECENT.follow()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_lines_give_way_and_a_follower_misses_none() {
+        let recent = Recent::new(3);
+        for number in 0..5 {
+            recent.keep(format!("{{\"n\":{number}}}\n").as_bytes());
+        }
+        let (kept, mut coming) = recent.follow();
+        let kept: Vec<_> = kept.iter().map(AsRef::as_ref).collect();
+        assert_eq!(kept, ["{\"n\":2}", "{\"n\":3}", "{\"n\":4}"]);
+        recent.keep(b"{\"n\":5}\n");
+        assert_eq!(&*coming.try_recv().unwrap(), "{\"n\":5}");
+        assert!(coming.try_recv().is_err());
+    }
+}

@@ -1,0 +1,204 @@
+//! The operator's requests about the configuration: show, check, reload.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use http::Response;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::problem::{Code, Finding, Problem, Refusal};
+use super::{Answer, Body, State, ok};
+use crate::config::{self, Config, ConfigErrors, KeyOrigin, ProcessEnv};
+use crate::server::reload::Source;
+use crate::server::{prepare, read_again, unavailable_addresses};
+
+/// The configuration in force.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ConfigInfo {
+    /// The file that it was read from.
+    file: String,
+    /// As `rotogate check --print` prints it: with all defaults, and secrets masked.
+    toml: String,
+    /// Each value, with where it comes from.
+    values: Vec<ConfigValue>,
+}
+
+/// A value of the configuration.
+#[derive(Serialize, ToSchema)]
+struct ConfigValue {
+    /// As in `server.workers` or `routes[1].path`.
+    key: String,
+    value: Value,
+    source: ValueSource,
+    /// The line in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    /// The environment variable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variable: Option<String>,
+}
+
+/// Where a value comes from.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ValueSource {
+    Default,
+    File,
+    Environment,
+}
+
+/// The configuration in force, secrets masked, with the source of each value.
+#[utoipa::path(
+    get,
+    path = "/v1/config",
+    operation_id = "show_config",
+    tag = "config",
+    responses((status = 200, description = "done", body = ConfigInfo), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) fn show(state: &State) -> Response<Body> {
+    let config = state.config.load();
+    let value = |(key, value): (String, toml::Value)| {
+        let (source, line, variable) = match config.source.origin(&key) {
+            KeyOrigin::Default => (ValueSource::Default, None, None),
+            KeyOrigin::File(line) => (ValueSource::File, line, None),
+            KeyOrigin::Environment(variable) => (ValueSource::Environment, None, Some(variable)),
+        };
+        ConfigValue { key, value: serde_json::to_value(value).unwrap_or_default(), source, line, variable }
+    };
+    ok(&ConfigInfo {
+        file: config.source.file().display().to_string(),
+        toml: config.to_toml(),
+        values: values(&config).into_iter().map(value).collect(),
+    })
+}
+
+/// Every key with its value, secrets masked. A list of plain values is one value.
+fn values(config: &Config) -> Vec<(String, toml::Value)> {
+    fn add(key: &str, value: toml::Value, to: &mut Vec<(String, toml::Value)>) {
+        match value {
+            toml::Value::Table(table) => {
+                let begin = if key.is_empty() { String::new() } else { format!("{key}.") };
+                table.into_iter().for_each(|(name, value)| add(&format!("{begin}{name}"), value, to));
+            }
+            toml::Value::Array(list) if list.iter().any(toml::Value::is_table) => {
+                list.into_iter().enumerate().for_each(|(index, value)| add(&format!("{key}[{index}]"), value, to));
+            }
+            value => to.push((key.to_owned(), value)),
+        }
+    }
+    let mut all = Vec::new();
+    // What was printed can be read.
+    add("", toml::Value::Table(config.to_toml().parse().unwrap_or_default()), &mut all);
+    all
+}
+
+/// The keys with another value in `other`, which a start would take up.
+fn differing(in_force: &Config, other: &Config) -> Vec<String> {
+    let (ours, theirs) = (values(in_force), values(other));
+    let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
+        one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
+    };
+    only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect()
+}
+
+/// What a check found.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CheckResult {
+    file: String,
+    /// Whether a start or a reload would take it.
+    ok: bool,
+    /// What would be refused.
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+    /// The keys with another value than in force.
+    changed: Vec<String>,
+}
+
+/// Checks the file again, as `rotogate check` does. Changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/config/check",
+    operation_id = "check_config",
+    tag = "config",
+    responses((status = 200, description = "done", body = CheckResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn check(state: &State) -> Response<Body> {
+    let in_force = state.config.load_full();
+    let file = in_force.source.file();
+    let found = |errors: &[Finding], warnings: Vec<Finding>, changed: Vec<String>| CheckResult {
+        file: file.display().to_string(),
+        ok: errors.is_empty(),
+        errors: errors.to_vec(),
+        warnings,
+        changed,
+    };
+    ok(&match examine(file, &state.listening).await {
+        Ok(config) => {
+            let warnings = config.warnings.iter().map(Finding::of).collect();
+            found(&[], warnings, differing(&in_force, &config))
+        }
+        Err(errors) => found(&findings(&errors), Vec::new(), Vec::new()),
+    })
+}
+
+async fn examine(file: &Path, held: &[std::net::SocketAddr]) -> Result<Config, ConfigErrors> {
+    let config = config::load(file, &ProcessEnv)?;
+    let taken = unavailable_addresses(&config, held);
+    let taken = ConfigErrors::new(taken.into_iter().map(|taken| config.blame(&taken.key, taken.message)).collect());
+    match (prepare(&config).await, taken) {
+        (Ok(plan), None) => Ok(Config { warnings: plan.warnings, ..config }),
+        (Err(wrong), None) | (Ok(_), Some(wrong)) => Err(wrong),
+        (Err(wrong), Some(taken)) => Err(wrong.and(taken)),
+    }
+}
+
+fn findings(errors: &ConfigErrors) -> Vec<Finding> {
+    errors.iter().map(Finding::of).collect()
+}
+
+/// What came of a reload.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReloadResult {
+    file: String,
+    /// The keys whose new values are in force now.
+    applied: Vec<String>,
+    /// The keys whose new values need a restart, or an in-place upgrade.
+    restart_needed: Vec<String>,
+    warnings: Vec<Finding>,
+}
+
+/// Reads the file again, as SIGHUP does, and waits until it is in force. 422 with each place if it cannot be used: then
+/// nothing has changed.
+#[utoipa::path(
+    post,
+    path = "/v1/config/reload",
+    operation_id = "reload_config",
+    tag = "config",
+    responses((status = 200, description = "done", body = ReloadResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn reload(state: &State) -> Answer {
+    let before = state.config.load_full();
+    let file = before.source.file();
+    let config = read_again(file).await.map_err(|errors| {
+        state.reloads.set(Source::Configuration, true);
+        let what = "the configuration cannot be used; the old one stays in force";
+        Refusal::new(Code::InvalidConfiguration, what).with_errors(findings(&errors))
+    })?;
+    let wanted = config.clone();
+    if !state.reloader.apply(config).await {
+        let what = "the configuration was not applied; the log says why. The old one stays in force";
+        return Err(Refusal::new(Code::InvalidConfiguration, what));
+    }
+    let now = state.config.load_full();
+    Ok(ok(&ReloadResult {
+        file: file.display().to_string(),
+        applied: differing(&before, &now),
+        restart_needed: differing(&now, &wanted),
+        warnings: wanted.warnings.iter().map(Finding::of).collect(),
+    }))
+}

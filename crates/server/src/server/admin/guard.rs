@@ -1,0 +1,106 @@
+//! Who is let in: the host that was asked for, the page that asks, and the token.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::ORIGIN;
+use http::request::Parts;
+use http::{Method, Uri};
+
+use super::State;
+use super::operations::Access;
+use super::problem::{Code, Refusal};
+use super::tokens::Holder;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::credential;
+use rotogate::limit::Failures;
+use rotogate::route::authority;
+
+/// How many wrong tokens of one address are looked at within [`FAILURES_WITHIN`].
+const MAX_FAILURES: u32 = 10;
+const FAILURES_WITHIN: Duration = Duration::from_secs(60);
+
+/// The wrong tokens of each address.
+pub(crate) fn failures() -> Failures {
+    let time: Arc<dyn TimeSource> = Arc::new(SystemTime::new());
+    Failures::new(MAX_FAILURES, FAILURES_WITHIN, &time)
+}
+
+/// Refuses a request for another host than this listener: a web page could rebind its name to this address (requirement
+/// O25).
+pub(super) fn host(parts: &Parts, hosts: &[String]) -> Result<(), Refusal> {
+    let authority = authority::check(parts)
+        .map_err(|_| Refusal::new(Code::BadRequest, "Host or target is missing or malformed"))?;
+    if is_own_host(authority.host(), hosts) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::ForeignHost, "use an IP address or localhost, or add this name to admin.hosts"))
+}
+
+/// Whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
+fn is_own_host(host: &str, hosts: &[String]) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
+}
+
+/// Refuses a change that a page of another origin asks for (requirement P50). A program sends neither header.
+pub(super) fn origin(parts: &Parts) -> Result<(), Refusal> {
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    let own = authority::check(parts).ok().map(authority::Authority::as_str);
+    let is_own = |origin: &http::HeaderValue| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+        let of_origin = origin.as_ref().and_then(Uri::authority);
+        of_origin.zip(own).is_some_and(|(origin, own)| origin.as_str().eq_ignore_ascii_case(own))
+    };
+    let is_own_site = |site: &http::HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
+    let headers = &parts.headers;
+    match headers.get_all(ORIGIN).iter().all(is_own) && headers.get_all("sec-fetch-site").iter().all(is_own_site) {
+        true => Ok(()),
+        false => Err(Refusal::new(Code::ForeignOrigin, "a page of another origin may not change anything here")),
+    }
+}
+
+/// The holder of the token, where one is needed.
+pub(super) fn access<'a>(
+    state: &'a State,
+    access: Access,
+    peer: IpAddr,
+    parts: &Parts,
+) -> Result<Option<&'a Holder>, Refusal> {
+    let role = match access {
+        Access::Anyone => return Ok(None),
+        Access::LocalOrViewer if peer.to_canonical().is_loopback() => return Ok(None),
+        Access::LocalOrViewer => crate::config::AdminRole::Viewer,
+        Access::Role(role) => role,
+    };
+    // Whether or not the token is good: the answer would tell a guess from the token.
+    if let Some(wait) = state.failures.wait(peer) {
+        let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
+        return Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait));
+    }
+    let unauthorised = || {
+        let what = "send the token of admin.token_file, or one of admin.tokens, as `Authorization: Bearer …`";
+        Refusal::new(Code::Unauthorized, what)
+    };
+    let holder = match credential::extract(&parts.headers, None) {
+        Ok(Some(presented)) => state.tokens.holder(presented.token()),
+        Ok(None) => return Err(unauthorised()),
+        Err(_) => None,
+    };
+    let Some(holder) = holder else {
+        state.failures.count(peer);
+        return Err(unauthorised());
+    };
+    if holder.role < role {
+        let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
+        let what =
+            format!("the token {name} is a {own}'s; this needs the role {needed} (admin.tokens in gateway.toml)");
+        return Err(Refusal::new(Code::Forbidden, what));
+    }
+    Ok(Some(holder))
+}

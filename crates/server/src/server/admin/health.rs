@@ -1,0 +1,74 @@
+//! Health and metrics.
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use rotogate::gate::Readiness;
+
+use super::{Body, State, plain};
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "health", responses((status = 200, description = "the process runs", body = String, content_type = "text/plain")))]
+pub(super) fn live() -> Response<Body> {
+    plain(StatusCode::OK, "alive\n")
+}
+
+/// Whether the gate can serve, with the states of issuers.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "ready",
+    tag = "health",
+    responses(
+        (status = 200, description = "it can, perhaps degraded", body = String, content_type = "text/plain"),
+        (status = 503, description = "it cannot, and why", body = String, content_type = "text/plain"),
+    )
+)]
+pub(super) async fn ready(state: &State) -> Response<Body> {
+    let (is_ready, text) = readiness(state).await;
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    plain(status, &format!("{text}\n{}", state.issuers.states()))
+}
+
+/// Whether the gate can serve, and a line about it.
+pub(super) async fn readiness(state: &State) -> (bool, String) {
+    if *state.stopping.borrow() {
+        return (false, "stopping".to_owned());
+    }
+    let ready = match state.gate.readiness().await {
+        Readiness::Ready => "ready".to_owned(),
+        Readiness::Degraded(why) => format!("degraded: {why}"),
+        Readiness::NotReady(why) => return (false, format!("not ready: {why}")),
+        _ => return (false, "not ready".to_owned()),
+    };
+    match state.issuers.missing() {
+        None => (true, ready),
+        Some(issuer) => (false, format!("not ready: issuer {issuer} has no keys yet")),
+    }
+}
+
+/// Whether the store works.
+pub(super) async fn is_store_up(state: &State) -> bool {
+    matches!(state.gate.store_readiness().await, Readiness::Ready | Readiness::Degraded(_))
+}
+
+/// The metrics, in OpenMetrics or Prometheus' text format, as `Accept` says. On loopback without a token.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "health",
+    responses((status = 200, description = "the metrics", body = String, content_type = "text/plain"))
+)]
+pub(super) async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
+    const OPEN: &str = "application/openmetrics-text";
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let is_open = accepted.flat_map(|value| value.split(',')).any(|media| media.trim().starts_with(OPEN));
+    let (is_ready, _) = readiness(state).await;
+    let mut response = plain(StatusCode::OK, &state.metrics.text(is_ready, is_store_up(state).await, is_open));
+    let media = match is_open {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response
+}

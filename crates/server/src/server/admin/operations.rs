@@ -1,0 +1,158 @@
+//! Every operation of this listener: its method, its path, and who may ask for it. openapi.rs describes the same ones.
+
+use std::sync::LazyLock;
+
+use http::Method;
+use matchit::Router;
+
+use crate::config::AdminRole;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    Live,
+    Ready,
+    Metrics,
+    OpenApi,
+    Status,
+    Sessions,
+    Session,
+    RevokeSession,
+    Revocations,
+    Revoke,
+    Keys,
+    Routes,
+    Upstreams,
+    Issuers,
+    RefreshIssuer,
+    DropIssuerKeys,
+    Config,
+    CheckConfig,
+    ReloadConfig,
+    ReloadUsers,
+    Backup,
+    CopyStore,
+    SwitchStore,
+    Events,
+    Explain,
+}
+
+/// Who may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everyone.
+    Anyone,
+    /// Everyone on this machine, and viewers.
+    LocalOrViewer,
+    /// Holders of a token of this role, or of one above it.
+    Role(AdminRole),
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) operation: Operation,
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+}
+
+const fn get(path: &'static str, operation: Operation, access: Access) -> Row {
+    Row { operation, method: Method::GET, path, access }
+}
+
+const fn post(path: &'static str, operation: Operation, role: AdminRole) -> Row {
+    Row { operation, method: Method::POST, path, access: Access::Role(role) }
+}
+
+const VIEWER: Access = Access::Role(AdminRole::Viewer);
+
+/// All operations.
+pub(super) static TABLE: &[Row] = &[
+    get("/livez", Operation::Live, Access::Anyone),
+    get("/readyz", Operation::Ready, Access::Anyone),
+    get("/metrics", Operation::Metrics, Access::LocalOrViewer),
+    get("/v1/openapi.json", Operation::OpenApi, Access::Anyone),
+    get("/v1/status", Operation::Status, VIEWER),
+    get("/v1/sessions", Operation::Sessions, VIEWER),
+    get("/v1/sessions/{id}", Operation::Session, VIEWER),
+    post("/v1/sessions/{id}/revoke", Operation::RevokeSession, AdminRole::Operator),
+    get("/v1/revocations", Operation::Revocations, VIEWER),
+    post("/v1/revocations", Operation::Revoke, AdminRole::Operator),
+    get("/v1/keys", Operation::Keys, VIEWER),
+    get("/v1/routes", Operation::Routes, VIEWER),
+    get("/v1/upstreams", Operation::Upstreams, VIEWER),
+    get("/v1/issuers", Operation::Issuers, VIEWER),
+    post("/v1/issuers/{name}/refresh", Operation::RefreshIssuer, AdminRole::Operator),
+    post("/v1/issuers/{name}/drop", Operation::DropIssuerKeys, AdminRole::Operator),
+    get("/v1/config", Operation::Config, VIEWER),
+    post("/v1/config/check", Operation::CheckConfig, AdminRole::Operator),
+    post("/v1/config/reload", Operation::ReloadConfig, AdminRole::Operator),
+    post("/v1/users/reload", Operation::ReloadUsers, AdminRole::Operator),
+    post("/v1/store/backup", Operation::Backup, AdminRole::Admin),
+    post("/v1/store/copy", Operation::CopyStore, AdminRole::Admin),
+    post("/v1/store/switch", Operation::SwitchStore, AdminRole::Admin),
+    get("/v1/events", Operation::Events, VIEWER),
+    post("/v1/explain", Operation::Explain, AdminRole::Operator),
+];
+
+/// The rows of each path.
+static PATHS: LazyLock<Router<Vec<&'static Row>>> = LazyLock::new(|| {
+    let mut paths: Router<Vec<&'static Row>> = Router::new();
+    for row in TABLE {
+        match paths.at_mut(row.path) {
+            Ok(found) => found.value.push(row),
+            // A test asks for every row, so each pattern is one that the router takes.
+            Err(_) => drop(paths.insert(row.path, vec![row])),
+        }
+    }
+    paths
+});
+
+/// The rows of a path, and its parameter, as it was sent; empty if it has none.
+pub(super) fn at(path: &str) -> Option<(&'static [&'static Row], &str)> {
+    let found = PATHS.at(path).ok()?;
+    let parameter = found.params.iter().next().map_or("", |(_, value)| value);
+    Some((found.value, parameter))
+}
+
+impl Row {
+    /// Whether it serves a method; `GET` includes `HEAD`.
+    pub(super) fn serves(&self, method: &Method) -> bool {
+        self.method == *method || (self.method == Method::GET && *method == Method::HEAD)
+    }
+}
+
+/// The methods of a path, for `Allow`.
+pub(super) fn methods(rows: &[&Row]) -> Vec<Method> {
+    let mut methods: Vec<_> = rows.iter().map(|row| row.method.clone()).collect();
+    if methods.contains(&Method::GET) {
+        methods.insert(1, Method::HEAD);
+    }
+    methods
+}
+
+impl Operation {
+    /// Is it for health checks?
+    pub(super) const fn is_probe(self) -> bool {
+        matches!(self, Self::Live | Self::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_is_found_at_its_path() {
+        for row in TABLE {
+            let path = row.path.replace("{id}", "x").replace("{name}", "x%2Fy");
+            let (rows, parameter) = at(&path).unwrap();
+            assert!(rows.iter().any(|found| found.operation == row.operation), "{path}");
+            assert_eq!(parameter.is_empty(), !row.path.contains('{'), "{path}");
+        }
+        for other in ["/", "/v1", "/v1/", "/v1/sessions/", "/v1/sessions/x/", "/V1/status", "/v1/sessions/x/revoke/y"] {
+            assert!(at(other).is_none(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Errors of the admin listener: problem documents (RFC 9457) with a code from a closed set.
+
+use std::time::Duration;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use rotogate::context::Context;
+use rotogate::fault::{Chain, Error};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Body, full};
+use crate::config::ConfigError;
+
+/// The page that describes each code, under an anchor of its own.
+const PAGE: &str = "docs/admin.md";
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal, $status:ident;)*) => {
+        /// What went wrong, for programs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+        #[serde(rename_all = "snake_case")]
+        pub(crate) enum Code {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Code {
+            /// All codes.
+            #[cfg(test)]
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Its word.
+            pub(crate) const fn word(self) -> &'static str {
+                match self { $(Self::$name => $word,)* }
+            }
+
+            /// The status that it is answered with.
+            pub(crate) const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Host or target is missing or malformed.
+    BadRequest = "bad_request", BAD_REQUEST;
+    /// A query parameter is unknown, repeated, or has a value that is not expected.
+    InvalidParameter = "invalid_parameter", BAD_REQUEST;
+    /// The body is not the JSON that is expected.
+    InvalidBody = "invalid_body", BAD_REQUEST;
+    /// Several accounts have a user of this name.
+    AmbiguousUser = "ambiguous_user", BAD_REQUEST;
+    /// No token, or one that is not known.
+    Unauthorized = "unauthorized", UNAUTHORIZED;
+    /// The role of the token does not include the operation.
+    Forbidden = "forbidden", FORBIDDEN;
+    /// A page of another origin asks for a change.
+    ForeignOrigin = "foreign_origin", FORBIDDEN;
+    /// There is no such path.
+    NotFound = "not_found", NOT_FOUND;
+    /// There is no session of this id.
+    UnknownSession = "unknown_session", NOT_FOUND;
+    /// Users, clients and store know no such target.
+    UnknownTarget = "unknown_target", NOT_FOUND;
+    /// There is no issuer of this name whose keys are fetched.
+    UnknownIssuer = "unknown_issuer", NOT_FOUND;
+    /// The path does not serve this method.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
+    /// This gate is configured without what the operation needs.
+    NotConfigured = "not_configured", CONFLICT;
+    /// The users file is broken; the users stay as they were.
+    BrokenUsersFile = "broken_users_file", CONFLICT;
+    /// The path of an earlier version has moved, and its parameters have another form.
+    Gone = "gone", GONE;
+    /// The body is too long.
+    BodyTooLong = "body_too_long", PAYLOAD_TOO_LARGE;
+    /// The body is not `application/json`.
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE;
+    /// `Host` is not a name of this listener.
+    ForeignHost = "foreign_host", MISDIRECTED_REQUEST;
+    /// The configuration cannot be used; `errors` has each place.
+    InvalidConfiguration = "invalid_configuration", UNPROCESSABLE_ENTITY;
+    /// Too many wrong tokens came from this address.
+    TooManyFailures = "too_many_failures", TOO_MANY_REQUESTS;
+    /// A failure of the gate; the log has more.
+    Internal = "internal", INTERNAL_SERVER_ERROR;
+    /// The issuer sent no keys that can be used.
+    IssuerFailed = "issuer_failed", BAD_GATEWAY;
+    /// The store failed; the log has more.
+    StoreFailed = "store_failed", SERVICE_UNAVAILABLE;
+}
+
+/// A place in the configuration, and what is wrong there.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Finding {
+    /// The file, or `environment NAME`.
+    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    key: String,
+    detail: String,
+}
+
+impl Finding {
+    pub(super) fn of(error: &ConfigError) -> Self {
+        let ConfigError { source, position, key, message, unchecked: _ } = error;
+        Self { file: source.clone(), line: position.map(|(line, _)| line), key: key.clone(), detail: message.clone() }
+    }
+}
+
+/// A problem document (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    /// The part of the page that describes the code.
+    #[serde(rename = "type")]
+    kind: String,
+    /// The status in words.
+    title: &'static str,
+    status: u16,
+    /// What went wrong this time, and what to do.
+    detail: String,
+    code: Code,
+    /// The id of the request, as in the log.
+    request_id: String,
+    /// The places in the configuration that are wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Finding>,
+}
+
+/// Why a request is refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(super) code: Code,
+    pub(super) detail: String,
+    errors: Vec<Finding>,
+    retry_after: Option<Duration>,
+    allowed: Vec<Method>,
+}
+
+impl Refusal {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after: None, allowed: Vec::new() }
+    }
+
+    pub(super) fn with_errors(self, errors: Vec<Finding>) -> Self {
+        Self { errors, ..self }
+    }
+
+    pub(super) fn retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    pub(super) fn method_not_allowed(allowed: Vec<Method>) -> Self {
+        let list = list(&allowed);
+        Self { allowed, ..Self::new(Code::MethodNotAllowed, format!("this path serves {list}")) }
+    }
+
+    /// The store failed. A revocation counts on this node already; it is durable once a repetition succeeds.
+    pub(super) fn of_store(error: &Error) -> Self {
+        if let Error::Failed(fault) = error {
+            tracing::error!(error = ?Chain(fault), "admin request failed");
+        }
+        Self::new(Code::StoreFailed, "the store failed; see the log and try again").retry_after(Duration::from_secs(1))
+    }
+
+    pub(super) fn into_response(self) -> Response<Body> {
+        let Self { code, detail, errors, retry_after, allowed } = self;
+        let status = code.status();
+        let id = Context::current().map(|context| context.id);
+        let problem = Problem {
+            kind: format!("{PAGE}#{}", code.word()),
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail,
+            code,
+            request_id: id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
+            errors,
+        };
+        let mut response = Response::new(full(serde_json::to_vec(&problem).unwrap_or_default().into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(wait) = retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_millis().div_ceil(1000).max(1) as u64));
+        }
+        if !allowed.is_empty()
+            && let Ok(allowed) = HeaderValue::try_from(list(&allowed))
+        {
+            headers.insert(ALLOW, allowed);
+        }
+        response
+    }
+}
+
+fn list(methods: &[Method]) -> String {
+    methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_code_has_a_word_of_its_own_and_its_part_of_the_page() {
+        let words: BTreeSet<_> = Code::ALL.iter().map(|code| code.word()).collect();
+        assert_eq!(words.len(), Code::ALL.len());
+        for code in Code::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.word());
+        }
+        let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(PAGE)).unwrap();
+        for code in Code::ALL {
+            let line = format!("| <a id=\"{0}\"></a>`{0}` | {1} |", code.word(), code.status().as_u16());
+            assert!(page.contains(&line), "{line}");
+        }
+        assert_eq!(page.matches("<a id=\"").count(), Code::ALL.len(), "no code that there is not");
+    }
+}

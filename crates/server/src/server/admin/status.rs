@@ -1,0 +1,100 @@
+//! The operator's view of the gate as a whole.
+
+use std::net::SocketAddr;
+
+use http::Response;
+use rotogate::clock::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::problem::{Finding, Problem};
+use super::{Body, State, health, ok, rfc3339};
+use crate::config::StoreConfig;
+use crate::server::reload::Source;
+
+/// The gate as a whole.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Status {
+    version: &'static str,
+    /// The id of the process.
+    pid: u32,
+    /// When it began to serve (RFC 3339).
+    started: String,
+    /// As `/readyz` says.
+    ready: bool,
+    /// Why it is not ready, or in which state it serves.
+    readiness: String,
+    /// Every address of the gate, those of the admin listener included.
+    #[schema(value_type = Vec<String>)]
+    listeners: Vec<SocketAddr>,
+    /// Open connections of clients.
+    connections: usize,
+    /// Requests in flight to upstreams.
+    requests_in_flight: usize,
+    store: StoreStatus,
+    /// What the gate reads again while it runs.
+    reloads: Vec<ReloadStatus>,
+    /// What `rotogate check` warns about, of the configuration in force.
+    warnings: Vec<Finding>,
+}
+
+/// The store.
+#[derive(Serialize, ToSchema)]
+struct StoreStatus {
+    /// `redb`, `memory`, `postgres` or `redis`.
+    kind: &'static str,
+    up: bool,
+}
+
+/// What the gate reads again.
+#[derive(Serialize, ToSchema)]
+struct ReloadStatus {
+    /// `configuration`, `keys`, `issuers`, `certificates` or `upstreams`.
+    source: &'static str,
+    /// Whether the last change was refused; the log says why.
+    refused: bool,
+    /// When a change was taken last (RFC 3339).
+    taken: String,
+}
+
+/// Version, state, counts, and what the last reloads came to.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    operation_id = "status",
+    tag = "status",
+    responses((status = 200, description = "done", body = Status), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) async fn show(state: &State) -> Response<Body> {
+    let (ready, readiness) = health::readiness(state).await;
+    let config = state.config.load_full();
+    let reload = |source: Source| {
+        let (refused, taken) = state.reloads.get(source);
+        ReloadStatus { source: source.name(), refused, taken: rfc3339(Timestamp::from_secs(taken)) }
+    };
+    ok(&Status {
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        started: rfc3339(state.began),
+        ready,
+        readiness,
+        listeners: state.listening.clone(),
+        connections: state.connections.iter().flat_map(|counts| counts.now()).sum(),
+        requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),
+        store: StoreStatus { kind: kind(&config.store), up: health::is_store_up(state).await },
+        reloads: Source::ALL.map(reload).into(),
+        warnings: config.warnings.iter().map(Finding::of).collect(),
+    })
+}
+
+const fn kind(store: &StoreConfig) -> &'static str {
+    match store {
+        StoreConfig::Memory => "memory",
+        StoreConfig::Redb { .. } => "redb",
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(_) => "postgres",
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(_) => "redis",
+    }
+}

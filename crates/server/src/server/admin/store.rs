@@ -1,0 +1,52 @@
+//! The operator's request for a copy of the store.
+
+use std::path::Path;
+
+use futures_util::TryStreamExt;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use rotogate::store::redb::RedbStore;
+use tokio_util::io::ReaderStream;
+
+use super::problem::{Code, Problem, Refusal};
+use super::{Answer, State};
+
+/// A consistent copy of the embedded store.
+#[utoipa::path(
+    post,
+    path = "/v1/store/backup",
+    operation_id = "back_up_store",
+    tag = "store",
+    responses(
+        (status = 200, description = "the copy", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json"),
+    ),
+    security(("token" = ["admin"]))
+)]
+pub(super) async fn backup(state: &State) -> Answer {
+    let Some(store) = &state.store else {
+        return Err(Refusal::new(Code::NotConfigured, "this store is not in a file; back it up as its server says"));
+    };
+    let file = copy(store).await.map_err(|error| {
+        tracing::error!(%error, "store backup failed");
+        Refusal::new(Code::Internal, "the store could not be copied; see the log")
+    })?;
+    let frames = ReaderStream::with_capacity(file, 64 * 1024).map_ok(Frame::data);
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    tracing::info!(target: "rotogate::audit", event = "store_backup", "store copied");
+    Ok(response)
+}
+
+/// Copies the store into a file beside it, which is unlinked by the time it is read.
+async fn copy(store: &RedbStore) -> Result<tokio::fs::File, Box<dyn std::error::Error + Send + Sync>> {
+    let name = format!(".backup-{}", uuid::Uuid::new_v4());
+    let path = store.path().parent().unwrap_or(Path::new(".")).join(name);
+    store.backup_to(&path).await?;
+    let file = tokio::fs::File::open(&path).await;
+    tokio::fs::remove_file(&path).await?;
+    Ok(file?)
+}

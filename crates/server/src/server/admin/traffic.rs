@@ -1,0 +1,146 @@
+//! The operator's view of routes and upstreams.
+
+use std::cmp::Reverse;
+
+use http::{Method, Response};
+use rotogate::route::{DEFAULT_METHODS, REGISTERED_METHODS, Route};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use super::{Body, State, ok};
+use crate::proxy::UpstreamAddress;
+
+/// The routes.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Routes {
+    /// In the order of match: of two that could serve a request, the first one does.
+    routes: Vec<RouteInfo>,
+}
+
+/// A route.
+#[derive(Serialize, ToSchema)]
+struct RouteInfo {
+    /// Its id in logs and metrics.
+    id: String,
+    /// The hosts that it serves; empty: every host that no route names.
+    hosts: Vec<String>,
+    /// The pattern of its path; empty for a rule for calls alone.
+    path: String,
+    /// The methods that it serves.
+    methods: Vec<String>,
+    /// `required`, `optional` or `none`.
+    auth: &'static str,
+    /// The scopes that a token must have, all of them.
+    scopes: Vec<String>,
+    /// The scopes of which it must have one.
+    any_scope: Vec<String>,
+    /// The roles of which it must have one.
+    roles: Vec<String>,
+    /// The accepted issuers; empty: the gate, and those that are accepted everywhere.
+    issuers: Vec<String>,
+    /// The name of its upstream.
+    upstream: Option<String>,
+}
+
+/// The routes in the order of match.
+#[utoipa::path(
+    get,
+    path = "/v1/routes",
+    operation_id = "list_routes",
+    tag = "routes",
+    responses((status = 200, description = "done", body = Routes), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) fn routes(state: &State) -> Response<Body> {
+    let config = state.config.load();
+    let mut sorted: Vec<&Route> = config.routes.iter().collect();
+    // As the table of routes looks them up: by host, then by the most specific pattern, then by listed methods.
+    sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
+    ok(&Routes { routes: sorted.into_iter().map(|route| info(state, route)).collect() })
+}
+
+fn info(state: &State, route: &Route) -> RouteInfo {
+    let policy = &route.policy;
+    let texts = |words: &[String]| words.to_vec();
+    let name = |method: &Method| method.as_str().to_owned();
+    let methods = match route.methods.is_empty() {
+        true => DEFAULT_METHODS.iter().map(name).chain(REGISTERED_METHODS.iter().copied().map(str::to_owned)).collect(),
+        false => route.methods.iter().map(name).collect(),
+    };
+    RouteInfo {
+        id: route.id.to_string(),
+        hosts: texts(&route.hosts),
+        path: route.path.clone(),
+        methods,
+        auth: policy.auth.word(),
+        scopes: policy.scopes.iter().map(str::to_owned).collect(),
+        any_scope: policy.any_scope.iter().map(str::to_owned).collect(),
+        roles: policy.roles.iter().map(ToString::to_string).collect(),
+        issuers: texts(&policy.issuers),
+        upstream: route
+            .upstream
+            .and_then(|upstream| state.serving.load().proxy.with_name(upstream, |name| name.map(str::to_owned))),
+    }
+}
+
+/// What orders patterns: plain segments before `{name}` before `{*rest}`.
+fn specificity(path: &str) -> Vec<(u8, Reverse<usize>, String)> {
+    let kind = |segment: &str| match segment {
+        _ if segment.starts_with("{*") => 2,
+        _ if segment.starts_with('{') => 1,
+        _ => 0,
+    };
+    path.split('/').map(|segment| (kind(segment), Reverse(segment.len()), segment.to_owned())).collect()
+}
+
+/// The upstreams.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Upstreams {
+    /// In the order of the configuration.
+    upstreams: Vec<UpstreamInfo>,
+}
+
+/// An upstream.
+#[derive(Serialize, ToSchema)]
+struct UpstreamInfo {
+    name: String,
+    /// Requests in flight, streams and tunnels included.
+    in_flight: usize,
+    /// Open connections.
+    connections: usize,
+    /// Each address to which requests are sent.
+    addresses: Vec<AddressInfo>,
+}
+
+/// An address of an upstream.
+#[derive(Serialize, ToSchema)]
+struct AddressInfo {
+    /// As the log names it.
+    address: String,
+    /// `up`, `ejected` after failures, or `unhealthy` by its health checks.
+    state: &'static str,
+    /// Requests in flight.
+    in_flight: usize,
+}
+
+/// The upstreams, with the state of each address.
+#[utoipa::path(
+    get,
+    path = "/v1/upstreams",
+    operation_id = "list_upstreams",
+    tag = "routes",
+    responses((status = 200, description = "done", body = Upstreams), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) fn upstreams(state: &State) -> Response<Body> {
+    let address =
+        |UpstreamAddress { name, state, in_flight }: UpstreamAddress| AddressInfo { address: name, state, in_flight };
+    let upstreams = state.serving.load().proxy.report().into_iter().map(|report| UpstreamInfo {
+        name: report.name,
+        in_flight: report.in_flight,
+        connections: report.connections,
+        addresses: report.addresses.into_iter().map(address).collect(),
+    });
+    ok(&Upstreams { upstreams: upstreams.collect() })
+}
