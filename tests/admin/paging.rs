@@ -1,11 +1,11 @@
 //! Lists of sessions: pages and filters.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
-use rotogate::clock::Timestamp;
+use rotogate::clock::{Timestamp, wall_micros};
 use rotogate::session::{Generation, LastPair, Scope, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
@@ -17,7 +17,7 @@ use super::{Ask, admin_token, code};
 
 /// A session that began this long ago.
 fn session(number: u64, ago: Duration) -> Session {
-    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() - ago;
+    let began = Duration::from_micros(wall_micros()) - ago;
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     let id = SessionId::new(Timestamp::ZERO.plus(began), random);
