@@ -11,7 +11,6 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::clock::ManualTime;
 use crate::credential::Credential;
-use crate::effects::WithEffects;
 use crate::engine::confirm::Confirmations;
 use crate::introspection::Introspector;
 use crate::limit::Rates;
@@ -129,7 +128,7 @@ impl World {
     fn check_after(&self, token: &str, answer: Option<&Introspected>) -> Outcome {
         let (limits, confirmations) = (&*self.limits, &*self.confirmations);
         let shown = || MissContext { limits, confirmations, source: None.into(), introspected: None }.after(answer);
-        self.checker.check_of::<WithEffects>(Credential::new(token), |_| true, shown)
+        self.checker.check_of::<crate::effects::WithEffects>(Credential::new(token), |_| true, shown)
     }
 
     /// As a request is checked: it waits for the answer, and is checked again.
@@ -323,7 +322,7 @@ async fn i21_junk_counts_as_forged_tokens_of_its_address() {
         let shown = || MissContext { limits, confirmations, source: source.into(), introspected: None };
         let token = format!("junk-{n}");
         if !matches!(
-            w.checker.check_of::<WithEffects>(Credential::new(&token), |_| true, shown),
+            w.checker.check_of::<crate::effects::WithEffects>(Credential::new(&token), |_| true, shown),
             Err(Denial::IntrospectionUnavailable(_))
         ) {
             continue;
@@ -594,7 +593,7 @@ async fn i20_no_other_server_sees_what_is_not_its_own() {
         assert!(matches!(w.denied(token).await, Denial::MalformedToken(_)), "{token:.20}");
     }
     // On a route that does not take the issuer, and where nothing says which issuer it is.
-    let elsewhere = w.checker.check_of::<WithEffects>(Credential::new("ory_at_1"), |_| false, shown);
+    let elsewhere = w.checker.check_of::<crate::effects::WithEffects>(Credential::new("ory_at_1"), |_| false, shown);
     assert!(matches!(elsewhere, Err(Denial::MalformedToken(_))));
     assert!(matches!(w.checker.check(Credential::new("ory_at_1"), shown), Err(Denial::MalformedToken(_))));
     assert_eq!(w.issuer.calls(), 0);
