@@ -59,6 +59,7 @@ fn p13_each_command_reports_an_error_as_json() {
         &["client", "secret", "--stdin"],
         &["audit-hash", "x"],
         &["completions", "tcsh"],
+        &["explain", "--path", "/x", "--method", "a b"],
         &["init"],
         &["issuer", "list"],
         &["issuer", "refresh", "x"],
@@ -137,6 +138,7 @@ async fn p13_each_command_reports_success_as_json() {
     let done: &[(&[&str], &str)] = &[
         (&["check"], ""),
         (&["client", "secret", "--stdin"], PASSWORD),
+        (&["explain", "--path", "/hello"], &tokens.access),
         (&["completions", "bash"], ""),
         (&["init", "--dir", "new"], ""),
         (&["audit-hash", "x"], ""),

@@ -71,7 +71,7 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     assert_eq!(log_in_with(&gate, "mobile").await.status, StatusCode::BAD_REQUEST);
 
     let mut next = replaced(CONFIG, "id = \"web\"", "id = \"mobile\"");
-    next = replaced(&next, "path = \"/{account}/connect/token\"", "path = \"/other/{account}/token\"");
+    next = replaced(&next, "path = \"/{account}/connect/token\"", "path = \"/{account}/other/token\"");
     for (section, keys) in [
         ("cors", "origins = [\"https://app.test\"]"),
         ("identity", "headers = { subject = \"x-user\" }\nstrip = [\"x-auth-subject\"]"),

@@ -100,7 +100,11 @@ impl Place {
 
     /// Starts a gate.
     pub fn start(&self) -> Gate {
-        // Each request of the tests is explained first, and must be decided so (requirement P58).
+        self.start_with(|_| {})
+    }
+
+    /// Starts a gate that explains each request first, and ends if it then decides otherwise (requirement P58).
+    pub fn start_explaining(&self) -> Gate {
         self.start_with(|command| {
             let _ = command.env("ROTOGATE_FAILPOINT", "explain-requests");
         })
