@@ -169,6 +169,7 @@ impl Endpoint {
         Ok(())
     }
 
+    /// The path below which it serves.
     fn base(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.dialect.default_path())
     }

@@ -155,7 +155,7 @@ pub(crate) struct Inner {
     /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
     /// The gate with the rules that replaced these.
-    replaced_by: OnceLock<Arc<Inner>>,
+    replaced_by: OnceLock<Arc<Self>>,
 }
 
 impl Inner {

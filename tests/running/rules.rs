@@ -156,8 +156,8 @@ async fn p5_a_reload_with_one_mistake_changes_nothing() {
         gate.signal("HUP");
         until("the mistake is in the log", async || {
             let log = gate.log();
-            let lines = log.lines().filter(|line| line.contains("ERROR") || line.contains("gateway.toml:"));
-            lines.last().is_some_and(|line| line.contains(said)) || log.matches("config_reload").count() > before
+            let mut lines = log.lines().filter(|line| line.contains("ERROR") || line.contains("gateway.toml:"));
+            lines.next_back().is_some_and(|line| line.contains(said)) || log.matches("config_reload").count() > before
         })
         .await;
         assert!(!gate.log().contains("configuration reloaded"), "{said}");

@@ -147,10 +147,7 @@ impl Endpoints {
 
     /// The requests that carry wrapped calls.
     pub(crate) fn envelopes(endpoints: &[Endpoint]) -> Vec<(Method, String)> {
-        let of = |endpoint: &Endpoint| {
-            let base = endpoint.path.as_deref().unwrap_or_else(|| endpoint.dialect.default_path());
-            envelopes(endpoint.dialect.as_ref(), base)
-        };
+        let of = |endpoint: &Endpoint| envelopes(endpoint.dialect.as_ref(), endpoint.base());
         endpoints.iter().flat_map(of).collect()
     }
 
@@ -175,7 +172,7 @@ impl Endpoints {
             .map(|endpoint| endpoint.dialect.name().into())
             .collect();
         for endpoint in endpoints {
-            let base = endpoint.path.clone().unwrap_or_else(|| endpoint.dialect.default_path().to_owned());
+            let base = endpoint.base().to_owned();
             let base = base.as_str();
             let index = all.ready.len();
             let mut names_accounts = false;

@@ -274,7 +274,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         } else {
             restart_only.keep("directories", &old.directories, &directories)
         },
-        limits: limits_with_restart_only_keys_of(&old.limits, limits, &mut restart_only),
+        limits: limits_with_restart_only_keys_of(&old.limits, &limits, &mut restart_only),
         cors,
         clients,
         // All or nothing: with another relay, no endpoint changes.
@@ -306,10 +306,10 @@ fn relays_at(endpoints: &[EndpointConfig]) -> Vec<(&str, &str)> {
 
 fn limits_with_restart_only_keys_of(
     old: &LimitsConfig,
-    new: LimitsConfig,
+    new: &LimitsConfig,
     restart_only: &mut RestartOnly,
 ) -> LimitsConfig {
-    let LimitsConfig { rates, shared, verified_cache, max_password_checks, password_queue, max_token_body } = new;
+    let LimitsConfig { rates, shared, verified_cache, max_password_checks, password_queue, max_token_body } = *new;
     LimitsConfig {
         rates,
         max_token_body,

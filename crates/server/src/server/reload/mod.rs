@@ -214,7 +214,7 @@ impl Reloadable {
                     last_read.upstreams.mark_applied();
                 }
                 Err(error) if last_read.upstreams.mark_refused() => {
-                    tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force")
+                    tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force");
                 }
                 Err(_) => {}
             }
