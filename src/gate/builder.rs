@@ -1,7 +1,7 @@
 //! Builds a gate from its parts.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -585,6 +585,7 @@ impl GateBuilder {
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]
             relays,
+            in_force: Mutex::default(),
         });
         let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
         let kept = Kept { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };

@@ -21,7 +21,8 @@
 //! # Ok(()) }
 //! ```
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -154,28 +155,22 @@ pub(crate) struct Inner {
     pub(crate) max_endpoint_body: usize,
     /// The application's hook for refused requests.
     refusals: Option<respond::RefusalHook>,
-    /// The gate with the rules that replaced these.
-    replaced_by: OnceLock<Arc<Self>>,
+    /// Whether other rules are in force.
+    is_replaced: AtomicBool,
 }
 
 impl Inner {
-    /// The gate with the rules in force: this one, or what replaced it while a connection or a request went on.
-    fn in_force(&self) -> &Self {
-        let mut gate = self;
-        while let Some(next) = gate.replaced_by.get() {
-            gate = next;
-        }
-        gate
+    /// The gate with the rules in force, if others replaced these while a connection or a request went on.
+    fn successor(&self) -> Option<Arc<Self>> {
+        self.is_replaced.load(Ordering::Acquire).then(|| self.running.in_force()).flatten()
     }
 
-    /// Calls `strip` with the names of the identity headers of these rules, and of those that replaced them: a client may
-    /// have sent a header that meant nothing then.
+    /// Calls `strip` with the names of the identity headers of these rules, and of those in force: a client may have sent a
+    /// header that meant nothing before.
     fn strip(&self, mut strip: impl FnMut(&ProtectedNames)) {
-        let mut gate = self;
-        strip(&gate.protected);
-        while let Some(next) = gate.replaced_by.get() {
-            gate = next;
-            strip(&gate.protected);
+        strip(&self.protected);
+        if let Some(successor) = self.successor() {
+            strip(&successor.protected);
         }
     }
 
@@ -353,7 +348,8 @@ impl Gate {
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
         // First: from here on, requests of both gates are rid of the identity headers of both.
-        let _ = self.0.replaced_by.set(Arc::clone(&gate.0));
+        self.0.running.put_in_force(&gate.0);
+        self.0.is_replaced.store(true, Ordering::Release);
         self.0.engine.set_styles(styles);
         self.0.engine.set_keep_login_origin(keep_login_origin);
         self.0.engine.limits().set_rates(rates);

@@ -2,11 +2,12 @@
 //! background tasks hold on to this alone.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use super::Inner;
 use super::fault_log::FaultLog;
 use super::notice::Notices;
 #[cfg(feature = "relay")]
@@ -36,4 +37,16 @@ pub(crate) struct Running {
     /// Those of the endpoints. Other rules have the same ones.
     #[cfg(feature = "relay")]
     pub(super) relays: Vec<Arc<EndpointRelay>>,
+    /// The gate with the rules in force, once those of the start were replaced.
+    pub(super) in_force: Mutex<Weak<Inner>>,
+}
+
+impl Running {
+    pub(super) fn in_force(&self) -> Option<Arc<Inner>> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    pub(super) fn put_in_force(&self, gate: &Arc<Inner>) {
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(gate);
+    }
 }

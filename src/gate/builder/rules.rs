@@ -1,6 +1,7 @@
 //! The part of a builder that a running gate can replace: routes, clients, endpoints, and what is told to upstreams.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -113,7 +114,7 @@ impl Rules {
             trusted_proxies: self.trusted_proxies,
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
             refusals: self.refusals,
-            replaced_by: OnceLock::new(),
+            is_replaced: AtomicBool::new(false),
             running,
             engine,
             checker,

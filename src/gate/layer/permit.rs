@@ -153,7 +153,8 @@ pub(in crate::gate) fn permit_call(
     called: &EnclosedCall,
 ) -> Result<Permitted, (Denial, Option<Arc<Route>>)> {
     // A connection outlives the rules of its beginning; its calls are judged by those in force.
-    let gate = gate.in_force();
+    let successor = gate.successor();
+    let gate = successor.as_deref().unwrap_or(gate);
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
     let mut rules = Vec::new();
     if let Some(rule) = gate.routes.rule(Some(host), &called.name) {
