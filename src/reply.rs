@@ -175,12 +175,18 @@ impl GrpcCode {
     }
 }
 
+/// The trailers of a gRPC reply. `message` is visible ASCII without `%`.
+pub fn grpc_trailers(code: GrpcCode, message: &'static str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", code.value());
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
+}
+
 /// A gRPC reply that consists of its status. `message` is visible ASCII without `%`.
 pub fn grpc_status(code: GrpcCode, message: &'static str) -> Reply {
     let mut reply = Response::new(ReplyBody::default());
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", code.value());
-    headers.insert("grpc-message", HeaderValue::from_static(message));
+    *reply.headers_mut() = grpc_trailers(code, message);
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     reply
 }

@@ -17,7 +17,7 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
 LATER = {
     # check and change
-    *("P4", "P8"),
+    *("P8",),
     # metrics
     *("P23", "P28"),
     # logs

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::task;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use http_body::SizeHint;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Inner;
 use crate::context::Context;
 use crate::lease::{Lease, LeaseEnd};
-use crate::reply::GrpcCode;
+use crate::reply::{GrpcCode, grpc_trailers};
 use crate::route::Route;
 use crate::verify_cache::Verified;
 
@@ -152,8 +152,5 @@ fn trailers_of(ending: &LeaseEnd) -> HeaderMap {
             (GrpcCode::Unauthenticated, "the access token is no longer good")
         }
     };
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", code.value());
-    trailers.insert("grpc-message", HeaderValue::from_static(message));
-    trailers
+    grpc_trailers(code, message)
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -95,6 +96,75 @@ async fn a_successor_takes_over_and_no_connection_is_refused() {
     is_started_anew(&gate).await;
     assert_eq!(gate.stop(), Some(0));
     assert!(TcpStream::connect(address).is_err(), "after a stop nobody listens");
+}
+
+/// An upstream that sends one event and then nothing.
+async fn silent_events(listener: tokio::net::TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut head = [0; 4096];
+    assert_ne!(stream.read(&mut head).await.unwrap(), 0);
+    let begun =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+    stream.write_all(begun.as_bytes()).await.unwrap();
+    while stream.read(&mut head).await.is_ok_and(|read| read > 0) {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_an_upgrade_under_load_refuses_no_request_and_waits_for_no_event_stream() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let events = format!(
+        "{}[[upstreams]]\nname = \"events\"\nurls = [\"http://{}\"]\n\
+         [[routes]]\npath = \"/events\"\nauth = \"none\"\nupstream = \"events\"\n",
+        support::with(CONFIG, "server", "drain_timeout = \"10m\""),
+        listener.local_addr().unwrap()
+    );
+    let upstream = tokio::spawn(silent_events(listener));
+    let (place, gate) = place_with_sockets(&events);
+    let mut stream = tokio::net::TcpStream::connect(gate.address).await.unwrap();
+    stream.write_all(b"GET /events HTTP/1.1\r\nhost: gate.test\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"data: 1\n\n\r\n") {
+        assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+    }
+
+    let (over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = gate.address;
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (over, asked) = (Arc::clone(&over), Arc::clone(&asked));
+            tokio::spawn(async move {
+                let mut longest = Duration::ZERO;
+                while !over.load(Ordering::SeqCst) {
+                    let began = Instant::now();
+                    assert_eq!(ask(address).await.unwrap(), StatusCode::OK);
+                    longest = longest.max(began.elapsed());
+                    asked.fetch_add(1, Ordering::SeqCst);
+                }
+                longest
+            })
+        })
+        .collect();
+    until("clients come", async || asked.load(Ordering::SeqCst) > 100).await;
+    more_routes(&place);
+    gate.signal("USR2");
+    stream.read_to_end(&mut seen).await.unwrap();
+    let ended = String::from_utf8(seen).unwrap();
+    assert!(ended.ends_with("data: 1\n\n\r\n0\r\n\r\n"), "a whole reply, so that the client connects again: {ended}");
+    is_started_anew(&gate).await;
+    over.store(true, Ordering::SeqCst);
+    for client in clients {
+        let longest = client.await.unwrap();
+        support::figure::print_time(
+            "P4 a request beside an event stream at an upgrade",
+            longest,
+            Duration::from_secs(1),
+        );
+    }
+    let line = |line: &&str| line.contains("url.path=/events") && line.contains("rotogate.end=shutdown");
+    assert_eq!(gate.log().lines().filter(line).count(), 1, "{}", gate.log());
+    upstream.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

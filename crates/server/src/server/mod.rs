@@ -11,6 +11,7 @@ mod connection;
 mod connection_counts;
 mod cors;
 mod directories;
+mod drain;
 mod h2;
 pub(crate) mod issuers;
 mod listener;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use http::HeaderName;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -217,8 +219,9 @@ impl Server {
         // The name is cloned for each request: a name from static text needs no reference count.
         let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
         let request_id = HeaderName::from_static(request_id);
+        let drain = drain::StreamDrain::default();
         let (gate, forward) = (parts.gate.clone(), parts.proxy.clone());
-        let state = request::State::new(&config, gate, forward, Arc::clone(&metrics), request_id)?;
+        let state = request::State::new(&config, gate, forward, Arc::clone(&metrics), (request_id, drain.clone()))?;
         let serving = Arc::new(ArcSwap::from_pointee(state));
         let config = Arc::new(ArcSwap::from(config));
         let reloadable = reload::Reloadable {
@@ -305,7 +308,18 @@ impl Server {
         );
         let _ = stopping.send(true);
         parts.gate.close_connections();
-        let drain_timeout = config.load().server.drain_timeout;
+        let (drain_timeout, stream_drain) = {
+            let config = config.load();
+            (config.server.drain_timeout, config.server.stream_drain)
+        };
+        let ends_streams = matches!(shutdown, ShutdownKind::Upgrade(_));
+        let streams = async {
+            if ends_streams {
+                tokio::time::sleep(stream_drain).await;
+                drain.end_streams();
+            }
+        };
+        let mut streams = std::pin::pin!(streams.fuse());
         let in_time = {
             let drained = async {
                 while accepting.join_next().await.is_some() {}
@@ -317,6 +331,7 @@ impl Server {
             loop {
                 tokio::select! {
                     in_time = &mut drained => break in_time.is_ok(),
+                    () = &mut streams => {}
                     Some(order) = orders.recv() => shutdown.cancel_upgrade_on_stop(&order),
                 }
             }

@@ -18,6 +18,7 @@ use tower::{Layer, Service};
 use super::ServerError;
 use super::body::RequestBody;
 use super::cors::Cors;
+use super::drain::StreamDrain;
 use super::metrics::Metrics;
 use super::origin::Origin;
 use super::request_record::{LoggedBody, RequestRecord};
@@ -52,6 +53,7 @@ pub(crate) struct State {
     pub(super) proxy: Proxy,
     /// The header that carries the request id.
     pub(super) request_id: HeaderName,
+    pub(super) drain: StreamDrain,
 }
 
 impl State {
@@ -60,16 +62,17 @@ impl State {
         gate: Gate,
         proxy: Proxy,
         metrics: Arc<Metrics>,
-        request_id: HeaderName,
+        (request_id, drain): (HeaderName, StreamDrain),
     ) -> Result<Self, ServerError> {
         let inner = gate_layer(&gate).layer(proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id })
+        Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id, drain })
     }
 
     /// What goes on with another configuration.
     pub(super) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, ServerError> {
-        Self::new(config, gate, proxy, Arc::clone(&self.metrics), self.request_id.clone())
+        let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
+        Self::new(config, gate, proxy, Arc::clone(&self.metrics), (request_id, drain))
     }
 
     /// The same, with another proxy.

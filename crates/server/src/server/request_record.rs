@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::drain::{DrainedStream, StreamKind};
 use super::metrics;
 use super::origin::Origin;
 use super::request::{ReplyBody, State};
@@ -85,7 +86,9 @@ impl RequestRecord {
             add_request_id(bytes, &id);
         }
         response.headers_mut().insert(state.request_id.clone(), id);
-        let Some(mut line) = line else { return response.map(|body| LoggedBody { body, line: None }) };
+        let kind = if is_events { Some(StreamKind::Events) } else { is_grpc.then_some(StreamKind::Grpc) };
+        let stream = kind.map(|kind| DrainedStream::new(kind, state.drain.clone()));
+        let Some(mut line) = line else { return response.map(|body| LoggedBody { body, line: None, stream }) };
         let status = response.status();
         let reason = metrics::outcome(verdict);
         let upstream = verdict.and_then(|verdict| verdict.route.as_ref()?.upstream);
@@ -102,7 +105,7 @@ impl RequestRecord {
         }
         if let Some(tunnel) = tunnel.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
             tunnel.begin(line);
-            return response.map(|body| LoggedBody { body, line: None });
+            return response.map(|body| LoggedBody { body, line: None, stream: None });
         }
         if is_events {
             line.begin_stream();
@@ -111,7 +114,7 @@ impl RequestRecord {
         if is_bare || response.body().is_end_stream() {
             line.set_end("complete");
         }
-        response.map(|body| LoggedBody { body, line: Some(line) })
+        response.map(|body| LoggedBody { body, line: Some(line), stream })
     }
 }
 
@@ -129,6 +132,8 @@ pin_project! {
         #[pin]
         body: ReplyBody,
         line: Option<AccessLogLine>,
+        // If the reply may have no end of its own.
+        stream: Option<DrainedStream>,
     }
 }
 
@@ -138,7 +143,20 @@ impl Body for LoggedBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Polled<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
+        if this.stream.as_ref().is_some_and(DrainedStream::is_over) {
+            return Poll::Ready(None);
+        }
         let next = this.body.as_mut().poll_frame(cx);
+        if next.is_pending()
+            && let Some(stream) = this.stream
+            && let Poll::Ready(trailers) = stream.poll_end(cx)
+        {
+            if let Some(line) = this.line {
+                line.set_grpc_status(trailers.as_ref().and_then(|trailers| trailers.get(&GRPC_STATUS)));
+                line.set_end("shutdown");
+            }
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
         let Some(line) = this.line else { return next };
         match &next {
             Poll::Pending => {}
@@ -162,7 +180,7 @@ impl Body for LoggedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.stream.as_ref().is_some_and(DrainedStream::is_over) || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub min_body_rate: u64,
     /// How long requests in flight may take after a stop.
     pub drain_timeout: Duration,
+    /// How long streams may go on after the order to upgrade in place.
+    pub stream_drain: Duration,
     /// The header that carries the request id.
     pub request_id_header: HeaderName,
 }
@@ -61,6 +63,7 @@ impl ServerConfig {
     const MAX_CONNECTIONS: usize = 10_000;
     const MAX_HEAD_BYTES: usize = 32 << 10;
     const MIN_BODY_RATE: u64 = 256;
+    const STREAM_DRAIN: Duration = Duration::from_millis(500);
     const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
     /// As many threads as processors.
@@ -104,6 +107,9 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
         drain_timeout: section
             .get("drain_timeout", value::duration_within(Duration::ZERO, HOUR))
             .unwrap_or(ServerConfig::DRAIN_TIMEOUT),
+        stream_drain: section
+            .get("stream_drain", value::duration_within(Duration::ZERO, HOUR))
+            .unwrap_or(ServerConfig::STREAM_DRAIN),
         request_id_header: section
             .get("request_id_header", |v| value::header(&value::text(v)?))
             .unwrap_or(ServerConfig::REQUEST_ID_HEADER),
@@ -132,6 +138,7 @@ pub(super) fn print(server: &ServerConfig) -> Value {
         workers,
         min_body_rate,
         drain_timeout,
+        stream_drain,
         hosts,
         request_id_header,
     } = server;
@@ -149,6 +156,7 @@ pub(super) fn print(server: &ServerConfig) -> Value {
     put(&mut table, "workers", number(workers.get()));
     put(&mut table, "min_body_rate", number(*min_body_rate));
     put(&mut table, "drain_timeout", time(*drain_timeout));
+    put(&mut table, "stream_drain", time(*stream_drain));
     put(&mut table, "hosts", texts(hosts));
     put(&mut table, "request_id_header", request_id_header.as_str());
     table.into()

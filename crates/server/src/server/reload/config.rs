@@ -354,6 +354,7 @@ fn server_with_restart_only_keys_of(
         workers,
         min_body_rate,
         drain_timeout,
+        stream_drain,
         request_id_header,
     } = new;
     restart_only.keep("server.listen", &true, &same_sockets);
@@ -373,6 +374,7 @@ fn server_with_restart_only_keys_of(
         max_requests_per_connection,
         min_body_rate,
         drain_timeout,
+        stream_drain,
     }
 }
 
