@@ -114,14 +114,14 @@ async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_t
     let allowed = gate.call(Method::OPTIONS, "/hello", &preflight, "").await;
     assert_eq!(allowed.headers["access-control-allow-origin"], "https://app.test");
 
-    let forged = [tokens.access.get(..tokens.access.len() - 8).unwrap(), "AAAAAAAA"].concat();
-    let statuses = [gate.get("/hello", &forged).await.status, gate.get("/hello", &format!("{forged}B")).await.status];
-    assert!(
-        statuses.contains(&StatusCode::TOO_MANY_REQUESTS) || {
-            let more = gate.get("/hello", &format!("{forged}CC")).await.status;
-            more == StatusCode::TOO_MANY_REQUESTS
-        }
-    );
+    // Beyond one forged token an hour, and one that puts the address into debt, none is looked at.
+    let (head, signature) = tokens.access.rsplit_once('.').unwrap();
+    let mut statuses = Vec::new();
+    for other in ["AAAAAAAA", "BBBBBBBB", "CCCCCCCC"] {
+        let forged = format!("{head}.{other}{}", &signature[other.len()..]);
+        statuses.push(gate.get("/hello", &forged).await.status);
+    }
+    assert_eq!(statuses.last(), Some(&StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
     until("the log shows more", async || {
         gate.call(Method::GET, "/public/x", &[], "").await;
         gate.log().contains("DEBUG")
