@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -137,7 +137,7 @@ async fn p4_an_upgrade_under_load_refuses_no_request_and_waits_for_no_event_stre
             tokio::spawn(async move {
                 let mut longest = Duration::ZERO;
                 while !over.load(Ordering::SeqCst) {
-                    let began = Instant::now();
+                    let began = tokio::time::Instant::now();
                     assert_eq!(ask(address).await.unwrap(), StatusCode::OK);
                     longest = longest.max(began.elapsed());
                     asked.fetch_add(1, Ordering::SeqCst);
