@@ -141,7 +141,7 @@ def journey(me, gate):
         state = re.search(r"(?m)^status\s+(\S+)", shown)[1]
         expect(f"| `{state}` |" in (ROOT / "docs/refused.md").read_text(), True, f"the page explains {state}")
         audit = json.loads(me.done("docs/refused.md", "grep '\"event.action\":\"revocation\"'").splitlines()[-1])
-        expect((audit["rotogate.actor"], audit["because"]), ("admin-token", "operator"), "who did it")
+        expect((audit["rotogate.actor"], audit["because"]), ("default", "operator"), "who did it")
         (me.folder / "token.txt").write_text(token)
         expect(field(me.done("docs/refused.md", "rotogate token inspect"), "kind"), "access_token", "the token")
 
