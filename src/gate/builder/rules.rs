@@ -1,4 +1,4 @@
-//! The part of a builder that a running gate can replace: routes, clients, endpoints, and what is told to upstreams.
+//! The part of a builder that a running gate can replace: routes, clients, endpoints, identity headers.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
