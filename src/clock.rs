@@ -93,6 +93,14 @@ impl Timestamp {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// As RFC 3339 has it, to the millisecond, for logs.
+    #[doc(hidden)]
+    pub fn rfc3339(self) -> impl fmt::Display {
+        // The last moment of the year 9999: the form has no later ones.
+        const LAST: u64 = 253_402_300_799_999;
+        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST)))
+    }
 }
 
 impl fmt::Debug for Timestamp {

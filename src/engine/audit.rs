@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use tracing::field::display;
 use tracing::{info, warn};
 
-use crate::engine::{IssueKind, Origin};
+use super::evidence::{Evidence, LastRefresh};
+use crate::engine::{IssueKind, Origin, Refresh};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
@@ -115,30 +116,41 @@ pub(crate) fn refreshed(session: &Session, how: IssueKind, origin: &Origin) {
     }
 }
 
-pub(crate) fn reuse(session: &Session, reuse: Reuse, action: OnReuse, origin: &Origin) {
+pub(super) fn reuse(session: &Session, reuse: Reuse, evidence: &Evidence, refresh: &Refresh<'_>) {
+    let Refresh { origin, client, profile, .. } = refresh;
+    let last = evidence.last.as_deref();
     warn!(
         target: TARGET,
         event = "reuse",
+        verdict = evidence.verdict.word(),
         session.id = %session.id,
         user.id = &*session.subject,
-        rotogate.client.id = &*session.client,
+        rotogate.client.id = &*client.id,
+        rotogate.generation = session.current.get(),
         generations_old = reuse.generations_old,
         superseded_for_ms = reuse.superseded_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-        same_address_as_login = same(session.address.as_ref(), origin.address.as_ref()),
-        same_user_agent_as_login = same(session.user_agent.as_ref(), origin.user_agent.as_ref()),
         client.address = address(origin),
-        action = match action {
+        user_agent.original = origin.user_agent.as_deref(),
+        login.time = %session.created().rfc3339(),
+        login.address = session.address.map(display),
+        login.user_agent = session.user_agent.as_deref(),
+        last_refresh.time = %session.issued_at.rfc3339(),
+        last_refresh.address = last.and_then(|last| last.origin.address).map(display),
+        last_refresh.user_agent = last.and_then(|last| last.origin.user_agent.as_deref()),
+        last_refresh.replays = last.map(LastRefresh::replays),
+        is_confirmed = session.confirmed,
+        confirmed_at = last.and_then(LastRefresh::confirmed_at).map(|at| display(at.rfc3339())),
+        same_address_as_login = evidence.same_address_as_login,
+        same_user_agent_as_login = evidence.same_user_agent_as_login,
+        same_address_as_last_refresh = evidence.same_address_as_last_refresh,
+        same_user_agent_as_last_refresh = evidence.same_user_agent_as_last_refresh,
+        action = match profile.on_reuse {
             OnReuse::RevokeSession => "revoke-session",
             OnReuse::RevokeSubject => "revoke-subject",
             OnReuse::Deny => "deny",
         },
         "reuse",
     );
-}
-
-/// Unknown if either side was not kept.
-fn same<T: PartialEq>(login: Option<&T>, now: Option<&T>) -> Option<bool> {
-    Some(login? == now?)
 }
 
 pub(crate) fn ahead(session: &Session, presented: Generation, origin: &Origin) {

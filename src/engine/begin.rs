@@ -158,6 +158,7 @@ impl Engine {
             kid: keyring.signer().kid().into(),
             refresh_key: keyring.refresh_keys().current(),
         };
+        let origin = self.kept_origin(new.origin);
         let session = Session {
             id: SessionId::new(created, *random().map_err(Fault::from)?),
             secret: SessionSecret::new(*random().map_err(Fault::from)?),
@@ -176,8 +177,8 @@ impl Engine {
             last,
             status: Status::Live,
             revision: 1,
-            user_agent: new.origin.user_agent.clone().filter(|_| self.keeps_login_origin()),
-            address: new.origin.address.filter(|_| self.keeps_login_origin()),
+            user_agent: origin.user_agent,
+            address: origin.address,
             claims: new.claims,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;

@@ -92,7 +92,11 @@ impl Engine {
     /// # Errors
     /// Those of the store.
     pub async fn flush_confirmations(&self) -> Result<(), StoreError> {
-        self.confirmations.flush(self.store.as_ref(), |seen, marked| self.written.confirm(seen, marked)).await
+        let written = |seen: &[(SessionId, Generation)], marked| {
+            self.last_refreshes.confirm(seen, self.clock.now());
+            self.written.confirm(seen, marked);
+        };
+        self.confirmations.flush(self.store.as_ref(), written).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::audit;
+use super::evidence::Evidence;
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
 use super::turn::Turn;
 use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, MAX_TRIES, Refresh};
@@ -197,6 +198,7 @@ impl Engine {
                         self.written.count_right();
                     }
                     self.keep_written(&step.record);
+                    self.last_refreshes.remember(&step.record, self.kept_origin(refresh.origin));
                     if let Some(successor) = successor_token(&keyring, &step.record) {
                         self.live_sessions.advance(session.id, presented, successor);
                     }
@@ -330,6 +332,7 @@ impl Engine {
             drop(turn.take());
             // The rotation may have been read before it was acknowledged (requirement C14).
             self.settle().await?;
+            self.last_refreshes.count_replay(session.id, session.current);
             return Ok(Some(self.pair(keyring, &session, now, IssueKind::Replayed)?));
         }
         let fresh = LastPair {
@@ -355,6 +358,7 @@ impl Engine {
         match self.store.compare_and_swap(expected, record.clone(), None).await? {
             Swap::Swapped => {
                 self.keep_written(&record);
+                self.last_refreshes.count_replay(id, current);
                 if let Some(successor) = successor {
                     self.live_sessions.advance(id, current, successor);
                 }
@@ -367,7 +371,9 @@ impl Engine {
     /// Ends what the profile's `on_reuse` says, before the reply.
     async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
         self.counts.add(Event::Reuse);
-        audit::reuse(session, reuse, refresh.profile.on_reuse, refresh.origin);
+        let last = self.last_refreshes.get(session.id, session.current);
+        let evidence = Evidence::of(session, last, reuse, refresh.profile.grace, refresh.origin);
+        audit::reuse(session, reuse, &evidence, refresh);
         match refresh.profile.on_reuse {
             OnReuse::RevokeSession => {
                 self.revoke_session(session, RevokedBecause::Reuse).await?;

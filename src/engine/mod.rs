@@ -23,6 +23,7 @@ mod begin;
 pub mod confirm;
 mod counters;
 mod counts;
+mod evidence;
 mod exchange;
 mod following;
 mod grant;
@@ -37,6 +38,7 @@ mod types;
 mod written;
 
 use confirm::Confirmations;
+use evidence::LastRefreshes;
 pub(crate) use exchange::denial_of;
 use following::Following;
 pub use following::Freshness;
@@ -107,6 +109,7 @@ pub struct Engine {
     turns: Turns,
     live_sessions: LiveSessions,
     keep_login_origin: AtomicBool,
+    last_refreshes: LastRefreshes,
     counts: Counts,
     /// A write failed, but may have reached the store.
     is_behind: AtomicBool,
@@ -141,6 +144,7 @@ impl Engine {
             turns: Turns::default(),
             live_sessions: LiveSessions::default(),
             keep_login_origin: AtomicBool::new(parts.keep_login_origin),
+            last_refreshes: LastRefreshes::default(),
             counts: Counts::default(),
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
@@ -207,13 +211,14 @@ impl Engine {
         self.styles.store(Arc::new(styles));
     }
 
-    /// Whether sessions to come keep the address and user agent of their login.
+    /// Whether sessions keep the address and user agent of a login and of a refresh to come.
     pub(crate) fn set_keep_login_origin(&self, keep: bool) {
         self.keep_login_origin.store(keep, Ordering::Relaxed);
     }
 
-    fn keeps_login_origin(&self) -> bool {
-        self.keep_login_origin.load(Ordering::Relaxed)
+    /// The origin of a request, as far as sessions keep it.
+    fn kept_origin(&self, origin: &Origin) -> Origin {
+        if self.keep_login_origin.load(Ordering::Relaxed) { origin.clone() } else { Origin::default() }
     }
 
     /// Replaces the keys: later tokens are minted with these.

@@ -2,13 +2,13 @@
 //! time, confirmations, the sweep, and the revocations of other gates. The tasks end with the gate.
 
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::nodes;
 use super::running::Running;
-use crate::clock::{ClockState, Timestamp};
+use crate::clock::ClockState;
 use crate::engine::Freshness;
 use crate::engine::confirm::FLUSH_EVERY;
 use crate::fault::Chain;
@@ -142,10 +142,6 @@ async fn watch_store(gate: Weak<Running>) {
     }
 }
 
-fn rfc3339(time: Timestamp) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(time.as_millis()))
-}
-
 /// Moves engine time, and says what is wrong with it.
 async fn tick(gate: Weak<Running>) {
     let mut ticks = every(TICK_EVERY);
@@ -162,8 +158,8 @@ async fn tick(gate: Weak<Running>) {
                  or minted. Correct it; if it is correct, restart the gate"
             ),
             ClockState::Skewed if wrong.is_due(clock.source().monotonic()) => tracing::error!(
-                wall = %rfc3339(clock.wall()),
-                store = %rfc3339(clock.now()),
+                wall = %clock.wall().rfc3339(),
+                store = %clock.now().rfc3339(),
                 "the wall clock differs from the time of the store by more than the leeway: nothing is minted. Correct it"
             ),
             ClockState::Jumped | ClockState::Skewed => {}

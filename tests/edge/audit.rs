@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::Value;
-use support::{CONFIG, Gate, Place};
+use support::{CONFIG, Gate, Place, with};
 
 const LOG: &str = "\n[audit_log]\noutput = \"logs/audit.log\"\n";
 
@@ -105,4 +105,61 @@ async fn p43_the_name_of_a_refused_login_is_hashed_and_audit_hash_finds_it() {
 fn an_output_that_another_log_has_is_refused_with_what_to_do() {
     let place = Place::new(&format!("{CONFIG}\n[audit_log]\noutput = \"stderr\"\n"));
     assert!(place.refused().contains("audit_log.output: is log.output: leave it out"), "{}", place.refused());
+}
+
+/// Presents a superseded refresh token from elsewhere, or again from where it was refreshed, and returns the audit line.
+async fn reuse(grace: &str, thief: Option<[&str; 2]>) -> Value {
+    let config = with(&with(CONFIG, "server", "trusted_proxies = [\"127.0.0.1\"]"), "sessions", grace);
+    let place = Place::new(&format!("{config}{LOG}"));
+    fs::create_dir(place.path("logs")).unwrap();
+    let gate = place.start();
+    let from = async |[address, agent]: [&str; 2], form: &str| {
+        let headers = [
+            ("x-forwarded-for", address),
+            ("user-agent", agent),
+            ("content-type", "application/x-www-form-urlencoded"),
+        ];
+        gate.call(Method::POST, "/connect/token", &headers, form).await
+    };
+    let owner = ["203.0.113.7", "Firefox"];
+    let password = &gate.password;
+    let login = from(owner, &format!("grant_type=password&client_id=web&username=demo&password={password}")).await;
+    let first = login.tokens();
+    let exchange = format!("grant_type=refresh_token&client_id=web&refresh_token={}", first.refresh);
+    let second = from(owner, &exchange).await.tokens();
+    assert_eq!(gate.get("/", &second.access).await.status, StatusCode::OK);
+    let presenter = thief.unwrap_or(owner);
+    // Within grace, it is a replay.
+    support::until("the token is refused", async || from(presenter, &exchange).await.status.is_client_error()).await;
+    assert_eq!(gate.stop(), Some(0));
+    let found: Vec<_> = lines(&place).into_iter().filter(|line| line["event.action"] == "session.reuse").collect();
+    let [line] = &found[..] else { panic!("one reuse: {found:#?}") };
+    assert_eq!(line["event.code"], "RG1006W");
+    assert_eq!((&line["client.address"], &line["user_agent.original"]), (&presenter[0].into(), &presenter[1].into()));
+    for of in ["login", "last_refresh"] {
+        assert_eq!(line[format!("{of}.address")], owner[0], "{line}");
+        assert_eq!(line[format!("{of}.user_agent")], owner[1], "{line}");
+        assert!(line[format!("{of}.time")].as_str().unwrap().ends_with('Z'), "{line}");
+    }
+    assert_eq!((&line["is_confirmed"], &line["generations_old"]), (&true.into(), &1.into()));
+    line.clone()
+}
+
+#[tokio::test]
+async fn p41_a_thief_with_a_superseded_token_is_named_as_one_with_the_evidence() {
+    let line = reuse("grace = \"0s\"\nlost_response_window = \"0s\"", Some(["198.51.100.66", "curl/8"])).await;
+    assert_eq!((&line["verdict"], &line["action"]), (&"theft_likely".into(), &"revoke-session".into()), "{line}");
+    for of in ["address_as_login", "user_agent_as_login", "address_as_last_refresh", "user_agent_as_last_refresh"] {
+        assert_eq!(line[format!("same_{of}")], false, "{line}");
+    }
+    assert_eq!(line["last_refresh.replays"], 0);
+}
+
+#[tokio::test]
+async fn p41_two_tabs_that_refresh_at_once_are_a_race_and_no_theft() {
+    let line = reuse("grace = \"5s\"", None).await;
+    assert_eq!(line["verdict"], "race_possible", "{line}");
+    assert!(line["superseded_for_ms"].as_u64().unwrap() >= 5000, "{line}");
+    assert!(line["last_refresh.replays"].as_u64().unwrap() > 0, "{line}");
+    assert_eq!(line["same_user_agent_as_last_refresh"], true);
 }

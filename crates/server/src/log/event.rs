@@ -91,11 +91,11 @@ impl Events {
             if is_audit && *name == "event" {
                 continue;
             }
-            if is_audit && *name == CLIENT_ADDRESS {
+            if is_audit && name.ends_with(".address") {
                 if let Value::Text(text) = value
                     && let Some(shown) = text.parse().ok().and_then(|address| self.trail.address(address))
                 {
-                    line.address(CLIENT_ADDRESS, shown);
+                    line.address(*name, shown);
                 }
                 continue;
             }
