@@ -146,6 +146,9 @@ pub enum Fault {
     /// The process stood still, and the request may have waited meanwhile: its client may have gone on at another gate.
     #[error("the process stood still, and the request may have waited meanwhile")]
     StoodStill,
+    /// The program around the gate has suspended logins, refreshes and other grants: its audit log cannot be written.
+    #[error("no token is issued: the audit log cannot be written")]
+    Suspended,
     /// More password checks wait than the bound allows.
     #[error("too many password checks are waiting")]
     Busy,
@@ -190,6 +193,7 @@ impl Fault {
             Self::Stale => "store_stale",
             Self::Restoring => "store_restoring",
             Self::StoodStill => "stood_still",
+            Self::Suspended => "grants_suspended",
             Self::Busy => "busy",
             Self::Signing(_) => "signing_failed",
             Self::Contention => "contention",
@@ -208,9 +212,11 @@ impl Fault {
             | Self::Directory(DirectoryError::Busy) => Duration::from_secs(1),
             Self::Directory(DirectoryError::Later(wait)) => *wait,
             Self::Store(StoreError { retry_after: Some(wait), .. }) => *wait,
-            Self::Store(_) | Self::Directory(DirectoryError::Unavailable(_)) | Self::Signing(_) | Self::Clock => {
-                Duration::from_secs(5)
-            }
+            Self::Store(_)
+            | Self::Directory(DirectoryError::Unavailable(_))
+            | Self::Signing(_)
+            | Self::Suspended
+            | Self::Clock => Duration::from_secs(5),
             Self::Provider { retry_after, .. } => *retry_after,
         }
     }

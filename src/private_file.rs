@@ -268,7 +268,8 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 
 /// Gives what root has created in another user's folder to that user: a service could not use root's file (requirement
 /// O17).
-fn adopt(made: &File, path: &Path) -> io::Result<()> {
+#[doc(hidden)]
+pub fn adopt(made: &File, path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

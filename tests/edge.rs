@@ -7,6 +7,7 @@ pub(crate) mod issuer;
 
 mod abuse;
 mod audit;
+mod audit_actors;
 mod bodies;
 mod claims;
 mod cookies;

@@ -1,8 +1,8 @@
 //! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). The engine makes everything
 //! that a reply needs before the commit, and replies only after the commit is durable.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -121,6 +121,8 @@ pub struct Engine {
     written: Written,
     standstill: standstill::Standstill,
     owed: owed::Owed,
+    /// While it is set, no token is issued.
+    suspended: OnceLock<Arc<AtomicBool>>,
 }
 
 impl Engine {
@@ -153,6 +155,7 @@ impl Engine {
             written,
             standstill: standstill::Standstill::new(parts.staleness),
             owed: owed::Owed::default(),
+            suspended: OnceLock::new(),
         }
     }
 
@@ -247,7 +250,16 @@ impl Engine {
         }
     }
 
+    /// Issues no token while this is set. The first call counts.
+    pub(crate) fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
+        // A later call has the same flag.
+        let _ = self.suspended.set(suspended);
+    }
+
     fn may_mint(&self) -> Result<(), Fault> {
+        if self.suspended.get().is_some_and(|suspended| suspended.load(Ordering::Relaxed)) {
+            return Err(Fault::Suspended);
+        }
         match self.clock.tick() {
             ClockState::Good if !self.restoring.is_over() => Err(Fault::Restoring),
             ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),

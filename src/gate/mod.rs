@@ -453,6 +453,13 @@ impl Gate {
         &self.0.running.overload
     }
 
+    /// Refuses logins, refreshes and other grants with 503 while this is set, for a program whose audit log cannot be written.
+    /// Revocations and the tokens that were issued stay as they are. The first call counts.
+    #[doc(hidden)]
+    pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
+        self.0.running.engine.suspend_grants_while(suspended);
+    }
+
     /// Ends upgraded connections, for which no server waits. For a process that is about to stop.
     pub fn close_connections(&self) {
         self.0.leases.close();

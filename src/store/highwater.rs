@@ -69,6 +69,16 @@ struct Written {
     sequence: u64,
 }
 
+/// The operator accepts a store that contradicts its mark.
+pub(super) fn accept(alarm: &str) {
+    tracing::warn!(
+        target: "rotogate::audit",
+        event = "store_accepted",
+        alarm,
+        "store accepted as it is: accept_restored_store"
+    );
+}
+
 impl HighWater {
     pub(super) fn at(path: PathBuf) -> Self {
         Self { path }

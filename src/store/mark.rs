@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::fields::Op;
-use super::highwater::{HighWater, Mark, Verdict};
+use super::highwater::{self, HighWater, Mark, Verdict};
 use super::{StoreError, WriteOutcome};
 
 /// Writes the mark, if there is to be one.
@@ -73,7 +73,7 @@ pub(super) fn compare(
     match file.alarm(Verdict::of(mark, now), mark, Path::new(place)) {
         None => Ok(false),
         Some(alarm) if accepts => {
-            tracing::warn!(alarm, "accepted: accept_restored_store");
+            highwater::accept(&alarm);
             Ok(true)
         }
         Some(alarm) => Err(StoreError::new(alarm).with_outcome(WriteOutcome::Refused)),

@@ -63,6 +63,22 @@ async fn p5_a_reload_takes_routes_for_open_connections_and_known_tokens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_with_watch_a_change_of_the_file_is_a_reload_and_a_mistake_changes_nothing() {
+    let config = with(CONFIG, "server", "watch = true");
+    let place = Place::new(&config);
+    let gate = place.start();
+    let public = async || gate.call(Method::GET, "/more/x", &[], "").await.status;
+    assert_eq!(public().await, StatusCode::UNAUTHORIZED);
+    let more = format!("{config}{MORE}");
+    place.write_config(&more.replace("auth = \"none\"", "auth = \"nine\""));
+    until("the mistake is told", async || gate.log().contains("configuration invalid")).await;
+    assert_eq!(public().await, StatusCode::UNAUTHORIZED);
+    place.write_config(&more);
+    until("the route is there", async || public().await == StatusCode::OK).await;
+    assert_eq!(gate.log().matches("configuration invalid").count(), 1, "{}", gate.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p5_a_reload_takes_clients_endpoints_cors_identity_limits_sessions_and_the_level_of_the_log() {
     let place = Place::new(CONFIG);
     let gate = place.start();

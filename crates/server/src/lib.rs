@@ -11,6 +11,7 @@
 //! | users in other systems | [`directories`] |
 //! | forwarding to upstreams | [`proxy`] |
 
+mod audit;
 pub mod cli;
 pub mod config;
 pub mod directories;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::copy::Standing;
 use super::super::encoding::decode;
-use super::super::highwater::{HighWater, Mark, Verdict};
+use super::super::highwater::{self, HighWater, Mark, Verdict};
 use super::super::rules::Failure;
 use super::super::{StoreError, WriteOutcome};
 use super::schema::{
@@ -45,7 +45,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
         let verdict = Verdict::of(mark, found);
         match high_water.as_ref().and_then(|file| file.alarm(verdict, mark, path)) {
             Some(alarm) if options.accept_restored => {
-                tracing::warn!("{alarm}; it is set: the store is accepted as it is");
+                highwater::accept(&alarm);
                 Ok(verdict)
             }
             Some(alarm) => Err(StoreError::new(alarm)),

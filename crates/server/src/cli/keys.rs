@@ -7,7 +7,8 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{CommandResult, Failure, runtime};
+use super::{CommandResult, Failure, audit_trail, runtime};
+use crate::audit::{self, KeyEvent};
 use crate::config::Config;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::token::Algorithm;
@@ -107,10 +108,12 @@ pub(super) fn longest_access(config: &Config) -> Duration {
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let folder = &config.issuer.keys;
+    let _trail = if matches!(command, Command::List { .. }) { None } else { audit_trail(config)? };
     match command {
         Command::Init { algorithm } => {
             let keyring = Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::of)?;
             let kid = keyring.signer().kid();
+            audit::write_key(KeyEvent::Added, kid);
             output.write(&ChangeReport { kid, state: "signing" }, || {
                 format!("{kid} is in the new keyring {}, signing", folder.display())
             })
@@ -118,7 +121,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         Command::List { refresh: true } => {
             let keyring = roll::load(folder)?;
             let refresh = keyring.refresh_keys();
-            let name = |id: u8| (format!("refresh-{id}"), if id == refresh.current() { "signing" } else { "verifying" });
+            let name = |id: u8| (audit::refresh_name(id), if id == refresh.current() { "signing" } else { "verifying" });
             let names: Vec<_> = refresh.ids().map(name).collect();
             let keys: Vec<_> = names.iter().map(|(kid, state)| ChangeReport { kid, state }).collect();
             output.list(&keys, |key| format!("{}  {}", key.kid, key.state))
@@ -170,6 +173,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             let warning =
                 if force { None } else { runtime()?.block_on(roll::nothing_needs(config, &keyring, &kid))? };
             Keyring::retire(folder, &kid).map_err(Failure::of)?;
+            audit::write_key(KeyEvent::Retired, &kid);
             output.write(&ChangeReport { kid: &kid, state: "retired" }, || {
                 let warning = warning.map(|warning| format!("\n{warning}")).unwrap_or_default();
                 format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there{warning}")
@@ -183,6 +187,10 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         Command::Import { file, algorithm, sign } => {
             let (state, word) = if sign { (KeyState::Signing, "signing") } else { (KeyState::Verifying, "verifying") };
             let kid = Keyring::import(folder, &file, algorithm, state).map_err(Failure::of)?;
+            audit::write_key(KeyEvent::Added, &kid);
+            if sign {
+                audit::write_key(KeyEvent::Promoted, &kid);
+            }
             output.write(&ChangeReport { kid: &kid, state: word }, || {
                 format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
             })
@@ -193,10 +201,13 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
 /// Adds a key, or a secret of refresh tokens, that does not sign yet.
 fn add(config: &Config, folder: &Path, algorithm: Option<Algorithm>, refresh: bool) -> Result<String, Failure> {
     roll::load(folder)?;
-    if refresh {
-        return Ok(format!("refresh-{}", Keyring::add_refresh(folder).map_err(Failure::of)?));
+    let kid = match refresh {
+        true => Keyring::add_refresh(folder).map(audit::refresh_name),
+        false => Keyring::add(folder, algorithm.unwrap_or(config.issuer.algorithm), KeyState::Verifying),
     }
-    Keyring::add(folder, algorithm.unwrap_or(config.issuer.algorithm), KeyState::Verifying).map_err(Failure::of)
+    .map_err(Failure::of)?;
+    audit::write_key(KeyEvent::Added, &kid);
+    Ok(kid)
 }
 
 /// Signs with a key. `when`: refuses or waits while it may not, and the least time for which it is published.
@@ -213,7 +224,9 @@ fn promote(config: &Config, folder: &Path, kid: &str, when: Option<(bool, Durati
         Some(id) => Keyring::make_current(folder, id),
         None => Keyring::make_signing(folder, kid),
     }
-    .map_err(Failure::of)
+    .map_err(Failure::of)?;
+    audit::write_key(KeyEvent::Promoted, kid);
+    Ok(())
 }
 
 fn signs(kid: &str) -> String {

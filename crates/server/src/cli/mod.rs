@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
+use crate::log::{self, Logs, OnAuditFailure};
 use rotogate::token::keyring::Keyring;
 
 mod admin_client;
@@ -313,6 +314,28 @@ fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
     let none = || Failure::Failed("the keyring has no secret of refresh tokens".to_owned());
     let name_hash = keyring.refresh_keys().name_hash(name).ok_or_else(none)?;
     output.write(&AuditHash { name_hash: &name_hash }, || name_hash.clone())
+}
+
+/// Opens the audit log for the changes that a command makes, until what this returns is dropped.
+///
+/// # Errors
+/// It cannot be written, and `audit_log.on_failure` is `refuse`: nothing may change then.
+fn audit_trail(config: &Config) -> Result<Option<Logs>, Failure> {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    // Whoever became root by sudo is known by the name that sudo gives.
+    let by_sudo = std::env::var("SUDO_USER").ok().filter(|_| nix::unistd::getuid().is_root());
+    let actor = by_sudo.map_or_else(|| format!("cli:{user}"), |name| format!("cli:{name}"));
+    match log::start_for_command(&config.audit_log, actor) {
+        Ok(logs) => Ok(logs),
+        Err(error) if config.audit_log.on_failure == OnAuditFailure::Refuse => {
+            Err(Failure::Failed(format!("{error}; nothing was changed (audit_log.on_failure)")))
+        }
+        Err(error) => {
+            print_error(&format!("rotogate: the change is not in the audit log: {error}"));
+            Ok(None)
+        }
+    }
 }
 
 fn print_error(text: &str) {

@@ -14,7 +14,9 @@ use super::output::Output;
 use super::upgrade::{Baton, Program};
 use super::{CommandResult, Failure, greeting, runtime, upgrade};
 use crate::config::{self, Config, ConfigError, ProcessEnv};
+use crate::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 use crate::server::{self, Order, Server, ShutdownKind};
+use rotogate::clock::{SystemTime, TimeSource};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
     // A program started by an in-place upgrade has the variable already.
@@ -82,6 +84,7 @@ fn start(
         // Before the gate reports that it is ready: a signal without a handler would kill it.
         let signals = Signals::new().map_err(Failure::of)?;
         let greeted = greeting::Greeting::new(&config);
+        let watched = config.server.watch;
         let plan = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
         warn(&plan.warnings);
         let server = Server::bind(config, plan, passed).await.map_err(Failure::of)?;
@@ -102,7 +105,8 @@ fn start(
         *sockets = None;
         let held = server.addresses().into_iter().chain(server.admin_addresses()).collect();
         let (tx, rx) = mpsc::channel(1);
-        tokio::spawn(signals.forward_to(path.to_owned(), program.clone(), held, tx));
+        let watched = watched.then(|| WatchedConfig::new(path));
+        tokio::spawn(signals.forward_to(path.to_owned(), watched, program.clone(), held, tx));
         server.run(rx).await.map_err(Failure::of)
     })
 }
@@ -213,6 +217,7 @@ impl Signals {
     async fn forward_to(
         mut self,
         config: PathBuf,
+        mut watched: Option<WatchedConfig>,
         program: Program,
         held: Vec<SocketAddr>,
         orders: mpsc::Sender<Order>,
@@ -225,6 +230,7 @@ impl Signals {
                     crate::log::reopen();
                     reload(&config).await
                 }
+                () = WatchedConfig::changed(&mut watched) => reload(&config).await,
                 _ = self.user1.recv() => {
                     crate::log::reopen();
                     None
@@ -239,6 +245,41 @@ impl Signals {
             let is_last = matches!(order, Order::Stop);
             if orders.send(order).await.is_err() || is_last {
                 return;
+            }
+        }
+    }
+}
+
+/// `gateway.toml`, whose changes are reloads (`server.watch`).
+struct WatchedConfig {
+    path: PathBuf,
+    detector: ChangeDetector,
+    /// The content that was seen last.
+    text: Vec<u8>,
+}
+
+impl WatchedConfig {
+    fn new(path: &Path) -> Self {
+        let detector = ChangeDetector::new([path.to_owned()], SystemTime::new().wall());
+        // A start has read it; if it is gone since, its return is a change.
+        Self { path: path.to_owned(), detector, text: std::fs::read(path).unwrap_or_default() }
+    }
+
+    /// Resolves when the file has another content; never if it is not watched.
+    async fn changed(watched: &mut Option<Self>) {
+        let Some(Self { path, detector, text }) = watched else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(CHECK_INTERVAL).await;
+            if !detector.poll_changed([path.clone()], SystemTime::new().wall()) {
+                continue;
+            }
+            // While an editor replaces the file, there may be none.
+            match std::fs::read(&*path) {
+                Ok(now) if now != *text => {
+                    *text = now;
+                    return;
+                }
+                Ok(_) | Err(_) => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 
 use super::output::Output;
-use super::{CommandResult, Failure, prompt, runtime};
+use super::{CommandResult, Failure, audit_trail, prompt, runtime};
 use crate::config::Config;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::session::Scope;
@@ -105,7 +105,19 @@ fn make(
         own: None,
         style: rotogate::token::claims::TokenStyle::default(),
     };
+    let _trail = audit_trail(config)?;
     let token = mint::mint(keyring.signer(), &claims).map_err(Failure::of)?;
+    let (ttl, scope) = (ttl.as_secs(), scope.as_str());
+    tracing::info!(
+        target: "rotogate::audit",
+        event = "token_minted",
+        user.id = subject,
+        rotogate.client.id = client,
+        rotogate.token.id = jti,
+        scope,
+        ttl,
+        "token minted by hand"
+    );
     let minted = MintReport { access_token: token.expose(), jti: &jti, expires: expires.as_secs() };
     output.write(&minted, || token.expose().to_owned())
 }

@@ -8,7 +8,8 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 
 use super::output::Output;
-use super::{At, CommandResult, Failure, admin_client, prompt, runtime};
+use super::{At, CommandResult, Failure, admin_client, audit_trail, prompt, runtime};
+use crate::audit::{self, ChangedUser, UserEvent};
 use crate::config::Config;
 use crate::users::UsersFile;
 use crate::users::edit::{self, EditError, UserKey};
@@ -171,7 +172,12 @@ fn firebase(file: Option<&Path>, users: &UsersFile) -> Result<Option<FirebasePar
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let file = &UsersFile::configured(config).map_err(Failure::Failed)?;
     let now = SystemTime::new().wall();
-    let changed = |who: &UserArguments, done: &'static str| {
+    let is_change = !matches!(command, Command::List | Command::Import { dry_run: true, .. });
+    let _trail = if is_change { audit_trail(config)? } else { None };
+    let changed = |who: &UserArguments, (event, key): (UserEvent, Option<&str>), done: &'static str| {
+        let UserArguments { username, account } = who;
+        let key = key.map(str::to_owned);
+        ChangedUser { event, name: username, account: account.as_deref(), subject: None, changed: key }.write();
         // A running gate applies the change before this command reports success.
         reload_running_gate(config)?;
         let changed = ChangeReport { username: &who.username, account: who.account.as_deref(), done };
@@ -197,7 +203,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
             let password = prompt::new_password(&who.username, stdin)?;
             edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
-            changed(&who, "added")
+            changed(&who, (UserEvent::Added, None), "added")
         }
         Command::Import { file: path, dry_run, firebase: parameters, account, scopes } => {
             belongs_into_the_file(config, account.as_deref())?;
@@ -208,6 +214,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             let done = import::import(file, &name, &text, &defaults, now, dry_run);
             let done = done.map_err(|error| refused(&name, error))?;
             if !dry_run {
+                audit::write_imported_users(done.users);
                 reload_running_gate(config)?;
             }
             let Imported { users, schemes, without_password } = done;
@@ -216,30 +223,34 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         }
         Command::Remove { who } => {
             edit::remove_user(file, who.who()).map_err(Failure::of)?;
-            changed(&who, "removed")
+            changed(&who, (UserEvent::Removed, None), "removed")
         }
         Command::Passwd { who, stdin } => {
             let password = prompt::new_password(&who.username, stdin)?;
             edit::set_password(file, who.who(), &password, now).map_err(Failure::of)?;
-            changed(&who, "has a new password; the sessions so far are over")
+            changed(&who, (UserEvent::Changed, Some("password")), "has a new password; the sessions so far are over")
         }
         Command::AddScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
             edit::change_scopes(file, who.who(), &named, true).map_err(|error| unchanged(&error))?;
-            changed(&who, "has these scopes, too, from the next login on")
+            changed(&who, (UserEvent::Changed, Some("scopes")), "has these scopes, too, from the next login on")
         }
         Command::RemoveScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
             edit::change_scopes(file, who.who(), &named, false).map_err(|error| unchanged(&error))?;
-            changed(&who, "no longer has these scopes; its sessions lose them at their next refresh")
+            changed(
+                &who,
+                (UserEvent::Changed, Some("scopes")),
+                "no longer has these scopes; its sessions lose them at their next refresh",
+            )
         }
         Command::Disable { who } => {
             edit::set_active(file, who.who(), false, now).map_err(Failure::of)?;
-            changed(&who, "disabled")
+            changed(&who, (UserEvent::Disabled, None), "disabled")
         }
         Command::Enable { who } => {
             edit::set_active(file, who.who(), true, now).map_err(Failure::of)?;
-            changed(&who, "enabled")
+            changed(&who, (UserEvent::Enabled, None), "enabled")
         }
     }
 }

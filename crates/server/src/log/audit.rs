@@ -40,6 +40,7 @@ const KINDS: &[Kind] = &[
     bad("other_client", "session.other_client", "RG1008W"),
     good("logout", "session.end", "RG1009I"),
     good("client_token", "token.issued_to_client", "RG1101I"),
+    good("token_minted", "token.minted", "RG1102I"),
     good("revocation", "revocation", "RG1201W"),
     good("relay_exchanged", "relay.exchange", "RG1301I"),
     bad("relay_refused", "relay.refuse", "RG1302W"),
@@ -49,13 +50,28 @@ const KINDS: &[Kind] = &[
     good("store_switched", "store.switch", "RG1403I"),
     good("store_fenced", "store.fence", "RG1404I"),
     good("store_moved", "store.move", "RG1405I"),
+    good("store_restored", "store.restore", "RG1406W"),
+    good("store_accepted", "store.accept_restored", "RG1407W"),
     good("issuer_keys_dropped", "key.drop_fetched", "RG1501I"),
+    good("key_add", "key.add", "RG1502I"),
+    good("key_promote", "key.promote", "RG1503I"),
+    good("key_retire", "key.retire", "RG1504I"),
     good("process_start", "process.start", "RG1601I"),
     good("process_stop", "process.stop", "RG1602I"),
     bad("process.upgrade_refused", "process.upgrade_refused", "RG1603W"),
     good("config_reload", "config.reload", "RG1604I"),
     bad("config_reload_refused", "config.reload_refused", "RG1605W"),
+    good("process_upgrade", "process.upgrade", "RG1606I"),
+    good("client_change", "client.change", "RG1607I"),
     good("explain", "explain", "RG1701I"),
+    bad("admin_login_refused", "admin.login_refused", "RG1702W"),
+    bad("admin_denied", "admin.denied", "RG1703W"),
+    good("user_add", "user.add", "RG1801I"),
+    good("user_change", "user.change", "RG1802I"),
+    good("user_remove", "user.remove", "RG1803I"),
+    good("user_disable", "user.disable", "RG1804I"),
+    good("user_enable", "user.enable", "RG1805I"),
+    good("user_import", "user.import", "RG1806I"),
 ];
 
 /// An event of the trail, with its number.
@@ -71,12 +87,19 @@ pub(super) struct Trail {
     boot: String,
     last: AtomicU64,
     addresses: LogAddresses,
+    /// The actor of events that no request causes.
+    actor: String,
 }
 
 impl Trail {
-    pub(super) fn new(addresses: LogAddresses) -> Self {
+    pub(super) fn new(addresses: LogAddresses, actor: String) -> Self {
         let boot = id(rotogate::clock::wall_micros());
-        Self { boot, last: AtomicU64::new(0), addresses }
+        Self { boot, last: AtomicU64::new(0), addresses, actor }
+    }
+
+    /// The actor of events that no request causes.
+    pub(super) fn actor(&self) -> &str {
+        &self.actor
     }
 
     /// Numbers an event.
@@ -164,6 +187,8 @@ mod tests {
         }
         // Whose name is chosen when it happens.
         found.extend(["store_copied", "store_switched"].map(str::to_owned));
+        found.extend(crate::audit::UserEvent::ALL.map(|event| event.name().to_owned()));
+        found.extend(crate::audit::KeyEvent::ALL.map(|event| event.name().to_owned()));
         let known: BTreeSet<_> = KINDS.iter().map(|kind| kind.event.to_owned()).collect();
         assert_eq!(found, known);
         let codes: BTreeSet<_> = KINDS.iter().map(|kind| kind.code).collect();

@@ -106,8 +106,8 @@ impl Events {
                 Value::Flag(flag) => line.flag(*name, *flag),
             }
         }
+        let has = |name| fields.rest.iter().any(|(known, _)| *known == name);
         if let Some(Context { id, client, actor }) = Context::current() {
-            let has = |name| fields.rest.iter().any(|(known, _)| *known == name);
             line.bytes("http.request.id", id.as_bytes());
             let shown = |client| if is_audit { self.trail.address(client) } else { Some(client) };
             if let Some(client) = client.filter(|_| !has(CLIENT_ADDRESS)).and_then(shown) {
@@ -115,15 +115,18 @@ impl Events {
             }
             // A request without the admin token, such as for metrics, is not an event of the audit trail.
             if let Some(Actor { name, role }) = actor.filter(|_| is_audit) {
-                line.own("rotogate.actor", &name);
+                line.own(ACTOR, &name);
                 line.word("rotogate.actor.role", role);
             }
+        } else if is_audit && !has(ACTOR) {
+            line.own(ACTOR, self.trail.actor());
         }
         line
     }
 }
 
 const CLIENT_ADDRESS: &str = "client.address";
+const ACTOR: &str = "rotogate.actor";
 
 fn colour(level: Level) -> u8 {
     match level {

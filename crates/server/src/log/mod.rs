@@ -1,9 +1,11 @@
 //! The logs of the server: the application log, from `tracing`, and the access log. docs/logs.md describes both.
 
 use std::io::{self, IsTerminal};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
@@ -21,7 +23,9 @@ mod writer;
 
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, TunnelLine, UpstreamInfo};
 pub(crate) use exchange::ExchangeProgress;
-pub use settings::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput};
+pub use settings::{
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure,
+};
 use writer::{Counts, Sink};
 
 /// How long the process waits at its end for a slow output.
@@ -105,7 +109,11 @@ pub(crate) fn start(
             let taken = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
             return Err(LogError::Open { output: output.clone(), error: taken, key: "audit_log.output" });
         }
-        open(output, 0, "audit_log.output")
+        Sink::open_audit(output.clone(), audit.on_failure).map_err(|error| LogError::Open {
+            output: output.clone(),
+            error,
+            key: "audit_log.output",
+        })
     };
     let audit_sink = audit.output.as_ref().map(own).transpose()?;
     if let Some(sink) = &audit_sink {
@@ -115,7 +123,7 @@ pub(crate) fn start(
     let events = event::Events {
         sink: app,
         format: log.format,
-        trail: audit::Trail::new(audit.addresses),
+        trail: audit::Trail::new(audit.addresses, "system".to_owned()),
         audit: audit_sink,
         colours: wanted && is_terminal,
     };
@@ -124,6 +132,28 @@ pub(crate) fn start(
     tracing_subscriber::registry().with(events.with_filter(filter)).try_init()?;
     let _ = FILTER.set(live);
     Ok(Logs(()))
+}
+
+/// Opens the audit log for a command, which writes events there and nothing else. `None` if no file is its output: a command
+/// cannot write to the standard error of a gate.
+///
+/// # Errors
+/// The file cannot be opened.
+pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result<Option<Logs>, LogError> {
+    let Some(output @ LogOutput::File(_)) = &audit.output else { return Ok(None) };
+    let sink = Sink::open_audit(output.clone(), audit.on_failure);
+    let sink = sink.map_err(|error| LogError::Open { output: output.clone(), error, key: "audit_log.output" })?;
+    *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = vec![Arc::clone(&sink)];
+    let events = event::Events {
+        sink: Arc::clone(&sink),
+        format: LogFormat::Json,
+        trail: audit::Trail::new(audit.addresses, actor),
+        audit: Some(sink),
+        colours: false,
+    };
+    let is_audit = filter_fn(|meta| meta.target() == audit::TARGET);
+    tracing_subscriber::registry().with(events.with_filter(is_audit)).try_init()?;
+    Ok(Some(Logs(())))
 }
 
 /// The access log, if it is enabled.
@@ -169,6 +199,18 @@ pub(crate) fn flush() {
 /// The same after a panic, which may end the process; at most [`PANIC_FLUSH_TIMEOUT`].
 pub(crate) fn flush_after_panic() {
     sinks().iter().for_each(|sink| sink.flush(PANIC_FLUSH_TIMEOUT));
+}
+
+/// Set while no line of the audit log can be written, and [`OnAuditFailure::Refuse`] says what to do then.
+pub(crate) fn audit_is_failing() -> Option<&'static Arc<AtomicBool>> {
+    AUDIT.get().map(|sink| sink.is_failing())
+}
+
+/// Waits until the audit log has all lines so far, but at most [`FLUSH_TIMEOUT`].
+pub(crate) async fn flush_audit() {
+    let Some(sink) = AUDIT.get().map(Arc::clone) else { return };
+    // If the task fails, the runtime stops.
+    let _ = tokio::task::spawn_blocking(move || sink.flush(FLUSH_TIMEOUT)).await;
 }
 
 /// For each log: lines written, lines dropped, failed writes.

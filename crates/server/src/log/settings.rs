@@ -92,6 +92,28 @@ pub struct AuditLogConfig {
     pub output: Option<LogOutput>,
     /// How much of an address its lines have.
     pub addresses: LogAddresses,
+    /// What happens while its lines cannot be written.
+    pub on_failure: OnAuditFailure,
+}
+
+/// What happens while no line of the audit log can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnAuditFailure {
+    /// Everything goes on. The lines that are lost are counted.
+    Continue,
+    /// No session begins or continues, no token is issued and operators change nothing; except that a revocation is never
+    /// refused.
+    Refuse,
+}
+
+impl OnAuditFailure {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Continue => "continue",
+            Self::Refuse => "refuse",
+        }
+    }
 }
 
 /// How much of a client's address is written.

@@ -15,9 +15,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
-use super::settings::LogOutput;
+use super::settings::{LogOutput, OnAuditFailure};
 use crate::worker_id::WorkerId;
 use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::private_file;
 
 /// A buffer of this size is written at once; a smaller one after the flush interval. To wake the writer costs a worker more
 /// than a hundred lines do, so the size is what half of the default `buffer` allows.
@@ -29,6 +30,21 @@ const RESERVE_BYTES: usize = 64 * 1024;
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause before a retry when an output would block.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// The pause before lines that could not be written are tried again, where they are kept.
+const KEPT_RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The bound on lines that are kept.
+const MAX_KEPT_BYTES: usize = 1 << 20;
+/// A file whose lines must be durable is synchronised at most this often.
+const SYNC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What an output owes to its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// They may be lost at a crash.
+    Ordinary,
+    /// They are the audit log: durable within [`SYNC_INTERVAL`].
+    Audit(OnAuditFailure),
+}
 
 /// Lines that wait to be written, and a count of those that did not fit.
 #[derive(Debug, Default)]
@@ -57,6 +73,9 @@ pub(crate) struct Sink {
     asked: AtomicU64,
     done: Mutex<u64>,
     is_done: Condvar,
+    lines: Lines,
+    /// Lines could not be written, or did not fit. Set only where they are kept.
+    is_failing: Arc<AtomicBool>,
     /// Of application lines, and of access lines.
     app: Counts,
     access: Counts,
@@ -80,6 +99,24 @@ impl Sink {
     /// # Errors
     /// The file cannot be opened.
     pub(super) fn open(output: LogOutput, workers: usize, buffer: usize, interval: Duration) -> io::Result<Arc<Self>> {
+        Self::open_for(Lines::Ordinary, output, workers, buffer, interval)
+    }
+
+    /// Opens the output of the audit log.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub(super) fn open_audit(output: LogOutput, on_failure: OnAuditFailure) -> io::Result<Arc<Self>> {
+        Self::open_for(Lines::Audit(on_failure), output, 0, 0, Duration::ZERO)
+    }
+
+    fn open_for(
+        lines: Lines,
+        output: LogOutput,
+        workers: usize,
+        buffer: usize,
+        interval: Duration,
+    ) -> io::Result<Arc<Self>> {
         let file = open(&output)?;
         let workers = WorkerId::per_worker(workers, Mutex::default);
         // One half is written while the other half fills.
@@ -97,12 +134,23 @@ impl Sink {
             asked: AtomicU64::new(0),
             done: Mutex::new(0),
             is_done: Condvar::new(),
+            lines,
+            is_failing: Arc::default(),
             app: Counts::default(),
             access: Counts::default(),
         });
         let (own, spare) = (Arc::clone(&sink), (0..sink.workers.len()).map(|_| Vec::new()).collect());
-        let writer =
-            Writer { sink: own, file, spare, torn: false, reported: 0, reported_at: None, time: SystemTime::new() };
+        let writer = Writer {
+            sink: own,
+            file,
+            spare,
+            kept: Buffer::default(),
+            torn: false,
+            synced_at: None,
+            reported: 0,
+            reported_at: None,
+            time: SystemTime::new(),
+        };
         let thread = std::thread::Builder::new().name("rotogate-log".to_owned()).spawn(move || writer.run())?;
         *lock(&sink.writer) = Some(thread.thread().clone());
         Ok(sink)
@@ -116,6 +164,15 @@ impl Sink {
     /// The counts of access lines.
     pub(crate) fn access_counts(&self) -> &Counts {
         &self.access
+    }
+
+    /// Set while lines cannot be written that are kept.
+    pub(super) fn is_failing(&self) -> &Arc<AtomicBool> {
+        &self.is_failing
+    }
+
+    fn keeps_lines(&self) -> bool {
+        self.lines == Lines::Audit(OnAuditFailure::Refuse)
     }
 
     fn dropped(&self) -> u64 {
@@ -152,6 +209,9 @@ impl Sink {
             let mut buffer = lock(&self.application);
             if buffer.bytes.len() + line.len() > most {
                 buffer.dropped += 1;
+                if self.keeps_lines() {
+                    self.is_failing.store(true, Ordering::SeqCst);
+                }
                 return;
             }
             buffer.bytes.extend_from_slice(line);
@@ -206,8 +266,17 @@ fn open(output: &LogOutput) -> io::Result<File> {
     match output {
         LogOutput::Stderr => Ok(io::stderr().as_fd().try_clone_to_owned()?.into()),
         LogOutput::Stdout => Ok(io::stdout().as_fd().try_clone_to_owned()?.into()),
-        LogOutput::File(path) => OpenOptions::new().create(true).append(true).mode(0o640).open::<&PathBuf>(path),
+        LogOutput::File(path) => {
+            let file = OpenOptions::new().create(true).append(true).mode(0o640).open::<&PathBuf>(path)?;
+            // Root may make the file of a service.
+            private_file::adopt(&file, path)?;
+            Ok(file)
+        }
     }
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX)
 }
 
 /// The writer thread of an output.
@@ -216,8 +285,12 @@ struct Writer {
     file: File,
     /// Empty buffers, to swap for full ones.
     spare: Vec<Vec<u8>>,
+    /// Lines that could not be written and are tried again.
+    kept: Buffer,
     /// The last line was written only in part.
     torn: bool,
+    /// When the file was synchronised.
+    synced_at: Option<Duration>,
     /// How many dropped lines were reported, and when.
     reported: u64,
     reported_at: Option<Duration>,
@@ -230,12 +303,16 @@ impl Writer {
     fn run(mut self) {
         loop {
             while !self.sink.pending.load(Ordering::Acquire) {
-                match self.report_due_in() {
+                let retry = (!self.kept.bytes.is_empty()).then_some(KEPT_RETRY_PAUSE);
+                match self.report_due_in().into_iter().chain(retry).min() {
                     // Wake up to report the lines dropped meanwhile.
                     Some(wait) => std::thread::park_timeout(wait),
                     None => std::thread::park(),
                 }
                 self.report_dropped();
+                if retry.is_some() {
+                    break;
+                }
             }
             let begun = self.time.monotonic();
             while !self.sink.urgent.swap(false, Ordering::AcqRel) {
@@ -249,6 +326,10 @@ impl Writer {
             }
             let asked = self.sink.asked.load(Ordering::Acquire);
             let reopen = self.sink.reopen.swap(false, Ordering::AcqRel);
+            if reopen && !self.kept.bytes.is_empty() {
+                // The new file may be where there is room.
+                self.open_again();
+            }
             let has_written = self.pass();
             if reopen {
                 self.open_again();
@@ -283,7 +364,11 @@ impl Writer {
             *spare = self.write_out(taken, &sink.access);
         }
         self.spare = spare;
-        self.write_out(events, &sink.app);
+        if sink.lines == Lines::Ordinary {
+            self.write_out(events, &sink.app);
+        } else {
+            self.write_audit(&events);
+        }
         has_lines
     }
 
@@ -297,6 +382,60 @@ impl Writer {
         bytes
     }
 
+    /// Writes lines of the audit log. What cannot be written is tried again, if no line may be missing.
+    fn write_audit(&mut self, events: &Buffer) {
+        let mut buffer = std::mem::take(&mut self.kept);
+        buffer.dropped += events.dropped;
+        if buffer.bytes.len() + events.bytes.len() > MAX_KEPT_BYTES {
+            buffer.dropped += events.lines;
+        } else {
+            buffer.bytes.extend_from_slice(&events.bytes);
+            buffer.lines += events.lines;
+        }
+        if buffer.bytes.is_empty() {
+            return;
+        }
+        let sink = Arc::clone(&self.sink);
+        if !sink.keeps_lines() {
+            self.write_out(buffer, &sink.app);
+            if !self.sync() {
+                sink.app.errors.fetch_add(1, Ordering::Relaxed);
+            }
+            return;
+        }
+        let mut rest = &*buffer.bytes;
+        let is_written = self.put(&mut rest).is_ok() && self.sync();
+        let left = if is_written { Vec::new() } else { rest.to_vec() };
+        let lines_left = count_lines(&left);
+        sink.app.written.fetch_add(buffer.lines.saturating_sub(lines_left), Ordering::Relaxed);
+        sink.app.dropped.fetch_add(buffer.dropped, Ordering::Relaxed);
+        if !is_written {
+            sink.app.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.kept = Buffer { bytes: left, lines: lines_left, dropped: 0 };
+        sink.is_failing.store(!is_written, Ordering::SeqCst);
+    }
+
+    /// Makes what was written durable. False if that fails.
+    fn sync(&mut self) -> bool {
+        if !matches!(self.sink.output, LogOutput::File(_)) {
+            return true;
+        }
+        let since = self.synced_at.map(|at| self.time.monotonic().saturating_sub(at));
+        if let Some(wait) = since.and_then(|since| SYNC_INTERVAL.checked_sub(since)) {
+            // What comes meanwhile is written and synchronised together.
+            std::thread::sleep(wait);
+        }
+        let synced = self.file.sync_data();
+        self.synced_at = Some(self.time.monotonic());
+        match synced {
+            Ok(()) => true,
+            // A pipe or a device.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => true,
+            Err(_) => false,
+        }
+    }
+
     /// Writes whole lines. Returns how many were lost.
     fn write(&mut self, mut bytes: &[u8], counts: &Counts) -> u64 {
         // End a torn line, so that the next line stays whole.
@@ -307,7 +446,7 @@ impl Writer {
             return 0;
         }
         counts.errors.fetch_add(1, Ordering::Relaxed);
-        u64::try_from(bytes.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX)
+        count_lines(bytes)
     }
 
     /// Leaves the unwritten rest in `bytes`.

@@ -157,6 +157,9 @@ impl Server {
         let mut last_read = plan.last_read.take().unwrap_or_else(|| reload::LastRead::of(&config));
         let config = Config { warnings: plan.warnings.clone(), ..config };
         let parts = assemble::assemble(&config, plan).await?;
+        if let Some(failing) = crate::log::audit_is_failing() {
+            parts.gate.suspend_grants_while(Arc::clone(failing));
+        }
         if parts.new_keys {
             last_read.refresh_own_keys(&config);
         }
@@ -300,12 +303,18 @@ impl Server {
                 }
             }
         };
-        tracing::info!(
-            target: "rotogate::audit",
-            event = "process_stop",
-            upgrade = matches!(shutdown, ShutdownKind::Upgrade(_)),
-            "stopping: no new connections; requests in flight may finish"
-        );
+        match shutdown {
+            ShutdownKind::Stopped => tracing::info!(
+                target: "rotogate::audit",
+                event = "process_stop",
+                "stopping: no new connections; requests in flight may finish"
+            ),
+            ShutdownKind::Upgrade(_) => tracing::info!(
+                target: "rotogate::audit",
+                event = "process_upgrade",
+                "upgrade in place: requests in flight finish before the new program serves"
+            ),
+        }
         let _ = stopping.send(true);
         parts.gate.close_connections();
         let (drain_timeout, stream_drain) = {

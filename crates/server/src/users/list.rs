@@ -9,6 +9,8 @@ use hashbrown::{HashTable, hash_table};
 
 use super::UserChange;
 use super::entry::Entry;
+use crate::audit::{ChangedUser, UserEvent};
+use rotogate::directory::User;
 use rotogate::password::{CostClass, Passwords};
 
 /// The users, in the order of the file.
@@ -100,27 +102,63 @@ impl Users {
         (number * 1000 < self.entries.len() && is_dear()).then_some((self.dearest, number))
     }
 
-    /// The users that differ in `now`, and the number of new ones.
-    pub(super) fn changes(&self, now: &Self) -> (Vec<UserChange>, usize) {
+    /// The users that differ in `now`; and what the audit trail has of them, of new ones, and of new names.
+    pub(super) fn changes<'a>(&'a self, now: &'a Self) -> (Vec<UserChange>, Vec<ChangedUser<'a>>) {
         let same = |(one, two): &(&Arc<Entry>, &Arc<Entry>)| Arc::ptr_eq(one, two);
         let head = self.entries.iter().zip(&now.entries).take_while(same).count();
         let tail =
             self.entries.iter().skip(head).rev().zip(now.entries.iter().skip(head).rev()).take_while(same).count();
         let changed = |users: &Self| head..users.entries.len() - tail;
-        let mut changes = Vec::new();
+        let (mut changes, mut found) = (Vec::new(), Vec::new());
         for old in self.entries.get(changed(self)).unwrap_or_default() {
             let new = now.by_subject(&old.subject);
             if new.is_some_and(|new| Arc::ptr_eq(new, old)) {
                 continue;
             }
             let (before, after) = (old.user(), new.map(|new| new.user()));
+            let (event, keys) = match (new, &after) {
+                (Some(new), Some(after)) => (event(&before, after), differing((old, &before), (new, after))),
+                (None, _) | (_, None) => (UserEvent::Removed, Vec::new()),
+            };
+            if event != UserEvent::Changed || !keys.is_empty() {
+                found.push(of(new.unwrap_or(old), event, (!keys.is_empty()).then(|| keys.join(", "))));
+            }
             if after.as_ref() != Some(&before) {
                 changes.push(UserChange { before, after });
             }
         }
         let added = now.entries.get(changed(now)).unwrap_or_default();
-        (changes, added.iter().filter(|new| self.by_subject(&new.subject).is_none()).count())
+        let added = added.iter().filter(|new| self.by_subject(&new.subject).is_none());
+        found.extend(added.map(|new| of(new, UserEvent::Added, None)));
+        (changes, found)
     }
+}
+
+fn of(entry: &Entry, event: UserEvent, changed: Option<String>) -> ChangedUser<'_> {
+    let (account, subject) = (entry.account.as_deref(), Some(&*entry.subject));
+    ChangedUser { event, name: &entry.username, account, subject, changed }
+}
+
+fn event(before: &User, after: &User) -> UserEvent {
+    match (before.active, after.active) {
+        (true, false) => UserEvent::Disabled,
+        (false, true) => UserEvent::Enabled,
+        (true, true) | (false, false) => UserEvent::Changed,
+    }
+}
+
+/// The keys that differ.
+fn differing((old, before): (&Entry, &User), (new, after): (&Entry, &User)) -> Vec<&'static str> {
+    let keys = [
+        ("username", old.username != new.username),
+        ("account", before.account != after.account),
+        ("password", before.password_mark != after.password_mark),
+        ("active", before.active != after.active),
+        ("sessions_valid_from", before.sessions_valid_from != after.sessions_valid_from),
+        ("scopes", before.scopes != after.scopes),
+        ("profile", before.profile != after.profile),
+    ];
+    keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
 }
 
 /// Where entries are, by a key that each of them has. Of entries with one key, the first counts.

@@ -36,6 +36,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use secrecy::SecretString;
 
+use crate::audit::{self, UserEvent};
 use crate::config::{Config, DirectoryConfig, UsersConfig};
 use entry::Entry;
 use list::Users;
@@ -220,8 +221,10 @@ impl FileDirectory {
         if *before == *now {
             return Ok(false);
         }
-        let (changes, added) = before.changes(&now);
+        let (changes, found) = before.changes(&now);
+        let added = found.iter().filter(|user| user.event == UserEvent::Added).count();
         tracing::info!(changed = changes.len(), added, "users file reloaded");
+        audit::write_found_users(&found);
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
         if !changes.is_empty() {
             for hook in hooks {

@@ -7,6 +7,7 @@ use rotogate::private_file;
 
 use super::edit::{EditError, UserKey};
 use super::*;
+use crate::audit::UserEvent::{Added, Changed, Removed};
 use rotogate::password::{self, Cost, CostClass, hash_with};
 use rotogate::session::Scope;
 
@@ -388,11 +389,14 @@ fn users_of_the_same_text_are_not_parsed_again() {
     let now = parse::parse(&changed, &path.into(), &before).unwrap();
     assert_eq!((same(&now), now.entries().len()), (4, 5));
     assert!(now.by_name(None, "user9").is_some() && now.by_name(None, "user2").is_none());
-    let changes = before.changes(&now);
-    assert_eq!(changes, (Vec::new(), 0), "the login name is not part of a user");
+    let (changes, found) = before.changes(&now);
+    assert_eq!(changes, Vec::new(), "the login name is not part of a user");
+    let [renamed] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((renamed.event, renamed.name, renamed.changed.as_deref()), (Changed, "user9", Some("username")));
     let now = parse::parse(&text.replace("s-2", "s-9"), &path.into(), &before).unwrap();
-    let (changes, added) = before.changes(&now);
-    assert_eq!((changes.len(), added), (1, 1), "one is gone, one is new");
+    let (changes, found) = before.changes(&now);
+    let events: Vec<_> = found.iter().map(|user| (user.event, user.subject)).collect();
+    assert_eq!((changes.len(), events), (1, vec![(Removed, Some("s-2")), (Added, Some("s-9"))]));
     assert_eq!(same(&now), 4);
     // Moved to the end, and one removed.
     let moved = text.split_once("\n# before 2").unwrap();
@@ -401,7 +405,8 @@ fn users_of_the_same_text_are_not_parsed_again() {
     let now = parse::parse(&text, &path.into(), &before).unwrap();
     // A comment belongs to the piece before it, so three pieces are others.
     assert_eq!((same(&now), now.entries().len()), (2, 5));
-    assert_eq!(before.changes(&now), (Vec::new(), 0));
+    let (changes, found) = before.changes(&now);
+    assert!(changes.is_empty() && found.is_empty(), "{found:?}");
     let twice = parse::parse(&text.replace("s-2", "s-3"), &path.into(), &before);
     assert!(twice.unwrap_err().contains("\"s-3\" is listed twice"));
 }

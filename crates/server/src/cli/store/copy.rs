@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::super::output::Output;
-use super::super::{CommandResult, Failure, load, runtime};
+use super::super::{CommandResult, Failure, audit_trail, load, runtime};
 use crate::config::{Config, StoreConfig};
 use crate::server::assemble::{open_store, redb_options};
 use crate::server::moving::{name, unfinished};
@@ -39,11 +39,13 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
     if to.issuer.url != config.issuer.url {
         return Err(failed(format!("{}: another issuer.url: the tokens of all sessions name it", to_config.display())));
     }
+    let _trail = audit_trail(config)?;
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
     if Keyring::load(&to.issuer.keys).map_err(Failure::of)?.id() != keyring.id() {
         return Err(failed(format!("{}: other keys: copy the key folder first", to_config.display())));
     }
     let content = runtime()?.block_on(copied(config, &to, &keyring))?;
+    tracing::info!(target: "rotogate::audit", event = "store_copied", %content, "store copied to another one");
     let Content { sessions, revocations, .. } = content;
     output.write(&CopyReport { sessions, revocations, content: content.to_string() }, || {
         format!(

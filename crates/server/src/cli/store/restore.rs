@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::super::output::Output;
-use super::super::{CommandResult, Failure, keys, runtime};
+use super::super::{CommandResult, Failure, audit_trail, keys, runtime};
 use crate::config::Config;
 use crate::server::assemble::redb_options;
 use rotogate::clock::{SystemTime, TimeSource};
@@ -35,6 +35,7 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
     if is_same(path, from) {
         return Err(Failure::Failed(format!("{} is the store itself; name a back-up of it", from.display())));
     }
+    let _trail = audit_trail(config)?;
     let part = beside(path, "restoring");
     let kept = runtime()?.block_on(async {
         // Left by a run that was cut short.
@@ -45,6 +46,13 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
         }
         restored
     })?;
+    tracing::warn!(
+        target: "rotogate::audit",
+        event = "store_restored",
+        from = %from.display(),
+        all_ended = end_all,
+        "store restored from a back-up"
+    );
     let report = RestoreReport { store: path, from, kept, all_ended: end_all };
     output.write(&report, || {
         let RestoreReport { store, from, kept, .. } = &report;

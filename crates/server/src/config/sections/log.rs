@@ -9,7 +9,9 @@ use super::super::print::{number, path, put, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, usize_or};
-use crate::log::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput};
+use crate::log::{
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure,
+};
 
 /// The default of `access_log.buffer`, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -50,7 +52,6 @@ pub(super) fn read_audit(
     log: &LogConfig,
     access: &AccessLogConfig,
 ) -> AuditLogConfig {
-    section.later(&["on_failure"]);
     let addresses = [LogAddresses::Full, LogAddresses::Prefix, LogAddresses::None];
     let addresses = addresses.map(|addresses| (addresses.as_str(), addresses));
     let taken = |output: LogOutput| match output {
@@ -63,8 +64,18 @@ pub(super) fn read_audit(
         output => Ok(output),
     };
     let read = read_output(dir);
+    let output = section.get("output", |v| read(v).and_then(taken));
+    let on_failure = [OnAuditFailure::Continue, OnAuditFailure::Refuse].map(|word| (word.as_str(), word));
+    let has_output = output.is_some();
+    let on_failure = section.get("on_failure", |v| match value::word(&on_failure, &[])(v)? {
+        OnAuditFailure::Refuse if !has_output => {
+            Err("needs an output that no other log has: audit_log.output = \"/var/log/rotogate/audit.log\"".to_owned())
+        }
+        word => Ok(word),
+    });
     let audit_log = AuditLogConfig {
-        output: section.get("output", |v| read(v).and_then(taken)),
+        output,
+        on_failure: on_failure.unwrap_or(OnAuditFailure::Continue),
         addresses: section.get("addresses", value::word(&addresses, &[])).unwrap_or(LogAddresses::Full),
     };
     section.finish();
@@ -105,12 +116,13 @@ pub(super) fn print_access(log: &AccessLogConfig) -> Value {
 }
 
 pub(super) fn print_audit(log: &AuditLogConfig) -> Value {
-    let AuditLogConfig { output, addresses } = log;
+    let AuditLogConfig { output, addresses, on_failure } = log;
     let mut table = Table::new();
     if let Some(output) = output {
         put(&mut table, "output", print_output(output));
     }
     put(&mut table, "addresses", addresses.as_str());
+    put(&mut table, "on_failure", on_failure.as_str());
     table.into()
 }
 

@@ -50,6 +50,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// How long streams may go on after the order to upgrade in place.
     pub stream_drain: Duration,
+    /// Whether a change of `gateway.toml` is a reload.
+    pub watch: bool,
     /// The header that carries the request id.
     pub request_id_header: HeaderName,
 }
@@ -110,6 +112,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> ServerConfig {
         stream_drain: section
             .get("stream_drain", value::duration_within(Duration::ZERO, HOUR))
             .unwrap_or(ServerConfig::STREAM_DRAIN),
+        watch: section.get("watch", value::boolean).unwrap_or(false),
         request_id_header: section
             .get("request_id_header", |v| value::header(&value::text(v)?))
             .unwrap_or(ServerConfig::REQUEST_ID_HEADER),
@@ -139,6 +142,7 @@ pub(super) fn print(server: &ServerConfig) -> Value {
         min_body_rate,
         drain_timeout,
         stream_drain,
+        watch,
         hosts,
         request_id_header,
     } = server;
@@ -157,6 +161,7 @@ pub(super) fn print(server: &ServerConfig) -> Value {
     put(&mut table, "min_body_rate", number(*min_body_rate));
     put(&mut table, "drain_timeout", time(*drain_timeout));
     put(&mut table, "stream_drain", time(*stream_drain));
+    put(&mut table, "watch", *watch);
     put(&mut table, "hosts", texts(hosts));
     put(&mut table, "request_id_header", request_id_header.as_str());
     table.into()

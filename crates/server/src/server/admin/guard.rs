@@ -17,6 +17,7 @@ use rotogate::credential;
 use rotogate::limit::Failures;
 use rotogate::route::authority;
 
+const TARGET: &str = "rotogate::audit";
 /// How many wrong tokens of one address are looked at within [`FAILURES_WITHIN`].
 const MAX_FAILURES: u32 = 10;
 const FAILURES_WITHIN: Duration = Duration::from_secs(60);
@@ -94,12 +95,24 @@ pub(super) fn access<'a>(
     };
     let Some(holder) = holder else {
         state.failures.count(peer);
+        // As many as the limit above lets through.
+        tracing::warn!(target: TARGET, event = "admin_login_refused", "admin token refused");
         return Err(unauthorised());
     };
     if holder.role < role {
         let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
         let what =
             format!("the token {name} is a {own}'s; this needs the role {needed} (admin.tokens in gateway.toml)");
+        let path = parts.uri.path();
+        tracing::warn!(
+            target: TARGET,
+            event = "admin_denied",
+            rotogate.actor = &**name,
+            rotogate.actor.role = own,
+            method = %parts.method,
+            path,
+            "operator lacks the role"
+        );
         return Err(Refusal::new(Code::Forbidden, what));
     }
     Ok(Some(holder))

@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -31,7 +32,7 @@ use tokio::sync::{Semaphore, watch};
 use super::connection_counts::ConnectionCounts;
 use super::reload::{Outcomes, Reloader};
 use crate::config::Config;
-use crate::log::request_id;
+use crate::log::{self, request_id};
 use crate::server::issuers::RemoteIssuers;
 use crate::server::metrics::Metrics;
 use crate::server::request::Serving;
@@ -82,6 +83,8 @@ const MAX_CONNECTIONS: usize = 64;
 /// The bound on a request's body, and on the time that it takes.
 const MAX_BODY: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// When to try again what the audit log must have.
+const AUDIT_RETRY: Duration = Duration::from_secs(5);
 /// The response header with the id of the request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -218,12 +221,20 @@ async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incom
     };
     guard::origin(parts)?;
     let holder = guard::access(state, row.access, peer.ip(), parts)?;
+    if row.needs_audit_log() && log::audit_is_failing().is_some_and(|failing| failing.load(Ordering::SeqCst)) {
+        let what = "the audit log cannot be written, so nothing may change (audit_log.on_failure)";
+        return Err(Refusal::new(Code::AuditLogFailed, what).retry_after(AUDIT_RETRY));
+    }
     let work = operate(state, row.operation, parameter, parts, body);
-    match (holder, Context::current()) {
+    let answer = match (holder, Context::current()) {
         // Log events that this request causes name the operator.
         (Some(holder), Some(context)) => Context { actor: Some(holder.actor.clone()), ..context }.scope(work).await,
         (None, _) | (_, None) => work.await,
+    };
+    if row.is_change() {
+        log::flush_audit().await;
     }
+    answer
 }
 
 async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, parts: &Parts, body: Incoming) -> Answer {

@@ -123,6 +123,22 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Does it change anything? Then the audit log has its event before the answer goes out.
+    pub(super) fn is_change(&self) -> bool {
+        self.method != Method::GET
+    }
+
+    /// Is it refused while the audit log cannot be written, if nothing may change then? A revocation never is.
+    pub(super) fn needs_audit_log(&self) -> bool {
+        let is_free = matches!(
+            self.operation,
+            Operation::Revoke | Operation::RevokeSession | Operation::CheckConfig | Operation::Explain
+        );
+        self.is_change() && !is_free
+    }
+}
+
 /// The methods of a path, for `Allow`.
 pub(super) fn methods(rows: &[&Row]) -> Vec<Method> {
     let mut methods: Vec<_> = rows.iter().map(|row| row.method.clone()).collect();

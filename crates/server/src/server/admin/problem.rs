@@ -89,6 +89,8 @@ codes! {
     IssuerFailed = "issuer_failed", BAD_GATEWAY;
     /// The store failed; the log has more.
     StoreFailed = "store_failed", SERVICE_UNAVAILABLE;
+    /// The audit log cannot be written, so nothing may change.
+    AuditLogFailed = "audit_log_failed", SERVICE_UNAVAILABLE;
 }
 
 /// A place in the configuration, and what is wrong there.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::files::FileGroup;
 use super::{IssuerState, LastRead, Reloadable};
+use crate::audit;
 use crate::config::{
     Config, DirectoryConfig, EndpointConfig, LimitsConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
 };
@@ -46,6 +47,7 @@ impl Reloadable {
             changed = listed(&changed),
             "configuration reloaded"
         );
+        audit::write_changed_clients(&old.clients, &now.clients);
         if !restart_only.is_empty() {
             tracing::warn!(
                 keys = restart_only.join(", "),
@@ -355,6 +357,7 @@ fn server_with_restart_only_keys_of(
         min_body_rate,
         drain_timeout,
         stream_drain,
+        watch,
         request_id_header,
     } = new;
     restart_only.keep("server.listen", &true, &same_sockets);
@@ -364,6 +367,7 @@ fn server_with_restart_only_keys_of(
         hosts,
         trusted_proxies,
         workers: restart_only.keep("server.workers", &old.workers, &workers),
+        watch: restart_only.keep("server.watch", &old.watch, &watch),
         request_id_header: restart_only.keep("server.request_id_header", &old.request_id_header, &request_id_header),
         connect_timeout,
         head_timeout,

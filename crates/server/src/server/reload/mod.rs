@@ -20,6 +20,7 @@ use super::issuers::RemoteIssuers;
 use super::listener::Listener;
 use super::request::{Serving, State};
 use super::tls::Tls;
+use crate::audit;
 use crate::config::{Config, ConfigErrors, ProcessEnv};
 use crate::file_stamp::CHECK_INTERVAL;
 use crate::proxy::Proxy;
@@ -292,13 +293,15 @@ impl Reloadable {
         if own.is_none() && issuers.is_empty() {
             return;
         }
-        let keyring = own.clone().unwrap_or_else(|| self.gate.keyring());
+        let former = self.gate.keyring();
+        let keyring = own.clone().unwrap_or_else(|| Arc::clone(&former));
         match self.gate.swap_keys(keyring, IssuerState::in_force(&self.trusted)) {
             Ok(other) => {
                 if own.is_some() {
                     last_read.own.mark_applied();
                     let signing = self.gate.keyring().signer().kid().to_owned();
                     tracing::info!(keys = %config.issuer.keys.display(), signing, "own keys reloaded");
+                    audit::write_found_keys(&former, &self.gate.keyring());
                 }
                 for index in issuers {
                     let (Some(issuer), Some(group)) = (config.issuers.get(index), last_read.issuers.get_mut(index))

@@ -1,0 +1,159 @@
+//! Changes of users, keys and clients, as events of the audit trail. A command writes who made a change; a running gate
+//! writes what it finds in its files, whoever changed them.
+
+use std::collections::BTreeMap;
+
+use crate::config::ClientConfig;
+use rotogate::token::keyring::Keyring;
+
+const TARGET: &str = "rotogate::audit";
+/// The actor of what a gate finds in a file.
+const FILE: &str = "file";
+/// Above this many changed users, a gate writes their number instead of a line for each.
+const MAX_LINES: usize = 100;
+
+/// What happened to a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UserEvent {
+    Added,
+    Changed,
+    Removed,
+    Disabled,
+    Enabled,
+}
+
+impl UserEvent {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 5] = [Self::Added, Self::Changed, Self::Removed, Self::Disabled, Self::Enabled];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "user_add",
+            Self::Changed => "user_change",
+            Self::Removed => "user_remove",
+            Self::Disabled => "user_disable",
+            Self::Enabled => "user_enable",
+        }
+    }
+}
+
+/// A user that changed.
+#[derive(Debug)]
+pub(crate) struct ChangedUser<'a> {
+    pub(crate) event: UserEvent,
+    pub(crate) name: &'a str,
+    pub(crate) account: Option<&'a str>,
+    /// Where it is known.
+    pub(crate) subject: Option<&'a str>,
+    /// The keys that differ.
+    pub(crate) changed: Option<String>,
+}
+
+impl ChangedUser<'_> {
+    /// A command changed the user.
+    pub(crate) fn write(&self) {
+        self.write_by(None);
+    }
+
+    fn write_by(&self, actor: Option<&'static str>) {
+        let Self { event, name, account, subject, changed } = self;
+        let (account, subject, changed) = (*account, *subject, changed.as_deref());
+        tracing::info!(
+            target: TARGET,
+            event = event.name(),
+            rotogate.actor = actor,
+            user.name = *name,
+            user.id = subject,
+            rotogate.account = account,
+            changed,
+            "user changed",
+        );
+    }
+}
+
+/// A gate found these changes in its users file.
+pub(crate) fn write_found_users(found: &[ChangedUser<'_>]) {
+    if found.len() > MAX_LINES {
+        return write_import(found.len(), Some(FILE));
+    }
+    found.iter().for_each(|user| user.write_by(Some(FILE)));
+}
+
+/// A command added or changed so many users at once.
+pub(crate) fn write_imported_users(users: usize) {
+    write_import(users, None);
+}
+
+fn write_import(users: usize, actor: Option<&'static str>) {
+    tracing::info!(target: TARGET, event = "user_import", rotogate.actor = actor, users, "many users changed");
+}
+
+/// What happened to a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyEvent {
+    Added,
+    Promoted,
+    Retired,
+}
+
+impl KeyEvent {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 3] = [Self::Added, Self::Promoted, Self::Retired];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Added => "key_add",
+            Self::Promoted => "key_promote",
+            Self::Retired => "key_retire",
+        }
+    }
+}
+
+/// A command changed this key.
+pub(crate) fn write_key(event: KeyEvent, kid: &str) {
+    write_key_by(event, kid, None);
+}
+
+fn write_key_by(event: KeyEvent, kid: &str, actor: Option<&'static str>) {
+    tracing::info!(target: TARGET, event = event.name(), rotogate.actor = actor, kid, "key changed");
+}
+
+/// A gate found other keys in its folder.
+pub(crate) fn write_found_keys(old: &Keyring, new: &Keyring) {
+    let names = |keys: &Keyring| -> Vec<String> {
+        let signing = keys.signing_keys().map(|key| key.kid().to_owned());
+        signing.chain(keys.refresh_keys().ids().map(refresh_name)).collect()
+    };
+    let (before, after) = (names(old), names(new));
+    let in_use = |keys: &Keyring| [keys.signer().kid().to_owned(), refresh_name(keys.refresh_keys().current())];
+    let (used, uses) = (in_use(old), in_use(new));
+    let write = |event, kid: &String| write_key_by(event, kid, Some(FILE));
+    after.iter().filter(|kid| !before.contains(kid)).for_each(|kid| write(KeyEvent::Added, kid));
+    uses.iter().filter(|kid| !used.contains(kid)).for_each(|kid| write(KeyEvent::Promoted, kid));
+    before.iter().filter(|kid| !after.contains(kid)).for_each(|kid| write(KeyEvent::Retired, kid));
+}
+
+/// The name of a secret of refresh tokens, as in the commands.
+pub(crate) fn refresh_name(id: u8) -> String {
+    format!("refresh-{id}")
+}
+
+/// A reload took other clients.
+pub(crate) fn write_changed_clients(old: &[ClientConfig], new: &[ClientConfig]) {
+    let by_id = |clients| -> BTreeMap<String, &ClientConfig> {
+        let clients: &[ClientConfig] = clients;
+        clients.iter().map(|client| (client.id.to_string(), client)).collect()
+    };
+    let (before, after) = (by_id(old), by_id(new));
+    let write = |id: &str, change: &'static str| {
+        tracing::info!(target: TARGET, event = "client_change", rotogate.client.id = id, change, "client changed");
+    };
+    for (id, client) in &after {
+        match before.get(id) {
+            None => write(id, "added"),
+            Some(was) if was != client => write(id, "changed"),
+            Some(_) => {}
+        }
+    }
+    before.keys().filter(|id| !after.contains_key(*id)).for_each(|id| write(id, "removed"));
+}
