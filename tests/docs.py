@@ -452,6 +452,48 @@ def on_their_pages(gate):
         problems.append(f"only {seen} words of the program were found")
 
 
+def messages():
+    """The errors and warnings of the application log, as the sources have them."""
+    for path in sorted([*ROOT.glob("src/**/*.rs"), *ROOT.glob("crates/server/src/**/*.rs")]):
+        if "tests" in path.relative_to(ROOT).parts or path.name == "tests.rs":
+            continue
+        source = path.read_text().split("#[cfg(test)]\nmod tests {")[0]
+        for call in re.finditer(r"(?<![a-z_])(?:tracing::)?(?:error|warn)!\(", source):
+            texts, depth, at = [], 1, call.end()
+            while depth:
+                if source[at] == '"':
+                    text = re.compile(r'"((?:[^"\\]|\\.)*)"', re.S).match(source, at)
+                    texts.append(text.group(1))
+                    at = text.end()
+                    continue
+                depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(source[at], 0)
+                at += 1
+            body = source[call.end() : at]
+            is_audit = "target: TARGET" in body or "rotogate::audit" in body
+            if texts and not is_audit and not texts[-1].startswith("{"):
+                yield re.sub(r"\\\n\s*", "", texts[-1]).replace('\\"', '"')
+
+
+def messages_on_their_page():
+    """Each message is explained in exactly one row of the page, by its beginning, and each row explains a message."""
+    text = (ROOT / "docs/messages.md").read_text()
+    rows = [
+        (one or two).strip() for one, two in re.findall(r"^\| (?:`` (.+?) ``|`([^`]+)`) \|", text, re.M)
+    ]
+    found = set(messages())
+    if len(found) < 100:
+        problems.append(f"only {len(found)} messages were found in the sources")
+    for row in rows:
+        if not any(message.startswith(row) for message in found):
+            problems.append(f"docs/messages.md: no message begins with: {row}")
+    for message in sorted(found):
+        # The longest row counts: one message may be the beginning of another.
+        if not any(message.startswith(row) for row in rows):
+            problems.append(f"docs/messages.md does not explain the message: {message}")
+    for row in sorted(row for row in rows if rows.count(row) > 1):
+        problems.append(f"docs/messages.md explains twice: {row}")
+
+
 # Sentences begin with their subject, and an agent is named. Definitions in the lexicon and the table of tests are no sentences.
 RIDDLES = re.compile(
     r"(?:^|[.:;] )(?:Who|Whoever|What|Whatever|In the place of) (?!\w+[^.]*\?)|\b(?:is|are) told\b|\bnobody reads\b|\bput aside\b|"
@@ -495,6 +537,7 @@ def main():
     contents()
     prose()
     on_their_pages(gate)
+    messages_on_their_page()
     for path in pages():
         links(path)
     count = snippets(gate)
