@@ -400,6 +400,42 @@ def logrotate(file):
         expect(ran.returncode == 0 and "error:" not in said(ran), f"logrotate: {said(ran)}")
 
 
+# The release
+
+
+def release(gate):
+    """The archive is the same at each run, has what it names, and its checksums hold; both crates can be published."""
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        program = scratch / "rotogate"
+        stripped = run("strip", "-o", program, gate)
+        if not expect(stripped.returncode == 0, f"release: strip: {said(stripped)}"):
+            return
+        archives = []
+        for place in (scratch / "one", scratch / "two"):
+            made = run("bash", PACKAGING / "release.sh", "--archive", program, place)
+            if not expect(made.returncode == 0, f"release.sh --archive: {said(made)}"):
+                return
+            archives.append(Path(made.stdout.strip()))
+        one, two = archives
+        expect(one.read_bytes() == two.read_bytes(), "release: two archives of one program differ")
+        sums = run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=one.parent)
+        expect(sums.returncode == 0 and one.name in sums.stdout, f"release: checksums: {said(sums)}")
+        run("tar", "-xzf", one, "-C", scratch, check=True)
+        tree = scratch / one.name.removesuffix(".tar.gz")
+        version = run(tree / "rotogate", "--version")
+        expect(tree.name.split("-")[1] in version.stdout, f"release: --version: {said(version)}")
+        for file in ("LICENSE-MIT", "LICENSE-APACHE", "man/man5/gateway.toml.5", "completions/rotogate.fish",
+                     "packaging/rotogate.service", "packaging/prometheus/rotogate.rules.yml"):
+            expect((tree / file).is_file(), f"release: no {file}")
+        checked = run(tree / "rotogate", "--config", tree / "packaging/gateway.toml", "check", cwd=scratch)
+        expect(checked.returncode == 0, f"release: its configuration: {said(checked)}")
+    published = run("cargo", "publish", "--workspace", "--dry-run", "--no-verify", "--allow-dirty", cwd=ROOT)
+    expect(published.returncode == 0, f"cargo publish --dry-run: {said(published)[-2000:]}")
+    for crate in ("rotogate v", "rotogate-server v"):
+        expect(f"Uploading {crate}" in published.stderr, f"cargo publish --dry-run: not {crate}")
+
+
 # The image
 
 
@@ -496,7 +532,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--gate", type=Path, required=True)
     parser.add_argument("--require-image", action="store_true")
-    parser.add_argument("--only", help="one part: kubernetes, compose, systemd, socket activation, debian, image")
+    parser.add_argument("--only", help="one part: kubernetes, compose, systemd, socket activation, debian, release, image")
     options = parser.parse_args()
     gate = options.gate.resolve()
     python = environment(gate.parent.parent)
@@ -506,6 +542,7 @@ def main():
         ("systemd", lambda: systemd(gate)),
         ("socket activation", lambda: socket_activation(gate)),
         ("debian", lambda: debian(gate)),
+        ("release", lambda: release(gate)),
         ("image", lambda: image(gate, options.require_image)),
     ):
         if options.only not in (None, name):
