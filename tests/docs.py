@@ -323,8 +323,28 @@ def cell(text):
     return text.replace("|", "\\|").strip()
 
 
+def kept_by_a_reload():
+    """The keys and sections that a running gate keeps: crates/server/src/server/reload/config.rs decides."""
+    source = (ROOT / "crates/server/src/server/reload/config.rs").read_text()
+    names = set(re.findall(r'restart_only\s*\.keep\(\s*"([a-z_.]+)"', source))
+    if len(names) < 8:
+        problems.append(f"only {len(names)} keys that a reload keeps were found in the sources")
+    # They are kept only together with a users file or a relay that changes.
+    names -= {"directories", "endpoints"}
+    if "server.listen" in names:
+        names |= {"server.listeners.address", "server.listeners.proxy_protocol"}
+    return names
+
+
+def change_of(heading, key, kept):
+    name = f"{heading.strip('[]')}.{key}"
+    parents = [name[:at] for at in range(len(name) + 1) if name[at : at + 1] in ("", ".")]
+    return "upgrade" if any(parent in kept for parent in parents) else "reload"
+
+
 def reference():
     """The tables of docs/configuration.md."""
+    kept = kept_by_a_reload()
     lines, of_section = [], {}
     for heading, keys, comment in sections():
         dialect = next((value for key, value, *_ in keys if key == "dialect"), '"oauth2"')
@@ -339,7 +359,7 @@ def reference():
             if comment:
                 text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", comment)
                 lines += [text[0].upper() + text[1:] + ".", ""]
-            lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+            lines += ["| key | type | default | change by | meaning |", "|---|---|---|---|---|"]
         for key, value, is_default, meaning in new:
             text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", cell(meaning))
             kind, value = kind_of(value), f"`{cell(value)}`"
@@ -352,7 +372,7 @@ def reference():
             else:
                 named = re.search(r"(?i)\bdefault: ([^.;]+)", text)
                 default, text = named[1] if named else "", f"{text}; such as {value}" if text else f"such as {value}"
-            lines.append(f"| `{key}` | {kind} | {default} | {text} |")
+            lines.append(f"| `{key}` | {kind} | {default} | {change_of(heading, key, kept)} | {text} |")
     return "\n".join(lines[1:]) + "\n"
 
 
