@@ -18,6 +18,9 @@ const CHANGES: [(&str, &str, &str); 8] = [
     ("/v1/config/check", "", "operator"),
     ("/v1/users/reload", "", "operator"),
     ("/v1/store/backup", "", "admin"),
+    ("/v1/keys/rotate", "{}", "admin"),
+    ("/v1/keys/refresh-1/promote", "{}", "admin"),
+    ("/v1/keys/refresh-1/retire", "{}", "admin"),
 ];
 const VIEWS: [&str; 10] = [
     "/v1/status",

@@ -1,6 +1,6 @@
 //! What each operation does.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use support::{CONFIG, Gate, Place, Tokens, raw, until, with};
 
@@ -218,6 +218,54 @@ async fn status_keys_routes_and_upstreams_are_those_in_force() {
     let listed = place.json_lines(&["keys", "list"]);
     assert_eq!((&keys["keys"][0]["kid"], &keys["keys"][0]["state"]), (&listed[0]["kid"], &"signing".into()));
     assert_eq!(keys["refresh"][0], json!({"kid": "refresh-1", "state": "signing"}));
+}
+
+#[tokio::test]
+async fn p17_keys_change_by_the_api_with_the_rules_of_the_command_line() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let token = admin_token(&place);
+    let admin = Ask::with(&gate, &token);
+    let held = gate.login().await;
+    let first = admin.get("/v1/keys").await.json()["keys"][0]["kid"].as_str().unwrap().to_owned();
+
+    let added = admin.post("/v1/keys/rotate", "{\"algorithm\": \"ES256\"}").await;
+    assert_eq!((added.status, added.json()["signs_after"].as_u64()), (StatusCode::ACCEPTED, Some(300)));
+    let kid = added.json()["kid"].as_str().unwrap().to_owned();
+    until("it is published", async || {
+        let jwks = gate.call(Method::GET, "/.well-known/jwks.json", &[], "").await.json();
+        jwks["keys"].as_array().unwrap().iter().any(|key| key["kid"] == kid.as_str())
+    })
+    .await;
+    for (path, body, status, expected) in [
+        ("/v1/keys/rotate", "{}", 409, "key_in_use"),
+        ("/v1/keys/rotate", "{\"algorithm\": \"none\"}", 400, "invalid_body"),
+        (&format!("/v1/keys/{kid}/promote"), "{}", 409, "key_in_use"),
+        (&format!("/v1/keys/{first}/retire"), "{}", 409, "key_in_use"),
+        ("/v1/keys/other/promote", "{}", 404, "unknown_key"),
+        ("/v1/keys/refresh-7/retire", "{}", 404, "unknown_key"),
+    ] {
+        let answer = admin.post(path, body).await;
+        assert_eq!((answer.status.as_u16(), code(&answer).as_str()), (status, expected), "{path} {body}: {answer:?}");
+    }
+    let forced = admin.post(&format!("/v1/keys/{kid}/promote"), "{\"force\": true}").await;
+    assert_eq!((forced.status, &forced.json()["state"]), (StatusCode::OK, &"signing".into()));
+    until("it signs", async || {
+        let keys = admin.get("/v1/keys").await.json();
+        keys["keys"].as_array().unwrap().iter().any(|key| key["kid"] == kid.as_str() && key["state"] == "signing")
+    })
+    .await;
+    assert_eq!(gate.get("/", &held.access).await.status, StatusCode::OK, "tokens of the former key are good");
+    let early = admin.post(&format!("/v1/keys/{first}/retire"), "{}").await;
+    assert!(
+        early.json()["detail"].as_str().unwrap().contains("access tokens that it signed may be in use"),
+        "{early:?}"
+    );
+    let gone = admin.post(&format!("/v1/keys/{first}/retire"), "{\"force\": true}").await;
+    assert_eq!((gone.status, &gone.json()["state"]), (StatusCode::OK, &"retired".into()));
+    gate.until_refused(&held.access).await;
+    let actors = events(&gate, &token, "action=key.promote").await;
+    assert!(actors.iter().any(|line| line["rotogate.actor"] == "default"), "{actors:#?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! `rotogate keys`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -10,11 +10,10 @@ use super::output::Output;
 use super::{CommandResult, Failure, audit_trail, runtime};
 use crate::audit::{self, KeyEvent};
 use crate::config::Config;
+use crate::server::key_roll;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::{KeyState, Keyring};
-
-mod roll;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -103,7 +102,7 @@ struct ChangeReport<'a> {
 
 /// The longest time for which an access token that is issued now is accepted.
 pub(super) fn longest_access(config: &Config) -> Duration {
-    roll::Longest::of(config).access
+    key_roll::Longest::of(config).access
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
@@ -119,7 +118,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             })
         }
         Command::List { refresh: true } => {
-            let keyring = roll::load(folder)?;
+            let keyring = key_roll::load(folder).map_err(Failure::of)?;
             let refresh = keyring.refresh_keys();
             let name = |id: u8| (audit::refresh_name(id), if id == refresh.current() { "signing" } else { "verifying" });
             let names: Vec<_> = refresh.ids().map(name).collect();
@@ -127,7 +126,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             output.list(&keys, |key| format!("{}  {}", key.kid, key.state))
         }
         Command::List { refresh: false } => {
-            let keyring = roll::load(folder)?;
+            let keyring = key_roll::load(folder).map_err(Failure::of)?;
             let signing = keyring.signer().kid();
             let keys: Vec<_> = keyring
                 .signing_keys()
@@ -140,7 +139,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             output.list(&keys, |key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state))
         }
         Command::Add { algorithm, refresh } => {
-            let kid = add(config, folder, algorithm, refresh)?;
+            let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
                 format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
             })
@@ -150,30 +149,21 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             Err(Failure::Usage(format!("--after must be at least {least}: other verifiers keep published keys for so long")))
         }
         Command::Rotate { algorithm, refresh, after } => {
-            let kid = add(config, folder, algorithm, refresh)?;
+            let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
             if !output.json {
                 let waits = if refresh { "all gates have it" } else { "other verifiers have it" };
                 let copy = if config.store.is_shared() { ": copy the key folder to all gates now" } else { "" };
                 output.write(&(), || format!("{kid} is in the keyring; it signs once {waits}{copy}"))?;
             }
-            promote(config, folder, &kid, Some((true, after)))?;
+            promote(config, &kid, Some((true, after)))?;
             output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
         Command::Promote { kid, wait, force } => {
-            promote(config, folder, &kid, (!force).then_some((wait, Duration::ZERO)))?;
+            promote(config, &kid, (!force).then_some((wait, Duration::ZERO)))?;
             output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
         Command::Retire { kid, force } => {
-            let keyring = roll::keys_with(folder, &kid)?;
-            if roll::is_in_use(&keyring, &kid) {
-                return Err(Failure::Failed(format!(
-                    "{kid} is in use here: make another key sign first, with rotogate keys promote"
-                )));
-            }
-            let warning =
-                if force { None } else { runtime()?.block_on(roll::nothing_needs(config, &keyring, &kid))? };
-            Keyring::retire(folder, &kid).map_err(Failure::of)?;
-            audit::write_key(KeyEvent::Retired, &kid);
+            let warning = runtime()?.block_on(key_roll::retire(config, &kid, force)).map_err(Failure::of)?;
             output.write(&ChangeReport { kid: &kid, state: "retired" }, || {
                 let warning = warning.map(|warning| format!("\n{warning}")).unwrap_or_default();
                 format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there{warning}")
@@ -198,35 +188,9 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
     }
 }
 
-/// Adds a key, or a secret of refresh tokens, that does not sign yet.
-fn add(config: &Config, folder: &Path, algorithm: Option<Algorithm>, refresh: bool) -> Result<String, Failure> {
-    roll::load(folder)?;
-    let kid = match refresh {
-        true => Keyring::add_refresh(folder).map(audit::refresh_name),
-        false => Keyring::add(folder, algorithm.unwrap_or(config.issuer.algorithm), KeyState::Verifying),
-    }
-    .map_err(Failure::of)?;
-    audit::write_key(KeyEvent::Added, &kid);
-    Ok(kid)
-}
-
-/// Signs with a key. `when`: refuses or waits while it may not, and the least time for which it is published.
-fn promote(config: &Config, folder: &Path, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
-    let keyring = roll::keys_with(folder, kid)?;
-    // Written anew, the folder would count as changed now.
-    if roll::is_in_use(&keyring, kid) {
-        return Ok(());
-    }
-    if let Some(when) = when {
-        runtime()?.block_on(roll::until_it_may_sign(config, &keyring, kid, when))?;
-    }
-    match Keyring::refresh_id(kid) {
-        Some(id) => Keyring::make_current(folder, id),
-        None => Keyring::make_signing(folder, kid),
-    }
-    .map_err(Failure::of)?;
-    audit::write_key(KeyEvent::Promoted, kid);
-    Ok(())
+/// Signs with a key. `when`: as [`key_roll::promote`].
+fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
+    runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::of)
 }
 
 fn signs(kid: &str) -> String {

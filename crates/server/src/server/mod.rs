@@ -14,6 +14,7 @@ mod directories;
 mod drain;
 mod h2;
 pub(crate) mod issuers;
+pub(crate) mod key_roll;
 mod listener;
 pub(crate) mod metrics;
 mod min_rate;
@@ -256,6 +257,7 @@ impl Server {
             listening: own,
             metrics,
             stopping: stopped.clone(),
+            rotating: Arc::default(),
         });
         let admin_side = AdminSide::start(admin, probes, &admin_state)?;
         let workers = Workers::start(workers);

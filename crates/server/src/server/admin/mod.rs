@@ -114,6 +114,8 @@ pub(crate) struct State {
     pub(super) listening: Vec<SocketAddr>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stopping: watch::Receiver<bool>,
+    /// Held while a rotated key waits to sign.
+    pub(super) rotating: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Which listener it is.
@@ -254,6 +256,9 @@ async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, part
         Operation::Revocations => revocations::list(state, query(parts)?).await,
         Operation::Revoke => revocations::revoke(state, json(parts, body).await?).await,
         Operation::Keys => Ok(keys::list(&state.gate)),
+        Operation::RotateKeys => keys::rotate(state, json(parts, body).await?).await,
+        Operation::PromoteKey => keys::promote(state, parameter, json(parts, body).await?).await,
+        Operation::RetireKey => keys::retire(state, parameter, json(parts, body).await?).await,
         Operation::Routes => Ok(traffic::routes(state)),
         Operation::Upstreams => Ok(traffic::upstreams(state)),
         Operation::Issuers => Ok(issuers::list(state)),

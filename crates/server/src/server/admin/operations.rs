@@ -21,6 +21,9 @@ pub(super) enum Operation {
     Revocations,
     Revoke,
     Keys,
+    RotateKeys,
+    PromoteKey,
+    RetireKey,
     Routes,
     Upstreams,
     Issuers,
@@ -80,6 +83,9 @@ pub(super) static TABLE: &[Row] = &[
     get("/v1/revocations", Operation::Revocations, VIEWER),
     post("/v1/revocations", Operation::Revoke, AdminRole::Operator),
     get("/v1/keys", Operation::Keys, VIEWER),
+    post("/v1/keys/rotate", Operation::RotateKeys, AdminRole::Admin),
+    post("/v1/keys/{kid}/promote", Operation::PromoteKey, AdminRole::Admin),
+    post("/v1/keys/{kid}/retire", Operation::RetireKey, AdminRole::Admin),
     get("/v1/routes", Operation::Routes, VIEWER),
     get("/v1/upstreams", Operation::Upstreams, VIEWER),
     get("/v1/issuers", Operation::Issuers, VIEWER),
@@ -162,7 +168,7 @@ mod tests {
     #[test]
     fn each_operation_is_found_at_its_path() {
         for row in TABLE {
-            let path = row.path.replace("{id}", "x").replace("{name}", "x%2Fy");
+            let path = row.path.replace("{id}", "x").replace("{name}", "x%2Fy").replace("{kid}", "k1");
             let (rows, parameter) = at(&path).unwrap();
             assert!(rows.iter().any(|found| found.operation == row.operation), "{path}");
             assert_eq!(parameter.is_empty(), !row.path.contains('{'), "{path}");

@@ -63,12 +63,16 @@ codes! {
     UnknownSession = "unknown_session", NOT_FOUND;
     /// Users, clients and store know no such target.
     UnknownTarget = "unknown_target", NOT_FOUND;
+    /// There is no key of this name.
+    UnknownKey = "unknown_key", NOT_FOUND;
     /// There is no issuer of this name whose keys are fetched.
     UnknownIssuer = "unknown_issuer", NOT_FOUND;
     /// The path does not serve this method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
     /// This gate is configured without what the operation needs.
     NotConfigured = "not_configured", CONFLICT;
+    /// The key may not sign yet, or is still needed; or another one is waiting to sign.
+    KeyInUse = "key_in_use", CONFLICT;
     /// The users file is broken; the users stay as they were.
     BrokenUsersFile = "broken_users_file", CONFLICT;
     /// The path of an earlier version has moved, and its parameters have another form.

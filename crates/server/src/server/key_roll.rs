@@ -3,39 +3,56 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::Failure;
+use super::assemble::shared_store;
+use crate::audit::{self, KeyEvent};
 use crate::config::Config;
-use crate::server::assemble::shared_store;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::session::Status;
 use rotogate::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
-use rotogate::token::keyring::Keyring;
+use rotogate::token::Algorithm;
+use rotogate::token::keyring::{KeyState, Keyring};
 
 /// How often `promote --wait` looks again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many sessions are read at once.
 const PAGE: usize = 256;
 
-fn failed(why: String) -> Failure {
-    Failure::Failed(why)
+/// Why a key cannot be changed. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RollError {
+    /// There is no such key.
+    #[error("{0}")]
+    Unknown(String),
+    /// It may not sign yet, or is still needed.
+    #[error("{0}")]
+    TooEarly(String),
+    /// The folder or the store failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl RollError {
+    fn of(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 /// The gates of the store that run, and its time; those of this machine if no other gate uses the store.
-async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), Failure> {
+async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), RollError> {
     Ok(match store.and_then(Store::shared) {
         Some(shared) => {
-            let nodes = shared.nodes().await.map_err(Failure::of)?;
-            (nodes, shared.last_known_time().await.map_err(Failure::of)?)
+            let nodes = shared.nodes().await.map_err(RollError::of)?;
+            (nodes, shared.last_known_time().await.map_err(RollError::of)?)
         }
         None => (Vec::new(), SystemTime::new().wall()),
     })
 }
 
 /// The gates that are remembered, and were not heard of lately: they ended, or were cut off.
-async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, Failure> {
+async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, RollError> {
     let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
-    let seen = shared.nodes_within(NODE_KEPT).await.map_err(Failure::of)?;
+    let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::of)?;
     Ok(seen.into_iter().filter(|seen| now.since(seen.beat) > NODE_HEARD_WITHIN).collect())
 }
 
@@ -44,21 +61,21 @@ fn time(of: std::time::SystemTime) -> Timestamp {
 }
 
 /// The keys as the folder has them, if the one with this name is among them.
-pub(super) fn keys_with(folder: &Path, name: &str) -> Result<Keyring, Failure> {
+fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
     let keyring = load(folder)?;
     let (is_there, list) = match Keyring::refresh_id(name) {
         Some(id) => (keyring.refresh_keys().contains(id), "keys list --refresh"),
         None => (keyring.signing_key(name).is_some(), "keys list"),
     };
-    let missing = || failed(format!("{}: there is no key {name}; see rotogate {list}", folder.display()));
+    let missing = || RollError::Unknown(format!("{}: there is no key {name}; see rotogate {list}", folder.display()));
     is_there.then_some(keyring).ok_or_else(missing)
 }
 
 /// The keys as the folder has them.
-pub(super) fn load(folder: &Path) -> Result<Keyring, Failure> {
-    let keyring = Keyring::load_if_there(folder).map_err(Failure::of)?;
+pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
+    let keyring = Keyring::load_if_there(folder).map_err(RollError::of)?;
     keyring.ok_or_else(|| {
-        failed(format!(
+        RollError::Failed(format!(
             "{}: there is no keyring.toml: make keys with rotogate keys init, or copy the key folder of another gate of the \
              store",
             folder.display()
@@ -67,22 +84,22 @@ pub(super) fn load(folder: &Path) -> Result<Keyring, Failure> {
 }
 
 /// Does the key sign, or make refresh tokens?
-pub(super) fn is_in_use(keyring: &Keyring, name: &str) -> bool {
+fn is_in_use(keyring: &Keyring, name: &str) -> bool {
     keyring.signer().kid() == name || Keyring::refresh_id(name) == Some(keyring.refresh_keys().current())
 }
 
 /// Returns once what this key makes is good everywhere, and a key that is published has been so for `after`.
-pub(super) async fn until_it_may_sign(
+async fn until_it_may_sign(
     config: &Config,
     keyring: &Keyring,
     name: &str,
     (wait, after): (bool, Duration),
-) -> Result<(), Failure> {
+) -> Result<(), RollError> {
     let refresh = Keyring::refresh_id(name);
     let published_for = JWKS_MAX_AGE.max(after);
-    let store = shared_store(config, keyring).await.map_err(Failure::of)?;
+    let store = shared_store(config, keyring).await.map_err(RollError::of)?;
     loop {
-        let written = Keyring::written_at(&config.issuer.keys, name).map_err(Failure::of)?;
+        let written = Keyring::written_at(&config.issuer.keys, name).map_err(RollError::of)?;
         let written = written.map_or(Timestamp::ZERO, time);
         let (nodes, now) = look(store.as_deref()).await?;
         let why = match refresh {
@@ -94,7 +111,7 @@ pub(super) async fn until_it_may_sign(
         };
         let Some(why) = why else { return Ok(()) };
         if !wait {
-            return Err(failed(format!("{name} does not sign yet: {why}; --wait waits for that")));
+            return Err(RollError::TooEarly(format!("{name} does not sign yet: {why}; --wait waits for that")));
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -145,15 +162,15 @@ fn rounded(left: Duration) -> humantime::FormattedDuration {
 }
 
 /// The longest times that any endpoint or client of a configuration has.
-pub(super) struct Longest {
-    pub(super) access: Duration,
+pub(crate) struct Longest {
+    pub(crate) access: Duration,
     idle: Duration,
     /// For how long a refresh token works after its exchange.
     again: Duration,
 }
 
 impl Longest {
-    pub(super) fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let base = &config.sessions.profile;
         let clients = config.clients.iter().map(|client| &client.profile);
         let all = config.endpoints.iter().map(|endpoint| &endpoint.profile).chain(clients);
@@ -176,9 +193,9 @@ impl Longest {
 }
 
 /// Fails if anything may still need this key. What a gate may need that starts again is a warning.
-pub(super) async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<Option<String>, Failure> {
-    let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(Failure::of)?);
-    let store = shared_store(config, keyring).await.map_err(Failure::of)?;
+async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<Option<String>, RollError> {
+    let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(RollError::of)?);
+    let store = shared_store(config, keyring).await.map_err(RollError::of)?;
     let (nodes, now) = look(store.as_deref()).await?;
     let ended = ended(store.as_deref(), now).await?;
     let longest = Longest::of(config);
@@ -205,7 +222,7 @@ pub(super) async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str
                  starts again"
             )
         })),
-        Some(why) => Err(failed(format!("{name} is still needed: {why}"))),
+        Some(why) => Err(RollError::TooEarly(format!("{name} is still needed: {why}"))),
     }
 }
 
@@ -263,10 +280,10 @@ fn refresh_needed(
 }
 
 /// How many live sessions have a refresh token by this secret.
-async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, Failure> {
+async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
     let (mut count, mut after) = (0, None);
     loop {
-        let page = store.list(Filter::All, after, PAGE).await.map_err(Failure::of)?;
+        let page = store.list(Filter::All, after, PAGE).await.map_err(RollError::of)?;
         let needs = page.sessions.iter().filter(|session| {
             session.status == Status::Live
                 && session.last.refresh_key == id
@@ -279,6 +296,54 @@ async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) 
             return Ok(count);
         }
     }
+}
+
+/// Adds a key, or a secret of refresh tokens, that does not sign yet.
+pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) -> Result<String, RollError> {
+    let folder = &config.issuer.keys;
+    load(folder)?;
+    let kid = match refresh {
+        true => Keyring::add_refresh(folder).map(audit::refresh_name),
+        false => Keyring::add(folder, algorithm.unwrap_or(config.issuer.algorithm), KeyState::Verifying),
+    };
+    let kid = kid.map_err(RollError::of)?;
+    audit::write_key(KeyEvent::Added, &kid);
+    Ok(kid)
+}
+
+/// Signs with a key. `when`: refuses or waits while it may not, and the least time for which it is published; `None`: at
+/// once, whatever refuses the tokens.
+pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> Result<(), RollError> {
+    let folder = &config.issuer.keys;
+    let keyring = keys_with(folder, kid)?;
+    // Written anew, the folder would count as changed now.
+    if is_in_use(&keyring, kid) {
+        return Ok(());
+    }
+    if let Some(when) = when {
+        until_it_may_sign(config, &keyring, kid, when).await?;
+    }
+    match Keyring::refresh_id(kid) {
+        Some(id) => Keyring::make_current(folder, id),
+        None => Keyring::make_signing(folder, kid),
+    }
+    .map_err(RollError::of)?;
+    audit::write_key(KeyEvent::Promoted, kid);
+    Ok(())
+}
+
+/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning.
+pub(crate) async fn retire(config: &Config, kid: &str, force: bool) -> Result<Option<String>, RollError> {
+    let keyring = keys_with(&config.issuer.keys, kid)?;
+    if is_in_use(&keyring, kid) {
+        return Err(RollError::TooEarly(format!(
+            "{kid} is in use here: make another key sign first, with rotogate keys promote"
+        )));
+    }
+    let warning = if force { None } else { nothing_needs(config, &keyring, kid).await? };
+    Keyring::retire(&config.issuer.keys, kid).map_err(RollError::of)?;
+    audit::write_key(KeyEvent::Retired, kid);
+    Ok(warning)
 }
 
 #[cfg(test)]
