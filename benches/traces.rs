@@ -75,6 +75,9 @@ fn main() {
     ];
     let measured = interleave(cases, rounds);
     measured.print("One thread, the head of a request and its trace", "off");
+    if !measures() {
+        return;
+    }
     println!();
     for (dear, cheap) in [
         ("not recorded", "off"),

@@ -38,6 +38,9 @@ pub use recorder::Tracer;
 /// The longest text of a client in an attribute, in bytes.
 const MAX_FOREIGN_BYTES: usize = 256;
 
+/// The flags that have a meaning: sampled, and a random trace id. Others are zero in what this process sends.
+const KNOWN_FLAGS: u8 = 3;
+
 /// What became of ended spans, in this process.
 pub(crate) static COUNTS: Counts =
     Counts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
@@ -100,7 +103,7 @@ impl RequestTrace {
                     let trace = Trace::Unrecorded { id: parent.trace, flags: Some(parent.flags) };
                     return Self { trace, names_user: false };
                 }
-                (Position { span: random_span(), ..parent }, Some(parent))
+                (Position { span: random_span(), flags: parent.flags & KNOWN_FLAGS, ..parent }, Some(parent))
             }
             _ => {
                 // A new trace. The state belongs to the one that the client names.

@@ -16,7 +16,6 @@ impl Tracer {
     ///
     /// # Errors
     /// Never.
-    #[expect(clippy::unnecessary_wraps, reason = "as with OpenTelemetry")]
     pub fn start(_: &Config, _: Option<&Arc<Self>>) -> Result<Option<Arc<Self>>, (&'static str, String)> {
         Ok(None)
     }

@@ -286,3 +286,45 @@ impl Drop for RecordedSpan {
         self.end();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use opentelemetry::Context;
+    use opentelemetry::propagation::TextMapPropagator;
+    use opentelemetry::trace::TraceContextExt;
+    use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn p45_a_position_is_what_opentelemetry_reads(
+            text in "(00|00|01|cc|ff)-[0-9a-f]{31,33}-[0-9a-f]{16}-[0-9a-f]{2}(-[a-z]{1,3})?"
+        ) {
+            let headers = HashMap::from([("traceparent".to_owned(), text.clone())]);
+            let theirs = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+            let theirs = theirs.span().span_context().clone();
+            match Position::parse(text.as_bytes()) {
+                Some(ours) => {
+                    proptest::prop_assert_eq!(ours.trace, theirs.trace_id().to_bytes());
+                    proptest::prop_assert_eq!(ours.span, theirs.span_id().to_bytes());
+                    proptest::prop_assert_eq!(ours.is_sampled(), theirs.is_sampled());
+                }
+                // OpenTelemetry reads shorter ids, too.
+                None => proptest::prop_assert!(!theirs.is_valid() || text.split('-').nth(1).unwrap().len() != 32),
+            }
+        }
+    }
+
+    #[test]
+    fn p45_the_part_of_traces_that_is_recorded_is_decided_by_their_names() {
+        assert_eq!((threshold(0.0), threshold(1.0)), (0, u64::MAX));
+        assert_eq!(threshold(0.5), 1 << 62);
+        let part =
+            |sample: f64| (0..100_000).filter(|_| u64::from_be_bytes(random_span()) >> 1 < threshold(sample)).count();
+        assert_eq!((part(0.0), part(1.0)), (0, 100_000));
+        assert!((9_000..11_000).contains(&part(0.1)), "ten standard deviations");
+    }
+}
