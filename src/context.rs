@@ -1,11 +1,13 @@
-//! The request that the running task works for: its id and its client, for every line that it logs. The log layer of
-//! the server reads it. A library user's own subscriber has the spans instead.
+//! The request that the running task works for: its id and its client, for every line that it logs, and its trace. The
+//! log layer of the server reads it. A library user's own subscriber has the spans instead.
 
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderValue;
+
+use crate::trace::Trace;
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -16,6 +18,8 @@ pub struct Context {
     pub client: Option<IpAddr>,
     /// Who acts, if that is not a client.
     pub actor: Option<Actor>,
+    /// The trace that it belongs to.
+    pub trace: Trace,
 }
 
 /// An operator. Cheap to clone.
@@ -35,6 +39,11 @@ impl Context {
     /// The context of the running task.
     pub fn current() -> Option<Self> {
         CONTEXT.try_with(Self::clone).ok()
+    }
+
+    /// Calls `work` with the trace of the running task, without a copy of the rest.
+    pub fn with_trace<T>(work: impl FnOnce(&Trace) -> T) -> Option<T> {
+        CONTEXT.try_with(|context| work(&context.trace)).ok()
     }
 
     /// Runs `work` in this context.

@@ -140,6 +140,8 @@ pub mod reply;
 #[doc(hidden)]
 pub mod revocation;
 #[doc(hidden)]
+pub mod trace;
+#[doc(hidden)]
 pub mod verify_cache;
 
 pub use gate::{Gate, Identity};

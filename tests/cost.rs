@@ -117,6 +117,38 @@ async fn a_cached_token_costs_three_allocations() {
     assert_eq!((gated - bare) / (10 * TOKENS as u64), 3, "{gated} of 1000 requests, {bare} of them without the gate");
 }
 
+#[cfg(feature = "otel")]
+#[tokio::test]
+async fn p47_a_request_that_is_not_recorded_costs_at_most_one_allocation_more() {
+    use http::{HeaderValue, Method, StatusCode};
+    use rotogate::gate::Reason;
+    use rotogate_server::trace::{RequestFacts, RequestTrace, Tracer};
+
+    let text = "[server]\npublic_url = \"http://gate.test\"\n[issuer]\naudience = [\"api\"]\n\
+                [tracing]\nendpoint = \"http://127.0.0.1:9\"\nsample = 0\n";
+    let config = rotogate_server::config::parse(text, std::path::Path::new("gateway.toml"), &()).unwrap();
+    let tracer = Tracer::start(&config, None).unwrap();
+    let (mut heads, id) = (Heads::new(["token"]), HeaderValue::from_static("id"));
+    let mut cost = |tracer: Option<&Arc<Tracer>>, given: Option<&'static str>, is_trusted: bool| {
+        allocations(|| {
+            let mut request = heads.request();
+            if let Some(given) = given {
+                request.headers_mut().insert("traceparent", HeaderValue::from_static(given));
+            }
+            let address = std::net::Ipv4Addr::LOCALHOST.into();
+            let facts = RequestFacts { is_trusted, micros: 1, id: &id, client: address, peer: address, scheme: "http" };
+            let trace = RequestTrace::begin(tracer, &mut request, &facts);
+            trace.trace().log(|_, value| assert!(!std::hint::black_box(value).is_empty()));
+            trace.end(&Method::GET, StatusCode::OK, Reason::PASSED, None);
+        }) / (10 * TOKENS as u64)
+    };
+    let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    // The value of the header that the upstream gets.
+    assert_eq!(cost(tracer.as_ref(), None, false) - cost(None, None, false), 1);
+    assert_eq!(cost(tracer.as_ref(), Some(given), false) - cost(None, Some(given), false), 1);
+    assert_eq!(cost(tracer.as_ref(), Some(given), true), cost(None, Some(given), true), "what the proxy sent passes");
+}
+
 #[tokio::test]
 async fn a_kept_token_takes_little_more_memory_than_its_text() {
     const KEPT: usize = 2000;

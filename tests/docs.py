@@ -181,6 +181,8 @@ def provide(value, folder, made):
             text = '{"base64_signer_key": "MDEyMzQ1Njc4OWFiY2RlZg==", "base64_salt_separator": "Bw==", "rounds": 8, "mem_cost": 14}'
         if key == "authorization_file":
             text = "Bearer 0123456789abcdef0123456789abcdef\n"
+        if key == "headers_file":
+            text = "authorization: Bearer 0123456789abcdef0123456789abcdef\n"
         if key == "secret_hash_file":
             text = "$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\n"
         if entry.startswith("/") and key in ("path", "keys", "token_file", "mark", "output", "cert", "ca", "client_ca") and (
@@ -285,7 +287,7 @@ def kind_of(text):
         return "table"
     if isinstance(value, list):
         return "list"
-    if isinstance(value, int):
+    if isinstance(value, (int, float)):
         return "number"
     for kind, form in (
         ("duration", r"\d+(?:ms|s|m|h|d)"),

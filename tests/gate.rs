@@ -35,4 +35,6 @@ mod releases;
 mod rotation_table;
 mod running;
 mod tls;
+#[cfg(feature = "otel")]
+mod traces;
 mod upstreams;

@@ -21,11 +21,9 @@ LATER = {
     # metrics
     *("P23", "P28"),
     # logs
-    *("P30", "P34", "P35", "P39"),
+    *("P30", "P34", "P35"),
     # audit
     *("P40", "P41", "P42"),
-    # traces
-    *("P45", "P46", "P47", "P48"),
     # admin API and page
     *("P55", "P56", "P57"),
 }
@@ -35,6 +33,7 @@ ELSEWHERE = {
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
     "P6": "`python3 tests/reload_classes.py`",
+    "P47": "`cargo bench --bench traces --all-features`",
     "P64": "`python3 tests/docs.py`",
     "P65": "`python3 tests/docs.py`",
     "P66": "`python3 tests/stranger.py`",

@@ -141,6 +141,12 @@ impl Measured {
         median_ratio(self.of(dear), self.of(cheap), &[])
     }
 
+    /// By how many nanoseconds one case is dearer than another, within rounds.
+    pub(crate) fn difference(&self, dear: &str, cheap: &str) -> f64 {
+        let more: Vec<f64> = self.of(dear).iter().zip(self.of(cheap)).map(|(dear, cheap)| dear - cheap).collect();
+        quantile(&more, 0.5)
+    }
+
     /// Prints the ratio of `dear` to `cheap`, and the ratio with `bare` subtracted from both; each within rounds.
     pub(crate) fn print_ratio(&self, dear: &str, cheap: &str, bare: &str) {
         let whole = median_ratio(self.of(dear), self.of(cheap), &[]);

@@ -21,6 +21,7 @@ use crate::token::claims::CLIENT_PREFIX;
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::mint;
 use crate::token::verify::{is_name, is_subject};
+use crate::trace;
 
 /// How often one login checks the password when the user changes meanwhile.
 const MAX_PASSWORD_CHECKS: usize = 4;
@@ -49,7 +50,7 @@ impl Engine {
         for _ in 0..MAX_PASSWORD_CHECKS {
             // Every later revocation gets a stamp at or after this one.
             let asked = self.stamp_creation(Timestamp::ZERO).await?;
-            let user = directory.log_in(&asked_of(&login)).await?;
+            let user = trace::step("rotogate.directory", "log_in", directory.log_in(&asked_of(&login))).await?;
             // A directory should not return an inactive user. A session that no refresh would continue is not begun.
             let subject = user.as_ref().map(|user| user.subject.clone());
             let Some(user) = user.filter(|user| user.active) else {
@@ -197,7 +198,8 @@ impl Engine {
             idle_ttl: new.profile.idle_ttl,
             on_too_many: new.profile.on_too_many,
         };
-        match self.store.insert(session.clone(), bound).await? {
+        let inserting = self.store.insert(session.clone(), bound);
+        match trace::step("rotogate.store.commit", "insert", inserting).await? {
             Inserted::Inserted(ended) => {
                 self.keep_written(&session);
                 self.gave_way(&session, &ended);
@@ -217,7 +219,8 @@ impl Engine {
     /// Is the user unchanged since the password was checked?
     async fn holds(&self, checked: &CheckedUser<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
-        let Some(now) = checked.directory.lookup_in(then.account.as_deref(), &then.subject).await? else {
+        let asking = checked.directory.lookup_in(then.account.as_deref(), &then.subject);
+        let Some(now) = trace::step("rotogate.directory", "lookup", asking).await? else {
             return Ok(false);
         };
         let same = now.active

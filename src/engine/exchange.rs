@@ -23,6 +23,7 @@ use crate::store::{Cursor, StoreError, Swap};
 use crate::token::claims::OwnChecked;
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
+use crate::trace;
 
 mod explain;
 
@@ -112,7 +113,10 @@ impl Engine {
             self.belongs(&session, &refresh).await?;
             if user.is_none() && session.dialect.as_ref() != APPLICATION {
                 user = match &self.directory {
-                    Some(directory) => Some(directory.lookup_in(session.account.as_deref(), &session.subject).await?),
+                    Some(directory) => {
+                        let asking = directory.lookup_in(session.account.as_deref(), &session.subject);
+                        Some(trace::step("rotogate.directory", "lookup", asking).await?)
+                    }
                     None => None,
                 };
             }
@@ -237,7 +241,8 @@ impl Engine {
     }
 
     async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
-        let swapped = self.store.compare_and_swap(expected, record, raised).await;
+        let swapping = self.store.compare_and_swap(expected, record, raised);
+        let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
             // The write may have reached the store, and then the list lacks what it revokes.
             self.is_behind.store(true, Ordering::SeqCst);
@@ -355,7 +360,8 @@ impl Engine {
         };
         let issued = self.pair(keyring, &record, now, IssueKind::Replayed)?;
         let (id, current, successor) = (record.id, record.current, successor_token(keyring, &record));
-        match self.store.compare_and_swap(expected, record.clone(), None).await? {
+        let swapping = self.store.compare_and_swap(expected, record.clone(), None);
+        match trace::step("rotogate.store.commit", "swap", swapping).await? {
             Swap::Swapped => {
                 self.keep_written(&record);
                 self.last_refreshes.count_replay(id, current);
@@ -397,7 +403,8 @@ impl Engine {
         let Some(session) = self.store.load(session).await? else { return Ok(false) };
         let user = match &self.directory {
             Some(directory) if session.dialect.as_ref() != APPLICATION => {
-                Some(directory.lookup_in(session.account.as_deref(), &session.subject).await?)
+                let asking = directory.lookup_in(session.account.as_deref(), &session.subject);
+                Some(trace::step("rotogate.directory", "lookup", asking).await?)
             }
             Some(_) | None => None,
         };

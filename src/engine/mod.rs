@@ -17,6 +17,7 @@ use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
+use crate::trace;
 
 mod audit;
 mod begin;
@@ -245,7 +246,9 @@ impl Engine {
     /// A fault of the directory.
     pub async fn user(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, Error> {
         match &self.directory {
-            Some(directory) => Ok(directory.lookup_in(account, subject).await?),
+            Some(directory) => {
+                Ok(trace::step("rotogate.directory", "lookup", directory.lookup_in(account, subject)).await?)
+            }
             None => Ok(None),
         }
     }

@@ -15,6 +15,7 @@ use crate::store::StoreError;
 use crate::token::MAX_SESSIONLESS_LIFETIME;
 use crate::token::claims::OwnChecked;
 use crate::token::refresh;
+use crate::trace;
 
 impl Engine {
     /// Revokes what a token belongs to (RFC 7009): a session with everything issued in it, or a token without one.
@@ -268,7 +269,8 @@ impl Engine {
 
     /// The second half: the entry is durable when this returns.
     pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
-        match self.store.revoke(entry.clone(), because).await {
+        let revoking = self.store.revoke(entry.clone(), because);
+        match trace::step("rotogate.store.commit", "revoke", revoking).await {
             Ok(merged) => {
                 self.revocations.apply(&merged);
                 Ok(())

@@ -43,6 +43,7 @@ use crate::overload::Refusal;
 #[cfg(feature = "kuzzle")]
 use crate::overload::SocketPermit;
 use crate::reason::Reason;
+use crate::trace::{self, StepKind, Value};
 
 mod admit;
 mod awaited;
@@ -320,7 +321,22 @@ impl<S, M> GateService<S, M> {
                         reason.tell();
                         annotate.then(|| Verdict::at(named, reason))
                     };
-                    match endpoint::answer(Arc::clone(gate), operation, parts, body, address).await {
+                    let span = trace::begin(StepKind::Internal, "rotogate.endpoint");
+                    if let Some(span) = &span {
+                        span.set("rotogate.dialect", Value::Fixed(named.dialect));
+                        span.set("rotogate.operation", Value::Fixed(named.name));
+                    }
+                    let answering = endpoint::answer(Arc::clone(gate), operation, parts, body, address);
+                    let answered = trace::inside(span.as_ref(), answering).await;
+                    if let Some(span) = span {
+                        if let EndpointResponse::Reply(_, reason, _) = &answered
+                            && !reason.is_served()
+                        {
+                            span.set_error(reason.word(), !reason.is_refusal());
+                        }
+                        span.end();
+                    }
+                    match answered {
                         EndpointResponse::Reply(reply, reason, recipient) => {
                             let who = recipient.map(|recipient| Who::Issued(Box::new(recipient)));
                             EndpointOutcome::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))

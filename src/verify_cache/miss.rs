@@ -11,7 +11,9 @@ use crate::effects::Effects;
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
 use crate::limit::{Limits, Source};
+use crate::reason::Reason;
 use crate::token::verify::{IssuerRules, Refusal, is_jwt_shaped};
+use crate::trace::{self, StepKind};
 
 /// What a cache miss needs: where the token came from, and what counts and notes it.
 #[derive(Clone, Copy)]
@@ -114,6 +116,7 @@ impl TokenChecker {
         if !E::ARE_WANTED {
             return self.verify::<E>(keys, text, shown.confirmations).map_err(Refusal::into_denial);
         }
+        let span = trace::begin(StepKind::Internal, "rotogate.verify");
         let verify = || self.verify::<E>(keys, Arc::clone(&text), shown.confirmations);
         let anew = keys.cache.try_get_with(Arc::clone(&text), verify).map_err(|refusal| *refusal);
         let anew = match anew {
@@ -127,7 +130,11 @@ impl TokenChecker {
             Ok(_) => shown.limits.record_valid(shown.source),
             Err(refusal) => count(*refusal, shown),
         }
-        anew.map_err(Refusal::into_denial)
+        let anew = anew.map_err(Refusal::into_denial);
+        if let (Some(span), Err(denial)) = (&span, &anew) {
+            span.set_error(Reason::denied(denial).word(), false);
+        }
+        anew
     }
 
     fn verify<E: Effects>(

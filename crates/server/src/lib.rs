@@ -10,6 +10,7 @@
 //! | the users file | [`users`] |
 //! | users in other systems | [`directories`] |
 //! | forwarding to upstreams | [`proxy`] |
+//! | traces | [`trace`] |
 
 mod audit;
 pub mod cli;
@@ -21,5 +22,6 @@ pub mod log;
 mod metric_families;
 pub mod proxy;
 pub mod server;
+pub mod trace;
 pub mod users;
 pub mod worker_id;

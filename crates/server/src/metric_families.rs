@@ -103,6 +103,10 @@ families! { ALL:
     LOG_DROPPED_LINES = Counter "log_dropped_lines" ["sink"]
         "Log lines dropped, because an output was too slow or failed";
     LOG_WRITE_ERRORS = Counter "log_write_errors" ["sink"] "Writes to a log output that failed";
+
+    TRACE_SPANS = Counter "trace_spans" [] "Spans that a collector took";
+    TRACE_DROPPED_SPANS = Counter "trace_dropped_spans" ["cause"]
+        "Spans dropped, because the queue was full or the collector did not take them";
 }
 
 // Of the process, by the names that client libraries of Prometheus agree on: without the prefix.

@@ -14,6 +14,7 @@
 
 mod env;
 mod error;
+mod otlp_env;
 mod print;
 pub(crate) mod raw;
 mod sections;
@@ -69,6 +70,7 @@ pub fn parse(text: &str, file: &Path, env: &dyn Env) -> Result<Config, ConfigErr
     let problems = raw::Problems::new(&name, text);
     let config = raw::parse(text, &problems).map(|mut root| {
         let passed_over = raw::overlay(&mut root, env, &problems);
+        otlp_env::overlay(&mut root, env);
         let base = file.parent().unwrap_or(Path::new(""));
         let config = sections::read(&raw::Section::root(&root, &problems), base);
         let source = Source::new(file, &root, passed_over, &problems);

@@ -46,7 +46,7 @@ pub(crate) struct Node {
 pub(crate) enum Value {
     String(String),
     Integer(i64),
-    /// An integer beyond `i64`, or a fraction: no key takes one.
+    /// An integer beyond `i64`, which no key takes, or a fraction.
     OtherNumber(String),
     Bool(bool),
     Datetime(Datetime),

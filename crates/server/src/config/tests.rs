@@ -10,6 +10,7 @@ use crate::log::{LogFormat, LogOutput};
 mod claims;
 mod introspection;
 mod isolation;
+mod tracing;
 
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
 
@@ -878,6 +879,7 @@ fn is_the_same(one: &Config, other: &Config) {
         warnings: _,
         access_log,
         audit_log,
+        tracing,
         source: _,
     } = one;
     assert_eq!(without_places(server), without_places(&other.server));
@@ -894,6 +896,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(upstreams, &other.upstreams);
     assert_eq!(routes, &other.routes);
     assert_eq!((log, access_log, audit_log), (&other.log, &other.access_log, &other.audit_log));
+    assert_eq!(tracing, &other.tracing);
     let unmasked = |clients: &[ClientConfig]| -> Vec<ClientConfig> {
         clients.iter().map(|client| ClientConfig { secret_hash: None, ..client.clone() }).collect()
     };

@@ -53,6 +53,19 @@ pub(crate) fn count(min: usize, max: usize) -> impl Fn(&Value) -> Result<usize, 
     }
 }
 
+/// A number from 0 to 1.
+pub(crate) fn fraction(value: &Value) -> Result<f64, String> {
+    let n = match value {
+        Value::Integer(n) => i32::try_from(*n).ok().map(f64::from),
+        Value::OtherNumber(s) | Value::Env(s) => s.parse().ok(),
+        _ => None,
+    };
+    match n {
+        Some(n) if (0.0..=1.0).contains(&n) => Ok(n),
+        _ => unexpected("a number from 0 to 1, such as 0.1", value),
+    }
+}
+
 /// An amount, or a percentage of something.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Share {

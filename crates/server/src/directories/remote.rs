@@ -25,6 +25,7 @@ use super::{Cause, DirectoryMetrics, HashedUser, Login, LoginAttempt, Source, So
 use rotogate::context::{Context, inherited};
 use rotogate::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 use rotogate::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
+use rotogate::trace::{Trace, Value};
 
 /// The most names whose subjects are remembered.
 const MAX_KNOWN_NAMES: u64 = 100_000;
@@ -175,6 +176,10 @@ impl RemoteDirectory {
         F: Future<Output = Result<T, SourceError>> + Send,
     {
         let inner = &self.0;
+        if let Some(span) = Trace::current().span() {
+            span.set("rotogate.directory.name", Value::Text(&inner.label.directory));
+            span.set("rotogate.directory.kind", Value::Fixed(inner.label.kind));
+        }
         let open = |rest: Duration| {
             inner.metrics.count(&inner.label, operation, "not_asked");
             let seconds = rest.as_secs().max(1);

@@ -18,6 +18,7 @@ use super::writer::Sink;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate::headers::Peer;
+use rotogate::trace::Trace;
 
 /// A response of unknown length that lasts longer than this is a stream.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
@@ -145,6 +146,13 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl AccessLogLine {
+    /// Adds the trace.
+    pub(crate) fn set_trace(&mut self, trace: &Trace) {
+        if let Some(line) = &mut self.line {
+            trace.log(|key, value| line.word(key, value));
+        }
+    }
+
     /// Adds the fields of the response head, which came at `now` of [`TimeSource::monotonic`].
     pub(crate) fn set_response(
         &mut self,

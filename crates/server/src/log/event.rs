@@ -107,8 +107,9 @@ impl Events {
             }
         }
         let has = |name| fields.rest.iter().any(|(known, _)| *known == name);
-        if let Some(Context { id, client, actor }) = Context::current() {
+        if let Some(Context { id, client, actor, trace }) = Context::current() {
             line.bytes("http.request.id", id.as_bytes());
+            trace.log(|name, value| line.word(name, value));
             let shown = |client| if is_audit { self.trail.address(client) } else { Some(client) };
             if let Some(client) = client.filter(|_| !has(CLIENT_ADDRESS)).and_then(shown) {
                 line.address(CLIENT_ADDRESS, client);

@@ -18,6 +18,7 @@ use super::dial::ConnectionHold;
 use super::error::ProxyError;
 use super::http1::ConnectionGuard;
 use super::pool::{Pool, RequestHolders};
+use super::span::AttemptSpan;
 use super::upgrade::UpgradeRequest;
 use super::url::UpstreamUrl;
 use super::{Inner, echo};
@@ -125,7 +126,7 @@ impl Inner {
             let address = Arc::clone(&in_flight.address);
             info.attempts = info.attempts.saturating_add(1);
             let (method, progress) = (template.method.clone(), body.progress());
-            let head = head_for(&address.url, template, &body, pool, upgrade.as_ref())?;
+            let mut head = head_for(&address.url, template, &body, pool, upgrade.as_ref())?;
             if address.url == UpstreamUrl::Echo {
                 let answered = Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
                     BodyError::TooLarge => ProxyError::TooLarge,
@@ -140,11 +141,13 @@ impl Inner {
             }
             let (lent, back) = body.lend();
             let counted = Attempt::begin(&pool.counts);
+            let span = AttemptSpan::begin(&mut head, &pool.upstream.name, &address, info.attempts);
             let sent = self.attempt(pool, &address, Request::from_parts(head, lent), &progress, upgrade.is_some());
             let sent = sent.await;
             counted.end();
             let failure = match sent {
                 Ok((response, in_use)) => {
+                    span.answered(response.status());
                     address.record_success();
                     info.took = begun.elapsed();
                     let took = if info.attempts == 1 { info.took } else { attempt_begun.elapsed() };
@@ -153,6 +156,7 @@ impl Inner {
                 }
                 Err(failure) => failure,
             };
+            span.failed(failure.kind);
             if let Some(result) = AttemptResult::of(failure.kind) {
                 pool.counts.failed(result);
             }

@@ -58,6 +58,7 @@ mod exchange;
 mod health;
 mod http1;
 mod pool;
+mod span;
 mod tls;
 mod upgrade;
 mod upstream;
@@ -67,6 +68,8 @@ pub(crate) use body::TooSlow;
 pub use body::{BodyError, BoxError, ProxyBody};
 pub(crate) use counts::{AttemptResult, CODE_CLASSES, Counted};
 pub use error::ProxyError;
+#[cfg(feature = "otel")]
+pub(crate) use tls::server_name;
 pub use tls::{BadTls, UpstreamTls};
 pub(crate) use upgrade::ConnectionPermit;
 pub use upstream::{HealthCheck, MAX_EJECTION, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream};

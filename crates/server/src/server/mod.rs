@@ -49,6 +49,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
+use crate::trace::Tracer;
 use assemble::GateParts;
 use listener::Listener;
 use metrics::Metrics;
@@ -226,7 +227,10 @@ impl Server {
         let drain = drain::StreamDrain::default();
         let (gate, forward) = (parts.gate.clone(), parts.proxy.clone());
         let state = request::State::new(&config, gate, forward, Arc::clone(&metrics), (request_id, drain.clone()))?;
-        let serving = Arc::new(ArcSwap::from_pointee(state));
+        // The files were read before; a fault can only be new.
+        let tracer = Tracer::start(&config, None);
+        let tracer = tracer.map_err(|(key, message)| ServerError::new(config.blame(key, message).to_string()))?;
+        let serving = Arc::new(ArcSwap::from_pointee(state.traced_by(tracer)));
         let config = Arc::new(ArcSwap::from(config));
         let reloadable = reload::Reloadable {
             config: Arc::clone(&config),
@@ -352,6 +356,10 @@ impl Server {
         }
         accepting.shutdown().await;
         drop(workers);
+        let tracer = serving.load().tracer.clone();
+        if let Some(tracer) = tracer {
+            tracer.flush().await;
+        }
         let flushed = parts.gate.flush().await;
         drop(admin_side);
         parts.close().await;

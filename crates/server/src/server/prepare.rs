@@ -17,6 +17,8 @@ use crate::config::{
 };
 use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 use crate::server::admin::AdminToken;
+#[cfg(feature = "otel")]
+use crate::trace::Credentials;
 use crate::users::{FileDirectory, UsersFile};
 use rotogate::directory::Directory;
 use rotogate::fault::Chain;
@@ -95,6 +97,8 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
     findings.store();
     findings.admin_token();
     findings.certificates();
+    #[cfg(feature = "otel")]
+    findings.tracing();
     let trusted = findings.trusted();
     let passwords = Arc::new(Passwords::new(config.limits.max_password_checks, config.limits.password_queue));
     let metrics = DirectoryMetrics::default();
@@ -312,6 +316,20 @@ impl Findings<'_> {
         } else if mark.parent().is_some_and(Path::is_dir) {
             // Each start replaces it.
             self.writable("store.mark", private_file::parent(mark));
+        }
+    }
+
+    /// The files of `[tracing]`.
+    #[cfg(feature = "otel")]
+    fn tracing(&mut self) {
+        let Some(settings) = &self.config.tracing else { return };
+        for (key, file) in Credentials::files(settings) {
+            if let Some(why) = private_file::denied_as_another(file) {
+                return self.unchecked(key, why);
+            }
+        }
+        if let Err((key, message)) = Credentials::read(settings) {
+            self.blame(key, message);
         }
     }
 

@@ -25,6 +25,7 @@ use super::request_record::{LoggedBody, RequestRecord};
 use crate::config::Config;
 use crate::log::ExchangeProgress;
 use crate::proxy::{Proxy, ProxyBody};
+use crate::trace::Tracer;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Reason, Verdict};
 use rotogate::headers::Peer;
@@ -54,6 +55,8 @@ pub(crate) struct State {
     /// The header that carries the request id.
     pub(super) request_id: HeaderName,
     pub(super) drain: StreamDrain,
+    /// Records requests, if `[tracing]` says so.
+    pub(super) tracer: Option<Arc<Tracer>>,
 }
 
 impl State {
@@ -66,13 +69,19 @@ impl State {
     ) -> Result<Self, ServerError> {
         let inner = gate_layer(&gate).layer(proxy.clone());
         let service = Cors::new(&config.cors, gate.clone(), inner)?;
-        Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id, drain })
+        Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
     }
 
     /// What goes on with another configuration.
     pub(super) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, ServerError> {
         let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
-        Self::new(config, gate, proxy, Arc::clone(&self.metrics), (request_id, drain))
+        let state = Self::new(config, gate, proxy, Arc::clone(&self.metrics), (request_id, drain))?;
+        Ok(state.traced_by(self.tracer.clone()))
+    }
+
+    /// The same, with what records requests.
+    pub(super) fn traced_by(self, tracer: Option<Arc<Tracer>>) -> Self {
+        Self { tracer, ..self }
     }
 
     /// The same, with another proxy.

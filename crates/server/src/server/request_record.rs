@@ -17,6 +17,7 @@ use super::origin::Origin;
 use super::request::{ReplyBody, State};
 use crate::log::{self, AccessLogLine, ExchangeProgress, TunnelLine, UpstreamInfo, request_id};
 use crate::proxy::ProxyBody;
+use crate::trace::{RequestFacts, RequestTrace};
 use rotogate::clock::wall_micros;
 use rotogate::context::Context;
 use rotogate::gate::Verdict;
@@ -34,7 +35,8 @@ pub(super) struct RequestRecord {
     line: Option<AccessLogLine>,
     /// The line of an upgraded connection.
     tunnel: Option<TunnelLine>,
-    is_head: bool,
+    method: Method,
+    trace: RequestTrace,
 }
 
 impl RequestRecord {
@@ -52,18 +54,31 @@ impl RequestRecord {
         let given = (!proxies.is_empty()).then(|| request_id::trusted(request.headers(), &state.request_id)).flatten();
         let id = given.unwrap_or_else(|| request_id::new(micros));
         let client = if proxies.is_empty() { peer } else { headers::client_ip(request.headers(), peer, proxies) };
-        let line = log::access().map(|log| {
+        let facts = RequestFacts {
+            is_trusted: !proxies.is_empty(),
+            micros,
+            id: &id,
+            client,
+            peer,
+            scheme: origin.peer.scheme(),
+        };
+        let trace = RequestTrace::begin(state.tracer.as_ref(), request, &facts);
+        let mut line = log::access().map(|log| {
             let connection = (origin.log_fields(log), (client != peer).then_some(client));
             log.begin(request, &id, (micros, began), connection, received.cloned())
         });
+        if let Some(line) = &mut line {
+            line.set_trace(trace.trace());
+        }
         let tunnel = (line.is_some() && request.headers().contains_key(UPGRADE)).then(TunnelLine::default);
         if let Some(tunnel) = &tunnel {
             request.extensions_mut().insert(tunnel.clone());
             request.extensions_mut().insert(UntilClosed(Arc::new(tunnel.clone())));
         }
         request.headers_mut().insert(state.request_id.clone(), id.clone());
-        let is_head = *request.method() == Method::HEAD;
-        Self { context: Context { id, client: Some(client), actor: None }, line, tunnel, is_head }
+        let method = request.method().clone();
+        let context = Context { id, client: Some(client), actor: None, trace: trace.trace().clone() };
+        Self { context, line, tunnel, method, trace }
     }
 
     /// The context for the code that works on the request.
@@ -79,7 +94,8 @@ impl RequestRecord {
         verdict: Option<&Verdict>,
         now: Duration,
     ) -> Response<LoggedBody> {
-        let Self { context: Context { id, .. }, line, tunnel, is_head } = self;
+        let Self { context: Context { id, .. }, line, tunnel, method, trace } = self;
+        trace.end(&method, response.status(), metrics::outcome(verdict), verdict);
         let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
         let (is_problem, is_grpc, is_events) = (media == PROBLEM, media.starts_with(GRPC), media.starts_with(EVENTS));
         if is_problem && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes) {
@@ -110,7 +126,7 @@ impl RequestRecord {
         if is_events {
             line.begin_stream();
         }
-        let is_bare = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let is_bare = method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if is_bare || response.body().is_end_stream() {
             line.set_end("complete");
         }

@@ -43,6 +43,7 @@ mod routing;
 mod server;
 mod sessions;
 mod store;
+mod tracing;
 mod upstreams;
 
 pub use admin::{AdminConfig, AdminRole, AdminTokenConfig};
@@ -66,6 +67,7 @@ pub use store::PostgresSettings;
 pub use store::StoreConfig;
 #[cfg(feature = "redis")]
 pub use store::{RedisSettings, SentinelSettings};
+pub use tracing::{TraceProtocol, TracingConfig};
 
 /// Everything that `gateway.toml` says. `Debug` shows no secret.
 #[derive(Clone, Debug)]
@@ -108,6 +110,8 @@ pub struct Config {
     pub access_log: AccessLogConfig,
     /// `[audit_log]`
     pub audit_log: AuditLogConfig,
+    /// `[tracing]`
+    pub tracing: Option<TracingConfig>,
     /// The positions of its keys.
     pub source: Arc<Source>,
 }
@@ -169,6 +173,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let log = log::read(&at("log"), dir);
     let access_log = log::read_access(&at("access_log"), dir, &log);
     let audit_log = log::read_audit(&at("audit_log"), dir, &log, &access_log);
+    let tracing = tracing::read(root, dir);
 
     let client_sections = root.sections("clients");
     let clients = clients::read(&client_sections, dir);
@@ -212,6 +217,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         warnings: Vec::new(),
         access_log,
         audit_log,
+        tracing,
         source: std::sync::Arc::default(),
     };
     routing::check(&config, &route_sections);
@@ -243,6 +249,7 @@ fn print(config: &Config) -> String {
         warnings: _,
         access_log,
         audit_log,
+        tracing,
         source: _,
     } = config;
     let mut root = Table::new();
@@ -263,6 +270,9 @@ fn print(config: &Config) -> String {
     put(&mut root, "log", log::print(log));
     put(&mut root, "access_log", log::print_access(access_log));
     put(&mut root, "audit_log", log::print_audit(audit_log));
+    if let Some(tracing) = tracing {
+        put(&mut root, "tracing", tracing::print(tracing));
+    }
     // Tables of texts and numbers can always be serialized.
     toml::to_string(&root).unwrap_or_default()
 }

@@ -45,6 +45,7 @@ use rotogate::gate::Gate;
 use rotogate::limit::Failures;
 use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
+use rotogate::trace::Trace;
 
 mod configuration;
 mod events;
@@ -146,7 +147,7 @@ pub(super) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) 
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let id = request_id::new(wall_micros());
-                let context = Context { id, client: Some(peer.ip()), actor: None };
+                let context = Context { id, client: Some(peer.ip()), actor: None, trace: Trace::None };
                 context.scope(answer(Arc::clone(&state), side, peer, request))
             });
             let connection = http1::Builder::new()

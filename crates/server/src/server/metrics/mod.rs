@@ -30,6 +30,7 @@ use super::users::LiveUsers;
 use crate::directories::DirectoryMetrics;
 use crate::metric_families as names;
 use crate::proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
+use crate::trace::COUNTS;
 use rotogate::engine::Event;
 use rotogate::gate::{Gate, Reason, Verdict};
 use rotogate::password::Passwords;
@@ -207,6 +208,7 @@ impl Collector for GateCollector {
         self.store(output)?;
         self.reloads(output)?;
         self.logs(output)?;
+        traces(output)?;
         self.sources.issuers.encode(output)
     }
 }
@@ -377,4 +379,10 @@ impl GateCollector {
         }
         Ok(())
     }
+}
+
+fn traces(output: &mut Output<'_, '_>) -> fmt::Result {
+    output.one(&names::TRACE_SPANS, COUNTS.sent())?;
+    let mut dropped = output.family(&names::TRACE_DROPPED_SPANS)?;
+    COUNTS.dropped().into_iter().try_for_each(|(cause, spans)| dropped.add([cause], spans))
 }

@@ -15,6 +15,7 @@ use crate::server::issuers::NextIssuers;
 #[cfg(feature = "relay")]
 use crate::server::issuers::RemoteIssuers;
 use crate::server::tls::Tls;
+use crate::trace::Tracer;
 use rotogate::fault::Chain;
 use rotogate::gate::PreparedKeys;
 
@@ -84,6 +85,8 @@ impl Reloadable {
         let rules = self.gate.prepare_rules(builder).map_err(|error| told(&error))?;
         let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone());
         let state = state.map_err(|error| error.to_string())?;
+        let tracer = Tracer::start(now, self.serving.load().tracer.as_ref());
+        let state = state.traced_by(tracer.map_err(|(key, message)| format!("{key}: {message}"))?);
         if now.log.level != old.log.level {
             log::set_level(now.log.level)?;
         }
@@ -128,6 +131,7 @@ fn changed_sections(old: &Config, now: &Config) -> Vec<&'static str> {
         ("upstreams", now.upstreams != old.upstreams),
         ("routes", now.routes != old.routes),
         ("log", now.log != old.log),
+        ("tracing", now.tracing != old.tracing),
     ];
     sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
 }
@@ -257,6 +261,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         warnings,
         access_log,
         audit_log,
+        tracing,
         source,
     } = new;
     let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
@@ -292,6 +297,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         warnings,
         access_log: restart_only.keep("access_log", &old.access_log, &access_log),
         audit_log: restart_only.keep("audit_log", &old.audit_log, &audit_log),
+        tracing,
         source,
     };
     (now, restart_only.0)

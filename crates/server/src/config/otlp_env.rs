@@ -1,0 +1,47 @@
+//! The variables that OpenTelemetry specifies for exporters. They count where `[tracing]` says nothing: the section
+//! alone turns traces on.
+
+use super::env::Env;
+use super::raw::{Node, Origin, Value};
+
+/// Key, and the variables that it may come from, the first before the second.
+const VARIABLES: [(&str, &[&str]); 5] = [
+    ("endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    ("protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
+    ("timeout", &["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]),
+    ("ca", &["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"]),
+    ("service_name", &["OTEL_SERVICE_NAME"]),
+];
+
+/// Adds the variables to `[tracing]`, if there is one.
+pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
+    let Value::Table(sections) = &mut root.value else { return };
+    let Some(Node { value: Value::Table(tracing), .. }) = sections.get_mut("tracing") else { return };
+    let vars = env.vars();
+    for (key, names) in VARIABLES {
+        let set = |wanted: &&&str| {
+            // An empty variable counts as none, says OpenTelemetry.
+            let found = vars.iter().find(|(name, _)| name == **wanted)?;
+            found.1.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
+        };
+        let Some((name, text)) = names.iter().find_map(|name| Some((*name, set(&name)?))) else { continue };
+        let origin = || Origin::Env(name.to_owned());
+        let value = || Value::Env(in_our_words(key, name, text));
+        tracing.entry(key.to_owned()).or_insert_with(|| Node { value: value(), origin: origin(), key: origin() });
+    }
+}
+
+/// The value as `[tracing]` has it.
+fn in_our_words(key: &str, name: &str, text: String) -> String {
+    match (key, name, text.as_str()) {
+        ("protocol", _, "http/protobuf") => "http".to_owned(),
+        ("timeout", _, milliseconds) if milliseconds.bytes().all(|b| b.is_ascii_digit()) => format!("{text}ms"),
+        // The endpoint of all signals is a folder; that of traces is a whole URL.
+        (_, "OTEL_EXPORTER_OTLP_ENDPOINT", url) if has_path(url) => format!("{}/v1/traces", url.trim_end_matches('/')),
+        _ => text,
+    }
+}
+
+fn has_path(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|uri| !matches!(uri.path(), "" | "/"))
+}

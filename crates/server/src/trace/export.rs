@@ -1,0 +1,122 @@
+//! Sends ended spans to the collector.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opentelemetry_otlp::{Protocol, SpanExporter as Otlp, WithExportConfig, WithHttpConfig, WithTonicConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use tokio::runtime::Handle;
+
+use super::transport::{OtlpHttp, channel, with_headers};
+use super::{COUNTS, Credentials};
+use crate::config::{TraceProtocol, TracingConfig};
+use rotogate::clock::{SystemTime, TimeSource};
+
+/// The interval between reports that spans cannot be sent.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The exporter of OpenTelemetry, on the runtime of the gate. The thread of the batch processor has none, and both
+/// transports need one.
+pub(super) struct Exporter {
+    otlp: Arc<Otlp>,
+    runtime: Handle,
+    timeout: Duration,
+    endpoint: String,
+    /// The spans that wait or are under way.
+    queued: Arc<AtomicUsize>,
+    time: SystemTime,
+    reported: Mutex<Option<Duration>>,
+}
+
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporter").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Exporter {
+    /// Must be called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub(super) fn new(
+        settings: &TracingConfig,
+        credentials: Credentials,
+        queued: Arc<AtomicUsize>,
+    ) -> Result<Self, (&'static str, String)> {
+        let at_endpoint = |message: String| ("tracing.endpoint", message);
+        let endpoint = settings.endpoint.to_string();
+        let otlp = match settings.protocol {
+            TraceProtocol::Http => Otlp::builder()
+                .with_http()
+                .with_http_client(OtlpHttp::new(&settings.endpoint, &credentials).map_err(at_endpoint)?)
+                .with_endpoint(&endpoint)
+                .with_protocol(Protocol::HttpBinary)
+                .with_timeout(settings.timeout)
+                .build(),
+            TraceProtocol::Grpc => Otlp::builder()
+                .with_tonic()
+                .with_channel(channel(&settings.endpoint, &credentials).map_err(at_endpoint)?)
+                .with_interceptor(with_headers(credentials.headers))
+                .with_timeout(settings.timeout)
+                .build(),
+        };
+        Ok(Self {
+            otlp: Arc::new(otlp.map_err(|error| at_endpoint(error.to_string()))?),
+            runtime: Handle::current(),
+            timeout: settings.timeout,
+            endpoint,
+            queued,
+            time: SystemTime::new(),
+            reported: Mutex::new(None),
+        })
+    }
+
+    /// Logs a failure, unless one was logged within the interval.
+    fn report(&self, error: &OTelSdkError, spans: usize) {
+        let now = self.time.monotonic();
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.is_some_and(|last| now.saturating_sub(last) < REPORT_INTERVAL) {
+            return;
+        }
+        *reported = Some(now);
+        tracing::warn!(endpoint = self.endpoint, spans, %error, "spans not sent to the collector");
+    }
+}
+
+impl SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let (spans, otlp, timeout) = (batch.len(), Arc::clone(&self.otlp), self.timeout);
+        let sending = self.runtime.spawn(async move { tokio::time::timeout(timeout, otlp.export(batch)).await });
+        let sent = match sending.await {
+            Ok(Ok(sent)) => sent,
+            Ok(Err(_)) => Err(OTelSdkError::Timeout(timeout)),
+            Err(_) => Err(OTelSdkError::InternalFailure("the gate stops, or the exporter failed".to_owned())),
+        };
+        // Only now: a span under way takes memory, too.
+        self.queued.fetch_sub(spans, Ordering::Relaxed);
+        match &sent {
+            Ok(()) => COUNTS.sent.fetch_add(spans as u64, Ordering::Relaxed),
+            Err(error) => {
+                self.report(error, spans);
+                COUNTS.not_sent.fetch_add(spans as u64, Ordering::Relaxed)
+            }
+        };
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.otlp.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        // Nothing is exported before it is set, so nobody else has the exporter.
+        if let Some(otlp) = Arc::get_mut(&mut self.otlp) {
+            otlp.set_resource(resource);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Traces: which requests are recorded, and the span of a request. `docs/traces.md` describes them for operators.
+//!
+//! Whether a request is recorded is decided once, before any span exists. A request that is not recorded costs a look
+//! at its `traceparent`, and where it names no trace of a trusted proxy, the making of another `traceparent`.
+//!
+//! The spans are those of [`rotogate::trace`]: data of the OpenTelemetry SDK, made here and handed to its batch
+//! processor. Neither its tracer nor `tracing` spans stand in between. Both decide about each span anew, and both look
+//! for the parent in a context of their own; here the parent is at hand, in the context of the request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::header::{HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, StatusCode, Version};
+
+use rotogate::gate::{Reason, Verdict, Who};
+use rotogate::token::verify::beginning;
+use rotogate::trace::{Position, Span, TRACEPARENT, TRACESTATE, Trace, Value};
+
+#[cfg(feature = "otel")]
+mod credentials;
+#[cfg(feature = "otel")]
+mod export;
+#[cfg(not(feature = "otel"))]
+mod none;
+#[cfg(feature = "otel")]
+mod recorder;
+#[cfg(feature = "otel")]
+mod transport;
+
+#[cfg(feature = "otel")]
+pub(crate) use credentials::Credentials;
+#[cfg(not(feature = "otel"))]
+pub use none::Tracer;
+#[cfg(feature = "otel")]
+pub use recorder::Tracer;
+
+/// The longest text of a client in an attribute, in bytes.
+const MAX_FOREIGN_BYTES: usize = 256;
+
+/// The flags that have a meaning: sampled, and a random trace id. Others are zero in what this process sends.
+const KNOWN_FLAGS: u8 = 3;
+
+/// What became of ended spans, in this process.
+pub(crate) static COUNTS: Counts =
+    Counts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
+
+#[derive(Debug)]
+pub(crate) struct Counts {
+    sent: AtomicU64,
+    queue_full: AtomicU64,
+    not_sent: AtomicU64,
+}
+
+impl Counts {
+    /// Spans that a collector took.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Spans that were dropped, by cause.
+    pub(crate) fn dropped(&self) -> [(&'static str, u64); 2] {
+        [("queue_full", self.queue_full.load(Ordering::Relaxed)), ("not_sent", self.not_sent.load(Ordering::Relaxed))]
+    }
+}
+
+/// What the span of a request says of it, besides its head.
+#[derive(Debug)]
+pub struct RequestFacts<'a> {
+    /// Whether the peer is a trusted proxy.
+    pub is_trusted: bool,
+    /// When it began, in microseconds since 1970.
+    pub micros: u64,
+    /// Its id.
+    pub id: &'a HeaderValue,
+    /// The client, behind trusted proxies.
+    pub client: std::net::IpAddr,
+    /// Who is connected.
+    pub peer: std::net::IpAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
+/// The trace of a request, and its span if it is recorded. Dropped before the response, it says that the client is gone.
+#[derive(Debug)]
+pub struct RequestTrace {
+    trace: Trace,
+    names_user: bool,
+}
+
+impl RequestTrace {
+    /// Decides whether a request is recorded, and makes `traceparent` and `tracestate` what the upstream shall see.
+    pub fn begin<B>(tracer: Option<&Arc<Tracer>>, request: &mut Request<B>, facts: &RequestFacts<'_>) -> Self {
+        let given = Position::of(request.headers());
+        let Some(tracer) = tracer else {
+            // Nobody here takes part, so both headers pass.
+            let trace = given.map_or(Trace::None, |given| Trace::Unrecorded { id: given.trace, flags: None });
+            return Self { trace, names_user: false };
+        };
+        let (position, parent) = match given {
+            Some(parent) if facts.is_trusted => {
+                if !parent.is_sampled() {
+                    let trace = Trace::Unrecorded { id: parent.trace, flags: Some(parent.flags) };
+                    return Self { trace, names_user: false };
+                }
+                (Position { span: random_span(), flags: parent.flags & KNOWN_FLAGS, ..parent }, Some(parent))
+            }
+            _ => {
+                // A new trace. The state belongs to the one that the client names.
+                request.headers_mut().remove(&TRACESTATE);
+                let trace = random_trace();
+                let flags = u8::from(tracer.samples(trace));
+                let position = Position { trace, span: random_span(), flags };
+                if flags == 0 {
+                    request.headers_mut().insert(TRACEPARENT, position.header());
+                    return Self { trace: Trace::Unrecorded { id: trace, flags: Some(flags) }, names_user: false };
+                }
+                (position, None)
+            }
+        };
+        let name = known_method(request.method()).unwrap_or("HTTP");
+        let link = given.filter(|_| parent.is_none());
+        let span = tracer.server_span(name, position, (parent, link), request.headers(), facts.micros);
+        describe(&*span, request, facts);
+        // Whatever is forwarded outside of an attempt of the proxy has this one as its parent.
+        request.headers_mut().insert(TRACEPARENT, position.header());
+        Self { trace: Trace::Recorded(span), names_user: tracer.names_user() }
+    }
+
+    /// For log lines and steps.
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Ends the span with what is known of the response.
+    pub fn end(self, method: &Method, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) {
+        let Some(span) = self.trace.span() else { return };
+        span.set("http.response.status_code", Value::Number(i64::from(status.as_u16())));
+        if reason.is_served() && status.is_server_error() {
+            span.set_error(status.as_str(), true);
+        } else if !reason.is_served() {
+            span.set_error(reason.word(), status.is_server_error());
+        }
+        if let Some(detail) = reason.detail() {
+            span.set("rotogate.detail", Value::Fixed(detail));
+        }
+        if let Some(verdict) = verdict {
+            if let Some(route) = &verdict.route {
+                span.rename(format!("{} {}", known_method(method).unwrap_or("HTTP"), route.path));
+                span.set("http.route", Value::Text(&route.path));
+                span.set("rotogate.route", Value::Text(route.id.as_str()));
+            }
+            if let Some(operation) = verdict.operation {
+                span.set("rotogate.dialect", Value::Fixed(operation.dialect));
+                span.set("rotogate.operation", Value::Fixed(operation.name));
+            }
+            let user = match &verdict.who {
+                Some(Who::Caller(caller)) => Some(caller.subject()),
+                Some(Who::Issued(recipient)) => Some(&*recipient.subject),
+                Some(_) | None => None,
+            };
+            if let Some(user) = user.filter(|_| self.names_user) {
+                span.set("user.id", Value::Text(user));
+            }
+        }
+        span.end();
+    }
+}
+
+impl Drop for RequestTrace {
+    fn drop(&mut self) {
+        if let Some(span) = self.trace.span() {
+            // Has no effect on a span that has ended.
+            span.set_error(Reason::CLIENT_GONE.word(), false);
+            span.end();
+        }
+    }
+}
+
+/// The attributes of a request's head. Never a query, and never a header but these.
+fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) {
+    let text =
+        |key, bytes: &[u8]| span.set(key, Value::Text(beginning(&String::from_utf8_lossy(bytes), MAX_FOREIGN_BYTES)));
+    match known_method(request.method()) {
+        Some(method) => span.set("http.request.method", Value::Fixed(method)),
+        None => {
+            span.set("http.request.method", Value::Fixed("_OTHER"));
+            text("http.request.method_original", request.method().as_str().as_bytes());
+        }
+    }
+    text("url.path", request.uri().path().as_bytes());
+    span.set("url.scheme", Value::Fixed(facts.scheme));
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    if let Some(host) = authority.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes)) {
+        text("server.address", host);
+    }
+    let version = match request.version() {
+        Version::HTTP_2 => "2",
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    };
+    span.set("network.protocol.version", Value::Fixed(version));
+    span.set("client.address", Value::Text(&facts.client.to_string()));
+    span.set("network.peer.address", Value::Text(&facts.peer.to_string()));
+    if let Some(agent) = request.headers().get(USER_AGENT) {
+        text("user_agent.original", agent.as_bytes());
+    }
+    text("http.request.id", facts.id.as_bytes());
+}
+
+/// The methods that OpenTelemetry knows: a client cannot make names of spans.
+pub(crate) fn known_method(method: &Method) -> Option<&'static str> {
+    const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
+    KNOWN.into_iter().find(|known| *known == method.as_str())
+}
+
+/// The name of a new trace. It is no secret, so a fast generator makes it. A name of zeros would mean none.
+fn random_trace() -> [u8; 16] {
+    fastrand::u128(1..).to_be_bytes()
+}
+
+/// The name of a new span.
+fn random_span() -> [u8; 8] {
+    fastrand::u64(1..).to_be_bytes()
+}

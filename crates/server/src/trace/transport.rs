@@ -1,0 +1,155 @@
+//! Connections to a collector, for both protocols: by the gate's own TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use opentelemetry_http::{HttpClient, HttpError};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request as GrpcRequest, Status};
+
+use super::Credentials;
+use crate::proxy::server_name;
+
+/// The longest answer of a collector, in bytes.
+const MAX_ANSWER: usize = 256 << 10;
+
+type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Connects to the collector, whatever the request's URI.
+#[derive(Clone)]
+pub(super) struct Connector {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Connector {
+    /// `alpn` is the one protocol to speak.
+    fn new(endpoint: &Uri, credentials: &Credentials, alpn: &[u8]) -> Result<Self, String> {
+        let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let tls = match &credentials.tls {
+            None => None,
+            Some(config) => {
+                let mut config = config.clone();
+                config.alpn_protocols = vec![alpn.to_vec()];
+                Some((TlsConnector::from(Arc::new(config)), server_name(&host)?))
+            }
+        };
+        let port = endpoint.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+        Ok(Self { host, port, tls })
+    }
+
+    async fn connect(self) -> io::Result<Stream> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(match self.tls {
+            None => Either::Left(stream),
+            Some((connector, name)) => Either::Right(Box::new(connector.connect(name, stream).await?)),
+        })
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connecting = self.clone().connect();
+        Box::pin(async move { connecting.await.map(TokioIo::new) })
+    }
+}
+
+/// Sends batches over HTTP/1.1, each on a connection of its own: there is one in a second at most.
+pub(super) struct OtlpHttp {
+    connector: Connector,
+    headers: HeaderMap,
+}
+
+impl std::fmt::Debug for OtlpHttp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OtlpHttp")
+    }
+}
+
+impl OtlpHttp {
+    pub(super) fn new(endpoint: &Uri, credentials: &Credentials) -> Result<Self, String> {
+        Ok(Self {
+            connector: Connector::new(endpoint, credentials, b"http/1.1")?,
+            headers: credentials.headers.clone(),
+        })
+    }
+}
+
+#[async_trait]
+impl HttpClient for OtlpHttp {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let mut request = request.map(Full::new);
+        let authority = request.uri().authority().map_or("", |authority| authority.as_str());
+        let host = HeaderValue::from_str(authority)?;
+        let path = request.uri().path().parse()?;
+        *request.uri_mut() = path;
+        request.headers_mut().insert(HOST, host);
+        // These count more than those of OTEL_EXPORTER_OTLP_HEADERS.
+        for (name, value) in &self.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
+        let stream = TokioIo::new(self.connector.clone().connect().await?);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        let answer = async {
+            let (parts, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await?;
+            Ok(Response::from_parts(parts, body.to_bytes()))
+        };
+        // The connection is driven here, and ends with this future.
+        let driven = async {
+            let _ = connection.await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            answer = answer => answer,
+            never = driven => never,
+        }
+    }
+}
+
+/// A channel to the collector, which connects when it is used first, and again when it is lost. Needs a Tokio runtime.
+pub(super) fn channel(endpoint: &Uri, credentials: &Credentials) -> Result<Channel, String> {
+    let connector = Connector::new(endpoint, credentials, b"h2")?;
+    // The scheme says to tonic whether to do TLS; the connector does.
+    let authority = endpoint.authority().map_or("", |authority| authority.as_str());
+    let plain = Endpoint::from_shared(format!("http://{authority}")).map_err(|error| error.to_string())?;
+    Ok(plain.origin(endpoint.clone()).connect_with_connector_lazy(connector))
+}
+
+/// Adds the headers of the file to a call.
+pub(super) fn with_headers(
+    headers: HeaderMap,
+) -> impl FnMut(GrpcRequest<()>) -> Result<GrpcRequest<()>, Status> + Clone + Send + Sync + 'static {
+    move |mut call| {
+        let mut all = std::mem::take(call.metadata_mut()).into_headers();
+        for (name, value) in &headers {
+            all.insert(name, value.clone());
+        }
+        *call.metadata_mut() = MetadataMap::from_headers(all);
+        Ok(call)
+    }
+}
