@@ -19,7 +19,7 @@ LATER = {
     # check and change
     *("P8",),
     # metrics
-    *("P23", "P28"),
+    *("P28",),
     # logs
     *("P30", "P34", "P35", "P39"),
     # audit

@@ -235,7 +235,7 @@ impl Engine {
     }
 
     async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
-        let swapped = self.store.compare_and_swap(expected, record, raised).await;
+        let swapped = self.measured(self.store.compare_and_swap(expected, record, raised)).await;
         if swapped.is_err() {
             // The write may have reached the store, and then the list lacks what it revokes.
             self.is_behind.store(true, Ordering::SeqCst);
@@ -352,7 +352,7 @@ impl Engine {
         };
         let issued = self.pair(keyring, &record, now, IssueKind::Replayed)?;
         let (id, current, successor) = (record.id, record.current, successor_token(keyring, &record));
-        match self.store.compare_and_swap(expected, record.clone(), None).await? {
+        match self.measured(self.store.compare_and_swap(expected, record.clone(), None)).await? {
             Swap::Swapped => {
                 self.keep_written(&record);
                 if let Some(successor) = successor {

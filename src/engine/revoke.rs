@@ -261,6 +261,9 @@ impl Engine {
         let is_news = self.revocations.apply(entry);
         if is_news {
             self.counts.add(Event::Revoked);
+            if let Target::Session(_) = entry.target {
+                self.counts.session_ended(because);
+            }
             audit::revoked(entry, because);
         }
         is_news
@@ -268,7 +271,7 @@ impl Engine {
 
     /// The second half: the entry is durable when this returns.
     pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
-        match self.store.revoke(entry.clone(), because).await {
+        match self.measured(self.store.revoke(entry.clone(), because)).await {
             Ok(merged) => {
                 self.revocations.apply(&merged);
                 Ok(())

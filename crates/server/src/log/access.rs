@@ -5,22 +5,19 @@
 //! it.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Version};
 
-use super::exchange::ExchangeProgress;
+use super::exchange::ExchangeEnd;
 use super::line::{LogLine, key};
 use super::settings::LogFormat;
 use super::writer::Sink;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate::headers::Peer;
-
-/// A response of unknown length that lasts longer than this is a stream.
-const STREAM_AFTER: Duration = Duration::from_secs(1);
 
 /// The access log of the process. It is never dropped: lines refer to it without a reference count.
 #[derive(Debug)]
@@ -56,14 +53,8 @@ pub(crate) struct AccessLogLine {
     line: Option<LogLine>,
     began: Duration,
     is_answered: bool,
-    is_stream: bool,
-    /// Whether the line at the beginning of a stream was written.
-    is_begin_logged: bool,
-    /// Counts the bytes of the request body.
-    received: Option<ExchangeProgress>,
-    sent: u64,
-    grpc: Option<u64>,
-    end: &'static str,
+    /// How the exchange ended, or nothing of it if the client was gone before.
+    end: ExchangeEnd,
 }
 
 impl AccessLog {
@@ -97,7 +88,6 @@ impl AccessLog {
         id: &HeaderValue,
         (micros, began): (u64, Duration),
         (connection, client): (&ConnectionFields, Option<IpAddr>),
-        received: Option<ExchangeProgress>,
     ) -> AccessLogLine {
         let mut line = LogLine::new(self.format, micros);
         line.word(key!("event.dataset"), "rotogate.access");
@@ -125,18 +115,7 @@ impl AccessLog {
         {
             line.bytes(key!("user_agent.original"), agent.as_bytes());
         }
-        AccessLogLine {
-            log: self,
-            line: Some(line),
-            began,
-            is_answered: false,
-            is_stream: false,
-            is_begin_logged: false,
-            received,
-            sent: 0,
-            grpc: None,
-            end: "client_gone",
-        }
+        AccessLogLine { log: self, line: Some(line), began, is_answered: false, end: ExchangeEnd::default() }
     }
 }
 
@@ -233,13 +212,8 @@ impl AccessLogLine {
         }
     }
 
-    /// Marks the response as a stream or a tunnel, which has a line at its beginning too.
-    pub(crate) fn begin_stream(&mut self) {
-        self.is_stream = true;
-        if self.is_begin_logged {
-            return;
-        }
-        self.is_begin_logged = true;
+    /// Writes the line at the beginning of a stream or a tunnel.
+    pub(crate) fn begin_stream(&self) {
         if let Some(line) = &self.line {
             let mut begin = line.copy();
             begin.word(key!("rotogate.phase"), "begin");
@@ -247,27 +221,8 @@ impl AccessLogLine {
         }
     }
 
-    /// Called for each frame of a response of unknown length.
-    pub(crate) fn body_continues(&mut self) {
-        if !self.is_begin_logged && self.log.time.monotonic().saturating_sub(self.began) > STREAM_AFTER {
-            self.begin_stream();
-        }
-    }
-
-    /// Counts bytes of the response body.
-    pub(crate) fn add_sent(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes as u64);
-    }
-
-    /// The status of a gRPC response.
-    pub(crate) fn set_grpc_status(&mut self, status: Option<&HeaderValue>) {
-        if let Some(status) = status.and_then(|status| status.to_str().ok()?.parse().ok()) {
-            self.grpc = Some(status);
-        }
-    }
-
-    /// Why the response ends, as far as known so far.
-    pub(crate) fn set_end(&mut self, end: &'static str) {
+    /// Completes the line with the end of the exchange.
+    pub(crate) fn finish(mut self, end: ExchangeEnd) {
         self.end = end;
     }
 }
@@ -278,38 +233,16 @@ impl Drop for AccessLogLine {
         if !self.is_answered {
             line.word(key!("rotogate.outcome"), Reason::CLIENT_GONE.word());
         }
-        if let Some(status) = self.grpc {
+        if let Some(status) = self.end.grpc {
             line.number(key!("rpc.grpc.status_code"), status);
         }
         line.number(key!("event.duration"), nanos(self.log.time.monotonic().saturating_sub(self.began)));
-        let received = self.received.as_ref().map_or(0, ExchangeProgress::received);
-        line.number(key!("http.request.body.size"), received);
-        line.number(key!("http.response.body.size"), self.sent);
-        line.word(key!("rotogate.end"), self.end);
-        if self.is_stream {
+        line.number(key!("http.request.body.size"), self.end.received);
+        line.number(key!("http.response.body.size"), self.end.sent);
+        line.word(key!("rotogate.end"), self.end.end);
+        if self.end.is_stream {
             line.word(key!("rotogate.phase"), "end");
         }
         line.end(|bytes| self.log.sink.access(bytes));
-    }
-}
-
-/// The line of a tunnel, in the extensions of a request that asks for an upgrade. The task that carries the tunnel
-/// holds a clone and says why the tunnel ended. Dropping the last clone writes the line.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TunnelLine(Arc<Mutex<Option<AccessLogLine>>>);
-
-impl TunnelLine {
-    /// The tunnel begins.
-    pub(crate) fn begin(&self, mut line: AccessLogLine) {
-        line.begin_stream();
-        line.set_end("complete");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
-    }
-
-    /// Why the tunnel ends.
-    pub(crate) fn set_end(&self, end: &'static str) {
-        if let Some(line) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            line.set_end(end);
-        }
     }
 }

@@ -19,8 +19,8 @@ pub(crate) mod request_id;
 mod settings;
 mod writer;
 
-pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, TunnelLine, UpstreamInfo};
-pub(crate) use exchange::ExchangeProgress;
+pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamInfo};
+pub(crate) use exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
 pub use settings::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput};
 use writer::{Counts, Sink};
 

@@ -202,6 +202,7 @@ impl Server {
         let limits = Arc::new(connection::Limits::new(&config.server));
         let reloads = Arc::new(reload::Outcomes::new());
         let proxy = Arc::new(ArcSwap::from_pointee(parts.proxy.clone()));
+        let in_force = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let sources = metrics::Sources {
             gate: parts.gate.clone(),
             proxy: Arc::clone(&proxy),
@@ -210,6 +211,7 @@ impl Server {
             issuers: parts.remote_issuers.clone(),
             store: parts.redb.clone(),
             moving: parts.moving.clone(),
+            config: Arc::clone(&in_force),
             limits: Arc::clone(&limits),
             reloads: Arc::clone(&reloads),
             users: parts.users.clone(),
@@ -223,7 +225,7 @@ impl Server {
         let (gate, forward) = (parts.gate.clone(), parts.proxy.clone());
         let state = request::State::new(&config, gate, forward, Arc::clone(&metrics), (request_id, drain.clone()))?;
         let serving = Arc::new(ArcSwap::from_pointee(state));
-        let config = Arc::new(ArcSwap::from(config));
+        let config = in_force;
         let reloadable = reload::Reloadable {
             config: Arc::clone(&config),
             gate: parts.gate.clone(),
