@@ -285,7 +285,7 @@ def kind_of(text):
         return "table"
     if isinstance(value, list):
         return "list"
-    if isinstance(value, int):
+    if isinstance(value, (int, float)):
         return "number"
     for kind, form in (
         ("duration", r"\d+(?:ms|s|m|h|d)"),

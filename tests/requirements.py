@@ -18,10 +18,8 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # metrics
-    *("P28",),
     # logs
-    *("P30", "P34", "P35", "P39"),
+    *("P39",),
     # audit
     *("P40", "P41", "P42"),
     # traces
@@ -34,6 +32,7 @@ ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
+    "P34": "`cargo bench --bench logs`",
     "P6": "`python3 tests/reload_classes.py`",
     "P64": "`python3 tests/docs.py`",
     "P65": "`python3 tests/docs.py`",

@@ -537,14 +537,18 @@ impl Gate {
     }
 
     /// How often refresh tokens were relayed, by result.
-    #[cfg(feature = "relay")]
     #[doc(hidden)]
-    pub fn relay_exchanges(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        let mut sums = [0; relay::RESULTS.len()];
-        for relay in &self.0.running.relays {
-            sums.iter_mut().zip(relay.exchanges()).for_each(|(sum, count)| *sum += count);
+    pub fn relay_exchanges(&self) -> Vec<(&'static str, u64)> {
+        #[cfg(feature = "relay")]
+        {
+            let mut sums = [0; relay::RESULTS.len()];
+            for relay in &self.0.running.relays {
+                sums.iter_mut().zip(relay.exchanges()).for_each(|(sum, count)| *sum += count);
+            }
+            relay::RESULTS.into_iter().zip(sums).collect()
         }
-        relay::RESULTS.into_iter().zip(sums)
+        #[cfg(not(feature = "relay"))]
+        Vec::new()
     }
 
     /// How long ago a store that gates share was last heard of; `None` if no other gate writes to the store.

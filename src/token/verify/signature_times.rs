@@ -10,16 +10,10 @@ use crate::token::algorithm::Algorithm;
 type OfAlgorithm = Durations<{ FINE_SECONDS.len() + 1 }>;
 
 /// The durations of each algorithm that was used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct SignatureTimes {
     algorithms: [OnceLock<OfAlgorithm>; Algorithm::ALL.len()],
     time: SystemTime,
-}
-
-impl Default for SignatureTimes {
-    fn default() -> Self {
-        Self { algorithms: Default::default(), time: SystemTime::new() }
-    }
 }
 
 impl SignatureTimes {

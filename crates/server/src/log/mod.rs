@@ -4,12 +4,15 @@ use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use rotogate::clock::SystemTime;
 mod access;
+#[cfg(test)]
+mod access_fields;
 mod audit;
 mod event;
 mod exchange;
@@ -21,7 +24,9 @@ mod writer;
 
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamInfo};
 pub(crate) use exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
-pub use settings::{AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput};
+pub use settings::{
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, RouteLog, Sample,
+};
 use writer::{Counts, Sink};
 
 /// How long the process waits at its end for a slow output.
@@ -29,13 +34,18 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a panic waits for a slow output.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The open outputs, for a signal, a panic and the end of the process.
+/// The outputs, for a signal, a panic and the end of the process. One that no log is configured to write to any more is
+/// among them: a line that began before may still come.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
-static ACCESS: OnceLock<AccessLog> = OnceLock::new();
-/// What the application log shows.
-static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
-/// The output of the audit trail, if it has one of its own.
-static AUDIT: OnceLock<Arc<Sink>> = OnceLock::new();
+static ACCESS: ArcSwapOption<&'static AccessLog> = ArcSwapOption::const_empty();
+/// What a reload changes of the application log.
+static LIVE: OnceLock<Live> = OnceLock::new();
+
+struct Live {
+    filter: reload::Handle<EnvFilter, Registry>,
+    outputs: Arc<ArcSwap<event::Outputs>>,
+    trail: Arc<audit::Trail>,
+}
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -56,43 +66,62 @@ impl Drop for Logs {
     }
 }
 
-/// Opens the configured logs, and from then on writes `tracing` events. Once in a process.
+/// Logs whose outputs are open.
+pub(crate) struct PreparedLogs {
+    filter: EnvFilter,
+    outputs: event::Outputs,
+    addresses: LogAddresses,
+    access: Option<AccessLog>,
+    /// Those that are in use, each with the bytes that may wait and for how long.
+    sinks: Vec<(Arc<Sink>, (usize, Duration))>,
+}
+
+/// Opens the outputs of the configured logs. One that is open already is used again.
 ///
 /// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` do not name the issuer.
-pub(crate) fn start(
+pub(crate) fn prepare(
     log: &LogConfig,
     access: &AccessLogConfig,
     audit: &AuditLogConfig,
-    workers: usize,
-    own_issuer: &str,
+    (workers, own_issuer): (usize, &str),
     filter: EnvFilter,
-) -> Result<Logs, LogError> {
-    let AccessLogConfig { enabled, format, output, buffer, flush_interval, log_user_agent } = access;
-    let open = |output: &LogOutput, workers, key| {
-        Sink::open(output.clone(), workers, *buffer, *flush_interval).map_err(|error| LogError::Open {
-            output: output.clone(),
-            error,
-            key,
-        })
-    };
+) -> Result<PreparedLogs, LogError> {
+    let bounds = (access.buffer, access.flush_interval);
+    let mut sinks: Vec<(Arc<Sink>, _)> = Vec::new();
     // One thread writes to one output, so that lines do not mix.
-    let is_shared = *enabled && *output == log.output;
-    let app = open(&log.output, if is_shared { workers } else { 0 }, "log.output")?;
-    let mut sinks = vec![Arc::clone(&app)];
-    if *enabled {
-        let sink = if is_shared { Arc::clone(&app) } else { open(output, workers, "access_log.output")? };
-        if !is_shared {
-            sinks.push(Arc::clone(&sink));
+    let mut open = |output: &LogOutput, key| {
+        let known = sinks.iter().map(|(sink, _)| Arc::clone(sink)).chain(self::sinks()).find(|s| s.output() == output);
+        let opened = match known {
+            Some(sink) => Ok(sink),
+            None => Sink::open(output.clone(), workers, bounds.0, bounds.1),
+        };
+        let sink = opened.map_err(|error| LogError::Open { output: output.clone(), error, key })?;
+        if !sinks.iter().any(|(known, _)| Arc::ptr_eq(known, &sink)) {
+            sinks.push((Arc::clone(&sink), bounds));
         }
-        let access = AccessLog {
-            sink,
-            format: *format,
-            user_agent: *log_user_agent,
+        Ok::<_, LogError>(sink)
+    };
+    let app = open(&log.output, "log.output")?;
+    let access_log = match access.enabled {
+        true => Some(AccessLog {
+            sink: open(&access.output, "access_log.output")?,
+            format: access.format,
+            user_agent: access.log_user_agent,
+            sample: access.sample,
+            routes: access.routes.clone(),
             own_issuer: own_issuer.to_owned(),
             time: SystemTime::new(),
-        };
-        let _ = ACCESS.set(access);
-    }
+        }),
+        false => None,
+    };
+    let audit_sink = match &audit.output {
+        Some(output) if *output == log.output || (access.enabled && *output == access.output) => {
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
+            return Err(LogError::Open { output: output.clone(), error, key: "audit_log.output" });
+        }
+        Some(output) => Some(open(output, "audit_log.output")?),
+        None => None,
+    };
     // Colours are for a terminal without `NO_COLOR` (https://no-color.org), not for a file or a journal.
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
     let is_terminal = match log.output {
@@ -100,35 +129,57 @@ pub(crate) fn start(
         LogOutput::Stdout => io::stdout().is_terminal(),
         LogOutput::File(_) => false,
     };
-    let own = |output: &LogOutput| {
-        if *output == log.output || (*enabled && *output == access.output) {
-            let taken = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
-            return Err(LogError::Open { output: output.clone(), error: taken, key: "audit_log.output" });
-        }
-        open(output, 0, "audit_log.output")
-    };
-    let audit_sink = audit.output.as_ref().map(own).transpose()?;
-    if let Some(sink) = &audit_sink {
-        sinks.push(Arc::clone(sink));
-        let _ = AUDIT.set(Arc::clone(sink));
-    }
-    let events = event::Events {
-        sink: app,
-        format: log.format,
-        trail: audit::Trail::new(audit.addresses),
-        audit: audit_sink,
-        colours: wanted && is_terminal,
-    };
-    *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = sinks;
+    let outputs = event::Outputs { sink: app, format: log.format, audit: audit_sink, colours: wanted && is_terminal };
+    Ok(PreparedLogs { filter, outputs, addresses: audit.addresses, access: access_log, sinks })
+}
+
+/// Writes `tracing` events from now on. Once in a process.
+pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
+    let PreparedLogs { filter, outputs, addresses, access, sinks } = prepared;
+    put_in_force(&outputs, access, &sinks);
+    let outputs = Arc::new(ArcSwap::from_pointee(outputs));
+    let trail = Arc::new(audit::Trail::new(addresses));
+    let events = event::Events { outputs: Arc::clone(&outputs), trail: Arc::clone(&trail) };
     let (filter, live) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(events.with_filter(filter)).try_init()?;
-    let _ = FILTER.set(live);
+    let _ = LIVE.set(Live { filter: live, outputs, trail });
     Ok(Logs(()))
+}
+
+/// Goes on with these logs.
+///
+/// # Errors
+/// The level cannot be set; then nothing has changed.
+pub(crate) fn replace(prepared: PreparedLogs) -> Result<(), String> {
+    let PreparedLogs { filter, outputs, addresses, access, sinks } = prepared;
+    let Some(live) = LIVE.get() else { return Ok(()) };
+    live.filter.reload(filter).map_err(|error| error.to_string())?;
+    live.trail.addresses.store(Arc::new(addresses));
+    put_in_force(&outputs, access, &sinks);
+    live.outputs.store(Arc::new(outputs));
+    Ok(())
+}
+
+fn put_in_force(outputs: &event::Outputs, access: Option<AccessLog>, used: &[(Arc<Sink>, (usize, Duration))]) {
+    if let Some(audit) = &outputs.audit {
+        audit.set_audit();
+    }
+    let mut sinks = SINKS.lock().unwrap_or_else(PoisonError::into_inner);
+    for (sink, (buffer, interval)) in used {
+        sink.set(*buffer, *interval);
+        if !sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
+            sinks.push(Arc::clone(sink));
+        }
+    }
+    // Lines refer to it without a reference count, so it lives as long as the process. Changes are rare.
+    ACCESS.store(access.map(|access| Arc::new(&*Box::leak(Box::new(access)))));
+    let is_used = |sink: &&Arc<Sink>| used.iter().any(|(used, _)| Arc::ptr_eq(used, sink));
+    sinks.iter().filter(|sink| !is_used(sink)).for_each(|sink| sink.retire());
 }
 
 /// The access log, if it is enabled.
 pub(crate) fn access() -> Option<&'static AccessLog> {
-    ACCESS.get()
+    ACCESS.load().as_deref().copied()
 }
 
 /// What the application log shows at this level, or as `ROTOGATE_LOG` says. No level hides the audit trail.
@@ -141,15 +192,6 @@ pub(crate) fn filter(level: LogLevel) -> Result<EnvFilter, String> {
     let filter = filter.map_err(|error| format!("ROTOGATE_LOG: {error}"))?;
     let trail = format!("{}=trace", audit::TARGET).parse().map_err(|error| format!("the audit trail: {error}"))?;
     Ok(filter.add_directive(trail))
-}
-
-/// Shows this level from now on.
-///
-/// # Errors
-/// As [`filter`].
-pub(crate) fn set_level(level: LogLevel) -> Result<(), String> {
-    let Some(live) = FILTER.get() else { return Ok(()) };
-    live.reload(filter(level)?).map_err(|error| error.to_string())
 }
 
 fn sinks() -> Vec<Arc<Sink>> {
@@ -174,8 +216,7 @@ pub(crate) fn flush_after_panic() {
 /// For each log: lines written, lines dropped, failed writes.
 pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
     use std::sync::atomic::Ordering::Relaxed;
-    let (own, sinks): (Vec<_>, Vec<_>) =
-        sinks().into_iter().partition(|sink| AUDIT.get().is_some_and(|audit| Arc::ptr_eq(audit, sink)));
+    let (own, sinks): (Vec<_>, Vec<_>) = sinks().into_iter().partition(|sink| sink.is_audit());
     let sum = |sinks: &[Arc<Sink>], of: fn(&Sink) -> &Counts| {
         sinks.iter().map(|sink| of(sink)).fold([0; 3], |[written, dropped, errors], counts| {
             [

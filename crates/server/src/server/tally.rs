@@ -180,7 +180,57 @@ fn add<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, number: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    /// How many requests valgrind sees counted.
+    const REQUESTS: &str = "ROTOGATE_TEST_REQUESTS";
+    /// 2 % of the 57 000 instructions that a request with a cached token takes in a release (docs/performance.md).
+    const GOAL: u64 = 1140;
+    /// What counting may cost in a build without any optimisation.
+    const BOUND: u64 = 12_000;
+
+    /// What valgrind counts, and nothing around it.
+    #[inline(never)]
+    fn counted_requests(tally: &Tally, requests: u64) {
+        let passed = RequestEnd { outcome: "passed", code: Some(StatusCode::OK) };
+        let end = ExchangeEnd { sent: 1024, end: "complete", ..ExchangeEnd::default() };
+        for number in 0..requests {
+            let took = Duration::from_micros(200 + number % 700);
+            tally.begin(RouteRef::Endpoint, passed, took, Some((Step::Decide, took / 10)));
+            tally.end(&RouteLabel::Endpoint, &end);
+        }
+    }
+
+    #[test]
+    fn so_many_requests_are_counted() {
+        let tally = Tally::new(NonZeroUsize::MIN);
+        let requests = std::env::var(REQUESTS).map_or(10, |number| number.parse().unwrap());
+        counted_requests(&tally, requests);
+        assert_eq!(tally.total()["_endpoint"].sent, 1024 * requests);
+    }
+
+    #[test]
+    fn p28_to_count_a_request_takes_few_instructions() {
+        let requests = 2000;
+        let output = Command::new("valgrind")
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*counted_requests*"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "server::tally::tests::so_many_requests_are_counted", "--test-threads=1"])
+            .env(REQUESTS, requests.to_string())
+            .output()
+            .expect("valgrind cannot be run; install it (Debian: valgrind)");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let collected =
+            said.lines().find_map(|line| line.split_once("Collected : ")).expect("valgrind counted nothing");
+        let each = collected.1.trim().parse::<u64>().unwrap() / requests;
+        assert!(each > 100, "nothing was counted: {said}");
+        let met = if each <= GOAL { "met" } else { "not met in this profile" };
+        println!("figure: P28 instructions to count a request: {each}, at most {GOAL} in a release: {met}");
+        assert!(each <= BOUND, "{each} instructions to count a request");
+    }
 
     #[test]
     fn what_threads_count_is_added_up() {

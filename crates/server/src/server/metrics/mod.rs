@@ -457,12 +457,9 @@ impl GateCollector {
                 keys.add([key.kid(), key.algorithm().name(), state], since.as_secs())?;
             }
         }
-        #[cfg(feature = "relay")]
-        {
-            let mut exchanges = output.family(&names::RELAY_EXCHANGES)?;
-            for (result, number) in gate.relay_exchanges() {
-                exchanges.add([result], number)?;
-            }
+        let mut exchanges = output.family(&names::RELAY_EXCHANGES)?;
+        for (result, number) in gate.relay_exchanges() {
+            exchanges.add([result], number)?;
         }
         let mut introspections = output.family(&names::ISSUER_INTROSPECTIONS)?;
         for (issuer, result, count) in gate.introspections() {
