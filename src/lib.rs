@@ -95,6 +95,8 @@ pub mod token;
 #[doc(hidden)]
 pub mod context;
 #[doc(hidden)]
+pub mod counters;
+#[doc(hidden)]
 pub mod credential;
 mod effects;
 #[doc(hidden)]

@@ -46,17 +46,21 @@ use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::TimeSource;
+use crate::counters::Counters;
 use crate::denial::Denial;
+use crate::effects::{Effects, WithEffects};
 use crate::fault::{Error, Fault};
 use crate::network::network;
 pub use crate::network::{SITE_48, SITE_56};
 use crate::session::SessionId;
 pub(crate) use buckets::Buckets;
 use by_network::ByNetwork;
+pub use name::LimitName;
 use shared::Shared;
 
 mod buckets;
 mod by_network;
+mod name;
 pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
@@ -156,6 +160,8 @@ impl Default for Rates {
 
 /// The limits, with their counters.
 pub struct Limits {
+    /// How many attempts each of [`LimitName::ALL`] refused.
+    refused_attempts: Counters<{ LimitName::ALL.len() }>,
     login_address: ByNetwork,
     login_account: Buckets,
     login_known: Buckets,
@@ -256,6 +262,7 @@ impl Limits {
         let keyed = |rate| Buckets::new(BUCKET_BITS, rate, Arc::clone(&time));
         let by_client = |rate| Buckets::new(CLIENT_BUCKET_BITS, rate, Arc::clone(&time));
         Self {
+            refused_attempts: Counters::default(),
             login_address: by_network(rates.login_per_address),
             login_account: keyed(rates.login_per_account),
             login_known: keyed(rates.login_per_address),
@@ -324,15 +331,18 @@ impl Limits {
     /// [`Denial::TooManyRequests`]; [`Fault::Busy`] while too many strangers' passwords are checked.
     pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if self.is_known(attempt.address, self.user_key(attempt)) {
-            self.login_known.take_share(self.user_key(attempt), self.share()).map_err(too_many)?;
+            let taken = self.login_known.take_share(self.user_key(attempt), self.share());
+            taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
             return Ok(CheckPermit(None));
         }
         let failed = FailedAttempts { all: &self.login_failures, kind: "login", client: attempt.client };
         self.failed_too_often(attempt.address, failed)?;
         if let Some(address) = attempt.address {
-            self.login_address.take_share(address, (), self.share()).map_err(too_many)?;
+            let taken = self.login_address.take_share(address, (), self.share());
+            taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
         }
-        self.login_account.take_share((attempt.account, attempt.username), self.share()).map_err(too_many)?;
+        let taken = self.login_account.take_share((attempt.account, attempt.username), self.share());
+        taken.map_err(|wait| self.too_many(LimitName::LoginPerAccount, wait))?;
         place(self.strangers.as_ref())
     }
 
@@ -360,7 +370,8 @@ impl Limits {
         let failed = FailedAttempts { all: &self.secret_failures, kind: "secret", client };
         self.failed_too_often(address, failed)?;
         if let Some(address) = address {
-            self.secret_address.take_share(address, (), self.share()).map_err(too_many)?;
+            let taken = self.secret_address.take_share(address, (), self.share());
+            taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
         }
         place(self.unproved_clients.as_ref())
     }
@@ -378,19 +389,19 @@ impl Limits {
     /// # Errors
     /// [`Denial::TooManyRequests`].
     pub fn client_token(&self, client: &str) -> Result<(), Denial> {
-        self.client_tokens.take(client).map_err(too_many)
+        self.client_tokens.take(client).map_err(|wait| self.too_many(LimitName::LoginPerClient, wait))
     }
 
     /// Holds a caller up if too many attempts with a client failed, and some of them were the caller's.
     fn failed_too_often(&self, address: Option<IpAddr>, failed: FailedAttempts<'_>) -> Result<(), Denial> {
         let FailedAttempts { all, kind, client } = failed;
         let Some(wait) = all.debt(client) else { return Ok(()) };
-        let Some(address) = address else { return Err(too_many(wait)) };
+        let Some(address) = address else { return Err(self.too_many(LimitName::LoginPerClient, wait)) };
         if self.is_known(Some(address), self.client_key(address, client)) {
             return Ok(());
         }
         match self.own_failures.debt(address, (kind, client)) {
-            Some(own) => Err(too_many(wait.min(own))),
+            Some(own) => Err(self.too_many(LimitName::LoginPerClient, wait.min(own))),
             None => Ok(()),
         }
     }
@@ -400,7 +411,9 @@ impl Limits {
     /// # Errors
     /// [`Denial::TooManyRequests`].
     pub fn refresh(&self, address: Option<IpAddr>) -> Result<(), Denial> {
-        address.map_or(Ok(()), |address| self.refresh_address.take(address, ()).map_err(too_many))
+        let Some(address) = address else { return Ok(()) };
+        let taken = self.refresh_address.take(address, ());
+        taken.map_err(|wait| self.too_many(LimitName::RefreshPerAddress, wait))
     }
 
     /// Counts a rotation of a session.
@@ -408,7 +421,7 @@ impl Limits {
     /// # Errors
     /// [`Denial::TooManyRequests`].
     pub fn rotation(&self, session: SessionId) -> Result<(), Denial> {
-        self.refresh_session.take(session).map_err(too_many)
+        self.refresh_session.take(session).map_err(|wait| self.too_many(LimitName::RefreshPerSession, wait))
     }
 
     /// Admits the verification of an unseen token. Verification costs a signature check.
@@ -416,15 +429,42 @@ impl Limits {
     /// # Errors
     /// [`Denial::TooManyRequests`] while the sender, or all together, exceed the rate of forged or refused tokens.
     pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
-        let wait = match source.into() {
-            Source::Client(client) => self.vain_introspected.debt(client),
+        self.admit_unverified_as::<WithEffects>(source)
+    }
+
+    /// The same, with effects or without.
+    pub(crate) fn admit_unverified_as<'a, E: Effects>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
+        let refuse = |(limit, wait)| if E::ARE_WANTED { self.too_many(limit, wait) } else { too_many(wait) };
+        self.unverified_wait(source.into()).map_or(Ok(()), |refused| Err(refuse(refused)))
+    }
+
+    fn unverified_wait(&self, source: Source<'_>) -> Option<(LimitName, Duration)> {
+        let overall = |wait| (LimitName::ForgedOverall, wait);
+        match source {
+            Source::Client(client) => self.vain_introspected.debt(client).map(overall),
             Source::Address(address) => {
-                let own = address.and_then(|from| self.forged.debt(from, ()).max(self.refused.debt(from, ())));
+                let forged = address.and_then(|from| self.forged.debt(from, ()));
+                let refused = address.and_then(|from| self.refused.debt(from, ()));
+                let own = match forged.max(refused) {
+                    Some(wait) if refused == Some(wait) => Some((LimitName::RefusedPerAddress, wait)),
+                    Some(wait) => Some((LimitName::ForgedPerAddress, wait)),
+                    None => None,
+                };
                 let is_stranger = || !address.is_some_and(|address| self.is_familiar(address));
-                own.or_else(|| self.vain_overall.debt(()).filter(|_| is_stranger()))
+                own.or_else(|| self.vain_overall.debt(()).filter(|_| is_stranger()).map(overall))
             }
-        };
-        wait.map_or(Ok(()), |wait| Err(too_many(wait)))
+        }
+    }
+
+    /// How many attempts each of [`LimitName::ALL`] refused.
+    pub fn refused_attempts(&self) -> [u64; LimitName::ALL.len()] {
+        self.refused_attempts.sums()
+    }
+
+    /// Refuses an attempt, and counts that.
+    fn too_many(&self, limit: LimitName, wait: Duration) -> Denial {
+        self.refused_attempts.add(limit as usize, 1);
+        too_many(wait)
     }
 
     /// Records that this source presented a good token.

@@ -20,7 +20,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::clock::thread_cpu_time;
+use crate::clock::{SystemTime, TimeSource, thread_cpu_time};
+use crate::counters::{COARSE_SECONDS, CountedDurations, Durations};
 use crate::fault::DirectoryError;
 
 mod argon;
@@ -182,6 +183,7 @@ pub struct Passwords {
     work: Arc<AtomicU64>,
     memory: Memory,
     times: Times,
+    durations: Arc<Durations<{ COARSE_SECONDS.len() + 1 }>>,
 }
 
 /// How long a check of each class takes on this machine: measured before it is needed for the first time.
@@ -282,12 +284,19 @@ impl Passwords {
             work: Arc::default(),
             memory: Memory::default(),
             times: Times::default(),
+            durations: Arc::new(Durations::new(&COARSE_SECONDS)),
         }
     }
 
     /// How many checks may run and wait.
     pub fn places(&self) -> usize {
         self.places
+    }
+
+    /// How long checks took, without the time that they waited.
+    #[doc(hidden)]
+    pub fn durations(&self) -> CountedDurations {
+        self.durations.counted()
     }
 
     /// How many checks run and wait now.
@@ -415,9 +424,11 @@ impl Passwords {
         let password = password.clone();
         let (runs, work) = (Arc::clone(&self.runs), Arc::clone(&self.work));
         let (kept, times) = (self.memory.clone(), self.times.clone());
+        let (durations, clock) = (Arc::clone(&self.durations), SystemTime::new());
         let checked = tokio::task::spawn_blocking(move || {
             // The permits move with the work: a caller that disconnects does not free a permit while its run goes on.
             let _permits = permits;
+            let begun = clock.monotonic();
             let bytes = password.expose_secret().as_bytes();
             let mut memory = kept.take();
             let run = |hash: &PasswordHash, memory: &mut Vec<Block>| {
@@ -434,6 +445,7 @@ impl Passwords {
                 }
             }
             kept.keep(memory);
+            durations.add(clock.monotonic().saturating_sub(begun));
             matches
         });
         checked.await.map_err(|_| DirectoryError::Unavailable("a password check did not finish".to_owned()))

@@ -6,6 +6,7 @@ pub(crate) mod frames;
 pub(crate) mod issuer;
 
 mod abuse;
+mod access_lines;
 mod audit;
 mod audit_actors;
 mod bodies;

@@ -23,7 +23,6 @@ TYPES = [
     ("ServerConfig", f"{SECTIONS}/server.rs", "crates/server/src/server/reload/config.rs"),
     ("ListenerConfig", f"{SECTIONS}/listeners.rs", "crates/server/src/server/reload/config.rs"),
     ("LimitsConfig", f"{SECTIONS}/limits.rs", "crates/server/src/server/reload/config.rs"),
-    ("LogConfig", "crates/server/src/log/settings.rs", "crates/server/src/server/reload/config.rs"),
 ]
 # E0027: a pattern does not mention the field.
 UNDECIDED = "E0027"

@@ -18,12 +18,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # metrics
-    *("P23", "P28"),
-    # logs
-    *("P30", "P34", "P35"),
-    # audit
-    *("P40", "P41", "P42"),
     # admin API and page
     *("P55", "P56", "P57"),
 }
@@ -32,6 +26,7 @@ ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
+    "P34": "`cargo bench --bench logs`",
     "P6": "`python3 tests/reload_classes.py`",
     "P47": "`cargo bench --bench traces --all-features`",
     "P64": "`python3 tests/docs.py`",

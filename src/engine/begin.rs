@@ -198,12 +198,12 @@ impl Engine {
             idle_ttl: new.profile.idle_ttl,
             on_too_many: new.profile.on_too_many,
         };
-        let inserting = self.store.insert(session.clone(), bound);
+        let inserting = self.measured(self.store.insert(session.clone(), bound));
         match trace::step("rotogate.store.commit", "insert", inserting).await? {
             Inserted::Inserted(ended) => {
                 self.keep_written(&session);
                 self.gave_way(&session, &ended);
-                self.counts.add(Event::Login);
+                self.counts.session_started(&session.dialect);
                 audit::login(&session, new.origin);
                 Ok(BeginOutcome::Issued(Box::new(issued)))
             }
@@ -237,6 +237,7 @@ impl Engine {
         for entry in ended {
             self.revocations.apply(entry);
             self.counts.add(Event::Revoked);
+            self.counts.session_ended(RevokedBecause::TooMany);
             audit::revoked(entry, RevokedBecause::TooMany);
         }
         if !ended.is_empty() {

@@ -1,6 +1,11 @@
 //! Counters of session events in this process, for metrics.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::counters::Commits;
+use crate::session::RevokedBecause;
 
 /// A counted event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,20 +64,56 @@ impl Event {
     }
 }
 
-/// A counter for each event.
+/// A counter for each event, and more about some of them.
 #[derive(Debug, Default)]
-pub struct Counts([AtomicU64; Event::ALL.len()]);
+pub struct Counts {
+    events: [AtomicU64; Event::ALL.len()],
+    /// By dialect, of which the application has a few.
+    started: Mutex<BTreeMap<Box<str>, u64>>,
+    ended: [AtomicU64; RevokedBecause::ALL.len()],
+    /// Writes to a store that gates share. An embedded one counts its commits itself.
+    pub(super) writes: Commits,
+}
 
 impl Counts {
     /// How often the event has happened.
     pub fn get(&self, event: Event) -> u64 {
-        self.0.get(event as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+        self.events.get(event as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     pub(super) fn add(&self, event: Event) {
-        if let Some(count) = self.0.get(event as usize) {
+        if let Some(count) = self.events.get(event as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A session began, in this dialect.
+    pub(super) fn session_started(&self, dialect: &str) {
+        self.add(Event::Login);
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        match started.get_mut(dialect) {
+            Some(number) => *number += 1,
+            None => {
+                started.insert(dialect.into(), 1);
+            }
+        }
+    }
+
+    /// A session was ended.
+    pub(super) fn session_ended(&self, because: RevokedBecause) {
+        if let Some(count) = self.ended.get(because as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many sessions began, by dialect.
+    pub fn sessions_started(&self) -> BTreeMap<Box<str>, u64> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many sessions were ended one by one for each of [`RevokedBecause::ALL`].
+    pub fn sessions_ended(&self) -> [u64; RevokedBecause::ALL.len()] {
+        self.ended.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 }
 

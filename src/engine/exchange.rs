@@ -241,7 +241,7 @@ impl Engine {
     }
 
     async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
-        let swapping = self.store.compare_and_swap(expected, record, raised);
+        let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
         let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
         if swapped.is_err() {
             // The write may have reached the store, and then the list lacks what it revokes.
@@ -360,7 +360,7 @@ impl Engine {
         };
         let issued = self.pair(keyring, &record, now, IssueKind::Replayed)?;
         let (id, current, successor) = (record.id, record.current, successor_token(keyring, &record));
-        let swapping = self.store.compare_and_swap(expected, record.clone(), None);
+        let swapping = self.measured(self.store.compare_and_swap(expected, record.clone(), None));
         match trace::step("rotogate.store.commit", "swap", swapping).await? {
             Swap::Swapped => {
                 self.keep_written(&record);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::{ClockState, EngineClock, Timestamp};
+use crate::counters::CountedCommits;
 use crate::directory::{Directory, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Limits;
@@ -198,6 +199,23 @@ impl Engine {
     /// The events so far in this process.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Counts a write to a store that gates share: there, each write is a commit of its own.
+    async fn measured<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        if self.store.shared().is_none() {
+            return write.await;
+        }
+        let time = self.clock.source();
+        let begun = time.monotonic();
+        let written = write.await;
+        self.counts.writes.add(time.monotonic().saturating_sub(begun), written.is_ok());
+        written
+    }
+
+    /// The writes to a store that gates share.
+    pub fn shared_writes(&self) -> Option<CountedCommits> {
+        self.store.shared().map(|_| self.counts.writes.counted())
     }
 
     /// The limits.

@@ -60,7 +60,7 @@ impl Engine {
     pub(crate) async fn pay(&self) -> Result<usize, StoreError> {
         let mut number = 0;
         for (entry, because) in self.owed.some(self.clock.now()) {
-            match self.store.revoke(entry.clone(), because).await {
+            match self.measured(self.store.revoke(entry.clone(), because)).await {
                 Ok(merged) => {
                     self.revocations.apply(&merged);
                     number += 1;

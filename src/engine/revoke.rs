@@ -262,6 +262,9 @@ impl Engine {
         let is_news = self.revocations.apply(entry);
         if is_news {
             self.counts.add(Event::Revoked);
+            if let Target::Session(_) = entry.target {
+                self.counts.session_ended(because);
+            }
             audit::revoked(entry, because);
         }
         is_news
@@ -269,7 +272,7 @@ impl Engine {
 
     /// The second half: the entry is durable when this returns.
     pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
-        let revoking = self.store.revoke(entry.clone(), because);
+        let revoking = self.measured(self.store.revoke(entry.clone(), because));
         match trace::step("rotogate.store.commit", "revoke", revoking).await {
             Ok(merged) => {
                 self.revocations.apply(&merged);

@@ -29,11 +29,12 @@ use ipnet::IpNet;
 
 use crate::client::Clients;
 use crate::clock::{ClockState, TimeSource};
+use crate::counters::{CountedCommits, CountedDurations};
 use crate::dialect::Dialect;
 use crate::engine::{Engine, Freshness};
 use crate::headers::ProtectedNames;
 use crate::lease::LeaseContext;
-use crate::limit::Source;
+use crate::limit::{LimitName, Source};
 use crate::overload::{Holder, Overload};
 use crate::policy::GateId;
 use crate::route::{Hosts, RoutePolicy, RouteTable};
@@ -42,7 +43,7 @@ use crate::token::claims::{AccessToken, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::live_keys::Validity;
 use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
-use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
+use crate::verify_cache::{CheckResult, IdentityHeaders, MissContext, TokenChecker};
 
 mod body;
 mod builder;
@@ -502,6 +503,59 @@ impl Gate {
     #[doc(hidden)]
     pub fn events(&self) -> &crate::engine::Counts {
         self.0.engine.counts()
+    }
+
+    /// The results of the checks of access tokens, with their numbers.
+    #[doc(hidden)]
+    pub fn verifications(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        CheckResult::ALL.map(CheckResult::name).into_iter().zip(self.0.checker.results())
+    }
+
+    /// How long signatures took, by the name of their algorithm.
+    #[doc(hidden)]
+    pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
+        self.0.checker.signature_times()
+    }
+
+    /// How many attempts each limit refused, by its key in `[limits]`.
+    #[doc(hidden)]
+    pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())
+    }
+
+    /// The writes to a store that gates share; `None` without one.
+    #[doc(hidden)]
+    pub fn shared_writes(&self) -> Option<CountedCommits> {
+        self.0.engine.shared_writes()
+    }
+
+    /// Whether tokens are refused because the store was not heard of for too long.
+    #[doc(hidden)]
+    pub fn is_store_stale(&self) -> bool {
+        self.0.engine.freshness() == Freshness::Stale
+    }
+
+    /// Engine time minus wall clock, in seconds.
+    #[doc(hidden)]
+    pub fn time_skew(&self) -> f64 {
+        let clock = self.0.engine.clock();
+        let (now, wall) = (clock.now(), clock.wall());
+        now.since(wall).as_secs_f64() - wall.since(now).as_secs_f64()
+    }
+
+    /// How often refresh tokens were relayed, by result.
+    #[doc(hidden)]
+    pub fn relay_exchanges(&self) -> Vec<(&'static str, u64)> {
+        #[cfg(feature = "relay")]
+        {
+            let mut sums = [0; relay::RESULTS.len()];
+            for relay in &self.0.running.relays {
+                sums.iter_mut().zip(relay.exchanges()).for_each(|(sum, count)| *sum += count);
+            }
+            relay::RESULTS.into_iter().zip(sums).collect()
+        }
+        #[cfg(not(feature = "relay"))]
+        Vec::new()
     }
 
     /// How long ago a store that gates share was last heard of; `None` if no other gate writes to the store.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Inner, builder::BuildError};
+use crate::counters::Counters;
 use crate::denial::{Denial, NotGood};
 use crate::dialect::RelayRequest;
 use crate::engine::{Engine, Origin};
@@ -53,8 +54,23 @@ impl RelayConfig {
     }
 }
 
+/// How an exchange ended, as the metrics name it.
+pub(super) const RESULTS: [&str; 6] = ["granted", "refused", "replayed", "joined", "not_sent", "unavailable"];
+
+/// The place among [`RESULTS`] of an answer.
+fn result(answer: &Answer) -> usize {
+    match answer {
+        Answer::Reply(_, Source::Replayed) => 2,
+        Answer::Reply(reply, Source::Asked) => usize::from(reply.status != 200),
+        Answer::Reply(_, Source::Joined) => 3,
+        Answer::InvalidGrant(_) | Answer::InvalidProof(_) | Answer::InvalidScope | Answer::TooMany { .. } => 4,
+        Answer::Unavailable { .. } => 5,
+    }
+}
+
 /// The relay of an endpoint.
 pub(super) struct EndpointRelay {
+    exchanges: Counters<{ RESULTS.len() }>,
     path: String,
     config: arc_swap::ArcSwap<RelayConfig>,
     store: Arc<dyn RelayStore>,
@@ -89,7 +105,13 @@ impl Shared {
             clock: Arc::clone(self.engine.clock()),
             time: Arc::clone(&self.time),
         })?;
-        Ok(EndpointRelay { path: path.to_owned(), config: arc_swap::ArcSwap::from_pointee(config), store, relay })
+        Ok(EndpointRelay {
+            path: path.to_owned(),
+            config: arc_swap::ArcSwap::from_pointee(config),
+            store,
+            relay,
+            exchanges: Counters::default(),
+        })
     }
 }
 
@@ -103,6 +125,11 @@ impl EndpointRelay {
     /// Goes on with other keys.
     pub(super) fn set_keyring(&self, keyring: &Keyring) {
         self.relay.replace(self.config.load().settings(&self.path, keyring));
+    }
+
+    /// How many exchanges ended with each of [`RESULTS`].
+    pub(super) fn exchanges(&self) -> [u64; RESULTS.len()] {
+        self.exchanges.sums()
     }
 
     pub(super) fn path(&self) -> &str {
@@ -131,7 +158,9 @@ impl EndpointRelay {
             RelayRequest::Exchange(presented) => {
                 let client = shortened(&presented.presenter.client);
                 let presented = Presented { address: origin.address, ..presented };
-                let (reply, source) = reply(self.relay.exchange(presented).await)?;
+                let answer = self.relay.exchange(presented).await;
+                self.exchanges.add(result(&answer), 1);
+                let (reply, source) = reply(answer)?;
                 self.audit(gate, &client, &reply, source, origin);
                 Ok(reply)
             }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::by_network::wider;
-use super::{Attempt, CheckPermit, Limits, OWN_FAILURES, Rate, place, too_many};
+use super::{Attempt, CheckPermit, LimitName, Limits, OWN_FAILURES, Rate, place};
 use crate::clock::TimeSource;
 use crate::denial::Denial;
 use crate::fault::Error;
@@ -88,14 +88,14 @@ impl Shared {
     }
 
     /// Takes one attempt from the networks around an address, or from none. A refusal is the inner error.
-    async fn take(&self, kind: &str, address: IpAddr, rate: Rate) -> Result<Result<(), Denial>, Away> {
+    async fn take(&self, kind: &str, address: IpAddr, rate: Rate) -> Result<Result<(), Duration>, Away> {
         let mut taken: Vec<(Vec<u8>, Rate)> = Vec::new();
         for (name, rate) in around(kind, address, &[], rate) {
             if let Some(wait) = self.counters.count(&name, rate, Use::Take).await? {
                 for (name, rate) in taken {
                     self.counters.count(&name, rate, Use::GiveBack).await?;
                 }
-                return Ok(Err(too_many(wait)));
+                return Ok(Err(wait));
             }
             taken.push((name, rate));
         }
@@ -219,20 +219,21 @@ impl Limits {
         {
             self.known.insert(self.user_key(attempt), ());
             let wait = counters.count(known, self.rates.load().login_per_address, Use::Take).await?;
-            return Ok(wait.map_or(Ok(CheckPermit(None)), |wait| Err(too_many(wait).into())));
+            let refused = |wait| Err(self.too_many(LimitName::LoginPerAddress, wait).into());
+            return Ok(wait.map_or(Ok(CheckPermit(None)), refused));
         }
         if let Err(denial) = self.shared_failures(shared, Guess::Login, attempt.address, attempt.client).await? {
             return Ok(Err(denial.into()));
         }
         if let Some(address) = attempt.address
-            && let Err(denial) = shared.take("login address", address, self.rates.load().login_per_address).await?
+            && let Err(wait) = shared.take("login address", address, self.rates.load().login_per_address).await?
         {
-            return Ok(Err(denial.into()));
+            return Ok(Err(self.too_many(LimitName::LoginPerAddress, wait).into()));
         }
         let account = attempt.account.map(|account| name("account", &[account.as_bytes()])).unwrap_or_default();
         let account = name("login account", &[&account, attempt.username.as_bytes()]);
         if let Some(wait) = counters.count(&account, self.rates.load().login_per_account, Use::Take).await? {
-            return Ok(Err(too_many(wait).into()));
+            return Ok(Err(self.too_many(LimitName::LoginPerAccount, wait).into()));
         }
         Ok(place(self.strangers.as_ref()))
     }
@@ -248,6 +249,7 @@ impl Limits {
         let failures = name(guess.failures(), &[of.as_bytes()]);
         let debt = shared.counters.count(&failures, self.rates.load().login_per_client, Use::Look).await?;
         let Some(wait) = debt else { return Ok(Ok(())) };
+        let too_many = |wait| self.too_many(LimitName::LoginPerClient, wait);
         let Some(address) = address else { return Ok(Err(too_many(wait))) };
         if self.is_known(Some(address), self.client_key(address, of))
             || shared.counters.remembers(&client(address, of)).await?
@@ -303,9 +305,9 @@ impl Limits {
             return Ok(Err(denial.into()));
         }
         if let Some(address) = address
-            && let Err(denial) = shared.take("secret address", address, self.rates.load().login_per_address).await?
+            && let Err(wait) = shared.take("secret address", address, self.rates.load().login_per_address).await?
         {
-            return Ok(Err(denial.into()));
+            return Ok(Err(self.too_many(LimitName::LoginPerAddress, wait).into()));
         }
         Ok(place(self.unproved_clients.as_ref()))
     }

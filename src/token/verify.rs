@@ -41,6 +41,7 @@ mod preset;
 mod response;
 mod rules;
 mod shape;
+mod signature_times;
 pub(crate) mod strict_json;
 
 pub(crate) use examine::Examined;
@@ -56,6 +57,7 @@ pub use response::{Responses, Told};
 pub(crate) use response::{introspecting, is_opaque};
 pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
 pub use shape::MAX_TOKEN;
+pub(crate) use signature_times::SignatureTimes;
 pub use strict_json::object as strict_object;
 pub(crate) use strict_json::{members_of_depth, object_of_depth};
 
@@ -98,6 +100,7 @@ pub struct Verifier {
     told_claims: Box<[AtomicU8]>,
     /// For each issuer, the identity of its rules and keys.
     ids: Box<[RulesId]>,
+    signature_times: Arc<SignatureTimes>,
 }
 
 /// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep it. No others have the same.
@@ -135,7 +138,7 @@ impl Verifier {
         let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
         let by_issuer = issuers.iter().enumerate().map(|(place, rules)| (rules.issuer.clone(), place)).collect();
         let ids = issuers.iter().map(|_| RulesId::next()).collect();
-        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims, ids })
+        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims, ids, signature_times: Arc::default() })
     }
 
     /// A verifier of the same rules, to [follow](Self::following) this one.
@@ -147,12 +150,19 @@ impl Verifier {
             told: AtomicBool::new(false),
             told_claims,
             ids: self.ids.clone(),
+            signature_times: Arc::clone(&self.signature_times),
         }
+    }
+
+    /// How long signatures took.
+    pub(crate) fn signature_times(&self) -> &SignatureTimes {
+        &self.signature_times
     }
 
     /// The same verifier, in place of `old`: an issuer with the same rules and keys as before goes on with them.
     pub(crate) fn following(mut self, old: &Self) -> Self {
         self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
+        self.signature_times = Arc::clone(&old.signature_times);
         let states = self.ids.iter_mut().zip(&self.told_claims);
         for (rules, (id, told)) in self.issuers.iter_mut().zip(states) {
             let Some(place) = old.by_issuer.get(&rules.issuer) else { continue };
@@ -236,7 +246,7 @@ impl Verifier {
         if &*header.algorithm != key.algorithm().name() {
             return Err(Denial::WrongAlgorithm.into());
         }
-        let holds = || parts.is_signed_by(key);
+        let holds = || self.signature_times.measure::<E>(key.algorithm(), || parts.is_signed_by(key));
         if !rules.accepts_typ(header.typ.as_deref()) {
             return Err(self.wrong_type::<E>(rules, header.typ.as_deref(), holds));
         }

@@ -7,13 +7,48 @@ use super::introspected::{Introspected, IntrospectedTokens};
 use super::key_set::{AskedAbout, KeySet};
 use super::{TokenChecker, Verified, front};
 use crate::denial::Denial;
-use crate::effects::Effects;
+use crate::effects::{Effects, WithEffects};
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
 use crate::limit::{Limits, Source};
 use crate::reason::Reason;
 use crate::token::verify::{IssuerRules, Refusal, is_jwt_shaped};
 use crate::trace::{self, StepKind};
+
+/// The result of a check of an access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// It was examined before.
+    Hit,
+    /// Its signature and its claims are good.
+    Valid,
+    /// Its signature is invalid.
+    Forged,
+    /// Its signature is good, and it is refused: for a claim, or because it was revoked.
+    Refused,
+    /// It is refused without a look at its signature: it is malformed or expired, or its issuer or key is not known.
+    Unchecked,
+    /// A limit refuses to examine it.
+    RefusedUnverified,
+}
+
+impl CheckResult {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Hit, Self::Valid, Self::Forged, Self::Refused, Self::Unchecked, Self::RefusedUnverified];
+
+    /// Its name in the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Valid => "valid",
+            Self::Forged => "forged",
+            Self::Refused => "refused",
+            Self::Unchecked => "unchecked",
+            Self::RefusedUnverified => "refused_unverified",
+        }
+    }
+}
 
 /// What a cache miss needs: where the token came from, and what counts and notes it.
 #[derive(Clone, Copy)]
@@ -50,11 +85,17 @@ impl TokenChecker {
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
         let verified = match keys.cached::<E>(token) {
-            Some(verified) => verified,
+            Some(verified) => {
+                self.counted::<E>(CheckResult::Hit);
+                verified
+            }
             None => match keys.introspecting(token, asked_about, &taken) {
                 Some(tokens) => {
                     return match tokens.known::<E>(token) {
-                        Some(known) => known,
+                        Some(known) => {
+                            self.counted::<E>(CheckResult::Hit);
+                            known
+                        }
                         None => self.check_unknown::<E>(keys, tokens, token, shown()),
                     };
                 }
@@ -80,16 +121,17 @@ impl TokenChecker {
             return outcome;
         }
         if let Some(denial) = keys.refused::<E>(token) {
+            self.counted::<E>(CheckResult::Hit);
             return Err(denial);
         }
-        shown.limits.admit_unverified(shown.source)?;
+        self.admit_unseen::<E>(shown)?;
         let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
         if is_jwt_shaped(token) && has_keys() {
             let now = self.clock.now();
             if let Err(refusal) = keys.verifier.verify_as::<E>(token, now, self.clock.wall(), Duration::ZERO) {
                 if E::ARE_WANTED {
                     keys.remember(&Arc::from(token), refusal);
-                    count(refusal, shown);
+                    self.count(refusal, shown);
                 }
                 return Err(refusal.into_denial());
             }
@@ -105,11 +147,13 @@ impl TokenChecker {
         shown: MissContext<'_>,
     ) -> Result<Arc<Verified>, Denial> {
         if let Some(denial) = keys.refused::<E>(token) {
+            self.counted::<E>(CheckResult::Hit);
             return Err(denial);
         }
-        shown.limits.admit_unverified(shown.source)?;
+        self.admit_unseen::<E>(shown)?;
         // Before the shared verification below: which issuers a route accepts is that route's own matter.
         if keys.verifier.has_others() && !taken(keys.verifier.claimed(token)?) {
+            self.counted::<E>(CheckResult::Unchecked);
             return Err(Denial::WrongIssuer);
         }
         let text: Arc<str> = token.into();
@@ -127,8 +171,11 @@ impl TokenChecker {
             anew => anew,
         };
         match &anew {
-            Ok(_) => shown.limits.record_valid(shown.source),
-            Err(refusal) => count(*refusal, shown),
+            Ok(_) => {
+                self.counted::<E>(CheckResult::Valid);
+                shown.limits.record_valid(shown.source);
+            }
+            Err(refusal) => self.count(*refusal, shown),
         }
         let anew = anew.map_err(Refusal::into_denial);
         if let (Some(span), Err(denial)) = (&span, &anew) {
@@ -166,13 +213,34 @@ impl TokenChecker {
         }
         Ok(verified)
     }
-}
 
-/// Counts a failed verification by what it cost.
-pub(super) fn count(refusal: Refusal, shown: MissContext<'_>) {
-    match refusal {
-        Refusal::Unchecked(_) => {}
-        Refusal::Forged => shown.limits.record_forged(shown.source),
-        Refusal::Authentic(_) => shown.limits.record_refused(shown.source),
+    /// May a token be examined that was not seen before?
+    pub(super) fn admit_unseen<E: Effects>(&self, shown: MissContext<'_>) -> Result<(), Denial> {
+        let admitted = shown.limits.admit_unverified_as::<E>(shown.source);
+        admitted.inspect_err(|_| self.counted::<E>(CheckResult::RefusedUnverified))
+    }
+
+    /// Counts a failed verification by what it cost.
+    pub(super) fn count(&self, refusal: Refusal, shown: MissContext<'_>) {
+        let result = match refusal {
+            Refusal::Unchecked(_) => CheckResult::Unchecked,
+            Refusal::Forged => {
+                shown.limits.record_forged(shown.source);
+                CheckResult::Forged
+            }
+            Refusal::Authentic(_) => {
+                shown.limits.record_refused(shown.source);
+                CheckResult::Refused
+            }
+        };
+        self.counted::<WithEffects>(result);
+    }
+
+    /// Counts a check, unless it is without effects.
+    #[inline]
+    pub(super) fn counted<E: Effects>(&self, result: CheckResult) {
+        if E::ARE_WANTED {
+            self.results.add(result as usize, 1);
+        }
     }
 }

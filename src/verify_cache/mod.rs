@@ -27,6 +27,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::{EngineClock, Timestamp};
+use crate::counters::{CountedDurations, Counters};
 use crate::credential::Credential;
 use crate::denial::Denial;
 use crate::effects::{Effects, WithEffects};
@@ -37,7 +38,7 @@ use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
-use crate::token::verify::{IssuerRules, Verifier};
+use crate::token::verify::{IssuerRules, Refusal, Verifier};
 
 mod examine;
 mod front;
@@ -53,8 +54,8 @@ pub use identity::{IdentityField, IdentityHeaders};
 use introspected::IntrospectedTokens;
 pub(crate) use introspected::{Introspected, IntrospectionWait};
 use key_set::{AskedAbout, KeySet};
+pub use miss::CheckResult;
 pub(crate) use miss::MissContext;
-use miss::count;
 pub use verified::Verified;
 use verified::{Shared, facts};
 
@@ -77,6 +78,7 @@ pub struct TokenChecker {
     /// The requests in flight of each caller.
     callers: Arc<Shares>,
     capacity: u64,
+    results: Counters<{ CheckResult::ALL.len() }>,
 }
 
 impl std::fmt::Debug for TokenChecker {
@@ -98,7 +100,7 @@ impl TokenChecker {
         let callers = Arc::new(Shares::new(requests_per_caller));
         let shared = Shared { revocations: Arc::clone(&revocations), identity, callers: Arc::clone(&callers) };
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, Arc::new(shared), None));
-        Self { keys, clock, revocations, callers, capacity }
+        Self { keys, clock, revocations, callers, capacity, results: Counters::default() }
     }
 
     /// Verifies with other rules and keys from the next request on, and forgets the tokens of each issuer that has other
@@ -172,7 +174,10 @@ impl TokenChecker {
         let keys = self.keys.load();
         let at_hand = if E::ARE_WANTED { front::find(keys.id, token) } else { None };
         let verified = match at_hand {
-            Some(verified) => verified,
+            Some(verified) => {
+                self.counted::<E>(CheckResult::Hit);
+                verified
+            }
             None => self.check_absent::<E>(&keys, token, asked_about, taken, shown)?,
         };
         let (now, latest) = self.clock.now_and_latest();
@@ -281,21 +286,24 @@ impl TokenChecker {
             let (now, latest) = self.clock.now_and_latest();
             keys.verifier.holds(&token.issuer, &token.key, now)?;
             self.in_time_for(&token, expired_for_at_most, now, latest)?;
+            self.counted::<WithEffects>(CheckResult::Hit);
             return Ok(token);
         }
-        shown.limits.admit_unverified(shown.source)?;
+        self.admit_unseen::<WithEffects>(shown)?;
         let now = self.clock.now();
         match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
             Ok(token) => {
                 if self.revocations.judge(facts(&token), now).refuses(now) {
-                    shown.limits.record_refused(shown.source);
+                    self.count(Refusal::Authentic(Denial::TokenRevoked), shown);
                     keys.remember_revoked(token.clone());
+                } else {
+                    self.counted::<WithEffects>(CheckResult::Valid);
                 }
                 Ok(token)
             }
             Err(refusal) => {
                 keys.remember(&token.into(), refusal);
-                count(refusal, shown);
+                self.count(refusal, shown);
                 Err(refusal.into_denial())
             }
         }
@@ -342,6 +350,16 @@ impl TokenChecker {
     /// The keys of the issuer with this name; `None` for our own, and for an unknown one.
     pub(crate) fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
         self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
+    }
+
+    /// How many checks had each of [`CheckResult::ALL`].
+    pub fn results(&self) -> [u64; CheckResult::ALL.len()] {
+        self.results.sums()
+    }
+
+    /// How long signatures took, by the name of their algorithm.
+    pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
+        self.keys.load().verifier.signature_times().counted()
     }
 
     /// The requests in flight of each caller.

@@ -130,6 +130,69 @@ fn families(plain: &str) -> BTreeSet<&str> {
     types.filter_map(|line| line.split(' ').next()).collect()
 }
 
+/// What every gate has, whatever happens to it.
+const FAMILIES: &str = "\
+    build_info ready engine_time_skew_seconds requests_total request_duration_seconds gate_duration_seconds \
+    grpc_responses_total request_bytes_total response_bytes_total streams_ended_total requests_in_flight requests_limit \
+    connections connections_limit connections_rejected_total upstream_requests_total upstream_responses_total \
+    upstream_request_duration_seconds upstream_in_flight upstream_connections upstream_retries_total upstream_addresses \
+    session_events_total sessions_started_total sessions_ended_total revocations verified_tokens verifications_total \
+    verification_duration_seconds rate_limited_total signing_key_created_timestamp_seconds password_queue \
+    password_check_duration_seconds store_up store_size_bytes store_queue store_commits_total \
+    store_commit_duration_seconds store_stale store_heard_age_seconds relay_exchanges_total directory_requests_total \
+    directory_duration_seconds issuer_keys issuer_state issuer_last_success_timestamp_seconds issuer_waiting \
+    issuer_fetches_total issuer_refused_keys issuer_unknown_kid_total certificate_not_after_timestamp_seconds \
+    config_last_reload_successful config_last_reload_success_timestamp_seconds config_info log_lines_total \
+    log_dropped_lines_total log_write_errors_total";
+const OF_PROCESS: &str =
+    "cpu_seconds_total resident_memory_bytes virtual_memory_bytes open_fds max_fds threads start_time_seconds";
+
+#[tokio::test]
+async fn p23_every_family_exists_after_a_start_and_small_sets_are_at_0() {
+    let place = Place::new(CONFIG);
+    let gate = place.start();
+    let (_, plain) = scraped(&gate, "text/plain").await;
+    let all = families(&plain);
+    let named = |prefix: &str, names: &'static str| -> Vec<String> {
+        names.split_ascii_whitespace().map(|name| format!("{prefix}{name}")).collect()
+    };
+    for name in named("rotogate_", FAMILIES).into_iter().chain(named("process_", OF_PROCESS)) {
+        assert!(all.contains(name.as_str()), "{name} does not exist: {plain}");
+    }
+    // `rate()` sees the first error only if there was a 0 before it.
+    for (series, number) in [
+        ("rotogate_upstream_requests_total{", 8),
+        ("rotogate_session_events_total{", 10),
+        ("rotogate_sessions_started_total{", 4),
+        ("rotogate_sessions_ended_total{", 7),
+        ("rotogate_verifications_total{", 6),
+        ("rotogate_rate_limited_total{", 8),
+        ("rotogate_relay_exchanges_total{", 6),
+        ("rotogate_connections_rejected_total{", 5),
+        ("rotogate_gate_duration_seconds_count{", 2),
+    ] {
+        let zero = plain.lines().filter(|line| line.starts_with(series) && line.ends_with(" 0")).count();
+        assert_eq!(zero, number, "{series}: {plain}");
+    }
+    assert_eq!(gate.metric("rotogate_store_commits_total{result=\"failed\"}").await, 0);
+    let held = gate.login().await;
+    assert_eq!(gate.get("/private", &held.access).await.status, StatusCode::OK);
+    assert!(gate.metric("rotogate_store_commits_total{result=\"ok\"}").await > 0);
+    for (series, number) in [
+        ("rotogate_store_commit_duration_seconds_count", None),
+        ("rotogate_password_check_duration_seconds_count", Some(1)),
+        ("rotogate_verification_duration_seconds_count{alg=\"EdDSA\"}", Some(1)),
+        ("rotogate_verifications_total{result=\"valid\"}", Some(1)),
+        ("rotogate_sessions_started_total{dialect=\"oauth2\"}", Some(1)),
+        ("rotogate_gate_duration_seconds_count{step=\"decide\"}", Some(1)),
+    ] {
+        let counted = gate.metric(series).await;
+        assert!(number.map_or(counted > 0, |number| counted == number), "{series}: {counted}");
+    }
+    let key = plain.lines().find(|line| line.starts_with("rotogate_signing_key_created_timestamp_seconds{")).unwrap();
+    assert!(key.contains("alg=\"EdDSA\",state=\"signing\"}"), "{key}");
+}
+
 #[tokio::test]
 async fn p26_histograms_have_the_documented_buckets() {
     let place = Place::new(CONFIG);
@@ -192,7 +255,7 @@ async fn p27_rules_and_dashboard_name_only_metrics_that_exist() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (is_good, said) = promtool(&["check", "rules", "rotogate.rules.yml"], "");
-    assert!(is_good && said.contains("13 rules found"), "{said}");
+    assert!(is_good && said.contains("15 rules found"), "{said}");
     let (is_good, said) = promtool(&["test", "rules", "rotogate.rules.test.yml"], "");
     assert!(is_good, "{said}");
     // The page is made of the types.

@@ -7,19 +7,32 @@ pub(crate) const BUCKET_SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, f64::INFINITY];
 
 /// How often something took how long.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Durations {
-    /// Those up to each of [`BUCKET_SECONDS`] and above the bucket before.
-    pub(crate) buckets: [u64; BUCKET_SECONDS.len()],
+#[derive(Clone, Debug)]
+pub(crate) struct Durations<const N: usize = { BUCKET_SECONDS.len() }> {
+    /// Those up to each upper bound and above the one before.
+    pub(crate) buckets: [u64; N],
     /// In seconds.
     pub(crate) sum: f64,
 }
 
+impl<const N: usize> Default for Durations<N> {
+    fn default() -> Self {
+        Self { buckets: [0; N], sum: 0.0 }
+    }
+}
+
 impl Durations {
-    /// Counts one.
+    /// Counts one in [`BUCKET_SECONDS`].
     pub(crate) fn count(&mut self, took: Duration) {
+        self.count_in(&BUCKET_SECONDS, took);
+    }
+}
+
+impl<const N: usize> Durations<N> {
+    /// Counts one in buckets with these upper bounds, in seconds.
+    pub(crate) fn count_in(&mut self, bounds: &[f64; N], took: Duration) {
         let seconds = took.as_secs_f64();
-        let mut bounds = BUCKET_SECONDS.iter().zip(&mut self.buckets);
+        let mut bounds = bounds.iter().zip(&mut self.buckets);
         if let Some(bucket) = bounds.find_map(|(bound, n)| (seconds <= *bound).then_some(n)) {
             *bucket += 1;
         }

@@ -35,10 +35,18 @@ macro_rules! families {
 families! { ALL:
     BUILD_INFO = Gauge "build_info" ["version", "revision", "rustc", "features"] "Always 1; the labels say what runs";
     READY = Gauge "ready" [] "1, or 0 while /readyz is red";
+    ENGINE_TIME_SKEW = Gauge "engine_time_skew_seconds" [] "Engine time minus wall clock";
 
     REQUESTS = Counter "requests" ["route", "outcome", "code"] "Requests answered, by outcome as in the access log";
     REQUEST_DURATION = Histogram "request_duration_seconds" ["route"]
         "From the request's head to the response's head, the upstream included";
+    GATE_DURATION = Histogram "gate_duration_seconds" ["step"]
+        "The same without the upstream's time: the gate's own part, of requests to routes (decide) and to its endpoints";
+    GRPC_RESPONSES = Counter "grpc_responses" ["route", "grpc_code"] "gRPC responses that ended, by their status";
+    REQUEST_BYTES = Counter "request_bytes" ["route"] "Bytes of request bodies, once the response has ended";
+    RESPONSE_BYTES = Counter "response_bytes" ["route"] "Bytes of response bodies, once they have ended";
+    STREAMS_ENDED = Counter "streams_ended" ["route", "cause"]
+        "Streams and tunnels that ended, by cause as in the access log";
     REQUESTS_IN_FLIGHT = Gauge "requests_in_flight" [] "Requests in flight, streams included";
     REQUESTS_LIMIT = Gauge "requests_limit" [] "The bound on requests in flight (max_requests)";
     PENDING_BODIES = Gauge "pending_bodies" [] "Requests to endpoints whose body has not arrived yet";
@@ -64,13 +72,28 @@ families! { ALL:
         "Addresses of an upstream: up, ejected after failures, or unhealthy by health checks";
 
     SESSION_EVENTS = Counter "session_events" ["event"] "Events of sessions";
+    SESSIONS_STARTED = Counter "sessions_started" ["dialect"] "Sessions that began";
+    SESSIONS_ENDED = Counter "sessions_ended" ["cause"]
+        "Sessions that were ended one by one; not those that expired, or whose subject, client or all were revoked";
     REVOCATIONS = Gauge "revocations" [] "Entries of the revocation list";
     VERIFIED_TOKENS = Gauge "verified_tokens" [] "Access tokens in the cache";
+    VERIFICATIONS = Counter "verifications" ["result"] "Checks of access tokens";
+    VERIFICATION_DURATION = Histogram "verification_duration_seconds" ["alg"] "Checks of signatures of access tokens";
+    RATE_LIMITED = Counter "rate_limited" ["limit"] "Attempts that a rate of [limits] refused";
+    SIGNING_KEY_CREATED = Gauge "signing_key_created_timestamp_seconds" ["kid", "alg", "state"]
+        "When a key of the gate's own tokens was made, in Unix time, as its file says";
     PASSWORD_QUEUE = Gauge "password_queue" [] "Password checks that run or wait";
     PASSWORD_QUEUE_LIMIT = Gauge "password_queue_limit" [] "The bound on password checks that run or wait";
+    PASSWORD_CHECK_DURATION = Histogram "password_check_duration_seconds" [] "Password checks, without their wait";
 
     STORE_UP = Gauge "store_up" [] "1, or 0 while the store cannot be written, or was not heard of for too long";
     STORE_SIZE_BYTES = Gauge "store_size_bytes" [] "Size of the file of an embedded store";
+    STORE_QUEUE = Gauge "store_queue" [] "Operations that wait for a commit of an embedded store";
+    STORE_COMMITS = Counter "store_commits" ["result"]
+        "Commits of an embedded store, each with what waited for it; writes to a store that gates share";
+    STORE_COMMIT_DURATION = Histogram "store_commit_duration_seconds" [] "The same, those that were acknowledged";
+    STORE_STALE = Gauge "store_stale" []
+        "1 while tokens are refused because a store that gates share was not heard of for too long";
     STORE_HEARD_AGE = Gauge "store_heard_age_seconds" [] "Time since a store that gates share was last heard of";
     STORE_NEXT_PUTS = Counter "store_next_puts" ["result"] "Writes that went to [store.next], too";
     STORE_NEXT_MISSED = Gauge "store_next_missed" [] "Sessions that wait to be put into [store.next] again";
@@ -79,6 +102,8 @@ families! { ALL:
         "Requests to a directory in another system";
     DIRECTORY_DURATION = Histogram "directory_duration_seconds" ["directory", "kind", "operation"]
         "Time that a directory took";
+
+    RELAY_EXCHANGES = Counter "relay_exchanges" ["result"] "Refresh tokens that came for a provider behind a relay";
 
     ISSUER_KEYS = Gauge "issuer_keys" ["issuer"] "Usable keys of an issuer";
     ISSUER_STATE = Gauge "issuer_state" ["issuer"] "Keys of an issuer: 0 empty, 1 fresh, 2 aging, 3 stale";
@@ -98,6 +123,8 @@ families! { ALL:
         "1, or 0 while files differ from what is in force because they cannot be used";
     CONFIG_RELOAD_TIME = Gauge "config_last_reload_success_timestamp_seconds" ["source"]
         "When files were last taken, in Unix time";
+    CONFIG_INFO = Gauge "config_info" ["hash"]
+        "Always 1; the hash is that of the configuration in force as `check --print` prints it, without secrets";
 
     LOG_LINES = Counter "log_lines" ["sink"] "Log lines written";
     LOG_DROPPED_LINES = Counter "log_dropped_lines" ["sink"]

@@ -27,7 +27,6 @@
 use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -43,6 +42,7 @@ use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayStore, RelayS
 use super::rules::{Failure, Rules, page_size};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
+use crate::counters::CountedCommits;
 use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(feature = "test-util")]
@@ -246,7 +246,19 @@ impl RedbStore {
 
     /// The number of commits since it was opened.
     pub fn commits(&self) -> u64 {
-        self.inner.shared.commits.load(Ordering::Relaxed)
+        self.inner.shared.commits.counted().done.buckets.iter().sum()
+    }
+
+    /// The commits since it was opened: those that are on the disk with their time, and those that failed.
+    #[doc(hidden)]
+    pub fn counted_commits(&self) -> CountedCommits {
+        self.inner.shared.commits.counted()
+    }
+
+    /// How many operations wait for a commit.
+    #[doc(hidden)]
+    pub fn queue(&self) -> usize {
+        lock(&self.inner.queue).as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity())
     }
 
     /// For how long writing has failed; `None` while it works.

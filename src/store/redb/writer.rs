@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -16,6 +16,7 @@ use super::super::rules::{Failure, Rules};
 use super::schema::{Head, Writing};
 use super::{Options, open};
 use crate::clock::{SystemTime, TimeSource};
+use crate::counters::Commits;
 
 /// The length of the queue. A caller waits while the queue is full.
 pub(super) const QUEUE_LENGTH: usize = 4096;
@@ -91,7 +92,7 @@ pub(super) struct Shared {
     pub(super) database: ArcSwapOption<Database>,
     closed: AtomicBool,
     /// Commits since the store was opened.
-    pub(super) commits: AtomicU64,
+    pub(super) commits: Commits,
     /// Why nothing can be written, and since when.
     fault: ArcSwapOption<(Arc<StoreError>, Duration)>,
     clock: SystemTime,
@@ -102,7 +103,7 @@ impl Shared {
         Self {
             database: ArcSwapOption::new(Some(database)),
             closed: AtomicBool::new(false),
-            commits: AtomicU64::new(0),
+            commits: Commits::default(),
             fault: ArcSwapOption::empty(),
             clock: SystemTime::new(),
         }
@@ -276,6 +277,7 @@ impl Writer {
             // After a failed write, memory and disk may differ. Only reopening the file tells.
             Some(fault) => Err(fault),
             None => self.transact(&mut jobs).map_err(|error| {
+                self.shared.commits.add(Duration::ZERO, false);
                 let now = self.shared.clock.monotonic();
                 if self.reports.is_due(now) {
                     tracing::error!(%error, "store failed: no writes until it is reopened");
@@ -375,11 +377,12 @@ impl Writer {
             jobs.drain(..).for_each(|job| job.answer(Ok(())));
             crate::failpoint::pause();
         }
+        let begun = self.shared.clock.monotonic();
         transaction.commit().map_err(failed)?;
         #[cfg(feature = "failpoints")]
         crate::failpoint::after_commit();
         self.head = head;
-        self.shared.commits.fetch_add(1, Ordering::Relaxed);
+        self.shared.commits.add(self.shared.clock.monotonic().saturating_sub(begun), true);
         Ok(())
     }
 

@@ -166,15 +166,9 @@ fn allow_many_files() {
 /// Opens the logs.
 fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     let filter = crate::log::filter(config.log.level).map_err(Failure::Usage)?;
-    let logs = crate::log::start(
-        &config.log,
-        &config.access_log,
-        &config.audit_log,
-        config.server.workers.get(),
-        &config.issuer.url,
-        filter,
-    )
-    .map_err(Failure::of)?;
+    let lines = (config.server.workers.get(), config.issuer.url.as_str());
+    let logs = crate::log::prepare(&config.log, &config.access_log, &config.audit_log, lines, filter);
+    let logs = logs.and_then(crate::log::start).map_err(Failure::of)?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         tracing::error!(target: "rotogate::panic", location, text = fixed_text(panic.payload()), "panic: a bug");

@@ -1,11 +1,13 @@
 //! The figures of the directories.
 
+use std::fmt;
 use std::time::Duration;
 
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 
 use crate::metric_families as names;
 
@@ -66,10 +68,15 @@ impl DirectoryMetrics {
         self.requests(&Label { directory: directory.to_owned(), kind: "fake" }, operation, result).get()
     }
 
-    /// Adds the metrics to a registry.
-    pub(crate) fn register(&self, registry: &mut Registry) {
+    /// Writes the families, which have no series before the first request.
+    ///
+    /// # Errors
+    /// Those of the writer.
+    pub(crate) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let (requests, durations) = (&names::DIRECTORY_REQUESTS, &names::DIRECTORY_DURATION);
-        registry.register(requests.name, requests.help, self.requests.clone());
-        registry.register(durations.name, durations.help, self.durations.clone());
+        let counters = encoder.encode_descriptor(requests.name, requests.help, None, MetricType::Counter)?;
+        self.requests.encode(counters)?;
+        let histograms = encoder.encode_descriptor(durations.name, durations.help, None, MetricType::Histogram)?;
+        self.durations.encode(histograms)
     }
 }

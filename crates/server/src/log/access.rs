@@ -4,24 +4,22 @@
 //! not be kept; the others follow as they become known. Every request drops its line in the end, and dropping it writes
 //! it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Request, StatusCode, Version};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
 
-use super::exchange::ExchangeProgress;
+use super::exchange::ExchangeEnd;
 use super::line::{LogLine, key};
-use super::settings::LogFormat;
+use super::settings::{LogFormat, RouteLog, Sample};
 use super::writer::Sink;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate::headers::Peer;
 use rotogate::trace::Trace;
-
-/// A response of unknown length that lasts longer than this is a stream.
-const STREAM_AFTER: Duration = Duration::from_secs(1);
 
 /// The access log of the process. It is never dropped: lines refer to it without a reference count.
 #[derive(Debug)]
@@ -29,17 +27,78 @@ pub(crate) struct AccessLog {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
     pub(super) user_agent: bool,
+    pub(super) sample: Sample,
+    pub(super) routes: BTreeMap<Box<str>, RouteLog>,
     /// Lines about tokens of this issuer do not name the issuer.
     pub(super) own_issuer: String,
     pub(super) time: SystemTime,
 }
 
 /// The fields that all requests of a connection have in common, ready to be copied into their lines.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ConnectionFields {
-    fields: Box<[u8]>,
+    fields: Arc<[u8]>,
     /// The length of the fields without the address of the client, which follows them.
     without_client: usize,
+}
+
+/// The head of a request as a line begins with it.
+struct Head<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    host: Option<&'a HeaderValue>,
+    user_agent: Option<&'a HeaderValue>,
+    id: &'a HeaderValue,
+    /// Since 1970.
+    micros: u64,
+    connection: &'a ConnectionFields,
+    /// `None` if it is the peer.
+    client: Option<IpAddr>,
+}
+
+/// The same, kept until it is known whether the request has a line. Clones share the memory of the request.
+#[derive(Debug)]
+struct UnsampledHead {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    id: HeaderValue,
+    micros: u64,
+    connection: ConnectionFields,
+    client: Option<IpAddr>,
+}
+
+impl UnsampledHead {
+    fn of(head: &Head<'_>) -> Box<Self> {
+        Box::new(Self {
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
+            host: head.host.cloned(),
+            user_agent: head.user_agent.cloned(),
+            id: head.id.clone(),
+            micros: head.micros,
+            connection: head.connection.clone(),
+            client: head.client,
+        })
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            method: &self.method,
+            uri: &self.uri,
+            version: self.version,
+            host: self.host.as_ref(),
+            user_agent: self.user_agent.as_ref(),
+            id: &self.id,
+            micros: self.micros,
+            connection: &self.connection,
+            client: self.client,
+        }
+    }
 }
 
 /// What the proxy did with a request.
@@ -55,16 +114,12 @@ pub(crate) struct UpstreamInfo<'a> {
 pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
     line: Option<LogLine>,
+    /// Of a request that has a line only if it does not pass.
+    unsampled: Option<Box<UnsampledHead>>,
     began: Duration,
     is_answered: bool,
-    is_stream: bool,
-    /// Whether the line at the beginning of a stream was written.
-    is_begin_logged: bool,
-    /// Counts the bytes of the request body.
-    received: Option<ExchangeProgress>,
-    sent: u64,
-    grpc: Option<u64>,
-    end: &'static str,
+    /// How the exchange ended, or nothing of it if the client was gone before.
+    end: ExchangeEnd,
 }
 
 impl AccessLog {
@@ -98,46 +153,67 @@ impl AccessLog {
         id: &HeaderValue,
         (micros, began): (u64, Duration),
         (connection, client): (&ConnectionFields, Option<IpAddr>),
-        received: Option<ExchangeProgress>,
     ) -> AccessLogLine {
-        let mut line = LogLine::new(self.format, micros);
+        let head = Head {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            host: request.headers().get(HOST),
+            user_agent: request.headers().get(USER_AGENT).filter(|_| self.user_agent),
+            id,
+            micros,
+            connection,
+            client,
+        };
+        let (line, unsampled) = match self.sample.takes() {
+            true => (Some(self.head(&head)), None),
+            false => (None, Some(UnsampledHead::of(&head))),
+        };
+        AccessLogLine { log: self, line, unsampled, began, is_answered: false, end: ExchangeEnd::default() }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.format == LogFormat::Json
+    }
+
+    /// Has a request with this result a line? It is `chosen` if the sample has it.
+    fn wants(&self, chosen: bool, status: StatusCode, reason: Reason, verdict: Option<&Verdict>) -> bool {
+        let is_good = reason == Reason::PASSED && (status.is_success() || status.is_redirection());
+        let route = verdict.and_then(|verdict| verdict.route.as_ref()).filter(|_| !self.routes.is_empty());
+        match route.and_then(|route| self.routes.get(route.id.as_str())) {
+            Some(RouteLog::Nothing) => false,
+            Some(RouteLog::Errors) => !is_good,
+            None => chosen || !is_good,
+        }
+    }
+
+    /// A line with the fields of a request head.
+    fn head(&self, head: &Head<'_>) -> LogLine {
+        let mut line = LogLine::new(self.format, head.micros);
         line.word(key!("event.dataset"), "rotogate.access");
-        line.word(key!("http.request.id"), id);
-        line.text(key!("http.request.method"), request.method().as_str());
-        line.text(key!("url.path"), request.uri().path());
-        let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-        if let Some(host) = authority.or_else(|| request.headers().get(HOST).map(HeaderValue::as_bytes)) {
+        line.word(key!("http.request.id"), head.id);
+        line.text(key!("http.request.method"), head.method.as_str());
+        line.text(key!("url.path"), head.uri.path());
+        let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+        if let Some(host) = authority.or_else(|| head.host.map(HeaderValue::as_bytes)) {
             line.bytes(key!("server.address"), host);
         }
-        match request.version() {
+        match head.version {
             Version::HTTP_2 => line.word(key!("network.protocol.version"), "2"),
             Version::HTTP_10 => line.word(key!("network.protocol.version"), "1.0"),
             _ => line.word(key!("network.protocol.version"), "1.1"),
         }
-        match client {
-            None => line.add(&connection.fields),
+        match head.client {
+            None => line.add(&head.connection.fields),
             Some(client) => {
-                line.add(connection.fields.get(..connection.without_client).unwrap_or_default());
+                line.add(head.connection.fields.get(..head.connection.without_client).unwrap_or_default());
                 line.address(key!("client.address"), client);
             }
         }
-        if self.user_agent
-            && let Some(agent) = request.headers().get(USER_AGENT)
-        {
+        if let Some(agent) = head.user_agent {
             line.bytes(key!("user_agent.original"), agent.as_bytes());
         }
-        AccessLogLine {
-            log: self,
-            line: Some(line),
-            began,
-            is_answered: false,
-            is_stream: false,
-            is_begin_logged: false,
-            received,
-            sent: 0,
-            grpc: None,
-            end: "client_gone",
-        }
+        line
     }
 }
 
@@ -163,6 +239,14 @@ impl AccessLogLine {
         sent: Option<&UpstreamInfo<'_>>,
     ) {
         let took = now.saturating_sub(self.began);
+        let unsampled = self.unsampled.take();
+        if !self.log.wants(unsampled.is_none(), status, reason, verdict) {
+            self.line = None;
+            return;
+        }
+        if let Some(head) = unsampled {
+            self.line = Some(self.log.head(&head.head()));
+        }
         let Some(line) = &mut self.line else { return };
         self.is_answered = true;
         line.number(key!("http.response.status_code"), u64::from(status.as_u16()));
@@ -241,13 +325,8 @@ impl AccessLogLine {
         }
     }
 
-    /// Marks the response as a stream or a tunnel, which has a line at its beginning too.
-    pub(crate) fn begin_stream(&mut self) {
-        self.is_stream = true;
-        if self.is_begin_logged {
-            return;
-        }
-        self.is_begin_logged = true;
+    /// Writes the line at the beginning of a stream or a tunnel.
+    pub(crate) fn begin_stream(&self) {
         if let Some(line) = &self.line {
             let mut begin = line.copy();
             begin.word(key!("rotogate.phase"), "begin");
@@ -255,69 +334,30 @@ impl AccessLogLine {
         }
     }
 
-    /// Called for each frame of a response of unknown length.
-    pub(crate) fn body_continues(&mut self) {
-        if !self.is_begin_logged && self.log.time.monotonic().saturating_sub(self.began) > STREAM_AFTER {
-            self.begin_stream();
-        }
-    }
-
-    /// Counts bytes of the response body.
-    pub(crate) fn add_sent(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes as u64);
-    }
-
-    /// The status of a gRPC response.
-    pub(crate) fn set_grpc_status(&mut self, status: Option<&HeaderValue>) {
-        if let Some(status) = status.and_then(|status| status.to_str().ok()?.parse().ok()) {
-            self.grpc = Some(status);
-        }
-    }
-
-    /// Why the response ends, as far as known so far.
-    pub(crate) fn set_end(&mut self, end: &'static str) {
+    /// Completes the line with the end of the exchange.
+    pub(crate) fn finish(mut self, end: ExchangeEnd) {
         self.end = end;
     }
 }
 
 impl Drop for AccessLogLine {
     fn drop(&mut self) {
-        let Some(mut line) = self.line.take() else { return };
+        // A client that was gone before the response is an error.
+        let late = self.unsampled.take().map(|head| self.log.head(&head.head()));
+        let Some(mut line) = self.line.take().or(late) else { return };
         if !self.is_answered {
             line.word(key!("rotogate.outcome"), Reason::CLIENT_GONE.word());
         }
-        if let Some(status) = self.grpc {
+        if let Some(status) = self.end.grpc {
             line.number(key!("rpc.grpc.status_code"), status);
         }
         line.number(key!("event.duration"), nanos(self.log.time.monotonic().saturating_sub(self.began)));
-        let received = self.received.as_ref().map_or(0, ExchangeProgress::received);
-        line.number(key!("http.request.body.size"), received);
-        line.number(key!("http.response.body.size"), self.sent);
-        line.word(key!("rotogate.end"), self.end);
-        if self.is_stream {
+        line.number(key!("http.request.body.size"), self.end.received);
+        line.number(key!("http.response.body.size"), self.end.sent);
+        line.word(key!("rotogate.end"), self.end.end);
+        if self.end.is_stream {
             line.word(key!("rotogate.phase"), "end");
         }
         line.end(|bytes| self.log.sink.access(bytes));
-    }
-}
-
-/// The line of a tunnel, in the extensions of a request that asks for an upgrade. The task that carries the tunnel
-/// holds a clone and says why the tunnel ended. Dropping the last clone writes the line.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TunnelLine(Arc<Mutex<Option<AccessLogLine>>>);
-
-impl TunnelLine {
-    /// The tunnel begins.
-    pub(crate) fn begin(&self, mut line: AccessLogLine) {
-        line.begin_stream();
-        line.set_end("complete");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
-    }
-
-    /// Why the tunnel ends.
-    pub(crate) fn set_end(&self, end: &'static str) {
-        if let Some(line) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            line.set_end(end);
-        }
     }
 }

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
+
 use super::line::LogLine;
 use super::request_id;
 use super::settings::LogAddresses;
@@ -86,7 +88,7 @@ pub(super) struct Trail {
     /// Names the process: a number counts from 1 in each.
     boot: String,
     last: AtomicU64,
-    addresses: LogAddresses,
+    pub(super) addresses: ArcSwap<LogAddresses>,
     /// The actor of events that no request causes.
     actor: String,
 }
@@ -94,7 +96,7 @@ pub(super) struct Trail {
 impl Trail {
     pub(super) fn new(addresses: LogAddresses, actor: String) -> Self {
         let boot = id(rotogate::clock::wall_micros());
-        Self { boot, last: AtomicU64::new(0), addresses, actor }
+        Self { boot, last: AtomicU64::new(0), addresses: ArcSwap::from_pointee(addresses), actor }
     }
 
     /// The actor of events that no request causes.
@@ -124,7 +126,7 @@ impl Trail {
 
     /// An address, as far as the trail may have it.
     pub(super) fn address(&self, address: IpAddr) -> Option<IpAddr> {
-        match self.addresses {
+        match **self.addresses.load() {
             LogAddresses::Full => Some(address),
             LogAddresses::Prefix => Some(network(address.to_canonical())),
             LogAddresses::None => None,

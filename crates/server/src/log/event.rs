@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
@@ -15,11 +16,16 @@ use super::settings::LogFormat;
 use super::writer::Sink;
 use rotogate::context::{Actor, Context};
 
-/// Writes events to an output.
+/// Writes events to the outputs in force.
 pub(super) struct Events {
+    pub(super) outputs: Arc<ArcSwap<Outputs>>,
+    pub(super) trail: Arc<Trail>,
+}
+
+/// Where events go.
+pub(super) struct Outputs {
     pub(super) sink: Arc<Sink>,
     pub(super) format: LogFormat,
-    pub(super) trail: Trail,
     /// The output of the audit trail, if it has one of its own, where every line is JSON.
     pub(super) audit: Option<Arc<Sink>>,
     /// Whether to colour the level, for a terminal.
@@ -30,8 +36,9 @@ impl<S: Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &Event<'_>, _: Around<'_, S>) {
         let meta = event.metadata();
         let is_audit = meta.target() == TARGET;
-        let own_sink = self.audit.as_ref().filter(|_| is_audit);
-        let format = if own_sink.is_some() { LogFormat::Json } else { self.format };
+        let outputs = self.outputs.load();
+        let own_sink = outputs.audit.as_ref().filter(|_| is_audit);
+        let format = if own_sink.is_some() { LogFormat::Json } else { outputs.format };
         let micros = rotogate::clock::wall_micros();
         let mut fields = Fields { message: String::new(), rest: Vec::new() };
         event.record(&mut fields);
@@ -42,12 +49,13 @@ impl<S: Subscriber> Layer<S> for Events {
             });
             self.trail.enter(event.unwrap_or_default(), micros)
         });
-        let line = |format| self.line(format, meta, &fields, entry.as_ref(), micros);
+        let colours = outputs.colours;
+        let line = |format| self.line((format, colours), meta, &fields, entry.as_ref(), micros);
         if is_audit {
             line(LogFormat::Json).end(recent::keep);
         }
         let is_important = *meta.level() <= Level::WARN || is_audit;
-        line(format).end(|bytes| own_sink.unwrap_or(&self.sink).application(bytes, is_important));
+        line(format).end(|bytes| own_sink.unwrap_or(&outputs.sink).application(bytes, is_important));
     }
 }
 
@@ -55,7 +63,7 @@ impl Events {
     /// The line of an event, which belongs to the audit trail if it has an entry there.
     fn line(
         &self,
-        format: LogFormat,
+        (format, colours): (LogFormat, bool),
         meta: &Metadata<'_>,
         fields: &Fields,
         entry: Option<&Entry>,
@@ -73,7 +81,7 @@ impl Events {
             }
             LogFormat::Text => {
                 let level = meta.level().as_str();
-                match self.colours {
+                match colours {
                     true => line.raw(&format!(" \u{1b}[{}m{level:>5}\u{1b}[0m", colour(*meta.level()))),
                     false => line.raw(&format!(" {level:>5}")),
                 }

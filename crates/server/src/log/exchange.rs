@@ -1,7 +1,9 @@
 //! What the server counts of one request and its response while they pass.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::HeaderValue;
 
 /// The progress of one exchange. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -31,5 +33,77 @@ impl ExchangeProgress {
     /// The bytes of the request body received so far.
     pub(crate) fn received(&self) -> u64 {
         self.0.received.load(Ordering::Relaxed)
+    }
+}
+
+/// What is known of an exchange once its response has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExchangeEnd {
+    /// The bytes of the request body.
+    pub(crate) received: u64,
+    /// The bytes of the response body.
+    pub(crate) sent: u64,
+    /// The status of a gRPC response.
+    pub(crate) grpc: Option<u64>,
+    /// How the response ended.
+    pub(crate) end: &'static str,
+    /// Whether the response is a stream or a tunnel.
+    pub(crate) is_stream: bool,
+}
+
+impl Default for ExchangeEnd {
+    fn default() -> Self {
+        Self { received: 0, sent: 0, grpc: None, end: "client_gone", is_stream: false }
+    }
+}
+
+impl ExchangeEnd {
+    /// The status of a gRPC response.
+    pub(crate) fn set_grpc_status(&mut self, status: Option<&HeaderValue>) {
+        if let Some(status) = status.and_then(|status| status.to_str().ok()?.parse().ok()) {
+            self.grpc = Some(status);
+        }
+    }
+}
+
+/// The end of a tunnel, in the extensions of a request that asks for an upgrade. The task that carries the tunnel holds a
+/// clone and says why the tunnel ended. The last clone that is dropped tells whoever wants to know.
+#[derive(Clone, Default)]
+pub(crate) struct TunnelEnd(Arc<Mutex<Tunnel>>);
+
+struct Tunnel {
+    end: &'static str,
+    told: Option<Box<dyn FnOnce(&'static str) + Send>>,
+}
+
+impl Default for Tunnel {
+    fn default() -> Self {
+        Self { end: "complete", told: None }
+    }
+}
+
+impl std::fmt::Debug for TunnelEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TunnelEnd")
+    }
+}
+
+impl TunnelEnd {
+    /// The tunnel begins. `told` is called at its end.
+    pub(crate) fn begin(&self, told: impl FnOnce(&'static str) + Send + 'static) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).told = Some(Box::new(told));
+    }
+
+    /// Why the tunnel ends.
+    pub(crate) fn set_end(&self, end: &'static str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).end = end;
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if let Some(told) = self.told.take() {
+            told(self.end);
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! The logs of the server: the application log, from `tracing`, and the access log. docs/logs.md describes both.
 
 use std::io::{self, IsTerminal};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -12,6 +13,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use rotogate::clock::SystemTime;
 mod access;
+#[cfg(test)]
+mod access_fields;
 mod audit;
 mod event;
 mod exchange;
@@ -21,25 +24,31 @@ pub(crate) mod request_id;
 mod settings;
 mod writer;
 
-pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, TunnelLine, UpstreamInfo};
-pub(crate) use exchange::ExchangeProgress;
+pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamInfo};
+pub(crate) use exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
 pub use settings::{
-    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure,
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
+    Sample,
 };
-use writer::{Counts, Sink};
+use writer::{AUDIT_IS_FAILING, Counts, Sink};
 
 /// How long the process waits at its end for a slow output.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a panic waits for a slow output.
 const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// The open outputs, for a signal, a panic and the end of the process.
+/// The outputs, for a signal, a panic and the end of the process. One that no log is configured to write to any more is
+/// among them: a line that began before may still come.
 static SINKS: Mutex<Vec<Arc<Sink>>> = Mutex::new(Vec::new());
-static ACCESS: OnceLock<AccessLog> = OnceLock::new();
-/// What the application log shows.
-static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
-/// The output of the audit trail, if it has one of its own.
-static AUDIT: OnceLock<Arc<Sink>> = OnceLock::new();
+static ACCESS: ArcSwapOption<&'static AccessLog> = ArcSwapOption::const_empty();
+/// What a reload changes of the application log.
+static LIVE: OnceLock<Live> = OnceLock::new();
+
+struct Live {
+    filter: reload::Handle<EnvFilter, Registry>,
+    outputs: Arc<ArcSwap<event::Outputs>>,
+    trail: Arc<audit::Trail>,
+}
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -60,43 +69,62 @@ impl Drop for Logs {
     }
 }
 
-/// Opens the configured logs, and from then on writes `tracing` events. Once in a process.
+/// Logs whose outputs are open.
+pub(crate) struct PreparedLogs {
+    filter: EnvFilter,
+    outputs: event::Outputs,
+    audit: (LogAddresses, OnAuditFailure),
+    access: Option<AccessLog>,
+    /// Those that are in use, each with the bytes that may wait and for how long.
+    sinks: Vec<(Arc<Sink>, (usize, Duration))>,
+}
+
+/// Opens the outputs of the configured logs. One that is open already is used again.
 ///
 /// `workers` is the number of threads that serve requests. Lines about tokens of `own_issuer` do not name the issuer.
-pub(crate) fn start(
+pub(crate) fn prepare(
     log: &LogConfig,
     access: &AccessLogConfig,
     audit: &AuditLogConfig,
-    workers: usize,
-    own_issuer: &str,
+    (workers, own_issuer): (usize, &str),
     filter: EnvFilter,
-) -> Result<Logs, LogError> {
-    let AccessLogConfig { enabled, format, output, buffer, flush_interval, log_user_agent } = access;
-    let open = |output: &LogOutput, workers, key| {
-        Sink::open(output.clone(), workers, *buffer, *flush_interval).map_err(|error| LogError::Open {
-            output: output.clone(),
-            error,
-            key,
-        })
-    };
+) -> Result<PreparedLogs, LogError> {
+    let bounds = (access.buffer, access.flush_interval);
+    let mut sinks: Vec<(Arc<Sink>, _)> = Vec::new();
     // One thread writes to one output, so that lines do not mix.
-    let is_shared = *enabled && *output == log.output;
-    let app = open(&log.output, if is_shared { workers } else { 0 }, "log.output")?;
-    let mut sinks = vec![Arc::clone(&app)];
-    if *enabled {
-        let sink = if is_shared { Arc::clone(&app) } else { open(output, workers, "access_log.output")? };
-        if !is_shared {
-            sinks.push(Arc::clone(&sink));
+    let mut open = |output: &LogOutput, key| {
+        let known = sinks.iter().map(|(sink, _)| Arc::clone(sink)).chain(self::sinks()).find(|s| s.output() == output);
+        let opened = match known {
+            Some(sink) => Ok(sink),
+            None => Sink::open(output.clone(), workers, bounds.0, bounds.1),
+        };
+        let sink = opened.map_err(|error| LogError::Open { output: output.clone(), error, key })?;
+        if !sinks.iter().any(|(known, _)| Arc::ptr_eq(known, &sink)) {
+            sinks.push((Arc::clone(&sink), bounds));
         }
-        let access = AccessLog {
-            sink,
-            format: *format,
-            user_agent: *log_user_agent,
+        Ok::<_, LogError>(sink)
+    };
+    let app = open(&log.output, "log.output")?;
+    let access_log = match access.enabled {
+        true => Some(AccessLog {
+            sink: open(&access.output, "access_log.output")?,
+            format: access.format,
+            user_agent: access.log_user_agent,
+            sample: access.sample,
+            routes: access.routes.clone(),
             own_issuer: own_issuer.to_owned(),
             time: SystemTime::new(),
-        };
-        let _ = ACCESS.set(access);
-    }
+        }),
+        false => None,
+    };
+    let audit_sink = match &audit.output {
+        Some(output) if *output == log.output || (access.enabled && *output == access.output) => {
+            let error = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
+            return Err(LogError::Open { output: output.clone(), error, key: "audit_log.output" });
+        }
+        Some(output) => Some(open(output, "audit_log.output")?),
+        None => None,
+    };
     // Colours are for a terminal without `NO_COLOR` (https://no-color.org), not for a file or a journal.
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|unwanted| unwanted.is_empty());
     let is_terminal = match log.output {
@@ -104,33 +132,21 @@ pub(crate) fn start(
         LogOutput::Stdout => io::stdout().is_terminal(),
         LogOutput::File(_) => false,
     };
-    let own = |output: &LogOutput| {
-        if *output == log.output || (*enabled && *output == access.output) {
-            let taken = io::Error::new(io::ErrorKind::AlreadyExists, "another log is written there");
-            return Err(LogError::Open { output: output.clone(), error: taken, key: "audit_log.output" });
-        }
-        Sink::open_audit(output.clone(), audit.on_failure).map_err(|error| LogError::Open {
-            output: output.clone(),
-            error,
-            key: "audit_log.output",
-        })
-    };
-    let audit_sink = audit.output.as_ref().map(own).transpose()?;
-    if let Some(sink) = &audit_sink {
-        sinks.push(Arc::clone(sink));
-        let _ = AUDIT.set(Arc::clone(sink));
-    }
-    let events = event::Events {
-        sink: app,
-        format: log.format,
-        trail: audit::Trail::new(audit.addresses, "system".to_owned()),
-        audit: audit_sink,
-        colours: wanted && is_terminal,
-    };
-    *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = sinks;
+    let outputs = event::Outputs { sink: app, format: log.format, audit: audit_sink, colours: wanted && is_terminal };
+    let audit = (audit.addresses, audit.on_failure);
+    Ok(PreparedLogs { filter, outputs, audit, access: access_log, sinks })
+}
+
+/// Writes `tracing` events from now on. Once in a process.
+pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
+    let PreparedLogs { filter, outputs, audit: (addresses, on_failure), access, sinks } = prepared;
+    put_in_force(&outputs, on_failure, access, &sinks);
+    let outputs = Arc::new(ArcSwap::from_pointee(outputs));
+    let trail = Arc::new(audit::Trail::new(addresses, "system".to_owned()));
+    let events = event::Events { outputs: Arc::clone(&outputs), trail: Arc::clone(&trail) };
     let (filter, live) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(events.with_filter(filter)).try_init()?;
-    let _ = FILTER.set(live);
+    let _ = LIVE.set(Live { filter: live, outputs, trail });
     Ok(Logs(()))
 }
 
@@ -141,24 +157,63 @@ pub(crate) fn start(
 /// The file cannot be opened.
 pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result<Option<Logs>, LogError> {
     let Some(output @ LogOutput::File(_)) = &audit.output else { return Ok(None) };
-    let sink = Sink::open_audit(output.clone(), audit.on_failure);
+    let sink = Sink::open(output.clone(), 0, 0, Duration::ZERO);
     let sink = sink.map_err(|error| LogError::Open { output: output.clone(), error, key: "audit_log.output" })?;
-    *SINKS.lock().unwrap_or_else(PoisonError::into_inner) = vec![Arc::clone(&sink)];
-    let events = event::Events {
+    let outputs = event::Outputs {
         sink: Arc::clone(&sink),
         format: LogFormat::Json,
-        trail: audit::Trail::new(audit.addresses, actor),
-        audit: Some(sink),
+        audit: Some(Arc::clone(&sink)),
         colours: false,
     };
+    put_in_force(&outputs, audit.on_failure, None, &[(sink, (0, Duration::ZERO))]);
+    let trail = Arc::new(audit::Trail::new(audit.addresses, actor));
+    let events = event::Events { outputs: Arc::new(ArcSwap::from_pointee(outputs)), trail };
     let is_audit = filter_fn(|meta| meta.target() == audit::TARGET);
     tracing_subscriber::registry().with(events.with_filter(is_audit)).try_init()?;
     Ok(Some(Logs(())))
 }
 
+/// Goes on with these logs.
+///
+/// # Errors
+/// The level cannot be set; then nothing has changed.
+pub(crate) fn replace(prepared: PreparedLogs) -> Result<(), String> {
+    let PreparedLogs { filter, outputs, audit: (addresses, on_failure), access, sinks } = prepared;
+    let Some(live) = LIVE.get() else { return Ok(()) };
+    live.filter.reload(filter).map_err(|error| error.to_string())?;
+    live.trail.addresses.store(Arc::new(addresses));
+    put_in_force(&outputs, on_failure, access, &sinks);
+    live.outputs.store(Arc::new(outputs));
+    Ok(())
+}
+
+fn put_in_force(
+    outputs: &event::Outputs,
+    on_failure: OnAuditFailure,
+    access: Option<AccessLog>,
+    used: &[(Arc<Sink>, (usize, Duration))],
+) {
+    let mut sinks = SINKS.lock().unwrap_or_else(PoisonError::into_inner);
+    for (sink, (buffer, interval)) in used {
+        sink.set(*buffer, *interval);
+        if !sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
+            sinks.push(Arc::clone(sink));
+        }
+    }
+    if let Some(audit) = &outputs.audit {
+        audit.set_audit(on_failure);
+    }
+    // Lines refer to it without a reference count, so it lives as long as the process. Changes are rare.
+    ACCESS.store(access.map(|access| Arc::new(&*Box::leak(Box::new(access)))));
+    let is_used = |sink: &&Arc<Sink>| used.iter().any(|(used, _)| Arc::ptr_eq(used, sink));
+    sinks.iter().filter(|sink| !is_used(sink)).for_each(|sink| sink.retire());
+    // The next line finds out.
+    AUDIT_IS_FAILING.store(false, Ordering::SeqCst);
+}
+
 /// The access log, if it is enabled.
 pub(crate) fn access() -> Option<&'static AccessLog> {
-    ACCESS.get()
+    ACCESS.load().as_deref().copied()
 }
 
 /// What the application log shows at this level, or as `ROTOGATE_LOG` says. No level hides the audit trail.
@@ -171,15 +226,6 @@ pub(crate) fn filter(level: LogLevel) -> Result<EnvFilter, String> {
     let filter = filter.map_err(|error| format!("ROTOGATE_LOG: {error}"))?;
     let trail = format!("{}=trace", audit::TARGET).parse().map_err(|error| format!("the audit trail: {error}"))?;
     Ok(filter.add_directive(trail))
-}
-
-/// Shows this level from now on.
-///
-/// # Errors
-/// As [`filter`].
-pub(crate) fn set_level(level: LogLevel) -> Result<(), String> {
-    let Some(live) = FILTER.get() else { return Ok(()) };
-    live.reload(filter(level)?).map_err(|error| error.to_string())
 }
 
 fn sinks() -> Vec<Arc<Sink>> {
@@ -202,13 +248,13 @@ pub(crate) fn flush_after_panic() {
 }
 
 /// Set while no line of the audit log can be written, and [`OnAuditFailure::Refuse`] says what to do then.
-pub(crate) fn audit_is_failing() -> Option<&'static Arc<AtomicBool>> {
-    AUDIT.get().map(|sink| sink.is_failing())
+pub(crate) fn audit_is_failing() -> &'static Arc<AtomicBool> {
+    &AUDIT_IS_FAILING
 }
 
 /// Waits until the audit log has all lines so far, but at most [`FLUSH_TIMEOUT`].
 pub(crate) async fn flush_audit() {
-    let Some(sink) = AUDIT.get().map(Arc::clone) else { return };
+    let Some(sink) = LIVE.get().and_then(|live| live.outputs.load().audit.clone()) else { return };
     // If the task fails, the runtime stops.
     let _ = tokio::task::spawn_blocking(move || sink.flush(FLUSH_TIMEOUT)).await;
 }
@@ -216,8 +262,7 @@ pub(crate) async fn flush_audit() {
 /// For each log: lines written, lines dropped, failed writes.
 pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
     use std::sync::atomic::Ordering::Relaxed;
-    let (own, sinks): (Vec<_>, Vec<_>) =
-        sinks().into_iter().partition(|sink| AUDIT.get().is_some_and(|audit| Arc::ptr_eq(audit, sink)));
+    let (own, sinks): (Vec<_>, Vec<_>) = sinks().into_iter().partition(|sink| sink.is_audit());
     let sum = |sinks: &[Arc<Sink>], of: fn(&Sink) -> &Counts| {
         sinks.iter().map(|sink| of(sink)).fold([0; 3], |[written, dropped, errors], counts| {
             [

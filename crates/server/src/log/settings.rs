@@ -1,5 +1,6 @@
 //! `[log]`, `[access_log]` and `[audit_log]` of `gateway.toml`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +84,33 @@ pub struct AccessLogConfig {
     pub flush_interval: Duration,
     /// Whether lines have the `User-Agent`.
     pub log_user_agent: bool,
+    /// Of which part of the requests that passed there is a line.
+    pub sample: Sample,
+    /// Routes with a rule of their own, by id.
+    pub routes: BTreeMap<Box<str>, RouteLog>,
+}
+
+/// A part of all requests, in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample(pub(crate) u32);
+
+impl Sample {
+    /// Every request.
+    pub const ALL: Self = Self(1_000_000);
+
+    /// Chooses a request.
+    pub(crate) fn takes(self) -> bool {
+        self == Self::ALL || fastrand::u32(..Self::ALL.0) < self.0
+    }
+}
+
+/// What the access log has of a route, unless it is everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteLog {
+    /// Nothing.
+    Nothing,
+    /// Requests that did not pass, or whose status is not 2xx or 3xx.
+    Errors,
 }
 
 /// `[audit_log]`: a line for each security event and each change by an operator.

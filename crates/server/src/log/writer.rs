@@ -10,8 +10,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -37,14 +37,8 @@ const MAX_KEPT_BYTES: usize = 1 << 20;
 /// A file whose lines must be durable is synchronised at most this often.
 const SYNC_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What an output owes to its lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lines {
-    /// They may be lost at a crash.
-    Ordinary,
-    /// They are the audit log: durable within [`SYNC_INTERVAL`].
-    Audit(OnAuditFailure),
-}
+/// Set while lines of the audit log cannot be written, or do not fit, and none may be missing.
+pub(super) static AUDIT_IS_FAILING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Lines that wait to be written, and a count of those that did not fit.
 #[derive(Debug, Default)]
@@ -60,10 +54,14 @@ pub(crate) struct Sink {
     output: LogOutput,
     workers: Box<[Mutex<Buffer>]>,
     /// The bound of each of these buffers, in bytes.
-    share: usize,
+    share: AtomicUsize,
     application: Mutex<Buffer>,
-    /// How long a line may wait.
-    interval: Duration,
+    /// How long a line may wait, in milliseconds.
+    interval: AtomicU64,
+    /// No log is configured to write here any more. Lines that began before are still written.
+    is_retired: AtomicBool,
+    /// Whether its application lines are those of the audit log.
+    is_audit: AtomicBool,
     /// Flags for the writer: there are lines; write at once; reopen the file.
     pending: AtomicBool,
     urgent: AtomicBool,
@@ -73,9 +71,8 @@ pub(crate) struct Sink {
     asked: AtomicU64,
     done: Mutex<u64>,
     is_done: Condvar,
-    lines: Lines,
-    /// Lines could not be written, or did not fit. Set only where they are kept.
-    is_failing: Arc<AtomicBool>,
+    /// Lines that cannot be written are kept and tried again.
+    keeps_lines: AtomicBool,
     /// Of application lines, and of access lines.
     app: Counts,
     access: Counts,
@@ -99,34 +96,16 @@ impl Sink {
     /// # Errors
     /// The file cannot be opened.
     pub(super) fn open(output: LogOutput, workers: usize, buffer: usize, interval: Duration) -> io::Result<Arc<Self>> {
-        Self::open_for(Lines::Ordinary, output, workers, buffer, interval)
-    }
-
-    /// Opens the output of the audit log.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub(super) fn open_audit(output: LogOutput, on_failure: OnAuditFailure) -> io::Result<Arc<Self>> {
-        Self::open_for(Lines::Audit(on_failure), output, 0, 0, Duration::ZERO)
-    }
-
-    fn open_for(
-        lines: Lines,
-        output: LogOutput,
-        workers: usize,
-        buffer: usize,
-        interval: Duration,
-    ) -> io::Result<Arc<Self>> {
         let file = open(&output)?;
         let workers = WorkerId::per_worker(workers, Mutex::default);
-        // One half is written while the other half fills.
-        let share = (buffer / 2 / workers.len()).max(16 * 1024);
         let sink = Arc::new(Self {
             output,
             workers,
-            share,
+            share: AtomicUsize::new(0),
             application: Mutex::default(),
-            interval,
+            interval: AtomicU64::new(0),
+            is_retired: AtomicBool::new(false),
+            is_audit: AtomicBool::new(false),
             pending: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             reopen: AtomicBool::new(false),
@@ -134,15 +113,15 @@ impl Sink {
             asked: AtomicU64::new(0),
             done: Mutex::new(0),
             is_done: Condvar::new(),
-            lines,
-            is_failing: Arc::default(),
+            keeps_lines: AtomicBool::new(false),
             app: Counts::default(),
             access: Counts::default(),
         });
+        sink.set(buffer, interval);
         let (own, spare) = (Arc::clone(&sink), (0..sink.workers.len()).map(|_| Vec::new()).collect());
         let writer = Writer {
             sink: own,
-            file,
+            file: Some(file),
             spare,
             kept: Buffer::default(),
             torn: false,
@@ -156,6 +135,36 @@ impl Sink {
         Ok(sink)
     }
 
+    pub(super) fn output(&self) -> &LogOutput {
+        &self.output
+    }
+
+    /// From now on a log writes here, with these bounds.
+    pub(super) fn set(&self, buffer: usize, interval: Duration) {
+        // One half is written while the other half fills.
+        self.share.store((buffer / 2 / self.workers.len()).max(16 * 1024), Ordering::Relaxed);
+        self.interval.store(u64::try_from(interval.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.is_retired.store(false, Ordering::Relaxed);
+        self.is_audit.store(false, Ordering::Relaxed);
+        self.keeps_lines.store(false, Ordering::Relaxed);
+    }
+
+    /// No log writes here any more: the file is closed, and opened again for a line that began before.
+    pub(super) fn retire(&self) {
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.hurry();
+    }
+
+    /// Its application lines are those of the audit log.
+    pub(super) fn set_audit(&self, on_failure: OnAuditFailure) {
+        self.is_audit.store(true, Ordering::Relaxed);
+        self.keeps_lines.store(on_failure == OnAuditFailure::Refuse, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_audit(&self) -> bool {
+        self.is_audit.load(Ordering::Relaxed)
+    }
+
     /// The counts of application lines.
     pub(crate) fn app_counts(&self) -> &Counts {
         &self.app
@@ -166,13 +175,15 @@ impl Sink {
         &self.access
     }
 
-    /// Set while lines cannot be written that are kept.
-    pub(super) fn is_failing(&self) -> &Arc<AtomicBool> {
-        &self.is_failing
+    fn keeps_lines(&self) -> bool {
+        self.keeps_lines.load(Ordering::Relaxed)
     }
 
-    fn keeps_lines(&self) -> bool {
-        self.lines == Lines::Audit(OnAuditFailure::Refuse)
+    /// Says whether lines that must not be missing can be written.
+    fn set_failing(&self, is_failing: bool) {
+        if self.keeps_lines() && !self.is_retired.load(Ordering::Relaxed) {
+            AUDIT_IS_FAILING.store(is_failing, Ordering::SeqCst);
+        }
     }
 
     fn dropped(&self) -> u64 {
@@ -183,8 +194,9 @@ impl Sink {
     pub(super) fn access(&self, line: &[u8]) {
         let Some(buffer_of_worker) = WorkerId::current(&self.workers) else { return };
         let (was_empty, is_large) = {
+            let share = self.share.load(Ordering::Relaxed);
             let mut buffer = lock(buffer_of_worker);
-            if buffer.bytes.len() + line.len() > self.share {
+            if buffer.bytes.len() + line.len() > share {
                 buffer.dropped += 1;
                 return;
             }
@@ -192,7 +204,7 @@ impl Sink {
             let before = buffer.bytes.len();
             buffer.bytes.extend_from_slice(line);
             buffer.lines += 1;
-            let mark = CHUNK_BYTES.min(self.share / 2);
+            let mark = CHUNK_BYTES.min(share / 2);
             (was_empty, before < mark && buffer.bytes.len() >= mark)
         };
         if is_large {
@@ -209,9 +221,7 @@ impl Sink {
             let mut buffer = lock(&self.application);
             if buffer.bytes.len() + line.len() > most {
                 buffer.dropped += 1;
-                if self.keeps_lines() {
-                    self.is_failing.store(true, Ordering::SeqCst);
-                }
+                self.set_failing(true);
                 return;
             }
             buffer.bytes.extend_from_slice(line);
@@ -282,7 +292,8 @@ fn count_lines(bytes: &[u8]) -> u64 {
 /// The writer thread of an output.
 struct Writer {
     sink: Arc<Sink>,
-    file: File,
+    /// `None` once no log writes here, until there is a line.
+    file: Option<File>,
     /// Empty buffers, to swap for full ones.
     spare: Vec<Vec<u8>>,
     /// Lines that could not be written and are tried again.
@@ -316,7 +327,8 @@ impl Writer {
             }
             let begun = self.time.monotonic();
             while !self.sink.urgent.swap(false, Ordering::AcqRel) {
-                let Some(left) = self.sink.interval.checked_sub(self.time.monotonic().saturating_sub(begun)) else {
+                let interval = Duration::from_millis(self.sink.interval.load(Ordering::Relaxed));
+                let Some(left) = interval.checked_sub(self.time.monotonic().saturating_sub(begun)) else {
                     break;
                 };
                 if left.is_zero() {
@@ -331,7 +343,9 @@ impl Writer {
                 self.open_again();
             }
             let has_written = self.pass();
-            if reopen {
+            if self.sink.is_retired.load(Ordering::Relaxed) {
+                self.file = None;
+            } else if reopen {
                 self.open_again();
             }
             *lock(&self.sink.done) = asked;
@@ -364,10 +378,10 @@ impl Writer {
             *spare = self.write_out(taken, &sink.access);
         }
         self.spare = spare;
-        if sink.lines == Lines::Ordinary {
-            self.write_out(events, &sink.app);
-        } else {
+        if sink.is_audit() || !self.kept.bytes.is_empty() {
             self.write_audit(&events);
+        } else {
+            self.write_out(events, &sink.app);
         }
         has_lines
     }
@@ -413,7 +427,7 @@ impl Writer {
             sink.app.errors.fetch_add(1, Ordering::Relaxed);
         }
         self.kept = Buffer { bytes: left, lines: lines_left, dropped: 0 };
-        sink.is_failing.store(!is_written, Ordering::SeqCst);
+        sink.set_failing(!is_written);
     }
 
     /// Makes what was written durable. False if that fails.
@@ -426,7 +440,8 @@ impl Writer {
             // What comes meanwhile is written and synchronised together.
             std::thread::sleep(wait);
         }
-        let synced = self.file.sync_data();
+        let Some(file) = &self.file else { return true };
+        let synced = file.sync_data();
         self.synced_at = Some(self.time.monotonic());
         match synced {
             Ok(()) => true,
@@ -452,7 +467,11 @@ impl Writer {
     /// Leaves the unwritten rest in `bytes`.
     fn put(&mut self, bytes: &mut &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.file.write(bytes) {
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(open(&self.sink.output)?),
+            };
+            match file.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.torn = bytes.get(written.saturating_sub(1)) != Some(&b'\n');
@@ -471,7 +490,7 @@ impl Writer {
             return;
         }
         match open(&self.sink.output) {
-            Ok(file) => (self.file, self.torn) = (file, false),
+            Ok(file) => (self.file, self.torn) = (Some(file), false),
             Err(error) => {
                 self.sink.app.errors.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(output = %self.sink.output, %error, "log file not reopened; the old one stays in use");
@@ -557,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn o24_an_output_that_takes_nothing_holds_nobody_up_and_what_does_not_fit_is_counted() {
+    fn p35_o24_an_output_that_takes_nothing_holds_nobody_up_and_what_does_not_fit_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -593,7 +612,43 @@ mod tests {
     }
 
     #[test]
-    fn o24_a_full_disk_costs_lines_that_are_counted() {
+    fn p35_a_reader_that_is_gone_costs_lines_that_are_counted_until_there_is_one_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let with_reader = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let reader = with_reader();
+        let sink = Sink::open(LogOutput::File(path.clone()), 1, 1 << 20, Duration::from_millis(50)).unwrap();
+        drop(reader);
+        (0..3).for_each(|_| sink.access(b"lost\n"));
+        sink.flush(FLUSH_TIMEOUT);
+        let counts = sink.access_counts();
+        assert_eq!((counts.dropped.load(Ordering::Relaxed), counts.written.load(Ordering::Relaxed)), (3, 0));
+        assert!(counts.errors.load(Ordering::Relaxed) > 0);
+        let mut reader = with_reader();
+        sink.access(b"later\n");
+        sink.flush(FLUSH_TIMEOUT);
+        let mut bytes = [0; 16];
+        let read = reader.read(&mut bytes).unwrap();
+        assert!(bytes[..read].ends_with(b"later\n"));
+        assert_eq!(counts.written.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_output_that_no_log_uses_is_closed_and_still_takes_a_line_that_comes_late() {
+        let (folder, path, sink) = in_file(1, 1 << 20);
+        sink.access(b"before\n");
+        sink.retire();
+        sink.flush(FLUSH_TIMEOUT);
+        std::fs::rename(&path, folder.path().join("old")).unwrap();
+        sink.access(b"late\n");
+        sink.flush(FLUSH_TIMEOUT);
+        assert_eq!(std::fs::read_to_string(folder.path().join("old")).unwrap(), "before\n");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "late\n", "it was opened again");
+    }
+
+    #[test]
+    fn p35_o24_a_full_disk_costs_lines_that_are_counted() {
         let sink = Sink::open(LogOutput::File("/dev/full".into()), 1, 1 << 20, Duration::from_millis(50)).unwrap();
         (0..10).for_each(|_| sink.access(b"lost\n"));
         sink.flush(FLUSH_TIMEOUT);

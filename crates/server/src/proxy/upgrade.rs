@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::ProxyBody;
-use crate::log::TunnelLine;
+use crate::log::TunnelEnd;
 use rotogate::context::{Context, inherited};
 use rotogate::gate::tunnel::{carry, protocol};
 use rotogate::headers;
@@ -32,7 +32,7 @@ pub(super) struct UpgradeRequest {
 /// The downstream end of the upgrade.
 enum Downstream {
     /// A client.
-    Client { client: OnUpgrade, lease: Lease, permit: Option<ConnectionPermit>, line: TunnelLine },
+    Client { client: OnUpgrade, lease: Lease, permit: Option<ConnectionPermit>, tunnel: TunnelEnd },
     /// The gate, which authenticates each message.
     Gate,
 }
@@ -41,7 +41,7 @@ enum Downstream {
 pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<UpgradeRequest> {
     let permit = request.extensions_mut().remove::<ConnectionPermit>();
     let lease = request.extensions_mut().remove::<Lease>();
-    let line = request.extensions_mut().remove::<TunnelLine>().unwrap_or_default();
+    let tunnel = request.extensions_mut().remove::<TunnelEnd>().unwrap_or_default();
     let dialled = request.extensions_mut().remove::<Dialled>().is_some();
     if dialled && permitted.route().policy.upgrade {
         return Some(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate });
@@ -54,7 +54,7 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
         return None;
     }
     let protocol = protocol(request.headers())?;
-    let end = Downstream::Client { client: hyper::upgrade::on(request), lease: lease?, permit, line };
+    let end = Downstream::Client { client: hyper::upgrade::on(request), lease: lease?, permit, tunnel };
     Some(UpgradeRequest { protocol, end })
 }
 
@@ -80,8 +80,8 @@ impl UpgradeRequest {
         self.ask(switched.headers_mut());
         let is_websocket = self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         match self.end {
-            Downstream::Client { client, lease, permit, line } => {
-                let carried = tunnel(client, upstream, is_websocket, lease, permit, line);
+            Downstream::Client { client, lease, permit, tunnel } => {
+                let carried = carry_tunnel(client, upstream, is_websocket, lease, permit, tunnel);
                 drop(tokio::spawn(inherited(Context::current(), carried)));
             }
             Downstream::Gate => drop(switched.extensions_mut().insert(upstream)),
@@ -91,17 +91,17 @@ impl UpgradeRequest {
 }
 
 /// The client's bytes go out only after the upstream has agreed, because the client receives its 101 only then.
-async fn tunnel(
+async fn carry_tunnel(
     client: OnUpgrade,
     upstream: OnUpgrade,
     is_websocket: bool,
     lease: Lease,
     permit: Option<ConnectionPermit>,
-    line: TunnelLine,
+    tunnel: TunnelEnd,
 ) {
     let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
     if let Some(ending) = carry(TokioIo::new(client), TokioIo::new(upstream), is_websocket, &lease).await {
-        line.set_end(ending.end());
+        tunnel.set_end(ending.end());
     }
-    drop((permit, line));
+    drop((permit, tunnel));
 }

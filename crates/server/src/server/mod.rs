@@ -159,9 +159,7 @@ impl Server {
         let mut last_read = plan.last_read.take().unwrap_or_else(|| reload::LastRead::of(&config));
         let config = Config { warnings: plan.warnings.clone(), ..config };
         let parts = assemble::assemble(&config, plan).await?;
-        if let Some(failing) = crate::log::audit_is_failing() {
-            parts.gate.suspend_grants_while(Arc::clone(failing));
-        }
+        parts.gate.suspend_grants_while(Arc::clone(crate::log::audit_is_failing()));
         if parts.new_keys {
             last_read.refresh_own_keys(&config);
         }
@@ -207,6 +205,7 @@ impl Server {
         let limits = Arc::new(connection::Limits::new(&config.server));
         let reloads = Arc::new(reload::Outcomes::new());
         let proxy = Arc::new(ArcSwap::from_pointee(parts.proxy.clone()));
+        let in_force = Arc::new(ArcSwap::new(Arc::clone(&config)));
         let sources = metrics::Sources {
             gate: parts.gate.clone(),
             proxy: Arc::clone(&proxy),
@@ -215,6 +214,7 @@ impl Server {
             issuers: parts.remote_issuers.clone(),
             store: parts.redb.clone(),
             moving: parts.moving.clone(),
+            config: Arc::clone(&in_force),
             limits: Arc::clone(&limits),
             reloads: Arc::clone(&reloads),
             users: parts.users.clone(),
@@ -231,7 +231,7 @@ impl Server {
         let tracer = Tracer::start(&config, None);
         let tracer = tracer.map_err(|(key, message)| ServerError::new(config.blame(key, message).to_string()))?;
         let serving = Arc::new(ArcSwap::from_pointee(state.traced_by(tracer)));
-        let config = Arc::new(ArcSwap::from(config));
+        let config = in_force;
         let reloadable = reload::Reloadable {
             config: Arc::clone(&config),
             gate: parts.gate.clone(),

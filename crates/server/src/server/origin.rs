@@ -27,7 +27,8 @@ pub(super) struct Origin {
     pub(super) last_rejection: LastRejection,
     /// The TLS version.
     pub(super) tls: Option<&'static str>,
-    log_fields: OnceLock<ConnectionFields>,
+    /// For each format: a reload may change it.
+    log_fields: [OnceLock<ConnectionFields>; 2],
     requested: Option<RequestedServer>,
 }
 
@@ -50,7 +51,7 @@ impl Origin {
             holder,
             last_rejection: LastRejection::default(),
             tls: None,
-            log_fields: OnceLock::new(),
+            log_fields: Default::default(),
             requested: None,
         }
     }
@@ -61,7 +62,9 @@ impl Origin {
 
     /// The fields of the access log that its requests have in common.
     pub(super) fn log_fields(&self, log: &AccessLog) -> &ConnectionFields {
-        self.log_fields.get_or_init(|| log.connection(&self.peer, self.proxied_by, self.tls))
+        let [json, text] = &self.log_fields;
+        let fields = if log.is_json() { json } else { text };
+        fields.get_or_init(|| log.connection(&self.peer, self.proxied_by, self.tls))
     }
 
     /// Whether a request is for another server than the one whose certificate the client saw (RFC 9110 §15.5.20,

@@ -48,7 +48,7 @@ pub(crate) type Serving = Arc<ArcSwap<State>>;
 pub(crate) struct State {
     service: Cors<GateService<Proxy, BufferedForward>>,
     gate: Gate,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     time: SystemTime,
     /// Knows the names of the upstreams.
     pub(super) proxy: Proxy,
@@ -160,8 +160,9 @@ pub(super) fn serve(
             response = reply::grpc_status(reply::GrpcCode::Internal, "internal error").map(GateBody::own);
         }
         let now = state.time.monotonic();
-        state.metrics.record(verdict.as_ref(), Some(response.status()), now.saturating_sub(began));
-        let response = record.complete(&state, response, verdict.as_ref(), now);
+        let upstream = response.body().inner_ref().map_or(Duration::ZERO, |body| body.sent().2);
+        state.metrics.begin(verdict.as_ref(), response.status(), now.saturating_sub(began), upstream);
+        let response = record.complete(&state, response, verdict, now);
         Ok(response.map(|body| PermitBody::new(body, permit)))
     }
 }
@@ -268,7 +269,7 @@ impl Drop for AbortGuard<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
             let took = self.state.time.monotonic().saturating_sub(self.began);
-            self.state.metrics.record(Some(&Verdict::new(Reason::CLIENT_GONE)), None, took);
+            self.state.metrics.record_abort(took);
         }
     }
 }

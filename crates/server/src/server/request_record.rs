@@ -12,13 +12,14 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::drain::{DrainedStream, StreamKind};
-use super::metrics;
+use super::metrics::{self, RouteLabel};
 use super::origin::Origin;
 use super::request::{ReplyBody, State};
-use crate::log::{self, AccessLogLine, ExchangeProgress, TunnelLine, UpstreamInfo, request_id};
+use super::tally::Tally;
+use crate::log::{self, AccessLogLine, ExchangeEnd, ExchangeProgress, TunnelEnd, UpstreamInfo, request_id};
 use crate::proxy::ProxyBody;
 use crate::trace::{RequestFacts, RequestTrace};
-use rotogate::clock::wall_micros;
+use rotogate::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate::context::Context;
 use rotogate::gate::Verdict;
 use rotogate::headers;
@@ -27,14 +28,18 @@ use rotogate::lease::UntilClosed;
 const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";
 const GRPC: &[u8] = b"application/grpc";
+/// A response of unknown length that lasts longer than this is a stream.
+const STREAM_AFTER: Duration = Duration::from_secs(1);
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// The record of one request. Dropped before the response, it logs that the client disconnected.
+/// The record of one request, until its response begins. Dropped before the response, it logs that the client disconnected.
 pub(super) struct RequestRecord {
     context: Context,
     line: Option<AccessLogLine>,
-    /// The line of an upgraded connection.
-    tunnel: Option<TunnelLine>,
+    /// The end of an upgraded connection.
+    tunnel: Option<TunnelEnd>,
+    received: Option<ExchangeProgress>,
+    began: Duration,
     method: Method,
     trace: RequestTrace,
 }
@@ -65,12 +70,12 @@ impl RequestRecord {
         let trace = RequestTrace::begin(state.tracer.as_ref(), request, &facts);
         let mut line = log::access().map(|log| {
             let connection = (origin.log_fields(log), (client != peer).then_some(client));
-            log.begin(request, &id, (micros, began), connection, received.cloned())
+            log.begin(request, &id, (micros, began), connection)
         });
         if let Some(line) = &mut line {
             line.set_trace(trace.trace());
         }
-        let tunnel = (line.is_some() && request.headers().contains_key(UPGRADE)).then(TunnelLine::default);
+        let tunnel = request.headers().contains_key(UPGRADE).then(TunnelEnd::default);
         if let Some(tunnel) = &tunnel {
             request.extensions_mut().insert(tunnel.clone());
             request.extensions_mut().insert(UntilClosed(Arc::new(tunnel.clone())));
@@ -78,7 +83,7 @@ impl RequestRecord {
         request.headers_mut().insert(state.request_id.clone(), id.clone());
         let method = request.method().clone();
         let context = Context { id, client: Some(client), actor: None, trace: trace.trace().clone() };
-        Self { context, line, tunnel, method, trace }
+        Self { context, line, tunnel, received: received.cloned(), began, method, trace }
     }
 
     /// The context for the code that works on the request.
@@ -91,11 +96,11 @@ impl RequestRecord {
         self,
         state: &State,
         mut response: Response<ReplyBody>,
-        verdict: Option<&Verdict>,
+        verdict: Option<Verdict>,
         now: Duration,
     ) -> Response<LoggedBody> {
-        let Self { context: Context { id, .. }, line, tunnel, method, trace } = self;
-        trace.end(&method, response.status(), metrics::outcome(verdict), verdict);
+        let Self { context: Context { id, .. }, mut line, tunnel, received, began, method, trace } = self;
+        trace.end(&method, response.status(), metrics::outcome(verdict.as_ref()), verdict.as_ref());
         let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
         let (is_problem, is_grpc, is_events) = (media == PROBLEM, media.starts_with(GRPC), media.starts_with(EVENTS));
         if is_problem && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes) {
@@ -104,33 +109,82 @@ impl RequestRecord {
         response.headers_mut().insert(state.request_id.clone(), id);
         let kind = if is_events { Some(StreamKind::Events) } else { is_grpc.then_some(StreamKind::Grpc) };
         let stream = kind.map(|kind| DrainedStream::new(kind, state.drain.clone()));
-        let Some(mut line) = line else { return response.map(|body| LoggedBody { body, line: None, stream }) };
         let status = response.status();
-        let reason = metrics::outcome(verdict);
-        let upstream = verdict.and_then(|verdict| verdict.route.as_ref()?.upstream);
-        match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
-            (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
-                let sent = UpstreamInfo { upstream, address, attempts, took };
-                line.set_response(now, status, reason, verdict, Some(&sent));
-            }),
-            (Some(_) | None, _) => line.set_response(now, status, reason, verdict, None),
+        if let Some(line) = &mut line {
+            let reason = metrics::outcome(verdict.as_ref());
+            let upstream = verdict.as_ref().and_then(|verdict| verdict.route.as_ref()?.upstream);
+            match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
+                (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
+                    let sent = UpstreamInfo { upstream, address, attempts, took };
+                    line.set_response(now, status, reason, verdict.as_ref(), Some(&sent));
+                }),
+                (Some(_) | None, _) => line.set_response(now, status, reason, verdict.as_ref(), None),
+            }
         }
+        let tally = state.metrics.tally();
+        let so_far = ExchangeEnd::default();
+        let mut record = ReplyRecord { line, tally, route: RouteLabel::of(verdict), received, began, so_far };
         // A response without a message has its status here, not in trailers.
         if is_grpc {
-            line.set_grpc_status(response.headers().get(&GRPC_STATUS));
+            record.so_far.set_grpc_status(response.headers().get(&GRPC_STATUS));
         }
         if let Some(tunnel) = tunnel.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
-            tunnel.begin(line);
-            return response.map(|body| LoggedBody { body, line: None, stream: None });
+            record.begin_stream();
+            tunnel.begin(move |end| record.end(end));
+            return response.map(|body| LoggedBody { body, record: None, stream: None });
         }
         if is_events {
-            line.begin_stream();
+            record.begin_stream();
         }
         let is_bare = method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if is_bare || response.body().is_end_stream() {
-            line.set_end("complete");
+            record.so_far.end = "complete";
         }
-        response.map(|body| LoggedBody { body, line: Some(line), stream })
+        response.map(|body| LoggedBody { body, record: Some(record), stream })
+    }
+}
+
+/// The record of a response. Dropped, it counts the end of the exchange, and completes the line.
+#[derive(Debug)]
+struct ReplyRecord {
+    line: Option<AccessLogLine>,
+    tally: &'static Tally,
+    route: RouteLabel,
+    received: Option<ExchangeProgress>,
+    began: Duration,
+    so_far: ExchangeEnd,
+}
+
+impl ReplyRecord {
+    /// The response is a stream or a tunnel.
+    fn begin_stream(&mut self) {
+        if !self.so_far.is_stream {
+            self.so_far.is_stream = true;
+            if let Some(line) = &self.line {
+                line.begin_stream();
+            }
+        }
+    }
+
+    fn end(mut self, end: &'static str) {
+        self.so_far.end = end;
+    }
+
+    /// Called for each frame of a response of unknown length.
+    fn body_continues(&mut self) {
+        if !self.so_far.is_stream && SystemTime::new().monotonic().saturating_sub(self.began) > STREAM_AFTER {
+            self.begin_stream();
+        }
+    }
+}
+
+impl Drop for ReplyRecord {
+    fn drop(&mut self) {
+        self.so_far.received = self.received.as_ref().map_or(0, ExchangeProgress::received);
+        self.tally.end(&self.route, &self.so_far);
+        if let Some(line) = self.line.take() {
+            line.finish(self.so_far);
+        }
     }
 }
 
@@ -142,12 +196,13 @@ fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
 }
 
 pin_project! {
-    /// A response body whose end writes the access-log line.
+    /// A response body whose end is counted, and written to the access log.
     #[derive(Debug)]
     pub(super) struct LoggedBody {
         #[pin]
         body: ReplyBody,
-        line: Option<AccessLogLine>,
+        // Of a tunnel, the task that carries it has the record.
+        record: Option<ReplyRecord>,
         // If the reply may have no end of its own.
         stream: Option<DrainedStream>,
     }
@@ -167,30 +222,30 @@ impl Body for LoggedBody {
             && let Some(stream) = this.stream
             && let Poll::Ready(trailers) = stream.poll_end(cx)
         {
-            if let Some(line) = this.line {
-                line.set_grpc_status(trailers.as_ref().and_then(|trailers| trailers.get(&GRPC_STATUS)));
-                line.set_end("shutdown");
+            if let Some(record) = this.record {
+                record.so_far.set_grpc_status(trailers.as_ref().and_then(|trailers| trailers.get(&GRPC_STATUS)));
+                record.so_far.end = "shutdown";
             }
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let Some(line) = this.line else { return next };
+        let Some(record) = this.record else { return next };
         match &next {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    line.add_sent(data.remaining());
+                    record.so_far.sent = record.so_far.sent.saturating_add(data.remaining() as u64);
                 }
                 if let Some(trailers) = frame.trailers_ref() {
-                    line.set_grpc_status(trailers.get(&GRPC_STATUS));
+                    record.so_far.set_grpc_status(trailers.get(&GRPC_STATUS));
                 }
                 if this.body.is_end_stream() {
-                    line.set_end(this.body.cut().unwrap_or("complete"));
+                    record.so_far.end = this.body.cut().unwrap_or("complete");
                 } else if this.body.size_hint().exact().is_none() {
-                    line.body_continues();
+                    record.body_continues();
                 }
             }
-            Poll::Ready(None) => line.set_end(this.body.cut().unwrap_or("complete")),
-            Poll::Ready(Some(Err(_))) => line.set_end(this.body.cut().unwrap_or("upstream")),
+            Poll::Ready(None) => record.so_far.end = this.body.cut().unwrap_or("complete"),
+            Poll::Ready(Some(Err(_))) => record.so_far.end = this.body.cut().unwrap_or("upstream"),
         }
         next
     }

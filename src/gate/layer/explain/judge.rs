@@ -158,8 +158,8 @@ impl<M> Judge<'_, M> {
         } else {
             self.rules.push(RuleVerdict::skip(Rule::Origin, "the token came in no cookie"));
         }
-        let limited = gate.engine.limits().admit_unverified(gate.client_address_as::<WithoutEffects>(parts));
-        match limited {
+        let address = gate.client_address_as::<WithoutEffects>(parts);
+        match gate.engine.limits().admit_unverified_as::<WithoutEffects>(address) {
             Ok(()) => self.ok(Rule::Limit, "tokens of this address are examined"),
             // If it refuses, the decision says so.
             Err(_) => self.rules.push(RuleVerdict::skip(Rule::Limit, "the token was examined before")),

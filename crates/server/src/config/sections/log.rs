@@ -1,5 +1,6 @@
 //! `[log]`, `[access_log]` and `[audit_log]`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,13 +11,16 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, usize_or};
 use crate::log::{
-    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure,
+    AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
+    Sample,
 };
 
 /// The default of `access_log.buffer`, in bytes.
 const BUFFER_BYTES: usize = 1 << 20;
 /// The default of `access_log.flush_interval`.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+/// The word of a route whose errors alone are written.
+const ERRORS: &str = "errors";
 const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> LogConfig {
@@ -32,7 +36,6 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> LogConfig {
 }
 
 pub(super) fn read_access(section: &Section<'_>, dir: &Path, log: &LogConfig) -> AccessLogConfig {
-    section.later(&["sample"]);
     let interval = value::duration_within(Duration::from_millis(10), SECOND);
     let access_log = AccessLogConfig {
         enabled: section.get("enabled", value::boolean).unwrap_or(true),
@@ -41,6 +44,9 @@ pub(super) fn read_access(section: &Section<'_>, dir: &Path, log: &LogConfig) ->
         buffer: usize_or(section.get("buffer", value::size(64 << 10, 1 << 30)), BUFFER_BYTES),
         flush_interval: section.get("flush_interval", interval).unwrap_or(FLUSH_INTERVAL),
         log_user_agent: section.get("log_user_agent", value::boolean).unwrap_or(true),
+        sample: section.get("sample", sample).unwrap_or(Sample::ALL),
+        // `[[routes]]` has them.
+        routes: BTreeMap::new(),
     };
     section.finish();
     access_log
@@ -82,6 +88,36 @@ pub(super) fn read_audit(
     audit_log
 }
 
+/// A number from 0 to 1, in millionths.
+fn sample(v: &Raw) -> Result<Sample, String> {
+    let number = match v {
+        Raw::Integer(number) => number.to_string().parse().ok(),
+        Raw::OtherNumber(text) | Raw::Env(text) => text.parse().ok(),
+        _ => None,
+    };
+    let part = number.filter(|part: &f64| (0.0..=1.0).contains(part));
+    // Within these bounds it is a whole number that fits.
+    let millionths = part.and_then(|part| format!("{:.0}", part * f64::from(Sample::ALL.0)).parse().ok());
+    millionths.map(Sample).ok_or_else(|| format!("expected a number from 0 to 1, such as 0.1, found {}", v.describe()))
+}
+
+/// `access_log` of a route. `None`: everything.
+pub(super) fn read_route(v: &Raw) -> Result<Option<RouteLog>, String> {
+    match v {
+        Raw::Bool(true) => Ok(None),
+        Raw::Bool(false) => Ok(Some(RouteLog::Nothing)),
+        Raw::String(word) if word == ERRORS => Ok(Some(RouteLog::Errors)),
+        other => Err(format!("expected true, false or \"{ERRORS}\", found {}", other.describe())),
+    }
+}
+
+pub(super) fn print_route(log: RouteLog) -> Value {
+    match log {
+        RouteLog::Nothing => false.into(),
+        RouteLog::Errors => ERRORS.into(),
+    }
+}
+
 /// The output of a log. A file needs a slash, so that a misspelt word is not taken for one.
 fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
     move |v| match value::text(v)?.as_str() {
@@ -104,7 +140,7 @@ pub(super) fn print(log: &LogConfig) -> Value {
 }
 
 pub(super) fn print_access(log: &AccessLogConfig) -> Value {
-    let AccessLogConfig { enabled, format, output, buffer, flush_interval, log_user_agent } = log;
+    let AccessLogConfig { enabled, format, output, buffer, flush_interval, log_user_agent, sample, routes: _ } = log;
     let mut table = Table::new();
     put(&mut table, "enabled", *enabled);
     put(&mut table, "format", print_format(*format));
@@ -112,6 +148,7 @@ pub(super) fn print_access(log: &AccessLogConfig) -> Value {
     put(&mut table, "buffer", number(*buffer));
     put(&mut table, "flush_interval", time(*flush_interval));
     put(&mut table, "log_user_agent", *log_user_agent);
+    put(&mut table, "sample", f64::from(sample.0) / f64::from(Sample::ALL.0));
     table.into()
 }
 

@@ -171,7 +171,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let limits = limits::read(&at("limits"));
     let cors = cors::read(&at("cors"));
     let log = log::read(&at("log"), dir);
-    let access_log = log::read_access(&at("access_log"), dir, &log);
+    let mut access_log = log::read_access(&at("access_log"), dir, &log);
     let audit_log = log::read_audit(&at("audit_log"), dir, &log, &access_log);
     let tracing = tracing::read(root, dir);
 
@@ -192,7 +192,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let identity = identity::read(&at("identity"), &issuers);
     let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
     let route_sections = root.sections("routes");
-    let routes = routes::read(&route_sections, &upstreams, &issuers);
+    let routes = routes::read(&route_sections, &upstreams, &issuers, &mut access_log.routes);
     issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
     introspection::check(&route_sections, &routes, &issuers);
     root.finish();
@@ -266,7 +266,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "endpoints", list(endpoints, endpoints::print));
     put(&mut root, "identity", identity::print(identity));
     put(&mut root, "upstreams", list(upstreams, upstreams::print));
-    put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams)));
+    put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams, access_log)));
     put(&mut root, "log", log::print(log));
     put(&mut root, "access_log", log::print_access(access_log));
     put(&mut root, "audit_log", log::print_audit(audit_log));

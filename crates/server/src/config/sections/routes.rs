@@ -1,5 +1,7 @@
 //! `[[routes]]`. An entry is the library's [`Route`].
 
+use std::collections::BTreeMap;
+
 use toml::{Table, Value};
 
 use super::super::print::{number, put, put_some, texts};
@@ -7,7 +9,8 @@ use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
-use super::{TrustedIssuer, dangling};
+use super::{TrustedIssuer, dangling, log};
+use crate::log::{AccessLogConfig, RouteLog};
 use crate::proxy::Upstream;
 use rotogate::route::{
     Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Role, Route, RouteId, RoutePolicy, UpstreamId,
@@ -65,7 +68,13 @@ fn role(v: &Raw) -> Result<String, String> {
     })
 }
 
-pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[TrustedIssuer]) -> Vec<Route> {
+/// Adds to `logs` what the access log has of each route, unless it is everything.
+pub(super) fn read(
+    sections: &[Section<'_>],
+    upstreams: &[Upstream],
+    issuers: &[TrustedIssuer],
+    logs: &mut BTreeMap<Box<str>, RouteLog>,
+) -> Vec<Route> {
     let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut routes: Vec<Route> = Vec::new();
     for section in sections {
@@ -87,6 +96,9 @@ pub(super) fn read(sections: &[Section<'_>], upstreams: &[Upstream], issuers: &[
                 .map(|n| RouteId::from(format!("{}#{n}", route.id)))
                 .find(|id| routes.iter().all(|r| r.id != *id))
                 .unwrap_or(id);
+        }
+        if let Some(Some(log)) = section.get("access_log", log::read_route) {
+            logs.insert(id.as_str().into(), log);
         }
         section.finish();
         routes.push(Route { id, ..route });
@@ -190,7 +202,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
     }
 }
 
-pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
+pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
     let Route { id, hosts, methods, path, kuzzle, policy, upstream } = route;
     let RoutePolicy {
         auth,
@@ -249,5 +261,6 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream]) -> Value {
     put(&mut table, "upgrade", *upgrade);
     put(&mut table, "on_expiry", on_expiry.word());
     put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
+    put_some(&mut table, "access_log", access_log.routes.get(id.as_str()).copied().map(log::print_route));
     table.into()
 }

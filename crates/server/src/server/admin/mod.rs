@@ -224,7 +224,7 @@ async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incom
     };
     guard::origin(parts)?;
     let holder = guard::access(state, row.access, peer.ip(), parts)?;
-    if row.needs_audit_log() && log::audit_is_failing().is_some_and(|failing| failing.load(Ordering::SeqCst)) {
+    if row.needs_audit_log() && log::audit_is_failing().load(Ordering::SeqCst) {
         let what = "the audit log cannot be written, so nothing may change (audit_log.on_failure)";
         return Err(Refusal::new(Code::AuditLogFailed, what).retry_after(AUDIT_RETRY));
     }

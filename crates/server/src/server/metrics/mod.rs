@@ -4,15 +4,17 @@
 pub(in crate::server) mod output;
 mod process;
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -24,19 +26,27 @@ use super::connection::Limits;
 use super::connection_counts::{ConnectionCounts, PROTOCOLS, RejectCause};
 use super::issuers::RemoteIssuers;
 use super::reload::{Outcomes, Source};
-use super::tally::{RequestEnd, Tally};
+use super::tally::{GRPC_STATUSES, RequestEnd, Step, Tally};
 use super::tls::Tls;
 use super::users::LiveUsers;
+use crate::config::Config;
 use crate::directories::DirectoryMetrics;
 use crate::metric_families as names;
 use crate::proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
 use crate::trace::COUNTS;
+use rotogate::counters::FINE_SECONDS;
+use rotogate::dialect::NAMES as DIALECTS;
 use rotogate::engine::Event;
 use rotogate::gate::{Gate, Reason, Verdict};
 use rotogate::password::Passwords;
 use rotogate::route::Route;
+use rotogate::session::RevokedBecause;
 use rotogate::store::RedbStore;
 use rotogate::store::moving::MovingStore;
+use rotogate::token::Keyring;
+
+/// How much of the hash of the configuration is shown: enough to tell two of them apart.
+const HASH_BYTES: usize = 8;
 
 /// A route as a label. Shares the route, so that no request copies its id.
 #[derive(Clone, Debug, Default)]
@@ -55,21 +65,65 @@ impl RouteLabel {
     pub(super) fn id(&self) -> &str {
         match self {
             Self::Route(route) => route.id.as_str(),
-            Self::Endpoint => "_endpoint",
-            Self::Preflight => "_preflight",
-            Self::None => "_none",
+            Self::Endpoint => ENDPOINT,
+            Self::Preflight => PREFLIGHT,
+            Self::None => NO_ROUTE,
         }
     }
 
-    fn of(verdict: Option<&Verdict>) -> Self {
+    /// The route of a verdict that nobody needs any more.
+    pub(super) fn of(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
-        match (&verdict.route, verdict.operation) {
-            (Some(route), _) => Self::Route(Arc::clone(route)),
+        match (verdict.route, verdict.operation) {
+            (Some(route), _) => Self::Route(route),
             (None, Some(_)) => Self::Endpoint,
             (None, None) => Self::None,
         }
     }
 }
+
+/// The same, of a verdict that is needed still. To look a route up it need not be shared: that is a write to memory which
+/// all threads have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RouteRef<'a> {
+    Route(&'a Arc<Route>),
+    Endpoint,
+    Preflight,
+    None,
+}
+
+impl<'a> RouteRef<'a> {
+    fn of(verdict: Option<&'a Verdict>) -> Self {
+        let Some(verdict) = verdict else { return Self::Preflight };
+        match (&verdict.route, verdict.operation) {
+            (Some(route), _) => Self::Route(route),
+            (None, Some(_)) => Self::Endpoint,
+            (None, None) => Self::None,
+        }
+    }
+
+    pub(super) fn label(self) -> RouteLabel {
+        match self {
+            Self::Route(route) => RouteLabel::Route(Arc::clone(route)),
+            Self::Endpoint => RouteLabel::Endpoint,
+            Self::Preflight => RouteLabel::Preflight,
+            Self::None => RouteLabel::None,
+        }
+    }
+
+    pub(super) fn id(self) -> &'a str {
+        match self {
+            Self::Route(route) => route.id.as_str(),
+            Self::Endpoint => ENDPOINT,
+            Self::Preflight => PREFLIGHT,
+            Self::None => NO_ROUTE,
+        }
+    }
+}
+
+const ENDPOINT: &str = "_endpoint";
+const PREFLIGHT: &str = "_preflight";
+const NO_ROUTE: &str = "_none";
 
 impl PartialEq for RouteLabel {
     fn eq(&self, other: &Self) -> bool {
@@ -78,6 +132,12 @@ impl PartialEq for RouteLabel {
 }
 
 impl Eq for RouteLabel {}
+
+impl Borrow<str> for RouteLabel {
+    fn borrow(&self) -> &str {
+        self.id()
+    }
+}
 
 impl Hash for RouteLabel {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -90,7 +150,7 @@ impl Hash for RouteLabel {
 pub(crate) struct Metrics {
     of_gate: Registry,
     of_process: Registry,
-    tally: Arc<Tally>,
+    tally: &'static Tally,
     state: Arc<ScrapeState>,
 }
 
@@ -110,6 +170,8 @@ pub(super) struct Sources {
     pub(super) issuers: RemoteIssuers,
     pub(super) store: Option<RedbStore>,
     pub(super) moving: Option<MovingStore>,
+    /// The configuration in force.
+    pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) limits: Arc<Limits>,
     pub(super) reloads: Arc<Outcomes>,
     pub(super) users: Option<Arc<LiveUsers>>,
@@ -120,20 +182,35 @@ pub(super) struct Sources {
 impl Metrics {
     /// `threads` is the number of threads that answer requests.
     pub(super) fn new(threads: NonZeroUsize, sources: Sources) -> Self {
-        let (tally, state) = (Arc::new(Tally::new(threads)), Arc::<ScrapeState>::default());
+        // A process has one, for as long as it runs. Every response refers to it: a reference that all threads count would
+        // be memory that all of them write.
+        let tally: &'static Tally = Box::leak(Box::new(Tally::new(threads)));
+        let state = Arc::<ScrapeState>::default();
         let mut of_gate = Registry::with_prefix("rotogate");
-        sources.directories.register(&mut of_gate);
-        let (own_tally, own_state) = (Arc::clone(&tally), Arc::clone(&state));
-        of_gate.register_collector(Box::new(GateCollector { sources, tally: own_tally, state: own_state }));
+        of_gate.register_collector(Box::new(GateCollector { sources, tally, state: Arc::clone(&state) }));
         let mut of_process = Registry::default();
         of_process.register_collector(Box::new(ProcessCollector));
         Self { of_gate, of_process, tally, state }
     }
 
-    /// Counts an answered request.
-    pub(super) fn record(&self, verdict: Option<&Verdict>, code: Option<StatusCode>, took: Duration) {
-        let end = RequestEnd { outcome: outcome(verdict).word(), code };
-        self.tally.count(&RouteLabel::of(verdict), end, took);
+    /// Counts an answered request. `took` is the time from its head to that of the response, `upstream` what an upstream
+    /// had of it.
+    pub(super) fn begin(&self, verdict: Option<&Verdict>, code: StatusCode, took: Duration, upstream: Duration) {
+        let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
+        let is_endpoint = verdict.is_some_and(|verdict| verdict.operation.is_some());
+        let step = if is_endpoint { Step::Endpoint } else { Step::Decide };
+        self.tally.begin(RouteRef::of(verdict), end, took, Some((step, took.saturating_sub(upstream))));
+    }
+
+    /// Counts a request whose client disconnected before the response.
+    pub(super) fn record_abort(&self, took: Duration) {
+        let end = RequestEnd { outcome: Reason::CLIENT_GONE.word(), code: None };
+        self.tally.begin(RouteRef::None, end, took, None);
+    }
+
+    /// What counts the ends of responses.
+    pub(super) fn tally(&self) -> &'static Tally {
+        self.tally
     }
 
     /// All metrics as text: in OpenMetrics, or in the older text format of Prometheus.
@@ -186,7 +263,7 @@ fn plain(open: &str) -> String {
 /// Reads the figures that other modules keep.
 struct GateCollector {
     sources: Sources,
-    tally: Arc<Tally>,
+    tally: &'static Tally,
     state: Arc<ScrapeState>,
 }
 
@@ -201,6 +278,7 @@ impl Collector for GateCollector {
         let output = &mut Output::new(&mut encoder);
         process::build_info(output)?;
         output.one(&names::READY, u64::from(self.state.is_ready.load(Ordering::Relaxed)))?;
+        output.one(&names::ENGINE_TIME_SKEW, self.sources.gate.time_skew())?;
         self.requests(output)?;
         self.connections(output)?;
         self.upstreams(output)?;
@@ -209,7 +287,8 @@ impl Collector for GateCollector {
         self.reloads(output)?;
         self.logs(output)?;
         traces(output)?;
-        self.sources.issuers.encode(output)
+        self.sources.issuers.encode(output)?;
+        self.sources.directories.encode(&mut encoder)
     }
 }
 
@@ -230,6 +309,31 @@ impl GateCollector {
         let mut durations = output.family(&names::REQUEST_DURATION)?;
         for (route, of_route) in &routes {
             durations.add_durations([route], &of_route.durations)?;
+        }
+        let mut own = output.family(&names::GATE_DURATION)?;
+        for (step, durations) in Step::ALL.into_iter().zip(self.tally.steps()) {
+            own.add_histogram([step.name()], &FINE_SECONDS, &durations.buckets, durations.sum)?;
+        }
+        let mut grpc = output.family(&names::GRPC_RESPONSES)?;
+        for (route, of_route) in &routes {
+            for (status, number) in &of_route.grpc {
+                let status = if *status < GRPC_STATUSES { status.to_string() } else { "other".to_owned() };
+                grpc.add([route, &status], *number)?;
+            }
+        }
+        let mut received = output.family(&names::REQUEST_BYTES)?;
+        for (route, of_route) in &routes {
+            received.add([route], of_route.received)?;
+        }
+        let mut sent = output.family(&names::RESPONSE_BYTES)?;
+        for (route, of_route) in &routes {
+            sent.add([route], of_route.sent)?;
+        }
+        let mut streams = output.family(&names::STREAMS_ENDED)?;
+        for (route, of_route) in &routes {
+            for (end, number) in &of_route.streams {
+                streams.add([route, end], *number)?;
+            }
         }
         let overload = self.sources.gate.overload();
         for (family, number) in [
@@ -321,6 +425,44 @@ impl GateCollector {
         output.one(&names::REVOCATIONS, revocations)?;
         output.one(&names::PASSWORD_QUEUE, passwords.waiting())?;
         output.one(&names::PASSWORD_QUEUE_LIMIT, passwords.places())?;
+        output.family(&names::PASSWORD_CHECK_DURATION)?.add_counted([], &passwords.durations())?;
+        let mut started = output.family(&names::SESSIONS_STARTED)?;
+        let mut by_dialect = gate.events().sessions_started();
+        for dialect in DIALECTS {
+            by_dialect.entry((*dialect).into()).or_default();
+        }
+        for (dialect, number) in &by_dialect {
+            started.add([dialect], *number)?;
+        }
+        let mut ended = output.family(&names::SESSIONS_ENDED)?;
+        for (because, number) in RevokedBecause::ALL.into_iter().zip(gate.events().sessions_ended()) {
+            ended.add([because.word()], number)?;
+        }
+        let mut verifications = output.family(&names::VERIFICATIONS)?;
+        for (result, number) in gate.verifications() {
+            verifications.add([result], number)?;
+        }
+        let mut signatures = output.family(&names::VERIFICATION_DURATION)?;
+        for (algorithm, durations) in gate.signature_times() {
+            signatures.add_counted([algorithm], &durations)?;
+        }
+        let mut limited = output.family(&names::RATE_LIMITED)?;
+        for (limit, number) in gate.rate_limited() {
+            limited.add([limit], number)?;
+        }
+        let mut keys = output.family(&names::SIGNING_KEY_CREATED)?;
+        let (keyring, folder) = (gate.keyring(), self.sources.config.load().issuer.keys.clone());
+        for key in keyring.signing_keys() {
+            let written = Keyring::written_at(&folder, key.kid()).ok().flatten();
+            if let Some(since) = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok()) {
+                let state = if key.kid() == keyring.signer().kid() { "signing" } else { "verifying" };
+                keys.add([key.kid(), key.algorithm().name(), state], since.as_secs())?;
+            }
+        }
+        let mut exchanges = output.family(&names::RELAY_EXCHANGES)?;
+        for (result, number) in gate.relay_exchanges() {
+            exchanges.add([result], number)?;
+        }
         let mut introspections = output.family(&names::ISSUER_INTROSPECTIONS)?;
         for (issuer, result, count) in gate.introspections() {
             introspections.add([&issuer, result], count)?;
@@ -335,6 +477,21 @@ impl GateCollector {
         if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
             size.add([], file.len())?;
         }
+        let commits = gate.shared_writes().or_else(|| store.as_ref().map(RedbStore::counted_commits));
+        let mut number = output.family(&names::STORE_COMMITS)?;
+        if let Some(commits) = &commits {
+            number.add(["ok"], commits.done.buckets.iter().sum::<u64>())?;
+            number.add(["failed"], commits.failed)?;
+        }
+        let mut durations = output.family(&names::STORE_COMMIT_DURATION)?;
+        if let Some(commits) = &commits {
+            durations.add_counted([], &commits.done)?;
+        }
+        let mut queue = output.family(&names::STORE_QUEUE)?;
+        if let Some(store) = store {
+            queue.add([], store.queue())?;
+        }
+        output.one(&names::STORE_STALE, u64::from(gate.is_store_stale()))?;
         let mut heard = output.family(&names::STORE_HEARD_AGE)?;
         if let Some(unheard) = gate.store_staleness() {
             heard.add([], unheard.as_secs_f64())?;
@@ -365,6 +522,10 @@ impl GateCollector {
         for source in Source::ALL {
             times.add([source.name()], reloads.get(source).1)?;
         }
+        let text = self.sources.config.load().to_toml();
+        let hash = digest(&SHA256, text.as_bytes());
+        let hash: String = hash.as_ref().iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        output.family(&names::CONFIG_INFO)?.add([&hash], 1_u64)?;
         Ok(())
     }
 

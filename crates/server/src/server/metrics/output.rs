@@ -7,6 +7,7 @@ use prometheus_client::metrics::MetricType;
 
 use crate::durations::{BUCKET_SECONDS, Durations};
 use crate::metric_families::{Family, Kind};
+use rotogate::counters::CountedDurations;
 
 /// The families of a scrape, one after the other.
 pub(in crate::server) struct Output<'a, 'e>(&'a mut DescriptorEncoder<'e>);
@@ -54,15 +55,35 @@ impl Series<'_> {
         })
     }
 
-    /// A histogram, with the values of the family's labels.
+    /// A histogram in [`BUCKET_SECONDS`], with the values of the family's labels.
     pub(in crate::server) fn add_durations<const LABELS: usize>(
         &mut self,
         labels: [&str; LABELS],
         durations: &Durations,
     ) -> fmt::Result {
-        let buckets: Vec<(f64, u64)> = BUCKET_SECONDS.into_iter().zip(durations.buckets).collect();
-        let count = durations.buckets.iter().sum();
-        self.with(labels, |encoder| encoder.encode_histogram::<NoLabelSet>(durations.sum, count, &buckets, None))
+        self.add_histogram(labels, &BUCKET_SECONDS, &durations.buckets, durations.sum)
+    }
+
+    /// A histogram that the library counted.
+    pub(in crate::server) fn add_counted<const LABELS: usize>(
+        &mut self,
+        labels: [&str; LABELS],
+        counted: &CountedDurations,
+    ) -> fmt::Result {
+        self.add_histogram(labels, counted.bounds, &counted.buckets, counted.sum)
+    }
+
+    /// A histogram with these upper bounds.
+    pub(in crate::server) fn add_histogram<const LABELS: usize>(
+        &mut self,
+        labels: [&str; LABELS],
+        bounds: &[f64],
+        buckets: &[u64],
+        sum: f64,
+    ) -> fmt::Result {
+        let count = buckets.iter().sum();
+        let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(buckets.iter().copied()).collect();
+        self.with(labels, |encoder| encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None))
     }
 
     fn with<const LABELS: usize>(

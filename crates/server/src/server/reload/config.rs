@@ -9,7 +9,7 @@ use crate::audit;
 use crate::config::{
     Config, DirectoryConfig, EndpointConfig, LimitsConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
 };
-use crate::log::{self, LogConfig};
+use crate::log::{self, AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::server::assemble;
 use crate::server::issuers::NextIssuers;
 #[cfg(feature = "relay")]
@@ -87,8 +87,11 @@ impl Reloadable {
         let state = state.map_err(|error| error.to_string())?;
         let tracer = Tracer::start(now, self.serving.load().tracer.as_ref());
         let state = state.traced_by(tracer.map_err(|(key, message)| format!("{key}: {message}"))?);
-        if now.log.level != old.log.level {
-            log::set_level(now.log.level)?;
+        if logs_of(now) != logs_of(old) {
+            let filter = log::filter(now.log.level)?;
+            let lines = (now.server.workers.get(), now.issuer.url.as_str());
+            let logs = log::prepare(&now.log, &now.access_log, &now.audit_log, lines, filter);
+            log::replace(logs.map_err(|error| error.to_string())?)?;
         }
         // Nothing below can fail.
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
@@ -112,6 +115,10 @@ impl Reloadable {
     }
 }
 
+fn logs_of(config: &Config) -> (&LogConfig, &AccessLogConfig, &AuditLogConfig) {
+    (&config.log, &config.access_log, &config.audit_log)
+}
+
 fn told(error: &dyn std::error::Error) -> String {
     format!("{:?}", Chain(error))
 }
@@ -131,6 +138,8 @@ fn changed_sections(old: &Config, now: &Config) -> Vec<&'static str> {
         ("upstreams", now.upstreams != old.upstreams),
         ("routes", now.routes != old.routes),
         ("log", now.log != old.log),
+        ("access_log", now.access_log != old.access_log),
+        ("audit_log", now.audit_log != old.audit_log),
         ("tracing", now.tracing != old.tracing),
     ];
     sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
@@ -293,10 +302,10 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         identity,
         routes,
         upstreams,
-        log: log_with_restart_only_keys_of(&old.log, log, &mut restart_only),
+        log,
         warnings,
-        access_log: restart_only.keep("access_log", &old.access_log, &access_log),
-        audit_log: restart_only.keep("audit_log", &old.audit_log, &audit_log),
+        access_log,
+        audit_log,
         tracing,
         source,
     };
@@ -329,15 +338,6 @@ fn limits_with_restart_only_keys_of(
             &max_password_checks,
         ),
         password_queue: restart_only.keep("limits.password_queue", &old.password_queue, &password_queue),
-    }
-}
-
-fn log_with_restart_only_keys_of(old: &LogConfig, new: LogConfig, restart_only: &mut RestartOnly) -> LogConfig {
-    let LogConfig { format, level, output } = new;
-    LogConfig {
-        level,
-        format: restart_only.keep("log.format", &old.format, &format),
-        output: restart_only.keep("log.output", &old.output, &output),
     }
 }
 

@@ -1,0 +1,216 @@
+//! The fields of the access log. `packaging/schema/access.schema.json` and a table of `docs/logs.md` are made of them.
+//!
+//! A field is only ever added within a major version.
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Text,
+    Time,
+    /// One of a fixed set.
+    Word(&'static [&'static str]),
+    Number,
+    /// Present only if it is true.
+    True,
+}
+
+/// Which lines have a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    All,
+    /// Every line but that of a stream's or a tunnel's begin.
+    Ended,
+    /// As the text says.
+    Some(&'static str),
+}
+
+#[derive(Debug)]
+pub(super) struct Field {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) on: On,
+    /// Without a full stop.
+    pub(super) meaning: &'static str,
+}
+
+const fn field(name: &'static str, kind: Kind, on: On, meaning: &'static str) -> Field {
+    Field { name, kind, on, meaning }
+}
+
+const ENDS: &[&str] =
+    &["complete", "client_gone", "upstream", "revoked", "undecided", "expired", "max_stream", "shutdown"];
+const TOKEN: On = On::Some("refused tokens that parse");
+const KNOWN: On = On::Some("where known");
+const FORWARDED: On = On::Some("forwarded");
+
+/// In the order of a line.
+pub(super) const FIELDS: &[Field] = &[
+    field("timestamp", Kind::Time, On::All, "when the request head had arrived: RFC 3339, microseconds, UTC"),
+    field("event.dataset", Kind::Word(&["rotogate.access"]), On::All, "the log"),
+    field("http.request.id", Kind::Text, On::All, "the [request id](#request-id)"),
+    field("trace_id", Kind::Text, On::Some("requests with a trace"), "the [trace](traces.md)"),
+    field("span_id", Kind::Text, On::Some("recorded requests"), "the span of the request"),
+    field("trace_flags", Kind::Text, On::Some("requests with a trace"), "the flags of the trace"),
+    field("http.request.method", Kind::Text, On::All, "the method"),
+    field("url.path", Kind::Text, On::All, "the path as the client sent it, without its query"),
+    field("server.address", Kind::Text, On::Some("where sent"), "`Host`, or `:authority`"),
+    field("network.protocol.version", Kind::Word(&["1.0", "1.1", "2"]), On::All, "the version of HTTP"),
+    field("url.scheme", Kind::Word(&["http", "https"]), On::All, "the scheme"),
+    field("tls.protocol.version", Kind::Text, On::Some("TLS"), "the version of TLS, such as `1.3`"),
+    field(
+        "network.peer.address",
+        Kind::Text,
+        On::All,
+        "the peer: the other end of the TCP connection, a proxy with a PROXY header too",
+    ),
+    field("client.address", Kind::Text, On::All, "the client: the peer, or the client that a trusted proxy names"),
+    field("user_agent.original", Kind::Text, On::Some("where sent"), "`User-Agent`, unless `log_user_agent = false`"),
+    field("http.response.status_code", Kind::Number, On::Some("unless the client disconnected first"), "the status"),
+    field("rotogate.outcome", Kind::Text, On::All, "the result, [one of these words](outcomes.md)"),
+    field(
+        "rotogate.detail",
+        Kind::Text,
+        On::Some("where there is one"),
+        "its detail, such as the claim, the part or the timeout",
+    ),
+    field("rotogate.route", Kind::Text, On::Some("requests with a route"), "the route's id"),
+    field("http.route", Kind::Text, On::Some("requests with a route"), "its pattern"),
+    field("rotogate.dialect", Kind::Text, On::Some("rotogate's endpoints"), "the dialect of the endpoint"),
+    field("rotogate.operation", Kind::Text, On::Some("rotogate's endpoints"), "the operation"),
+    field("user.id", Kind::Text, KNOWN, "`sub`"),
+    field("rotogate.issuer", Kind::Text, KNOWN, "`iss` of another issuer than rotogate"),
+    field("rotogate.client.id", Kind::Text, KNOWN, "`client_id`"),
+    field("rotogate.account", Kind::Text, KNOWN, "the account"),
+    field("session.id", Kind::Text, KNOWN, "the session"),
+    field("rotogate.generation", Kind::Number, KNOWN, "the token's generation in it"),
+    field("rotogate.token.id", Kind::Text, TOKEN, "`jti`"),
+    field("rotogate.token.kid", Kind::Text, TOKEN, "`kid`"),
+    field(
+        "rotogate.token.unverified",
+        Kind::True,
+        TOKEN,
+        "the signature is not verified, so all fields of the token are unproved claims of its sender",
+    ),
+    field("rotogate.duration.head", Kind::Number, On::Some("answered"), "nanoseconds to the response head"),
+    field("rotogate.upstream", Kind::Text, FORWARDED, "the upstream's name"),
+    field("upstream.address", Kind::Text, FORWARDED, "the address that answered"),
+    field("rotogate.upstream.attempts", Kind::Number, FORWARDED, "the number of attempts"),
+    field("rotogate.duration.upstream", Kind::Number, FORWARDED, "the nanoseconds to the head that the upstream had"),
+    field("rotogate.duration.gate", Kind::Number, FORWARDED, "the rest of them"),
+    field("rpc.grpc.status_code", Kind::Number, On::Some("gRPC"), "the gRPC status, from the head or the trailers"),
+    field(
+        "event.duration",
+        Kind::Number,
+        On::Ended,
+        "nanoseconds from the request head to the end of the response body",
+    ),
+    field("http.request.body.size", Kind::Number, On::Ended, "bytes of the request body, without framing"),
+    field("http.response.body.size", Kind::Number, On::Ended, "bytes of the response body, without framing"),
+    field("rotogate.end", Kind::Word(ENDS), On::Ended, "how the response body or the tunnel ended, [see below](#ends)"),
+    field(
+        "rotogate.phase",
+        Kind::Word(&["begin", "end"]),
+        On::Some("streams, tunnels"),
+        "which of its two lines this is",
+    ),
+    field("rotogate.truncated", Kind::True, On::Some("truncated lines"), "a value was truncated"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use serde_json::{Map, json};
+
+    use super::*;
+
+    const COMMAND: &str = "WRITE_DOCS=1 cargo test -p rotogate-server --all-features access_fields";
+
+    fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    /// With `WRITE_DOCS` set, the file is written instead.
+    fn is_current(path: &Path, text: &str) -> bool {
+        if std::env::var_os("WRITE_DOCS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::fs::read_to_string(path).is_ok_and(|known| known == text)
+    }
+
+    #[test]
+    fn every_field_of_the_code_is_in_the_list_and_the_other_way_round() {
+        let code = ["access.rs", "line.rs"].map(|name| root().join("crates/server/src/log").join(name));
+        let code = code.map(|path| std::fs::read_to_string(path).unwrap());
+        let [access, line] = code.each_ref().map(|code| code.split("#[cfg(test)]").next().unwrap());
+        let mut found: BTreeSet<&str> = ["timestamp", "rotogate.truncated"].into();
+        assert!(line.contains("{\\\"timestamp\\\"") && line.contains("\"rotogate.truncated\""));
+        found.extend(access.split("key!(\"").skip(1).filter_map(|rest| rest.split('"').next()));
+        // Those of a refused token are in an array.
+        found
+            .extend(access.split("(\"").skip(1).filter_map(|rest| rest.split_once("\", &says.").map(|(name, _)| name)));
+        // Those of a trace have their names from the library.
+        let trace = std::fs::read_to_string(root().join("src/trace.rs")).unwrap();
+        let (_, trace) = trace.split_once("pub fn log(").unwrap();
+        found.extend(trace.split("field(\"").skip(1).take(3).filter_map(|rest| rest.split('"').next()));
+        let found: BTreeSet<&str> = found.into_iter().filter(|name| !name.contains([' ', '\n'])).collect();
+        assert_eq!(found, FIELDS.iter().map(|field| field.name).collect());
+    }
+
+    #[test]
+    fn p30_the_schema_is_checked_in() {
+        let mut properties = Map::new();
+        for Field { name, kind, meaning, .. } in FIELDS {
+            let mut property = match kind {
+                Kind::Text => json!({ "type": "string", "minLength": 1 }),
+                Kind::Time => json!({ "type": "string", "format": "date-time" }),
+                Kind::Word(words) => json!({ "enum": words }),
+                Kind::Number => json!({ "type": "integer", "minimum": 0 }),
+                Kind::True => json!({ "const": true }),
+            };
+            property["description"] = json!(meaning);
+            properties.insert((*name).to_owned(), property);
+        }
+        let required = |on| FIELDS.iter().filter(|field| field.on == on).map(|field| field.name).collect::<Vec<_>>();
+        let schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "A line of rotogate's access log",
+            "description": "docs/logs.md says more. Lines of later versions may have further fields.",
+            "type": "object",
+            "properties": properties,
+            "required": required(On::All),
+            "if": { "properties": { "rotogate.phase": { "const": "begin" } }, "required": ["rotogate.phase"] },
+            "else": { "required": required(On::Ended) },
+        });
+        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        assert!(is_current(&root().join("packaging/schema/access.schema.json"), &text), "{COMMAND}");
+    }
+
+    #[test]
+    fn the_page_has_every_field() {
+        const BEGIN: &str = "<!-- access fields: begin -->\n";
+        const END: &str = "<!-- access fields: end -->\n";
+        let mut table = "| field | type | meaning | on |\n|---|---|---|---|\n".to_owned();
+        for Field { name, kind, on, meaning } in FIELDS {
+            let kind = match kind {
+                Kind::Text | Kind::Time => "text".to_owned(),
+                Kind::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+                Kind::Number => "number".to_owned(),
+                Kind::True => "`true`".to_owned(),
+            };
+            let on = match on {
+                On::All => "all",
+                On::Ended => "all, but not at a begin",
+                On::Some(text) => text,
+            };
+            table += &format!("| `{name}` | {kind} | {meaning} | {on} |\n");
+        }
+        let path = root().join("docs/logs.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (head, rest) = page.split_once(BEGIN).unwrap();
+        let (_, tail) = rest.split_once(END).unwrap();
+        assert!(is_current(&path, &[head, BEGIN, &table, END, tail].concat()), "{COMMAND}");
+    }
+}

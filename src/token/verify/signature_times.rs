@@ -1,0 +1,39 @@
+//! How long it takes to check signatures, for metrics.
+
+use std::sync::OnceLock;
+
+use crate::clock::{SystemTime, TimeSource};
+use crate::counters::{CountedDurations, Durations, FINE_SECONDS};
+use crate::effects::Effects;
+use crate::token::algorithm::Algorithm;
+
+type OfAlgorithm = Durations<{ FINE_SECONDS.len() + 1 }>;
+
+/// The durations of each algorithm that was used.
+#[derive(Debug, Default)]
+pub(crate) struct SignatureTimes {
+    algorithms: [OnceLock<OfAlgorithm>; Algorithm::ALL.len()],
+    time: SystemTime,
+}
+
+impl SignatureTimes {
+    /// Checks a signature and counts how long it took. Without effects it only checks.
+    pub(super) fn measure<E: Effects>(&self, algorithm: Algorithm, check: impl FnOnce() -> bool) -> bool {
+        if !E::ARE_WANTED {
+            return check();
+        }
+        let begun = self.time.monotonic();
+        let holds = check();
+        let took = self.time.monotonic().saturating_sub(begun);
+        if let Some(durations) = self.algorithms.get(algorithm as usize) {
+            durations.get_or_init(|| OfAlgorithm::new(&FINE_SECONDS)).add(took);
+        }
+        holds
+    }
+
+    /// The durations so far, by the name of the algorithm.
+    pub(crate) fn counted(&self) -> Vec<(&'static str, CountedDurations)> {
+        let all = Algorithm::ALL.into_iter().zip(&self.algorithms);
+        all.filter_map(|(algorithm, durations)| Some((algorithm.name(), durations.get()?.counted()))).collect()
+    }
+}
