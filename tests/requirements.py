@@ -27,7 +27,7 @@ LATER = {
     # traces
     *("P45", "P46", "P47", "P48"),
     # admin API and page
-    *("P55", "P56", "P57"),
+    *("P56", "P57"),
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {

@@ -29,6 +29,7 @@ mod grant;
 pub mod live_sessions;
 mod owed;
 mod own_logins;
+mod own_sessions;
 mod restoring;
 mod revoke;
 mod standstill;
@@ -48,6 +49,7 @@ use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
+pub use own_sessions::{OwnSession, OwnSessions};
 pub use standstill::Arrival;
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 
