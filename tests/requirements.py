@@ -26,14 +26,13 @@ LATER = {
     *("P40", "P41", "P42"),
     # traces
     *("P45", "P46", "P47", "P48"),
-    # admin API and page
-    *("P56", "P57"),
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
+    "P57": "`cargo bench --bench admin`",
     "P6": "`python3 tests/reload_classes.py`",
     "P64": "`python3 tests/docs.py`",
     "P65": "`python3 tests/docs.py`",

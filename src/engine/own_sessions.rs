@@ -15,7 +15,7 @@ use crate::token::claims::OwnChecked;
 const MOST: usize = 1000;
 /// How many records are read at once.
 const AT_ONCE: usize = 1000;
-/// `rotogate.actor.role` of a user who ends a session of their own.
+/// `rotogate.actor.role` and `rotogate.actor.via` of a user who ends a session of their own.
 const ROLE: &str = "user";
 
 /// A live session of the caller.
@@ -76,7 +76,7 @@ impl Engine {
             }
         };
         // The audit trail names the user.
-        let actor = Actor { name: token.token_subject().into(), role: ROLE };
+        let actor = Actor { name: token.token_subject().into(), role: ROLE, via: ROLE };
         inherited(Context::current().map(|context| Context { actor: Some(actor), ..context }), work).await
     }
 

@@ -114,9 +114,10 @@ impl Events {
                 line.address(CLIENT_ADDRESS, client);
             }
             // A request without the admin token, such as for metrics, is not an event of the audit trail.
-            if let Some(Actor { name, role }) = actor.filter(|_| is_audit) {
+            if let Some(Actor { name, role, via }) = actor.filter(|_| is_audit) {
                 line.own("rotogate.actor", &name);
                 line.word("rotogate.actor.role", role);
+                line.word("rotogate.actor.via", via);
             }
         }
         line
