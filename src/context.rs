@@ -22,13 +22,15 @@ pub struct Context {
     pub trace: Trace,
 }
 
-/// An operator. Cheap to clone.
+/// An operator, or a user. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// `rotogate.actor`: the name of the operator's token.
+    /// `rotogate.actor`: the name of the operator's token, or the user's subject.
     pub name: Arc<str>,
     /// `rotogate.actor.role`.
     pub role: &'static str,
+    /// `rotogate.actor.via`: by which way the actor acts.
+    pub via: &'static str,
 }
 
 tokio::task_local! {

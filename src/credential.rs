@@ -76,7 +76,7 @@ pub(crate) fn extract_from<'h>(
 }
 
 /// The values of a cookie (RFC 6265 §4.2). The value `null`, with which Kuzzle deletes a cookie, does not count.
-pub(crate) fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     pairs(headers)
         .filter_map(move |pair| split_pair(pair).filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value))
         .filter(|value| !value.is_empty() && *value != b"null")

@@ -66,6 +66,9 @@ pub enum Denial {
     UnknownHost,
     /// No route matches.
     NoRoute,
+    /// The caller has no live session of this id.
+    // Requirement P55.
+    UnknownSession,
     /// A common reading of the path leads to a stricter route than the one that matches.
     // Requirement T20.
     AmbiguousPath,
@@ -106,6 +109,9 @@ pub enum Denial {
     UnprovedBinding,
     /// `exp` is past.
     TokenExpired,
+    /// The token is good, but was issued too long ago for this request.
+    // Requirement P55.
+    TokenTooOld,
     /// `nbf` or `iat` is in the future.
     TokenNotYetValid,
     /// Revoked: the token, its session, generation, subject or client, or everything.

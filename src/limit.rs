@@ -11,6 +11,7 @@
 //! | token for a client's own account | client | 200, then 20 a second |
 //! | refresh | network | 200, then 20 a second |
 //! | refresh | session, rotations only | 10, then one every 2 s |
+//! | own sessions | subject | 20, then one every 3 s |
 //! | forged token | network | 50, then 10 a second; beyond that, unseen tokens from there are not verified |
 //! | refused token | network | 200, then 20 a second; beyond that, as with forged ones |
 //! | forged or refused token | all together | 5000, then 5000 a second; beyond that, the same for strangers, see below |
@@ -73,6 +74,8 @@ const CLIENT_BUCKET_BITS: u32 = 12;
 const MAX_REMEMBERED_KEYS: u64 = 100_000;
 /// The rate of one network's failures with a client that exceeds its own rate.
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
+/// The rate of one user's requests about their own sessions.
+const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
 
 /// Remembers hashed keys, and forgets those that were not used for a long time.
 type RememberedKeys = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
@@ -173,6 +176,7 @@ pub struct Limits {
     client_tokens: Buckets,
     refresh_address: ByNetwork,
     refresh_session: Buckets,
+    own_sessions: Buckets,
     forged: ByNetwork,
     refused: ByNetwork,
     vain_overall: Buckets,
@@ -273,6 +277,7 @@ impl Limits {
             client_tokens: by_client(rates.login_per_client),
             refresh_address: by_network(rates.refresh_per_address),
             refresh_session: keyed(rates.refresh_per_session),
+            own_sessions: keyed(OWN_SESSIONS),
             forged: by_network(rates.forged_per_address),
             refused: by_network(rates.refused_per_address),
             vain_introspected: by_client(rates.forged_overall),
@@ -422,6 +427,14 @@ impl Limits {
     /// [`Denial::TooManyRequests`].
     pub fn rotation(&self, session: SessionId) -> Result<(), Denial> {
         self.refresh_session.take(session).map_err(|wait| self.too_many(LimitName::RefreshPerSession, wait))
+    }
+
+    /// Counts a request of a user about their own sessions.
+    ///
+    /// # Errors
+    /// [`Denial::TooManyRequests`].
+    pub fn own_sessions(&self, subject: &str) -> Result<(), Denial> {
+        self.own_sessions.take(subject).map_err(too_many)
     }
 
     /// Admits the verification of an unseen token. Verification costs a signature check.

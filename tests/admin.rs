@@ -3,6 +3,7 @@
 mod document;
 mod guard;
 mod operations;
+mod page;
 mod paging;
 mod probes;
 

@@ -3,3 +3,4 @@
 mod envelope;
 mod meshydb;
 mod metadata;
+mod my_sessions;

@@ -3,4 +3,5 @@
 mod grpc;
 mod kuzzle;
 mod oauth2;
+mod page;
 mod relay;

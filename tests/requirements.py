@@ -18,8 +18,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # admin API and page
-    *("P55", "P56", "P57"),
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
@@ -27,6 +25,7 @@ ELSEWHERE = {
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
     "P34": "`cargo bench --bench logs`",
+    "P57": "`cargo bench --bench admin`",
     "P6": "`python3 tests/reload_classes.py`",
     "P47": "`cargo bench --bench traces --all-features`",
     "P64": "`python3 tests/docs.py`",

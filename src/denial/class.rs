@@ -161,6 +161,7 @@ impl Denial {
             Self::Tunnel => Class::Tunnel,
             Self::UnknownHost => Class::UnknownHost,
             Self::NoRoute | Self::NearMiss => Class::NotFound(None),
+            Self::UnknownSession => Class::NotFound(Some("you have no such session")),
             Self::AmbiguousPath => Class::NotFound(Some("ambiguous_path: the path can be read in two ways")),
             Self::MethodNotAllowed => Class::WrongMethod,
             Self::BodyTooLarge => Class::TooLarge,
@@ -182,7 +183,7 @@ impl Denial {
             Self::UnprovedBinding | Self::TokenNotYetValid | Self::TokenRevoked | Self::WrongAudience => {
                 Class::BadToken(TokenFlaw::Proved)
             }
-            Self::TokenExpired => Class::BadToken(TokenFlaw::Expired),
+            Self::TokenExpired | Self::TokenTooOld => Class::BadToken(TokenFlaw::Expired),
             Self::InsufficientScope => Class::InsufficientScope,
             Self::MissingRole | Self::RolesOverage | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => {
                 Class::Forbidden

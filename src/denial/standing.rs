@@ -84,6 +84,8 @@ impl Denial {
             | Self::TargetTooLong
             | Self::TwoCredentials
             | Self::NoRoute
+            | Self::UnknownSession
+            | Self::TokenTooOld
             | Self::MethodNotAllowed
             | Self::NearMiss
             | Self::BodyTooLarge

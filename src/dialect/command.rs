@@ -8,11 +8,9 @@ use secrecy::SecretString;
 
 use crate::client::PresentedClient;
 use crate::clock::Timestamp;
-#[cfg(feature = "relay")]
-use crate::denial::Denial;
-use crate::denial::NotGood;
+use crate::denial::{Denial, NotGood};
 use crate::directory::User;
-use crate::engine::IssuedTokens;
+use crate::engine::{IssuedTokens, OwnSessions};
 use crate::fault::Error;
 #[cfg(feature = "relay")]
 use crate::relay::{Presented, ProviderReply, ProviderRequest};
@@ -216,6 +214,13 @@ pub trait CommandHandler: Send + Sync {
     /// Executes a command.
     async fn execute(&self, command: Command) -> Result<Outcome, Error>;
 
+    /// Does what a user asks about their own sessions.
+    #[doc(hidden)]
+    async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
+        drop(request);
+        Err(Denial::NoRoute.into())
+    }
+
     /// Passes a request on to the provider behind this endpoint.
     #[cfg(feature = "relay")]
     #[doc(hidden)]
@@ -223,6 +228,31 @@ pub trait CommandHandler: Send + Sync {
         drop(request);
         Err(Denial::NoRoute.into())
     }
+}
+
+/// A user's request about their own sessions.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct OwnSessionsRequest {
+    /// The user's access token.
+    pub access: SecretString,
+    /// The scope that the token must have.
+    pub scope: Scope,
+    /// How long ago the token may have been issued, if the request ends a session.
+    pub max_age: Duration,
+    pub action: OwnSessionsAction,
+}
+
+/// What a user asks.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnSessionsAction {
+    /// The live sessions.
+    List,
+    /// Ends one.
+    End(SessionId),
+    /// Ends all but the one that the caller uses.
+    EndOthers,
 }
 
 /// A request to the provider behind a relay.

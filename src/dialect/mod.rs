@@ -22,6 +22,7 @@ pub mod envelope;
 #[cfg(feature = "grpc")]
 pub mod knox;
 pub mod kuzzle;
+pub mod my_sessions;
 pub mod oauth2;
 mod protocol;
 mod registry;
@@ -39,6 +40,8 @@ pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
 #[doc(hidden)]
 pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
+#[doc(hidden)]
+pub use command::{OwnSessionsAction, OwnSessionsRequest};
 pub use protocol::Dialect;
 pub use registry::{NAMES, Options, by_name};
 #[cfg(feature = "kuzzle")]

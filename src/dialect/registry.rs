@@ -2,7 +2,7 @@
 
 #[cfg(feature = "grpc")]
 use super::knox;
-use super::{Dialect, envelope, kuzzle, oauth2};
+use super::{Dialect, envelope, kuzzle, my_sessions, oauth2};
 
 /// The options of an endpoint's dialect in `gateway.toml`, besides its path.
 ///
@@ -20,6 +20,8 @@ pub struct Options {
     pub envelope: envelope::Envelope,
     /// Of [`kuzzle`].
     pub kuzzle: kuzzle::Kuzzle,
+    /// Of [`my_sessions`].
+    pub my_sessions: my_sessions::MySessions,
 }
 
 /// A built-in dialect, by its name in `gateway.toml`.
@@ -31,11 +33,12 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
         #[cfg(feature = "grpc")]
         knox::NAME => Some(Box::<knox::Knox>::default()),
         kuzzle::NAME => Some(Box::new(options.kuzzle)),
+        my_sessions::NAME => Some(Box::new(options.my_sessions)),
         _ => None,
     }
 }
 
-/// The names of the built-in dialects.
+/// The names of the built-in dialects that begin sessions.
 #[doc(hidden)]
 pub const NAMES: &[&str] = &[
     oauth2::NAME,

@@ -32,6 +32,7 @@ mod grant;
 pub mod live_sessions;
 mod owed;
 mod own_logins;
+mod own_sessions;
 mod restoring;
 mod revoke;
 mod standstill;
@@ -52,6 +53,7 @@ use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
+pub use own_sessions::{OwnSession, OwnSessions};
 pub use standstill::Arrival;
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 

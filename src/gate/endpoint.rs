@@ -23,8 +23,10 @@ use super::{Inner, Recipient, respond};
 use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::Denial;
-use crate::dialect::{Answer, Call, Command, CommandHandler, Consult, Dialect, Forward, Outcome, Reply};
-use crate::engine::{Arrival, Origin};
+use crate::dialect::{
+    Answer, Call, Command, CommandHandler, Consult, Dialect, Forward, Outcome, OwnSessionsRequest, Reply,
+};
+use crate::engine::{Arrival, Origin, OwnSessions};
 use crate::fault::{Error, Fault};
 use crate::overload::{PoolPermit, Refusal};
 use crate::reason::Reason;
@@ -381,6 +383,20 @@ impl CommandHandler for EndpointHandler<'_> {
         if let Ok(Outcome::Issued(issued)) = &outcome {
             let _ = self.recipient.set(Recipient { subject: issued.subject.clone(), session: issued.session });
         }
+        self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
+        outcome
+    }
+
+    async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
+        let (gate, index) = (Arc::clone(self.gate), self.endpoint);
+        let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
+        let executing = async move {
+            match gate.endpoints.get(index) {
+                Some(endpoint) => execute::own_sessions(&gate, endpoint, &request, account.as_deref(), &origin).await,
+                None => Err(Denial::NoRoute.into()),
+            }
+        };
+        let outcome = to_its_end(executing).await;
         self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
         outcome
     }

@@ -223,6 +223,7 @@ impl Rule {
             | Denial::UnknownHost => Self::Request,
             Denial::BadPath(_) => Self::Path,
             Denial::NoRoute
+            | Denial::UnknownSession
             | Denial::AmbiguousPath
             | Denial::MethodNotAllowed
             | Denial::NearMiss
@@ -247,6 +248,7 @@ impl Rule {
             | Denial::BadClaim(_)
             | Denial::UnprovedBinding
             | Denial::TokenExpired
+            | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,
             Denial::TokenRevoked | Denial::RevocationsUnavailable(_) => Self::Revocation,
             Denial::WrongIssuer => Self::Issuer,

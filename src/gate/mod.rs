@@ -102,6 +102,7 @@ pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 #[doc(hidden)]
 pub use relay::RelayConfig;
 pub use require::{Require, RequireLayer};
+pub(crate) use respond::denied;
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 

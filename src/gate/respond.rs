@@ -97,6 +97,9 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         }
         // No challenge: a token would not help.
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
+        Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
+            invalid_token("the access token is too old for this; refresh it")
+        }
         Class::BadToken(TokenFlaw::Expired) => invalid_token("the access token expired"),
         Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
             invalid_token("the access token is invalid")

@@ -290,12 +290,7 @@ impl Sessions {
     /// Why a session is over although its record is live: `expired`, or `not-before` if all sessions of its age were
     /// revoked.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
-        let engine = &self.0.0.engine;
-        if session.expires <= engine.clock().now() {
-            return Some("expired");
-        }
-        let not_before = engine.revocations().not_before(engine.issuer(), &session.subject, Some(&session.client));
-        (session.created() <= not_before).then_some("not-before")
+        self.0.0.engine.is_over(session)
     }
 
     /// The moment to pass to [`Self::subject_before`] for every session that has begun so far.

@@ -9,7 +9,7 @@ const VIEWER: &str = "the-viewer-token-of-the-tests-0001";
 const OPERATOR: &str = "the-operator-token-of-the-tests-01";
 
 /// Every operation that changes something, and what is needed to ask for it.
-const CHANGES: [(&str, &str, &str); 8] = [
+const CHANGES: [(&str, &str, &str); 11] = [
     ("/v1/sessions/SESSION/revoke", "", "operator"),
     ("/v1/revocations", "{\"all\":true}", "operator"),
     ("/v1/issuers/x/refresh", "", "operator"),

@@ -9,8 +9,8 @@ use super::table::Ready;
 use crate::client::{Client, Grant, PresentedClient};
 use crate::credential::Credential;
 use crate::denial::{Denial, NotGood};
-use crate::dialect::{CheckedToken, Command, Outcome, RefreshCredential};
-use crate::engine::{AccountRule, Arrival, Exchange, Login, Origin, Refresh};
+use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
+use crate::engine::{AccountRule, Arrival, Exchange, Login, Origin, OwnSessions, Refresh};
 use crate::fault::Error;
 use crate::gate::{Inner, layer};
 use crate::limit::Source;
@@ -27,11 +27,7 @@ pub(super) async fn execute(
     origin: &Origin,
     arrived: Arrival,
 ) -> Result<Outcome, Error> {
-    let (account, of_account) = match (&endpoint.account, endpoint.names_accounts) {
-        (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
-        (None, true) => (account, AccountRule::Only(account)),
-        (None, false) => (account, AccountRule::Any),
-    };
+    let (account, of_account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };
     match command {
         Command::Login { client, username, password, scope, access_ttl } => {
@@ -104,6 +100,29 @@ pub(super) async fn execute(
         Command::Check { access, superseded_in_grace } => {
             Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))
         }
+    }
+}
+
+/// Does what a user asks about their own sessions.
+pub(super) async fn own_sessions(
+    gate: &Inner,
+    endpoint: &Ready,
+    request: &OwnSessionsRequest,
+    account: Option<&str>,
+    origin: &Origin,
+) -> Result<OwnSessions, Error> {
+    let (_, account) = accounts(endpoint, account);
+    let at = EndpointCommand { gate, endpoint, origin, account };
+    let verified = at.check_waiting(&request.access, origin.address.into()).await?;
+    gate.engine.own_sessions(verified.token().own()?, request, origin).await
+}
+
+/// The account of a request, and the accounts that the endpoint serves it.
+fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a str>, AccountRule<'a>) {
+    match (&endpoint.account, endpoint.names_accounts) {
+        (Some(bound), _) => (Some(&**bound), AccountRule::Only(Some(bound))),
+        (None, true) => (account, AccountRule::Only(account)),
+        (None, false) => (account, AccountRule::Any),
     }
 }
 

@@ -66,6 +66,7 @@ const KINDS: &[Kind] = &[
     good("process_upgrade", "process.upgrade", "RG1606I"),
     good("client_change", "client.change", "RG1607I"),
     good("explain", "explain", "RG1701I"),
+    good("admin_login", "admin.login", "RG1704I"),
     bad("admin_login_refused", "admin.login_refused", "RG1702W"),
     bad("admin_denied", "admin.denied", "RG1703W"),
     good("user_add", "user.add", "RG1801I"),

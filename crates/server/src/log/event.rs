@@ -123,9 +123,10 @@ impl Events {
                 line.address(CLIENT_ADDRESS, client);
             }
             // A request without the admin token, such as for metrics, is not an event of the audit trail.
-            if let Some(Actor { name, role }) = actor.filter(|_| is_audit) {
+            if let Some(Actor { name, role, via }) = actor.filter(|_| is_audit && !has(ACTOR)) {
                 line.own(ACTOR, &name);
                 line.word("rotogate.actor.role", role);
+                line.word("rotogate.actor.via", via);
             }
         } else if is_audit && !has(ACTOR) {
             line.own(ACTOR, self.trail.actor());

@@ -248,6 +248,8 @@ impl Server {
             gate: parts.gate.clone(),
             tokens: Arc::clone(&parts.admin_tokens),
             failures: admin::failures(),
+            #[cfg(feature = "page")]
+            sign_ins: admin::SignIns::new(Arc::new(SystemTime::new())),
             config: Arc::clone(&config),
             serving: Arc::clone(&serving),
             reloader: reload.reloader(),

@@ -12,8 +12,9 @@ use super::super::value;
 use super::RelaySettings;
 use super::sessions::{put_override, read_override};
 use super::{ClientConfig, DAY, dangling};
-use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle};
+use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle, my_sessions::MySessions};
 use rotogate::engine::APPLICATION;
+use rotogate::gate::ACCESS_COOKIE;
 use rotogate::session::profile::ProfileOverride;
 use rotogate::token::verify::is_subject;
 
@@ -83,10 +84,11 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
     value::word(&known, &LATER_DIALECTS)(v)
 }
 
-/// The dialect of an endpoint: besides those with sessions of ours, the relay.
+/// The dialect of an endpoint: besides those that begin sessions, a user's own sessions and the relay.
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     let relay = cfg!(feature = "relay").then_some(RELAY);
-    let known: Vec<_> = dialect::NAMES.iter().copied().chain(relay).map(|name| (name, name)).collect();
+    let further = [dialect::my_sessions::NAME].into_iter().chain(relay);
+    let known: Vec<_> = dialect::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
     let missing: &[&str] = if cfg!(feature = "relay") { &[] } else { &[RELAY] };
     let later = [LATER_DIALECTS.as_slice(), missing].concat();
     value::word(&known, &later)(v)
@@ -101,6 +103,13 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
         #[cfg(feature = "relay")]
         if dialect == Some(RELAY) {
             let endpoint = read_relay(section, surroundings);
+            blame_path(section, &endpoint.path, &endpoints);
+            endpoints.push(endpoint);
+            section.finish();
+            continue;
+        }
+        if dialect == Some(dialect::my_sessions::NAME) {
+            let endpoint = read_my_sessions(section);
             blame_path(section, &endpoint.path, &endpoints);
             endpoints.push(endpoint);
             section.finish();
@@ -133,6 +142,7 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
         let options = dialect::Options {
             envelope: read_envelope(section, dialect),
             kuzzle: read_kuzzle(section, dialect, is_https),
+            ..dialect::Options::default()
         };
         // The dialect's routes use the cookie of its first endpoint.
         let is_other = |other: &EndpointConfig| other.options.kuzzle.host_cookie != options.kuzzle.host_cookie;
@@ -160,6 +170,36 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
 fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
     if !path.is_empty() && others.iter().any(|other| other.path == path) {
         section.blame("path", format!("{path} is listed twice; give one of the two another path"));
+    }
+}
+
+/// An endpoint that begins no session: the keys for that are unknown.
+fn read_my_sessions(section: &Section<'_>) -> EndpointConfig {
+    let default = MySessions::default();
+    let cookies = [ACCESS_COOKIE, dialect::kuzzle::COOKIE, dialect::kuzzle::HOST_COOKIE].map(|name| (name, name));
+    let path = section.get("path", endpoint_path);
+    let path = path.unwrap_or_else(|| dialect::Dialect::default_path(&default).to_owned());
+    let account_of_path = path.contains("{account}");
+    let account = section.get("account", account);
+    if account.is_some() && account_of_path {
+        section.blame("account", "conflicts with {account} in path; remove one of the two");
+    }
+    let my_sessions = MySessions {
+        max_age: section.get("max_age", value::duration_within(Duration::from_secs(1), DAY)).unwrap_or(default.max_age),
+        needs_scope: section.get("needs_scope", value::boolean).unwrap_or(default.needs_scope),
+        cookie: section.get("cookie", value::word(&cookies, &[])).unwrap_or(default.cookie),
+    };
+    EndpointConfig {
+        dialect: dialect::my_sessions::NAME,
+        path,
+        profile: ProfileOverride::default(),
+        clients: None,
+        client: None,
+        accepts: Vec::new(),
+        account,
+        options: dialect::Options { my_sessions, ..dialect::Options::default() },
+        #[cfg(feature = "relay")]
+        relay: None,
     }
 }
 
@@ -318,12 +358,20 @@ pub(super) fn print(endpoint: &EndpointConfig) -> Value {
         super::relay::print(&mut table, relay);
         return table.into();
     }
+    let dialect::Options { envelope, kuzzle, my_sessions } = options;
+    if *dialect == dialect::my_sessions::NAME {
+        put_some(&mut table, "account", account.as_deref());
+        let MySessions { max_age, needs_scope, cookie } = my_sessions;
+        put(&mut table, "max_age", time(*max_age));
+        put(&mut table, "needs_scope", *needs_scope);
+        put(&mut table, "cookie", *cookie);
+        return table.into();
+    }
     put_override(&mut table, profile);
     put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
     put_some(&mut table, "client", client.as_deref());
     put(&mut table, "accepts", texts(accepts));
     put_some(&mut table, "account", account.as_deref());
-    let dialect::Options { envelope, kuzzle } = options;
     if *dialect == dialect::envelope::NAME {
         let dialect::envelope::Envelope { expired_for_at_most, failure_status } = envelope;
         put(&mut table, "allow_expired_access_token", time(*expired_for_at_most));

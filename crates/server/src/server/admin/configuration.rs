@@ -18,35 +18,46 @@ use crate::server::{prepare, read_again, unavailable_addresses};
 #[derive(Serialize, ToSchema)]
 pub(super) struct ConfigInfo {
     /// The file that it was read from.
-    file: String,
+    pub(super) file: String,
     /// As `rotogate check --print` prints it: with all defaults, and secrets masked.
-    toml: String,
+    pub(super) toml: String,
     /// Each value, with where it comes from.
-    values: Vec<ConfigValue>,
+    pub(super) values: Vec<ConfigValue>,
 }
 
 /// A value of the configuration.
 #[derive(Serialize, ToSchema)]
-struct ConfigValue {
+pub(super) struct ConfigValue {
     /// As in `server.workers` or `routes[1].path`.
-    key: String,
-    value: Value,
-    source: ValueSource,
+    pub(super) key: String,
+    pub(super) value: Value,
+    pub(super) source: ValueSource,
     /// The line in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
+    pub(super) line: Option<usize>,
     /// The environment variable.
     #[serde(skip_serializing_if = "Option::is_none")]
-    variable: Option<String>,
+    pub(super) variable: Option<String>,
 }
 
 /// Where a value comes from.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum ValueSource {
+pub(super) enum ValueSource {
     Default,
     File,
     Environment,
+}
+
+#[cfg(feature = "page")]
+impl ValueSource {
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+        }
+    }
 }
 
 /// The configuration in force, secrets masked, with the source of each value.
@@ -59,6 +70,11 @@ enum ValueSource {
     security(("token" = ["viewer"]))
 )]
 pub(super) fn show(state: &State) -> Response<Body> {
+    ok(&describe(state))
+}
+
+/// The configuration in force.
+pub(super) fn describe(state: &State) -> ConfigInfo {
     let config = state.config.load();
     let value = |(key, value): (String, toml::Value)| {
         let (source, line, variable) = match config.source.origin(&key) {
@@ -68,11 +84,11 @@ pub(super) fn show(state: &State) -> Response<Body> {
         };
         ConfigValue { key, value: serde_json::to_value(value).unwrap_or_default(), source, line, variable }
     };
-    ok(&ConfigInfo {
+    ConfigInfo {
         file: config.source.file().display().to_string(),
         toml: config.to_toml(),
         values: values(&config).into_iter().map(value).collect(),
-    })
+    }
 }
 
 /// Every key with its value, secrets masked. A list of plain values is one value.

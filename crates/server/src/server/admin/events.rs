@@ -1,6 +1,7 @@
 //! The operator's view of the audit trail: its last lines, and those that come.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -10,6 +11,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
@@ -27,16 +29,16 @@ const EVENT_STREAM: &str = "text/event-stream";
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
     /// With this `event.action`.
-    action: Option<String>,
+    pub(super) action: Option<String>,
     /// About this subject.
-    subject: Option<String>,
+    pub(super) subject: Option<String>,
     /// About this session.
-    session: Option<String>,
+    pub(super) session: Option<String>,
     /// Caused by the holder of the token of this name.
-    actor: Option<String>,
+    pub(super) actor: Option<String>,
     /// The most lines.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
-    limit: Option<String>,
+    pub(super) limit: Option<String>,
 }
 
 /// Lines of the audit trail.
@@ -44,7 +46,7 @@ pub(super) struct EventsQuery {
 pub(super) struct Events {
     /// The newest last, each with the fields of docs/logs.md.
     #[schema(value_type = Vec<Object>)]
-    events: Vec<Value>,
+    pub(super) events: Vec<Value>,
 }
 
 /// What lines are asked for.
@@ -95,6 +97,15 @@ pub(super) fn of_session(id: &str) -> Vec<Value> {
     security(("token" = ["viewer"]))
 )]
 pub(super) fn list(headers: &HeaderMap, query: EventsQuery) -> Answer {
+    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    match accepted.any(|value| value.contains(EVENT_STREAM)) {
+        true => follow(query),
+        false => Ok(ok(&Events { events: kept(query)?.0 })),
+    }
+}
+
+/// The last lines that are asked for, the newest last, and those that come.
+pub(super) fn kept(query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
     let EventsQuery { action, subject, session, actor, limit } = query;
     let limit = match limit.map(|limit| limit.parse()) {
         None => DEFAULT_LINES,
@@ -105,11 +116,19 @@ pub(super) fn list(headers: &HeaderMap, query: EventsQuery) -> Answer {
     let (kept, coming) = recent::follow();
     let mut picked: Vec<_> = kept.iter().rev().filter_map(|line| filter.pick(line)).take(limit).collect();
     picked.reverse();
-    let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    if !accepted.any(|value| value.contains(EVENT_STREAM)) {
-        return Ok(ok(&Events { events: picked }));
-    }
-    let following = stream::unfold((coming, filter), |(mut coming, filter)| async move {
+    Ok((picked, Coming { lines: coming, filter }))
+}
+
+/// Lines that are not written yet.
+pub(super) struct Coming {
+    lines: Receiver<Arc<str>>,
+    filter: Filter,
+}
+
+/// The last lines that are asked for, and each further one when it is written.
+pub(super) fn follow(query: EventsQuery) -> Answer {
+    let (picked, Coming { lines, filter }) = kept(query)?;
+    let following = stream::unfold((lines, filter), |(mut coming, filter)| async move {
         loop {
             match coming.recv().await {
                 Ok(line) => {

@@ -26,28 +26,28 @@ use rotogate::token::refresh;
 use rotogate::token::verify::OWN;
 
 /// A question.
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
     /// The target of the request, with its query.
-    path: Option<String>,
-    method: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) method: Option<String>,
     /// The `Host`. Otherwise that of `public_url`.
-    host: Option<String>,
+    pub(super) host: Option<String>,
     /// The address of the client. Otherwise this machine's.
     #[schema(value_type = Option<String>)]
-    from: Option<IpAddr>,
+    pub(super) from: Option<IpAddr>,
     /// Headers, in order.
     #[serde(default)]
     #[schema(value_type = Vec<Vec<String>>)]
-    headers: Vec<(String, String)>,
+    pub(super) headers: Vec<(String, String)>,
     /// An access token, which goes into `Authorization`, or a refresh token.
     #[schema(value_type = Option<String>, format = Password)]
-    token: Option<SecretString>,
+    pub(super) token: Option<SecretString>,
     /// What the token is. Otherwise its beginning says so.
-    kind: Option<Kind>,
+    pub(super) kind: Option<Kind>,
     /// The client that presents a refresh token. Otherwise that of its session.
-    client: Option<String>,
+    pub(super) client: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -147,6 +147,11 @@ async fn explain(state: &State, body: &Bytes) -> Result<ExplainReport, String> {
     // The error may repeat a part of the body, in which a token is.
     let question: Question = serde_json::from_slice(body)
         .map_err(|error| format!("line {}, column {}: not a question", error.line(), error.column()))?;
+    explain_question(state, question).await
+}
+
+/// What the gate makes of the request that a question is about.
+pub(super) async fn explain_question(state: &State, question: Question) -> Result<ExplainReport, String> {
     let (config, serving) = (state.config.load_full(), state.serving.load_full());
     let gate = serving.gate();
     let token = question.token.as_ref().map(|token| token.expose_secret().trim()).filter(|token| !token.is_empty());

@@ -11,8 +11,13 @@ use http::{Method, Uri};
 use super::State;
 use super::operations::Access;
 use super::problem::{Code, Refusal};
+#[cfg(feature = "page")]
+use super::tokens::AdminToken;
 use super::tokens::Holder;
+use crate::config::AdminRole;
 use rotogate::clock::{SystemTime, TimeSource};
+#[cfg(feature = "page")]
+use rotogate::context::Actor;
 use rotogate::credential;
 use rotogate::limit::Failures;
 use rotogate::route::authority;
@@ -58,12 +63,22 @@ pub(super) fn origin(parts: &Parts) -> Result<(), Refusal> {
         let of_origin = origin.as_ref().and_then(Uri::authority);
         of_origin.zip(own).is_some_and(|(origin, own)| origin.as_str().eq_ignore_ascii_case(own))
     };
-    let is_own_site = |site: &http::HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
-    let headers = &parts.headers;
-    match headers.get_all(ORIGIN).iter().all(is_own) && headers.get_all("sec-fetch-site").iter().all(is_own_site) {
-        true => Ok(()),
-        false => Err(Refusal::new(Code::ForeignOrigin, "a page of another origin may not change anything here")),
+    match parts.headers.get_all(ORIGIN).iter().all(is_own) {
+        true => is_own_site(parts),
+        false => Err(foreign()),
     }
+}
+
+fn is_own_site(parts: &Parts) -> Result<(), Refusal> {
+    let is_own = |site: &http::HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
+    match parts.headers.get_all("sec-fetch-site").iter().all(is_own) {
+        true => Ok(()),
+        false => Err(foreign()),
+    }
+}
+
+fn foreign() -> Refusal {
+    Refusal::new(Code::ForeignOrigin, "a page of another origin may not change anything here")
 }
 
 /// The holder of the token, where one is needed.
@@ -76,14 +91,10 @@ pub(super) fn access<'a>(
     let role = match access {
         Access::Anyone => return Ok(None),
         Access::LocalOrViewer if peer.to_canonical().is_loopback() => return Ok(None),
-        Access::LocalOrViewer => crate::config::AdminRole::Viewer,
+        Access::LocalOrViewer => AdminRole::Viewer,
         Access::Role(role) => role,
     };
-    // Whether or not the token is good: the answer would tell a guess from the token.
-    if let Some(wait) = state.failures.wait(peer) {
-        let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
-        return Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait));
-    }
+    may_guess(state, peer)?;
     let unauthorised = || {
         let what = "send the token of admin.token_file, or one of admin.tokens, as `Authorization: Bearer …`";
         Refusal::new(Code::Unauthorized, what)
@@ -95,10 +106,20 @@ pub(super) fn access<'a>(
     };
     let Some(holder) = holder else {
         state.failures.count(peer);
-        // As many as the limit above lets through.
-        tracing::warn!(target: TARGET, event = "admin_login_refused", "admin token refused");
+        refuse_login();
         return Err(unauthorised());
     };
+    has_role(holder, role, parts)?;
+    Ok(Some(holder))
+}
+
+/// As many as [`may_guess`] lets through.
+fn refuse_login() {
+    tracing::warn!(target: TARGET, event = "admin_login_refused", "admin token refused");
+}
+
+/// Refuses the holder of a token whose role does not include another one.
+pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Result<(), Refusal> {
     if holder.role < role {
         let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
         let what =
@@ -115,5 +136,49 @@ pub(super) fn access<'a>(
         );
         return Err(Refusal::new(Code::Forbidden, what));
     }
-    Ok(Some(holder))
+    Ok(())
+}
+
+/// Refuses an address with too many wrong tokens, whether or not the next one is good: the answer would tell a guess from
+/// the token.
+fn may_guess(state: &State, peer: IpAddr) -> Result<(), Refusal> {
+    let Some(wait) = state.failures.wait(peer) else { return Ok(()) };
+    let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
+    Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait))
+}
+
+/// Whose token a form of the page has. `None` if it is nobody's.
+#[cfg(feature = "page")]
+pub(super) fn sign_in(
+    state: &State,
+    peer: IpAddr,
+    presented: &str,
+) -> Result<Option<(Holder, Arc<AdminToken>)>, Refusal> {
+    may_guess(state, peer)?;
+    let Some((holder, token)) = state.tokens.entry(presented) else {
+        state.failures.count(peer);
+        refuse_login();
+        return Ok(None);
+    };
+    let Actor { name, role, .. } = &holder.actor;
+    tracing::info!(
+        target: TARGET,
+        event = "admin_login",
+        rotogate.actor = &**name,
+        rotogate.actor.role = *role,
+        rotogate.actor.via = "page",
+        "operator signed in"
+    );
+    Ok(Some((holder.clone(), token)))
+}
+
+/// Refuses a form that a page of another origin sends. With `Referrer-Policy: no-referrer` a browser calls our own origin
+/// `null` (Fetch, «append a request Origin header»), so that the form's CSRF token decides then.
+#[cfg(feature = "page")]
+pub(super) fn origin_of_form(parts: &Parts) -> Result<(), Refusal> {
+    let mut origins = parts.headers.get_all(ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (Some(only), None) if only == "null" => is_own_site(parts),
+        _ => origin(parts),
+    }
 }

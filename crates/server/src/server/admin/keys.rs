@@ -18,37 +18,46 @@ use crate::server::key_roll::{self, RollError};
 #[derive(Serialize, ToSchema)]
 pub(super) struct Keys {
     /// Those that sign access tokens.
-    keys: Vec<Key>,
+    pub(super) keys: Vec<Key>,
     /// The secrets of refresh tokens.
-    refresh: Vec<RefreshKey>,
+    pub(super) refresh: Vec<RefreshKey>,
 }
 
 /// A key of access tokens.
 #[derive(Serialize, ToSchema)]
-struct Key {
-    kid: String,
-    algorithm: String,
-    state: State,
+pub(super) struct Key {
+    pub(super) kid: String,
+    pub(super) algorithm: String,
+    pub(super) state: State,
 }
 
 /// A secret of refresh tokens.
 #[derive(Serialize, ToSchema)]
-struct RefreshKey {
+pub(super) struct RefreshKey {
     /// As `rotogate keys` names it.
-    kid: String,
-    state: State,
+    pub(super) kid: String,
+    pub(super) state: State,
 }
 
 /// Whether a key makes tokens.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum State {
+pub(super) enum State {
     Signing,
     Verifying,
     Retired,
 }
 
 impl State {
+    #[cfg(feature = "page")]
+    pub(super) const fn word(&self) -> &'static str {
+        match self {
+            Self::Signing => "signing",
+            Self::Verifying => "verifying",
+            Self::Retired => "retired",
+        }
+    }
+
     fn of(is_signing: bool) -> Self {
         if is_signing { Self::Signing } else { Self::Verifying }
     }
@@ -64,6 +73,11 @@ impl State {
     security(("token" = ["viewer"]))
 )]
 pub(super) fn list(gate: &Gate) -> Response<Body> {
+    ok(&describe(gate))
+}
+
+/// The gate's own keys, now.
+pub(super) fn describe(gate: &Gate) -> Keys {
     let keyring = gate.keyring();
     let signing = keyring.signer().kid();
     let keys = keyring.signing_keys().map(|key| Key {
@@ -74,7 +88,7 @@ pub(super) fn list(gate: &Gate) -> Response<Body> {
     let secrets = keyring.refresh_keys();
     let refresh =
         secrets.ids().map(|id| RefreshKey { kid: format!("refresh-{id}"), state: State::of(id == secrets.current()) });
-    ok(&Keys { keys: keys.collect(), refresh: refresh.collect() })
+    Keys { keys: keys.collect(), refresh: refresh.collect() }
 }
 
 /// How the key that signs changes.

@@ -58,6 +58,8 @@ mod moved;
 mod moving;
 mod openapi;
 mod operations;
+#[cfg(feature = "page")]
+mod page;
 mod problem;
 mod revocations;
 mod sessions;
@@ -70,6 +72,8 @@ mod users;
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
 pub(super) use guard::failures;
 pub(crate) use moving::{Done, Line};
+#[cfg(feature = "page")]
+pub(super) use page::SignIns;
 pub use revocations::{RevocationReport, RevocationRequest};
 pub use sessions::SessionInfo;
 pub use tokens::AdminToken;
@@ -95,6 +99,8 @@ pub(crate) struct State {
     pub(super) gate: Gate,
     pub(super) tokens: Arc<AdminTokens>,
     pub(super) failures: Failures,
+    #[cfg(feature = "page")]
+    pub(super) sign_ins: SignIns,
     pub(super) store: Option<RedbStore>,
     /// If there is a store to move to.
     pub(super) moving: Option<MovingStore>,
@@ -215,6 +221,10 @@ async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incom
         guard::host(parts, &state.config.load().admin.hosts)?;
     }
     let path = parts.uri.path();
+    #[cfg(feature = "page")]
+    if page::is_at(path) {
+        return Ok(page::answer(state, peer, parts, body).await);
+    }
     let Some((rows, parameter)) = operations::at(path) else {
         let nothing = || Err(Refusal::new(Code::NotFound, "there is no such path; see /v1/openapi.json"));
         return moved::answer(path, parts.uri.query()).unwrap_or_else(nothing);
@@ -294,12 +304,18 @@ async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, R
     serde_json::from_slice(&bytes).map_err(|error| Refusal::new(Code::InvalidBody, error.to_string()))
 }
 
+const JSON: &str = "application/json";
+
 /// The same, as it was sent.
 async fn whole_body(parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
-    const MEDIA: &str = "application/json";
+    body_of(JSON, parts, body).await
+}
+
+/// A body of this media type.
+async fn body_of(expected: &str, parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
     let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
-    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(MEDIA) {
-        return Err(Refusal::new(Code::UnsupportedMediaType, "expected content-type: application/json"));
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, format!("expected content-type: {expected}")));
     }
     let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     match whole {

@@ -101,12 +101,12 @@ codes! {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Finding {
     /// The file, or `environment NAME`.
-    file: String,
+    pub(super) file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
+    pub(super) line: Option<usize>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    key: String,
-    detail: String,
+    pub(super) key: String,
+    pub(super) detail: String,
 }
 
 impl Finding {

@@ -194,6 +194,11 @@ enum Asked {
     security(("token" = ["operator"]))
 )]
 pub(super) async fn revoke(state: &State, request: RevocationRequest) -> Answer {
+    end_all(state, request).await.map(|report| ok(&report))
+}
+
+/// Ends what a request names, or counts it.
+pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
     let (dry_run, force) = (request.dry_run, request.force);
     let asked = asked(state, request)?;
     let config = state.config.load_full();
@@ -210,7 +215,7 @@ pub(super) async fn revoke(state: &State, request: RevocationRequest) -> Answer 
             if !dry_run {
                 sessions.revoke_foreign_subject(&url, subject, lifetime).await.map_err(of_store)?;
             }
-            return Ok(ok(&RevocationReport { dry_run, ..RevocationReport::default() }));
+            return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
         }
         Asked::Token { issuer, jti } => {
             let (url, lifetime) = match issuer {
@@ -222,7 +227,7 @@ pub(super) async fn revoke(state: &State, request: RevocationRequest) -> Answer 
                 let until = SystemTime::new().wall().plus(lifetime);
                 sessions.revoke_token(&url, jti, until).await.map_err(of_store)?;
             }
-            return Ok(ok(&RevocationReport { dry_run, ..RevocationReport::default() }));
+            return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
         }
     };
     if !force && let Some(what) = unknown(state, whose).await.map_err(of_store)? {
@@ -231,7 +236,7 @@ pub(super) async fn revoke(state: &State, request: RevocationRequest) -> Answer 
     let Tally { matched, ended, not_before } =
         if dry_run { sessions.count(whose).await } else { sessions.end(whose).await }.map_err(of_store)?;
     let not_before = (!dry_run).then(|| rfc3339(not_before));
-    Ok(ok(&RevocationReport { matched, ended, not_before, dry_run }))
+    Ok(RevocationReport { matched, ended, not_before, dry_run })
 }
 
 fn asked(state: &State, request: RevocationRequest) -> Result<Asked, Refusal> {
@@ -279,7 +284,7 @@ fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
 }
 
 /// Ends each session of an account: revocations are of subjects, and a subject may have moved.
-async fn of_account(state: &State, account: &str, dry_run: bool) -> Answer {
+async fn of_account(state: &State, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
     let sessions = state.gate.sessions();
     let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
     let mut after = None;
@@ -299,7 +304,7 @@ async fn of_account(state: &State, account: &str, dry_run: bool) -> Answer {
                 let what = format!("no session has the account {}", shown(account));
                 return Err(Refusal::new(Code::UnknownTarget, what));
             }
-            None => return Ok(ok(&report)),
+            None => return Ok(report),
         }
     }
 }

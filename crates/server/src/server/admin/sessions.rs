@@ -1,13 +1,12 @@
 //! The operator's requests about sessions: list, show, end one.
 
-use http::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem, Refusal};
 use super::revocations::{RevocationReport, subject_of};
-use super::{Answer, Body, State, events, ok, rfc3339, shown};
+use super::{Answer, State, events, ok, rfc3339, shown};
 use rotogate::clock::Timestamp;
 use rotogate::gate::Gate;
 use rotogate::session::{RevokedBecause, Session, SessionId, Status};
@@ -57,10 +56,10 @@ pub struct SessionInfo {
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionDetail {
     #[serde(flatten)]
-    session: SessionInfo,
+    pub(super) session: SessionInfo,
     /// What the audit trail has about it among its last 1000 lines: who ended it, too.
     #[schema(value_type = Vec<Object>)]
-    history: Vec<Value>,
+    pub(super) history: Vec<Value>,
 }
 
 /// Which sessions to list.
@@ -69,38 +68,38 @@ pub(super) struct SessionDetail {
 #[into_params(parameter_in = Query)]
 pub(super) struct SessionsQuery {
     /// Of the user of this name in the users file.
-    user: Option<String>,
+    pub(super) user: Option<String>,
     /// Of this account; with `user`, the account of the user.
-    account: Option<String>,
+    pub(super) account: Option<String>,
     /// Of this subject.
-    subject: Option<String>,
+    pub(super) subject: Option<String>,
     /// Of this client.
-    client: Option<String>,
+    pub(super) client: Option<String>,
     /// That began at an endpoint of this dialect.
-    dialect: Option<String>,
+    pub(super) dialect: Option<String>,
     /// `live`, `ended`, or the reason of the end, as in the answer.
-    status: Option<String>,
+    pub(super) status: Option<String>,
     /// That began at this moment or later (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
-    since: Option<String>,
+    pub(super) since: Option<String>,
     /// That began before this moment (RFC 3339).
     #[param(value_type = Option<String>, format = DateTime)]
-    until: Option<String>,
+    pub(super) until: Option<String>,
     /// The `next` of the page before.
-    cursor: Option<String>,
+    pub(super) cursor: Option<String>,
     /// The most sessions on the page.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
-    limit: Option<String>,
+    pub(super) limit: Option<String>,
 }
 
 /// A page of sessions.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Page {
     /// The sessions, the oldest first.
-    sessions: Vec<SessionInfo>,
+    pub(super) sessions: Vec<SessionInfo>,
     /// The `cursor` of the next page; `null` at the end. A page may have fewer sessions than asked for, or none, and
     /// still have a next one.
-    next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 /// What a filter asks of the status.
@@ -111,10 +110,14 @@ enum AskedStatus {
     Because(&'static str),
 }
 
+/// Why a session may be over.
+pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
+    ["expired", "not-before"].into_iter().chain(RevokedBecause::ALL.into_iter().map(RevokedBecause::word))
+}
+
 impl AskedStatus {
     fn parse(text: &str) -> Option<Self> {
-        let of_list = ["expired", "not-before"].into_iter();
-        let mut reasons = of_list.chain(RevokedBecause::ALL.into_iter().map(RevokedBecause::word));
+        let mut reasons = reasons();
         match text {
             "live" => Some(Self::Live),
             "ended" => Some(Self::Ended),
@@ -169,6 +172,11 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     security(("token" = ["viewer"]))
 )]
 pub(super) async fn list(state: &State, query: SessionsQuery) -> Answer {
+    find(state, query).await.map(|page| ok(&page))
+}
+
+/// A page of the sessions that are asked for.
+pub(super) async fn find(state: &State, query: SessionsQuery) -> Result<Page, Refusal> {
     let SessionsQuery { user, account, subject, client, dialect, status, since, until, cursor, limit } = query;
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
@@ -215,7 +223,7 @@ pub(super) async fn list(state: &State, query: SessionsQuery) -> Answer {
         let last = page.sessions.last().map(|session| session.id);
         for session in &page.sessions {
             if until.is_some_and(|until| session.created() >= until) {
-                return Ok(ok(&Page { sessions: found, next: None }));
+                return Ok(Page { sessions: found, next: None });
             }
             if !is_asked_for(session) {
                 continue;
@@ -224,13 +232,13 @@ pub(super) async fn list(state: &State, query: SessionsQuery) -> Answer {
             if found.len() == limit {
                 let is_end = page.next.is_none() && last == Some(session.id);
                 let next = (!is_end).then(|| session.id.to_string());
-                return Ok(ok(&Page { sessions: found, next }));
+                return Ok(Page { sessions: found, next });
             }
         }
         read += page.sessions.len();
         match page.next {
             Some(next) if read < MAX_READ_SESSIONS => after = Some(next),
-            next => return Ok(ok(&Page { sessions: found, next: next.map(|id| id.to_string()) })),
+            next => return Ok(Page { sessions: found, next: next.map(|id| id.to_string()) }),
         }
     }
 }
@@ -256,10 +264,15 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> 
     security(("token" = ["viewer"]))
 )]
 pub(super) async fn show(gate: &Gate, name: &str) -> Answer {
+    detail(gate, name).await.map(|detail| ok(&detail))
+}
+
+/// A session, and what is known of its past.
+pub(super) async fn detail(gate: &Gate, name: &str) -> Result<SessionDetail, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
     let session = session.ok_or_else(|| unknown(name))?;
-    Ok(ok(&SessionDetail { session: session_info(gate, &session), history: events::of_session(&id.to_string()) }))
+    Ok(SessionDetail { session: session_info(gate, &session), history: events::of_session(&id.to_string()) })
 }
 
 /// Ends a session: its tokens are refused from the next request on. Answers once that is durable; `ended` is 0 if it had
@@ -274,11 +287,15 @@ pub(super) async fn show(gate: &Gate, name: &str) -> Answer {
     security(("token" = ["operator"]))
 )]
 pub(super) async fn revoke(gate: &Gate, name: &str) -> Answer {
+    end(gate, name).await.map(|report| ok(&report))
+}
+
+/// Ends a session.
+pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let lived = gate.sessions().end_one(id).await.map_err(|error| Refusal::of_store(&error))?;
     let ended = lived.ok_or_else(|| unknown(name))?;
-    let report: Response<Body> = ok(&RevocationReport::of_one(ended));
-    Ok(report)
+    Ok(RevocationReport::of_one(ended))
 }
 
 fn unknown(id: &str) -> Refusal {

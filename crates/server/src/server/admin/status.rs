@@ -15,46 +15,46 @@ use crate::server::reload::Source;
 /// The gate as a whole.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Status {
-    version: &'static str,
+    pub(super) version: &'static str,
     /// The id of the process.
-    pid: u32,
+    pub(super) pid: u32,
     /// When it began to serve (RFC 3339).
-    started: String,
+    pub(super) started: String,
     /// As `/readyz` says.
-    ready: bool,
+    pub(super) ready: bool,
     /// Why it is not ready, or in which state it serves.
-    readiness: String,
+    pub(super) readiness: String,
     /// Every address of the gate, those of the admin listener included.
     #[schema(value_type = Vec<String>)]
-    listeners: Vec<SocketAddr>,
+    pub(super) listeners: Vec<SocketAddr>,
     /// Open connections of clients.
-    connections: usize,
+    pub(super) connections: usize,
     /// Requests in flight to upstreams.
-    requests_in_flight: usize,
-    store: StoreStatus,
+    pub(super) requests_in_flight: usize,
+    pub(super) store: StoreStatus,
     /// What the gate reads again while it runs.
-    reloads: Vec<ReloadStatus>,
+    pub(super) reloads: Vec<ReloadStatus>,
     /// What `rotogate check` warns about, of the configuration in force.
-    warnings: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
 }
 
 /// The store.
 #[derive(Serialize, ToSchema)]
-struct StoreStatus {
+pub(super) struct StoreStatus {
     /// `redb`, `memory`, `postgres` or `redis`.
-    kind: &'static str,
-    up: bool,
+    pub(super) kind: &'static str,
+    pub(super) up: bool,
 }
 
 /// What the gate reads again.
 #[derive(Serialize, ToSchema)]
-struct ReloadStatus {
+pub(super) struct ReloadStatus {
     /// `configuration`, `keys`, `issuers`, `certificates` or `upstreams`.
-    source: &'static str,
+    pub(super) source: &'static str,
     /// Whether the last change was refused; the log says why.
-    refused: bool,
+    pub(super) refused: bool,
     /// When a change was taken last (RFC 3339).
-    taken: String,
+    pub(super) taken: String,
 }
 
 /// Version, state, counts, and what the last reloads came to.
@@ -67,13 +67,18 @@ struct ReloadStatus {
     security(("token" = ["viewer"]))
 )]
 pub(super) async fn show(state: &State) -> Response<Body> {
+    ok(&describe(state).await)
+}
+
+/// The gate as a whole, now.
+pub(super) async fn describe(state: &State) -> Status {
     let (ready, readiness) = health::readiness(state).await;
     let config = state.config.load_full();
     let reload = |source: Source| {
         let (refused, taken) = state.reloads.get(source);
         ReloadStatus { source: source.name(), refused, taken: rfc3339(Timestamp::from_secs(taken)) }
     };
-    ok(&Status {
+    Status {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         started: rfc3339(state.began),
@@ -85,7 +90,7 @@ pub(super) async fn show(state: &State) -> Response<Body> {
         store: StoreStatus { kind: kind(&config.store), up: health::is_store_up(state).await },
         reloads: Source::ALL.map(reload).into(),
         warnings: config.warnings.iter().map(Finding::of).collect(),
-    })
+    }
 }
 
 const fn kind(store: &StoreConfig) -> &'static str {

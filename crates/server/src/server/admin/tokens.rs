@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "page")]
+use std::sync::Weak;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -110,7 +112,7 @@ impl AdminTokens {
             let detector = ChangeDetector::new([PathBuf::clone(&file)], SystemTime::new().wall());
             let watched = Mutex::new(Watched { detector, problem: None });
             let token = ArcSwap::from_pointee(AdminToken::load_or_create(&file)?);
-            let actor = Actor { name: name.into(), role: AdminRole::word(role) };
+            let actor = Actor { name: name.into(), role: AdminRole::word(role), via: "api" };
             Ok(TokenFile { holder: Holder { actor, role }, path: file, token, watched })
         };
         config.all_tokens().map(open).collect::<Result<_, _>>().map(Self)
@@ -118,8 +120,19 @@ impl AdminTokens {
 
     /// Whose token it is. Compares with every token, in constant time.
     pub(super) fn holder(&self, presented: &str) -> Option<&Holder> {
-        let own = |one: &&TokenFile| one.token.load().is(presented);
-        self.0.iter().filter(own).map(|one| &one.holder).fold(None, |first, holder| first.or(Some(holder)))
+        self.entry(presented).map(|(holder, _)| holder)
+    }
+
+    /// The same, with the token as it is in force.
+    pub(super) fn entry(&self, presented: &str) -> Option<(&Holder, Arc<AdminToken>)> {
+        let own = self.0.iter().map(|one| (one.token.load_full(), one)).filter(|(token, _)| token.is(presented));
+        own.map(|(token, one)| (&one.holder, token)).fold(None, |first, entry| first.or(Some(entry)))
+    }
+
+    /// Whether a token is still in force.
+    #[cfg(feature = "page")]
+    pub(super) fn has(&self, token: &Weak<AdminToken>) -> bool {
+        self.0.iter().any(|one| std::ptr::eq(Arc::as_ptr(&one.token.load()), token.as_ptr()))
     }
 
     /// Reads each file again when it changes. Never ends.

@@ -15,32 +15,32 @@ use crate::proxy::UpstreamAddress;
 #[derive(Serialize, ToSchema)]
 pub(super) struct Routes {
     /// In the order of match: of two that could serve a request, the first one does.
-    routes: Vec<RouteInfo>,
+    pub(super) routes: Vec<RouteInfo>,
 }
 
 /// A route.
 #[derive(Serialize, ToSchema)]
-struct RouteInfo {
+pub(super) struct RouteInfo {
     /// Its id in logs and metrics.
-    id: String,
+    pub(super) id: String,
     /// The hosts that it serves; empty: every host that no route names.
-    hosts: Vec<String>,
+    pub(super) hosts: Vec<String>,
     /// The pattern of its path; empty for a rule for calls alone.
-    path: String,
+    pub(super) path: String,
     /// The methods that it serves.
-    methods: Vec<String>,
+    pub(super) methods: Vec<String>,
     /// `required`, `optional` or `none`.
-    auth: &'static str,
+    pub(super) auth: &'static str,
     /// The scopes that a token must have, all of them.
-    scopes: Vec<String>,
+    pub(super) scopes: Vec<String>,
     /// The scopes of which it must have one.
-    any_scope: Vec<String>,
+    pub(super) any_scope: Vec<String>,
     /// The roles of which it must have one.
-    roles: Vec<String>,
+    pub(super) roles: Vec<String>,
     /// The accepted issuers; empty: the gate, and those that are accepted everywhere.
-    issuers: Vec<String>,
+    pub(super) issuers: Vec<String>,
     /// The name of its upstream.
-    upstream: Option<String>,
+    pub(super) upstream: Option<String>,
 }
 
 /// The routes in the order of match.
@@ -53,11 +53,16 @@ struct RouteInfo {
     security(("token" = ["viewer"]))
 )]
 pub(super) fn routes(state: &State) -> Response<Body> {
+    ok(&Routes { routes: all_routes(state) })
+}
+
+/// The routes in the order of match.
+pub(super) fn all_routes(state: &State) -> Vec<RouteInfo> {
     let config = state.config.load();
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
     // As the table of routes looks them up: by host, then by the most specific pattern, then by listed methods.
     sorted.sort_by_cached_key(|route| (route.hosts.is_empty(), specificity(&route.path), route.methods.is_empty()));
-    ok(&Routes { routes: sorted.into_iter().map(|route| info(state, route)).collect() })
+    sorted.into_iter().map(|route| info(state, route)).collect()
 }
 
 fn info(state: &State, route: &Route) -> RouteInfo {
@@ -98,30 +103,30 @@ fn specificity(path: &str) -> Vec<(u8, Reverse<usize>, String)> {
 #[derive(Serialize, ToSchema)]
 pub(super) struct Upstreams {
     /// In the order of the configuration.
-    upstreams: Vec<UpstreamInfo>,
+    pub(super) upstreams: Vec<UpstreamInfo>,
 }
 
 /// An upstream.
 #[derive(Serialize, ToSchema)]
-struct UpstreamInfo {
-    name: String,
+pub(super) struct UpstreamInfo {
+    pub(super) name: String,
     /// Requests in flight, streams and tunnels included.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// Open connections.
-    connections: usize,
+    pub(super) connections: usize,
     /// Each address to which requests are sent.
-    addresses: Vec<AddressInfo>,
+    pub(super) addresses: Vec<AddressInfo>,
 }
 
 /// An address of an upstream.
 #[derive(Serialize, ToSchema)]
-struct AddressInfo {
+pub(super) struct AddressInfo {
     /// As the log names it.
-    address: String,
+    pub(super) address: String,
     /// `up`, `ejected` after failures, or `unhealthy` by its health checks.
-    state: &'static str,
+    pub(super) state: &'static str,
     /// Requests in flight.
-    in_flight: usize,
+    pub(super) in_flight: usize,
 }
 
 /// The upstreams, with the state of each address.
@@ -134,6 +139,11 @@ struct AddressInfo {
     security(("token" = ["viewer"]))
 )]
 pub(super) fn upstreams(state: &State) -> Response<Body> {
+    ok(&Upstreams { upstreams: all_upstreams(state) })
+}
+
+/// The upstreams in the order of the configuration.
+pub(super) fn all_upstreams(state: &State) -> Vec<UpstreamInfo> {
     let address =
         |UpstreamAddress { name, state, in_flight }: UpstreamAddress| AddressInfo { address: name, state, in_flight };
     let upstreams = state.serving.load().proxy.report().into_iter().map(|report| UpstreamInfo {
@@ -142,5 +152,5 @@ pub(super) fn upstreams(state: &State) -> Response<Body> {
         connections: report.connections,
         addresses: report.addresses.into_iter().map(address).collect(),
     });
-    ok(&Upstreams { upstreams: upstreams.collect() })
+    upstreams.collect()
 }

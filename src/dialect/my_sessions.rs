@@ -1,0 +1,216 @@
+//! A user's own sessions over plain HTTP: a page of an application shows where its user is logged in, and ends what the user
+//! does not know.
+//!
+//! | request | result |
+//! |---|---|
+//! | `GET /sessions` | the live sessions of the caller, the newest first |
+//! | `DELETE /sessions/{id}` | ends one |
+//! | `DELETE /sessions?others` | ends all but the one that the caller uses |
+//!
+//! The caller is the user of a good access token of this gate, in `Authorization` or in a cookie. Errors are problem documents
+//! (RFC 9457). Somebody else's session is as unknown as one that never was.
+//!
+//! ```
+//! use rotogate::dialect::my_sessions::MySessions;
+//! use rotogate::gate::Endpoint;
+//!
+//! let endpoint = Endpoint::new(MySessions::default()).path("/account/sessions");
+//! # let _ = endpoint;
+//! ```
+// Requirement P55.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Method, StatusCode};
+use secrecy::SecretString;
+use serde::Serialize;
+
+use super::answer::json;
+use super::{
+    Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnSessionsAction, OwnSessionsRequest, Reply, ServedPath,
+    Sources,
+};
+use crate::credential::{self, Places};
+use crate::denial::Denial;
+use crate::engine::{OwnSession, OwnSessions};
+use crate::fault::Error;
+use crate::gate::{ACCESS_COOKIE, denied};
+use crate::reason::Reason;
+use crate::reply::{self, problem};
+use crate::session::{Scope, SessionId};
+
+/// The dialect's name in `gateway.toml`.
+#[doc(hidden)]
+pub const NAME: &str = "my-sessions";
+
+/// The scope that a caller needs where [`MySessions::needs_scope`] is set.
+pub const SCOPE: &str = "sessions";
+
+const ALL: &str = "sessions";
+const ONE: &str = "session";
+
+/// The dialect. See the module.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::dialect::my_sessions::MySessions;
+/// use rotogate::gate::Endpoint;
+///
+/// // Whoever ends a session has refreshed its tokens within the last minute.
+/// let dialect = MySessions { max_age: Duration::from_secs(60), ..MySessions::default() };
+/// let builder = rotogate::Gate::builder().endpoint(Endpoint::new(dialect));
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MySessions {
+    /// How old an access token may be to end sessions. A refresh gives a new one.
+    pub max_age: Duration,
+    /// Whether the access token must have the scope [`SCOPE`].
+    pub needs_scope: bool,
+    /// The cookie in which a browser sends the access token.
+    pub cookie: &'static str,
+}
+
+impl Default for MySessions {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(600), needs_scope: false, cookie: ACCESS_COOKIE }
+    }
+}
+
+impl MySessions {
+    fn scope(&self) -> Scope {
+        let scope = if self.needs_scope { SCOPE } else { "" };
+        Scope::parse(scope).unwrap_or_default()
+    }
+
+    fn request(&self, call: &Call<'_>) -> Result<OwnSessionsRequest, Denial> {
+        let action = match (call.operation, call.method, call.query) {
+            (ONE, _, None) => {
+                let id = call.param("id").and_then(SessionId::parse);
+                OwnSessionsAction::End(id.ok_or(Denial::UnknownSession)?)
+            }
+            (ALL, &Method::GET, None) => OwnSessionsAction::List,
+            (ALL, &Method::DELETE, Some("others" | "others=")) => OwnSessionsAction::EndOthers,
+            (ALL, &Method::DELETE, None) => {
+                return Err(Denial::MalformedRequest("name a session in the path, or send ?others"));
+            }
+            _ => return Err(Denial::MalformedRequest("the query has a parameter that is not expected")),
+        };
+        Ok(OwnSessionsRequest { access: self.token(call)?, scope: self.scope(), max_age: self.max_age, action })
+    }
+
+    fn refusal(&self, error: &Error) -> Reply {
+        match error {
+            Error::Denied(denial) => denied(*denial, &self.scope()),
+            Error::Failed(fault) => {
+                let what = "the store failed; try the same again";
+                let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(what));
+                reply::retry_after(&mut reply, fault.retry_after());
+                reply
+            }
+        }
+    }
+
+    fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
+        let places = Places { query: None, cookies: [Some(self.cookie), None] };
+        let found = credential::extract_from(call.headers, call.query, places)?.ok_or(Denial::NoCredential)?;
+        Ok(SecretString::from(found.token.into_owned()))
+    }
+}
+
+#[async_trait]
+impl Dialect for MySessions {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/sessions"
+    }
+
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        let served = |operation, template, methods| ServedPath { operation, template, methods, spellings: &[] };
+        vec![
+            served(ALL, base.to_owned(), &[Method::GET, Method::DELETE]),
+            served(ONE, format!("{base}/{{id}}"), &[Method::DELETE]),
+        ]
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { query: None, cookie: Some(self.cookie) }
+    }
+
+    fn read(&self, _: &Call<'_>) -> Result<Command, Denial> {
+        // See `answer`.
+        Err(Denial::NoRoute)
+    }
+
+    fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        match outcome {
+            Err(error) => self.refusal(&error),
+            // No command is read.
+            Ok(_) => problem(StatusCode::INTERNAL_SERVER_ERROR, None),
+        }
+    }
+
+    async fn answer(&self, call: &Call<'_>, gate: &dyn CommandHandler) -> Answer {
+        let done = match self.request(call) {
+            Ok(request) => gate.own_sessions(request).await,
+            Err(denial) => Err(denial.into()),
+        };
+        match done {
+            Ok(done) => Answer::Reply(written(&done), Reason::ANSWERED),
+            Err(error) => Answer::Reply(self.refusal(&error), Reason::from(&error)),
+        }
+    }
+}
+
+fn written(done: &OwnSessions) -> Reply {
+    match done {
+        OwnSessions::Listed(sessions) => {
+            json(StatusCode::OK, &List { sessions: sessions.iter().map(Entry::of).collect() })
+        }
+        OwnSessions::Ended(ended) => json(StatusCode::OK, &Ended { ended: *ended }),
+    }
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    sessions: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Ended {
+    ended: u64,
+}
+
+/// A session as its user sees it. Times are seconds since 1970, as in a token.
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: String,
+    client: &'a str,
+    created: u64,
+    refreshed: u64,
+    expires: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    current: bool,
+}
+
+impl<'a> Entry<'a> {
+    fn of(OwnSession { session, is_current }: &'a OwnSession) -> Self {
+        Self {
+            id: session.id.to_string(),
+            client: &session.client,
+            created: session.created().as_secs(),
+            refreshed: session.issued_at.as_secs(),
+            expires: session.expires.as_secs(),
+            address: session.address.map(|address| address.to_string()),
+            user_agent: session.user_agent.as_deref(),
+            current: *is_current,
+        }
+    }
+}

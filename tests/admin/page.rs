@@ -1,0 +1,297 @@
+//! The admin page without a browser: sign-in, cookies, CSRF, roles, headers, and its whole job by plain forms (requirement
+//! P56). `interop/page.rs` has it in Chromium.
+
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use support::{Answer, CONFIG, Gate, Place, keep_secret, try_send, until};
+
+use super::{admin_token, events, with_tokens, write_token};
+
+const VIEWER: &str = "the-viewer-token-of-the-page-00001";
+const OPERATOR: &str = "the-operator-token-of-the-page-001";
+const VIEWS: [&str; 6] = ["/ui/", "/ui/sessions", "/ui/keys", "/ui/routes", "/ui/config", "/ui/events"];
+
+/// A browser without script: it keeps cookies, and sends forms as they are.
+struct Browser<'a> {
+    gate: &'a Gate,
+    cookies: Vec<(String, String)>,
+    headers: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Browser<'a> {
+    fn new(gate: &'a Gate) -> Self {
+        Self { gate, cookies: Vec::new(), headers: Vec::new() }
+    }
+
+    async fn signed_in(gate: &'a Gate, token: &str) -> Self {
+        let mut browser = Self::new(gate);
+        let answer = browser.sign_in(token).await;
+        assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &"/ui/".parse().unwrap()));
+        browser
+    }
+
+    async fn sign_in(&mut self, token: &str) -> Answer {
+        let csrf = csrf(&self.get("/ui/sign-in").await);
+        self.post("/ui/sign-in", &[("csrf", &csrf), ("token", token)]).await
+    }
+
+    async fn send(&mut self, method: Method, path: &str, body: String) -> Answer {
+        let mut request = Request::builder().method(&method).uri(format!("http://{}{path}", self.gate.admin));
+        for (name, value) in &self.headers {
+            request = request.header(*name, *value);
+        }
+        if method == Method::POST {
+            request = request.header("content-type", "application/x-www-form-urlencoded");
+        }
+        let cookies: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if !cookies.is_empty() {
+            request = request.header("cookie", cookies.join("; "));
+        }
+        let answer = try_send(request.body(Full::from(body)).unwrap()).await.unwrap();
+        for set in answer.headers.get_all("set-cookie") {
+            let (name, rest) = set.to_str().unwrap().split_once('=').unwrap();
+            let (value, attributes) = rest.split_once(';').unwrap();
+            assert!(attributes.contains("HttpOnly") && attributes.contains("SameSite=Strict"), "{name}: {attributes}");
+            assert!(attributes.contains("Path=/ui/"), "{name}: {attributes}");
+            self.cookies.retain(|(known, _)| known != name);
+            if !attributes.contains("Max-Age=0") {
+                keep_secret(value);
+                self.cookies.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        answer
+    }
+
+    async fn get(&mut self, path: &str) -> Answer {
+        self.send(Method::GET, path, String::new()).await
+    }
+
+    async fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        self.send(Method::POST, path, body).await
+    }
+}
+
+fn text(answer: &Answer) -> String {
+    String::from_utf8(answer.body.to_vec()).unwrap()
+}
+
+/// The value that the first form of a view has.
+fn csrf(view: &Answer) -> String {
+    let text = text(view);
+    let value = text.split("name=\"csrf\" value=\"").nth(1).unwrap_or_else(|| panic!("no form: {text}"));
+    let value = value.split('"').next().unwrap().to_owned();
+    keep_secret(&value);
+    value
+}
+
+fn place() -> Place {
+    let place = Place::new(&with_tokens(&[("vera", "viewer", "vera.token"), ("grace", "operator", "grace.token")]));
+    write_token(&place, "vera.token", VIEWER);
+    write_token(&place, "grace.token", OPERATOR);
+    place
+}
+
+fn id_of(place: &Place, tokens: &support::Tokens) -> String {
+    place.json(&["token", "inspect"], &tokens.refresh)["session"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn p56_every_view_needs_a_sign_in_and_has_its_headers() {
+    let place = place();
+    let gate = place.start();
+    let token = admin_token(&place);
+    let mut stranger = Browser::new(&gate);
+    for path in ["/", "/ui"] {
+        let answer = stranger.get(path).await;
+        assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &"/ui/".parse().unwrap()));
+    }
+    for view in VIEWS.into_iter().chain(["/ui/explain", "/ui/events/stream", "/ui/sessions/x"]) {
+        let answer = stranger.get(view).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{view}");
+        assert_eq!(answer.headers["location"], "/ui/sign-in", "{view}");
+    }
+    assert_eq!(stranger.post("/ui/revocations", &[("user", "demo")]).await.headers["location"], "/ui/sign-in");
+
+    let mut browser = Browser::signed_in(&gate, &token).await;
+    for view in VIEWS.into_iter().chain(["/ui/explain", "/ui/sign-in", "/ui/nowhere", "/ui/page.js", "/ui/page.css"]) {
+        let answer = browser.get(view).await;
+        let policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+        for (name, value) in [
+            ("content-security-policy", policy),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+            ("cache-control", "no-store"),
+        ] {
+            assert_eq!(answer.headers[name], value, "{view}");
+        }
+        assert!(!text(&answer).contains(&token), "{view}: the token");
+        assert!(browser.cookies.iter().all(|(_, value)| *value != token));
+    }
+    assert_eq!(browser.get("/ui/nowhere").await.status, StatusCode::NOT_FOUND);
+    // The name of a page that was rebound to this address.
+    browser.headers = vec![("host", "evil.example")];
+    assert_eq!(browser.get("/ui/").await.status, StatusCode::MISDIRECTED_REQUEST);
+}
+
+#[tokio::test]
+async fn p56_a_wrong_token_signs_nobody_in_and_guessing_ends() {
+    let place = place();
+    let gate = place.start();
+    let mut browser = Browser::new(&gate);
+    let answer = browser.post("/ui/sign-in", &[("token", OPERATOR)]).await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "without the value of the form");
+    for _ in 0..10 {
+        assert_eq!(browser.sign_in("a wrong token").await.status, StatusCode::UNAUTHORIZED);
+    }
+    let answer = browser.sign_in(OPERATOR).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(answer.headers.contains_key("retry-after"));
+    assert!(!browser.cookies.iter().any(|(name, _)| name == "rotogate-admin"));
+}
+
+#[tokio::test]
+async fn p56_a_change_needs_the_value_of_the_form_and_an_origin_of_ours() {
+    let place = place();
+    let gate = place.start();
+    let user = gate.login().await;
+    let path = format!("/ui/sessions/{}/revoke", id_of(&place, &user));
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let own = csrf(&browser.get("/ui/").await);
+    let other = csrf(&Browser::signed_in(&gate, OPERATOR).await.get("/ui/").await);
+    for fields in [&[][..], &[("csrf", "")], &[("csrf", &other)]] {
+        assert_eq!(browser.post(&path, fields).await.status, StatusCode::FORBIDDEN);
+    }
+    let foreign = [
+        ("origin", "http://evil.example"),
+        ("origin", "http://127.0.0.1:1"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
+    ];
+    for header in foreign {
+        browser.headers = vec![header];
+        assert_eq!(browser.post(&path, &[("csrf", &own)]).await.status, StatusCode::FORBIDDEN, "{header:?}");
+        browser.headers = vec![("origin", "null"), header];
+        assert_eq!(browser.post(&path, &[("csrf", &own)]).await.status, StatusCode::FORBIDDEN, "{header:?}");
+    }
+    assert_eq!(gate.get("/x", &user.access).await.status, StatusCode::OK, "nothing changed");
+    // As a browser with `Referrer-Policy: no-referrer` sends it.
+    browser.headers = vec![("origin", "null"), ("sec-fetch-site", "same-origin")];
+    assert_eq!(browser.post(&path, &[("csrf", &own)]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(gate.get("/x", &user.access).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn p56_a_viewer_has_no_button_and_may_change_nothing() {
+    let place = place();
+    let gate = place.start();
+    let user = gate.login().await;
+    let id = id_of(&place, &user);
+    let mut browser = Browser::signed_in(&gate, VIEWER).await;
+    let pages = ["/ui/sessions?user=demo".to_owned(), format!("/ui/sessions/{id}")];
+    for path in &pages {
+        let answer = browser.get(path).await;
+        let shown = text(&answer);
+        assert_eq!(answer.status, StatusCode::OK, "{path} {shown}");
+        assert!(shown.contains(&id) && shown.contains("vera (viewer)"), "{path} {shown}");
+        for nothing in ["Revoke", "/revoke", "/ui/explain", "<dialog"] {
+            assert!(!shown.contains(nothing), "{path}: {nothing}");
+        }
+    }
+    let own = csrf(&browser.get("/ui/").await);
+    let revoke = format!("/ui/sessions/{id}/revoke");
+    for path in [revoke.as_str(), "/ui/explain", "/ui/revocations?user=demo"] {
+        assert_eq!(browser.get(path).await.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    for path in [revoke.as_str(), "/ui/explain", "/ui/revocations"] {
+        let answer = browser.post(path, &[("csrf", &own), ("user", "demo"), ("path", "/x")]).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(gate.get("/x", &user.access).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn p56_p53_the_page_does_its_job_by_plain_forms() {
+    let place = place();
+    let gate = place.start();
+    let (first, second) = (gate.login().await, gate.login().await);
+    let id = id_of(&place, &first);
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+
+    // Explain: the token is in the form, and in nothing that comes back.
+    let own = csrf(&browser.get("/ui/explain").await);
+    let asked = [("csrf", own.as_str()), ("method", "GET"), ("path", "/orders"), ("token", &first.access)];
+    let shown = text(&browser.post("/ui/explain", &asked).await);
+    assert!(shown.contains("passed") && shown.contains("<caption>Rule by rule"), "{shown}");
+    assert!(!shown.contains(&first.access));
+    let shown = text(&browser.post("/ui/explain", &[("csrf", &own), ("path", "/orders"), ("token", "x.y.z")]).await);
+    assert!(shown.contains("malformed_token"), "{shown}");
+
+    // Find, ask, revoke one.
+    let shown = text(&browser.get("/ui/sessions?user=demo&status=live").await);
+    assert!(shown.contains(&id) && shown.contains("Revoke all 2 sessions"), "{shown}");
+    let shown = browser.get(&format!("/ui/sessions/{id}/revoke")).await;
+    let (own, path) = (csrf(&shown), format!("/ui/sessions/{id}/revoke"));
+    assert!(text(&shown).contains("Its tokens are refused from the next request on"));
+    assert_eq!(gate.get("/x", &first.access).await.status, StatusCode::OK, "only asked");
+    let back = "/ui/sessions?user=demo";
+    let answer = browser.post(&path, &[("csrf", &own), ("back", back)]).await;
+    assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &back.parse().unwrap()));
+    assert_eq!(gate.get("/x", &first.access).await.status, StatusCode::UNAUTHORIZED);
+    let shown = text(&browser.get(back).await);
+    assert!(shown.contains(&format!("Session {id} revoked")), "{shown}");
+    assert!(!text(&browser.get(back).await).contains("revoked:"), "said once");
+    // It leads nowhere else, whatever a form says.
+    let answer = browser.post(&path, &[("csrf", &own), ("back", "https://evil.example/")]).await;
+    assert_eq!(answer.headers["location"], "/ui/sessions");
+
+    // Why and by whom it ended.
+    let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
+    assert!(shown.contains("<strong>operator</strong>, by grace (operator)"), "{shown}");
+    let lines = events(&gate, VIEWER, &format!("action=revocation&session={id}")).await;
+    let actor = |name: &str| lines[0][name].as_str().unwrap().to_owned();
+    assert_eq!((actor("rotogate.actor"), actor("rotogate.actor.via")), ("grace".to_owned(), "page".to_owned()));
+
+    // All of a user.
+    let shown = browser.get("/ui/revocations?user=demo").await;
+    assert!(text(&shown).contains("Revoke all 1 live session of demo?"), "{}", text(&shown));
+    let answer = browser.post("/ui/revocations", &[("csrf", &csrf(&shown)), ("user", "demo")]).await;
+    assert_eq!((answer.status, &answer.headers["location"]), (StatusCode::SEE_OTHER, &back.parse().unwrap()));
+    assert_eq!(gate.get("/x", &second.access).await.status, StatusCode::UNAUTHORIZED);
+    assert!(text(&browser.get(back).await).contains("1 session of demo revoked"));
+
+    // A search that finds nobody is said beside the form.
+    let shown = text(&browser.get("/ui/sessions?user=nobody").await);
+    assert!(shown.contains("no user has the name nobody"), "{shown}");
+
+    // Signed out, the cookie is worth nothing.
+    let cookies = browser.cookies.clone();
+    let answer = browser.post("/ui/sign-out", &[("csrf", &own)]).await;
+    assert_eq!(answer.headers["location"], "/ui/sign-in");
+    browser.cookies = cookies;
+    assert_eq!(browser.get("/ui/").await.headers["location"], "/ui/sign-in");
+}
+
+#[tokio::test]
+async fn p56_a_sign_in_ends_when_its_token_leaves_the_file() {
+    let place = place();
+    let gate = place.start();
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let mut other = Browser::signed_in(&gate, VIEWER).await;
+    write_token(&place, "grace.token", "another-token-of-the-operator-0001");
+    until("the sign-in ends", async || browser.get("/ui/").await.status == StatusCode::SEE_OTHER).await;
+    assert_eq!(other.get("/ui/").await.status, StatusCode::OK, "another token's");
+}
+
+#[tokio::test]
+async fn p56_the_cookie_is_for_https_alone_where_the_gate_is() {
+    let config = CONFIG.replace("public_url = \"http://gate.test\"", "public_url = \"https://gate.test\"");
+    let place = Place::new(&config);
+    let gate = place.start();
+    let token = admin_token(&place);
+    let mut browser = Browser::signed_in(&gate, &token).await;
+    let own = csrf(&browser.get("/ui/").await);
+    let answer = browser.post("/ui/sign-out", &[("csrf", &own)]).await;
+    assert!(answer.headers["set-cookie"].to_str().unwrap().contains("; Secure"));
+}

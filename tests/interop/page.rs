@@ -1,0 +1,76 @@
+//! The admin page in Chromium, driven by playwright-core, with axe-core (requirement P56): by the mouse, by the keyboard
+//! alone, without script, in light and in dark. `WRITE_DOCS=1` writes the images of docs/images.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use http::StatusCode;
+use serde_json::json;
+use support::{CONFIG, Place, keep_secret, until};
+
+/// Markup as the name of a user, and as the id of a route.
+const USER: &str = "<img src=x onerror=alert(1)>";
+const ROUTE: &str = "[[routes]]\nid = \"<img src=x>\"\npath = \"/public/{*rest}\"";
+
+/// playwright-core and axe-core in a folder that git ignores, as the lock file says.
+fn installed() -> PathBuf {
+    let ours = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/page");
+    let cache = support::target_folder("interop-cache/page");
+    fs::create_dir_all(&cache).unwrap();
+    let lock = fs::read(ours.join("package-lock.json")).unwrap();
+    let is_there = cache.join("node_modules").exists() && fs::read(cache.join("package-lock.json")).ok() == Some(lock);
+    for file in ["package.json", "package-lock.json", "page.mjs"] {
+        fs::copy(ours.join(file), cache.join(file)).unwrap();
+    }
+    if !is_there {
+        // No script of a package runs: playwright-core needs none, and downloads no browser.
+        let arguments = ["ci", "--no-audit", "--no-fund", "--ignore-scripts"];
+        let npm = Command::new("npm").args(arguments).current_dir(&cache).output();
+        let npm = npm.expect("npm is missing: install Node.js 20 or later to drive Chromium");
+        assert!(npm.status.success(), "npm ci: {}", String::from_utf8_lossy(&npm.stderr));
+    }
+    cache
+}
+
+/// Where Chromium is.
+fn chromium() -> String {
+    let found = Command::new("sh").args(["-c", "command -v chromium || command -v chromium-browser"]).output().unwrap();
+    let path = String::from_utf8(found.stdout).unwrap().trim().to_owned();
+    assert!(!path.is_empty(), "chromium is missing. Is it installed? (apt install chromium)");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p56_the_page_does_its_job_in_chromium_for_everybody() {
+    let config = CONFIG.replace("[[routes]]\npath = \"/public/{*rest}\"", ROUTE);
+    assert!(config.contains(ROUTE));
+    let place = Place::new(&config);
+    let gate = place.start();
+    let password = "the password of a user with a name";
+    keep_secret(password);
+    let _ = place.done(&["user", "add", USER], password);
+    until("the user can log in", async || gate.log_in(USER, password).await.status == StatusCode::OK).await;
+    let token = fs::read_to_string(place.path("data/admin.token")).unwrap().trim().to_owned();
+    let images = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/images"));
+    let scene = json!({
+        "page": format!("http://{}", gate.admin),
+        "gate": format!("http://{}", gate.address),
+        "token": token,
+        "username": USER,
+        "password": password,
+        "chromium": chromium(),
+        "images": std::env::var_os("WRITE_DOCS").map(|_| images),
+    });
+    let cache = installed();
+    let mut command = Command::new("node");
+    let _ = command.arg(cache.join("page.mjs")).env("MODULES", &cache).current_dir(&cache);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.expect("node is missing: install Node.js 20 or later to drive Chromium");
+    child.stdin.take().unwrap().write_all(scene.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("done"), "{said}");
+    assert!(!gate.log().contains(&token), "the token is in the log");
+}

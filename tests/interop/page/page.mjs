@@ -1,0 +1,216 @@
+// The admin page in Chromium: node page.mjs < {"page", "gate", "token", "username", "password", "chromium", "images"?}
+// Prints "done", or fails with what is wrong.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+const require = createRequire(process.env.MODULES + "/package.json");
+const { chromium } = require("playwright-core");
+const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
+const scene = JSON.parse(readFileSync(0, "utf8"));
+const browser = await chromium.launch({
+  executablePath: scene.chromium,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"],
+});
+const VIEWS = ["/ui/", "/ui/sessions", "/ui/explain", "/ui/keys", "/ui/routes", "/ui/config", "/ui/events"];
+const XSS = "<img src=x onerror=document.title='hacked'>";
+const CONSENT = "Revoke session";
+
+/** What the browser asked for, and what it complained about. */
+const problems = [];
+const urls = new Set();
+const watched = async (options) => {
+  const context = await browser.newContext({ viewport: { width: 1000, height: 560 }, ...options });
+  context.on("request", (request) => {
+    urls.add(request.url());
+    if (!request.url().startsWith(scene.page + "/")) problems.push(`an outside request: ${request.url()}`);
+  });
+  context.on("console", (message) => {
+    if (message.type() === "error" && !/status of 4\d\d/.test(message.text())) problems.push(message.text());
+  });
+  context.on("dialog", (opened) => problems.push(`a dialog of a script: ${opened.message()}`));
+  context.on("weberror", (error) => problems.push(String(error.error())));
+  return context;
+};
+
+/** A login on the data path. */
+const logIn = async (userAgent) => {
+  const body = new URLSearchParams({ grant_type: "password", client_id: "web", username: scene.username, password: scene.password });
+  const reply = await fetch(scene.gate + "/connect/token", { method: "POST", body, headers: { "user-agent": userAgent } });
+  assert.equal(reply.status, 200, "login");
+  const tokens = await reply.json();
+  const id = JSON.parse(Buffer.from(tokens.access_token.split(".")[1], "base64url")).sid;
+  return { access: tokens.access_token, id };
+};
+const status = async (access) => (await fetch(scene.gate + "/x", { headers: { authorization: "Bearer " + access } })).status;
+
+const signIn = async (page) => {
+  await page.goto(scene.page + "/");
+  assert.equal(new URL(page.url()).pathname, "/ui/sign-in");
+  await page.getByLabel("Admin token").fill(scene.token);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
+};
+
+/** No serious or critical finding of axe-core, one h1, and no markup of a user's. */
+const isSound = async (page, what) => {
+  // By the protocol of the developer tools: the page's own policy forbids to add a script.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() =>
+    window.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }),
+  );
+  const grave = violations.filter((each) => ["serious", "critical"].includes(each.impact));
+  assert.deepEqual(grave.map((each) => [each.id, each.nodes.map((node) => node.html)]), [], what);
+  assert.equal(await page.locator("h1").count(), 1, what);
+  assert.equal(await page.locator("main").count(), 1, what);
+  assert.equal(await page.locator("img").count(), 0, what);
+  assert.ok(!(await page.title()).includes("hacked"), what);
+  assert.ok(!(await page.content()).includes(scene.token), what + ": the token");
+};
+
+const image = async (page, name) => {
+  if (scene.images) await page.screenshot({ path: `${scene.images}/${name}.png`, scale: "css" });
+};
+
+const search = async (page) => {
+  await page.goto(scene.page + "/ui/sessions");
+  await page.getByLabel("User").fill(scene.username);
+  await page.getByRole("button", { name: "Search" }).click();
+};
+const rowOf = (page, id) => page.locator("tbody tr", { has: page.locator(`a[href="/ui/sessions/${id}"]`) });
+
+// Without script: a confirmation is a view of its own.
+{
+  const { access, id } = await logIn(XSS);
+  const other = await logIn("Mozilla/5.0 Firefox/140.0");
+  const context = await watched({ javaScriptEnabled: false });
+  const page = await context.newPage();
+  await signIn(page);
+  await search(page);
+  assert.equal(await rowOf(page, id).locator(".agent").textContent(), XSS, "a user agent is text");
+  await rowOf(page, id).getByRole("button").click();
+  await page.getByRole("heading", { level: 1, name: CONSENT }).waitFor();
+  assert.equal(await status(access), 200, "asked first");
+  await page.getByRole("button", { name: CONSENT }).click();
+  await page.getByRole("status").filter({ hasText: `Session ${id} revoked` }).waitFor();
+  assert.equal(await status(access), 401, "revoked");
+  assert.equal(await status(other.access), 200, "another session");
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("heading", { level: 1, name: "Sign in" }).waitFor();
+  await context.close();
+}
+
+// With script: a dialog; then by the keyboard alone.
+for (const colorScheme of ["light", "dark"]) {
+  const [mouse, keys] = [await logIn("Mozilla/5.0 Firefox/140.0"), await logIn("curl/8.16")];
+  const context = await watched({ colorScheme });
+  const page = await context.newPage();
+  await page.goto(scene.page + "/ui/sign-in");
+  await isSound(page, "sign-in");
+  await page.getByLabel("Admin token").fill("a wrong token");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("alert").waitFor();
+  await isSound(page, "a refused sign-in");
+  await signIn(page);
+  for (const view of VIEWS) {
+    await page.goto(scene.page + view);
+    await isSound(page, `${view} ${colorScheme}`);
+  }
+  await search(page);
+  await isSound(page, "sessions " + colorScheme);
+  await rowOf(page, mouse.id).getByRole("button").click();
+  const dialog = page.getByRole("dialog");
+  await dialog.waitFor();
+  await isSound(page, "the dialog " + colorScheme);
+  await image(page, `sessions-${colorScheme}`);
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await dialog.waitFor({ state: "hidden" });
+  assert.equal(await status(mouse.access), 200, "cancelled");
+  await rowOf(page, mouse.id).getByRole("button").click();
+  await dialog.getByRole("button", { name: CONSENT }).click();
+  const said = page.getByRole("status").filter({ hasText: `Session ${mouse.id} revoked` });
+  await said.waitFor();
+  assert.equal(await status(mouse.access), 401, "revoked");
+  assert.ok(await said.evaluate((notice) => notice === document.activeElement), "the focus is at what was said");
+  await isSound(page, "a notice " + colorScheme);
+
+  // By the keyboard: to the button, to the dialog, out of it, and again.
+  const button = rowOf(page, keys.id).getByRole("button");
+  const isAt = (locator) => locator.evaluate((element) => element === document.activeElement);
+  const tabTo = async (locator) => {
+    for (let presses = 0; presses < 200; presses += 1) {
+      if (await isAt(locator)) return;
+      await page.keyboard.press("Tab");
+    }
+    assert.fail("the keyboard does not get there");
+  };
+  await tabTo(button);
+  const outline = await button.evaluate((element) => getComputedStyle(element).outlineStyle);
+  assert.notEqual(outline, "none", "the focus is seen");
+  await page.keyboard.press("Enter");
+  await dialog.waitFor();
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "hidden" });
+  assert.ok(await isAt(button), "the focus is where it was");
+  await page.keyboard.press("Enter");
+  await tabTo(dialog.getByRole("button", { name: CONSENT }));
+  await page.keyboard.press("Enter");
+  await page.getByRole("status").filter({ hasText: `Session ${keys.id} revoked` }).waitFor();
+  assert.equal(await status(keys.access), 401, "revoked by the keyboard");
+
+  await page.goto(`${scene.page}/ui/sessions/${keys.id}`);
+  await isSound(page, "a session " + colorScheme);
+  await page.getByText("by default (admin)").waitFor();
+
+  await page.goto(scene.page + "/ui/explain");
+  await page.getByLabel("Path").fill("/x");
+  await page.getByLabel("Access token").fill(keys.access);
+  await page.getByRole("button", { name: "Explain" }).click();
+  await page.getByRole("heading", { level: 2, name: "token_revoked" }).waitFor();
+  await isSound(page, "an explanation " + colorScheme);
+  assert.ok(!(await page.content()).includes(keys.access), "the token is not shown again");
+  if (colorScheme === "light") await image(page, "explain-light");
+
+  // Live lines; a user's name and a path are text.
+  await page.goto(scene.page + "/ui/events");
+  const before = await page.locator("#lines tr").count();
+  assert.ok(before > 0);
+  const { id } = await logIn(XSS);
+  await page.locator("#lines tr", { hasText: id }).first().waitFor();
+  await page.getByText(/\d+ new lines?/).waitFor();
+  await isSound(page, "events " + colorScheme);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.getByRole("button", { name: "Follow" }).waitFor();
+
+  const cookies = await context.cookies();
+  assert.ok(cookies.length > 0 && cookies.every((cookie) => cookie.httpOnly && cookie.sameSite === "Strict"));
+  assert.ok(cookies.every((cookie) => cookie.value !== scene.token), "the token is in no cookie");
+  const kept = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie]));
+  assert.equal(kept, '[{},{},""]', "nothing is kept");
+
+  // Everybody of a user, at last.
+  await search(page);
+  await page.getByRole("button", { name: /^Revoke all/ }).click();
+  await dialog.getByRole("button", { name: /^Revoke all/ }).click();
+  await page.getByRole("status").filter({ hasText: `of ${scene.username} revoked` }).waitFor();
+  await context.close();
+}
+// A user's name that is markup, in an answer and in a form.
+{
+  const context = await watched({});
+  const page = await context.newPage();
+  await signIn(page);
+  await page.goto(scene.page + "/ui/sessions?user=" + encodeURIComponent(XSS) + "&client=" + encodeURIComponent(XSS));
+  await isSound(page, "a name that is markup");
+  assert.equal(await page.getByLabel("User").inputValue(), XSS);
+  await page.goto(scene.page + "/ui/routes");
+  await page.getByText("<img src=x>").first().waitFor();
+  await isSound(page, "a route that is markup");
+  await context.close();
+}
+await browser.close();
+assert.deepEqual(problems, []);
+for (const url of urls) assert.ok(!url.includes(scene.token), "the token is in no URL");
+console.log("done");
