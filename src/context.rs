@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::trace::Trace;
+use trace::Trace;
+
+pub mod trace;
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]

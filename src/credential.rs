@@ -8,6 +8,9 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::denial::Denial;
 
+/// The cookie of the access token.
+pub const ACCESS_COOKIE: &str = "__Host-access";
+
 /// A bearer token as it was sent, not verified yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credential<'a>(&'a str);

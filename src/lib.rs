@@ -132,6 +132,7 @@ pub mod private_file;
 pub mod random;
 #[doc(hidden)]
 pub mod reason;
+mod refusal;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
@@ -142,7 +143,7 @@ pub mod reply;
 #[doc(hidden)]
 pub mod revocation;
 #[doc(hidden)]
-pub mod trace;
+pub use context::trace;
 #[doc(hidden)]
 pub mod verify_cache;
 

@@ -10,7 +10,7 @@ use crate::client::PresentedClient;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, NotGood};
 use crate::directory::User;
-use crate::engine::{IssuedTokens, OwnSessions};
+use crate::engine::{IssuedTokens, OwnSessions, OwnSessionsRequest};
 use crate::fault::Error;
 #[cfg(feature = "relay")]
 use crate::relay::{Presented, ProviderReply, ProviderRequest};
@@ -228,31 +228,6 @@ pub trait CommandHandler: Send + Sync {
         drop(request);
         Err(Denial::NoRoute.into())
     }
-}
-
-/// A user's request about their own sessions.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct OwnSessionsRequest {
-    /// The user's access token.
-    pub access: SecretString,
-    /// The scope that the token must have.
-    pub scope: Scope,
-    /// How long ago the token may have been issued, if the request ends a session.
-    pub max_age: Duration,
-    pub action: OwnSessionsAction,
-}
-
-/// What a user asks.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OwnSessionsAction {
-    /// The live sessions.
-    List,
-    /// Ends one.
-    End(SessionId),
-    /// Ends all but the one that the caller uses.
-    EndOthers,
 }
 
 /// A request to the provider behind a relay.

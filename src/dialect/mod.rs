@@ -32,6 +32,8 @@ pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
+#[doc(hidden)]
+pub use crate::engine::{OwnSessionsAction, OwnSessionsRequest};
 pub use crate::reply::{Reply, ReplyBody, StreamedBody};
 pub use crate::token::TokenStyle;
 pub use answer::{Answer, Consult, ConsultResult, Forward, reason};
@@ -40,8 +42,6 @@ pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
 #[doc(hidden)]
 pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
-#[doc(hidden)]
-pub use command::{OwnSessionsAction, OwnSessionsRequest};
 pub use protocol::Dialect;
 pub use registry::{NAMES, Options, by_name};
 #[cfg(feature = "kuzzle")]

@@ -31,12 +31,12 @@ use super::{
     Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnSessionsAction, OwnSessionsRequest, Reply, ServedPath,
     Sources,
 };
-use crate::credential::{self, Places};
+use crate::credential::{self, ACCESS_COOKIE, Places};
 use crate::denial::Denial;
 use crate::engine::{OwnSession, OwnSessions};
 use crate::fault::Error;
-use crate::gate::{ACCESS_COOKIE, denied};
 use crate::reason::Reason;
+use crate::refusal::denied;
 use crate::reply::{self, problem};
 use crate::session::{Scope, SessionId};
 

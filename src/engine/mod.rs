@@ -53,7 +53,7 @@ use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
-pub use own_sessions::{OwnSession, OwnSessions};
+pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
 

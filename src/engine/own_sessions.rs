@@ -1,13 +1,15 @@
 //! A user's own sessions: the list of the live ones, and their end (requirement P55).
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use secrecy::SecretString;
 
 use super::{Engine, Origin};
 use crate::context::{Actor, Context, inherited};
 use crate::denial::Denial;
-use crate::dialect::{OwnSessionsAction, OwnSessionsRequest};
 use crate::fault::Error;
-use crate::session::{Session, SessionId, Status};
+use crate::session::{Scope, Session, SessionId, Status};
 use crate::store::Filter;
 use crate::token::claims::OwnChecked;
 
@@ -17,6 +19,31 @@ const MOST: usize = 1000;
 const AT_ONCE: usize = 1000;
 /// `rotogate.actor.role` and `rotogate.actor.via` of a user who ends a session of their own.
 const ROLE: &str = "user";
+
+/// A user's request about their own sessions.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct OwnSessionsRequest {
+    /// The user's access token.
+    pub access: SecretString,
+    /// The scope that the token must have.
+    pub scope: Scope,
+    /// How long ago the token may have been issued, if the request ends a session.
+    pub max_age: Duration,
+    pub action: OwnSessionsAction,
+}
+
+/// What a user asks.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnSessionsAction {
+    /// The live sessions.
+    List,
+    /// Ends one.
+    End(SessionId),
+    /// Ends all but the one that the caller uses.
+    EndOthers,
+}
 
 /// A live session of the caller.
 #[derive(Clone, Debug)]

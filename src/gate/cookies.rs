@@ -45,8 +45,7 @@ use crate::denial::Denial;
 use crate::engine::IssuedTokens;
 use crate::fault::Error;
 
-/// The cookie of the access token.
-pub const ACCESS_COOKIE: &str = "__Host-access";
+pub use crate::credential::ACCESS_COOKIE;
 /// The cookie of the refresh token.
 pub const REFRESH_COOKIE: &str = "__Host-refresh";
 /// The longest cookie that browsers keep: name and value together, in bytes (RFC 6265 §6.1).

@@ -102,7 +102,6 @@ pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 #[doc(hidden)]
 pub use relay::RelayConfig;
 pub use require::{Require, RequireLayer};
-pub(crate) use respond::denied;
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 

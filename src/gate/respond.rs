@@ -1,4 +1,4 @@
-//! The one place that renders refusals on data routes: RFC 6750 §3 challenges and RFC 9457 problem documents. Endpoints
+//! What a refused request is answered on data routes: a dialect's words, the application's, or the plain ones. Endpoints
 //! answer in their dialect instead.
 
 use std::fmt;
@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http::Extensions;
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, Response};
 
-use crate::denial::{Class, Denial, TokenFlaw};
+use crate::denial::Denial;
 use crate::dialect::Dialect;
-use crate::reply::{self, GrpcCode, Reply, grpc_status, problem, retry_after};
+pub(crate) use crate::refusal::{denied, denied_grpc};
+use crate::reply::{self, Reply};
 use crate::session::Scope;
 
 type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
@@ -72,99 +73,6 @@ pub(super) fn hooked(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, 
     }
 }
 
-/// The plain reply to a refused request. It says no more than the RFC's error code.
-pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
-    match denial.class() {
-        Class::Head(head) => {
-            let mut reply = problem(head.status, head.detail);
-            if head.closes {
-                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            reply
-        }
-        Class::Tunnel => problem(StatusCode::NOT_IMPLEMENTED, None),
-        Class::TwoCredentials => problem(StatusCode::BAD_REQUEST, Some("send exactly one credential")),
-        Class::Request(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
-        Class::UnknownHost => {
-            problem(StatusCode::MISDIRECTED_REQUEST, Some("this gate does not serve the host that the request names"))
-        }
-        Class::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
-        Class::WrongMethod => problem(StatusCode::METHOD_NOT_ALLOWED, None),
-        Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
-        // RFC 6750 §3.1: no error code for a request without usable authentication.
-        Class::NoCredential | Class::UnusableCredential => {
-            challenge(StatusCode::UNAUTHORIZED, "Bearer".to_owned(), None)
-        }
-        // No challenge: a token would not help.
-        Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
-        Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
-            invalid_token("the access token is too old for this; refresh it")
-        }
-        Class::BadToken(TokenFlaw::Expired) => invalid_token("the access token expired"),
-        Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
-            invalid_token("the access token is invalid")
-        }
-        Class::InsufficientScope => {
-            // A scope's grammar (RFC 6749 §3.3) has neither quotes nor backslashes.
-            let value = format!("Bearer error=\"insufficient_scope\", scope=\"{asked}\"");
-            challenge(StatusCode::FORBIDDEN, value, Some("the access token lacks a scope"))
-        }
-        // No scope would help, so none is named.
-        Class::Forbidden => challenge(
-            StatusCode::FORBIDDEN,
-            "Bearer error=\"insufficient_scope\"".to_owned(),
-            Some("the access token does not permit this"),
-        ),
-        Class::Limited(wait) => {
-            let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, None);
-            retry_after(&mut reply, wait);
-            reply
-        }
-        Class::Unavailable(wait) => {
-            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some("nothing was decided; try the same again"));
-            retry_after(&mut reply, wait);
-            reply
-        }
-        // These concern refresh credentials, logins and clients; a data route never refuses for them.
-        Class::BadGrant { .. }
-        | Class::Lifetime
-        | Class::Scope
-        | Class::Login
-        | Class::Client
-        | Class::ClientNotAllowed
-        | Class::GrantType
-        | Class::TooManySessions => problem(StatusCode::BAD_REQUEST, None),
-    }
-}
-
-/// The same refusal as a gRPC status in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
-pub(crate) fn denied_grpc(denial: Denial) -> Reply {
-    let (code, message) = match denial.class() {
-        Class::NoCredential | Class::UnusableCredential | Class::BadToken(_) => {
-            (GrpcCode::Unauthenticated, "the access token is missing or invalid")
-        }
-        Class::CrossOrigin | Class::InsufficientScope => (GrpcCode::PermissionDenied, "the access token lacks a scope"),
-        Class::Forbidden => (GrpcCode::PermissionDenied, "the access token does not permit this"),
-        Class::NotFound(_) | Class::WrongMethod | Class::UnknownHost | Class::Tunnel => {
-            (GrpcCode::Unimplemented, "no such method")
-        }
-        Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "too much, or too often"),
-        Class::Unavailable(_) => (GrpcCode::Unavailable, "nothing was decided; try the same again"),
-        Class::Head(_)
-        | Class::Request(_)
-        | Class::TwoCredentials
-        | Class::BadGrant { .. }
-        | Class::Lifetime
-        | Class::Scope
-        | Class::Login
-        | Class::Client
-        | Class::ClientNotAllowed
-        | Class::GrantType
-        | Class::TooManySessions => (GrpcCode::InvalidArgument, "the request is malformed"),
-    };
-    grpc_status(code, message)
-}
-
 /// The refusal in a dialect's own format, if the dialect has one for it. `plain` is the reply otherwise.
 pub(crate) fn worded(
     dialect: Option<&dyn Dialect>,
@@ -177,17 +85,4 @@ pub(crate) fn worded(
         reply.headers_mut().insert(ALLOW, allow.clone());
     }
     Some(reply)
-}
-
-fn invalid_token(description: &str) -> Reply {
-    let value = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
-    challenge(StatusCode::UNAUTHORIZED, value, Some(description))
-}
-
-fn challenge(status: StatusCode, value: String, detail: Option<&str>) -> Reply {
-    let mut reply = problem(status, detail);
-    if let Ok(value) = HeaderValue::try_from(value) {
-        reply.headers_mut().insert(WWW_AUTHENTICATE, value);
-    }
-    reply
 }

@@ -161,10 +161,11 @@ async fn p30_lines_of_requests_of_every_kind_are_as_the_schema_says() {
     assert!(!validator.is_valid(&bad));
     bad.as_object_mut().unwrap().remove("rotogate.end");
     assert!(!validator.is_valid(&bad));
-    // What a gate without TLS, accounts and other issuers cannot have.
+    // What a gate without TLS, accounts, other issuers and traces cannot have.
     let all: BTreeSet<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     let missing: Vec<_> = all.difference(&seen).copied().collect();
-    assert_eq!(missing, ["rotogate.account", "rotogate.issuer", "tls.protocol.version"]);
+    let others = ["rotogate.account", "rotogate.issuer", "span_id", "tls.protocol.version", "trace_flags", "trace_id"];
+    assert_eq!(missing, others);
     for path in ["/tunnel", "/public/events"] {
         assert_eq!(phases(&found, path), ["begin", "end"], "{path}");
     }

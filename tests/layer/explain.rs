@@ -303,6 +303,8 @@ const ELSEWHERE: &[&str] = &[
     "unauthorized_client",
     "unsupported_grant_type",
     "too_many_sessions",
+    "token_too_old",
+    "unknown_session",
     // Of `require()`.
     "missing_claim",
     "predicate",

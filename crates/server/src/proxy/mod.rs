@@ -68,6 +68,7 @@ pub(crate) use body::TooSlow;
 pub use body::{BodyError, BoxError, ProxyBody};
 pub(crate) use counts::{AttemptResult, CODE_CLASSES, Counted};
 pub use error::ProxyError;
+pub(crate) use span::known_method;
 #[cfg(feature = "otel")]
 pub(crate) use tls::server_name;
 pub use tls::{BadTls, UpstreamTls};

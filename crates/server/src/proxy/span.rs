@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use http::request::Parts;
+use http::{Method, StatusCode};
 
 use super::address::Address;
 use super::counts::AttemptResult;
 use super::error::ProxyError;
-use crate::trace::known_method;
 use rotogate::trace::{self, Span, StepKind, TRACEPARENT, Value};
+
+/// The methods that OpenTelemetry knows: a client cannot make names of spans.
+pub(crate) fn known_method(method: &Method) -> Option<&'static str> {
+    const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
+    KNOWN.into_iter().find(|known| *known == method.as_str())
+}
 
 /// The span of an attempt, if its request is recorded. Dropped before an answer, it says that the client is gone.
 pub(super) struct AttemptSpan(Option<Arc<dyn Span>>);

@@ -320,7 +320,7 @@ impl Server {
             ShutdownKind::Upgrade(_) => tracing::info!(
                 target: "rotogate::audit",
                 event = "process_upgrade",
-                "upgrade in place: requests in flight finish before the new program serves"
+                "stopping: no new connections; requests in flight may finish"
             ),
         }
         let _ = stopping.send(true);

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 
+use crate::proxy::known_method;
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate::token::verify::beginning;
 use rotogate::trace::{Position, Span, TRACEPARENT, TRACESTATE, Trace, Value};
@@ -206,12 +207,6 @@ fn describe<B>(span: &dyn Span, request: &Request<B>, facts: &RequestFacts<'_>) 
         text("user_agent.original", agent.as_bytes());
     }
     text("http.request.id", facts.id.as_bytes());
-}
-
-/// The methods that OpenTelemetry knows: a client cannot make names of spans.
-pub(crate) fn known_method(method: &Method) -> Option<&'static str> {
-    const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
-    KNOWN.into_iter().find(|known| *known == method.as_str())
 }
 
 /// The name of a new trace. It is no secret, so a fast generator makes it. A name of zeros would mean none.
