@@ -95,7 +95,7 @@ impl Tracer {
         Arc::new(RecordedSpan::new(Arc::clone(&self.recorder), position, at, data))
     }
 
-    /// Sends what is recorded, for at most [`FLUSH_TIMEOUT`]. Nothing is recorded afterwards.
+    /// Sends what is recorded, for a bounded time. Nothing is recorded afterwards.
     pub async fn flush(&self) {
         let recorder = Arc::clone(&self.recorder);
         // The collector may take longer; the thread ends with the process.
