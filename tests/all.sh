@@ -7,6 +7,8 @@ cd "$(dirname "$0")/.."
 export CARGO_TERM_COLOR=never
 # Builds to be thrown away, and nothing of an earlier one in the result.
 export CARGO_INCREMENTAL=0
+# A panic names its line without them, and they are a tenth of the time to compile.
+export CARGO_PROFILE_DEV_DEBUG=0
 target=${CARGO_TARGET_DIR:-target}
 
 missing() {
