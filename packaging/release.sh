@@ -30,7 +30,7 @@ archive() {
     install -m 0755 "$program" "$tree/$name/rotogate"
     cp README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT "$tree/$name/"
     cp -r packaging/gateway.toml packaging/rotogate.service packaging/rotogate.socket packaging/rotogate.sysusers \
-        packaging/logrotate packaging/prometheus packaging/grafana "$tree/$name/packaging/"
+        packaging/logrotate packaging/prometheus packaging/schema packaging/grafana "$tree/$name/packaging/"
     "$program" man --dir "$tree/$name/man" >/dev/null
     mkdir "$tree/$name/completions"
     local shell
