@@ -18,6 +18,16 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
+    # forward-auth and ext_authz
+    *(f"N{n}" for n in range(1, 30)),
+    # DPoP
+    *(f"N{n}" for n in range(30, 41)),
+    # descriptions
+    *(f"N{n}" for n in range(41, 49)),
+    # logout and events
+    *(f"N{n}" for n in range(49, 57)),
+    # assertion
+    *(f"N{n}" for n in range(57, 61)),
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
@@ -47,11 +57,12 @@ NUMBERS = (
     + ["T25", "T26", "T27", "T28", "T29"]
     + [f"C{n}" for n in range(1, 37)]
     + [f"P{n}" for n in range(1, 67)]
+    + [f"N{n}" for n in range(1, 61)]
 )
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
-NAMED = re.compile(r"(?:[jtraoicp]\d+_)+")
+NAMED = re.compile(r"(?:[jtraoicpn]\d+_)+")
 
 
 def proofs():
