@@ -20,7 +20,7 @@ build() {
     local maps="--remap-path-prefix=$PWD=/rotogate --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     CFLAGS="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$folder=/target" \
         RUSTFLAGS="$maps --remap-path-prefix=$folder=/target" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$folder" \
-        cargo build --release --locked --package rotogate-server
+        cargo build --release --locked --package rotogate-server --features otel
 }
 
 archive() {

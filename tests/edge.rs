@@ -9,6 +9,7 @@ mod abuse;
 mod access_lines;
 mod audit;
 mod audit_actors;
+mod audit_schema;
 mod bodies;
 mod claims;
 mod cookies;

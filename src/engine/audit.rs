@@ -20,17 +20,19 @@ fn address(origin: &Origin) -> Option<tracing::field::DisplayValue<IpAddr>> {
     origin.address.map(display)
 }
 
-pub(crate) fn login(session: &Session, origin: &Origin) {
+pub(crate) fn login(session: &Session, name: Option<&str>, origin: &Origin) {
     info!(
         target: TARGET,
         event = "login",
         session.id = %session.id,
         user.id = &*session.subject,
+        user.name = name,
         rotogate.account = session.account.as_deref(),
         rotogate.client.id = &*session.client,
         rotogate.dialect = &*session.dialect,
         scope = session.scope.as_str(),
         client.address = address(origin),
+        user_agent.original = origin.user_agent.as_deref(),
         "login",
     );
 }

@@ -91,7 +91,12 @@ impl Engine {
                 access_ttl: login.access_ttl,
                 profile: login.profile,
                 origin: login.origin,
-                checked: Some(CheckedUser { directory: directory.as_ref(), user: &user, not_before }),
+                checked: Some(CheckedUser {
+                    directory: directory.as_ref(),
+                    user: &user,
+                    name: login.username,
+                    not_before,
+                }),
             };
             match self.begin(new).await? {
                 BeginOutcome::Issued(mut issued) => {
@@ -204,7 +209,7 @@ impl Engine {
                 self.keep_written(&session);
                 self.gave_way(&session, &ended);
                 self.counts.session_started(&session.dialect);
-                audit::login(&session, new.origin);
+                audit::login(&session, new.checked.as_ref().map(|checked| checked.name), new.origin);
                 Ok(BeginOutcome::Issued(Box::new(issued)))
             }
             Inserted::TooMany => {
@@ -344,6 +349,8 @@ struct SessionDraft<'a> {
 struct CheckedUser<'a> {
     directory: &'a dyn Directory,
     user: &'a User,
+    /// The name of the login, which is the user's: the password was right.
+    name: &'a str,
     /// The latest not-before of subject, client and all at that time.
     not_before: Timestamp,
 }

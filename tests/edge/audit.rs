@@ -7,6 +7,8 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use support::{CONFIG, Gate, Place, with};
 
+use super::audit_schema;
+
 const LOG: &str = "\n[audit_log]\noutput = \"logs/audit.log\"\n";
 
 fn place(lines: &str) -> Place {
@@ -16,8 +18,7 @@ fn place(lines: &str) -> Place {
 }
 
 fn lines(place: &Place) -> Vec<Value> {
-    let text = fs::read_to_string(place.path("logs/audit.log")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    audit_schema::lines(&place.path("logs/audit.log"))
 }
 
 async fn try_login(gate: &Gate, username: &str, password: &str) -> StatusCode {
@@ -37,6 +38,9 @@ async fn p44_every_line_is_numbered_without_a_gap_and_has_its_code() {
     let refresh = gate.login().await.refresh;
     gate.refresh(&refresh).await;
     assert_eq!(gate.metric("rotogate_log_dropped_lines_total{sink=\"audit\"}").await, 0);
+    let metrics = String::from_utf8(gate.admin_get("/metrics").await.body.to_vec()).unwrap();
+    let (_, hash) = metrics.split_once("rotogate_config_info{hash=\"").expect("the hash of the configuration");
+    let hash = hash.split('"').next().unwrap();
     let log = gate.log.clone();
     assert_eq!(gate.stop(), Some(0));
     let lines = lines(&place);
@@ -58,6 +62,11 @@ async fn p44_every_line_is_numbered_without_a_gap_and_has_its_code() {
     ] {
         assert_eq!(counted(action, code), number, "{action}");
     }
+    // Who it is, by name, and the configuration as the metric names it.
+    let login = lines.iter().find(|line| line["event.action"] == "session.start").unwrap();
+    assert_eq!(login["user.name"], "demo");
+    let start = lines.iter().find(|line| line["event.action"] == "process.start").unwrap();
+    assert_eq!(start["config.hash"], hash);
     // In one place only.
     assert!(!fs::read_to_string(log).unwrap().contains("rotogate.audit"));
 }

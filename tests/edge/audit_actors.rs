@@ -8,6 +8,8 @@ use http::StatusCode;
 use serde_json::Value;
 use support::{Answer, CONFIG, Gate, Place, until, with};
 
+use super::audit_schema;
+
 const LOG: &str = "[audit_log]\noutput = \"logs/audit.log\"\n";
 
 fn place(config: &str) -> Place {
@@ -17,8 +19,7 @@ fn place(config: &str) -> Place {
 }
 
 fn lines_of(place: &Place, name: &str) -> Vec<Value> {
-    let text = fs::read_to_string(place.path("logs").join(name)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    audit_schema::lines(&place.path("logs").join(name))
 }
 
 /// The actor of each line of an action.

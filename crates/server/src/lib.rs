@@ -18,6 +18,8 @@ pub mod config;
 pub mod directories;
 mod durations;
 mod file_stamp;
+#[cfg(test)]
+mod generated;
 pub mod log;
 mod metric_families;
 pub mod proxy;

@@ -149,15 +149,11 @@ families! { OF_PROCESS:
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::generated;
 
-    /// With `WRITE_DOCS` set, the page is written instead.
     #[test]
-    fn the_page_has_every_family() {
-        const BEGIN: &str = "<!-- families: begin -->\n";
-        const END: &str = "<!-- families: end -->\n";
+    fn the_families_on_the_page_are_generated() {
         let mut table = "| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
         let of_gate = ALL.iter().map(|family| ("rotogate_", family));
         for (prefix, family) in of_gate.chain(OF_PROCESS.iter().map(|family| ("", family))) {
@@ -170,15 +166,6 @@ mod tests {
             let (name, labels, help) = (family.name, labels.join(", "), family.help);
             table += &format!("| `{prefix}{name}{suffix}` | {kind} | {labels} | {help} |\n");
         }
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
-        let page = std::fs::read_to_string(&path).unwrap();
-        let (head, rest) = page.split_once(BEGIN).unwrap();
-        let (_, tail) = rest.split_once(END).unwrap();
-        let written = [head, BEGIN, &table, END, tail].concat();
-        if std::env::var_os("WRITE_DOCS").is_some() {
-            std::fs::write(&path, &written).unwrap();
-        }
-        let is_current = page == written || std::env::var_os("WRITE_DOCS").is_some();
-        assert!(is_current, "WRITE_DOCS=1 cargo test -p rotogate-server --all-features the_page_has_every_family");
+        generated::assert_part_is_current("docs/metrics.md", "families", &table);
     }
 }

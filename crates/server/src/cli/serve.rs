@@ -84,7 +84,7 @@ fn start(
         // Before the gate reports that it is ready: a signal without a handler would kill it.
         let signals = Signals::new().map_err(Failure::of)?;
         let greeted = greeting::Greeting::new(&config);
-        let watched = config.server.watch;
+        let (watched, hash) = (config.server.watch, config.hash());
         let plan = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
         warn(&plan.warnings);
         let server = Server::bind(config, plan, passed).await.map_err(Failure::of)?;
@@ -98,6 +98,7 @@ fn start(
             target: "rotogate::audit",
             event = "process_start",
             version = env!("CARGO_PKG_VERSION"),
+            config.hash = hash,
             "process started"
         );
         notify_manager(NotifyState::Ready);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, StatusCode, Version};
 
 use super::exchange::ExchangeEnd;
 use super::line::{LogLine, key};
@@ -44,59 +44,68 @@ pub(crate) struct ConnectionFields {
 
 /// The head of a request as a line begins with it.
 struct Head<'a> {
-    method: &'a Method,
-    uri: &'a Uri,
+    method: &'a [u8],
+    path: &'a [u8],
+    host: Option<&'a [u8]>,
+    user_agent: Option<&'a [u8]>,
+    id: &'a [u8],
     version: Version,
-    host: Option<&'a HeaderValue>,
-    user_agent: Option<&'a HeaderValue>,
-    id: &'a HeaderValue,
     /// Since 1970.
     micros: u64,
-    connection: &'a ConnectionFields,
-    /// `None` if it is the peer.
+    /// Fields that are ready to be copied.
+    connection: &'a [u8],
+    /// `None` if `connection` has it.
     client: Option<IpAddr>,
 }
 
-/// The same, kept until it is known whether the request has a line. Clones share the memory of the request.
+/// Where the parts of a [`Head`] are in one buffer, until it is known whether the request has a line. A copy of the bytes
+/// costs less than clones of the request's parts, each of which counts a reference.
 #[derive(Debug)]
-struct UnsampledHead {
-    method: Method,
-    uri: Uri,
+struct RawHead {
+    /// Where method, path, host, user agent and id end. The fields of the connection follow.
+    ends: [usize; 5],
+    has_host: bool,
+    has_user_agent: bool,
     version: Version,
-    host: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    id: HeaderValue,
     micros: u64,
-    connection: ConnectionFields,
-    client: Option<IpAddr>,
 }
 
-impl UnsampledHead {
-    fn of(head: &Head<'_>) -> Box<Self> {
-        Box::new(Self {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
+impl RawHead {
+    /// Copies the parts into `raw`.
+    fn copy(head: &Head<'_>, raw: &mut LogLine) -> Self {
+        let parts =
+            [head.method, head.path, head.host.unwrap_or_default(), head.user_agent.unwrap_or_default(), head.id];
+        let ends = parts.map(|part| {
+            raw.add(part);
+            raw.written().len()
+        });
+        raw.add(head.connection);
+        if let Some(client) = head.client {
+            raw.address(key!("client.address"), client);
+        }
+        Self {
+            ends,
+            has_host: head.host.is_some(),
+            has_user_agent: head.user_agent.is_some(),
             version: head.version,
-            host: head.host.cloned(),
-            user_agent: head.user_agent.cloned(),
-            id: head.id.clone(),
             micros: head.micros,
-            connection: head.connection.clone(),
-            client: head.client,
-        })
+        }
     }
 
-    fn head(&self) -> Head<'_> {
+    /// The head whose parts are in `raw`.
+    fn read<'a>(&self, raw: &'a [u8]) -> Head<'a> {
+        let [method, path, host, user_agent, id] = self.ends;
+        let part = |from: usize, to: usize| raw.get(from..to).unwrap_or_default();
         Head {
-            method: &self.method,
-            uri: &self.uri,
+            method: part(0, method),
+            path: part(method, path),
+            host: self.has_host.then(|| part(path, host)),
+            user_agent: self.has_user_agent.then(|| part(host, user_agent)),
+            id: part(user_agent, id),
             version: self.version,
-            host: self.host.as_ref(),
-            user_agent: self.user_agent.as_ref(),
-            id: &self.id,
             micros: self.micros,
-            connection: &self.connection,
-            client: self.client,
+            connection: part(id, raw.len()),
+            client: None,
         }
     }
 }
@@ -114,8 +123,8 @@ pub(crate) struct UpstreamInfo<'a> {
 pub(crate) struct AccessLogLine {
     log: &'static AccessLog,
     line: Option<LogLine>,
-    /// Of a request that has a line only if it does not pass.
-    unsampled: Option<Box<UnsampledHead>>,
+    /// Of a request that has a line only if it does not pass. Its line is not written yet: `line` has the bytes of the head.
+    unsampled: Option<RawHead>,
     began: Duration,
     is_answered: bool,
     /// How the exchange ended, or nothing of it if the client was gone before.
@@ -154,22 +163,32 @@ impl AccessLog {
         (micros, began): (u64, Duration),
         (connection, client): (&ConnectionFields, Option<IpAddr>),
     ) -> AccessLogLine {
+        let uri = request.uri();
+        let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+        let user_agent = request.headers().get(USER_AGENT).filter(|_| self.user_agent);
+        let of_connection = match client {
+            None => &connection.fields[..],
+            Some(_) => connection.fields.get(..connection.without_client).unwrap_or_default(),
+        };
         let head = Head {
-            method: request.method(),
-            uri: request.uri(),
+            method: request.method().as_str().as_bytes(),
+            path: uri.path().as_bytes(),
+            host: uri.authority().map(|authority| authority.as_str().as_bytes()).or(host),
+            user_agent: user_agent.map(HeaderValue::as_bytes),
+            id: id.as_bytes(),
             version: request.version(),
-            host: request.headers().get(HOST),
-            user_agent: request.headers().get(USER_AGENT).filter(|_| self.user_agent),
-            id,
             micros,
-            connection,
+            connection: of_connection,
             client,
         };
-        let (line, unsampled) = match self.sample.takes() {
-            true => (Some(self.head(&head)), None),
-            false => (None, Some(UnsampledHead::of(&head))),
+        let (line, unsampled) = if self.sample.takes() {
+            (self.head(&head), None)
+        } else {
+            let mut raw = LogLine::fields(self.format);
+            let unsampled = RawHead::copy(&head, &mut raw);
+            (raw, Some(unsampled))
         };
-        AccessLogLine { log: self, line, unsampled, began, is_answered: false, end: ExchangeEnd::default() }
+        AccessLogLine { log: self, line: Some(line), unsampled, began, is_answered: false, end: ExchangeEnd::default() }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -192,10 +211,9 @@ impl AccessLog {
         let mut line = LogLine::new(self.format, head.micros);
         line.word(key!("event.dataset"), "rotogate.access");
         line.word(key!("http.request.id"), head.id);
-        line.text(key!("http.request.method"), head.method.as_str());
-        line.text(key!("url.path"), head.uri.path());
-        let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
-        if let Some(host) = authority.or_else(|| head.host.map(HeaderValue::as_bytes)) {
+        line.bytes(key!("http.request.method"), head.method);
+        line.bytes(key!("url.path"), head.path);
+        if let Some(host) = head.host {
             line.bytes(key!("server.address"), host);
         }
         match head.version {
@@ -203,15 +221,12 @@ impl AccessLog {
             Version::HTTP_10 => line.word(key!("network.protocol.version"), "1.0"),
             _ => line.word(key!("network.protocol.version"), "1.1"),
         }
-        match head.client {
-            None => line.add(&head.connection.fields),
-            Some(client) => {
-                line.add(head.connection.fields.get(..head.connection.without_client).unwrap_or_default());
-                line.address(key!("client.address"), client);
-            }
+        line.add(head.connection);
+        if let Some(client) = head.client {
+            line.address(key!("client.address"), client);
         }
         if let Some(agent) = head.user_agent {
-            line.bytes(key!("user_agent.original"), agent.as_bytes());
+            line.bytes(key!("user_agent.original"), agent);
         }
         line
     }
@@ -222,6 +237,13 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl AccessLogLine {
+    /// Begins the line of a request that the sample left out.
+    fn write_head(&mut self) {
+        if let (Some(head), Some(raw)) = (self.unsampled.take(), &mut self.line) {
+            *raw = self.log.head(&head.read(raw.written()));
+        }
+    }
+
     /// Adds the trace.
     pub(crate) fn set_trace(&mut self, trace: &Trace) {
         if let Some(line) = &mut self.line {
@@ -239,14 +261,11 @@ impl AccessLogLine {
         sent: Option<&UpstreamInfo<'_>>,
     ) {
         let took = now.saturating_sub(self.began);
-        let unsampled = self.unsampled.take();
-        if !self.log.wants(unsampled.is_none(), status, reason, verdict) {
-            self.line = None;
+        if !self.log.wants(self.unsampled.is_none(), status, reason, verdict) {
+            (self.line, self.unsampled) = (None, None);
             return;
         }
-        if let Some(head) = unsampled {
-            self.line = Some(self.log.head(&head.head()));
-        }
+        self.write_head();
         let Some(line) = &mut self.line else { return };
         self.is_answered = true;
         line.number(key!("http.response.status_code"), u64::from(status.as_u16()));
@@ -343,8 +362,8 @@ impl AccessLogLine {
 impl Drop for AccessLogLine {
     fn drop(&mut self) {
         // A client that was gone before the response is an error.
-        let late = self.unsampled.take().map(|head| self.log.head(&head.head()));
-        let Some(mut line) = self.line.take().or(late) else { return };
+        self.write_head();
+        let Some(mut line) = self.line.take() else { return };
         if !self.is_answered {
             line.word(key!("rotogate.outcome"), Reason::CLIENT_GONE.word());
         }

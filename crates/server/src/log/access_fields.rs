@@ -124,20 +124,10 @@ mod tests {
     use serde_json::{Map, json};
 
     use super::*;
-
-    const COMMAND: &str = "WRITE_DOCS=1 cargo test -p rotogate-server --all-features access_fields";
+    use crate::generated;
 
     fn root() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-    }
-
-    /// With `WRITE_DOCS` set, the file is written instead.
-    fn is_current(path: &Path, text: &str) -> bool {
-        if std::env::var_os("WRITE_DOCS").is_some() {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        std::fs::read_to_string(path).is_ok_and(|known| known == text)
     }
 
     #[test]
@@ -160,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn p30_the_schema_is_checked_in() {
+    fn p30_the_schema_is_generated() {
         let mut properties = Map::new();
         for Field { name, kind, meaning, .. } in FIELDS {
             let mut property = match kind {
@@ -184,14 +174,12 @@ mod tests {
             "if": { "properties": { "rotogate.phase": { "const": "begin" } }, "required": ["rotogate.phase"] },
             "else": { "required": required(On::Ended) },
         });
-        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
-        assert!(is_current(&root().join("packaging/schema/access.schema.json"), &text), "{COMMAND}");
+        let schema = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        generated::assert_current("packaging/schema/access.schema.json", &schema);
     }
 
     #[test]
-    fn the_page_has_every_field() {
-        const BEGIN: &str = "<!-- access fields: begin -->\n";
-        const END: &str = "<!-- access fields: end -->\n";
+    fn the_fields_on_the_page_are_generated() {
         let mut table = "| field | type | meaning | on |\n|---|---|---|---|\n".to_owned();
         for Field { name, kind, on, meaning } in FIELDS {
             let kind = match kind {
@@ -207,10 +195,6 @@ mod tests {
             };
             table += &format!("| `{name}` | {kind} | {meaning} | {on} |\n");
         }
-        let path = root().join("docs/logs.md");
-        let page = std::fs::read_to_string(&path).unwrap();
-        let (head, rest) = page.split_once(BEGIN).unwrap();
-        let (_, tail) = rest.split_once(END).unwrap();
-        assert!(is_current(&path, &[head, BEGIN, &table, END, tail].concat()), "{COMMAND}");
+        generated::assert_part_is_current("docs/logs.md", "access fields", &table);
     }
 }

@@ -13,7 +13,7 @@ use super::settings::LogAddresses;
 pub(super) const TARGET: &str = "rotogate::audit";
 const DATASET: &str = "rotogate.audit";
 
-/// A kind of event. Codes are stable: rules and searches name them.
+/// A kind of event. `packaging/schema/audit.schema.json` is made of them. Codes are stable: rules and searches name them.
 struct Kind {
     /// The field `event` of the `tracing` event.
     event: &'static str,
@@ -152,7 +152,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
+    use serde_json::json;
+
     use super::*;
+    use crate::generated;
 
     #[test]
     fn an_address_is_cut_as_documented() {
@@ -201,5 +204,57 @@ mod tests {
             let outcome = if *is_success { "success" } else { "failure" };
             assert!(page.contains(&format!("| `{action}` | `{code}` | {outcome} | ")), "{action} {code} {outcome}");
         }
+    }
+
+    #[test]
+    fn p40_the_schema_is_generated() {
+        let text = |meaning: &str| json!({ "type": "string", "minLength": 1, "description": meaning });
+        let words = |words: &[&str], meaning: &str| json!({ "enum": words, "description": meaning });
+        let actions: BTreeSet<_> = KINDS.iter().map(|kind| kind.action).collect();
+        let codes: Vec<_> = KINDS.iter().map(|kind| kind.code).collect();
+        let of_code = KINDS.iter().map(|Kind { action, code, is_success, .. }| {
+            let outcome = if *is_success { "success" } else { "failure" };
+            json!({
+                "if": { "properties": { "event.code": { "const": code } } },
+                "then": { "properties": { "event.action": { "const": action }, "event.outcome": { "const": outcome } } },
+            })
+        });
+        let schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": "A line of rotogate's audit log",
+            "description": "docs/logs.md says which further fields the lines of an action have. Lines of later versions may have \
+                            further actions and fields.",
+            "type": "object",
+            "properties": {
+                "timestamp": { "type": "string", "format": "date-time", "description": "when the event was logged" },
+                "level": words(&["ERROR", "WARN", "INFO"], "of the application log; hides no line"),
+                "target": { "const": TARGET },
+                "message": text("the event in words, which may change"),
+                "event.dataset": { "const": DATASET },
+                "event.action": words(&Vec::from_iter(actions), "what happened"),
+                "event.code": words(&codes, "the same, with its outcome"),
+                "event.outcome": words(&["success", "failure"], "whether it was done"),
+                "event.id": { "type": "string", "format": "uuid", "description": "UUIDv7 of the line" },
+                "rotogate.audit.boot": { "type": "string", "format": "uuid", "description": "names the process" },
+                "rotogate.audit.seq": { "type": "integer", "minimum": 1, "description": "counts the lines of the process" },
+                "rotogate.actor": text("who made the change"),
+                "rotogate.actor.role": text("the actor's role"),
+                "rotogate.actor.via": words(&["api", "page", "user"], "how the actor came"),
+                "rotogate.client.id": text("the OAuth2 client"),
+                "client.address": text("the client, as far as `addresses` allows"),
+                "http.request.id": text("the request id"),
+                "user.id": text("the subject"),
+                "user.name_hash": { "type": "string", "pattern": "^[0-9a-f]{16}$", "description": "of a refused login" },
+                "session.id": { "type": "string", "format": "uuid", "description": "the session" },
+            },
+            "additionalProperties": { "type": ["string", "integer", "boolean"] },
+            "required": [
+                "timestamp", "level", "target", "event.dataset", "event.action", "event.code", "event.outcome", "event.id",
+                "rotogate.audit.boot", "rotogate.audit.seq",
+            ],
+            "allOf": Vec::from_iter(of_code),
+        });
+        let schema = serde_json::to_string_pretty(&schema).unwrap() + "\n";
+        generated::assert_current("packaging/schema/audit.schema.json", &schema);
     }
 }

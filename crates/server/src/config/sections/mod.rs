@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use toml::Table;
 
 use super::error::ConfigError;
@@ -116,6 +117,9 @@ pub struct Config {
     pub source: Arc<Source>,
 }
 
+/// How much of the hash of a configuration is shown: enough to tell two of them apart.
+const HASH_BYTES: usize = 8;
+
 impl Config {
     /// The rules of a client at an endpoint: those of `[sessions]`, overridden by the endpoint, overridden by the
     /// client.
@@ -126,6 +130,12 @@ impl Config {
     /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
     pub fn to_toml(&self) -> String {
         print(self)
+    }
+
+    /// 16 hexadecimal digits that change with the configuration, but not with its secrets.
+    pub(crate) fn hash(&self) -> String {
+        let hash = digest(&SHA256, self.to_toml().as_bytes());
+        hash.as_ref().iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The directory whose users are in a file.

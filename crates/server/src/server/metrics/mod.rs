@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
 use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -44,9 +43,6 @@ use rotogate::session::RevokedBecause;
 use rotogate::store::RedbStore;
 use rotogate::store::moving::MovingStore;
 use rotogate::token::Keyring;
-
-/// How much of the hash of the configuration is shown: enough to tell two of them apart.
-const HASH_BYTES: usize = 8;
 
 /// A route as a label. Shares the route, so that no request copies its id.
 #[derive(Clone, Debug, Default)]
@@ -522,9 +518,7 @@ impl GateCollector {
         for source in Source::ALL {
             times.add([source.name()], reloads.get(source).1)?;
         }
-        let text = self.sources.config.load().to_toml();
-        let hash = digest(&SHA256, text.as_bytes());
-        let hash: String = hash.as_ref().iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        let hash = self.sources.config.load().hash();
         output.family(&names::CONFIG_INFO)?.add([&hash], 1_u64)?;
         Ok(())
     }

@@ -46,6 +46,8 @@ impl Reloadable {
             target: "rotogate::audit",
             event = "config_reload",
             changed = listed(&changed),
+            config.hash = now.hash(),
+            config.hash_before = old.hash(),
             "configuration reloaded"
         );
         audit::write_changed_clients(&old.clients, &now.clients);
