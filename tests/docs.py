@@ -265,8 +265,6 @@ def snippets(gate):
 
 REFERENCE = ROOT / "docs/configuration.md"
 BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->"
-# Where further keys are: those of one kind of directory, store or dialect.
-ELSEWHERE = ["directories", "edge", "issuers", "logs", "nodes", "postgres", "protocols", "redis", "relay", "upstreams", "users"]
 
 
 def split_comment(line):
@@ -300,10 +298,50 @@ def kind_of(text):
     return "text"
 
 
+# The pages whose configurations have the keys of one kind of store, directory, issuer or dialect.
+PAGES_OF_KINDS = ("redis", "postgres", "users", "directories", "issuers", "relay", "traces")
+
+
 def sections():
-    """gateway.toml as [(heading, text of the heading's comment, [(key, value, is it a default, meaning)])]."""
+    """gateway.toml, then the pages of kinds: (heading, keys, the heading's comment, page)."""
+    yield from ((*section, None) for section in sections_of((ROOT / "gateway.toml").read_text()))
+    for page in PAGES_OF_KINDS:
+        text = (ROOT / f"docs/{page}.md").read_text()
+        tables, found, above = [], [], None
+        # A table of keys is of the section at the head of the configuration before it. It says more than that, so it is first.
+        for part in re.finditer(r"(?ms)^```toml\b[^\n]*\n(.*?)^```$|^\| key(?: of `(\w+)`)? \|(.*?)\n(?!\|)", text):
+            if part[1] is not None:
+                inside = sections_of(part[1])
+                found += inside
+                above = inside[0] if inside else above
+            elif above:
+                kind = [entry for entry in above[1] if entry[0] == "kind"]
+                tables.append([above[0], kind + keys_of_table(part[2], part[0]), ""])
+        yield from ((*section, page) for section in tables + found)
+
+
+def keys_of_table(prefix, table):
+    """The rows of a table of keys, as those of a configuration."""
+    head, _, *rows = ([c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.strip().splitlines())
+    rest = [name for name in head if name != head[0]]
+    keys = []
+    for first, *cells in rows:
+        row = dict(zip(rest, cells))
+        default = next((text for name, text in row.items() if name.startswith("default")), "")
+        meaning = next(text for name, text in row.items() if not name.startswith("default"))
+        for name in re.findall(r"`([a-z_.]+)(?: = [^`]*)?`", first):
+            keys.append([f"{prefix}.{name}" if prefix else name, Cell(default), False, meaning.replace("\\|", "|")])
+    return keys
+
+
+class Cell(str):
+    """A default as a table has it, not a value."""
+
+
+def sections_of(text):
+    """A configuration as [[heading, [[key, value, is it a default, meaning]], the heading's comment]]."""
     found, last = [], None
-    for line in (ROOT / "gateway.toml").read_text().splitlines():
+    for line in text.splitlines():
         if continued := re.match(r"(?:# {20,}| {20,})#? ?(.*)", line):
             if last is not None:
                 last[-1] += " " + continued[1].lstrip("# ")
@@ -313,7 +351,7 @@ def sections():
         if heading := re.fullmatch(r"(\[\[?[a-z_.]+\]?\])", body):
             last = [heading[1], [], comment]
             found.append(last)
-        elif (key := re.fullmatch(r"([a-z_]+) = (.+)", body)) and found:
+        elif (key := re.fullmatch(r"([a-z0-9_]+) = (.+)", body)) and found:
             last = [key[1], key[2], not is_comment, comment]
             found[-1][1].append(last)
         else:
@@ -344,29 +382,52 @@ def change_of(heading, key, kept):
     return "upgrade" if any(parent in kept for parent in parents) else "reload"
 
 
+def variant_of(keys):
+    """What a section is of: one dialect, one kind of store or directory."""
+    named = {key: value for key, value, *_ in keys}
+    for key, usual in (("dialect", '"oauth2"'), ("kind", '"redb"')):
+        if named.get(key, usual) != usual:
+            return f" with {key} = {named[key]}"
+    return ""
+
+
 def reference():
-    """The tables of docs/configuration.md."""
+    """The tables of docs/configuration.md: each key once, at its section or at its variant of it."""
     kept = kept_by_a_reload()
-    lines, of_section = [], {}
-    for heading, keys, comment in sections():
-        dialect = next((value for key, value, *_ in keys if key == "dialect"), '"oauth2"')
-        seen = of_section.setdefault((heading, dialect), set())
-        new = [entry for entry in keys if entry[0] not in seen]
-        seen.update(entry[0] for entry in new)
-        if not new:
+    tables = {}
+    for heading, keys, comment, page in sections():
+        if page and heading == "[[directories]]":
+            # What is of a kind has the same keys in both.
+            own = [entry for entry in keys if entry[0] in ("name", "accounts")]
+            tables.setdefault((heading, ""), [comment, []])[1].extend((*entry[:2], False, entry[3], page) for entry in own)
+            heading, keys = "[directory]", [entry for entry in keys if entry not in own]
+        variant = variant_of(keys) if page or any(key == "dialect" for key, *_ in keys) else ""
+        known = {entry[0] for entry in tables.get((heading, ""), (None, []))[1]}
+        _, entries = table = tables.setdefault((heading, variant), [comment, []])
+        known |= {entry[0] for entry in entries}
+        for key, value, is_default, meaning in keys:
+            if key not in known and (key, page) != ("kind", page or ""):
+                known.add(key)
+                entries.append((key, value, is_default and not page, meaning, page))
+    lines = []
+    for (heading, variant), (comment, entries) in tables.items():
+        if not entries:
             continue
-        if len(seen) == len(new):
-            name = heading if dialect == '"oauth2"' else f"{heading} with dialect = {dialect}"
-            lines += ["", f"## {name}", ""]
-            if comment:
-                text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", comment)
-                lines += [text[0].upper() + text[1:] + ".", ""]
-            lines += ["| key | type | default | change by | meaning |", "|---|---|---|---|---|"]
-        for key, value, is_default, meaning in new:
+        lines += ["", f"## {heading}{variant}", ""]
+        if comment:
+            text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", comment)
+            lines += [text[0].upper() + text[1:] + ".", ""]
+        lines += ["| key | type | default | change by | meaning |", "|---|---|---|---|---|"]
+        for key, value, is_default, meaning, page in entries:
             text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", cell(meaning))
+            if isinstance(value, Cell):
+                lines.append(f"| `{key}` | | {value} | {change_of(heading, key, kept)} | {text} ([{page}]({page}.md)) |")
+                continue
             kind, value = kind_of(value), f"`{cell(value)}`"
             # A key that is commented out is shown with its default, too, if that is no name of something of the user's.
-            is_default = is_default or kind not in ("text", "list", "table") and not re.search(r"(?i)\bunset:|\bdefault:", text)
+            is_default = is_default or not page and (
+                kind not in ("text", "list", "table") and not re.search(r"(?i)\bunset:|\bdefault:", text)
+            )
             if text.startswith("required"):
                 default, text = "required", f"{text.removeprefix('required').lstrip(': ')}; such as {value}"
             elif is_default:
@@ -374,6 +435,7 @@ def reference():
             else:
                 named = re.search(r"(?i)\bdefault: ([^.;]+)", text)
                 default, text = named[1] if named else "", f"{text}; such as {value}" if text else f"such as {value}"
+            text += f" ([{page}]({page}.md))" if page else ""
             lines.append(f"| `{key}` | {kind} | {default} | {change_of(heading, key, kept)} | {text} |")
     return "\n".join(lines[1:]) + "\n"
 
@@ -397,18 +459,17 @@ def keys_of_the_program():
 
 
 def completeness():
-    names = [REFERENCE] + [ROOT / f"docs/{name}.md" for name in ELSEWHERE]
-    named = set()
-    for page in names:
-        text = page.read_text()
-        code = re.findall(r"`([^`\n]+)`", without_blocks(text)) + [block for _, _, block, _ in blocks(text)]
-        named.update(word for part in code for word in re.findall(r"[a-z][a-z0-9_]*", part))
+    """Each key that the program reads is on the page of the configuration, where each is in one table."""
+    text = REFERENCE.read_text()
+    code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"(?m)^## (.+)$", text)
+    named = set(re.findall(r"[a-z][a-z0-9_]*", " ".join(code)))
+    sections_named = set(re.findall(r"\[([a-z_.]+)\]", (ROOT / "gateway.toml").read_text()))
+    named |= {name for section in sections_named for name in section.split(".")}
     keys = keys_of_the_program()
     if len(keys) < 200:
         problems.append(f"only {len(keys)} configuration keys were found in the sources")
     for key in sorted(keys - named):
-        problems.append(f"the configuration key {key} is on no page of the reference")
-
+        problems.append(f"{shown(REFERENCE)} does not have the key {key}: write it into gateway.toml or a page of {PAGES_OF_KINDS}")
 
 
 def words_of_the_program(gate):
@@ -423,8 +484,12 @@ def words_of_the_program(gate):
         yield from (("docs/outcomes.md", f"| `{word}` |") for word in re.findall(pattern, read(source)))
     for action, code in re.findall(r'(?:good|bad)\("[\w.]+", "([\w.]+)", "(RG\d{4}[IW])"\)', read("crates/server/src/log/audit.rs")):
         yield ("docs/logs.md", f"| `{action}` | `{code}` |")
-    for name in re.findall(r'(?m)^    [A-Z_]+ = (?:Counter|Gauge|Histogram) "(\w+)"', read("crates/server/src/metric_families.rs")):
-        yield ("docs/metrics.md", name)
+    families = read("crates/server/src/metric_families.rs")
+    for kind, name in re.findall(r'(?m)^    [A-Z_]+ = (Counter|Gauge|Histogram) "(\w+)"', families):
+        prefix, suffix = "" if name.startswith("process_") else "rotogate_", "_total" if kind == "Counter" else ""
+        yield ("docs/metrics.md", f"| `{prefix}{name}{suffix}` |")
+    fields = re.findall(r'field\(\s*"([a-z_.]+)"', read("crates/server/src/log/access_fields.rs"))
+    yield from (("docs/logs.md", f"| `{field}` |") for field in fields)
     yield from (("docs/operating.md", f"| {code} |") for code in (0, 1, 2))
     yield from (("docs/commands.md", f"\n## rotogate {name}\n") for name, _ in commands_of(gate))
 
@@ -464,13 +529,29 @@ def command_reference(gate, write):
         problems.append("docs/commands.md is not what rotogate --help says: python3 tests/docs.py --write")
 
 
+# They have words of the reference in rows, too: by symptom, as ends of a response, as keys.
+NO_REFERENCE = ("docs/refused.md", "docs/configuration.md")
+
+
 def on_their_pages(gate):
+    """Each word has its row on its page, and on no other page of the reference."""
     seen = 0
+    texts = {str(shown(path)): path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
     for page, text in words_of_the_program(gate):
         seen += 1
-        if text not in (ROOT / page).read_text():
+        if text not in texts[page]:
             problems.append(f"{page} does not explain {text.strip('| ')}")
-    if seen < 180:
+        if not text.startswith("| `"):
+            continue
+        row = re.compile(rf"(?m)^{re.escape(text)}")
+        rows = {name: len(row.findall(other)) for name, other in texts.items() if name not in NO_REFERENCE}
+        if page == "docs/outcomes.md":
+            # How a response ended is another thing, with some of the same words.
+            rows.pop("docs/logs.md")
+        found = {name: count for name, count in rows.items() if count}
+        if found != {page: 1}:
+            problems.append(f"{text.strip('| ')} must be in one row of {page} alone, but: {found}")
+    if seen < 220:
         problems.append(f"only {seen} words of the program were found")
 
 
