@@ -3,7 +3,7 @@
 
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
-use support::{Answer, CONFIG, Gate, Place, keep_secret, try_send, until};
+use support::{Answer, Gate, Place, keep_secret, try_send, until};
 
 use super::{admin_token, events, with_tokens, write_token};
 
@@ -285,13 +285,16 @@ async fn p56_a_sign_in_ends_when_its_token_leaves_the_file() {
 }
 
 #[tokio::test]
-async fn p56_the_cookie_is_for_https_alone_where_the_gate_is() {
-    let config = CONFIG.replace("public_url = \"http://gate.test\"", "public_url = \"https://gate.test\"");
-    let place = Place::new(&config);
+async fn p56_the_cookie_is_for_https_alone_behind_a_proxy_with_tls_and_works_without_one() {
+    let place = place();
     let gate = place.start();
-    let token = admin_token(&place);
-    let mut browser = Browser::signed_in(&gate, &token).await;
-    let own = csrf(&browser.get("/ui/").await);
-    let answer = browser.post("/ui/sign-out", &[("csrf", &own)]).await;
-    assert!(answer.headers["set-cookie"].to_str().unwrap().contains("; Secure"));
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    for (headers, is_secure) in [(vec![], false), (vec![("x-forwarded-proto", "https")], true)] {
+        browser.headers = headers;
+        let own = csrf(&browser.get("/ui/").await);
+        let answer = browser.post("/ui/sign-out", &[("csrf", &own)]).await;
+        let set = answer.headers["set-cookie"].to_str().unwrap();
+        assert_eq!(set.contains("; Secure"), is_secure, "{set}");
+        assert_eq!(browser.sign_in(OPERATOR).await.status, StatusCode::SEE_OTHER);
+    }
 }

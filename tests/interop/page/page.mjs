@@ -54,6 +54,12 @@ const signIn = async (page) => {
   await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
 };
 
+/** The numbers of the overview come again by themselves. */
+const areLive = async (page) => {
+  await page.evaluate(() => (document.getElementById("numbers").textContent = ""));
+  await page.waitForFunction(() => /\d+ client connections/.test(document.getElementById("numbers").textContent));
+};
+
 /** No serious or critical finding of axe-core, one h1, and no markup of a user's. */
 const isSound = async (page, what) => {
   // By the protocol of the developer tools: the page's own policy forbids to add a script.
@@ -114,6 +120,7 @@ for (const colorScheme of ["light", "dark"]) {
   await page.getByRole("alert").waitFor();
   await isSound(page, "a refused sign-in");
   await signIn(page);
+  await areLive(page);
   for (const view of VIEWS) {
     await page.goto(scene.page + view);
     await isSound(page, `${view} ${colorScheme}`);

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use askama::Template;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, LOCATION, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
+use http_body::Frame as BodyFrame;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Incoming;
 
@@ -50,6 +51,10 @@ const FORM_MEDIA: &str = "application/x-www-form-urlencoded";
 const PAGE_SESSIONS: &str = "50";
 /// How long a stream of events goes on. The browser opens it again, and is asked who it is.
 const STREAM: Duration = Duration::from_secs(60);
+/// How often the numbers of the overview are sent.
+const NUMBERS_EVERY: Duration = Duration::from_secs(2);
+/// What a proxy with TLS says of the connection to it.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// The files beside the views.
 const FILES: [(&str, &str, &str); 3] = [
     ("page.css", "text/css; charset=utf-8", include_str!("page.css")),
@@ -97,7 +102,7 @@ async fn route(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incomi
     }
     if segments == ["sign-in"] {
         return match is_get {
-            true => sign_in_view(state, None),
+            true => sign_in_view(parts, None),
             false => sign_in(state, peer, parts, body).await,
         };
     }
@@ -132,9 +137,9 @@ fn is_own_form(form: &BTreeMap<String, String>, csrf: &str) -> bool {
     form.get("csrf").is_some_and(|sent| are_equal(sent.as_bytes(), csrf.as_bytes()))
 }
 
-fn sign_in_view(state: &State, problem: Option<String>) -> Shown {
+fn sign_in_view(parts: &Parts, problem: Option<String>) -> Shown {
     let csrf = sign_ins::secret().map_err(no_randomness)?;
-    let cookie = cookie_header(state, FORM, &csrf, "");
+    let cookie = cookie_header(parts, FORM, &csrf, "");
     let status = if problem.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
     let mut response = html(&view::SignInView { csrf, problem })?;
     *response.status_mut() = status;
@@ -146,24 +151,27 @@ async fn sign_in(state: &State, peer: SocketAddr, parts: &Parts, body: Incoming)
     let form = fields(&body_of(FORM_MEDIA, parts, body).await?);
     if !cookie(parts, FORM).is_some_and(|sent| is_own_form(&form, &sent)) {
         return sign_in_view(
-            state,
+            parts,
             Some("The form was too old, or the browser keeps no cookies: try again.".to_owned()),
         );
     }
     let token = form.get("token").map(|token| token.trim()).unwrap_or_default();
     let Some((holder, token)) = guard::sign_in(state, peer.ip(), token)? else {
-        return sign_in_view(state, Some("This is not an admin token of this gate.".to_owned()));
+        return sign_in_view(parts, Some("This is not an admin token of this gate.".to_owned()));
     };
     let cookie = state.sign_ins.begin(holder, &token).map_err(no_randomness)?;
     let mut response = lead_to("/ui/");
-    response.headers_mut().append(SET_COOKIE, cookie_header(state, SIGN_IN, &cookie, ""));
-    response.headers_mut().append(SET_COOKIE, cookie_header(state, FORM, "", "; Max-Age=0"));
+    response.headers_mut().append(SET_COOKIE, cookie_header(parts, SIGN_IN, &cookie, ""));
+    response.headers_mut().append(SET_COOKIE, cookie_header(parts, FORM, "", "; Max-Age=0"));
     Ok(response)
 }
 
 /// A cookie for the page alone: no script and no other site can use it.
-fn cookie_header(state: &State, name: &str, value: &str, more: &str) -> HeaderValue {
-    let is_https = state.config.load().server.public_url.scheme_str() == Some("https");
+///
+/// It is `Secure` if a proxy with TLS says that it is in front. The listener itself speaks clear text, where a browser may
+/// not take such a cookie. Who lies with the header only changes the cookie that is for them.
+fn cookie_header(parts: &Parts, name: &str, value: &str, more: &str) -> HeaderValue {
+    let is_https = parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     let secure = if is_https { "; Secure" } else { "" };
     let cookie = format!("{name}={value}; Path=/ui/; HttpOnly; SameSite=Strict{secure}{more}");
     // Names and values are of the alphabet of base64.
@@ -183,7 +191,7 @@ fn cookie(parts: &Parts, name: &str) -> Option<String> {
 
 /// A request of somebody who is signed in.
 struct Request<'a> {
-    state: &'a State,
+    state: &'a Arc<State>,
     parts: &'a Parts,
     caller: SignedIn,
 }
@@ -196,6 +204,7 @@ impl Request<'_> {
                 let status = status::describe(state).await;
                 html(&view::OverviewView { frame: self.frame("/ui/").await, status })
             }
+            ["overview", "stream"] => Ok(self.numbers()),
             ["sessions"] => self.sessions().await,
             ["sessions", id] => self.session(id).await,
             ["sessions", id, "revoke"] => {
@@ -231,12 +240,7 @@ impl Request<'_> {
                 config: configuration::describe(state),
             }),
             ["events"] => self.events().await,
-            ["events", "stream"] => {
-                let response = events::follow(self.asked_events().1)?;
-                // The sign-in may have ended: the browser asks again.
-                let limit = Box::pin(tokio::time::sleep(STREAM));
-                Ok(response.map(|body| StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync()))
-            }
+            ["events", "stream"] => Ok(events::follow(self.asked_events().1)?.map(limited)),
             _ => Err(nothing()),
         }
     }
@@ -247,7 +251,7 @@ impl Request<'_> {
             ["sign-out"] => {
                 state.sign_ins.end(&self.caller);
                 let mut response = lead_to("/ui/sign-in");
-                response.headers_mut().insert(SET_COOKIE, cookie_header(state, SIGN_IN, "", "; Max-Age=0"));
+                response.headers_mut().insert(SET_COOKIE, cookie_header(self.parts, SIGN_IN, "", "; Max-Age=0"));
                 Ok(response)
             }
             ["sessions", id, "revoke"] => {
@@ -287,6 +291,19 @@ impl Request<'_> {
             }
             _ => Err(nothing()),
         }
+    }
+
+    /// The line with the numbers of the overview, again and again.
+    fn numbers(&self) -> Response<Body> {
+        let ticks = tokio::time::interval(NUMBERS_EVERY);
+        let lines = stream::unfold((ticks, Arc::clone(self.state)), |(mut ticks, state)| async move {
+            ticks.tick().await;
+            let line = status::describe(&state).await.in_words();
+            Some((Ok(BodyFrame::data(Bytes::from(format!("data: {line}\n\n")))), (ticks, state)))
+        });
+        let mut response = Response::new(limited(StreamBody::new(lines).boxed_unsync()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response
     }
 
     async fn frame(&self, at: &'static str) -> Frame {
@@ -516,6 +533,12 @@ fn lead_to(path: &str) -> Response<Body> {
 fn html(view: &impl Template) -> Shown {
     let text = view.render().map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
     Ok(text_of("text/html; charset=utf-8", text.into()))
+}
+
+/// A stream that ends in time: the sign-in may have ended, so the browser has to ask again.
+fn limited(body: Body) -> Body {
+    let limit = Box::pin(tokio::time::sleep(STREAM));
+    StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync()
 }
 
 fn text_of(media: &'static str, text: Bytes) -> Response<Body> {

@@ -1,4 +1,5 @@
-// The page works without this script. It asks before it revokes in a dialog, and shows new lines of the audit log.
+// The page works without this script. It asks before it revokes in a dialog, and shows new numbers and new lines of
+// the audit log.
 "use strict";
 
 const dialog = document.getElementById("confirm");
@@ -18,6 +19,13 @@ for (const form of document.querySelectorAll("form[data-confirm]")) {
     dialog.querySelector("button.danger").textContent = form.dataset.do;
     dialog.showModal();
   });
+}
+
+const numbers = document.getElementById("numbers");
+if (numbers) {
+  new EventSource(numbers.dataset.stream).onmessage = (message) => {
+    numbers.textContent = message.data;
+  };
 }
 
 const live = document.getElementById("live");
