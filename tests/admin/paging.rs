@@ -15,9 +15,8 @@ use support::{CONFIG, Place, with};
 
 use super::{Ask, admin_token, code};
 
-/// A session that began this long ago.
-fn session(number: u64, ago: Duration) -> Session {
-    let began = Duration::from_micros(wall_micros()) - ago;
+/// A session that began at this time since 1970.
+fn session(number: u64, began: Duration) -> Session {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     let id = SessionId::new(Timestamp::ZERO.plus(began), random);
@@ -56,7 +55,8 @@ async fn with_sessions(number: u64) -> (Place, Vec<String>) {
     let store = place.path("data/rotogate.redb");
     let store =
         RedbStore::open(store, Options::new("http://gate.test", keyring.id(), Duration::from_secs(30))).unwrap();
-    let all: Vec<_> = (0..number).map(|n| session(n, Duration::from_millis(3_600_000 - n * 100))).collect();
+    let first = Duration::from_micros(wall_micros()) - Duration::from_secs(3600);
+    let all: Vec<_> = (0..number).map(|n| session(n, first + Duration::from_millis(n * 100))).collect();
     let ids = all.iter().map(|session| session.id.to_string()).collect();
     let insert = async |session: Session| store.insert(session, SubjectBound::NONE).await.unwrap();
     let inserted: Vec<_> = stream::iter(all).map(insert).buffer_unordered(1000).collect().await;

@@ -58,6 +58,10 @@ fn p13_each_command_reports_an_error_as_json() {
     let errors: &[&[&str]] = &[
         &["client", "secret", "--stdin"],
         &["audit-hash", "x"],
+        &["config", "show", "--running"],
+        &["events"],
+        &["reload"],
+        &["upgrade"],
         &["completions", "tcsh"],
         &["explain", "--path", "/x", "--method", "a b"],
         &["init"],
@@ -142,6 +146,9 @@ async fn p13_each_command_reports_success_as_json() {
         (&["completions", "bash"], ""),
         (&["init", "--dir", "new"], ""),
         (&["audit-hash", "x"], ""),
+        (&["config", "show"], ""),
+        (&["events"], ""),
+        (&["reload"], ""),
         (&["keys", "list"], ""),
         (&["keys", "add"], ""),
         (&["keys", "rotate", "--refresh"], ""),
@@ -180,6 +187,7 @@ async fn p13_each_command_reports_success_as_json() {
     // `start` has read the greeting of `serve`. The tests of the rest, which needs other systems, read its JSON.
     let elsewhere = [
         "serve",
+        "upgrade",
         "keys-init",
         "issuer-list",
         "issuer-refresh",

@@ -26,7 +26,7 @@ fn place_with_sockets(config: &str) -> (Place, Gate) {
 }
 
 /// Addresses that a successor has, too.
-fn on_free_ports() -> String {
+pub(super) fn on_free_ports() -> String {
     let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap().to_string());
     CONFIG.replacen("127.0.0.1:0", &public, 1).replacen("127.0.0.1:0", &admin, 1)

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
 use crate::log::{self, Logs, OnAuditFailure};
@@ -18,6 +18,8 @@ mod admin_client;
 mod check;
 mod client;
 mod completions;
+mod config_show;
+mod events;
 mod explain;
 mod greeting;
 mod init;
@@ -26,6 +28,7 @@ mod keys;
 mod man;
 mod output;
 mod prompt;
+mod reload;
 mod serve;
 mod session;
 mod status;
@@ -78,6 +81,20 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// The configuration: what it says, and where each value comes from.
+    #[command(subcommand)]
+    Config(config_show::Command),
+    /// Has the running gate read gateway.toml again, and waits for what comes of it.
+    ///
+    /// Exit code 1 if the file is refused: then nothing has changed. Names the keys that need an upgrade.
+    Reload,
+    /// Has the running gate replace itself by the program at its path, with the whole of gateway.toml, and waits for what comes
+    /// of it. No connection is refused meanwhile.
+    ///
+    /// Exit code 1 if it is refused: then the old program serves on.
+    Upgrade,
+    /// Lines of the audit log, of the last 1000.
+    Events(events::Options),
     /// Asks the running gate whether it is ready. Exit code 1 if it is not, or if no gate answers.
     Status,
     /// Users of the users file; a running gate applies changes at once.
@@ -186,12 +203,12 @@ impl std::fmt::Display for Failure {
 }
 
 /// A problem and its position, for programs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct At {
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     key: String,
     detail: String,
 }
@@ -250,6 +267,10 @@ pub fn main() -> ExitCode {
     let done = match command {
         Command::Serve => serve::run(&path, output, baton),
         Command::Check { print, strict, online } => check::run(&path, check::Options { print, strict, online }, output),
+        Command::Config(command) => load(&path).and_then(|config| config_show::run(&config, &command, output)),
+        Command::Reload => load(&path).and_then(|config| reload::run(&config, output)),
+        Command::Upgrade => load(&path).and_then(|config| reload::upgrade(&config, output)),
+        Command::Events(options) => load(&path).and_then(|config| events::run(&config, &options, output)),
         Command::Status => load(&path).and_then(|config| status::run(&config, output)),
         Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
         Command::Client(command) => client::run(&command, output),

@@ -77,7 +77,7 @@ fn start(
     }
     if let Some((former, reason)) = refused {
         former.restore_process_name();
-        tracing::warn!(target: "rotogate::audit", event = "process.upgrade_refused", reason);
+        server::refuse_upgrade(reason);
         tracing::error!(reason, "in-place upgrade failed; this program runs on as before");
     }
     runtime()?.block_on(async {
@@ -295,10 +295,12 @@ async fn prepare_upgrade(config: PathBuf, program: Program, held: Vec<SocketAddr
     match checked {
         Ok(Ok(wanted)) => Some(Order::Upgrade(wanted)),
         Ok(Err(error)) => {
+            server::refuse_upgrade(&error.to_string());
             tracing::error!(%error, "in-place upgrade refused: the new program would not start; this program keeps running");
             None
         }
         Err(error) => {
+            server::refuse_upgrade(&error.to_string());
             tracing::error!(%error, "in-place upgrade refused: the check failed to run; this program keeps running");
             None
         }

@@ -41,6 +41,18 @@ pub(super) struct Whose {
     /// Only sessions of this subject: the `sub` of the tokens.
     #[arg(long)]
     subject: Option<String>,
+    /// Only sessions of this client.
+    #[arg(long)]
+    client: Option<String>,
+    /// Only sessions that are live, ended, or ended for this reason (docs/admin.md).
+    #[arg(long)]
+    status: Option<String>,
+    /// Only sessions that began at this moment or later: 2026-11-20T18:00:00Z.
+    #[arg(long)]
+    since: Option<String>,
+    /// Only sessions that began before this moment.
+    #[arg(long)]
+    until: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +65,9 @@ pub(super) struct Which {
     /// Enters the revocation even if users, clients and store know no such subject or client.
     #[arg(long)]
     force: bool,
+    /// Counts, and ends nothing.
+    #[arg(long, conflicts_with = "id")]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -107,8 +122,16 @@ async fn list(config: &Config, whose: &Whose, output: Output) -> CommandResult {
     let mut found = false;
     loop {
         let mut query = form_urlencoded::Serializer::new(String::from("/v1/sessions?"));
-        let Whose { user, account, subject } = whose;
-        for (name, value) in [("user", user), ("account", account), ("subject", subject)] {
+        let Whose { user, account, subject, client, status, since, until } = whose;
+        for (name, value) in [
+            ("user", user),
+            ("account", account),
+            ("subject", subject),
+            ("client", client),
+            ("status", status),
+            ("since", since),
+            ("until", until),
+        ] {
             query.extend_pairs(value.as_deref().map(|value| (name, value)));
         }
         query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
@@ -128,7 +151,7 @@ async fn list(config: &Config, whose: &Whose, output: Output) -> CommandResult {
 }
 
 async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult {
-    let Which { target, account, force } = which;
+    let Which { target, account, force, dry_run } = which;
     let Target { id, user, subject, client, all: _ } = target;
     if let Some(id) = id {
         let body = ask_for(config, Method::POST, &format!("/v1/sessions/{}/revoke", escaped(&id)), &id).await?;
@@ -144,7 +167,8 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
         None => (client.as_deref().map_or_else(String::new, |client| format!(" of the client {client}")), false),
     };
     let all = (user.is_none() && subject.is_none() && client.is_none()).then_some(true);
-    let request = RevocationRequest { user, account, subject, client, all, force, ..RevocationRequest::default() };
+    let request =
+        RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
     let body = admin_client::post(config, "/v1/revocations", &request).await?;
     let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
     // Tokens of a user have sessions; a client, or everyone, may also have tokens without a session.
@@ -152,7 +176,8 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));
     }
     let sessions = if ended.ended == 1 { "session" } else { "sessions" };
-    let text = format!("{} {sessions}{of} ended", ended.ended);
+    let done = if dry_run { "would end" } else { "ended" };
+    let text = format!("{} {sessions}{of} {done}", ended.ended);
     let revoked = format!("every session{of}");
     output.write(&RevokeReport { revoked: &revoked, ended }, || text)
 }

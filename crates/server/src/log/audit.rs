@@ -60,7 +60,7 @@ const KINDS: &[Kind] = &[
     good("key_retire", "key.retire", "RG1504I"),
     good("process_start", "process.start", "RG1601I"),
     good("process_stop", "process.stop", "RG1602I"),
-    bad("process.upgrade_refused", "process.upgrade_refused", "RG1603W"),
+    bad("process_upgrade_refused", "process.upgrade_refused", "RG1603W"),
     good("config_reload", "config.reload", "RG1604I"),
     bad("config_reload_refused", "config.reload_refused", "RG1605W"),
     good("process_upgrade", "process.upgrade", "RG1606I"),

@@ -302,7 +302,10 @@ impl Server {
                             config: config.load_full(),
                         });
                     }
-                    Err(error) => tracing::error!(error, "in-place upgrade refused; this program keeps running"),
+                    Err(error) => {
+                        refuse_upgrade(&error);
+                        tracing::error!(error, "in-place upgrade refused; this program keeps running");
+                    }
                 },
                 Some(Order::Stop) | None => {
                     // Close the spare sockets now: no successor will accept what queues on them.
@@ -408,6 +411,11 @@ async fn store_is_moved(moving: Option<MovingStore>) {
         Some(moving) => moving.moved().await,
         None => std::future::pending().await,
     }
+}
+
+/// Writes to the audit log that an in-place upgrade is refused: this program serves on.
+pub(crate) fn refuse_upgrade(reason: &str) {
+    tracing::warn!(target: "rotogate::audit", event = "process_upgrade_refused", reason, "upgrade refused");
 }
 
 /// Checks that an in-place upgrade can go on: the store accepts writes, and the new addresses can be bound. Returns the

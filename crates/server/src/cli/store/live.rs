@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use http::Method;
-use http_body_util::BodyExt;
 
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, admin_client, runtime};
@@ -49,24 +48,17 @@ fn next(config: &Config) -> Result<String, Failure> {
 
 /// Reads the answer line by line.
 async fn run(config: &Config, path: &str, output: Output) -> Result<Done, Failure> {
-    let mut body = admin_client::stream(config, Method::POST, path).await?;
-    let mut text = Vec::new();
-    loop {
-        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = text.drain(..=end).collect();
-            match serde_json::from_slice(&line).map_err(Failure::of)? {
-                Line::Compared { pass, sessions } if !output.json => {
-                    // If this fails, the work goes on all the same.
-                    let _ = writeln!(std::io::stderr(), "comparison {pass}: {sessions} sessions");
-                }
-                Line::Compared { .. } => {}
-                Line::Failed(why) => return Err(Failure::Failed(why)),
-                Line::Done(done) => return Ok(done),
+    let mut lines = admin_client::lines(config, Method::POST, path, None).await?;
+    while let Some(line) = lines.next().await? {
+        match serde_json::from_slice(&line).map_err(Failure::of)? {
+            Line::Compared { pass, sessions } if !output.json => {
+                // If this fails, the work goes on all the same.
+                let _ = writeln!(std::io::stderr(), "comparison {pass}: {sessions} sessions");
             }
+            Line::Compared { .. } => {}
+            Line::Failed(why) => return Err(Failure::Failed(why)),
+            Line::Done(done) => return Ok(done),
         }
-        let cut =
-            || Failure::Failed("the gate's answer was cut short: see its log. The command can be run again".to_owned());
-        let frame = body.frame().await.ok_or_else(cut)?.map_err(|_| cut())?;
-        text.extend(frame.into_data().unwrap_or_default());
     }
+    Err(admin_client::cut_short())
 }

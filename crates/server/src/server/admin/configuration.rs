@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use http::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -15,43 +15,42 @@ use crate::server::reload::Source;
 use crate::server::{prepare, read_again, unavailable_addresses};
 
 /// The configuration in force.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ConfigInfo {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ConfigInfo {
     /// The file that it was read from.
-    pub(super) file: String,
+    pub(crate) file: String,
     /// As `rotogate check --print` prints it: with all defaults, and secrets masked.
     pub(super) toml: String,
     /// Each value, with where it comes from.
-    pub(super) values: Vec<ConfigValue>,
+    pub(crate) values: Vec<ConfigValue>,
 }
 
 /// A value of the configuration.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ConfigValue {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ConfigValue {
     /// As in `server.workers` or `routes[1].path`.
-    pub(super) key: String,
-    pub(super) value: Value,
-    pub(super) source: ValueSource,
+    pub(crate) key: String,
+    pub(crate) value: Value,
+    pub(crate) source: ValueSource,
     /// The line in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) line: Option<usize>,
+    pub(crate) line: Option<usize>,
     /// The environment variable.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) variable: Option<String>,
+    pub(crate) variable: Option<String>,
 }
 
 /// Where a value comes from.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum ValueSource {
+pub(crate) enum ValueSource {
     Default,
     File,
     Environment,
 }
 
-#[cfg(feature = "page")]
 impl ValueSource {
-    pub(super) const fn word(&self) -> &'static str {
+    pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::Default => "default",
             Self::File => "file",
@@ -75,19 +74,24 @@ pub(super) fn show(state: &State) -> Response<Body> {
 
 /// The configuration in force.
 pub(super) fn describe(state: &State) -> ConfigInfo {
-    let config = state.config.load();
-    let value = |(key, value): (String, toml::Value)| {
-        let (source, line, variable) = match config.source.origin(&key) {
-            KeyOrigin::Default => (ValueSource::Default, None, None),
-            KeyOrigin::File(line) => (ValueSource::File, line, None),
-            KeyOrigin::Environment(variable) => (ValueSource::Environment, None, Some(variable)),
+    ConfigInfo::of(&state.config.load())
+}
+
+impl ConfigInfo {
+    pub(crate) fn of(config: &Config) -> Self {
+        let value = |(key, value): (String, toml::Value)| {
+            let (source, line, variable) = match config.source.origin(&key) {
+                KeyOrigin::Default => (ValueSource::Default, None, None),
+                KeyOrigin::File(line) => (ValueSource::File, line, None),
+                KeyOrigin::Environment(variable) => (ValueSource::Environment, None, Some(variable)),
+            };
+            ConfigValue { key, value: serde_json::to_value(value).unwrap_or_default(), source, line, variable }
         };
-        ConfigValue { key, value: serde_json::to_value(value).unwrap_or_default(), source, line, variable }
-    };
-    ConfigInfo {
-        file: config.source.file().display().to_string(),
-        toml: config.to_toml(),
-        values: values(&config).into_iter().map(value).collect(),
+        Self {
+            file: config.source.file().display().to_string(),
+            toml: config.to_toml(),
+            values: values(config).into_iter().map(value).collect(),
+        }
     }
 }
 
@@ -177,14 +181,28 @@ fn findings(errors: &ConfigErrors) -> Vec<Finding> {
 }
 
 /// What came of a reload.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ReloadResult {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ReloadResult {
     file: String,
     /// The keys whose new values are in force now.
     applied: Vec<String>,
     /// The keys whose new values need a restart, or an in-place upgrade.
     restart_needed: Vec<String>,
     warnings: Vec<Finding>,
+}
+
+impl std::fmt::Display for ReloadResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { file, applied, restart_needed, warnings } = self;
+        match applied.len() {
+            0 => write!(f, "{file} reloaded: nothing changed")?,
+            _ => write!(f, "{file} reloaded: {}", applied.join(", "))?,
+        }
+        if !restart_needed.is_empty() {
+            write!(f, "\nrotogate upgrade is needed for: {}", restart_needed.join(", "))?;
+        }
+        warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {}: {}", warning.key, warning.detail))
+    }
 }
 
 /// Reads the file again, as SIGHUP does, and waits until it is in force. 422 with each place if it cannot be used: then

@@ -69,6 +69,7 @@ mod tokens;
 mod traffic;
 mod users;
 
+pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
 pub(super) use guard::failures;
 pub(crate) use moving::{Done, Line};
@@ -76,6 +77,7 @@ pub(crate) use moving::{Done, Line};
 pub(super) use page::SignIns;
 pub use revocations::{RevocationReport, RevocationRequest};
 pub use sessions::SessionInfo;
+pub(crate) use status::Status;
 pub use tokens::AdminToken;
 pub(crate) use tokens::AdminTokens;
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use http::Response;
 use rotogate::clock::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Finding, Problem};
@@ -13,11 +13,11 @@ use crate::config::StoreConfig;
 use crate::server::reload::Source;
 
 /// The gate as a whole.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Status {
-    pub(super) version: &'static str,
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Status {
+    pub(crate) version: String,
     /// The id of the process.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// When it began to serve (RFC 3339).
     pub(super) started: String,
     /// As `/readyz` says.
@@ -48,18 +48,18 @@ impl Status {
 }
 
 /// The store.
-#[derive(Serialize, ToSchema)]
-pub(super) struct StoreStatus {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct StoreStatus {
     /// `redb`, `memory`, `postgres` or `redis`.
-    pub(super) kind: &'static str,
+    pub(super) kind: String,
     pub(super) up: bool,
 }
 
 /// What the gate reads again.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ReloadStatus {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ReloadStatus {
     /// `configuration`, `keys`, `issuers`, `certificates` or `upstreams`.
-    pub(super) source: &'static str,
+    pub(super) source: String,
     /// Whether the last change was refused; the log says why.
     pub(super) refused: bool,
     /// When a change was taken last (RFC 3339).
@@ -85,10 +85,10 @@ pub(super) async fn describe(state: &State) -> Status {
     let config = state.config.load_full();
     let reload = |source: Source| {
         let (refused, taken) = state.reloads.get(source);
-        ReloadStatus { source: source.name(), refused, taken: rfc3339(Timestamp::from_secs(taken)) }
+        ReloadStatus { source: source.name().to_owned(), refused, taken: rfc3339(Timestamp::from_secs(taken)) }
     };
     Status {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started: rfc3339(state.began),
         ready,
@@ -96,7 +96,7 @@ pub(super) async fn describe(state: &State) -> Status {
         listeners: state.listening.clone(),
         connections: state.connections.iter().flat_map(|counts| counts.now()).sum(),
         requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),
-        store: StoreStatus { kind: kind(&config.store), up: health::is_store_up(state).await },
+        store: StoreStatus { kind: kind(&config.store).to_owned(), up: health::is_store_up(state).await },
         reloads: Source::ALL.map(reload).into(),
         warnings: config.warnings.iter().map(Finding::of).collect(),
     }

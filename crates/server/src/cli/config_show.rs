@@ -1,0 +1,46 @@
+//! `rotogate config`.
+
+use clap::Subcommand;
+use http::Method;
+
+use super::output::Output;
+use super::{CommandResult, Failure, admin_client, runtime};
+use crate::config::Config;
+use crate::server::admin::{ConfigInfo, ConfigValue, ValueSource};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Shows each value that the file or the environment sets, with its line or its variable. Secrets are masked.
+    Show {
+        /// Shows the defaults, too: everything that the gate goes by.
+        #[arg(long)]
+        effective: bool,
+        /// Asks the running gate: the file may have changed since it was read.
+        #[arg(long)]
+        running: bool,
+    },
+}
+
+pub(super) fn run(config: &Config, command: &Command, output: Output) -> CommandResult {
+    let Command::Show { effective, running } = command;
+    let info = if *running {
+        let body = runtime()?.block_on(admin_client::request(config, Method::GET, "/v1/config"))?;
+        serde_json::from_slice(&body).map_err(Failure::of)?
+    } else {
+        ConfigInfo::of(config)
+    };
+    let is_shown = |value: &ConfigValue| *effective || !matches!(value.source, ValueSource::Default);
+    let values: Vec<_> = info.values.into_iter().filter(is_shown).collect();
+    output.list(&values, |value| line(value, &info.file))
+}
+
+fn line(value: &ConfigValue, file: &str) -> String {
+    let ConfigValue { key, value, source, line, variable } = value;
+    let source = match (source, line, variable) {
+        (ValueSource::File, Some(line), _) => format!("{file}:{line}"),
+        (ValueSource::File, None, _) => file.to_owned(),
+        (ValueSource::Environment, _, Some(variable)) => variable.clone(),
+        (ValueSource::Environment | ValueSource::Default, ..) => source.word().to_owned(),
+    };
+    format!("{key} = {value}  # {source}")
+}

@@ -1,0 +1,85 @@
+//! `rotogate events`: the last lines of the audit log.
+
+use clap::Args;
+use http::Method;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::output::Output;
+use super::{CommandResult, Failure, admin_client, runtime};
+use crate::config::Config;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Only lines of this action, such as session.end (docs/logs.md).
+    #[arg(long)]
+    action: Option<String>,
+    /// Only lines about this subject.
+    #[arg(long)]
+    subject: Option<String>,
+    /// Only lines about this session.
+    #[arg(long)]
+    session: Option<String>,
+    /// Only lines of what this actor did: the name of a token, cli:USER, file, system.
+    #[arg(long)]
+    actor: Option<String>,
+    /// At most so many, the last ones.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Goes on with each line that is written.
+    #[arg(long)]
+    follow: bool,
+}
+
+#[derive(Deserialize)]
+struct Events {
+    events: Vec<Value>,
+}
+
+pub(super) fn run(config: &Config, options: &Options, output: Output) -> CommandResult {
+    let Options { action, subject, session, actor, limit, follow } = options;
+    let mut query = form_urlencoded::Serializer::new(String::from("/v1/events?"));
+    for (name, value) in [("action", action), ("subject", subject), ("session", session), ("actor", actor)] {
+        query.extend_pairs(value.as_deref().map(|value| (name, value)));
+    }
+    let path = query.append_pair("limit", &limit.to_string()).finish();
+    runtime()?.block_on(async {
+        if !follow {
+            let body = admin_client::request(config, Method::GET, &path).await?;
+            let events: Events = serde_json::from_slice(&body).map_err(Failure::of)?;
+            return output.list(&events.events, line);
+        }
+        let mut lines = admin_client::lines(config, Method::GET, &path, Some("text/event-stream")).await?;
+        while let Some(text) = lines.next().await? {
+            // An empty line ends an event; each has its data in one line.
+            if let Some(data) = text.strip_prefix(b"data: ") {
+                let event: Value = serde_json::from_slice(data).map_err(Failure::of)?;
+                output.write(&event, || line(&event))?;
+            }
+        }
+        Err(admin_client::cut_short())
+    })
+}
+
+/// What a reader looks for first; then the rest.
+fn line(event: &Value) -> String {
+    const FIRST: [&str; 4] = ["timestamp", "event.action", "event.outcome", "rotogate.actor"];
+    const LEFT_OUT: [&str; 8] = [
+        "level",
+        "target",
+        "message",
+        "event.dataset",
+        "event.code",
+        "event.id",
+        "rotogate.audit.boot",
+        "rotogate.audit.seq",
+    ];
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut line = FIRST.map(|name| event.get(name).map_or_else(|| "-".to_owned(), text)).join("  ");
+    for (name, value) in event.as_object().into_iter().flatten() {
+        if !FIRST.contains(&name.as_str()) && !LEFT_OUT.contains(&name.as_str()) {
+            line.push_str(&format!("  {name}={}", text(value)));
+        }
+    }
+    line
+}

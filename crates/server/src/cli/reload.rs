@@ -1,0 +1,99 @@
+//! `rotogate reload` and `rotogate upgrade`: the running gate takes up another configuration, or another program.
+
+use std::time::Duration;
+
+use http::Method;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use super::output::Output;
+use super::{CommandResult, Failure, admin_client, runtime};
+use crate::config::Config;
+use crate::server::admin::{ReloadResult, Status};
+
+pub(super) fn run(config: &Config, output: Output) -> CommandResult {
+    let body = runtime()?.block_on(admin_client::request(config, Method::POST, "/v1/config/reload"))?;
+    let result: ReloadResult = serde_json::from_slice(&body).map_err(Failure::of)?;
+    output.write(&result, || result.to_string())
+}
+
+/// How long an upgrade may take beyond `drain_timeout`: to check, to open the store, to fetch keys.
+const START_TIME: Duration = Duration::from_secs(60);
+/// How often the gate is asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Serialize)]
+struct Upgraded<'a> {
+    upgraded: bool,
+    pid: u32,
+    from: &'a str,
+    to: &'a str,
+}
+
+pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
+    let (before, now) = runtime()?.block_on(async {
+        let before = status(config).await?;
+        let (boot, _) = seen(config, None).await?;
+        let (_, refused) = seen(config, Some(REFUSED)).await?;
+        let pid = i32::try_from(before.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Failure::Failed(format!("{} is no process", before.pid)))?;
+        let failed = |error| {
+            let pid = before.pid;
+            Failure::Failed(format!("process {pid} gets no signal: {error}; be its user, or root"))
+        };
+        kill_process(pid, Signal::USR2).map_err(failed)?;
+        let waiting = tokio::time::timeout(config.server.drain_timeout + START_TIME, async {
+            loop {
+                tokio::time::sleep(ASK_EVERY).await;
+                // While the programs change, nothing answers.
+                let Ok((now, _)) = seen(config, None).await else { continue };
+                let Ok((_, last)) = seen(config, Some(REFUSED)).await else { continue };
+                if last.is_some() && last.as_ref().map(|(id, _)| id) != refused.as_ref().map(|(id, _)| id) {
+                    let reason = last.map(|(_, reason)| reason).unwrap_or_default();
+                    return Err(Failure::Failed(format!("upgrade refused, the old program serves on: {reason}")));
+                }
+                if now != boot
+                    && let Ok(now) = status(config).await
+                {
+                    return Ok(now);
+                }
+            }
+        });
+        let too_long = || Failure::Failed("the upgrade is not done yet; its log says how far it is".to_owned());
+        Ok((before, waiting.await.map_err(|_| too_long())??))
+    })?;
+    let (from, to, pid) = (&before.version, &now.version, now.pid);
+    output.write(&Upgraded { upgraded: true, pid, from, to }, || format!("upgraded from {from} to {to}, process {pid}"))
+}
+
+/// The audit action of an upgrade that failed.
+const REFUSED: &str = "process.upgrade_refused";
+
+async fn status(config: &Config) -> Result<Status, Failure> {
+    let body = admin_client::request(config, Method::GET, "/v1/status").await?;
+    serde_json::from_slice(&body).map_err(Failure::of)
+}
+
+#[derive(Deserialize)]
+struct Lines {
+    events: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "event.id")]
+    id: String,
+    #[serde(rename = "rotogate.audit.boot")]
+    boot: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Which start of the gate answers, by its last line of an action, or of any; and the line's id and reason.
+async fn seen(config: &Config, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
+    let action = action.map_or_else(String::new, |action| format!("&action={action}"));
+    let body = admin_client::request(config, Method::GET, &format!("/v1/events?limit=1{action}")).await?;
+    let Lines { events } = serde_json::from_slice(&body).map_err(Failure::of)?;
+    let last = events.into_iter().next_back();
+    Ok(last.map_or((None, None), |Line { id, boot, reason }| (Some(boot), Some((id, reason)))))
+}
