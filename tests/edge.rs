@@ -10,6 +10,7 @@ mod access_lines;
 mod audit;
 mod audit_actors;
 mod audit_schema;
+mod behind;
 mod bodies;
 mod claims;
 mod cookies;
