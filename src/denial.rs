@@ -130,6 +130,9 @@ pub enum Denial {
     /// may succeed after this time.
     // Requirement C10.
     RevocationsUnavailable(Duration),
+    /// The assertion about the caller could not be signed, and the upstream does not get the request without one.
+    // Requirement N57.
+    AssertionUnavailable(Duration),
     /// The token is not meant for this route.
     WrongAudience,
     /// The route does not accept this issuer.

@@ -7,6 +7,7 @@ pub(crate) mod issuer;
 
 mod abuse;
 mod access_lines;
+mod assertion;
 mod audit;
 mod audit_actors;
 mod bodies;

@@ -207,7 +207,10 @@ impl Denial {
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
             Self::TooManyRequests(wait) => Class::Limited(*wait),
-            Self::KeysUnavailable(wait) | Self::IntrospectionUnavailable(wait) | Self::RevocationsUnavailable(wait) => {
+            Self::KeysUnavailable(wait)
+            | Self::IntrospectionUnavailable(wait)
+            | Self::RevocationsUnavailable(wait)
+            | Self::AssertionUnavailable(wait) => {
                 Class::Unavailable(*wait)
             }
         }

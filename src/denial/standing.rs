@@ -122,7 +122,8 @@ impl Denial {
             Self::TooManyRequests(_)
             | Self::KeysUnavailable(_)
             | Self::IntrospectionUnavailable(_)
-            | Self::RevocationsUnavailable(_) => Standing::Undecided,
+            | Self::RevocationsUnavailable(_)
+            | Self::AssertionUnavailable(_) => Standing::Undecided,
         }
     }
 

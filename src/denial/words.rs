@@ -43,6 +43,7 @@ impl Denial {
             Self::TokenInactive => "token_inactive",
             Self::IntrospectionUnavailable(_) => "introspection_unavailable",
             Self::RevocationsUnavailable(_) => "revocations_unavailable",
+            Self::AssertionUnavailable(_) => "assertion_unavailable",
             Self::WrongAudience => "wrong_audience",
             Self::WrongIssuer => "wrong_issuer",
             Self::InsufficientScope => "insufficient_scope",

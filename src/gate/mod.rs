@@ -313,6 +313,9 @@ impl Gate {
     /// As [`Self::set_keys`].
     #[doc(hidden)]
     pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
+        if self.0.checker.asserts() {
+            builder::assertion(&keyring)?;
+        }
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
         Ok(PreparedKeys { verifier, keyring })
     }

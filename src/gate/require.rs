@@ -334,7 +334,7 @@ impl RequireLayer {
         {
             let permitted = undecided.decide(&self.route)?;
             self.judge_conditions(parts, &permitted)?;
-            layer::prepare(gate, parts, &permitted);
+            layer::prepare(gate, parts, &permitted)?;
             parts.extensions.remove::<Undecided>();
             parts.extensions.insert(permitted);
             return Ok(());
@@ -349,7 +349,7 @@ impl RequireLayer {
             upgrade::settle(gate, parts, &permitted, None);
         }
         if !has_caller {
-            layer::prepare(gate, parts, &permitted);
+            layer::prepare(gate, parts, &permitted)?;
             parts.extensions.insert(permitted);
         }
         Ok(())

@@ -201,8 +201,16 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 }
 
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
-pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
-    let policy = &permitted.route().policy;
+///
+/// # Errors
+/// [`Denial::AssertionUnavailable`]. Then the request is as it was.
+pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
+    let route = permitted.route();
+    let policy = &route.policy;
+    let assertion = match (permitted.caller(), &route.assertion_audience) {
+        (Some(caller), Some(audience)) => caller.assertion(&gate.engine, audience)?,
+        (None, _) | (_, None) => None,
+    };
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
@@ -214,6 +222,10 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
             parts.headers.insert(name.clone(), value.clone());
         }
     }
+    if let Some((name, value)) = assertion {
+        parts.headers.insert(name.clone(), value);
+    }
+    Ok(())
 }
 
 /// Removes the tokens in these places.

@@ -55,6 +55,20 @@ pub(super) fn rendered(
         .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
 }
 
+/// Refuses a request that its route permits.
+pub(super) fn denied<F>(
+    gate: &Inner,
+    parts: &Parts,
+    denial: Denial,
+    permitted: Permitted,
+    annotate: bool,
+) -> ResponseFuture<F> {
+    let (route, _) = permitted.into_parts();
+    let dialect = gate.dialect(&route.policy);
+    let (reply, verdict) = refused(gate, parts, denial, dialect, Some(route.clone()), annotate);
+    ResponseFuture::own(reply, annotate.then_some(verdict))
+}
+
 /// Sheds a request that its route permits: a concurrency bound is reached.
 pub(super) fn shed<F>(
     gate: &Inner,

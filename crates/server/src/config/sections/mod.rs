@@ -189,10 +189,12 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
             is_https: server.public_url.scheme_str() == Some("https"),
         },
     );
-    let identity = identity::read(&at("identity"), &issuers);
-    let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
+    let identity_section = at("identity");
+    let identity = identity::read(&identity_section, &issuers);
+    let upstream_sections = root.sections("upstreams");
+    let upstreams = upstreams::read(&upstream_sections, dir, &server, &admin);
     let route_sections = root.sections("routes");
-    let routes = routes::read(&route_sections, &upstreams, &issuers, &mut access_log.routes);
+    let routes = routes::read(&route_sections, &upstreams, &issuers, &identity, &mut access_log.routes);
     issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
     introspection::check(&route_sections, &routes, &issuers);
     root.finish();
@@ -221,6 +223,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         source: std::sync::Arc::default(),
     };
     routing::check(&config, &route_sections);
+    upstreams::check_assertions(&config, &identity_section, &upstream_sections);
     if sessions_are_sound {
         sessions::check_profiles(&config, &client_sections, &endpoint_sections);
     }

@@ -9,7 +9,7 @@ use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
-use super::{TrustedIssuer, dangling, log};
+use super::{IdentityConfig, TrustedIssuer, dangling, log};
 use crate::log::{AccessLogConfig, RouteLog};
 use crate::proxy::Upstream;
 use rotogate::route::{
@@ -73,6 +73,7 @@ pub(super) fn read(
     sections: &[Section<'_>],
     upstreams: &[Upstream],
     issuers: &[TrustedIssuer],
+    identity: &IdentityConfig,
     logs: &mut BTreeMap<Box<str>, RouteLog>,
 ) -> Vec<Route> {
     let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
@@ -101,7 +102,11 @@ pub(super) fn read(
             logs.insert(id.as_str().into(), log);
         }
         section.finish();
-        routes.push(Route { id, ..route });
+        let upstream = route.upstream.and_then(|upstream| upstreams.get(upstream.position()));
+        let assertion_audience = upstream
+            .filter(|_| identity.assertion.is_some())
+            .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into());
+        routes.push(Route { id, assertion_audience, ..route });
     }
     routes
 }
@@ -199,11 +204,13 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         methods: section.list("methods", value::method).unwrap_or_default(),
         policy,
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
+        assertion_audience: None,
     }
 }
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    let Route { id, hosts, methods, path, kuzzle, policy, upstream } = route;
+    // `assertion_audience` comes from the upstream.
+    let Route { id, hosts, methods, path, kuzzle, policy, upstream, assertion_audience: _ } = route;
     let RoutePolicy {
         auth,
         scopes,
