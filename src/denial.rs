@@ -145,6 +145,9 @@ pub enum Denial {
     /// It lacks a role that the route asks for, and its issuer left roles out because there are too many.
     // Requirement I18.
     RolesOverage,
+    /// The caller did not log in as the route asks, or too long ago (RFC 9470).
+    // Requirement N46.
+    InsufficientAuthentication,
     /// A claim does not have the value that the route asks for.
     MissingClaim,
     /// A check of the application refuses its caller.

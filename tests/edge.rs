@@ -34,6 +34,7 @@ mod metrics;
 mod overload;
 mod path_corpus;
 pub(crate) mod remote_keys;
+mod resources;
 mod sessions;
 mod small_print;
 mod smuggling;

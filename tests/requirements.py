@@ -23,7 +23,8 @@ LATER = {
     # DPoP
     *(f"N{n}" for n in range(30, 41)),
     # descriptions
-    *(f"N{n}" for n in range(41, 49)),
+    "N45",
+    "N47",
     # logout and events
     *(f"N{n}" for n in range(49, 57)),
 }

@@ -180,7 +180,11 @@ impl Denial {
             | Self::BadSignature
             | Self::TokenInactive
             | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
-            Self::UnprovedBinding | Self::TokenNotYetValid | Self::TokenRevoked | Self::WrongAudience => {
+            Self::UnprovedBinding
+            | Self::TokenNotYetValid
+            | Self::TokenRevoked
+            | Self::WrongAudience
+            | Self::InsufficientAuthentication => {
                 Class::BadToken(TokenFlaw::Proved)
             }
             Self::TokenExpired | Self::TokenTooOld => Class::BadToken(TokenFlaw::Expired),

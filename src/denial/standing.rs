@@ -100,6 +100,7 @@ impl Denial {
             | Self::InsufficientScope
             | Self::MissingRole
             | Self::RolesOverage
+            | Self::InsufficientAuthentication
             | Self::MissingClaim
             | Self::Predicate
             | Self::ClaimsShape

@@ -49,6 +49,7 @@ impl Denial {
             Self::InsufficientScope => "insufficient_scope",
             Self::MissingRole => "missing_role",
             Self::RolesOverage => "roles_overage",
+            Self::InsufficientAuthentication => "insufficient_authentication",
             Self::MissingClaim => "missing_claim",
             Self::Predicate => "predicate",
             Self::ClaimsShape => "claims_shape",

@@ -28,7 +28,7 @@ use crate::overload::{Bounds, Overload};
 use crate::password::Passwords;
 use crate::policy::GateId;
 use crate::random::random;
-use crate::route::{HostError, Route, RouteError};
+use crate::route::{HostError, Resource, Route, RouteError};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError};
 use crate::token::assertion::ASSERTION_TTL;
@@ -140,6 +140,14 @@ pub enum BuildError {
     /// A route names an unknown issuer.
     #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
     UnknownIssuer(String),
+    /// A protected resource cannot be described.
+    #[error("the resource {path:?}: {why}")]
+    Resource {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// No assertions can be made as they are configured.
     #[error("assertions: {0}")]
     Assertion(String),
@@ -315,6 +323,15 @@ impl GateBuilder {
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.rules.routes.push(route);
+        self
+    }
+
+    /// Describes a protected resource (RFC 9728): serves its document, and names it in the challenges of the routes whose
+    /// policy has its path. Their tokens must name it, or one of the route's audiences.
+    // Requirements N41–N44.
+    #[must_use]
+    pub fn resource(mut self, resource: Resource) -> Self {
+        self.rules.resources.push(resource);
         self
     }
 

@@ -257,6 +257,7 @@ impl Rule {
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope => Self::Scope,
             Denial::MissingRole
+            | Denial::InsufficientAuthentication
             | Denial::RolesOverage
             | Denial::MissingClaim
             | Denial::Predicate

@@ -35,7 +35,7 @@ use super::notice::Notice;
 #[cfg(feature = "kuzzle")]
 use super::overloaded::overloaded;
 use super::verdict::{Operation, Verdict, Who};
-use super::{Gate, upgrade};
+use super::{Gate, resources, upgrade};
 use crate::denial::Denial;
 use crate::dialect::{ConsultResult, Dialect};
 use crate::lease::Lease;
@@ -412,6 +412,16 @@ impl<S, M> GateService<S, M> {
                 let (reply, reason) = endpoint::metadata(gate, &parts.method);
                 ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
+            Admission::Endpoint(Hit::Resource(index)) => match gate.resources.get(index) {
+                Some(resource) => {
+                    let (reply, reason) = resources::document(resource, &parts.method);
+                    ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
+                }
+                None => {
+                    let (reply, verdict) = refused(gate, &parts, Denial::NoRoute, None, None, annotate);
+                    ResponseFuture::own(reply, annotate.then_some(verdict))
+                }
+            },
             Admission::Endpoint(Hit::NearMiss(endpoint)) => {
                 let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
                 let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None, annotate);

@@ -28,6 +28,7 @@ mod methods;
 pub mod path;
 mod pattern;
 mod policy;
+mod resource;
 mod table;
 mod warnings;
 
@@ -36,6 +37,7 @@ pub use calls::ungoverned;
 pub use hosts::{HostError, Hosts};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
 pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Role, RoutePolicy};
+pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
 pub use warnings::{RouteWarning, warnings};
 

@@ -14,12 +14,13 @@ use crate::engine::Engine;
 use crate::gate::Inner;
 use crate::gate::endpoint::{Endpoint, Endpoints};
 use crate::gate::origin::{Origins, origin_of};
+use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
 use crate::headers::{HeaderPattern, ProtectedNames};
 use crate::lease::LeaseContext;
 use crate::policy::GateId;
-use crate::route::{HostError, Hosts, Route, RoutePolicy, RouteTable, authority, ungoverned};
+use crate::route::{HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN};
@@ -32,6 +33,7 @@ pub(super) struct Rules {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) profile: Profile,
     pub(super) routes: Vec<Route>,
+    pub(super) resources: Vec<Resource>,
     pub(super) identity: Option<Vec<(HeaderName, IdentityField)>>,
     pub(super) assertion: Option<AssertionHeader>,
     pub(super) trusted_proxies: Vec<IpNet>,
@@ -90,22 +92,33 @@ impl Rules {
         old: Option<&Inner>,
     ) -> Result<Inner, BuildError> {
         let Kept { id, running, engine, checker, leases, leeway } = kept;
-        let asking = self.routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
-        let asking = asking.cloned().collect();
         let protected = ProtectedNames::new(identity.names().map(HeaderName::as_str));
         let protected = protected.with(self.strip, self.keep);
         let dialects = dialects(&self.routes)?;
-        let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
+        let mut routes =
+            if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
         let public_url = self.public_url.or_else(|| origin_of(engine.issuer())).unwrap_or_default();
+        let resources = resources::ready(self.resources, &mut routes, engine.issuer(), &public_url)?;
+        let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
+        let asking = asking.cloned().collect();
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let issuer = engine.issuer();
-        let endpoints =
-            Endpoints::new(self.endpoints, &self.profile, &self.clients, issuer, &public_url, running.has_directory)?;
+        let has_directory = running.has_directory;
+        let endpoints = Endpoints::new(
+            self.endpoints,
+            &self.profile,
+            &self.clients,
+            issuer,
+            &public_url,
+            has_directory,
+            &resources,
+        )?;
         let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;
         Ok(Inner {
             id,
             leases,
             endpoints,
+            resources,
             origins: Origins::new(&public_url, self.allowed_origins),
             clients: match old {
                 Some(old) => clients.following(&old.clients),

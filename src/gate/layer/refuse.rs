@@ -46,7 +46,7 @@ pub(super) fn rendered(
     dialect: Option<&dyn Dialect>,
     route: Option<&Arc<Route>>,
 ) -> Reply {
-    let asked = route.map(|route| route.policy.asked_scopes()).unwrap_or_default();
+    let asked = route.map(|route| gate.asked_by(&route.policy)).unwrap_or_default();
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain =

@@ -215,6 +215,9 @@ pub(super) fn builder(
     for configured in &config.endpoints {
         builder = builder.endpoint(endpoint(configured, remote_issuers)?);
     }
+    for resource in config.resources.iter().cloned() {
+        builder = builder.resource(resource);
+    }
     for route in config.routes.iter().cloned() {
         builder = builder.route(route);
     }
