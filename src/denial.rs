@@ -130,6 +130,9 @@ pub enum Denial {
     /// may succeed after this time.
     // Requirement C10.
     RevocationsUnavailable(Duration),
+    /// The assertion about the caller could not be signed, and the upstream does not get the request without one.
+    // Requirement N57.
+    AssertionUnavailable(Duration),
     /// The token is not meant for this route.
     WrongAudience,
     /// The route does not accept this issuer.
@@ -142,6 +145,9 @@ pub enum Denial {
     /// It lacks a role that the route asks for, and its issuer left roles out because there are too many.
     // Requirement I18.
     RolesOverage,
+    /// The caller did not log in as the route asks, or too long ago (RFC 9470).
+    // Requirement N46.
+    InsufficientAuthentication,
     /// A claim does not have the value that the route asks for.
     MissingClaim,
     /// A check of the application refuses its caller.

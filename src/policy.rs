@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::route::{Auth, Role, Route, RoutePolicy};
 use crate::token::claims::AccessToken;
@@ -179,6 +180,19 @@ pub(crate) fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(
         return Err(Denial::MissingRole);
     }
     token.roles.judge(counting)
+}
+
+/// Did the caller log in as the route asks, and not too long ago?
+///
+/// # Errors
+/// [`Denial::InsufficientAuthentication`].
+pub(crate) fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {
+    match &policy.step_up {
+        Some(step_up) if policy.auth != Auth::None && !step_up.is_met(token, now) => {
+            Err(Denial::InsufficientAuthentication)
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// May this token name the role? A bare role is of the issuer that the route names, if it names exactly one, and

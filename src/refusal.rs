@@ -1,14 +1,72 @@
 //! The one place that renders refusals on data routes: RFC 6750 §3 challenges and RFC 9457 problem documents.
 
+use std::borrow::Cow;
+
 use http::header::{CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use crate::denial::{Class, Denial, TokenFlaw};
 use crate::reply::{GrpcCode, Reply, grpc_status, problem, retry_after};
+use crate::route::StepUp;
 use crate::session::Scope;
 
+/// What a route asks of its callers, as far as its challenges say it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked<'a> {
+    /// The scopes that the route asks for.
+    pub(crate) scopes: Cow<'a, Scope>,
+    /// Where the document of its protected resource is, and the scopes that clients may ask for there.
+    pub(crate) resource: Option<(&'a str, &'a Scope)>,
+    /// How its callers must have logged in.
+    pub(crate) step_up: Option<&'a StepUp>,
+}
+
+impl Asked<'_> {
+    /// A Bearer challenge (RFC 6750 §3): these parameters, then the document of the resource, then a scope.
+    fn challenge(&self, error: &[(&str, &str)], scope: Option<&Scope>) -> String {
+        let document = self.resource.map(|(document, _)| ("resource_metadata", document));
+        let scope = scope.map(ToString::to_string);
+        let all = error.iter().copied().chain(document).chain(scope.as_deref().map(|scope| ("scope", scope)));
+        let quoted =
+            |(name, value): (&str, &str)| format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+        let parameters: Vec<_> = all.map(quoted).collect();
+        if parameters.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", parameters.join(", ")) }
+    }
+
+    /// The scope that a client without a good token should ask for. Only a resource that describes itself names one.
+    fn scope_to_ask(&self) -> Option<&Scope> {
+        let (_, supported) = self.resource?;
+        Some(if self.scopes.is_empty() { supported } else { &*self.scopes }).filter(|scope| !scope.is_empty())
+    }
+
+    fn no_token(&self) -> Reply {
+        challenge(StatusCode::UNAUTHORIZED, self.challenge(&[], self.scope_to_ask()), None)
+    }
+
+    fn invalid_token(&self, description: &str) -> Reply {
+        let error = [("error", "invalid_token"), ("error_description", description)];
+        challenge(StatusCode::UNAUTHORIZED, self.challenge(&error, self.scope_to_ask()), Some(description))
+    }
+
+    /// RFC 9470 §3.
+    fn another_login(&self) -> Reply {
+        let description = "another login is needed";
+        let acr = self.step_up.map(|step_up| step_up.acr.join(" ")).filter(|acr| !acr.is_empty());
+        let max_age = self.step_up.and_then(|step_up| step_up.max_age).map(|age| age.as_secs().to_string());
+        let mut error = vec![("error", "insufficient_user_authentication"), ("error_description", description)];
+        error.extend(acr.as_deref().map(|acr| ("acr_values", acr)));
+        error.extend(max_age.as_deref().map(|age| ("max_age", age)));
+        challenge(StatusCode::UNAUTHORIZED, self.challenge(&error, self.scope_to_ask()), Some(description))
+    }
+
+    fn insufficient_scope(&self, scope: Option<&Scope>, detail: &str) -> Reply {
+        let value = self.challenge(&[("error", "insufficient_scope")], scope);
+        challenge(StatusCode::FORBIDDEN, value, Some(detail))
+    }
+}
+
 /// The plain reply to a refused request. It says no more than the RFC's error code.
-pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
+pub(crate) fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
     match denial.class() {
         Class::Head(head) => {
             let mut reply = problem(head.status, head.detail);
@@ -27,29 +85,20 @@ pub(crate) fn denied(denial: Denial, asked: &Scope) -> Reply {
         Class::WrongMethod => problem(StatusCode::METHOD_NOT_ALLOWED, None),
         Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
         // RFC 6750 §3.1: no error code for a request without usable authentication.
-        Class::NoCredential | Class::UnusableCredential => {
-            challenge(StatusCode::UNAUTHORIZED, "Bearer".to_owned(), None)
-        }
+        Class::NoCredential | Class::UnusableCredential => asked.no_token(),
         // No challenge: a token would not help.
         Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
+        Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
         Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
-            invalid_token("the access token is too old for this; refresh it")
+            asked.invalid_token("the access token is too old for this; refresh it")
         }
-        Class::BadToken(TokenFlaw::Expired) => invalid_token("the access token expired"),
+        Class::BadToken(TokenFlaw::Expired) => asked.invalid_token("the access token expired"),
         Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
-            invalid_token("the access token is invalid")
+            asked.invalid_token("the access token is invalid")
         }
-        Class::InsufficientScope => {
-            // A scope's grammar (RFC 6749 §3.3) has neither quotes nor backslashes.
-            let value = format!("Bearer error=\"insufficient_scope\", scope=\"{asked}\"");
-            challenge(StatusCode::FORBIDDEN, value, Some("the access token lacks a scope"))
-        }
+        Class::InsufficientScope => asked.insufficient_scope(Some(&asked.scopes), "the access token lacks a scope"),
         // No scope would help, so none is named.
-        Class::Forbidden => challenge(
-            StatusCode::FORBIDDEN,
-            "Bearer error=\"insufficient_scope\"".to_owned(),
-            Some("the access token does not permit this"),
-        ),
+        Class::Forbidden => asked.insufficient_scope(None, "the access token does not permit this"),
         Class::Limited(wait) => {
             let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, None);
             retry_after(&mut reply, wait);
@@ -98,11 +147,6 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
         | Class::TooManySessions => (GrpcCode::InvalidArgument, "the request is malformed"),
     };
     grpc_status(code, message)
-}
-
-fn invalid_token(description: &str) -> Reply {
-    let value = format!("Bearer error=\"invalid_token\", error_description=\"{description}\"");
-    challenge(StatusCode::UNAUTHORIZED, value, Some(description))
 }
 
 fn challenge(status: StatusCode, value: String, detail: Option<&str>) -> Reply {

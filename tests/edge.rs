@@ -7,6 +7,7 @@ pub(crate) mod issuer;
 
 mod abuse;
 mod access_lines;
+mod assertion;
 mod audit;
 mod audit_actors;
 mod audit_schema;
@@ -35,6 +36,7 @@ mod metrics;
 mod overload;
 mod path_corpus;
 pub(crate) mod remote_keys;
+mod resources;
 mod sessions;
 mod small_print;
 mod smuggling;

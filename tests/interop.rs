@@ -5,3 +5,4 @@ mod kuzzle;
 mod oauth2;
 mod page;
 mod relay;
+mod standards;

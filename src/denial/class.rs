@@ -180,7 +180,11 @@ impl Denial {
             | Self::BadSignature
             | Self::TokenInactive
             | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
-            Self::UnprovedBinding | Self::TokenNotYetValid | Self::TokenRevoked | Self::WrongAudience => {
+            Self::UnprovedBinding
+            | Self::TokenNotYetValid
+            | Self::TokenRevoked
+            | Self::WrongAudience
+            | Self::InsufficientAuthentication => {
                 Class::BadToken(TokenFlaw::Proved)
             }
             Self::TokenExpired | Self::TokenTooOld => Class::BadToken(TokenFlaw::Expired),
@@ -207,7 +211,10 @@ impl Denial {
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
             Self::TooManyRequests(wait) => Class::Limited(*wait),
-            Self::KeysUnavailable(wait) | Self::IntrospectionUnavailable(wait) | Self::RevocationsUnavailable(wait) => {
+            Self::KeysUnavailable(wait)
+            | Self::IntrospectionUnavailable(wait)
+            | Self::RevocationsUnavailable(wait)
+            | Self::AssertionUnavailable(wait) => {
                 Class::Unavailable(*wait)
             }
         }

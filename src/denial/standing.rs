@@ -100,6 +100,7 @@ impl Denial {
             | Self::InsufficientScope
             | Self::MissingRole
             | Self::RolesOverage
+            | Self::InsufficientAuthentication
             | Self::MissingClaim
             | Self::Predicate
             | Self::ClaimsShape
@@ -122,7 +123,8 @@ impl Denial {
             Self::TooManyRequests(_)
             | Self::KeysUnavailable(_)
             | Self::IntrospectionUnavailable(_)
-            | Self::RevocationsUnavailable(_) => Standing::Undecided,
+            | Self::RevocationsUnavailable(_)
+            | Self::AssertionUnavailable(_) => Standing::Undecided,
         }
     }
 

@@ -19,6 +19,7 @@
 //! ```
 // Requirement P55.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,7 +37,7 @@ use crate::denial::Denial;
 use crate::engine::{OwnSession, OwnSessions};
 use crate::fault::Error;
 use crate::reason::Reason;
-use crate::refusal::denied;
+use crate::refusal::{Asked, denied};
 use crate::reply::{self, problem};
 use crate::session::{Scope, SessionId};
 
@@ -102,7 +103,7 @@ impl MySessions {
 
     fn refusal(&self, error: &Error) -> Reply {
         match error {
-            Error::Denied(denial) => denied(*denial, &self.scope()),
+            Error::Denied(denial) => denied(*denial, &Asked { scopes: Cow::Owned(self.scope()), ..Asked::default() }),
             Error::Failed(fault) => {
                 let what = "the store failed; try the same again";
                 let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(what));

@@ -1,7 +1,7 @@
 //! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). The engine makes everything
 //! that a reply needs before the commit, and replies only after the commit is durable.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -103,6 +103,8 @@ pub struct Engine {
     leeway: Duration,
     styles: ArcSwap<Vec<(Box<str>, TokenStyle)>>,
     keyring: ArcSwap<Keyring>,
+    /// How many times the keys were replaced.
+    keys_generation: AtomicU64,
     store: Arc<dyn Store>,
     directory: Option<Arc<dyn Directory>>,
     clock: Arc<EngineClock>,
@@ -140,6 +142,7 @@ impl Engine {
             leeway: parts.leeway,
             styles: ArcSwap::from_pointee(parts.styles),
             keyring: ArcSwap::new(parts.keyring),
+            keys_generation: AtomicU64::new(0),
             store: parts.store,
             directory: parts.directory,
             clock: parts.clock,
@@ -251,6 +254,12 @@ impl Engine {
             counters.set_keyring(Arc::clone(&keyring));
         }
         self.keyring.store(keyring);
+        self.keys_generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Differs from what it was if the keys were replaced since.
+    pub(crate) fn keys_generation(&self) -> u64 {
+        self.keys_generation.load(Ordering::Acquire)
     }
 
     /// So many gates of the store were heard of lately.

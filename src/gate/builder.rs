@@ -28,17 +28,19 @@ use crate::overload::{Bounds, Overload};
 use crate::password::Passwords;
 use crate::policy::GateId;
 use crate::random::random;
-use crate::route::{HostError, Route, RouteError};
+use crate::route::{HostError, Resource, Route, RouteError};
 use crate::session::profile::{Profile, ProfileError};
 use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError};
+use crate::token::assertion::ASSERTION_TTL;
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, RulesError, Verifier};
-use crate::verify_cache::{DEFAULT_CACHE, IdentityField, IdentityHeaders, TokenChecker};
+use crate::verify_cache::{AssertionHeader, DEFAULT_CACHE, IdentityField, TokenChecker};
 
 mod rules;
 mod sound;
 
 use rules::{Kept, Rules};
+pub(super) use sound::assertion;
 
 /// The largest body of a request to an endpoint, in bytes (requirement A4).
 #[doc(hidden)]
@@ -138,6 +140,17 @@ pub enum BuildError {
     /// A route names an unknown issuer.
     #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
     UnknownIssuer(String),
+    /// A protected resource cannot be described.
+    #[error("the resource {path:?}: {why}")]
+    Resource {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No assertions can be made as they are configured.
+    #[error("assertions: {0}")]
+    Assertion(String),
     /// A role that a route asks for could not be judged, or no token could have it.
     #[error("the role {role:?} of route {route:?} {why}")]
     Role {
@@ -313,10 +326,30 @@ impl GateBuilder {
         self
     }
 
+    /// Describes a protected resource (RFC 9728): serves its document, and names it in the challenges of the routes whose
+    /// policy has its path. Their tokens must name it, or one of the route's audiences.
+    // Requirements N41–N44.
+    #[must_use]
+    pub fn resource(mut self, resource: Resource) -> Self {
+        self.rules.resources.push(resource);
+        self
+    }
+
     /// The headers that name the caller to the inner service. The client's own copies are removed, in any spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
-        self.rules.identity = Some(IdentityHeaders { headers: headers.into_iter().collect() });
+        self.rules.identity = Some(headers.into_iter().collect());
+        self
+    }
+
+    /// Asserts each caller to the service behind a route in a JWT that the gate signs, `typ` `identity+jwt`, in this
+    /// header. It is good for `ttl`, 10 s to 10 min, and for the audience that the route names:
+    /// [`Route::assertion_audience`]. The client's own copies are removed on all routes, in any spelling.
+    // Requirements N57–N60.
+    #[must_use]
+    pub fn assertion(mut self, header: HeaderName, ttl: Duration) -> Self {
+        let ttl = ttl.clamp(*ASSERTION_TTL.start(), *ASSERTION_TTL.end());
+        self.rules.assertion = Some(AssertionHeader { name: header, ttl });
         self
     }
 
@@ -498,13 +531,13 @@ impl GateBuilder {
     ) -> Result<Gate, BuildError> {
         let issuer = self.issuer.ok_or(BuildError::NoIssuer)?;
         sound::issuer(&issuer, self.plain_issuer)?;
-        self.rules.check(&self.trusted)?;
         let keyring = Arc::new(self.keyring.ok_or(BuildError::NoKeys)?);
         let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
         if leeway > DEFAULT_LEEWAY {
             return Err(BuildError::Leeway);
         }
         let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
+        self.rules.check(&self.trusted, &audience, &keyring)?;
         let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
         let time = self.time.map_or_else(system_time, |time| time.0);
         if !self.staleness.is_sound() {
@@ -601,7 +634,7 @@ impl GateBuilder {
         running: &Gate,
     ) -> Result<PreparedRules, BuildError> {
         let old = &running.0;
-        self.rules.check(&self.trusted)?;
+        self.rules.check(&self.trusted, old.engine.audience(), &old.engine.keyring())?;
         #[cfg(feature = "relay")]
         for endpoint in &mut self.rules.endpoints {
             endpoint.go_on_with(&old.running.relays)?;

@@ -240,9 +240,11 @@ impl Rule {
             | Denial::InvalidClient => Self::Credential,
             Denial::CrossOrigin => Self::Origin,
             Denial::TooManyRequests(_) => Self::Limit,
-            Denial::UnknownIssuer | Denial::UnknownKey | Denial::WrongAlgorithm | Denial::KeysUnavailable(_) => {
-                Self::Key
-            }
+            Denial::UnknownIssuer
+            | Denial::UnknownKey
+            | Denial::WrongAlgorithm
+            | Denial::KeysUnavailable(_)
+            | Denial::AssertionUnavailable(_) => Self::Key,
             Denial::BadSignature | Denial::TokenInactive | Denial::IntrospectionUnavailable(_) => Self::Signature,
             Denial::WrongType
             | Denial::BadClaim(_)
@@ -255,6 +257,7 @@ impl Rule {
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope => Self::Scope,
             Denial::MissingRole
+            | Denial::InsufficientAuthentication
             | Denial::RolesOverage
             | Denial::MissingClaim
             | Denial::Predicate

@@ -213,7 +213,6 @@ mod extract {
     use crate::policy::{Permitted, Undecided};
     use crate::reason::Reason;
     use crate::reply;
-    use crate::session::Scope;
 
     /// The claims of the caller's token in a type of the application's: an axum extractor (feature `axum`). Claims of
     /// another shape are 403 with the reason `claims_shape`; `Option<Claims<T>>` is `None` for a request without a caller.
@@ -298,8 +297,12 @@ mod extract {
             };
             let reason = Reason::from(denial);
             reason.tell();
-            let mut reply =
-                respond::refused(respond::RefusalHook::of(&parts.extensions), parts, denial, &Scope::default());
+            let mut reply = respond::refused(
+                respond::RefusalHook::of(&parts.extensions),
+                parts,
+                denial,
+                &respond::Asked::default(),
+            );
             // For the gate's layer, which otherwise reports this reply as `passed`.
             reply.extensions_mut().insert(reason);
             Self { why, reply: Box::new(reply.map(|body| body.data)) }

@@ -35,7 +35,7 @@ use super::notice::Notice;
 #[cfg(feature = "kuzzle")]
 use super::overloaded::overloaded;
 use super::verdict::{Operation, Verdict, Who};
-use super::{Gate, upgrade};
+use super::{Gate, resources, upgrade};
 use crate::denial::Denial;
 use crate::dialect::{ConsultResult, Dialect};
 use crate::lease::Lease;
@@ -60,7 +60,7 @@ use future::{EndpointOutcome, Kind, PassedRequest};
 pub(super) use permit::{permit, prepare};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};
-use refuse::{refused, shed};
+use refuse::{denied, refused, shed};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 ///
@@ -283,7 +283,9 @@ impl<S, M> GateService<S, M> {
                     is_guarded: true,
                     undecided: None,
                 });
-                prepare(gate, &mut parts, &permitted);
+                if let Err(denial) = prepare(gate, &mut parts, &permitted) {
+                    return denied(gate, &parts, denial, permitted, annotate);
+                }
                 parts.extensions.insert(permitted);
                 // 9. Service.
                 let future = self.inner.call(Request::from_parts(parts, body));
@@ -295,7 +297,9 @@ impl<S, M> GateService<S, M> {
                     Err(refusal) => return shed(gate, &parts, refusal, anonymous, annotate),
                 };
                 upgrade::refuse(&mut parts);
-                prepare(gate, &mut parts, &anonymous);
+                if let Err(denial) = prepare(gate, &mut parts, &anonymous) {
+                    return denied(gate, &parts, denial, anonymous, annotate);
+                }
                 parts.extensions.insert(undecided.clone());
                 let passed = Some(PassedRequest {
                     gate: Arc::clone(gate),
@@ -342,11 +346,10 @@ impl<S, M> GateService<S, M> {
                             EndpointOutcome::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))
                         }
                         EndpointResponse::Consult(mut parts, consult) => {
-                            let said = match layer.admit_on_route_waiting(&mut parts).await {
-                                Ok(permitted) => {
-                                    layer.prepare_bare(&mut parts, permitted);
-                                    M::consult(kept, *parts).await
-                                }
+                            let admitted = layer.admit_on_route_waiting(&mut parts).await;
+                            let prepared = admitted.and_then(|permitted| layer.prepare_bare(&mut parts, permitted));
+                            let said = match prepared {
+                                Ok(()) => M::consult(kept, *parts).await,
                                 Err(denial) => ConsultResult::Refused(denial),
                             };
                             let (reply, reason) = (consult.then)(said);
@@ -409,6 +412,16 @@ impl<S, M> GateService<S, M> {
                 let (reply, reason) = endpoint::metadata(gate, &parts.method);
                 ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
+            Admission::Endpoint(Hit::Resource(index)) => match gate.resources.get(index) {
+                Some(resource) => {
+                    let (reply, reason) = resources::document(resource, &parts.method);
+                    ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
+                }
+                None => {
+                    let (reply, verdict) = refused(gate, &parts, Denial::NoRoute, None, None, annotate);
+                    ResponseFuture::own(reply, annotate.then_some(verdict))
+                }
+            },
             Admission::Endpoint(Hit::NearMiss(endpoint)) => {
                 let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
                 let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None, annotate);

@@ -29,6 +29,9 @@ pub(super) struct Metadata<'a> {
     token_endpoint_auth_methods_supported: &'static [&'static str],
     revocation_endpoint_auth_methods_supported: &'static [&'static str],
     introspection_endpoint_auth_methods_supported: &'static [&'static str],
+    /// RFC 9728 §4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) protected_resources: Vec<&'a str>,
 }
 
 /// `none` is for public clients.
@@ -69,6 +72,7 @@ impl<'a> Metadata<'a> {
             token_endpoint_auth_methods_supported: METHODS,
             revocation_endpoint_auth_methods_supported: METHODS,
             introspection_endpoint_auth_methods_supported: &["client_secret_basic", "client_secret_post"],
+            protected_resources: Vec::new(),
         }
     }
 

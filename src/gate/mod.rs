@@ -37,7 +37,8 @@ use crate::lease::LeaseContext;
 use crate::limit::{LimitName, Source};
 use crate::overload::{Holder, Overload};
 use crate::policy::GateId;
-use crate::route::{Hosts, RoutePolicy, RouteTable};
+use crate::route::path::CanonicalPath;
+use crate::route::{Hosts, RESOURCE_METADATA_PATH, RoutePolicy, RouteTable};
 use crate::session::profile::Profile;
 use crate::token::claims::{AccessToken, TokenStyle};
 use crate::token::keyring::Keyring;
@@ -70,6 +71,7 @@ mod preflight;
 mod relay;
 mod reply_guard;
 mod require;
+mod resources;
 mod respond;
 mod running;
 mod sessions;
@@ -143,6 +145,8 @@ pub(crate) struct Inner {
     /// The policies of the routes that ask for audiences of their own.
     asking: Vec<RoutePolicy>,
     endpoints: endpoint::Endpoints,
+    /// The resources that describe themselves.
+    resources: Vec<resources::ReadyResource>,
     origins: origin::Origins,
     /// The dialects in which routes refuse.
     dialects: Vec<Box<dyn Dialect>>,
@@ -172,6 +176,16 @@ impl Inner {
         strip(&self.protected);
         if let Some(successor) = self.successor() {
             strip(&successor.protected);
+        }
+    }
+
+    /// What the challenges of a route say of it.
+    fn asked_by<'a>(&'a self, policy: &'a RoutePolicy) -> respond::Asked<'a> {
+        let resource = resources::named(&self.resources, policy.resource.as_deref());
+        respond::Asked {
+            scopes: policy.asked_scopes(),
+            resource: resource.map(|resource| (&*resource.document_url, &resource.scopes)),
+            step_up: policy.step_up.as_ref(),
         }
     }
 
@@ -281,6 +295,17 @@ impl Gate {
         Sessions(self.clone())
     }
 
+    /// Whether a request is for a document that says itself which origins may read it. For a CORS layer in front of the
+    /// gate.
+    #[doc(hidden)]
+    pub fn answers_any_origin<B>(&self, request: &http::Request<B>) -> bool {
+        let path = request.uri().path();
+        path.starts_with(RESOURCE_METADATA_PATH)
+            && CanonicalPath::parse(path).is_ok_and(|canonical| {
+                matches!(self.0.endpoints.find(&canonical, path), Some(endpoint::Hit::Resource(_)))
+            })
+    }
+
     /// Whether the route of this CORS preflight leaves the answer to its upstream. For a CORS layer in front of the
     /// gate.
     pub fn leaves_preflight_to_upstream<B>(&self, request: &http::Request<B>) -> bool {
@@ -313,6 +338,9 @@ impl Gate {
     /// As [`Self::set_keys`].
     #[doc(hidden)]
     pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
+        if self.0.checker.asserts() {
+            builder::assertion(&keyring)?;
+        }
         let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
         Ok(PreparedKeys { verifier, keyring })
     }

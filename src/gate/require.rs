@@ -12,6 +12,7 @@
 //! # }
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -317,7 +318,8 @@ impl<S> Require<S> {
             Err(denial) => {
                 let reason = Reason::from(denial);
                 reason.tell();
-                let asked = self.layer.asked_scopes();
+                let scopes = self.layer.asked_scopes();
+                let asked = respond::Asked { scopes: Cow::Owned(scopes), ..respond::Asked::default() };
                 let mut reply = respond::refused(self.layer.gate.0.refusals.as_ref(), &parts, denial, &asked);
                 // For the gate's layer around this one, which otherwise reports this reply as `passed`.
                 reply.extensions_mut().insert(reason);
@@ -334,7 +336,7 @@ impl RequireLayer {
         {
             let permitted = undecided.decide(&self.route)?;
             self.judge_conditions(parts, &permitted)?;
-            layer::prepare(gate, parts, &permitted);
+            layer::prepare(gate, parts, &permitted)?;
             parts.extensions.remove::<Undecided>();
             parts.extensions.insert(permitted);
             return Ok(());
@@ -349,7 +351,7 @@ impl RequireLayer {
             upgrade::settle(gate, parts, &permitted, None);
         }
         if !has_caller {
-            layer::prepare(gate, parts, &permitted);
+            layer::prepare(gate, parts, &permitted)?;
             parts.extensions.insert(permitted);
         }
         Ok(())

@@ -13,9 +13,8 @@ use http::{HeaderMap, Response};
 
 use crate::denial::Denial;
 use crate::dialect::Dialect;
-pub(crate) use crate::refusal::{denied, denied_grpc};
+pub(crate) use crate::refusal::{Asked, denied, denied_grpc};
 use crate::reply::{self, Reply};
-use crate::session::Scope;
 
 type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
 
@@ -57,7 +56,7 @@ impl RefusalHook {
 }
 
 /// The reply to a refused request: a gRPC status, the hook's reply, or the plain one.
-pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &Scope) -> Reply {
+pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &Asked<'_>) -> Reply {
     if reply::is_grpc(&parts.headers) {
         denied_grpc(denial)
     } else {

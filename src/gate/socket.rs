@@ -139,7 +139,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
 
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
         let (mut parts, permitted) = self.decide(token, called).ok()?;
-        prepare(self.gate(), &mut parts, &permitted);
+        prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);
         headers.remove(SEC_WEBSOCKET_PROTOCOL);

@@ -28,6 +28,7 @@ mod methods;
 pub mod path;
 mod pattern;
 mod policy;
+mod resource;
 mod table;
 mod warnings;
 
@@ -36,6 +37,7 @@ pub use calls::ungoverned;
 pub use hosts::{HostError, Hosts};
 pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
 pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Role, RoutePolicy};
+pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
 pub use warnings::{RouteWarning, warnings};
 
@@ -76,6 +78,8 @@ pub struct Route {
     pub policy: RoutePolicy,
     /// Its upstream. `None` for the service inside the layer.
     pub upstream: Option<UpstreamId>,
+    /// The `aud` of the signed assertions about its callers, if the gate sends any. `None`: it sends none here.
+    pub assertion_audience: Option<Arc<str>>,
 }
 
 /// The name of a route in logs and metrics.
@@ -150,7 +154,16 @@ impl Route {
     pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
         let path = path.into();
         let id = path.as_str().into();
-        Self { id, hosts: Vec::new(), methods: Vec::new(), path, kuzzle: Vec::new(), policy, upstream: None }
+        Self {
+            id,
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            path,
+            kuzzle: Vec::new(),
+            policy,
+            upstream: None,
+            assertion_audience: None,
+        }
     }
 
     /// A route for every path that no other route serves.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::path::{CanonicalPath, PathError};
+use super::resource::StepUp;
 use crate::denial::Denial;
 use crate::session::scope::Scope;
 
@@ -63,6 +64,11 @@ pub struct RoutePolicy {
     /// What happens to a path that a common reading takes for that of a stricter route.
     // Requirement T20.
     pub loose_match: LooseMatch,
+    /// The path of the protected resource that it belongs to: its challenges name the document, and the resource's
+    /// identifier is one of `audiences`.
+    pub resource: Option<String>,
+    /// How the caller must have logged in.
+    pub step_up: Option<StepUp>,
 }
 
 impl RoutePolicy {
@@ -121,6 +127,9 @@ impl RoutePolicy {
             audiences,
             bad_credential_on_optional: bad_credential,
             upgrade,
+            step_up,
+            // Its audience is one of `audiences`.
+            resource: _,
             // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
             // admit nor refuse.
             forward_token: _,
@@ -157,6 +166,10 @@ impl RoutePolicy {
             || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
             || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
+            || (asks
+                && step_up.as_ref().is_some_and(|ours| {
+                    other.auth == Auth::None || ours.is_stricter_than(&other.step_up.clone().unwrap_or_default())
+                }))
             || (!upgrade && other.upgrade)
     }
 

@@ -94,14 +94,20 @@ pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenTe
     if claims.style.plain_base64 {
         payload = Zeroizing::new(escaped_for_plain_base64(&payload));
     }
-    let mut token = Zeroizing::new(String::with_capacity(key.header().len() + payload.len() * 4 / 3 + 700));
-    token.push_str(key.header());
+    let token = signed(key, key.header(), &payload)?;
+    if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(AccessTokenText(token)) }
+}
+
+/// A JWS in its compact serialisation. The header is encoded already.
+pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Zeroizing<String>, MintError> {
+    let mut token = Zeroizing::new(String::with_capacity(header.len() + payload.len() * 4 / 3 + 700));
+    token.push_str(header);
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(payload.as_bytes(), &mut token);
     let signature = key.sign(token.as_bytes()).ok_or(MintError::Signing)?;
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-    if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(AccessTokenText(token)) }
+    Ok(token)
 }
 
 /// Equivalent JSON whose base64url contains neither `-` nor `_`. These stand for 62 and 63: six bits that, within

@@ -20,6 +20,8 @@
 #[doc(hidden)]
 pub mod algorithm;
 #[doc(hidden)]
+pub mod assertion;
+#[doc(hidden)]
 pub mod claims;
 #[doc(hidden)]
 pub mod keyring;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue};
 
+use super::AssertionHeader;
 use crate::headers::{IdentityText, identity_values};
 use crate::token::claims::AccessToken;
 
@@ -12,6 +13,8 @@ use crate::token::claims::AccessToken;
 pub struct IdentityHeaders {
     /// Each header, and its content.
     pub headers: Vec<(HeaderName, IdentityField)>,
+    /// The header with a signed assertion.
+    pub assertion: Option<AssertionHeader>,
 }
 
 /// The content of an identity header.
@@ -49,6 +52,11 @@ pub enum IdentityField {
 }
 
 impl IdentityHeaders {
+    /// The names of all of them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.iter().map(|(name, _)| name).chain(self.assertion.as_ref().map(|assertion| &assertion.name))
+    }
+
     /// A value for each header; `None` if the token does not have the field.
     pub(super) fn values(&self, token: &AccessToken) -> Box<[Option<HeaderValue>]> {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));

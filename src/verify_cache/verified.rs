@@ -5,8 +5,9 @@ use std::sync::atomic::AtomicU64;
 
 use http::{HeaderName, HeaderValue};
 
+use super::assertions::Assertions;
 use super::key_set::KeySet;
-use super::{ENTRY_OVERHEAD_BYTES, IdentityHeaders};
+use super::{ASSERTION_BYTES, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::effects::Effects;
@@ -42,7 +43,8 @@ pub struct Verified {
     /// The rules and keys that judged it.
     pub(super) rules: RulesId,
     holder: Holder,
-    shared: Arc<Shared>,
+    pub(super) assertions: Assertions,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl std::fmt::Debug for Verified {
@@ -72,7 +74,8 @@ impl Shared {
         }
         let headers = self.identity.values(&access);
         let watch = RevocationEpoch::new(epoch, judged.refuse_from);
-        let weight = weight(&access, &headers);
+        let assertions = self.identity.assertion.as_ref().map_or(0, |_| ASSERTION_BYTES);
+        let weight = weight(&access, &headers, assertions);
         let holder = Holder::caller(&access.issuer, &access.subject);
         Ok(Arc::new(Verified {
             token: access,
@@ -85,6 +88,7 @@ impl Shared {
             keys_stamp: AtomicU64::new(0),
             rules,
             holder,
+            assertions: Assertions::default(),
             shared: Arc::clone(self),
         }))
     }
@@ -145,7 +149,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
     }
 }
 
-fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
+fn weight(token: &AccessToken, headers: &[Option<HeaderValue>], assertions: usize) -> u32 {
     let headers: usize =
         headers.iter().map(|value| size_of_val(value) + value.as_ref().map_or(0, HeaderValue::len)).sum();
     let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
@@ -154,6 +158,7 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>]) -> u32 {
     let roles: usize = token.roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
     as_weight(
         ENTRY_OVERHEAD_BYTES
+            + assertions
             + headers
             + audience
             + texts

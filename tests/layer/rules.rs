@@ -1,13 +1,18 @@
 //! A running gate with other rules.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use rotogate::Gate;
-use rotogate::gate::{GateBuilder, GateLayer};
+use rotogate::clock::{ManualTime, Timestamp};
+use rotogate::gate::{BuildError, GateBuilder, GateLayer};
 use rotogate::route::{Auth, Route, RoutePolicy};
+use rotogate::token::{Algorithm, Keyring};
 use rotogate::verify_cache::IdentityField;
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -63,4 +68,57 @@ async fn p5_rules_that_cannot_be_used_change_nothing() {
     let twice = told_in(told_in(builder(), "x-new", Auth::Required), "x-new", Auth::Required);
     gate.prepare_rules(twice).unwrap_err();
     assert_eq!(asked(gate.layer(), None).await, (StatusCode::OK, "none spoofed".into()));
+}
+
+/// The `jti` and the `exp` of an assertion.
+fn assertion_of(header: &str) -> (String, u64) {
+    let payload = URL_SAFE_NO_PAD.decode(header.split('.').nth(1).unwrap()).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    (claims["jti"].as_str().unwrap().to_owned(), claims["exp"].as_u64().unwrap())
+}
+
+#[tokio::test]
+async fn n57_n60_an_assertion_is_renewed_at_half_of_its_time_apart_from_requests() {
+    let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+    let route = Route { assertion_audience: Some("app".into()), ..Route::new("/{*rest}", RoutePolicy::default()) };
+    let gate = builder()
+        .time(std::sync::Arc::clone(&time) as _)
+        .assertion(HeaderName::from_static("x-new"), Duration::from_secs(60))
+        .route(route)
+        .build()
+        .await
+        .unwrap();
+    let (access, _) = tokens(&gate, "read").await;
+    let get = async || {
+        let (status, seen) = asked(gate.layer(), Some(&access)).await;
+        assert_eq!(status, StatusCode::OK);
+        assertion_of(seen.split_once(' ').unwrap().1)
+    };
+    let (first, expires) = get().await;
+    time.advance(Duration::from_secs(29));
+    assert_eq!(get().await.0, first, "before half of its time");
+    time.advance(Duration::from_secs(2));
+    // One request orders a new one, and goes on with the old one, which is good for 29 s more.
+    assert_eq!(get().await, (first.clone(), expires));
+    let mut next = get().await;
+    while next.0 == first {
+        tokio::task::yield_now().await;
+        next = get().await;
+    }
+    assert_eq!(next.1, expires + 31);
+    assert_eq!(get().await, next, "one order, one signature");
+    // Nobody asked for a while: no request gets one that is over.
+    time.advance(Duration::from_secs(61));
+    let (last, until) = get().await;
+    assert!(last != next.0 && until > next.1);
+    // Keys that are replaced take their assertions with them.
+    let old_key = gate.keyring().signer().kid().to_owned();
+    let keys = Keyring::generate(Algorithm::EdDsa).unwrap();
+    assert!(matches!(
+        gate.set_keys(Keyring::generate(Algorithm::Hs256).unwrap(), vec![]),
+        Err(BuildError::Assertion(_))
+    ));
+    gate.set_keys(keys, vec![]).unwrap();
+    assert_ne!(gate.keyring().signer().kid(), old_key);
+    assert_eq!(asked(gate.layer(), Some(&access)).await.0, StatusCode::UNAUTHORIZED);
 }

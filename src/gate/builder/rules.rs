@@ -14,15 +14,17 @@ use crate::engine::Engine;
 use crate::gate::Inner;
 use crate::gate::endpoint::{Endpoint, Endpoints};
 use crate::gate::origin::{Origins, origin_of};
+use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
 use crate::headers::{HeaderPattern, ProtectedNames};
 use crate::lease::LeaseContext;
 use crate::policy::GateId;
-use crate::route::{HostError, Hosts, Route, RoutePolicy, RouteTable, authority, ungoverned};
+use crate::route::{HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned};
 use crate::session::profile::Profile;
+use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN};
-use crate::verify_cache::{IdentityField, IdentityHeaders, TokenChecker};
+use crate::verify_cache::{AssertionHeader, IdentityField, IdentityHeaders, TokenChecker};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -31,7 +33,9 @@ pub(super) struct Rules {
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) profile: Profile,
     pub(super) routes: Vec<Route>,
-    pub(super) identity: Option<IdentityHeaders>,
+    pub(super) resources: Vec<Resource>,
+    pub(super) identity: Option<Vec<(HeaderName, IdentityField)>>,
+    pub(super) assertion: Option<AssertionHeader>,
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) max_endpoint_body: Option<usize>,
     pub(super) public_url: Option<String>,
@@ -53,8 +57,12 @@ pub(super) struct Kept {
 }
 
 impl Rules {
-    /// The checks that need nothing of the gate but its issuers.
-    pub(super) fn check(&self, trusted: &[IssuerRules]) -> Result<(), BuildError> {
+    /// The checks that need nothing of the gate but its issuers, its own audience and its keys.
+    pub(super) fn check(&self, trusted: &[IssuerRules], own: &[Box<str>], keyring: &Keyring) -> Result<(), BuildError> {
+        if self.assertion.is_some() {
+            sound::assertion(keyring)?;
+        }
+        sound::assertion_audiences(&self.routes, trusted, own)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;
         sound::origins(&self.allowed_origins)?;
         sound::clients(&self.clients, &self.endpoints)?;
@@ -72,7 +80,8 @@ impl Rules {
 
     /// The headers that name the caller to upstreams.
     pub(super) fn identity(&self, trusted: &[IssuerRules]) -> IdentityHeaders {
-        self.identity.clone().unwrap_or_else(|| default_identity_headers(trusted))
+        let headers = self.identity.clone().unwrap_or_else(|| default_identity_headers(trusted));
+        IdentityHeaders { headers, assertion: self.assertion.clone() }
     }
 
     /// The gate with these rules. `old` has the ones before them.
@@ -83,22 +92,33 @@ impl Rules {
         old: Option<&Inner>,
     ) -> Result<Inner, BuildError> {
         let Kept { id, running, engine, checker, leases, leeway } = kept;
-        let asking = self.routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
-        let asking = asking.cloned().collect();
-        let protected = ProtectedNames::new(identity.headers.iter().map(|(name, _)| name.as_str()));
+        let protected = ProtectedNames::new(identity.names().map(HeaderName::as_str));
         let protected = protected.with(self.strip, self.keep);
         let dialects = dialects(&self.routes)?;
-        let routes = if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
+        let mut routes =
+            if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
         let public_url = self.public_url.or_else(|| origin_of(engine.issuer())).unwrap_or_default();
+        let resources = resources::ready(self.resources, &mut routes, engine.issuer(), &public_url)?;
+        let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
+        let asking = asking.cloned().collect();
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let issuer = engine.issuer();
-        let endpoints =
-            Endpoints::new(self.endpoints, &self.profile, &self.clients, issuer, &public_url, running.has_directory)?;
+        let has_directory = running.has_directory;
+        let endpoints = Endpoints::new(
+            self.endpoints,
+            &self.profile,
+            &self.clients,
+            issuer,
+            &public_url,
+            has_directory,
+            &resources,
+        )?;
         let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;
         Ok(Inner {
             id,
             leases,
             endpoints,
+            resources,
             origins: Origins::new(&public_url, self.allowed_origins),
             clients: match old {
                 Some(old) => clients.following(&old.clients),
@@ -159,21 +179,19 @@ fn names(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
 
 /// With several issuers, a subject is ambiguous without its issuer, so the issuer has a header too. Roles have one if
 /// tokens of another issuer have them.
-fn default_identity_headers(trusted: &[IssuerRules]) -> IdentityHeaders {
+fn default_identity_headers(trusted: &[IssuerRules]) -> Vec<(HeaderName, IdentityField)> {
     let issuer = (!trusted.is_empty()).then_some((HeaderName::from_static("x-auth-issuer"), IdentityField::Issuer));
     let has_roles = trusted.iter().any(|rules| !rules.claims.roles.is_empty());
     let roles = has_roles.then_some((HeaderName::from_static("x-auth-roles"), IdentityField::Roles));
-    IdentityHeaders {
-        headers: [
-            (HeaderName::from_static("x-auth-subject"), IdentityField::Subject),
-            (HeaderName::from_static("x-auth-account"), IdentityField::Account),
-            (HeaderName::from_static("x-auth-client"), IdentityField::Client),
-            (HeaderName::from_static("x-auth-scope"), IdentityField::Scope),
-            (HeaderName::from_static("x-auth-session"), IdentityField::Session),
-        ]
-        .into_iter()
-        .chain(issuer)
-        .chain(roles)
-        .collect(),
-    }
+    [
+        (HeaderName::from_static("x-auth-subject"), IdentityField::Subject),
+        (HeaderName::from_static("x-auth-account"), IdentityField::Account),
+        (HeaderName::from_static("x-auth-client"), IdentityField::Client),
+        (HeaderName::from_static("x-auth-scope"), IdentityField::Scope),
+        (HeaderName::from_static("x-auth-session"), IdentityField::Session),
+    ]
+    .into_iter()
+    .chain(issuer)
+    .chain(roles)
+    .collect()
 }

@@ -9,6 +9,8 @@ use crate::client::{Client, Grant};
 use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
 use crate::route::Route;
+use crate::token::assertion::can_sign_assertions;
+use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN, is_name};
 
 /// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
@@ -80,6 +82,36 @@ pub(super) fn roles(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), Bui
         }
     }
     Ok(())
+}
+
+/// Upstreams verify assertions with the published keys, and a secret is not published.
+pub(in crate::gate) fn assertion(keyring: &Keyring) -> Result<(), BuildError> {
+    match keyring.signer().algorithm() {
+        algorithm if can_sign_assertions(algorithm) => Ok(()),
+        algorithm => Err(BuildError::Assertion(format!(
+            "the signing key is of {algorithm}, a shared secret, which no upstream can verify with; sign with EdDSA, ES256 or RS256"
+        ))),
+    }
+}
+
+/// No assertion may name an audience that a token names: an upstream's word for itself must not open a route.
+pub(super) fn assertion_audiences(
+    routes: &[Route],
+    trusted: &[IssuerRules],
+    own: &[Box<str>],
+) -> Result<(), BuildError> {
+    let audiences = || {
+        let of_routes = routes.iter().flat_map(|route| &route.policy.audiences).map(String::as_str);
+        let of_issuers = trusted.iter().flat_map(|rules| rules.audience.iter()).map(|one| &**one);
+        own.iter().map(|one| &**one).chain(of_routes).chain(of_issuers)
+    };
+    let asserted = routes.iter().filter_map(|route| route.assertion_audience.as_deref());
+    match asserted.into_iter().find(|audience| audience.is_empty() || audiences().any(|one| one == *audience)) {
+        Some(audience) => Err(BuildError::Assertion(format!(
+            "the audience {audience:?} of an upstream is one of access tokens, too; choose another one"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Parses a URL, and its host. `None` if it has a part that neither an issuer nor an origin may have.

@@ -11,6 +11,7 @@ use crate::dialect::{Dialect, ServedPath};
 use crate::gate::metadata::{self, Metadata};
 #[cfg(feature = "relay")]
 use crate::gate::relay::EndpointRelay;
+use crate::gate::resources::ReadyResource;
 use crate::route::path::CanonicalPath;
 use crate::session::Session;
 use crate::session::profile::Profile;
@@ -42,13 +43,14 @@ enum Entry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
     Jwks,
     Metadata,
+    Resource(usize),
 }
 
 impl Entry {
     fn endpoint(&self) -> Option<usize> {
         match self {
             Self::Operation { endpoint, .. } => Some(*endpoint),
-            Self::Jwks | Self::Metadata => None,
+            Self::Jwks | Self::Metadata | Self::Resource(_) => None,
         }
     }
 }
@@ -118,6 +120,8 @@ pub(in crate::gate) enum Hit {
     Operation(Operation),
     Jwks,
     Metadata,
+    /// The document of the resource at this position.
+    Resource(usize),
     /// A near miss of a path of this endpoint; `None`: of one of the gate's own paths.
     NearMiss(Option<usize>),
 }
@@ -158,6 +162,7 @@ impl Endpoints {
         issuer: &str,
         public_url: &str,
         has_directory: bool,
+        resources: &[ReadyResource],
     ) -> Result<Self, EndpointError> {
         let mut all = Self {
             ready: Vec::new(),
@@ -166,6 +171,11 @@ impl Endpoints {
             metadata: Bytes::new(),
         };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
+        for (index, resource) in resources.iter().enumerate() {
+            all.insert("the gate", &resource.document_path, Entry::Resource(index))?;
+        }
+        let protected: Vec<&str> =
+            resources.iter().filter(|resource| resource.is_ours).map(|resource| &*resource.url).collect();
         let by_access: Vec<Box<str>> = endpoints
             .iter()
             .filter(|endpoint| endpoint.dialect.refreshes_by_access())
@@ -190,7 +200,9 @@ impl Endpoints {
                     all.insert("the gate", &path, Entry::Metadata)?;
                 }
                 let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
-                let metadata = Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory);
+                let mut metadata =
+                    Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory);
+                metadata.protected_resources.clone_from(&protected);
                 all.metadata = metadata.to_bytes();
             }
             let failed = |problem: String| EndpointError {
@@ -321,7 +333,10 @@ impl Endpoints {
                         let params = params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
                         Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
-                    Entry::Jwks | Entry::Metadata | Entry::Operation { .. } => Hit::NearMiss(found.value.endpoint()),
+                    Entry::Resource(index) if !path.is_rewritten() => Hit::Resource(*index),
+                    Entry::Jwks | Entry::Metadata | Entry::Resource(_) | Entry::Operation { .. } => {
+                        Hit::NearMiss(found.value.endpoint())
+                    }
                 })
             }
             Err(_) => self.loose.at(&path.loose()).ok().map(|found| Hit::NearMiss(*found.value)),

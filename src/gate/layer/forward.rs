@@ -65,7 +65,9 @@ impl<M> GateLayer<M> {
                 return Err(Box::new((reply, Reason::shed(refusal), Some(Arc::clone(permitted.route())))));
             }
         };
-        prepare(gate, &mut parts, &permitted);
+        if let Err(denial) = prepare(gate, &mut parts, &permitted) {
+            return refuse(denial, Some(Arc::clone(permitted.route())));
+        }
         // Remove the token from each place where the protocol may have it, used or not, whatever the route's policy
         // (R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
@@ -103,9 +105,9 @@ impl<M> GateLayer<M> {
 
     /// Prepares a permitted request whose reply the gate reads itself. It removes the headers that could make the reply
     /// partial, conditional or compressed.
-    pub(super) fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) {
+    pub(super) fn prepare_bare(&self, parts: &mut Parts, permitted: Permitted) -> Result<(), Denial> {
         upgrade::refuse(parts);
-        prepare(&self.gate.0, parts, &permitted);
+        prepare(&self.gate.0, parts, &permitted)?;
         parts.extensions.insert(permitted);
         for name in [
             ACCEPT_ENCODING,
@@ -122,5 +124,6 @@ impl<M> GateLayer<M> {
         ] {
             parts.headers.remove(name);
         }
+        Ok(())
     }
 }

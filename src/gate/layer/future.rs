@@ -20,7 +20,6 @@ use crate::gate::{Inner, respond};
 use crate::policy::{Permitted, Undecided};
 use crate::reason::Reason;
 use crate::reply;
-use crate::session::Scope;
 
 /// The result of a request to an endpoint.
 pub(super) enum EndpointOutcome<F> {
@@ -77,7 +76,8 @@ impl PassedRequest {
         let reason = Reason::from(denial);
         reason.tell();
         let is_grpc = reply::is_grpc(said);
-        let reply = if is_grpc { respond::denied_grpc(denial) } else { respond::denied(denial, &Scope::default()) };
+        let reply =
+            if is_grpc { respond::denied_grpc(denial) } else { respond::denied(denial, &respond::Asked::default()) };
         Some((reply, reason))
     }
 }

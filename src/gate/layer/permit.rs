@@ -31,7 +31,8 @@ pub(in crate::gate) fn permit<E: Effects>(
     match parts.extensions.get::<Permitted>() {
         None => permit_first::<E>(gate, parts, route, by),
         Some(known) if known.by().gate == gate.id => match known.caller() {
-            Some(caller) => policy::authorise_again(route, Arc::clone(caller), by),
+            Some(caller) => policy::authorise_again(route, Arc::clone(caller), by)
+                .and_then(|permitted| stepped_up(gate, route, permitted)),
             None => permit_first::<E>(gate, parts, route, by),
         },
         Some(_) => {
@@ -90,6 +91,7 @@ fn permit_as<E: Effects>(
     let Some((verified, first_sight)) = caller::<E>(gate, parts, &route.policy, places_of)? else { return Ok(None) };
     // 7. Authorise.
     let authorised = policy::authorise(route, verified, by);
+    let authorised = authorised.and_then(|permitted| stepped_up(gate, route, permitted));
     // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
     // requests with this token hit the cache.
     if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers)
@@ -98,6 +100,14 @@ fn permit_as<E: Effects>(
         gate.engine.limits().record_refused(address);
     }
     authorised.map(Some)
+}
+
+/// The permit, if its caller logged in as the route asks. Judged each time: a login ages.
+fn stepped_up(gate: &Inner, route: &Route, permitted: Permitted) -> Result<Permitted, Denial> {
+    if let (Some(_), Some(caller)) = (&route.policy.step_up, permitted.caller()) {
+        policy::judge_step_up(&route.policy, caller.token(), gate.engine.clock().wall())?;
+    }
+    Ok(permitted)
 }
 
 /// The caller of a request whose token meets the policy of its route in all but the audience.
@@ -109,6 +119,7 @@ pub(super) fn undecided<E: Effects>(
 ) -> Result<Undecided, Denial> {
     let (verified, _) = caller::<E>(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
     let caller = policy::authorise_again(route, verified, by)?;
+    let caller = stepped_up(gate, route, caller)?;
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
 
@@ -183,6 +194,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
         (Auth::None, _) => return Ok(permitted),
         (Auth::Optional | Auth::Required, Some(caller)) => {
             policy::judge(&rule.policy, caller.token())?;
+            policy::judge_step_up(&rule.policy, caller.token(), gate.engine.clock().wall())?;
             return Ok(permitted);
         }
         // The envelope's route required no token, or treated a bad one as none.
@@ -201,8 +213,16 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 }
 
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
-pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) {
-    let policy = &permitted.route().policy;
+///
+/// # Errors
+/// [`Denial::AssertionUnavailable`]. Then the request is as it was.
+pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
+    let route = permitted.route();
+    let policy = &route.policy;
+    let assertion = match (permitted.caller(), &route.assertion_audience) {
+        (Some(caller), Some(audience)) => caller.assertion(&gate.engine, audience)?,
+        (None, _) | (_, None) => None,
+    };
     gate.strip(|names| names.strip_untrusted(&mut parts.headers, policy));
     headers::strip_credentials(&mut parts.headers, policy);
     withhold(parts, gate.places(policy));
@@ -214,6 +234,10 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
             parts.headers.insert(name.clone(), value.clone());
         }
     }
+    if let Some((name, value)) = assertion {
+        parts.headers.insert(name.clone(), value);
+    }
+    Ok(())
 }
 
 /// Removes the tokens in these places.

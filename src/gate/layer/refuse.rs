@@ -46,13 +46,27 @@ pub(super) fn rendered(
     dialect: Option<&dyn Dialect>,
     route: Option<&Arc<Route>>,
 ) -> Reply {
-    let asked = route.map(|route| route.policy.asked_scopes()).unwrap_or_default();
+    let asked = route.map(|route| gate.asked_by(&route.policy)).unwrap_or_default();
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain =
         if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, &asked) };
     respond::worded(dialect, &parts.headers, denial, &plain)
         .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
+}
+
+/// Refuses a request that its route permits.
+pub(super) fn denied<F>(
+    gate: &Inner,
+    parts: &Parts,
+    denial: Denial,
+    permitted: Permitted,
+    annotate: bool,
+) -> ResponseFuture<F> {
+    let (route, _) = permitted.into_parts();
+    let dialect = gate.dialect(&route.policy);
+    let (reply, verdict) = refused(gate, parts, denial, dialect, Some(route.clone()), annotate);
+    ResponseFuture::own(reply, annotate.then_some(verdict))
 }
 
 /// Sheds a request that its route permits: a concurrency bound is reached.

@@ -16,6 +16,7 @@ use jsonwebtoken::DecodingKey;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::super::algorithm::Family;
+use super::super::assertion::ASSERTION_TYP;
 use super::signature::{KeySigner, ecdsa_signer, edwards_signer, rsa_signer};
 use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
@@ -81,6 +82,8 @@ pub struct SigningKey {
     kid: Box<str>,
     /// The header of every token that it signs, prepared once.
     header: Box<str>,
+    /// The same of every assertion.
+    assertion_header: Box<str>,
 }
 
 impl fmt::Debug for SigningKey {
@@ -127,13 +130,13 @@ impl SigningKey {
     fn assemble(signer: KeySigner, verifying: VerifyingKey, kid: &str) -> Result<Self, KeyError> {
         let verifying = verifying.named(kid)?;
         // Written by hand, so that the order of the members never changes; the value escapes the characters of a kid.
-        let header = format!(
-            r#"{{"alg":"{}","typ":"{}","kid":{}}}"#,
-            verifying.algorithm(),
-            crate::token::claims::TYP,
-            serde_json::Value::from(kid)
-        );
-        Ok(Self { signer, verifying, kid: kid.into(), header: URL_SAFE_NO_PAD.encode(header).into() })
+        let algorithm = verifying.algorithm();
+        let header = |typ| {
+            let kid = serde_json::Value::from(kid);
+            URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{algorithm}","typ":"{typ}","kid":{kid}}}"#)).into()
+        };
+        let (header, assertion_header) = (header(crate::token::claims::TYP), header(ASSERTION_TYP));
+        Ok(Self { signer, verifying, kid: kid.into(), header, assertion_header })
     }
 
     /// Its name.
@@ -154,6 +157,11 @@ impl SigningKey {
     /// The encoded header of every token that it signs.
     pub(in crate::token) fn header(&self) -> &str {
         &self.header
+    }
+
+    /// The encoded header of every assertion that it signs.
+    pub(in crate::token) fn assertion_header(&self) -> &str {
+        &self.assertion_header
     }
 
     /// Signs. `None` if the cryptographic library fails.

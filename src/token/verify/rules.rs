@@ -11,6 +11,7 @@ use super::preset::Preset;
 use crate::claim::{ClaimError, ClaimPath};
 use crate::introspection::Introspection;
 use crate::session::Scope;
+use crate::token::assertion::ASSERTION_TYP;
 use crate::token::claims::TYP;
 use crate::token::keyring::{KeyError, Keyring};
 
@@ -342,6 +343,8 @@ impl IssuerRules {
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {
         match typ {
+            // An assertion tells one upstream who called. Nobody may call with it, whatever the rules of its issuer say.
+            Some(typ) if media_subtype(typ).eq_ignore_ascii_case(ASSERTION_TYP) => false,
             None => self.typ.iter().any(|t| t.is_empty()),
             Some("") => false,
             Some(typ) => self.typ.iter().any(|t| media_subtype(t).eq_ignore_ascii_case(media_subtype(typ))),
@@ -393,6 +396,11 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         }
         if rules.typ.is_empty() {
             return refuse("typ must list at least one type");
+        }
+        if rules.typ.iter().any(|typ| media_subtype(typ).eq_ignore_ascii_case(ASSERTION_TYP)) {
+            return refuse(
+                "typ must not list identity+jwt: an assertion tells one upstream who called, and is no token",
+            );
         }
         if rules.leeway > MAX_LEEWAY {
             return refuse("leeway must be at most 30s");

@@ -29,6 +29,8 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// The file with the gate's own `Authorization`. It replaces the caller's.
     pub authorization_file: Option<PathBuf>,
+    /// The `aud` of the signed assertions that it gets. `None`: its name.
+    pub assertion_audience: Option<String>,
     /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
     /// connection of its own. Default 1024.
     pub max_requests: usize,
@@ -88,6 +90,7 @@ impl Upstream {
             idle_timeout: None,
             tls: UpstreamTls::default(),
             authorization_file: None,
+            assertion_audience: None,
             max_requests: 1024,
             max_requests_per_caller: 103,
             max_requests_per_address: 256,

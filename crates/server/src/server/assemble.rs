@@ -190,6 +190,9 @@ pub(super) fn builder(
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
+    if let Some((header, ttl)) = &config.identity.assertion {
+        builder = builder.assertion(header.clone(), *ttl);
+    }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);
@@ -211,6 +214,9 @@ pub(super) fn builder(
     }
     for configured in &config.endpoints {
         builder = builder.endpoint(endpoint(configured, remote_issuers)?);
+    }
+    for resource in config.resources.iter().cloned() {
+        builder = builder.resource(resource);
     }
     for route in config.routes.iter().cloned() {
         builder = builder.route(route);
@@ -548,8 +554,20 @@ fn proxy_settings(config: &Config) -> Settings {
 }
 
 fn identity(config: &IdentityConfig) -> Vec<(HeaderName, IdentityField)> {
-    // The builder takes `strip` and `keep` on its own.
-    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, strip: _, keep: _ } = config;
+    // The builder takes `assertion`, `strip` and `keep` on its own.
+    let IdentityConfig {
+        subject,
+        account,
+        client,
+        scope,
+        session,
+        issuer,
+        roles,
+        claims,
+        assertion: _,
+        strip: _,
+        keep: _,
+    } = config;
     let fixed = [
         (subject, IdentityField::Subject),
         (account, IdentityField::Account),

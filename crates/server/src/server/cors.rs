@@ -50,7 +50,8 @@ pub(super) fn answers(config: &CorsConfig, gate: &Gate, head: &Parts) -> bool {
     if config.origins.is_empty() || !is_preflight(&head.method, &head.headers) {
         return false;
     }
-    !gate.leaves_preflight_to_upstream(&Request::from_parts(head.clone(), ()))
+    let request = Request::from_parts(head.clone(), ());
+    !gate.leaves_preflight_to_upstream(&request) && !gate.answers_any_origin(&request)
 }
 
 fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
@@ -75,7 +76,7 @@ where
         // tower-http treats every `OPTIONS` request as a preflight. One without the preflight headers is an ordinary
         // request.
         let plain = *request.method() == Method::OPTIONS && !is_preflight(request.method(), request.headers());
-        if !plain && !self.gate.leaves_preflight_to_upstream(&request) {
+        if !plain && !self.gate.leaves_preflight_to_upstream(&request) && !self.gate.answers_any_origin(&request) {
             Either::Right(with_cors.call(request))
         } else {
             Either::Left(self.plain.call(request))

@@ -288,7 +288,9 @@ impl<M> Judge<'_, M> {
             },
             |_| format!("route asks {asks}; token has {scope}"),
         );
-        if policy.roles.is_empty() {
+        if let Err(denial) = policy::judge_step_up(policy, token, self.wall()) {
+            self.rules.push(RuleVerdict::fail(Rule::Role, denial.to_string()));
+        } else if policy.roles.is_empty() {
             self.rules.push(RuleVerdict::skip(Rule::Role, "the route asks for none"));
         } else {
             let roles: Vec<_> = policy.roles.iter().map(ToString::to_string).collect();

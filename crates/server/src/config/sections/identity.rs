@@ -1,13 +1,16 @@
 //! `[identity]`: the headers that tell an upstream the caller.
 
+use std::time::Duration;
+
 use http::HeaderName;
 use toml::{Table, Value};
 
-use super::super::print::{put, texts};
+use super::super::print::{put, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::TrustedIssuer;
 use rotogate::headers::HeaderPattern;
+use rotogate::token::assertion::ASSERTION_TTL;
 
 /// `[identity]`. A header that is `None` is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +31,19 @@ pub struct IdentityConfig {
     pub roles: Option<HeaderName>,
     /// Further headers, each with its claim.
     pub claims: Vec<(HeaderName, String)>,
+    /// The header with a signed assertion, and how long it is good for.
+    pub assertion: Option<(HeaderName, Duration)>,
     /// Client headers to remove, besides those of known products (requirement T24).
     pub strip: Vec<HeaderPattern>,
     /// Client headers of known products to keep.
     pub keep: Vec<HeaderPattern>,
+}
+
+/// The default of `assertion.ttl`.
+const DEFAULT_TTL: Duration = Duration::from_secs(60);
+
+fn assertion_header(v: &Raw) -> Result<HeaderName, String> {
+    value::text(v).and_then(|name| value::header(&name))
 }
 
 fn header_pattern(v: &Raw) -> Result<HeaderPattern, String> {
@@ -62,6 +74,7 @@ pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Identity
         issuer: header("issuer", if several_issuers { "x-auth-issuer" } else { "" }),
         roles: header("roles", if has_roles { "x-auth-roles" } else { "" }),
         claims: Vec::new(),
+        assertion: None,
         strip: section.list("strip", header_pattern).unwrap_or_default(),
         keep: Vec::new(),
     };
@@ -79,6 +92,19 @@ pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Identity
             (Err(message), _) | (_, Err(message)) => claims.blame(name, message),
         }
     }
+    if section.has("assertion") {
+        let assertion = section.section("assertion");
+        let ttl = assertion.get("ttl", value::duration_within(*ASSERTION_TTL.start(), *ASSERTION_TTL.end()));
+        let name = assertion.require("header", "a header such as \"x-auth-assertion\"", assertion_header);
+        if let Some(name) = name {
+            if used.contains(&name) {
+                assertion.blame("header", format!("{name} is used for another value already"));
+            }
+            used.push(name.clone());
+            identity.assertion = Some((name, ttl.unwrap_or(DEFAULT_TTL)));
+        }
+        assertion.finish();
+    }
     for (index, kept) in section.indexed("keep", header_pattern).unwrap_or_default() {
         if let Some(own) = used.iter().find(|own| kept.matches(own.as_str())) {
             let message = format!("{own} is an identity header of the gate: a client's own never passes");
@@ -94,7 +120,8 @@ pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Identity
 }
 
 pub(super) fn print(identity: &IdentityConfig) -> Value {
-    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, strip, keep } = identity;
+    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, assertion, strip, keep } =
+        identity;
     let mut headers = Table::new();
     for (key, header) in [
         ("subject", subject),
@@ -114,6 +141,12 @@ pub(super) fn print(identity: &IdentityConfig) -> Value {
     let mut table = Table::new();
     put(&mut table, "headers", headers);
     put(&mut table, "claims", by_claim);
+    if let Some((header, ttl)) = assertion {
+        let mut assertion = Table::new();
+        put(&mut assertion, "header", header.as_str());
+        put(&mut assertion, "ttl", time(*ttl));
+        put(&mut table, "assertion", assertion);
+    }
     put(&mut table, "strip", texts(strip));
     put(&mut table, "keep", texts(keep));
     table.into()

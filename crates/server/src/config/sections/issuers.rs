@@ -20,6 +20,7 @@ use rotogate::route::{Auth, Route};
 use rotogate::session::Scope;
 use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
+use rotogate::token::assertion::ASSERTION_TYP;
 use rotogate::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, host_of};
 
 /// An entry of `[[issuers]]`.
@@ -169,6 +170,9 @@ fn issuer_name(v: &Raw) -> Result<String, String> {
 fn token_type(v: &Raw) -> Result<String, String> {
     match v {
         Raw::String(none) if none.is_empty() => Ok(String::new()),
+        Raw::String(typ) if typ.to_ascii_lowercase().trim_start_matches("application/") == ASSERTION_TYP => {
+            Err("identity+jwt is for assertions, which tell one upstream who called: they are no tokens".to_owned())
+        }
         other => value::text(other),
     }
 }

@@ -19,7 +19,7 @@ use super::source::Source;
 use super::value;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::proxy::Upstream;
-use rotogate::route::Route;
+use rotogate::route::{Resource, Route};
 use rotogate::session::profile::Profile;
 
 mod admin;
@@ -39,6 +39,7 @@ mod overload;
 #[cfg(feature = "relay")]
 mod relay;
 mod remote;
+mod resources;
 mod routes;
 mod routing;
 mod server;
@@ -101,6 +102,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// `[[upstreams]]`
     pub upstreams: Vec<Upstream>,
+    /// `[[resources]]`
+    pub resources: Vec<Resource>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[log]`
@@ -199,10 +202,14 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
             is_https: server.public_url.scheme_str() == Some("https"),
         },
     );
-    let identity = identity::read(&at("identity"), &issuers);
-    let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
+    let identity_section = at("identity");
+    let identity = identity::read(&identity_section, &issuers);
+    let upstream_sections = root.sections("upstreams");
+    let upstreams = upstreams::read(&upstream_sections, dir, &server, &admin);
+    let resource_sections = root.sections("resources");
+    let resources = resources::read(&resource_sections);
     let route_sections = root.sections("routes");
-    let routes = routes::read(&route_sections, &upstreams, &issuers, &mut access_log.routes);
+    let routes = routes::read(&route_sections, &upstreams, &issuers, &identity, &resources, &mut access_log.routes);
     issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
     introspection::check(&route_sections, &routes, &issuers);
     root.finish();
@@ -222,6 +229,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         endpoints,
         identity,
         upstreams,
+        resources,
         routes,
         log,
         warnings: Vec::new(),
@@ -231,6 +239,8 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         source: std::sync::Arc::default(),
     };
     routing::check(&config, &route_sections);
+    resources::check(&resource_sections, &config.resources, &config.routes, &config.issuer.url);
+    upstreams::check_assertions(&config, &identity_section, &upstream_sections);
     if sessions_are_sound {
         sessions::check_profiles(&config, &client_sections, &endpoint_sections);
     }
@@ -254,6 +264,7 @@ fn print(config: &Config) -> String {
         endpoints,
         identity,
         upstreams,
+        resources,
         routes,
         log,
         warnings: _,
@@ -276,6 +287,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "endpoints", list(endpoints, endpoints::print));
     put(&mut root, "identity", identity::print(identity));
     put(&mut root, "upstreams", list(upstreams, upstreams::print));
+    put(&mut root, "resources", list(resources, resources::print));
     put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams, access_log)));
     put(&mut root, "log", log::print(log));
     put(&mut root, "access_log", log::print_access(access_log));

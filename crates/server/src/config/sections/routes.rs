@@ -1,19 +1,21 @@
 //! `[[routes]]`. An entry is the library's [`Route`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::super::print::{number, put, put_some, texts};
+use super::super::print::{number, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
 use super::endpoints::dialect_name;
-use super::{TrustedIssuer, dangling, log};
+use super::{IdentityConfig, TrustedIssuer, dangling, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use crate::proxy::Upstream;
 use rotogate::route::{
-    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Role, Route, RouteId, RoutePolicy, UpstreamId,
+    Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy,
+    StepUp, UpstreamId,
 };
 use rotogate::token::verify::OWN;
 
@@ -73,12 +75,14 @@ pub(super) fn read(
     sections: &[Section<'_>],
     upstreams: &[Upstream],
     issuers: &[TrustedIssuer],
+    identity: &IdentityConfig,
+    resources: &[Resource],
     logs: &mut BTreeMap<Box<str>, RouteLog>,
 ) -> Vec<Route> {
     let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut routes: Vec<Route> = Vec::new();
     for section in sections {
-        let route = read_route(section, &known, issuers);
+        let route = read_route(section, &known, issuers, resources);
         let same =
             |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
         if !route.path.is_empty() && routes.iter().any(same) {
@@ -101,7 +105,11 @@ pub(super) fn read(
             logs.insert(id.as_str().into(), log);
         }
         section.finish();
-        routes.push(Route { id, ..route });
+        let upstream = route.upstream.and_then(|upstream| upstreams.get(upstream.position()));
+        let assertion_audience = upstream
+            .filter(|_| identity.assertion.is_some())
+            .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into());
+        routes.push(Route { id, assertion_audience, ..route });
     }
     routes
 }
@@ -110,7 +118,12 @@ fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
     CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssuer]) -> Route {
+fn read_route(
+    section: &Section<'_>,
+    upstreams: &[&str],
+    issuers: &[TrustedIssuer],
+    known_resources: &[Resource],
+) -> Route {
     section.later(&["max_stream", "websocket"]);
     let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
     // A rule for calls in envelopes needs no path, and then has no upstream.
@@ -162,6 +175,8 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
     let exact = section.get("loose_match", value::boolean) == Some(false);
     let flag = |key| section.get(key, value::boolean).unwrap_or(false);
     let bad = [("refuse", BadCredential::Refuse), ("anonymous", BadCredential::Anonymous)];
+    let forward_token = flag("forward_token");
+    let resource = resources::of_route(section, known_resources, auth, forward_token);
     let policy = RoutePolicy {
         auth,
         scopes,
@@ -170,7 +185,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         issuers,
         audiences,
         bad_credential_on_optional: section.get("bad_credential", value::word(&bad, &[])).unwrap_or_default(),
-        forward_token: flag("forward_token"),
+        forward_token,
         encoded_slash: section.get("encoded_slash", value::word(&slashes, &[])).unwrap_or_default(),
         keep_underscore_headers: flag("keep_underscore_headers"),
         keep_override_headers: flag("keep_override_headers"),
@@ -181,6 +196,8 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
         preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
         loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
+        resource,
+        step_up: section.has("step_up").then(|| step_up(section, auth)),
     };
     if section.has("bad_credential") && auth != Auth::Optional {
         section.blame("bad_credential", "only applies with auth = \"optional\"; remove it");
@@ -199,11 +216,39 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         methods: section.list("methods", value::method).unwrap_or_default(),
         policy,
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
+        assertion_audience: None,
     }
 }
 
+/// `step_up` (RFC 9470).
+fn step_up(section: &Section<'_>, auth: Auth) -> StepUp {
+    let table = section.section("step_up");
+    let step_up = StepUp {
+        acr: table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect(),
+        max_age: table
+            .get("max_age", value::duration_within(Duration::from_secs(1), Duration::from_secs(365 * 86_400))),
+    };
+    table.finish();
+    if step_up == StepUp::default() && !table.is_bad() {
+        section.blame("step_up", "asks for nothing; expected acr = [\"…\"], max_age = \"5m\", or both");
+    }
+    if auth == Auth::None {
+        section.blame("step_up", "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+    step_up
+}
+
+/// A value of `acr_values`, which is a list with spaces between.
+fn acr(v: &Raw) -> Result<String, String> {
+    value::text(v).and_then(|acr| match acr.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(acr),
+        false => Err("has a space or another character that no challenge can name".to_owned()),
+    })
+}
+
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
-    let Route { id, hosts, methods, path, kuzzle, policy, upstream } = route;
+    // `assertion_audience` comes from the upstream.
+    let Route { id, hosts, methods, path, kuzzle, policy, upstream, assertion_audience: _ } = route;
     let RoutePolicy {
         auth,
         scopes,
@@ -223,6 +268,8 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
         upgrade,
         on_expiry,
         loose_match,
+        resource,
+        step_up,
     } = policy;
     let mut table = Table::new();
     put(&mut table, "id", id.as_str());
@@ -261,6 +308,16 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     put(&mut table, "upgrade", *upgrade);
     put(&mut table, "on_expiry", on_expiry.word());
     put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
+    put_some(&mut table, "resource", resource.as_deref());
+    if resource.is_some() && *forward_token {
+        put(&mut table, "dangerous_forward_token", true);
+    }
+    if let Some(StepUp { acr, max_age }) = step_up {
+        let mut step_up = Table::new();
+        put_some(&mut step_up, "acr", Some(texts(acr)).filter(|_| !acr.is_empty()));
+        put_some(&mut step_up, "max_age", max_age.map(time));
+        put(&mut table, "step_up", step_up);
+    }
     put_some(&mut table, "access_log", access_log.routes.get(id.as_str()).copied().map(log::print_route));
     table.into()
 }

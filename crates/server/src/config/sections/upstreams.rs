@@ -12,10 +12,11 @@ use toml::{Table, Value};
 use super::super::print::{self, number, put, put_some, texts, time};
 use super::super::raw::Section;
 use super::super::value::{self, Share};
-use super::{AdminConfig, DAY, ServerConfig, path_in};
+use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
 use crate::proxy::authorization;
 use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 use rotogate::private_file;
+use rotogate::token::assertion::can_sign_assertions;
 
 /// The shortest time of a timeout or an interval.
 const MIN_TIME: Duration = Duration::from_millis(100);
@@ -70,6 +71,7 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
                 section.blame("authorization_file", message);
             }
         }),
+        assertion_audience: section.get("assertion_audience", value::text),
         max_requests,
         max_requests_per_caller: part("max_requests_per_caller", 10),
         max_requests_per_address: part("max_requests_per_address", 25),
@@ -87,6 +89,34 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
             .and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?))
             .unwrap_or(default.max_requests_per_connection),
         ..default
+    }
+}
+
+/// No upstream's audience is one of access tokens: an assertion must open no route.
+pub(super) fn check_assertions(config: &Config, identity: &Section<'_>, sections: &[Section<'_>]) {
+    if config.identity.assertion.is_some() && !can_sign_assertions(config.issuer.algorithm) {
+        let message = format!(
+            "needs a key that others can verify with, and algorithm of [issuer] is {}; expected one such as \"EdDSA\"",
+            config.issuer.algorithm
+        );
+        identity.blame("assertion", message);
+    }
+    let of_routes = config.routes.iter().flat_map(|route| &route.policy.audiences);
+    let of_issuers = config.issuers.iter().flat_map(|issuer| &issuer.audience);
+    let taken: Vec<&String> = config.issuer.audience.iter().chain(of_routes).chain(of_issuers).collect();
+    for (section, upstream) in sections.iter().zip(&config.upstreams) {
+        let audience = upstream.assertion_audience.as_ref();
+        if audience.is_some() && config.identity.assertion.is_none() {
+            section
+                .blame("assertion_audience", "has no effect without `assertion` in [identity]; add it, or remove this");
+        }
+        let audience = audience.unwrap_or(&upstream.name);
+        if config.identity.assertion.is_some() && taken.contains(&audience) {
+            let message =
+                format!("\"{audience}\" is an audience of access tokens, too; an assertion needs another one");
+            let key = if upstream.assertion_audience.is_some() { "assertion_audience" } else { "name" };
+            section.blame(key, message);
+        }
     }
 }
 
@@ -218,6 +248,7 @@ pub(super) fn print(upstream: &Upstream) -> Value {
         idle_timeout,
         tls,
         authorization_file,
+        assertion_audience,
         max_requests,
         max_requests_per_caller,
         max_requests_per_address,
@@ -247,6 +278,7 @@ pub(super) fn print(upstream: &Upstream) -> Value {
         put(&mut table, "client_cert", pair);
     }
     put_some(&mut table, "authorization_file", authorization_file.as_deref().map(print::path));
+    put_some(&mut table, "assertion_audience", assertion_audience.as_deref());
     put(&mut table, "max_requests", number(*max_requests));
     put(&mut table, "max_requests_per_caller", number(*max_requests_per_caller));
     put(&mut table, "max_requests_per_address", number(*max_requests_per_address));

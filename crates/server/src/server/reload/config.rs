@@ -138,6 +138,7 @@ fn changed_sections(old: &Config, now: &Config) -> Vec<&'static str> {
         ("endpoints", now.endpoints != old.endpoints),
         ("identity", now.identity != old.identity),
         ("upstreams", now.upstreams != old.upstreams),
+        ("resources", now.resources != old.resources),
         ("routes", now.routes != old.routes),
         ("log", now.log != old.log),
         ("access_log", now.access_log != old.access_log),
@@ -267,6 +268,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         endpoints,
         identity,
         upstreams,
+        resources,
         routes,
         log,
         warnings,
@@ -302,6 +304,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
             restart_only.keep("endpoints", &old.endpoints, &endpoints)
         },
         identity,
+        resources,
         routes,
         upstreams,
         log,

@@ -1,0 +1,112 @@
+//! `[[resources]]`: protected resources that describe themselves (RFC 9728). An entry is the library's [`Resource`].
+
+use http::Uri;
+use toml::{Table, Value};
+
+use super::super::print::{put, put_some, texts};
+use super::super::raw::{Section, Value as Raw};
+use super::super::value;
+use super::clients::scopes;
+use rotogate::route::{Auth, Resource, Route};
+
+pub(super) fn read(sections: &[Section<'_>]) -> Vec<Resource> {
+    let mut all: Vec<Resource> = Vec::new();
+    for section in sections {
+        let path = section.require("path", "a path such as \"/mcp\"", resource_path).unwrap_or_default();
+        if !path.is_empty() && all.iter().any(|other| other.path == path) {
+            section.blame("path", format!("\"{path}\" is listed twice; remove one of the two"));
+        }
+        let servers = section.list("authorization_servers", authorization_server);
+        if servers.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+            section.blame(
+                "authorization_servers",
+                "is empty; expected at least one issuer, or remove it: then it is ours",
+            );
+        }
+        all.push(Resource {
+            name: section.get("name", value::text),
+            authorization_servers: servers.unwrap_or_default(),
+            scopes: scopes(section, "scopes").unwrap_or_default(),
+            ..Resource::new(path)
+        });
+        section.finish();
+    }
+    all
+}
+
+fn resource_path(v: &Raw) -> Result<String, String> {
+    let path = value::text(v)?;
+    match Resource::new(path.as_str()).problem() {
+        None => Ok(path),
+        Some(why) => Err(format!("{why}, found {}", v.describe())),
+    }
+}
+
+/// An issuer (RFC 8414 §2), byte for byte.
+fn authorization_server(v: &Raw) -> Result<String, String> {
+    let text = value::text(v)?;
+    let is_url = text.parse::<Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("https" | "http")) && uri.host().is_some_and(|host| !host.is_empty())
+    });
+    if is_url && !text.contains(['?', '#']) {
+        Ok(text)
+    } else {
+        Err(format!("expected the URL of an issuer such as \"https://idp.example.com\", found {}", v.describe()))
+    }
+}
+
+/// A client of the Model Context Protocol looks for an authorization endpoint, and the gate has none.
+pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str) {
+    for (section, resource) in sections.iter().zip(all) {
+        let is_used = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
+        if !section.is_bad() && !routes.iter().any(is_used) {
+            section.warn("path", "no route belongs to it: add resource to the routes of its path".to_owned());
+        }
+        let servers = &resource.authorization_servers;
+        let only_ours = servers.is_empty() || servers.iter().all(|server| server == issuer);
+        if !section.is_bad() && only_ours && resource.path.split('/').any(|segment| segment == "mcp") {
+            let message = "only this gate issues its tokens, and it has no authorization endpoint, which clients of the Model \
+                           Context Protocol need; name a provider: authorization_servers = [\"https://…\"]";
+            section.warn("path", message.to_owned());
+        }
+    }
+}
+
+/// The keys of a route that belong to its resource. Returns the path of the resource.
+pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, forward_token: bool) -> Option<String> {
+    let path = section.get("resource", value::text);
+    let is_forwarding_accepted = section.get("dangerous_forward_token", value::boolean).unwrap_or(false);
+    let Some(path) = path else {
+        if section.has("dangerous_forward_token") {
+            section.blame("dangerous_forward_token", "only applies beside resource; remove it");
+        }
+        return None;
+    };
+    let paths: Vec<&str> = known.iter().map(|resource| resource.path.as_str()).collect();
+    if !paths.contains(&path.as_str()) {
+        section.blame("resource", super::dangling("resource", &path, &paths));
+    }
+    if auth == Auth::None {
+        section.blame("resource", "asks for tokens, and auth = \"none\" asks for none; remove one of the two");
+    }
+    if forward_token && !is_forwarding_accepted {
+        let message = "gives the resource's token to the upstream, which could use it elsewhere (MCP: no passthrough); use an \
+                       assertion, or write dangerous_forward_token = true, too";
+        section.blame("forward_token", message);
+    }
+    Some(path)
+}
+
+pub(super) fn print(resource: &Resource) -> Value {
+    let Resource { path, name, authorization_servers, scopes } = resource;
+    let mut table = Table::new();
+    put(&mut table, "path", path.as_str());
+    put_some(&mut table, "name", name.as_deref());
+    put_some(
+        &mut table,
+        "authorization_servers",
+        Some(texts(authorization_servers)).filter(|_| !authorization_servers.is_empty()),
+    );
+    put(&mut table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
+    table.into()
+}

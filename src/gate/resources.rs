@@ -1,0 +1,130 @@
+//! The documents of protected resources (RFC 9728), and what their challenges say. All URLs come from the configuration:
+//! a request's `Host` has no influence on them.
+
+use bytes::Bytes;
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL};
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde::Serialize;
+
+use super::builder::BuildError;
+use crate::denial::Denial;
+use crate::reason::Reason;
+use crate::reply::{self, Reply};
+use crate::route::{Resource, Route};
+use crate::session::Scope;
+
+/// How long a client may keep a document.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("max-age=300");
+
+/// A resource, ready to serve.
+#[derive(Debug)]
+pub(super) struct ReadyResource {
+    path: String,
+    /// Its identifier, which is the audience of its tokens.
+    pub(super) url: String,
+    /// Does this gate issue its tokens?
+    pub(super) is_ours: bool,
+    /// Where its document is.
+    pub(super) document_path: String,
+    pub(super) document_url: String,
+    pub(super) scopes: Scope,
+    document: Bytes,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    resource: &'a str,
+    authorization_servers: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    scopes_supported: Vec<&'a str>,
+    bearer_methods_supported: [&'static str; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_name: Option<&'a str>,
+}
+
+/// All of them, and their audiences in the policies of their routes.
+pub(super) fn ready(
+    resources: Vec<Resource>,
+    routes: &mut [Route],
+    issuer: &str,
+    public_url: &str,
+) -> Result<Vec<ReadyResource>, BuildError> {
+    let mut all: Vec<ReadyResource> = Vec::new();
+    for resource in resources {
+        if let Some(why) = resource.problem() {
+            return Err(BuildError::Resource { path: resource.path, why });
+        }
+        if all.iter().any(|other| other.path == resource.path) {
+            return Err(BuildError::Resource { path: resource.path, why: "it is there twice" });
+        }
+        let url = resource.url(public_url);
+        let own = [issuer.to_owned()];
+        let servers =
+            if resource.authorization_servers.is_empty() { &own[..] } else { &resource.authorization_servers };
+        let document = Document {
+            resource: &url,
+            authorization_servers: servers,
+            scopes_supported: resource.scopes.iter().collect(),
+            bearer_methods_supported: ["header"],
+            resource_name: resource.name.as_deref(),
+        };
+        let document_path = resource.document_path();
+        all.push(ReadyResource {
+            document: serde_json::to_vec(&document).unwrap_or_default().into(),
+            document_url: format!("{}{document_path}", public_url.trim_end_matches('/')),
+            document_path,
+            is_ours: servers.iter().any(|server| server == issuer),
+            path: resource.path,
+            scopes: resource.scopes,
+            url,
+        });
+    }
+    for route in routes {
+        let Some(path) = &route.policy.resource else { continue };
+        let Some(resource) = all.iter().find(|resource| resource.path == *path) else {
+            return Err(BuildError::Resource { path: path.clone(), why: "a route names it, and it is not described" });
+        };
+        if !route.policy.audiences.contains(&resource.url) {
+            route.policy.audiences.push(resource.url.clone());
+        }
+    }
+    Ok(all)
+}
+
+/// The resource of this path.
+pub(super) fn named<'a>(all: &'a [ReadyResource], path: Option<&str>) -> Option<&'a ReadyResource> {
+    all.iter().find(|resource| path == Some(&*resource.path))
+}
+
+/// Pages of any origin may read a document: it is the same for everyone, and no credential is looked at.
+pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Reason) {
+    let mut reply = match *method {
+        Method::GET | Method::HEAD => {
+            let mut reply = Response::new(resource.document.clone().into());
+            reply.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            reply.headers_mut().insert(CACHE_CONTROL, MAX_AGE);
+            reply
+        }
+        Method::OPTIONS => {
+            let mut reply: Reply = Response::new(Bytes::new().into());
+            *reply.status_mut() = StatusCode::NO_CONTENT;
+            for (name, value) in [
+                (http::header::ALLOW, "GET, HEAD, OPTIONS"),
+                (http::header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
+                // What the MCP SDK sends along.
+                (http::header::ACCESS_CONTROL_ALLOW_HEADERS, "mcp-protocol-version"),
+                (http::header::ACCESS_CONTROL_MAX_AGE, "300"),
+            ] {
+                reply.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            reply
+        }
+        _ => {
+            let reason = Reason::from(Denial::MethodNotAllowed);
+            reason.tell();
+            return (reply::method_not_allowed(&[Method::GET, Method::HEAD, Method::OPTIONS]), reason);
+        }
+    };
+    reply.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    (reply, Reason::ANSWERED)
+}

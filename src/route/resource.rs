@@ -1,0 +1,110 @@
+//! Protected resources (RFC 9728), and step-up authentication (RFC 9470).
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::session::Scope;
+use crate::token::claims::AccessToken;
+
+/// A protected resource that describes itself (RFC 9728). Routes name it by its path.
+///
+/// ```
+/// use rotogate::route::{Resource, RoutePolicy, Route};
+///
+/// let mcp = Resource { authorization_servers: vec!["https://idp.example.com".into()], ..Resource::new("/mcp") };
+/// let policy = RoutePolicy { resource: Some("/mcp".into()), ..RoutePolicy::default() };
+/// let builder = rotogate::Gate::builder().resource(mcp).route(Route::new("/mcp/{*rest}", policy));
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its path. After the gate's public URL it is the resource's identifier, and the audience of its tokens.
+    pub path: String,
+    /// A name for people.
+    pub name: Option<String>,
+    /// The issuers of its tokens. Empty: this gate.
+    pub authorization_servers: Vec<String>,
+    /// The scopes that a client may ask for.
+    pub scopes: Scope,
+}
+
+impl Resource {
+    /// A resource whose tokens this gate issues.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self { path: path.into(), name: None, authorization_servers: Vec::new(), scopes: Scope::default() }
+    }
+
+    /// Its identifier at the gate with this public URL.
+    pub fn url(&self, public_url: &str) -> String {
+        format!("{}{}", public_url.trim_end_matches('/'), self.path)
+    }
+
+    /// The path of the document that describes it (RFC 9728 §3.1).
+    pub fn document_path(&self) -> String {
+        format!("{RESOURCE_METADATA_PATH}{}", if self.path == "/" { "" } else { &self.path })
+    }
+
+    /// What is wrong with its path.
+    #[doc(hidden)]
+    pub fn problem(&self) -> Option<&'static str> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+        if !self.path.starts_with('/') || !self.path.bytes().all(is_plain) {
+            return Some("its path must begin with / and have letters, digits and - . _ ~ / only");
+        }
+        let is_canonical = !self.path.split('/').skip(1).any(|segment| matches!(segment, "." | ".."))
+            && !self.path.contains("//")
+            && (self.path == "/" || !self.path.ends_with('/'));
+        if is_canonical {
+            None
+        } else {
+            Some("its path must have no empty and no dot segments, and no slash at its end")
+        }
+    }
+}
+
+/// RFC 9728 §3.1.
+#[doc(hidden)]
+pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+
+/// How a route's caller must have logged in, and how long ago at most (RFC 9470). A token without these claims does not
+/// meet it.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::route::{RoutePolicy, StepUp};
+///
+/// let step_up = StepUp { acr: vec!["gold".into()], max_age: Some(Duration::from_secs(300)) };
+/// let pay = RoutePolicy { step_up: Some(step_up), ..RoutePolicy::default() };
+/// assert!(pay.is_stricter_than(&RoutePolicy::default()));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepUp {
+    /// The accepted values of `acr`. Empty: any.
+    pub acr: Vec<Box<str>>,
+    /// The longest time since `auth_time`.
+    pub max_age: Option<Duration>,
+}
+
+impl StepUp {
+    /// Does the token's login meet it at this moment? Judged for each request, because the login ages.
+    pub(crate) fn is_met(&self, token: &AccessToken, now: Timestamp) -> bool {
+        let claims = token.claims();
+        let has_acr = self.acr.is_empty()
+            || claims.get("acr").and_then(Value::as_str).is_some_and(|acr| self.acr.iter().any(|one| **one == *acr));
+        let is_fresh = self.max_age.is_none_or(|max_age| {
+            let at = claims.get("auth_time").and_then(Value::as_u64).map(Timestamp::from_secs);
+            at.is_some_and(|at| at <= now.plus(token.leeway) && now.since(at) <= max_age)
+        });
+        has_acr && is_fresh
+    }
+
+    /// Is there a login that meets `other` and not this?
+    pub(crate) fn is_stricter_than(&self, other: &Self) -> bool {
+        let by_acr =
+            !self.acr.is_empty() && (other.acr.is_empty() || other.acr.iter().any(|one| !self.acr.contains(one)));
+        let by_age = self.max_age.is_some_and(|ours| other.max_age.is_none_or(|theirs| theirs > ours));
+        by_acr || by_age
+    }
+}

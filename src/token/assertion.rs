@@ -1,0 +1,107 @@
+//! Signed assertions: what an upstream may believe of a caller without trusting the way that the request took. They are
+//! no access tokens, and the gate accepts none as such.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use super::algorithm::Algorithm;
+use super::claims::AccessToken;
+use super::keyring::{Keyring, SigningKey};
+use super::mint::{MintError, signed};
+use crate::clock::Timestamp;
+use crate::random::random;
+
+/// The `typ` of an assertion.
+// Requirement N58.
+pub const ASSERTION_TYP: &str = "identity+jwt";
+/// The longest assertion, in bytes.
+const MAX_ASSERTION: usize = 2048;
+/// The shortest and the longest time that an assertion may be good for.
+#[doc(hidden)]
+pub const ASSERTION_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
+
+/// The claims of an assertion about the caller with this token.
+struct AssertionClaims<'a> {
+    issuer: &'a str,
+    audience: &'a str,
+    token: &'a AccessToken,
+    issued_at: Timestamp,
+    expires: Timestamp,
+    id: uuid::Uuid,
+    with_roles: bool,
+}
+
+impl Serialize for AssertionClaims<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let token = self.token;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("iss", self.issuer)?;
+        map.serialize_entry("aud", self.audience)?;
+        map.serialize_entry("sub", &token.header_subject())?;
+        map.serialize_entry("iat", &self.issued_at.as_secs())?;
+        map.serialize_entry("exp", &self.expires.as_secs())?;
+        map.serialize_entry("jti", &self.id)?;
+        // Who vouches for the subject: two issuers may have users of one name.
+        map.serialize_entry("origin_iss", &*token.issuer)?;
+        if let Some(client) = &token.client {
+            map.serialize_entry("client_id", client)?;
+        }
+        if let Some((session, _)) = token.session {
+            map.serialize_entry("sid", &session.to_string())?;
+        }
+        if !token.scope.is_empty() {
+            map.serialize_entry("scope", &token.scope)?;
+        }
+        if let Some(account) = &token.account {
+            map.serialize_entry("account", account)?;
+        }
+        if self.with_roles {
+            map.serialize_entry("roles", token.roles.names())?;
+        }
+        map.end()
+    }
+}
+
+/// An assertion, ready to send, and when it expires.
+///
+/// # Errors
+/// It would be longer than 2 KiB, or the signature failed.
+pub(crate) fn assertion(
+    keyring: &Keyring,
+    issuer: &str,
+    audience: &str,
+    token: &AccessToken,
+    now: Timestamp,
+    ttl: Duration,
+) -> Result<(HeaderValue, Timestamp), MintError> {
+    let id = random::<16>().map_err(|_| MintError::Signing)?;
+    // It does not outlive the token, whose last seconds may be those of a clock that is ahead of its issuer's.
+    let end = if token.expires > now { token.expires } else { token.refused_from() };
+    let expires = now.plus(ttl).min(end);
+    let claims = AssertionClaims {
+        issuer,
+        audience,
+        token,
+        issued_at: now,
+        expires,
+        id: uuid::Builder::from_random_bytes(*id).into_uuid(),
+        with_roles: !token.roles.are_left_out() && !token.roles.names().is_empty(),
+    };
+    let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
+    let key: &SigningKey = keyring.signer();
+    let text = signed(key, key.assertion_header(), &payload)?;
+    if text.len() > MAX_ASSERTION {
+        return Err(MintError::TooLong);
+    }
+    let mut value = HeaderValue::try_from(text.as_str()).map_err(|_| MintError::Signing)?;
+    value.set_sensitive(true);
+    Ok((value, expires))
+}
+
+/// Can the holders of the published keys verify what this algorithm signs?
+#[doc(hidden)]
+pub fn can_sign_assertions(algorithm: Algorithm) -> bool {
+    !matches!(algorithm, Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)
+}

@@ -1,0 +1,265 @@
+//! Descriptions of the gate against the real binary: documents of resources, challenges, audiences, step-up, metadata.
+
+use serde_json::{Value, json};
+
+use super::issuer::{Issuer, claims};
+use support::Place;
+use support::stub::{Edge, HEAD};
+use support::wire::Reply;
+
+const CONFIG_OF_RESOURCES: &str = r#"
+[cors]
+origins = ["https://page.test"]
+[[issuers]]
+name = "idp"
+url = "https://idp.test/"
+audience = ["api"]
+jwks_file = "idp.json"
+scopes = ["read", "write"]
+[[resources]]
+path = "/mcp"
+name = "Tools \"of\" the trade"
+authorization_servers = ["https://idp.test/"]
+scopes = ["read", "write"]
+[[resources]]
+path = "/"
+[[resources]]
+path = "/files/v1"
+scopes = ["files"]
+[[routes]]
+path = "/mcp/admin"
+resource = "/mcp"
+issuers = ["idp"]
+scopes = ["write"]
+audiences = ["mcp-admin"]
+upstream = "app"
+[[routes]]
+path = "/mcp/{*rest}"
+resource = "/mcp"
+issuers = ["idp"]
+upstream = "app"
+[[routes]]
+path = "/files/v1/{*rest}"
+resource = "/files/v1"
+roles = ["self:clerk"]
+upstream = "app"
+[[routes]]
+path = "/pay/{*rest}"
+issuers = ["idp"]
+step_up = { acr = ["gold", "platinum"], max_age = "5m" }
+upstream = "app"
+[[routes]]
+path = "/strong/{*rest}"
+issuers = ["idp"]
+resource = "/mcp"
+audiences = ["api"]
+step_up = { acr = "gold" }
+upstream = "app"
+[[routes]]
+path = "/{*rest}"
+issuers = ["self", "idp"]
+upstream = "app"
+"#;
+
+const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+
+fn edge(idp: &Issuer) -> Edge {
+    let set = json!({ "keys": [idp.jwk("k1")] }).to_string();
+    let config = format!("{HEAD}{CONFIG_OF_RESOURCES}");
+    Edge::with(&config, |place| std::fs::write(place.path("idp.json"), set).unwrap(), |_| {})
+}
+
+fn challenge(reply: &Reply) -> &str {
+    let all = reply.all("www-authenticate");
+    assert_eq!(all.len(), 1, "{reply:?}");
+    all[0]
+}
+
+#[test]
+fn n41_n43_n48_each_resource_has_a_document_that_any_page_may_read_and_no_request_changes() {
+    let edge = edge(&Issuer::new(3));
+    let mcp = json!({
+        "resource": "http://gate.test/mcp",
+        "authorization_servers": ["https://idp.test/"],
+        "scopes_supported": ["read", "write"],
+        "bearer_methods_supported": ["header"],
+        "resource_name": "Tools \"of\" the trade",
+    });
+    let root = json!({
+        "resource": "http://gate.test/",
+        "authorization_servers": ["http://gate.test"],
+        "bearer_methods_supported": ["header"],
+    });
+    for (path, document) in [("/mcp", &mcp), ("", &root)] {
+        for headers in [
+            &[][..],
+            &["Origin: https://page.test"],
+            &["Origin: https://anyone.test", "X-Forwarded-Host: evil.test", "X-Forwarded-Proto: https"],
+            &["Forwarded: host=evil.test;proto=https", "X-Forwarded-Prefix: /evil"],
+        ] {
+            let reply = edge.ask(&format!("GET {WELL_KNOWN}{path}"), headers);
+            assert_eq!((reply.status, &reply.json()), (200, document), "{headers:?}");
+            assert_eq!(reply.header("content-type"), "application/json");
+            assert_eq!(reply.header("cache-control"), "max-age=300");
+            assert_eq!(reply.all("access-control-allow-origin"), ["*"], "{headers:?}");
+        }
+    }
+    // Another Host than those that are served is refused, and says nothing; a head has no body.
+    let mut wire = edge.wire();
+    wire.head(&format!("GET {WELL_KNOWN}/mcp"), &["Host: evil.test"]);
+    assert_eq!(wire.reply().status, 421);
+    let mut wire = edge.wire();
+    wire.head(&format!("HEAD {WELL_KNOWN}/mcp"), &["Host: gate.test"]);
+    assert_eq!(wire.reply_to_head().status, 200);
+
+    // The preflight of the MCP SDK, from any origin.
+    for origin in ["https://page.test", "https://anyone.test"] {
+        let origin = format!("Origin: {origin}");
+        let asks = "Access-Control-Request-Headers: mcp-protocol-version";
+        let preflight = ["Access-Control-Request-Method: GET", asks, &origin];
+        let reply = edge.ask(&format!("OPTIONS {WELL_KNOWN}/mcp"), &preflight);
+        assert_eq!(reply.status, 204);
+        assert_eq!(reply.all("access-control-allow-origin"), ["*"]);
+        assert_eq!(reply.header("access-control-allow-headers"), "mcp-protocol-version");
+    }
+    assert_eq!(edge.ask(&format!("POST {WELL_KNOWN}/mcp"), &["Content-Length: 0"]).status, 405);
+    // Nothing elsewhere, not even near by.
+    for path in ["/other", "/mcp/", "/MCP", "/mcp/admin", "/files", "//mcp"] {
+        let reply = edge.ask(&format!("GET {WELL_KNOWN}{path}"), &[]);
+        assert!(matches!(reply.status, 404 | 401), "{path}: {reply:?}");
+        assert!(!reply.text().contains("authorization_servers"), "{path}");
+    }
+    assert!(edge.stub.take().is_empty());
+    // RFC 8414 with RFC 9728 §4: the resources whose tokens we issue.
+    let metadata = edge.ask("GET /.well-known/oauth-authorization-server", &["X-Forwarded-Host: evil.test"]).json();
+    assert_eq!(metadata["issuer"], "http://gate.test");
+    assert_eq!(metadata["protected_resources"], json!(["http://gate.test/", "http://gate.test/files/v1"]));
+    assert!(!metadata.to_string().contains("evil"));
+}
+
+#[test]
+fn n42_n44_a_resource_says_where_its_tokens_come_from_and_takes_those_for_itself_alone() {
+    let idp = Issuer::new(3);
+    let edge = edge(&idp);
+    let token = |changes: Value| idp.token(&changes);
+    let says = r#"resource_metadata="http://gate.test/.well-known/oauth-protected-resource/mcp""#;
+
+    let reply = edge.ask("GET /mcp/x", &["X-Forwarded-Host: evil.test"]);
+    assert_eq!((reply.status, challenge(&reply)), (401, &*format!(r#"Bearer {says}, scope="read write""#)));
+    let reply = edge.ask("GET /mcp/admin", &[]);
+    assert_eq!(challenge(&reply), format!(r#"Bearer {says}, scope="write""#));
+    // The audience of the API, which is none of the resource's; and garbage.
+    for bad in [token(json!({})), "x.y.z".to_owned(), edge.login().access] {
+        let reply = edge.ask_as(&bad, "GET /mcp/x", &[]);
+        assert_eq!(reply.status, 401);
+        let said = challenge(&reply);
+        assert!(said.starts_with(r#"Bearer error="invalid_token", error_description=""#), "{said}");
+        assert!(said.ends_with(&format!(r#", {says}, scope="read write""#)), "{said}");
+    }
+    let reader = token(json!({ "aud": "http://gate.test/mcp", "scope": "read" }));
+    assert_eq!(edge.ask_as(&reader, "GET /mcp/x", &[]).status, 200);
+    let reply = edge.ask_as(&reader, "GET /mcp/admin", &[]);
+    assert_eq!(reply.status, 403);
+    assert_eq!(challenge(&reply), format!(r#"Bearer error="insufficient_scope", {says}, scope="write""#));
+    // It is byte for byte, opens nothing else, and a route may name more.
+    for (aud, path, status) in [
+        (json!("http://gate.test/mcp/"), "/mcp/x", 401),
+        (json!("http://GATE.test/mcp"), "/mcp/x", 401),
+        (json!("https://gate.test/mcp"), "/mcp/x", 401),
+        (json!(["x", "http://gate.test/mcp"]), "/mcp/x", 200),
+        (json!("mcp-admin"), "/mcp/x", 401),
+        (json!("mcp-admin"), "/mcp/admin", 200),
+        (json!("http://gate.test/mcp"), "/mcp/admin", 200),
+        (json!("http://gate.test/mcp"), "/x", 401),
+        (json!("http://gate.test/"), "/mcp/x", 401),
+        (json!("http://gate.test/mcp"), "/files/v1/x", 401),
+    ] {
+        let reply = edge.ask_as(&token(json!({ "aud": aud })), &format!("GET {path}"), &[]);
+        assert_eq!(reply.status, status, "{aud} {path}");
+    }
+    // Upstreams never see the token, and routes without a resource say what they always said.
+    assert!(edge.stub.take().iter().all(|received| received.all("authorization").is_empty()));
+    assert_eq!(challenge(&edge.ask("GET /x", &[])), "Bearer");
+}
+
+#[test]
+fn n46_a_login_must_be_strong_and_recent_enough_at_each_request() {
+    let idp = Issuer::new(3);
+    let edge = edge(&idp);
+    let now = claims(&json!({}))["iat"].as_u64().unwrap();
+    let token = |login: Value| idp.token(&login);
+    for (login, status) in [
+        (json!({ "acr": "gold", "auth_time": now }), 200),
+        (json!({ "acr": "platinum", "auth_time": now - 200 }), 200),
+        (json!({ "acr": "gold", "auth_time": now - 400 }), 401),
+        (json!({ "acr": "gold", "auth_time": now + 400 }), 401),
+        (json!({ "acr": "silver", "auth_time": now }), 401),
+        (json!({ "acr": "Gold", "auth_time": now }), 401),
+        (json!({ "acr": ["gold"], "auth_time": now }), 401),
+        (json!({ "acr": "gold", "auth_time": now.to_string() }), 401),
+        (json!({ "acr": "gold" }), 401),
+        (json!({ "auth_time": now }), 401),
+        (json!({}), 401),
+    ] {
+        // Twice: a token in the cache is judged as a new one.
+        let token = token(login.clone());
+        for path in ["/pay/x", "/pay/x"] {
+            let reply = edge.ask_as(&token, &format!("GET {path}"), &[]);
+            assert_eq!(reply.status, status, "{login}");
+            if status == 401 {
+                assert_eq!(
+                    challenge(&reply),
+                    r#"Bearer error="insufficient_user_authentication", error_description="another login is needed", acr_values="gold platinum", max_age="300""#
+                );
+            }
+        }
+        assert_eq!(edge.ask_as(&token, "GET /x", &[]).status, 200, "other routes ask for nothing");
+    }
+    let reply = edge.ask_as(&token(json!({ "acr": "silver" })), "GET /strong/x", &[]);
+    assert!(challenge(&reply).contains(r#"acr_values="gold", resource_metadata="http://gate.test/"#), "{reply:?}");
+    // Its age is judged at each request, also that of a cached token.
+    let ageing = token(json!({ "acr": "gold", "auth_time": now - 298 }));
+    let first = edge.ask_as(&ageing, "GET /pay/x", &[]).status;
+    let mut last = first;
+    while last == 200 {
+        last = edge.ask_as(&ageing, "GET /pay/x", &[]).status;
+    }
+    assert_eq!((first, last), (200, 401));
+    assert_eq!(edge.ask_as(&ageing, "GET /x", &[]).status, 200);
+}
+
+#[test]
+fn n44_mistakes_in_resources_are_told() {
+    let config = format!("{HEAD}{CONFIG_OF_RESOURCES}").replace("@upstream@", "127.0.0.1:9");
+    let checked = |from: &str, to: &str| {
+        assert!(config.contains(from), "{from}");
+        let place = Place::new(&config.replacen(from, to, 1));
+        std::fs::write(place.path("idp.json"), json!({ "keys": [Issuer::new(3).jwk("k1")] }).to_string()).unwrap();
+        place.run(&["check"], "")
+    };
+    for (from, to, said) in [
+        ("resource = \"/mcp\"", "resource = \"/mpc\"", "did you mean \"/mcp\"?"),
+        ("resource = \"/mcp\"", "resource = \"/mcp\"\nforward_token = true", "no passthrough"),
+        ("path = \"/mcp\"", "path = \"/mcp/\"", "no slash at its end"),
+        ("path = \"/mcp\"", "path = \"/mcp?x\"", "letters, digits"),
+        ("path = \"/files/v1\"", "path = \"/mcp\"", "listed twice"),
+        ("\"https://idp.test/\"]", "\"idp\"]", "the URL of an issuer"),
+        ("acr = [\"gold\", \"platinum\"], max_age = \"5m\"", "", "asks for nothing"),
+        ("acr = [\"gold\", \"platinum\"]", "acr = \"a b\"", "no challenge can name"),
+        ("path = \"/pay/{*rest}\"\nissuers = [\"idp\"]", "path = \"/pay/{*rest}\"\nauth = \"none\"", "never asked for"),
+        (
+            "path = \"/pay/{*rest}\"",
+            "path = \"/pay/{*rest}\"\ndangerous_forward_token = true",
+            "only applies beside resource",
+        ),
+    ] {
+        let ran = checked(from, to);
+        assert!(ran.code == Some(2) && ran.stderr.contains(said), "{to}: {ran:?}");
+    }
+    let dangerous = "resource = \"/mcp\"\nforward_token = true\ndangerous_forward_token = true";
+    assert_eq!(checked("resource = \"/mcp\"", dangerous).code, Some(0));
+    let ran = checked("authorization_servers = [\"https://idp.test/\"]\n", "");
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(ran.code == Some(0) && said.contains("no authorization endpoint"), "{ran:?}");
+    assert!(said.contains("no route belongs to it"), "{ran:?}");
+}

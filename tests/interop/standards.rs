@@ -1,0 +1,87 @@
+//! Standard libraries and the official MCP SDK against the real binary. `tests/interop/standards/install.sh` installs
+//! them, pinned, into `target/interop-cache`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use support::keep_secret;
+use support::stub::{Edge, HEAD};
+
+const FILES: [&str; 3] = ["assertion.mjs", "assertion.py", "assertion.go"];
+
+fn source() -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/standards")
+}
+
+fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let cache = support::target_folder("interop-cache/standards");
+        let install = Command::new("bash").arg(source().join("install.sh")).arg(&cache).output();
+        let installed = install.expect("bash is missing: install bash");
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
+        for file in FILES {
+            std::fs::copy(source().join(file), cache.join(file)).unwrap();
+        }
+        cache
+    })
+}
+
+fn run(file: &str, arguments: &[&str]) -> Output {
+    let file = cache().join(file);
+    let mut command = match file.extension().and_then(|ending| ending.to_str()) {
+        Some("mjs") => Command::new("node"),
+        Some("py") => Command::new(cache().join("python/bin/python")),
+        _ => {
+            let mut go = Command::new("go");
+            go.arg("run").env("GO111MODULE", "off").env("GOFLAGS", "");
+            go
+        }
+    };
+    command.arg(file).args(arguments).output().expect("node, python3 or go is missing: tests/setup.sh")
+}
+
+#[test]
+fn n57_n58_libraries_of_three_languages_verify_an_assertion_and_nothing_else() {
+    let routes = r#"
+[identity]
+assertion = { header = "x-auth-assertion" }
+[[upstreams]]
+name = "other"
+urls = ["http://@upstream@"]
+[[routes]]
+path = "/other/{*rest}"
+upstream = "other"
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+    let edge = Edge::new(routes);
+    assert!(HEAD.contains("http://gate.test"), "the scripts know the issuer");
+    let tokens = edge.login();
+    let asserted = |path: &str| {
+        assert_eq!(edge.ask_as(&tokens.access, &format!("GET {path}"), &[]).status, 200);
+        let received = edge.stub.one();
+        let [assertion, subject] = ["x-auth-assertion", "x-auth-subject"].map(|name| received.all(name)[0].to_owned());
+        keep_secret(&assertion);
+        (assertion, subject)
+    };
+    let ((good, subject), (other, _)) = (asserted("/x"), asserted("/other/x"));
+    let (head, tail) = good.rsplit_once('.').unwrap();
+    let forged = format!("{head}.{}{}", if tail.starts_with('A') { 'B' } else { 'A' }, &tail[1..]);
+    let gate = edge.gate.url("");
+    let page = std::fs::read_to_string(source().join("../../../docs/assertion.md")).unwrap();
+    for file in FILES {
+        let text = std::fs::read_to_string(source().join(file)).unwrap();
+        let (_, snippet) = text.split_once("Snippet:\n").unwrap();
+        assert!(page.contains(snippet), "docs/assertion.md does not show {file} as it was run");
+        let ran = run(file, &[&gate, &good]);
+        assert!(ran.status.success(), "{file}: {}", String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(String::from_utf8_lossy(&ran.stdout).trim(), subject, "{file}");
+        // Another upstream's, a forged one, and an access token.
+        for (what, text) in [("other", &other), ("forged", &forged), ("token", &tokens.access)] {
+            assert!(!run(file, &[&gate, text]).status.success(), "{file} accepts: {what}");
+        }
+    }
+}
