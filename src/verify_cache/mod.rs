@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 
 use crate::clock::{EngineClock, Timestamp};
 use crate::counters::{CountedDurations, Counters};
@@ -127,6 +128,12 @@ impl TokenChecker {
         let shared = Arc::new(Shared { revocations, identity, callers });
         let new = KeySet::new(old.verifier.duplicate(), &self.clock, self.capacity, shared, Some(&old));
         self.keys.store(Arc::new(new));
+    }
+
+    /// The headers that tell an upstream the caller.
+    pub(crate) fn identity_names(&self) -> impl Iterator<Item = HeaderName> + use<> {
+        let shared = Arc::clone(&self.keys.load().shared);
+        (0..).map_while(move |index: usize| shared.identity.headers.get(index).map(|(name, _)| name.clone()))
     }
 
     /// Is there an issuer of this name?

@@ -12,7 +12,7 @@ use std::time::Duration;
 use toml::Table;
 
 use super::error::ConfigError;
-use super::print::{list, put};
+use super::print::{list, number, put};
 use super::raw::{Section, Value, nearest, printable};
 use super::source::Source;
 use super::value;
@@ -22,6 +22,7 @@ use rotogate::route::Route;
 use rotogate::session::profile::Profile;
 
 mod admin;
+mod authorizers;
 mod clients;
 mod cors;
 mod directory;
@@ -47,6 +48,7 @@ mod tracing;
 mod upstreams;
 
 pub use admin::{AdminConfig, AdminRole, AdminTokenConfig};
+pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
@@ -100,6 +102,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// `[[upstreams]]`
     pub upstreams: Vec<Upstream>,
+    /// `[[authorizers]]`
+    pub authorizers: Vec<AuthorizerConfig>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[log]`
@@ -121,6 +125,11 @@ impl Config {
     /// client.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
+    }
+
+    /// Every listener for requests, and then those of `[[authorizers]]`.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &ListenerConfig> + Clone {
+        self.server.listeners.iter().chain(self.authorizers.iter().map(|authorizer| &authorizer.listener))
     }
 
     /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
@@ -192,7 +201,9 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let identity = identity::read(&at("identity"), &issuers);
     let upstreams = upstreams::read(&root.sections("upstreams"), dir, &server, &admin);
     let route_sections = root.sections("routes");
-    let routes = routes::read(&route_sections, &upstreams, &issuers, &mut access_log.routes);
+    let authorizers = authorizers::read(&root.sections("authorizers"), dir, &server, &admin);
+    let names = routes::Names { upstreams: &upstreams, issuers: &issuers, are_asked_about: !authorizers.is_empty() };
+    let routes = routes::read(&route_sections, &names, &mut access_log.routes);
     issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
     introspection::check(&route_sections, &routes, &issuers);
     root.finish();
@@ -212,6 +223,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         endpoints,
         identity,
         upstreams,
+        authorizers,
         routes,
         log,
         warnings: Vec::new(),
@@ -244,6 +256,7 @@ fn print(config: &Config) -> String {
         endpoints,
         identity,
         upstreams,
+        authorizers,
         routes,
         log,
         warnings: _,
@@ -266,6 +279,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "endpoints", list(endpoints, endpoints::print));
     put(&mut root, "identity", identity::print(identity));
     put(&mut root, "upstreams", list(upstreams, upstreams::print));
+    put(&mut root, "authorizers", list(authorizers, authorizers::print));
     put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams, access_log)));
     put(&mut root, "log", log::print(log));
     put(&mut root, "access_log", log::print_access(access_log));
