@@ -31,7 +31,7 @@ mod logs;
 mod long_replies;
 mod metrics;
 mod overload;
-mod path_corpus;
+pub(crate) mod path_corpus;
 pub(crate) mod remote_keys;
 mod sessions;
 mod small_print;
