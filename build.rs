@@ -23,6 +23,18 @@ mod grpc {
             .skip_debug(["AuthnWithPasswordRequest", "RefreshAccessTokenRequest", "AuthToken"])
             .btree_map(["."])
             .compile_fds(compiler.file_descriptor_set())?;
+        let mut compiler = protox::Compiler::new(["proto"])?;
+        compiler
+            .include_imports(true)
+            .include_source_info(true)
+            .open_file("envoy/service/auth/v3/external_auth.proto")?;
+        std::fs::write(out.join("ext_authz.bin"), compiler.encode_file_descriptor_set())?;
+        prost_build::Config::new()
+            // Headers have credentials.
+            .skip_debug(["HttpRequest", "HeaderValue"])
+            .btree_map(["."])
+            .include_file("ext_authz.rs")
+            .compile_fds(compiler.file_descriptor_set())?;
         Ok(())
     }
 }

@@ -77,6 +77,18 @@ pub enum Denial {
     /// A spelling close to one of our endpoints, which no honest client sends.
     // Requirement R12.
     NearMiss,
+    /// The path is one of our endpoints, which answers on the public listeners only, and another proxy asks about it.
+    // Requirement N15.
+    EndpointElsewhere,
+    /// The peer is none of those that may ask for verdicts.
+    // Requirement N3.
+    UntrustedNeighbour,
+    /// A proxy that asks for a verdict states a fact about the request not at all, twice or malformed.
+    // Requirement N2.
+    BadFact(&'static str),
+    /// A header imitates one that only the gate sets, and the proxy that asks could not remove it.
+    // Requirement N9.
+    DisguisedHeader,
     /// The body of a request to one of our endpoints is too large.
     BodyTooLarge,
     /// The body of a request to one of our endpoints is not what the protocol says.

@@ -34,7 +34,7 @@ mod logs;
 mod long_replies;
 mod metrics;
 mod overload;
-mod path_corpus;
+pub(crate) mod path_corpus;
 pub(crate) mod remote_keys;
 mod resources;
 mod sessions;

@@ -23,6 +23,7 @@ mod interop;
 mod kuzzle;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod moving;
+mod neighbours;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod nodes;
 #[cfg(feature = "postgres")]

@@ -39,6 +39,7 @@ programs=(
     systemd-socket-activate:systemd
     logrotate:logrotate
     buildah:buildah
+    caddy:caddy
 )
 
 is_there() {

@@ -161,6 +161,18 @@ impl Denial {
             Self::Tunnel => Class::Tunnel,
             Self::UnknownHost => Class::UnknownHost,
             Self::NoRoute | Self::NearMiss => Class::NotFound(None),
+            Self::EndpointElsewhere => Class::NotFound(Some("an endpoint of the gate: send it to a public listener")),
+            Self::UntrustedNeighbour => BadHead::class(
+                StatusCode::FORBIDDEN,
+                Some("the peer is not a trusted proxy of this listener"),
+                "the peer may not ask",
+            ),
+            Self::BadFact(what) => BadHead::class(StatusCode::BAD_REQUEST, Some(what), "a fact is malformed"),
+            Self::DisguisedHeader => BadHead::class(
+                StatusCode::BAD_REQUEST,
+                Some("a header imitates one that only the gate sets"),
+                "a header is not allowed",
+            ),
             Self::UnknownSession => Class::NotFound(Some("you have no such session")),
             Self::AmbiguousPath => Class::NotFound(Some("ambiguous_path: the path can be read in two ways")),
             Self::MethodNotAllowed => Class::WrongMethod,

@@ -88,6 +88,10 @@ impl Denial {
             | Self::TokenTooOld
             | Self::MethodNotAllowed
             | Self::NearMiss
+            | Self::EndpointElsewhere
+            | Self::UntrustedNeighbour
+            | Self::BadFact(_)
+            | Self::DisguisedHeader
             | Self::BodyTooLarge
             | Self::MalformedRequest(_)
             | Self::NoCredential

@@ -22,6 +22,10 @@ impl Denial {
             Self::AmbiguousPath => "ambiguous_path",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NearMiss => "near_miss",
+            Self::EndpointElsewhere => "endpoint_elsewhere",
+            Self::UntrustedNeighbour => "untrusted_neighbour",
+            Self::BadFact(_) => "bad_fact",
+            Self::DisguisedHeader => "disguised_header",
             Self::BodyTooLarge => "body_too_large",
             Self::MalformedRequest(_) => "malformed_request",
             Self::NoCredential => "no_credential",
@@ -85,6 +89,7 @@ impl Denial {
             Self::MalformedRequest(what)
             | Self::MalformedToken(what)
             | Self::BadClaim(what)
+            | Self::BadFact(what)
             | Self::RelayRefused(what)
             | Self::InvalidProof(what) => Some(what),
             Self::BadPath(error) => Some(error.what()),

@@ -220,13 +220,17 @@ impl Rule {
             | Denial::BadFraming
             | Denial::Tunnel
             | Denial::TargetTooLong
-            | Denial::UnknownHost => Self::Request,
+            | Denial::UnknownHost
+            | Denial::UntrustedNeighbour
+            | Denial::BadFact(_)
+            | Denial::DisguisedHeader => Self::Request,
             Denial::BadPath(_) => Self::Path,
             Denial::NoRoute
             | Denial::UnknownSession
             | Denial::AmbiguousPath
             | Denial::MethodNotAllowed
             | Denial::NearMiss
+            | Denial::EndpointElsewhere
             | Denial::BodyTooLarge
             | Denial::MalformedRequest(_) => Self::Route,
             Denial::TwoCredentials

@@ -53,11 +53,11 @@ mod future;
 mod permit;
 mod refuse;
 
-use admit::{Admission, EndpointMatch};
+pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{EndpointOutcome, Kind, PassedRequest};
-pub(super) use permit::{permit, prepare};
+pub(super) use permit::{permit, prepare, withhold};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};
 use refuse::{denied, refused, shed};

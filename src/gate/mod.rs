@@ -46,6 +46,7 @@ use crate::token::live_keys::Validity;
 use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use crate::verify_cache::{CheckResult, IdentityHeaders, MissContext, TokenChecker};
 
+mod authorizer;
 mod body;
 mod builder;
 #[doc(hidden)]
@@ -88,6 +89,10 @@ pub use crate::headers::{HeaderPattern, Peer};
 pub use crate::lease::{Lease, LeaseEnd};
 pub use crate::limit::{Rate, Rates};
 pub use crate::overload::{Bound, Bounds};
+#[cfg(feature = "grpc")]
+#[doc(hidden)]
+pub use authorizer::grpc;
+pub use authorizer::{Authorizer, Neighbour};
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};

@@ -179,6 +179,24 @@ impl ProtectedNames {
         self.is_configured(name) || (names::is_identity(name) && !self.keeps(name))
     }
 
+    /// Does it ask for another method or URL than those that were judged?
+    pub(crate) fn overrides(&self, name: &HeaderName) -> bool {
+        names::is_override(name.as_str())
+    }
+
+    /// Does it imitate a name that has a meaning to an upstream or to the gate? A proxy that removes headers by name does
+    /// not remove it (requirement N9).
+    pub(crate) fn is_disguise(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        if let Some(stem) = name.strip_suffix("-bin")
+            && (self.protects(stem) || names::folds_to(stem, "authorization"))
+        {
+            return true;
+        }
+        names::is_unusually_spelt(name)
+            && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
+    }
+
     /// Is it a configured name, in any spelling?
     fn is_configured(&self, name: &str) -> bool {
         self.configured.iter().any(|own| names::folds_to(name, own))
@@ -207,7 +225,8 @@ impl ProtectedNames {
         }
     }
 
-    fn passes(&self, name: &HeaderName, policy: &RoutePolicy) -> bool {
+    /// May a client send it to the upstream of this route?
+    pub(crate) fn passes(&self, name: &HeaderName, policy: &RoutePolicy) -> bool {
         match self.judge(name.as_str()) {
             Verdict::Pass => true,
             Verdict::Remove => false,

@@ -136,6 +136,11 @@ fn is_unusual(byte: u8) -> bool {
     UNUSUAL.get(usize::from(byte)).copied().unwrap_or(true)
 }
 
+/// Has it a character that folds to `-`?
+pub(super) fn is_unusually_spelt(name: &str) -> bool {
+    name.bytes().any(is_unusual)
+}
+
 /// Is it an unusual spelling of a header that has a meaning to the protocol, or that we write ourselves?
 pub(super) fn is_disguised(name: &str) -> bool {
     // `Proxy` becomes `HTTP_PROXY`, which a CGI program reads as its proxy (CVE-2016-5385).

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 
 use crate::clock::{EngineClock, Timestamp};
 use crate::counters::{CountedDurations, Counters};
@@ -136,6 +137,11 @@ impl TokenChecker {
     /// Are callers asserted to upstreams?
     pub(crate) fn asserts(&self) -> bool {
         self.keys.load().shared.identity.assertion.is_some()
+    }
+
+    /// The headers that tell an upstream the caller.
+    pub(crate) fn identity_names(&self) -> Vec<HeaderName> {
+        self.keys.load().shared.identity.names().cloned().collect()
     }
 
     /// Is there an issuer of this name?

@@ -4,7 +4,7 @@ use crate::corpus;
 use support::stub::Edge;
 
 /// As the head of the corpus says.
-const ROUTES: &str = r#"
+pub(crate) const ROUTES: &str = r#"
 [[routes]]
 path = "/public/{*rest}"
 auth = "none"

@@ -47,6 +47,7 @@ families! { ALL:
     RESPONSE_BYTES = Counter "response_bytes" ["route"] "Bytes of response bodies, once they have ended";
     STREAMS_ENDED = Counter "streams_ended" ["route", "cause"]
         "Streams and tunnels that ended, by cause as in the access log";
+    AUTHORIZER_VERDICTS = Counter "authorizer_verdicts" ["kind", "verdict"] "Verdicts on the requests of other proxies";
     REQUESTS_IN_FLIGHT = Gauge "requests_in_flight" [] "Requests in flight, streams included";
     REQUESTS_LIMIT = Gauge "requests_limit" [] "The bound on requests in flight (max_requests)";
     PENDING_BODIES = Gauge "pending_bodies" [] "Requests to endpoints whose body has not arrived yet";

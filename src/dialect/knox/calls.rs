@@ -139,7 +139,7 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
 }
 
 /// A reply with the content of a service's response: one message at most, and trailers.
-pub(in crate::dialect) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
+pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
     let (parts, body) = response.into_parts();
     match body.collect().await {
         Ok(collected) => {
@@ -156,6 +156,6 @@ pub(in crate::dialect) async fn collected(response: http::Response<tonic::body::
 }
 
 /// A reply that consists of a status: trailers alone, HTTP 200 (requirement T17).
-pub(in crate::dialect) fn refusal(status: &Status) -> Reply {
+pub(crate) fn refusal(status: &Status) -> Reply {
     status.clone().into_http::<Bytes>().map(ReplyBody::from)
 }

@@ -33,10 +33,10 @@ use crate::fault::Error;
 use crate::reason::Reason;
 use crate::reply;
 
-pub(super) mod calls;
+pub(crate) mod calls;
 #[doc(hidden)]
 pub mod proto;
-mod streams;
+pub(crate) mod streams;
 mod user;
 pub(super) mod words;
 
@@ -70,7 +70,7 @@ pub struct Knox {
 
 impl Default for Knox {
     fn default() -> Self {
-        Self { streams: Streams::new() }
+        Self { streams: Streams::new(proto::DESCRIPTORS, SERVICE) }
     }
 }
 

@@ -20,7 +20,6 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use super::calls::refusal;
-use super::proto::DESCRIPTORS;
 use crate::dialect::{Reply, ReplyBody, StreamedBody};
 
 /// How long a health watch stays open.
@@ -32,7 +31,7 @@ type Service = BoxCloneSyncService<Request<tonic::body::Body>, Response<tonic::b
 
 /// The services that every gRPC server has.
 #[derive(Clone)]
-pub(super) struct Streams {
+pub(crate) struct Streams {
     v1: Option<Service>,
     v1alpha: Option<Service>,
     health: Service,
@@ -45,10 +44,11 @@ impl fmt::Debug for Streams {
 }
 
 impl Streams {
-    pub(super) fn new() -> Self {
+    /// Those of a server with this service, and its descriptors.
+    pub(crate) fn new(descriptors: &'static [u8], service: &'static str) -> Self {
         let builder = || {
             Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTORS)
+                .register_encoded_file_descriptor_set(descriptors)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         // The descriptors are ours, and a test reads them.
@@ -58,12 +58,14 @@ impl Streams {
             v1: v1.map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE_BYTES))),
             v1alpha: v1alpha
                 .map(|server| BoxCloneSyncService::new(server.max_decoding_message_size(MAX_MESSAGE_BYTES))),
-            health: BoxCloneSyncService::new(HealthServer::new(Alive).max_decoding_message_size(MAX_MESSAGE_BYTES)),
+            health: BoxCloneSyncService::new(
+                HealthServer::new(Alive(service)).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            ),
         }
     }
 
     /// Answers a request for one of `paths`.
-    pub(super) async fn answer(&self, path: &str, headers: &HeaderMap, body: StreamedBody) -> Reply {
+    pub(crate) async fn answer(&self, path: &str, headers: &HeaderMap, body: StreamedBody) -> Reply {
         let service = match path {
             REFLECTION_V1 => self.v1.clone(),
             REFLECTION_V1_ALPHA => self.v1alpha.clone(),
@@ -84,10 +86,10 @@ impl Streams {
     }
 }
 
-pub(super) const REFLECTION_V1: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-pub(super) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
-pub(super) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
-pub(super) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+pub(crate) const REFLECTION_V1: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+pub(crate) const REFLECTION_V1_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+pub(crate) const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+pub(crate) const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// A server's body: its failures are in its trailers. If it fails otherwise, the stream ends without a status, which
 /// every client treats as a failure.
@@ -113,11 +115,14 @@ fn quiet<T: Send + 'static>() -> BoxStream<'static, T> {
 
 /// A gate that answers is serving.
 #[derive(Clone, Copy, Debug)]
-struct Alive;
+struct Alive(&'static str);
 
-fn health_of(service: &str) -> Option<HealthCheckResponse> {
-    // The empty name is the whole server.
-    matches!(service, "" | super::SERVICE).then(|| HealthCheckResponse { status: ServingStatus::Serving.into() })
+impl Alive {
+    fn health_of(self, service: &str) -> Option<HealthCheckResponse> {
+        // The empty name is the whole server.
+        let is_known = service.is_empty() || service == self.0;
+        is_known.then(|| HealthCheckResponse { status: ServingStatus::Serving.into() })
+    }
 }
 
 #[tonic::async_trait]
@@ -128,7 +133,7 @@ impl Health for Alive {
         &self,
         request: tonic::Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
-        let health = health_of(&request.get_ref().service);
+        let health = self.health_of(&request.get_ref().service);
         health.map(tonic::Response::new).ok_or_else(|| Status::not_found("no such service"))
     }
 
@@ -137,7 +142,7 @@ impl Health for Alive {
         request: tonic::Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
-        let health = health_of(&request.get_ref().service).unwrap_or(unknown);
+        let health = self.health_of(&request.get_ref().service).unwrap_or(unknown);
         // The status does not change while the gate can answer. A client that wants to watch longer asks again.
         let watched = stream::once(async move { Ok(health) }).chain(quiet());
         Ok(tonic::Response::new(watched.boxed()))
@@ -151,7 +156,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a10_who_watches_is_left_after_a_minute() {
         let request = tonic::Request::new(HealthCheckRequest::default());
-        let mut watched = Alive.watch(request).await.unwrap().into_inner();
+        let mut watched = Alive("").watch(request).await.unwrap().into_inner();
         let begun = tokio::time::Instant::now();
         assert!(watched.next().await.unwrap().is_ok());
         assert!(begun.elapsed().is_zero());
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn the_descriptors_can_be_told_by_both_versions() {
-        let streams = Streams::new();
+        let streams = Streams::new(super::super::proto::DESCRIPTORS, super::super::SERVICE);
         assert!(streams.v1.is_some() && streams.v1alpha.is_some());
     }
 }

@@ -48,6 +48,8 @@ pub(in crate::gate) enum EndpointMatch {
     Serve,
     /// Endpoints are skipped: the endpoint itself asks for the decision of the route.
     Skip,
+    /// A match is refused: another proxy would forward the request past the endpoint.
+    Refuse,
 }
 
 impl<M> GateLayer<M> {
@@ -80,6 +82,15 @@ impl<M> GateLayer<M> {
             if !passes {
                 return Admission::Endpoint(hit);
             }
+        }
+        if endpoints == EndpointMatch::Refuse
+            && let Some(hit) = gate.endpoints.find(&path, raw)
+        {
+            let denial = match hit {
+                Hit::NearMiss(_) => Denial::NearMiss,
+                Hit::Operation(_) | Hit::Jwks | Hit::Metadata | Hit::Resource(_) => Denial::EndpointElsewhere,
+            };
+            return Admission::Refused(denial, None);
         }
         // 4. Route. Its policy says what steps 5 to 7 require.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
@@ -172,7 +183,7 @@ impl<M> GateLayer<M> {
     }
 
     /// The decision, after a wait if it takes one.
-    pub(super) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
+    pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
         match self.awaited(parts, &admission) {
             Some(wait) => self.admit_after(wait, parts, endpoints).await,

@@ -241,7 +241,7 @@ pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Perm
 }
 
 /// Removes the tokens in these places.
-pub(super) fn withhold(parts: &mut Parts, places: Places<'_>) {
+pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     for cookie in places.cookies.into_iter().flatten() {
         credential::remove_cookie(&mut parts.headers, cookie);
     }
@@ -292,7 +292,7 @@ pub(in crate::gate) fn set_target(parts: &mut Parts, target: String) -> bool {
 
 impl Inner {
     /// The places of a token that a route accepts besides `Authorization`.
-    pub(super) fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
+    pub(in crate::gate) fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
         let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
         Places { query: sources.query, cookies: [policy.cookie.as_deref(), sources.cookie] }
     }

@@ -85,7 +85,7 @@ pub(super) fn shed<F>(
 
 impl Inner {
     /// The claims of the token for which a request was refused.
-    fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
+    pub(in crate::gate) fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
         let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
         RefusedToken::of(denial, &found.token)
     }

@@ -60,7 +60,7 @@ impl AttemptResult {
             ProxyError::UpstreamProtocol => Some(Self::Protocol),
             ProxyError::Overloaded | ProxyError::ShareTaken => Some(Self::Saturated),
             ProxyError::ClientIdle | ProxyError::ClientBroken | ProxyError::TooLarge => Some(Self::ClientGone),
-            ProxyError::NotCanonical | ProxyError::Tunnel | ProxyError::Miswired => None,
+            ProxyError::NotCanonical | ProxyError::Tunnel | ProxyError::NoUpstream | ProxyError::Miswired => None,
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum ProxyError {
     Overloaded,
     /// The caller, or the client address, is at its share of the upstream.
     ShareTaken,
+    /// The route has no upstream: only other proxies ask about its requests.
+    NoUpstream,
     /// The gate is assembled wrongly: no such upstream, or a request without target or peer.
     Miswired,
 }
@@ -65,6 +67,7 @@ impl ProxyError {
             Self::UpstreamProtocol => "upstream_protocol",
             Self::Overloaded => "upstream_saturated",
             Self::ShareTaken => "upstream_share_taken",
+            Self::NoUpstream => "no_upstream",
             Self::Miswired => "miswired",
         }
     }
@@ -85,6 +88,7 @@ impl ProxyError {
             | Self::UpstreamProtocol
             | Self::Overloaded
             | Self::ShareTaken
+            | Self::NoUpstream
             | Self::Miswired => None,
         }
     }
@@ -101,6 +105,7 @@ impl ProxyError {
             }
             Self::ConnectTimeout | Self::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Overloaded | Self::ShareTaken => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoUpstream => StatusCode::NOT_FOUND,
             Self::Miswired => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -150,6 +155,7 @@ impl ProxyError {
             Self::ConnectTimeout | Self::HeadTimeout => {
                 (GrpcCode::DeadlineExceeded, "the upstream did not answer in time")
             }
+            Self::NoUpstream => (GrpcCode::Unimplemented, "no such method"),
             Self::Miswired => (GrpcCode::Internal, "internal error"),
         };
         self.mark(reply::grpc_status(code, message).map(|_| ProxyBody::full("")))
@@ -176,6 +182,7 @@ impl ProxyError {
             | Self::ClientBroken
             | Self::Overloaded
             | Self::ShareTaken
+            | Self::NoUpstream
             | Self::Miswired => false,
         }
     }

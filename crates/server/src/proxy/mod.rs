@@ -339,11 +339,12 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let permitted = request.extensions_mut().remove::<Permitted>();
-        let upstream = permitted.as_ref().and_then(|permitted| permitted.route().upstream);
-        let (Some(permitted), Some(upstream)) = (permitted, upstream) else {
+        let failed = |error: ProxyError| Box::pin(std::future::ready(Ok(error.response())));
+        let Some(permitted) = permitted else {
             tracing::error!("request reached the proxy without a route");
-            return Box::pin(std::future::ready(Ok(ProxyError::Miswired.response())));
+            return failed(ProxyError::Miswired);
         };
+        let Some(upstream) = permitted.route().upstream else { return failed(ProxyError::NoUpstream) };
         let upgrade = upgrade::requested_upgrade(&mut request, &permitted);
         let peer = request.extensions().get::<Peer>();
         let client = peer.and_then(|peer| peer.client_of(request.headers(), &self.0.settings.trusted_proxies));

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::future::Either;
 use http::Request;
 use http::header::UPGRADE;
 use http_body::Body;
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::authorizer;
 use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
 use super::listener::{Listener, NewConnection};
@@ -241,9 +243,15 @@ async fn serve_connection(
         let (state, origin) = (serving.load_full(), Arc::clone(&origin));
         // Outside the future: over HTTP/2 that future is a task of its own, and a request whose task waits to run is in
         // flight too.
-        let request_permit = state.enter(&origin, request.headers());
+        let answer = match origin.questions.clone() {
+            Some(questions) => Either::Right(authorizer::answer(state, origin, questions, request)),
+            None => {
+                let request_permit = state.enter(&origin, request.headers());
+                Either::Left(request::serve(state, &origin, request, request_permit))
+            }
+        };
         async move {
-            let Ok(response) = request::serve(state, &origin, request, request_permit).await;
+            let Ok(response) = answer.await;
             if let Some(pending) = pending {
                 pending.complete();
             }

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{AddressPermit, Addresses};
+use super::authorizer::Questions;
 use super::connection::Bounds;
 use super::connection_counts::{ConnectionCounts, RejectCause};
 use super::origin::{Origin, RequestedServer};
@@ -24,7 +25,7 @@ const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). No HTTP/1.1 request begins with them.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A public listener.
+/// A listener for requests, or for questions of other proxies about requests.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
@@ -32,6 +33,8 @@ pub(super) struct Listener {
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
     counts: Arc<ConnectionCounts>,
+    /// What it answers, if it is not public.
+    questions: Option<Arc<Questions>>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
 }
@@ -70,7 +73,17 @@ impl Listener {
         let addresses = Addresses::new(config.max_connections_per_address);
         let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
         let counts = Arc::default();
-        Ok(Self { socket, tls, proxy_protocol: config.proxy_protocol, addresses, counts, at_loopback })
+        Ok(Self { socket, tls, proxy_protocol: config.proxy_protocol, addresses, counts, questions: None, at_loopback })
+    }
+
+    /// The same, for questions of other proxies.
+    pub(super) fn answering(self, questions: Questions) -> Self {
+        Self { questions: Some(Arc::new(questions)), ..self }
+    }
+
+    /// Do clients send their requests here?
+    pub(super) const fn is_public(&self) -> bool {
+        self.questions.is_none()
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -106,7 +119,10 @@ impl Listener {
         // A trusted proxy carries the connections of all its clients, so its address is not counted. If a PROXY header
         // names the client, that address is counted. The forwarding headers are then the client's own claims, in
         // whatever network it is.
-        let is_proxy = bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer);
+        let is_proxy = match &self.questions {
+            Some(questions) => questions.trusts(client.ip()),
+            None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),
+        };
         let proxied_by = (client != peer).then(|| peer.ip());
         let permit = match is_proxy {
             true => None,
@@ -121,6 +137,7 @@ impl Listener {
             let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
             let mut origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
             origin.proxied_by = proxied_by;
+            origin.questions.clone_from(&self.questions);
             return Ok(NewConnection { stream, origin, is_http2, permit });
         };
         let loaded = tls.now();
@@ -150,6 +167,7 @@ impl Listener {
         let stream = Stream::tls(stream, ahead);
         let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.min_rate, requested);
         (origin.tls, origin.proxied_by) = (version, proxied_by);
+        origin.questions.clone_from(&self.questions);
         Ok(NewConnection { stream, origin, is_http2, permit })
     }
 

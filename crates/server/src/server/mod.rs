@@ -6,7 +6,10 @@
 mod addresses;
 pub mod admin;
 pub(crate) mod assemble;
+mod authorizer;
 mod body;
+#[cfg(feature = "grpc")]
+mod checks;
 mod connection;
 mod connection_counts;
 mod cors;
@@ -143,12 +146,16 @@ impl Server {
         // Ports first: a second gate that was started by mistake should report the port, not the locked store.
         let mut sockets = Sockets::with(passed);
         let mut listeners = Vec::new();
-        for listener in &config.server.listeners {
+        for listener in config.listeners() {
             let socket = sockets.listener_at(&config, listener.address, &listener.key).await?;
             listeners.push(
                 Listener::new(socket, listener)
                     .map_err(|wrong| ServerError::new(config.blame(&wrong.key, wrong.message).to_string()))?,
             );
+        }
+        let of_authorizers = listeners.split_off(config.server.listeners.len());
+        for (listener, authorizer) in of_authorizers.into_iter().zip(&config.authorizers) {
+            listeners.push(listener.answering(authorizer::Questions::new(&config, authorizer)));
         }
         let admin = sockets.listener_at(&config, config.admin.listen, "admin.listen").await?;
         let probes = match config.admin.probes {
@@ -166,14 +173,15 @@ impl Server {
         Ok(Self { listeners, admin, probes, parts, config: Arc::new(config), spare_sockets, last_read })
     }
 
-    /// The addresses that accept requests.
+    /// The addresses of the public listeners.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(Listener::address).collect()
+        self.listeners.iter().filter(|listener| listener.is_public()).filter_map(Listener::address).collect()
     }
 
     /// For each of [`Self::addresses`], whether it speaks TLS.
     pub fn are_secure(&self) -> Vec<bool> {
-        self.listeners.iter().map(|listener| listener.tls().is_some()).collect()
+        let public = self.listeners.iter().filter(|listener| listener.is_public());
+        public.map(|listener| listener.tls().is_some()).collect()
     }
 
     /// The address of the admin listener.
@@ -198,7 +206,7 @@ impl Server {
     /// # Errors
     /// The store cannot be closed cleanly.
     pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<ShutdownKind, ServerError> {
-        let own = self.addresses().into_iter().chain(self.admin_addresses()).collect();
+        let own = self.listeners.iter().filter_map(Listener::address).chain(self.admin_addresses()).collect();
         let Self { listeners, admin, probes, parts, config, mut spare_sockets, last_read } = self;
         let (stopping, stopped) = watch::channel(false);
         let workers = config.server.workers;

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::Request;
 
+use super::authorizer::Questions;
 use super::min_rate::MinRate;
 use super::tls::Certificates;
 use crate::log::{AccessLog, ConnectionFields};
@@ -27,6 +28,8 @@ pub(super) struct Origin {
     pub(super) last_rejection: LastRejection,
     /// The TLS version.
     pub(super) tls: Option<&'static str>,
+    /// What the connection's listener answers, if other proxies ask it for verdicts.
+    pub(super) questions: Option<Arc<Questions>>,
     /// For each format: a reload may change it.
     log_fields: [OnceLock<ConnectionFields>; 2],
     requested: Option<RequestedServer>,
@@ -51,6 +54,7 @@ impl Origin {
             holder,
             last_rejection: LastRejection::default(),
             tls: None,
+            questions: None,
             log_fields: Default::default(),
             requested: None,
         }
@@ -58,6 +62,15 @@ impl Origin {
 
     pub(super) fn tls(peer: Peer, is_proxy: bool, min_rate: MinRate, requested: RequestedServer) -> Self {
         Self { requested: Some(requested), ..Self::clear(peer, is_proxy, min_rate) }
+    }
+
+    /// The origin of a request that a proxy asks about: its client, named by this connection's peer.
+    pub(super) fn asked_for(&self, client: &Peer) -> Self {
+        Self {
+            proxied_by: Some(self.peer.address()),
+            tls: self.tls,
+            ..Self::clear(client.clone(), false, self.min_rate)
+        }
     }
 
     /// The fields of the access log that its requests have in common.

@@ -376,7 +376,7 @@ impl Findings<'_> {
 
     fn certificates(&mut self) {
         let mut seen: Vec<&TlsConfig> = Vec::new();
-        for tls in self.config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        for tls in self.config.listeners().filter_map(|listener| listener.tls.as_ref()) {
             if seen.contains(&tls) {
                 continue;
             }

@@ -89,6 +89,11 @@ impl State {
         self.replaced_by(config, self.gate.clone(), proxy)
     }
 
+    /// The monotonic time.
+    pub(super) fn monotonic(&self) -> Duration {
+        self.time.monotonic()
+    }
+
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -116,6 +121,13 @@ impl State {
 pub(super) struct Rejection {
     refusal: Refusal,
     holder: Option<Holder>,
+}
+
+impl Rejection {
+    /// The bound that was reached.
+    pub(super) fn refusal(&self) -> Refusal {
+        self.refusal
+    }
 }
 
 /// A response, and the permit that its request holds.
@@ -252,7 +264,7 @@ async fn catch_panic<B>(
 }
 
 /// The log has the details; the caller gets none.
-fn panic_response<B>() -> Response<GateBody<B>> {
+pub(super) fn panic_response<B>() -> Response<GateBody<B>> {
     let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
     reply.extensions_mut().insert(Verdict::new(Reason::PANIC));
     reply

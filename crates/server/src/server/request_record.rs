@@ -208,6 +208,14 @@ pin_project! {
     }
 }
 
+impl LoggedBody {
+    /// A body without a record: its request is not one of a client.
+    #[cfg(feature = "grpc")]
+    pub(super) fn unrecorded(body: ReplyBody) -> Self {
+        Self { body, record: None, stream: None }
+    }
+}
+
 impl Body for LoggedBody {
     type Data = <ReplyBody as Body>::Data;
     type Error = <ReplyBody as Body>::Error;

@@ -64,7 +64,7 @@ pub enum ClientAuth {
 
 /// The default: a tenth of that of `max_connections`. One address cannot take all connections, and many users behind
 /// one address stay below it.
-const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
+pub(super) const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 1000;
 
 pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet]) -> Vec<ListenerConfig> {
     let per_address = max_connections_per_address(server, DEFAULT_CONNECTIONS_PER_ADDRESS);
@@ -116,7 +116,7 @@ fn simple(server: &Section<'_>, dir: &Path, per_address: usize, alone: bool) -> 
     listen.into_iter().map(one).collect()
 }
 
-fn max_connections_per_address(section: &Section<'_>, default: usize) -> usize {
+pub(super) fn max_connections_per_address(section: &Section<'_>, default: usize) -> usize {
     section.get("max_connections_per_address", value::count(1, 1_000_000)).unwrap_or(default)
 }
 
@@ -130,7 +130,7 @@ fn proxy_protocol(section: &Section<'_>, trusted: &[IpNet]) -> bool {
     wanted
 }
 
-fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> {
+pub(super) fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> {
     let section = listener.section("tls");
     if !listener.has("tls") {
         return None;
@@ -198,7 +198,7 @@ pub(super) fn print(listener: &ListenerConfig) -> Value {
     table.into()
 }
 
-fn print_tls(tls: &TlsConfig) -> Value {
+pub(super) fn print_tls(tls: &TlsConfig) -> Value {
     let TlsConfig { certificates, client_auth, key: _ } = tls;
     let pair = |files: &CertificateFiles| {
         let CertificateFiles { cert, key, table: _ } = files;

@@ -13,7 +13,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use toml::Table;
 
 use super::error::ConfigError;
-use super::print::{list, put};
+use super::print::{list, number, put};
 use super::raw::{Section, Value, nearest, printable};
 use super::source::Source;
 use super::value;
@@ -23,6 +23,7 @@ use rotogate::route::{Resource, Route};
 use rotogate::session::profile::Profile;
 
 mod admin;
+mod authorizers;
 mod clients;
 mod cors;
 mod directory;
@@ -49,6 +50,7 @@ mod tracing;
 mod upstreams;
 
 pub use admin::{AdminConfig, AdminRole, AdminTokenConfig};
+pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
@@ -104,6 +106,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// `[[resources]]`
     pub resources: Vec<Resource>,
+    /// `[[authorizers]]`
+    pub authorizers: Vec<AuthorizerConfig>,
     /// `[[routes]]`, in the order of the file.
     pub routes: Vec<Route>,
     /// `[log]`
@@ -128,6 +132,11 @@ impl Config {
     /// client.
     pub fn profile(&self, endpoint: &EndpointConfig, client: &ClientConfig) -> Profile {
         client.profile.over(&endpoint.profile.over(&self.sessions.profile))
+    }
+
+    /// Every listener for requests, and then those of `[[authorizers]]`.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = &ListenerConfig> + Clone {
+        self.server.listeners.iter().chain(self.authorizers.iter().map(|authorizer| &authorizer.listener))
     }
 
     /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
@@ -209,7 +218,16 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let resource_sections = root.sections("resources");
     let resources = resources::read(&resource_sections);
     let route_sections = root.sections("routes");
-    let routes = routes::read(&route_sections, &upstreams, &issuers, &identity, &resources, &mut access_log.routes);
+    let authorizer_sections = root.sections("authorizers");
+    let authorizers = authorizers::read(&authorizer_sections, dir, &server, &admin);
+    let names = routes::Names {
+        upstreams: &upstreams,
+        issuers: &issuers,
+        identity: &identity,
+        resources: &resources,
+        are_asked_about: !authorizers.is_empty(),
+    };
+    let routes = routes::read(&route_sections, &names, &mut access_log.routes);
     issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
     introspection::check(&route_sections, &routes, &issuers);
     root.finish();
@@ -230,6 +248,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         identity,
         upstreams,
         resources,
+        authorizers,
         routes,
         log,
         warnings: Vec::new(),
@@ -240,7 +259,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     };
     routing::check(&config, &route_sections);
     resources::check(&resource_sections, &config.resources, &config.routes, &config.issuer.url);
-    upstreams::check_assertions(&config, &identity_section, &upstream_sections);
+    upstreams::check_assertions(&config, &identity_section, (&upstream_sections, &authorizer_sections));
     if sessions_are_sound {
         sessions::check_profiles(&config, &client_sections, &endpoint_sections);
     }
@@ -265,6 +284,7 @@ fn print(config: &Config) -> String {
         identity,
         upstreams,
         resources,
+        authorizers,
         routes,
         log,
         warnings: _,
@@ -288,6 +308,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "identity", identity::print(identity));
     put(&mut root, "upstreams", list(upstreams, upstreams::print));
     put(&mut root, "resources", list(resources, resources::print));
+    put(&mut root, "authorizers", list(authorizers, authorizers::print));
     put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams, access_log)));
     put(&mut root, "log", log::print(log));
     put(&mut root, "access_log", log::print_access(access_log));

@@ -70,19 +70,22 @@ fn role(v: &Raw) -> Result<String, String> {
     })
 }
 
+/// What routes refer to.
+pub(super) struct Names<'a> {
+    pub(super) upstreams: &'a [Upstream],
+    pub(super) issuers: &'a [TrustedIssuer],
+    pub(super) identity: &'a IdentityConfig,
+    pub(super) resources: &'a [Resource],
+    /// Do other proxies ask about their requests? Then a route needs no upstream.
+    pub(super) are_asked_about: bool,
+}
+
 /// Adds to `logs` what the access log has of each route, unless it is everything.
-pub(super) fn read(
-    sections: &[Section<'_>],
-    upstreams: &[Upstream],
-    issuers: &[TrustedIssuer],
-    identity: &IdentityConfig,
-    resources: &[Resource],
-    logs: &mut BTreeMap<Box<str>, RouteLog>,
-) -> Vec<Route> {
-    let known: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+pub(super) fn read(sections: &[Section<'_>], names: &Names<'_>, logs: &mut BTreeMap<Box<str>, RouteLog>) -> Vec<Route> {
+    let known: Vec<&str> = names.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     let mut routes: Vec<Route> = Vec::new();
     for section in sections {
-        let route = read_route(section, &known, issuers, resources);
+        let route = read_route(section, &known, names);
         let same =
             |other: &Route| (&other.path, &other.hosts, &other.methods) == (&route.path, &route.hosts, &route.methods);
         if !route.path.is_empty() && routes.iter().any(same) {
@@ -105,9 +108,9 @@ pub(super) fn read(
             logs.insert(id.as_str().into(), log);
         }
         section.finish();
-        let upstream = route.upstream.and_then(|upstream| upstreams.get(upstream.position()));
+        let upstream = route.upstream.and_then(|upstream| names.upstreams.get(upstream.position()));
         let assertion_audience = upstream
-            .filter(|_| identity.assertion.is_some())
+            .filter(|_| names.identity.assertion.is_some())
             .map(|upstream| upstream.assertion_audience.as_deref().unwrap_or(&upstream.name).into());
         routes.push(Route { id, assertion_audience, ..route });
     }
@@ -118,12 +121,7 @@ fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
     CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-fn read_route(
-    section: &Section<'_>,
-    upstreams: &[&str],
-    issuers: &[TrustedIssuer],
-    known_resources: &[Resource],
-) -> Route {
+fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Route {
     section.later(&["max_stream", "websocket"]);
     let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
     // A rule for calls in envelopes needs no path, and then has no upstream.
@@ -133,7 +131,10 @@ fn read_route(
         false => section.get(key, read).unwrap_or_default(),
     };
     let path = require("path", "a path such as \"/{*rest}\"", value::pattern);
-    let upstream = require("upstream", "the name of an upstream", value::text);
+    let upstream = match names.are_asked_about {
+        true => section.get("upstream", value::text).unwrap_or_default(),
+        false => require("upstream", "the name of an upstream", value::text),
+    };
     if !is_path && section.has("upstream") {
         section.blame("upstream", "only applies to a route with a path: a call goes where its envelope's path leads");
     }
@@ -145,7 +146,7 @@ fn read_route(
     let any_scope = scopes(section, "any_scope").unwrap_or_default();
     let scopes = scopes(section, "scopes").unwrap_or_default();
     let audiences = section.list("audiences", value::text).unwrap_or_default();
-    let trusted = issuers;
+    let trusted = names.issuers;
     let issuers = route_issuers(section, trusted);
     let roles = route_roles(section, &issuers, trusted);
     for (key, is_empty) in [("any_scope", any_scope.is_empty()), ("roles", roles.is_empty())] {
@@ -176,7 +177,7 @@ fn read_route(
     let flag = |key| section.get(key, value::boolean).unwrap_or(false);
     let bad = [("refuse", BadCredential::Refuse), ("anonymous", BadCredential::Anonymous)];
     let forward_token = flag("forward_token");
-    let resource = resources::of_route(section, known_resources, auth, forward_token);
+    let resource = resources::of_route(section, names.resources, auth, forward_token);
     let policy = RoutePolicy {
         auth,
         scopes,

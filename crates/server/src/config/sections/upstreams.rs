@@ -92,8 +92,12 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
     }
 }
 
-/// No upstream's audience is one of access tokens: an assertion must open no route.
-pub(super) fn check_assertions(config: &Config, identity: &Section<'_>, sections: &[Section<'_>]) {
+/// No audience of an upstream or an authorizer is one of access tokens: an assertion must open no route.
+pub(super) fn check_assertions(
+    config: &Config,
+    identity: &Section<'_>,
+    (upstreams, authorizers): (&[Section<'_>], &[Section<'_>]),
+) {
     if config.identity.assertion.is_some() && !can_sign_assertions(config.issuer.algorithm) {
         let message = format!(
             "needs a key that others can verify with, and algorithm of [issuer] is {}; expected one such as \"EdDSA\"",
@@ -104,17 +108,22 @@ pub(super) fn check_assertions(config: &Config, identity: &Section<'_>, sections
     let of_routes = config.routes.iter().flat_map(|route| &route.policy.audiences);
     let of_issuers = config.issuers.iter().flat_map(|issuer| &issuer.audience);
     let taken: Vec<&String> = config.issuer.audience.iter().chain(of_routes).chain(of_issuers).collect();
-    for (section, upstream) in sections.iter().zip(&config.upstreams) {
-        let audience = upstream.assertion_audience.as_ref();
+    let of_upstreams = upstreams.iter().zip(&config.upstreams);
+    let of_upstreams = of_upstreams.map(|(section, one)| (section, one.assertion_audience.as_ref(), Some(&one.name)));
+    let of_authorizers = authorizers.iter().zip(&config.authorizers);
+    let of_authorizers = of_authorizers.map(|(section, one)| (section, one.assertion_audience.as_ref(), None));
+    for (section, audience, otherwise) in of_upstreams.chain(of_authorizers) {
         if audience.is_some() && config.identity.assertion.is_none() {
             section
                 .blame("assertion_audience", "has no effect without `assertion` in [identity]; add it, or remove this");
         }
-        let audience = audience.unwrap_or(&upstream.name);
-        if config.identity.assertion.is_some() && taken.contains(&audience) {
+        let key = if audience.is_some() { "assertion_audience" } else { "name" };
+        if let Some(audience) = audience.or(otherwise)
+            && config.identity.assertion.is_some()
+            && taken.contains(&audience)
+        {
             let message =
                 format!("\"{audience}\" is an audience of access tokens, too; an assertion needs another one");
-            let key = if upstream.assertion_audience.is_some() { "assertion_audience" } else { "name" };
             section.blame(key, message);
         }
     }

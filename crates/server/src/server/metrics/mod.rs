@@ -21,6 +21,7 @@ use prometheus_client::registry::Registry;
 
 use self::output::Output;
 use self::process::ProcessCollector;
+use super::authorizer::VerdictCounts;
 use super::connection::Limits;
 use super::connection_counts::{ConnectionCounts, PROTOCOLS, RejectCause};
 use super::issuers::RemoteIssuers;
@@ -147,6 +148,8 @@ pub(crate) struct Metrics {
     of_gate: Registry,
     of_process: Registry,
     tally: &'static Tally,
+    /// The verdicts for other proxies.
+    pub(super) verdicts: Arc<VerdictCounts>,
     state: Arc<ScrapeState>,
 }
 
@@ -183,10 +186,13 @@ impl Metrics {
         let tally: &'static Tally = Box::leak(Box::new(Tally::new(threads)));
         let state = Arc::<ScrapeState>::default();
         let mut of_gate = Registry::with_prefix("rotogate");
-        of_gate.register_collector(Box::new(GateCollector { sources, tally, state: Arc::clone(&state) }));
+        let verdicts = Arc::<VerdictCounts>::default();
+        let counted = Arc::clone(&verdicts);
+        let collector = GateCollector { sources, tally, verdicts: counted, state: Arc::clone(&state) };
+        of_gate.register_collector(Box::new(collector));
         let mut of_process = Registry::default();
         of_process.register_collector(Box::new(ProcessCollector));
-        Self { of_gate, of_process, tally, state }
+        Self { of_gate, of_process, tally, verdicts, state }
     }
 
     /// Counts an answered request. `took` is the time from its head to that of the response, `upstream` what an upstream
@@ -260,6 +266,7 @@ fn plain(open: &str) -> String {
 struct GateCollector {
     sources: Sources,
     tally: &'static Tally,
+    verdicts: Arc<VerdictCounts>,
     state: Arc<ScrapeState>,
 }
 
@@ -330,6 +337,10 @@ impl GateCollector {
             for (end, number) in &of_route.streams {
                 streams.add([route, end], *number)?;
             }
+        }
+        let mut verdicts = output.family(&names::AUTHORIZER_VERDICTS)?;
+        for (labels, number) in self.verdicts.all() {
+            verdicts.add(labels, number)?;
         }
         let overload = self.sources.gate.overload();
         for (family, number) in [

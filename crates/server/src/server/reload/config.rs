@@ -67,7 +67,7 @@ impl Reloadable {
     /// Everything that can fail comes before anything that takes effect.
     async fn install(&mut self, old: &Config, now: &Config) -> Result<(), String> {
         let mut loaded = Vec::new();
-        let of_listeners = self.listeners.iter().zip(old.server.listeners.iter().zip(&now.server.listeners));
+        let of_listeners = self.listeners.iter().zip(old.listeners().zip(now.listeners()));
         for (listener, (old, now)) in of_listeners.clone() {
             if let (Some(tls), Some(config)) = (&listener.tls, &now.tls)
                 && old.tls != now.tls
@@ -269,6 +269,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         identity,
         upstreams,
         resources,
+        authorizers,
         routes,
         log,
         warnings,
@@ -305,6 +306,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         },
         identity,
         resources,
+        authorizers: restart_only.keep("authorizers", &old.authorizers, &authorizers),
         routes,
         upstreams,
         log,

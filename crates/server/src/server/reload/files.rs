@@ -109,11 +109,10 @@ pub(in crate::server) struct LastRead {
 
 impl LastRead {
     pub(in crate::server) fn of(config: &Config) -> Self {
-        let listeners = &config.server.listeners;
         Self {
             own: FileGroup::of(own(config)),
             issuers: config.issuers.iter().map(|issuer| FileGroup::of(of_issuer(issuer))).collect(),
-            certificates: listeners.iter().map(|listener| FileGroup::of(of_listener(listener))).collect(),
+            certificates: config.listeners().map(|listener| FileGroup::of(of_listener(listener))).collect(),
             upstreams: FileGroup::of(of_upstreams(config)),
         }
     }

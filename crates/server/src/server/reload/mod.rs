@@ -198,7 +198,7 @@ impl Reloadable {
     fn poll_files(&mut self, last_read: &mut LastRead) {
         let config = self.config.load_full();
         self.poll_keys(&config, last_read);
-        let listeners = config.server.listeners.iter().zip(&self.listeners);
+        let listeners = config.listeners().zip(&self.listeners);
         for ((config, listener), group) in listeners.zip(&mut last_read.certificates) {
             if let Some(tls) = &listener.tls
                 && group.changed(|| files::of_listener(config)).is_some()

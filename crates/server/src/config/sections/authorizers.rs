@@ -1,0 +1,132 @@
+//! `[[authorizers]]`: listeners on which other proxies ask for verdicts.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use toml::{Table, Value};
+
+use super::super::print::{put, put_some, texts};
+use super::super::raw::Section;
+use super::super::value;
+use super::listeners::{self, ClientAuth, ListenerConfig};
+use super::{AdminConfig, ServerConfig, collide};
+use rotogate::gate::Neighbour;
+
+/// An entry of `[[authorizers]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizerConfig {
+    /// The protocol, and the proxy that speaks it.
+    pub kind: AuthorizerKind,
+    /// The networks of the proxies that may ask; `None`: those of `[server]`.
+    pub trusted_proxies: Option<Vec<IpNet>>,
+    /// The audience of the assertions in its answers; `None`: they have none.
+    pub assertion_audience: Option<String>,
+    /// The listener.
+    pub listener: ListenerConfig,
+}
+
+/// `kind` of an authorizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizerKind {
+    /// Questions are HTTP requests. The neighbour says which headers are facts.
+    ForwardAuth(Neighbour),
+    /// Questions are calls of Envoy's `envoy.service.auth.v3.Authorization/Check`.
+    ExtAuthz,
+}
+
+impl AuthorizerKind {
+    /// The value of `kind`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::ForwardAuth(_) => "forward-auth",
+            Self::ExtAuthz => "ext-authz",
+        }
+    }
+}
+
+impl AuthorizerConfig {
+    /// The networks of the proxies that may ask. Empty where a client certificate is required instead.
+    pub fn trusted<'a>(&'a self, server: &'a ServerConfig) -> &'a [IpNet] {
+        self.trusted_proxies.as_deref().unwrap_or(&server.trusted_proxies)
+    }
+}
+
+pub(super) fn read(
+    sections: &[Section<'_>],
+    dir: &Path,
+    server: &ServerConfig,
+    admin: &AdminConfig,
+) -> Vec<AuthorizerConfig> {
+    let mut found: Vec<AuthorizerConfig> = Vec::new();
+    for section in sections {
+        let kind = kind(section);
+        let address = section.require("listen", "an address and port such as \"127.0.0.1:8082\"", value::address);
+        if let Some(address) = address {
+            let public = server.listeners.iter().map(|listener| (listener.address, listener.key.as_str()));
+            let others = found.iter().map(|other| (other.listener.address, other.listener.key.as_str()));
+            let taken = public.chain(admin.addresses()).chain(others).find(|(other, _)| collide(address, *other));
+            if let Some((_, by)) = taken {
+                section.blame("listen", format!("{address} is taken by {by}; expected an address of its own"));
+            }
+        }
+        let trusted_proxies = section.list("trusted_proxies", value::network);
+        let tls = listeners::read_tls(section, dir);
+        let proves = tls.as_ref().is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
+        let is_open = trusted_proxies.as_ref().unwrap_or(&server.trusted_proxies).is_empty() && !proves;
+        if is_open && !section.is_bad() {
+            let message = "is missing, and so is server.trusted_proxies: anybody could ask, and state any fact; list the \
+                           addresses of the proxy, such as [\"127.0.0.1/32\"], or require its certificate: tls.client_ca";
+            section.blame("trusted_proxies", message);
+        }
+        let max_connections_per_address =
+            listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS);
+        let assertion_audience = section.get("assertion_audience", value::text);
+        section.finish();
+        if let (Some(kind), Some(address)) = (kind, address) {
+            let key = section.name("listen");
+            let listener = ListenerConfig { address, key, tls, proxy_protocol: false, max_connections_per_address };
+            found.push(AuthorizerConfig { kind, trusted_proxies, assertion_audience, listener });
+        }
+    }
+    found
+}
+
+fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
+    let words = [("forward-auth", false), ("ext-authz", true)];
+    let is_grpc = section.require("kind", "\"forward-auth\" or \"ext-authz\"", value::word(&words, &[]));
+    let names = Neighbour::ALL.map(|neighbour| (neighbour.name(), neighbour));
+    match is_grpc {
+        Some(true) => {
+            if section.has("neighbour") {
+                section.get("neighbour", |_| Ok(()));
+                let message = "only applies to kind = \"forward-auth\": ext-authz is Envoy's; remove it";
+                section.blame("neighbour", message);
+            }
+            if !cfg!(feature = "grpc") {
+                section.blame("kind", "\"ext-authz\" needs a build with the feature grpc");
+            }
+            Some(AuthorizerKind::ExtAuthz)
+        }
+        // Read in any case, so that it is known.
+        Some(false) => section
+            .require("neighbour", "the proxy that asks, such as \"nginx\"", value::word(&names, &[]))
+            .map(AuthorizerKind::ForwardAuth),
+        None => section.get("neighbour", value::word(&names, &[])).and(None),
+    }
+}
+
+pub(super) fn print(authorizer: &AuthorizerConfig) -> Value {
+    let AuthorizerConfig { kind, trusted_proxies, assertion_audience, listener } = authorizer;
+    let ListenerConfig { address, key: _, tls, proxy_protocol: _, max_connections_per_address } = listener;
+    let mut table = Table::new();
+    put(&mut table, "kind", kind.word());
+    if let AuthorizerKind::ForwardAuth(neighbour) = kind {
+        put(&mut table, "neighbour", neighbour.name());
+    }
+    put(&mut table, "listen", address.to_string());
+    put_some(&mut table, "assertion_audience", assertion_audience.as_deref());
+    put_some(&mut table, "trusted_proxies", trusted_proxies.as_deref().map(texts));
+    put_some(&mut table, "tls", tls.as_ref().map(listeners::print_tls));
+    put(&mut table, "max_connections_per_address", super::number(*max_connections_per_address));
+    table.into()
+}

@@ -1,0 +1,52 @@
+//! Envoy's questions over gRPC.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::authorizer::{Answer, verdict};
+use super::origin::Origin;
+use super::request::State;
+use super::request_record::LoggedBody;
+use crate::config::AuthorizerKind;
+use rotogate::dialect::{Reply, ReplyBody};
+use rotogate::gate::grpc::Checks;
+use rotogate::gate::{Authorizer, GateBody};
+use rotogate::overload::PermitBody;
+use rotogate::reply;
+
+/// How long a question may arrive, and its verdict take. Envoy asks with a timeout of its own, which is shorter.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
+
+/// Answers a call. Only a verdict has a line in the access log, under the request that it is about.
+pub(super) async fn answer(
+    state: &State,
+    origin: &Arc<Origin>,
+    authorizer: &Authorizer,
+    question: Parts,
+    body: Incoming,
+) -> Answer {
+    let decide = |head| {
+        let question = question.clone();
+        async move {
+            let asked = (authorizer, AuthorizerKind::ExtAuthz);
+            whole(verdict(state, origin, asked, head, question).await).await
+        }
+    };
+    let answered = tokio::time::timeout(TIMEOUT, CHECKS.answer(authorizer, &question, body, decide)).await;
+    let reply = answered.unwrap_or_else(|_| reply::problem(StatusCode::REQUEST_TIMEOUT, None));
+    Ok(reply.map(|body| PermitBody::new(LoggedBody::unrecorded(GateBody::own(body)), None)))
+}
+
+/// A verdict with the bytes of its body.
+async fn whole(response: Response<PermitBody<LoggedBody>>) -> Reply {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Response::from_parts(parts, ReplyBody::from(bytes))
+}

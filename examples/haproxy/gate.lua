@@ -1,0 +1,32 @@
+-- Asks rotogate about a request. The variable txn.gate has the status of the answer; 503 if there is none.
+local address = "http://127.0.0.1:8082/"
+local of_the_connection = {
+  ["content-length"] = true, ["transfer-encoding"] = true, connection = true, upgrade = true, expect = true, te = true,
+}
+local identity = { "x-auth-subject", "x-auth-account", "x-auth-client", "x-auth-scope", "x-auth-session", "www-authenticate" }
+
+core.register_action("rotogate", { "http-req" }, function(txn)
+  local headers = {}
+  for name, values in pairs(txn.http:req_get_headers()) do
+    if not of_the_connection[name] then
+      headers[name] = {}
+      for _, value in pairs(values) do table.insert(headers[name], value) end
+    end
+  end
+  headers["x-forwarded-method"] = { txn.f:method() }
+  headers["x-forwarded-host"] = { txn.f:req_hdr("host") or "" }
+  headers["x-forwarded-uri"] = { txn.f:pathq() }
+  headers["x-forwarded-proto"] = { txn.f:ssl_fc() == 1 and "https" or "http" }
+  headers["x-forwarded-for"] = { txn.f:src() }
+  txn:set_var("txn.gate", 503)
+  local ok, answer = pcall(function()
+    return core.httpclient():get{ url = address, headers = headers, timeout = 2000 }
+  end)
+  if not ok or not answer or not answer.status or answer.status == 0 then return end
+  txn:set_var("txn.gate", answer.status)
+  for _, name in ipairs(identity) do
+    local list = answer.headers and answer.headers[name]
+    local value = list and (list[0] or list[1])
+    if value and value ~= "" then txn:set_var("txn.id_" .. name:gsub("-", "_"), value) end
+  end
+end, 0)

@@ -1,0 +1,190 @@
+//! Step 8 of a request that another proxy forwards: the verdict, as that proxy understands it.
+
+use std::sync::Arc;
+
+use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::{Disguises, Neighbour};
+use crate::denial::Denial;
+use crate::gate::Inner;
+use crate::gate::layer::withhold;
+use crate::gate::overloaded::overloaded as in_words_of;
+use crate::gate::verdict::Verdict;
+use crate::overload::Refusal;
+use crate::policy::Permitted;
+use crate::reason::Reason;
+use crate::refusal;
+use crate::reply::{self, Reply};
+use crate::route::Route;
+
+/// When the token expires, in Unix seconds.
+pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
+/// The status of a refusal, whatever the neighbour makes of the status line.
+pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
+/// The names of headers that Envoy removes from the request.
+const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
+/// What a neighbour does to the request that it forwards.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mutations {
+    /// Headers that it overwrites.
+    pub(super) set: HeaderMap,
+    /// Headers that it removes, as they are spelt in the request.
+    pub(super) remove: Vec<HeaderName>,
+}
+
+/// What the neighbour changes in a permitted request: our identity headers, and none of the client's.
+pub(super) fn mutations(gate: &Inner, parts: &mut Parts, permitted: &Permitted, identity: HeaderMap) -> Mutations {
+    let policy = &permitted.route().policy;
+    let mut set = identity;
+    let mut remove = parts.extensions.remove::<Disguises>().unwrap_or_default().0;
+    gate.strip(|names| {
+        // Envoy's own headers are not the client's: it removes those that a client sent.
+        let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
+        remove.extend(parts.headers.keys().filter(goes).cloned());
+    });
+    remove.push(PROXY_AUTHORIZATION);
+    if !policy.forward_token {
+        remove.push(AUTHORIZATION);
+    }
+    remove.extend(gate.checker.identity_names());
+    let sent = parts.headers.get(COOKIE).cloned();
+    withhold(parts, gate.places(policy));
+    match parts.headers.get(COOKIE) {
+        Some(rest) if sent.as_ref() != Some(rest) => drop(set.insert(COOKIE, rest.clone())),
+        None if sent.is_some() => remove.push(COOKIE),
+        Some(_) | None => {}
+    }
+    remove.retain(|name| !set.contains_key(name));
+    remove.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    remove.dedup();
+    Mutations { set, remove }
+}
+
+/// The headers that tell the upstream the caller; none for a request without one.
+///
+/// # Errors
+/// [`Denial::AssertionUnavailable`].
+pub(super) fn identity(gate: &Inner, permitted: &Permitted, audience: Option<&Arc<str>>) -> Result<HeaderMap, Denial> {
+    let mut headers = HeaderMap::new();
+    let Some(caller) = permitted.caller() else { return Ok(headers) };
+    headers.extend(caller.headers().map(|(name, value)| (name.clone(), value.clone())));
+    headers.insert(EXPIRES, caller.token().expires.as_secs().into());
+    if let Some(audience) = audience
+        && let Some((name, value)) = caller.assertion(&gate.engine, audience)?
+    {
+        headers.insert(name.clone(), value);
+    }
+    Ok(headers)
+}
+
+/// 200: the neighbour forwards the request.
+pub(super) fn allowed(
+    neighbour: Neighbour,
+    gate: &Inner,
+    parts: &mut Parts,
+    permitted: Permitted,
+    identity: HeaderMap,
+) -> Reply {
+    let mut reply = Reply::default();
+    let headers = reply.headers_mut();
+    let mut mutated = None;
+    match neighbour {
+        Neighbour::Envoy => {
+            let changes = mutations(gate, parts, &permitted, identity);
+            headers.extend(changes.set.clone());
+            // HeaderName is a token, so the list is a header value.
+            let list = changes.remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+            headers.extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
+            mutated = Some(changes);
+        }
+        Neighbour::Nginx | Neighbour::IngressNginx | Neighbour::Caddy | Neighbour::Haproxy | Neighbour::Traefik => {
+            // These copy a header only if the answer has it, and otherwise might leave the client's. Traefik removes
+            // the client's by itself, and would forward an empty one.
+            if neighbour != Neighbour::Traefik {
+                headers
+                    .extend(gate.checker.identity_names().into_iter().map(|name| (name, HeaderValue::from_static(""))));
+            }
+            for (name, value) in &identity {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    #[cfg(feature = "grpc")]
+    if let Some(changes) = mutated {
+        reply.extensions_mut().insert(super::grpc::Allowed::new(changes, permitted.caller().cloned()));
+    }
+    #[cfg(not(feature = "grpc"))]
+    drop(mutated);
+    reply.extensions_mut().insert(Verdict::passed(permitted));
+    reply
+}
+
+/// A refusal. Never in the words of a dialect or of the application: some of them have the status 200, which means "let
+/// it pass" here.
+pub(super) fn refused(
+    neighbour: Neighbour,
+    gate: &Inner,
+    parts: Option<&Parts>,
+    denial: Denial,
+    route: Option<&Arc<Route>>,
+) -> Reply {
+    let asked = route.map(|route| gate.asked_by(&route.policy)).unwrap_or_default();
+    let reason = Reason::denied(&denial);
+    reason.tell();
+    let who = parts.zip(route).and_then(|(parts, route)| gate.refused_token(parts, &denial, &route.policy));
+    let mut reply = stated(neighbour, refusal::denied(denial, &asked));
+    reply.extensions_mut().insert(Verdict { route: route.cloned(), who, ..Verdict::new(reason) });
+    reply
+}
+
+/// No route of the path serves the method.
+pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> Reply {
+    let mut reply = refused(neighbour, gate, None, Denial::MethodNotAllowed, None);
+    reply.headers_mut().extend(said.headers().get(ALLOW).map(|allow| (ALLOW, allow.clone())));
+    reply
+}
+
+/// A question beyond a bound: nothing was decided.
+pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal) -> Reply {
+    let reason = Reason::shed(refusal);
+    reason.tell();
+    let mut reply = stated(neighbour, in_words_of(refusal, None, &HeaderMap::new()));
+    reply.extensions_mut().insert(Verdict::new(reason));
+    reply
+}
+
+/// A refusal with the status that the neighbour can hand on, and with the real one beside it.
+pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
+    let status = reply.status();
+    // Nothing else may come from here: to the neighbour it would be a permit.
+    let status = if status.is_client_error() || status.is_server_error() {
+        status
+    } else {
+        reply = reply::problem(StatusCode::SERVICE_UNAVAILABLE, None);
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    *reply.status_mut() = spoken(neighbour, status);
+    let headers = reply.headers_mut();
+    headers.remove(SET_COOKIE);
+    headers.insert(STATUS, status.as_u16().into());
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// The status of a refusal for a neighbour.
+fn spoken(neighbour: Neighbour, status: StatusCode) -> StatusCode {
+    match neighbour {
+        // nginx answers anything else with 500. A refusal to decide stays one: 403 would report a decision.
+        Neighbour::Nginx | Neighbour::IngressNginx => match status {
+            StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS => status,
+            StatusCode::NOT_IMPLEMENTED => StatusCode::FORBIDDEN,
+            _ if status.is_client_error() => StatusCode::FORBIDDEN,
+            _ => status,
+        },
+        Neighbour::Traefik | Neighbour::Caddy | Neighbour::Haproxy | Neighbour::Envoy => status,
+    }
+}

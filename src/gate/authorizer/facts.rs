@@ -1,0 +1,192 @@
+//! The facts of a question: method, host, target, scheme and client of the request that the neighbour asks about.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_KEY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+
+use super::Neighbour;
+use crate::denial::Denial;
+use crate::headers::Peer;
+use crate::route::authority;
+
+const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TARGET: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+
+/// What a question says of the request in question, and what belongs to the question's own message.
+const NOT_OF_THE_REQUEST: [HeaderName; 14] = [
+    METHOD,
+    FORWARDED_HOST,
+    TARGET,
+    PROTO,
+    FOR,
+    ORIGINAL_METHOD,
+    ORIGINAL_URL,
+    HOST,
+    CONTENT_LENGTH,
+    TRANSFER_ENCODING,
+    CONNECTION,
+    EXPECT,
+    TE,
+    TRAILER,
+];
+
+/// The facts of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) method: Method,
+    pub(super) host: HeaderValue,
+    pub(super) target: PathAndQuery,
+    pub(super) is_secure: bool,
+    pub(super) client: IpAddr,
+}
+
+/// Reads the facts from the headers in which this neighbour states them. Headers of other neighbours count for nothing.
+pub(super) fn read(neighbour: Neighbour, question: &Parts) -> Result<Facts, Denial> {
+    let headers = &question.headers;
+    // A proxy behind this one, or the neighbour itself, would remove what `Connection` names.
+    if headers.get_all(CONNECTION).iter().any(names_a_fact) {
+        return Err(Denial::BadFact("connection names a header that states a fact"));
+    }
+    match neighbour {
+        Neighbour::Nginx | Neighbour::Traefik | Neighbour::Caddy | Neighbour::Haproxy => Ok(Facts {
+            method: method(single(headers, &METHOD)?)?,
+            host: host(single(headers, &FORWARDED_HOST)?)?,
+            target: target(only(headers, &TARGET)?)?,
+            is_secure: is_secure(neighbour, single(headers, &PROTO)?)?,
+            client: client(single(headers, &FOR)?)?,
+        }),
+        Neighbour::IngressNginx => {
+            let url = only(headers, &ORIGINAL_URL)?;
+            if url.contains('#') {
+                return Err(Denial::BadFact("x-original-url has a fragment"));
+            }
+            let bad = Denial::BadFact("x-original-url is not an absolute URL");
+            // The path is taken as text, so that nothing is made of it that the neighbour does not forward.
+            let (scheme, rest) = url.split_once("://").ok_or(bad)?;
+            let at = rest.find(['/', '?']).filter(|&at| rest.as_bytes().get(at) == Some(&b'/')).ok_or(bad)?;
+            let (authority, path) = rest.split_at(at);
+            Ok(Facts {
+                method: method(single(headers, &ORIGINAL_METHOD)?)?,
+                host: host(authority)?,
+                target: target(path)?,
+                is_secure: is_secure(neighbour, scheme)?,
+                client: client(last(headers, &FOR)?)?,
+            })
+        }
+        Neighbour::Envoy => Ok(Facts {
+            method: question.method.clone(),
+            host: host(authority::check(question)?.as_str())?,
+            target: question.uri.path_and_query().cloned().ok_or(Denial::BadTarget)?,
+            is_secure: is_secure(neighbour, single(headers, &PROTO)?)?,
+            client: client(last(headers, &FOR)?)?,
+        }),
+    }
+}
+
+impl Facts {
+    /// The head of the request, with the headers of the question that belong to it.
+    pub(super) fn into_head(self, headers: &HeaderMap) -> Result<Parts, Denial> {
+        let Self { method, host, target, is_secure, client } = self;
+        let (mut parts, ()) = Request::new(()).into_parts();
+        let mut uri = Uri::default().into_parts();
+        uri.path_and_query = Some(target);
+        parts.uri = Uri::from_parts(uri).map_err(|_| Denial::BadTarget)?;
+        parts.method = method;
+        parts.headers = headers.clone();
+        for name in &NOT_OF_THE_REQUEST {
+            parts.headers.remove(name);
+        }
+        parts.headers.insert(HOST, host);
+        // Most neighbours drop `Upgrade`. A handshake stays one, so that a page of another site cannot open it with a
+        // cookie.
+        if parts.headers.contains_key(SEC_WEBSOCKET_KEY) {
+            parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        // The client's address is a fact, so no header says more about it.
+        parts.extensions.insert(Peer::new(client, is_secure).without_forwarding());
+        Ok(parts)
+    }
+}
+
+/// Does a header say something of the question, and nothing of the request?
+pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
+    NOT_OF_THE_REQUEST.contains(name)
+}
+
+fn names_a_fact(connection: &HeaderValue) -> bool {
+    let options = String::from_utf8_lossy(connection.as_bytes());
+    options.split(',').map(|option| option.trim().to_ascii_lowercase()).any(|option| {
+        option == "authorization"
+            || option == "cookie"
+            || option == "host"
+            || option.starts_with("x-forwarded-")
+            || option.starts_with("x-original-")
+            || option.starts_with("x-auth-")
+    })
+}
+
+/// The only value of a header that is there once and says something.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next().map(HeaderValue::to_str), values.next()) {
+        (Some(Ok(value)), None) if !value.is_empty() => Ok(value),
+        _ => Err(Denial::BadFact("a fact is missing, empty or repeated")),
+    }
+}
+
+/// The same, of a value that is no list.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
+    match only(headers, name)? {
+        list if list.contains(',') => Err(Denial::BadFact("a fact is a list")),
+        one => Ok(one),
+    }
+}
+
+/// The last element of a list: the neighbour appends what it sees itself.
+fn last<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<&'h str, Denial> {
+    let list = only(headers, name)?;
+    Ok(list.rsplit(',').next().unwrap_or(list).trim())
+}
+
+pub(super) fn method(text: &str) -> Result<Method, Denial> {
+    Method::from_bytes(text.as_bytes()).map_err(|_| Denial::BadFact("the method is not a method"))
+}
+
+pub(super) fn host(text: &str) -> Result<HeaderValue, Denial> {
+    if !authority::is_authority(text) {
+        return Err(Denial::BadHost);
+    }
+    HeaderValue::from_str(text).map_err(|_| Denial::BadHost)
+}
+
+/// A target in origin form, to the byte: what the neighbour forwards is what was judged.
+pub(super) fn target(text: &str) -> Result<PathAndQuery, Denial> {
+    let target = PathAndQuery::try_from(text).map_err(|_| Denial::BadTarget)?;
+    // A fragment would be cut off here, and is not cut off by every upstream.
+    if !text.starts_with('/') || target.as_str() != text {
+        return Err(Denial::BadTarget);
+    }
+    Ok(target)
+}
+
+pub(super) fn is_secure(neighbour: Neighbour, scheme: &str) -> Result<bool, Denial> {
+    match (scheme, neighbour) {
+        ("https", _) | ("wss", Neighbour::Traefik) => Ok(true),
+        ("http", _) | ("ws", Neighbour::Traefik) => Ok(false),
+        _ => Err(Denial::BadFact("the scheme is neither http nor https")),
+    }
+}
+
+pub(super) fn client(text: &str) -> Result<IpAddr, Denial> {
+    text.parse().map_err(|_| Denial::BadFact("the client's address is not an address"))
+}

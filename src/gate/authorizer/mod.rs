@@ -1,0 +1,286 @@
+//! The gate as an authorizer: another proxy asks it for its verdict on each request, and forwards the request itself.
+//!
+//! The head of the judged request is made of facts, which the proxy states in headers ([`facts`]) or in a message
+//! (`grpc`). It then takes steps 1 to 7 of any other request. Step 8 answers with a verdict ([`answer`]).
+//!
+//! The neighbour alone says which headers are facts, never their presence: a neighbour hands on all headers of its
+//! client, so a second family of headers would be the client's word.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use http_body_util::Full;
+use ipnet::IpNet;
+use tower::Service;
+
+use super::layer::{Admission, EndpointMatch, GateLayer};
+use super::{Gate, preflight};
+use crate::denial::Denial;
+use crate::headers::{self, Peer};
+use crate::overload::Refusal;
+use crate::reply::Reply;
+
+mod answer;
+mod facts;
+#[cfg(feature = "grpc")]
+#[doc(hidden)]
+pub mod grpc;
+#[cfg(test)]
+mod tests;
+
+/// The proxy that asks. It says which headers are facts, and which statuses the proxy can hand on.
+///
+/// ```
+/// use rotogate::gate::Neighbour;
+///
+/// assert_eq!(Neighbour::named("caddy"), Some(Neighbour::Caddy));
+/// assert_eq!(Neighbour::IngressNginx.name(), "ingress-nginx");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Neighbour {
+    /// nginx with `auth_request`.
+    Nginx,
+    /// The ingress controller of Kubernetes that is made of nginx, and proxies that read its annotations.
+    IngressNginx,
+    /// Traefik with `forwardAuth`.
+    Traefik,
+    /// Caddy with `forward_auth`.
+    Caddy,
+    /// HAProxy with a Lua action.
+    Haproxy,
+    /// Envoy with `ext_authz`.
+    Envoy,
+}
+
+impl Neighbour {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Nginx, Self::IngressNginx, Self::Traefik, Self::Caddy, Self::Haproxy, Self::Envoy];
+
+    /// The name in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::IngressNginx => "ingress-nginx",
+            Self::Traefik => "traefik",
+            Self::Caddy => "caddy",
+            Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    /// The neighbour of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|neighbour| neighbour.name() == name)
+    }
+
+    /// Can it remove a header by the name that the answer gives?
+    const fn removes_by_name(self) -> bool {
+        match self {
+            Self::Envoy => true,
+            Self::Nginx | Self::IngressNginx | Self::Traefik | Self::Caddy | Self::Haproxy => false,
+        }
+    }
+}
+
+/// Answers another proxy with the verdict on the request that the proxy is about to forward. See [`Gate::authorizer`].
+///
+/// Serve it on a listener of its own, which only that proxy reaches, and insert the [`Peer`] of each connection.
+///
+/// ```
+/// use rotogate::gate::{Neighbour, Peer};
+/// use tower::ServiceExt;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let authorizer = gate.authorizer(Neighbour::Caddy).trusting(vec!["127.0.0.1/32".parse()?]);
+/// let question = http::Request::get("/")
+///     .header("x-forwarded-method", "GET")
+///     .header("x-forwarded-host", "api.example.com")
+///     .header("x-forwarded-uri", "/orders")
+///     .header("x-forwarded-proto", "https")
+///     .header("x-forwarded-for", "192.0.2.7")
+///     .extension(Peer::new("127.0.0.1".parse()?, false))
+///     .body(())?;
+/// assert_eq!(authorizer.oneshot(question).await?.status(), 401, "the request has no token");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Authorizer {
+    gate: Gate,
+    neighbour: Neighbour,
+    /// Who may ask; `None`: the connection proved it already.
+    trusted: Option<Vec<IpNet>>,
+    /// The audience of the assertions in its answers; `None`: no assertions.
+    assertion_audience: Option<Arc<str>>,
+}
+
+/// The names of headers that the upstream must not see and that the head has no more, as they were sent: those that
+/// imitate one of ours, and those in which other neighbours state facts.
+#[derive(Clone, Debug, Default)]
+struct Disguises(Vec<HeaderName>);
+
+impl Gate {
+    /// Answers a proxy of this kind with the verdict on the requests that it is about to forward: by the same routes as
+    /// [`Gate::layer`], without its endpoints. The peers that may ask are the gate's trusted proxies, or those of
+    /// [`Authorizer::trusting`].
+    pub fn authorizer(&self, neighbour: Neighbour) -> Authorizer {
+        Authorizer {
+            gate: self.clone(),
+            neighbour,
+            trusted: Some(self.trusted_proxies().to_vec()),
+            assertion_audience: None,
+        }
+    }
+}
+
+impl Authorizer {
+    /// Only peers in these networks may ask.
+    #[must_use]
+    pub fn trusting(self, networks: Vec<IpNet>) -> Self {
+        Self { trusted: Some(networks), ..self }
+    }
+
+    /// Answers have an assertion for this audience, if the gate makes assertions
+    /// ([`GateBuilder::assertion`](super::GateBuilder::assertion)): the upstreams behind the proxy verify it. It must not be an
+    /// audience of access tokens.
+    #[must_use]
+    pub fn asserting_to(self, audience: impl Into<Arc<str>>) -> Self {
+        Self { assertion_audience: Some(audience.into()), ..self }
+    }
+
+    /// Every peer may ask: the listener has authenticated it, by a client certificate.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn trusting_all(self) -> Self {
+        Self { trusted: None, ..self }
+    }
+
+    /// The head of the request that the neighbour asks about, with its client as the [`Peer`].
+    ///
+    /// # Errors
+    /// The peer may not ask, a fact is missing, repeated or malformed, or a header imitates one of ours.
+    #[doc(hidden)]
+    pub fn head(&self, question: &Parts) -> Result<Parts, Denial> {
+        self.admits(question.extensions.get::<Peer>())?;
+        if !headers::is_framed_once(&question.headers) {
+            return Err(Denial::BadFraming);
+        }
+        let facts = facts::read(self.neighbour, question)?;
+        self.head_of(facts, &question.headers, self.neighbour.removes_by_name())
+    }
+
+    /// May this peer ask?
+    fn admits(&self, peer: Option<&Peer>) -> Result<(), Denial> {
+        let is_trusted = |networks: &Vec<IpNet>| {
+            peer.is_some_and(|peer| {
+                let address = peer.address().to_canonical();
+                networks.iter().any(|network| network.contains(&address))
+            })
+        };
+        if self.trusted.as_ref().is_none_or(is_trusted) { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
+    }
+
+    /// The head of a request with these facts and headers.
+    fn head_of(&self, facts: facts::Facts, headers: &HeaderMap, removes: bool) -> Result<Parts, Denial> {
+        let mut disguises = Disguises::default();
+        let mut is_disguised = false;
+        self.gate.0.strip(|names| {
+            for name in headers.keys() {
+                let is_one = names.is_disguise(name);
+                is_disguised |= is_one;
+                if is_one || (facts::is_no_header_of_the_request(name) && names.overrides(name)) {
+                    disguises.0.push(name.clone());
+                }
+            }
+        });
+        if is_disguised && !removes {
+            return Err(Denial::DisguisedHeader);
+        }
+        let mut parts = facts.into_head(headers)?;
+        disguises.0.iter().for_each(|name| drop(parts.headers.remove(name)));
+        parts.extensions.insert(disguises);
+        Ok(parts)
+    }
+
+    /// The verdict on a request with this head: steps 1 to 8. The reply has a [`Verdict`](super::Verdict) in its
+    /// extensions.
+    #[doc(hidden)]
+    pub async fn decide(&self, head: Result<Parts, Denial>) -> Reply {
+        let gate = &self.gate.0;
+        let mut parts = match head {
+            Ok(parts) => parts,
+            Err(denial) => return answer::refused(self.neighbour, gate, None, denial, None),
+        };
+        // A verdict of 2xx means "let it pass", so a preflight cannot be answered here. One that its route leaves to the
+        // upstream passes; another is an OPTIONS request like any.
+        if preflight::requested_method(&parts.method, &parts.headers).is_some()
+            && !preflight::is_for_upstream(gate, &parts.method, &parts.uri, &parts.headers)
+        {
+            parts.headers.remove(ACCESS_CONTROL_REQUEST_METHOD);
+        }
+        // Not rewriting: the neighbour forwards what it has, so a path that is not canonical is refused.
+        let layer = GateLayer::new(self.gate.clone()).at_edge();
+        match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
+            Admission::In(permitted) => match answer::identity(gate, &permitted, self.assertion_audience.as_ref()) {
+                Ok(identity) => answer::allowed(self.neighbour, gate, &mut parts, permitted, identity),
+                Err(denial) => answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route())),
+            },
+            Admission::Refused(denial, route) => {
+                answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
+            }
+            Admission::WrongMethod(reply) => answer::wrong_method(self.neighbour, gate, &reply),
+            // `Refuse` serves no endpoint, and this layer defers no audience.
+            Admission::Endpoint(_) | Admission::Undecided(..) => {
+                answer::refused(self.neighbour, gate, Some(&parts), Denial::EndpointElsewhere, None)
+            }
+        }
+    }
+
+    /// The reply to a question beyond a bound.
+    #[doc(hidden)]
+    pub fn overloaded(&self, refusal: Refusal) -> Reply {
+        answer::overloaded(self.neighbour, refusal)
+    }
+
+    /// Completes a reply to a question that announces a body: nobody reads the body, so the connection ends.
+    #[doc(hidden)]
+    pub fn close_after_body(question: (Version, &HeaderMap), reply: &mut HeaderMap) {
+        let (version, headers) = question;
+        let announces = headers.contains_key(TRANSFER_ENCODING)
+            || headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
+        if announces && version < Version::HTTP_2 {
+            reply.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+impl<B> Service<Request<B>> for Authorizer {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, question: Request<B>) -> Self::Future {
+        // The body is neither read nor awaited.
+        let (question, _) = question.into_parts();
+        let authorizer = self.clone();
+        Box::pin(async move {
+            let mut reply = authorizer.decide(authorizer.head(&question)).await;
+            Self::close_after_body((question.version, &question.headers), reply.headers_mut());
+            Ok(reply.map(|body| Full::new(body.data().clone())))
+        })
+    }
+}

@@ -1,0 +1,395 @@
+use http::header::HOST;
+use http::{HeaderMap, Method, Request};
+
+use super::*;
+use crate::Gate;
+use crate::route::{Route, RoutePolicy};
+use crate::token::keyring::Keyring;
+
+const FAMILIES: [Neighbour; 4] = [Neighbour::Nginx, Neighbour::Traefik, Neighbour::Caddy, Neighbour::Haproxy];
+
+async fn gate() -> Gate {
+    let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+    let open = RoutePolicy { auth: crate::route::Auth::None, ..RoutePolicy::default() };
+    let gate = gate.route(Route::new("/public/{*rest}", open)).route(Route::catch_all(RoutePolicy::default()));
+    gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap()
+}
+
+/// A question as this neighbour asks it, with these changes of its headers: an empty value removes one.
+fn question(neighbour: Neighbour, changes: &[(&str, &str)]) -> Parts {
+    let stated: &[(&str, &str)] = match neighbour {
+        Neighbour::IngressNginx => &[
+            ("x-original-method", "GET"),
+            ("x-original-url", "https://gate.test/public/a?b=c"),
+            ("x-forwarded-for", "10.0.0.1, 192.0.2.7"),
+        ],
+        Neighbour::Envoy => {
+            &[("host", "gate.test"), ("x-forwarded-proto", "https"), ("x-forwarded-for", "10.0.0.1, 192.0.2.7")]
+        }
+        Neighbour::Nginx | Neighbour::Traefik | Neighbour::Caddy | Neighbour::Haproxy => &[
+            ("x-forwarded-method", "GET"),
+            ("x-forwarded-host", "gate.test"),
+            ("x-forwarded-uri", "/public/a?b=c"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-for", "192.0.2.7"),
+        ],
+    };
+    let target = if neighbour == Neighbour::Envoy { "/public/a?b=c" } else { "/" };
+    let (mut parts, ()) =
+        Request::get(target).extension(Peer::new([127, 0, 0, 1].into(), false)).body(()).unwrap().into_parts();
+    for (name, value) in stated.iter().chain(changes) {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        match *value {
+            "" => drop(parts.headers.remove(name)),
+            value => match value.strip_prefix("+") {
+                Some(second) => drop(parts.headers.append(name, second.parse().unwrap())),
+                None => drop(parts.headers.insert(name, value.parse().unwrap())),
+            },
+        }
+    }
+    parts
+}
+
+async fn judged(neighbour: Neighbour, changes: &[(&str, &str)]) -> Result<Parts, Denial> {
+    gate().await.authorizer(neighbour).head(&question(neighbour, changes))
+}
+
+#[tokio::test]
+async fn n1_each_neighbour_states_the_facts_in_its_own_headers() {
+    let gate = gate().await;
+    for neighbour in Neighbour::ALL {
+        // Those of the others say something else, and count for nothing.
+        let others: &[(&str, &str)] = match neighbour {
+            Neighbour::IngressNginx => &[
+                ("x-forwarded-method", "DELETE"),
+                ("x-forwarded-host", "other.test"),
+                ("x-forwarded-uri", "/other"),
+                ("x-forwarded-proto", "http"),
+            ],
+            Neighbour::Envoy => &[
+                ("x-forwarded-method", "DELETE"),
+                ("x-forwarded-host", "other.test"),
+                ("x-forwarded-uri", "/other"),
+                ("x-original-url", "http://other.test/other"),
+                ("x-envoy-original-path", "/other"),
+            ],
+            _ => &[
+                ("x-original-method", "DELETE"),
+                ("x-original-url", "http://other.test/other"),
+                ("x-original-uri", "/other"),
+                ("x-forwarded-prefix", "/other"),
+                ("x-forwarded-port", "1"),
+                ("x-envoy-original-path", "/other"),
+            ],
+        };
+        let head = gate.authorizer(neighbour).head(&question(neighbour, others)).unwrap();
+        assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("GET", "/public/a?b=c"), "{neighbour:?}");
+        assert_eq!(head.headers[HOST], "gate.test", "{neighbour:?}");
+        let peer = head.extensions.get::<Peer>().unwrap();
+        assert_eq!((peer.address().to_string().as_str(), peer.scheme()), ("192.0.2.7", "https"), "{neighbour:?}");
+        assert!(!peer.may_forward(), "{neighbour:?}");
+    }
+}
+
+#[tokio::test]
+async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
+    let gate = gate().await;
+    for neighbour in Neighbour::ALL {
+        let names: &[&str] = match neighbour {
+            Neighbour::IngressNginx => &["x-original-method", "x-original-url", "x-forwarded-for"],
+            Neighbour::Envoy => &["host", "x-forwarded-proto", "x-forwarded-for"],
+            _ => &["x-forwarded-method", "x-forwarded-host", "x-forwarded-uri", "x-forwarded-proto", "x-forwarded-for"],
+        };
+        for name in names {
+            for value in ["", "+GET", "+/public/a", "+gate.test", "+https", "+192.0.2.7"] {
+                let asked = question(neighbour, &[(name, value)]);
+                assert!(gate.authorizer(neighbour).head(&asked).is_err(), "{neighbour:?} {name}: {value}");
+            }
+        }
+    }
+    let bad = [
+        ("x-forwarded-method", "GET, POST"),
+        ("x-forwarded-method", "G T"),
+        ("x-forwarded-host", "gate.test,other.test"),
+        ("x-forwarded-host", "user@gate.test"),
+        ("x-forwarded-uri", "public/a"),
+        ("x-forwarded-uri", "https://gate.test/public/a"),
+        ("x-forwarded-uri", "*"),
+        ("x-forwarded-uri", "/public/a#/../b"),
+        ("x-forwarded-proto", "ftp"),
+        ("x-forwarded-proto", "https, http"),
+        ("x-forwarded-for", "192.0.2.7, 192.0.2.8"),
+        ("x-forwarded-for", "unknown"),
+        ("x-forwarded-for", "192.0.2.7:80"),
+    ];
+    for neighbour in FAMILIES {
+        for change in bad {
+            assert!(
+                gate.authorizer(neighbour).head(&question(neighbour, &[change])).is_err(),
+                "{neighbour:?} {change:?}"
+            );
+        }
+    }
+    for url in [
+        "/public/a",
+        "https:///public/a",
+        "https://gate.test",
+        "https://gate.test?a=/b",
+        "https://gate.test/a#b",
+        "ftp://gate.test/a",
+        "https://user@gate.test/a",
+        "http://hosthttp://gate.test/a",
+    ] {
+        assert!(judged(Neighbour::IngressNginx, &[("x-original-url", url)]).await.is_err(), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn n3_only_a_trusted_peer_may_ask() {
+    let gate = gate().await;
+    for neighbour in Neighbour::ALL {
+        let authorizer = gate.authorizer(neighbour);
+        let mut asked = question(neighbour, &[]);
+        assert_eq!(authorizer.decide(authorizer.head(&asked)).await.status(), 200, "{neighbour:?}");
+        for peer in [Some(Peer::new([192, 0, 2, 1].into(), true)), None] {
+            asked.extensions.clear();
+            asked.extensions.extend(
+                peer.map(|peer| {
+                    let mut one = http::Extensions::new();
+                    one.insert(peer);
+                    one
+                })
+                .unwrap_or_default(),
+            );
+            let reply = authorizer.decide(authorizer.head(&asked)).await;
+            assert_eq!((reply.status().as_u16(), reply.headers().contains_key("x-auth-subject")), (403, false));
+        }
+    }
+}
+
+#[tokio::test]
+async fn n4_the_question_itself_means_nothing() {
+    let mut asked = question(Neighbour::Nginx, &[]);
+    asked.method = Method::DELETE;
+    asked.uri = "/private/x?access_token=1".parse().unwrap();
+    asked.headers.insert(HOST, "gate".parse().unwrap());
+    let head = gate().await.authorizer(Neighbour::Nginx).head(&asked).unwrap();
+    assert_eq!((head.method.as_str(), head.uri.path(), head.uri.query()), ("GET", "/public/a", Some("b=c")));
+}
+
+#[tokio::test]
+async fn n5_n22_a_target_that_is_not_canonical_is_refused() {
+    let gate = gate().await;
+    for neighbour in FAMILIES {
+        let authorizer = gate.authorizer(neighbour);
+        for (target, status) in [
+            ("/public/a", 200),
+            ("/public/a?x=/../private", 200),
+            ("/public/a?b?c", 200),
+            ("/public//a", 400),
+            ("/public/./a", 400),
+            ("/public/%2e%2e/private", 400),
+            ("/public/%61", 400),
+            ("/public/a%2Fb", 400),
+            ("/public/a%5cb", 400),
+            ("/public/a%00", 400),
+            ("/public/%252e%252e/a", 400),
+            ("/private?/public/a", 401),
+        ] {
+            let asked = question(neighbour, &[("x-forwarded-uri", target)]);
+            let reply = authorizer.decide(authorizer.head(&asked)).await;
+            let stated = if status == 400 {
+                reply.headers()[&answer::STATUS].to_str().unwrap().parse().unwrap()
+            } else {
+                reply.status().as_u16()
+            };
+            assert_eq!(stated, status, "{neighbour:?} {target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn n9_a_disguised_name_is_refused_or_removed_by_the_spelling_it_came_in() {
+    let gate = gate().await;
+    for name in
+        ["x_auth_subject", "x.auth.subject", "x-auth_subject", "x_forwarded_user", "x_original_url", "content_length"]
+    {
+        for neighbour in Neighbour::ALL {
+            let authorizer = gate.authorizer(neighbour);
+            let reply = authorizer.decide(authorizer.head(&question(neighbour, &[(name, "admin")]))).await;
+            if neighbour == Neighbour::Envoy {
+                let removed = reply.headers()["x-envoy-auth-headers-to-remove"].to_str().unwrap();
+                assert!(reply.status() == 200 && removed.split(", ").any(|one| one == name), "{name}: {removed}");
+            } else {
+                assert_eq!(reply.headers()[&answer::STATUS], "400", "{neighbour:?} {name}");
+            }
+        }
+    }
+    // The neighbour overwrites the canonical spelling.
+    assert!(judged(Neighbour::Nginx, &[("x-auth-subject", "admin"), ("my_header", "1")]).await.is_ok());
+}
+
+#[tokio::test]
+async fn n8_n7_an_open_route_has_no_identity_and_what_each_neighbour_needs_instead() {
+    let gate = gate().await;
+    for neighbour in Neighbour::ALL {
+        let authorizer = gate.authorizer(neighbour);
+        let reply = authorizer.decide(authorizer.head(&question(neighbour, &[("cookie", "a=b")]))).await;
+        let headers = reply.headers();
+        assert_eq!((reply.status().as_u16(), reply.body().data().len()), (200, 0));
+        assert_eq!(headers["cache-control"], "no-store");
+        assert!(!headers.contains_key("set-cookie") && !headers.contains_key("x-auth-expires"), "{neighbour:?}");
+        let subject = headers.get("x-auth-subject").map(|value| value.to_str().unwrap());
+        match neighbour {
+            Neighbour::Traefik => assert_eq!(subject, None),
+            Neighbour::Envoy => {
+                let removed = headers["x-envoy-auth-headers-to-remove"].to_str().unwrap();
+                assert_eq!(subject, None);
+                assert!(removed.contains("x-auth-subject") && removed.contains("authorization"), "{removed}");
+            }
+            _ => assert_eq!(subject, Some("")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn n11_n12_each_neighbour_gets_a_status_that_it_can_hand_on() {
+    let gate = gate().await;
+    for neighbour in Neighbour::ALL {
+        let is_nginx = matches!(neighbour, Neighbour::Nginx | Neighbour::IngressNginx);
+        let authorizer = gate.authorizer(neighbour);
+        let stated = answer::stated(neighbour, crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None));
+        assert_eq!(
+            (stated.status().as_u16(), &stated.headers()[&answer::STATUS]),
+            (503, &"503".parse::<HeaderValue>().unwrap())
+        );
+        for real in [400, 404, 405, 413, 421] {
+            let status = http::StatusCode::from_u16(real).unwrap();
+            let stated = answer::stated(neighbour, crate::reply::problem(status, None));
+            assert_eq!(stated.status().as_u16(), if is_nginx { 403 } else { real }, "{neighbour:?}");
+            assert_eq!(stated.headers()[&answer::STATUS], real.to_string().as_str());
+        }
+        // A gRPC status is a 200 to everybody else, and a 200 is a permit here.
+        let passing = crate::refusal::denied_grpc(Denial::NoCredential);
+        assert_eq!(answer::stated(neighbour, passing).status(), 503, "{neighbour:?}");
+        let target = [("x-forwarded-uri", "/private"), ("x-original-url", "https://gate.test/private")];
+        let mut asked = question(neighbour, if neighbour == Neighbour::Envoy { &[] } else { &target });
+        if neighbour == Neighbour::Envoy {
+            asked.uri = "/private".parse().unwrap();
+        }
+        asked.headers.insert("content-type", "application/grpc".parse().unwrap());
+        let reply = authorizer.decide(authorizer.head(&asked)).await;
+        assert_eq!(
+            (reply.status().as_u16(), &reply.headers()["www-authenticate"]),
+            (401, &"Bearer".parse::<HeaderValue>().unwrap())
+        );
+    }
+}
+
+#[tokio::test]
+async fn n18_connection_cannot_name_a_fact_away() {
+    for name in ["X-Forwarded-Uri", "keep-alive, x-auth-subject", "authorization"] {
+        assert!(judged(Neighbour::Nginx, &[("connection", name)]).await.is_err(), "{name}");
+    }
+    assert!(judged(Neighbour::Nginx, &[("connection", "keep-alive")]).await.is_ok());
+}
+
+#[tokio::test]
+async fn n16_n14_a_handshake_stays_one_and_a_body_is_not_announced_to_the_judge() {
+    let head =
+        judged(Neighbour::Nginx, &[("sec-websocket-key", "x"), ("content-length", "7"), ("expect", "100-continue")])
+            .await;
+    let head = head.unwrap();
+    assert_eq!(head.headers["upgrade"], "websocket");
+    assert!(!head.headers.contains_key("content-length") && !head.headers.contains_key("expect"));
+    let mut reply = HeaderMap::new();
+    let announced = [(http::header::CONTENT_LENGTH, "7".parse().unwrap())].into_iter().collect();
+    Authorizer::close_after_body((Version::HTTP_11, &announced), &mut reply);
+    assert_eq!(reply["connection"], "close");
+}
+
+#[cfg(feature = "grpc")]
+mod grpc {
+    use super::super::grpc::proto::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress, address};
+    use super::super::grpc::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
+    use super::super::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+    use super::*;
+
+    fn check(change: impl FnOnce(&mut HttpRequest)) -> CheckRequest {
+        let mut http = HttpRequest {
+            method: "GET".into(),
+            host: "gate.test".into(),
+            path: "/public/a?b=c".into(),
+            scheme: "https".into(),
+            ..HttpRequest::default()
+        };
+        change(&mut http);
+        let socket = SocketAddress { address: "192.0.2.7".into() };
+        let address = Some(Address { address: Some(address::Address::SocketAddress(socket)) });
+        let attributes =
+            AttributeContext { source: Some(Peer { address }), request: Some(Request { http: Some(http) }) };
+        CheckRequest { attributes: Some(attributes) }
+    }
+
+    fn raw(pairs: &[(&str, &[u8])]) -> Option<HeaderMap> {
+        let one = |(key, value): &(&str, &[u8])| HeaderValue {
+            key: (*key).into(),
+            raw_value: value.to_vec(),
+            value: String::new(),
+        };
+        Some(HeaderMap { headers: pairs.iter().map(one).collect() })
+    }
+
+    #[tokio::test]
+    async fn n21_n22_n27_attributes_are_the_facts_and_headers_never() {
+        let authorizer = gate().await.authorizer(Neighbour::Envoy);
+        let head = authorizer.head_of_check(check(|http| {
+            let forged = [
+                (":path", "/other"),
+                ("x-envoy-original-path", "/other"),
+                ("x-forwarded-for", "10.9.9.9"),
+                (":authority", "other.test"),
+                ("x-forwarded-uri", "/other"),
+                (":method", "DELETE"),
+            ];
+            http.headers = forged.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        }));
+        let head = head.unwrap();
+        assert_eq!((head.method.as_str(), head.uri.path(), head.uri.query()), ("GET", "/public/a", Some("b=c")));
+        assert_eq!(head.headers[HOST], "gate.test");
+        assert_eq!(head.extensions.get::<crate::headers::Peer>().unwrap().address().to_string(), "192.0.2.7");
+        let empty: [fn(&mut HttpRequest); 4] = [
+            |http| http.method.clear(),
+            |http| http.host.clear(),
+            |http| http.path.clear(),
+            |http| http.scheme.clear(),
+        ];
+        for clear in empty {
+            assert!(authorizer.head_of_check(check(clear)).is_err());
+        }
+        assert!(authorizer.head_of_check(CheckRequest::default()).is_err());
+        let mut nobody = check(|_| {});
+        nobody.attributes.as_mut().unwrap().source = None;
+        assert!(authorizer.head_of_check(nobody).is_err());
+        assert!(authorizer.head_of_check(check(|http| http.path = "/a#b".into())).is_err());
+    }
+
+    #[tokio::test]
+    async fn n13_n23_merged_and_raw_headers_have_one_verdict() {
+        let authorizer = gate().await.authorizer(Neighbour::Envoy);
+        let two = authorizer.head_of_check(check(|http| {
+            http.path = "/private".into();
+            http.headers.insert("authorization".into(), "Bearer a,Bearer b".into());
+        }));
+        assert_eq!(two.unwrap_err(), Denial::TwoCredentials);
+        let two = authorizer.head_of_check(check(|http| {
+            http.path = "/private".into();
+            // The list counts alone.
+            http.headers.insert("authorization".into(), "Bearer one".into());
+            http.header_map = raw(&[("authorization", b"Bearer a"), ("authorization", b"Bearer b")]);
+        }));
+        assert_eq!(authorizer.decide(two).await.status(), 400);
+        let binary = authorizer.head_of_check(check(|http| http.header_map = raw(&[("x-name", b"\xff")])));
+        assert_eq!(binary.unwrap().headers["x-name"].as_bytes(), b"\xff");
+    }
+}

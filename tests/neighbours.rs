@@ -1,0 +1,6 @@
+//! Other proxies ask the real binary for verdicts (N1 to N28): by questions as each of them asks, and by the proxies
+//! themselves with the files of `examples/`, in front of an upstream that writes down what it receives.
+
+mod asked;
+mod proxies;
+mod scene;

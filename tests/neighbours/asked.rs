@@ -1,0 +1,189 @@
+//! Questions over HTTP, byte by byte.
+
+use support::stub::ROUTES;
+use support::wire::Wire;
+
+use super::scene::{Scene, bearer, facts, run};
+use crate::corpus;
+
+const NGINX: &str = "kind = \"forward-auth\"\nneighbour = \"nginx\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+const CADDY: &str = "kind = \"forward-auth\"\nneighbour = \"caddy\"\ntrusted_proxies = [\"127.0.0.1/32\"]";
+
+const MORE: &str = r#"
+[[routes]]
+path = "/admin/{*rest}"
+scopes = ["admin"]
+upstream = "app"
+[[routes]]
+path = "/alone/{*rest}"
+[[routes]]
+path = "/cors/{*rest}"
+preflight = "upstream"
+upstream = "app"
+[[routes]]
+path = "/cookie/{*rest}"
+cookie = "session"
+upstream = "app"
+"#;
+
+fn routes() -> String {
+    format!("{ROUTES}{MORE}")
+}
+
+#[test]
+fn n7_n10_n12_a_verdict_carries_the_identity_until_the_session_is_revoked() {
+    let scene = Scene::new(NGINX, &routes());
+    let tokens = scene.login();
+    let good = bearer(&tokens);
+    let allowed = scene.about("GET", "/private/a?b=c", &[&good, "X-Auth-Subject: root", "X-Auth-Expires: 1"]);
+    assert_eq!((allowed.status, allowed.text().as_str()), (200, ""), "{allowed:?}");
+    assert!(!allowed.header("x-auth-subject").is_empty() && allowed.header("x-auth-subject") != "root");
+    assert_eq!((allowed.header("x-auth-client"), allowed.header("cache-control")), ("web", "no-store"));
+    assert!(allowed.header("x-auth-expires").parse::<u64>().unwrap() > 1_600_000_000);
+    assert!(allowed.all("set-cookie").is_empty());
+    let none = scene.about("GET", "/private/a", &[]);
+    assert_eq!((none.status, none.header("www-authenticate"), none.header("x-auth-status")), (401, "Bearer", "401"));
+    let lacks = scene.about("GET", "/admin/a", &[&good]);
+    assert_eq!((lacks.status, lacks.header("x-auth-status")), (403, "403"));
+    assert!(lacks.header("www-authenticate").contains("insufficient_scope"), "{lacks:?}");
+    run(scene.gate.revoke(&tokens.refresh));
+    let revoked = scene.about("GET", "/private/a?b=c", &[&good]);
+    assert_eq!(revoked.status, 401, "{revoked:?}");
+    assert!(revoked.header("www-authenticate").contains("invalid_token"));
+    assert!(scene.stub.take().is_empty(), "a question is never forwarded");
+    assert_eq!(
+        run(scene.gate.metric("rotogate_authorizer_verdicts_total{kind=\"forward-auth\",verdict=\"allowed\"}")),
+        1
+    );
+    assert_eq!(
+        run(scene.gate.metric("rotogate_authorizer_verdicts_total{kind=\"forward-auth\",verdict=\"denied\"}")),
+        3
+    );
+}
+
+#[test]
+fn n11_n13_n15_what_is_wrong_with_a_request_is_refused_with_a_status_that_nginx_knows() {
+    let scene = Scene::new(NGINX, &routes());
+    let tokens = scene.login();
+    let good = bearer(&tokens);
+    for (real, method, target, headers) in [
+        ("400", "GET", "/private/a", vec![good.as_str(), good.as_str()]),
+        ("400", "GET", "/private//a", vec![&good]),
+        ("400", "GET", "/private/%61", vec![&good]),
+        ("400", "GET", "/private/a", vec![&good, "X_Auth_Subject: root"]),
+        ("404", "POST", "/acme/connect/token", vec![&good]),
+        ("404", "GET", "/.well-known/jwks.json", vec![]),
+        ("404", "GET", "/acme/connect/token/", vec![]),
+        ("405", "TRACE", "/public/a", vec![]),
+        ("400", "CONNECT", "/public/a", vec![]),
+    ] {
+        let reply = scene.about(method, target, &headers);
+        let stated = reply.header("x-auth-status");
+        assert!(stated == real || method == "CONNECT", "{method} {target}: {reply:?}");
+        assert_eq!(reply.status, 403, "{method} {target}: {reply:?}");
+    }
+    // Shown here, a refresh token is nothing, and stays as it was.
+    let shown = scene.about("GET", "/private/a", &[&format!("Authorization: Bearer {}", tokens.refresh)]);
+    assert_eq!(shown.status, 401);
+    assert_eq!(run(scene.gate.refresh(&tokens.refresh)).status, 200);
+    // Other neighbours hand the real status on.
+    let other = Scene::new(CADDY, &routes());
+    assert_eq!(other.about("GET", "/private//a", &[]).status, 400);
+    assert_eq!(other.about("GET", "/.well-known/jwks.json", &[]).status, 404);
+}
+
+#[test]
+fn n3_a_stranger_gets_403_for_an_open_route_too_and_no_listener_starts_without_a_list() {
+    let strangers = NGINX.replace("127.0.0.1/32", "192.0.2.0/24");
+    let scene = Scene::new(&strangers, &routes());
+    let reply = scene.about("GET", "/public/a", &[]);
+    assert_eq!((reply.status, reply.all("x-auth-subject").len()), (403, 0), "{reply:?}");
+    let config = format!(
+        "{}[[authorizers]]\nkind = \"forward-auth\"\nneighbour = \"nginx\"\nlisten = \"127.0.0.1:0\"\n{ROUTES}",
+        support::stub::HEAD.replace("@upstream@", "127.0.0.1:9")
+    );
+    let said = support::Place::new(&config).refused();
+    assert!(said.contains("authorizers[0].trusted_proxies"), "{said}");
+}
+
+#[test]
+fn n14_a_body_is_neither_read_nor_awaited() {
+    let scene = Scene::new(NGINX, &routes());
+    let mut wire = Wire::open(scene.asked);
+    let lines = facts("POST", "/public/a").join("\r\n");
+    wire.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n{lines}\r\n\r\n"));
+    let reply = wire.reply();
+    assert_eq!((reply.status, reply.header("connection")), (200, "close"), "{reply:?}");
+}
+
+#[test]
+fn n16_a_preflight_passes_where_its_route_says_so() {
+    let scene = Scene::new(NGINX, &routes());
+    let preflight = ["Origin: https://page.test", "Access-Control-Request-Method: POST"];
+    let passes = scene.about("OPTIONS", "/cors/a", &preflight);
+    assert_eq!((passes.status, passes.header("x-auth-subject")), (200, ""), "{passes:?}");
+    assert_eq!(scene.about("OPTIONS", "/private/a", &preflight).status, 401);
+    assert_eq!(scene.about("OPTIONS", "/cors/a", &preflight[..1]).status, 401, "not a preflight");
+    assert_eq!(scene.about("POST", "/cors/a", &preflight).status, 401);
+}
+
+#[test]
+fn n16_a_page_of_another_site_opens_no_websocket_with_a_cookie() {
+    let scene = Scene::new(NGINX, &routes());
+    let cookie = format!("Cookie: session={}", scene.login().access);
+    assert_eq!(scene.about("GET", "/cookie/a", &[&cookie, "Origin: https://evil.test"]).status, 200, "a GET is safe");
+    let handshake = [cookie.as_str(), "Origin: https://evil.test", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
+    assert_eq!(scene.about("GET", "/cookie/a", &handshake).status, 403, "nginx drops Upgrade, and keeps the key");
+}
+
+#[test]
+fn n19_n20_facts_count_for_nothing_on_the_public_listener_and_hosts_are_compared_folded() {
+    let scene = Scene::new(NGINX, &routes());
+    let mut wire = Wire::open(scene.gate.address);
+    let lines = facts("GET", "/public/a").join("\r\n");
+    wire.send(format!("GET /private/a HTTP/1.1\r\nHost: gate.test\r\n{lines}\r\n\r\n"));
+    assert_eq!(wire.reply().status, 401);
+    for (host, status) in
+        [("GATE.test", 200), ("gate.test:80", 200), ("other.test", 403), ("gate.test, gate.test", 403)]
+    {
+        let mut lines = facts("GET", "/public/a");
+        lines.retain(|line| !line.starts_with("X-Forwarded-Host"));
+        lines.push(format!("X-Forwarded-Host: {host}"));
+        assert_eq!(scene.ask("GET /", &lines).status, status, "{host}");
+    }
+}
+
+#[test]
+fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() {
+    let scene = Scene::new(CADDY, crate::edge::path_corpus::ROUTES);
+    let good = bearer(&scene.login());
+    let mut wrong = Vec::new();
+    for spelling in corpus::paths() {
+        // What no header can carry, no neighbour can ask about.
+        if spelling.target.iter().any(|byte| !(0x20..0x7f).contains(byte)) {
+            continue;
+        }
+        for headers in [&[][..], &[good.as_str()]] {
+            let expected = if headers.is_empty() { spelling.anonymous } else { spelling.bearer };
+            let target = String::from_utf8(spelling.target.clone()).unwrap();
+            // A listener that forwards rewrites; here such a path is refused.
+            let rewritten = spelling.forwarded.is_some_and(|forwarded| !forwarded.eq_ignore_ascii_case(&target));
+            let verdict = scene.about("GET", &target, headers).status;
+            let holds = if expected == 200 && !rewritten { verdict == 200 } else { verdict != 200 };
+            if !holds {
+                wrong.push(format!("{}: {verdict}, public {expected}", spelling.written));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn n15_a_route_without_an_upstream_is_served_to_neighbours_alone() {
+    let scene = Scene::new(NGINX, &routes());
+    let good = bearer(&scene.login());
+    assert_eq!(scene.about("GET", "/alone/a", &[&good]).status, 200);
+    let mut wire = Wire::open(scene.gate.address);
+    wire.head("GET /alone/a", &["Host: gate.test", &good]);
+    assert_eq!(wire.reply().status, 404);
+}

@@ -1,0 +1,72 @@
+//! A gate with a listener for questions.
+
+use std::net::{SocketAddr, TcpListener};
+
+use support::stub::{HEAD, Stub};
+use support::wire::{Reply, Wire};
+use support::{Gate, Place, Tokens};
+
+/// A gate, its authorizer's address, and the upstream of its public listener.
+pub(super) struct Scene {
+    pub(super) gate: Gate,
+    pub(super) asked: SocketAddr,
+    pub(super) stub: Stub,
+    #[expect(dead_code, reason = "its folder stays while the gate runs")]
+    place: Place,
+}
+
+/// The facts that a neighbour with `X-Forwarded-…` states of `GET target`.
+pub(super) fn facts(method: &str, target: &str) -> Vec<String> {
+    vec![
+        format!("X-Forwarded-Method: {method}"),
+        format!("X-Forwarded-Uri: {target}"),
+        "X-Forwarded-Host: gate.test".to_owned(),
+        "X-Forwarded-Proto: http".to_owned(),
+        "X-Forwarded-For: 192.0.2.7".to_owned(),
+    ]
+}
+
+impl Scene {
+    /// With these keys of the authorizer, and these routes.
+    pub(super) fn new(keys: &str, routes: &str) -> Self {
+        let stub = Stub::start();
+        // Passed on as it is, so that no other program takes the port.
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let asked = socket.local_addr().unwrap();
+        let head = HEAD.replace("@upstream@", &stub.address.to_string());
+        let place = Place::new(&format!("{head}[[authorizers]]\nlisten = \"{asked}\"\n{keys}\n{routes}"));
+        let gate = place.start_with_sockets(vec![socket.into()]);
+        Self { gate, asked, stub, place }
+    }
+
+    /// Asks with exactly these headers.
+    pub(super) fn ask(&self, line: &str, headers: &[String]) -> Reply {
+        let mut wire = Wire::open(self.asked);
+        let host = "Host: authorizer".to_owned();
+        let lines: Vec<&str> = std::iter::once(&host).chain(headers).map(String::as_str).collect();
+        wire.head(line, &lines);
+        wire.reply()
+    }
+
+    /// Asks about a request with these headers, as a neighbour with `X-Forwarded-…`.
+    pub(super) fn about(&self, method: &str, target: &str, headers: &[&str]) -> Reply {
+        let mut all = facts(method, target);
+        all.extend(headers.iter().map(|line| (*line).to_owned()));
+        self.ask("GET /", &all)
+    }
+
+    /// Tokens of `demo`.
+    pub(super) fn login(&self) -> Tokens {
+        run(self.gate.login())
+    }
+}
+
+/// Runs a future to its end.
+pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// The header line of a token.
+pub(super) fn bearer(tokens: &Tokens) -> String {
+    format!("Authorization: Bearer {}", tokens.access)
+}
