@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Denial;
+use super::{Denial, ProofFlaw};
 
 /// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
 ///
@@ -48,6 +48,11 @@ pub enum Class {
     CrossOrigin,
     /// The access token is not good.
     BadToken(TokenFlaw),
+    /// The proof that goes with the access token, or with a request for one, is missing or not good.
+    BadProof {
+        /// The client must use a nonce of the gate.
+        needs_nonce: bool,
+    },
     /// The access token is good, but lacks a scope.
     InsufficientScope,
     /// The access token is good, but does not permit this for another reason: a role, a claim, a check of the
@@ -180,9 +185,12 @@ impl Denial {
             | Self::BadSignature
             | Self::TokenInactive
             | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
-            Self::UnprovedBinding | Self::TokenNotYetValid | Self::TokenRevoked | Self::WrongAudience => {
-                Class::BadToken(TokenFlaw::Proved)
-            }
+            Self::UnprovedBinding
+            | Self::UnboundToken
+            | Self::OtherKey
+            | Self::TokenNotYetValid
+            | Self::TokenRevoked
+            | Self::WrongAudience => Class::BadToken(TokenFlaw::Proved),
             Self::TokenExpired | Self::TokenTooOld => Class::BadToken(TokenFlaw::Expired),
             Self::InsufficientScope => Class::InsufficientScope,
             Self::MissingRole | Self::RolesOverage | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => {
@@ -197,8 +205,9 @@ impl Denial {
             | Self::Ahead
             | Self::Reuse(_)
             | Self::MismatchedPair
+            | Self::OtherSessionKey
             | Self::RelayRefused(_) => Class::BadGrant { expired: false },
-            Self::InvalidProof(_) => Class::Request("the DPoP proof is not good"),
+            Self::BadProof(flaw) => Class::BadProof { needs_nonce: matches!(flaw, ProofFlaw::Nonce) },
             Self::TtlExceeded => Class::Lifetime,
             Self::InvalidScope => Class::Scope,
             Self::WrongPassword => Class::Login,
@@ -207,9 +216,10 @@ impl Denial {
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
             Self::TooManyRequests(wait) => Class::Limited(*wait),
-            Self::KeysUnavailable(wait) | Self::IntrospectionUnavailable(wait) | Self::RevocationsUnavailable(wait) => {
-                Class::Unavailable(*wait)
-            }
+            Self::KeysUnavailable(wait)
+            | Self::IntrospectionUnavailable(wait)
+            | Self::RevocationsUnavailable(wait)
+            | Self::ProofsFull(wait) => Class::Unavailable(*wait),
         }
     }
 
@@ -217,9 +227,10 @@ impl Denial {
     /// parses. Without a good signature, the claims of a token prove nothing.
     pub const fn token_is_proved(&self) -> Option<bool> {
         match self.class() {
-            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired) | Class::InsufficientScope | Class::Forbidden => {
-                Some(true)
-            }
+            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired)
+            | Class::BadProof { .. }
+            | Class::InsufficientScope
+            | Class::Forbidden => Some(true),
             Class::BadToken(TokenFlaw::Unproved) => Some(false),
             Class::BadToken(TokenFlaw::Malformed)
             | Class::Head(_)

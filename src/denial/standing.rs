@@ -94,6 +94,8 @@ impl Denial {
             | Self::UnusableCredential
             | Self::CrossOrigin
             | Self::UnprovedBinding
+            | Self::UnboundToken
+            | Self::OtherKey
             | Self::TokenNotYetValid
             | Self::WrongAudience
             | Self::WrongIssuer
@@ -112,7 +114,8 @@ impl Denial {
             | Self::Ahead
             | Self::MismatchedPair
             | Self::RelayRefused(_)
-            | Self::InvalidProof(_)
+            | Self::BadProof(_)
+            | Self::OtherSessionKey
             | Self::TtlExceeded
             | Self::InvalidScope
             | Self::WrongPassword
@@ -120,6 +123,7 @@ impl Denial {
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
             Self::TooManyRequests(_)
+            | Self::ProofsFull(_)
             | Self::KeysUnavailable(_)
             | Self::IntrospectionUnavailable(_)
             | Self::RevocationsUnavailable(_) => Standing::Undecided,

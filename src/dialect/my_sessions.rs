@@ -36,7 +36,7 @@ use crate::denial::Denial;
 use crate::engine::{OwnSession, OwnSessions};
 use crate::fault::Error;
 use crate::reason::Reason;
-use crate::refusal::denied;
+use crate::refusal::{Asked, denied};
 use crate::reply::{self, problem};
 use crate::session::{Scope, SessionId};
 
@@ -102,7 +102,7 @@ impl MySessions {
 
     fn refusal(&self, error: &Error) -> Reply {
         match error {
-            Error::Denied(denial) => denied(*denial, &self.scope()),
+            Error::Denied(denial) => denied(*denial, &Asked::bearer(&self.scope())),
             Error::Failed(fault) => {
                 let what = "the store failed; try the same again";
                 let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(what));
@@ -113,7 +113,7 @@ impl MySessions {
     }
 
     fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
-        let places = Places { query: None, cookies: [Some(self.cookie), None] };
+        let places = Places { query: None, cookies: [Some(self.cookie), None], dpop: false };
         let found = credential::extract_from(call.headers, call.query, places)?.ok_or(Denial::NoCredential)?;
         Ok(SecretString::from(found.token.into_owned()))
     }

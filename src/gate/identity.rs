@@ -298,8 +298,12 @@ mod extract {
             };
             let reason = Reason::from(denial);
             reason.tell();
-            let mut reply =
-                respond::refused(respond::RefusalHook::of(&parts.extensions), parts, denial, &Scope::default());
+            let mut reply = respond::refused(
+                respond::RefusalHook::of(&parts.extensions),
+                parts,
+                denial,
+                &respond::Asked::bearer(&Scope::default()),
+            );
             // For the gate's layer, which otherwise reports this reply as `passed`.
             reply.extensions_mut().insert(reason);
             Self { why, reply: Box::new(reply.map(|body| body.data)) }

@@ -65,6 +65,7 @@ mod nodes;
 mod notice;
 mod origin;
 mod overloaded;
+mod possession;
 mod preflight;
 #[cfg(feature = "relay")]
 mod relay;
@@ -158,6 +159,10 @@ pub(crate) struct Inner {
     refusals: Option<respond::RefusalHook>,
     /// Whether other rules are in force.
     is_replaced: AtomicBool,
+    /// Whether a token may be bound to a key, and a client prove it.
+    uses_dpop: bool,
+    /// The URLs that proofs are for.
+    external: possession::External,
 }
 
 impl Inner {

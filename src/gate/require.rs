@@ -317,8 +317,11 @@ impl<S> Require<S> {
             Err(denial) => {
                 let reason = Reason::from(denial);
                 reason.tell();
-                let asked = self.layer.asked_scopes();
-                let mut reply = respond::refused(self.layer.gate.0.refusals.as_ref(), &parts, denial, &asked);
+                let gate = &self.layer.gate.0;
+                let scopes = self.layer.asked_scopes();
+                let asked = gate.asked(&parts.headers, &scopes, self.layer.route.policy.dpop_required);
+                let mut reply = respond::refused(gate.refusals.as_ref(), &parts, denial, &asked);
+                gate.give_nonce(denial, &mut reply);
                 // For the gate's layer around this one, which otherwise reports this reply as `passed`.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None)

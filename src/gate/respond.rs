@@ -13,9 +13,8 @@ use http::{HeaderMap, Response};
 
 use crate::denial::Denial;
 use crate::dialect::Dialect;
-pub(crate) use crate::refusal::{denied, denied_grpc};
+pub(crate) use crate::refusal::{Asked, denied, denied_grpc};
 use crate::reply::{self, Reply};
-use crate::session::Scope;
 
 type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
 
@@ -48,8 +47,10 @@ impl RefusalHook {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);
         for name in [WWW_AUTHENTICATE, ALLOW, RETRY_AFTER, CACHE_CONTROL, CONNECTION] {
-            if let (Some(value), false) = (plain.headers().get(&name), reply.headers().contains_key(&name)) {
-                reply.headers_mut().insert(name, value.clone());
+            if !reply.headers().contains_key(&name) {
+                for value in plain.headers().get_all(&name) {
+                    reply.headers_mut().append(name.clone(), value.clone());
+                }
             }
         }
         reply
@@ -57,7 +58,7 @@ impl RefusalHook {
 }
 
 /// The reply to a refused request: a gRPC status, the hook's reply, or the plain one.
-pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &Scope) -> Reply {
+pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &Asked<'_>) -> Reply {
     if reply::is_grpc(&parts.headers) {
         denied_grpc(denial)
     } else {

@@ -58,6 +58,9 @@ pub struct RoutePolicy {
     /// A WebSocket or another upgrade passes to the upstream.
     // Requirement T9.
     pub upgrade: bool,
+    /// Only tokens that are bound to a key are accepted, with a proof of it (RFC 9449).
+    // Requirement N31.
+    pub dpop_required: bool,
     /// What happens to a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
     /// What happens to a path that a common reading takes for that of a stricter route.
@@ -121,6 +124,7 @@ impl RoutePolicy {
             audiences,
             bad_credential_on_optional: bad_credential,
             upgrade,
+            dpop_required,
             // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
             // admit nor refuse.
             forward_token: _,
@@ -158,6 +162,7 @@ impl RoutePolicy {
             || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
             || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
             || (!upgrade && other.upgrade)
+            || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
     }
 
     /// May a request with this path take the route?

@@ -208,7 +208,9 @@ impl TokenChecker {
             }
             Refusal::Authentic(Denial::TokenRevoked)
         })?;
-        if let Some((session, generation)) = verified.token.session.filter(|_| E::ARE_WANTED) {
+        if let Some((session, generation)) =
+            verified.token.session.filter(|_| E::ARE_WANTED && verified.token.bound_to.is_none())
+        {
             confirmations.seen(session, generation);
         }
         Ok(verified)

@@ -158,6 +158,7 @@ impl Endpoints {
         issuer: &str,
         public_url: &str,
         has_directory: bool,
+        uses_dpop: bool,
     ) -> Result<Self, EndpointError> {
         let mut all = Self {
             ready: Vec::new(),
@@ -190,7 +191,8 @@ impl Endpoints {
                     all.insert("the gate", &path, Entry::Metadata)?;
                 }
                 let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
-                let metadata = Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory);
+                let metadata =
+                    Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory, uses_dpop);
                 all.metadata = metadata.to_bytes();
             }
             let failed = |problem: String| EndpointError {

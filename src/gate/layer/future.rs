@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::denial::Denial;
 use crate::dialect::Reply;
+use crate::dpop;
 use crate::gate::body::GateBody;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::Notice;
@@ -19,6 +20,7 @@ use crate::gate::verdict::Verdict;
 use crate::gate::{Inner, respond};
 use crate::policy::{Permitted, Undecided};
 use crate::reason::Reason;
+use crate::refusal::Asked;
 use crate::reply;
 use crate::session::Scope;
 
@@ -77,7 +79,11 @@ impl PassedRequest {
         let reason = Reason::from(denial);
         reason.tell();
         let is_grpc = reply::is_grpc(said);
-        let reply = if is_grpc { respond::denied_grpc(denial) } else { respond::denied(denial, &Scope::default()) };
+        let reply = if is_grpc {
+            respond::denied_grpc(denial)
+        } else {
+            respond::denied(denial, &Asked::bearer(&Scope::default()))
+        };
         Some((reply, reason))
     }
 }
@@ -177,6 +183,10 @@ where
                         reply.extensions_mut().insert(verdict);
                     }
                     return Poll::Ready(Ok(reply));
+                }
+                let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
+                if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
+                    response.headers_mut().insert(dpop::NONCE.clone(), nonce);
                 }
                 let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
                 let verdict = passed.filter(|_| *annotate).map(|passed| {

@@ -190,6 +190,9 @@ pub(super) fn builder(
         .allowed_origins(config.cors.origins.iter().map(String::as_str))
         .trusted_proxies(server.trusted_proxies.clone())
         .identity_headers(identity(&config.identity));
+    if let Some(dpop) = &config.dpop {
+        builder = builder.dpop(dpop.clone());
+    }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);

@@ -8,6 +8,7 @@ use super::super::print::{number, put, put_some, texts};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
+use super::dpop::word;
 use super::endpoints::dialect_name;
 use super::{TrustedIssuer, dangling, log};
 use crate::log::{AccessLogConfig, RouteLog};
@@ -16,6 +17,9 @@ use rotogate::route::{
     Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Role, Route, RouteId, RoutePolicy, UpstreamId,
 };
 use rotogate::token::verify::OWN;
+
+/// The words of `dpop`: whether only bound tokens are accepted.
+const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
 /// `issuers` of a route.
 fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
@@ -149,6 +153,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
             ("audiences", !audiences.is_empty()),
             ("issuers", !issuers.is_empty()),
             ("cookie", section.has("cookie")),
+            ("dpop", section.get("dpop", value::word(&PROOFS, &[])) == Some(true)),
         ];
         for (key, given) in asked {
             if given {
@@ -178,6 +183,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], issuers: &[TrustedIssue
         dialect: section.get("dialect", dialect_name).map(str::to_owned),
         cookie: section.get("cookie", value::cookie_name),
         upgrade: flag("upgrade"),
+        dpop_required: section.get("dpop", value::word(&PROOFS, &[])).unwrap_or(false),
         on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
         preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
         loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
@@ -221,6 +227,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
         dialect,
         cookie,
         upgrade,
+        dpop_required,
         on_expiry,
         loose_match,
     } = policy;
@@ -259,6 +266,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     put_some(&mut table, "dialect", dialect.as_deref());
     put_some(&mut table, "cookie", cookie.as_deref());
     put(&mut table, "upgrade", *upgrade);
+    put(&mut table, "dpop", word(&PROOFS, *dpop_required));
     put(&mut table, "on_expiry", on_expiry.word());
     put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
     put_some(&mut table, "access_log", access_log.routes.get(id.as_str()).copied().map(log::print_route));
