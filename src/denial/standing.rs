@@ -123,8 +123,8 @@ impl Denial {
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
             Self::TooManyRequests(_)
-            | Self::ProofsFull(_)
             | Self::KeysUnavailable(_)
+            | Self::ProofsFull(_)
             | Self::IntrospectionUnavailable(_)
             | Self::RevocationsUnavailable(_) => Standing::Undecided,
         }

@@ -1,13 +1,21 @@
 //! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof that the key signed for
 //! this one request.
 //!
+//! ```
+//! use rotogate::dpop::DpopSettings;
+//!
+//! // Bound tokens are accepted with a proof, beside bearer tokens.
+//! let builder = rotogate::Gate::builder().dpop(DpopSettings::default());
+//! # let _ = builder;
+//! ```
+//!
 //! A proof is checked in this order, cheap first; each check has a [`ProofFlaw`] of its own:
 //!
 //! | # | check | flaw |
 //! |---|---|---|
 //! | 1 | one `DPoP` header, one JWT, at most 4 KiB, as strict as a token | `Missing`, `Malformed` |
 //! | 2 | `typ` is `dpop+jwt` | `Type` |
-//! | 3 | `alg` is one of [`ALGORITHMS`] | `Algorithm` |
+//! | 3 | `alg` is one of [`ALGORITHM_NAMES`] | `Algorithm` |
 //! | 4 | `jwk` is a public key that fits it | `Key` |
 //! | 5 | signature | `Signature` |
 //! | 6 | `htm` is the method | `Method` |
@@ -38,7 +46,7 @@ pub(crate) mod proof;
 mod target;
 
 use memory::{NotRecorded, ProofId, ProofMemory};
-pub(crate) use proof::ALGORITHMS;
+pub(crate) use proof::ALGORITHM_NAMES;
 use proof::{OURS, SignedProof};
 pub(crate) use target::{Scheme, Target};
 
@@ -240,6 +248,39 @@ impl Dpop {
     }
 }
 
+/// What a proof says.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct ExaminedProof {
+    /// The thumbprint of its key.
+    pub key: KeyThumbprint,
+    /// `htm`.
+    pub method: Option<String>,
+    /// `htu`.
+    pub url: Option<String>,
+    /// `iat`.
+    pub issued_at: Option<Timestamp>,
+    /// `jti`.
+    pub id: Option<String>,
+}
+
+/// Reads a proof without judging what it is for: checks 1 to 5.
+///
+/// # Errors
+/// The first check that it fails.
+#[doc(hidden)]
+pub fn examine(proof: &str) -> Result<ExaminedProof, ProofFlaw> {
+    let proof = SignedProof::read(proof, OURS)?;
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    Ok(ExaminedProof {
+        key: proof.key,
+        method: text(proof.method()),
+        url: text(proof.url()),
+        issued_at: proof.issued_at(),
+        id: text(proof.id()),
+    })
+}
+
 /// Does a request have a proof, good or not?
 pub(crate) fn is_offered(headers: &HeaderMap) -> bool {
     headers.contains_key(&PROOF)
@@ -256,7 +297,7 @@ fn the_one(headers: &HeaderMap) -> Result<&str, ProofFlaw> {
 
 /// The algorithms, as a challenge lists them (RFC 9449 §7.1).
 pub(crate) fn algorithms() -> String {
-    ALGORITHMS.map(crate::token::Algorithm::name).join(" ")
+    ALGORITHM_NAMES.join(" ")
 }
 
 #[cfg(test)]

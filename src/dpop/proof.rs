@@ -20,9 +20,13 @@ pub(crate) const MAX_PROOF: usize = 4 << 10;
 const MAX_JTI: usize = 256;
 /// The end of the year 9999, in seconds.
 const LAST_SECOND: u64 = 253_402_300_799;
-/// The algorithms of proofs, as the metadata and the challenges list them.
+/// The algorithms of proofs.
 pub(crate) const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Rs256, Algorithm::Ps256];
+/// The same, as the metadata and the challenges list them. RFC 9864 gave EdDSA with Ed25519 a second name, which some clients
+/// write.
+pub(crate) const ALGORITHM_NAMES: [&str; 6] = ["ES256", "EdDSA", ED25519, "ES384", "RS256", "PS256"];
+const ED25519: &str = "Ed25519";
 /// The members of a public key, which the thumbprint is made of (RFC 7638 §3.2), and `crv`.
 const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
 /// Those of a private or a secret one.
@@ -74,7 +78,10 @@ impl SignedProof {
         if REFUSED.iter().any(|name| header.contains_key(*name)) {
             return Err(ProofFlaw::Malformed("the header of the proof has crit, b64, zip or enc"));
         }
-        let named = header.get("alg").and_then(Value::as_str).and_then(|name| name.parse::<Algorithm>().ok());
+        let named = header.get("alg").and_then(Value::as_str).and_then(|name| match name {
+            ED25519 => Some(Algorithm::EdDsa),
+            name => name.parse().ok(),
+        });
         let algorithm = named.filter(|algorithm| form.algorithms.contains(algorithm)).ok_or(ProofFlaw::Algorithm)?;
         // 4. The key. `kid`, `x5c` and `jku`, in the key or beside it, mean nothing.
         let Some(Value::Object(mut jwk)) = header.remove("jwk") else { return Err(ProofFlaw::Key) };

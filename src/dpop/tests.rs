@@ -279,7 +279,7 @@ fn n30_each_algorithm_that_is_listed_is_verified() {
     for client in [Client::new(), Client::of_curve()] {
         assert_eq!(SignedProof::read(&client.proof(&claims("x")), OURS).unwrap().key, client.thumbprint());
     }
-    for algorithm in ALGORITHMS {
+    for algorithm in proof::ALGORITHMS {
         let keyring = crate::token::Keyring::generate(algorithm).unwrap();
         let jwk = &keyring.jwks()["keys"][0];
         let header = json!({"typ": "dpop+jwt", "alg": algorithm.name(), "jwk": jwk});
@@ -292,7 +292,10 @@ fn n30_each_algorithm_that_is_listed_is_verified() {
         let proof = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
         assert_eq!(w.check(&proof), Err(Denial::OtherKey), "{algorithm}: good, of another key");
     }
-    assert_eq!(algorithms(), "ES256 EdDSA ES384 RS256 PS256");
+    let mut renamed = w.client.header();
+    renamed["alg"] = json!("Ed25519");
+    assert!(w.check(&w.client.signed(&renamed.to_string(), &claims("x").to_string())).is_ok(), "RFC 9864");
+    assert_eq!(algorithms(), "ES256 EdDSA Ed25519 ES384 RS256 PS256");
 }
 
 #[test]
@@ -348,6 +351,25 @@ fn n33_the_memory_is_bounded_fails_closed_and_one_key_has_a_share() {
     assert_eq!(memory.record(&of(MOST, 0, later), later), Ok(()));
     memory.forget(later);
     assert_eq!(memory.held(), 1);
+}
+
+#[test]
+fn n33_a_proof_takes_at_most_64_bytes() {
+    // Each of a key of its own, which takes the most. The tables grow by doubling, so the number makes a difference.
+    let at = |number: u64| Timestamp::from_secs(NOW.as_secs() - number % 125);
+    let mut worst = 0.0_f64;
+    for number in [50_000, 75_000, 100_000, 125_000, 150_000, 175_000] {
+        let memory = ProofMemory::new(1_000_000, Duration::from_secs(90)).unwrap();
+        let allocated = allocation_counter::measure(|| {
+            for proof in 0..number {
+                memory.record(&memory.name(&thumbprint(proof), "x", at(proof)), NOW).unwrap();
+            }
+        });
+        let each = allocated.bytes_current as f64 / number as f64;
+        println!("{number} proofs: {each:.1} bytes each");
+        worst = worst.max(each);
+    }
+    assert!(worst <= 64.0, "{worst}");
 }
 
 #[test]

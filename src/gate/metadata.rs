@@ -7,9 +7,8 @@ use serde::Serialize;
 
 use crate::client::{Client, Grant};
 use crate::dialect::OAuthPaths;
-use crate::dpop::ALGORITHMS;
+use crate::dpop::ALGORITHM_NAMES;
 use crate::gate::JWKS_PATH;
-use crate::token::Algorithm;
 
 /// RFC 8414 §3. An issuer's path is appended to it.
 #[doc(hidden)]
@@ -33,7 +32,7 @@ pub(super) struct Metadata<'a> {
     introspection_endpoint_auth_methods_supported: &'static [&'static str],
     /// RFC 9449 §5.1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    dpop_signing_alg_values_supported: Option<[&'static str; ALGORITHMS.len()]>,
+    dpop_signing_alg_values_supported: Option<[&'static str; ALGORITHM_NAMES.len()]>,
 }
 
 /// `none` is for public clients.
@@ -75,7 +74,7 @@ impl<'a> Metadata<'a> {
             token_endpoint_auth_methods_supported: METHODS,
             revocation_endpoint_auth_methods_supported: METHODS,
             introspection_endpoint_auth_methods_supported: &["client_secret_basic", "client_secret_post"],
-            dpop_signing_alg_values_supported: uses_dpop.then(|| ALGORITHMS.map(Algorithm::name)),
+            dpop_signing_alg_values_supported: uses_dpop.then_some(ALGORITHM_NAMES),
         }
     }
 

@@ -9,7 +9,7 @@ use support::wire::Wire;
 use super::*;
 use crate::edge::issuer::{Issuer, claims as claims_of, header};
 
-const ALGORITHMS: &str = "algs=\"ES256 EdDSA ES384 RS256 PS256\"";
+const ALGORITHMS: &str = "algs=\"ES256 EdDSA Ed25519 ES384 RS256 PS256\"";
 
 fn bound(edge: &Edge, holder: &Holder) -> String {
     field(&log_in(edge, "bound", &[&holder.for_tokens()]), "access_token")
@@ -112,7 +112,12 @@ fn n32_of_thirty_two_uses_of_a_proof_at_once_one_passes() {
 
 #[test]
 fn n33_the_memory_of_proofs_is_bounded_and_fails_closed() {
-    let (edge, holder) = (edge_with("max_proofs = 1000"), Holder::new(1));
+    let many = support::with(
+        &format!("{HEAD}{CLIENTS}\n[dpop]\nmax_proofs = 1000\n"),
+        "limits",
+        "login_per_address = \"1000/1s\"\nlogin_per_account = \"1000/1s\"\nlogin_per_client = \"1000/1s\"",
+    );
+    let (edge, holder) = (edge_on(&many), Holder::new(1));
     let access = bound(&edge, &holder);
     // One of the twenty that a key may have in a thousand was the login's.
     for _ in 0..19 {
@@ -211,7 +216,7 @@ fn n31_tokens_of_other_issuers_are_checked_the_same_way() {
     let (issuer, holder) = (Issuer::new(7), Holder::new(1));
     let keys = json!({ "keys": [issuer.jwk("k1")] }).to_string();
     let theirs = format!(
-        "{HEAD}{CLIENTS}\n[[issuers]]\nname = \"idp\"\nissuer = \"{}\"\naudience = [\"api\"]\njwks_file = \"idp.json\"\n\
+        "{HEAD}{CLIENTS}\n[[issuers]]\nname = \"idp\"\nurl = \"{}\"\naudience = [\"api\"]\njwks_file = \"idp.json\"\n\
          everywhere = true\nscopes = \"any\"\n[dpop]\n",
         crate::edge::issuer::URL
     );
@@ -241,7 +246,10 @@ fn n34_pages_can_read_what_they_need_and_the_metadata_lists_the_algorithms() {
     let exposed = reply.header("access-control-expose-headers").to_ascii_lowercase();
     assert!(exposed.contains("dpop-nonce") && exposed.contains("www-authenticate"), "{exposed}");
     let metadata = edge.ask("GET /.well-known/oauth-authorization-server", &[]).json();
-    assert_eq!(metadata["dpop_signing_alg_values_supported"], json!(["ES256", "EdDSA", "ES384", "RS256", "PS256"]));
+    assert_eq!(
+        metadata["dpop_signing_alg_values_supported"],
+        json!(["ES256", "EdDSA", "Ed25519", "ES384", "RS256", "PS256"])
+    );
     // A gate that has nothing to do with proofs says nothing of them, and takes no such token.
     let plain = Edge::new(support::stub::ROUTES);
     let reply = plain.ask("GET /x", &["Authorization: DPoP a.b.c"]);
