@@ -117,7 +117,7 @@ pub(super) fn print(client: &ClientConfig) -> Value {
     put_some(&mut table, "secret_hash", secret_hash.as_ref().map(|_| MASK));
     put(&mut table, "grants", list(grants, grant));
     put_some(&mut table, "scopes", scopes.as_ref().map(|scopes| texts(&scopes.iter().collect::<Vec<_>>())));
-    put(&mut table, "dpop", word(&USES, *dpop));
+    put(&mut table, "dpop", word(&USES, dpop));
     put_override(&mut table, profile);
     table.into()
 }

@@ -37,13 +37,13 @@ pub(super) fn read(root: &Section<'_>) -> Option<DpopSettings> {
 pub(super) fn print(settings: &DpopSettings) -> Value {
     let DpopSettings { nonce, max_age, max_proofs } = settings;
     let mut table = Table::new();
-    put(&mut table, "nonce", word(&NONCES, *nonce));
+    put(&mut table, "nonce", word(&NONCES, nonce));
     put(&mut table, "max_age", time(*max_age));
     put(&mut table, "max_proofs", number(*max_proofs));
     table.into()
 }
 
 /// The word of a value.
-pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
-    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
+pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+    words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word)
 }

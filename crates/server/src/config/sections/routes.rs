@@ -266,7 +266,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     put_some(&mut table, "dialect", dialect.as_deref());
     put_some(&mut table, "cookie", cookie.as_deref());
     put(&mut table, "upgrade", *upgrade);
-    put(&mut table, "dpop", word(&PROOFS, *dpop_required));
+    put(&mut table, "dpop", word(&PROOFS, dpop_required));
     put(&mut table, "on_expiry", on_expiry.word());
     put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
     put_some(&mut table, "access_log", access_log.routes.get(id.as_str()).copied().map(log::print_route));
