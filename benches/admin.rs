@@ -69,6 +69,7 @@ fn session(number: usize, of: usize, now: Timestamp) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     let subject = if number.is_multiple_of(10_000) { SUBJECT.to_owned() } else { format!("user-{number}") };
     Session {
+        bound_to: None,
         id,
         secret: SessionSecret::new([7; 16]),
         subject: subject.into(),

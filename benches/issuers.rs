@@ -127,6 +127,7 @@ fn folder(provider: &Provider, issuers: usize) -> (tempfile::TempDir, u16, u16) 
 fn token(keys: &Keyring, issuer: &str, jti: &str) -> String {
     let now = SystemTime::new().wall();
     let claims = MintedClaims {
+        bound_to: None,
         issuer,
         subject: "ada",
         audience: &["api".into()],

@@ -15,17 +15,30 @@ mod support;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
+use futures_util::FutureExt;
+use http::Request;
+use http_body_util::Full;
 use rotogate::Gate;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate::dpop::DpopSettings;
 use rotogate::gate::{GateService, NewSession};
 use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{RevokedBecause, Scope, SessionId};
 use rotogate::store::{MemoryStore, Store};
 use rotogate::token::algorithm::Algorithm;
 use rotogate::token::keyring::Keyring;
+use rotogate::token::{KeyThumbprint, MintedClaims, TokenStyle, mint};
 use support::{Case, Heads, Inner, busy, exchange, interleave, measures};
-use tower::Layer;
+use tower::{Layer, Service};
 
 const ISSUER: &str = "https://auth.example.com";
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -176,4 +189,84 @@ fn main() {
         "RS256 cached, 1000 tokens, 2 threads",
         "bare service, 2 threads",
     );
+    drop(measured);
+    runtime.block_on(dpop(rounds));
+}
+
+/// What a request with a proof may cost, beside one check of an ES256 signature.
+const MOST_OF_A_SIGNATURE: f64 = 1.15;
+
+/// A request with a bound token that is cached, and a proof of its own.
+async fn dpop(rounds: usize) {
+    let now = SystemTime::new().wall();
+    let client = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let point = client.public_key().as_ref().to_vec();
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let (x, y) = (text(&point[1..33]), text(&point[33..]));
+    let canonical = format!("{{\"crv\":\"P-256\",\"kty\":\"EC\",\"x\":\"{x}\",\"y\":\"{y}\"}}");
+    let jkt = text(digest(&SHA256, canonical.as_bytes()).as_ref());
+    let keyring = Keyring::generate(Algorithm::EdDsa).unwrap();
+    let claims = MintedClaims {
+        issuer: ISSUER,
+        subject: "user",
+        audience: &["api".into()],
+        expires: now.plus(Duration::from_secs(600)),
+        issued_at: now,
+        jti: "bench",
+        client: "web",
+        scope: &Scope::parse("read write").unwrap(),
+        session: None,
+        account: None,
+        bound_to: KeyThumbprint::parse(&jkt),
+        own: None,
+        style: TokenStyle::default(),
+    };
+    let token = mint(keyring.signer(), &claims).unwrap();
+    let settings =
+        DpopSettings { max_age: Duration::from_secs(300), max_proofs: 100_000_000, ..DpopSettings::default() };
+    let gate = Gate::builder().issuer(ISSUER).audience(["api"]).keys(keyring).dpop(settings).build().await.unwrap();
+    let mut service = gate.layer().layer(Inner);
+    let ath = text(digest(&SHA256, token.expose().as_bytes()).as_ref());
+    let header = text(format!("{{\"typ\":\"dpop+jwt\",\"alg\":\"ES256\",\"jwk\":{canonical}}}").as_bytes());
+    let random = SystemRandom::new();
+    let proof = |number: usize| {
+        // The second of the start is refused, because a proof may have been used before it.
+        let iat = now.as_secs() + 1;
+        let htu = format!("{ISSUER}/data");
+        let claims = text(
+            format!("{{\"jti\":\"{number}\",\"htm\":\"GET\",\"htu\":\"{htu}\",\"iat\":{iat},\"ath\":\"{ath}\"}}")
+                .as_bytes(),
+        );
+        let message = format!("{header}.{claims}");
+        let signature = client.sign(&random, message.as_bytes()).unwrap();
+        (message, signature.as_ref().to_vec())
+    };
+    let proofs: Vec<_> = (0..if measures() { 60_000 } else { 10 }).map(proof).collect();
+    let (message, signature) = proofs[0].clone();
+    let request = move |(message, signature): &(String, Vec<u8>)| {
+        Request::get("/data")
+            .header("host", "auth.example.com")
+            .header("authorization", format!("DPoP {}", token.expose()))
+            .header("dpop", format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+            .body(Full::<Bytes>::default())
+            .unwrap()
+    };
+    let mut requests: Vec<_> = proofs.iter().map(&request).collect();
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+    let mut refused = 0_u32;
+    let cases = vec![
+        Case::new("one check of an ES256 signature", || key.verify(message.as_bytes(), &signature).unwrap()),
+        Case::new("DPoP request, token cached, ES256", || {
+            let request = requests.pop().expect("more proofs are needed");
+            let reply = service.call(request).now_or_never().unwrap().unwrap();
+            refused += u32::from(reply.status() != 200);
+        }),
+    ];
+    let measured = interleave(cases, rounds.min(20));
+    measured.print("A request with a proof of its own", "one check of an ES256 signature");
+    let ratio = measured.ratio("DPoP request, token cached, ES256", "one check of an ES256 signature");
+    drop(measured);
+    assert_eq!(refused, 0, "each proof is good");
+    let verdict = if ratio <= MOST_OF_A_SIGNATURE { "met" } else { "NOT met" };
+    println!("\nDPoP request / ES256 check: {ratio:.2} (at most {MOST_OF_A_SIGNATURE}): {verdict}");
 }

@@ -60,6 +60,26 @@ impl Grant {
     }
 }
 
+/// Whether a client proves a key at the token endpoint (RFC 9449), to which its tokens are then bound.
+///
+/// ```
+/// use rotogate::client::{Client, DpopUse};
+///
+/// let mobile = Client { dpop: DpopUse::Required, ..Client::public("mobile") };
+/// let builder = rotogate::Gate::builder().client(mobile);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DpopUse {
+    /// A proof has no effect.
+    #[default]
+    Off,
+    /// A request with a proof gets bound tokens, one without gets bearer tokens.
+    Optional,
+    /// A request without a proof is refused.
+    Required,
+}
+
 /// A registered client.
 ///
 /// ```
@@ -83,6 +103,8 @@ pub struct Client {
     pub scopes: Option<Scope>,
     /// Rules that differ from the endpoint's.
     pub profile: ProfileOverride,
+    /// Whether its tokens are bound to a key of its own.
+    pub dpop: DpopUse,
 }
 
 impl Client {
@@ -94,6 +116,7 @@ impl Client {
             grants: vec![Grant::Password, Grant::RefreshToken],
             scopes: None,
             profile: ProfileOverride::default(),
+            dpop: DpopUse::Off,
         }
     }
 

@@ -11,19 +11,33 @@ use crate::denial::Denial;
 /// The cookie of the access token.
 pub const ACCESS_COOKIE: &str = "__Host-access";
 
-/// A bearer token as it was sent, not verified yet.
+/// A token as it was sent, not verified yet.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Credential<'a>(&'a str);
+pub struct Credential<'a> {
+    token: &'a str,
+    bearer: bool,
+}
 
 impl<'a> Credential<'a> {
     /// A token that did not come in the head of a request.
     pub(crate) const fn new(token: &'a str) -> Self {
-        Self(token)
+        Self { token, bearer: true }
+    }
+
+    /// A token that may be bound to a key: either the caller judges whether the presenter has it, or the presenter need
+    /// not, because it only asks about the token or ends it.
+    pub(crate) const fn maybe_bound(token: &'a str) -> Self {
+        Self { token, bearer: false }
+    }
+
+    /// Does whoever has it count as its owner? Then it must not be bound to a key.
+    pub(crate) const fn is_bearer(self) -> bool {
+        self.bearer
     }
 
     /// The token.
     pub const fn token(self) -> &'a str {
-        self.0
+        self.token
     }
 }
 
@@ -40,12 +54,33 @@ pub(crate) struct Places<'a> {
     pub(crate) query: Option<&'a str>,
     /// Cookies. Together with another credential they are refused.
     pub(crate) cookies: [Option<&'a str>; 2],
+    /// Whether `Authorization` may have the scheme `DPoP`.
+    pub(crate) dpop: bool,
+}
+
+/// How a token was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// As a bearer token (RFC 6750), in any place.
+    Bearer,
+    /// With a proof of the key that it is bound to (RFC 9449 §7.1): only in `Authorization`.
+    Dpop,
+}
+
+/// The scheme that the first `Authorization` header names; `Bearer` without one.
+pub(crate) fn scheme(headers: &HeaderMap) -> Scheme {
+    let dpop = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().split_first_chunk::<5>());
+    match dpop {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case(b"dpop ") => Scheme::Dpop,
+        Some(_) | None => Scheme::Bearer,
+    }
 }
 
 /// A credential, and whether a browser adds it by itself: then the request must prove its origin.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found<'a> {
     pub(crate) token: Cow<'a, str>,
+    pub(crate) scheme: Scheme,
     pub(crate) by_cookie: bool,
 }
 
@@ -55,7 +90,8 @@ pub(crate) fn extract_from<'h>(
     query: Option<&str>,
     places: Places<'_>,
 ) -> Result<Option<Found<'h>>, Denial> {
-    let by_header = extract(headers, query)?.map(|credential| Cow::Borrowed(credential.0));
+    let scheme = if places.dpop { scheme(headers) } else { Scheme::Bearer };
+    let by_header = extract_as(scheme, headers, query)?.map(|credential| Cow::Borrowed(credential.token));
     let mut by_cookie = None;
     let [first, second] = places.cookies;
     // The same name in both settings is one cookie.
@@ -69,12 +105,12 @@ pub(crate) fn extract_from<'h>(
     let in_query = || Some(Cow::Owned(single_parameter(query?, places.query?)?));
     match (by_header, by_cookie) {
         (Some(_), Some(_)) => Err(Denial::TwoCredentials),
-        (Some(token), None) => Ok(Some(Found { token, by_cookie: false })),
+        (Some(token), None) => Ok(Some(Found { token, scheme, by_cookie: false })),
         (None, Some(value)) => {
             let token = std::str::from_utf8(value).map_err(|_| Denial::UnusableCredential)?;
-            Ok(Some(Found { token: Cow::Borrowed(token), by_cookie: true }))
+            Ok(Some(Found { token: Cow::Borrowed(token), scheme: Scheme::Bearer, by_cookie: true }))
         }
-        (None, None) => Ok(in_query().map(|token| Found { token, by_cookie: false })),
+        (None, None) => Ok(in_query().map(|token| Found { token, scheme: Scheme::Bearer, by_cookie: false })),
     }
 }
 
@@ -142,6 +178,14 @@ pub(crate) fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
 /// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 forbids),
 /// another scheme, a list, or anything but one `token68` (RFC 9110 §11.2).
 pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
+    extract_as(Scheme::Bearer, headers, query)
+}
+
+fn extract_as<'h>(
+    scheme: Scheme,
+    headers: &'h HeaderMap,
+    query: Option<&str>,
+) -> Result<Option<Credential<'h>>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let in_query = query.is_some_and(has_query_token);
@@ -150,14 +194,19 @@ pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option
         (None, _, true) => Err(Denial::UnusableCredential),
         (Some(_), Some(_), _) | (Some(_), None, true) => Err(Denial::TwoCredentials),
         (Some(value), None, false) => {
-            bearer(value.as_bytes()).map(|token| Some(Credential(token))).ok_or(Denial::UnusableCredential)
+            let token = token68(value.as_bytes(), scheme).ok_or(Denial::UnusableCredential)?;
+            Ok(Some(Credential { token, bearer: scheme == Scheme::Bearer }))
         }
     }
 }
 
-fn bearer(value: &[u8]) -> Option<&str> {
-    let (scheme, rest) = value.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer") || rest.first() != Some(&b' ') {
+fn token68(value: &[u8], scheme: Scheme) -> Option<&str> {
+    let name: &[u8] = match scheme {
+        Scheme::Bearer => b"bearer",
+        Scheme::Dpop => b"dpop",
+    };
+    let (named, rest) = value.split_at_checked(name.len())?;
+    if !named.eq_ignore_ascii_case(name) || rest.first() != Some(&b' ') {
         return None;
     }
     let token = rest.get(rest.iter().position(|&b| b != b' ')?..)?;
@@ -234,7 +283,7 @@ mod tests {
     #[test]
     fn t1_one_bearer_token_is_found_in_any_case_of_the_scheme() {
         for value in ["Bearer aB.-_~+/9==", "bearer aB.-_~+/9==", "BEARER aB.-_~+/9==", "Bearer    aB.-_~+/9=="] {
-            assert_eq!(extract(&with(&[value.as_bytes()]), None), Ok(Some(Credential("aB.-_~+/9=="))), "{value}");
+            assert_eq!(extract(&with(&[value.as_bytes()]), None), Ok(Some(Credential::new("aB.-_~+/9=="))), "{value}");
         }
         assert_eq!(extract(&HeaderMap::new(), Some("a=1")), Ok(None));
     }
@@ -305,7 +354,7 @@ mod tests {
             assert_eq!(extract(&with(&[b"Bearer a"]), Some(query)), Err(Denial::TwoCredentials), "{query}");
         }
         for query in ["", "token=x", "xaccess_token=1", "a=access_token", "access_tokens=1"] {
-            assert_eq!(extract(&with(&[b"Bearer a"]), Some(query)), Ok(Some(Credential("a"))), "{query}");
+            assert_eq!(extract(&with(&[b"Bearer a"]), Some(query)), Ok(Some(Credential::new("a"))), "{query}");
         }
     }
 
@@ -334,7 +383,7 @@ mod tests {
         headers
     }
 
-    const COOKIES: Places<'_> = Places { query: Some("jwt"), cookies: [Some("token"), Some("session")] };
+    const COOKIES: Places<'_> = Places { query: Some("jwt"), cookies: [Some("token"), Some("session")], dpop: false };
 
     fn token_of(
         headers: &HeaderMap,
@@ -436,7 +485,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(AUTHORIZATION, value);
                 if let Ok(found) = extract(&headers, Some(&query)) {
-                    prop_assert!(is_token68(found.unwrap().0.as_bytes()));
+                    prop_assert!(is_token68(found.unwrap().token.as_bytes()));
                 }
             }
             if let Some(rest) = strip_query_token(&query) {

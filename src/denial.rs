@@ -20,11 +20,13 @@ use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 mod class;
 mod path;
+mod proof;
 mod standing;
 mod words;
 
 pub use class::{BadHead, Class, TokenFlaw};
 pub use path::PathError;
+pub use proof::ProofFlaw;
 pub use standing::{NotGood, Standing};
 
 /// A refused credential, request or login: the rule that refused it.
@@ -119,6 +121,12 @@ pub enum Denial {
     BadClaim(&'static str),
     /// The token is bound to a key whose possession was not proved (RFC 9449, RFC 8705).
     UnprovedBinding,
+    /// The token is bound to no key, and was presented as if it were (RFC 9449 §7.1).
+    // Requirement N31.
+    UnboundToken,
+    /// The proof is good, and its key is not the one that the access token is bound to.
+    // Requirement N30.
+    OtherKey,
     /// `exp` is past.
     TokenExpired,
     /// The token is good, but was issued too long ago for this request.
@@ -191,9 +199,15 @@ pub enum Denial {
     /// The relay sends nothing for this refresh token: it has an answer for another presenter, or may not repeat it.
     // Requirement I38.
     RelayRefused(&'static str),
-    /// A DPoP proof that is not good (RFC 9449 §4.3).
-    // Requirement I38.
-    InvalidProof(&'static str),
+    /// A DPoP proof that is missing or not good (RFC 9449 §4.3).
+    // Requirements I38, N30.
+    BadProof(ProofFlaw),
+    /// As many proofs are remembered as allowed, so that this one cannot be. Another attempt may succeed after this time.
+    // Requirement N33.
+    ProofsFull(Duration),
+    /// The proof is good, and its key is not the one that the refresh token is bound to.
+    // Requirement N35.
+    OtherSessionKey,
     /// The requested lifetime exceeds the maximum.
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.

@@ -80,6 +80,7 @@ pub mod clock;
 pub mod denial;
 pub mod dialect;
 pub mod directory;
+pub mod dpop;
 pub mod fault;
 pub mod gate;
 pub mod route;
@@ -142,6 +143,7 @@ pub mod remote_keys;
 pub mod reply;
 #[doc(hidden)]
 pub mod revocation;
+mod thumbprint;
 #[doc(hidden)]
 pub use context::trace;
 #[doc(hidden)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::Timestamp;
 use crate::denial::Denial;
+use crate::dpop::CheckedProof;
 use crate::route::{Auth, Role, Route, RoutePolicy};
 use crate::token::claims::AccessToken;
 use crate::verify_cache::Verified;
@@ -17,6 +18,8 @@ pub struct Permitted {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
     by: By,
+    /// Whether the reply has another nonce for the caller.
+    renews_nonce: bool,
 }
 
 /// The issuer of a permit.
@@ -49,12 +52,22 @@ impl Permitted {
 
     /// The same permit with the caller of another one, for a request that must pass two routes.
     pub(crate) fn of(self, other: Self) -> Self {
-        Self { caller: other.caller, ..self }
+        Self { caller: other.caller, renews_nonce: other.renews_nonce, ..self }
     }
 
     /// The caller; `None` on a public route, and on an optional route without a token.
     pub fn caller(&self) -> Option<&Arc<Verified>> {
         self.caller.as_ref()
+    }
+
+    /// The same permit, of a caller who proved the key of the token.
+    pub(crate) fn proved_by(self, proof: Option<&CheckedProof>) -> Self {
+        Self { renews_nonce: proof.is_some_and(CheckedProof::renews_nonce), ..self }
+    }
+
+    /// Has the reply another nonce for the caller?
+    pub(crate) const fn renews_nonce(&self) -> bool {
+        self.renews_nonce
     }
 
     /// The issuer of this permit.
@@ -72,7 +85,7 @@ impl Permitted {
 
 /// Permits a request without a caller, on a public or optional route.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
-    Permitted { route: Arc::clone(route), caller: None, by }
+    Permitted { route: Arc::clone(route), caller: None, by, renews_nonce: false }
 }
 
 /// Judges a caller by a second policy of the same gate, after a first one has admitted it. Only the first asks for the
@@ -85,13 +98,14 @@ pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: B
     if policy.auth != Auth::None {
         let token = verified.token();
         judge_issuer(policy, token)?;
+        judge_binding(policy, token)?;
         if !policy.audiences.is_empty() && !token.is_for(&policy.audiences) {
             return Err(Denial::WrongAudience);
         }
         judge_scopes(policy, token)?;
         judge_roles(policy, token)?;
     }
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, renews_nonce: false })
 }
 
 /// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
@@ -141,7 +155,7 @@ impl Undecided {
 /// [`Denial::RolesOverage`].
 pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
     judge(&route.policy, verified.token())?;
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by })
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, renews_nonce: false })
 }
 
 /// Judges a token by a policy. Whether its route asks for one at all is not looked at.
@@ -150,6 +164,7 @@ pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> 
 /// The rule that refuses it.
 pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     judge_issuer(policy, token)?;
+    judge_binding(policy, token)?;
     judge_audience(policy, token)?;
     judge_scopes(policy, token)?;
     judge_roles(policy, token)
@@ -163,6 +178,11 @@ pub(crate) fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Resul
 
 pub(crate) fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if policy.takes(&token.issuer_name, token.everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
+}
+
+/// A caller with a bound token has proved its key before.
+pub(crate) fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    if policy.dpop_required && token.bound_to.is_none() { Err(Denial::UnboundToken) } else { Ok(()) }
 }
 
 pub(crate) fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {

@@ -166,6 +166,7 @@ mod tests {
         let page = include_str!("../docs/outcomes.md");
         let mut all = words(include_str!("reason.rs"), "Self::new(\"");
         all.append(&mut words(include_str!("denial/words.rs"), "=> \""));
+        all.append(&mut words(include_str!("denial/proof.rs"), "=> \""));
         all.append(&mut words(include_str!("fault.rs"), "=> \""));
         all.append(&mut words(include_str!("../crates/server/src/proxy/error.rs"), "=> \""));
         all.append(&mut words(include_str!("overload/mod.rs"), "=> \""));

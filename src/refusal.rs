@@ -5,32 +5,84 @@ use std::borrow::Cow;
 use http::header::{CONNECTION, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
+use crate::credential::Scheme;
 use crate::denial::{Class, Denial, TokenFlaw};
+use crate::dpop::algorithms;
 use crate::reply::{GrpcCode, Reply, grpc_status, problem, retry_after};
 use crate::route::StepUp;
 use crate::session::Scope;
 
-/// What a route asks of its callers, as far as its challenges say it.
-#[derive(Clone, Debug, Default)]
+/// What a place asks of its callers, as far as its challenges say it.
+#[derive(Clone, Debug)]
 pub(crate) struct Asked<'a> {
-    /// The scopes that the route asks for.
+    /// The scopes that it asks for.
     pub(crate) scopes: Cow<'a, Scope>,
     /// Where the document of its protected resource is, and the scopes that clients may ask for there.
     pub(crate) resource: Option<(&'a str, &'a Scope)>,
     /// How its callers must have logged in.
     pub(crate) step_up: Option<&'a StepUp>,
+    /// The schemes that it takes.
+    pub(crate) schemes: Schemes,
+    /// The scheme that the client used; [`Scheme::Bearer`] if it used none.
+    pub(crate) used: Scheme,
+}
+
+/// A place for bearer tokens alone.
+impl Default for Asked<'_> {
+    fn default() -> Self {
+        Self { scopes: Cow::default(), resource: None, step_up: None, schemes: Schemes::Bearer, used: Scheme::Bearer }
+    }
+}
+
+/// The schemes that a place takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Schemes {
+    /// RFC 6750.
+    Bearer,
+    /// RFC 9449 as well.
+    Both,
+    /// RFC 9449 alone.
+    Dpop,
 }
 
 impl Asked<'_> {
-    /// A Bearer challenge (RFC 6750 §3): these parameters, then the document of the resource, then a scope.
-    fn challenge(&self, error: &[(&str, &str)], scope: Option<&Scope>) -> String {
+    /// The one place that makes challenges: one line for each scheme, that of the scheme that the client used first,
+    /// because some proxies hand on the first line only. That line says the error and the scope (RFC 6750 §3, RFC 9449
+    /// §7.1), and each where the resource's document is (RFC 9728 §5.1).
+    fn challenge(
+        &self,
+        status: StatusCode,
+        error: &[(&str, &str)],
+        scope: Option<&Scope>,
+        detail: Option<&str>,
+    ) -> Reply {
+        let mut reply = problem(status, detail);
+        let order: &[Scheme] = match (self.schemes, self.used) {
+            (Schemes::Bearer, _) => &[Scheme::Bearer],
+            (Schemes::Dpop, _) => &[Scheme::Dpop],
+            (Schemes::Both, Scheme::Bearer) => &[Scheme::Bearer, Scheme::Dpop],
+            (Schemes::Both, Scheme::Dpop) => &[Scheme::Dpop, Scheme::Bearer],
+        };
         let document = self.resource.map(|(document, _)| ("resource_metadata", document));
-        let scope = scope.map(ToString::to_string);
-        let all = error.iter().copied().chain(document).chain(scope.as_deref().map(|scope| ("scope", scope)));
-        let quoted =
-            |(name, value): (&str, &str)| format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
-        let parameters: Vec<_> = all.map(quoted).collect();
-        if parameters.is_empty() { "Bearer".to_owned() } else { format!("Bearer {}", parameters.join(", ")) }
+        let (scope, algorithms) = (scope.map(ToString::to_string), algorithms());
+        for (index, scheme) in order.iter().enumerate() {
+            let said = if index == 0 { error } else { &[] };
+            let scope = scope.as_deref().filter(|_| index == 0).map(|scope| ("scope", scope));
+            let (name, algs) = match scheme {
+                Scheme::Bearer => ("Bearer", None),
+                Scheme::Dpop => ("DPoP", Some(("algs", &*algorithms))),
+            };
+            let all = said.iter().copied().chain(document).chain(scope).chain(algs);
+            let quoted = |(name, value): (&str, &str)| {
+                format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+            };
+            let parameters = all.map(quoted).collect::<Vec<_>>().join(", ");
+            let value = if parameters.is_empty() { name.to_owned() } else { format!("{name} {parameters}") };
+            if let Ok(value) = HeaderValue::try_from(value) {
+                reply.headers_mut().append(WWW_AUTHENTICATE, value);
+            }
+        }
+        reply
     }
 
     /// The scope that a client without a good token should ask for. Only a resource that describes itself names one.
@@ -40,12 +92,24 @@ impl Asked<'_> {
     }
 
     fn no_token(&self) -> Reply {
-        challenge(StatusCode::UNAUTHORIZED, self.challenge(&[], self.scope_to_ask()), None)
+        self.challenge(StatusCode::UNAUTHORIZED, &[], self.scope_to_ask(), None)
     }
 
     fn invalid_token(&self, description: &str) -> Reply {
         let error = [("error", "invalid_token"), ("error_description", description)];
-        challenge(StatusCode::UNAUTHORIZED, self.challenge(&error, self.scope_to_ask()), Some(description))
+        self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
+    }
+
+    /// RFC 9449 §7.1 and §9.
+    fn bad_proof(&self, needs_nonce: bool) -> Reply {
+        let error = if needs_nonce { "use_dpop_nonce" } else { "invalid_dpop_proof" };
+        let asked = Self { schemes: Schemes::Dpop, ..self.clone() };
+        asked.challenge(
+            StatusCode::UNAUTHORIZED,
+            &[("error", error)],
+            self.scope_to_ask(),
+            Some("the DPoP proof is missing or not good"),
+        )
     }
 
     /// RFC 9470 §3.
@@ -56,12 +120,11 @@ impl Asked<'_> {
         let mut error = vec![("error", "insufficient_user_authentication"), ("error_description", description)];
         error.extend(acr.as_deref().map(|acr| ("acr_values", acr)));
         error.extend(max_age.as_deref().map(|age| ("max_age", age)));
-        challenge(StatusCode::UNAUTHORIZED, self.challenge(&error, self.scope_to_ask()), Some(description))
+        self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
     }
 
     fn insufficient_scope(&self, scope: Option<&Scope>, detail: &str) -> Reply {
-        let value = self.challenge(&[("error", "insufficient_scope")], scope);
-        challenge(StatusCode::FORBIDDEN, value, Some(detail))
+        self.challenge(StatusCode::FORBIDDEN, &[("error", "insufficient_scope")], scope, Some(detail))
     }
 }
 
@@ -96,6 +159,7 @@ pub(crate) fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
         Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
             asked.invalid_token("the access token is invalid")
         }
+        Class::BadProof { needs_nonce } => asked.bad_proof(needs_nonce),
         Class::InsufficientScope => asked.insufficient_scope(Some(&asked.scopes), "the access token lacks a scope"),
         // No scope would help, so none is named.
         Class::Forbidden => asked.insufficient_scope(None, "the access token does not permit this"),
@@ -124,7 +188,7 @@ pub(crate) fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
 /// The same refusal as a gRPC status in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
 pub(crate) fn denied_grpc(denial: Denial) -> Reply {
     let (code, message) = match denial.class() {
-        Class::NoCredential | Class::UnusableCredential | Class::BadToken(_) => {
+        Class::NoCredential | Class::UnusableCredential | Class::BadToken(_) | Class::BadProof { .. } => {
             (GrpcCode::Unauthenticated, "the access token is missing or invalid")
         }
         Class::CrossOrigin | Class::InsufficientScope => (GrpcCode::PermissionDenied, "the access token lacks a scope"),
@@ -147,12 +211,4 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
         | Class::TooManySessions => (GrpcCode::InvalidArgument, "the request is malformed"),
     };
     grpc_status(code, message)
-}
-
-fn challenge(status: StatusCode, value: String, detail: Option<&str>) -> Reply {
-    let mut reply = problem(status, detail);
-    if let Ok(value) = HeaderValue::try_from(value) {
-        reply.headers_mut().insert(WWW_AUTHENTICATE, value);
-    }
-    reply
 }

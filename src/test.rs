@@ -214,6 +214,7 @@ impl TestIdentity {
             client: &self.client,
             scope: &scope,
             session: self.session.then(|| (SessionId::new(now, [7; 10]), Generation::FIRST)),
+            bound_to: None,
             account: self.account.as_deref(),
             own: Some(&self.claims),
             style: TokenStyle::default(),

@@ -14,6 +14,7 @@ mod clock;
 mod corpus;
 mod dialects;
 mod directories;
+mod dpop;
 mod edge;
 mod end_to_end;
 mod faults;

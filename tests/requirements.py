@@ -20,8 +20,6 @@ LATER = {
     *("P8",),
     # forward-auth and ext_authz
     *(f"N{n}" for n in range(1, 30)),
-    # DPoP
-    *(f"N{n}" for n in range(30, 41)),
     # descriptions
     "N45",
     "N47",

@@ -43,6 +43,7 @@ fn revocation(number: usize) -> Revocation {
 fn session(number: usize) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     Session {
+        bound_to: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

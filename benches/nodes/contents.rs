@@ -22,6 +22,7 @@ fn id(number: usize, now: Timestamp) -> SessionId {
 fn session(number: usize, now: Timestamp) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     Session {
+        bound_to: None,
         id: id(number, now),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

@@ -57,6 +57,7 @@ pub(super) fn session(number: usize, of: usize) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     let expires = id.created().plus(DAY * 7);
     Session {
+        bound_to: None,
         id,
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

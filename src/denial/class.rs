@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::Denial;
+use super::{Denial, ProofFlaw};
 
 /// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
 ///
@@ -48,6 +48,11 @@ pub enum Class {
     CrossOrigin,
     /// The access token is not good.
     BadToken(TokenFlaw),
+    /// The proof that goes with the access token, or with a request for one, is missing or not good.
+    BadProof {
+        /// The client must use a nonce of the gate.
+        needs_nonce: bool,
+    },
     /// The access token is good, but lacks a scope.
     InsufficientScope,
     /// The access token is good, but does not permit this for another reason: a role, a claim, a check of the
@@ -193,12 +198,12 @@ impl Denial {
             | Self::TokenInactive
             | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
             Self::UnprovedBinding
+            | Self::UnboundToken
+            | Self::OtherKey
             | Self::TokenNotYetValid
             | Self::TokenRevoked
             | Self::WrongAudience
-            | Self::InsufficientAuthentication => {
-                Class::BadToken(TokenFlaw::Proved)
-            }
+            | Self::InsufficientAuthentication => Class::BadToken(TokenFlaw::Proved),
             Self::TokenExpired | Self::TokenTooOld => Class::BadToken(TokenFlaw::Expired),
             Self::InsufficientScope => Class::InsufficientScope,
             Self::MissingRole | Self::RolesOverage | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => {
@@ -213,8 +218,9 @@ impl Denial {
             | Self::Ahead
             | Self::Reuse(_)
             | Self::MismatchedPair
+            | Self::OtherSessionKey
             | Self::RelayRefused(_) => Class::BadGrant { expired: false },
-            Self::InvalidProof(_) => Class::Request("the DPoP proof is not good"),
+            Self::BadProof(flaw) => Class::BadProof { needs_nonce: matches!(flaw, ProofFlaw::Nonce) },
             Self::TtlExceeded => Class::Lifetime,
             Self::InvalidScope => Class::Scope,
             Self::WrongPassword => Class::Login,
@@ -226,9 +232,8 @@ impl Denial {
             Self::KeysUnavailable(wait)
             | Self::IntrospectionUnavailable(wait)
             | Self::RevocationsUnavailable(wait)
-            | Self::AssertionUnavailable(wait) => {
-                Class::Unavailable(*wait)
-            }
+            | Self::AssertionUnavailable(wait)
+            | Self::ProofsFull(wait) => Class::Unavailable(*wait),
         }
     }
 
@@ -236,9 +241,10 @@ impl Denial {
     /// parses. Without a good signature, the claims of a token prove nothing.
     pub const fn token_is_proved(&self) -> Option<bool> {
         match self.class() {
-            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired) | Class::InsufficientScope | Class::Forbidden => {
-                Some(true)
-            }
+            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired)
+            | Class::BadProof { .. }
+            | Class::InsufficientScope
+            | Class::Forbidden => Some(true),
             Class::BadToken(TokenFlaw::Unproved) => Some(false),
             Class::BadToken(TokenFlaw::Malformed)
             | Class::Head(_)

@@ -98,6 +98,8 @@ impl Denial {
             | Self::UnusableCredential
             | Self::CrossOrigin
             | Self::UnprovedBinding
+            | Self::UnboundToken
+            | Self::OtherKey
             | Self::TokenNotYetValid
             | Self::WrongAudience
             | Self::WrongIssuer
@@ -117,7 +119,8 @@ impl Denial {
             | Self::Ahead
             | Self::MismatchedPair
             | Self::RelayRefused(_)
-            | Self::InvalidProof(_)
+            | Self::BadProof(_)
+            | Self::OtherSessionKey
             | Self::TtlExceeded
             | Self::InvalidScope
             | Self::WrongPassword
@@ -126,6 +129,7 @@ impl Denial {
             | Self::UnsupportedGrantType => Standing::Refused,
             Self::TooManyRequests(_)
             | Self::KeysUnavailable(_)
+            | Self::ProofsFull(_)
             | Self::IntrospectionUnavailable(_)
             | Self::RevocationsUnavailable(_)
             | Self::AssertionUnavailable(_) => Standing::Undecided,

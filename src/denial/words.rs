@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Denial;
+use super::{Denial, ProofFlaw};
 use crate::session::rotation::{Lifetime, SessionEnd};
 
 impl Denial {
@@ -39,6 +39,8 @@ impl Denial {
             Self::BadSignature => "bad_signature",
             Self::BadClaim(_) => "bad_claim",
             Self::UnprovedBinding => "unproved_binding",
+            Self::UnboundToken => "unbound_token",
+            Self::OtherKey => "other_key",
             Self::TokenExpired => "token_expired",
             Self::TokenTooOld => "token_too_old",
             Self::TokenNotYetValid => "token_not_yet_valid",
@@ -71,7 +73,9 @@ impl Denial {
             Self::Reuse(_) => "reuse",
             Self::MismatchedPair => "mismatched_pair",
             Self::RelayRefused(_) => "relay_refused",
-            Self::InvalidProof(_) => "invalid_proof",
+            Self::BadProof(flaw) => flaw.reason(),
+            Self::ProofsFull(_) => "proofs_full",
+            Self::OtherSessionKey => "other_session_key",
             Self::TtlExceeded => "ttl_exceeded",
             Self::InvalidScope => "invalid_scope",
             Self::WrongPassword => "wrong_password",
@@ -91,7 +95,7 @@ impl Denial {
             | Self::BadClaim(what)
             | Self::BadFact(what)
             | Self::RelayRefused(what)
-            | Self::InvalidProof(what) => Some(what),
+            | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),
             _ => None,
         }

@@ -15,6 +15,7 @@ use crate::fault::Error;
 #[cfg(feature = "relay")]
 use crate::relay::{Presented, ProviderReply, ProviderRequest};
 use crate::session::{Scope, SessionId};
+use crate::thumbprint::KeyThumbprint;
 
 /// A credential presented for an exchange.
 ///
@@ -189,6 +190,8 @@ pub struct CheckedToken {
     pub session: Option<SessionId>,
     /// The account.
     pub account: Option<Box<str>>,
+    /// The key that the token is bound to, if any.
+    pub bound_to: Option<KeyThumbprint>,
     /// The directory's entry of the subject, if the directory was asked.
     pub user: Option<User>,
 }

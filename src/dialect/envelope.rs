@@ -198,6 +198,7 @@ impl Envelope {
             | Class::UnusableCredential
             | Class::CrossOrigin
             | Class::BadToken(_)
+            | Class::BadProof { .. }
             | Class::InsufficientScope
             | Class::Forbidden
             | Class::BadGrant { .. }

@@ -114,7 +114,7 @@ impl MySessions {
     }
 
     fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
-        let places = Places { query: None, cookies: [Some(self.cookie), None] };
+        let places = Places { query: None, cookies: [Some(self.cookie), None], dpop: false };
         let found = credential::extract_from(call.headers, call.query, places)?.ok_or(Denial::NoCredential)?;
         Ok(SecretString::from(found.token.into_owned()))
     }

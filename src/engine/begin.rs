@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::{Directory, DirectoryError, LoginRequest, User};
+use crate::dpop::OnceProof;
 use crate::fault::{Error, Fault};
 use crate::limit::Attempt;
 use crate::random::random;
@@ -17,6 +18,7 @@ use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
 use crate::store::{Inserted, SubjectBound};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::CLIENT_PREFIX;
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::mint;
@@ -47,6 +49,7 @@ impl Engine {
         let _place = self.limits.admit_login(attempt).await?;
         // A revocation from another node may be stamped ahead of this node's time.
         let mut known = Timestamp::ZERO;
+        let mut is_proved = false;
         for _ in 0..MAX_PASSWORD_CHECKS {
             // Every later revocation gets a stamp at or after this one.
             let asked = self.stamp_creation(Timestamp::ZERO).await?;
@@ -80,7 +83,19 @@ impl Engine {
                 continue;
             }
             let scope = granted_at_login(login.scope.as_ref(), login.client.scopes.as_ref(), &user.scopes)?;
+            let bound_to = match &login.proof {
+                // Once, and only for a user whose password is good: nobody else can fill the memory of proofs.
+                Some(proof) => {
+                    if !is_proved {
+                        proof.use_once(self.clock.now())?;
+                        is_proved = true;
+                    }
+                    Some(proof.key())
+                }
+                None => None,
+            };
             let new = SessionDraft {
+                bound_to,
                 subject: &user.subject,
                 account: user.account.as_deref(),
                 client: &login.client.id,
@@ -135,6 +150,7 @@ impl Engine {
         }
         let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
         let begun = self.begin(SessionDraft {
+            bound_to: None,
             subject: start.subject,
             account: start.account,
             client: start.client,
@@ -186,6 +202,7 @@ impl Engine {
             user_agent: origin.user_agent,
             address: origin.address,
             claims: new.claims,
+            bound_to: new.bound_to,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
@@ -259,6 +276,7 @@ impl Engine {
         client: &Client,
         scope: Option<&Scope>,
         profile: &Profile,
+        proof: Option<OnceProof<'_>>,
         origin: &Origin,
     ) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
@@ -269,6 +287,13 @@ impl Engine {
         if !is_subject(&subject) {
             return Err(Denial::UnauthorizedClient.into());
         }
+        let bound_to = match &proof {
+            Some(proof) => {
+                proof.use_once(self.clock.now())?;
+                Some(proof.key())
+            }
+            None => None,
+        };
         let now = self.stamp_sessionless(&subject, &client.id).await?;
         let expires = access_expiry(now, now.plus(crate::token::MAX_SESSIONLESS_LIFETIME), None, profile);
         let jti = uuid::Builder::from_random_bytes(*random().map_err(Fault::from)?).into_uuid().to_string();
@@ -283,6 +308,7 @@ impl Engine {
             scope: &scope,
             session: None,
             account: None,
+            bound_to,
             own: None,
             style: TokenStyle::default(),
         };
@@ -299,6 +325,7 @@ impl Engine {
             scope,
             session: None,
             session_expires_in: None,
+            bound_to,
             user: None,
             how: IssueKind::ClientCredentials,
         })
@@ -331,6 +358,7 @@ fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
 
 /// A session that is about to begin.
 struct SessionDraft<'a> {
+    bound_to: Option<KeyThumbprint>,
     subject: &'a str,
     account: Option<&'a str>,
     client: &'a str,

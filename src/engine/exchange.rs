@@ -11,8 +11,9 @@ use super::turn::Turn;
 use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, MAX_TRIES, Refresh};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
-use crate::denial::Denial;
+use crate::denial::{Denial, ProofFlaw};
 use crate::directory::User;
+use crate::dpop::OnceProof;
 use crate::engine::live_sessions::SuccessorToken;
 use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
@@ -99,6 +100,7 @@ impl Engine {
         let mut turn = Some(turn);
         let mut user = None;
         let mut counted = false;
+        let mut is_proved = false;
         for _ in 0..MAX_TRIES {
             let record = match read.take() {
                 Some(record) => Some(record),
@@ -109,6 +111,12 @@ impl Engine {
             };
             if !held.proves(&session) {
                 return Err(Denial::UnknownRefreshToken.into());
+            }
+            // Before anything that could change or end the session: a presenter without the key can do neither.
+            proves_key(&session, &refresh)?;
+            if let (Some(proof), false) = (&refresh.proof, is_proved) {
+                proof.use_once(self.clock.now())?;
+                is_proved = true;
             }
             self.belongs(&session, &refresh).await?;
             if user.is_none() && session.dialect.as_ref() != APPLICATION {
@@ -189,6 +197,10 @@ impl Engine {
                 return Err(Fault::Contention.into());
             };
             step.record.claims = claims_now(&session, user.as_ref());
+            if let (Some(_), Some(proof)) = (session.bound_to, &refresh.proof) {
+                // A confidential client may change its key: its refresh tokens are bound to its secret.
+                step.record.bound_to = Some(proof.key());
+            }
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             self.is_recent(refresh.arrived)?;
             // The first is asked first: while the store writes, the token is signed.
@@ -323,6 +335,10 @@ impl Engine {
         user: Option<&Option<User>>,
         turn: &mut Option<Turn<'_>>,
     ) -> Result<Option<IssuedTokens>, Error> {
+        // The pair is bound to the key of the request that it answered first.
+        if session.bound_to.is_some() && session.bound_to != refresh.proof.as_ref().map(OnceProof::key) {
+            return Err(Denial::OtherSessionKey.into());
+        }
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
         let left = last.access_expires.since(now);
@@ -411,6 +427,16 @@ impl Engine {
         let facts = self.facts(&session, user.as_ref(), minimum_known);
         Ok(decide(&session, generation, facts, self.clock.now(), profile) == Decision::Replay)
     }
+}
+
+/// Checks the key of a bound session. That of a public client stays what it was at its login; a confidential client
+/// authenticates by its secret, so it may use another one, but never none.
+// Requirements N35, N37.
+fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
+    let Some(bound_to) = session.bound_to else { return Ok(()) };
+    let proof = refresh.proof.as_ref().ok_or(ProofFlaw::Missing)?;
+    let may_change = refresh.client.secret_hash.is_some() && session.client == refresh.client.id;
+    if may_change || proof.key() == bound_to { Ok(()) } else { Err(Denial::OtherSessionKey) }
 }
 
 /// Whether the directory says that the session is over. Then it ends for good, and with it its access tokens: a user who

@@ -350,6 +350,7 @@ impl Engine {
             scope: &last.scope,
             session: Some((session.id, session.current)),
             account: session.account.as_deref(),
+            bound_to: session.bound_to,
             own: Some(&session.claims),
             style: self.style(&session.dialect),
         };
@@ -372,6 +373,7 @@ impl Engine {
             scope: last.scope.clone(),
             session: Some(session.id),
             session_expires_in: Some(session.expires.since(now).as_secs()),
+            bound_to: session.bound_to,
             user: None,
             how,
         })

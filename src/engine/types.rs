@@ -10,8 +10,10 @@ use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::directory::User;
+use crate::dpop::OnceProof;
 use crate::session::profile::Profile;
 use crate::session::{Scope, SessionId};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::OwnChecked;
 use crate::token::mint::AccessTokenText;
 use crate::token::refresh::RefreshToken;
@@ -44,6 +46,8 @@ pub struct Login<'a> {
     pub profile: &'a Profile,
     /// The endpoint's dialect.
     pub dialect: &'a str,
+    /// The proof of the key that the tokens are to be bound to.
+    pub proof: Option<OnceProof<'a>>,
     /// When the request was read.
     pub arrived: Arrival,
     /// The origin of the request.
@@ -100,6 +104,8 @@ pub struct Refresh<'a> {
     pub accepts: &'a [Box<str>],
     /// The dialects among them in which an access token is its own refresh credential.
     pub by_access: &'a [Box<str>],
+    /// The proof that the request has.
+    pub proof: Option<OnceProof<'a>>,
     /// When the request was read.
     pub arrived: Arrival,
     /// The origin of the request.
@@ -165,7 +171,7 @@ pub enum IssueKind {
 ///     serde_json::json!({
 ///         "access_token": tokens.access_token.expose(),
 ///         "refresh_token": tokens.refresh_token.as_ref().map(|token| token.expose()),
-///         "token_type": "Bearer",
+///         "token_type": if tokens.bound_to.is_some() { "DPoP" } else { "Bearer" },
 ///         "expires_in": tokens.expires_in,
 ///     })
 /// }
@@ -189,6 +195,8 @@ pub struct IssuedTokens {
     pub session: Option<SessionId>,
     /// The session's remaining lifetime at most, in seconds: the longest use of the refresh token.
     pub session_expires_in: Option<u64>,
+    /// The key that the access token is bound to: then its type is `DPoP` (RFC 9449 §5).
+    pub bound_to: Option<KeyThumbprint>,
     /// The user, if a directory knows one.
     pub user: Option<User>,
     /// How they were issued.

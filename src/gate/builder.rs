@@ -20,6 +20,7 @@ use crate::client::{Client, NoRandomness};
 use crate::clock::{EngineClock, TimeSource, Timestamp};
 use crate::denial::Denial;
 use crate::directory::Directory;
+use crate::dpop::{Dpop, DpopSettings};
 use crate::engine::{Engine, EngineConfig, StoreCounters};
 use crate::headers::HeaderPattern;
 use crate::lease::LeaseContext;
@@ -493,6 +494,14 @@ impl GateBuilder {
         self
     }
 
+    /// Accepts tokens that are bound to a key, with proofs by these rules (RFC 9449). A client or a route that has to do
+    /// with proofs turns that on as well, with the default rules. A running gate keeps the rules of its start.
+    #[must_use]
+    pub fn dpop(mut self, settings: DpopSettings) -> Self {
+        self.rules.dpop = Some(settings);
+        self
+    }
+
     /// A hook that replaces the replies to refused requests: those that [`Gate::layer`] and [`Gate::require`] refuse,
     /// and those that the extractors [`Identity`](super::Identity) and [`Claims`](super::Claims) refuse. `None` keeps
     /// the gate's reply. [`Denial::reason`](crate::denial::Denial::reason) is the word for a log, not for the client.
@@ -605,6 +614,7 @@ impl GateBuilder {
             begun.filter_map(Result::transpose).collect::<Result<_, _>>()?
         };
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
+        let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now())?;
         let running = Arc::new(Running {
             engine: Arc::clone(&engine),
             notices: Notices::default(),
@@ -615,6 +625,7 @@ impl GateBuilder {
             unfit_store: ArcSwapOption::empty(),
             passwords,
             has_directory,
+            dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]
             relays,

@@ -18,6 +18,7 @@ use http_body_util::BodyExt;
 use tracing::Instrument;
 
 use super::overloaded::overloaded;
+use super::possession::PresentedProof;
 use super::stall_timeout::StallTimeout;
 use super::{Inner, Recipient, respond};
 use crate::context::{Context, inherited};
@@ -26,6 +27,7 @@ use crate::denial::Denial;
 use crate::dialect::{
     Answer, Call, Command, CommandHandler, Consult, Dialect, Forward, Outcome, OwnSessionsRequest, Reply,
 };
+use crate::dpop;
 use crate::engine::{Arrival, Origin, OwnSessions};
 use crate::fault::{Error, Fault};
 use crate::overload::{PoolPermit, Refusal};
@@ -328,6 +330,8 @@ where
         account: call.account(),
         origin,
         arrived,
+        // Only a token endpoint of OAuth says in its protocol what a proof causes.
+        proof: endpoint.dialect.oauth("").and_then(|_| gate.presented_proof(&parts)).map(Arc::new),
         recipient: OnceLock::new(),
     };
     match endpoint.dialect.answer(&call, &handler).await {
@@ -343,7 +347,15 @@ where
             let reply = endpoint.dialect.write(&call, Err(denial.into()));
             EndpointResponse::Reply(reply, denial.into(), handler.recipient.into_inner())
         }
-        Answer::Reply(reply, reason) => EndpointResponse::Reply(reply, reason, handler.recipient.into_inner()),
+        Answer::Reply(mut reply, reason) => {
+            // A client that proves its key goes on with the latest nonce.
+            if handler.proof.is_some()
+                && let Some(nonce) = gate.dpop_nonce()
+            {
+                reply.headers_mut().insert(dpop::NONCE.clone(), nonce);
+            }
+            EndpointResponse::Reply(reply, reason, handler.recipient.into_inner())
+        }
         Answer::Consult(consult) => EndpointResponse::Consult(Box::new(parts), consult),
         Answer::Forward(forward) => EndpointResponse::Forward(Box::new(parts), forward, room),
         #[cfg(feature = "kuzzle")]
@@ -362,6 +374,8 @@ pub(super) struct EndpointHandler<'a> {
     pub(super) origin: Origin,
     /// When the request was read.
     pub(super) arrived: Arrival,
+    /// The proof of a key that came with it.
+    pub(super) proof: Option<Arc<PresentedProof>>,
     /// The recipient of issued tokens, for the access log.
     pub(super) recipient: OnceLock<Recipient>,
 }
@@ -371,10 +385,12 @@ impl CommandHandler for EndpointHandler<'_> {
     async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
         let (account, origin, arrived) = (self.account.map(str::to_owned), self.origin.clone(), self.arrived);
+        let proof = self.proof.clone();
         let executing = async move {
             match gate.endpoints.get(index) {
                 Some(endpoint) => {
-                    execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived).await
+                    let proof = proof.as_deref();
+                    execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived, proof).await
                 }
                 None => Err(Denial::NoRoute.into()),
             }

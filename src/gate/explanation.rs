@@ -157,6 +157,8 @@ pub enum Rule {
     Claims,
     /// Revocations.
     Revocation,
+    /// The key that the token is bound to, and the proof that the caller has it.
+    Proof,
     /// The issuers that the route accepts.
     Issuer,
     /// The audiences.
@@ -173,7 +175,7 @@ pub enum Rule {
 
 impl Rule {
     /// The rules of a request, in order.
-    pub(super) const OF_REQUESTS: [Self; 14] = [
+    pub(super) const OF_REQUESTS: [Self; 15] = [
         Self::Request,
         Self::Path,
         Self::Route,
@@ -184,6 +186,7 @@ impl Rule {
         Self::Signature,
         Self::Claims,
         Self::Revocation,
+        Self::Proof,
         Self::Issuer,
         Self::Audience,
         Self::Scope,
@@ -203,6 +206,7 @@ impl Rule {
             Self::Signature => "signature",
             Self::Claims => "claims",
             Self::Revocation => "revocation",
+            Self::Proof => "proof",
             Self::Issuer => "issuer",
             Self::Audience => "audience",
             Self::Scope => "scope",
@@ -239,7 +243,6 @@ impl Rule {
             | Denial::MalformedToken(_)
             | Denial::UnknownRefreshToken
             | Denial::MismatchedPair
-            | Denial::InvalidProof(_)
             | Denial::WrongPassword
             | Denial::InvalidClient => Self::Credential,
             Denial::CrossOrigin => Self::Origin,
@@ -252,11 +255,16 @@ impl Rule {
             Denial::BadSignature | Denial::TokenInactive | Denial::IntrospectionUnavailable(_) => Self::Signature,
             Denial::WrongType
             | Denial::BadClaim(_)
-            | Denial::UnprovedBinding
             | Denial::TokenExpired
             | Denial::TokenTooOld
             | Denial::TokenNotYetValid => Self::Claims,
             Denial::TokenRevoked | Denial::RevocationsUnavailable(_) => Self::Revocation,
+            Denial::UnprovedBinding
+            | Denial::UnboundToken
+            | Denial::OtherKey
+            | Denial::BadProof(_)
+            | Denial::ProofsFull(_)
+            | Denial::OtherSessionKey => Self::Proof,
             Denial::WrongIssuer => Self::Issuer,
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope => Self::Scope,

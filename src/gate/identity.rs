@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use crate::clock::Timestamp;
 use crate::policy::Permitted;
 use crate::session::{Generation, Scope, SessionId};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::AccessToken;
 use crate::token::verify::Roles;
 use crate::verify_cache::Verified;
@@ -140,6 +141,11 @@ impl Identity {
     /// `jti`.
     pub fn token_id(&self) -> Option<&str> {
         self.verified.token().jti.as_deref()
+    }
+
+    /// The thumbprint of the key that the token is bound to (RFC 9449). The request has proved it.
+    pub fn key_thumbprint(&self) -> Option<KeyThumbprint> {
+        self.verified.token().bound_to
     }
 
     /// `exp`.

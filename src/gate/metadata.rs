@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::client::{Client, Grant};
 use crate::dialect::OAuthPaths;
+use crate::dpop::ALGORITHM_NAMES;
 use crate::gate::JWKS_PATH;
 
 /// RFC 8414 §3. An issuer's path is appended to it.
@@ -32,6 +33,9 @@ pub(super) struct Metadata<'a> {
     /// RFC 9728 §4.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) protected_resources: Vec<&'a str>,
+    /// RFC 9449 §5.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dpop_signing_alg_values_supported: Option<[&'static str; ALGORITHM_NAMES.len()]>,
 }
 
 /// `none` is for public clients.
@@ -46,6 +50,7 @@ impl<'a> Metadata<'a> {
         paths: &OAuthPaths,
         clients: impl Iterator<Item = &'c Client>,
         has_directory: bool,
+        uses_dpop: bool,
     ) -> Self {
         let base = public_url.trim_end_matches('/');
         let account = path_of(issuer);
@@ -73,6 +78,7 @@ impl<'a> Metadata<'a> {
             revocation_endpoint_auth_methods_supported: METHODS,
             introspection_endpoint_auth_methods_supported: &["client_secret_basic", "client_secret_post"],
             protected_resources: Vec::new(),
+            dpop_signing_alg_values_supported: uses_dpop.then_some(ALGORITHM_NAMES),
         }
     }
 
@@ -110,7 +116,7 @@ mod tests {
 
     fn metadata(issuer: &str, base: &str, clients: &[Client]) -> serde_json::Value {
         let paths = OAuth2.oauth(base).unwrap();
-        let bytes = Metadata::new(issuer, "https://gate.example/", &paths, clients.iter(), true).to_bytes();
+        let bytes = Metadata::new(issuer, "https://gate.example/", &paths, clients.iter(), true, false).to_bytes();
         serde_json::from_slice(&bytes).unwrap()
     }
 
@@ -156,7 +162,8 @@ mod tests {
     #[test]
     fn t33_no_password_is_offered_where_nobody_knows_one() {
         let paths = OAuth2.oauth("/token").unwrap();
-        let bytes = Metadata::new("https://x", "https://x", &paths, [Client::public("web")].iter(), false).to_bytes();
+        let bytes =
+            Metadata::new("https://x", "https://x", &paths, [Client::public("web")].iter(), false, true).to_bytes();
         let said: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(said["grant_types_supported"], serde_json::json!(["refresh_token"]));
     }

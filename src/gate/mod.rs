@@ -67,6 +67,7 @@ mod nodes;
 mod notice;
 mod origin;
 mod overloaded;
+mod possession;
 mod preflight;
 #[cfg(feature = "relay")]
 mod relay;
@@ -167,6 +168,10 @@ pub(crate) struct Inner {
     refusals: Option<respond::RefusalHook>,
     /// Whether other rules are in force.
     is_replaced: AtomicBool,
+    /// Whether a token may be bound to a key, and a client prove it.
+    uses_dpop: bool,
+    /// The URLs that proofs are for.
+    external: possession::External,
 }
 
 impl Inner {
@@ -185,12 +190,14 @@ impl Inner {
     }
 
     /// What the challenges of a route say of it.
-    fn asked_by<'a>(&'a self, policy: &'a RoutePolicy) -> respond::Asked<'a> {
+    fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::Asked<'a> {
         let resource = resources::named(&self.resources, policy.resource.as_deref());
         respond::Asked {
             scopes: policy.asked_scopes(),
             resource: resource.map(|resource| (&*resource.document_url, &resource.scopes)),
             step_up: policy.step_up.as_ref(),
+            schemes: self.schemes(policy.dpop_required),
+            used: crate::credential::scheme(headers),
         }
     }
 

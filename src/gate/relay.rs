@@ -226,7 +226,7 @@ fn reply(answer: Answer) -> Result<(ProviderReply, Source), Error> {
     Err(match answer {
         Answer::Reply(reply, source) => return Ok((reply, source)),
         Answer::InvalidGrant(why) => Denial::RelayRefused(why).into(),
-        Answer::InvalidProof(why) => Denial::InvalidProof(why).into(),
+        Answer::InvalidProof(flaw) => Denial::BadProof(flaw).into(),
         Answer::InvalidScope => Denial::InvalidScope.into(),
         Answer::TooMany { retry_after } => {
             Denial::TooManyRequests(retry_after.max(std::time::Duration::from_secs(1))).into()

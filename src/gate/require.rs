@@ -318,9 +318,12 @@ impl<S> Require<S> {
             Err(denial) => {
                 let reason = Reason::from(denial);
                 reason.tell();
-                let scopes = self.layer.asked_scopes();
-                let asked = respond::Asked { scopes: Cow::Owned(scopes), ..respond::Asked::default() };
-                let mut reply = respond::refused(self.layer.gate.0.refusals.as_ref(), &parts, denial, &asked);
+                let gate = &self.layer.gate.0;
+                let scopes = Cow::Owned(self.layer.asked_scopes());
+                let asked = gate.asked_by(&self.layer.route.policy, &parts.headers);
+                let asked = respond::Asked { scopes, ..asked };
+                let mut reply = respond::refused(gate.refusals.as_ref(), &parts, denial, &asked);
+                gate.give_nonce(denial, &mut reply);
                 // For the gate's layer around this one, which otherwise reports this reply as `passed`.
                 reply.extensions_mut().insert(reason);
                 ResponseFuture::own(reply, None)

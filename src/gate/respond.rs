@@ -47,8 +47,10 @@ impl RefusalHook {
         let Some(own) = (self.0)(&denial, parts) else { return plain };
         let mut reply = own.map(Into::into);
         for name in [WWW_AUTHENTICATE, ALLOW, RETRY_AFTER, CACHE_CONTROL, CONNECTION] {
-            if let (Some(value), false) = (plain.headers().get(&name), reply.headers().contains_key(&name)) {
-                reply.headers_mut().insert(name, value.clone());
+            if !reply.headers().contains_key(&name) {
+                for value in plain.headers().get_all(&name) {
+                    reply.headers_mut().append(name.clone(), value.clone());
+                }
             }
         }
         reply

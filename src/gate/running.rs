@@ -12,6 +12,7 @@ use super::fault_log::FaultLog;
 use super::notice::Notices;
 #[cfg(feature = "relay")]
 use super::relay::EndpointRelay;
+use crate::dpop::Dpop;
 use crate::engine::Engine;
 use crate::overload::Overload;
 use crate::password::Passwords;
@@ -32,6 +33,8 @@ pub(crate) struct Running {
     pub(super) unfit_store: ArcSwapOption<String>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) has_directory: bool,
+    /// The proofs that were used.
+    pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.
     pub(super) clients: ArcSwap<HashSet<Box<str>>>,
     /// Those of the endpoints. Other rules have the same ones.

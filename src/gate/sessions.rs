@@ -254,6 +254,7 @@ impl Sessions {
                 access_ttl: None,
                 profile: &client.profile.over(&gate.profile),
                 accepts: &[APPLICATION.into()],
+                proof: None,
                 by_access: &[],
                 arrived,
                 origin: &origin,

@@ -101,6 +101,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             account: None,
             origin: self.origin.clone(),
             arrived: self.gate().engine.arrival(),
+            proof: None,
             recipient: OnceLock::new(),
         };
         handler.execute(command).await

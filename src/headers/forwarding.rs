@@ -38,6 +38,13 @@ pub(crate) fn says_for_whom(headers: &HeaderMap) -> bool {
     headers.contains_key(&FOR)
 }
 
+/// The scheme that the client used: that of the connection, or the one that a trusted proxy names.
+pub(crate) fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValue {
+    let from_proxy = peer.may_forward() && is_trusted(peer.address().to_canonical(), trusted);
+    let named = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
+    named.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()))
+}
+
 /// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once.
 ///
 /// A trusted proxy's values are passed on, `X-Forwarded-For` from the client's address on and with the proxy's added.
@@ -51,8 +58,7 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
     } else {
         Some(peer.text.clone())
     };
-    let proto = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
-    let proto = proto.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()));
+    let proto = scheme(headers, peer, trusted);
     let named = from_proxy.then(|| only(headers, &FORWARDED_HOST)).flatten();
     let named = named.filter(|v| v.to_str().is_ok_and(is_authority));
     let host = named.or_else(|| host.cloned());

@@ -23,6 +23,9 @@ use ipnet::IpNet;
 use crate::network::Holder;
 use crate::route::RoutePolicy;
 
+/// The header of a DPoP proof (RFC 9449 §4.1), which goes where the token goes.
+static PROOF: HeaderName = HeaderName::from_static("dpop");
+
 mod forwarding;
 mod framing;
 mod hop_by_hop;
@@ -32,7 +35,7 @@ mod products;
 mod trailers;
 
 pub use forwarding::{client_ip, forwarded};
-pub(crate) use forwarding::{is_trusted, says_for_whom};
+pub(crate) use forwarding::{is_trusted, says_for_whom, scheme};
 pub use framing::is_framed_once;
 pub use hop_by_hop::remove_hop_by_hop;
 pub use pattern::HeaderPattern;
@@ -265,6 +268,7 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
     headers.remove(PROXY_AUTHORIZATION);
     if !policy.forward_token {
         headers.remove(AUTHORIZATION);
+        headers.remove(&PROOF);
     }
 }
 

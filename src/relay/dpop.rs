@@ -3,19 +3,28 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::jwk::ThumbprintHash;
-use jsonwebtoken::{DecodingKey, Validation};
-use serde::Deserialize;
-
 use crate::clock::Timestamp;
+use crate::denial::ProofFlaw;
+use crate::dpop::proof::{Form, SignedProof};
 use crate::token::Algorithm;
-use crate::token::algorithm::Family;
-use crate::token::keyring::VerifyingKey;
 
 /// The longest proof, in bytes. An RSA key of 8192 bits and its signature fit.
 const MAX_PROOF: usize = 8 << 10;
-/// The longest `jti`, in bytes.
-const MAX_JTI: usize = 256;
+/// What a provider may accept: the relay leaves the choice to it.
+const FORM: Form = Form {
+    max_length: MAX_PROOF,
+    algorithms: &[
+        Algorithm::EdDsa,
+        Algorithm::Es256,
+        Algorithm::Es384,
+        Algorithm::Rs256,
+        Algorithm::Rs384,
+        Algorithm::Rs512,
+        Algorithm::Ps256,
+        Algorithm::Ps384,
+        Algorithm::Ps512,
+    ],
+};
 /// How far a proof's `iat` may be from our time.
 const WINDOW: Duration = Duration::from_secs(60);
 /// How many proofs are remembered.
@@ -34,59 +43,26 @@ impl Default for Proofs {
     }
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    jti: Box<str>,
-    htm: Box<str>,
-    htu: Box<str>,
-    iat: u64,
-}
-
 impl Proofs {
     /// The thumbprint of the key of a good proof for a POST to `url`, which was not seen before.
-    pub(super) fn check(&self, proof: &str, url: &str, now: Timestamp) -> Result<String, &'static str> {
-        let (jkt, claims) = verify(proof)?;
-        if &*claims.htm != "POST" {
-            return Err("htm is another method");
+    pub(super) fn check(&self, proof: &str, url: &str, now: Timestamp) -> Result<String, ProofFlaw> {
+        let proof = SignedProof::read(proof, FORM)?;
+        if proof.method() != Some("POST") {
+            return Err(ProofFlaw::Method);
         }
-        let without_query = claims.htu.split(['?', '#']).next().unwrap_or_default();
-        if without_query != url {
-            return Err("htu is not the URL of the provider's token endpoint");
+        let without_query = proof.url().and_then(|htu| htu.split(['?', '#']).next());
+        if without_query != Some(url) {
+            return Err(ProofFlaw::Url);
         }
-        let issued_at = Timestamp::from_secs(claims.iat);
+        let issued_at = proof.issued_at().ok_or(ProofFlaw::Time)?;
         if issued_at.since(now).max(now.since(issued_at)) > WINDOW {
-            return Err("iat is too far from now");
+            return Err(ProofFlaw::Time);
         }
-        if claims.jti.is_empty() || claims.jti.len() > MAX_JTI {
-            return Err("jti is empty or too long");
-        }
-        let is_new = self.seen.entry((jkt.clone(), claims.jti)).or_insert(()).is_fresh();
-        if is_new { Ok(jkt) } else { Err("the proof was used before") }
+        let jkt = proof.key.to_string();
+        let id = Box::from(proof.id().ok_or(ProofFlaw::Id)?);
+        let is_new = self.seen.entry((jkt.clone(), id)).or_insert(()).is_fresh();
+        if is_new { Ok(jkt) } else { Err(ProofFlaw::Replayed) }
     }
-}
-
-/// The thumbprint of the key in the proof's header, and the claims that it signed.
-fn verify(proof: &str) -> Result<(String, Claims), &'static str> {
-    const MALFORMED: &str = "not a proof";
-    if proof.len() > MAX_PROOF {
-        return Err("the proof is too long");
-    }
-    let header = jsonwebtoken::decode_header(proof).map_err(|_| MALFORMED)?;
-    if header.typ.as_deref() != Some("dpop+jwt") {
-        return Err("typ is not dpop+jwt");
-    }
-    let signed_by = Algorithm::ALL.into_iter().find(|algorithm| algorithm.jwt() == header.alg);
-    let algorithm = signed_by.filter(|algorithm| algorithm.family() != Family::Hmac).ok_or("alg is not accepted")?;
-    let jwk = header.jwk.ok_or("the key is missing")?;
-    // Refuses weak keys, and keys of another kind than the algorithm takes.
-    VerifyingKey::from_jwk(&jwk, algorithm).map_err(|_| "the key cannot be used")?;
-    let key = DecodingKey::from_jwk(&jwk).map_err(|_| "the key cannot be used")?;
-    let mut rules = Validation::new(header.alg);
-    rules.required_spec_claims.clear();
-    (rules.validate_exp, rules.validate_nbf, rules.validate_aud) = (false, false, false);
-    let claims = jsonwebtoken::decode::<Claims>(proof, &key, &rules).map_err(|_| "signature or claims are not good")?;
-    let jkt = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| "the key cannot be used")?;
-    Ok((jkt, claims.claims))
 }
 
 #[cfg(test)]

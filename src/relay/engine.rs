@@ -20,6 +20,7 @@ use super::provider::{Meaning, ProviderReply, ProviderRequest, SendError};
 use super::seal::NotSealed;
 use crate::clock::EngineClock;
 use crate::denial::Denial;
+use crate::denial::ProofFlaw;
 use crate::fault::{Chain, Fault, StoreError};
 use crate::limit::{Buckets, Limits, Rate};
 use crate::random::{NoRandomness, random};
@@ -153,7 +154,7 @@ impl Relay {
         if let Some(proof) = &presented.proof {
             match self.core.proved(proof) {
                 Ok(jkt) => presented.presenter.jkt = Some(jkt),
-                Err(why) => return Answer::InvalidProof(why),
+                Err(flaw) => return Answer::InvalidProof(flaw),
             }
         }
         let presentation = match self.core.presentation(presented) {
@@ -216,8 +217,9 @@ const NO_TOKEN: &str = "not a refresh token";
 
 impl Core {
     /// The key of a good DPoP proof.
-    fn proved(&self, proof: &SecretString) -> Result<String, &'static str> {
-        let url = self.settings.load().provider.proof_url().ok_or("the provider's URL is not known")?;
+    fn proved(&self, proof: &SecretString) -> Result<String, ProofFlaw> {
+        // Nothing can be for a URL that is not known.
+        let url = self.settings.load().provider.proof_url().ok_or(ProofFlaw::Url)?;
         self.proofs.check(proof.expose_secret(), &url, self.clock.now())
     }
 

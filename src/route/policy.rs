@@ -59,6 +59,9 @@ pub struct RoutePolicy {
     /// A WebSocket or another upgrade passes to the upstream.
     // Requirement T9.
     pub upgrade: bool,
+    /// Only tokens that are bound to a key are accepted, with a proof of it (RFC 9449).
+    // Requirement N31.
+    pub dpop_required: bool,
     /// What happens to a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
     /// What happens to a path that a common reading takes for that of a stricter route.
@@ -128,6 +131,7 @@ impl RoutePolicy {
             bad_credential_on_optional: bad_credential,
             upgrade,
             step_up,
+            dpop_required,
             // Its audience is one of `audiences`.
             resource: _,
             // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
@@ -171,6 +175,7 @@ impl RoutePolicy {
                     other.auth == Auth::None || ours.is_stricter_than(&other.step_up.clone().unwrap_or_default())
                 }))
             || (!upgrade && other.upgrade)
+            || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
     }
 
     /// May a request with this path take the route?

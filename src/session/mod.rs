@@ -26,6 +26,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
+use crate::thumbprint::KeyThumbprint;
 pub use scope::{InvalidScope, Scope};
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
@@ -326,10 +327,14 @@ pub struct Session {
     pub user_agent: Option<Box<str>>,
     /// The address at login, if it is kept.
     pub address: Option<IpAddr>,
-    /// The claims of the last pair's access token beyond those of the gate itself. The last field, and omitted if empty:
-    /// so a record without claims has the same bytes as in earlier versions.
+    /// The claims of the last pair's access token beyond those of the gate itself. Omitted if empty: so a record without
+    /// claims has the same bytes as in earlier versions.
     #[serde(default, skip_serializing_if = "OwnClaims::is_empty")]
     pub claims: OwnClaims,
+    /// The key of the last pair (RFC 9449); `None` if the session began without one. That of a public client never
+    /// changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<KeyThumbprint>,
 }
 
 impl Session {

@@ -7,12 +7,16 @@ use zeroize::Zeroizing;
 use super::StoreError;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
+use crate::thumbprint::KeyThumbprint;
 
-/// The version of everything that is written, but for [`WITH_CLAIMS`].
+/// The version of everything that is written, but for [`WITH_CLAIMS`] and [`BOUND`].
 const RECORD_VERSION: u8 = 1;
 /// The version of a session's record that ends with claims. A record without claims has the previous version, so that
 /// earlier programs can read it.
 const WITH_CLAIMS: u8 = 2;
+/// The version of the record of a session that is bound to a key: the key's thumbprint, and behind it the record that the
+/// session would have without. An earlier program cannot read it, so it never continues such a session unbound.
+const BOUND: u8 = 3;
 
 /// Encodes a record. The bytes may contain a session's secret.
 pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
@@ -23,6 +27,11 @@ pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Stor
 
 /// Encodes the record of a session.
 pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    if let Some(key) = &session.bound_to {
+        let unbound = Session { bound_to: None, ..session.clone() };
+        let unbound = encode_session(&unbound)?;
+        return Ok(Zeroizing::new([&[BOUND], key.as_bytes().as_slice(), unbound.as_slice()].concat()));
+    }
     let mut bytes = encode(session)?;
     if let (false, Some(version)) = (session.claims.is_empty(), bytes.first_mut()) {
         *version = WITH_CLAIMS;
@@ -42,15 +51,17 @@ pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &
 
 /// Decodes what [`encode_session`] made.
 pub(super) fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, StoreError> {
+    // As if it had the fields at its end that it lacks: the empty text of claims, and no key, one byte each.
+    let with = |rest: &[u8], missing: &[u8]| Zeroizing::new([rest, missing].concat());
     match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => {
-            // As if it ended with claims: with an empty text, whose length is one byte.
-            let mut whole = Zeroizing::new(Vec::with_capacity(rest.len() + 1));
-            whole.extend_from_slice(rest);
-            whole.push(0);
-            read(what, &whole)
-        }
-        Some((&WITH_CLAIMS, rest)) => read(what, rest),
+        Some((&RECORD_VERSION, rest)) => read(what, &with(rest, &[0, 0])),
+        Some((&WITH_CLAIMS, rest)) => read(what, &with(rest, &[0])),
+        Some((&BOUND, rest)) => match rest.split_first_chunk() {
+            Some((key, unbound)) if unbound.first() != Some(&BOUND) => {
+                Ok(Session { bound_to: Some(KeyThumbprint::from_bytes(*key)), ..decode_record(what, unbound)? })
+            }
+            Some(_) | None => Err(StoreError::new(format!("the store is damaged: {what} cannot be read"))),
+        },
         Some((version, _)) => Err(unknown_version(what, *version)),
         None => Err(empty(what)),
     }
@@ -66,8 +77,8 @@ fn read<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Resu
 
 fn unknown_version(what: impl std::fmt::Display, version: u8) -> StoreError {
     StoreError::new(format!(
-        "{what} has record version {version}, and this program knows only {RECORD_VERSION} and {WITH_CLAIMS}: it was written \
-         by another version of rotogate, which can read it"
+        "{what} has record version {version}, and this program knows only {RECORD_VERSION} to {BOUND}: it was written by \
+          another version of rotogate, which can read it"
     ))
 }
 
@@ -149,6 +160,29 @@ mod tests {
         reserved.push(14);
         reserved.extend_from_slice(br#"{"sub":"root"}"#);
         assert!(decode_session(session.id.as_bytes(), &reserved).is_err());
+    }
+
+    #[test]
+    fn n37_a_record_with_a_key_has_a_version_of_its_own_and_reads_back_the_same() {
+        let unbound = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
+        let mut with_claims = unbound.clone();
+        with_claims.claims.insert("roles", ["admin"]).unwrap();
+        for plain in [unbound, with_claims] {
+            let session = Session { bound_to: Some(KeyThumbprint::from_bytes([7; 32])), ..plain.clone() };
+            let (bytes, without) = (encode_session(&session).unwrap(), encode_session(&plain).unwrap());
+            assert_eq!((bytes[0], &bytes[33..]), (BOUND, &without[..]));
+            assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
+            // A cut record, one with more behind it, and one that is bound twice are damaged, never unbound.
+            let twice = [&bytes[..33], &bytes[..]].concat();
+            for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec(), twice]
+            {
+                assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
+            }
+            // A store of an application's own may write it as JSON.
+            let json = serde_json::to_string(&session).unwrap();
+            assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
+            assert!(!serde_json::to_string(&plain).unwrap().contains("bound_to"));
+        }
     }
 
     #[test]

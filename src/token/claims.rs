@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
 use crate::session::{Generation, Scope, SessionId};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::keyring::KeyPrint;
 use crate::token::verify::{self, ClaimMapping, Roles};
 
@@ -60,6 +61,8 @@ pub struct MintedClaims<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// `account`, if any.
     pub account: Option<&'a str>,
+    /// `cnf.jkt`: the key that the token is bound to, if any (RFC 9449 §6.1).
+    pub bound_to: Option<KeyThumbprint>,
     /// Further claims, none of which is one of those here.
     pub own: Option<&'a OwnClaims>,
     /// The form that the clients of the session's dialect need.
@@ -89,6 +92,9 @@ impl Serialize for MintedClaims<'_> {
         if let Some(account) = self.account {
             map.serialize_entry("account", account)?;
         }
+        if let Some(key) = &self.bound_to {
+            map.serialize_entry("cnf", &Confirmation { jkt: key })?;
+        }
         if let Some(name) = self.style.subject_claim {
             map.serialize_entry(name, self.subject)?;
         }
@@ -97,6 +103,12 @@ impl Serialize for MintedClaims<'_> {
         }
         map.end()
     }
+}
+
+/// RFC 7800 §3.1, with the member of RFC 9449 §6.1.
+#[derive(serde::Serialize)]
+pub(crate) struct Confirmation<'a> {
+    pub(crate) jkt: &'a KeyThumbprint,
 }
 
 /// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
@@ -147,6 +159,8 @@ pub struct AccessToken {
     pub session: Option<(SessionId, Generation)>,
     /// `jti`.
     pub jti: Option<Box<str>>,
+    /// `cnf.jkt`: the key that the token is bound to.
+    pub bound_to: Option<KeyThumbprint>,
     /// `iat`.
     pub issued_at: Option<Timestamp>,
     /// `nbf`.
@@ -180,6 +194,11 @@ impl AccessToken {
     /// Is it for the own account of one of our clients?
     pub fn is_clients_own(&self) -> bool {
         self.ours && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
+    }
+
+    /// The token itself.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// The subject as it is in the token. Revocations use this form.

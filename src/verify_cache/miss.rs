@@ -208,7 +208,10 @@ impl TokenChecker {
             }
             Refusal::Authentic(Denial::TokenRevoked)
         })?;
-        if let Some((session, generation)) = verified.token.session.filter(|_| E::ARE_WANTED) {
+        // The use of a bound token is noted when its key was proved.
+        if let Some((session, generation)) = verified.token.session.filter(|_| E::ARE_WANTED)
+            && verified.token.bound_to.is_none()
+        {
             confirmations.seen(session, generation);
         }
         Ok(verified)

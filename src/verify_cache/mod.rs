@@ -195,6 +195,9 @@ impl TokenChecker {
             }
             None => self.check_absent::<E>(&keys, token, asked_about, taken, shown)?,
         };
+        if credential.is_bearer() && verified.token.bound_to.is_some() {
+            return Err(Denial::UnprovedBinding);
+        }
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
         verified.recheck_key::<E>(now)?;

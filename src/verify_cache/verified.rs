@@ -1,7 +1,7 @@
 //! A token that was verified, and what all tokens of a gate share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::{HeaderName, HeaderValue};
 
@@ -11,6 +11,7 @@ use super::{ASSERTION_BYTES, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::effects::Effects;
+use crate::engine::confirm::Confirmations;
 use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
@@ -43,6 +44,8 @@ pub struct Verified {
     /// The rules and keys that judged it.
     pub(super) rules: RulesId,
     holder: Holder,
+    /// Whether the use of a bound token was noted, which only its first proof does.
+    is_confirmed: AtomicBool,
     pub(super) assertions: Assertions,
     pub(super) shared: Arc<Shared>,
 }
@@ -89,6 +92,7 @@ impl Shared {
             rules,
             holder,
             assertions: Assertions::default(),
+            is_confirmed: AtomicBool::new(false),
             shared: Arc::clone(self),
         }))
     }
@@ -103,6 +107,17 @@ impl Verified {
     /// The holder that the caller's resources count for.
     pub fn holder(&self) -> Holder {
         self.holder
+    }
+
+    /// Notes the first use of a bound token whose caller proved its key, or about which a trusted client asks: a bearer of
+    /// it alone is no use.
+    pub(crate) fn confirm(&self, confirmations: &Confirmations) {
+        if let Some((session, generation)) = self.token.session
+            && self.token.bound_to.is_some()
+            && !self.is_confirmed.swap(true, Ordering::Relaxed)
+        {
+            confirmations.seen(session, generation);
+        }
     }
 
     /// A request of this caller ended.

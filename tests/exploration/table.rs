@@ -101,6 +101,7 @@ impl Table {
         };
         assert_eq!(profile.problems(), []);
         let session = Session {
+            bound_to: None,
             id: SessionId::new(CREATED, [7; 10]),
             secret: SessionSecret::new([9; 16]),
             subject: "ada".into(),

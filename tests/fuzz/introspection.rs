@@ -49,7 +49,7 @@ fn seconds(value: Option<&Value>) -> Option<f64> {
 
 target!(
     /// A response makes a token of an active one alone, and of nothing that it does not say: `active` is `true` and is named
-    /// once, the token is of this issuer, is not over, is bound to no key, is no refresh token, and has its own subject and
+    /// once, the token is of this issuer, is not over, is bound to no key or to one that it names, is no refresh token, and has its own subject and
     /// no more scopes than are listed (I14, I18, I20, I46).
     introspection_response,
     &[
@@ -74,10 +74,12 @@ target!(
         for name in ["nbf", "iat"] {
             assert!(seconds(said.get(name)).is_none_or(|from| from <= NOW as f64 + leeway), "{name}");
         }
-        assert!(said.get("cnf").is_none(), "R14");
+        let jkt = said.get("cnf").map(|cnf| cnf["jkt"].as_str().expect("R14"));
+        assert_eq!(token.bound_to.map(|key| key.to_string()).as_deref(), jkt, "R14");
         for name in ["token_use", "token_type"] {
             let kind = said.get(name).map(|kind| kind.as_str().expect("a text").to_ascii_lowercase());
-            assert!(!["refresh_token", "id_token", "dpop"].contains(&kind.as_deref().unwrap_or_default()), "{name}");
+            let kind = kind.as_deref().unwrap_or_default();
+            assert!(!["refresh_token", "id_token"].contains(&kind) && (kind != "dpop" || jkt.is_some()), "{name}");
         }
         let subject = said.get("sub").or_else(|| said.get("client_id")).and_then(Value::as_str).expect("I18");
         assert_eq!((token.token_subject(), &*token.subject), (subject, subject));

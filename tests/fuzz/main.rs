@@ -18,6 +18,7 @@ mod introspection;
 mod json;
 mod kuzzle;
 mod path;
+mod proofs;
 mod refresh;
 mod remote_keys;
 mod tokens;

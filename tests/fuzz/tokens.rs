@@ -99,7 +99,8 @@ target!(
         let subject = said["sub"].as_str().expect("J9");
         assert!((1..=256).contains(&subject.len()) && subject.bytes().all(|byte| byte.is_ascii_graphic()), "J9");
         assert!(said["jti"].is_string() && said["client_id"].is_string(), "J9");
-        assert!(!said.contains_key("cnf"), "R14");
+        let jkt = said.get("cnf").map(|cnf| cnf["jkt"].as_str().expect("R14"));
+        assert_eq!(token.bound_to.map(|key| key.to_string()).as_deref(), jkt, "R14");
         assert_eq!((&*token.subject, &token.claims()), (subject, &said), "J11: the last of two members, or the first?");
 
         let again = signed(GOOD.split_once('\n').unwrap().0.as_bytes(), &serde_json::to_vec(&token.claims()).unwrap());

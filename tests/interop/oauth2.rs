@@ -41,6 +41,8 @@ const FAULTS: [Fault; 5] =
 
 /// One for each client.
 const SCRIPTS: [&str; 3] = ["openid_client.mjs", "authlib_client.py", "requests_oauthlib_client.py"];
+/// One whose tokens are bound to a key.
+const DPOP_SCRIPT: &str = "dpop_client.mjs";
 
 /// What the proxy remembers.
 struct Between {
@@ -100,9 +102,9 @@ async fn between(
     }
     let mut response = Response::new(Full::new(said));
     *response.status_mut() = status;
-    for name in ["content-type", "cache-control", "www-authenticate"] {
-        if let Some(value) = answer.headers.get(name) {
-            response.headers_mut().insert(name, value.clone());
+    for name in ["content-type", "cache-control", "www-authenticate", "dpop-nonce"] {
+        for value in answer.headers.get_all(name) {
+            response.headers_mut().append(name, value.clone());
         }
     }
     Ok(response)
@@ -123,7 +125,7 @@ fn clients() -> &'static Path {
         let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for script in SCRIPTS {
+        for script in SCRIPTS.into_iter().chain([DPOP_SCRIPT]) {
             std::fs::copy(source.join(script), cache.join(script)).unwrap();
         }
         cache
@@ -150,6 +152,11 @@ enum Kind {
 
 /// Runs a program against a gate of its own.
 async fn run(program: &[PathBuf], kind: Kind, fault: Fault) -> Output {
+    run_with(program, kind, fault, None).await
+}
+
+/// The same, where clients prove a key, with or without nonces.
+async fn run_with(program: &[PathBuf], kind: Kind, fault: Fault, nonce: Option<&str>) -> Output {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let new = || uuid::Uuid::new_v4().simple().to_string();
@@ -160,6 +167,11 @@ async fn run(program: &[PathBuf], kind: Kind, fault: Fault) -> Output {
         .replace("drain_timeout = \"2s\"", "drain_timeout = \"0s\"")
         .replace("[limits]", "[sessions]\ngrace = \"60s\"\n[store]\nkind = \"memory\"\n[limits]")
         .replace("id = \"web\"", &format!("id = \"{client}\""));
+    let config = match nonce {
+        None => config,
+        Some(nonce) => support::with(&config, "dpop", &format!("nonce = \"{nonce}\""))
+            .replace(&format!("id = \"{client}\""), &format!("id = \"{client}\"\ndpop = \"required\"")),
+    };
     let place = Place::new(&config);
     let secret = if kind == Kind::Confidential { new() } else { String::new() };
     if kind == Kind::Confidential {
@@ -192,6 +204,7 @@ async fn run(program: &[PathBuf], kind: Kind, fault: Fault) -> Output {
         .env("CLIENT_SECRET", &secret)
         .env("USER_NAME", &user)
         .env("PASSWORD", &password)
+        .env("NONCE", if nonce == Some("required") { "1" } else { "" })
         .env("NO_PROXY", "127.0.0.1")
         .output()
         .await
@@ -206,6 +219,17 @@ async fn real_clients_know_the_gate_by_its_metadata_alone() {
         for kind in [Kind::Public, Kind::Confidential] {
             let output = run(&program, kind, Fault::None).await;
             assert!(output.status.success(), "{name}, {kind:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn n30_n34_n36_openid_client_proves_its_key_and_oauth4webapi_agrees_with_the_gate() {
+    let program = ["node".into(), clients().join(DPOP_SCRIPT)];
+    for kind in [Kind::Public, Kind::Confidential] {
+        for nonce in ["off", "required"] {
+            let output = run_with(&program, kind, Fault::None, Some(nonce)).await;
+            assert!(output.status.success(), "{kind:?}, {nonce}: {}", String::from_utf8_lossy(&output.stderr));
         }
     }
 }

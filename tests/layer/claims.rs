@@ -217,6 +217,7 @@ pub(crate) fn foreign(keys: &Keyring, issuer: &str, claims: &[(&str, Value)]) ->
     claims.iter().for_each(|(name, value)| own.insert(*name, value).unwrap());
     let now = SystemTime::new().wall();
     let claims = MintedClaims {
+        bound_to: None,
         issuer,
         subject: "ada",
         audience: &["https://api.test".into()],

@@ -33,7 +33,7 @@ fn denied(denial: Denial) -> Status {
             Status::unauthenticated("send the metadata authorization: Bearer <access token>")
         }
         Class::Login => Status::unauthenticated("wrong email or password"),
-        Class::BadToken(_) => Status::unauthenticated("the access token is invalid"),
+        Class::BadToken(_) | Class::BadProof { .. } => Status::unauthenticated("the access token is invalid"),
         // One message for all: a caller learns only that the token is not good.
         Class::BadGrant { .. } => Status::unauthenticated("the refresh token is invalid"),
         Class::Client => Status::unauthenticated("the client is unknown"),

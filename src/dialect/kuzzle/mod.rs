@@ -38,7 +38,7 @@ use super::{
     Answer, Call, Command, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Reply, ServedPath, Sources,
     said_json,
 };
-use crate::credential::{self, Found, Places};
+use crate::credential::{self, Found, Places, Scheme};
 use crate::denial::Denial;
 use crate::fault::Error;
 use crate::reason::Reason;
@@ -249,13 +249,13 @@ impl Kuzzle {
     ) -> Result<Option<Found<'a>>, Denial> {
         let cookie = self.cookie();
         let Some(jwt) = &asked.jwt else {
-            let places = Places { query: Some(self::http::PARAMETER), cookies: [Some(cookie), None] };
+            let places = Places { query: Some(self::http::PARAMETER), cookies: [Some(cookie), None], dpop: false };
             return credential::extract_from(headers, query, places);
         };
         if credential::cookies(headers, cookie).next().is_some() {
             return Err(Denial::TwoCredentials);
         }
-        Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), by_cookie: false }))
+        Ok(Some(Found { token: Cow::Borrowed(jwt.expose_secret()), scheme: Scheme::Bearer, by_cookie: false }))
     }
 
     /// Opens a WebSocket, for a request that asks for one.

@@ -38,7 +38,7 @@ use super::message::{self, Action, Message};
 use super::perform::{self, ActionResult};
 use super::raw;
 use super::words::{self, Problem};
-use crate::credential::Found;
+use crate::credential::{Found, Scheme};
 use crate::denial::Denial;
 use crate::lease::Lease;
 use crate::linger::linger;
@@ -332,9 +332,11 @@ impl<S: Stream> Session<S> {
         if makes_tokens {
             return self.refuse(asked, Problem::cookie_unsupported(), MALFORMED).await;
         }
-        let credential = found
-            .as_ref()
-            .map(|(token, by_cookie)| Found { token: token.expose_secret().into(), by_cookie: *by_cookie });
+        let credential = found.as_ref().map(|(token, by_cookie)| Found {
+            token: token.expose_secret().into(),
+            scheme: Scheme::Bearer,
+            by_cookie: *by_cookie,
+        });
         let ActionResult { came, reason, .. } =
             perform::perform(asked, action, Ok(credential), "/", self.gate.as_ref()).await;
         if let Ok(result) = &came {

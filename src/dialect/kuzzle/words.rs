@@ -155,6 +155,7 @@ impl Problem {
             Class::NoCredential => Self::unauthorized(asked),
             Class::BadToken(TokenFlaw::Expired) | Class::BadGrant { expired: true } => Self::expired_token(asked),
             Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved)
+            | Class::BadProof { .. }
             | Class::UnusableCredential
             | Class::BadGrant { expired: false } => Self::invalid_token(),
             Class::TwoCredentials => Self::new(

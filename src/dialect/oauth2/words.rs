@@ -11,6 +11,8 @@ use crate::denial::{Class, Denial};
 use crate::engine::IssuedTokens;
 use crate::fault::Fault;
 use crate::reply::retry_after;
+use crate::thumbprint::KeyThumbprint;
+use crate::token::claims::Confirmation;
 
 /// RFC 6749 §5.1. `refresh_token` is in every reply that has one: clients replace theirs with whatever arrives.
 #[derive(Serialize)]
@@ -29,12 +31,17 @@ pub(super) fn issued(issued: &IssuedTokens) -> Reply {
         StatusCode::OK,
         &Tokens {
             access_token: issued.access_token.expose(),
-            token_type: "Bearer",
+            token_type: token_type(issued.bound_to),
             expires_in: issued.expires_in,
             refresh_token: issued.refresh_token.as_ref().map(|token| token.expose()),
             scope: issued.scope.as_str(),
         },
     )
+}
+
+/// RFC 9449 §5.
+const fn token_type(bound_to: Option<KeyThumbprint>) -> &'static str {
+    if bound_to.is_some() { "DPoP" } else { "Bearer" }
 }
 
 /// RFC 7009 §2.2: the same reply for a revoked token and an unknown one.
@@ -72,6 +79,8 @@ struct Introspection<'a> {
     sid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     account: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation<'a>>,
 }
 
 /// As in a token: one, or a list.
@@ -100,7 +109,8 @@ pub(super) fn active(checked: &CheckedToken) -> Reply {
                 several => Audience::Several(several),
             }),
             jti: checked.jti.as_deref(),
-            token_type: Some("Bearer"),
+            token_type: Some(token_type(checked.bound_to)),
+            cnf: checked.bound_to.as_ref().map(|jkt| Confirmation { jkt }),
             sid: checked.session.map(|sid| sid.to_string()),
             account: checked.account.as_deref(),
         },
@@ -152,6 +162,13 @@ pub(in crate::dialect) fn denied(denial: Denial, used_basic: bool) -> Reply {
         }
         Class::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "try again later"),
         Class::Unavailable(wait) => return unavailable(wait),
+        Class::BadProof { needs_nonce: true } => {
+            (StatusCode::BAD_REQUEST, "use_dpop_nonce", "the proof must have the nonce of the DPoP-Nonce header")
+        }
+        // RFC 9449 §5.
+        Class::BadProof { needs_nonce: false } => {
+            (StatusCode::BAD_REQUEST, "invalid_dpop_proof", "the DPoP proof is missing, used, or not for this request")
+        }
         Class::BadGrant { .. } => {
             (StatusCode::BAD_REQUEST, "invalid_grant", "the refresh token is invalid, expired or revoked")
         }

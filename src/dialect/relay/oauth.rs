@@ -10,7 +10,7 @@ use super::super::oauth2::form::{self, Form};
 use super::super::oauth2::words;
 use super::super::{Call, RelayRequest, Reply, ReplyBody};
 use super::{REFRESH_TOKEN, REVOCATION, RelayDialect};
-use crate::denial::{Class, Denial};
+use crate::denial::{Class, Denial, ProofFlaw};
 use crate::fault::Error;
 use crate::relay::http::DPOP_NONCE;
 use crate::relay::{Params, Presented, Presenter, ProviderReply, ProviderRequest};
@@ -57,9 +57,9 @@ fn one_proof(headers: &HeaderMap) -> Result<Option<SecretString>, Denial> {
     let mut proofs = headers.get_all(DPOP).iter();
     let Some(proof) = proofs.next() else { return Ok(None) };
     if proofs.next().is_some() {
-        return Err(Denial::InvalidProof("more than one proof was sent"));
+        return Err(ProofFlaw::Malformed("more than one proof was sent").into());
     }
-    let proof = proof.to_str().map_err(|_| Denial::InvalidProof("not a proof"))?;
+    let proof = proof.to_str().map_err(|_| ProofFlaw::Malformed("the proof is not ASCII"))?;
     Ok(Some(SecretString::from(proof.to_owned())))
 }
 
@@ -135,10 +135,6 @@ pub(super) fn reply(call: &Call<'_>, reply: &ProviderReply) -> Reply {
 /// A refusal or a fault of the gate's own.
 pub(super) fn refusal(headers: &HeaderMap, error: &Error) -> Reply {
     match error {
-        Error::Denied(denial @ Denial::InvalidProof(_)) => {
-            let description = denial.detail().unwrap_or_default();
-            words::refusal(StatusCode::BAD_REQUEST, "invalid_dpop_proof", description)
-        }
         Error::Denied(denial) => {
             let mut reply = words::denied(*denial, form::used_basic(headers));
             if let Class::WrongMethod = denial.class() {

@@ -147,6 +147,7 @@ async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_know
     let accepts: [Box<str>; 2] = ["oauth2".into(), "other".into()];
     let ask = |credential, by_access| {
         w.engine.refresh(Refresh {
+            proof: None,
             credential,
             client: &client,
             account: AccountRule::Any,

@@ -399,6 +399,7 @@ impl World {
         access_ttl: Option<Duration>,
     ) -> Result<IssuedTokens, Error> {
         let login = Login {
+            proof: None,
             client: &Client::public(client),
             account,
             username,
@@ -473,6 +474,7 @@ pub(super) async fn refresh_on(
     profile: &Profile,
 ) -> Result<IssuedTokens, Error> {
     let refresh = Refresh {
+        proof: None,
         credential: crate::engine::Exchange::Refresh(&SecretString::from(token)),
         client: &ask.client,
         account: ask.account,

@@ -132,11 +132,13 @@ pub(super) fn refused(
     denial: Denial,
     route: Option<&Arc<Route>>,
 ) -> Reply {
-    let asked = route.map(|route| gate.asked_by(&route.policy)).unwrap_or_default();
+    let headers = parts.map(|parts| &parts.headers);
+    let asked = route.zip(headers).map(|(route, headers)| gate.asked_by(&route.policy, headers)).unwrap_or_default();
     let reason = Reason::denied(&denial);
     reason.tell();
     let who = parts.zip(route).and_then(|(parts, route)| gate.refused_token(parts, &denial, &route.policy));
     let mut reply = stated(neighbour, refusal::denied(denial, &asked));
+    gate.give_nonce(denial, &mut reply);
     reply.extensions_mut().insert(Verdict { route: route.cloned(), who, ..Verdict::new(reason) });
     reply
 }

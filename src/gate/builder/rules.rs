@@ -8,12 +8,14 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
-use crate::client::{Client, Clients};
+use crate::client::{Client, Clients, DpopUse};
 use crate::dialect::{self, Dialect};
+use crate::dpop::DpopSettings;
 use crate::engine::Engine;
 use crate::gate::Inner;
 use crate::gate::endpoint::{Endpoint, Endpoints};
 use crate::gate::origin::{Origins, origin_of};
+use crate::gate::possession::External;
 use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
@@ -44,6 +46,7 @@ pub(super) struct Rules {
     pub(super) keep: Vec<HeaderPattern>,
     pub(super) allowed_origins: Vec<Box<str>>,
     pub(super) refusals: Option<RefusalHook>,
+    pub(super) dpop: Option<DpopSettings>,
 }
 
 /// What a gate has beside its rules.
@@ -101,16 +104,20 @@ impl Rules {
         let resources = resources::ready(self.resources, &mut routes, engine.issuer(), &public_url)?;
         let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
         let asking = asking.cloned().collect();
+        let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
+        let uses_dpop = self.dpop.is_some()
+            || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
+            || routes.iter().any(|route| route.policy.dpop_required);
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let issuer = engine.issuer();
-        let has_directory = running.has_directory;
         let endpoints = Endpoints::new(
             self.endpoints,
             &self.profile,
             &self.clients,
             issuer,
             &public_url,
-            has_directory,
+            running.has_directory,
+            uses_dpop,
             &resources,
         )?;
         let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;
@@ -135,6 +142,8 @@ impl Rules {
             max_endpoint_body: self.max_endpoint_body.unwrap_or(DEFAULT_MAX_ENDPOINT_BODY),
             refusals: self.refusals,
             is_replaced: AtomicBool::new(false),
+            uses_dpop,
+            external,
             running,
             engine,
             checker,

@@ -12,6 +12,7 @@ use crate::denial::{Denial, NotGood};
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
 use crate::engine::{AccountRule, Arrival, Exchange, Login, Origin, OwnSessions, Refresh};
 use crate::fault::Error;
+use crate::gate::possession::PresentedProof;
 use crate::gate::{Inner, layer};
 use crate::limit::Source;
 use crate::session::Status;
@@ -26,12 +27,14 @@ pub(super) async fn execute(
     account: Option<&str>,
     origin: &Origin,
     arrived: Arrival,
+    proof: Option<&PresentedProof>,
 ) -> Result<Outcome, Error> {
     let (account, of_account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };
     match command {
         Command::Login { client, username, password, scope, access_ttl } => {
             let client = at.client(client, Some(Grant::Password)).await?;
+            let proof = gate.proof_of_client(proof, client.dpop)?;
             let login = Login {
                 client: &client,
                 account,
@@ -41,6 +44,7 @@ pub(super) async fn execute(
                 access_ttl,
                 profile: &client.profile.over(&endpoint.profile),
                 dialect: endpoint.dialect.name(),
+                proof,
                 arrived,
                 origin,
             };
@@ -51,12 +55,14 @@ pub(super) async fn execute(
             if client.secret_hash.is_none() {
                 return Err(Denial::UnauthorizedClient.into());
             }
+            let proof = gate.proof_of_client(proof, client.dpop)?;
             let profile = client.profile.over(&endpoint.profile);
-            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, origin).await?)
+            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, proof, origin).await?)
         }
         Command::Refresh { client, credential, scope, access_ttl } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             gate.engine.limits().refresh(origin.address)?;
+            let proof = gate.proof_of_refresh(proof, client.dpop)?;
             let (token, access) = read_credential(gate, credential, origin)?;
             // Another issuer's token is not a refresh credential here, and the reply says no more than that.
             let own = access.as_ref().map(AccessToken::own).transpose().map_err(|_| Denial::UnknownRefreshToken)?;
@@ -75,6 +81,7 @@ pub(super) async fn execute(
                 profile: &client.profile.over(&endpoint.profile),
                 accepts: &endpoint.accepts,
                 by_access: &endpoint.by_access,
+                proof,
                 arrived,
                 origin,
             };
@@ -93,8 +100,12 @@ pub(super) async fn execute(
             }
             // The limits count the resource server, not an address: forged tokens that one client sends to it must not
             // block the introspection of other clients' tokens.
-            let checked = at.check(&token, Source::Client(&client.id));
-            let checked = checked.map(|verified| Box::new(checked_of(verified.token())));
+            let checked = at.check_unproved(&token, Source::Client(&client.id));
+            let checked = checked.map(|verified| {
+                // Its resource server checks the proof.
+                verified.confirm(gate.engine.confirmations());
+                Box::new(checked_of(verified.token()))
+            });
             Ok(Outcome::Checked(decided(checked)?))
         }
         Command::Check { access, superseded_in_grace } => {
@@ -183,17 +194,22 @@ impl EndpointCommand<'_> {
 
     /// Checks a token completely: it must be valid now, and for this endpoint.
     fn check(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
-        self.check_after(token, source, None)
+        self.check_after(Credential::new(token.expose_secret()), source, None)
+    }
+
+    /// The same, for a presenter who need not have the key that the token is bound to: to ask about a token, or to end
+    /// it, takes no proof (requirement N38).
+    fn check_unproved(&self, token: &SecretString, source: Source<'_>) -> Result<Arc<Verified>, Denial> {
+        self.check_after(Credential::maybe_bound(token.expose_secret()), source, None)
     }
 
     /// The same, after its issuer was asked about it.
     fn check_after(
         &self,
-        token: &SecretString,
+        credential: Credential<'_>,
         source: Source<'_>,
         introspected: Option<&Introspected>,
     ) -> Result<Arc<Verified>, Denial> {
-        let credential = Credential::new(token.expose_secret());
         let verified = self.gate.checker.check(credential, || self.gate.shown(source).after(introspected))?;
         self.concerns(verified.token())?;
         Ok(verified)
@@ -208,7 +224,8 @@ impl EndpointCommand<'_> {
             .and_then(|denial| layer::awaited_token(self.gate, token.expose_secret(), *denial, self.origin.address));
         let Some(wait) = wait else { return first };
         let settled = wait.settled().await;
-        self.check_after(token, source, settled.introspected()).map_err(|denial| settled.of(denial))
+        let credential = Credential::new(token.expose_secret());
+        self.check_after(credential, source, settled.introspected()).map_err(|denial| settled.of(denial))
     }
 
     /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.
@@ -262,7 +279,7 @@ impl EndpointCommand<'_> {
     }
 
     async fn log_out(&self, access: &SecretString, everywhere: bool) -> Result<(), Error> {
-        let verified = match self.check(access, self.origin.address.into()) {
+        let verified = match self.check_unproved(access, self.origin.address.into()) {
             Ok(verified) => verified,
             Err(denial) => {
                 self.log_out_dead(access, denial).await?;
@@ -330,6 +347,7 @@ fn checked_of(token: &AccessToken) -> CheckedToken {
         not_before: token.not_before,
         session: token.session.map(|(session, _)| session),
         account: token.account.clone(),
+        bound_to: token.bound_to,
         user: None,
     }
 }

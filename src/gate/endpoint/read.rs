@@ -118,7 +118,7 @@ impl Reading<'_> {
     /// An undecided denial: a token that a limiter kept from being verified is not a bad one (requirement R15).
     fn caller(&self, begun: &[u8]) -> Result<Option<Holder>, Denial> {
         let sources = self.dialect.sources();
-        let places = Places { query: sources.query, cookies: [sources.cookie, None] };
+        let places = Places { query: sources.query, cookies: [sources.cookie, None], dpop: false };
         let shown = || self.gate.shown(self.gate.client_address(self.parts));
         let good = |token: &str| match self.gate.checker.check(Credential::new(token), shown) {
             Ok(verified) => Ok(Some(verified.holder())),

@@ -162,6 +162,7 @@ impl Endpoints {
         issuer: &str,
         public_url: &str,
         has_directory: bool,
+        uses_dpop: bool,
         resources: &[ReadyResource],
     ) -> Result<Self, EndpointError> {
         let mut all = Self {
@@ -201,7 +202,7 @@ impl Endpoints {
                 }
                 let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
                 let mut metadata =
-                    Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory);
+                    Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory, uses_dpop);
                 metadata.protected_resources.clone_from(&protected);
                 all.metadata = metadata.to_bytes();
             }

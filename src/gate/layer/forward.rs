@@ -72,7 +72,7 @@ impl<M> GateLayer<M> {
         // (R13).
         if let Some(dialect) = gate.endpoints.dialect(endpoint) {
             let sources = dialect.sources();
-            withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None] });
+            withhold(&mut parts, Places { query: sources.query, cookies: [sources.cookie, None], dpop: false });
         }
         parts.extensions.insert(permitted.clone());
         // The dialect replaced the body, and its length is known.

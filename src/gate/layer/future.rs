@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::denial::Denial;
 use crate::dialect::Reply;
+use crate::dpop;
 use crate::gate::body::GateBody;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::Notice;
@@ -177,6 +178,10 @@ where
                         reply.extensions_mut().insert(verdict);
                     }
                     return Poll::Ready(Ok(reply));
+                }
+                let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
+                if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
+                    response.headers_mut().insert(dpop::NONCE.clone(), nonce);
                 }
                 let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
                 let verdict = passed.filter(|_| *annotate).map(|passed| {

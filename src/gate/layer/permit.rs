@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 use crate::credential::{self, Credential, Places};
 use crate::denial::{Denial, NotGood};
 use crate::dialect::EnclosedCall;
+use crate::dpop::CheckedProof;
 use crate::effects::{Effects, WithEffects};
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
@@ -88,7 +89,10 @@ fn permit_as<E: Effects>(
     places_of: &RoutePolicy,
     by: By,
 ) -> Result<Option<Permitted>, Denial> {
-    let Some((verified, first_sight)) = caller::<E>(gate, parts, &route.policy, places_of)? else { return Ok(None) };
+    let Some(CheckedCaller { verified, first_sight, proof }) = caller::<E>(gate, parts, &route.policy, places_of)?
+    else {
+        return Ok(None);
+    };
     // 7. Authorise.
     let authorised = policy::authorise(route, verified, by);
     let authorised = authorised.and_then(|permitted| stepped_up(gate, route, permitted));
@@ -99,7 +103,10 @@ fn permit_as<E: Effects>(
     {
         gate.engine.limits().record_refused(address);
     }
-    authorised.map(Some)
+    let permitted = authorised?;
+    // Last: a request that is refused for another reason leaves its proof unused.
+    gate.use_proof::<E>(proof.as_ref())?;
+    Ok(Some(permitted.proved_by(proof.as_ref())))
 }
 
 /// The permit, if its caller logged in as the route asks. Judged each time: a login ages.
@@ -117,14 +124,22 @@ pub(super) fn undecided<E: Effects>(
     route: &Arc<Route>,
     by: By,
 ) -> Result<Undecided, Denial> {
-    let (verified, _) = caller::<E>(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
+    let found = caller::<E>(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
+    let CheckedCaller { verified, proof, .. } = found;
     let caller = policy::authorise_again(route, verified, by)?;
     let caller = stepped_up(gate, route, caller)?;
+    gate.use_proof::<E>(proof.as_ref())?;
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
 
-/// The verified caller, and the client's address if the token was not in the cache.
-type CheckedCaller = (Arc<Verified>, Option<Option<IpAddr>>);
+/// A verified caller.
+struct CheckedCaller {
+    verified: Arc<Verified>,
+    /// The client's address, if the token was not in the cache.
+    first_sight: Option<Option<IpAddr>>,
+    /// The proof that the caller has the key of the token. It is not used yet.
+    proof: Option<CheckedProof>,
+}
 
 fn caller<E: Effects>(
     gate: &Inner,
@@ -146,8 +161,12 @@ fn caller<E: Effects>(
         gate.shown(address).after(parts.extensions.get::<Introspected>())
     };
     let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
-    let verified = gate.checker.check_of::<E>(Credential::new(&found.token), taken, shown)?;
-    Ok(Some((verified, first_sight)))
+    let verified = gate.checker.check_of::<E>(Credential::maybe_bound(&found.token), taken, shown)?;
+    let proof = gate.possession(parts, found.scheme, verified.token())?;
+    if E::ARE_WANTED && proof.is_some() {
+        verified.confirm(gate.engine.confirmations());
+    }
+    Ok(Some(CheckedCaller { verified, first_sight, proof }))
 }
 
 /// Judges the call in an envelope, in addition to the envelope itself (requirement T22). A rule that names the call
@@ -294,7 +313,11 @@ impl Inner {
     /// The places of a token that a route accepts besides `Authorization`.
     pub(in crate::gate) fn places<'a>(&self, policy: &'a RoutePolicy) -> Places<'a> {
         let sources = self.dialect(policy).map(|dialect| dialect.sources()).unwrap_or_default();
-        Places { query: sources.query, cookies: [policy.cookie.as_deref(), sources.cookie] }
+        Places {
+            query: sources.query,
+            cookies: [policy.cookie.as_deref(), sources.cookie],
+            dpop: self.dpop().is_some(),
+        }
     }
 
     /// The client's address: the peer's, or the one that trusted proxies state.

@@ -46,13 +46,15 @@ pub(super) fn rendered(
     dialect: Option<&dyn Dialect>,
     route: Option<&Arc<Route>>,
 ) -> Reply {
-    let asked = route.map(|route| gate.asked_by(&route.policy)).unwrap_or_default();
+    let asked = route.map(|route| gate.asked_by(&route.policy, &parts.headers)).unwrap_or_default();
     let lost = dialect.is_none() && route.is_none();
     let dialect = dialect.or_else(|| lost.then(|| gate.endpoints.dialect_of_client(&parts.headers)).flatten());
     let plain =
         if reply::is_grpc(&parts.headers) { respond::denied_grpc(denial) } else { respond::denied(denial, &asked) };
-    respond::worded(dialect, &parts.headers, denial, &plain)
-        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
+    let mut reply = respond::worded(dialect, &parts.headers, denial, &plain)
+        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain));
+    gate.give_nonce(denial, &mut reply);
+    reply
 }
 
 /// Refuses a request that its route permits.

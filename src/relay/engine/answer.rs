@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::RETRY_AFTER;
+use crate::denial::ProofFlaw;
 use crate::fault::Fault;
 use crate::relay::provider::{ProviderReply, ProviderRequest};
 use crate::relay::seal::{Params, Presenter};
@@ -51,8 +52,8 @@ pub enum Answer {
     Reply(ProviderReply, Source),
     /// The token is not good for this presenter, or may not be tried again: 400. Nothing was sent. The text says why.
     InvalidGrant(&'static str),
-    /// The DPoP proof is not good: 400. Nothing was sent. The text says why.
-    InvalidProof(&'static str),
+    /// The DPoP proof is not good: 400. Nothing was sent.
+    InvalidProof(ProofFlaw),
     /// The parameters differ from those of the stored answer: 400. Nothing was sent.
     InvalidScope,
     /// The token was sent too often, or its sender presented too many bad ones: 429.

@@ -178,6 +178,7 @@ impl World {
     fn token(&self, keys: &Keyring, now: u64, random: &mut Random) -> String {
         let issued_at = START.plus(Duration::from_secs(now));
         let claims = MintedClaims {
+            bound_to: None,
             issuer: &self.url,
             subject: "ada",
             audience: &["api".into()],

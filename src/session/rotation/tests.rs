@@ -23,6 +23,7 @@ fn pair(access_expires: Timestamp) -> LastPair {
 fn session() -> Session {
     let expires = ROTATED.plus(secs(600));
     Session {
+        bound_to: None,
         id: SessionId::new(CREATED, [7; 10]),
         secret: SessionSecret::new([9; 16]),
         subject: "ada".into(),

@@ -17,6 +17,7 @@ use crate::session::{Generation, SessionId};
 const SALT: &[u8] = b"rotogate refresh keys v1";
 const PURPOSE_TAG: &[u8] = b"refresh token tag A";
 const PURPOSE_JTI: &[u8] = b"access token jti";
+const PURPOSE_NONCE: &[u8] = b"DPoP nonces";
 const PURPOSE_SHARED: &[u8] = b"names in a shared store";
 /// What a secret's print is made of.
 const PRINT: &[u8] = b"print of a refresh secret";
@@ -62,6 +63,7 @@ struct DerivedKeys {
     tag: hmac::Key,
     jti: hmac::Key,
     shared: hmac::Key,
+    nonce: hmac::Key,
     #[cfg(feature = "relay")]
     relay: hmac::Key,
 }
@@ -102,6 +104,7 @@ impl RefreshKeys {
                 tag: derive(PURPOSE_TAG)?,
                 jti: derive(PURPOSE_JTI)?,
                 shared: derive(PURPOSE_SHARED)?,
+                nonce: derive(PURPOSE_NONCE)?,
                 #[cfg(feature = "relay")]
                 relay: derive(PURPOSE_RELAY)?,
             });
@@ -139,6 +142,12 @@ impl RefreshKeys {
     /// Tag A over `message`.
     pub(in crate::token) fn tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
+    }
+
+    /// The tag of a DPoP nonce under each key; the current key's is the first.
+    pub(crate) fn nonce_tags(&self, message: &[u8]) -> Vec<[u8; 16]> {
+        let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
+        current.into_iter().chain(others).map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
     }
 
     /// A secret of the relay for `message`, under each key; the current key's is the first.

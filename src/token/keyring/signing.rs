@@ -165,7 +165,7 @@ impl SigningKey {
     }
 
     /// Signs. `None` if the cryptographic library fails.
-    pub(in crate::token) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         self.signer.try_sign(message).ok()
     }
 }

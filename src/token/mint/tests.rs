@@ -11,6 +11,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
 fn claims<'a>(scope: &'a Scope, audience: &'a [Box<str>]) -> MintedClaims<'a> {
     MintedClaims {
+        bound_to: None,
         issuer: "https://gate.example",
         subject: "ada",
         audience,

@@ -12,6 +12,7 @@ use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId};
+use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::{AccessToken, Response};
 use crate::token::keyring::{KeyPrint, VerifyingKey};
 
@@ -51,9 +52,7 @@ pub(super) fn claims<'r>(
     origin: Origin<'_>,
     times: Times,
 ) -> Result<AccessToken, RefusedClaim<'r>> {
-    if claims.get("cnf").is_some() {
-        return Err(Denial::UnprovedBinding.into());
-    }
+    let bound_to = bound_to(claims)?;
     let Times { expires, not_before, issued_at } = times;
     let mapping = &rules.claims;
     mapping.judge_required(claims)?;
@@ -119,6 +118,7 @@ pub(super) fn claims<'r>(
         usual_audience: Arc::clone(&rules.audience),
         session,
         jti: jti.map(Box::from),
+        bound_to,
         issued_at,
         not_before,
         expires,
@@ -127,6 +127,18 @@ pub(super) fn claims<'r>(
         key,
         response,
     })
+}
+
+/// The key of `cnf.jkt` (RFC 9449 §6.1). A confirmation of another kind, or of several, cannot be checked (R14).
+fn bound_to(claims: &Members<'_>) -> Result<Option<KeyThumbprint>, Denial> {
+    let Some(confirmation) = claims.get("cnf") else { return Ok(None) };
+    let jkt = match confirmation {
+        Member::Object(members) if members.names().len() == 1 => members.get("jkt").and_then(Member::as_text),
+        Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_) | Member::Object(_) => {
+            None
+        }
+    };
+    jkt.and_then(KeyThumbprint::parse).map(Some).ok_or(Denial::UnprovedBinding)
 }
 
 /// All but visible ASCII, and `%`, as escapes of UTF-8: two subjects never give one text.

@@ -81,7 +81,8 @@ impl Responses {
         for kind in KINDS {
             let Some(said) = claims.get(kind) else { continue };
             let said = said.as_text().ok_or(Denial::BadClaim("token_use and token_type must be strings"))?;
-            if said.eq_ignore_ascii_case("dpop") {
+            // The key must be named, too: the proof is checked against it.
+            if said.eq_ignore_ascii_case("dpop") && claims.get("cnf").is_none() {
                 return Err(Denial::UnprovedBinding);
             }
             if OTHER_KINDS.iter().any(|other| said.eq_ignore_ascii_case(other)) {

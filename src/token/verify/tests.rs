@@ -145,6 +145,7 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
         let scope = Scope::parse("read write").unwrap();
         let session = SessionId::new(NOW, [1; 10]);
         let claims = MintedClaims {
+            bound_to: None,
             issuer: OWN,
             subject: "ada",
             audience: &["api".into(), "other".into()],

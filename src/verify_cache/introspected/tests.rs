@@ -522,6 +522,7 @@ fn keyring() -> Keyring {
 
 fn jwt(keyring: &Keyring) -> String {
     let claims = MintedClaims {
+        bound_to: None,
         issuer: URL,
         subject: "ada",
         audience: &["api".into()],

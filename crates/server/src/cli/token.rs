@@ -102,6 +102,7 @@ fn make(
         scope: &scope,
         session: None,
         account: None,
+        bound_to: None,
         own: None,
         style: rotogate::token::claims::TokenStyle::default(),
     };

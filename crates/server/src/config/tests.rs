@@ -870,6 +870,7 @@ fn is_the_same(one: &Config, other: &Config) {
         directories,
         limits,
         cors,
+        dpop,
         clients,
         endpoints,
         identity,
@@ -891,6 +892,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(directories, &other.directories);
     assert_eq!(limits, &other.limits);
     assert_eq!(cors, &other.cors);
+    assert_eq!(dpop, &other.dpop);
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
     assert_eq!(upstreams, &other.upstreams);

@@ -193,6 +193,9 @@ pub(super) fn builder(
     if let Some((header, ttl)) = &config.identity.assertion {
         builder = builder.assertion(header.clone(), *ttl);
     }
+    if let Some(dpop) = &config.dpop {
+        builder = builder.dpop(dpop.clone());
+    }
     #[cfg(any(feature = "postgres", feature = "redis"))]
     if let Some(staleness) = config.store.staleness() {
         builder = builder.staleness(staleness);

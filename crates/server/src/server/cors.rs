@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use futures_util::future::Either;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tower::{Layer, Service};
@@ -13,8 +13,10 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use super::ServerError;
 use super::body::RequestBody;
 use super::request::ReplyBody;
-use crate::config::CorsConfig;
+use crate::config::{Config, CorsConfig};
 use rotogate::gate::Gate;
+
+static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Applies the `[cors]` section to a service.
 #[derive(Clone, Debug)]
@@ -26,8 +28,18 @@ pub(super) struct Cors<S> {
 }
 
 impl<S: Clone> Cors<S> {
-    pub(super) fn new(config: &CorsConfig, gate: Gate, inner: S) -> Result<Self, ServerError> {
-        let CorsConfig { origins, allow_credentials, max_age, expose } = config;
+    pub(super) fn new(config: &Config, gate: Gate, inner: S) -> Result<Self, ServerError> {
+        let CorsConfig { origins, allow_credentials, max_age, expose } = &config.cors;
+        let (allow_credentials, max_age) = (*allow_credentials, *max_age);
+        let mut expose = expose.clone();
+        if config.uses_dpop() {
+            // A page that proves its key needs both for the next proof (RFC 9449 §8, §9).
+            for name in [WWW_AUTHENTICATE, DPOP_NONCE.clone()] {
+                if !expose.contains(&name) {
+                    expose.push(name);
+                }
+            }
+        }
         let allowed = origins
             .iter()
             .map(HeaderValue::try_from)
@@ -37,9 +49,9 @@ impl<S: Clone> Cors<S> {
             .allow_origin(AllowOrigin::list(allowed))
             .allow_methods(AllowMethods::mirror_request())
             .allow_headers(AllowHeaders::mirror_request())
-            .allow_credentials(*allow_credentials)
-            .max_age(*max_age);
-        let layer = if expose.is_empty() { layer } else { layer.expose_headers(expose.clone()) };
+            .allow_credentials(allow_credentials)
+            .max_age(max_age);
+        let layer = if expose.is_empty() { layer } else { layer.expose_headers(expose) };
         let with_cors = (!origins.is_empty()).then(|| layer.layer(inner.clone()));
         Ok(Self { gate, with_cors, plain: inner })
     }

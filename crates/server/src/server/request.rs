@@ -68,7 +68,7 @@ impl State {
         (request_id, drain): (HeaderName, StreamDrain),
     ) -> Result<Self, ServerError> {
         let inner = gate_layer(&gate).layer(proxy.clone());
-        let service = Cors::new(&config.cors, gate.clone(), inner)?;
+        let service = Cors::new(config, gate.clone(), inner)?;
         Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
     }
 

@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use crate::clock::Timestamp;
-use crate::credential::{self, Found};
+use crate::credential::{self, Found, Scheme};
 use crate::denial::Denial;
 use crate::effects::WithoutEffects;
 use crate::gate::explanation::{ExplainedToken, Rule, RuleVerdict};
@@ -145,6 +145,7 @@ impl<M> Judge<'_, M> {
         };
         let place = match (found.by_cookie, parts.headers.contains_key(AUTHORIZATION)) {
             (true, _) => "a cookie",
+            (false, true) if found.scheme == Scheme::Dpop => "Authorization: DPoP",
             (false, true) => "Authorization: Bearer",
             (false, false) => "a parameter of the query",
         };
@@ -180,7 +181,7 @@ impl<M> Judge<'_, M> {
                     self.ok(Rule::Signature, format!("{} says that the token is active", opaque.issuer));
                     self.ok(Rule::Claims, claims_of(&token, true, self.wall()));
                     self.token = Some(explained(&token, true));
-                    self.authorised(&token, policy);
+                    self.authorised(&token, policy, found.scheme);
                 }
                 None => self
                     .rules
@@ -237,17 +238,29 @@ impl<M> Judge<'_, M> {
             },
         });
         if let Some(token) = &examined.token {
-            self.authorised(token, policy);
+            self.authorised(token, policy, found.scheme);
         }
     }
 
     /// Revocation, and what the route asks of the claims.
-    fn authorised(&mut self, token: &AccessToken, policy: &RoutePolicy) {
+    fn authorised(&mut self, token: &AccessToken, policy: &RoutePolicy, scheme: Scheme) {
         self.session = token.session.map(|(id, generation)| (id, generation.get()));
         match self.layer.gate.0.checker.examine_revocation(token) {
             Ok(()) => self.ok(Rule::Revocation, "no entry of the token, its session, subject or client, or of all"),
             Err((_, by)) => self.rules.push(RuleVerdict::fail(Rule::Revocation, by)),
         }
+        let gate = &*self.layer.gate.0;
+        let proved = gate.possession(self.parts, scheme, token).and_then(|proof| {
+            gate.use_proof::<WithoutEffects>(proof.as_ref())?;
+            policy::judge_binding(policy, token)
+        });
+        let key = token.bound_to.map(|key| format!("the request proves the key {key}"));
+        self.judged(
+            Rule::Proof,
+            proved,
+            || key.unwrap_or_else(|| "the token is bound to no key".to_owned()),
+            |denial| denial.to_string(),
+        );
         let issuer = &token.issuer_name;
         let asked = policy.issuers.join(" ");
         self.judged(

@@ -27,6 +27,7 @@ fn session(number: u64) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     let access_expires = start().plus(Duration::from_secs(600));
     Session {
+        bound_to: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number:06}").into(),

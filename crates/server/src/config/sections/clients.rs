@@ -7,6 +7,7 @@ use toml::{Table, Value};
 use super::super::print::{MASK, list, put, put_some, texts};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
+use super::dpop::{USES, word};
 use super::path_in;
 use super::sessions::{put_override, read_override};
 use rotogate::client::{Client, Grant};
@@ -34,6 +35,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
             grants: grants(section),
             scopes: scopes(section, "scopes"),
             profile: read_override(section),
+            dpop: section.get("dpop", value::word(&USES, &[])).unwrap_or_default(),
             id: id.into(),
         };
         let is_public = !section.has("secret_hash") && !section.has("secret_hash_file");
@@ -108,13 +110,14 @@ fn grants(section: &Section<'_>) -> Vec<Grant> {
 }
 
 pub(super) fn print(client: &ClientConfig) -> Value {
-    let Client { id, secret_hash, grants, scopes, profile } = client;
+    let Client { id, secret_hash, grants, scopes, profile, dpop } = client;
     let grant = |grant: &Grant| Value::from(grant.word());
     let mut table = Table::new();
     put(&mut table, "id", &**id);
     put_some(&mut table, "secret_hash", secret_hash.as_ref().map(|_| MASK));
     put(&mut table, "grants", list(grants, grant));
     put_some(&mut table, "scopes", scopes.as_ref().map(|scopes| texts(&scopes.iter().collect::<Vec<_>>())));
+    put(&mut table, "dpop", word(&USES, dpop));
     put_override(&mut table, profile);
     table.into()
 }

@@ -19,6 +19,8 @@ use super::source::Source;
 use super::value;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::proxy::Upstream;
+use rotogate::client::DpopUse;
+use rotogate::dpop::DpopSettings;
 use rotogate::route::{Resource, Route};
 use rotogate::session::profile::Profile;
 
@@ -27,6 +29,7 @@ mod authorizers;
 mod clients;
 mod cors;
 mod directory;
+mod dpop;
 mod endpoints;
 mod identity;
 mod introspection;
@@ -96,6 +99,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[cors]`
     pub cors: CorsConfig,
+    /// `[dpop]`
+    pub dpop: Option<DpopSettings>,
     /// `[[clients]]`
     pub clients: Vec<ClientConfig>,
     /// `[[endpoints]]`
@@ -163,6 +168,13 @@ impl Config {
         self.directories.iter().find(has).or_else(|| self.directories.iter().find(|one| one.accounts.is_none()))
     }
 
+    /// Does the gate take tokens that are bound to a key?
+    pub(crate) fn uses_dpop(&self) -> bool {
+        self.dpop.is_some()
+            || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
+            || self.routes.iter().any(|route| route.policy.dpop_required)
+    }
+
     /// A problem with the value of a key, at the key's position.
     pub(crate) fn blame(&self, key: &str, message: impl Into<String>) -> ConfigError {
         self.source.blame(key, message)
@@ -192,6 +204,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let directories = directory::read(root, dir);
     let limits = limits::read(&at("limits"));
     let cors = cors::read(&at("cors"));
+    let dpop = dpop::read(root);
     let log = log::read(&at("log"), dir);
     let mut access_log = log::read_access(&at("access_log"), dir, &log);
     let audit_log = log::read_audit(&at("audit_log"), dir, &log, &access_log);
@@ -243,6 +256,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         directories,
         limits,
         cors,
+        dpop,
         clients,
         endpoints,
         identity,
@@ -279,6 +293,7 @@ fn print(config: &Config) -> String {
         directories,
         limits,
         cors,
+        dpop,
         clients,
         endpoints,
         identity,
@@ -303,6 +318,9 @@ fn print(config: &Config) -> String {
     directory::print(directories, &mut root);
     put(&mut root, "limits", limits::print(limits));
     put(&mut root, "cors", cors::print(cors));
+    if let Some(dpop) = dpop {
+        put(&mut root, "dpop", dpop::print(dpop));
+    }
     put(&mut root, "clients", list(clients, clients::print));
     put(&mut root, "endpoints", list(endpoints, endpoints::print));
     put(&mut root, "identity", identity::print(identity));

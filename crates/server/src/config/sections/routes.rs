@@ -9,6 +9,7 @@ use super::super::print::{number, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
+use super::dpop::word;
 use super::endpoints::dialect_name;
 use super::{IdentityConfig, TrustedIssuer, dangling, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
@@ -18,6 +19,9 @@ use rotogate::route::{
     StepUp, UpstreamId,
 };
 use rotogate::token::verify::OWN;
+
+/// The words of `dpop`: whether only bound tokens are accepted.
+const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
 /// `issuers` of a route.
 fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
@@ -163,6 +167,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
             ("audiences", !audiences.is_empty()),
             ("issuers", !issuers.is_empty()),
             ("cookie", section.has("cookie")),
+            ("dpop", section.get("dpop", value::word(&PROOFS, &[])) == Some(true)),
         ];
         for (key, given) in asked {
             if given {
@@ -194,6 +199,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         dialect: section.get("dialect", dialect_name).map(str::to_owned),
         cookie: section.get("cookie", value::cookie_name),
         upgrade: flag("upgrade"),
+        dpop_required: section.get("dpop", value::word(&PROOFS, &[])).unwrap_or(false),
         on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
         preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
         loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
@@ -267,6 +273,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
         dialect,
         cookie,
         upgrade,
+        dpop_required,
         on_expiry,
         loose_match,
         resource,
@@ -307,6 +314,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     put_some(&mut table, "dialect", dialect.as_deref());
     put_some(&mut table, "cookie", cookie.as_deref());
     put(&mut table, "upgrade", *upgrade);
+    put(&mut table, "dpop", word(&PROOFS, dpop_required));
     put(&mut table, "on_expiry", on_expiry.word());
     put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
     put_some(&mut table, "resource", resource.as_deref());

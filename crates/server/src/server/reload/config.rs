@@ -264,6 +264,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         directories,
         limits,
         cors,
+        dpop,
         clients,
         endpoints,
         identity,
@@ -297,6 +298,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         },
         limits: limits_with_restart_only_keys_of(&old.limits, &limits, &mut restart_only),
         cors,
+        dpop: restart_only.keep("dpop", &old.dpop, &dpop),
         clients,
         // All or nothing: with another relay, no endpoint changes.
         endpoints: if relays_at(&old.endpoints) == relays_at(&endpoints) {

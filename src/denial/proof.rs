@@ -1,0 +1,74 @@
+//! What is wrong with a DPoP proof.
+
+use super::Denial;
+
+/// The check that a DPoP proof fails (RFC 9449 §4.3). The log names it; the reply says `invalid_dpop_proof`, or
+/// `use_dpop_nonce`.
+///
+/// ```
+/// use rotogate::denial::{Denial, ProofFlaw};
+///
+/// let denial = Denial::BadProof(ProofFlaw::Replayed);
+/// assert_eq!(denial.reason(), "proof_replayed");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+// Requirement N30.
+pub enum ProofFlaw {
+    /// There is none, and one is needed.
+    Missing,
+    /// It is not one JWT of the right form.
+    Malformed(&'static str),
+    /// `typ` is not `dpop+jwt`.
+    Type,
+    /// `alg` is not accepted.
+    Algorithm,
+    /// `jwk` is missing, private, weak, or of another kind than `alg` takes.
+    Key,
+    /// The signature is bad.
+    Signature,
+    /// `htm` is not the method of the request.
+    Method,
+    /// `htu` is not the URL of the request.
+    Url,
+    /// `iat` is too far from now.
+    Time,
+    /// `iat` is before the start of the gate, which does not know the proofs that were used then.
+    BeforeStart,
+    /// `nonce` is missing, expired, or not ours.
+    Nonce,
+    /// `ath` is not the hash of the access token.
+    Token,
+    /// `jti` is missing, empty or too long.
+    Id,
+    /// The proof was used before.
+    Replayed,
+}
+
+impl ProofFlaw {
+    /// The word for log lines and metrics.
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "proof_missing",
+            Self::Malformed(_) => "proof_malformed",
+            Self::Type => "proof_wrong_type",
+            Self::Algorithm => "proof_wrong_algorithm",
+            Self::Key => "proof_bad_key",
+            Self::Signature => "proof_bad_signature",
+            Self::Method => "proof_wrong_method",
+            Self::Url => "proof_wrong_url",
+            Self::Time => "proof_wrong_time",
+            Self::BeforeStart => "proof_before_start",
+            Self::Nonce => "proof_wrong_nonce",
+            Self::Token => "proof_wrong_token",
+            Self::Id => "proof_bad_id",
+            Self::Replayed => "proof_replayed",
+        }
+    }
+}
+
+impl From<ProofFlaw> for Denial {
+    fn from(flaw: ProofFlaw) -> Self {
+        Self::BadProof(flaw)
+    }
+}

@@ -1,0 +1,216 @@
+//! The proofs that were used, so that none is used twice. The memory is bounded, and never forgets a proof that could
+//! still pass: when it is full, it refuses.
+//!
+//! A proof is kept as 128 bits of a keyed hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped
+//! when no `iat` of it can pass any more.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+
+use crate::clock::Timestamp;
+use crate::random::{NoRandomness, random};
+use crate::thumbprint::KeyThumbprint;
+
+/// How many parts of the memory are locked apart from each other.
+const SHARDS: usize = 64;
+/// The time that a bucket covers.
+const BUCKET: Duration = Duration::from_secs(30);
+/// One key may fill this part of the memory: one in so many.
+pub(crate) const SHARE: u64 = 50;
+
+/// Why a proof was not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotRecorded {
+    /// It is there already.
+    Seen,
+    /// Its key has its share of the memory.
+    KeyIsFull,
+    /// The memory is full.
+    Full,
+}
+
+/// See the module.
+pub(crate) struct ProofMemory {
+    shards: Box<[Mutex<Shard>]>,
+    hash_key: hmac::Key,
+    most: u64,
+    held: AtomicU64,
+    /// How long after its `iat` a proof may pass.
+    passes_for: Duration,
+}
+
+#[derive(Default)]
+struct Shard(VecDeque<Bucket>);
+
+#[derive(Default)]
+struct Bucket {
+    number: u64,
+    proofs: HashSet<u128, BuildHasherDefault<Prehashed>>,
+    /// How many of them each key has.
+    by_key: HashMap<u32, u32, BuildHasherDefault<Prehashed>>,
+}
+
+/// Takes a hash as it is: all that is kept here are bits of a keyed one.
+#[derive(Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // A table takes its place from the low bits, and what it compares first from the high ones.
+        self.0 = u64::from(number) | u64::from(number) << 32;
+    }
+
+    fn write_u128(&mut self, number: u128) {
+        self.0 = (number >> 64) as u64;
+    }
+}
+
+/// A proof, as the memory knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProofId {
+    proof: u128,
+    key: u32,
+    shard: usize,
+    issued_at: Timestamp,
+}
+
+impl ProofMemory {
+    /// A memory of at most `most` proofs, each of which passes for this long after its `iat`.
+    pub(crate) fn new(most: u64, passes_for: Duration) -> Result<Self, NoRandomness> {
+        let hash_key = hmac::Key::new(hmac::HMAC_SHA256, random::<32>()?.as_slice());
+        let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
+        Ok(Self { shards, hash_key, most, held: AtomicU64::new(0), passes_for })
+    }
+
+    /// How many proofs it has.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// How this memory knows a proof.
+    pub(crate) fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
+        let of_key = hash(&self.hash_key, &[key.as_bytes()]);
+        let proof = hash(&self.hash_key, &[key.as_bytes(), id.as_bytes()]);
+        let shard = usize::try_from(of_key >> 64).unwrap_or_default() % SHARDS;
+        ProofId { proof, key: of_key as u32, shard, issued_at }
+    }
+
+    /// Is the proof there?
+    pub(crate) fn has(&self, proof: &ProofId) -> bool {
+        self.shard(proof).is_some_and(|shard| shard.has(proof.proof))
+    }
+
+    /// Records a proof that was not seen. Check and insert are one step.
+    ///
+    /// # Errors
+    /// See [`NotRecorded`]. Then nothing is recorded.
+    pub(crate) fn record(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
+        match self.record_once(proof, now) {
+            Err(NotRecorded::Full) => {
+                // Other parts may hold what no longer counts.
+                self.forget(now);
+                self.record_once(proof, now)
+            }
+            done => done,
+        }
+    }
+
+    fn record_once(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
+        let Some(mut shard) = self.shard(proof) else { return Err(NotRecorded::Full) };
+        self.free(shard.drop_past(now, self.passes_for));
+        if shard.has(proof.proof) {
+            return Err(NotRecorded::Seen);
+        }
+        if shard.of_key(proof.key) >= (self.most / SHARE).max(1) {
+            return Err(NotRecorded::KeyIsFull);
+        }
+        let room = |held: u64| (held < self.most).then(|| held + 1);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| NotRecorded::Full)?;
+        shard.insert(proof);
+        Ok(())
+    }
+
+    /// Drops all that cannot pass any more.
+    pub(crate) fn forget(&self, now: Timestamp) {
+        for shard in &self.shards {
+            self.free(shard.lock().unwrap_or_else(PoisonError::into_inner).drop_past(now, self.passes_for));
+        }
+    }
+
+    fn free(&self, dropped: usize) {
+        if dropped > 0 {
+            self.held.fetch_sub(dropped as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn shard(&self, proof: &ProofId) -> Option<std::sync::MutexGuard<'_, Shard>> {
+        Some(self.shards.get(proof.shard)?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Shard {
+    /// In any bucket: a key must not repeat a `jti` under another `iat` either.
+    fn has(&self, proof: u128) -> bool {
+        self.0.iter().any(|bucket| bucket.proofs.contains(&proof))
+    }
+
+    fn of_key(&self, key: u32) -> u64 {
+        self.0.iter().filter_map(|bucket| bucket.by_key.get(&key)).map(|count| u64::from(*count)).sum()
+    }
+
+    fn insert(&mut self, proof: &ProofId) {
+        let number = number_of(proof.issued_at);
+        let at = match self.0.iter().position(|bucket| bucket.number == number) {
+            Some(at) => at,
+            None => {
+                self.0.push_back(Bucket { number, ..Bucket::default() });
+                self.0.len() - 1
+            }
+        };
+        if let Some(bucket) = self.0.get_mut(at) {
+            bucket.proofs.insert(proof.proof);
+            *bucket.by_key.entry(proof.key).or_default() += 1;
+        }
+    }
+
+    /// Drops the buckets of which no proof passes, and returns how many proofs were in them.
+    fn drop_past(&mut self, now: Timestamp, passes_for: Duration) -> usize {
+        let mut dropped = 0;
+        self.0.retain(|bucket| {
+            let end = Timestamp::from_secs((bucket.number + 1).saturating_mul(BUCKET.as_secs()));
+            let passes = end.plus(passes_for) >= now;
+            if !passes {
+                dropped += bucket.proofs.len();
+            }
+            passes
+        });
+        dropped
+    }
+}
+
+fn number_of(issued_at: Timestamp) -> u64 {
+    issued_at.as_secs() / BUCKET.as_secs()
+}
+
+fn hash(key: &hmac::Key, parts: &[&[u8]]) -> u128 {
+    let mut context = hmac::Context::with_key(key);
+    parts.iter().for_each(|part| context.update(part));
+    let tag = context.sign();
+    tag.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
+}

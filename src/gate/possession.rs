@@ -1,0 +1,186 @@
+//! The second half of step 6: a token that is bound to a key is good only with a proof that its caller has the key
+//! (RFC 9449 §7). The proof is checked for every request, whether or not the token is in the cache.
+
+use http::header::CACHE_CONTROL;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::Inner;
+use super::origin::origin_of;
+use crate::client::DpopUse;
+use crate::credential::Scheme as Presented;
+use crate::denial::{Denial, ProofFlaw};
+use crate::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target};
+use crate::effects::Effects;
+use crate::headers::{self, Peer};
+use crate::refusal::Schemes;
+use crate::reply::Reply;
+use crate::route::{Hosts, Route, authority};
+use crate::token::claims::AccessToken;
+
+/// The URLs under which clients know the gate.
+#[derive(Debug)]
+pub(super) struct External {
+    /// The public URL.
+    public: Option<(Scheme, String)>,
+    /// The hosts that the configuration names besides.
+    named: Hosts,
+}
+
+impl External {
+    pub(super) fn new(public_url: &str, hosts: &[String], routes: &[Route]) -> Self {
+        let public = origin_of(public_url).and_then(|origin| {
+            let (scheme, authority) = origin.split_once("://")?;
+            Some((Scheme::parse(scheme)?, authority.to_owned()))
+        });
+        let mut named = Hosts::default();
+        // `*` names none: a proof for a host that its client was lured to would be good here.
+        for host in hosts.iter().chain(routes.iter().flat_map(|route| &route.hosts)).filter(|host| *host != "*") {
+            // Others were refused before.
+            let _ = named.add(host);
+        }
+        Self { public, named }
+    }
+}
+
+/// The proof of a request to an endpoint, until its client is known.
+#[derive(Debug)]
+pub(super) struct PresentedProof {
+    /// The headers of the proof alone.
+    headers: HeaderMap,
+    method: Method,
+    target: Option<Target>,
+}
+
+impl Inner {
+    /// The rules for proofs, if the gate has any.
+    pub(super) fn dpop(&self) -> Option<&Dpop> {
+        self.uses_dpop.then(|| &*self.running.dpop)
+    }
+
+    /// The URL of a request as its client sees it; `None` if the gate has none by the host of the request.
+    fn target(&self, parts: &Parts) -> Option<Target> {
+        let named = authority::check(parts).ok()?;
+        #[cfg(feature = "axum")]
+        let whole = super::nested::whole(parts);
+        #[cfg(not(feature = "axum"))]
+        let whole: Option<http::Uri> = None;
+        let path = whole.as_ref().unwrap_or(&parts.uri).path();
+        let host = named.host().trim_end_matches('.');
+        let External { public, named: hosts } = &self.external;
+        match public {
+            Some((scheme, public)) if authority::host_of(public).eq_ignore_ascii_case(host) => {
+                Target::new(*scheme, public, path)
+            }
+            _ if hosts.admit(host) => {
+                let peer = parts.extensions.get::<Peer>()?;
+                let scheme = headers::scheme(&parts.headers, peer, &self.trusted_proxies);
+                Target::new(Scheme::parse(scheme.to_str().ok()?)?, named.as_str(), path)
+            }
+            _ => None,
+        }
+    }
+
+    /// Judges whether the caller has the key of a verified token. The proof is used once the request is permitted: see [`use_proof`](Self::use_proof).
+    pub(super) fn possession(
+        &self,
+        parts: &Parts,
+        presented: Presented,
+        token: &AccessToken,
+    ) -> Result<Option<CheckedProof>, Denial> {
+        match (presented, token.bound_to) {
+            (Presented::Bearer, None) => Ok(None),
+            (Presented::Bearer, Some(_)) => Err(Denial::UnprovedBinding),
+            (Presented::Dpop, None) => Err(Denial::UnboundToken),
+            (Presented::Dpop, Some(key)) => {
+                let dpop = self.dpop().ok_or(Denial::UnprovedBinding)?;
+                let expected =
+                    Expected { method: &parts.method, target: self.target(parts), token: Some((token.text(), key)) };
+                let keyring = self.engine.keyring();
+                dpop.check(&parts.headers, &expected, keyring.refresh_keys(), self.engine.clock().now()).map(Some)
+            }
+        }
+    }
+
+    /// Uses a proof; without effects, only says whether it was used before.
+    pub(super) fn use_proof<E: Effects>(&self, proof: Option<&CheckedProof>) -> Result<(), Denial> {
+        match proof {
+            None => Ok(()),
+            Some(proof) if E::ARE_WANTED => self.running.dpop.use_once(proof, self.engine.clock().now()),
+            Some(proof) => self.running.dpop.was_used(proof),
+        }
+    }
+
+    /// The proof that a request to an endpoint presents.
+    pub(super) fn presented_proof(&self, parts: &Parts) -> Option<PresentedProof> {
+        if self.dpop().is_none() || !dpop::is_offered(&parts.headers) {
+            return None;
+        }
+        let mut headers = HeaderMap::new();
+        for value in parts.headers.get_all(&dpop::PROOF) {
+            headers.append(dpop::PROOF.clone(), value.clone());
+        }
+        Some(PresentedProof { headers, method: parts.method.clone(), target: self.target(parts) })
+    }
+
+    /// Checks the proof of a client that asks for tokens.
+    ///
+    /// # Errors
+    /// It is not good, or missing although the client must have one.
+    pub(super) fn proof_of_client(
+        &self,
+        presented: Option<&PresentedProof>,
+        of: DpopUse,
+    ) -> Result<Option<OnceProof<'_>>, Denial> {
+        let check = || {
+            let (Some(dpop), Some(presented)) = (self.dpop(), presented) else { return Ok(None) };
+            let PresentedProof { headers, method, target } = presented;
+            let expected = Expected { method, target: target.clone(), token: None };
+            let keyring = self.engine.keyring();
+            let proof = dpop.check(headers, &expected, keyring.refresh_keys(), self.engine.clock().now())?;
+            Ok(Some(OnceProof { dpop, proof }))
+        };
+        match of {
+            DpopUse::Off => Ok(None),
+            DpopUse::Optional => check(),
+            DpopUse::Required => check()?.map(Some).ok_or(ProofFlaw::Missing.into()),
+        }
+    }
+
+    /// The same for a refresh: a session that is bound stays bound, though its client does without proofs now.
+    pub(super) fn proof_of_refresh(
+        &self,
+        presented: Option<&PresentedProof>,
+        of: DpopUse,
+    ) -> Result<Option<OnceProof<'_>>, Denial> {
+        match of {
+            // The engine says whether one is needed.
+            DpopUse::Off => Ok(self.proof_of_client(presented, DpopUse::Optional).ok().flatten()),
+            DpopUse::Optional | DpopUse::Required => self.proof_of_client(presented, of),
+        }
+    }
+
+    /// The schemes that a route takes.
+    pub(super) const fn schemes(&self, dpop_required: bool) -> Schemes {
+        match (self.uses_dpop, dpop_required) {
+            (false, _) => Schemes::Bearer,
+            (true, false) => Schemes::Both,
+            (true, true) => Schemes::Dpop,
+        }
+    }
+
+    /// Adds a nonce to the reply to a request that is refused for the lack of one.
+    pub(super) fn give_nonce(&self, denial: Denial, reply: &mut Reply) {
+        if denial == Denial::BadProof(ProofFlaw::Nonce)
+            && let Some(nonce) = self.dpop_nonce()
+        {
+            reply.headers_mut().insert(dpop::NONCE.clone(), nonce);
+            reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+    }
+
+    /// The nonce for the client of a reply, if nonces are required.
+    pub(super) fn dpop_nonce(&self) -> Option<HeaderValue> {
+        self.dpop()?.nonce(self.engine.keyring().refresh_keys(), self.engine.clock().now())
+    }
+}
