@@ -189,7 +189,7 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
 }
 
 /// A reply in the words of the call.
-fn spoken(reply: Reply) -> CheckResponse {
+pub(super) fn spoken(reply: Reply) -> CheckResponse {
     let allowed = reply.extensions().get::<Allowed>().filter(|_| reply.status() == StatusCode::OK).cloned();
     match allowed {
         Some(Allowed { changes: Mutations { set, remove }, caller }) => CheckResponse {
