@@ -466,12 +466,12 @@ mod grpc {
             assert_eq!(has("www-authenticate"), status == 401);
         }
         let fault = crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None);
-        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(fault).http_response else {
+        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(&fault).http_response else {
             panic!("allowed")
         };
         assert_eq!(denied.status.unwrap().code, 503);
         // A permit is made by a verdict alone, not by a status.
-        let passing = super::super::grpc::spoken(Reply::default());
+        let passing = super::super::grpc::spoken(&Reply::default());
         assert_ne!(passing.status.unwrap().code, 0);
     }
 
