@@ -19,7 +19,7 @@ LATER = {
     # check and change
     *("P8",),
     # forward-auth and ext_authz
-    *(f"N{n}" for n in range(1, 30)),
+    *("N29",),
     # descriptions
     "N45",
     "N47",

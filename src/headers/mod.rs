@@ -191,13 +191,11 @@ impl ProtectedNames {
     /// not remove it (requirement N9).
     pub(crate) fn is_disguise(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
-        if let Some(stem) = name.strip_suffix("-bin")
-            && (self.protects(stem) || names::folds_to(stem, "authorization"))
-        {
-            return true;
-        }
-        names::is_unusually_spelt(name)
-            && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
+        // Binary metadata, which `judge` removes in any spelling.
+        let is_binary = name.ends_with("-bin") && self.judge(name) == Verdict::Remove;
+        is_binary
+            || names::is_unusually_spelt(name)
+                && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
     }
 
     /// Is it a configured name, in any spelling?

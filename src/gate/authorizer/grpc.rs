@@ -119,7 +119,7 @@ impl Checks {
         let verdict = &verdict;
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
-            Ok::<_, Status>(tonic::Response::new(spoken(verdict(head).await)))
+            Ok::<_, Status>(tonic::Response::new(spoken(&verdict(head).await)))
         };
         let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
         let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -189,7 +189,7 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
 }
 
 /// A reply in the words of the call.
-fn spoken(reply: Reply) -> CheckResponse {
+pub(super) fn spoken(reply: &Reply) -> CheckResponse {
     let allowed = reply.extensions().get::<Allowed>().filter(|_| reply.status() == StatusCode::OK).cloned();
     match allowed {
         Some(Allowed { changes: Mutations { set, remove }, caller }) => CheckResponse {
@@ -200,7 +200,7 @@ fn spoken(reply: Reply) -> CheckResponse {
             })),
             dynamic_metadata: caller.map(|caller| metadata(caller.token())),
         },
-        None => denied(&reply),
+        None => denied(reply),
     }
 }
 

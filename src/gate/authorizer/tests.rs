@@ -310,9 +310,15 @@ async fn n16_n14_a_handshake_stays_one_and_a_body_is_not_announced_to_the_judge(
 
 #[cfg(feature = "grpc")]
 mod grpc {
+    use http_body_util::{BodyExt, Full};
+    use prost::Message;
+
+    use super::super::grpc::Checks;
+    use super::super::grpc::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
     use super::super::grpc::proto::envoy::config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress, address};
     use super::super::grpc::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
-    use super::super::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+    use super::super::grpc::proto::envoy::service::auth::v3::check_response::HttpResponse;
+    use super::super::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
     use super::*;
 
     fn check(change: impl FnOnce(&mut HttpRequest)) -> CheckRequest {
@@ -391,5 +397,98 @@ mod grpc {
         assert_eq!(authorizer.decide(two).await.status(), 400);
         let binary = authorizer.head_of_check(check(|http| http.header_map = raw(&[("x-name", b"\xff")])));
         assert_eq!(binary.unwrap().headers["x-name"].as_bytes(), b"\xff");
+    }
+
+    /// The reply to a call, with its whole body.
+    async fn called(authorizer: &Authorizer, path: &str, message: &[u8]) -> (http::StatusCode, Vec<u8>) {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let framed = bytes::Bytes::from([&[0], &length[..], message].concat());
+        let peer = crate::headers::Peer::new([127, 0, 0, 1].into(), false);
+        let call = http::Request::post(path).header("content-type", "application/grpc").extension(peer);
+        let (call, ()) = call.body(()).unwrap().into_parts();
+        let checks = Checks::default();
+        let reply = checks.answer(authorizer, &call, Full::new(framed), |head| authorizer.decide(head)).await;
+        let (parts, body) = reply.into_parts();
+        let bytes = match body.stream {
+            Some(stream) => stream.collect().await.unwrap().to_bytes(),
+            None => body.data,
+        };
+        (parts.status, bytes.get(5..).unwrap_or_default().to_vec())
+    }
+
+    async fn verdict(authorizer: &Authorizer, question: &CheckRequest) -> CheckResponse {
+        let path = "/envoy.service.auth.v3.Authorization/Check";
+        let (_, bytes) = called(authorizer, path, &question.encode_to_vec()).await;
+        CheckResponse::decode(bytes.as_slice()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn n25_n21_an_allowed_request_loses_what_only_the_gate_sets_by_the_spelling_it_came_in() {
+        let authorizer = gate().await.authorizer(Neighbour::Envoy);
+        let sent = ["x_auth_subject", "x-auth-subject", "authorization", "x-http-method-override", "x-original-url"];
+        let question = check(|http| {
+            let pairs: Vec<(&str, &[u8])> = sent.iter().map(|name| (*name, b"root".as_slice())).collect();
+            http.header_map = raw(&pairs);
+            http.headers.insert("x-kept".into(), "1".into());
+        });
+        let answered = verdict(&authorizer, &question).await;
+        assert_eq!(answered.status.unwrap().code, 0);
+        let Some(HttpResponse::OkResponse(ok)) = answered.http_response else { panic!("denied") };
+        for name in sent {
+            assert!(ok.headers_to_remove.iter().any(|removed| removed == name), "{name}: {:?}", ok.headers_to_remove);
+        }
+        assert!(!ok.headers_to_remove.iter().any(|removed| removed == "x-kept"));
+        assert!(ok.headers.is_empty() && answered.dynamic_metadata.is_none(), "nobody asked");
+    }
+
+    #[tokio::test]
+    async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_overwrite() {
+        let authorizer = gate().await.authorizer(Neighbour::Envoy);
+        let stranger = gate().await.authorizer(Neighbour::Envoy).trusting(Vec::new());
+        let private = check(|http| {
+            http.path = "/private".into();
+            http.headers.insert("content-type".into(), "application/grpc".into());
+        });
+        for (authorizer, question, code, status) in [
+            (&authorizer, private.clone(), 16, 401),
+            (&authorizer, check(|http| http.host.clear()), 7, 400),
+            (&authorizer, CheckRequest::default(), 7, 400),
+            (&stranger, check(|_| {}), 7, 403),
+        ] {
+            let answered = verdict(authorizer, &question).await;
+            assert_eq!(answered.status.unwrap().code, code);
+            let Some(HttpResponse::DeniedResponse(denied)) = answered.http_response else { panic!("allowed") };
+            assert_eq!(denied.status.unwrap().code, status);
+            for header in &denied.headers {
+                assert_eq!(header.append_action, HeaderAppendAction::OverwriteIfExistsOrAdd as i32);
+            }
+            let has = |name: &str| denied.headers.iter().any(|header| header.header.as_ref().unwrap().key == name);
+            assert_eq!(has("www-authenticate"), status == 401);
+        }
+        let fault = crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None);
+        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(&fault).http_response else {
+            panic!("allowed")
+        };
+        assert_eq!(denied.status.unwrap().code, 503);
+        // A permit is made by a verdict alone, not by a status.
+        let passing = super::super::grpc::spoken(&Reply::default());
+        assert_ne!(passing.status.unwrap().code, 0);
+    }
+
+    #[tokio::test]
+    async fn n28_health_and_reflection_are_served() {
+        let authorizer = gate().await.authorizer(Neighbour::Envoy);
+        let health = |service: &str| tonic_health::pb::HealthCheckRequest { service: service.into() }.encode_to_vec();
+        let path = "/grpc.health.v1.Health/Check";
+        // Field 1, the status, is SERVING.
+        for service in ["", "envoy.service.auth.v3.Authorization"] {
+            assert_eq!(called(&authorizer, path, &health(service)).await.1, [8, 1], "{service}");
+        }
+        assert!(called(&authorizer, path, &health("other")).await.1.is_empty());
+        let list = [0x3a, 1, b'*'];
+        let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        let (_, services) = called(&authorizer, path, &list).await;
+        let services = String::from_utf8_lossy(&services).into_owned();
+        assert!(services.contains("envoy.service.auth.v3.Authorization"), "{services}");
     }
 }

@@ -7,6 +7,7 @@ use rotogate::session::profile::{OnTooMany, Profile};
 
 use crate::log::{LogFormat, LogOutput};
 
+mod authorizers;
 mod claims;
 mod introspection;
 mod isolation;
@@ -875,6 +876,7 @@ fn is_the_same(one: &Config, other: &Config) {
         endpoints,
         identity,
         upstreams,
+        authorizers,
         routes,
         log,
         warnings: _,
@@ -896,6 +898,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
     assert_eq!(upstreams, &other.upstreams);
+    assert_eq!(authorizers, &other.authorizers);
     assert_eq!(routes, &other.routes);
     assert_eq!((log, access_log, audit_log), (&other.log, &other.access_log, &other.audit_log));
     assert_eq!(tracing, &other.tracing);
@@ -909,7 +912,9 @@ fn is_the_same(one: &Config, other: &Config) {
 fn p9_o12_what_is_printed_is_read_again_and_says_the_same_but_for_secrets() {
     let everything = format!(
         "{MINIMAL}[[clients]]\nid = \"svc\"\nsecret_hash = \"{PHC}\"\ngrants = [\"client_credentials\"]\n\
-         scopes = [\"read\"]\nprofile = {{ access_ttl = \"90s\", on_reuse = \"deny\" }}\n"
+         scopes = [\"read\"]\nprofile = {{ access_ttl = \"90s\", on_reuse = \"deny\" }}\n\
+         [[authorizers]]\nkind = \"forward-auth\"\nneighbour = \"caddy\"\nlisten = \"127.0.0.1:8082\"\n\
+         trusted_proxies = [\"10.0.0.0/8\"]\n"
     );
     for text in [
         include_str!("../../../../gateway.toml"),

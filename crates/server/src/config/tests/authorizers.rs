@@ -1,0 +1,45 @@
+use super::*;
+
+const ONE: &str = "[[authorizers]]\nkind = \"forward-auth\"\nneighbour = \"nginx\"\nlisten = \"127.0.0.1:8082\"\n";
+const TRUSTED: &str = "trusted_proxies = [\"127.0.0.1/32\"]\n";
+
+#[test]
+fn n3_an_authorizer_names_who_may_ask() {
+    let none = said(ONE);
+    assert!(
+        none[0].contains("authorizers[0].trusted_proxies: is missing, and so is server.trusted_proxies"),
+        "{none:?}"
+    );
+    let tls = |auth: &str| format!("{ONE}tls = {{ cert = \"a\", key = \"b\", client_ca = \"c\"{auth} }}\n");
+    assert_eq!(said(&tls("")), Vec::<String>::new(), "its certificate says who asks");
+    assert_eq!(said(&tls(", client_auth = \"optional\"")).len(), 1, "a certificate that may be missing proves nothing");
+    assert_eq!(said(&format!("{ONE}trusted_proxies = []\n")).len(), 1);
+    assert_eq!(said(&format!("{ONE}{TRUSTED}")), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_wrong_with_an_authorizer_is_said_where_it_stands() {
+    let with = |from: &str, to: &str| said(&format!("{ONE}{TRUSTED}").replace(from, to));
+    for (from, to, expected) in [
+        ("neighbour = \"nginx\"\n", "", "authorizers[0].neighbour: missing"),
+        ("\"nginx\"", "\"ngnix\"", "authorizers[0].neighbour: "),
+        ("forward-auth", "ext-authz", "authorizers[0].neighbour: only applies to kind = \"forward-auth\""),
+        ("forward-auth", "forward", "authorizers[0].kind: "),
+        ("listen = \"127.0.0.1:8082\"\n", "", "authorizers[0].listen: missing"),
+        ("8082", "8080", "authorizers[0].listen: 127.0.0.1:8080 is taken by server.listen"),
+        ("8082", "8081", "authorizers[0].listen: 127.0.0.1:8081 is taken by admin.listen"),
+        ("listen", "address", "authorizers[0].address: "),
+    ] {
+        let lines = with(from, to);
+        assert!(lines.iter().any(|line| line.contains(expected)), "{to}: {lines:?}");
+    }
+    let twice = said(&format!("{ONE}{TRUSTED}{ONE}{TRUSTED}"));
+    assert!(twice[0].contains("authorizers[1].listen: 127.0.0.1:8082 is taken by authorizers[0].listen"), "{twice:?}");
+}
+
+#[test]
+fn a_route_needs_no_upstream_where_other_proxies_ask() {
+    let route = "[[routes]]\npath = \"/alone\"\n";
+    assert!(said(route)[0].contains("upstream: missing"));
+    assert_eq!(said(&format!("{ONE}{TRUSTED}{route}")), Vec::<String>::new());
+}
