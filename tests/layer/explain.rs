@@ -94,7 +94,7 @@ fn coherent(explained: &Explanation, request: &Head) {
         Some(denial) => assert_eq!(result(Rule::of(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}"),
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
-    assert_eq!(explained.rules.len(), 14, "{explained:?}");
+    assert_eq!(explained.rules.len(), 15, "{explained:?}");
     assert!(explained.rules.iter().all(|verdict| !verdict.detail.is_empty()), "{explained:?}");
     let shown = format!("{explained:?}");
     for value in request.headers().get_all("authorization") {
