@@ -15,7 +15,7 @@
 //! |---|---|---|
 //! | 1 | one `DPoP` header, one JWT, at most 4 KiB, as strict as a token | `Missing`, `Malformed` |
 //! | 2 | `typ` is `dpop+jwt` | `Type` |
-//! | 3 | `alg` is one of [`ALGORITHM_NAMES`] | `Algorithm` |
+//! | 3 | `alg` is ES256, EdDSA, Ed25519, ES384, RS256 or PS256 | `Algorithm` |
 //! | 4 | `jwk` is a public key that fits it | `Key` |
 //! | 5 | signature | `Signature` |
 //! | 6 | `htm` is the method | `Method` |
@@ -26,7 +26,7 @@
 //! | 11 | the key is the token's | [`Denial::OtherKey`] |
 //! | 12 | `jti` was not seen; recorded last | `Id`, `Replayed` |
 //!
-//! [`Dpop::check`] takes checks 1 to 11, and [`Dpop::use_once`] the last one, once the request is permitted: nobody
+//! `Dpop::check` takes checks 1 to 11, and `Dpop::use_once` the last one, once the request is permitted: nobody
 //! without a good credential can fill the memory.
 
 use std::time::Duration;

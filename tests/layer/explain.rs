@@ -94,7 +94,7 @@ fn coherent(explained: &Explanation, request: &Head) {
         Some(denial) => assert_eq!(result(Rule::of(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}"),
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
-    assert_eq!(explained.rules.len(), 14, "{explained:?}");
+    assert_eq!(explained.rules.len(), 15, "{explained:?}");
     assert!(explained.rules.iter().all(|verdict| !verdict.detail.is_empty()), "{explained:?}");
     let shown = format!("{explained:?}");
     for value in request.headers().get_all("authorization") {
@@ -295,6 +295,7 @@ const ELSEWHERE: &[&str] = &[
     "reuse",
     "mismatched_pair",
     "relay_refused",
+    // Of a gate that uses proofs: tests/dpop.
     "proof_missing",
     "proof_malformed",
     "proof_wrong_type",
@@ -334,9 +335,10 @@ const ELSEWHERE: &[&str] = &[
 
 /// The words of all denials.
 fn words() -> BTreeSet<String> {
-    let source = include_str!("../../src/denial/words.rs");
-    let body = source.split("fn reason").nth(1).unwrap().split("\n    }\n").next().unwrap();
-    body.split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect()
+    let sources = [include_str!("../../src/denial/words.rs"), include_str!("../../src/denial/proof.rs")];
+    let body = |source: &'static str| source.split("fn reason").nth(1).unwrap().split("\n    }\n").next().unwrap();
+    let of = |source| body(source).split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+    sources.into_iter().flat_map(of).collect()
 }
 
 #[tokio::test]

@@ -213,6 +213,10 @@ impl<M> Judge<'_, M> {
             self.judged(Rule::Signature, judged, || "valid".to_owned(), |denial| denial.to_string());
         }
         let note = if is_proved { "" } else { " (unverified)" };
+        if examined.claims == Some(Err(Denial::UnprovedBinding)) {
+            self.rules
+                .push(RuleVerdict::fail(Rule::Proof, "the token is bound to something that the gate cannot check"));
+        }
         if let Some(judged) = examined.claims {
             let wall = self.wall();
             let good = || examined.token.as_ref().map(|token| claims_of(token, is_proved, wall)).unwrap_or_default();
