@@ -90,6 +90,7 @@ impl Denial {
             | Self::NearMiss
             | Self::BodyTooLarge
             | Self::MalformedRequest(_)
+            | Self::RefusedEvent(_)
             | Self::NoCredential
             | Self::UnusableCredential
             | Self::CrossOrigin

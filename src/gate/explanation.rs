@@ -228,6 +228,7 @@ impl Rule {
             | Denial::MethodNotAllowed
             | Denial::NearMiss
             | Denial::BodyTooLarge
+            | Denial::RefusedEvent(_)
             | Denial::MalformedRequest(_) => Self::Route,
             Denial::TwoCredentials
             | Denial::NoCredential

@@ -874,6 +874,7 @@ fn is_the_same(one: &Config, other: &Config) {
         endpoints,
         identity,
         upstreams,
+        resources,
         routes,
         log,
         warnings: _,
