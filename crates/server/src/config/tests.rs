@@ -895,6 +895,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(endpoints, &other.endpoints);
     assert_eq!(identity, &other.identity);
     assert_eq!(upstreams, &other.upstreams);
+    assert_eq!(resources, &other.resources);
     assert_eq!(routes, &other.routes);
     assert_eq!((log, access_log, audit_log), (&other.log, &other.access_log, &other.audit_log));
     assert_eq!(tracing, &other.tracing);
