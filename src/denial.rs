@@ -19,12 +19,14 @@ use std::time::Duration;
 use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 mod class;
+mod event;
 mod path;
 mod proof;
 mod standing;
 mod words;
 
 pub use class::{BadHead, Class, TokenFlaw};
+pub use event::EventFlaw;
 pub use path::PathError;
 pub use proof::ProofFlaw;
 pub use standing::{NotGood, Standing};
@@ -95,6 +97,9 @@ pub enum Denial {
     BodyTooLarge,
     /// The body of a request to one of our endpoints is not what the protocol says.
     MalformedRequest(&'static str),
+    /// A logout token or a security event of another issuer is not good.
+    // Requirement N49.
+    RefusedEvent(EventFlaw),
 
     // The bearer token on a data route.
     /// No credential was sent.

@@ -30,6 +30,7 @@ mod issuer_tls;
 mod issuers;
 mod log_ends;
 mod log_secrets;
+mod logout_events;
 mod logs;
 mod long_replies;
 mod metrics;

@@ -23,8 +23,6 @@ LATER = {
     # descriptions
     "N45",
     "N47",
-    # logout and events
-    *(f"N{n}" for n in range(49, 57)),
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {

@@ -44,6 +44,7 @@ pub(super) fn check(number: usize, folder: &Path) -> Vec<f64> {
         let took = busy(|| {
             for id in ids {
                 let facts = TokenFacts {
+                    issuer_session: None,
                     issuer: ISSUER,
                     subject: "ada",
                     client: Some(contents::CLIENT),

@@ -183,6 +183,7 @@ impl Denial {
             Self::MethodNotAllowed => Class::WrongMethod,
             Self::BodyTooLarge => Class::TooLarge,
             Self::MalformedRequest(what) => Class::Request(what),
+            Self::RefusedEvent(flaw) => Class::Request(flaw.what()),
             Self::TwoCredentials => Class::TwoCredentials,
             Self::NoCredential => Class::NoCredential,
             Self::UnusableCredential => Class::UnusableCredential,

@@ -94,6 +94,7 @@ impl Denial {
             | Self::DisguisedHeader
             | Self::BodyTooLarge
             | Self::MalformedRequest(_)
+            | Self::RefusedEvent(_)
             | Self::NoCredential
             | Self::UnusableCredential
             | Self::CrossOrigin

@@ -28,6 +28,7 @@ impl Denial {
             Self::DisguisedHeader => "disguised_header",
             Self::BodyTooLarge => "body_too_large",
             Self::MalformedRequest(_) => "malformed_request",
+            Self::RefusedEvent(_) => "refused_event",
             Self::NoCredential => "no_credential",
             Self::UnusableCredential => "unusable_credential",
             Self::CrossOrigin => "cross_origin",
@@ -90,6 +91,7 @@ impl Denial {
     /// What is wrong with the form of a request or token, for the variants that say so: a fixed text.
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
+            Self::RefusedEvent(flaw) => Some(flaw.what()),
             Self::MalformedRequest(what)
             | Self::MalformedToken(what)
             | Self::BadClaim(what)

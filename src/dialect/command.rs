@@ -107,6 +107,9 @@ pub enum Command {
         /// Ends all sessions of its user.
         everywhere: bool,
     },
+    /// Another issuer ended something.
+    #[doc(hidden)]
+    EndedElsewhere(super::events::Notice),
     /// The state of a token (RFC 7662), for a confidential client.
     Introspect {
         /// The client.

@@ -19,6 +19,8 @@ mod answer;
 mod call;
 mod command;
 pub mod envelope;
+#[doc(hidden)]
+pub mod events;
 #[cfg(feature = "grpc")]
 pub mod knox;
 pub mod kuzzle;

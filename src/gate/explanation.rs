@@ -236,6 +236,7 @@ impl Rule {
             | Denial::NearMiss
             | Denial::EndpointElsewhere
             | Denial::BodyTooLarge
+            | Denial::RefusedEvent(_)
             | Denial::MalformedRequest(_) => Self::Route,
             Denial::TwoCredentials
             | Denial::NoCredential

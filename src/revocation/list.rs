@@ -20,7 +20,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
 use super::epoch::{Batch, Epochs, SHARDS};
-use super::{Effect, Revocation, Target};
+use super::{Effect, Revocation, SESSIONS_OF, Target};
 use crate::clock::Timestamp;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, SessionId};
@@ -48,6 +48,8 @@ pub struct TokenFacts<'a> {
     pub client: Option<&'a str>,
     /// `sid` and `gen`, of our own tokens only. `None` for every other issuer's token, whatever claims it has.
     pub session: Option<(SessionId, Generation)>,
+    /// The session at another issuer. `None` for our own tokens.
+    pub issuer_session: Option<&'a str>,
     /// `jti`.
     pub jti: Option<&'a str>,
     /// `iat`.
@@ -298,6 +300,8 @@ impl RevocationList {
     fn refuse_from(&self, facts: TokenFacts<'_>) -> Timestamp {
         let issuer = self.issuer(facts.issuer);
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, facts.client);
+        let not_before =
+            not_before.max(facts.issuer_session.and_then(|sid| self.session_not_before(facts.issuer, sid)));
         let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
         // A token without `iat` may be older than any moment.
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
@@ -312,6 +316,14 @@ impl RevocationList {
                 if gone { Timestamp::ZERO } else { Timestamp::MAX }
             }
         }
+    }
+
+    /// The not-before of a session of another issuer.
+    fn session_not_before(&self, issuer: &str, sid: &str) -> Option<Timestamp> {
+        let sessions = self.issuers.load();
+        let is_of = |name: &str| name.strip_suffix(SESSIONS_OF) == Some(issuer);
+        let (_, sessions) = sessions.iter().find(|(name, _)| is_of(name))?;
+        sessions.subjects.get(sid, NotBefore::at)
     }
 
     /// The shard whose counter rises with every entry that such a token can match.

@@ -65,6 +65,17 @@ pub enum Target {
     },
 }
 
+/// What an issuer's name is followed by in the targets of its sessions. No issuer has it in its name (RFC 8414 §2).
+const SESSIONS_OF: &str = "#sid";
+
+impl Target {
+    /// Everything of one session of another issuer. It is the subject of a name that no issuer has: so every store and every
+    /// earlier release reads it.
+    pub(crate) fn session_of(issuer: &str, sid: &str) -> Self {
+        Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
+    }
+}
+
 /// As the log names it.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -157,6 +157,8 @@ pub struct AccessToken {
     pub(crate) usual_audience: Arc<[Box<str>]>,
     /// `sid` and `gen`: from our own tokens only.
     pub session: Option<(SessionId, Generation)>,
+    /// The session at its issuer, from the claim that its rules name; none of our own tokens.
+    pub issuer_session: Option<Box<str>>,
     /// `jti`.
     pub jti: Option<Box<str>>,
     /// `cnf.jkt`: the key that the token is bound to.

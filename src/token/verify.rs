@@ -32,6 +32,7 @@ use crate::token::claims::AccessToken;
 use crate::token::keyring::KeyPrint;
 use crate::token::live_keys::KeysWait;
 
+mod event;
 mod examine;
 mod judge;
 mod keys;
@@ -44,6 +45,7 @@ mod shape;
 mod signature_times;
 pub(crate) mod strict_json;
 
+pub(crate) use event::Ended;
 pub(crate) use examine::Examined;
 use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};

@@ -159,6 +159,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
         subject: token.token_subject(),
         client: token.client.as_deref(),
         session: token.session,
+        issuer_session: token.issuer_session.as_deref(),
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
     }

@@ -171,6 +171,7 @@ impl Gate {
     /// Does an access token of this generation pass?
     pub(crate) fn passes(&self, session: SessionId, subject: &str, generation: Generation) -> bool {
         let facts = TokenFacts {
+            issuer_session: None,
             issuer: ISSUER,
             subject,
             client: Some(CLIENT),

@@ -8,15 +8,17 @@ use secrecy::{ExposeSecret, SecretString};
 use super::table::Ready;
 use crate::client::{Client, Grant, PresentedClient};
 use crate::credential::Credential;
-use crate::denial::{Denial, NotGood};
+use crate::denial::{Denial, EventFlaw, NotGood};
+use crate::dialect::events::{EventProtocol, Notice};
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
 use crate::engine::{AccountRule, Arrival, Exchange, Login, Origin, OwnSessions, Refresh};
 use crate::fault::Error;
 use crate::gate::possession::PresentedProof;
 use crate::gate::{Inner, layer};
 use crate::limit::Source;
-use crate::session::Status;
+use crate::session::{RevokedBecause, Status};
 use crate::token::claims::AccessToken;
+use crate::token::verify::Ended;
 use crate::verify_cache::{Introspected, Verified};
 
 /// Executes a command.
@@ -108,6 +110,7 @@ pub(super) async fn execute(
             });
             Ok(Outcome::Checked(decided(checked)?))
         }
+        Command::EndedElsewhere(notice) => at.end_elsewhere(&notice).await.map(|()| Outcome::Revoked),
         Command::Check { access, superseded_in_grace } => {
             Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))
         }
@@ -174,6 +177,33 @@ struct EndpointCommand<'a> {
 }
 
 impl EndpointCommand<'_> {
+    /// Ends what another issuer says that it ended. Durable when this returns; the same notice again ends nothing else.
+    // Requirements N49–N56.
+    async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
+        let address = self.origin.address;
+        let limits = self.gate.engine.limits();
+        limits.admit_unverified(address)?;
+        let (checker, token) = (&self.gate.checker, notice.token.expose_secret());
+        let ended = match (notice.is_authenticated, notice.protocol) {
+            (false, _) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
+            (true, EventProtocol::BackChannelLogout) => checker.verify_logout(&notice.issuer, &notice.audience, token),
+            (true, EventProtocol::SecurityEvents) => checker.verify_event(&notice.issuer, &notice.audience, token),
+        };
+        let ended = ended.inspect_err(|denial| {
+            limits.record_forged(address);
+            tracing::warn!(
+                issuer = %notice.issuer,
+                why = denial.detail().unwrap_or(denial.reason()),
+                "notice of another issuer refused: nothing ends by it"
+            );
+        })?;
+        limits.record_valid(address);
+        match ended {
+            Ended::Nothing => Ok(()),
+            Ended::Tokens(entry) => self.gate.engine.revoke(entry, RevokedBecause::Logout).await.map(drop),
+        }
+    }
+
     /// The authenticated client, if it may use this endpoint and grant.
     async fn client(&self, presented: Option<PresentedClient>, grant: Option<Grant>) -> Result<Arc<Client>, Error> {
         let client = match presented {

@@ -46,6 +46,7 @@ fn token(issuer: &str, jti: &str) -> Revocation {
 /// A token of ours with a session.
 fn of(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     TokenFacts {
+        issuer_session: None,
         issuer: OURS,
         subject: "ada",
         client: Some("web"),
@@ -57,6 +58,7 @@ fn of(id: SessionId, generation: Generation) -> TokenFacts<'static> {
 
 /// A token of ours without one.
 const LOOSE: TokenFacts<'static> = TokenFacts {
+    issuer_session: None,
     issuer: OURS,
     subject: "ada",
     client: Some("web"),

@@ -9,6 +9,7 @@ fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
         path: path.to_owned(),
         kuzzle: Vec::new(),
         policy: RoutePolicy::default(),
+        assertion_audience: None,
         upstream: None,
     }
 }

@@ -83,6 +83,11 @@ pub(super) fn claims<'r>(
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
+    // A claim of another type names no session; a logout of it then cannot match, so the subject must.
+    let issuer_session = match rules.ours || rules.session_claim.is_empty() {
+        true => None,
+        false => claims.get(&rules.session_claim).and_then(Member::as_text).map(Box::from),
+    };
     // RFC 7662 §2.2 leaves `iat` out where the issuer likes to. Whether the token still lives was asked, not concluded.
     if !(is_introspected && issued_at.is_none()) {
         lifetime(expires, issued_at, rules)?;
@@ -117,6 +122,7 @@ pub(super) fn claims<'r>(
         audience,
         usual_audience: Arc::clone(&rules.audience),
         session,
+        issuer_session,
         jti: jti.map(Box::from),
         bound_to,
         issued_at,

@@ -152,6 +152,8 @@ pub struct IssuerRules {
     pub leeway: Duration,
     /// The longest accepted time from `iat` to `exp`. If it is set, `iat` is required.
     pub max_lifetime: Option<Duration>,
+    /// The claim with the session at the issuer, which its logouts and events name. Empty: its tokens have none.
+    pub session_claim: Box<str>,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
 }
@@ -172,6 +174,7 @@ impl IssuerRules {
             keys: Keys::Own(Arc::new(IssuerKeys::own(keyring))),
             leeway,
             max_lifetime: None,
+            session_claim: "sid".into(),
             introspection: None,
         }
     }
@@ -193,6 +196,7 @@ impl IssuerRules {
             keys: Keys::Live(keys.into()),
             leeway: MAX_LEEWAY,
             max_lifetime: None,
+            session_claim: "sid".into(),
             introspection: None,
         }
     }
@@ -304,6 +308,7 @@ impl IssuerRules {
             keys,
             leeway,
             max_lifetime,
+            session_claim,
             introspection,
         } = self;
         let is_asked_alike = match (introspection, &other.introspection) {
@@ -315,6 +320,7 @@ impl IssuerRules {
             == (&other.issuer, &other.ours, &other.audience, &other.typ, &other.leeway, &other.max_lifetime)
             && (name, scopes, everywhere, claims, subject_prefix)
                 == (&other.name, &other.scopes, &other.everywhere, &other.claims, &other.subject_prefix)
+            && *session_claim == other.session_claim
             && keys.equal(&other.keys)
             && is_asked_alike
     }
@@ -380,6 +386,9 @@ pub(super) fn check(issuers: &[IssuerRules]) -> Result<(), RulesError> {
         }
         if rules.issuer.is_empty() {
             return refuse("an issuer has a name");
+        }
+        if rules.issuer.contains('#') {
+            return refuse("an issuer has no fragment (RFC 8414 §2)");
         }
         if rules.name.is_empty() || (&*rules.name == OWN) != rules.ours {
             return refuse("an issuer has a name of its own, and \"self\" is ours");

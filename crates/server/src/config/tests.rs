@@ -877,6 +877,7 @@ fn is_the_same(one: &Config, other: &Config) {
         identity,
         upstreams,
         authorizers,
+        resources,
         routes,
         log,
         warnings: _,
@@ -899,6 +900,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(identity, &other.identity);
     assert_eq!(upstreams, &other.upstreams);
     assert_eq!(authorizers, &other.authorizers);
+    assert_eq!(resources, &other.resources);
     assert_eq!(routes, &other.routes);
     assert_eq!((log, access_log, audit_log), (&other.log, &other.access_log, &other.audit_log));
     assert_eq!(tracing, &other.tracing);

@@ -20,13 +20,14 @@ use super::shared;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
-    SessionsConfig, StoreConfig, TrustedIssuer,
+    SessionsConfig, StoreConfig, TrustedIssuer, read_event_token,
 };
 use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::admin::AdminTokens;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
+use rotogate::dialect::events::Events;
 use rotogate::gate::{Endpoint, Gate, GateBuilder};
 use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
@@ -217,6 +218,20 @@ pub(super) fn builder(
     }
     for configured in &config.endpoints {
         builder = builder.endpoint(endpoint(configured, remote_issuers)?);
+    }
+    for issuer in &config.issuers {
+        let of = |audience: &[String]| audience.iter().map(|one| one.as_str().into()).collect::<Vec<Box<str>>>();
+        if let Some(logout) = &issuer.backchannel_logout {
+            let dialect = Events::back_channel_logout(&issuer.name, of(&logout.audience));
+            builder = builder.endpoint(Endpoint::new(dialect).path(logout.path.as_str()));
+        }
+        if let Some(events) = &issuer.events
+            && let Some(file) = &events.token_file
+        {
+            let token = read_event_token(file).map_err(ServerError::new)?;
+            let dialect = Events::security_events(&issuer.name, of(&events.audience), token);
+            builder = builder.endpoint(Endpoint::new(dialect).path(events.path.as_str()));
+        }
     }
     for resource in config.resources.iter().cloned() {
         builder = builder.resource(resource);
@@ -524,6 +539,10 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
         typ,
         max_lifetime,
         leeway,
+        session_claim,
+        // Their endpoints are the gate's.
+        backchannel_logout: _,
+        events: _,
     } = issuer;
     let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
     let rules = match (keys, introspection) {
@@ -537,6 +556,7 @@ pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String>
     rules.subject_prefix = subject_prefix.as_str().into();
     rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();
     rules.leeway = *leeway;
+    rules.session_claim = session_claim.as_str().into();
     rules.max_lifetime = Some(*max_lifetime);
     Ok(rules)
 }

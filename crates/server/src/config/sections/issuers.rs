@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::Scheme;
+use secrecy::SecretString;
 use toml::{Table, Value};
 
 use super::super::print::{path, put, put_some, texts, time};
@@ -16,6 +17,7 @@ use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
 use super::{DAY, SECOND, mapping, path_in, remote};
+use rotogate::private_file::{read_private, trusted};
 use rotogate::route::{Auth, Route};
 use rotogate::session::Scope;
 use rotogate::token::Algorithm;
@@ -52,6 +54,12 @@ pub struct TrustedIssuer {
     pub max_lifetime: Duration,
     /// The allowed clock difference.
     pub leeway: Duration,
+    /// Where its logout tokens come (OpenID Connect back-channel logout).
+    pub backchannel_logout: Option<EventsConfig>,
+    /// Where its security events come (RFC 8935).
+    pub events: Option<EventsConfig>,
+    /// The claim with its session; empty: none.
+    pub session_claim: String,
 }
 
 /// The source of an issuer's keys.
@@ -138,10 +146,75 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
                 .or(preset.map(Preset::max_lifetime))
                 .unwrap_or(TrustedIssuer::MAX_LIFETIME),
             leeway: leeway(section, own.leeway),
+            backchannel_logout: section
+                .has("backchannel_logout")
+                .then(|| events(&section.section("backchannel_logout"), dir, false))
+                .flatten(),
+            events: section.has("events").then(|| events(&section.section("events"), dir, true)).flatten(),
+            session_claim: section.get("session_claim", session_claim).unwrap_or_else(|| "sid".to_owned()),
         });
         section.finish();
     }
     issuers
+}
+
+/// An endpoint for notices of an issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// Its path.
+    pub path: String,
+    /// Of these, a notice must name one.
+    pub audience: Vec<String>,
+    /// The file with the token of the sender.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `backchannel_logout` and `events`.
+fn events(section: &Section<'_>, dir: &Path, has_token: bool) -> Option<EventsConfig> {
+    let path = section.require("path", "a path such as \"/logout/idp\"", events_path);
+    let audience = section.list("audience", value::text).unwrap_or_default();
+    if audience.is_empty() && !section.is_bad() {
+        section
+            .blame("audience", "is missing or empty; expected what the issuer calls this gate: a client id, or a URL");
+    }
+    let token_file = match has_token {
+        true => section.require("token_file", "the file with the sender's token", path_in(dir)),
+        false => None,
+    };
+    if let Some(file) = &token_file
+        && !section.is_bad()
+        && let Err(message) = read_event_token(file)
+    {
+        section.blame("token_file", message);
+    }
+    section.finish();
+    Some(EventsConfig { path: path?, audience, token_file })
+}
+
+/// The token of a sender of events.
+pub(crate) fn read_event_token(file: &Path) -> Result<SecretString, String> {
+    let text = trusted::check_folders(file).and_then(|()| read_private(file))?;
+    let token = text.trim();
+    match token.len() {
+        16.. => Ok(SecretString::from(token.to_owned())),
+        _ => Err(format!("{}: a token of at least 16 characters is needed", file.display())),
+    }
+}
+
+fn events_path(v: &Raw) -> Result<String, String> {
+    let path = value::text(v)?;
+    let is_plain = path.starts_with('/')
+        && path.len() > 1
+        && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/".contains(&b));
+    if is_plain { Ok(path) } else { Err(format!("expected a path such as \"/logout/idp\", found {}", v.describe())) }
+}
+
+/// A claim, or "" for none.
+fn session_claim(v: &Raw) -> Result<String, String> {
+    match v {
+        Raw::String(none) | Raw::Env(none) if none.is_empty() => Ok(String::new()),
+        other => value::text(other),
+    }
 }
 
 /// Is it an http URL of another machine?
@@ -284,6 +357,9 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
         typ,
         max_lifetime,
         leeway,
+        backchannel_logout,
+        events,
+        session_claim,
     } = issuer;
     let mut table = Table::new();
     put(&mut table, "name", name.as_str());
@@ -314,5 +390,15 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
     put(&mut table, "typ", texts(typ));
     put(&mut table, "max_lifetime", time(*max_lifetime));
     put(&mut table, "leeway", time(*leeway));
+    put(&mut table, "session_claim", session_claim.as_str());
+    for (key, config) in [("backchannel_logout", backchannel_logout), ("events", events)] {
+        if let Some(EventsConfig { path: at, audience, token_file }) = config {
+            let mut one = Table::new();
+            put(&mut one, "path", at.as_str());
+            put(&mut one, "audience", texts(audience));
+            put_some(&mut one, "token_file", token_file.as_deref().map(path));
+            put(&mut table, key, one);
+        }
+    }
     table.into()
 }

@@ -61,7 +61,8 @@ pub use endpoints::EndpointConfig;
 pub use identity::IdentityConfig;
 pub use introspection::{IntrospectionConfig, SecretIn};
 pub use issuer::IssuerConfig;
-pub use issuers::{KeySource, TrustedIssuer};
+pub(crate) use issuers::read_event_token;
+pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
 pub use listeners::{CertificateFiles, ClientAuth, ListenerConfig, TlsConfig};
 #[cfg(feature = "relay")]

@@ -167,6 +167,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         methods: vec![],
         path: "/x".to_owned(),
         policy: RoutePolicy::default(),
+        assertion_audience: None,
         upstream: Some(UpstreamId::new(0)),
     };
     let by = rotogate::policy::By { gate: rotogate::policy::GateId::next(), layer: true, defers: false };

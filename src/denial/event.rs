@@ -1,0 +1,48 @@
+//! What is wrong with a notice of another issuer.
+
+/// What is wrong with a logout token or a security event, as far as its sender learns it (RFC 8935 §2.4).
+///
+/// ```
+/// use rotogate::denial::{Denial, EventFlaw};
+///
+/// assert_eq!(EventFlaw::Audience.word(), "invalid_audience");
+/// assert_eq!(Denial::RefusedEvent(EventFlaw::Key).reason(), "refused_event");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventFlaw {
+    /// It is not what the protocol says.
+    Request(&'static str),
+    /// No key of the issuer signed it.
+    Key,
+    /// It is of another issuer than the endpoint is for.
+    Issuer,
+    /// It is for somebody else.
+    Audience,
+    /// Its sender did not authenticate.
+    Authentication,
+}
+
+impl EventFlaw {
+    /// The error code.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Request(_) => "invalid_request",
+            Self::Key => "invalid_key",
+            Self::Issuer => "invalid_issuer",
+            Self::Audience => "invalid_audience",
+            Self::Authentication => "authentication_failed",
+        }
+    }
+
+    /// What is wrong, in words.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Request(what) => what,
+            Self::Key => "no key of the issuer signed it",
+            Self::Issuer => "it is of another issuer",
+            Self::Audience => "it is for another audience",
+            Self::Authentication => "the sender's token is not good",
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What another issuer tells of its sessions: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP 1.0,
+//! pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and words the answer; the gate
+//! verifies the token, and ends what it names.
+
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+
+use super::oauth2::form;
+use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
+use crate::denial::{Class, Denial, EventFlaw};
+use crate::fault::Error;
+use crate::random::are_equal;
+use crate::reply::{self, ReplyBody};
+
+/// The longest request, in bytes.
+// Requirement N56.
+pub const MAX_EVENT: usize = 16 * 1024;
+
+/// By which protocol an issuer tells of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventProtocol {
+    /// OpenID Connect back-channel logout 1.0.
+    BackChannelLogout,
+    /// Security event tokens, pushed (RFC 8935).
+    SecurityEvents,
+}
+
+/// A notice of another issuer, not verified yet.
+#[derive(Debug)]
+pub struct Notice {
+    /// By which protocol it came.
+    pub protocol: EventProtocol,
+    /// The name of the issuer whose endpoint got it.
+    pub issuer: Box<str>,
+    /// Of these, its `aud` must name one.
+    pub audience: Box<[Box<str>]>,
+    /// Whether its sender may use the endpoint.
+    pub is_authenticated: bool,
+    /// The signed text.
+    pub token: SecretString,
+}
+
+/// An endpoint for the notices of one issuer.
+#[derive(Debug)]
+pub struct Events {
+    protocol: EventProtocol,
+    issuer: Box<str>,
+    audience: Box<[Box<str>]>,
+    bearer: Option<SecretString>,
+}
+
+impl Events {
+    /// Takes logout tokens of the issuer with this name, for one of these client ids.
+    pub fn back_channel_logout(issuer: &str, audience: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        let audience = audience.into_iter().map(Into::into).collect();
+        Self { protocol: EventProtocol::BackChannelLogout, issuer: issuer.into(), audience, bearer: None }
+    }
+
+    /// Takes security events of the issuer with this name, for one of these audiences, from a transmitter with this token.
+    pub fn security_events(
+        issuer: &str,
+        audience: impl IntoIterator<Item = impl Into<Box<str>>>,
+        bearer: SecretString,
+    ) -> Self {
+        let audience = audience.into_iter().map(Into::into).collect();
+        Self { protocol: EventProtocol::SecurityEvents, issuer: issuer.into(), audience, bearer: Some(bearer) }
+    }
+
+    fn has_token(&self, call: &Call<'_>) -> bool {
+        let Some(bearer) = &self.bearer else { return true };
+        let mut values = call.headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let Some((scheme, token)) = value.as_bytes().split_at_checked(7) else { return false };
+        scheme.eq_ignore_ascii_case(b"bearer ") && are_equal(token, bearer.expose_secret().as_bytes())
+    }
+}
+
+impl Dialect for Events {
+    fn name(&self) -> &'static str {
+        match self.protocol {
+            EventProtocol::BackChannelLogout => "back-channel-logout",
+            EventProtocol::SecurityEvents => "security-events",
+        }
+    }
+
+    fn default_path(&self) -> &'static str {
+        "/events"
+    }
+
+    fn serves(&self, base: &str) -> Vec<ServedPath> {
+        let path =
+            ServedPath { operation: "event", template: base.to_owned(), methods: &[Method::POST], spellings: &[] };
+        vec![path]
+    }
+
+    fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
+        if call.body.len() > MAX_EVENT {
+            return Err(Denial::BodyTooLarge);
+        }
+        let token = match self.protocol {
+            EventProtocol::BackChannelLogout => {
+                let token = form::read_with(call, &[])?.secret("logout_token");
+                token.ok_or(Denial::MalformedRequest("logout_token is missing"))?
+            }
+            EventProtocol::SecurityEvents => {
+                let mut types = call.headers.get_all(CONTENT_TYPE).iter();
+                let media = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+                let media = media.split(';').next().unwrap_or_default().trim();
+                if !media.eq_ignore_ascii_case("application/secevent+jwt") || types.next().is_some() {
+                    return Err(Denial::MalformedRequest("the body must be application/secevent+jwt"));
+                }
+                let text =
+                    std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("the body is no token"))?;
+                SecretString::from(text.trim().to_owned())
+            }
+        };
+        Ok(Command::EndedElsewhere(Notice {
+            protocol: self.protocol,
+            issuer: self.issuer.clone(),
+            audience: self.audience.clone(),
+            is_authenticated: self.has_token(call),
+            token,
+        }))
+    }
+
+    fn write(&self, _: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
+        let events = self.protocol == EventProtocol::SecurityEvents;
+        let mut answer = match outcome {
+            Ok(_) => {
+                let mut answer = Response::new(ReplyBody::default());
+                *answer.status_mut() = if events { StatusCode::ACCEPTED } else { StatusCode::OK };
+                answer
+            }
+            Err(Error::Denied(denial)) => match denial.class() {
+                Class::TooLarge => reply::problem(StatusCode::PAYLOAD_TOO_LARGE, None),
+                Class::Limited(wait) => {
+                    let mut answer = reply::problem(StatusCode::TOO_MANY_REQUESTS, None);
+                    reply::retry_after(&mut answer, wait);
+                    answer
+                }
+                Class::Unavailable(wait) => unavailable(wait),
+                _ if events => {
+                    let flaw = match denial {
+                        Denial::RefusedEvent(flaw) => flaw,
+                        Denial::MalformedRequest(what) => EventFlaw::Request(what),
+                        _ => EventFlaw::Request("the request is malformed"),
+                    };
+                    refused(&json!({ "err": flaw.word(), "description": flaw.what() }))
+                }
+                _ => refused(&json!({ "error": "invalid_request" })),
+            },
+            Err(Error::Failed(_)) => unavailable(std::time::Duration::from_secs(1)),
+        };
+        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        answer
+    }
+}
+
+fn refused(body: &serde_json::Value) -> Reply {
+    let mut answer = Response::new(ReplyBody::from(body.to_string().into_bytes()));
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+fn unavailable(wait: std::time::Duration) -> Reply {
+    let mut answer = reply::problem(StatusCode::SERVICE_UNAVAILABLE, Some("nothing was decided; send the same again"));
+    reply::retry_after(&mut answer, wait);
+    answer
+}

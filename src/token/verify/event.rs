@@ -1,0 +1,228 @@
+//! Signed notices of other issuers: logout tokens and security event tokens. Key and signature are judged as those of an
+//! access token; what a notice says is judged here, and no rule of access tokens applies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::{IssuerRules, Verifier, shape, strict_json};
+use crate::clock::Timestamp;
+use crate::denial::{Denial, EventFlaw};
+use crate::effects::WithEffects;
+use crate::revocation::{Effect, Revocation, Target};
+
+/// How old a logout token may be. The issuer sends it at the logout.
+const MAX_AGE: Duration = Duration::from_secs(300);
+/// How long an entry is kept if the issuer's rules do not say how long its tokens live.
+const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
+const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
+const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+
+/// What an issuer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The tokens that this entry matches.
+    Tokens(Revocation),
+    /// Nothing: it is an event of another kind.
+    Nothing,
+}
+
+/// A notice whose signature is good.
+struct Signed<'a> {
+    rules: &'a IssuerRules,
+    typ: Option<String>,
+    claims: Map<String, Value>,
+}
+
+fn malformed(what: &'static str) -> Denial {
+    Denial::RefusedEvent(EventFlaw::Request(what))
+}
+
+impl Verifier {
+    /// A notice that the issuer of this name signed.
+    fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
+        let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
+        let parts = shape::TokenParts::split(token).map_err(|_| malformed("no JWS"))?;
+        let header = shape::Header::read(parts.header).map_err(|_| malformed("the header is malformed"))?;
+        let payload = shape::decode(parts.claims).map_err(|_| malformed("the claims are malformed"))?;
+        let claims = strict_json::object(&payload).map_err(malformed)?;
+        if claims.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {
+            return Err(Denial::RefusedEvent(EventFlaw::Issuer));
+        }
+        let keys = rules.keys.now(now);
+        let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
+            return Err(match rules.keys.missing::<WithEffects>(now, None, rules.leeway) {
+                unavailable @ Denial::KeysUnavailable(_) => unavailable,
+                _ => Denial::RefusedEvent(EventFlaw::Key),
+            });
+        };
+        if &*header.algorithm != key.algorithm().name() || !parts.is_signed_by(key) {
+            return Err(Denial::RefusedEvent(EventFlaw::Key));
+        }
+        let typ = header.typ.map(|typ| typ.trim_start_matches("application/").to_ascii_lowercase());
+        Ok(Signed { rules, typ, claims })
+    }
+
+    /// What a logout token ends (OpenID Connect back-channel logout 1.0 §2.6).
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
+    // Requirements N49, N50.
+    pub(crate) fn logout(
+        &self,
+        issuer: &str,
+        audience: &[Box<str>],
+        token: &str,
+        engine_now: Timestamp,
+        wall: Timestamp,
+    ) -> Result<Ended, Denial> {
+        let Signed { rules, typ, claims } = self.notice(issuer, token, engine_now)?;
+        if !matches!(typ.as_deref(), None | Some("logout+jwt" | "jwt")) {
+            return Err(malformed("typ is not that of a logout token"));
+        }
+        names_one(&claims, audience)?;
+        let at = issued_at(&claims, rules, wall)?;
+        if at.plus(MAX_AGE).plus(rules.leeway) < wall {
+            return Err(malformed("iat is too long ago"));
+        }
+        match claims.get("exp") {
+            None => {}
+            Some(exp) => {
+                let exp = exp.as_f64().ok_or(malformed("exp must be a time"))?;
+                if Timestamp::from_secs(exp as u64).plus(rules.leeway) <= wall {
+                    return Err(malformed("exp is past"));
+                }
+            }
+        }
+        let _ = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
+        if claims.contains_key("nonce") {
+            return Err(malformed("a logout token has no nonce"));
+        }
+        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
+        if !events.get(LOGOUT).is_some_and(Value::is_object) {
+            return Err(malformed("events has no logout"));
+        }
+        let target = match (text(&claims, "sid")?, text(&claims, "sub")?) {
+            (Some(sid), _) if !rules.session_claim.is_empty() => Target::session_of(&rules.issuer, sid),
+            (_, Some(subject)) => subject_of(rules, subject),
+            (Some(_), None) => return Err(malformed("sid alone, and session_claim says that tokens have none")),
+            (None, None) => return Err(malformed("neither sub nor sid")),
+        };
+        Ok(Ended::Tokens(before(rules, target, at)))
+    }
+
+    /// What a security event token ends (CAEP 1.0 §3.1).
+    ///
+    /// # Errors
+    /// As [`Self::logout`].
+    pub(crate) fn security_event(
+        &self,
+        issuer: &str,
+        audience: &[Box<str>],
+        token: &str,
+        engine_now: Timestamp,
+        wall: Timestamp,
+    ) -> Result<Ended, Denial> {
+        let Signed { rules, typ, claims } = self.notice(issuer, token, engine_now)?;
+        if typ.as_deref() != Some("secevent+jwt") {
+            return Err(malformed("typ is not secevent+jwt"));
+        }
+        names_one(&claims, audience)?;
+        let issued = issued_at(&claims, rules, wall)?;
+        let jti = text(&claims, "jti")?.ok_or(malformed("no jti"))?;
+        let events = claims.get("events").and_then(Value::as_object).ok_or(malformed("events must be an object"))?;
+        let mut all = events.iter();
+        let (Some((kind, event)), None) = (all.next(), all.next()) else {
+            return Err(malformed("one event is needed"));
+        };
+        let event = event.as_object().ok_or(malformed("an event is an object"))?;
+        if kind != SESSION_REVOKED {
+            let state = event.get("state").and_then(Value::as_str);
+            tracing::info!(issuer = %rules.name, kind, jti, state, "security event noted: nothing ends by it");
+            return Ok(Ended::Nothing);
+        }
+        let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
+        let target = subject_target(rules, subject)?;
+        // The later of both times, never in the future.
+        let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
+        let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
+        Ok(Ended::Tokens(match target {
+            Target::Token { .. } => Revocation { effect: Effect::Gone, ..before(rules, target, wall) },
+            target => before(rules, target, at),
+        }))
+    }
+}
+
+/// The subject identifiers that name what is ended (RFC 9493 §3).
+fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<Target, Denial> {
+    let own = |object: &Map<String, Value>| match object.get("iss").and_then(Value::as_str) {
+        Some(issuer) if issuer == &*rules.issuer => Ok(()),
+        Some(_) | None => Err(Denial::RefusedEvent(EventFlaw::Issuer)),
+    };
+    let inner = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
+    let user = |user: &Map<String, Value>| {
+        if user.get("format").and_then(Value::as_str) != Some("iss_sub") {
+            return Err(malformed("a user is named by iss_sub"));
+        }
+        own(user)?;
+        let name = text(user, "sub")?.ok_or(malformed("iss_sub has no sub"))?;
+        Ok(subject_of(rules, name))
+    };
+    match subject.get("format").and_then(Value::as_str) {
+        Some("iss_sub") => user(subject),
+        Some("jwt_id") => {
+            own(subject)?;
+            let jti = text(subject, "jti")?.ok_or(malformed("jwt_id has no jti"))?;
+            Ok(Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() })
+        }
+        Some("complex") => match (inner("session").transpose()?, inner("user").transpose()?) {
+            (Some(session), of) if !rules.session_claim.is_empty() => {
+                of.map(user).transpose()?;
+                if session.get("format").and_then(Value::as_str) != Some("opaque") {
+                    return Err(malformed("a session is named by opaque"));
+                }
+                let id = text(session, "id")?.ok_or(malformed("opaque has no id"))?;
+                Ok(Target::session_of(&rules.issuer, id))
+            }
+            (_, Some(of)) => user(of),
+            (Some(_), None) => Err(malformed("a session alone, and session_claim says that tokens have none")),
+            (None, None) => Err(malformed("complex names neither a session nor a user")),
+        },
+        Some(_) | None => Err(malformed("sub_id has a format that is not served")),
+    }
+}
+
+fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
+    Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
+}
+
+/// Tokens that were issued at this moment or before are refused, for as long as one can live.
+fn before(rules: &IssuerRules, target: Target, at: Timestamp) -> Revocation {
+    let until = at.plus(rules.max_lifetime.unwrap_or(MAX_LIFETIME)).plus(rules.leeway);
+    Revocation { target, effect: Effect::NotBefore(at), until }
+}
+
+fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Denial> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if (1..=256).contains(&text.len()) => Ok(Some(text)),
+        Some(_) => Err(malformed("a claim must be a string of 1 to 256 bytes")),
+    }
+}
+
+fn names_one(claims: &Map<String, Value>, audience: &[Box<str>]) -> Result<(), Denial> {
+    let ours = |one: &str| audience.iter().any(|own| **own == *one);
+    let is_ours = match claims.get("aud") {
+        Some(Value::String(one)) => ours(one),
+        Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).any(ours),
+        Some(_) | None => false,
+    };
+    if is_ours { Ok(()) } else { Err(Denial::RefusedEvent(EventFlaw::Audience)) }
+}
+
+fn issued_at(claims: &Map<String, Value>, rules: &IssuerRules, wall: Timestamp) -> Result<Timestamp, Denial> {
+    let seconds = claims.get("iat").and_then(Value::as_u64).ok_or(malformed("iat must be a time"))?;
+    let at = Timestamp::from_secs(seconds.min(u64::from(u32::MAX) * 2));
+    if at > wall.plus(rules.leeway) { Err(malformed("iat is in the future")) } else { Ok(at) }
+}
