@@ -266,7 +266,7 @@ def snippets(gate):
 REFERENCE = ROOT / "docs/configuration.md"
 BEGIN, END = "<!-- keys: begin -->\n", "<!-- keys: end -->"
 # Where further keys are: those of one kind of directory, store or dialect.
-ELSEWHERE = ["directories", "edge", "issuers", "logs", "nodes", "postgres", "protocols", "redis", "relay", "upstreams", "users"]
+ELSEWHERE = ["directories", "edge", "ext-authz", "forward-auth", "issuers", "logs", "nodes", "postgres", "protocols", "redis", "relay", "upstreams", "users"]
 
 
 def split_comment(line):
