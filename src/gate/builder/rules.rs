@@ -116,8 +116,7 @@ impl Rules {
             &self.clients,
             issuer,
             &public_url,
-            running.has_directory,
-            uses_dpop,
+            (running.has_directory, uses_dpop),
             &resources,
         )?;
         let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;

@@ -161,8 +161,7 @@ impl Endpoints {
         clients: &[Client],
         issuer: &str,
         public_url: &str,
-        has_directory: bool,
-        uses_dpop: bool,
+        (has_directory, uses_dpop): (bool, bool),
         resources: &[ReadyResource],
     ) -> Result<Self, EndpointError> {
         let mut all = Self {
