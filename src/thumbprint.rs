@@ -32,6 +32,7 @@ impl KeyThumbprint {
     }
 
     /// From the bytes of a record.
+    #[cfg(any(test, feature = "postgres", feature = "redb", feature = "redis"))]
     pub(crate) const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
         Self(bytes)
     }
