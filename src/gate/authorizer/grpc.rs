@@ -228,17 +228,22 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     }
 }
 
-/// Overwritten, because the default is to append to what the client sent.
+/// Overwritten, because the default is to append to what the client sent. Further values of a name, such as a second
+/// challenge, follow the first.
 fn overwritten(headers: &HeaderMap) -> Vec<HeaderValueOption> {
-    let one = |(name, value): (&HeaderName, &HeaderValue)| HeaderValueOption {
+    let each = headers.keys().flat_map(|name| headers.get_all(name).iter().enumerate().map(move |one| (name, one)));
+    let one = |(name, (index, value)): (&HeaderName, (usize, &HeaderValue))| HeaderValueOption {
         header: Some(WireHeader {
             key: name.as_str().to_owned(),
             value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
             ..WireHeader::default()
         }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        append_action: match index {
+            0 => HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+            _ => HeaderAppendAction::AppendIfExistsOrAdd.into(),
+        },
     };
-    headers.iter().map(one).collect()
+    each.map(one).collect()
 }
 
 /// The caller, for other filters and for logs.

@@ -470,6 +470,23 @@ mod grpc {
             panic!("allowed")
         };
         assert_eq!(denied.status.unwrap().code, 503);
+        // Both challenges of a route that takes both schemes arrive, in their order.
+        let mut both = crate::reply::problem(http::StatusCode::UNAUTHORIZED, None);
+        for challenge in ["Bearer", "DPoP algs=\"ES256\""] {
+            both.headers_mut().append("www-authenticate", challenge.parse().unwrap());
+        }
+        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(&both).http_response else {
+            panic!("allowed")
+        };
+        let challenges: Vec<_> = denied
+            .headers
+            .iter()
+            .filter_map(|header| Some((header.header.as_ref()?, header.append_action)))
+            .filter(|(header, _)| header.key == "www-authenticate")
+            .map(|(header, action)| (header.value.as_str(), action))
+            .collect();
+        let [overwrite, append] = [HeaderAppendAction::OverwriteIfExistsOrAdd, HeaderAppendAction::AppendIfExistsOrAdd];
+        assert_eq!(challenges, [("Bearer", overwrite as i32), ("DPoP algs=\"ES256\"", append as i32)]);
         // A permit is made by a verdict alone, not by a status.
         let passing = super::super::grpc::spoken(&Reply::default());
         assert_ne!(passing.status.unwrap().code, 0);
