@@ -1,5 +1,7 @@
 //! Questions over HTTP, byte by byte.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use support::stub::ROUTES;
 use support::wire::Wire;
 
@@ -59,6 +61,24 @@ fn n7_n10_n12_a_verdict_carries_the_identity_until_the_session_is_revoked() {
         run(scene.gate.metric("rotogate_authorizer_verdicts_total{kind=\"forward-auth\",verdict=\"denied\"}")),
         3
     );
+}
+
+#[test]
+fn n57_n59_a_verdict_asserts_the_caller_to_the_audience_of_the_authorizer() {
+    let identity = "\n[identity]\nassertion = { header = \"x-auth-assertion\", ttl = \"1m\" }\n";
+    let scene = Scene::new(&format!("{NGINX}\nassertion_audience = \"apps\"{identity}"), &routes());
+    let good = bearer(&scene.login());
+    let allowed = scene.about("GET", "/private/a", &[&good, "X-Auth-Assertion: forged"]);
+    assert_eq!(allowed.status, 200, "{allowed:?}");
+    let [assertion] = allowed.all("x-auth-assertion")[..] else { panic!("one assertion: {allowed:?}") };
+    support::keep_secret(assertion);
+    let said = assertion.split('.').nth(1).expect("a JWT");
+    let said = URL_SAFE_NO_PAD.decode(said).unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+    assert_eq!((&said["aud"], &said["sub"]), (&"apps".into(), &allowed.header("x-auth-subject").into()));
+    // Without a caller the client's own is overwritten all the same.
+    let open = scene.about("GET", "/public/a", &["X-Auth-Assertion: forged"]);
+    assert_eq!((open.status, open.all("x-auth-assertion")), (200, vec![""]), "{open:?}");
 }
 
 #[test]
