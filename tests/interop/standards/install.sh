@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the real clients, in the versions that stand beside this file, into the folder given; nothing is done when they
+# Installs the real clients, in the versions that stand beside this file, into the folder given; does nothing if they
+# are there already.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$1
