@@ -23,7 +23,7 @@ const PEERS: [&str; 4] = ["10.0.0.1", "203.0.113.9", "::ffff:10.0.0.1", "2001:db
 const US: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 255, 255, 1));
 
 /// Lines of `name: value`; those that no header can be are left out.
-fn headers(lines: &[u8]) -> HeaderMap {
+pub(crate) fn headers(lines: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in lines.split(|byte| *byte == b'\n') {
         let Some(at) = line.iter().position(|byte| *byte == b':') else { continue };

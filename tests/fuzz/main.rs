@@ -17,6 +17,7 @@ mod input;
 mod introspection;
 mod json;
 mod kuzzle;
+mod neighbours;
 mod path;
 mod proofs;
 mod refresh;
