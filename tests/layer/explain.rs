@@ -16,7 +16,7 @@ use rotogate::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{Conclusion, Endpoint, Explanation, NewSession, Peer, Rate, Rates, Rule, RuleResult, Verdict};
 use rotogate::introspection::{Introspection, IntrospectionFault, Introspector};
-use rotogate::route::{Auth, BadCredential, Role, Route, RoutePolicy};
+use rotogate::route::{Auth, BadCredential, Role, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
 use rotogate::store::Staleness;
 use rotogate::store::memory::nodes::{MemoryNode, Way};
@@ -144,6 +144,7 @@ async fn world() -> World {
     let introspection = Introspection::by(Inactive(Arc::clone(&asked)));
     let opaque = IssuerRules::introspected("https://opaque.test", audience(), introspection).named("opaque");
     let strict = RoutePolicy::default;
+    let gold = StepUp { acr: vec!["gold".into()], max_age: None };
     let gate = Gate::builder()
         .issuer("https://api.test")
         .audience(["api"])
@@ -172,6 +173,7 @@ async fn world() -> World {
             "/staff",
             RoutePolicy { issuers: vec!["idp".into()], roles: vec![Role::parse("staff", |_| false)], ..strict() },
         ))
+        .route(named("pay", "/pay", RoutePolicy { step_up: Some(gold), ..strict() }))
         .route(named("browser", "/browser", RoutePolicy { cookie: Some("token".into()), ..strict() }))
         .route(Route { methods: vec![Method::GET], ..named("read", "/read", strict()) })
         .route(named("rest", "/{*rest}", RoutePolicy { auth: Auth::Required, ..strict() }))
@@ -259,6 +261,7 @@ async fn table(world: &World) -> Vec<(&'static str, Head)> {
         ("wrong_audience", with("/reports", &own)),
         ("insufficient_scope", with("/admin/x", &own)),
         ("insufficient_scope", with("/any", &own)),
+        ("insufficient_authentication", with("/pay", &own)),
         ("missing_role", with("/staff", &world.theirs(&json!({ "groups": ["guests"] })))),
         ("roles_overage", with("/staff", &world.theirs(&json!({ "_claim_names": { "groups": "src1" } })))),
         ("passed", with("/rest", &own)),
@@ -295,6 +298,14 @@ const ELSEWHERE: &[&str] = &[
     "reuse",
     "mismatched_pair",
     "relay_refused",
+    // What other issuers and other proxies are answered, who ask for no route of the layer.
+    "refused_event",
+    "bad_fact",
+    "disguised_header",
+    "endpoint_elsewhere",
+    "untrusted_neighbour",
+    // Of a key that cannot sign: an explanation signs nothing.
+    "assertion_unavailable",
     // Of a gate that uses proofs: tests/dpop.
     "proof_missing",
     "proof_malformed",
