@@ -11,7 +11,7 @@ use super::output::Output;
 use super::{Arguments, CommandResult, EXIT_CODES, Failure};
 
 /// The commented configuration, which names every key.
-const CONFIGURATION: &str = include_str!("../../../../gateway.toml");
+const CONFIGURATION: &str = include_str!("../../gateway.toml");
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
