@@ -98,7 +98,7 @@ impl Verified {
     fn order(self: &Arc<Self>, engine: &Arc<Engine>, audience: &Arc<str>) {
         let (caller, engine, audience) = (Arc::clone(self), Arc::clone(engine), Arc::clone(audience));
         let renew = move || {
-            // A failure is told when the old one has expired and a request needs one.
+            // A failure is logged when the old one has expired and a request needs one.
             let _ = caller.sign(&engine, &audience, true);
         };
         match tokio::runtime::Handle::try_current() {

@@ -1,4 +1,4 @@
-//! Every operation of this listener: its method, its path, and who may ask for it. openapi.rs describes the same ones.
+//! Every operation of this listener: its method, its path, and the role that it requires. openapi.rs describes the same ones.
 
 use std::sync::LazyLock;
 
@@ -40,7 +40,7 @@ pub(super) enum Operation {
     Explain,
 }
 
-/// Who may ask.
+/// The required role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// Everyone.

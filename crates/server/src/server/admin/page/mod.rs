@@ -169,7 +169,7 @@ async fn sign_in(state: &State, peer: SocketAddr, parts: &Parts, body: Incoming)
 /// A cookie for the page alone: no script and no other site can use it.
 ///
 /// It is `Secure` if a proxy with TLS says that it is in front. The listener itself speaks clear text, where a browser may
-/// not take such a cookie. Who lies with the header only changes the cookie that is for them.
+/// not take such a cookie. A client that forges the header changes only its own cookie.
 fn cookie_header(parts: &Parts, name: &str, value: &str, more: &str) -> HeaderValue {
     let is_https = parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     let secure = if is_https { "; Secure" } else { "" };
