@@ -11,17 +11,16 @@ use trace::Trace;
 
 pub mod trace;
 
-/// See the module. Cheap to clone.
+/// See the module. Cheap to clone and to move: each poll of a request puts it in place.
 #[derive(Clone, Debug)]
-pub struct Context {
-    /// `http.request.id`: generated here, or checked.
-    pub id: HeaderValue,
-    /// `client.address`.
-    pub client: Option<IpAddr>,
-    /// Who acts, if that is not a client.
-    pub actor: Option<Actor>,
-    /// The trace that it belongs to.
-    pub trace: Trace,
+pub struct Context(Arc<Facts>);
+
+#[derive(Clone, Debug)]
+struct Facts {
+    id: HeaderValue,
+    client: Option<IpAddr>,
+    actor: Option<Actor>,
+    trace: Trace,
 }
 
 /// An operator, or a user. Cheap to clone.
@@ -40,6 +39,48 @@ tokio::task_local! {
 }
 
 impl Context {
+    /// The context of a request of this id, from this address.
+    pub fn new(id: HeaderValue, client: IpAddr, trace: Trace) -> Self {
+        Self(Arc::new(Facts { id, client: Some(client), actor: None, trace }))
+    }
+
+    /// The same request, on behalf of this actor.
+    #[must_use]
+    pub fn acted_by(self, actor: Actor) -> Self {
+        self.with(|facts| facts.actor = Some(actor))
+    }
+
+    /// The same request, in this step of its trace.
+    #[must_use]
+    pub fn traced_by(self, trace: Trace) -> Self {
+        self.with(|facts| facts.trace = trace)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Facts)) -> Self {
+        change(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    /// `http.request.id`: generated here, or checked.
+    pub fn id(&self) -> &HeaderValue {
+        &self.0.id
+    }
+
+    /// `client.address`.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.0.client
+    }
+
+    /// The operator or the user who acts, if that is not a client.
+    pub fn actor(&self) -> Option<&Actor> {
+        self.0.actor.as_ref()
+    }
+
+    /// The trace that the request belongs to.
+    pub fn trace(&self) -> &Trace {
+        &self.0.trace
+    }
+
     /// The context of the running task.
     pub fn current() -> Option<Self> {
         CONTEXT.try_with(Self::clone).ok()
@@ -47,7 +88,7 @@ impl Context {
 
     /// Calls `work` with the trace of the running task, without a copy of the rest.
     pub fn with_trace<T>(work: impl FnOnce(&Trace) -> T) -> Option<T> {
-        CONTEXT.try_with(|context| work(&context.trace)).ok()
+        CONTEXT.try_with(|context| work(context.trace())).ok()
     }
 
     /// Runs `work` in this context.

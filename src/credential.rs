@@ -78,8 +78,8 @@ pub(crate) fn scheme(headers: &HeaderMap) -> Scheme {
 
 /// A credential, and whether a browser adds it by itself: then the request must prove its origin.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Found<'a> {
-    pub(crate) token: Cow<'a, str>,
+pub(crate) struct Found<T> {
+    pub(crate) token: T,
     pub(crate) scheme: Scheme,
     pub(crate) by_cookie: bool,
 }
@@ -89,9 +89,24 @@ pub(crate) fn extract_from<'h>(
     headers: &'h HeaderMap,
     query: Option<&str>,
     places: Places<'_>,
-) -> Result<Option<Found<'h>>, Denial> {
+) -> Result<Option<Found<Cow<'h, str>>>, Denial> {
+    extract_known(headers, query, places, |_| None)
+}
+
+/// The same. `known` may recognise the token of an `Authorization` header by its bytes: a recognised one was examined
+/// before, so its characters need not be.
+pub(crate) fn extract_known<'h, T: From<Cow<'h, str>>>(
+    headers: &'h HeaderMap,
+    query: Option<&str>,
+    places: Places<'_>,
+    known: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<Option<Found<T>>, Denial> {
     let scheme = if places.dpop { scheme(headers) } else { Scheme::Bearer };
-    let by_header = extract_as(scheme, headers, query)?.map(|credential| Cow::Borrowed(credential.token));
+    let read = |value| {
+        let token = after_scheme(value, scheme)?;
+        known(token).or_else(|| token68(token).map(|token| Cow::Borrowed(token).into()))
+    };
+    let by_header = extract_as(headers, query, read)?;
     let mut by_cookie = None;
     let [first, second] = places.cookies;
     // The same name in both settings is one cookie.
@@ -102,15 +117,17 @@ pub(crate) fn extract_from<'h>(
             }
         }
     }
-    let in_query = || Some(Cow::Owned(single_parameter(query?, places.query?)?));
+    let in_query = || Some(Cow::<str>::Owned(single_parameter(query?, places.query?)?));
     match (by_header, by_cookie) {
         (Some(_), Some(_)) => Err(Denial::TwoCredentials),
         (Some(token), None) => Ok(Some(Found { token, scheme, by_cookie: false })),
         (None, Some(value)) => {
             let token = std::str::from_utf8(value).map_err(|_| Denial::UnusableCredential)?;
-            Ok(Some(Found { token: Cow::Borrowed(token), scheme: Scheme::Bearer, by_cookie: true }))
+            Ok(Some(Found { token: Cow::Borrowed(token).into(), scheme: Scheme::Bearer, by_cookie: true }))
         }
-        (None, None) => Ok(in_query().map(|token| Found { token, scheme: Scheme::Bearer, by_cookie: false })),
+        (None, None) => {
+            Ok(in_query().map(|token| Found { token: token.into(), scheme: Scheme::Bearer, by_cookie: false }))
+        }
     }
 }
 
@@ -178,14 +195,16 @@ pub(crate) fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
 /// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 forbids),
 /// another scheme, a list, or anything but one `token68` (RFC 9110 §11.2).
 pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
-    extract_as(Scheme::Bearer, headers, query)
+    let token = extract_as(headers, query, |value| token68(after_scheme(value, Scheme::Bearer)?))?;
+    Ok(token.map(Credential::new))
 }
 
-fn extract_as<'h>(
-    scheme: Scheme,
+/// What `read` makes of the one `Authorization` header; `None` from it is an unusable credential.
+fn extract_as<'h, T>(
     headers: &'h HeaderMap,
     query: Option<&str>,
-) -> Result<Option<Credential<'h>>, Denial> {
+    read: impl FnOnce(&'h [u8]) -> Option<T>,
+) -> Result<Option<T>, Denial> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (first, second) = (values.next(), values.next());
     let in_query = query.is_some_and(has_query_token);
@@ -193,14 +212,12 @@ fn extract_as<'h>(
         (None, _, false) => Ok(None),
         (None, _, true) => Err(Denial::UnusableCredential),
         (Some(_), Some(_), _) | (Some(_), None, true) => Err(Denial::TwoCredentials),
-        (Some(value), None, false) => {
-            let token = token68(value.as_bytes(), scheme).ok_or(Denial::UnusableCredential)?;
-            Ok(Some(Credential { token, bearer: scheme == Scheme::Bearer }))
-        }
+        (Some(value), None, false) => read(value.as_bytes()).map(Some).ok_or(Denial::UnusableCredential),
     }
 }
 
-fn token68(value: &[u8], scheme: Scheme) -> Option<&str> {
+/// What stands after the scheme and its spaces, if the header has this scheme.
+fn after_scheme(value: &[u8], scheme: Scheme) -> Option<&[u8]> {
     let name: &[u8] = match scheme {
         Scheme::Bearer => b"bearer",
         Scheme::Dpop => b"dpop",
@@ -209,7 +226,10 @@ fn token68(value: &[u8], scheme: Scheme) -> Option<&str> {
     if !named.eq_ignore_ascii_case(name) || rest.first() != Some(&b' ') {
         return None;
     }
-    let token = rest.get(rest.iter().position(|&b| b != b' ')?..)?;
+    rest.get(rest.iter().position(|&b| b != b' ')?..)
+}
+
+fn token68(token: &[u8]) -> Option<&str> {
     if is_token68(token) { std::str::from_utf8(token).ok() } else { None }
 }
 

@@ -140,7 +140,7 @@ impl Position {
 impl Trace {
     /// The trace of the running task.
     pub fn current() -> Self {
-        Context::current().map_or(Self::None, |context| context.trace)
+        Context::with_trace(Self::clone).unwrap_or_default()
     }
 
     /// The span under way, if it is recorded.
@@ -204,9 +204,7 @@ pub async fn step<T, E>(
 /// Runs a future inside of a step, if there is one.
 pub async fn inside<F: Future>(span: Option<&Arc<dyn Span>>, work: F) -> F::Output {
     match (span, Context::current()) {
-        (Some(span), Some(context)) => {
-            Context { trace: Trace::Recorded(Arc::clone(span)), ..context }.scope(work).await
-        }
+        (Some(span), Some(context)) => context.traced_by(Trace::Recorded(Arc::clone(span))).scope(work).await,
         _ => work.await,
     }
 }

@@ -104,7 +104,7 @@ impl Engine {
         };
         // The audit trail names the user.
         let actor = Actor { name: token.token_subject().into(), role: ROLE, via: ROLE };
-        inherited(Context::current().map(|context| Context { actor: Some(actor), ..context }), work).await
+        inherited(Context::current().map(|context| context.acted_by(actor)), work).await
     }
 
     async fn end_own(&self, own: OwnChecked<'_>, id: SessionId, origin: &Origin) -> Result<OwnSessions, Error> {

@@ -45,7 +45,7 @@ pin_project! {
     #[project = KindProjection]
     #[derive(Debug)]
     enum Kind<B> {
-        Inner { #[pin] body: B, guard: Option<ReplyGuard>, counted: Option<InFlightSlot> },
+        Inner { #[pin] body: B, guard: Option<Box<ReplyGuard>>, counted: Option<InFlightSlot> },
         Own { bytes: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
         Stream { stream: UnsyncBoxBody<Bytes, Infallible> },
     }
@@ -77,7 +77,7 @@ impl<B> GateBody<B> {
         }
     }
 
-    pub(super) fn inner(body: B, guard: Option<ReplyGuard>, counted: Option<InFlightSlot>) -> Self {
+    pub(super) fn inner(body: B, guard: Option<Box<ReplyGuard>>, counted: Option<InFlightSlot>) -> Self {
         Self { kind: Kind::Inner { body, guard, counted } }
     }
 

@@ -128,8 +128,8 @@ impl ReplyGuard {
                     reason,
                     session.id = session,
                     rotogate.route = self.caller.route.id.as_str(),
-                    http.request.id = request.and_then(|request| request.id.to_str().ok()),
-                    client.address = request.and_then(|request| request.client).map(tracing::field::display),
+                    http.request.id = request.and_then(|request| request.id().to_str().ok()),
+                    client.address = request.and_then(|request| request.client()).map(tracing::field::display),
                     "reply ended by its lease"
                 );
                 self.cut = Some(ending.end());

@@ -50,11 +50,11 @@ impl SetId {
 }
 
 /// The token, if this thread has it. Returns `None` now and then all the same, so that the shared cache is asked.
-pub(super) fn find(set: SetId, token: &str) -> Option<Arc<Verified>> {
+pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
         let slot = front.slots.get_mut(slot_of(token))?.as_mut()?;
-        if slot.set != set || slot.verified.text() != token || slot.found >= MAX_UNREPORTED_HITS {
+        if slot.set != set || slot.verified.text().as_bytes() != token || slot.found >= MAX_UNREPORTED_HITS {
             return None;
         }
         slot.found += 1;
@@ -69,7 +69,7 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
         if front.slots.is_empty() {
             front.slots.resize_with(SLOTS, || None);
         }
-        let at = slot_of(verified.text());
+        let at = slot_of(verified.text().as_bytes());
         front.bytes += verified.weight as usize;
         front.put(at, Some(Slot { set, found: 0, verified: Arc::clone(verified) }));
         for _ in 0..SLOTS {
@@ -102,8 +102,8 @@ pub(crate) fn bytes() -> usize {
 }
 
 /// The bits of a signature are as good as random. The multiplication spreads its base64 letters over all bits.
-fn slot_of(token: &str) -> usize {
+fn slot_of(token: &[u8]) -> usize {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let end = token.as_bytes().last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
+    let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
     usize::try_from(end.wrapping_mul(ODD) >> 48).unwrap_or_default() % SLOTS
 }

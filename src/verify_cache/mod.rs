@@ -187,7 +187,7 @@ impl TokenChecker {
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
-        let at_hand = if E::ARE_WANTED { front::find(keys.id, token) } else { None };
+        let at_hand = if E::ARE_WANTED { front::find(keys.id, token.as_bytes()) } else { None };
         let verified = match at_hand {
             Some(verified) => {
                 self.counted::<E>(CheckResult::Hit);
@@ -198,6 +198,25 @@ impl TokenChecker {
         if credential.is_bearer() && verified.token.bound_to.is_some() {
             return Err(Denial::UnprovedBinding);
         }
+        self.check_now::<E>(verified)
+    }
+
+    /// A token that this thread has, by the bytes of it that a request presents. Check it with [`Self::check_known`].
+    pub(crate) fn at_hand<E: Effects>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
+        if E::ARE_WANTED { front::find(self.keys.load().id, presented) } else { None }
+    }
+
+    /// Checks a token that [`Self::at_hand`] found. It may be bound to a key, which the caller judges.
+    ///
+    /// # Errors
+    /// As [`Self::check_of`], for a token that was good before.
+    pub(crate) fn check_known<E: Effects>(&self, verified: Arc<Verified>) -> Result<Arc<Verified>, Denial> {
+        self.counted::<E>(CheckResult::Hit);
+        self.check_now::<E>(verified)
+    }
+
+    /// Times and revocation of a verified token.
+    fn check_now<E: Effects>(&self, verified: Arc<Verified>) -> Result<Arc<Verified>, Denial> {
         let (now, latest) = self.clock.now_and_latest();
         self.in_time(&verified.token, now, latest)?;
         verified.recheck_key::<E>(now)?;

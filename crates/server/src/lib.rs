@@ -20,6 +20,7 @@ mod durations;
 mod file_stamp;
 #[cfg(test)]
 mod generated;
+mod lazy_sleep;
 pub mod log;
 mod metric_families;
 pub mod proxy;

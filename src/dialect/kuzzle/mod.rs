@@ -246,7 +246,7 @@ impl Kuzzle {
         headers: &'a HeaderMap,
         query: Option<&str>,
         asked: &'a Message,
-    ) -> Result<Option<Found<'a>>, Denial> {
+    ) -> Result<Option<Found<Cow<'a, str>>>, Denial> {
         let cookie = self.cookie();
         let Some(jwt) = &asked.jwt else {
             let places = Places { query: Some(self::http::PARAMETER), cookies: [Some(cookie), None], dpop: false };

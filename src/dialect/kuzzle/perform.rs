@@ -1,5 +1,7 @@
 //! Executes an action: its command to the engine, and the result for the client. The same for every place of a call.
 
+use std::borrow::Cow;
+
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -41,7 +43,7 @@ enum ActionPlan {
     Engine(Command),
 }
 
-type Credential<'a> = Result<Option<Found<'a>>, Denial>;
+type Credential<'a> = Result<Option<Found<Cow<'a, str>>>, Denial>;
 /// Why an action is not executed: for the client, and for the log.
 type ActionError = (Problem, Reason);
 

@@ -51,15 +51,17 @@ impl<F> EndpointOutcome<F> {
 }
 
 impl PassedRequest {
-    /// The guard of a long reply, which ends with its caller's session.
-    fn guard<R: Body>(&self, response: &Response<R>) -> Option<ReplyGuard> {
+    /// The guard of a long reply, which ends with its caller's session. Boxed: few replies have one, and each is moved
+    /// several times on its way to the connection.
+    fn guard<R: Body>(&self, response: &Response<R>) -> Option<Box<ReplyGuard>> {
         if !self.is_guarded || is_short(&response.body().size_hint()) {
             return None;
         }
         let undecided = self.undecided.as_ref().map(|undecided| undecided.caller());
         let caller = Arc::clone(self.permitted.caller().or(undecided)?);
         let route = Arc::clone(self.permitted.route());
-        Some(ReplyGuard::new(Arc::clone(&self.gate), caller, route, reply::is_grpc(response.headers())))
+        let is_grpc = reply::is_grpc(response.headers());
+        Some(Box::new(ReplyGuard::new(Arc::clone(&self.gate), caller, route, is_grpc)))
     }
 
     /// The reply that replaces the handler's if the token is for another audience and no `require()` has decided on it.

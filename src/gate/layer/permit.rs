@@ -1,5 +1,6 @@
 //! Steps 5 to 8 of a request: credential, verify, authorise, prepare.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -132,6 +133,19 @@ pub(super) fn undecided<E: Effects>(
     caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
 }
 
+/// The token that a request presents.
+enum PresentedToken<'a> {
+    /// This thread has verified it.
+    Known(Arc<Verified>),
+    Text(Cow<'a, str>),
+}
+
+impl<'a> From<Cow<'a, str>> for PresentedToken<'a> {
+    fn from(token: Cow<'a, str>) -> Self {
+        Self::Text(token)
+    }
+}
+
 /// A verified caller.
 struct CheckedCaller {
     verified: Arc<Verified>,
@@ -149,7 +163,10 @@ fn caller<E: Effects>(
 ) -> Result<Option<CheckedCaller>, Denial> {
     // 5. Credential.
     let places = gate.places(places_of);
-    let Some(found) = credential::extract_from(&parts.headers, parts.uri.query(), places)? else { return Ok(None) };
+    let at_hand = |token: &[u8]| gate.checker.at_hand::<E>(token).map(PresentedToken::Known);
+    let Some(found) = credential::extract_known(&parts.headers, parts.uri.query(), places, at_hand)? else {
+        return Ok(None);
+    };
     // Before the token is examined: a page that may not send the request learns nothing, and confirms no generation.
     if found.by_cookie && !gate.origins.admit(parts, places_of) {
         return Err(Denial::CrossOrigin);
@@ -161,7 +178,10 @@ fn caller<E: Effects>(
         gate.shown(address).after(parts.extensions.get::<Introspected>())
     };
     let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
-    let verified = gate.checker.check_of::<E>(Credential::maybe_bound(&found.token), taken, shown)?;
+    let verified = match found.token {
+        PresentedToken::Known(verified) => gate.checker.check_known::<E>(verified)?,
+        PresentedToken::Text(token) => gate.checker.check_of::<E>(Credential::maybe_bound(&token), taken, shown)?,
+    };
     let proof = gate.possession(parts, found.scheme, verified.token())?;
     if E::ARE_WANTED && proof.is_some() {
         verified.confirm(gate.engine.confirmations());

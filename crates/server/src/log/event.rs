@@ -115,16 +115,16 @@ impl Events {
             }
         }
         let has = |name| fields.rest.iter().any(|(known, _)| *known == name);
-        if let Some(Context { id, client, actor, trace }) = Context::current() {
-            line.bytes("http.request.id", id.as_bytes());
-            trace.log(|name, value| line.word(name, value));
+        if let Some(context) = Context::current() {
+            line.bytes("http.request.id", context.id().as_bytes());
+            context.trace().log(|name, value| line.word(name, value));
             let shown = |client| if is_audit { self.trail.address(client) } else { Some(client) };
-            if let Some(client) = client.filter(|_| !has(CLIENT_ADDRESS)).and_then(shown) {
+            if let Some(client) = context.client().filter(|_| !has(CLIENT_ADDRESS)).and_then(shown) {
                 line.address(CLIENT_ADDRESS, client);
             }
             // A request without the admin token, such as for metrics, is not an event of the audit trail.
-            if let Some(Actor { name, role, via }) = actor.filter(|_| is_audit && !has(ACTOR)) {
-                line.own(ACTOR, &name);
+            if let Some(Actor { name, role, via }) = context.actor().filter(|_| is_audit && !has(ACTOR)) {
+                line.own(ACTOR, name);
                 line.word("rotogate.actor.role", role);
                 line.word("rotogate.actor.via", via);
             }

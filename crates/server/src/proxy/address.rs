@@ -27,6 +27,7 @@ use super::body::LentBody;
 use super::counts::UpstreamCounts;
 use super::dial::{ConnectionHold, Dial};
 use super::error::SendError;
+use super::head_timeout::HeadTimeout;
 use super::http1::{ConnectionGuard, Connections};
 use super::tls::{BadTls, server_name};
 use super::upstream::{MAX_EJECTION, Upstream};
@@ -106,17 +107,24 @@ impl NegotiatedClient {
 impl Clients {
     /// Sends a request. Returns the response head, and a guard of the connection that its body comes over if this
     /// module pools it.
+    ///
+    /// # Errors
+    /// `None`: no response head came in time.
     pub(super) async fn send(
         &self,
         request: Request<LentBody>,
         upgrade: bool,
-    ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), SendError> {
+        timeout: HeadTimeout<'_>,
+    ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), Option<SendError>> {
         match WorkerId::current(&self.0).ok_or_else(|| SendError::unconnected("there are no connections"))? {
             Client::Http1(connections) => {
-                connections.send(request).await.map(|(response, in_use)| (response, Some(in_use)))
+                connections.send(request, timeout).await.map(|(response, in_use)| (response, Some(in_use)))
             }
             // Boxed because it is large: every request's future would carry its size.
-            Client::Negotiated(any) => Ok((Box::pin(any.send(request, upgrade)).await?, None)),
+            Client::Negotiated(any) => {
+                let sent = Box::pin(timeout.within(any.send(request, upgrade))).await;
+                Ok((sent.ok_or(None)?.map_err(SendError::from)?, None))
+            }
         }
     }
 }

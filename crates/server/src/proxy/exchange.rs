@@ -1,7 +1,6 @@
 //! One request and its response: the head for the upstream, the attempts, and the head that comes back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -12,10 +11,11 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::body::{BodyError, Exchange, ForwardInfo, LentBody, Progress, ProxyBody, RequestBody};
+use super::body::{BodyError, Exchange, ForwardInfo, ProxyBody, RequestBody};
 use super::counts::{Attempt, AttemptResult};
 use super::dial::ConnectionHold;
-use super::error::ProxyError;
+use super::error::{ProxyError, SendError};
+use super::head_timeout::HeadTimeout;
 use super::http1::ConnectionGuard;
 use super::pool::{Pool, RequestHolders};
 use super::span::AttemptSpan;
@@ -39,6 +39,13 @@ struct RequestTemplate {
     host: Option<HeaderValue>,
 }
 
+/// A request that [`Inner::send`] sends.
+pub(super) struct Outgoing {
+    template: RequestTemplate,
+    /// An empty extension map that has capacity, for the response.
+    room: Extensions,
+}
+
 /// Why an attempt failed.
 struct AttemptError {
     kind: ProxyError,
@@ -47,6 +54,25 @@ struct AttemptError {
     /// Whether the connection was lost before any byte of the response.
     lost: bool,
     what: String,
+}
+
+impl From<Option<SendError>> for AttemptError {
+    fn from(error: Option<SendError>) -> Self {
+        let Some(error) = error else { return Self::late() };
+        Self { kind: error.kind(), unsent: error.unsent, lost: error.was_lost(), what: error.to_string() }
+    }
+}
+
+impl AttemptError {
+    fn late() -> Self {
+        let what = "no response head in time".to_owned();
+        Self { kind: ProxyError::HeadTimeout, unsent: false, lost: false, what }
+    }
+
+    fn nameless(address: &Address) -> Self {
+        let what = format!("the server name of {address} cannot be in a certificate");
+        Self { kind: ProxyError::Unreachable, unsent: true, lost: false, what }
+    }
 }
 
 /// A request that no upstream answered.
@@ -62,174 +88,148 @@ impl From<ProxyError> for ForwardError {
 }
 
 impl Inner {
+    /// Sends a prepared request, and repeats it where the rules of the module allow that.
+    ///
+    /// One future, which awaits little that is not boxed: what a future captures is copied once more at each level.
     pub(super) async fn send(
         &self,
         pool: &Arc<Pool>,
-        parts: Parts,
-        body: RequestBody,
-        upgrade: Option<UpgradeRequest>,
-        holders: RequestHolders,
-    ) -> Result<Response<ProxyBody>, ForwardError> {
-        let (template, room) = self.prepare(parts)?;
-        let begun = Instant::now();
-        let mut sent = ForwardInfo::default();
-        let answered = self.attempts(pool, template, body, upgrade, holders, (&mut sent, begun)).await;
-        match answered {
-            Ok(mut response) => {
-                response.body_mut().sent = sent;
-                if response.extensions().is_empty() {
-                    *response.extensions_mut() = room;
-                }
-                Ok(response)
-            }
-            Err(kind) => {
-                sent.took = begun.elapsed();
-                if sent.attempts == 0
-                    && let Some(result) = AttemptResult::of(kind)
-                {
-                    pool.counts.failed(result);
-                }
-                // Failures at an address were logged there.
-                if kind == ProxyError::Overloaded {
-                    tracing::warn!(
-                        upstream = pool.upstream.name,
-                        reason = kind.reason(),
-                        detail = kind.detail(),
-                        "not forwarded"
-                    );
-                }
-                Err(ForwardError { kind, sent })
-            }
-        }
-    }
-
-    /// Sends the request, and repeats it where the rules of the module allow that.
-    async fn attempts(
-        &self,
-        pool: &Arc<Pool>,
-        template: RequestTemplate,
+        outgoing: Outgoing,
         mut body: RequestBody,
         upgrade: Option<UpgradeRequest>,
         holders: RequestHolders,
-        (info, begun): (&mut ForwardInfo, Instant),
-    ) -> Result<Response<ProxyBody>, ProxyError> {
+    ) -> Result<Response<ProxyBody>, ForwardError> {
+        let Outgoing { mut template, room } = outgoing;
+        let begun = Instant::now();
+        let mut info = ForwardInfo::default();
         let mut repeatable = body.is_end_stream() && template.method.is_idempotent();
         let mut tried: Vec<Arc<Address>> = Vec::new();
-        let Some(mut in_flight) = pool.enter(&tried, holders).await? else {
-            tracing::error!(upstream = pool.upstream.name, "upstream without address");
-            return Err(ProxyError::Miswired);
-        };
-        // No copy is kept if the request cannot be sent twice.
-        let kept = (repeatable || pool.all().len() > 1).then(|| template.clone());
-        let (mut template, mut attempt_begun) = (template, begun);
-        loop {
-            let address = Arc::clone(&in_flight.address);
-            info.attempts = info.attempts.saturating_add(1);
-            let (method, progress) = (template.method.clone(), body.progress());
-            let mut head = head_for(&address.url, template, &body, pool, upgrade.as_ref())?;
-            if address.url == UpstreamUrl::Echo {
-                let answered = Box::pin(echo::answer(&head, body)).await.map_err(|error| match error {
-                    BodyError::TooLarge => ProxyError::TooLarge,
-                    BodyError::Idle => ProxyError::ClientIdle,
-                    BodyError::Broken(_) => ProxyError::ClientBroken,
-                });
-                info.took = begun.elapsed();
-                if let Ok(response) = &answered {
-                    pool.counts.answered(response.status(), info.took);
+        let mut attempt_begun = begun;
+        let kind = 'failed: {
+            let mut in_flight = match pool.enter(&tried, holders).await {
+                Ok(Some(in_flight)) => in_flight,
+                Ok(None) => {
+                    tracing::error!(upstream = pool.upstream.name, "upstream without address");
+                    break 'failed ProxyError::Miswired;
                 }
-                return answered;
-            }
-            let (lent, back) = body.lend();
-            let counted = Attempt::begin(&pool.counts);
-            let span = AttemptSpan::begin(&mut head, &pool.upstream.name, &address, info.attempts);
-            let sent = self.attempt(pool, &address, Request::from_parts(head, lent), &progress, upgrade.is_some());
-            let sent = sent.await;
-            counted.end();
-            let failure = match sent {
-                Ok((response, in_use)) => {
-                    span.answered(response.status());
-                    address.record_success();
-                    info.took = begun.elapsed();
-                    let took = if info.attempts == 1 { info.took } else { attempt_begun.elapsed() };
-                    pool.counts.answered(response.status(), took);
-                    return self.finish(pool, response, Exchange { progress, in_flight, in_use }, upgrade);
-                }
-                Err(failure) => failure,
+                Err(kind) => break 'failed kind,
             };
-            span.failed(failure.kind);
-            if let Some(result) = AttemptResult::of(failure.kind) {
-                pool.counts.failed(result);
-            }
-            if failure.kind.blames_address() {
-                in_flight.record_failure(failure.kind.reason());
-            }
-            drop(in_flight);
-            tried.push(Arc::clone(&address));
-            info.address = Some(Arc::clone(&address));
-            let again = if tried.len() >= MAX_ADDRESSES_TRIED {
-                None
-            } else if failure.unsent {
-                // The attempt has dropped the lent body by now.
-                match back.take() {
-                    Some(body) => pool.enter(&tried, holders).await.unwrap_or_default().map(|next| (next, body)),
-                    None => None,
-                }
-            } else if failure.lost && repeatable {
-                repeatable = false;
-                // Another address is preferred. But a connection that died while idle says little about its address, so
-                // the same one is tried if there is no other.
-                let next = match pool.enter(&tried, holders).await {
-                    Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
-                    next => next.unwrap_or_default(),
+            // No copy is kept if the request cannot be sent twice.
+            let kept = (repeatable || pool.all().len() > 1).then(|| template.clone());
+            loop {
+                let address = Arc::clone(&in_flight.address);
+                info.attempts = info.attempts.saturating_add(1);
+                let (method, progress) = (template.method.clone(), body.progress());
+                let mut head = match head_for(&address.url, template, &body, pool, upgrade.as_ref()) {
+                    Ok(head) => head,
+                    Err(kind) => break 'failed kind,
                 };
-                next.map(|next| (next, RequestBody::empty()))
-            } else {
-                None
-            };
-            let name = pool.upstream.name.as_str();
-            let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
-                let (reason, detail) = (failure.kind.reason(), failure.kind.detail());
-                tracing::warn!(upstream = name, %address, %method, reason, detail, error = failure.what, "not forwarded");
-                return Err(failure.kind);
-            };
-            tracing::debug!(upstream = name, %address, next = %next.address, error = failure.what, "request sent again");
-            pool.counts.retried();
-            (in_flight, body, template, attempt_begun) = (next, same, again, Instant::now());
-        }
-    }
-
-    async fn attempt(
-        &self,
-        pool: &Pool,
-        address: &Address,
-        request: Request<LentBody>,
-        progress: &Progress,
-        upgrade: bool,
-    ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), AttemptError> {
-        let Some(clients) = address.clients() else {
-            let what = format!("the server name of {address} cannot be in a certificate");
-            return Err(AttemptError { kind: ProxyError::Unreachable, unsent: true, lost: false, what });
+                if address.url == UpstreamUrl::Echo {
+                    let answered = Box::pin(echo::answer(&head, body)).await;
+                    info.took = begun.elapsed();
+                    match answered {
+                        Ok(mut response) => {
+                            pool.counts.answered(response.status(), info.took);
+                            response.body_mut().sent = info;
+                            return Ok(response);
+                        }
+                        Err(BodyError::TooLarge) => break 'failed ProxyError::TooLarge,
+                        Err(BodyError::Idle) => break 'failed ProxyError::ClientIdle,
+                        Err(BodyError::Broken(_)) => break 'failed ProxyError::ClientBroken,
+                    }
+                }
+                let (lent, back) = body.lend();
+                let counted = Attempt::begin(&pool.counts);
+                let span = AttemptSpan::begin(&mut head, &pool.upstream.name, &address, info.attempts);
+                let sent = match address.clients() {
+                    Some(clients) => {
+                        let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
+                        let head_timeout = HeadTimeout { limit, progress: &progress };
+                        let sending = clients.send(Request::from_parts(head, lent), upgrade.is_some(), head_timeout);
+                        sending.await.map_err(AttemptError::from)
+                    }
+                    None => Err(AttemptError::nameless(&address)),
+                };
+                counted.end();
+                let failure = match sent {
+                    Ok((response, in_use)) => {
+                        span.answered(response.status());
+                        address.record_success();
+                        info.took = begun.elapsed();
+                        let took = if info.attempts == 1 { info.took } else { attempt_begun.elapsed() };
+                        pool.counts.answered(response.status(), took);
+                        match self.finish(pool, response, Exchange { progress, in_flight, in_use }, upgrade) {
+                            Ok(mut response) => {
+                                response.body_mut().sent = info;
+                                if response.extensions().is_empty() {
+                                    *response.extensions_mut() = room;
+                                }
+                                return Ok(response);
+                            }
+                            Err(kind) => break 'failed kind,
+                        }
+                    }
+                    Err(failure) => failure,
+                };
+                span.failed(failure.kind);
+                if let Some(result) = AttemptResult::of(failure.kind) {
+                    pool.counts.failed(result);
+                }
+                if failure.kind.blames_address() {
+                    in_flight.record_failure(failure.kind.reason());
+                }
+                drop(in_flight);
+                tried.push(Arc::clone(&address));
+                info.address = Some(Arc::clone(&address));
+                let again = if tried.len() >= MAX_ADDRESSES_TRIED {
+                    None
+                } else if failure.unsent {
+                    // The attempt has dropped the lent body by now.
+                    match back.take() {
+                        Some(body) => pool.enter(&tried, holders).await.unwrap_or_default().map(|next| (next, body)),
+                        None => None,
+                    }
+                } else if failure.lost && repeatable {
+                    repeatable = false;
+                    // Another address is preferred. But a connection that died while idle says little about its
+                    // address, so the same one is tried if there is no other.
+                    let next = match pool.enter(&tried, holders).await {
+                        Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
+                        next => next.unwrap_or_default(),
+                    };
+                    next.map(|next| (next, RequestBody::empty()))
+                } else {
+                    None
+                };
+                let name = pool.upstream.name.as_str();
+                let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
+                    let (reason, detail) = (failure.kind.reason(), failure.kind.detail());
+                    let error = failure.what;
+                    tracing::warn!(upstream = name, %address, %method, reason, detail, error, "not forwarded");
+                    break 'failed failure.kind;
+                };
+                let error = failure.what;
+                tracing::debug!(upstream = name, %address, next = %next.address, error, "request sent again");
+                pool.counts.retried();
+                (in_flight, body, template, attempt_begun) = (next, same, again, Instant::now());
+            }
         };
-        let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
-        match within(limit, progress, clients.send(request, upgrade)).await {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(error)) => Err(AttemptError {
-                kind: error.kind(),
-                unsent: error.unsent,
-                lost: error.was_lost(),
-                what: error.to_string(),
-            }),
-            None => Err(AttemptError {
-                kind: ProxyError::HeadTimeout,
-                unsent: false,
-                lost: false,
-                what: "no response head in time".to_owned(),
-            }),
+        info.took = begun.elapsed();
+        if info.attempts == 0
+            && let Some(result) = AttemptResult::of(kind)
+        {
+            pool.counts.failed(result);
         }
+        // Failures at an address were logged there.
+        if kind == ProxyError::Overloaded {
+            let (reason, detail) = (kind.reason(), kind.detail());
+            tracing::warn!(upstream = pool.upstream.name, reason, detail, "not forwarded");
+        }
+        Err(ForwardError { kind, sent: info })
     }
 
-    /// The request for the upstream; and an empty extension map that has capacity, for the response.
-    fn prepare(&self, mut parts: Parts) -> Result<(RequestTemplate, Extensions), ProxyError> {
+    /// The request for the upstream.
+    pub(super) fn prepare(&self, mut parts: Parts) -> Result<Outgoing, ProxyError> {
         if parts.method == Method::CONNECT {
             return Err(ProxyError::Tunnel);
         }
@@ -250,7 +250,8 @@ impl Inner {
         let host = headers.get(HOST).cloned().or_else(authority);
         headers::forwarded(&mut headers, peer, host.as_ref(), &self.settings.trusted_proxies);
         parts.extensions.clear();
-        Ok((RequestTemplate { method: parts.method, target, headers, host }, parts.extensions))
+        let template = RequestTemplate { method: parts.method, target, headers, host };
+        Ok(Outgoing { template, room: parts.extensions })
     }
 
     fn finish(
@@ -332,22 +333,6 @@ fn head_for(
     out.headers = headers;
     out.version = version;
     Ok(out)
-}
-
-/// `None` if nothing made progress for `limit`.
-pub(super) async fn within<F: Future>(limit: Duration, progress: &Progress, future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    let mut seen = progress.count();
-    loop {
-        if let Ok(output) = tokio::time::timeout(limit, future.as_mut()).await {
-            return Some(output);
-        }
-        let now = progress.count();
-        if now == seen {
-            return None;
-        }
-        seen = now;
-    }
 }
 
 /// Sets the true length of the body, whatever the client declared: exactly one framing. HTTP/2 frames bodies itself and

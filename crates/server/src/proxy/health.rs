@@ -8,7 +8,8 @@ use http_body_util::BodyExt;
 use tokio::time::MissedTickBehavior;
 
 use super::address::Address;
-use super::body::{LentBody, RequestBody};
+use super::body::{LentBody, Progress, RequestBody};
+use super::head_timeout::HeadTimeout;
 use super::pool::Pool;
 use super::upstream::HealthCheck;
 use super::url::UpstreamUrl;
@@ -55,7 +56,8 @@ async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
         UpstreamUrl::H2c(_) => *request.version_mut() = Version::HTTP_2,
         UpstreamUrl::Https(_) | UpstreamUrl::Echo => {}
     }
-    let (mut response, _in_use) = clients.send(request, false).await.ok()?;
+    let timeout = HeadTimeout { limit: check.timeout, progress: &Progress::default() };
+    let (mut response, _in_use) = clients.send(request, false, timeout).await.ok()?;
     if !response.status().is_success() {
         return None;
     }

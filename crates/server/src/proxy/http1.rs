@@ -22,6 +22,8 @@ use tokio::time::Instant;
 use super::body::LentBody;
 use super::dial::{ConnectionHold, Dial};
 use super::error::SendError;
+use super::head_timeout::HeadTimeout;
+use crate::lazy_sleep::LazySleep;
 
 /// The connections to one address.
 #[derive(Clone)]
@@ -54,6 +56,8 @@ enum Checkout {
 
 struct Connection {
     sender: SendRequest<LentBody>,
+    /// Of the response heads. `None` before the first one that was waited for.
+    timer: Option<LazySleep>,
     holding: ConnectionHold,
     /// The requests that it has carried.
     requests: u32,
@@ -76,10 +80,14 @@ impl Connections {
     /// over.
     ///
     /// A pooled connection may turn out to be closed. If nothing of the request was written, it is sent on another.
+    ///
+    /// # Errors
+    /// `None`: no response head came in time.
     pub(super) async fn send(
         &self,
         mut request: Request<LentBody>,
-    ) -> Result<(Response<Incoming>, ConnectionGuard), SendError> {
+        timeout: HeadTimeout<'_>,
+    ) -> Result<(Response<Incoming>, ConnectionGuard), Option<SendError>> {
         loop {
             let kept = match self.0.check_out() {
                 Checkout::Idle(connection) => Some(connection),
@@ -95,10 +103,13 @@ impl Connections {
             let is_new = kept.is_none();
             let mut connection = match kept {
                 Some(connection) => connection,
-                // Boxed, as everything rare on this path: every request's future would carry its size.
+                // Boxed, as everything rare on this path: every request's future would carry its size. It has a limit of
+                // its own.
                 None => Box::pin(self.connect()).await?,
             };
-            let mut error = match connection.sender.try_send_request(request).await {
+            let Connection { sender, timer, .. } = &mut connection;
+            let sent = timeout.within_on(timer, sender.try_send_request(request)).await;
+            let mut error = match sent.ok_or(None)? {
                 Ok(response) => {
                     connection.requests = connection.requests.saturating_add(1);
                     let in_use = ConnectionGuard { connection: Some(connection), home: Arc::downgrade(&self.0) };
@@ -108,8 +119,8 @@ impl Connections {
             };
             match error.take_message() {
                 Some(same) if !is_new => request = same,
-                Some(_) => return Err(SendError::unsent(error.into_error())),
-                None => return Err(SendError::sent(error.into_error())),
+                Some(_) => return Err(Some(SendError::unsent(error.into_error()))),
+                None => return Err(Some(SendError::sent(error.into_error()))),
             }
         }
     }
@@ -124,7 +135,7 @@ impl Connections {
                 tracing::debug!(%error, "upstream connection ended early");
             }
         });
-        Ok(Connection { sender, holding, requests: 0 })
+        Ok(Connection { sender, timer: None, holding, requests: 0 })
     }
 }
 

@@ -55,6 +55,7 @@ mod dial;
 mod echo;
 mod error;
 mod exchange;
+mod head_timeout;
 mod health;
 mod http1;
 mod pool;
@@ -291,14 +292,18 @@ impl Proxy {
         let dialect = policy.dialect.clone();
         let pool = inner.pool(upstream);
         let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(pool.as_deref()));
+        let prepared = match (pool, body) {
+            (Some(pool), Ok(body)) => inner.prepare(parts).map(|outgoing| (pool, body, outgoing)),
+            (Some(_), Err(_)) => Err(ProxyError::TooLarge),
+            (None, _) => {
+                tracing::error!(upstream = upstream.position(), "route names an unknown upstream");
+                Err(ProxyError::Miswired)
+            }
+        };
         async move {
-            let sent = match (pool, body) {
-                (Some(pool), Ok(body)) => inner.send(&pool, parts, body, upgrade, holders).await,
-                (Some(_), Err(_)) => Err(ProxyError::TooLarge.into()),
-                (None, _) => {
-                    tracing::error!(upstream = upstream.position(), "route names an unknown upstream");
-                    Err(ProxyError::Miswired.into())
-                }
+            let sent = match prepared {
+                Ok((pool, body, outgoing)) => inner.send(&pool, outgoing, body, upgrade, holders).await,
+                Err(kind) => Err(kind.into()),
             };
             Ok(sent.unwrap_or_else(|ForwardError { kind, sent }| {
                 let mut response = match &dialect {

@@ -39,22 +39,21 @@ enum Downstream {
 
 /// The upgrade that a request asks for, if it may be forwarded.
 pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<UpgradeRequest> {
-    let permit = request.extensions_mut().remove::<ConnectionPermit>();
-    let lease = request.extensions_mut().remove::<Lease>();
-    let tunnel = request.extensions_mut().remove::<TunnelEnd>().unwrap_or_default();
-    let dialled = request.extensions_mut().remove::<Dialled>().is_some();
-    if dialled && permitted.route().policy.upgrade {
+    if !permitted.route().policy.upgrade || !request.headers().contains_key(UPGRADE) {
+        return None;
+    }
+    if request.extensions_mut().remove::<Dialled>().is_some() {
         return Some(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate });
     }
     // Without a lease nothing could end the tunnel: a route without authentication allows none.
-    if !permitted.route().policy.upgrade || permitted.caller().is_none() {
-        return None;
-    }
-    if *request.method() != Method::GET || request.version() != Version::HTTP_11 {
+    if permitted.caller().is_none() || *request.method() != Method::GET || request.version() != Version::HTTP_11 {
         return None;
     }
     let protocol = protocol(request.headers())?;
-    let end = Downstream::Client { client: hyper::upgrade::on(request), lease: lease?, permit, tunnel };
+    let lease = request.extensions_mut().remove::<Lease>()?;
+    let permit = request.extensions_mut().remove::<ConnectionPermit>();
+    let tunnel = request.extensions_mut().remove::<TunnelEnd>().unwrap_or_default();
+    let end = Downstream::Client { client: hyper::upgrade::on(request), lease, permit, tunnel };
     Some(UpgradeRequest { protocol, end })
 }
 

@@ -119,7 +119,7 @@ pub(super) async fn verdict(
             Err(rejection) => authorizer.overloaded(rejection.refusal()),
         }
     };
-    let decided = record.context().scope(AssertUnwindSafe(decided).catch_unwind()).await;
+    let decided = record.context().clone().scope(AssertUnwindSafe(decided).catch_unwind()).await;
     let mut response = decided.map_or_else(|_| panic_response(), |reply| reply.map(GateBody::own));
     let verdict = response.extensions_mut().remove::<Verdict>();
     state.metrics.verdicts.count(kind, response.status());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use futures_util::future::Either;
 use http::Request;
 use http::header::UPGRADE;
@@ -31,6 +32,7 @@ use super::request::{self, Serving};
 use super::stream::Stream;
 use super::workers::Workers;
 use crate::config::ServerConfig;
+use crate::lazy_sleep::ConnectionTimer;
 use crate::proxy::ConnectionPermit;
 
 /// The pause after `accept` failed, for example because no file descriptor was left.
@@ -133,7 +135,7 @@ impl Bounds {
     fn http1(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
         // hyper's default is 100 header fields. Setting the same bound here would allocate on each request.
-        builder.timer(TokioTimer::new()).header_read_timeout(self.head_timeout).max_buf_size(self.max_head);
+        builder.timer(ConnectionTimer::default()).header_read_timeout(self.head_timeout).max_buf_size(self.max_head);
         builder
     }
 
@@ -250,13 +252,13 @@ async fn serve_connection(
                 Either::Left(request::serve(state, &origin, request, request_permit))
             }
         };
-        async move {
-            let Ok(response) = answer.await;
+        answer.map(move |answered| {
+            let Ok(response) = answered;
             if let Some(pending) = pending {
                 pending.complete();
             }
             Ok::<_, Infallible>(response.map(TrackedBody::new))
-        }
+        })
     });
     let stream = TokioIo::new(stream);
     // Two builders: hyper's automatic one accepts HTTP/2 where ALPN chose HTTP/1.1.

@@ -4,15 +4,15 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures_util::FutureExt;
-use futures_util::future::Either;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use ipnet::IpNet;
+use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use super::ServerError;
@@ -131,42 +131,90 @@ impl Rejection {
 }
 
 /// A response, and the permit that its request holds.
-type ResponseBoxFuture = Pin<Box<dyn Future<Output = (Response<ReplyBody>, Option<PoolPermit>)> + Send>>;
+type Answered = (Response<ReplyBody>, Option<PoolPermit>);
+type ResponseBoxFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
+/// The gate around the proxy, at work.
+type ServiceFuture = <Cors<GateService<Proxy, BufferedForward>> as Service<Request<RequestBody>>>::Future;
 
 /// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
-///
-/// Most work happens before the future is made, so that the future stays small: a future is moved, and thereby copied,
-/// several times on its way to the connection.
 pub(super) fn serve(
     state: Arc<State>,
     origin: &Arc<Origin>,
     mut request: Request<Incoming>,
     permit: Result<PoolPermit, Rejection>,
-) -> impl Future<Output = Result<Response<PermitBody<LoggedBody>>, Infallible>> + use<> {
+) -> Served {
     let began = state.time.monotonic();
     let received = (!request.body().is_end_stream()).then(ExchangeProgress::default);
     let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let answer = record.context().enter(|| match permit {
-        _ if is_misdirected => {
-            Either::Right(Box::pin(std::future::ready((misdirected(), permit.ok()))) as ResponseBoxFuture)
+    let answer = record.context().clone().enter(|| match permit {
+        _ if is_misdirected => Answer::boxed(std::future::ready((misdirected(), permit.ok()))),
+        Ok(permit) => call_service(&state, origin, request, is_grpc, received, permit),
+        Err(rejection) => {
+            Answer::boxed(wait_or_reject(Arc::clone(&state), Arc::clone(origin), request, is_grpc, received, rejection))
         }
-        Ok(permit) => Either::Left(call_service(&state, origin, request, is_grpc, received, permit)),
-        Err(rejection) => Either::Right(Box::pin(wait_or_reject(
-            Arc::clone(&state),
-            Arc::clone(origin),
-            request,
-            is_grpc,
-            received,
-            rejection,
-        )) as ResponseBoxFuture),
     });
-    let answer = record.context().scope(answer);
-    async move {
-        let mut abort_guard = AbortGuard { state: &state, began, is_answered: false };
-        let (mut response, permit) = answer.await;
-        abort_guard.is_answered = true;
+    Served { answer: Some(answer), request: Some(ServedRequest { state, record, began, is_grpc }) }
+}
+
+pin_project! {
+    /// A request that is served, until its response begins.
+    ///
+    /// A struct instead of `async` blocks inside each other. A block holds the future that it awaits twice, as what it
+    /// captures and as what it awaits; and a future is moved, and thereby copied, several times on its way to the
+    /// connection.
+    pub(super) struct Served {
+        // `None` after the response.
+        #[pin]
+        answer: Option<Answer>,
+        request: Option<ServedRequest>,
+    }
+
+    impl PinnedDrop for Served {
+        // What ends with the request logs in its context. A request that is still here lost its client.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(ServedRequest { state, record, began, .. }) = this.request {
+                record.context().clone().enter(|| this.answer.set(None));
+                state.metrics.record_abort(state.time.monotonic().saturating_sub(*began));
+            }
+        }
+    }
+}
+
+struct ServedRequest {
+    state: Arc<State>,
+    record: RequestRecord,
+    began: Duration,
+    is_grpc: bool,
+}
+
+impl Future for Served {
+    type Output = Result<Response<PermitBody<LoggedBody>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(served) = &this.request else { return Poll::Pending };
+        // Written in place: `enter` would copy what it returns.
+        let mut answered = None;
+        served.record.context().clone().enter(|| {
+            if let Some(Poll::Ready(answer)) = this.answer.as_mut().as_pin_mut().map(|answer| answer.poll(cx)) {
+                answered = Some(answer);
+                this.answer.set(None);
+            }
+        });
+        let Some(((response, permit), served)) = answered.and_then(|answered| Some((answered, this.request.take()?)))
+        else {
+            return Poll::Pending;
+        };
+        Poll::Ready(Ok(served.complete(response).map(|body| PermitBody::new(body, permit))))
+    }
+}
+
+impl ServedRequest {
+    fn complete(self, mut response: Response<ReplyBody>) -> Response<LoggedBody> {
+        let Self { state, record, began, is_grpc } = self;
         let verdict = response.extensions_mut().remove::<Verdict>();
         if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
             response = reply::grpc_status(reply::GrpcCode::Internal, "internal error").map(GateBody::own);
@@ -174,8 +222,40 @@ pub(super) fn serve(
         let now = state.time.monotonic();
         let upstream = response.body().inner_ref().map_or(Duration::ZERO, |body| body.sent().2);
         state.metrics.begin(verdict.as_ref(), response.status(), now.saturating_sub(began), upstream);
-        let response = record.complete(&state, response, verdict, now);
-        Ok(response.map(|body| PermitBody::new(body, permit)))
+        record.complete(&state, response, verdict, now)
+    }
+}
+
+pin_project! {
+    #[project = AnswerProjection]
+    enum Answer {
+        // By the gate, and by the upstream behind it.
+        Called { #[pin] called: ServiceFuture, received: Option<ExchangeProgress>, permit: Option<PoolPermit> },
+        // By neither, or after a wait.
+        Boxed { answer: ResponseBoxFuture },
+    }
+}
+
+impl Answer {
+    fn boxed(answer: impl Future<Output = Answered> + Send + 'static) -> Self {
+        Self::Boxed { answer: Box::pin(answer) }
+    }
+}
+
+impl Future for Answer {
+    type Output = Answered;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
+        match self.project() {
+            AnswerProjection::Called { called, received, permit } => {
+                let response = ready!(poll_caught(called, cx));
+                if let Some(progress) = received {
+                    progress.set_response_started();
+                }
+                Poll::Ready((response, permit.take()))
+            }
+            AnswerProjection::Boxed { answer } => answer.as_mut().poll(cx),
+        }
     }
 }
 
@@ -187,7 +267,7 @@ async fn wait_or_reject(
     is_grpc: bool,
     received: Option<ExchangeProgress>,
     Rejection { mut refusal, holder }: Rejection,
-) -> (Response<ReplyBody>, Option<PoolPermit>) {
+) -> Answered {
     let overload = state.gate.overload();
     if overload.delayed_retries.wait_out(&origin.last_rejection, state.time.monotonic(), holder).await {
         match overload.request(holder) {
@@ -207,7 +287,7 @@ fn call_service(
     is_grpc: bool,
     received: Option<ExchangeProgress>,
     permit: PoolPermit,
-) -> impl Future<Output = (Response<ReplyBody>, Option<PoolPermit>)> + use<> {
+) -> Answer {
     // A stream of gRPC messages may be silent, so no minimum rate applies.
     let mut request = match &received {
         Some(progress) if !is_grpc => {
@@ -219,16 +299,14 @@ fn call_service(
     #[cfg(feature = "failpoints")]
     rotogate::failpoint::at_request(request.uri().path());
     // The service is always ready.
-    let called = catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request)));
-    async move {
-        let response = match called {
-            Ok(answer) => catch_panic(answer).await,
-            Err(_) => panic_response(),
-        };
-        if let Some(progress) = received {
-            progress.set_response_started();
+    match catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request))) {
+        Ok(called) => Answer::Called { called, received, permit: Some(permit) },
+        Err(_) => {
+            if let Some(progress) = received {
+                progress.set_response_started();
+            }
+            Answer::boxed(std::future::ready((panic_response(), Some(permit))))
         }
-        (response, Some(permit))
     }
 }
 
@@ -252,14 +330,21 @@ fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<Re
 /// The response, or a 500 if the service panicked.
 ///
 /// tower-http's `CatchPanic` boxes the body of every response. That would cost each request an allocation and hide the
-/// [`GateBody`], which the access log asks how a response ended.
-async fn catch_panic<B>(
-    answer: impl Future<Output = Result<Response<GateBody<B>>, Infallible>>,
-) -> Response<GateBody<B>> {
-    match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_) => panic_response(),
+/// [`GateBody`], which the access log asks how a response ended. `CatchUnwind` of futures-util copies each response twice.
+fn poll_caught<B>(
+    answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Response<GateBody<B>>> {
+    let mut response = None;
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        if let Poll::Ready(Ok(ready)) = answer.poll(cx) {
+            response = Some(ready);
+        }
+    }));
+    match (polled, response) {
+        (Ok(()), None) => Poll::Pending,
+        (Ok(()), Some(response)) => Poll::Ready(response),
+        (Err(_), _) => Poll::Ready(panic_response()),
     }
 }
 
@@ -268,22 +353,6 @@ pub(super) fn panic_response<B>() -> Response<GateBody<B>> {
     let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
     reply.extensions_mut().insert(Verdict::new(Reason::PANIC));
     reply
-}
-
-/// Counts a request whose client disconnected before the response.
-struct AbortGuard<'a> {
-    state: &'a State,
-    began: Duration,
-    is_answered: bool,
-}
-
-impl Drop for AbortGuard<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            let took = self.state.time.monotonic().saturating_sub(self.began);
-            self.state.metrics.record_abort(took);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -296,10 +365,17 @@ mod tests {
 
     type Answer = Result<Response<GateBody<Full<Bytes>>>, Infallible>;
 
+    async fn caught<B>(
+        answer: impl Future<Output = Result<Response<GateBody<B>>, Infallible>>,
+    ) -> Response<GateBody<B>> {
+        let mut answer = std::pin::pin!(answer);
+        std::future::poll_fn(|cx| poll_caught(answer.as_mut(), cx)).await
+    }
+
     #[tokio::test]
     async fn a8_a_panic_is_a_500_that_tells_nothing() {
         let panicking = async { panic!("a detail that stays here") };
-        let response = catch_panic::<Full<Bytes>>(panicking).await;
+        let response = caught::<Full<Bytes>>(panicking).await;
         let (parts, body) = response.into_parts();
         assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
@@ -311,7 +387,7 @@ mod tests {
     #[tokio::test]
     async fn a8_an_answer_without_a_panic_is_left_as_it_is() {
         let answer = async { Answer::Ok(Response::new(GateBody::own(Bytes::from_static(b"whole").into()))) };
-        let response = catch_panic(answer).await;
+        let response = caught(answer).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
     }

@@ -82,13 +82,13 @@ impl RequestRecord {
         }
         request.headers_mut().insert(state.request_id.clone(), id.clone());
         let method = request.method().clone();
-        let context = Context { id, client: Some(client), actor: None, trace: trace.trace().clone() };
+        let context = Context::new(id, client, trace.trace().clone());
         Self { context, line, tunnel, received: received.cloned(), began, method, trace }
     }
 
     /// The context for the code that works on the request.
-    pub(super) fn context(&self) -> Context {
-        self.context.clone()
+    pub(super) fn context(&self) -> &Context {
+        &self.context
     }
 
     /// Completes the record with the response.
@@ -99,14 +99,14 @@ impl RequestRecord {
         verdict: Option<Verdict>,
         now: Duration,
     ) -> Response<LoggedBody> {
-        let Self { context: Context { id, .. }, mut line, tunnel, received, began, method, trace } = self;
+        let Self { context, mut line, tunnel, received, began, method, trace } = self;
         trace.end(&method, response.status(), metrics::outcome(verdict.as_ref()), verdict.as_ref());
         let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
         let (is_problem, is_grpc, is_events) = (media == PROBLEM, media.starts_with(GRPC), media.starts_with(EVENTS));
         if is_problem && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes) {
-            add_request_id(bytes, &id);
+            add_request_id(bytes, context.id());
         }
-        response.headers_mut().insert(state.request_id.clone(), id);
+        response.headers_mut().insert(state.request_id.clone(), context.id().clone());
         let kind = if is_events { Some(StreamKind::Events) } else { is_grpc.then_some(StreamKind::Grpc) };
         let stream = kind.map(|kind| DrainedStream::new(kind, state.drain.clone()));
         let status = response.status();

@@ -1,5 +1,6 @@
 //! What each rule says of a request, whichever of them refuses it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,7 +170,7 @@ impl<M> Judge<'_, M> {
         self.skip_rest("not judged: nothing is known of the token");
     }
 
-    fn token(&mut self, found: &Found<'_>, policy: &RoutePolicy, place: &str) {
+    fn token(&mut self, found: &Found<Cow<'_, str>>, policy: &RoutePolicy, place: &str) {
         let checker = &self.layer.gate.0.checker;
         let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
         if let Some(opaque) = checker.examine_opaque(&found.token, taken) {

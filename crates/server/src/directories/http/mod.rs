@@ -134,7 +134,7 @@ impl HttpSource {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, json.clone());
         headers.insert(header::ACCEPT, json);
-        let id = Context::current().map(|context| context.id);
+        let id = Context::current().map(|context| context.id().clone());
         let given = [(header::AUTHORIZATION, authorization), (REQUEST_ID, id)];
         headers.extend(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let answered = client.send(target, Method::POST, headers, body).await.map_err(Asked::Unanswered)?;

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::support::*;
 use crate::proxy::body::Progress;
-use crate::proxy::exchange::within;
+use crate::proxy::head_timeout::HeadTimeout;
 use crate::proxy::pool::RequestHolders;
 use crate::proxy::{BodyError, ProxyError, Settings};
 use rotogate::route::RoutePolicy;
@@ -238,12 +238,12 @@ async fn an_upload_that_moves_outlives_the_head_timeout() {
             progress.advance();
         }
     };
-    assert_eq!(within(limit, &progress, moving).await, Some(()));
-    assert_eq!(within(limit, &progress, tokio::time::sleep(2 * limit)).await, None);
+    assert_eq!(HeadTimeout { limit, progress: &progress }.within(moving).await, Some(()));
+    assert_eq!(HeadTimeout { limit, progress: &progress }.within(tokio::time::sleep(2 * limit)).await, None);
     let moving_once = async {
         tokio::time::sleep(step).await;
         progress.advance();
         std::future::pending::<()>().await;
     };
-    assert_eq!(within(limit, &progress, moving_once).await, None);
+    assert_eq!(HeadTimeout { limit, progress: &progress }.within(moving_once).await, None);
 }

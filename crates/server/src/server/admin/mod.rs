@@ -155,7 +155,7 @@ pub(super) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) 
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let id = request_id::new(wall_micros());
-                let context = Context { id, client: Some(peer.ip()), actor: None, trace: Trace::None };
+                let context = Context::new(id, peer.ip(), Trace::None);
                 context.scope(answer(Arc::clone(&state), side, peer, request))
             });
             let connection = http1::Builder::new()
@@ -188,7 +188,7 @@ async fn answer(
     let headers = response.headers_mut();
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     if let Some(context) = Context::current() {
-        headers.insert(REQUEST_ID, context.id);
+        headers.insert(REQUEST_ID, context.id().clone());
     }
     let status = response.status().as_u16();
     // Several times a second, from each that asks.
@@ -243,7 +243,7 @@ async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incom
     let work = operate(state, row.operation, parameter, parts, body);
     let answer = match (holder, Context::current()) {
         // Log events that this request causes name the operator.
-        (Some(holder), Some(context)) => Context { actor: Some(holder.actor.clone()), ..context }.scope(work).await,
+        (Some(holder), Some(context)) => context.acted_by(holder.actor.clone()).scope(work).await,
         (None, _) | (_, None) => work.await,
     };
     if row.is_change() {

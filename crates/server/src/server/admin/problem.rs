@@ -174,7 +174,7 @@ impl Refusal {
     pub(super) fn into_response(self) -> Response<Body> {
         let Self { code, detail, errors, retry_after, allowed } = self;
         let status = code.status();
-        let id = Context::current().map(|context| context.id);
+        let id = Context::current().map(|context| context.id().clone());
         let problem = Problem {
             kind: format!("{PAGE}#{}", code.word()),
             title: status.canonical_reason().unwrap_or_default(),

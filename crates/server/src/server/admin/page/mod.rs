@@ -128,7 +128,7 @@ async fn route(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incomi
     };
     match Context::current() {
         // Log events that this request causes name the operator.
-        Some(context) => Context { actor: Some(actor), ..context }.scope(work).await,
+        Some(context) => context.acted_by(actor).scope(work).await,
         None => work.await,
     }
 }
@@ -551,7 +551,7 @@ fn text_of(media: &'static str, text: Bytes) -> Response<Body> {
 fn problem(refusal: Refusal) -> Response<Body> {
     let (code, detail) = (refusal.code, refusal.detail.clone());
     let plain = refusal.into_response();
-    let request = Context::current().map(|context| context.id);
+    let request = Context::current().map(|context| context.id().clone());
     let shown = view::ProblemView {
         title: code.status().canonical_reason().unwrap_or("Error"),
         detail: &detail,
