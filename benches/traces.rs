@@ -38,7 +38,7 @@ fn request(tracer: Option<&Arc<Tracer>>, mut request: Request<Full<Bytes>>, id: 
         }
     });
     black_box(line);
-    let context = Context { id: id.clone(), client: Some(address), actor: None, trace: trace.trace().clone() };
+    let context = Context::new(id.clone(), address, trace.trace().clone());
     black_box(context);
     black_box(request);
     trace.end(&Method::GET, StatusCode::OK, Reason::PASSED, None);

@@ -28,6 +28,7 @@ mod isolation;
 mod issuer_reload;
 mod issuer_tls;
 mod issuers;
+mod listeners;
 mod log_ends;
 mod log_secrets;
 mod logout_events;

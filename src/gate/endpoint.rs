@@ -77,6 +77,7 @@ pub struct Endpoint {
     client: Option<Box<str>>,
     accepts: Vec<Box<str>>,
     account: Option<Box<str>>,
+    listeners: Vec<Box<str>>,
     #[cfg(feature = "relay")]
     relay_config: Option<super::relay::RelayConfig>,
     #[cfg(feature = "relay")]
@@ -99,6 +100,7 @@ impl Endpoint {
             client: None,
             accepts: Vec::new(),
             account: None,
+            listeners: Vec::new(),
             #[cfg(feature = "relay")]
             relay_config: None,
             #[cfg(feature = "relay")]
@@ -131,6 +133,18 @@ impl Endpoint {
     #[must_use]
     pub fn clients(mut self, clients: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
         self.clients = Some(clients.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Binds the endpoint to listeners, by the names in [`Peer::on_listener`](crate::gate::Peer::on_listener). On others its
+    /// paths are 404. Without names, all serve it.
+    #[must_use]
+    pub fn listeners<I>(mut self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Box<str>>,
+    {
+        self.listeners = names.into_iter().map(Into::into).collect();
         self
     }
 

@@ -14,6 +14,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHORIZATION};
@@ -63,13 +64,22 @@ pub struct Peer {
     /// Do its forwarding headers count, if it is a trusted proxy?
     forwards: bool,
     holder: Holder,
+    listener: Option<Arc<str>>,
 }
 
 impl Peer {
     /// The address at the other end of a connection, and whether the connection is encrypted.
     pub fn new(address: IpAddr, secure: bool) -> Self {
         let text = visible(Bytes::from(address.to_canonical().to_string()));
-        Self { address, text, secure, at_loopback: false, forwards: true, holder: Holder::address(address) }
+        Self {
+            address,
+            text,
+            secure,
+            at_loopback: false,
+            forwards: true,
+            holder: Holder::address(address),
+            listener: None,
+        }
     }
 
     /// The same, for a listener that only this machine reaches: its clients may name this machine as the host.
@@ -77,6 +87,28 @@ impl Peer {
     pub const fn at_loopback(mut self, is: bool) -> Self {
         self.at_loopback = is;
         self
+    }
+
+    /// The same, for a listener of this name: routes and endpoints may be bound to listeners.
+    #[must_use]
+    pub fn on_listener(self, name: Arc<str>) -> Self {
+        Self { listener: Some(name), ..self }
+    }
+
+    /// The name of the listener that the connection arrived on.
+    pub fn listener(&self) -> Option<&str> {
+        self.listener.as_deref()
+    }
+
+    /// The same, to give to another peer.
+    pub(crate) fn shared_listener(&self) -> Option<Arc<str>> {
+        self.listener.clone()
+    }
+
+    /// Is something that is bound to these listeners served on this connection? Without names, everywhere.
+    pub(crate) fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
+        let own = || peer.and_then(Self::listener);
+        listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
     }
 
     /// Did the connection arrive on a listener that only this machine reaches?

@@ -74,6 +74,9 @@ pub struct Route {
     /// The enclosed calls that it is a rule for, on any path. A route for calls alone has an empty path.
     // Requirement T22.
     pub kuzzle: Vec<CallPattern>,
+    /// The listeners that it serves, by the names in [`Peer::on_listener`](crate::gate::Peer::on_listener). On others it is
+    /// 404, and no less specific route takes its place. Empty: all.
+    pub listeners: Vec<Box<str>>,
     /// What it requires.
     pub policy: RoutePolicy,
     /// Its upstream. `None` for the service inside the layer.
@@ -160,6 +163,7 @@ impl Route {
             methods: Vec::new(),
             path,
             kuzzle: Vec::new(),
+            listeners: Vec::new(),
             policy,
             upstream: None,
             assertion_audience: None,

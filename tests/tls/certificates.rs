@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use support::pki::{Pki, with_server};
 use support::tls_client::{Client, refusal};
-use support::{Gate, Place};
+use support::{Gate, Place, until};
 
 const TWO: &str =
     "tls = { certificates = [{ cert = \"a.pem\", key = \"a.key\" }, { cert = \"b.pem\", key = \"b.key\" }] }";
@@ -129,4 +129,45 @@ async fn a_client_certificate_is_asked_for_as_the_configuration_says() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_revoked_client_certificate_is_refused_from_the_next_connection_on() {
+    let pki = Pki::new();
+    let serial = |number: u64| {
+        pki.issue_with(&["client.test"], move |params| params.serial_number = Some(rcgen::SerialNumber::from(number)))
+    };
+    let [first, second] = [serial(7), serial(8)].map(|pair| Client::with(&pki, &["h2"], Some(&pair)));
+    let tls = "tls = { cert = \"server.pem\", key = \"server.key\", client_ca = \"ca.pem\", client_crl = \"crl.pem\" }";
+    let place = Place::new(&with_server(tls));
+    pki.issue(&["gate.test"]).write(&place, "server");
+    std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
+    let revoke =
+        |serials: &[u64], until| std::fs::write(place.path("crl.pem"), pki.revocations(serials, until)).unwrap();
+    revoke(&[], 2200);
+    let gate = place.start();
+    let mut open = first.open(gate.address, "gate.test").await.unwrap();
+    assert_eq!(open.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    revoke(&[7], 2200);
+    let reloaded = async |times: usize| {
+        until("the list is read", async || gate.log().matches("certificates reloaded").count() >= times).await;
+    };
+    reloaded(1).await;
+    let said = refusal(first.connect(gate.address, "gate.test").await).await;
+    assert!(said.contains("CertificateRevoked"), "{said}");
+    // The other goes on, and so does what was open.
+    let mut other = second.open(gate.address, "gate.test").await.unwrap();
+    assert_eq!(other.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    assert_eq!(open.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    // A list whose time is over proves nothing about anybody.
+    revoke(&[7], 2001);
+    reloaded(2).await;
+    assert!(gate.log().contains("was due to be replaced at"));
+    let said = refusal(second.connect(gate.address, "gate.test").await).await;
+    assert!(said.contains("alert"), "{said}");
+    // Neither does the list of another issuer.
+    std::fs::write(place.path("crl.pem"), Pki::new().revocations(&[], 2200)).unwrap();
+    reloaded(3).await;
+    let said = refusal(second.connect(gate.address, "gate.test").await).await;
+    assert!(said.contains("alert"), "{said}");
 }

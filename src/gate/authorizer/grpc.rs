@@ -119,6 +119,7 @@ impl Checks {
         let verdict = &verdict;
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
+            let head = head.map(|head| super::on_listener_of(peer, head));
             Ok::<_, Status>(tonic::Response::new(spoken(&verdict(head).await)))
         };
         let codec = ProstCodec::<CheckResponse, CheckRequest>::default();

@@ -143,6 +143,16 @@ impl Gate {
     }
 }
 
+/// The head of a request that arrived, as far as routes are concerned, on the listener of the question.
+fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
+    if let Some(listener) = asking.and_then(Peer::shared_listener)
+        && let Some(client) = head.extensions.remove::<Peer>()
+    {
+        head.extensions.insert(client.on_listener(listener));
+    }
+    head
+}
+
 impl Authorizer {
     /// Only peers in these networks may ask.
     #[must_use]
@@ -176,7 +186,8 @@ impl Authorizer {
             return Err(Denial::BadFraming);
         }
         let facts = facts::read(self.neighbour, question)?;
-        self.head_of(facts, &question.headers, self.neighbour.removes_by_name())
+        let head = self.head_of(facts, &question.headers, self.neighbour.removes_by_name())?;
+        Ok(on_listener_of(question.extensions.get(), head))
     }
 
     /// May this peer ask?

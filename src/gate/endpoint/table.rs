@@ -31,6 +31,8 @@ pub(super) struct Ready {
     /// The exchanges with the provider behind it.
     #[cfg(feature = "relay")]
     pub(super) relay: Option<Arc<EndpointRelay>>,
+    /// The listeners that serve it. Empty: all.
+    pub(super) listeners: Vec<Box<str>>,
     /// The one account that the endpoint is for.
     pub(super) account: Option<Box<str>>,
     /// Whether any of its paths contains `{account}`.
@@ -239,6 +241,7 @@ impl Endpoints {
                 client,
                 #[cfg(feature = "relay")]
                 relay: endpoint.relay,
+                listeners: endpoint.listeners,
                 account: endpoint.account,
                 by_access: accepts.iter().filter(|name| by_access.contains(name)).cloned().collect(),
                 dialect: endpoint.dialect,
@@ -300,6 +303,11 @@ impl Endpoints {
     pub(in crate::gate) fn upgrades(&self, operation: &Operation) -> bool {
         let endpoint = self.ready.get(operation.endpoint);
         endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
+    }
+
+    /// The listeners that serve an operation. Empty: all.
+    pub(in crate::gate) fn listeners(&self, operation: &Operation) -> &[Box<str>] {
+        self.ready.get(operation.endpoint).map_or(&[], |endpoint| &endpoint.listeners)
     }
 
     /// The dialect of an endpoint.

@@ -77,6 +77,11 @@ impl<M> GateLayer<M> {
         if endpoints == EndpointMatch::Serve
             && let Some(hit) = gate.endpoints.find(&path, raw)
         {
+            if let Hit::Operation(operation) = &hit
+                && !Peer::is_on(parts.extensions.get(), gate.endpoints.listeners(operation))
+            {
+                return Admission::Refused(Denial::NoRoute, None);
+            }
             let passes = matches!(&hit, Hit::Operation(operation) if gate.endpoints.upgrades(operation))
                 && !parts.headers.contains_key(UPGRADE);
             if !passes {
@@ -97,6 +102,9 @@ impl<M> GateLayer<M> {
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => route,
             Match::Ambiguous(route) => return Admission::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
+            Match::MethodNotAllowed(allowed) if !self.is_served(parts, host, &path, allowed) => {
+                return Admission::Refused(Denial::NoRoute, None);
+            }
             Match::MethodNotAllowed(allowed) => {
                 return Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
@@ -114,6 +122,9 @@ impl<M> GateLayer<M> {
             }
             Match::None => return Admission::Refused(Denial::NoRoute, None),
         };
+        if !Peer::is_on(parts.extensions.get(), &route.listeners) {
+            return Admission::Refused(Denial::NoRoute, Some(Arc::clone(route)));
+        }
         if let Err(denial) = route.policy.admits(&path) {
             return Admission::Refused(denial, Some(Arc::clone(route)));
         }
@@ -159,6 +170,14 @@ impl<M> GateLayer<M> {
                 Admission::Refused(denial, Some(Arc::clone(route)))
             }
         }
+    }
+
+    /// Is any of the routes for these methods of a path on the listener of the request?
+    fn is_served(&self, parts: &Parts, host: &str, path: &CanonicalPath, methods: &[Method]) -> bool {
+        methods.iter().any(|method| match self.gate.0.routes.find(Some(host), method, path) {
+            Match::Found(route) | Match::Ambiguous(route) => Peer::is_on(parts.extensions.get(), &route.listeners),
+            Match::MethodNotAllowed(_) | Match::None => false,
+        })
     }
 
     /// What a request must wait for before it can be decided; `None` if nothing is under way that could decide it, or

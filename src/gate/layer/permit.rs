@@ -229,6 +229,9 @@ pub(in crate::gate) fn permit_call(
 
 /// Judges a permitted request by the policy of a second route. The token is where the first route accepts it.
 fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Route>) -> Result<Permitted, Denial> {
+    if !Peer::is_on(parts.extensions.get(), &rule.listeners) {
+        return Err(Denial::NoRoute);
+    }
     let caller = match (rule.policy.auth, permitted.caller()) {
         (Auth::None, _) => return Ok(permitted),
         (Auth::Optional | Auth::Required, Some(caller)) => {

@@ -3,6 +3,7 @@ use crate::route::RoutePolicy;
 
 fn route(id: &str, hosts: &[&str], methods: &[Method], path: &str) -> Route {
     Route {
+        listeners: Vec::new(),
         id: id.into(),
         hosts: hosts.iter().map(|&h| h.to_owned()).collect(),
         methods: methods.to_vec(),

@@ -29,6 +29,9 @@ pub(super) struct Options {
     /// The address of the client [default: 127.0.0.1].
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
+    /// The name of the listener that the request arrives on [default: one without a name].
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
     /// A header, such as 'origin: https://app.example.com'. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -51,13 +54,14 @@ struct Question<'a> {
     method: Option<&'a str>,
     host: Option<&'a str>,
     from: Option<IpAddr>,
+    listener: Option<&'a str>,
     headers: &'a [(String, String)],
     token: Option<&'a str>,
     client: Option<&'a str>,
 }
 
 pub(super) fn run(config: &Config, options: &Options, output: Output) -> CommandResult {
-    let Options { path, method, host, from, headers, client } = options;
+    let Options { path, method, host, from, listener, headers, client } = options;
     let token = token()?;
     let token = token.trim();
     if path.is_none() && !token.starts_with(rotogate::token::refresh::PREFIX) {
@@ -68,6 +72,7 @@ pub(super) fn run(config: &Config, options: &Options, output: Output) -> Command
         method: method.as_deref(),
         host: host.as_deref(),
         from: *from,
+        listener: listener.as_deref(),
         headers,
         token: Some(token).filter(|token| !token.is_empty()),
         client: client.as_deref(),

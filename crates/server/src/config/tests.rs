@@ -740,14 +740,17 @@ fn listeners_that_differ_are_tables_and_tls_beside_listen_is_for_its_addresses()
     let tables = server(
         "max_connections_per_address = 7\ntrusted_proxies = [\"10.0.0.0/8\"]\n\
          [[server.listeners]]\naddress = \"0.0.0.0:443\"\nproxy_protocol = true\n\
-         tls = { certificates = [{ cert = \"a.pem\", key = \"/k\" }], client_ca = \"ca.pem\" }\n\
+         tls = { certificates = [{ cert = \"a.pem\", key = \"/k\" }], client_ca = \"ca.pem\", client_crl = \"/crl.pem\" }\n\
          [[server.listeners]]\naddress = \"127.0.0.1:80\"\nmax_connections_per_address = 8",
     )
     .unwrap();
     let [first, second] = &tables.listeners[..] else { panic!("{tables:?}") };
     let tls = first.tls.as_ref().unwrap();
     assert_eq!(tls.certificates, [pair("server.listeners[0].tls.certificates[0]")]);
-    assert_eq!(tls.client_auth, ClientAuth::Required(PathBuf::from("/etc/rotogate/ca.pem")));
+    assert_eq!(
+        tls.client_auth,
+        ClientAuth::Required(ClientRoots { ca: "/etc/rotogate/ca.pem".into(), crls: vec!["/crl.pem".into()] })
+    );
     assert_eq!((first.proxy_protocol, first.max_connections_per_address), (true, 7));
     assert_eq!((second.tls.as_ref(), second.max_connections_per_address), (None, 8));
     // Both forms at once make one list.
@@ -769,6 +772,11 @@ fn what_is_wrong_with_a_listener_is_named() {
         (tls("certificates = []"), "server.tls.certificates: is empty"),
         (tls("certificates = [{ cert = \"a\", kye = \"b\" }]"), "server.tls.certificates[0].kye: unknown key"),
         (tls("cert = \"a\", key = \"b\", client_auth = \"required\""), "server.tls.client_auth: needs client_ca"),
+        (tls("cert = \"a\", key = \"b\", client_crl = \"c\""), "server.tls.client_crl: needs client_ca"),
+        (
+            tls("cert = \"a\", key = \"b\", client_ca = \"c\", client_crl = []"),
+            "server.tls.client_crl: is empty; expected at least one file",
+        ),
         (tls("cert = \"a\", key = \"b\", client_auth = \"on\""), "server.tls.client_auth: expected \"none\""),
         (
             tls("cert = \"a\", key = \"b\", clint_ca = \"c\""),

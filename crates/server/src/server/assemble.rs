@@ -252,18 +252,20 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         client,
         accepts,
         account,
+        listeners,
         options,
         #[cfg(feature = "relay")]
         relay,
     } = config;
+    let listeners = || listeners.iter().cloned();
     #[cfg(feature = "relay")]
     if let Some(settings) = relay {
         let relay = relays::load(settings, remote_issuers).map_err(|wrong| ServerError::new(wrong.message))?;
-        return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).relay(relay));
+        return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
     }
     let dialect = dialect::by_name(dialect, options)
         .ok_or_else(|| ServerError::new(format!("there is no dialect {dialect:?}")))?;
-    let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).profile(profile.clone());
+    let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).listeners(listeners()).profile(profile.clone());
     if let Some(clients) = clients {
         endpoint = endpoint.clients(clients.iter().map(String::as_str));
     }

@@ -37,6 +37,8 @@ pub(super) struct Listener {
     questions: Option<Arc<Questions>>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
+    /// What routes and endpoints call it.
+    name: Option<Arc<str>>,
 }
 
 /// A connection that is ready for requests.
@@ -73,7 +75,8 @@ impl Listener {
         let addresses = Addresses::new(config.max_connections_per_address);
         let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
         let counts = Arc::default();
-        Ok(Self { socket, tls, proxy_protocol: config.proxy_protocol, addresses, counts, questions: None, at_loopback })
+        let (proxy_protocol, name) = (config.proxy_protocol, config.name.clone());
+        Ok(Self { socket, tls, proxy_protocol, addresses, counts, questions: None, at_loopback, name })
     }
 
     /// The same, for questions of other proxies.
@@ -173,7 +176,10 @@ impl Listener {
 
     /// The peer, as requests see it.
     fn peer(&self, client: SocketAddr, secure: bool) -> Peer {
-        let peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
+        let mut peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
+        if let Some(name) = &self.name {
+            peer = peer.on_listener(Arc::clone(name));
+        }
         if self.proxy_protocol { peer.without_forwarding() } else { peer }
     }
 }

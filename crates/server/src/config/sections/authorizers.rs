@@ -81,10 +81,14 @@ pub(super) fn read(
         let max_connections_per_address =
             listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS);
         let assertion_audience = section.get("assertion_audience", value::text);
+        section.get("name", value::text);
         section.finish();
         if let (Some(kind), Some(address)) = (kind, address) {
             let key = section.name("listen");
-            let listener = ListenerConfig { address, key, tls, proxy_protocol: false, max_connections_per_address };
+            let others = server.listeners.iter().chain(found.iter().map(|other| &other.listener));
+            let name = listeners::name(section, others);
+            let listener =
+                ListenerConfig { address, name, key, tls, proxy_protocol: false, max_connections_per_address };
             found.push(AuthorizerConfig { kind, trusted_proxies, assertion_audience, listener });
         }
     }
@@ -117,12 +121,13 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
 
 pub(super) fn print(authorizer: &AuthorizerConfig) -> Value {
     let AuthorizerConfig { kind, trusted_proxies, assertion_audience, listener } = authorizer;
-    let ListenerConfig { address, key: _, tls, proxy_protocol: _, max_connections_per_address } = listener;
+    let ListenerConfig { address, name, key: _, tls, proxy_protocol: _, max_connections_per_address } = listener;
     let mut table = Table::new();
     put(&mut table, "kind", kind.word());
     if let AuthorizerKind::ForwardAuth(neighbour) = kind {
         put(&mut table, "neighbour", neighbour.name());
     }
+    put_some(&mut table, "name", name.as_deref());
     put(&mut table, "listen", address.to_string());
     put_some(&mut table, "assertion_audience", assertion_audience.as_deref());
     put_some(&mut table, "trusted_proxies", trusted_proxies.as_deref().map(texts));

@@ -10,6 +10,7 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 #[cfg(feature = "relay")]
 use super::RelaySettings;
+use super::listeners;
 use super::sessions::{put_override, read_override};
 use super::{ClientConfig, DAY, dangling};
 use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle, my_sessions::MySessions};
@@ -35,6 +36,8 @@ pub struct EndpointConfig {
     pub accepts: Vec<&'static str>,
     /// Its only account. `None`: the one in the path, or any.
     pub account: Option<String>,
+    /// The listeners that serve it. Empty: all.
+    pub listeners: Vec<Box<str>>,
     /// The options of its dialect.
     pub options: rotogate::dialect::Options,
     /// The provider behind it.
@@ -58,6 +61,8 @@ pub(super) struct Surroundings<'a> {
     #[cfg(feature = "relay")]
     pub(super) dir: &'a std::path::Path,
     pub(super) clients: &'a [ClientConfig],
+    /// The listeners that have a name.
+    pub(super) listeners: &'a [&'a str],
     #[cfg(feature = "relay")]
     pub(super) issuers: &'a [super::TrustedIssuer],
     pub(super) is_https: bool,
@@ -109,7 +114,7 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
             continue;
         }
         if dialect == Some(dialect::my_sessions::NAME) {
-            let endpoint = read_my_sessions(section);
+            let endpoint = read_my_sessions(section, surroundings);
             blame_path(section, &endpoint.path, &endpoints);
             endpoints.push(endpoint);
             section.finish();
@@ -158,6 +163,7 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
             client: endpoint_client(section, dialect, clients),
             accepts: accepts(section, dialect),
             account: section.get("account", account),
+            listeners: listeners::bound_to(section, surroundings.listeners),
             options,
             #[cfg(feature = "relay")]
             relay: None,
@@ -174,7 +180,7 @@ fn blame_path(section: &Section<'_>, path: &str, others: &[EndpointConfig]) {
 }
 
 /// An endpoint that begins no session: the keys for that are unknown.
-fn read_my_sessions(section: &Section<'_>) -> EndpointConfig {
+fn read_my_sessions(section: &Section<'_>, surroundings: &Surroundings<'_>) -> EndpointConfig {
     let default = MySessions::default();
     let cookies = [ACCESS_COOKIE, dialect::kuzzle::COOKIE, dialect::kuzzle::HOST_COOKIE].map(|name| (name, name));
     let path = section.get("path", endpoint_path);
@@ -197,6 +203,7 @@ fn read_my_sessions(section: &Section<'_>) -> EndpointConfig {
         client: None,
         accepts: Vec::new(),
         account,
+        listeners: listeners::bound_to(section, surroundings.listeners),
         options: dialect::Options { my_sessions, ..dialect::Options::default() },
         #[cfg(feature = "relay")]
         relay: None,
@@ -220,6 +227,7 @@ fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Endpoin
         client: None,
         accepts: Vec::new(),
         account: None,
+        listeners: listeners::bound_to(section, surroundings.listeners),
         options: dialect::Options::default(),
         relay: Some(super::relay::read(section, surroundings.dir, surroundings.issuers, wire, &path)),
         path,
@@ -346,6 +354,7 @@ pub(super) fn print(endpoint: &EndpointConfig) -> Value {
         client,
         accepts,
         account,
+        listeners,
         options,
         #[cfg(feature = "relay")]
         relay,
@@ -353,6 +362,7 @@ pub(super) fn print(endpoint: &EndpointConfig) -> Value {
     let mut table = Table::new();
     put(&mut table, "dialect", *dialect);
     put(&mut table, "path", path.as_str());
+    put_some(&mut table, "listeners", Some(texts(listeners)).filter(|_| !listeners.is_empty()));
     #[cfg(feature = "relay")]
     if let Some(relay) = relay {
         super::relay::print(&mut table, relay);

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use toml::{Table, Value};
@@ -12,13 +13,15 @@ use toml::{Table, Value};
 use super::super::print::{self, list, number, put, put_some};
 use super::super::raw::Section;
 use super::super::value;
-use super::{collide, loopback, path_in};
+use super::{collide, dangling, loopback, path_in};
 
 /// `listen` of `[server]`, or one of `[[server.listeners]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// The address.
     pub address: SocketAddr,
+    /// What routes and endpoints that are bound to it call it.
+    pub name: Option<Arc<str>>,
     /// The key that names the address, as in `server.listeners[0].address`; for errors.
     pub key: String,
     /// `None`: clear text.
@@ -51,15 +54,34 @@ pub struct CertificateFiles {
     pub table: String,
 }
 
-/// `client_auth`. The paths are PEM files with the roots of client certificates.
+/// `client_auth`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// No certificate is requested.
     None,
     /// A client may connect without one. An invalid one ends the connection.
-    Optional(PathBuf),
+    Optional(ClientRoots),
     /// Every client must present one.
-    Required(PathBuf),
+    Required(ClientRoots),
+}
+
+impl ClientAuth {
+    /// What judges the certificates of clients.
+    pub const fn roots(&self) -> Option<&ClientRoots> {
+        match self {
+            Self::None => None,
+            Self::Optional(roots) | Self::Required(roots) => Some(roots),
+        }
+    }
+}
+
+/// `client_ca` and `client_crl`: PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientRoots {
+    /// The roots of client certificates.
+    pub ca: PathBuf,
+    /// The lists of revoked certificates (RFC 5280 §5). If there is one, each certificate below a root needs one.
+    pub crls: Vec<PathBuf>,
 }
 
 /// The default: a tenth of that of `max_connections`. One address cannot take all connections, and many users behind
@@ -78,6 +100,7 @@ pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet]) -> Vec<L
             }
             found.push(ListenerConfig {
                 address,
+                name: name(section, found.iter()),
                 key: section.name("address"),
                 tls: read_tls(section, dir),
                 proxy_protocol: proxy_protocol(section, trusted),
@@ -108,12 +131,40 @@ fn simple(server: &Section<'_>, dir: &Path, per_address: usize, alone: bool) -> 
     let tls = read_tls(server, dir);
     let one = |address: SocketAddr| ListenerConfig {
         address,
+        name: None,
         key: server.name("listen"),
         tls: tls.clone(),
         proxy_protocol: false,
         max_connections_per_address: per_address,
     };
     listen.into_iter().map(one).collect()
+}
+
+/// `name` of a listener: no other has it.
+pub(super) fn name<'a>(
+    section: &Section<'_>,
+    others: impl IntoIterator<Item = &'a ListenerConfig>,
+) -> Option<Arc<str>> {
+    let name = section.get("name", value::text)?;
+    if let Some(other) = others.into_iter().find(|other| other.name.as_deref() == Some(&*name)) {
+        section
+            .blame("name", format!("\"{name}\" is the name of the listener of {}; rename one of the two", other.key));
+    }
+    Some(name.into())
+}
+
+/// `listeners` of a route or an endpoint: names of listeners. Empty: all.
+pub(super) fn bound_to(section: &Section<'_>, known: &[&str]) -> Vec<Box<str>> {
+    let Some(names) = section.list("listeners", value::text) else { return Vec::new() };
+    if names.is_empty() {
+        section.blame("listeners", "is empty, so nobody could reach it; name a listener, or remove the key");
+    }
+    for (index, name) in names.iter().enumerate() {
+        if !known.contains(&name.as_str()) {
+            section.blame_element("listeners", index, dangling("listener with the name", name, known));
+        }
+    }
+    names.into_iter().map(Into::into).collect()
 }
 
 pub(super) fn max_connections_per_address(section: &Section<'_>, default: usize) -> usize {
@@ -171,7 +222,14 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
         Optional,
         Required,
     }
-    let roots = section.get("client_ca", path_in(dir));
+    let crls = section.one_or_list("client_crl", path_in(dir));
+    if crls.as_ref().is_some_and(Vec::is_empty) {
+        section.blame("client_crl", "is empty; expected at least one file of revoked certificates, in PEM");
+    }
+    if section.has("client_crl") && !section.has("client_ca") {
+        section.blame("client_crl", "needs client_ca: the file of the roots that client certificates come from");
+    }
+    let roots = section.get("client_ca", path_in(dir)).map(|ca| ClientRoots { ca, crls: crls.unwrap_or_default() });
     let words = [("none", Asked::None), ("optional", Asked::Optional), ("required", Asked::Required)];
     let default = if section.has("client_ca") { Asked::Required } else { Asked::None };
     match (section.get("client_auth", value::word(&words, &[])).unwrap_or(default), roots) {
@@ -189,8 +247,9 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
 }
 
 pub(super) fn print(listener: &ListenerConfig) -> Value {
-    let ListenerConfig { address, key: _, tls, proxy_protocol, max_connections_per_address } = listener;
+    let ListenerConfig { address, name, key: _, tls, proxy_protocol, max_connections_per_address } = listener;
     let mut table = Table::new();
+    put_some(&mut table, "name", name.as_deref());
     put(&mut table, "address", address.to_string());
     put_some(&mut table, "tls", tls.as_ref().map(print_tls));
     put(&mut table, "proxy_protocol", *proxy_protocol);
@@ -209,12 +268,17 @@ pub(super) fn print_tls(tls: &TlsConfig) -> Value {
     };
     let mut table = Table::new();
     put(&mut table, "certificates", list(certificates, pair));
-    let (word, roots) = match client_auth {
-        ClientAuth::None => ("none", None),
-        ClientAuth::Optional(roots) => ("optional", Some(roots)),
-        ClientAuth::Required(roots) => ("required", Some(roots)),
+    let word = match client_auth {
+        ClientAuth::None => "none",
+        ClientAuth::Optional(_) => "optional",
+        ClientAuth::Required(_) => "required",
     };
     put(&mut table, "client_auth", word);
-    put_some(&mut table, "client_ca", roots.map(|roots| print::path(roots)));
+    if let Some(ClientRoots { ca, crls }) = client_auth.roots() {
+        put(&mut table, "client_ca", print::path(ca));
+        if !crls.is_empty() {
+            put(&mut table, "client_crl", list(crls, |file| print::path(file)));
+        }
+    }
     table.into()
 }

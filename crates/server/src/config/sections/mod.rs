@@ -64,7 +64,7 @@ pub use issuer::IssuerConfig;
 pub(crate) use issuers::read_event_token;
 pub use issuers::{EventsConfig, KeySource, TrustedIssuer};
 pub use limits::LimitsConfig;
-pub use listeners::{CertificateFiles, ClientAuth, ListenerConfig, TlsConfig};
+pub use listeners::{CertificateFiles, ClientAuth, ClientRoots, ListenerConfig, TlsConfig};
 #[cfg(feature = "relay")]
 pub use relay::RelaySettings;
 pub use remote::RemoteSource;
@@ -211,6 +211,12 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let audit_log = log::read_audit(&at("audit_log"), dir, &log, &access_log);
     let tracing = tracing::read(root, dir);
 
+    let authorizer_sections = root.sections("authorizers");
+    let authorizers = authorizers::read(&authorizer_sections, dir, &server, &admin);
+    let of_authorizers = authorizers.iter().map(|authorizer| &authorizer.listener);
+    let all_listeners = server.listeners.iter().chain(of_authorizers);
+    let listener_names: Vec<&str> = all_listeners.filter_map(|listener| listener.name.as_deref()).collect();
+
     let client_sections = root.sections("clients");
     let clients = clients::read(&client_sections, dir);
     let endpoint_sections = root.sections("endpoints");
@@ -220,6 +226,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
             #[cfg(feature = "relay")]
             dir,
             clients: &clients,
+            listeners: &listener_names,
             #[cfg(feature = "relay")]
             issuers: &issuers,
             is_https: server.public_url.scheme_str() == Some("https"),
@@ -232,13 +239,12 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let resource_sections = root.sections("resources");
     let resources = resources::read(&resource_sections);
     let route_sections = root.sections("routes");
-    let authorizer_sections = root.sections("authorizers");
-    let authorizers = authorizers::read(&authorizer_sections, dir, &server, &admin);
     let names = routes::Names {
         upstreams: &upstreams,
         issuers: &issuers,
         identity: &identity,
         resources: &resources,
+        listeners: &listener_names,
         are_asked_about: !authorizers.is_empty(),
     };
     let routes = routes::read(&route_sections, &names, &mut access_log.routes);

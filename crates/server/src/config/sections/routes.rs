@@ -11,7 +11,7 @@ use super::super::value;
 use super::clients::scopes;
 use super::dpop::word;
 use super::endpoints::dialect_name;
-use super::{IdentityConfig, TrustedIssuer, dangling, log, resources};
+use super::{IdentityConfig, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use crate::proxy::Upstream;
 use rotogate::route::{
@@ -80,6 +80,8 @@ pub(super) struct Names<'a> {
     pub(super) issuers: &'a [TrustedIssuer],
     pub(super) identity: &'a IdentityConfig,
     pub(super) resources: &'a [Resource],
+    /// The listeners that have a name.
+    pub(super) listeners: &'a [&'a str],
     /// Do other proxies ask about their requests? Then a route needs no upstream.
     pub(super) are_asked_about: bool,
 }
@@ -221,6 +223,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         kuzzle,
         hosts: section.list("hosts", value::host).unwrap_or_default(),
         methods: section.list("methods", value::method).unwrap_or_default(),
+        listeners: listeners::bound_to(section, names.listeners),
         policy,
         upstream: upstreams.iter().position(|known| *known == upstream).map(UpstreamId::new),
         assertion_audience: None,
@@ -255,7 +258,7 @@ fn acr(v: &Raw) -> Result<String, String> {
 
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
     // `assertion_audience` comes from the upstream.
-    let Route { id, hosts, methods, path, kuzzle, policy, upstream, assertion_audience: _ } = route;
+    let Route { id, hosts, methods, path, kuzzle, listeners, policy, upstream, assertion_audience: _ } = route;
     let RoutePolicy {
         auth,
         scopes,
@@ -286,6 +289,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     // A rule for calls only has no path.
     put_some(&mut table, "path", Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()));
     put_some(&mut table, "kuzzle", Some(texts(kuzzle)).filter(|_| !kuzzle.is_empty()));
+    put_some(&mut table, "listeners", Some(texts(listeners)).filter(|_| !listeners.is_empty()));
     let upstream = upstream.and_then(|upstream| upstreams.get(upstream.position()));
     put_some(&mut table, "upstream", upstream.map(|upstream| upstream.name.as_str()));
     put(&mut table, "auth", auth.word());

@@ -161,6 +161,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
     let mut service = proxy(address);
     let mut request = get("/x", &[]);
     let route = rotogate::route::Route {
+        listeners: Vec::new(),
         kuzzle: Vec::new(),
         id: "r".into(),
         hosts: vec![],

@@ -37,6 +37,8 @@ pub(super) struct Question {
     /// The address of the client. Otherwise this machine's.
     #[schema(value_type = Option<String>)]
     pub(super) from: Option<IpAddr>,
+    /// The name of the listener that the request arrives on. Otherwise one without a name.
+    pub(super) listener: Option<String>,
     /// Headers, in order.
     #[serde(default)]
     #[schema(value_type = Vec<Vec<String>>)]
@@ -202,7 +204,11 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
     let request = request.body(()).map_err(|_| "headers or token: not what a request may contain".to_owned())?;
     let (mut parts, ()) = request.into_parts();
     let from = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    parts.extensions.insert(Peer::new(from, false));
+    let peer = Peer::new(from, false);
+    parts.extensions.insert(match &question.listener {
+        Some(name) => peer.on_listener(name.as_str().into()),
+        None => peer,
+    });
     Ok(parts)
 }
 

@@ -400,9 +400,10 @@ fn server_with_restart_only_keys_of(
 fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {
     let sockets = |config: &ServerConfig| -> Vec<_> {
         // The key is for errors. A reload applies the certificates and the bound.
-        let one = |ListenerConfig { address, key: _, tls, proxy_protocol, max_connections_per_address: _ }: &_| {
-            (*address, *proxy_protocol, tls.is_some())
-        };
+        let one =
+            |ListenerConfig { address, name, key: _, tls, proxy_protocol, max_connections_per_address: _ }: &_| {
+                (*address, name.clone(), *proxy_protocol, tls.is_some())
+            };
         config.listeners.iter().map(one).collect()
     };
     sockets(old) == sockets(new)

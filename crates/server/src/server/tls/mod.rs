@@ -7,19 +7,21 @@
 
 mod certificates;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 pub(super) use certificates::Certificates;
 
-use crate::config::{ClientAuth, TlsConfig};
+use crate::config::{ClientAuth, ClientRoots, TlsConfig};
+use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::private_file::trusted;
 
 /// The ALPN protocols, in order of preference (RFC 7301). A client that offers only others is refused, so that no bytes
@@ -84,11 +86,10 @@ impl Tls {
 
 /// The files of a TLS configuration.
 pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
-    let roots = match &config.client_auth {
-        ClientAuth::None => None,
-        ClientAuth::Optional(roots) | ClientAuth::Required(roots) => Some(roots.as_path()),
-    };
-    config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]).chain(roots)
+    let of_clients = config.client_auth.roots();
+    let of_clients = of_clients.into_iter().flat_map(|ClientRoots { ca, crls }| std::iter::once(ca).chain(crls));
+    let own = config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
+    own.chain(of_clients.map(PathBuf::as_path))
 }
 
 /// A fault of a file, and the key of gateway.toml that names it.
@@ -121,14 +122,11 @@ pub(in crate::server) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<FileF
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error.to_string()))?;
-    let roots = |path: &Path| {
-        roots(path, &provider).map_err(|message| FileFault { key: format!("{}.client_ca", config.key), message })
-    };
-    let verifier = match &config.client_auth {
-        ClientAuth::None => None,
-        ClientAuth::Optional(path) => Some(roots(path)?.allow_unauthenticated()),
-        ClientAuth::Required(path) => Some(roots(path)?),
-    };
+    let verifier = config.client_auth.roots().map(|of_clients| client_verifier(config, of_clients, &provider));
+    let verifier = verifier.transpose()?.map(|(verifier, late)| {
+        warnings.extend(late);
+        if matches!(config.client_auth, ClientAuth::Optional(_)) { verifier.allow_unauthenticated() } else { verifier }
+    });
     let builder = match verifier {
         None => builder.with_no_client_auth(),
         Some(verifier) => {
@@ -145,8 +143,55 @@ pub(in crate::server) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<FileF
     Ok((TlsState { settings: Arc::new(settings), certificates }, warnings))
 }
 
+/// A verifier for client certificates, and warnings. With a list of revoked certificates, each certificate below a root
+/// needs a list of its issuer, and a list that has expired proves nothing: without one, the client is refused.
+fn client_verifier(
+    config: &TlsConfig,
+    ClientRoots { ca, crls }: &ClientRoots,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(ClientCertVerifierBuilder, Vec<FileFault>), FileFault> {
+    let at = |key: &str, message| FileFault { key: format!("{}.{key}", config.key), message };
+    let verifier = roots(ca, provider).map_err(|message| at("client_ca", message))?;
+    let (mut lists, mut warnings) = (Vec::new(), Vec::new());
+    for path in crls {
+        let (read, late) = revoked(path).map_err(|message| at("client_crl", message))?;
+        lists.extend(read);
+        warnings.extend(late.map(|message| at("client_crl", message)));
+    }
+    let verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+    Ok((verifier, warnings))
+}
+
+/// The lists in a PEM file, at least one; and what is wrong with their times.
+fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<String>), String> {
+    let shown = path.display();
+    let pem = trusted::read(path, MAX_FILE_BYTES)?;
+    let lists: Vec<CertificateRevocationListDer<'_>> = CertificateRevocationListDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{shown}: is not PEM: {error}"))?;
+    if lists.is_empty() {
+        return Err(format!("{shown}: holds no list of revoked certificates; expected -----BEGIN X509 CRL-----"));
+    }
+    let now = i64::try_from(SystemTime::new().wall().as_millis() / 1000).unwrap_or(i64::MAX);
+    let mut late = None;
+    for list in &lists {
+        let (_, list) = CertificateRevocationList::from_der(list)
+            .map_err(|error| format!("{shown}: a list of revoked certificates cannot be read: {error}"))?;
+        let Some(next) = list.next_update() else {
+            return Err(format!("{shown}: a list of revoked certificates does not say when the next one comes"));
+        };
+        if next.timestamp() < now {
+            let issuer = list.issuer();
+            late = Some(format!(
+                "{shown}: the list of {issuer} was due to be replaced at {next}: certificates of that issuer are refused"
+            ));
+        }
+    }
+    Ok((lists, late))
+}
+
 /// A verifier for client certificates issued by the roots in this file.
-fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<rustls::server::ClientCertVerifierBuilder, String> {
+fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCertVerifierBuilder, String> {
     let mut roots = RootCertStore::empty();
     for root in chain(path)? {
         roots.add(root).map_err(|error| format!("{}: not a root certificate: {error}", path.display()))?;
