@@ -7,16 +7,20 @@ use anyhow::Result;
 use crate::contender::Contender;
 use crate::run::Measured;
 use crate::serve::Kind;
-use crate::sets::{CONTENDERS, REFRESH, REVOCATIONS, ROTOGATE, ROTOGATE_LOGS, UNGUARDED, UNGUARDED_LOGS};
+use crate::sets::{
+    BEHIND_NGINX, CONTENDERS, EXT_AUTHZ, FORWARD_AUTH, NEIGHBOURS, REFRESH, REMEMBERS, REVOCATIONS, ROTOGATE,
+    UNGUARDED, VERIFIES, logged,
+};
 use crate::statistics::{Sample, Spread};
 
 /// The table of goals with the figures of this run. A goal that it does not measure names the place that does.
 pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
     let set = |key| measured.iter().find(move |measured| measured.set.key == key);
-    let ratio = |of: Contender, to: Contender| {
-        let set = set(CONTENDERS)?;
-        Some(Spread::ratio(set.of(of.name())?, set.of(to.name())?))
+    let ratio_in = |key, of: &str, to: &str| {
+        let set = set(key)?;
+        Some(Spread::ratio(set.of(of)?, set.of(to)?))
     };
+    let ratio = |of: Contender, to: Contender| ratio_in(CONTENDERS, of.name(), to.name());
     let text = String::from("## Goals\n\n| what | goal | measured | |\n|---|---|---|---|\n");
     let mut rows = Rows { text, trial };
     let jwt_verify = Contender::Haproxy { jwt: true };
@@ -27,8 +31,13 @@ pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
         ratio(ROTOGATE, UNGUARDED),
         2,
     )?;
-    rows.at_most("the same with the access log on both", 1.05, ratio(ROTOGATE_LOGS, UNGUARDED_LOGS), 2)?;
-    let logged = set(CONTENDERS).and_then(|set| Some((set.of(ROTOGATE_LOGS.name())?, set.of(ROTOGATE.name())?)));
+    rows.at_most(
+        "the same with the access log on both",
+        1.05,
+        ratio_in(CONTENDERS, &logged(ROTOGATE), &logged(UNGUARDED)),
+        2,
+    )?;
+    let logged = set(CONTENDERS).and_then(|set| Some((set.of(&logged(ROTOGATE))?, set.of(ROTOGATE.name())?)));
     let line = logged
         .map(|(with, without)| Spread::of(with.iter().zip(without).map(|(with, without)| with.cpu - without.cpu)));
     rows.at_most("an access line, JSON with all fields, to a file on disk, beyond no log, us of CPU", 1.5, line, 1)?;
@@ -36,6 +45,15 @@ pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
     rows.at_most("the same, x HAProxy without any check", 1.0, ratio(ROTOGATE, haproxy), 2)?;
     let relay = ratio(ROTOGATE, Contender::Rust(Kind::Relay));
     rows.row("the same, x a raw byte relay", "", relay.map(|relay| relay.to_string()).as_deref(), "")?;
+
+    for (what, bound, of, to) in [
+        ("N29: CPU of a verdict of forward-auth, x the same request proxied", 0.60, FORWARD_AUTH, ROTOGATE),
+        ("N29: CPU of a verdict of ext_authz, x the same request proxied", 0.60, EXT_AUTHZ, ROTOGATE),
+        ("N29: nginx that asks rotogate, x nginx that asks a server that verifies", 0.75, BEHIND_NGINX, VERIFIES),
+        ("N29: the same, x nginx that asks a server that only remembers", 1.15, BEHIND_NGINX, REMEMBERS),
+    ] {
+        rows.at_most(what, bound, ratio_in(NEIGHBOURS, of.name(), to.name()), 2)?;
+    }
 
     let revocations = set(REVOCATIONS);
     let [none, most] = [revocations.and_then(|set| set.samples.get(1)), revocations.and_then(|set| set.samples.get(3))];

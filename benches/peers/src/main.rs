@@ -7,8 +7,12 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod cell;
 mod check;
+mod client;
+mod config;
 mod contender;
+mod crew;
 mod flood;
 mod goals;
 mod keys;

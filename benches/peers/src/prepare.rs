@@ -1,15 +1,14 @@
 //! Prepares a run: keys, tokens, stores.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rotogate::token::Algorithm;
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::contender::{LOAD, Stage};
+use crate::contender::{GATEWAY, LOAD, Stage};
+use crate::crew::pin;
 use crate::keys;
 use crate::run::Options;
 use crate::sets::Set;
@@ -19,10 +18,9 @@ use crate::tokens::{self, Bad};
 /// The results of the preparation.
 pub struct Ready {
     pub stage: Stage,
-    /// The address of the upstream.
-    pub upstream: TcpListener,
     tokens: BTreeMap<&'static str, Tokens>,
     templates: BTreeMap<Contents, Template>,
+    others: Vec<usize>,
     _folder: tempfile::TempDir,
 }
 
@@ -37,9 +35,19 @@ impl Ready {
         self.tokens.get(algorithm.name()).context("tokens of this algorithm")
     }
 
+    /// The processors that are left for more threads of the load.
+    pub fn others(&self) -> &[usize] {
+        &self.others
+    }
+
     pub fn template(&self, contents: Contents) -> Result<&Template> {
         self.templates.get(&contents).context("a store of this kind")
     }
+}
+
+/// The processors besides the gateway's and that of the load's first thread.
+fn others(processors: usize) -> Vec<usize> {
+    (0..processors).filter(|processor| ![GATEWAY, LOAD].contains(processor)).take(2).collect()
 }
 
 /// Pins this thread, and whatever it starts later, to the processor of the load.
@@ -81,16 +89,12 @@ pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
         }
     }
 
-    let mut processor = CpuSet::new();
-    processor.set(LOAD);
-    sched_setaffinity(None, &processor)?;
-    let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    upstream.set_nonblocking(true)?;
+    pin(&[LOAD])?;
     let stage = Stage {
         program: std::env::current_exe()?,
         rotogate: options.rotogate.canonicalize().context("--rotogate")?,
+        envoy: options.envoy.canonicalize().context("--envoy")?,
         keys: public,
-        upstream: upstream.local_addr()?,
     };
-    Ok(Ready { stage, upstream, tokens: made, templates, _folder: folder })
+    Ok(Ready { stage, tokens: made, templates, others: others(processors), _folder: folder })
 }

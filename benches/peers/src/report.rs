@@ -1,5 +1,6 @@
 //! The report of a run: `peers.md`, and the plot beside it.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -31,11 +32,12 @@ const CRATES: [&str; 7] =
 
 impl Machine {
     /// Call this before the run, which changes the load average.
-    pub fn look() -> Result<Self> {
+    pub fn look(options: &Options) -> Result<Self> {
         let processors = fs::read_to_string("/proc/cpuinfo")?;
         let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let number = std::thread::available_parallelism()?;
-        let mut versions = vec![first_line("haproxy", "-v")?, first_line("nginx", "-v")?];
+        let envoy = first_line(options.envoy.as_os_str(), "--version")?;
+        let mut versions = vec![first_line("haproxy", "-v")?, first_line("nginx", "-v")?, envoy];
         for name in CRATES {
             versions.push(format!("{name} {}", locked(name).context("a package of the lock file")?));
         }
@@ -49,11 +51,13 @@ impl Machine {
     }
 }
 
-fn first_line(program: &str, argument: &str) -> Result<String> {
-    let output = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;
+fn first_line(program: impl AsRef<OsStr>, argument: &str) -> Result<String> {
+    let output = Command::new(&program).arg(argument).output();
+    let output = output.with_context(|| program.as_ref().display().to_string())?;
     // nginx prints it to standard error.
     let said = [output.stdout, output.stderr].concat();
-    let line = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
+    let line =
+        String::from_utf8_lossy(&said).lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
     Ok(line.split(" - ").next().unwrap_or_default().to_owned())
 }
 
@@ -137,19 +141,20 @@ fn table(text: &mut String, measured: &Measured) -> Result<()> {
     let Measured { set, samples } = measured;
     let base = measured.of(set.base).context("the row to compare with")?;
     writeln!(text, "## {}\n\n{}\n", set.title, set.note)?;
-    writeln!(text, "| | CPU us | x {} | a second | p50 ms | p99 ms | busy | MiB |", set.base)?;
-    writeln!(text, "|---|---|---|---|---|---|---|---|")?;
+    writeln!(text, "| | CPU us | x {} | a second | p50 ms | p99 ms | p99.9 ms | busy | MiB |", set.base)?;
+    writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
     for (cell, samples) in set.cells.iter().zip(samples) {
         let of = |figure: fn(&crate::statistics::Sample) -> f64| Spread::of(samples.iter().map(figure));
         let name = if cell.contender.is_rotogate() { format!("**{}**", cell.name) } else { cell.name.clone() };
         writeln!(
             text,
-            "| {name} | {:.1} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} |",
+            "| {name} | {:.1} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} |",
             of(|sample| sample.cpu),
             Spread::ratio(samples, base),
             of(|sample| sample.rate).median,
             of(|sample| sample.p50).median,
             of(|sample| sample.p99).median,
+            of(|sample| sample.p999).median,
             of(|sample| sample.busy).median,
             of(|sample| sample.resident).median,
         )?;

@@ -22,6 +22,7 @@ use rotogate::token::Keyring;
 use rotogate_server::server::admin::AdminToken;
 use rotogate_server::users::FileDirectory;
 
+use crate::contender::Question;
 use crate::keys::{self, AUDIENCE, ISSUER};
 use crate::tokens::{self, CLIENT};
 
@@ -41,6 +42,15 @@ pub struct Contents {
     pub revoked: usize,
     /// Sessions with a refresh token.
     pub chains: usize,
+}
+
+/// The addresses of a gate.
+pub struct Place {
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub upstream: SocketAddr,
+    /// Where other proxies ask, and how.
+    pub asked: Option<(Question, SocketAddr)>,
 }
 
 /// A folder to copy.
@@ -92,14 +102,22 @@ impl Template {
     }
 
     /// A copy in a new folder, with a configuration for these addresses.
-    pub fn copy_to(&self, folder: &Path, listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> Result<()> {
+    pub fn copy_to(&self, folder: &Path, place: &Place) -> Result<()> {
         copy(&self.folder, folder)?;
-        Ok(fs::write(folder.join("gateway.toml"), configuration(listen, admin, upstream))?)
+        Ok(fs::write(folder.join("gateway.toml"), configuration(place))?)
     }
 }
 
 /// The configuration: only the differences from the shipped one, with reasons.
-fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
+fn configuration(place: &Place) -> String {
+    let Place { listen, admin, upstream, asked } = place;
+    let authorizer = asked.map_or_else(String::new, |(question, asked)| {
+        let kind = match question {
+            Question::ForwardAuth => "kind = \"forward-auth\"\nneighbour = \"nginx\"",
+            Question::ExtAuthz => "kind = \"ext-authz\"",
+        };
+        format!("[[authorizers]]\n{kind}\nlisten = \"{asked}\"\ntrusted_proxies = [\"127.0.0.1/32\"]\n")
+    });
     format!(
         r#"[server]
 listen = "{listen}"
@@ -144,7 +162,7 @@ upstream = "app"
 [[routes]]
 path = "/{{*rest}}"
 upstream = "app"
-"#
+{authorizer}"#
     )
 }
 
@@ -160,6 +178,7 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
         secret: SessionSecret::new([7; 16]),
         subject: tokens::subject(number).into(),
         account: None,
+        bound_to: None,
         client: CLIENT.into(),
         scope: Scope::default(),
         dialect: "application".into(),

@@ -5,12 +5,18 @@ use std::time::Duration;
 use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
 
-use crate::contender::Contender::{self, Haproxy, Nginx, Rotogate, Rust};
+use crate::client::Speech;
+use crate::contender::Contender::{self, Envoy, Haproxy, Nginx, Rotogate, Rust};
+use crate::contender::{EnvoyAuth, NginxAuth};
 use crate::flood::Flood;
 use crate::keys::ALGORITHMS;
-use crate::load::Mix;
+use crate::load::{CONNECTIONS, Mix};
 use crate::serve::Kind;
 use crate::template::Contents;
+
+mod neighbours;
+
+pub use neighbours::{BEHIND_NGINX, EXT_AUTHZ, FORWARD_AUTH, NEIGHBOURS};
 
 /// The default number of tokens that were used before.
 const KNOWN: usize = 1000;
@@ -38,6 +44,10 @@ pub struct Cell {
     pub known: usize,
     pub revoked: usize,
     pub work: Work,
+    pub speech: Speech,
+    pub connections: usize,
+    /// Does the gateway write an access log?
+    pub logs: bool,
 }
 
 impl Cell {
@@ -51,7 +61,16 @@ impl Cell {
             known: KNOWN,
             revoked: 0,
             work: Work::Requests,
+            speech: Speech::Http1,
+            connections: CONNECTIONS,
+            logs: false,
         }
+    }
+
+    /// The same with an access log.
+    fn logged(self) -> Self {
+        let name = logged(self.contender);
+        Self { logs: true, ..self }.named(name)
     }
 
     fn named(mut self, name: impl Into<String>) -> Self {
@@ -74,6 +93,11 @@ impl Cell {
     }
 }
 
+/// The name of a row with an access log.
+pub fn logged(contender: Contender) -> String {
+    format!("{}, access log to a file", contender.name())
+}
+
 /// Rows that are measured in turn, and compared with one of them.
 pub struct Set {
     pub key: &'static str,
@@ -82,6 +106,8 @@ pub struct Set {
     pub cells: Vec<Cell>,
     /// The row that the others are compared with, by its name.
     pub base: &'static str,
+    /// Do load and upstream need several processors?
+    pub heavy: bool,
 }
 
 /// The size of a run.
@@ -101,16 +127,26 @@ pub const CONTENDERS: &str = "contenders";
 pub const REVOCATIONS: &str = "revocations";
 pub const REFRESH: &str = "refresh";
 
-/// Without its access log, because no peer writes one.
-pub const ROTOGATE: Contender = Rotogate { guarded: true, access_log: false };
-pub const ROTOGATE_LOGS: Contender = Rotogate { guarded: true, access_log: true };
-pub const UNGUARDED: Contender = Rotogate { guarded: false, access_log: false };
-pub const UNGUARDED_LOGS: Contender = Rotogate { guarded: false, access_log: true };
-const HYPER: Contender = Rust(Kind::Hyper);
+pub const ROTOGATE: Contender = Rotogate { guarded: true };
+pub const UNGUARDED: Contender = Rotogate { guarded: false };
+pub const ENVOY_CACHED: Contender = Envoy { auth: Some(EnvoyAuth::Jwt { cache: true }) };
+/// nginx with each of the auth servers.
+pub const REMEMBERS: Contender = Nginx { auth: Some(NginxAuth::Server(Kind::AuthCached)) };
+pub const VERIFIES: Contender = Nginx { auth: Some(NginxAuth::Server(Kind::Auth)) };
+pub const HYPER: Contender = Rust(Kind::Hyper);
 const BASE: &str = "plain hyper proxy, no auth";
 
 pub fn all(scale: &Scale) -> Vec<Set> {
-    vec![contenders(), algorithms(), tokens(scale), revocations(scale), rotations(), forged(), refresh()]
+    vec![
+        contenders(),
+        neighbours::set(),
+        algorithms(),
+        tokens(scale),
+        revocations(scale),
+        rotations(),
+        forged(),
+        refresh(),
+    ]
 }
 
 fn contenders() -> Set {
@@ -119,27 +155,34 @@ fn contenders() -> Set {
         Haproxy { jwt: false },
         HYPER,
         Nginx { auth: None },
+        Envoy { auth: None },
         UNGUARDED,
-        UNGUARDED_LOGS,
         ROTOGATE,
-        ROTOGATE_LOGS,
         Haproxy { jwt: true },
-        Nginx { auth: Some(Kind::AuthCached) },
-        Nginx { auth: Some(Kind::Auth) },
+        REMEMBERS,
+        VERIFIES,
+        ENVOY_CACHED,
+        Envoy { auth: Some(EnvoyAuth::Jwt { cache: false }) },
         Rust(Kind::Jsonwebtoken),
         Rust(Kind::JwtAuthorizer),
         Rust(Kind::AxumJwtAuth),
         Rust(Kind::ResourceServer),
     ];
+    let mut cells = Vec::from(cells.map(Cell::of));
+    // Right after the rows without.
+    for (place, contender) in [(6, UNGUARDED), (8, ROTOGATE)] {
+        cells.insert(place, Cell::of(contender).logged());
+    }
     Set {
         key: CONTENDERS,
         title: "All gateways: RS256, 1000 tokens used before",
         note: "No peer writes an access log, so compare the rows of rotogate without one; its default is to write one. \
                rotogate sends subject, client, scope and session to the upstream; HAProxy and the hyper proxy with \
-               jsonwebtoken send the subject, the others nothing. axum-jwt-auth refuses `alg` none with 500 instead of \
+               jsonwebtoken send the subject, as Envoy's jwt_authn does, the others nothing. axum-jwt-auth refuses `alg` none with 500 instead of \
                401.",
-        cells: cells.map(Cell::of).into(),
+        cells,
         base: BASE,
+        heavy: false,
     }
 }
 
@@ -165,6 +208,7 @@ fn algorithms() -> Set {
                its session, and the confirmation of the session is written to the store.",
         cells,
         base: BASE,
+        heavy: false,
     }
 }
 
@@ -180,6 +224,7 @@ fn tokens(scale: &Scale) -> Set {
         note: "Each request has one of them, chosen at random.",
         cells,
         base: BASE,
+        heavy: false,
     }
 }
 
@@ -200,6 +245,7 @@ fn revocations(scale: &Scale) -> Set {
         note: "The sessions were revoked before the gate started. None of the tokens belongs to one of them.",
         cells,
         base: BASE,
+        heavy: false,
     }
 }
 
@@ -216,6 +262,7 @@ fn rotations() -> Set {
             Cell { work: beside, ..Cell::of(ROTOGATE) }.named("rotogate, 400 rotations a second beside"),
         ],
         base: BASE,
+        heavy: false,
     }
 }
 
@@ -242,6 +289,7 @@ fn forged() -> Set {
             flooded(Haproxy { jwt: true }, 10_000, true, all),
         ],
         base: "rotogate, no forged tokens",
+        heavy: false,
     }
 }
 
@@ -253,5 +301,6 @@ fn refresh() -> Set {
                Figures are per rotation.",
         cells: vec![Cell { work: Work::Rotations(64), ..Cell::of(ROTOGATE) }.named("rotogate, 64 clients")],
         base: "rotogate, 64 clients",
+        heavy: false,
     }
 }
