@@ -8,16 +8,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use rotogate::token::algorithm::Algorithm;
 
+use crate::client::Speech;
 use crate::config::{self, Common};
 use crate::process::Process;
 use crate::serve::Kind;
 use crate::template::{Place, Template};
 use crate::tokens::Bad;
-
-/// The gateway's processor: nothing else runs on it.
-pub const GATEWAY: usize = 0;
-/// The processor of load and upstream, or of the load's first thread.
-pub const LOAD: usize = 1;
 
 /// A path that requires a token at every gateway, and a public one of rotogate's.
 const GUARDED: &str = "/orders/4711/lines?page=2";
@@ -132,10 +128,13 @@ impl Contender {
         }
     }
 
-    pub const fn path(self) -> &'static str {
-        match self {
-            Rotogate { guarded: false } => PUBLIC,
-            _ => GUARDED,
+    /// What is asked for when clients speak so.
+    pub fn path(self, speech: Speech) -> String {
+        let guarded = !matches!(self, Rotogate { guarded: false });
+        match speech {
+            Speech::Calls(_) => "/orders.Orders/Find".to_owned(),
+            _ if guarded => GUARDED.to_owned(),
+            _ => PUBLIC.to_owned(),
         }
     }
 }
@@ -155,11 +154,15 @@ pub struct Stage {
 pub struct Setup<'a> {
     pub algorithm: Algorithm,
     pub template: &'a Template,
-    pub upstream: SocketAddr,
+    /// The same application, once or several times. Only rotogate is given more than one.
+    pub upstreams: &'a [SocketAddr],
+    pub workers: usize,
     /// It believes what the load says of where requests come from.
     pub behind: bool,
     /// It writes an access log.
     pub logs: bool,
+    pub tls: bool,
+    pub speech: Speech,
 }
 
 /// A running contender, in a folder that is removed with it.
@@ -168,6 +171,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Dropped, and so ended, before the folder is removed.
     processes: Vec<Process>,
+    /// The number of its processors, the first ones.
+    processors: usize,
     folder: tempfile::TempDir,
 }
 
@@ -176,15 +181,16 @@ impl Running {
     pub fn start(stage: &Stage, contender: Contender, setup: Setup<'_>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("peer-").tempdir_in(stage.keys.join(".."))?;
         let address = free_address()?;
-        let mut running = Self { contender, address, processes: Vec::new(), folder };
+        let mut running = Self { contender, address, processes: Vec::new(), processors: setup.workers, folder };
         running.launch(stage, setup).with_context(|| contender.name().to_owned())?;
         Ok(running)
     }
 
     fn launch(&mut self, stage: &Stage, setup: Setup<'_>) -> Result<()> {
         let (address, folder) = (self.address, self.folder.path().to_owned());
-        let Setup { algorithm, upstream, logs, .. } = setup;
-        let common = Common { listen: address, upstream, folder: &folder, keys: &stage.keys, logs };
+        let Setup { algorithm, upstreams, logs, tls, speech, .. } = setup;
+        let upstream = *upstreams.first().context("an upstream")?;
+        let common = Common { listen: address, upstream, folder: &folder, keys: &stage.keys, logs, tls, speech };
         match self.contender {
             Rust(kind) => self.spawn(&stage.server(kind, address, upstream, algorithm))?,
             Haproxy { jwt } => {
@@ -235,7 +241,15 @@ impl Running {
         (listen, asked): (SocketAddr, Option<(Question, SocketAddr)>),
     ) -> Result<()> {
         let folder = self.folder.path().join("place");
-        let place = Place { listen, admin: free_address()?, upstream: setup.upstream, asked };
+        let place = Place {
+            listen,
+            admin: free_address()?,
+            upstreams: setup.upstreams,
+            workers: setup.workers,
+            asked,
+            tls: setup.tls.then_some(&stage.keys),
+            speech: setup.speech,
+        };
         setup.template.copy_to(&folder, &place)?;
         let mut command = Command::new(&stage.rotogate);
         command.arg("--config").arg(folder.join("gateway.toml"));
@@ -250,7 +264,7 @@ impl Running {
     }
 
     fn spawn(&mut self, command: &Command) -> Result<()> {
-        self.processes.push(Process::start(command, GATEWAY, &self.log())?);
+        self.processes.push(Process::start(command, self.processors, &self.log())?);
         Ok(())
     }
 

@@ -48,7 +48,7 @@ impl Picker {
     }
 
     /// Those tokens again and again.
-    fn known(&self) -> Self {
+    pub fn known(&self) -> Self {
         Self::new(Arc::clone(&self.tokens), Mix::Cached, self.known)
     }
 

@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod config;
 mod contender;
+mod cores;
 mod crew;
 mod flood;
 mod goals;
@@ -26,6 +27,7 @@ mod serve;
 mod sets;
 mod statistics;
 mod template;
+mod tls;
 mod tokens;
 
 #[derive(Parser)]

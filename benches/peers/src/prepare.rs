@@ -7,8 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use rotogate::token::Algorithm;
 
-use crate::contender::{GATEWAY, LOAD, Stage};
-use crate::crew::pin;
+use crate::contender::Stage;
 use crate::keys;
 use crate::run::Options;
 use crate::sets::Set;
@@ -20,7 +19,6 @@ pub struct Ready {
     pub stage: Stage,
     tokens: BTreeMap<&'static str, Tokens>,
     templates: BTreeMap<Contents, Template>,
-    others: Vec<usize>,
     _folder: tempfile::TempDir,
 }
 
@@ -35,22 +33,12 @@ impl Ready {
         self.tokens.get(algorithm.name()).context("tokens of this algorithm")
     }
 
-    /// The processors that are left for more threads of the load.
-    pub fn others(&self) -> &[usize] {
-        &self.others
-    }
-
     pub fn template(&self, contents: Contents) -> Result<&Template> {
         self.templates.get(&contents).context("a store of this kind")
     }
 }
 
-/// The processors besides the gateway's and that of the load's first thread.
-fn others(processors: usize) -> Vec<usize> {
-    (0..processors).filter(|processor| ![GATEWAY, LOAD].contains(processor)).take(2).collect()
-}
-
-/// Pins this thread, and whatever it starts later, to the processor of the load.
+/// Makes all that the cells of these sets need.
 pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
     for (program, package) in
         [("haproxy", "haproxy"), ("nginx", "nginx-light"), ("taskset", "util-linux"), ("setpriv", "util-linux")]
@@ -60,8 +48,6 @@ pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
         let there = look.arg("-h").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         ensure!(there.is_ok(), "{program} is missing: apt install {package}");
     }
-    let processors = std::thread::available_parallelism()?.get();
-    ensure!(processors > LOAD, "two processors are needed: one for the gateway, one for the load");
     let folder = tempfile::Builder::new().prefix("peers-").tempdir_in(&options.scratch)?;
     let public = folder.path().join("keys");
     std::fs::create_dir(&public)?;
@@ -89,12 +75,11 @@ pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
         }
     }
 
-    pin(&[LOAD])?;
     let stage = Stage {
         program: std::env::current_exe()?,
         rotogate: options.rotogate.canonicalize().context("--rotogate")?,
         envoy: options.envoy.canonicalize().context("--envoy")?,
         keys: public,
     };
-    Ok(Ready { stage, tokens: made, templates, others: others(processors), _folder: folder })
+    Ok(Ready { stage, tokens: made, templates, _folder: folder })
 }

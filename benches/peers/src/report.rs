@@ -51,6 +51,13 @@ impl Machine {
     }
 }
 
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { processor, kernel, load, date, .. } = self;
+        write!(f, "{processor}, Linux {kernel}; load average before {load}; {date}")
+    }
+}
+
 fn first_line(program: impl AsRef<OsStr>, argument: &str) -> Result<String> {
     let output = Command::new(&program).arg(argument).output();
     let output = output.with_context(|| program.as_ref().display().to_string())?;

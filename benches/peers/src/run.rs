@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::cell;
-use crate::crew::{Crew, stay_awake};
+use crate::crew::{Crew, Seats, stay_awake};
 use crate::prepare::{self, Ready};
 use crate::report::{self, Machine};
-use crate::sets::{self, Scale, Set};
+use crate::sets::{self, CORES, Cell, Scale, Set};
 use crate::statistics::{Sample, Spread};
+use crate::{cell, cores};
 
 #[derive(Args)]
 pub struct Options {
@@ -27,8 +27,7 @@ pub struct Options {
     /// How long each is measured in a round.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Only these sets: contenders, neighbours, algorithms, tokens, revocations, rotations, forged,
-    /// refresh.
+    /// Only these sets: those of a whole run are named in the script; `cores` is none of them.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The row of that name alone, and no report: for a look at what a change does. Several, if given several times.
@@ -85,6 +84,9 @@ impl Options {
 
     fn sets(&self) -> Result<Vec<Set>> {
         let mut all = sets::all(self.scale());
+        if self.only.iter().any(|name| name == CORES) {
+            all.push(sets::cores());
+        }
         if let Some(unknown) = self.only.iter().find(|name| all.iter().all(|set| set.key != **name)) {
             bail!("there is no set {unknown:?}: see --help");
         }
@@ -112,7 +114,16 @@ impl Measured {
 
 pub fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
-    let sets = options.sets()?;
+    // Before the main thread gets one for itself.
+    let processors = std::thread::available_parallelism()?.get();
+    let mut sets = options.sets()?;
+    let mut too_many = Vec::new();
+    for set in &mut sets {
+        let fits = |cell: &Cell| Seats::of(cell.workers, set.weight, processors).is_some();
+        let (kept, left_out): (_, Vec<_>) = std::mem::take(&mut set.cells).into_iter().partition(fits);
+        set.cells = kept;
+        too_many.extend(left_out);
+    }
     let machine = Machine::look(options)?;
     let ready = prepare::prepare(options, &sets)?;
     eprintln!("prepared after {:.0} s", began.elapsed().as_secs_f64());
@@ -120,9 +131,13 @@ pub fn run(options: &Options) -> Result<()> {
     runtime.spawn(stay_awake(|| false));
     let mut measured = Vec::new();
     for set in sets {
-        let samples = runtime.block_on(measure(&set, &ready, options)).with_context(|| format!("set {}", set.key))?;
+        let samples =
+            runtime.block_on(measure(&set, &ready, processors, options)).with_context(|| format!("set {}", set.key))?;
         measured.push(Measured { set, samples });
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
+    }
+    if let [Measured { set: Set { key: CORES, .. }, .. }] = measured.as_slice() {
+        return cores::print(&machine, &measured[0], &too_many);
     }
     if options.cell.is_empty() {
         return report::write(options, options.out(), &machine, &measured, began.elapsed());
@@ -137,8 +152,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// All cells of a set in turn, the order turned around every other round.
-async fn measure(set: &Set, ready: &Ready, options: &Options) -> Result<Vec<Vec<Sample>>> {
-    let crew = if set.heavy { Crew::on(ready.others())? } else { Crew::alone() };
+async fn measure(set: &Set, ready: &Ready, processors: usize, options: &Options) -> Result<Vec<Vec<Sample>>> {
     let mut samples = vec![Vec::new(); set.cells.len()];
     for round in 0..options.rounds() {
         let mut order: Vec<usize> = (0..set.cells.len()).collect();
@@ -147,6 +161,8 @@ async fn measure(set: &Set, ready: &Ready, options: &Options) -> Result<Vec<Vec<
         }
         for index in order {
             let cell = &set.cells[index];
+            let seats = Seats::of(cell.workers, set.weight, processors);
+            let crew = Crew::on(&seats.context("there are too few processors: two at least")?)?;
             let sample = cell::measure(cell, ready, &crew, options).await.with_context(|| cell.name.clone())?;
             eprintln!(
                 "{} {}/{}: {:.2} us, {:.0}/s, busy {:.2}: {}",

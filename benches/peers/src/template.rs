@@ -22,6 +22,7 @@ use rotogate::token::Keyring;
 use rotogate_server::server::admin::AdminToken;
 use rotogate_server::users::FileDirectory;
 
+use crate::client::Speech;
 use crate::contender::Question;
 use crate::keys::{self, AUDIENCE, ISSUER};
 use crate::tokens::{self, CLIENT};
@@ -45,12 +46,16 @@ pub struct Contents {
 }
 
 /// The addresses of a gate.
-pub struct Place {
+pub struct Place<'a> {
     pub listen: SocketAddr,
     pub admin: SocketAddr,
-    pub upstream: SocketAddr,
+    pub upstreams: &'a [SocketAddr],
+    pub workers: usize,
     /// Where other proxies ask, and how.
     pub asked: Option<(Question, SocketAddr)>,
+    /// The folder with the certificate, if clients speak TLS.
+    pub tls: Option<&'a PathBuf>,
+    pub speech: Speech,
 }
 
 /// A folder to copy.
@@ -102,15 +107,27 @@ impl Template {
     }
 
     /// A copy in a new folder, with a configuration for these addresses.
-    pub fn copy_to(&self, folder: &Path, place: &Place) -> Result<()> {
+    pub fn copy_to(&self, folder: &Path, place: &Place<'_>) -> Result<()> {
         copy(&self.folder, folder)?;
         Ok(fs::write(folder.join("gateway.toml"), configuration(place))?)
     }
 }
 
 /// The configuration: only the differences from the shipped one, with reasons.
-fn configuration(place: &Place) -> String {
-    let Place { listen, admin, upstream, asked } = place;
+fn configuration(place: &Place<'_>) -> String {
+    let Place { listen, admin, upstreams, workers, asked, tls, speech } = place;
+    let secured = tls.map_or_else(String::new, |keys| {
+        format!(
+            "tls = {{ cert = \"{}\", key = \"{}\" }}\n",
+            crate::tls::certificate(keys).display(),
+            crate::tls::key(keys).display()
+        )
+    });
+    let scheme = if matches!(speech, Speech::Calls(_)) { "h2c" } else { "http" };
+    let urls: Vec<_> = upstreams.iter().map(|upstream| format!("\"{scheme}://{upstream}\"")).collect();
+    let urls = urls.join(", ");
+    let upgrade = if *speech == Speech::Messages { "upgrade = true\n" } else { "" };
+    let public = if tls.is_some() { "https" } else { "http" };
     let authorizer = asked.map_or_else(String::new, |(question, asked)| {
         let kind = match question {
             Question::ForwardAuth => "kind = \"forward-auth\"\nneighbour = \"nginx\"",
@@ -121,14 +138,14 @@ fn configuration(place: &Place) -> String {
     format!(
         r#"[server]
 listen = "{listen}"
-public_url = "http://{listen}"
+public_url = "{public}://{listen}"
 # What the load says.
 hosts = ["api.example.com"]
 drain_timeout = "1s"
-workers = 1
+workers = {workers}
 max_requests_per_address = "100%"
 max_requests_per_caller = "100%"
-[admin]
+{secured}[admin]
 listen = "{admin}"
 token_file = "admin.token"
 [issuer]
@@ -152,17 +169,19 @@ path = "/connect/token"
 accepts = ["application"]
 [[upstreams]]
 name = "app"
-urls = ["http://{upstream}"]
+urls = [{urls}]
+# More than the streams of any row.
+max_requests = 4096
 max_requests_per_caller = "100%"
 max_requests_per_address = "100%"
 [[routes]]
 path = "/public/{{*rest}}"
 auth = "none"
 upstream = "app"
-[[routes]]
+{upgrade}[[routes]]
 path = "/{{*rest}}"
 upstream = "app"
-{authorizer}"#
+{upgrade}{authorizer}"#
     )
 }
 

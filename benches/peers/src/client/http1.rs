@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_util::either::Either;
 
 use super::{PATIENCE, Speech, Target, Wire};
-use crate::serve::BODY;
+use crate::serve::{BODY, is_of_the_pattern, pattern};
 
 /// The headers of a request of a client of an API.
 pub const HEAD: &str = " HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: bench/1\r\naccept: application/json\r\n\
@@ -39,7 +39,7 @@ impl Connection {
         Ok(Self::over(Either::Left(stream)))
     }
 
-    fn over(wire: Wire) -> Self {
+    pub(super) fn over(wire: Wire) -> Self {
         Self { wire, request: Vec::new(), answer: Vec::with_capacity(16 * 1024) }
     }
 
@@ -71,9 +71,19 @@ impl Connection {
         self.request.extend(b"\r\n");
     }
 
+    pub(super) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
     /// Sends the request and reads the whole answer.
     pub async fn exchange(&mut self) -> Result<Answer<'_>> {
+        self.exchange_with(&[]).await
+    }
+
+    /// The same with the body of the request.
+    async fn exchange_with(&mut self, body: &[u8]) -> Result<Answer<'_>> {
         self.wire.write_all(&self.request).await?;
+        self.wire.write_all(body).await?;
         self.wire.flush().await?;
         self.answer.clear();
         loop {
@@ -108,27 +118,38 @@ fn head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>> {
 pub struct Client {
     connection: Connection,
     target: Arc<Target>,
+    /// Of the requests.
+    body: Vec<u8>,
 }
 
 impl Client {
     pub async fn open(target: &Arc<Target>) -> Result<Self> {
-        Ok(Self { connection: Connection::over(target.connect().await?), target: Arc::clone(target) })
+        let body = match target.speech {
+            Speech::Upload(length) => pattern(length),
+            _ => Vec::new(),
+        };
+        Ok(Self { connection: Connection::over(target.wire().await?), target: Arc::clone(target), body })
     }
 
     pub async fn ask(&mut self, token: Option<&str>) -> Result<u16> {
-        let Target { path, speech, .. } = *self.target;
-        let expected: &[u8] = match speech {
-            Speech::Questions => {
-                self.connection.question(path, token);
-                &[]
+        let Self { connection, target, body } = self;
+        let Target { path, speech, .. } = &**target;
+        let mut sent: &[u8] = &[];
+        match speech {
+            Speech::Questions => connection.question(path, token),
+            Speech::Upload(length) => {
+                sent = body;
+                connection.write(&["POST ", path, HEAD, "content-length: ", &length.to_string(), "\r\n"], token);
             }
-            _ => {
-                self.connection.get(path, token);
-                &BODY
-            }
+            _ => connection.get(path, token),
+        }
+        let answer = connection.exchange_with(sent).await?;
+        let is_whole = match speech {
+            Speech::Questions => answer.body.is_empty(),
+            Speech::Download(length) => answer.body.len() == *length && is_of_the_pattern(answer.body, 0),
+            _ => answer.body == BODY,
         };
-        let answer = self.connection.exchange().await?;
-        ensure!((answer.status == 200) == (answer.body == expected), "{} with another body", answer.status);
+        ensure!((answer.status == 200) == is_whole, "{} with another body", answer.status);
         Ok(answer.status)
     }
 }

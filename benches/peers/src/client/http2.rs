@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
+use hyper::http::request::Builder;
 use hyper::{HeaderMap, Request, Response};
 use prost::Message;
 use rotogate::gate::grpc::proto::envoy::config::core::v3::{
@@ -15,10 +16,13 @@ use rotogate::gate::grpc::proto::envoy::service::auth::v3::check_response::HttpR
 use rotogate::gate::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 
 use super::{HOST, Speech, Target};
+use crate::serve::BODY;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// Before each message of a call: whether it is compressed, and its length.
 const PREFIX: usize = 5;
+/// A status of gRPC.
+const UNAUTHENTICATED: &[u8] = b"16";
 
 /// One of the streams of a connection.
 pub struct Client {
@@ -29,7 +33,7 @@ pub struct Client {
 impl Client {
     /// Opens a connection with this many streams at a time.
     pub async fn open(target: &Arc<Target>, streams: usize) -> Result<Vec<Self>> {
-        let wire = target.connect().await?;
+        let wire = target.wire().await?;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(1 << 20)
             .initial_connection_window_size(16 << 20)
@@ -43,13 +47,46 @@ impl Client {
     pub async fn ask(&mut self, token: Option<&str>) -> Result<u16> {
         match self.target.speech {
             Speech::Checks(_) => self.check(token).await,
-            _ => anyhow::bail!("not a way to speak over HTTP/2"),
+            Speech::Calls(_) => self.greet(token).await,
+            _ => self.get(token).await,
         }
+    }
+
+    async fn get(&mut self, token: Option<&str>) -> Result<u16> {
+        let scheme = if self.target.tls.is_some() { "https" } else { "http" };
+        let request = Request::get(format!("{scheme}://{HOST}{}", self.target.path))
+            .header("user-agent", "bench/1")
+            .header("accept", "application/json")
+            .header("accept-encoding", "gzip, br");
+        let mut sender = self.sender.clone().ready().await?;
+        let (answer, _) = sender.send_request(with(request, token).body(())?, true)?;
+        let (head, body, _) = whole(answer.await?).await?;
+        let status = head.status().as_u16();
+        ensure!((status == 200) == (body == BODY[..]), "{status} with another body");
+        Ok(status)
+    }
+
+    /// A call that goes to the upstream.
+    async fn greet(&mut self, token: Option<&str>) -> Result<u16> {
+        let message = BODY[..64].to_vec();
+        let path = self.target.path.clone();
+        let (head, body, trailers) = self.call(&path, token, &message).await?;
+        let status = head.status().as_u16();
+        if status != 200 {
+            return Ok(status);
+        }
+        // A gateway that knows gRPC refuses in its way.
+        match trailers.get("grpc-status").context("a call without a status")?.as_bytes() {
+            b"0" => ensure!(body.get(PREFIX..) == Some(&BODY[..]), "another message"),
+            UNAUTHENTICATED => return Ok(401),
+            other => anyhow::bail!("a call failed with {}", String::from_utf8_lossy(other)),
+        }
+        Ok(200)
     }
 
     /// The question of Envoy about a request.
     async fn check(&mut self, token: Option<&str>) -> Result<u16> {
-        let question = question(self.target.path, token);
+        let question = question(&self.target.path, token);
         let (head, body, trailers) = self.call(CHECK, None, &question).await?;
         ensure!(head.status() == 200, "{} to a call", head.status());
         let status = trailers.get("grpc-status").context("a call without a status")?;
@@ -79,18 +116,21 @@ impl Client {
         let request = Request::post(format!("http://{HOST}{path}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
-        let request = match token {
-            Some(token) => request.header("authorization", format!("Bearer {token}")),
-            None => request,
-        };
         let mut body = BytesMut::with_capacity(PREFIX + message.encoded_len());
         body.put_u8(0);
         body.put_u32(message.encoded_len().try_into()?);
         message.encode(&mut body)?;
         let mut sender = self.sender.clone().ready().await?;
-        let (answer, mut stream) = sender.send_request(request.body(())?, false)?;
+        let (answer, mut stream) = sender.send_request(with(request, token).body(())?, false)?;
         stream.send_data(body.freeze(), true)?;
         whole(answer.await?).await
+    }
+}
+
+fn with(request: Builder, token: Option<&str>) -> Builder {
+    match token {
+        Some(token) => request.header("authorization", format!("Bearer {token}")),
+        None => request,
     }
 }
 

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_util::either::Either;
 
+use crate::tls::Client as Tls;
+
 mod http1;
 mod http2;
+mod once;
+mod socket;
 
 pub use http1::{Connection, HEAD};
 
@@ -26,31 +30,70 @@ pub const HOST: &str = "api.example.com";
 pub enum Speech {
     /// GET over HTTP/1.1.
     Http1,
+    /// GET over HTTP/2, so many at a time on each connection.
+    Http2(usize),
+    /// GET of so many bytes over HTTP/1.1.
+    Download(usize),
+    /// POST of so many bytes over HTTP/1.1.
+    Upload(usize),
+    /// Unary calls of gRPC, so many at a time on each connection.
+    Calls(usize),
+    /// Messages on WebSockets, which come back.
+    Messages,
+    /// A connection over TLS for each request.
+    Handshakes {
+        /// Each takes up the session of the one before.
+        resumed: bool,
+    },
     /// The questions of nginx to an authorizer, over HTTP/1.1.
     Questions,
     /// The questions of Envoy to an authorizer: calls over HTTP/2, so many at a time on each connection.
     Checks(usize),
 }
 
+impl Speech {
+    /// Over HTTP/2, how many at a time on each connection.
+    pub const fn streams(self) -> Option<usize> {
+        match self {
+            Self::Http2(streams) | Self::Calls(streams) | Self::Checks(streams) => Some(streams),
+            _ => None,
+        }
+    }
+}
+
 /// What clients connect to.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
-    pub path: &'static str,
+    pub path: String,
     pub speech: Speech,
     /// In clear text without it.
-    pub tls: Option<TlsConnector>,
+    pub tls: Option<Tls>,
 }
 
 /// A connection.
-pub type Wire = Either<TcpStream, TlsStream<TcpStream>>;
+type Wire = Either<TcpStream, TlsStream<TcpStream>>;
 
 impl Target {
-    async fn connect(&self) -> Result<Wire> {
-        let stream = TcpStream::connect(self.address).await?;
+    /// `from`: the address of the client, if it matters.
+    async fn connect(&self, from: Option<SocketAddr>) -> Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(from) = from {
+            socket.bind(from)?;
+        }
+        let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn secure(connector: &TlsConnector, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+        Ok(connector.connect(ServerName::try_from(HOST)?, stream).await?)
+    }
+
+    async fn wire(&self) -> Result<Wire> {
+        let stream = self.connect(None).await?;
         let Some(tls) = &self.tls else { return Ok(Either::Left(stream)) };
-        Ok(Either::Right(tls.connect(ServerName::try_from(HOST)?, stream).await?))
+        Ok(Either::Right(Self::secure(&tls.connector(self.speech.streams().is_some()), stream).await?))
     }
 }
 
@@ -58,6 +101,8 @@ impl Target {
 pub enum Client {
     Http1(http1::Client),
     Http2(http2::Client),
+    Once(Box<once::Client>),
+    Socket(socket::Client),
 }
 
 impl Client {
@@ -65,11 +110,13 @@ impl Client {
     pub async fn open(target: &Arc<Target>) -> Result<Vec<Self>> {
         let open = async {
             Ok(match target.speech {
-                Speech::Http1 | Speech::Questions => vec![Self::Http1(http1::Client::open(target).await?)],
-                Speech::Checks(streams) => {
+                Speech::Http2(streams) | Speech::Calls(streams) | Speech::Checks(streams) => {
                     let clients = http2::Client::open(target, streams).await?;
                     clients.into_iter().map(Self::Http2).collect()
                 }
+                Speech::Handshakes { resumed } => vec![Self::Once(once::Client::new(target, resumed)?.into())],
+                Speech::Messages => vec![Self::Socket(socket::Client::new(target))],
+                _ => vec![Self::Http1(http1::Client::open(target).await?)],
             })
         };
         tokio::time::timeout(PATIENCE, open).await.context("no connection")?
@@ -81,6 +128,8 @@ impl Client {
         match self {
             Self::Http1(client) => client.ask(token).await,
             Self::Http2(client) => client.ask(token).await,
+            Self::Once(client) => client.ask(token).await,
+            Self::Socket(client) => client.ask(token).await,
         }
     }
 }

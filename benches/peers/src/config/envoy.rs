@@ -1,14 +1,17 @@
 //! Envoy.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::Common;
+use crate::client::Speech;
 use crate::contender::EnvoyAuth;
 use crate::keys::{self, AUDIENCE, ISSUER};
 use crate::serve::LEEWAY;
+use crate::tls;
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 /// The tokens that `jwt_authn` keeps: more than there are. Its default is 100.
@@ -18,9 +21,9 @@ const ENOUGH: u32 = 100_000;
 
 /// Its settings are the defaults and those that `docs/ext-authz.md` asks for. `asked`: the gate's authorizer.
 pub fn envoy(common: Common<'_>, auth: Option<EnvoyAuth>, asked: Option<SocketAddr>) -> Result<String> {
-    let Common { listen, upstream, .. } = common;
+    let Common { listen, upstream, folder, keys, logs, tls, speech } = common;
     let mut filters = Vec::new();
-    let mut clusters = vec![cluster("app", upstream, false)];
+    let mut clusters = vec![cluster("app", upstream, common.is_grpc())];
     match (auth, asked) {
         (Some(EnvoyAuth::Jwt { cache }), _) => filters.push(jwt_authn(common, cache)?),
         (Some(EnvoyAuth::Gate), Some(asked)) => {
@@ -34,7 +37,7 @@ pub fn envoy(common: Common<'_>, auth: Option<EnvoyAuth>, asked: Option<SocketAd
         "name": "envoy.filters.http.router",
         "typed_config": { "@type": format!("{TYPES}.filters.http.router.v3.Router") },
     }));
-    let manager = json!({
+    let mut manager = json!({
         "@type": format!("{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "public",
         "use_remote_address": true,
@@ -49,10 +52,53 @@ pub fn envoy(common: Common<'_>, auth: Option<EnvoyAuth>, asked: Option<SocketAd
             "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "app" } }],
         }] },
     });
-    let chain =
+    if speech == Speech::Messages {
+        manager["upgrade_configs"] = json!([{ "upgrade_type": "websocket" }]);
+    }
+    if logs {
+        manager["access_log"] = access_log(&folder.join("access.log"));
+    }
+    let mut chain =
         json!({ "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }] });
+    if tls {
+        chain["transport_socket"] = secured(keys);
+    }
     let listener = json!({ "name": "public", "address": address(listen), "filter_chains": [chain] });
     Ok(json!({ "static_resources": { "listeners": [listener], "clusters": clusters } }).to_string())
+}
+
+/// A line with about what rotogate's has.
+fn access_log(file: &Path) -> Value {
+    json!([{
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": format!("{TYPES}.access_loggers.file.v3.FileAccessLog"),
+            "path": file,
+            "log_format": { "json_format": {
+                "time": "%START_TIME%", "id": "%REQ(X-REQUEST-ID)%", "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+                "method": "%REQ(:METHOD)%", "host": "%REQ(:AUTHORITY)%", "path": "%REQ(:PATH)%",
+                "protocol": "%PROTOCOL%", "status": "%RESPONSE_CODE%", "sent": "%BYTES_SENT%", "took": "%DURATION%",
+                "upstream": "%UPSTREAM_HOST%", "upstream_took": "%RESPONSE_DURATION%", "agent": "%REQ(USER-AGENT)%",
+            } },
+        },
+    }])
+}
+
+fn secured(keys: &Path) -> Value {
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": format!("{TYPES}.transport_sockets.tls.v3.DownstreamTlsContext"),
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_params": { "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3" },
+                "tls_certificates": [{
+                    "certificate_chain": { "filename": tls::certificate(keys) },
+                    "private_key": { "filename": tls::key(keys) },
+                }],
+            },
+        },
+    })
 }
 
 fn address(address: SocketAddr) -> Value {

@@ -6,10 +6,11 @@ use rotogate::token::algorithm::{Algorithm, Family};
 use super::Common;
 use crate::keys::{self, AUDIENCE, ISSUER};
 use crate::serve::LEEWAY;
+use crate::tls;
 
 /// One thread, keep-alive on both sides. With an algorithm, it also checks the claims that `jwt_verify` ignores.
 pub fn haproxy(common: Common<'_>, jwt: Option<Algorithm>) -> Result<String> {
-    let Common { listen, upstream, keys: folder, .. } = common;
+    let Common { listen, upstream, keys: folder, tls, .. } = common;
     let rules = match jwt {
         None => String::new(),
         Some(algorithm) => {
@@ -33,23 +34,30 @@ pub fn haproxy(common: Common<'_>, jwt: Option<Algorithm>) -> Result<String> {
             )
         }
     };
+    let bind = match tls {
+        true => format!(" ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3", tls::both(folder).display()),
+        false if common.is_grpc() => " proto h2".to_owned(),
+        false => String::new(),
+    };
+    let server = if common.is_grpc() { " proto h2" } else { "" };
     Ok(format!(
         r"global
     nbthread 1
-    maxconn 1000
+    maxconn 4000
 defaults
     mode http
     timeout connect 5s
     timeout client 60s
     timeout server 60s
     timeout http-keep-alive 60s
+    timeout tunnel 60s
     option http-keep-alive
     http-reuse always
 frontend gateway
-    bind {listen}
+    bind {listen}{bind}
 {rules}    default_backend app
 backend app
-    server app {upstream}
+    server app {upstream}{server}
 "
     ))
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::client::Speech;
+
 mod envoy;
 mod haproxy;
 mod nginx;
@@ -22,4 +24,13 @@ pub struct Common<'a> {
     pub keys: &'a Path,
     /// Is there a line for each request in `access.log` of the folder?
     pub logs: bool,
+    pub tls: bool,
+    pub speech: Speech,
+}
+
+impl Common<'_> {
+    /// Do clients and upstream speak gRPC, in clear text?
+    const fn is_grpc(&self) -> bool {
+        matches!(self.speech, Speech::Calls(_))
+    }
 }

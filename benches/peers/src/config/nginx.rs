@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use super::Common;
+use crate::client::Speech;
+use crate::tls;
 
 /// Whom `auth_request` asks, and where.
 #[derive(Clone, Copy)]
@@ -12,6 +14,12 @@ pub enum Asked {
     /// A gate's authorizer, set up as in `examples/nginx`.
     Gate(SocketAddr),
 }
+
+/// A line with about what rotogate's has.
+const LOG_FORMAT: &str = r#"log_format bench escape=json '{"time":"$time_iso8601","id":"$request_id","client":"$remote_addr",'
+        '"method":"$request_method","host":"$host","path":"$request_uri","protocol":"$server_protocol","status":$status,'
+        '"sent":$body_bytes_sent,"took":$request_time,"upstream":"$upstream_addr","upstream_status":"$upstream_status",'
+        '"upstream_took":"$upstream_response_time","agent":"$http_user_agent"}';"#;
 
 /// The parts of the configuration that ask.
 #[derive(Default)]
@@ -86,20 +94,42 @@ impl Question {
 
 /// One worker, keep-alive on both sides and to the auth server.
 pub fn nginx(common: Common<'_>, asked: Option<Asked>) -> String {
-    let Common { listen, upstream, folder, .. } = common;
+    let Common { listen, upstream, folder, keys, logs, tls, speech } = common;
     let folder = folder.display();
     // By default root's nginx runs its workers as another user, which has no access to our folder.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let Question { upstream: auth, rule, location } = asked.map(Question::to).unwrap_or_default();
+    let listen = match tls {
+        true => format!(
+            "{listen} ssl http2; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.3",
+            tls::certificate(keys).display(),
+            tls::key(keys).display()
+        ),
+        false if common.is_grpc() => format!("{listen} http2"),
+        false => listen.to_string(),
+    };
+    let log = if logs { format!("{folder}/access.log bench buffer=64k flush=1s") } else { "off".to_owned() };
+    let forward = match speech {
+        Speech::Calls(_) => "grpc_pass grpc://app;",
+        Speech::Messages => {
+            "proxy_pass http://app; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"
+        }
+        // Without its defaults, which keep long bodies in files.
+        Speech::Upload(_) | Speech::Download(_) => {
+            "proxy_pass http://app; client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;"
+        }
+        _ => "proxy_pass http://app;",
+    };
     format!(
         r#"{user}
 daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log stderr error;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 8192; }}
 http {{
-    access_log off;
+    {LOG_FORMAT}
+    access_log {log};
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -109,13 +139,13 @@ http {{
     tcp_nodelay on;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-    upstream app {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}
+    upstream app {{ server {upstream}; keepalive 1024; keepalive_requests 1000000000; }}
     {auth}
     server {{
         listen {listen};
         location / {{
             {rule}
-            proxy_pass http://app;
+            {forward}
         }}
         {location}
     }}

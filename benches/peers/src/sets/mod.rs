@@ -9,14 +9,18 @@ use crate::client::Speech;
 use crate::contender::Contender::{self, Envoy, Haproxy, Nginx, Rotogate, Rust};
 use crate::contender::{EnvoyAuth, NginxAuth};
 use crate::flood::Flood;
-use crate::keys::ALGORITHMS;
+use crate::keys;
 use crate::load::{CONNECTIONS, Mix};
 use crate::serve::Kind;
 use crate::template::Contents;
 
+mod cores;
+mod deployed;
 mod neighbours;
 
-pub use neighbours::{BEHIND_NGINX, EXT_AUTHZ, FORWARD_AUTH, NEIGHBOURS};
+pub use cores::{CORES, set as cores};
+pub use deployed::{TLS, TLS_HTTP2};
+pub use neighbours::{BEHIND_NGINX, CHECKS_AT_A_RATE, EXT_AUTHZ, FORWARD_AUTH, NEIGHBOURS};
 
 /// The default number of tokens that were used before.
 const KNOWN: usize = 1000;
@@ -26,6 +30,10 @@ const KNOWN: usize = 1000;
 pub enum Work {
     /// Requests.
     Requests,
+    /// Requests at half of the rate that the gateway reaches at most.
+    HalfOfMost,
+    /// So many requests a second.
+    Rate(u32),
     /// Requests, and beside them this many clients, each refreshing at this interval.
     Beside(usize, Duration),
     /// Refreshes only, by this many clients without a pause.
@@ -48,6 +56,9 @@ pub struct Cell {
     pub connections: usize,
     /// Does the gateway write an access log?
     pub logs: bool,
+    pub tls: bool,
+    /// Of the gateway.
+    pub workers: usize,
 }
 
 impl Cell {
@@ -64,6 +75,8 @@ impl Cell {
             speech: Speech::Http1,
             connections: CONNECTIONS,
             logs: false,
+            tls: false,
+            workers: 1,
         }
     }
 
@@ -86,7 +99,7 @@ impl Cell {
     /// What rotogate's store holds.
     pub fn contents(&self, scale: &Scale) -> Contents {
         let chains = match self.work {
-            Work::Requests | Work::Flooded(_) => 0,
+            Work::Requests | Work::HalfOfMost | Work::Rate(_) | Work::Flooded(_) => 0,
             Work::Beside(chains, _) | Work::Rotations(chains) => chains,
         };
         Contents { sessions: self.tokens(scale), revoked: self.revoked, chains }
@@ -106,8 +119,18 @@ pub struct Set {
     pub cells: Vec<Cell>,
     /// The row that the others are compared with, by its name.
     pub base: &'static str,
-    /// Do load and upstream need several processors?
-    pub heavy: bool,
+    pub weight: Weight,
+}
+
+/// How many processors load and upstream need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// One for both.
+    Light,
+    /// One for the upstream and two for the load, if the machine has them.
+    Heavy,
+    /// More of both, the more workers the gateway has.
+    ByWorkers,
 }
 
 /// The size of a run.
@@ -123,6 +146,7 @@ impl Scale {
     pub const QUICK: Self = Self { tokens: 5_000, revocations: 20_000 };
 }
 
+pub const ALGORITHMS: &str = "algorithms";
 pub const CONTENDERS: &str = "contenders";
 pub const REVOCATIONS: &str = "revocations";
 pub const REFRESH: &str = "refresh";
@@ -137,16 +161,10 @@ pub const HYPER: Contender = Rust(Kind::Hyper);
 const BASE: &str = "plain hyper proxy, no auth";
 
 pub fn all(scale: &Scale) -> Vec<Set> {
-    vec![
-        contenders(),
-        neighbours::set(),
-        algorithms(),
-        tokens(scale),
-        revocations(scale),
-        rotations(),
-        forged(),
-        refresh(),
-    ]
+    let mut all = vec![contenders(), neighbours::set()];
+    all.extend(deployed::sets());
+    all.extend([algorithms(), tokens(scale), revocations(scale), rotations(), forged(), refresh()]);
+    all
 }
 
 fn contenders() -> Set {
@@ -182,13 +200,13 @@ fn contenders() -> Set {
                401.",
         cells,
         base: BASE,
-        heavy: false,
+        weight: Weight::Light,
     }
 }
 
 fn algorithms() -> Set {
     let mut cells = vec![Cell::of(HYPER)];
-    for algorithm in ALGORITHMS {
+    for algorithm in keys::ALGORITHMS {
         for (mix, what) in [(Mix::Cached, "used before"), (Mix::Half, "half and half"), (Mix::New, "each token new")] {
             let name = format!("rotogate, {algorithm}, {what}");
             cells.push(Cell { algorithm, mix, ..Cell::of(ROTOGATE) }.named(name));
@@ -202,13 +220,13 @@ fn algorithms() -> Set {
         }
     }
     Set {
-        key: "algorithms",
+        key: ALGORITHMS,
         title: "Algorithms; tokens used before, new ones, and both in turn",
         note: "The peers cache nothing, so each token is new to them. A token that is new to rotogate is also the first of \
                its session, and the confirmation of the session is written to the store.",
         cells,
         base: BASE,
-        heavy: false,
+        weight: Weight::Light,
     }
 }
 
@@ -224,7 +242,7 @@ fn tokens(scale: &Scale) -> Set {
         note: "Each request has one of them, chosen at random.",
         cells,
         base: BASE,
-        heavy: false,
+        weight: Weight::Light,
     }
 }
 
@@ -245,7 +263,7 @@ fn revocations(scale: &Scale) -> Set {
         note: "The sessions were revoked before the gate started. None of the tokens belongs to one of them.",
         cells,
         base: BASE,
-        heavy: false,
+        weight: Weight::Light,
     }
 }
 
@@ -262,7 +280,7 @@ fn rotations() -> Set {
             Cell { work: beside, ..Cell::of(ROTOGATE) }.named("rotogate, 400 rotations a second beside"),
         ],
         base: BASE,
-        heavy: false,
+        weight: Weight::Light,
     }
 }
 
@@ -289,7 +307,7 @@ fn forged() -> Set {
             flooded(Haproxy { jwt: true }, 10_000, true, all),
         ],
         base: "rotogate, no forged tokens",
-        heavy: false,
+        weight: Weight::Light,
     }
 }
 
@@ -301,6 +319,6 @@ fn refresh() -> Set {
                Figures are per rotation.",
         cells: vec![Cell { work: Work::Rotations(64), ..Cell::of(ROTOGATE) }.named("rotogate, 64 clients")],
         base: "rotogate, 64 clients",
-        heavy: false,
+        weight: Weight::Light,
     }
 }

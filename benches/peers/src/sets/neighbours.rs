@@ -1,6 +1,6 @@
 //! Verdicts for other proxies.
 
-use super::{Cell, REMEMBERS, ROTOGATE, Set, VERIFIES};
+use super::{Cell, REMEMBERS, ROTOGATE, Set, VERIFIES, Weight, Work};
 use crate::client::Speech;
 use crate::contender::Contender::{self, Authorizer, Envoy, Nginx};
 use crate::contender::{EnvoyAuth, NginxAuth, Question};
@@ -13,11 +13,16 @@ pub const FORWARD_AUTH: Contender = Authorizer(Question::ForwardAuth);
 pub const EXT_AUTHZ: Contender = Authorizer(Question::ExtAuthz);
 pub const BEHIND_NGINX: Contender = Nginx { auth: Some(NginxAuth::Gate) };
 
+/// The row that shows how long Envoy waits.
+pub const CHECKS_AT_A_RATE: &str = "rotogate, verdict of ext_authz, 5000 a second";
+
 pub fn set() -> Set {
+    let checks = |contender| Cell { speech: Speech::Checks(CALLS), connections: 1, ..Cell::of(contender) };
     let cells = vec![
         Cell::of(ROTOGATE),
         Cell { speech: Speech::Questions, ..Cell::of(FORWARD_AUTH) },
-        Cell { speech: Speech::Checks(CALLS), connections: 1, ..Cell::of(EXT_AUTHZ) },
+        checks(EXT_AUTHZ),
+        Cell { work: Work::Rate(5000), ..checks(EXT_AUTHZ) }.named(CHECKS_AT_A_RATE),
         Cell::of(Nginx { auth: None }),
         Cell::of(BEHIND_NGINX),
         Cell::of(REMEMBERS),
@@ -35,6 +40,6 @@ pub fn set() -> Set {
                nothing.",
         cells,
         base: "rotogate",
-        heavy: true,
+        weight: Weight::Light,
     }
 }
