@@ -11,7 +11,7 @@ use crate::statistics::Spread;
 const MOST: f64 = 1.05;
 
 /// Prints the table. `too_many`: what the machine has too few processors for.
-pub fn print(machine: &Machine, measured: &Measured, too_many: &[Cell]) -> Result<()> {
+pub fn print(machine: &Machine, measured: &Measured, too_many: &[Cell], trial: bool) -> Result<()> {
     println!("machine: {machine}");
     println!("workers\trequests/s\tx one\tCPU us/request\tx one\tbusy\tp99 ms");
     let one = measured.of(measured.set.base).context("one worker")?;
@@ -33,7 +33,9 @@ pub fn print(machine: &Machine, measured: &Measured, too_many: &[Cell]) -> Resul
     }
     if let Some(two) = measured.of("2") {
         let ratio = Spread::ratio(two, one);
-        let verdict = if ratio.high <= MOST {
+        let verdict = if trial {
+            "a trial run: too short to judge by"
+        } else if ratio.high <= MOST {
             "met"
         } else if ratio.low > MOST {
             "NOT met"

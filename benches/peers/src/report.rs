@@ -116,19 +116,23 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
         text,
         "How it is measured:\n\n\
          - **Processors.** Each gateway has one worker thread and a processor of its own. The load generator and the upstream \
-         share another one. They never sleep, so no gateway pays for waking them.\n\
-         - **Load.** HTTP/1.1 in clear text over loopback: GET requests on {CONNECTIONS} keep-alive connections, responses \
-         of 1 KiB. Each connection sends its next request when the last was answered.\n\
+         share another one, or have up to three where one would be the bound: TLS, HTTP/2, gRPC, long bodies. They never \
+         sleep, so no gateway pays for waking them.\n\
+         - **Load.** Unless a table says otherwise: HTTP/1.1 in clear text over loopback, GET requests on {CONNECTIONS} \
+         keep-alive connections, responses of 1 KiB. Each connection sends its next request when the last was answered.\n\
          - **Rounds.** Every gateway is measured once in each round, in a process started for it. The order is reversed every \
          other round.\n\
          - **Correctness.** Before it is measured, each gateway answers 200 with the upstream's body to a good token, and 401 \
-         to no token, a bad signature, forged claims, `alg` none and an expired token. Each counted answer is 200 with that \
-         body. Otherwise there is no report.\n\n\
+         to no token, a bad signature, forged claims, `alg` none and an expired token, in the way in which it is measured. \
+         Each counted answer is 200 with that body. Otherwise there is no report.\n\
+         - **Settings.** The peers have their defaults, beyond what keeps connections alive and lifts limits. Envoy makes a \
+         request ID for each request, as rotogate does; HAProxy and nginx do not.\n\n\
          The columns:\n\n\
-         - **CPU us**: user and system time of the gateway's processes, nginx's auth server included, divided by the \
+         - **CPU us**: user and system time of the gateway's processes, an auth server or rotogate behind it included, divided by the \
          answers.\n\
          - **x**: the ratio of CPU to the named row, taken within each round. Read this first.\n\
-         - **a second**, **p50 ms**, **p99 ms**: rate and latency of a gateway that is driven as fast as it can.\n\
+         - **a second**, **p50 ms**, **p99 ms**, **p99.9 ms**: rate and latency of a gateway that is driven as fast as it \
+         can, unless the table says at what rate.\n\
          - **busy**: the share of its processor that the gateway used. Below 0.9, the load generator or another process of \
          the machine was the bound.\n\
          - **MiB**: resident memory at the end.\n\n\

@@ -137,7 +137,7 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
     }
     if let [Measured { set: Set { key: CORES, .. }, .. }] = measured.as_slice() {
-        return cores::print(&machine, &measured[0], &too_many);
+        return cores::print(&machine, &measured[0], &too_many, options.is_trial());
     }
     if options.cell.is_empty() {
         return report::write(options, options.out(), &machine, &measured, began.elapsed());

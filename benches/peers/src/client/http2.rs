@@ -165,7 +165,7 @@ fn question(path: &str, token: Option<&str>) -> CheckRequest {
     .map(|(key, value)| header(key, value.to_owned()))
     .into();
     headers.extend(token.map(|token| header("authorization", format!("Bearer {token}"))));
-    let client = SocketAddress { address: "127.0.0.1".to_owned(), ..SocketAddress::default() };
+    let client = SocketAddress { address: "127.0.0.1".to_owned() };
     let http = HttpRequest {
         method: "GET".to_owned(),
         path: path.to_owned(),

@@ -99,10 +99,10 @@ impl Target {
 
 /// What sends one request at a time: a connection, or one of the streams of a connection.
 pub enum Client {
-    Http1(http1::Client),
+    Http1(Box<http1::Client>),
     Http2(http2::Client),
     Once(Box<once::Client>),
-    Socket(socket::Client),
+    Socket(Box<socket::Client>),
 }
 
 impl Client {
@@ -115,8 +115,8 @@ impl Client {
                     clients.into_iter().map(Self::Http2).collect()
                 }
                 Speech::Handshakes { resumed } => vec![Self::Once(once::Client::new(target, resumed)?.into())],
-                Speech::Messages => vec![Self::Socket(socket::Client::new(target))],
-                _ => vec![Self::Http1(http1::Client::open(target).await?)],
+                Speech::Messages => vec![Self::Socket(socket::Client::new(target).into())],
+                _ => vec![Self::Http1(http1::Client::open(target).await?.into())],
             })
         };
         tokio::time::timeout(PATIENCE, open).await.context("no connection")?
