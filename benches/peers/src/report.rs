@@ -36,7 +36,9 @@ impl Machine {
         let processors = fs::read_to_string("/proc/cpuinfo")?;
         let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let number = std::thread::available_parallelism()?;
-        let envoy = first_line(options.envoy.as_os_str(), "--version")?;
+        // "/where/it/is  version: commit/1.40.0/Clean/RELEASE/BoringSSL"
+        let envoy = first_line(&options.envoy, "--version")?;
+        let envoy = format!("Envoy {}", envoy.rsplit('/').nth(3).context("a version of Envoy")?);
         let mut versions = vec![first_line("haproxy", "-v")?, first_line("nginx", "-v")?, envoy];
         for name in CRATES {
             versions.push(format!("{name} {}", locked(name).context("a package of the lock file")?));
