@@ -12,6 +12,7 @@
 
 mod support;
 
+use std::convert::Infallible;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -25,13 +26,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
 use futures_util::FutureExt;
-use http::Request;
-use http_body_util::Full;
+use http::{HeaderName, Request};
+use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::dpop::DpopSettings;
 use rotogate::gate::{GateService, NewSession};
 use rotogate::revocation::{Effect, Revocation, Target};
+use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::{RevokedBecause, Scope, SessionId};
 use rotogate::store::{MemoryStore, Store};
 use rotogate::token::algorithm::Algorithm;
@@ -71,6 +73,11 @@ impl Bench {
             .await
             .unwrap();
         assert_eq!(gate.counts().1, revoked as usize);
+        Self::of(gate, tokens).await
+    }
+
+    /// The same with this gate.
+    async fn of(gate: Gate, tokens: usize) -> Self {
         let mut bench = Self { service: gate.layer().layer(Inner), tokens: Vec::new() };
         for number in 0..tokens {
             let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read write").unwrap());
@@ -191,6 +198,46 @@ fn main() {
     );
     drop(measured);
     runtime.block_on(dpop(rounds));
+    runtime.block_on(assertion(many, rounds));
+}
+
+/// What an assertion that was made before may add to a request, in nanoseconds.
+const MOST_OF_AN_ASSERTION: f64 = 30.0;
+
+/// Requests with cached tokens, with and without an assertion for the service behind.
+async fn assertion(tokens: usize, rounds: usize) {
+    let name = HeaderName::from_static("x-auth-assertion");
+    let route = Route { assertion_audience: Some("app".into()), ..Route::new("/{*rest}", RoutePolicy::default()) };
+    let builder = || {
+        let store = MemoryStore::new(ISSUER, LEEWAY);
+        Gate::builder()
+            .issuer(ISSUER)
+            .audience(["api"])
+            .keys(Keyring::generate(Algorithm::Rs256).unwrap())
+            .client(rotogate::client::Client::public("web"))
+            .store(store)
+            .rates(support::open_rates())
+            .verified_cache(CACHE)
+            .route(route.clone())
+    };
+    let without = Bench::of(builder().build().await.unwrap(), tokens).await;
+    // The longest, so that none is made anew meanwhile.
+    let gate = builder().assertion(name.clone(), Duration::from_secs(600)).build().await.unwrap();
+    let seen = gate.layer().layer(tower::service_fn(move |request: Request<Full<Bytes>>| {
+        let assertion = request.headers().contains_key(&name);
+        async move { Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from(assertion.to_string())))) }
+    }));
+    let with = Bench::of(gate, tokens).await;
+    let reply = seen.clone().call(with.heads().request()).now_or_never().unwrap().unwrap();
+    let body = reply.into_body().collect().now_or_never().unwrap().unwrap().to_bytes();
+    assert_eq!(body, "true", "an assertion is there");
+
+    let names = ["RS256 cached, no assertion", "RS256 cached, with an assertion"];
+    let measured = interleave(vec![Case::new(names[0], without.run()), Case::new(names[1], with.run())], rounds);
+    measured.print("A request whose token has its assertion", names[0]);
+    let added = measured.difference(names[1], names[0]);
+    let verdict = if added <= MOST_OF_AN_ASSERTION { "met" } else { "NOT met" };
+    println!("\nan assertion adds {added:.0} ns (at most {MOST_OF_AN_ASSERTION}): {verdict}");
 }
 
 /// What a request with a proof may cost, beside one check of an ES256 signature.

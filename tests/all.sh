@@ -53,7 +53,7 @@ step "the public API is the recorded one" python3 tests/api.py
 step "the other scripts can be started" bash -c 'bash -n tests/long.sh && bash -n tests/fast.sh'
 # Its hundreds of packages are needed only to measure.
 step "the bench of peers is formatted, and can be started" bash -c \
-    'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run'
+    'cargo fmt --manifest-path benches/peers/Cargo.toml --check && bash -n benches/peers/run && bash -n benches/peers/cores'
 step "tests" run_tests
 step "tests without features" run_small_tests
 step "the documentation holds" python3 tests/docs.py --gate "$target/debug/rotogate"

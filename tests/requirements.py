@@ -18,8 +18,6 @@ BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 LATER = {
     # check and change
     *("P8",),
-    # forward-auth and ext_authz
-    *("N29",),
     # descriptions
     "N45",
     "N47",
@@ -29,6 +27,7 @@ ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
     "C35": "`packaging/three-gates/try.py`",
     "O7": "C8, C23, C24",
+    "N29": "`benches/peers/run --only neighbours`",
     "P34": "`cargo bench --bench logs`",
     "P57": "`cargo bench --bench admin`",
     "P6": "`python3 tests/reload_classes.py`",

@@ -2,22 +2,18 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use rotogate::token::algorithm::{Algorithm, Family};
+use rotogate::token::algorithm::Algorithm;
 
-use crate::keys::{self, AUDIENCE, ISSUER};
+use crate::client::Speech;
+use crate::config::{self, Common};
 use crate::process::Process;
-use crate::serve::{Kind, LEEWAY};
-use crate::template::Template;
+use crate::serve::Kind;
+use crate::template::{Place, Template};
 use crate::tokens::Bad;
-
-/// The gateway's processor: nothing else runs on it.
-pub const GATEWAY: usize = 0;
-/// The processor of load and upstream.
-pub const LOAD: usize = 1;
 
 /// A path that requires a token at every gateway, and a public one of rotogate's.
 const GUARDED: &str = "/orders/4711/lines?page=2";
@@ -31,21 +27,50 @@ pub enum Contender {
     Haproxy {
         jwt: bool,
     },
-    /// nginx, with an auth server of that kind.
+    /// nginx, with `auth_request`.
     Nginx {
-        auth: Option<Kind>,
+        auth: Option<NginxAuth>,
     },
-    /// The release binary.
+    Envoy {
+        auth: Option<EnvoyAuth>,
+    },
+    /// The release binary as a proxy.
     Rotogate {
         guarded: bool,
-        access_log: bool,
     },
+    /// Its authorizer alone, asked by the load.
+    Authorizer(Question),
 }
 
-use Contender::{Haproxy, Nginx, Rotogate, Rust};
+/// Whom nginx asks about each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NginxAuth {
+    /// A server of that kind.
+    Server(Kind),
+    /// rotogate.
+    Gate,
+}
+
+/// How Envoy checks tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnvoyAuth {
+    /// By itself.
+    Jwt { cache: bool },
+    /// It asks rotogate.
+    Gate,
+}
+
+/// How an authorizer is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    ForwardAuth,
+    ExtAuthz,
+}
+
+use Contender::{Authorizer, Envoy, Haproxy, Nginx, Rotogate, Rust};
 
 impl Contender {
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Rust(Kind::Relay) => "raw byte relay, parses nothing (floor)",
             Rust(Kind::Hyper) => "plain hyper proxy, no auth",
@@ -57,17 +82,30 @@ impl Contender {
             Haproxy { jwt: false } => "HAProxy, no auth",
             Haproxy { jwt: true } => "HAProxy, jwt_verify",
             Nginx { auth: None } => "nginx, no auth",
-            Nginx { auth: Some(Kind::AuthCached) } => "nginx, auth_request, auth server that remembers",
-            Nginx { auth: Some(_) } => "nginx, auth_request, auth server that verifies",
-            Rotogate { guarded: false, access_log: false } => "rotogate, route without auth",
-            Rotogate { guarded: false, access_log: true } => "rotogate, route without auth, access log to a file",
-            Rotogate { guarded: true, access_log: false } => "rotogate",
-            Rotogate { guarded: true, access_log: true } => "rotogate, access log to a file",
+            Nginx { auth: Some(NginxAuth::Server(Kind::AuthCached)) } => {
+                "nginx, auth_request, auth server that remembers"
+            }
+            Nginx { auth: Some(NginxAuth::Server(_)) } => "nginx, auth_request, auth server that verifies",
+            Nginx { auth: Some(NginxAuth::Gate) } => "nginx, auth_request, rotogate",
+            Envoy { auth: None } => "Envoy, no auth",
+            Envoy { auth: Some(EnvoyAuth::Jwt { cache: true }) } => "Envoy, jwt_authn that remembers",
+            Envoy { auth: Some(EnvoyAuth::Jwt { cache: false }) } => "Envoy, jwt_authn",
+            Envoy { auth: Some(EnvoyAuth::Gate) } => "Envoy, ext_authz, rotogate",
+            Rotogate { guarded: false } => "rotogate, route without auth",
+            Rotogate { guarded: true } => "rotogate",
+            Authorizer(Question::ForwardAuth) => "rotogate, verdict of forward-auth",
+            Authorizer(Question::ExtAuthz) => "rotogate, verdict of ext_authz",
         }
     }
 
     pub const fn is_rotogate(self) -> bool {
-        matches!(self, Rotogate { .. })
+        matches!(
+            self,
+            Rotogate { .. }
+                | Authorizer(_)
+                | Nginx { auth: Some(NginxAuth::Gate) }
+                | Envoy { auth: Some(EnvoyAuth::Gate) }
+        )
     }
 
     /// Does it require a token?
@@ -76,7 +114,9 @@ impl Contender {
             Rust(kind) => !matches!(kind, Kind::Relay | Kind::Hyper),
             Haproxy { jwt } => jwt,
             Nginx { auth } => auth.is_some(),
-            Rotogate { guarded, .. } => guarded,
+            Envoy { auth } => auth.is_some(),
+            Rotogate { guarded } => guarded,
+            Authorizer(_) => true,
         }
     }
 
@@ -88,10 +128,13 @@ impl Contender {
         }
     }
 
-    pub const fn path(self) -> &'static str {
-        match self {
-            Rotogate { guarded: false, .. } => PUBLIC,
-            Rotogate { guarded: true, .. } | Rust(_) | Haproxy { .. } | Nginx { .. } => GUARDED,
+    /// What is asked for when clients speak so.
+    pub fn path(self, speech: Speech) -> String {
+        let guarded = !matches!(self, Rotogate { guarded: false });
+        match speech {
+            Speech::Calls(_) => "/orders.Orders/Find".to_owned(),
+            _ if guarded => GUARDED.to_owned(),
+            _ => PUBLIC.to_owned(),
         }
     }
 }
@@ -101,9 +144,25 @@ pub struct Stage {
     /// This program.
     pub program: PathBuf,
     pub rotogate: PathBuf,
+    pub envoy: PathBuf,
     /// The public keys.
     pub keys: PathBuf,
-    pub upstream: SocketAddr,
+}
+
+/// How one is started.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    pub algorithm: Algorithm,
+    pub template: &'a Template,
+    /// The same application, once or several times. Only rotogate is given more than one.
+    pub upstreams: &'a [SocketAddr],
+    pub workers: usize,
+    /// It believes what the load says of where requests come from.
+    pub behind: bool,
+    /// It writes an access log.
+    pub logs: bool,
+    pub tls: bool,
+    pub speech: Speech,
 }
 
 /// A running contender, in a folder that is removed with it.
@@ -112,64 +171,100 @@ pub struct Running {
     pub address: SocketAddr,
     /// Dropped, and so ended, before the folder is removed.
     processes: Vec<Process>,
+    /// The number of its processors, the first ones.
+    processors: usize,
     folder: tempfile::TempDir,
 }
 
 impl Running {
     /// Starts it. It may not answer yet.
-    /// `behind`: it believes what the load says of where requests come from.
-    pub fn start(
-        stage: &Stage,
-        contender: Contender,
-        algorithm: Algorithm,
-        template: &Template,
-        behind: bool,
-    ) -> Result<Self> {
+    pub fn start(stage: &Stage, contender: Contender, setup: Setup<'_>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("peer-").tempdir_in(stage.keys.join(".."))?;
         let address = free_address()?;
-        let mut running = Self { contender, address, processes: Vec::new(), folder };
-        running.launch(stage, algorithm, template, behind).with_context(|| contender.name().to_owned())?;
+        let mut running = Self { contender, address, processes: Vec::new(), processors: setup.workers, folder };
+        running.launch(stage, setup).with_context(|| contender.name().to_owned())?;
         Ok(running)
     }
 
-    fn launch(&mut self, stage: &Stage, algorithm: Algorithm, template: &Template, behind: bool) -> Result<()> {
+    fn launch(&mut self, stage: &Stage, setup: Setup<'_>) -> Result<()> {
         let (address, folder) = (self.address, self.folder.path().to_owned());
+        let Setup { algorithm, upstreams, logs, tls, speech, .. } = setup;
+        let upstream = *upstreams.first().context("an upstream")?;
+        let common = Common { listen: address, upstream, folder: &folder, keys: &stage.keys, logs, tls, speech };
         match self.contender {
-            Rust(kind) => self.spawn(&stage.server(kind, address, algorithm))?,
+            Rust(kind) => self.spawn(&stage.server(kind, address, upstream, algorithm))?,
             Haproxy { jwt } => {
                 let file = folder.join("haproxy.cfg");
-                fs::write(&file, haproxy(address, stage.upstream, jwt.then_some((algorithm, stage.keys.as_path())))?)?;
+                fs::write(&file, config::haproxy(common, jwt.then_some(algorithm))?)?;
                 self.spawn(Command::new("haproxy").arg("-db").arg("-f").arg(file))?;
             }
             Nginx { auth } => {
-                let auth = auth.map(|kind| Ok::<_, anyhow::Error>((kind, free_address()?))).transpose()?;
-                if let Some((kind, auth)) = auth {
-                    self.spawn(&stage.server(kind, auth, algorithm))?;
-                }
+                let asked = match auth {
+                    None => None,
+                    Some(NginxAuth::Server(kind)) => {
+                        let auth = free_address()?;
+                        self.spawn(&stage.server(kind, auth, upstream, algorithm))?;
+                        Some(config::Asked::Server(auth))
+                    }
+                    Some(NginxAuth::Gate) => {
+                        let asked = free_address()?;
+                        self.gate(stage, setup, (free_address()?, Some((Question::ForwardAuth, asked))))?;
+                        Some(config::Asked::Gate(asked))
+                    }
+                };
                 let file = folder.join("nginx.conf");
-                fs::write(&file, nginx(&folder, address, stage.upstream, auth.map(|(_, auth)| auth)))?;
+                fs::write(&file, config::nginx(common, asked))?;
                 self.spawn(Command::new("nginx").arg("-p").arg(&folder).arg("-e").arg("stderr").arg("-c").arg(file))?;
             }
-            Rotogate { access_log, .. } => {
-                let place = folder.join("place");
-                template.copy_to(&place, address, free_address()?, stage.upstream)?;
-                let mut command = Command::new(&stage.rotogate);
-                command.arg("--config").arg(place.join("gateway.toml"));
-                if behind {
-                    command.env("ROTOGATE_SERVER__TRUSTED_PROXIES", "127.0.0.1");
+            Envoy { auth } => {
+                let asked = (auth == Some(EnvoyAuth::Gate)).then(free_address).transpose()?;
+                if let Some(asked) = asked {
+                    self.gate(stage, setup, (free_address()?, Some((Question::ExtAuthz, asked))))?;
                 }
-                // With all fields, into a file beside its other files.
-                command.env("ROTOGATE_ACCESS_LOG__ENABLED", access_log.to_string());
-                command.env("ROTOGATE_ACCESS_LOG__FORMAT", "json");
-                command.env("ROTOGATE_ACCESS_LOG__OUTPUT", place.join("access.log"));
+                let file = folder.join("envoy.json");
+                fs::write(&file, config::envoy(common, auth, asked)?)?;
+                let mut command = Command::new(&stage.envoy);
+                command.arg("-c").arg(file).args(["--concurrency", "1", "--disable-hot-restart", "-l", "warn"]);
                 self.spawn(&command)?;
             }
+            Rotogate { .. } => self.gate(stage, setup, (address, None))?,
+            Authorizer(question) => self.gate(stage, setup, (free_address()?, Some((question, address))))?,
         }
         Ok(())
     }
 
+    /// Starts a gate that listens there, and there for questions.
+    fn gate(
+        &mut self,
+        stage: &Stage,
+        setup: Setup<'_>,
+        (listen, asked): (SocketAddr, Option<(Question, SocketAddr)>),
+    ) -> Result<()> {
+        let folder = self.folder.path().join("place");
+        let place = Place {
+            listen,
+            admin: free_address()?,
+            upstreams: setup.upstreams,
+            workers: setup.workers,
+            asked,
+            tls: setup.tls.then_some(&stage.keys),
+            speech: setup.speech,
+        };
+        setup.template.copy_to(&folder, &place)?;
+        let mut command = Command::new(&stage.rotogate);
+        command.arg("--config").arg(folder.join("gateway.toml"));
+        if setup.behind {
+            command.env("ROTOGATE_SERVER__TRUSTED_PROXIES", "127.0.0.1");
+        }
+        // With all fields, into a file beside its other files.
+        command.env("ROTOGATE_ACCESS_LOG__ENABLED", setup.logs.to_string());
+        command.env("ROTOGATE_ACCESS_LOG__FORMAT", "json");
+        command.env("ROTOGATE_ACCESS_LOG__OUTPUT", folder.join("access.log"));
+        self.spawn(&command)
+    }
+
     fn spawn(&mut self, command: &Command) -> Result<()> {
-        self.processes.push(Process::start(command, GATEWAY, &self.log())?);
+        self.processes.push(Process::start(command, self.processors, &self.log())?);
         Ok(())
     }
 
@@ -195,115 +290,16 @@ impl Running {
 
 impl Stage {
     /// One of the servers of this program.
-    pub fn server(&self, kind: Kind, listen: SocketAddr, algorithm: Algorithm) -> Command {
+    fn server(&self, kind: Kind, listen: SocketAddr, upstream: SocketAddr, algorithm: Algorithm) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["serve", &kind.name(), "--listen", &listen.to_string()]);
-        command.args(["--upstream", &self.upstream.to_string(), "--algorithm", algorithm.name()]);
+        command.args(["--upstream", &upstream.to_string(), "--algorithm", algorithm.name()]);
         command.arg("--keys").arg(&self.keys);
         command
     }
 }
 
 /// An address that was free a moment ago.
-pub fn free_address() -> Result<SocketAddr> {
+fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
-}
-
-/// One thread, keep-alive on both sides. With a key, it also checks the claims that `jwt_verify` ignores.
-fn haproxy(listen: SocketAddr, upstream: SocketAddr, jwt: Option<(Algorithm, &Path)>) -> Result<String> {
-    let rules = match jwt {
-        None => String::new(),
-        Some((algorithm, folder)) => {
-            let key = match algorithm.family() {
-                Family::Hmac => keys::secret().to_owned(),
-                Family::Rsa | Family::Ecdsa => keys::public_pem(folder, algorithm).display().to_string(),
-                Family::Edwards => bail!("jwt_verify knows no EdDSA"),
-            };
-            format!(
-                r#"    http-request set-var(txn.token) http_auth_bearer
-    http-request set-var(txn.alg) var(txn.token),jwt_header_query('$.alg')
-    http-request deny deny_status 401 unless {{ var(txn.alg) -m str {algorithm} }}
-    http-request deny deny_status 401 unless {{ var(txn.token),jwt_verify(txn.alg,"{key}") 1 }}
-    http-request deny deny_status 401 unless {{ var(txn.token),jwt_payload_query('$.iss') -m str {ISSUER} }}
-    http-request deny deny_status 401 unless {{ var(txn.token),jwt_payload_query('$.aud') -m str {AUDIENCE} }}
-    http-request set-var(txn.now) date(-{LEEWAY})
-    http-request set-var(txn.left) var(txn.token),jwt_payload_query('$.exp','int'),sub(txn.now)
-    http-request deny deny_status 401 unless {{ var(txn.left) -m int gt 0 }}
-    http-request set-header x-auth-subject %[var(txn.token),jwt_payload_query('$.sub')]
-"#
-            )
-        }
-    };
-    Ok(format!(
-        r"global
-    nbthread 1
-    maxconn 1000
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-    timeout http-keep-alive 60s
-    option http-keep-alive
-    http-reuse always
-frontend gateway
-    bind {listen}
-{rules}    default_backend app
-backend app
-    server app {upstream}
-"
-    ))
-}
-
-/// One worker, keep-alive on both sides and to the auth server.
-fn nginx(folder: &Path, listen: SocketAddr, upstream: SocketAddr, auth: Option<SocketAddr>) -> String {
-    let folder = folder.display();
-    // By default root's nginx runs its workers as another user, which has no access to our folder.
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-    let (server, rule, ask) = match auth {
-        None => Default::default(),
-        Some(auth) => (
-            format!("upstream auth {{ server {auth}; keepalive 64; keepalive_requests 1000000000; }}"),
-            "auth_request /auth;",
-            // A header set here removes the inherited ones, `Connection` included, and with it keep-alive.
-            r#"location = /auth {
-            internal;
-            proxy_pass http://auth;
-            proxy_pass_request_body off;
-            proxy_set_header Connection "";
-            proxy_set_header Content-Length "";
-        }"#,
-        ),
-    };
-    format!(
-        r#"{user}
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log stderr error;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    keepalive_requests 1000000000;
-    tcp_nodelay on;
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    upstream app {{ server {upstream}; keepalive 64; keepalive_requests 1000000000; }}
-    {server}
-    server {{
-        listen {listen};
-        location / {{
-            {rule}
-            proxy_pass http://app;
-        }}
-        {ask}
-    }}
-}}
-"#
-    )
 }

@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
 
-use crate::load::{Connection, Driven, Picker};
+use crate::client::Connection;
+use crate::load::{Driven, Picker, wait_until};
 use crate::serve::BODY;
 
 /// Connections of the good clients, and as many of the attackers.
@@ -60,13 +61,6 @@ impl Clients {
 fn schedule(began: Instant, client: usize, rate: u32) -> impl Iterator<Item = Instant> {
     let every = Duration::from_secs(1) / rate.max(1);
     (0_u32..).map(move |turn| began + every * (turn * CLIENTS as u32 + client as u32))
-}
-
-/// Polls the clock: timers are too coarse, and this thread never sleeps.
-async fn wait_until(due: Instant) {
-    while Instant::now() < due {
-        tokio::task::yield_now().await;
-    }
 }
 
 async fn send_good(connections: &mut [Connection], path: &str, picker: &Picker, time: Duration) -> Result<Driven> {

@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use rotogate::token::algorithm::{Algorithm, Family};
 use rotogate::token::keyring::{KeyState, Keyring};
 
+use crate::tls;
+
 /// Issuer and audience of every token of the bench.
 pub const ISSUER: &str = "https://auth.example.com";
 pub const AUDIENCE: &str = "api";
@@ -60,10 +62,11 @@ pub fn make(folder: &Path) -> Result<Keyring> {
         let pem = fs::read_to_string(&pem).with_context(|| format!("a key of the keyring, {}", pem.display()))?;
         fs::write(public_pem(folder, key.algorithm()), rcgen::KeyPair::from_pem(&pem)?.public_key_pem())?;
     }
+    tls::make(folder)?;
     fs::write(jwks(folder), keyring.jwks().to_string())?;
     Ok(keyring)
 }
 
-fn private(path: &Path) -> Result<fs::File> {
+pub fn private(path: &Path) -> Result<fs::File> {
     Ok(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?)
 }

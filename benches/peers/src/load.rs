@@ -1,107 +1,19 @@
-//! The load: connections that each send their next request when the last was answered. Every answer is checked.
+//! The load: clients that each send their next request when the last was answered, or at a fixed rate.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use crate::serve::BODY;
+use crate::client::{Client, Connection, HEAD, PATIENCE, Target};
+use crate::crew::Crew;
 
-/// The number of connections.
+/// The number of connections, unless a row says otherwise.
 pub const CONNECTIONS: usize = 32;
-/// No answer takes longer on this machine, however busy it is.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A keep-alive connection.
-pub struct Connection {
-    stream: TcpStream,
-    /// The next request.
-    pub request: Vec<u8>,
-    answer: Vec<u8>,
-}
-
-/// An answer.
-pub struct Answer<'a> {
-    pub status: u16,
-    pub body: &'a [u8],
-}
-
-impl Connection {
-    pub async fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, request: Vec::new(), answer: Vec::with_capacity(16 * 1024) })
-    }
-
-    /// A request as a client of an API sends it.
-    pub fn get(&mut self, path: &str, token: Option<&str>) {
-        self.request.clear();
-        for part in ["GET ", path, HEAD] {
-            self.request.extend(part.as_bytes());
-        }
-        if let Some(token) = token {
-            for part in ["authorization: Bearer ", token, "\r\n"] {
-                self.request.extend(part.as_bytes());
-            }
-        }
-        self.request.extend(b"\r\n");
-    }
-
-    /// The same through a proxy that adds the client's address.
-    pub fn get_from(&mut self, path: &str, token: &str, from: std::net::Ipv4Addr) {
-        self.get(path, Some(token));
-        self.request.truncate(self.request.len() - 2);
-        self.request.extend(format!("x-forwarded-for: {from}\r\n\r\n").as_bytes());
-    }
-
-    /// Sends the request and reads the whole answer.
-    pub async fn exchange(&mut self) -> Result<Answer<'_>> {
-        self.stream.write_all(&self.request).await?;
-        self.answer.clear();
-        loop {
-            if self.stream.read_buf(&mut self.answer).await? == 0 {
-                bail!("the connection was closed in place of an answer");
-            }
-            if let Some((status, head, length)) = head(&self.answer)? {
-                ensure!(self.answer.len() <= head + length, "more than one answer to one request");
-                if self.answer.len() == head + length {
-                    return Ok(Answer { status, body: &self.answer[head..] });
-                }
-            }
-        }
-    }
-
-    async fn exchange_in_time(&mut self) -> Result<Answer<'_>> {
-        tokio::time::timeout(PATIENCE, self.exchange()).await.context("no answer")?
-    }
-}
-
-const HEAD: &str = " HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: bench/1\r\naccept: application/json\r\n\
-                    accept-encoding: gzip, br\r\n";
-
-/// Status, length of the head and of the body, if the head is complete.
-fn head(bytes: &[u8]) -> Result<Option<(u16, usize, usize)>> {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(end) = head.parse(bytes)? else { return Ok(None) };
-    let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = length.context("an answer without a length")?;
-    Ok(Some((head.code.context("a status")?, end, std::str::from_utf8(length.value)?.parse()?)))
-}
-
-/// One request on a new connection.
-pub async fn ask(address: SocketAddr, path: &str, token: Option<&str>) -> Result<(u16, Vec<u8>)> {
-    let mut connection = Connection::open(address).await?;
-    connection.get(path, token);
-    let answer = connection.exchange_in_time().await?;
-    Ok((answer.status, answer.body.to_vec()))
-}
 
 /// The choice of the next token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,49 +32,48 @@ pub struct Picker {
     mix: Mix,
     /// The number of tokens used before; they come first in `tokens`.
     known: usize,
-    sent: Cell<usize>,
+    sent: AtomicUsize,
     /// The next unused token.
-    fresh: Cell<usize>,
-    random: Cell<u64>,
+    fresh: AtomicUsize,
 }
 
 impl Picker {
     pub fn new(tokens: Arc<[String]>, mix: Mix, known: usize) -> Self {
-        Self {
-            tokens,
-            mix,
-            known,
-            sent: Cell::new(0),
-            fresh: Cell::new(known),
-            random: Cell::new(0x9e37_79b9_7f4a_7c15),
-        }
+        Self { tokens, mix, known, sent: AtomicUsize::new(0), fresh: AtomicUsize::new(known) }
     }
 
-    /// Before the measurement: each token that must count as used, once.
-    fn warm_up(&self) -> Option<&str> {
-        let next = self.sent.replace(self.sent.get() + 1);
-        (next < self.known).then(|| self.tokens[next].as_str())
+    /// Each token that must count as used, once.
+    fn once(&self) -> Self {
+        Self::new(self.tokens[..self.known].into(), Mix::New, 0)
+    }
+
+    /// Those tokens again and again.
+    pub fn known(&self) -> Self {
+        Self::new(Arc::clone(&self.tokens), Mix::Cached, self.known)
     }
 
     /// `None` when all tokens were used.
     pub fn next(&self) -> Option<&str> {
-        let sent = self.sent.replace(self.sent.get() + 1);
+        let sent = self.sent.fetch_add(1, Ordering::Relaxed);
         let fresh = match self.mix {
             Mix::Cached => false,
             Mix::New => true,
             Mix::Half => sent.is_multiple_of(2),
         };
         if fresh {
-            return self.tokens.get(self.fresh.replace(self.fresh.get() + 1)).map(String::as_str);
+            return self.tokens.get(self.fresh.fetch_add(1, Ordering::Relaxed)).map(String::as_str);
         }
-        // xorshift64: a fixed order would be the worst case of some caches and the best of others.
-        let mut random = self.random.get();
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        self.random.set(random);
-        Some(&self.tokens[(random % self.known as u64) as usize])
+        // A fixed order would be the worst case of some caches and the best of others.
+        Some(&self.tokens[(scattered(sent as u64) % self.known as u64) as usize])
     }
+}
+
+/// SplitMix64: what looks like chance, of a number.
+const fn scattered(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// The result of a measurement.
@@ -183,59 +94,115 @@ impl Driven {
     }
 }
 
-/// The connections to one gateway.
-pub struct Load {
-    connections: Vec<Connection>,
-    path: &'static str,
+/// When a client sends.
+#[derive(Clone, Copy)]
+enum Pace {
+    /// When the last request was answered.
+    AtOnce,
+    /// When a request is due; all clients together send so many a second. Latencies count from then.
+    Rate(f64),
 }
 
-impl Load {
-    pub async fn open(address: SocketAddr, path: &'static str) -> Result<Self> {
-        let connections = try_join_all((0..CONNECTIONS).map(|_| Connection::open(address))).await?;
-        Ok(Self { connections, path })
+/// The clients of one gateway.
+pub struct Load<'a> {
+    crew: &'a Crew,
+    /// Each with the number of the thread that it runs on.
+    clients: Vec<(usize, Client)>,
+}
+
+impl<'a> Load<'a> {
+    /// So many connections, on all threads of the load.
+    pub async fn open(crew: &'a Crew, target: &Arc<Target>, connections: usize) -> Result<Self> {
+        let open = (0..connections).map(|number| {
+            let target = Arc::clone(target);
+            let thread = number % crew.load.len();
+            let opened = crew.load[thread].spawn(async move { Client::open(&target).await });
+            async move { Ok::<_, anyhow::Error>(opened.await??.into_iter().map(move |client| (thread, client))) }
+        });
+        Ok(Self { crew, clients: try_join_all(open).await?.into_iter().flatten().collect() })
     }
 
     /// Sends each token that counts as used before, then continues for `at_least`.
     pub async fn warm_up(&mut self, picker: &Picker, at_least: Duration) -> Result<()> {
-        self.drive(|| picker.warm_up(), None).await?;
-        let known = Picker::new(Arc::clone(&picker.tokens), Mix::Cached, picker.known);
-        self.drive(|| known.next(), Some(at_least)).await.map(drop)
+        self.drive(picker.once(), None, Pace::AtOnce).await?;
+        self.drive(picker.known(), Some(at_least), Pace::AtOnce).await.map(drop)
     }
 
     /// Drives until the time is over or all tokens were used.
-    pub async fn measure(&mut self, picker: &Picker, time: Duration) -> Result<Driven> {
-        self.drive(|| picker.next(), Some(time)).await
+    pub async fn measure(&mut self, picker: Picker, time: Duration) -> Result<Driven> {
+        self.drive(picker, Some(time), Pace::AtOnce).await
     }
 
-    async fn drive<'a>(&mut self, next: impl Fn() -> Option<&'a str>, time: Option<Duration>) -> Result<Driven> {
-        let (began, path, next) = (Instant::now(), self.path, &next);
-        let each = self.connections.iter_mut().map(|connection| async move {
-            let mut latency = Histogram::<u64>::new(3)?;
-            let mut sent = Instant::now();
-            while time.is_none_or(|time| sent - began < time)
-                && let Some(token) = next()
-            {
-                connection.get(path, Some(token));
-                let answer = connection.exchange().await?;
-                ensure!(
-                    answer.status == 200 && answer.body == BODY,
-                    "{} to a good token, or another body",
-                    answer.status
-                );
-                let now = Instant::now();
-                latency.record(u64::try_from((now - sent).as_nanos())?)?;
-                sent = now;
+    /// The same at so many requests a second.
+    pub async fn measure_at(&mut self, rate: f64, picker: Picker, time: Duration) -> Result<Driven> {
+        self.drive(picker, Some(time), Pace::Rate(rate)).await
+    }
+
+    async fn drive(&mut self, picker: Picker, time: Option<Duration>, pace: Pace) -> Result<Driven> {
+        let (began, picker, number) = (Instant::now(), Arc::new(picker), self.clients.len());
+        let each = std::mem::take(&mut self.clients).into_iter().enumerate().map(|(turn, (thread, client))| {
+            let one = One { client, picker: Arc::clone(&picker), began, time };
+            let schedule = match pace {
+                Pace::AtOnce => None,
+                Pace::Rate(rate) => Some((turn as f64 / rate, number as f64 / rate)),
+            };
+            let driven = self.crew.load[thread].spawn(one.drive(schedule));
+            async move {
+                let (client, latency) = driven.await??;
+                Ok::<_, anyhow::Error>(((thread, client), latency))
             }
-            Ok(latency)
         });
         let limit = time.unwrap_or_default() + 12 * PATIENCE;
-        let latencies = tokio::time::timeout(limit, try_join_all(each)).await.context("an answer did not come")??;
+        let driven = tokio::time::timeout(limit, try_join_all(each)).await.context("an answer did not come")??;
         let took = began.elapsed();
         let mut latency = Histogram::new(3)?;
-        for one in latencies {
-            latency.add(one)?;
+        for (client, of_it) in driven {
+            self.clients.push(client);
+            latency.add(of_it)?;
         }
         Ok(Driven { took, latency })
+    }
+}
+
+/// A client while it sends.
+struct One {
+    client: Client,
+    picker: Arc<Picker>,
+    began: Instant,
+    time: Option<Duration>,
+}
+
+impl One {
+    /// `schedule`: when the first request is due, and the time between two, in seconds.
+    async fn drive(mut self, schedule: Option<(f64, f64)>) -> Result<(Client, Histogram<u64>)> {
+        let mut latency = Histogram::<u64>::new(3)?;
+        let (mut sent, mut turn) = (Instant::now(), 0.0);
+        loop {
+            if let Some((first, every)) = schedule {
+                sent = self.began + Duration::from_secs_f64(first + every * turn);
+                turn += 1.0;
+            }
+            if self.time.is_some_and(|time| sent.saturating_duration_since(self.began) >= time) {
+                break;
+            }
+            if schedule.is_some() {
+                wait_until(sent).await;
+            }
+            let Some(token) = self.picker.next() else { break };
+            let status = self.client.ask(Some(token)).await?;
+            ensure!(status == 200, "{status} to a good token");
+            let now = Instant::now();
+            latency.record(u64::try_from((now - sent).as_nanos())?)?;
+            sent = now;
+        }
+        Ok((self.client, latency))
+    }
+}
+
+/// Polls the clock: timers are too coarse, and the threads of the load never sleep.
+pub async fn wait_until(due: Instant) {
+    while Instant::now() < due {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -7,8 +7,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod cell;
 mod check;
+mod client;
+mod config;
 mod contender;
+mod cores;
+mod crew;
 mod flood;
 mod goals;
 mod keys;
@@ -22,6 +27,7 @@ mod serve;
 mod sets;
 mod statistics;
 mod template;
+mod tls;
 mod tokens;
 
 #[derive(Parser)]

@@ -1,15 +1,13 @@
 //! Prepares a run: keys, tokens, stores.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use rotogate::token::Algorithm;
-use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::contender::{LOAD, Stage};
+use crate::contender::Stage;
 use crate::keys;
 use crate::run::Options;
 use crate::sets::Set;
@@ -19,8 +17,6 @@ use crate::tokens::{self, Bad};
 /// The results of the preparation.
 pub struct Ready {
     pub stage: Stage,
-    /// The address of the upstream.
-    pub upstream: TcpListener,
     tokens: BTreeMap<&'static str, Tokens>,
     templates: BTreeMap<Contents, Template>,
     _folder: tempfile::TempDir,
@@ -42,7 +38,7 @@ impl Ready {
     }
 }
 
-/// Pins this thread, and whatever it starts later, to the processor of the load.
+/// Makes all that the cells of these sets need.
 pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
     for (program, package) in
         [("haproxy", "haproxy"), ("nginx", "nginx-light"), ("taskset", "util-linux"), ("setpriv", "util-linux")]
@@ -52,8 +48,6 @@ pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
         let there = look.arg("-h").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         ensure!(there.is_ok(), "{program} is missing: apt install {package}");
     }
-    let processors = std::thread::available_parallelism()?.get();
-    ensure!(processors > LOAD, "two processors are needed: one for the gateway, one for the load");
     let folder = tempfile::Builder::new().prefix("peers-").tempdir_in(&options.scratch)?;
     let public = folder.path().join("keys");
     std::fs::create_dir(&public)?;
@@ -81,16 +75,11 @@ pub fn prepare(options: &Options, sets: &[Set]) -> Result<Ready> {
         }
     }
 
-    let mut processor = CpuSet::new();
-    processor.set(LOAD);
-    sched_setaffinity(None, &processor)?;
-    let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    upstream.set_nonblocking(true)?;
     let stage = Stage {
         program: std::env::current_exe()?,
         rotogate: options.rotogate.canonicalize().context("--rotogate")?,
+        envoy: options.envoy.canonicalize().context("--envoy")?,
         keys: public,
-        upstream: upstream.local_addr()?,
     };
-    Ok(Ready { stage, upstream, tokens: made, templates, _folder: folder })
+    Ok(Ready { stage, tokens: made, templates, _folder: folder })
 }

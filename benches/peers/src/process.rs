@@ -1,4 +1,4 @@
-//! Processes of the bench: each runs on one processor, and ends together with its children. Also their CPU time.
+//! Processes of the bench: each runs on the processors of the gateway, and ends together with its children. Also their CPU time.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -19,12 +19,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` on one processor, with its output in `log`.
-    pub fn start(command: &Command, processor: usize, log: &Path) -> Result<Self> {
+    /// Starts `command` on the first processors, with its output in `log`. Nothing else runs on them.
+    pub fn start(command: &Command, processors: usize, log: &Path) -> Result<Self> {
         // The kernel ends it when this process is gone, for whatever reason.
         let mut pinned = Command::new("setpriv");
         pinned
-            .args(["--pdeathsig", "TERM", "taskset", "-c", &processor.to_string()])
+            .args(["--pdeathsig", "TERM", "taskset", "-c", &format!("0-{}", processors - 1)])
             .arg(command.get_program())
             .args(command.get_args());
         for (name, value) in command.get_envs() {
@@ -125,7 +125,7 @@ mod tests {
     fn shell(script: &str) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Process::start(&command, 0, Path::new("/dev/null")).unwrap()
+        Process::start(&command, 1, Path::new("/dev/null")).unwrap()
     }
 
     fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {

@@ -1,5 +1,6 @@
 //! The report of a run: `peers.md`, and the plot beside it.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -31,11 +32,14 @@ const CRATES: [&str; 7] =
 
 impl Machine {
     /// Call this before the run, which changes the load average.
-    pub fn look() -> Result<Self> {
+    pub fn look(options: &Options) -> Result<Self> {
         let processors = fs::read_to_string("/proc/cpuinfo")?;
         let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let number = std::thread::available_parallelism()?;
-        let mut versions = vec![first_line("haproxy", "-v")?, first_line("nginx", "-v")?];
+        // "/where/it/is  version: commit/1.40.0/Clean/RELEASE/BoringSSL"
+        let envoy = first_line(&options.envoy, "--version")?;
+        let envoy = format!("Envoy {}", envoy.rsplit('/').nth(3).context("a version of Envoy")?);
+        let mut versions = vec![first_line("haproxy", "-v")?, first_line("nginx", "-v")?, envoy];
         for name in CRATES {
             versions.push(format!("{name} {}", locked(name).context("a package of the lock file")?));
         }
@@ -49,11 +53,20 @@ impl Machine {
     }
 }
 
-fn first_line(program: &str, argument: &str) -> Result<String> {
-    let output = Command::new(program).arg(argument).output().with_context(|| program.to_owned())?;
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { processor, kernel, load, date, .. } = self;
+        write!(f, "{processor}, Linux {kernel}; load average before {load}; {date}")
+    }
+}
+
+fn first_line(program: impl AsRef<OsStr>, argument: &str) -> Result<String> {
+    let output = Command::new(&program).arg(argument).output();
+    let output = output.with_context(|| program.as_ref().display().to_string())?;
     // nginx prints it to standard error.
     let said = [output.stdout, output.stderr].concat();
-    let line = String::from_utf8_lossy(&said).lines().next().unwrap_or_default().to_owned();
+    let line =
+        String::from_utf8_lossy(&said).lines().find(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
     Ok(line.split(" - ").next().unwrap_or_default().to_owned())
 }
 
@@ -105,19 +118,23 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
         text,
         "How it is measured:\n\n\
          - **Processors.** Each gateway has one worker thread and a processor of its own. The load generator and the upstream \
-         share another one. They never sleep, so no gateway pays for waking them.\n\
-         - **Load.** HTTP/1.1 in clear text over loopback: GET requests on {CONNECTIONS} keep-alive connections, responses \
-         of 1 KiB. Each connection sends its next request when the last was answered.\n\
+         share another one, or have up to three where one would be the bound: TLS, HTTP/2, gRPC, long bodies. They never \
+         sleep, so no gateway pays for waking them.\n\
+         - **Load.** Unless a table says otherwise: HTTP/1.1 in clear text over loopback, GET requests on {CONNECTIONS} \
+         keep-alive connections, responses of 1 KiB. Each connection sends its next request when the last was answered.\n\
          - **Rounds.** Every gateway is measured once in each round, in a process started for it. The order is reversed every \
          other round.\n\
          - **Correctness.** Before it is measured, each gateway answers 200 with the upstream's body to a good token, and 401 \
-         to no token, a bad signature, forged claims, `alg` none and an expired token. Each counted answer is 200 with that \
-         body. Otherwise there is no report.\n\n\
+         to no token, a bad signature, forged claims, `alg` none and an expired token, in the way in which it is measured. \
+         Each counted answer is 200 with that body. Otherwise there is no report.\n\
+         - **Settings.** The peers have their defaults, beyond what keeps connections alive and lifts limits. Envoy makes a \
+         request ID for each request, as rotogate does; HAProxy and nginx do not.\n\n\
          The columns:\n\n\
-         - **CPU us**: user and system time of the gateway's processes, nginx's auth server included, divided by the \
+         - **CPU us**: user and system time of the gateway's processes, an auth server or rotogate behind it included, divided by the \
          answers.\n\
          - **x**: the ratio of CPU to the named row, taken within each round. Read this first.\n\
-         - **a second**, **p50 ms**, **p99 ms**: rate and latency of a gateway that is driven as fast as it can.\n\
+         - **a second**, **p50 ms**, **p99 ms**, **p99.9 ms**: rate and latency of a gateway that is driven as fast as it \
+         can, unless the table says at what rate.\n\
          - **busy**: the share of its processor that the gateway used. Below 0.9, the load generator or another process of \
          the machine was the bound.\n\
          - **MiB**: resident memory at the end.\n\n\
@@ -137,19 +154,20 @@ fn table(text: &mut String, measured: &Measured) -> Result<()> {
     let Measured { set, samples } = measured;
     let base = measured.of(set.base).context("the row to compare with")?;
     writeln!(text, "## {}\n\n{}\n", set.title, set.note)?;
-    writeln!(text, "| | CPU us | x {} | a second | p50 ms | p99 ms | busy | MiB |", set.base)?;
-    writeln!(text, "|---|---|---|---|---|---|---|---|")?;
+    writeln!(text, "| | CPU us | x {} | a second | p50 ms | p99 ms | p99.9 ms | busy | MiB |", set.base)?;
+    writeln!(text, "|---|---|---|---|---|---|---|---|---|")?;
     for (cell, samples) in set.cells.iter().zip(samples) {
         let of = |figure: fn(&crate::statistics::Sample) -> f64| Spread::of(samples.iter().map(figure));
         let name = if cell.contender.is_rotogate() { format!("**{}**", cell.name) } else { cell.name.clone() };
         writeln!(
             text,
-            "| {name} | {:.1} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} |",
+            "| {name} | {:.1} | {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} |",
             of(|sample| sample.cpu),
             Spread::ratio(samples, base),
             of(|sample| sample.rate).median,
             of(|sample| sample.p50).median,
             of(|sample| sample.p99).median,
+            of(|sample| sample.p999).median,
             of(|sample| sample.busy).median,
             of(|sample| sample.resident).median,
         )?;

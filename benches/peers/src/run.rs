@@ -1,39 +1,33 @@
 //! The run: measures all cells in turn, round after round.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use futures_util::future::try_join_all;
 
-use crate::contender::Running;
-use crate::flood::Clients;
-use crate::load::{Chain, Load, Picker, refresh_all};
+use crate::crew::{Crew, Seats, stay_awake};
 use crate::prepare::{self, Ready};
-use crate::process::usage;
 use crate::report::{self, Machine};
-use crate::sets::{self, Cell, Scale, Set, Work};
+use crate::sets::{self, CORES, Cell, Scale, Set};
 use crate::statistics::{Sample, Spread};
-use crate::tokens::Bad;
-use crate::{check, serve};
-
-/// How long a gateway is driven before it is measured, at least.
-const WARM_UP: Duration = Duration::from_millis(300);
+use crate::{cell, cores};
 
 #[derive(Args)]
 pub struct Options {
     /// The binary to measure.
     #[arg(long)]
     pub rotogate: PathBuf,
+    /// Envoy's binary.
+    #[arg(long)]
+    pub envoy: PathBuf,
     /// How often each gateway is measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// How long each is measured in a round.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Only these sets: contenders, algorithms, tokens, revocations, rotations, forged, refresh.
+    /// Only these sets: those of a whole run are named in the script; `cores` is none of them.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The row of that name alone, and no report: for a look at what a change does. Several, if given several times.
@@ -90,6 +84,9 @@ impl Options {
 
     fn sets(&self) -> Result<Vec<Set>> {
         let mut all = sets::all(self.scale());
+        if self.only.iter().any(|name| name == CORES) {
+            all.push(sets::cores());
+        }
         if let Some(unknown) = self.only.iter().find(|name| all.iter().all(|set| set.key != **name)) {
             bail!("there is no set {unknown:?}: see --help");
         }
@@ -117,21 +114,30 @@ impl Measured {
 
 pub fn run(options: &Options) -> Result<()> {
     let began = Instant::now();
-    let sets = options.sets()?;
-    let machine = Machine::look()?;
+    // Before the main thread gets one for itself.
+    let processors = std::thread::available_parallelism()?.get();
+    let mut sets = options.sets()?;
+    let mut too_many = Vec::new();
+    for set in &mut sets {
+        let fits = |cell: &Cell| Seats::of(cell.workers, set.weight, processors).is_some();
+        let (kept, left_out): (_, Vec<_>) = std::mem::take(&mut set.cells).into_iter().partition(fits);
+        set.cells = kept;
+        too_many.extend(left_out);
+    }
+    let machine = Machine::look(options)?;
     let ready = prepare::prepare(options, &sets)?;
     eprintln!("prepared after {:.0} s", began.elapsed().as_secs_f64());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        tokio::spawn(serve::upstream(tokio::net::TcpListener::from_std(ready.upstream.try_clone()?)?));
-        tokio::spawn(stay_awake());
-        Ok::<_, anyhow::Error>(())
-    })?;
+    runtime.spawn(stay_awake(|| false));
     let mut measured = Vec::new();
     for set in sets {
-        let samples = runtime.block_on(measure(&set, &ready, options)).with_context(|| format!("set {}", set.key))?;
+        let samples =
+            runtime.block_on(measure(&set, &ready, processors, options)).with_context(|| format!("set {}", set.key))?;
         measured.push(Measured { set, samples });
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
+    }
+    if let [Measured { set: Set { key: CORES, .. }, .. }] = measured.as_slice() {
+        return cores::print(&machine, &measured[0], &too_many, options.is_trial());
     }
     if options.cell.is_empty() {
         return report::write(options, options.out(), &machine, &measured, began.elapsed());
@@ -145,17 +151,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the thread of the load and the upstream from sleeping. Over loopback the sender spends CPU time to wake a
-/// sleeping receiver, and a slower gateway would find it asleep more often; over a network a gateway never pays for
-/// that.
-async fn stay_awake() {
-    loop {
-        tokio::task::yield_now().await;
-    }
-}
-
 /// All cells of a set in turn, the order turned around every other round.
-async fn measure(set: &Set, ready: &Ready, options: &Options) -> Result<Vec<Vec<Sample>>> {
+async fn measure(set: &Set, ready: &Ready, processors: usize, options: &Options) -> Result<Vec<Vec<Sample>>> {
     let mut samples = vec![Vec::new(); set.cells.len()];
     for round in 0..options.rounds() {
         let mut order: Vec<usize> = (0..set.cells.len()).collect();
@@ -164,7 +161,9 @@ async fn measure(set: &Set, ready: &Ready, options: &Options) -> Result<Vec<Vec<
         }
         for index in order {
             let cell = &set.cells[index];
-            let sample = one(cell, ready, options).await.with_context(|| cell.name.clone())?;
+            let seats = Seats::of(cell.workers, set.weight, processors);
+            let crew = Crew::on(&seats.context("there are too few processors: two at least")?)?;
+            let sample = cell::measure(cell, ready, &crew, options).await.with_context(|| cell.name.clone())?;
             eprintln!(
                 "{} {}/{}: {:.2} us, {:.0}/s, busy {:.2}: {}",
                 set.key,
@@ -179,64 +178,4 @@ async fn measure(set: &Set, ready: &Ready, options: &Options) -> Result<Vec<Vec<
         }
     }
     Ok(samples)
-}
-
-/// One cell in one round, on a gateway started for it.
-async fn one(cell: &Cell, ready: &Ready, options: &Options) -> Result<Sample> {
-    let tokens = ready.tokens(cell.algorithm)?;
-    let template = ready.template(cell.contents(options.scale()))?;
-    let behind = matches!(cell.work, Work::Flooded(_));
-    let mut running = Running::start(&ready.stage, cell.contender, cell.algorithm, template, behind)?;
-    let address = running.address;
-    let good = tokens.good.first().context("a token")?;
-    let start = check::until_it_answers(&mut running, good).await?;
-    check::check(cell.contender, address, good, &tokens.bad).await?;
-
-    let chains = template.refresh_tokens.iter().map(|token| Chain::open(address, token));
-    let mut chains = try_join_all(chains).await?;
-    let picker = Picker::new(Arc::clone(&tokens.good), cell.mix, cell.known);
-    let mut load = Load::open(address, cell.contender.path()).await?;
-    match cell.work {
-        Work::Requests | Work::Flooded(_) => load.warm_up(&picker, WARM_UP).await?,
-        Work::Beside(_, every) => {
-            load.warm_up(&picker, WARM_UP).await?;
-            refresh_all(&mut chains, Some(every), WARM_UP).await?;
-        }
-        Work::Rotations(_) => drop(refresh_all(&mut chains, None, WARM_UP).await?),
-    }
-
-    let (before, time) = (usage(&running.processes())?, options.time());
-    let (mut rotations, mut forged) = (0.0, 0.0);
-    let driven = match cell.work {
-        Work::Requests => load.measure(&picker, time).await?,
-        Work::Rotations(_) => refresh_all(&mut chains, None, time).await?,
-        Work::Flooded(flood) => {
-            let false_one = tokens.bad.iter().find(|(bad, _)| *bad == Bad::Signature);
-            let token = false_one.and_then(|(_, token)| token.as_deref()).context("a forged token")?;
-            let (driven, answered) =
-                Clients::open(address).await?.measure(cell.contender.path(), &picker, token, flood, time).await?;
-            forged = answered;
-            driven
-        }
-        Work::Beside(_, every) => {
-            let (driven, beside) =
-                tokio::try_join!(load.measure(&picker, time), refresh_all(&mut chains, Some(every), time))?;
-            rotations = beside.rate();
-            driven
-        }
-    };
-    let after = usage(&running.processes())?;
-    running.check()?;
-    let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
-    Ok(Sample {
-        cpu: cpu * 1e6 / driven.latency.len() as f64,
-        rate: driven.rate(),
-        p50: driven.milliseconds(0.5),
-        p99: driven.milliseconds(0.99),
-        busy: cpu / driven.took.as_secs_f64(),
-        resident: after.resident as f64 / (1 << 20) as f64,
-        start: start.as_secs_f64() * 1e3,
-        rotations,
-        forged,
-    })
 }

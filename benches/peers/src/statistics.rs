@@ -13,6 +13,8 @@ pub struct Sample {
     pub p50: f64,
     /// In milliseconds.
     pub p99: f64,
+    /// In milliseconds.
+    pub p999: f64,
     /// The share of its processor that the gateway used.
     pub busy: f64,
     /// Resident memory at the end, in MiB.

@@ -22,6 +22,8 @@ use rotogate::token::Keyring;
 use rotogate_server::server::admin::AdminToken;
 use rotogate_server::users::FileDirectory;
 
+use crate::client::Speech;
+use crate::contender::Question;
 use crate::keys::{self, AUDIENCE, ISSUER};
 use crate::tokens::{self, CLIENT};
 
@@ -41,6 +43,19 @@ pub struct Contents {
     pub revoked: usize,
     /// Sessions with a refresh token.
     pub chains: usize,
+}
+
+/// The addresses of a gate.
+pub struct Place<'a> {
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub upstreams: &'a [SocketAddr],
+    pub workers: usize,
+    /// Where other proxies ask, and how.
+    pub asked: Option<(Question, SocketAddr)>,
+    /// The folder with the certificate, if clients speak TLS.
+    pub tls: Option<&'a PathBuf>,
+    pub speech: Speech,
 }
 
 /// A folder to copy.
@@ -92,25 +107,45 @@ impl Template {
     }
 
     /// A copy in a new folder, with a configuration for these addresses.
-    pub fn copy_to(&self, folder: &Path, listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> Result<()> {
+    pub fn copy_to(&self, folder: &Path, place: &Place<'_>) -> Result<()> {
         copy(&self.folder, folder)?;
-        Ok(fs::write(folder.join("gateway.toml"), configuration(listen, admin, upstream))?)
+        Ok(fs::write(folder.join("gateway.toml"), configuration(place))?)
     }
 }
 
 /// The configuration: only the differences from the shipped one, with reasons.
-fn configuration(listen: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
+fn configuration(place: &Place<'_>) -> String {
+    let Place { listen, admin, upstreams, workers, asked, tls, speech } = place;
+    let secured = tls.map_or_else(String::new, |keys| {
+        format!(
+            "tls = {{ cert = \"{}\", key = \"{}\" }}\n",
+            crate::tls::certificate(keys).display(),
+            crate::tls::key(keys).display()
+        )
+    });
+    let scheme = if matches!(speech, Speech::Calls(_)) { "h2c" } else { "http" };
+    let urls: Vec<_> = upstreams.iter().map(|upstream| format!("\"{scheme}://{upstream}\"")).collect();
+    let urls = urls.join(", ");
+    let upgrade = if *speech == Speech::Messages { "upgrade = true\n" } else { "" };
+    let public = if tls.is_some() { "https" } else { "http" };
+    let authorizer = asked.map_or_else(String::new, |(question, asked)| {
+        let kind = match question {
+            Question::ForwardAuth => "kind = \"forward-auth\"\nneighbour = \"nginx\"",
+            Question::ExtAuthz => "kind = \"ext-authz\"",
+        };
+        format!("[[authorizers]]\n{kind}\nlisten = \"{asked}\"\ntrusted_proxies = [\"127.0.0.1/32\"]\n")
+    });
     format!(
         r#"[server]
 listen = "{listen}"
-public_url = "http://{listen}"
+public_url = "{public}://{listen}"
 # What the load says.
 hosts = ["api.example.com"]
 drain_timeout = "1s"
-workers = 1
+workers = {workers}
 max_requests_per_address = "100%"
 max_requests_per_caller = "100%"
-[admin]
+{secured}[admin]
 listen = "{admin}"
 token_file = "admin.token"
 [issuer]
@@ -134,17 +169,19 @@ path = "/connect/token"
 accepts = ["application"]
 [[upstreams]]
 name = "app"
-urls = ["http://{upstream}"]
+urls = [{urls}]
+# More than the streams of any row.
+max_requests = 4096
 max_requests_per_caller = "100%"
 max_requests_per_address = "100%"
 [[routes]]
 path = "/public/{{*rest}}"
 auth = "none"
 upstream = "app"
-[[routes]]
+{upgrade}[[routes]]
 path = "/{{*rest}}"
 upstream = "app"
-"#
+{upgrade}{authorizer}"#
     )
 }
 
@@ -160,6 +197,7 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
         secret: SessionSecret::new([7; 16]),
         subject: tokens::subject(number).into(),
         account: None,
+        bound_to: None,
         client: CLIENT.into(),
         scope: Scope::default(),
         dialect: "application".into(),

@@ -61,6 +61,7 @@ impl<'a> Mint<'a> {
             scope: &self.scope,
             session: Some((session(self.begun, number), Generation::FIRST)),
             account: None,
+            bound_to: None,
             own: None,
             style: Default::default(),
         };

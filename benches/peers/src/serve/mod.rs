@@ -13,9 +13,10 @@ mod auth;
 mod layers;
 mod proxy;
 mod raw;
+mod upstream;
 mod verifier;
 
-pub use raw::{BODY, upstream};
+pub use upstream::{BODY, is_of_the_pattern, pattern, upstream};
 pub use verifier::LEEWAY;
 
 /// The kind of server.

@@ -5,12 +5,22 @@ use std::time::Duration;
 use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
 
-use crate::contender::Contender::{self, Haproxy, Nginx, Rotogate, Rust};
+use crate::client::Speech;
+use crate::contender::Contender::{self, Envoy, Haproxy, Nginx, Rotogate, Rust};
+use crate::contender::{EnvoyAuth, NginxAuth};
 use crate::flood::Flood;
-use crate::keys::ALGORITHMS;
-use crate::load::Mix;
+use crate::keys;
+use crate::load::{CONNECTIONS, Mix};
 use crate::serve::Kind;
 use crate::template::Contents;
+
+mod cores;
+mod deployed;
+mod neighbours;
+
+pub use cores::{CORES, set as cores};
+pub use deployed::{TLS, TLS_HTTP2};
+pub use neighbours::{BEHIND_NGINX, CHECKS_AT_A_RATE, EXT_AUTHZ, FORWARD_AUTH, NEIGHBOURS};
 
 /// The default number of tokens that were used before.
 const KNOWN: usize = 1000;
@@ -20,6 +30,10 @@ const KNOWN: usize = 1000;
 pub enum Work {
     /// Requests.
     Requests,
+    /// Requests at half of the rate that the gateway reaches at most.
+    HalfOfMost,
+    /// So many requests a second.
+    Rate(u32),
     /// Requests, and beside them this many clients, each refreshing at this interval.
     Beside(usize, Duration),
     /// Refreshes only, by this many clients without a pause.
@@ -38,6 +52,13 @@ pub struct Cell {
     pub known: usize,
     pub revoked: usize,
     pub work: Work,
+    pub speech: Speech,
+    pub connections: usize,
+    /// Does the gateway write an access log?
+    pub logs: bool,
+    pub tls: bool,
+    /// Of the gateway.
+    pub workers: usize,
 }
 
 impl Cell {
@@ -51,7 +72,18 @@ impl Cell {
             known: KNOWN,
             revoked: 0,
             work: Work::Requests,
+            speech: Speech::Http1,
+            connections: CONNECTIONS,
+            logs: false,
+            tls: false,
+            workers: 1,
         }
+    }
+
+    /// The same with an access log.
+    fn logged(self) -> Self {
+        let name = logged(self.contender);
+        Self { logs: true, ..self }.named(name)
     }
 
     fn named(mut self, name: impl Into<String>) -> Self {
@@ -67,11 +99,16 @@ impl Cell {
     /// What rotogate's store holds.
     pub fn contents(&self, scale: &Scale) -> Contents {
         let chains = match self.work {
-            Work::Requests | Work::Flooded(_) => 0,
+            Work::Requests | Work::HalfOfMost | Work::Rate(_) | Work::Flooded(_) => 0,
             Work::Beside(chains, _) | Work::Rotations(chains) => chains,
         };
         Contents { sessions: self.tokens(scale), revoked: self.revoked, chains }
     }
+}
+
+/// The name of a row with an access log.
+pub fn logged(contender: Contender) -> String {
+    format!("{}, access log to a file", contender.name())
 }
 
 /// Rows that are measured in turn, and compared with one of them.
@@ -82,6 +119,18 @@ pub struct Set {
     pub cells: Vec<Cell>,
     /// The row that the others are compared with, by its name.
     pub base: &'static str,
+    pub weight: Weight,
+}
+
+/// How many processors load and upstream need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// One for both.
+    Light,
+    /// One for the upstream and two for the load, if the machine has them.
+    Heavy,
+    /// More of both, the more workers the gateway has.
+    ByWorkers,
 }
 
 /// The size of a run.
@@ -97,20 +146,25 @@ impl Scale {
     pub const QUICK: Self = Self { tokens: 5_000, revocations: 20_000 };
 }
 
+pub const ALGORITHMS: &str = "algorithms";
 pub const CONTENDERS: &str = "contenders";
 pub const REVOCATIONS: &str = "revocations";
 pub const REFRESH: &str = "refresh";
 
-/// Without its access log, because no peer writes one.
-pub const ROTOGATE: Contender = Rotogate { guarded: true, access_log: false };
-pub const ROTOGATE_LOGS: Contender = Rotogate { guarded: true, access_log: true };
-pub const UNGUARDED: Contender = Rotogate { guarded: false, access_log: false };
-pub const UNGUARDED_LOGS: Contender = Rotogate { guarded: false, access_log: true };
-const HYPER: Contender = Rust(Kind::Hyper);
+pub const ROTOGATE: Contender = Rotogate { guarded: true };
+pub const UNGUARDED: Contender = Rotogate { guarded: false };
+pub const ENVOY_CACHED: Contender = Envoy { auth: Some(EnvoyAuth::Jwt { cache: true }) };
+/// nginx with each of the auth servers.
+pub const REMEMBERS: Contender = Nginx { auth: Some(NginxAuth::Server(Kind::AuthCached)) };
+pub const VERIFIES: Contender = Nginx { auth: Some(NginxAuth::Server(Kind::Auth)) };
+pub const HYPER: Contender = Rust(Kind::Hyper);
 const BASE: &str = "plain hyper proxy, no auth";
 
 pub fn all(scale: &Scale) -> Vec<Set> {
-    vec![contenders(), algorithms(), tokens(scale), revocations(scale), rotations(), forged(), refresh()]
+    let mut all = vec![contenders(), neighbours::set()];
+    all.extend(deployed::sets());
+    all.extend([algorithms(), tokens(scale), revocations(scale), rotations(), forged(), refresh()]);
+    all
 }
 
 fn contenders() -> Set {
@@ -119,33 +173,40 @@ fn contenders() -> Set {
         Haproxy { jwt: false },
         HYPER,
         Nginx { auth: None },
+        Envoy { auth: None },
         UNGUARDED,
-        UNGUARDED_LOGS,
         ROTOGATE,
-        ROTOGATE_LOGS,
         Haproxy { jwt: true },
-        Nginx { auth: Some(Kind::AuthCached) },
-        Nginx { auth: Some(Kind::Auth) },
+        REMEMBERS,
+        VERIFIES,
+        ENVOY_CACHED,
+        Envoy { auth: Some(EnvoyAuth::Jwt { cache: false }) },
         Rust(Kind::Jsonwebtoken),
         Rust(Kind::JwtAuthorizer),
         Rust(Kind::AxumJwtAuth),
         Rust(Kind::ResourceServer),
     ];
+    let mut cells = Vec::from(cells.map(Cell::of));
+    // Right after the rows without.
+    for (place, contender) in [(6, UNGUARDED), (8, ROTOGATE)] {
+        cells.insert(place, Cell::of(contender).logged());
+    }
     Set {
         key: CONTENDERS,
         title: "All gateways: RS256, 1000 tokens used before",
         note: "No peer writes an access log, so compare the rows of rotogate without one; its default is to write one. \
                rotogate sends subject, client, scope and session to the upstream; HAProxy and the hyper proxy with \
-               jsonwebtoken send the subject, the others nothing. axum-jwt-auth refuses `alg` none with 500 instead of \
+               jsonwebtoken send the subject, as Envoy's jwt_authn does, the others nothing. axum-jwt-auth refuses `alg` none with 500 instead of \
                401.",
-        cells: cells.map(Cell::of).into(),
+        cells,
         base: BASE,
+        weight: Weight::Light,
     }
 }
 
 fn algorithms() -> Set {
     let mut cells = vec![Cell::of(HYPER)];
-    for algorithm in ALGORITHMS {
+    for algorithm in keys::ALGORITHMS {
         for (mix, what) in [(Mix::Cached, "used before"), (Mix::Half, "half and half"), (Mix::New, "each token new")] {
             let name = format!("rotogate, {algorithm}, {what}");
             cells.push(Cell { algorithm, mix, ..Cell::of(ROTOGATE) }.named(name));
@@ -159,12 +220,13 @@ fn algorithms() -> Set {
         }
     }
     Set {
-        key: "algorithms",
+        key: ALGORITHMS,
         title: "Algorithms; tokens used before, new ones, and both in turn",
         note: "The peers cache nothing, so each token is new to them. A token that is new to rotogate is also the first of \
                its session, and the confirmation of the session is written to the store.",
         cells,
         base: BASE,
+        weight: Weight::Light,
     }
 }
 
@@ -180,6 +242,7 @@ fn tokens(scale: &Scale) -> Set {
         note: "Each request has one of them, chosen at random.",
         cells,
         base: BASE,
+        weight: Weight::Light,
     }
 }
 
@@ -200,6 +263,7 @@ fn revocations(scale: &Scale) -> Set {
         note: "The sessions were revoked before the gate started. None of the tokens belongs to one of them.",
         cells,
         base: BASE,
+        weight: Weight::Light,
     }
 }
 
@@ -216,6 +280,7 @@ fn rotations() -> Set {
             Cell { work: beside, ..Cell::of(ROTOGATE) }.named("rotogate, 400 rotations a second beside"),
         ],
         base: BASE,
+        weight: Weight::Light,
     }
 }
 
@@ -242,6 +307,7 @@ fn forged() -> Set {
             flooded(Haproxy { jwt: true }, 10_000, true, all),
         ],
         base: "rotogate, no forged tokens",
+        weight: Weight::Light,
     }
 }
 
@@ -253,5 +319,6 @@ fn refresh() -> Set {
                Figures are per rotation.",
         cells: vec![Cell { work: Work::Rotations(64), ..Cell::of(ROTOGATE) }.named("rotogate, 64 clients")],
         base: "rotogate, 64 clients",
+        weight: Weight::Light,
     }
 }
