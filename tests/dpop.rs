@@ -1,6 +1,7 @@
 //! Tokens that are bound to a key (RFC 9449), at the real binary: what a client without the key cannot do, and what one
 //! with it gets.
 
+mod dialects;
 mod routes;
 mod session;
 
@@ -79,10 +80,10 @@ fn hash_secret(place: &Place) {
 }
 
 /// A client with a key.
-struct Holder(SigningKey);
+pub(crate) struct Holder(SigningKey);
 
 impl Holder {
-    fn new(seed: u8) -> Self {
+    pub(crate) fn new(seed: u8) -> Self {
         Self(SigningKey::from_bytes(&[seed; 32]))
     }
 
@@ -105,7 +106,7 @@ impl Holder {
     }
 
     /// The header of a proof for a request, with some claims changed.
-    fn proof(&self, method: &str, url: &str, token: Option<&str>, changes: &Value) -> String {
+    pub(crate) fn proof(&self, method: &str, url: &str, token: Option<&str>, changes: &Value) -> String {
         let mut claims = json!({ "jti": jti(), "htm": method, "htu": url, "iat": now() });
         if let Some(token) = token {
             claims["ath"] = URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes())).into();
@@ -176,6 +177,6 @@ fn field(reply: &Reply, name: &str) -> String {
 }
 
 /// The claims of a token.
-fn claims(token: &str) -> Value {
+pub(crate) fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }

@@ -2,5 +2,8 @@
 //! themselves with the files of `examples/`, in front of an upstream that writes down what it receives.
 
 mod asked;
+mod attacks;
+mod before;
+mod proofs;
 mod proxies;
 mod scene;

@@ -26,8 +26,8 @@
 //! | 11 | the key is the token's | [`Denial::OtherKey`] |
 //! | 12 | `jti` was not seen; recorded last | `Id`, `Replayed` |
 //!
-//! `Dpop::check` takes checks 1 to 11, and `Dpop::use_once` the last one, once the request is permitted: nobody
-//! without a good credential can fill the memory.
+//! `Dpop::check` takes checks 1 to 11, and `Dpop::use_once` the last one, once the request is permitted. So a
+//! client without a good credential cannot fill the memory.
 
 use std::time::Duration;
 
@@ -197,7 +197,7 @@ impl Dpop {
             return Err(ProofFlaw::Time.into());
         }
         let renews_nonce = match self.settings.nonce {
-            // What was used before the start is not known, so none of that time is good again.
+            // The proofs used before the start are not known, so all proofs of that time are refused.
             NoncePolicy::Off if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
             NoncePolicy::Off => false,
             NoncePolicy::Required => {

@@ -4,7 +4,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use jsonwebtoken::jwk::Jwk;
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
@@ -90,12 +90,11 @@ impl SignedProof {
         }
         jwk.retain(|name, _| PUBLIC.contains(&name.as_str()));
         let jwk: Jwk = serde_json::from_value(Value::Object(jwk)).map_err(|_| ProofFlaw::Key)?;
-        let key = VerifyingKey::from_jwk(&jwk, algorithm).map_err(|_| ProofFlaw::Key)?;
+        let (key, thumbprint) = VerifyingKey::with_thumbprint(&jwk, algorithm).map_err(|_| ProofFlaw::Key)?;
         // 5. The signature.
         if signature.len() != key.signature_len() || !key.verifies(message.as_bytes(), &signature) {
             return Err(ProofFlaw::Signature);
         }
-        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| ProofFlaw::Key)?;
         Ok(Self { key: KeyThumbprint::parse(&thumbprint).ok_or(ProofFlaw::Key)?, claims })
     }
 

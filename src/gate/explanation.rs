@@ -167,6 +167,8 @@ pub enum Rule {
     Scope,
     /// The roles, and what else the application asks for.
     Role,
+    /// How and when the caller logged in (RFC 9470).
+    StepUp,
     /// The session of a refresh token.
     Session,
     /// What the rotation table says of a refresh token.
@@ -175,7 +177,7 @@ pub enum Rule {
 
 impl Rule {
     /// The rules of a request, in order.
-    pub(super) const OF_REQUESTS: [Self; 15] = [
+    pub(super) const OF_REQUESTS: [Self; 16] = [
         Self::Request,
         Self::Path,
         Self::Route,
@@ -191,6 +193,7 @@ impl Rule {
         Self::Audience,
         Self::Scope,
         Self::Role,
+        Self::StepUp,
     ];
 
     /// One word.
@@ -211,6 +214,7 @@ impl Rule {
             Self::Audience => "audience",
             Self::Scope => "scope",
             Self::Role => "role",
+            Self::StepUp => "step_up",
             Self::Session => "session",
             Self::Rotation => "rotation",
         }
@@ -270,11 +274,11 @@ impl Rule {
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope => Self::Scope,
             Denial::MissingRole
-            | Denial::InsufficientAuthentication
             | Denial::RolesOverage
             | Denial::MissingClaim
             | Denial::Predicate
             | Denial::ClaimsShape => Self::Role,
+            Denial::InsufficientAuthentication => Self::StepUp,
             Denial::OtherClient
             | Denial::OtherAccount
             | Denial::OtherDialect

@@ -57,7 +57,7 @@ pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{EndpointOutcome, Kind, PassedRequest};
-pub(super) use permit::{permit, prepare, withhold};
+pub(super) use permit::{has_token_in_query, permit, prepare, withhold};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};
 use refuse::{denied, refused, shed};

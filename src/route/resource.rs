@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Map, Value};
-
 use crate::clock::Timestamp;
 use crate::session::Scope;
+use crate::token::claims::LoginClaims;
 
 /// A protected resource that describes itself (RFC 9728). Routes name it by its path.
 ///
@@ -87,13 +86,13 @@ pub struct StepUp {
 }
 
 impl StepUp {
-    /// Does the login of a token with these claims meet it at this moment? Judged for each request, because the login
-    /// ages. The issuer's clock may be ahead by `leeway`.
-    pub(crate) fn is_met(&self, claims: &Map<String, Value>, leeway: Duration, now: Timestamp) -> bool {
-        let has_acr = self.acr.is_empty()
-            || claims.get("acr").and_then(Value::as_str).is_some_and(|acr| self.acr.iter().any(|one| **one == *acr));
+    /// Does a login meet it at this moment? Judged for each request, because the login ages. The issuer's clock may be
+    /// ahead by `leeway`.
+    pub(crate) fn is_met(&self, login: Option<&LoginClaims>, leeway: Duration, now: Timestamp) -> bool {
+        let acr = login.and_then(|login| login.acr.as_deref());
+        let has_acr = self.acr.is_empty() || acr.is_some_and(|acr| self.acr.iter().any(|one| **one == *acr));
         let is_fresh = self.max_age.is_none_or(|max_age| {
-            let at = claims.get("auth_time").and_then(Value::as_u64).map(Timestamp::from_secs);
+            let at = login.and_then(|login| login.auth_time);
             at.is_some_and(|at| at <= now.plus(leeway) && now.since(at) <= max_age)
         });
         has_acr && is_fresh

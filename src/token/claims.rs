@@ -163,6 +163,8 @@ pub struct AccessToken {
     pub jti: Option<Box<str>>,
     /// `cnf.jkt`: the key that the token is bound to.
     pub bound_to: Option<KeyThumbprint>,
+    /// What it says of the login; none of most tokens.
+    pub(crate) login: Option<Box<LoginClaims>>,
     /// `iat`.
     pub issued_at: Option<Timestamp>,
     /// `nbf`.
@@ -178,6 +180,15 @@ pub struct AccessToken {
     pub(crate) key: KeyPrint,
     /// The response that told its claims, if it was introspected. Then no key verified it.
     pub(crate) response: Option<Arc<Response>>,
+}
+
+/// What a token says of its user's login (RFC 9470 §6.2). Read once, when the token is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LoginClaims {
+    /// `acr`.
+    pub(crate) acr: Option<Box<str>>,
+    /// `auth_time`.
+    pub(crate) auth_time: Option<Timestamp>,
 }
 
 /// The response of an introspection endpoint. Behind a thin pointer: most tokens have none.

@@ -139,9 +139,9 @@ impl TokenChecker {
         self.keys.load().shared.identity.assertion.is_some()
     }
 
-    /// The headers that tell an upstream the caller.
-    pub(crate) fn identity_names(&self) -> Vec<HeaderName> {
-        self.keys.load().shared.identity.names().cloned().collect()
+    /// Gives the names of the headers that tell an upstream the caller.
+    pub(crate) fn each_identity_name(&self, each: impl FnMut(&HeaderName)) {
+        self.keys.load().shared.identity.names().for_each(each);
     }
 
     /// Is there an issuer of this name?

@@ -183,6 +183,10 @@ fn weight(token: &AccessToken, headers: &[Option<HeaderValue>], assertions: usiz
             + token.response.as_ref().map_or(0, |response| response.0.len())
             + token.subject.len()
             + token.raw_subject.as_ref().map_or(0, |raw| raw.len())
+            + token
+                .login
+                .as_ref()
+                .map_or(0, |login| size_of_val(&**login) + login.acr.as_ref().map_or(0, |acr| acr.len()))
             + token.scope.as_str().len(),
     )
 }

@@ -94,7 +94,7 @@ fn coherent(explained: &Explanation, request: &Head) {
         Some(denial) => assert_eq!(result(Rule::of(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}"),
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
-    assert_eq!(explained.rules.len(), 15, "{explained:?}");
+    assert_eq!(explained.rules.len(), 16, "{explained:?}");
     assert!(explained.rules.iter().all(|verdict| !verdict.detail.is_empty()), "{explained:?}");
     let shown = format!("{explained:?}");
     for value in request.headers().get_all("authorization") {
@@ -172,6 +172,16 @@ async fn world() -> World {
             "staff",
             "/staff",
             RoutePolicy { issuers: vec!["idp".into()], roles: vec![Role::parse("staff", |_| false)], ..strict() },
+        ))
+        .route(named(
+            "payroll",
+            "/payroll",
+            RoutePolicy {
+                issuers: vec!["idp".into()],
+                roles: vec![Role::parse("staff", |_| false)],
+                step_up: Some(gold.clone()),
+                ..strict()
+            },
         ))
         .route(named("pay", "/pay", RoutePolicy { step_up: Some(gold), ..strict() }))
         .route(named("browser", "/browser", RoutePolicy { cookie: Some("token".into()), ..strict() }))
@@ -489,6 +499,25 @@ async fn p58_rules_after_the_one_that_refuses_are_judged_and_unproved_claims_are
     assert!(of(Rule::Claims).detail.ends_with("(unverified)"), "{:?}", of(Rule::Claims));
     assert!(!explained.token.as_ref().unwrap().is_proved);
     assert_eq!(explained.also_matched.iter().map(ToString::to_string).collect::<Vec<_>>(), ["rest"]);
+}
+
+#[tokio::test]
+async fn n46_p58_the_login_is_explained_after_the_roles_as_it_is_judged() {
+    let world = world().await;
+    for (claims, outcome, role, login) in [
+        (json!({}), "missing_role", RuleResult::Fail, RuleResult::Fail),
+        (json!({ "acr": "gold" }), "missing_role", RuleResult::Fail, RuleResult::Ok),
+        (json!({ "groups": ["staff"] }), "insufficient_authentication", RuleResult::Ok, RuleResult::Fail),
+        (json!({ "groups": ["staff"], "acr": 7 }), "insufficient_authentication", RuleResult::Ok, RuleResult::Fail),
+    ] {
+        let explained = agree(&world.gate, &with("/payroll", &world.theirs(&claims))).await;
+        let of = |rule| explained.rules.iter().find(|verdict| verdict.rule == rule).unwrap().result;
+        assert_eq!((explained.outcome, of(Rule::Role), of(Rule::StepUp)), (outcome, role, login), "{claims}");
+    }
+    let good =
+        agree(&world.gate, &with("/payroll", &world.theirs(&json!({ "groups": ["staff"], "acr": "gold" })))).await;
+    assert_eq!(good.denial, None, "{good:?}");
+    assert_eq!(good.rules.iter().map(|verdict| verdict.rule).next_back(), Some(Rule::StepUp));
 }
 
 #[tokio::test]

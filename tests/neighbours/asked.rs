@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use support::stub::ROUTES;
+use support::stub::{HEAD, ROUTES};
 use support::wire::Wire;
 
 use super::scene::{Scene, bearer, facts, run};
@@ -177,25 +177,97 @@ fn n19_n20_facts_count_for_nothing_on_the_public_listener_and_hosts_are_compared
 fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() {
     let scene = Scene::new(CADDY, crate::edge::path_corpus::ROUTES);
     let good = bearer(&scene.login());
-    let mut wrong = Vec::new();
+    scene.stub.take();
+    let (mut wrong, mut permitted) = (Vec::new(), 0);
     for spelling in corpus::paths() {
         // What no header can carry, no neighbour can ask about.
         if spelling.target.iter().any(|byte| !(0x20..0x7f).contains(byte)) {
             continue;
         }
+        let target = String::from_utf8(spelling.target).unwrap();
         for headers in [&[][..], &[good.as_str()]] {
-            let expected = if headers.is_empty() { spelling.anonymous } else { spelling.bearer };
-            let target = String::from_utf8(spelling.target.clone()).unwrap();
-            // A listener that forwards rewrites; here such a path is refused.
-            let rewritten = spelling.forwarded.is_some_and(|forwarded| !forwarded.eq_ignore_ascii_case(&target));
-            let verdict = scene.about("GET", &target, headers).status;
-            let holds = if expected == 200 && !rewritten { verdict == 200 } else { verdict != 200 };
+            let mut wire = Wire::open(scene.gate.address);
+            wire.head(&format!("GET {target}"), &[&["Host: gate.test"], headers].concat());
+            let public = wire.reply().status;
+            let forwarded = scene.stub.take().pop().map(|received| received.target);
+            let verdict = |target: &str| scene.about("GET", target, headers).status;
+            let asked = verdict(&target);
+            let holds = match &forwarded {
+                // The public listener forwards the canonical form. Here the neighbour forwards what it has, so that form
+                // alone is permitted.
+                Some(forwarded) if forwarded.eq_ignore_ascii_case(&target) => asked == public,
+                Some(forwarded) => asked == 400 && verdict(forwarded) == public,
+                // It may be refused for its form before anything else is judged.
+                None => asked == public || asked == 400,
+            };
+            permitted += usize::from(asked == 200);
             if !holds {
-                wrong.push(format!("{}: {verdict}, public {expected}", spelling.written));
+                wrong.push(format!("{target}: {asked}, public {public}, forwarded as {forwarded:?}"));
             }
         }
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(permitted > 20, "{permitted}");
+}
+
+#[test]
+fn n6_a_caller_beyond_its_requests_at_the_public_listener_gets_no_verdict_either() {
+    let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 50\nmax_requests_per_caller = 1\n");
+    let scene = Scene::on(&head, CADDY, &routes());
+    let tokens = scene.login();
+    let good = bearer(&tokens);
+    let mut wire = Wire::open(scene.gate.address);
+    // The upstream never answers this one.
+    wire.head("GET /private/silent", &["Host: gate.test", &good]);
+    while scene.stub.take().is_empty() {
+        std::thread::yield_now();
+    }
+    let refused = scene.about("GET", "/private/a", &[&good]);
+    assert_eq!((refused.status, refused.header("x-auth-status"), refused.header("retry-after")), (503, "503", "1"));
+    assert_eq!(scene.about("GET", "/public/a", &[]).status, 200, "nobody has no share");
+    drop(wire);
+    // The request ends with its connection; a verdict gives its place back at once.
+    while scene.about("GET", "/private/a", &[&good]).status != 200 {
+        std::thread::yield_now();
+    }
+    for _ in 0..10 {
+        assert_eq!(scene.about("GET", "/private/a", &[&good]).status, 200);
+    }
+}
+
+#[test]
+fn n6_an_address_beyond_its_requests_is_the_client_s_not_the_neighbour_s() {
+    let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 50\nmax_requests_per_address = 1\n");
+    let scene = Scene::on(&head, CADDY, &routes());
+    let mut wire = Wire::open(scene.gate.address);
+    // The upstream never answers this one, from 127.0.0.1.
+    wire.head("GET /public/silent", &["Host: gate.test"]);
+    while scene.stub.take().is_empty() {
+        std::thread::yield_now();
+    }
+    let from = |client: &str| {
+        let mut lines = facts("GET", "/public/a");
+        lines.retain(|line| !line.starts_with("X-Forwarded-For"));
+        lines.push(format!("X-Forwarded-For: {client}"));
+        scene.ask("GET /", &lines).status
+    };
+    assert_eq!((from("127.0.0.1"), from("192.0.2.8")), (503, 200));
+}
+
+#[test]
+fn n5_n13_a_token_in_the_query_is_refused_where_the_neighbour_would_forward_it() {
+    let scene = Scene::new(CADDY, &routes());
+    let tokens = scene.login();
+    let (good, token) = (bearer(&tokens), &tokens.access);
+    for target in ["/private/a", "/public/a", "/open/a"] {
+        for query in [format!("access_token={token}"), "b=c&access_token=x".to_owned(), "%61ccess_token=x".to_owned()] {
+            let target = format!("{target}?{query}");
+            let refused = scene.about("GET", &target, &[]);
+            assert_eq!(refused.status, 401, "{refused:?}");
+            assert_ne!(scene.about("GET", &target, &[&good]).status, 200);
+        }
+        assert_eq!(scene.about("GET", &format!("{target}?token=x"), &[&good]).status, 200);
+    }
 }
 
 #[test]

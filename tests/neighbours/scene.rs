@@ -29,11 +29,16 @@ pub(super) fn facts(method: &str, target: &str) -> Vec<String> {
 impl Scene {
     /// With these keys of the authorizer, and these routes.
     pub(super) fn new(keys: &str, routes: &str) -> Self {
+        Self::on(HEAD, keys, routes)
+    }
+
+    /// With this configuration before them.
+    pub(super) fn on(head: &str, keys: &str, routes: &str) -> Self {
         let stub = Stub::start();
         // Passed on as it is, so that no other program takes the port.
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let asked = socket.local_addr().unwrap();
-        let head = HEAD.replace("@upstream@", &stub.address.to_string());
+        let head = head.replace("@upstream@", &stub.address.to_string());
         let place = Place::new(&format!("{head}[[authorizers]]\nlisten = \"{asked}\"\n{keys}\n{routes}"));
         let gate = place.start_with_sockets(vec![socket.into()]);
         Self { gate, asked, stub, place }

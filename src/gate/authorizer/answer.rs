@@ -49,7 +49,7 @@ pub(super) fn mutations(gate: &Inner, parts: &mut Parts, permitted: &Permitted, 
     if !policy.forward_token {
         remove.push(AUTHORIZATION);
     }
-    remove.extend(gate.checker.identity_names());
+    gate.checker.each_identity_name(|name| remove.push(name.clone()));
     let sent = parts.headers.get(COOKIE).cloned();
     withhold(parts, gate.places(policy));
     match parts.headers.get(COOKIE) {
@@ -104,8 +104,8 @@ pub(super) fn allowed(
             // These copy a header only if the answer has it, and otherwise might leave the client's. Traefik removes
             // the client's by itself, and would forward an empty one.
             if neighbour != Neighbour::Traefik {
-                headers
-                    .extend(gate.checker.identity_names().into_iter().map(|name| (name, HeaderValue::from_static(""))));
+                let empty = HeaderValue::from_static("");
+                gate.checker.each_identity_name(|name| drop(headers.insert(name.clone(), empty.clone())));
             }
             for (name, value) in &identity {
                 headers.insert(name.clone(), value.clone());
@@ -151,18 +151,20 @@ pub(super) fn wrong_method(neighbour: Neighbour, gate: &Inner, said: &Reply) -> 
 }
 
 /// A question beyond a bound: nothing was decided.
-pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal) -> Reply {
+pub(super) fn overloaded(neighbour: Neighbour, refusal: Refusal, permitted: Option<&Permitted>) -> Reply {
     let reason = Reason::shed(refusal);
     reason.tell();
     let mut reply = stated(neighbour, in_words_of(refusal, None, &HeaderMap::new()));
-    reply.extensions_mut().insert(Verdict::new(reason));
+    reply
+        .extensions_mut()
+        .insert(Verdict { route: permitted.map(|it| Arc::clone(it.route())), ..Verdict::new(reason) });
     reply
 }
 
 /// A refusal with the status that the neighbour can hand on, and with the real one beside it.
 pub(super) fn stated(neighbour: Neighbour, mut reply: Reply) -> Reply {
     let status = reply.status();
-    // Nothing else may come from here: to the neighbour it would be a permit.
+    // A refusal has no other status: the neighbour would take it for a permit.
     let status = if status.is_client_error() || status.is_server_error() {
         status
     } else {

@@ -53,7 +53,7 @@ pub(super) struct Facts {
 /// Reads the facts from the headers in which this neighbour states them. Headers of other neighbours count for nothing.
 pub(super) fn read(neighbour: Neighbour, question: &Parts) -> Result<Facts, Denial> {
     let headers = &question.headers;
-    // A proxy behind this one, or the neighbour itself, would remove what `Connection` names.
+    // The neighbour, or a proxy between it and the upstream, removes what `Connection` names.
     if headers.get_all(CONNECTION).iter().any(names_a_fact) {
         return Err(Denial::BadFact("connection names a header that states a fact"));
     }

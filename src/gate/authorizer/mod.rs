@@ -3,8 +3,8 @@
 //! The head of the judged request is made of facts, which the proxy states in headers ([`facts`]) or in a message
 //! (`grpc`). It then takes steps 1 to 7 of any other request. Step 8 answers with a verdict ([`answer`]).
 //!
-//! The neighbour alone says which headers are facts, never their presence: a neighbour hands on all headers of its
-//! client, so a second family of headers would be the client's word.
+//! The configured neighbour decides which headers are facts, not the presence of a header. A neighbour hands on all headers
+//! of its client, so a second family of headers would be what the client states.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,11 +19,13 @@ use http_body_util::Full;
 use ipnet::IpNet;
 use tower::Service;
 
-use super::layer::{Admission, EndpointMatch, GateLayer};
+use super::in_flight::InFlightSlot;
+use super::layer::{Admission, EndpointMatch, GateLayer, has_token_in_query};
 use super::{Gate, preflight};
 use crate::denial::Denial;
 use crate::headers::{self, Peer};
 use crate::overload::Refusal;
+use crate::policy::Permitted;
 use crate::reply::Reply;
 
 mod answer;
@@ -118,7 +120,7 @@ impl Neighbour {
 pub struct Authorizer {
     gate: Gate,
     neighbour: Neighbour,
-    /// Who may ask; `None`: the connection proved it already.
+    /// The networks from which questions are accepted; `None`: the listener has authenticated its peers.
     trusted: Option<Vec<IpNet>>,
     /// The audience of the assertions in its answers; `None`: no assertions.
     assertion_audience: Option<Arc<str>>,
@@ -131,8 +133,8 @@ struct Disguises(Vec<HeaderName>);
 
 impl Gate {
     /// Answers a proxy of this kind with the verdict on the requests that it is about to forward: by the same routes as
-    /// [`Gate::layer`], without its endpoints. The peers that may ask are the gate's trusted proxies, or those of
-    /// [`Authorizer::trusting`].
+    /// [`Gate::layer`], without its endpoints. It accepts questions from the gate's trusted proxies, or from the networks
+    /// of [`Authorizer::trusting`].
     pub fn authorizer(&self, neighbour: Neighbour) -> Authorizer {
         Authorizer {
             gate: self.clone(),
@@ -154,7 +156,7 @@ fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
 }
 
 impl Authorizer {
-    /// Only peers in these networks may ask.
+    /// Accepts questions only from peers in these networks.
     #[must_use]
     pub fn trusting(self, networks: Vec<IpNet>) -> Self {
         Self { trusted: Some(networks), ..self }
@@ -168,7 +170,7 @@ impl Authorizer {
         Self { assertion_audience: Some(audience.into()), ..self }
     }
 
-    /// Every peer may ask: the listener has authenticated it, by a client certificate.
+    /// Accepts questions from every peer, because the listener has authenticated it by a client certificate.
     #[must_use]
     #[doc(hidden)]
     pub fn trusting_all(self) -> Self {
@@ -178,7 +180,7 @@ impl Authorizer {
     /// The head of the request that the neighbour asks about, with its client as the [`Peer`].
     ///
     /// # Errors
-    /// The peer may not ask, a fact is missing, repeated or malformed, or a header imitates one of ours.
+    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates one of ours.
     #[doc(hidden)]
     pub fn head(&self, question: &Parts) -> Result<Parts, Denial> {
         self.admits(question.extensions.get::<Peer>())?;
@@ -190,7 +192,7 @@ impl Authorizer {
         Ok(on_listener_of(question.extensions.get(), head))
     }
 
-    /// May this peer ask?
+    /// Are questions of this peer accepted?
     fn admits(&self, peer: Option<&Peer>) -> Result<(), Denial> {
         let is_trusted = |networks: &Vec<IpNet>| {
             peer.is_some_and(|peer| {
@@ -242,10 +244,7 @@ impl Authorizer {
         // Not rewriting: the neighbour forwards what it has, so a path that is not canonical is refused.
         let layer = GateLayer::new(self.gate.clone()).at_edge();
         match layer.admit_waiting(&mut parts, EndpointMatch::Refuse).await {
-            Admission::In(permitted) => match answer::identity(gate, &permitted, self.assertion_audience.as_ref()) {
-                Ok(identity) => answer::allowed(self.neighbour, gate, &mut parts, permitted, identity),
-                Err(denial) => answer::refused(self.neighbour, gate, Some(&parts), denial, Some(permitted.route())),
-            },
+            Admission::In(permitted) => self.permitted(&mut parts, permitted),
             Admission::Refused(denial, route) => {
                 answer::refused(self.neighbour, gate, Some(&parts), denial, route.as_ref())
             }
@@ -257,13 +256,34 @@ impl Authorizer {
         }
     }
 
+    /// The answer about a permitted request, if nothing else stands against it.
+    fn permitted(&self, parts: &mut Parts, permitted: Permitted) -> Reply {
+        let gate = &self.gate.0;
+        let refused = |denial| answer::refused(self.neighbour, gate, Some(parts), denial, Some(permitted.route()));
+        // The neighbour forwards the target that it has, and the upstream never gets a token in the query (T2).
+        if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
+            return refused(Denial::UnusableCredential);
+        }
+        // The answer counts as a request of its caller, until it is made: the gate does not see when the request ends
+        // that the neighbour forwards.
+        let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller)).transpose();
+        let _slot = match slot {
+            Ok(slot) => slot,
+            Err(refusal) => return answer::overloaded(self.neighbour, refusal, Some(&permitted)),
+        };
+        match answer::identity(gate, &permitted, self.assertion_audience.as_ref()) {
+            Ok(identity) => answer::allowed(self.neighbour, gate, parts, permitted, identity),
+            Err(denial) => refused(denial),
+        }
+    }
+
     /// The reply to a question beyond a bound.
     #[doc(hidden)]
     pub fn overloaded(&self, refusal: Refusal) -> Reply {
-        answer::overloaded(self.neighbour, refusal)
+        answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// Completes a reply to a question that announces a body: nobody reads the body, so the connection ends.
+    /// Completes a reply to a question that announces a body: the gate does not read the body, so the connection ends.
     #[doc(hidden)]
     pub fn close_after_body(question: (Version, &HeaderMap), reply: &mut HeaderMap) {
         let (version, headers) = question;

@@ -290,15 +290,21 @@ pub(in crate::gate) fn withhold(parts: &mut Parts, places: Places<'_>) {
     withhold_query_token(parts, places.query);
 }
 
+/// Is a token in the query, where the route takes one or where it is refused?
+pub(in crate::gate) fn has_token_in_query(uri: &Uri, places: Places<'_>) -> bool {
+    uri.query().is_some_and(|query| without_token(query, places.query).is_some())
+}
+
+/// The query without tokens; `None` if it has none.
+fn without_token(query: &str, parameter: Option<&str>) -> Option<String> {
+    let rest = credential::strip_query_token(query);
+    let stripped = parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name));
+    stripped.or(rest)
+}
+
 /// Removes tokens in the query: they are never forwarded (requirement T2).
 fn withhold_query_token(parts: &mut Parts, parameter: Option<&str>) {
-    let Some(query) = parts.uri.query() else { return };
-    let mut rest = credential::strip_query_token(query);
-    if let Some(stripped) =
-        parameter.and_then(|name| credential::strip_parameter(rest.as_deref().unwrap_or(query), name))
-    {
-        rest = Some(stripped);
-    }
+    let rest = parts.uri.query().and_then(|query| without_token(query, parameter));
     if let Some(rest) = rest {
         let path = parts.uri.path();
         let target = if rest.is_empty() { path.to_owned() } else { format!("{path}?{rest}") };

@@ -38,9 +38,8 @@ impl KeyPrint {
     pub(crate) const NONE: Self = Self([0; 32]);
 
     /// The print of a public key, from its thumbprint (RFC 7638).
-    fn of_public(jwk: &Jwk, algorithm: Algorithm) -> Option<Self> {
-        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
-        Some(Self::of(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes())))
+    fn of_public(thumbprint: &str, algorithm: Algorithm) -> Self {
+        Self::of(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
     /// The print of a secret, which reveals nothing of it: an HMAC over a text that no token can be.
@@ -78,12 +77,21 @@ impl VerifyingKey {
     /// The key is of another kind than the algorithm takes, is malformed or too weak: RSA under 2048 bits, a point that
     /// is not on the curve, an Ed25519 key of small order. `oct` keys are never accepted.
     pub fn from_jwk(jwk: &Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
+        Self::with_thumbprint(jwk, algorithm).map(|(key, _)| key)
+    }
+
+    /// The same, with the thumbprint of the key (RFC 7638).
+    ///
+    /// # Errors
+    /// As [`VerifyingKey::from_jwk`].
+    pub(crate) fn with_thumbprint(jwk: &Jwk, algorithm: Algorithm) -> Result<(Self, String), KeyError> {
         install_provider();
         let refuse = |why| KeyError::Unusable { algorithm, why };
         let (verifier, signature_len) = parse(jwk, algorithm).map_err(refuse)?;
         let kid = jwk.common.key_id.as_deref().map(checked_kid).transpose()?;
-        let print = KeyPrint::of_public(jwk, algorithm).ok_or_else(|| refuse("a malformed JWK"))?;
-        Ok(Self { kid, algorithm, verifier, signature_len, public: Some(jwk.clone()), print })
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| refuse("a malformed JWK"))?;
+        let print = KeyPrint::of_public(&thumbprint, algorithm);
+        Ok((Self { kid, algorithm, verifier, signature_len, public: Some(jwk.clone()), print }, thumbprint))
     }
 
     /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.

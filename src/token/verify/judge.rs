@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId};
 use crate::thumbprint::KeyThumbprint;
-use crate::token::claims::{AccessToken, Response};
+use crate::token::claims::{AccessToken, LoginClaims, Response};
 use crate::token::keyring::{KeyPrint, VerifyingKey};
 
 /// The longest name (subject, session, token, client), in bytes (J9).
@@ -125,6 +125,7 @@ pub(super) fn claims<'r>(
         issuer_session,
         jti: jti.map(Box::from),
         bound_to,
+        login: login(claims),
         issued_at,
         not_before,
         expires,
@@ -145,6 +146,14 @@ fn bound_to(claims: &Members<'_>) -> Result<Option<KeyThumbprint>, Denial> {
         }
     };
     jkt.and_then(KeyThumbprint::parse).map(Some).ok_or(Denial::UnprovedBinding)
+}
+
+/// The login. A claim of another type says nothing.
+fn login(claims: &Members<'_>) -> Option<Box<LoginClaims>> {
+    let acr = claims.get("acr").and_then(Member::as_text).map(Box::from);
+    let auth_time = claims.get("auth_time").and_then(Member::as_u64).filter(|secs| *secs <= LAST_SECOND);
+    let auth_time = auth_time.map(Timestamp::from_secs);
+    (acr.is_some() || auth_time.is_some()).then(|| Box::new(LoginClaims { acr, auth_time }))
 }
 
 /// All but visible ASCII, and `%`, as escapes of UTF-8: two subjects never give one text.

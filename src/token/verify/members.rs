@@ -80,6 +80,14 @@ impl Member<'_> {
         }
     }
 
+    /// The number, if it is one without sign and fraction.
+    pub(super) fn as_u64(&self) -> Option<u64> {
+        match self {
+            Self::Number(number) => number.as_u64(),
+            Self::Null | Self::Bool(_) | Self::Text(_) | Self::Array(_) | Self::Object(_) => None,
+        }
+    }
+
     /// Is it exactly this text, number or boolean?
     pub(super) fn is(&self, value: &Value) -> bool {
         match (self, value) {

@@ -27,7 +27,7 @@ use rotogate::overload::PermitBody;
 #[derive(Debug)]
 pub(super) struct Questions {
     kind: AuthorizerKind,
-    /// Who may ask; `None`: every peer, because the listener has seen its certificate.
+    /// The networks from which questions are accepted; `None`: all, because the listener has verified the certificate.
     trusted: Option<Vec<IpNet>>,
     assertion_audience: Option<Arc<str>>,
 }
@@ -46,7 +46,7 @@ impl Questions {
         Self { kind: authorizer.kind, trusted, assertion_audience }
     }
 
-    /// May a peer at this address ask?
+    /// Are questions of a peer at this address accepted?
     pub(super) fn trusts(&self, peer: std::net::IpAddr) -> bool {
         let peer = peer.to_canonical();
         self.trusted.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))

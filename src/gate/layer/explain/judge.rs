@@ -306,9 +306,7 @@ impl<M> Judge<'_, M> {
             },
             |_| format!("route asks {asks}; token has {scope}"),
         );
-        if let Err(denial) = policy::judge_step_up(policy, token, self.wall()) {
-            self.rules.push(RuleVerdict::fail(Rule::Role, denial.to_string()));
-        } else if policy.roles.is_empty() {
+        if policy.roles.is_empty() {
             self.rules.push(RuleVerdict::skip(Rule::Role, "the route asks for none"));
         } else {
             let roles: Vec<_> = policy.roles.iter().map(ToString::to_string).collect();
@@ -323,6 +321,15 @@ impl<M> Judge<'_, M> {
                     _ => detail.clone(),
                 },
             );
+        }
+        match &policy.step_up {
+            None => self.rules.push(RuleVerdict::skip(Rule::StepUp, "the route asks for none")),
+            Some(_) => self.judged(
+                Rule::StepUp,
+                policy::judge_step_up(policy, token, self.wall()),
+                || "the login is as the route asks".to_owned(),
+                |denial| denial.to_string(),
+            ),
         }
     }
 }

@@ -1,0 +1,166 @@
+//! The proxies themselves, each started with the very files of its folder in `examples/`: only ports are replaced.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use support::stub::Stub;
+use support::wire::{Reply, Wire};
+use support::{Gate, Place, Tokens, with};
+use tempfile::TempDir;
+
+use super::scene::run;
+
+/// A proxy that is started.
+pub(super) struct Program {
+    /// Its folder in `examples/`.
+    pub(super) name: &'static str,
+    /// Does it forward a path in another form than the client sent? Then it asks about that form.
+    pub(super) normalises: bool,
+    command: fn() -> Command,
+}
+
+pub(super) const NGINX: Program = Program {
+    name: "nginx",
+    normalises: false,
+    command: || of_debian("nginx", &["-p", ".", "-c", "nginx.conf", "-e", "stderr"]),
+};
+pub(super) const HAPROXY: Program =
+    Program { name: "haproxy", normalises: false, command: || of_debian("haproxy", &["-db", "-f", "haproxy.cfg"]) };
+pub(super) const CADDY: Program =
+    Program { name: "caddy", normalises: false, command: || of_debian("caddy", &["run", "--config", "Caddyfile"]) };
+pub(super) const TRAEFIK: Program =
+    Program { name: "traefik", normalises: true, command: || installed("traefik", &["--configFile=traefik.yaml"]) };
+pub(super) const ENVOY: Program = Program { name: "envoy", normalises: true, command: envoy };
+pub(super) const ENVOY_HTTP: Program = Program { name: "envoy-http", normalises: true, command: envoy };
+
+/// All of them.
+pub(super) const ALL: [&Program; 6] = [&NGINX, &HAPROXY, &CADDY, &TRAEFIK, &ENVOY, &ENVOY_HTTP];
+
+fn envoy() -> Command {
+    let arguments = ["-c", "envoy.yaml", "--use-dynamic-base-id", "--concurrency", "1", "-l", "warn"];
+    installed("envoy-itself", &arguments)
+}
+
+/// Debian has some programs where only root looks.
+fn of_debian(program: &str, arguments: &[&str]) -> Command {
+    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new(program);
+    command.env("PATH", path).args(arguments);
+    command
+}
+
+/// The programs that Debian does not have.
+fn installed(program: &str, arguments: &[&str]) -> Command {
+    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/neighbours");
+    let cache = support::target_folder("interop-cache").join("neighbours");
+    let install = Command::new("bash").arg(source.join("install.sh")).arg(&cache).output().expect("bash is missing");
+    assert!(install.status.success(), "{}", String::from_utf8_lossy(&install.stderr).trim());
+    let mut command = Command::new(cache.join("bin").join(program));
+    command.args(arguments);
+    command
+}
+
+/// A proxy between clients and an upstream, and a gate that it asks.
+pub(super) struct Before {
+    child: Child,
+    pub(super) gate: Gate,
+    pub(super) stub: Stub,
+    pub(super) address: SocketAddr,
+    folder: TempDir,
+    #[expect(dead_code, reason = "its folder stays while the gate runs")]
+    place: Place,
+}
+
+impl Drop for Before {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn examples(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples")).join(name)
+}
+
+impl Before {
+    /// With the gate's sessions in memory.
+    pub(super) fn start(program: &Program) -> Self {
+        Self::start_on("kind = \"memory\"", program)
+    }
+
+    /// With these keys of the gate's `[store]`.
+    pub(super) fn start_on(store: &str, program: &Program) -> Self {
+        // Another program may take the port between its choice and its use.
+        let started = (0..5).find_map(|_| Self::try_start(program.name, store, (program.command)()));
+        started.unwrap_or_else(|| panic!("{} does not start", program.name))
+    }
+
+    fn try_start(name: &str, store: &str, mut command: Command) -> Option<Self> {
+        let stub = Stub::start();
+        let question = TcpListener::bind("127.0.0.1:0").unwrap();
+        let asked = question.local_addr().unwrap().to_string();
+        let config = fs::read_to_string(examples(name).join("gateway.toml")).unwrap();
+        let config = config.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8082", &asked);
+        let config = with(&with(&config, "admin", "listen = \"127.0.0.1:0\""), "store", store);
+        let place = Place::new(&config);
+        let gate = place.start_with_sockets(vec![question.into()]);
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = port.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(examples(name)).unwrap() {
+            let entry = entry.unwrap();
+            let mut text = fs::read_to_string(entry.path()).unwrap();
+            let ports = [(8000, address.port()), (8080, gate.address.port()), (3000, stub.address.port())];
+            text = text
+                .replace("127.0.0.1:8082", &asked)
+                .replace("port_value: 8082", &format!("port_value: {}", &asked[10..]));
+            for (written, port) in ports {
+                text = text.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{port}"));
+                text = text.replace(&format!("port_value: {written} "), &format!("port_value: {port} "));
+                text = text.replace(&format!("http://:{written}"), &format!("http://:{port}"));
+            }
+            fs::write(folder.path().join(entry.file_name()), text).unwrap();
+        }
+        drop(port);
+        let log = fs::File::create(folder.path().join("output.log")).unwrap();
+        command.current_dir(folder.path()).env("HOME", folder.path());
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name} is missing ({error}): bash tests/setup.sh"));
+        let mut before = Self { child, gate, stub, address, folder, place };
+        before.is_up().then_some(before)
+    }
+
+    fn is_up(&mut self) -> bool {
+        for _ in 0..600 {
+            if self.child.try_wait().unwrap().is_some() {
+                eprintln!("{}", fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default());
+                return false;
+            }
+            // Traefik listens before it has its routes.
+            if TcpStream::connect(self.address).is_ok() && self.ask("GET /private/up", &[]).status == 401 {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        eprintln!("{}", fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default());
+        false
+    }
+
+    pub(super) fn ask(&self, line: &str, headers: &[&str]) -> Reply {
+        self.ask_at("localhost", line, headers)
+    }
+
+    /// With this `Host`.
+    pub(super) fn ask_at(&self, host: &str, line: &str, headers: &[&str]) -> Reply {
+        let mut wire = Wire::open(self.address);
+        wire.head(line, &[&[&*format!("Host: {host}")], headers].concat());
+        wire.reply()
+    }
+
+    pub(super) fn login(&self) -> Tokens {
+        run(self.gate.login())
+    }
+}
