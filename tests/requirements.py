@@ -20,9 +20,6 @@ LATER = {
     *("P8",),
     # forward-auth and ext_authz
     *("N29",),
-    # descriptions
-    "N45",
-    "N47",
 }
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
