@@ -278,7 +278,7 @@ impl Engine {
         &self,
         client: &Client,
         scope: Option<&Scope>,
-        resource: Option<&Box<str>>,
+        resource: Option<&[Box<str>]>,
         profile: &Profile,
         proof: Option<OnceProof<'_>>,
         origin: &Origin,
