@@ -119,6 +119,7 @@ impl Rotate for ByEngine {
         Box::pin(async move {
             let token = SecretString::from(token);
             let refresh = Refresh {
+                resource: None,
                 proof: None,
                 credential: rotogate::engine::Exchange::Refresh(&token),
                 client: &self.client,

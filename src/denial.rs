@@ -217,6 +217,8 @@ pub enum Denial {
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.
     InvalidScope,
+    /// The requested resource is none that this gate grants tokens for, or not that of the session (RFC 8707).
+    InvalidTarget,
 
     // A login or a client.
     /// Unknown user or wrong password: the caller never learns which.

@@ -177,6 +177,7 @@ pub(crate) fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
         Class::BadGrant { .. }
         | Class::Lifetime
         | Class::Scope
+        | Class::Target
         | Class::Login
         | Class::Client
         | Class::ClientNotAllowed
@@ -204,6 +205,7 @@ pub(crate) fn denied_grpc(denial: Denial) -> Reply {
         | Class::BadGrant { .. }
         | Class::Lifetime
         | Class::Scope
+        | Class::Target
         | Class::Login
         | Class::Client
         | Class::ClientNotAllowed

@@ -2,6 +2,7 @@
 
 mod grpc;
 mod kuzzle;
+mod mcp;
 mod oauth2;
 mod page;
 mod relay;

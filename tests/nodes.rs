@@ -2,6 +2,7 @@
 
 mod chaos;
 mod doubt;
+mod ended_elsewhere;
 mod fleet;
 mod servers;
 mod stopped;

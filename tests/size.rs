@@ -44,6 +44,7 @@ fn session(number: usize) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     Session {
         bound_to: None,
+        resource: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

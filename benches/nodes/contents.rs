@@ -23,6 +23,7 @@ fn session(number: usize, now: Timestamp) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     Session {
         bound_to: None,
+        resource: None,
         id: id(number, now),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

@@ -58,6 +58,7 @@ pub(super) fn session(number: usize, of: usize) -> Session {
     let expires = id.created().plus(DAY * 7);
     Session {
         bound_to: None,
+        resource: None,
         id,
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

@@ -67,6 +67,8 @@ pub enum Class {
     Lifetime,
     /// The requested scope is malformed, or goes beyond what may be granted.
     Scope,
+    /// The requested resource is not one that the gate grants tokens for (RFC 8707).
+    Target,
     /// The login failed: unknown user or wrong password.
     Login,
     /// The user has too many sessions.
@@ -224,6 +226,7 @@ impl Denial {
             Self::BadProof(flaw) => Class::BadProof { needs_nonce: matches!(flaw, ProofFlaw::Nonce) },
             Self::TtlExceeded => Class::Lifetime,
             Self::InvalidScope => Class::Scope,
+            Self::InvalidTarget => Class::Target,
             Self::WrongPassword => Class::Login,
             Self::TooManySessions => Class::TooManySessions,
             Self::InvalidClient => Class::Client,
@@ -262,6 +265,7 @@ impl Denial {
             | Class::BadGrant { .. }
             | Class::Lifetime
             | Class::Scope
+            | Class::Target
             | Class::Login
             | Class::TooManySessions
             | Class::Client

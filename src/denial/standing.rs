@@ -124,6 +124,7 @@ impl Denial {
             | Self::OtherSessionKey
             | Self::TtlExceeded
             | Self::InvalidScope
+            | Self::InvalidTarget
             | Self::WrongPassword
             | Self::InvalidClient
             | Self::UnauthorizedClient

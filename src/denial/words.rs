@@ -79,6 +79,7 @@ impl Denial {
             Self::OtherSessionKey => "other_session_key",
             Self::TtlExceeded => "ttl_exceeded",
             Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
             Self::WrongPassword => "wrong_password",
             Self::InvalidClient => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",

@@ -28,6 +28,7 @@ use crate::thumbprint::KeyThumbprint;
 ///     credential: RefreshCredential::Refresh("rg1_…".into()),
 ///     scope: None,
 ///     access_ttl: None,
+///     resource: None,
 /// };
 /// # let _ = command;
 /// ```
@@ -74,6 +75,8 @@ pub enum Command {
         scope: Option<Scope>,
         /// The requested lifetime; `None` for the profile's.
         access_ttl: Option<Duration>,
+        /// The resource that the tokens are to be for (RFC 8707); `None` for the audience of the gate.
+        resource: Option<Box<str>>,
     },
     /// A token for the client's own account.
     ClientToken {
@@ -81,6 +84,8 @@ pub enum Command {
         client: PresentedClient,
         /// The requested scope.
         scope: Option<Scope>,
+        /// The resource that the token is to be for (RFC 8707).
+        resource: Option<Box<str>>,
     },
     /// A rotation.
     Refresh {
@@ -92,6 +97,8 @@ pub enum Command {
         scope: Option<Scope>,
         /// The requested lifetime.
         access_ttl: Option<Duration>,
+        /// The resource that the login named: no other one is granted (RFC 8707).
+        resource: Option<Box<str>>,
     },
     /// Ends what a token of any kind belongs to. An unknown token changes nothing (RFC 7009).
     Revoke {

@@ -141,7 +141,14 @@ impl Dialect for Envelope {
         };
         if *call.method == Method::POST {
             let (username, password) = (mandatory("username")?, SecretString::from(mandatory("password")?));
-            return Ok(Command::Login { client: None, username, password, scope: None, access_ttl: None });
+            return Ok(Command::Login {
+                client: None,
+                username,
+                password,
+                scope: None,
+                access_ttl: None,
+                resource: None,
+            });
         }
         let (token, refresh_token) = (mandatory("token")?.into(), mandatory("refreshToken")?.into());
         let credential = RefreshCredential::Pair {
@@ -149,7 +156,7 @@ impl Dialect for Envelope {
             refresh: refresh_token,
             expired_for_at_most: self.expired_for_at_most,
         };
-        Ok(Command::Refresh { client: None, credential, scope: None, access_ttl: None })
+        Ok(Command::Refresh { client: None, credential, scope: None, access_ttl: None, resource: None })
     }
 
     fn write(&self, call: &Call<'_>, outcome: Result<Outcome, Error>) -> Reply {
@@ -175,7 +182,7 @@ impl Envelope {
 
     fn denied(&self, call: &Call<'_>, denial: Denial) -> Reply {
         match denial.class() {
-            Class::Request(_) | Class::Lifetime | Class::Scope => {
+            Class::Request(_) | Class::Lifetime | Class::Scope | Class::Target => {
                 failure(StatusCode::BAD_REQUEST, MALFORMED, "Malformed request")
             }
             Class::TooLarge => failure(StatusCode::PAYLOAD_TOO_LARGE, MALFORMED, "Request too large"),

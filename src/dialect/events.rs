@@ -13,19 +13,11 @@ use crate::denial::{Class, Denial, EventFlaw};
 use crate::fault::Error;
 use crate::random::are_equal;
 use crate::reply::{self, ReplyBody};
+pub use crate::token::verify::EventProtocol;
 
 /// The longest request, in bytes.
 // Requirement N56.
 pub const MAX_EVENT: usize = 16 * 1024;
-
-/// By which protocol an issuer tells of an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventProtocol {
-    /// OpenID Connect back-channel logout 1.0.
-    BackChannelLogout,
-    /// Security event tokens, pushed (RFC 8935).
-    SecurityEvents,
-}
 
 /// A notice of another issuer, not verified yet.
 #[derive(Debug)]
@@ -38,8 +30,8 @@ pub struct Notice {
     pub audience: Box<[Box<str>]>,
     /// Whether its sender may use the endpoint.
     pub is_authenticated: bool,
-    /// The signed text.
-    pub token: SecretString,
+    /// The signed text, or why there is none.
+    pub token: Result<SecretString, &'static str>,
 }
 
 /// An endpoint for the notices of one issuer.
@@ -66,6 +58,27 @@ impl Events {
     ) -> Self {
         let audience = audience.into_iter().map(Into::into).collect();
         Self { protocol: EventProtocol::SecurityEvents, issuer: issuer.into(), audience, bearer: Some(bearer) }
+    }
+
+    /// The signed text of a request.
+    fn token(&self, call: &Call<'_>) -> Result<SecretString, Denial> {
+        match self.protocol {
+            EventProtocol::BackChannelLogout => {
+                let token = form::read_with(call, &[])?.secret("logout_token");
+                token.ok_or(Denial::MalformedRequest("logout_token is missing"))
+            }
+            EventProtocol::SecurityEvents => {
+                let mut types = call.headers.get_all(CONTENT_TYPE).iter();
+                let media = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
+                let media = media.split(';').next().unwrap_or_default().trim();
+                if !media.eq_ignore_ascii_case("application/secevent+jwt") || types.next().is_some() {
+                    return Err(Denial::MalformedRequest("the body must be application/secevent+jwt"));
+                }
+                let text =
+                    std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("the body is no token"))?;
+                Ok(SecretString::from(text.trim().to_owned()))
+            }
+        }
     }
 
     fn has_token(&self, call: &Call<'_>) -> bool {
@@ -99,22 +112,11 @@ impl Dialect for Events {
         if call.body.len() > MAX_EVENT {
             return Err(Denial::BodyTooLarge);
         }
-        let token = match self.protocol {
-            EventProtocol::BackChannelLogout => {
-                let token = form::read_with(call, &[])?.secret("logout_token");
-                token.ok_or(Denial::MalformedRequest("logout_token is missing"))?
-            }
-            EventProtocol::SecurityEvents => {
-                let mut types = call.headers.get_all(CONTENT_TYPE).iter();
-                let media = types.next().and_then(|value| value.to_str().ok()).unwrap_or_default();
-                let media = media.split(';').next().unwrap_or_default().trim();
-                if !media.eq_ignore_ascii_case("application/secevent+jwt") || types.next().is_some() {
-                    return Err(Denial::MalformedRequest("the body must be application/secevent+jwt"));
-                }
-                let text =
-                    std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("the body is no token"))?;
-                SecretString::from(text.trim().to_owned())
-            }
+        let token = match self.token(call) {
+            Ok(token) => Ok(token),
+            // One that cannot be read is refused, counted and recorded as any other.
+            Err(Denial::MalformedRequest(what)) => Err(what),
+            Err(denial) => return Err(denial),
         };
         Ok(Command::EndedElsewhere(Notice {
             protocol: self.protocol,

@@ -8,11 +8,13 @@ use tracing::field::display;
 use tracing::{info, warn};
 
 use super::evidence::{Evidence, LastRefresh};
+use crate::denial::EventFlaw;
 use crate::engine::{IssueKind, Origin, Refresh};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
 use crate::session::{Generation, RevokedBecause, Session};
+use crate::token::verify::EventProtocol;
 
 const TARGET: &str = "rotogate::audit";
 
@@ -190,6 +192,20 @@ pub(crate) fn logout(session: &Session, origin: &Origin) {
         rotogate.client.id = &*session.client,
         client.address = address(origin),
         "logout",
+    );
+}
+
+/// A logout token or a security event of another issuer is refused: nothing ends by it.
+pub(super) fn notice_refused(issuer: &str, protocol: EventProtocol, flaw: EventFlaw, origin: &Origin) {
+    warn!(
+        target: TARGET,
+        event = "notice_refused",
+        rotogate.issuer = issuer,
+        protocol = protocol.word(),
+        reason = flaw.word(),
+        why = flaw.what(),
+        client.address = address(origin),
+        "notice of another issuer refused: nothing ends by it",
     );
 }
 

@@ -96,6 +96,7 @@ impl Engine {
             };
             let new = SessionDraft {
                 bound_to,
+                resource: login.resource.clone(),
                 subject: &user.subject,
                 account: user.account.as_deref(),
                 client: &login.client.id,
@@ -151,6 +152,7 @@ impl Engine {
         let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
         let begun = self.begin(SessionDraft {
             bound_to: None,
+            resource: None,
             subject: start.subject,
             account: start.account,
             client: start.client,
@@ -203,6 +205,7 @@ impl Engine {
             address: origin.address,
             claims: new.claims,
             bound_to: new.bound_to,
+            resource: new.resource,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
@@ -275,6 +278,7 @@ impl Engine {
         &self,
         client: &Client,
         scope: Option<&Scope>,
+        resource: Option<&[Box<str>]>,
         profile: &Profile,
         proof: Option<OnceProof<'_>>,
         origin: &Origin,
@@ -300,7 +304,7 @@ impl Engine {
         let claims = MintedClaims {
             issuer: &self.issuer,
             subject: &subject,
-            audience: &self.audience,
+            audience: self.audience_for(resource),
             expires,
             issued_at: now,
             jti: &jti,
@@ -359,6 +363,7 @@ fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
 /// A session that is about to begin.
 struct SessionDraft<'a> {
     bound_to: Option<KeyThumbprint>,
+    resource: Option<Box<str>>,
     subject: &'a str,
     account: Option<&'a str>,
     client: &'a str,

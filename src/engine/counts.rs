@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::notices::NoticeCounts;
 use crate::counters::Commits;
 use crate::session::RevokedBecause;
 
@@ -71,6 +72,8 @@ pub struct Counts {
     /// By dialect, of which the application has a few.
     started: Mutex<BTreeMap<Box<str>, u64>>,
     ended: [AtomicU64; RevokedBecause::ALL.len()],
+    /// Notices of other issuers.
+    pub(super) notices: NoticeCounts,
     /// Writes to a store that gates share. An embedded one counts its commits itself.
     pub(super) writes: Commits,
 }
@@ -85,6 +88,11 @@ impl Counts {
         if let Some(count) = self.events.get(event as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// What other issuers told.
+    pub const fn notices(&self) -> &NoticeCounts {
+        &self.notices
     }
 
     /// A session began, in this dialect.

@@ -182,6 +182,7 @@ impl Engine {
                 Decision::Reissue => IssueKind::Reissued,
                 Decision::Ahead { fast_forward: true } => IssueKind::FastForwarded,
             };
+            names_resource(&session, &refresh)?;
             if !counted {
                 self.limits.rotation(session.id)?;
                 counted = true;
@@ -339,6 +340,7 @@ impl Engine {
         if session.bound_to.is_some() && session.bound_to != refresh.proof.as_ref().map(OnceProof::key) {
             return Err(Denial::OtherSessionKey.into());
         }
+        names_resource(&session, refresh)?;
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
         let left = last.access_expires.since(now);
@@ -437,6 +439,13 @@ fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     let proof = refresh.proof.as_ref().ok_or(ProofFlaw::Missing)?;
     let may_change = refresh.client.secret_hash.is_some() && session.client == refresh.client.id;
     if may_change || proof.key() == bound_to { Ok(()) } else { Err(Denial::OtherSessionKey) }
+}
+
+/// A refresh may name the resource of its session, and no other (RFC 8707 §2.2). Judged of good tokens alone: a bad one gets
+/// the answer that every bad one gets.
+// Requirement N45.
+fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
+    if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }
 }
 
 /// Whether the directory says that the session is over. Then it ends for good, and with it its access tokens: a user who

@@ -30,6 +30,7 @@ mod exchange;
 mod following;
 mod grant;
 pub mod live_sessions;
+mod notices;
 mod owed;
 mod own_logins;
 mod own_sessions;
@@ -53,6 +54,7 @@ use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
+pub(crate) use notices::NoticeResult;
 pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;
 pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
@@ -342,7 +344,7 @@ impl Engine {
         let claims = MintedClaims {
             issuer: &self.issuer,
             subject: &session.subject,
-            audience: &self.audience,
+            audience: self.audience_for(session.resource.as_ref().map(std::slice::from_ref)),
             expires: last.access_expires,
             issued_at: session.issued_at,
             jti: &jti,
@@ -377,6 +379,11 @@ impl Engine {
             user: None,
             how,
         })
+    }
+
+    /// The audience of tokens for a resource; without one, that of the gate.
+    fn audience_for<'a>(&'a self, resource: Option<&'a [Box<str>]>) -> &'a [Box<str>] {
+        resource.unwrap_or(&self.audience)
     }
 
     fn style(&self, dialect: &str) -> TokenStyle {

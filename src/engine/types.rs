@@ -42,6 +42,8 @@ pub struct Login<'a> {
     pub scope: Option<Scope>,
     /// The requested lifetime of the access token; `None` for the profile's.
     pub access_ttl: Option<Duration>,
+    /// The audience of its tokens, if not that of the gate.
+    pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The endpoint's dialect.
@@ -98,6 +100,8 @@ pub struct Refresh<'a> {
     pub scope: Option<Scope>,
     /// The requested lifetime of the access token; `None` for the profile's.
     pub access_ttl: Option<Duration>,
+    /// The requested resource: the granted one.
+    pub resource: Option<Box<str>>,
     /// The endpoint's rules.
     pub profile: &'a Profile,
     /// The dialects whose sessions the endpoint accepts.

@@ -468,8 +468,8 @@ pub(super) fn jwks(gate: &Inner, method: &Method) -> (Reply, Reason) {
 }
 
 /// The authorization server metadata (RFC 8414 §3.2).
-pub(super) fn metadata(gate: &Inner, method: &Method) -> (Reply, Reason) {
-    document(method, "application/json", gate.endpoints.metadata())
+pub(super) fn metadata(gate: &Inner, index: usize, method: &Method) -> (Reply, Reason) {
+    document(method, "application/json", gate.endpoints.metadata(index))
 }
 
 fn document(method: &Method, media: &'static str, body: Bytes) -> (Reply, Reason) {

@@ -272,7 +272,7 @@ impl Rule {
             | Denial::OtherSessionKey => Self::Proof,
             Denial::WrongIssuer => Self::Issuer,
             Denial::WrongAudience => Self::Audience,
-            Denial::InsufficientScope | Denial::InvalidScope => Self::Scope,
+            Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,
             Denial::MissingRole
             | Denial::RolesOverage
             | Denial::MissingClaim

@@ -408,8 +408,8 @@ impl<S, M> GateService<S, M> {
                 let (reply, reason) = endpoint::jwks(gate, &parts.method);
                 ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
-            Admission::Endpoint(Hit::Metadata) => {
-                let (reply, reason) = endpoint::metadata(gate, &parts.method);
+            Admission::Endpoint(Hit::Metadata(index)) => {
+                let (reply, reason) = endpoint::metadata(gate, index, &parts.method);
                 ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
             }
             Admission::Endpoint(Hit::Resource(index)) => match gate.resources.get(index) {

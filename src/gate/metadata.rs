@@ -101,6 +101,15 @@ pub(super) fn paths(issuer: &str) -> [String; 2] {
     [format!("{OAUTH_METADATA_PATH}{path}"), format!("{path}{OPENID_METADATA_PATH}")]
 }
 
+/// The issuer of an OAuth endpoint beside the first: the public URL, and the folder of the token endpoint. None for a path
+/// with an account, and for one at the root, which is the gate's.
+// Requirement N48.
+pub(super) fn issuer_of_endpoint(public_url: &str, base: &str) -> Option<String> {
+    let (folder, _) = base.rsplit_once('/')?;
+    let is_own = !folder.is_empty() && !folder.contains('{');
+    is_own.then(|| format!("{}{folder}", public_url.trim_end_matches('/')))
+}
+
 /// An issuer's path without the slash at its end; empty where it has none.
 fn path_of(issuer: &str) -> String {
     let path = issuer.parse::<Uri>().map(|uri| uri.path().to_owned()).unwrap_or_default();

@@ -96,6 +96,17 @@ pub(super) fn named<'a>(all: &'a [ReadyResource], path: Option<&str>) -> Option<
     all.iter().find(|resource| path == Some(&*resource.path))
 }
 
+/// The resource that a client asks tokens for (RFC 8707), if this gate issues its tokens. Compared byte for byte: so a
+/// relative one, or one with a fragment, is none.
+// Requirement N45.
+pub(super) fn granted(all: &[ReadyResource], asked: Option<Box<str>>) -> Result<Option<Box<str>>, Denial> {
+    let is_granted = |asked: &str| all.iter().any(|resource| resource.is_ours && resource.url == asked);
+    match asked {
+        Some(asked) if !is_granted(&asked) => Err(Denial::InvalidTarget),
+        asked => Ok(asked),
+    }
+}
+
 /// Pages of any origin may read a document: it is the same for everyone, and no credential is looked at.
 pub(super) fn document(resource: &ReadyResource, method: &Method) -> (Reply, Reason) {
     let mut reply = match *method {

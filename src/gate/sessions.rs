@@ -252,6 +252,7 @@ impl Sessions {
                 account: AccountRule::Any,
                 scope: None,
                 access_ttl: None,
+                resource: None,
                 profile: &client.profile.over(&gate.profile),
                 accepts: &[APPLICATION.into()],
                 proof: None,

@@ -335,6 +335,9 @@ pub struct Session {
     /// changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_to: Option<KeyThumbprint>,
+    /// The resource that its tokens are for (RFC 8707): their audience. `None`: the audience of the gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Box<str>>,
 }
 
 impl Session {

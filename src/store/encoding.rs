@@ -1,7 +1,7 @@
 //! The bytes of records: postcard behind one byte that names their version. What this program does not know is an error.
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::StoreError;
@@ -9,7 +9,7 @@ use crate::revocation::Target;
 use crate::session::{Session, SessionId};
 use crate::thumbprint::KeyThumbprint;
 
-/// The version of everything that is written, but for [`WITH_CLAIMS`] and [`BOUND`].
+/// The version of everything that is written, but for [`WITH_CLAIMS`], [`BOUND`] and [`EXTENDED`].
 const RECORD_VERSION: u8 = 1;
 /// The version of a session's record that ends with claims. A record without claims has the previous version, so that
 /// earlier programs can read it.
@@ -17,6 +17,15 @@ const WITH_CLAIMS: u8 = 2;
 /// The version of the record of a session that is bound to a key: the key's thumbprint, and behind it the record that the
 /// session would have without. An earlier program cannot read it, so it never continues such a session unbound.
 const BOUND: u8 = 3;
+/// The version of the record of a session that has any of [`Extension`]: these, and behind them the record that the session
+/// would have without. An earlier program cannot read it, so it never continues such a session as another one.
+const EXTENDED: u8 = 4;
+
+/// What few sessions have.
+#[derive(Default, PartialEq, Serialize, Deserialize)]
+struct Extension {
+    resource: Option<Box<str>>,
+}
 
 /// Encodes a record. The bytes may contain a session's secret.
 pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
@@ -27,6 +36,16 @@ pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Stor
 
 /// Encodes the record of a session.
 pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let extension = Extension { resource: session.resource.clone() };
+    if extension != Extension::default() {
+        let plain = encode_session(&Session { resource: None, ..session.clone() })?;
+        let mut bytes = Zeroizing::new(
+            postcard::to_extend(&extension, vec![EXTENDED])
+                .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))?,
+        );
+        bytes.extend_from_slice(&plain);
+        return Ok(bytes);
+    }
     if let Some(key) = &session.bound_to {
         let unbound = Session { bound_to: None, ..session.clone() };
         let unbound = encode_session(&unbound)?;
@@ -51,16 +70,24 @@ pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &
 
 /// Decodes what [`encode_session`] made.
 pub(super) fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, StoreError> {
-    // As if it had the fields at its end that it lacks: the empty text of claims, and no key, one byte each.
+    // As if it had the fields at its end that it lacks: the empty text of claims, no key, no resource, one byte each.
     let with = |rest: &[u8], missing: &[u8]| Zeroizing::new([rest, missing].concat());
     match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => read(what, &with(rest, &[0, 0])),
-        Some((&WITH_CLAIMS, rest)) => read(what, &with(rest, &[0])),
+        Some((&RECORD_VERSION, rest)) => read(what, &with(rest, &[0, 0, 0])),
+        Some((&WITH_CLAIMS, rest)) => read(what, &with(rest, &[0, 0])),
         Some((&BOUND, rest)) => match rest.split_first_chunk() {
-            Some((key, unbound)) if unbound.first() != Some(&BOUND) => {
+            Some((key, unbound)) if unbound.first().is_some_and(|version| *version < BOUND) => {
                 Ok(Session { bound_to: Some(KeyThumbprint::from_bytes(*key)), ..decode_record(what, unbound)? })
             }
-            Some(_) | None => Err(StoreError::new(format!("the store is damaged: {what} cannot be read"))),
+            Some(_) | None => Err(damaged(what)),
+        },
+        Some((&EXTENDED, rest)) => match postcard::take_from_bytes(rest) {
+            Ok((Extension { resource }, plain))
+                if resource.is_some() && plain.first().is_some_and(|version| *version < EXTENDED) =>
+            {
+                Ok(Session { resource, ..decode_record(what, plain)? })
+            }
+            Ok(_) | Err(_) => Err(damaged(what)),
         },
         Some((version, _)) => Err(unknown_version(what, *version)),
         None => Err(empty(what)),
@@ -75,9 +102,13 @@ fn read<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Resu
     }
 }
 
+fn damaged(what: impl std::fmt::Display) -> StoreError {
+    StoreError::new(format!("the store is damaged: {what} cannot be read"))
+}
+
 fn unknown_version(what: impl std::fmt::Display, version: u8) -> StoreError {
     StoreError::new(format!(
-        "{what} has record version {version}, and this program knows only {RECORD_VERSION} to {BOUND}: it was written by \
+        "{what} has record version {version}, and this program knows only {RECORD_VERSION} to {EXTENDED}: it was written by \
           another version of rotogate, which can read it"
     ))
 }
@@ -182,6 +213,29 @@ mod tests {
             let json = serde_json::to_string(&session).unwrap();
             assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
             assert!(!serde_json::to_string(&plain).unwrap().contains("bound_to"));
+        }
+    }
+
+    #[test]
+    fn n45_a_record_for_a_resource_has_a_version_of_its_own_and_reads_back_the_same() {
+        let plain = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
+        let bound = Session { bound_to: Some(KeyThumbprint::from_bytes([7; 32])), ..plain.clone() };
+        for plain in [plain, bound] {
+            let session = Session { resource: Some("https://gate.example/mcp".into()), ..plain.clone() };
+            let (bytes, without) = (encode_session(&session).unwrap(), encode_session(&plain).unwrap());
+            assert_eq!((bytes[0], &bytes[bytes.len() - without.len()..]), (EXTENDED, &without[..]));
+            assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
+            // A cut record, one with more behind it, and one inside another are damaged, never for the usual audience.
+            let head = &bytes[..bytes.len() - without.len()];
+            let twice = [head, &bytes[..]].concat();
+            let in_bound = [&[BOUND], [7; 32].as_slice(), &bytes[..]].concat();
+            let empty = [&[EXTENDED, 0], &without[..]].concat();
+            for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), twice, in_bound, empty] {
+                assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
+            }
+            let json = serde_json::to_string(&session).unwrap();
+            assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
+            assert!(!serde_json::to_string(&plain).unwrap().contains("resource"));
         }
     }
 

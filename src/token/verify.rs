@@ -45,7 +45,8 @@ mod shape;
 mod signature_times;
 pub(crate) mod strict_json;
 
-pub(crate) use event::Ended;
+pub use event::EventProtocol;
+pub(crate) use event::{Ended, SentNotice};
 pub(crate) use examine::Examined;
 use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};

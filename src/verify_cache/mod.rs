@@ -39,7 +39,7 @@ use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
-use crate::token::verify::{Ended, IssuerRules, Refusal, Verifier};
+use crate::token::verify::{Ended, IssuerRules, Refusal, SentNotice, Verifier};
 
 mod assertions;
 mod examine;
@@ -346,20 +346,12 @@ impl TokenChecker {
         }
     }
 
-    /// What the logout token of an issuer ends.
+    /// What a notice of another issuer ends.
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`], [`Denial::KeysUnavailable`].
-    pub(crate) fn verify_logout(&self, issuer: &str, audience: &[Box<str>], token: &str) -> Result<Ended, Denial> {
-        self.keys.load().verifier.logout(issuer, audience, token, self.clock.now(), self.clock.wall())
-    }
-
-    /// What a security event of an issuer ends.
-    ///
-    /// # Errors
-    /// As [`Self::verify_logout`].
-    pub(crate) fn verify_event(&self, issuer: &str, audience: &[Box<str>], token: &str) -> Result<Ended, Denial> {
-        self.keys.load().verifier.security_event(issuer, audience, token, self.clock.now(), self.clock.wall())
+    pub(crate) fn verify_notice(&self, notice: SentNotice<'_>) -> Result<Ended, Denial> {
+        self.keys.load().verifier.ended(notice, self.clock.now(), self.clock.wall())
     }
 
     /// Verifies an access token that a provider's answer contains. No caller presented it, so no limit counts it.

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::issuer::{Issuer, URL, claims};
+use super::long_replies::{begun, is_cut};
+use super::{upgrades, websockets};
 use support::stub::{Edge, HEAD};
 use support::wire::Reply;
 use support::{Place, keep_secret};
@@ -12,7 +14,8 @@ const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
 
-const CONFIG_OF_EVENTS: &str = r#"
+/// Two issuers that tell of ends, and a route for their tokens.
+pub(crate) const CONFIG_OF_EVENTS: &str = r#"
 [[issuers]]
 name = "idp"
 url = "https://idp.test/"
@@ -234,12 +237,16 @@ fn n51_n52_what_was_acknowledged_survives_kill_9_and_ends_no_later_login() {
     let of_subject = world.token(&json!({ "sub": "carol", "jti": "t-2" }));
     assert_eq!((world.status(&before), world.status(&of_subject)), (200, 200));
     let told = world.idp.sign(&header(Some("logout+jwt")), &logout(&json!({ "sid": "s-1", "iat": now() - 5 })));
+    // Each is the last thing that the process did.
     assert_eq!(world.log_out("/logout/idp", &told).status, 200);
+    world.edge.gate.kill();
+    world.edge.gate = world.edge.place.start();
+    assert_eq!((world.status(&before), world.status(&of_subject)), (401, 200), "an acknowledged logout was lost");
     let subject = json!({ "sub_id": { "format": "iss_sub", "iss": URL, "sub": "carol" } });
     assert_eq!(world.pushed(&subject).status, 202);
     world.edge.gate.kill();
     world.edge.gate = world.edge.place.start();
-    assert_eq!((world.status(&before), world.status(&of_subject)), (401, 401), "an acknowledged end was lost");
+    assert_eq!((world.status(&before), world.status(&of_subject)), (401, 401), "an acknowledged event was lost");
     // The same notice again, after a later login in the same session.
     let later = world.idp.token(&json!({ "sid": "s-1", "jti": "t-3", "iat": now() - 2 }));
     assert_eq!(world.status(&later), 200);
@@ -318,4 +325,98 @@ fn n56_notices_are_bounded_in_size_and_by_address() {
     let statuses: Vec<_> = (0..8).map(|_| world.log_out("/logout/idp", &forged).status).collect();
     assert_eq!(statuses[..5], [400; 5]);
     assert_eq!(*statuses.last().unwrap(), 429, "{statuses:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n54_the_streams_of_what_another_issuer_ended_are_cut_and_those_of_others_go_on() {
+    let world = start();
+    let (ended, other) = (world.token(&json!({ "sid": "s-1" })), world.token(&json!({ "sid": "s-2", "jti": "t-2" })));
+    let cut = begun(&world.edge, "/events/parts", &ended);
+    let told = world.idp.sign(&header(Some("logout+jwt")), &logout(&json!({ "sid": "s-1" })));
+    assert_eq!(world.log_out("/logout/idp", &told).status, 200);
+    is_cut(cut);
+    world.edge.stub.push(b"");
+    let mut stays = begun(&world.edge, "/events/parts", &other);
+    assert_eq!(world.log_out("/logout/idp", &told).status, 200);
+    assert_eq!(world.pushed(&json!({ "sub_id": { "format": "iss_sub", "iss": URL, "sub": "nobody" } })).status, 202);
+    world.edge.stub.push(b"second");
+    assert_eq!(stays.chunk(), b"second");
+    assert_eq!(world.pushed(&json!({})).status, 202);
+    is_cut(stays);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n54_both_sides_of_a_websocket_hear_that_another_issuer_ended_its_session() {
+    let (idp, other) = (Issuer::new(11), Issuer::new(12));
+    let (port, sockets) = websockets::upstream();
+    let open = format!(
+        "[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n\
+         [[routes]]\npath = \"/ws\"\nissuers = [\"idp\"]\nupgrade = true\nupstream = \"ws\"\n"
+    );
+    let place = Place::new(&format!("{HEAD}{CONFIG_OF_EVENTS}{open}").replace("@upstream@", "127.0.0.1:9"));
+    files(&place, &idp, &other);
+    let gate = place.start();
+    let token = idp.token(&json!({ "iat": now() - 10, "sid": "s-1" }));
+    let mut ends = websockets::sides(websockets::open(&gate, &sockets, &token));
+    websockets::talk(&mut ends);
+    let told = idp.sign(&header(Some("logout+jwt")), &logout(&json!({ "sid": "s-1" })));
+    assert_eq!(gate.form("/logout/idp", &[("logout_token", &told)]).await.status, 200);
+    assert_eq!(websockets::both_closed(&mut ends), (1008, 1008));
+    let authorization = format!("authorization: Bearer {token}");
+    let (answer, _) = upgrades::ask_with(&gate, "/ws", "WebSocket", &authorization, "");
+    assert!(upgrades::is(&answer, 401), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n51_n55_notices_are_counted_and_a_refused_one_is_in_the_audit_log() {
+    let world = start();
+    let good = world.idp.sign(&header(Some("logout+jwt")), &logout(&json!({})));
+    let forged = world.other.sign(&header(Some("logout+jwt")), &logout(&json!({})));
+    for (token, status) in [(&good, 200), (&good, 200), (&forged, 400)] {
+        assert_eq!(world.log_out("/logout/idp", token).status, status);
+    }
+    assert_eq!(world.edge.form("/logout/idp", &[], &[("token", "x")]).status, 400);
+    assert_eq!(world.pushed(&json!({ "events": { VERIFICATION: { "state": "s" } } })).status, 202);
+    assert_eq!(world.pushed(&json!({ "aud": "somebody" })).status, 400);
+    let count = async |protocol: &str, result: &str| {
+        let labels = format!("issuer=\"idp\",protocol=\"{protocol}\",result=\"{result}\"");
+        world.edge.gate.metric(&format!("rotogate_issuer_notices_total{{{labels}}}")).await
+    };
+    assert_eq!((count("logout", "applied").await, count("logout", "invalid_key").await), (2, 1));
+    assert_eq!((count("logout", "invalid_request").await, count("events", "noted").await), (1, 1));
+    assert_eq!(count("events", "invalid_audience").await, 1);
+    assert_eq!(world.edge.gate.metric("rotogate_issuer_notice_age_seconds_count").await, 2);
+    let log = world.edge.gate.log();
+    let refused: Vec<_> = log.lines().filter(|line| line.contains("issuer.notice_refused")).collect();
+    assert_eq!(refused.len(), 3, "{log}");
+    assert!(refused[0].contains("no key of the issuer signed it") && refused[0].contains("RG1202W"), "{}", refused[0]);
+    assert!(refused[1].contains("logout_token is missing") && refused[2].contains("invalid_audience"), "{refused:?}");
+    assert!(!log.contains(&forged) && !log.contains(&good), "A6");
+}
+
+/// The provider's keys cannot be fetched: nothing was decided, and its sender is no forger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n49_n51_without_keys_a_notice_is_undecided_and_counts_against_nobody() {
+    let limits = "[limits]\nforged_per_address = \"2/1h\"\n";
+    let config = format!("{}{CONFIG_OF_EVENTS}", HEAD.replacen("[store]", &format!("{limits}[store]"), 1));
+    let config = config.replacen("jwks_file = \"idp.json\"", "jwks_url = \"http://127.0.0.1:9/keys\"", 1);
+    let world = world(&config);
+    let told = world.idp.sign(&header(Some("logout+jwt")), &logout(&json!({})));
+    for _ in 0..6 {
+        let reply = world.log_out("/logout/idp", &told);
+        assert_eq!((reply.status, reply.header("cache-control")), (503, "no-store"));
+        assert!(!reply.all("retry-after").is_empty());
+        let set = world.idp.sign(&header(Some("secevent+jwt")), &event(&json!({})));
+        let authorization = format!("Authorization: Bearer {TRANSMITTER}");
+        assert_eq!(world.push(&set, &["Content-Type: application/secevent+jwt", &authorization]).status, 503);
+    }
+    let series = |protocol: &str| {
+        format!("rotogate_issuer_notices_total{{issuer=\"idp\",protocol=\"{protocol}\",result=\"unavailable\"}}")
+    };
+    for protocol in ["logout", "events"] {
+        assert_eq!(world.edge.gate.metric(&series(protocol)).await, 6);
+    }
+    assert!(!world.edge.gate.log().contains("notice_refused"), "nothing was refused");
+    // One that is refused does count.
+    assert_eq!(world.log_out("/logout/other", "no token").status, 400);
 }

@@ -263,3 +263,177 @@ fn n44_mistakes_in_resources_are_told() {
     assert!(ran.code == Some(0) && said.contains("no authorization endpoint"), "{ran:?}");
     assert!(said.contains("no route belongs to it"), "{ran:?}");
 }
+
+const CONFIG_OF_TOKENS: &str = r#"
+[[clients]]
+id = "service"
+secret_hash_file = "service.hash"
+grants = ["client_credentials"]
+scopes = ["read"]
+[[issuers]]
+name = "idp"
+url = "https://idp.test/"
+audience = ["api"]
+jwks_file = "idp.json"
+[[resources]]
+path = "/files"
+[[resources]]
+path = "/other"
+[[resources]]
+path = "/mcp"
+authorization_servers = ["https://idp.test/"]
+[[routes]]
+path = "/files/{*rest}"
+resource = "/files"
+upstream = "app"
+[[routes]]
+path = "/other/{*rest}"
+resource = "/other"
+upstream = "app"
+[[routes]]
+path = "/mcp/{*rest}"
+resource = "/mcp"
+issuers = ["self", "idp"]
+upstream = "app"
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+const FILES: &str = "http://gate.test/files";
+
+fn hash_secret(place: &Place, file: &str, secret: &str) {
+    support::keep_secret(secret);
+    let made = Place::new(HEAD).json(&["client", "secret", "--stdin"], secret);
+    let path = place.path(file);
+    std::fs::write(&path, made["secret_hash"].as_str().unwrap()).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn n45_a_token_is_for_the_resource_of_its_login_whatever_happens_between() {
+    let secret = "s3cret-of-the-service";
+    let set = json!({ "keys": [Issuer::new(3).jwk("k1")] }).to_string();
+    let config = format!("{HEAD}{CONFIG_OF_TOKENS}").replace("kind = \"memory\"", "path = \"sessions.redb\"");
+    let files = |place: &Place| {
+        std::fs::write(place.path("idp.json"), set).unwrap();
+        hash_secret(place, "service.hash", secret);
+    };
+    let mut edge = Edge::with(&config, files, |_| {});
+    let ask = |edge: &Edge, fields: &[(&str, &str)]| edge.form("/connect/token", &[], fields);
+    let password = edge.gate.password.clone();
+    let login =
+        [("grant_type", "password"), ("client_id", "web"), ("username", "demo"), ("password", password.as_str())];
+    let log_in = |edge: &Edge, more: &[(&str, &str)]| ask(edge, &[&login[..], more].concat());
+    let refresh = |edge: &Edge, token: &str, more: &[(&str, &str)]| {
+        let fields = [("grant_type", "refresh_token"), ("client_id", "web"), ("refresh_token", token)];
+        ask(edge, &[&fields[..], more].concat())
+    };
+    let as_service = [("client_id", "service"), ("client_secret", secret)];
+    let of_service = |edge: &Edge, more: &[(&str, &str)]| {
+        ask(edge, &[&[("grant_type", "client_credentials")], &as_service[..], more].concat())
+    };
+    let audience = |edge: &Edge, token: &str| {
+        let reply = edge.form("/connect/introspect", &[], &[&[("token", token)], &as_service[..]].concat());
+        reply.json()["aud"].clone()
+    };
+    let part = |reply: &Reply, name: &str| {
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let token = reply.json()[name].as_str().unwrap().to_owned();
+        support::keep_secret(&token);
+        token
+    };
+    let opens = |edge: &Edge, token: &str| {
+        ["/files/x", "/other/x", "/mcp/x", "/x"].map(|path| edge.ask_as(token, &format!("GET {path}"), &[]).status)
+    };
+    // None that the gate has, one that others issue tokens for, relative, with a fragment, nearly one, and several.
+    let wrong: &[&[(&str, &str)]] = &[
+        &[("resource", "http://gate.test/none")],
+        &[("resource", "http://gate.test/mcp")],
+        &[("resource", "/files")],
+        &[("resource", "http://gate.test/files#x")],
+        &[("resource", "http://gate.test/files/")],
+        &[("resource", "HTTP://gate.test/files")],
+        &[("resource", FILES), ("resource", "http://gate.test/other")],
+        &[("resource", FILES), ("resource", FILES)],
+    ];
+    for more in wrong {
+        for reply in [log_in(&edge, more), of_service(&edge, more)] {
+            assert_eq!((reply.status, reply.json()["error"].as_str()), (400, Some("invalid_target")), "{more:?}");
+        }
+    }
+    // An empty one is none (RFC 6749 §3.2): the audience is that of the gate.
+    let plain = log_in(&edge, &[("resource", "")]);
+    let (access, token) = (part(&plain, "access_token"), part(&plain, "refresh_token"));
+    assert_eq!((audience(&edge, &access), opens(&edge, &access)), (json!("api"), [401, 401, 401, 200]));
+    assert_eq!(refresh(&edge, &token, &[("resource", FILES)]).json()["error"], "invalid_target", "it was not granted");
+    part(&refresh(&edge, &token, &[]), "access_token");
+
+    let own = part(&of_service(&edge, &[("resource", FILES)]), "access_token");
+    assert_eq!((audience(&edge, &own), opens(&edge, &own)), (json!(FILES), [200, 401, 401, 401]));
+
+    let mut last = log_in(&edge, &[("resource", FILES)]);
+    let document = edge.ask(&format!("GET {WELL_KNOWN}/files"), &[]).json();
+    for round in 0..3 {
+        let (access, token) = (part(&last, "access_token"), part(&last, "refresh_token"));
+        assert_eq!((audience(&edge, &access), opens(&edge, &access)), (json!(FILES), [200, 401, 401, 401]));
+        assert_eq!(document["resource"], FILES);
+        // Another one costs nothing, and so do several.
+        for more in wrong {
+            assert_eq!(refresh(&edge, &token, more).json()["error"], "invalid_target", "{more:?}");
+        }
+        let other = [("resource", "http://gate.test/other")];
+        assert_eq!(refresh(&edge, &token, &other).json()["error"], "invalid_target");
+        let named: &[(&str, &str)] = if round % 2 == 0 { &[] } else { &[("resource", FILES)] };
+        let next = refresh(&edge, &token, named);
+        let pair = |reply: &Reply| (part(reply, "access_token"), part(reply, "refresh_token"));
+        edge.gate.kill();
+        edge.gate = edge.place.start();
+        // The reply was lost: the same pair again, whether the resource is named or not, and no other one.
+        assert_eq!(pair(&refresh(&edge, &token, &[])), pair(&next));
+        assert_eq!(pair(&refresh(&edge, &token, &[("resource", FILES)])), pair(&next));
+        assert_eq!(refresh(&edge, &token, &other).json()["error"], "invalid_target");
+        last = next;
+    }
+}
+
+#[test]
+fn n48_each_token_endpoint_with_a_path_of_its_own_has_a_document() {
+    let more = r#"
+[[endpoints]]
+dialect = "oauth2"
+path = "/partners/oauth/token"
+clients = ["partner"]
+[[clients]]
+id = "partner"
+secret_hash_file = "partner.hash"
+grants = ["client_credentials"]
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+"#;
+    let secret = |place: &Place| hash_secret(place, "partner.hash", "s3cret-of-the-partner");
+    let edge = Edge::with(&format!("{HEAD}{more}"), secret, |_| {});
+    let read = |path: &str| {
+        let reply = edge.ask(&format!("GET {path}"), &["X-Forwarded-Host: evil.test"]);
+        assert_eq!((reply.status, reply.header("content-type")), (200, "application/json"), "{path}");
+        reply.json()
+    };
+    let first = read("/.well-known/oauth-authorization-server");
+    assert_eq!(
+        (&first["issuer"], &first["token_endpoint"]),
+        (&json!("http://gate.test"), &json!("http://gate.test/connect/token"))
+    );
+    let second = read("/.well-known/oauth-authorization-server/partners/oauth");
+    assert_eq!(second, read("/partners/oauth/.well-known/openid-configuration"));
+    assert_eq!(second["issuer"], "http://gate.test/partners/oauth");
+    assert_eq!(second["token_endpoint"], "http://gate.test/partners/oauth/token");
+    assert_eq!(second["revocation_endpoint"], "http://gate.test/partners/oauth/revocation");
+    assert_eq!(second["introspection_endpoint"], "http://gate.test/partners/oauth/introspect");
+    assert_eq!(second["jwks_uri"], first["jwks_uri"]);
+    assert_eq!(second["grant_types_supported"], json!(["client_credentials"]), "of its clients alone");
+    // Nothing near by.
+    for path in ["/partners", "/partners/oauth/", "/connect", "/Partners/oauth"] {
+        let reply = edge.ask(&format!("GET /.well-known/oauth-authorization-server{path}"), &[]);
+        assert!(!reply.text().contains("issuer\""), "{path}: {reply:?}");
+    }
+}

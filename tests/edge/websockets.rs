@@ -17,7 +17,7 @@ use super::upgrades::{PATIENCE, ask_with, gate_with, head, is};
 use support::{CONFIG, Gate};
 
 /// An upstream that takes every upgrade, and leaves to the test what comes then.
-fn upstream() -> (u16, Receiver<TcpStream>) {
+pub(super) fn upstream() -> (u16, Receiver<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (opened, sockets) = channel();
@@ -37,22 +37,22 @@ fn upstream() -> (u16, Receiver<TcpStream>) {
 }
 
 /// Both sides of a WebSocket through the gate.
-fn open(gate: &Gate, sockets: &Receiver<TcpStream>, token: &str) -> (TcpStream, TcpStream) {
+pub(super) fn open(gate: &Gate, sockets: &Receiver<TcpStream>, token: &str) -> (TcpStream, TcpStream) {
     let (answer, client) = ask_with(gate, "/ws", "WebSocket", &format!("authorization: Bearer {token}"), "");
     assert!(is(&answer, 101), "{answer}");
     (client.into_inner(), sockets.recv_timeout(PATIENCE).unwrap())
 }
 
-type Sides = (WebSocket<TcpStream>, WebSocket<TcpStream>);
+pub(super) type Sides = (WebSocket<TcpStream>, WebSocket<TcpStream>);
 
-fn sides((client, upstream): (TcpStream, TcpStream)) -> Sides {
+pub(super) fn sides((client, upstream): (TcpStream, TcpStream)) -> Sides {
     let client = WebSocket::from_raw_socket(client, Role::Client, None);
     // It refuses a frame that is not masked.
     (client, WebSocket::from_raw_socket(upstream, Role::Server, None))
 }
 
 /// Text goes there and back.
-fn talk((client, upstream): &mut Sides) {
+pub(super) fn talk((client, upstream): &mut Sides) {
     client.send(Message::text("there")).unwrap();
     assert_eq!(upstream.read().unwrap(), Message::text("there"));
     upstream.send(Message::text("back")).unwrap();
@@ -68,7 +68,7 @@ fn closed(side: &mut WebSocket<TcpStream>) -> u16 {
     close.code.into()
 }
 
-fn both_closed((client, upstream): &mut Sides) -> (u16, u16) {
+pub(super) fn both_closed((client, upstream): &mut Sides) -> (u16, u16) {
     (closed(client), closed(upstream))
 }
 

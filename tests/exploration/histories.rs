@@ -105,6 +105,7 @@ impl Run {
         let access_expires = CREATED.plus(profile.access_ttl).min(CREATED.plus(profile.session_ttl));
         let s = Session {
             bound_to: None,
+            resource: None,
             id: SessionId::new(CREATED, [7; 10]),
             secret: SessionSecret::new([9; 16]),
             subject: "ada".into(),

@@ -102,6 +102,7 @@ impl Table {
         assert_eq!(profile.problems(), []);
         let session = Session {
             bound_to: None,
+            resource: None,
             id: SessionId::new(CREATED, [7; 10]),
             secret: SessionSecret::new([9; 16]),
             subject: "ada".into(),

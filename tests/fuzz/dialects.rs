@@ -40,15 +40,17 @@ fn client(client: Option<&PresentedClient>) -> String {
 /// All that a command says, secrets too: they are the fuzzer's.
 pub(crate) fn plain(command: &Command) -> String {
     match command {
-        Command::Login { client: by, username, password, scope, access_ttl } => {
+        Command::Login { client: by, username, password, scope, access_ttl, resource } => {
             format!(
-                "login {} {username:?} {:?} {scope:?} {access_ttl:?}",
+                "login {} {username:?} {:?} {scope:?} {access_ttl:?} {resource:?}",
                 client(by.as_ref()),
                 password.expose_secret()
             )
         }
-        Command::ClientToken { client: by, scope } => format!("client {} {scope:?}", client(Some(by))),
-        Command::Refresh { client: by, credential, scope, access_ttl } => {
+        Command::ClientToken { client: by, scope, resource } => {
+            format!("client {} {scope:?} {resource:?}", client(Some(by)))
+        }
+        Command::Refresh { client: by, credential, scope, access_ttl, resource } => {
             let credential = match credential {
                 RefreshCredential::Refresh(token) => format!("refresh {:?}", token.expose_secret()),
                 RefreshCredential::Access(token) => format!("access {:?}", token.expose_secret()),
@@ -57,7 +59,7 @@ pub(crate) fn plain(command: &Command) -> String {
                 }
                 _ => panic!("a credential that this test does not know"),
             };
-            format!("refresh {} {credential} {scope:?} {access_ttl:?}", client(by.as_ref()))
+            format!("refresh {} {credential} {scope:?} {access_ttl:?} {resource:?}", client(by.as_ref()))
         }
         Command::Revoke { client: by, token } => format!("revoke {} {:?}", client(by.as_ref()), token.expose_secret()),
         Command::Logout { access, everywhere } => format!("logout {:?} {everywhere}", access.expose_secret()),

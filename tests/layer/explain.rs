@@ -337,6 +337,7 @@ const ELSEWHERE: &[&str] = &[
     "other_key",
     "ttl_exceeded",
     "invalid_scope",
+    "invalid_target",
     "wrong_password",
     "invalid_client",
     "unauthorized_client",

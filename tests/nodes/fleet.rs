@@ -46,8 +46,14 @@ impl Entry {
 impl Fleet {
     /// With these keys of `[sessions]` and of `[store]`.
     pub(super) async fn start(servers: Servers, sessions: &str, store: &str) -> Self {
+        Self::start_with(servers, sessions, store, |_| {}).await
+    }
+
+    /// The same, after `files` has put files beside the configuration.
+    pub(super) async fn start_with(servers: Servers, sessions: &str, store: &str, files: impl FnOnce(&Place)) -> Self {
         let config = format!("{CONFIG}{}{store}", servers.section());
         let place = servers.place(&with(&config, "sessions", sessions));
+        files(&place);
         let ways_in = Arc::new(Mutex::new(Vec::new()));
         let mut fleet = Self { servers, place, nodes: Vec::new(), ways_in, password: String::new() };
         for gate in 0..GATES {

@@ -124,6 +124,7 @@ impl Gate {
         let (engine, profile, token) = (Arc::clone(&self.engine), self.profile, SecretString::from(token));
         Box::pin(async move {
             let refresh = Refresh {
+                resource: None,
                 proof: None,
                 credential: Exchange::Refresh(&token),
                 client: &Client::public(CLIENT),

@@ -106,6 +106,10 @@ families! { ALL:
 
     RELAY_EXCHANGES = Counter "relay_exchanges" ["result"] "Refresh tokens that came for a provider behind a relay";
 
+    ISSUER_NOTICES = Counter "issuer_notices" ["issuer", "protocol", "result"]
+        "Logout tokens and security events that came, by what became of them";
+    ISSUER_NOTICE_AGE = Histogram "issuer_notice_age_seconds" []
+        "Age of the notices that were applied, from their iat until they were durable";
     ISSUER_KEYS = Gauge "issuer_keys" ["issuer"] "Usable keys of an issuer";
     ISSUER_STATE = Gauge "issuer_state" ["issuer"] "Keys of an issuer: 0 empty, 1 fresh, 2 aging, 3 stale";
     ISSUER_LAST_SUCCESS = Gauge "issuer_last_success_timestamp_seconds" ["issuer"]

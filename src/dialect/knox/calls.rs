@@ -52,7 +52,14 @@ impl<'a> Calling<'a> {
             if secrecy::ExposeSecret::expose_secret(&password).is_empty() {
                 return Err(words::empty_field("password"));
             }
-            let login = Command::Login { client: None, username: email, password, scope: None, access_ttl: None };
+            let login = Command::Login {
+                client: None,
+                username: email,
+                password,
+                scope: None,
+                access_ttl: None,
+                resource: None,
+            };
             let (user, auth_token) = self.issued(login).await?;
             Ok(Response::new(AuthnWithPasswordResponse { user, auth_token }))
         };
@@ -67,7 +74,7 @@ impl<'a> Calling<'a> {
                 return Err(words::empty_field("refresh_token"));
             }
             let credential = RefreshCredential::Refresh(token.into());
-            let refresh = Command::Refresh { client: None, credential, scope: None, access_ttl: None };
+            let refresh = Command::Refresh { client: None, credential, scope: None, access_ttl: None, resource: None };
             let (user, auth_token) = self.issued(refresh).await?;
             Ok(Response::new(RefreshAccessTokenResponse { user, auth_token }))
         };

@@ -26,7 +26,7 @@ fn denied(denial: Denial) -> Status {
     match denial.class() {
         Class::Request(what) => Status::invalid_argument(what),
         Class::TwoCredentials => Status::invalid_argument("send exactly one credential"),
-        Class::Lifetime | Class::Scope | Class::Head(_) | Class::Tunnel => {
+        Class::Lifetime | Class::Scope | Class::Target | Class::Head(_) | Class::Tunnel => {
             Status::invalid_argument("the request is malformed")
         }
         Class::NoCredential | Class::UnusableCredential => {

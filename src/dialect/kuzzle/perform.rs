@@ -105,7 +105,7 @@ fn wanted(asked: &Message, action: Action, credential: Credential<'_>, path: &st
             let access = token(credential)?.ok_or_else(nobody)?;
             let access_ttl = expiry::read(asked.argument("expiresIn")).map_err(malformed)?;
             let credential = RefreshCredential::Access(access);
-            ActionPlan::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl })
+            ActionPlan::Engine(Command::Refresh { client: None, credential, scope: None, access_ttl, resource: None })
         }
         Action::Logout => match token(credential)? {
             Some(access) => ActionPlan::Engine(Command::Logout { access, everywhere: asked.flag("global") }),
@@ -153,6 +153,7 @@ fn login(asked: &Message) -> Result<Command, Problem> {
         password: SecretString::from(field("password")?.to_owned()),
         scope: None,
         access_ttl: expiry::read(asked.argument("expiresIn"))?,
+        resource: None,
     })
 }
 

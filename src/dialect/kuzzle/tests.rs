@@ -120,7 +120,9 @@ fn login<'a>(query: Option<&'a str>, body: &'a str) -> Request<'a> {
 #[tokio::test]
 async fn a_login_is_read_with_arguments_that_nobody_knows() {
     let asked = command(&login(Some("expiresIn=1h&verb=POST&verb=GET"), LOGIN)).await;
-    let Command::Login { client: None, username, password, scope: None, access_ttl } = asked else { panic!() };
+    let Command::Login { client: None, username, password, scope: None, access_ttl, resource: None } = asked else {
+        panic!()
+    };
     assert_eq!((username.as_str(), password.expose_secret()), ("u", "p"));
     assert_eq!(access_ttl, Some(Duration::from_secs(3600)));
 

@@ -168,6 +168,7 @@ impl Problem {
             | Class::InsufficientScope
             | Class::Forbidden
             | Class::Scope
+            | Class::Target
             | Class::Client
             | Class::ClientNotAllowed
             | Class::GrantType => Self::forbidden(asked),

@@ -18,12 +18,11 @@ pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
 
-/// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), unless repeated.
-pub(super) fn read(call: &Call<'_>) -> Result<Form, Denial> {
-    read_with(call, &[])
-}
+/// The parameter of RFC 8707, which a request may repeat.
+pub(super) const RESOURCE: &str = "resource";
 
-/// The same; these parameters may be repeated.
+/// Parses the body of a request. Unknown parameters are ignored (RFC 6749 §3.2), unless repeated; `lists` may be
+/// repeated.
 pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<Form, Denial> {
     let mut types = call.headers.get_all(CONTENT_TYPE).iter();
     let media =
@@ -67,6 +66,17 @@ impl Form {
 
     pub(super) fn scope(&self) -> Result<Option<Scope>, Denial> {
         self.get("scope").map(Scope::parse).transpose().map_err(|_| Denial::InvalidScope)
+    }
+
+    /// The one resource that the tokens are to be for (RFC 8707 §2). The gate grants a token for one resource alone.
+    // Requirement N45.
+    pub(super) fn resource(&self) -> Result<Option<Box<str>>, Denial> {
+        let mut named = self.fields.iter().filter(|(name, value)| name == RESOURCE && !value.is_empty());
+        match (named.next(), named.next()) {
+            (None, _) => Ok(None),
+            (Some((_, one)), None) => Ok(Some(one.as_str().into())),
+            (Some(_), Some(_)) => Err(Denial::InvalidTarget),
+        }
     }
 
     /// The client, by Basic or by the body, not by both (RFC 6749 §2.3). The same `client_id` in both is allowed.

@@ -99,7 +99,7 @@ impl Dialect for OAuth2 {
     }
 
     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
-        let form = form::read(call)?;
+        let form = form::read_with(call, &[form::RESOURCE])?;
         let client = form.client(call.headers)?;
         if call.operation != TOKEN {
             let token = match (form.secret("token"), form.secret("Token")) {
@@ -113,7 +113,7 @@ impl Dialect for OAuth2 {
                 _ => Command::Introspect { client, token },
             });
         }
-        let scope = form.scope()?;
+        let (scope, resource) = (form.scope()?, form.resource()?);
         match form.get("grant_type") {
             Some("password") => Ok(Command::Login {
                 client: Some(client),
@@ -121,6 +121,7 @@ impl Dialect for OAuth2 {
                 password: form.secret("password").ok_or(Denial::MalformedRequest("password is missing"))?,
                 scope,
                 access_ttl: None,
+                resource,
             }),
             Some("refresh_token") => Ok(Command::Refresh {
                 client: Some(client),
@@ -129,8 +130,9 @@ impl Dialect for OAuth2 {
                 ),
                 scope,
                 access_ttl: None,
+                resource,
             }),
-            Some("client_credentials") => Ok(Command::ClientToken { client, scope }),
+            Some("client_credentials") => Ok(Command::ClientToken { client, scope, resource }),
             Some(_) => Err(Denial::UnsupportedGrantType),
             None => Err(Denial::MalformedRequest("grant_type is missing")),
         }

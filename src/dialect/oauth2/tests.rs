@@ -207,6 +207,7 @@ fn refusals_are_those_of_rfc_6749_5_2() {
         (Denial::UnauthorizedClient, Some("Basic x"), 400, "unauthorized_client"),
         (Denial::UnsupportedGrantType, None, 400, "unsupported_grant_type"),
         (Denial::InvalidScope, None, 400, "invalid_scope"),
+        (Denial::InvalidTarget, None, 400, "invalid_target"),
         (Denial::WrongPassword, Some("Basic x"), 400, "invalid_grant"),
         (Denial::MalformedRequest("x"), None, 400, "invalid_request"),
         (Denial::TooManyRequests(Duration::from_millis(1200)), None, 429, "too_many_requests"),

@@ -154,6 +154,10 @@ pub(in crate::dialect) fn denied(denial: Denial, used_basic: bool) -> Reply {
         Class::Scope => {
             (StatusCode::BAD_REQUEST, "invalid_scope", "the scope is malformed, or goes beyond what may be granted")
         }
+        // RFC 8707 §2.
+        Class::Target => {
+            (StatusCode::BAD_REQUEST, "invalid_target", "the resource is unknown here, or is not the one of the login")
+        }
         Class::Login => (StatusCode::BAD_REQUEST, "invalid_grant", "the username or the password is wrong"),
         // RFC 6749 §5.2 has no code for this, and `invalid_grant` would make clients ask for the password again. The
         // device grant uses this code at its token endpoint (RFC 8628 §3.5) for a final refusal.

@@ -153,6 +153,7 @@ async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_know
             account: AccountRule::Any,
             scope: None,
             access_ttl: None,
+            resource: None,
             profile: &profile,
             accepts: &accepts,
             by_access,

@@ -9,16 +9,16 @@ use super::table::Ready;
 use crate::client::{Client, Grant, PresentedClient};
 use crate::credential::Credential;
 use crate::denial::{Denial, EventFlaw, NotGood};
-use crate::dialect::events::{EventProtocol, Notice};
+use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
-use crate::engine::{AccountRule, Arrival, Exchange, Login, Origin, OwnSessions, Refresh};
+use crate::engine::{AccountRule, Arrival, Exchange, Login, NoticeResult, Origin, OwnSessions, Refresh};
 use crate::fault::Error;
 use crate::gate::possession::PresentedProof;
-use crate::gate::{Inner, layer};
+use crate::gate::{Inner, layer, resources};
 use crate::limit::Source;
-use crate::session::{RevokedBecause, Status};
+use crate::session::Status;
 use crate::token::claims::AccessToken;
-use crate::token::verify::Ended;
+use crate::token::verify::{Ended, SentNotice};
 use crate::verify_cache::{Introspected, Verified};
 
 /// Executes a command.
@@ -34,8 +34,9 @@ pub(super) async fn execute(
     let (account, of_account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };
     match command {
-        Command::Login { client, username, password, scope, access_ttl } => {
+        Command::Login { client, username, password, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::Password)).await?;
+            let resource = resources::granted(&gate.resources, resource)?;
             let proof = gate.proof_of_client(proof, client.dpop)?;
             let login = Login {
                 client: &client,
@@ -44,6 +45,7 @@ pub(super) async fn execute(
                 password: &password,
                 scope,
                 access_ttl,
+                resource,
                 profile: &client.profile.over(&endpoint.profile),
                 dialect: endpoint.dialect.name(),
                 proof,
@@ -52,16 +54,18 @@ pub(super) async fn execute(
             };
             issued(gate.engine.login(login).await?)
         }
-        Command::ClientToken { client, scope } => {
+        Command::ClientToken { client, scope, resource } => {
             let client = at.client(Some(client), Some(Grant::ClientCredentials)).await?;
             if client.secret_hash.is_none() {
                 return Err(Denial::UnauthorizedClient.into());
             }
+            let resource = resources::granted(&gate.resources, resource)?;
             let proof = gate.proof_of_client(proof, client.dpop)?;
             let profile = client.profile.over(&endpoint.profile);
-            issued(gate.engine.client_token(&client, scope.as_ref(), &profile, proof, origin).await?)
+            let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
+            issued(gate.engine.client_token(&client, scope, resource, &profile, proof, origin).await?)
         }
-        Command::Refresh { client, credential, scope, access_ttl } => {
+        Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             gate.engine.limits().refresh(origin.address)?;
             let proof = gate.proof_of_refresh(proof, client.dpop)?;
@@ -80,6 +84,7 @@ pub(super) async fn execute(
                 account: of_account,
                 scope,
                 access_ttl,
+                resource,
                 profile: &client.profile.over(&endpoint.profile),
                 accepts: &endpoint.accepts,
                 by_access: &endpoint.by_access,
@@ -180,28 +185,36 @@ impl EndpointCommand<'_> {
     /// Ends what another issuer says that it ended. Durable when this returns; the same notice again ends nothing else.
     // Requirements N49–N56.
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
-        let address = self.origin.address;
-        let limits = self.gate.engine.limits();
-        limits.admit_unverified(address)?;
-        let (checker, token) = (&self.gate.checker, notice.token.expose_secret());
-        let ended = match (notice.is_authenticated, notice.protocol) {
-            (false, _) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
-            (true, EventProtocol::BackChannelLogout) => checker.verify_logout(&notice.issuer, &notice.audience, token),
-            (true, EventProtocol::SecurityEvents) => checker.verify_event(&notice.issuer, &notice.audience, token),
+        let engine = &self.gate.engine;
+        let ended = match self.read_notice(notice) {
+            Ok(Ended::Tokens { entry, told }) => engine.end_elsewhere(entry, told).await,
+            Ok(Ended::Nothing) => Ok(NoticeResult::Noted),
+            Err(denial) => Err(denial.into()),
         };
-        let ended = ended.inspect_err(|denial| {
-            limits.record_forged(address);
-            tracing::warn!(
-                issuer = %notice.issuer,
-                why = denial.detail().unwrap_or(denial.reason()),
-                "notice of another issuer refused: nothing ends by it"
-            );
-        })?;
-        limits.record_valid(address);
-        match ended {
-            Ended::Nothing => Ok(()),
-            Ended::Tokens(entry) => self.gate.engine.revoke(entry, RevokedBecause::Logout).await.map(drop),
+        engine.record_notice(&notice.issuer, notice.protocol, &ended, self.origin);
+        ended.map(drop)
+    }
+
+    fn read_notice(&self, notice: &Notice) -> Result<Ended, Denial> {
+        let (address, limits) = (self.origin.address, self.gate.engine.limits());
+        limits.admit_unverified(address)?;
+        let read = match (&notice.token, notice.is_authenticated) {
+            (_, false) => Err(Denial::RefusedEvent(EventFlaw::Authentication)),
+            (Err(what), true) => Err(Denial::RefusedEvent(EventFlaw::Request(what))),
+            (Ok(token), true) => self.gate.checker.verify_notice(SentNotice {
+                protocol: notice.protocol,
+                issuer: &notice.issuer,
+                audience: &notice.audience,
+                token: token.expose_secret(),
+            }),
+        };
+        match &read {
+            Ok(_) => limits.record_valid(address),
+            Err(Denial::RefusedEvent(_)) => limits.record_forged(address),
+            // Nothing was decided, so nothing counts against its sender.
+            Err(_) => {}
         }
+        read
     }
 
     /// The authenticated client, if it may use this endpoint and grant.

@@ -44,7 +44,7 @@ pub(super) struct Ready {
 enum Entry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
     Jwks,
-    Metadata,
+    Metadata(usize),
     Resource(usize),
 }
 
@@ -52,7 +52,7 @@ impl Entry {
     fn endpoint(&self) -> Option<usize> {
         match self {
             Self::Operation { endpoint, .. } => Some(*endpoint),
-            Self::Jwks | Self::Metadata | Self::Resource(_) => None,
+            Self::Jwks | Self::Metadata(_) | Self::Resource(_) => None,
         }
     }
 }
@@ -93,7 +93,8 @@ pub(in crate::gate) struct Endpoints {
     exact: matchit::Router<Entry>,
     /// The same templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
-    metadata: Bytes,
+    /// Each document of metadata.
+    metadata: Vec<Bytes>,
 }
 
 /// The operation of an endpoint that a request names.
@@ -121,7 +122,8 @@ impl Operation {
 pub(in crate::gate) enum Hit {
     Operation(Operation),
     Jwks,
-    Metadata,
+    /// The metadata at this position.
+    Metadata(usize),
     /// The document of the resource at this position.
     Resource(usize),
     /// A near miss of a path of this endpoint; `None`: of one of the gate's own paths.
@@ -170,7 +172,7 @@ impl Endpoints {
             ready: Vec::new(),
             exact: matchit::Router::new(),
             loose: matchit::Router::new(),
-            metadata: Bytes::new(),
+            metadata: Vec::new(),
         };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
         for (index, resource) in resources.iter().enumerate() {
@@ -194,18 +196,22 @@ impl Endpoints {
                 let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
                 all.insert(endpoint.dialect.name(), &template, entry)?;
             }
-            // The metadata describe the first OAuth endpoint.
-            if all.metadata.is_empty()
-                && let Some(paths) = endpoint.dialect.oauth(base)
-            {
-                for path in metadata::paths(issuer) {
-                    all.insert("the gate", &path, Entry::Metadata)?;
-                }
+            if let Some(paths) = endpoint.dialect.oauth(base) {
+                // The first endpoint is that of the gate's issuer. Each later one has the issuer of its own path.
+                let own = match all.metadata.is_empty() {
+                    true => Some(issuer.to_owned()),
+                    false => metadata::issuer_of_endpoint(public_url, base),
+                };
                 let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
-                let mut metadata =
-                    Metadata::new(issuer, public_url, &paths, clients.iter().filter(served), has_directory, uses_dpop);
-                metadata.protected_resources.clone_from(&protected);
-                all.metadata = metadata.to_bytes();
+                if let Some(own) = own.filter(|own| all.is_issuer_free(own)) {
+                    for path in metadata::paths(&own) {
+                        all.insert("the gate", &path, Entry::Metadata(all.metadata.len()))?;
+                    }
+                    let clients = clients.iter().filter(served);
+                    let mut metadata = Metadata::new(&own, public_url, &paths, clients, has_directory, uses_dpop);
+                    metadata.protected_resources.clone_from(&protected);
+                    all.metadata.push(metadata.to_bytes());
+                }
             }
             let failed = |problem: String| EndpointError {
                 dialect: endpoint.dialect.name().to_owned(),
@@ -254,6 +260,11 @@ impl Endpoints {
         Ok(all)
     }
 
+    /// No document stands at the paths of this issuer's metadata.
+    fn is_issuer_free(&self, issuer: &str) -> bool {
+        metadata::paths(issuer).iter().all(|path| self.exact.at(path).is_err())
+    }
+
     fn insert(&mut self, dialect: &str, template: &str, entry: Entry) -> Result<(), EndpointError> {
         let failed = |error: matchit::InsertError| EndpointError {
             dialect: dialect.to_owned(),
@@ -295,8 +306,8 @@ impl Endpoints {
     }
 
     /// The authorization server metadata, for clients that know only the issuer.
-    pub(super) fn metadata(&self) -> Bytes {
-        self.metadata.clone()
+    pub(super) fn metadata(&self, index: usize) -> Bytes {
+        self.metadata.get(index).cloned().unwrap_or_default()
     }
 
     /// Whether an operation serves upgrades only.
@@ -333,7 +344,7 @@ impl Endpoints {
                 let spelt = |spelling: &&str| spelling.replace("{account}", account) == raw;
                 Some(match found.value {
                     Entry::Jwks if !path.is_rewritten() => Hit::Jwks,
-                    Entry::Metadata if !path.is_rewritten() => Hit::Metadata,
+                    Entry::Metadata(index) if !path.is_rewritten() => Hit::Metadata(*index),
                     Entry::Operation { endpoint, served }
                         if !path.is_rewritten() || served.spellings.iter().any(spelt) =>
                     {
@@ -342,7 +353,7 @@ impl Endpoints {
                         Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
                     Entry::Resource(index) if !path.is_rewritten() => Hit::Resource(*index),
-                    Entry::Jwks | Entry::Metadata | Entry::Resource(_) | Entry::Operation { .. } => {
+                    Entry::Jwks | Entry::Metadata(_) | Entry::Resource(_) | Entry::Operation { .. } => {
                         Hit::NearMiss(found.value.endpoint())
                     }
                 })

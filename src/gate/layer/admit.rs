@@ -93,7 +93,7 @@ impl<M> GateLayer<M> {
         {
             let denial = match hit {
                 Hit::NearMiss(_) => Denial::NearMiss,
-                Hit::Operation(_) | Hit::Jwks | Hit::Metadata | Hit::Resource(_) => Denial::EndpointElsewhere,
+                Hit::Operation(_) | Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_) => Denial::EndpointElsewhere,
             };
             return Admission::Refused(denial, None);
         }

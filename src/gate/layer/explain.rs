@@ -99,7 +99,7 @@ impl<M> GateLayer<M> {
             }
             Admission::Endpoint(Hit::Jwks) => endpoint = Some("the JWK set".to_owned()),
             Admission::Endpoint(Hit::Resource(_)) => endpoint = Some("the document of a resource".to_owned()),
-            Admission::Endpoint(Hit::Metadata) => endpoint = Some("the metadata".to_owned()),
+            Admission::Endpoint(Hit::Metadata(_)) => endpoint = Some("the metadata".to_owned()),
         }
         let denial = refusal.as_ref().map(|refusal| refusal.denial);
         let reason = match (denial, &endpoint) {
@@ -201,7 +201,7 @@ impl<M> GateLayer<M> {
             Admission::Refused(denial, route) => (Some(*denial), route.as_ref()),
             Admission::WrongMethod(_) => (Some(Denial::MethodNotAllowed), None),
             Admission::Endpoint(Hit::NearMiss(_)) => (Some(Denial::NearMiss), None),
-            Admission::Endpoint(Hit::Operation(_) | Hit::Jwks | Hit::Metadata | Hit::Resource(_)) => (None, None),
+            Admission::Endpoint(Hit::Operation(_) | Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_)) => (None, None),
         };
         let decision = |denial: Option<Denial>, route: Option<&Arc<Route>>| {
             (denial.map(|denial| (denial.reason(), denial.detail())), route.map(|route| route.id.clone()))

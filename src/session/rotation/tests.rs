@@ -24,6 +24,7 @@ fn session() -> Session {
     let expires = ROTATED.plus(secs(600));
     Session {
         bound_to: None,
+        resource: None,
         id: SessionId::new(CREATED, [7; 10]),
         secret: SessionSecret::new([9; 16]),
         subject: "ada".into(),

@@ -19,11 +19,45 @@ const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
+/// By which protocol an issuer tells of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventProtocol {
+    /// OpenID Connect back-channel logout 1.0.
+    BackChannelLogout,
+    /// Security event tokens, pushed (RFC 8935).
+    SecurityEvents,
+}
+
+impl EventProtocol {
+    /// Its word in log lines and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::BackChannelLogout => "logout",
+            Self::SecurityEvents => "events",
+        }
+    }
+}
+
+/// A notice to verify.
+#[derive(Clone, Copy)]
+pub(crate) struct SentNotice<'a> {
+    pub(crate) protocol: EventProtocol,
+    /// The name of the issuer that it must be of.
+    pub(crate) issuer: &'a str,
+    /// Of these, its `aud` must name one.
+    pub(crate) audience: &'a [Box<str>],
+    pub(crate) token: &'a str,
+}
+
 /// What an issuer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The tokens that this entry matches.
-    Tokens(Revocation),
+    Tokens {
+        entry: Revocation,
+        /// `iat`: when the issuer said so.
+        told: Timestamp,
+    },
     /// Nothing: it is an event of another kind.
     Nothing,
 }
@@ -40,6 +74,23 @@ fn malformed(what: &'static str) -> Denial {
 }
 
 impl Verifier {
+    /// What a notice ends.
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
+    pub(crate) fn ended(
+        &self,
+        notice: SentNotice<'_>,
+        engine_now: Timestamp,
+        wall: Timestamp,
+    ) -> Result<Ended, Denial> {
+        let signed = self.notice(notice.issuer, notice.token, engine_now)?;
+        match notice.protocol {
+            EventProtocol::BackChannelLogout => signed.logout(notice.audience, wall),
+            EventProtocol::SecurityEvents => signed.security_event(notice.audience, wall),
+        }
+    }
+
     /// A notice that the issuer of this name signed.
     fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
@@ -63,21 +114,13 @@ impl Verifier {
         let typ = header.typ.map(|typ| typ.trim_start_matches("application/").to_ascii_lowercase());
         Ok(Signed { rules, typ, claims })
     }
+}
 
+impl Signed<'_> {
     /// What a logout token ends (OpenID Connect back-channel logout 1.0 §2.6).
-    ///
-    /// # Errors
-    /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
     // Requirements N49, N50.
-    pub(crate) fn logout(
-        &self,
-        issuer: &str,
-        audience: &[Box<str>],
-        token: &str,
-        engine_now: Timestamp,
-        wall: Timestamp,
-    ) -> Result<Ended, Denial> {
-        let Signed { rules, typ, claims } = self.notice(issuer, token, engine_now)?;
+    fn logout(self, audience: &[Box<str>], wall: Timestamp) -> Result<Ended, Denial> {
+        let Self { rules, typ, claims } = self;
         if !matches!(typ.as_deref(), None | Some("logout+jwt" | "jwt")) {
             return Err(malformed("typ is not that of a logout token"));
         }
@@ -109,22 +152,12 @@ impl Verifier {
             (Some(_), None) => return Err(malformed("sid alone, and session_claim says that tokens have none")),
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
-        Ok(Ended::Tokens(before(rules, target, at)))
+        Ok(Ended::Tokens { entry: before(rules, target, at), told: at })
     }
 
     /// What a security event token ends (CAEP 1.0 §3.1).
-    ///
-    /// # Errors
-    /// As [`Self::logout`].
-    pub(crate) fn security_event(
-        &self,
-        issuer: &str,
-        audience: &[Box<str>],
-        token: &str,
-        engine_now: Timestamp,
-        wall: Timestamp,
-    ) -> Result<Ended, Denial> {
-        let Signed { rules, typ, claims } = self.notice(issuer, token, engine_now)?;
+    fn security_event(self, audience: &[Box<str>], wall: Timestamp) -> Result<Ended, Denial> {
+        let Self { rules, typ, claims } = self;
         if typ.as_deref() != Some("secevent+jwt") {
             return Err(malformed("typ is not secevent+jwt"));
         }
@@ -147,10 +180,11 @@ impl Verifier {
         // The later of both times, never in the future.
         let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
-        Ok(Ended::Tokens(match target {
+        let entry = match target {
             Target::Token { .. } => Revocation { effect: Effect::Gone, ..before(rules, target, wall) },
             target => before(rules, target, at),
-        }))
+        };
+        Ok(Ended::Tokens { entry, told: issued })
     }
 }
 

@@ -44,6 +44,7 @@ const KINDS: &[Kind] = &[
     good("client_token", "token.issued_to_client", "RG1101I"),
     good("token_minted", "token.minted", "RG1102I"),
     good("revocation", "revocation", "RG1201W"),
+    bad("notice_refused", "issuer.notice_refused", "RG1202W"),
     good("relay_exchanged", "relay.exchange", "RG1301I"),
     bad("relay_refused", "relay.refuse", "RG1302W"),
     good("relay_revoked", "relay.revoke", "RG1303I"),

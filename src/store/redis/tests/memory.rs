@@ -28,6 +28,7 @@ fn session(number: u64) -> Session {
     let access_expires = start().plus(Duration::from_secs(600));
     Session {
         bound_to: None,
+        resource: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number:06}").into(),

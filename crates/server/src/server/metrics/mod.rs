@@ -445,6 +445,11 @@ impl GateCollector {
         for (because, number) in RevokedBecause::ALL.into_iter().zip(gate.events().sessions_ended()) {
             ended.add([because.word()], number)?;
         }
+        let mut notices = output.family(&names::ISSUER_NOTICES)?;
+        for (issuer, protocol, result, number) in gate.events().notices().results() {
+            notices.add([&issuer, protocol, result], number)?;
+        }
+        output.family(&names::ISSUER_NOTICE_AGE)?.add_counted([], &gate.events().notices().ages())?;
         let mut verifications = output.family(&names::VERIFICATIONS)?;
         for (result, number) in gate.verifications() {
             verifications.add([result], number)?;

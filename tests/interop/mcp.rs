@@ -1,0 +1,100 @@
+//! The official MCP SDK (TypeScript) against the real binary: its client goes from the 401 of a resource to a token of an
+//! outside provider (`oidc-provider`), and through to a server of the SDK. `tests/interop/mcp/install.sh` installs both, pinned.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use support::{Place, keep_secret};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        let cache = support::target_folder("interop-cache/mcp");
+        let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/mcp");
+        let install = std::process::Command::new("bash").arg(source.join("install.sh")).arg(&cache).output();
+        let installed = install.expect("bash is missing: install bash");
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
+        for file in ["world.mjs", "client.mjs"] {
+            std::fs::copy(source.join(file), cache.join(file)).unwrap();
+        }
+        cache
+    })
+}
+
+/// The provider and the server behind the gate.
+async fn world(resource: &str) -> (Value, Child) {
+    let mut node = Command::new("node");
+    node.arg(cache().join("world.mjs")).arg(resource).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut process = node.spawn().expect("node is missing: install Node.js 20 or newer");
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let urls = lines.next_line().await.unwrap().expect("the provider did not start");
+    // It goes on to print, and ends if that fails.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    (serde_json::from_str(&urls).unwrap(), process)
+}
+
+/// The client learns the gate's URL from nobody, so the gate must know it before it listens.
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n47_the_mcp_sdk_goes_from_a_401_to_an_outside_provider_and_through_and_steps_up() {
+    let address = free_address();
+    let resource = format!("http://{address}/mcp");
+    let (urls, _process) = world(&resource).await;
+    let [issuer, upstream] = ["issuer", "upstream"].map(|name| urls[name].as_str().unwrap());
+    let config = format!(
+        r#"
+[server]
+listen = "{address}"
+public_url = "http://{address}"
+drain_timeout = "0s"
+[admin]
+listen = "127.0.0.1:0"
+[issuer]
+audience = ["api"]
+[store]
+kind = "memory"
+[[issuers]]
+name = "idp"
+url = "{issuer}"
+discovery = true
+audience = ["{resource}"]
+scopes = ["read", "write"]
+[[upstreams]]
+name = "tools"
+urls = ["{upstream}"]
+[[resources]]
+path = "/mcp"
+authorization_servers = ["{issuer}"]
+scopes = ["read", "write"]
+[[routes]]
+path = "/mcp/admin"
+resource = "/mcp"
+issuers = ["idp"]
+scopes = ["write"]
+upstream = "tools"
+[[routes]]
+path = "/mcp"
+resource = "/mcp"
+issuers = ["idp"]
+scopes = ["read"]
+upstream = "tools"
+"#
+    );
+    let place = Place::new(&config);
+    let gate = place.start();
+    let ran = Command::new("node").arg(cache().join("client.mjs")).arg(gate.url("")).output().await.unwrap();
+    let token = String::from_utf8_lossy(&ran.stdout).trim().to_owned();
+    assert!(ran.status.success(), "{}\n{}", String::from_utf8_lossy(&ran.stderr), gate.log());
+    keep_secret(&token);
+    // The token is the provider's, for the resource alone.
+    assert_eq!(gate.get("/mcp/admin", &token).await.status, 406, "the server of the SDK answers");
+    assert_eq!(gate.get("/mcp/admin", &format!("{token}x")).await.status, 401);
+}
