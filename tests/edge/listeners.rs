@@ -19,7 +19,9 @@ fn status(address: SocketAddr, method: &str, path: &str) -> u16 {
     raw(address, request.as_bytes()).split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-const ROUTES: &str = "[[routes]]\npath = \"/public/metrics\"\nauth = \"none\"\nupstream = \"app\"\nmethods = [\"GET\"]\n\
+const ROUTES: &str = "[[routes]]\npath = \"/public/metrics\"\nauth = \"none\"\nupstream = \"app\"\nmethods = [\"PATCH\"]\n\
+                      listeners = [\"public\"]\n\
+                      [[routes]]\npath = \"/public/metrics\"\nauth = \"none\"\nupstream = \"app\"\nmethods = [\"GET\"]\n\
                       listeners = [\"internal\"]\n\
                       [[routes]]\npath = \"/both\"\nauth = \"none\"\nupstream = \"app\"\nlisteners = [\"internal\", \"public\"]\n";
 
@@ -34,10 +36,10 @@ fn a_route_and_an_endpoint_serve_only_the_listeners_that_they_name() {
         (public, "GET", "/both", 200),
         (internal, "GET", "/both", 200),
         (internal, "GET", "/public/metrics", 200),
-        // The wider route of all listeners does not take its place, and nothing tells that it exists elsewhere.
-        (public, "GET", "/public/metrics", 404),
+        // The wider route of all listeners does not take its place.
         (internal, "DELETE", "/public/metrics", 405),
-        (public, "DELETE", "/public/metrics", 404),
+        (public, "GET", "/public/metrics", 404),
+        (public, "DELETE", "/public/metrics", 405),
         (public, "GET", "/public/metrics/more", 200),
         // An endpoint answers 404, and the route of all paths, which would be 401, does not get its requests.
         (public, "POST", "/acme/connect/token", 400),
@@ -47,18 +49,23 @@ fn a_route_and_an_endpoint_serve_only_the_listeners_that_they_name() {
     ] {
         assert_eq!(status(address, method, path), expected, "{method} {path}");
     }
+    // What another listener serves is not told.
+    for (address, allowed) in [(public, "PATCH"), (internal, "GET, HEAD")] {
+        let said = raw(address, b"DELETE /public/metrics HTTP/1.1\r\nhost: gate.test\r\nconnection: close\r\n\r\n");
+        assert!(said.contains(&format!("\r\nallow: {allowed}\r\n")), "{said}");
+    }
 }
 
 #[test]
 fn a_name_that_no_listener_has_and_one_that_two_have_are_mistakes() {
-    let place = Place::new(&config(&ROUTES.replacen("\"internal\"", "\"intern\"", 1)));
+    let place = Place::new(&config(&ROUTES.replacen("\"public\"", "\"publik\"", 1)));
     let said = place.run(&["check"], "").stderr;
-    let expected = "routes[2].listeners[0]: there is no listener with the name \"intern\"; did you mean \"internal\"?";
+    let expected = "routes[2].listeners[0]: there is no listener with the name \"publik\"; did you mean \"public\"?";
     assert!(said.contains(expected), "{said}");
     place.write_config(&config("").replace("name = \"internal\"", "name = \"public\""));
     let said = place.run(&["check"], "").stderr;
     assert!(said.contains("server.listeners[1].name: \"public\" is the name of the listener of"), "{said}");
-    place.write_config(&config(&ROUTES.replacen("[\"internal\"]", "[]", 1)));
+    place.write_config(&config(&ROUTES.replacen("[\"public\"]", "[]", 1)));
     let said = place.run(&["check"], "").stderr;
     assert!(said.contains("routes[2].listeners: is empty, so nobody could reach it"), "{said}");
 }

@@ -102,10 +102,12 @@ impl<M> GateLayer<M> {
         let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
             Match::Found(route) => route,
             Match::Ambiguous(route) => return Admission::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
-            Match::MethodNotAllowed(allowed) if !self.is_served(parts, host, &path, allowed) => {
-                return Admission::Refused(Denial::NoRoute, None);
-            }
             Match::MethodNotAllowed(allowed) => {
+                let here = self.served_here(parts, host, &path, allowed);
+                let allowed = here.as_slice();
+                if allowed.is_empty() {
+                    return Admission::Refused(Denial::NoRoute, None);
+                }
                 return Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
                     respond::denied_grpc(Denial::MethodNotAllowed)
                 } else {
@@ -172,12 +174,13 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Is any of the routes for these methods of a path on the listener of the request?
-    fn is_served(&self, parts: &Parts, host: &str, path: &CanonicalPath, methods: &[Method]) -> bool {
-        methods.iter().any(|method| match self.gate.0.routes.find(Some(host), method, path) {
+    /// Those of the methods of a path whose route is on the listener of the request.
+    fn served_here(&self, parts: &Parts, host: &str, path: &CanonicalPath, methods: &[Method]) -> Vec<Method> {
+        let is_here = |method: &&Method| match self.gate.0.routes.find(Some(host), method, path) {
             Match::Found(route) | Match::Ambiguous(route) => Peer::is_on(parts.extensions.get(), &route.listeners),
             Match::MethodNotAllowed(_) | Match::None => false,
-        })
+        };
+        methods.iter().filter(is_here).cloned().collect()
     }
 
     /// What a request must wait for before it can be decided; `None` if nothing is under way that could decide it, or

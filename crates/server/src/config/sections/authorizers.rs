@@ -81,12 +81,11 @@ pub(super) fn read(
         let max_connections_per_address =
             listeners::max_connections_per_address(section, listeners::DEFAULT_CONNECTIONS_PER_ADDRESS);
         let assertion_audience = section.get("assertion_audience", value::text);
-        section.get("name", value::text);
+        let others = server.listeners.iter().chain(found.iter().map(|other| &other.listener));
+        let name = listeners::name(section, others);
         section.finish();
         if let (Some(kind), Some(address)) = (kind, address) {
             let key = section.name("listen");
-            let others = server.listeners.iter().chain(found.iter().map(|other| &other.listener));
-            let name = listeners::name(section, others);
             let listener =
                 ListenerConfig { address, name, key, tls, proxy_protocol: false, max_connections_per_address };
             found.push(AuthorizerConfig { kind, trusted_proxies, assertion_audience, listener });
