@@ -103,6 +103,7 @@ impl Rotate for ByEngine {
         Box::pin(async move {
             let subject = format!("user-{number}");
             let start = ApplicationLogin {
+                vouched_by: None,
                 subject: &subject,
                 account: None,
                 client: CLIENT,
@@ -119,6 +120,7 @@ impl Rotate for ByEngine {
         Box::pin(async move {
             let token = SecretString::from(token);
             let refresh = Refresh {
+                resource: None,
                 proof: None,
                 credential: rotogate::engine::Exchange::Refresh(&token),
                 client: &self.client,

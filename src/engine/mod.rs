@@ -344,7 +344,7 @@ impl Engine {
         let claims = MintedClaims {
             issuer: &self.issuer,
             subject: &session.subject,
-            audience: self.audience_for(session.resource.as_ref()),
+            audience: self.audience_for(session.resource.as_ref().map(std::slice::from_ref)),
             expires: last.access_expires,
             issued_at: session.issued_at,
             jti: &jti,
@@ -353,6 +353,7 @@ impl Engine {
             session: Some((session.id, session.current)),
             account: session.account.as_deref(),
             bound_to: session.bound_to,
+            vouched_by: session.vouched_by.as_deref(),
             own: Some(&session.claims),
             style: self.style(&session.dialect),
         };
@@ -382,8 +383,8 @@ impl Engine {
     }
 
     /// The audience of tokens for a resource; without one, that of the gate.
-    fn audience_for<'a>(&'a self, resource: Option<&'a Box<str>>) -> &'a [Box<str>] {
-        resource.map_or(&self.audience, std::slice::from_ref)
+    fn audience_for<'a>(&'a self, resource: Option<&'a [Box<str>]>) -> &'a [Box<str>] {
+        resource.unwrap_or(&self.audience)
     }
 
     fn style(&self, dialect: &str) -> TokenStyle {

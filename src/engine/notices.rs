@@ -24,11 +24,13 @@ pub(crate) enum NoticeResult {
     Noted,
 }
 
+/// The issuer's name, which the configuration has, the protocol and the result.
+type Kind = (Box<str>, &'static str, &'static str);
+
 /// How many notices came, and how old those were that ended something.
 #[derive(Debug)]
 pub struct NoticeCounts {
-    /// By the issuer's name, which the configuration has, by protocol and by result.
-    results: Mutex<BTreeMap<(Box<str>, &'static str, &'static str), u64>>,
+    results: Mutex<BTreeMap<Kind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
 }
 

@@ -378,7 +378,7 @@ fn n45_a_token_is_for_the_resource_of_its_login_whatever_happens_between() {
         assert_eq!((audience(&edge, &access), opens(&edge, &access)), (json!(FILES), [200, 401, 401, 401]));
         assert_eq!(document["resource"], FILES);
         // Another one costs nothing, and so do several.
-        for more in &wrong[..] {
+        for more in wrong {
             assert_eq!(refresh(&edge, &token, more).json()["error"], "invalid_target", "{more:?}");
         }
         let other = [("resource", "http://gate.test/other")];

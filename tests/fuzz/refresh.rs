@@ -115,6 +115,7 @@ static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
 
 fn presented(token: &str) -> Error {
     let refresh = Refresh {
+        resource: None,
         proof: None,
         credential: Exchange::Refresh(&SecretString::from(token)),
         client: &Client::public(CLIENT),

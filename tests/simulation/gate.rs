@@ -109,6 +109,7 @@ impl Gate {
     /// Begins a session, on a store in which nothing goes wrong.
     pub(crate) fn begin(&self, subject: &str) -> IssuedTokens {
         let start = ApplicationLogin {
+            vouched_by: None,
             subject,
             account: None,
             client: CLIENT,
@@ -124,6 +125,7 @@ impl Gate {
         let (engine, profile, token) = (Arc::clone(&self.engine), self.profile, SecretString::from(token));
         Box::pin(async move {
             let refresh = Refresh {
+                resource: None,
                 proof: None,
                 credential: Exchange::Refresh(&token),
                 client: &Client::public(CLIENT),
@@ -171,6 +173,7 @@ impl Gate {
     /// Does an access token of this generation pass?
     pub(crate) fn passes(&self, session: SessionId, subject: &str, generation: Generation) -> bool {
         let facts = TokenFacts {
+            vouched_by: None,
             issuer_session: None,
             issuer: ISSUER,
             subject,

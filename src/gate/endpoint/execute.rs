@@ -62,7 +62,7 @@ pub(super) async fn execute(
             let resource = resources::granted(&gate.resources, resource)?;
             let proof = gate.proof_of_client(proof, client.dpop)?;
             let profile = client.profile.over(&endpoint.profile);
-            let (scope, resource) = (scope.as_ref(), resource.as_ref());
+            let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
             issued(gate.engine.client_token(&client, scope, resource, &profile, proof, origin).await?)
         }
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
