@@ -71,6 +71,7 @@ fn session(number: usize, of: usize, now: Timestamp) -> Session {
     Session {
         bound_to: None,
         resource: None,
+        vouched_by: None,
         id,
         secret: SessionSecret::new([7; 16]),
         subject: subject.into(),

@@ -103,6 +103,7 @@ impl Rotate for ByEngine {
         Box::pin(async move {
             let subject = format!("user-{number}");
             let start = ApplicationLogin {
+                vouched_by: None,
                 subject: &subject,
                 account: None,
                 client: CLIENT,

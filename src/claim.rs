@@ -34,7 +34,7 @@ const MAX_NAME: usize = 128;
 const MAX_DEPTH: usize = 15;
 /// The claims that the gate itself writes (RFC 7519 §4.1, RFC 7800 §3.1, RFC 9068 §2.2). `_id` repeats `sub` for
 /// clients of `kuzzle`.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 18] = [
     "iss",
     "sub",
     "aud",
@@ -50,6 +50,9 @@ const RESERVED: [&str; 15] = [
     "typ",
     "cnf",
     "_id",
+    "origin_iss",
+    "origin_sub",
+    "origin_sid",
 ];
 
 /// Why a claim is not allowed in our own tokens.

@@ -45,6 +45,7 @@ fn session(number: usize) -> Session {
     Session {
         bound_to: None,
         resource: None,
+        vouched_by: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

@@ -24,6 +24,7 @@ fn session(number: usize, now: Timestamp) -> Session {
     Session {
         bound_to: None,
         resource: None,
+        vouched_by: None,
         id: id(number, now),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

@@ -59,6 +59,7 @@ pub(super) fn session(number: usize, of: usize) -> Session {
     Session {
         bound_to: None,
         resource: None,
+        vouched_by: None,
         id,
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number}").into(),

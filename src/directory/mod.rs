@@ -36,7 +36,7 @@ use secrecy::SecretString;
 
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
-use crate::session::Scope;
+use crate::session::{Scope, VouchedBy};
 use crate::token::claims::CLIENT_PREFIX;
 use crate::token::verify::is_subject;
 
@@ -74,6 +74,8 @@ pub struct User {
     /// The current claims for the access tokens of the user's sessions; a refresh uses them. Roles are the claim `roles`
     /// ([`ROLES`](crate::claim::ROLES)).
     pub claims: OwnClaims,
+    /// The issuer that vouched for the user at this login, if the directory asked one.
+    pub vouched_by: Option<VouchedBy>,
     /// Further fields (names, email, …) for the dialects that report them.
     pub profile: BTreeMap<String, serde_json::Value>,
 }
@@ -98,6 +100,7 @@ impl User {
             password_mark: None,
             scopes: Scope::default(),
             claims: OwnClaims::default(),
+            vouched_by: None,
             profile: BTreeMap::new(),
         }
     }
@@ -145,6 +148,12 @@ impl User {
     #[must_use]
     pub fn claims(self, claims: OwnClaims) -> Self {
         Self { claims, ..self }
+    }
+
+    /// Sets the issuer that vouched for the user at this login.
+    #[must_use]
+    pub fn vouched_by(self, by: VouchedBy) -> Self {
+        Self { vouched_by: Some(by), ..self }
     }
 
     /// Adds a field for the dialects that report a profile.

@@ -231,6 +231,7 @@ pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
         RevokedBecause::TooMany => ("too-many", false),
         RevokedBecause::UserChanged => ("user-changed", false),
         RevokedBecause::Restored => ("restored", false),
+        RevokedBecause::IssuerLogout => ("issuer-logout", true),
     };
     let of = of.map(display);
     if is_daily {

@@ -16,7 +16,9 @@ use crate::limit::Attempt;
 use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
-use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use crate::session::{
+    Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status, VouchedBy,
+};
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::CLIENT_PREFIX;
@@ -97,6 +99,7 @@ impl Engine {
             let new = SessionDraft {
                 bound_to,
                 resource: login.resource.clone(),
+                vouched_by: user.vouched_by.clone().map(Box::new),
                 subject: &user.subject,
                 account: user.account.as_deref(),
                 client: &login.client.id,
@@ -149,10 +152,14 @@ impl Engine {
                 Denial::MalformedRequest("account: 1 to 256 characters are needed, no control characters").into()
             );
         }
+        if start.vouched_by.as_ref().is_some_and(|by| !by.is_valid()) {
+            return Err(Denial::MalformedRequest("vouched_by: 1 to 256 bytes are needed, no control characters").into());
+        }
         let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
         let begun = self.begin(SessionDraft {
             bound_to: None,
             resource: None,
+            vouched_by: start.vouched_by.map(Box::new),
             subject: start.subject,
             account: start.account,
             client: start.client,
@@ -206,6 +213,7 @@ impl Engine {
             claims: new.claims,
             bound_to: new.bound_to,
             resource: new.resource,
+            vouched_by: new.vouched_by,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
@@ -313,6 +321,7 @@ impl Engine {
             session: None,
             account: None,
             bound_to,
+            vouched_by: None,
             own: None,
             style: TokenStyle::default(),
         };
@@ -364,6 +373,7 @@ fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
 struct SessionDraft<'a> {
     bound_to: Option<KeyThumbprint>,
     resource: Option<Box<str>>,
+    vouched_by: Option<Box<VouchedBy>>,
     subject: &'a str,
     account: Option<&'a str>,
     client: &'a str,

@@ -1,5 +1,6 @@
 //! How a session continues: the exchange of a credential for the next pair.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -19,11 +20,12 @@ use crate::fault::{Error, Fault};
 use crate::revocation::Revocation;
 use crate::session::profile::{OnOtherClient, OnReuse, Profile};
 use crate::session::rotation::{self, Decision, Facts, Reuse, SessionEnd, decide};
-use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId};
+use crate::session::{Generation, LastPair, RevokedBecause, Session, SessionId, Status};
 use crate::store::{Cursor, StoreError, Swap};
 use crate::token::claims::OwnChecked;
 use crate::token::keyring::Keyring;
 use crate::token::refresh;
+use crate::token::verify::VOUCHED_IDLE;
 use crate::trace;
 
 mod explain;
@@ -131,19 +133,22 @@ impl Engine {
             // Notes that are not written yet count.
             session.confirmed |= self.confirmations.has(session.id, session.current);
             let now = self.clock.now();
+            let profile = bounded(&session, refresh.profile);
             let mut facts = self.facts(&session, user.as_ref(), minimum_known);
-            let mut decision = decide(&session, presented, facts, now, refresh.profile);
+            let mut decision = decide(&session, presented, facts, now, &profile);
             if is_recalled && decision != Decision::Rotate {
                 // Only the swap of a rotation finds out whether the record is still so.
                 continue;
             }
             if decision == (Decision::Ahead { fast_forward: false }) && self.may_continue(&session).await? {
                 facts.unbroken_revocations = true;
-                decision = decide(&session, presented, facts, now, refresh.profile);
+                decision = decide(&session, presented, facts, now, &profile);
             }
             let how = match decision {
                 Decision::Revoked(why) => {
-                    if ends_for_its_user(&session, user.as_ref(), why) {
+                    if session.status == Status::Live && self.ended_elsewhere(&session) {
+                        self.revoke_session(&session, RevokedBecause::IssuerLogout).await?;
+                    } else if ends_for_its_user(&session, user.as_ref(), why) {
                         self.revoke_session(&session, RevokedBecause::UserChanged).await?;
                     }
                     return Err(Denial::SessionRevoked(why).into());
@@ -193,8 +198,7 @@ impl Engine {
                 kid: keyring.signer().kid().into(),
                 refresh_key: keyring.refresh_keys().current(),
             };
-            let Some(mut step) = rotation::apply_decision(&session, decision, presented, pair, now, refresh.profile)
-            else {
+            let Some(mut step) = rotation::apply_decision(&session, decision, presented, pair, now, &profile) else {
                 return Err(Fault::Contention.into());
             };
             step.record.claims = claims_now(&session, user.as_ref());
@@ -306,6 +310,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Did the issuer that vouched for the user end the login there?
+    fn ended_elsewhere(&self, session: &Session) -> bool {
+        session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
+    }
+
     fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
         let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
         let (user_active, valid_from) = match user {
@@ -315,9 +324,10 @@ impl Engine {
             // A user who was moved to another account is not a user of this one.
             Some(Some(user)) => (user.active && user.account == session.account, user.sessions_valid_from),
         };
+        let elsewhere = if self.ended_elsewhere(session) { session.created() } else { Timestamp::ZERO };
         Facts {
             user_active,
-            sessions_valid_from: valid_from.max(listed),
+            sessions_valid_from: valid_from.max(listed).max(elsewhere),
             minimum_known,
             // The store of a single node falls behind only while no process has it open, so no process kept the
             // revocations. Of a shared one, `may_continue` says it.
@@ -427,7 +437,8 @@ impl Engine {
             Some(_) | None => None,
         };
         let facts = self.facts(&session, user.as_ref(), minimum_known);
-        Ok(decide(&session, generation, facts, self.clock.now(), profile) == Decision::Replay)
+        let profile = bounded(&session, profile);
+        Ok(decide(&session, generation, facts, self.clock.now(), &profile) == Decision::Replay)
     }
 }
 
@@ -446,6 +457,15 @@ fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
 // Requirement N45.
 fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }
+}
+
+/// The rules of a session. One that began by another issuer must be refreshed while a notice of that issuer is kept: so no
+/// such session outlives a notice unseen.
+fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
+    match session.vouched_by {
+        Some(_) if profile.idle_ttl > VOUCHED_IDLE => Cow::Owned(Profile { idle_ttl: VOUCHED_IDLE, ..profile.clone() }),
+        Some(_) | None => Cow::Borrowed(profile),
+    }
 }
 
 /// Whether the directory says that the session is over. Then it ends for good, and with it its access tokens: a user who

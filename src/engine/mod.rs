@@ -353,6 +353,7 @@ impl Engine {
             session: Some((session.id, session.current)),
             account: session.account.as_deref(),
             bound_to: session.bound_to,
+            vouched_by: session.vouched_by.as_deref(),
             own: Some(&session.claims),
             style: self.style(&session.dialect),
         };

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::directory::User;
 use crate::dpop::OnceProof;
 use crate::session::profile::Profile;
-use crate::session::{Scope, SessionId};
+use crate::session::{Scope, SessionId, VouchedBy};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::OwnChecked;
 use crate::token::mint::AccessTokenText;
@@ -69,6 +69,8 @@ pub struct ApplicationLogin<'a> {
     pub scope: Scope,
     /// Claims for its access tokens.
     pub claims: OwnClaims,
+    /// The issuer that vouched for the user.
+    pub vouched_by: Option<VouchedBy>,
     /// The session rules.
     pub profile: &'a Profile,
     /// The origin of the request.

@@ -19,7 +19,7 @@ use crate::reason::Reason;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Status;
 use crate::session::profile::Profile;
-use crate::session::{RevokedBecause, Scope, Session, SessionId};
+use crate::session::{RevokedBecause, Scope, Session, SessionId, VouchedBy};
 use crate::store::{Cursor, Filter, Page};
 
 /// Starts, refreshes, lists and revokes sessions. See [`Gate::sessions`].
@@ -59,6 +59,7 @@ pub struct NewSession {
     client: Box<str>,
     scope: Scope,
     claims: OwnClaims,
+    vouched_by: Option<VouchedBy>,
     profile: Option<Profile>,
     origin: Origin,
 }
@@ -72,6 +73,7 @@ impl NewSession {
             client: client.into(),
             scope: Scope::default(),
             claims: OwnClaims::default(),
+            vouched_by: None,
             profile: None,
             origin: Origin::default(),
         }
@@ -101,6 +103,25 @@ impl NewSession {
     pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, ClaimError> {
         self.claims.insert(name, value)?;
         Ok(self)
+    }
+
+    /// Sets the issuer that vouched for the user: an OpenID provider, where the application logged the user in. When that
+    /// issuer, one of the gate's, tells of the end of the login there, the session ends. It must be refreshed every three
+    /// days.
+    ///
+    /// ```
+    /// use rotogate::gate::NewSession;
+    /// use rotogate::session::VouchedBy;
+    ///
+    /// // `iss`, `sub` and `sid` of the ID token.
+    /// let by = VouchedBy::new("https://idp.example.com", "u-1").session("s-9");
+    /// let session = NewSession::new("ada", "web").vouched_by(by);
+    /// # let _ = session;
+    /// ```
+    #[must_use]
+    pub fn vouched_by(mut self, by: VouchedBy) -> Self {
+        self.vouched_by = Some(by);
+        self
     }
 
     /// Sets the account. An endpoint with `{account}` in its path refreshes the session under that account only.
@@ -197,6 +218,7 @@ impl Sessions {
             client: &new.client,
             scope: new.scope,
             claims: new.claims,
+            vouched_by: new.vouched_by,
             profile: new.profile.as_ref().unwrap_or(&gate.profile),
             origin: &new.origin,
         };

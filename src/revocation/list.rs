@@ -23,7 +23,7 @@ use super::epoch::{Batch, Epochs, SHARDS};
 use super::{Effect, Revocation, SESSIONS_OF, Target};
 use crate::clock::Timestamp;
 use crate::session::rotation::REVOKED;
-use crate::session::{Generation, SessionId};
+use crate::session::{Generation, SessionId, VouchedBy};
 
 mod entry;
 mod filling;
@@ -50,6 +50,8 @@ pub struct TokenFacts<'a> {
     pub session: Option<(SessionId, Generation)>,
     /// The session at another issuer. `None` for our own tokens.
     pub issuer_session: Option<&'a str>,
+    /// The issuer that vouched for the subject of a session of ours.
+    pub vouched_by: Option<&'a VouchedBy>,
     /// `jti`.
     pub jti: Option<&'a str>,
     /// `iat`.
@@ -307,6 +309,11 @@ impl RevocationList {
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
             return Timestamp::ZERO;
         }
+        if let (Some(by), Some(begun)) = (facts.vouched_by, begun)
+            && self.ended_elsewhere(by, begun)
+        {
+            return Timestamp::ZERO;
+        }
         match facts.session {
             Some((id, generation)) => {
                 self.sessions.get(id, |entry| entry.refuse_from(generation)).unwrap_or(Timestamp::MAX)
@@ -316,6 +323,15 @@ impl RevocationList {
                 if gone { Timestamp::ZERO } else { Timestamp::MAX }
             }
         }
+    }
+
+    /// Did the issuer that vouched for a user end the login there, when or after a session of ours began by it? A notice has
+    /// whole seconds, so a session of the same second has ended, too.
+    pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
+        let issuer = self.issuer(&by.issuer);
+        let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));
+        let of_session = by.session.as_deref().and_then(|sid| self.session_not_before(&by.issuer, sid));
+        of_subject.max(of_session).is_some_and(|at| begun.as_secs() <= at.as_secs())
     }
 
     /// The not-before of a session of another issuer.

@@ -216,12 +216,14 @@ pub enum RevokedBecause {
     UserChanged,
     /// The store had lost its end, and with it the reason. A gate that knew of the end wrote it back.
     Restored,
+    /// The issuer that vouched for its user told that the login there ended.
+    IssuerLogout,
 }
 
 impl RevokedBecause {
     /// All reasons.
     #[doc(hidden)]
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Logout,
         Self::Reuse,
         Self::OtherClient,
@@ -229,6 +231,7 @@ impl RevokedBecause {
         Self::TooMany,
         Self::UserChanged,
         Self::Restored,
+        Self::IssuerLogout,
     ];
 
     /// Its word in lists of sessions.
@@ -241,6 +244,7 @@ impl RevokedBecause {
             Self::TooMany => "too-many",
             Self::UserChanged => "user-changed",
             Self::Restored => "restored",
+            Self::IssuerLogout => "issuer-logout",
         }
     }
 }
@@ -338,6 +342,50 @@ pub struct Session {
     /// The resource that its tokens are for (RFC 8707): their audience. `None`: the audience of the gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Box<str>>,
+    /// The issuer that vouched for its user. When that issuer tells of a logout, the session ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vouched_by: Option<Box<VouchedBy>>,
+}
+
+/// Another issuer that vouched for the user of a session, and what it calls the user and the session there.
+///
+/// ```
+/// use rotogate::session::VouchedBy;
+///
+/// // The claims of an ID token: `iss`, `sub` and `sid`.
+/// let by = VouchedBy::new("https://idp.example.com", "u-1").session("s-9");
+/// assert_eq!(by.session.as_deref(), Some("s-9"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct VouchedBy {
+    /// Its `iss`.
+    pub issuer: Box<str>,
+    /// The user's `sub` there.
+    pub subject: Box<str>,
+    /// The `sid` there, if the issuer has one.
+    #[serde(default)]
+    pub session: Option<Box<str>>,
+}
+
+impl VouchedBy {
+    /// This issuer, and the user's `sub` there.
+    pub fn new(issuer: impl Into<Box<str>>, subject: impl Into<Box<str>>) -> Self {
+        Self { issuer: issuer.into(), subject: subject.into(), session: None }
+    }
+
+    /// Sets the `sid` there.
+    #[must_use]
+    pub fn session(self, session: impl Into<Box<str>>) -> Self {
+        Self { session: Some(session.into()), ..self }
+    }
+
+    /// Can a notice name it, and a token carry it?
+    #[doc(hidden)]
+    pub fn is_valid(&self) -> bool {
+        let all = [Some(&self.issuer), Some(&self.subject), self.session.as_ref()];
+        all.into_iter().flatten().all(|text| (1..=256).contains(&text.len()) && !text.chars().any(char::is_control))
+    }
 }
 
 impl Session {

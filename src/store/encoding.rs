@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use crate::revocation::Target;
-use crate::session::{Session, SessionId};
+use crate::session::{Session, SessionId, VouchedBy};
 use crate::thumbprint::KeyThumbprint;
 
 /// The version of everything that is written, but for [`WITH_CLAIMS`], [`BOUND`] and [`EXTENDED`].
@@ -25,6 +25,7 @@ const EXTENDED: u8 = 4;
 #[derive(Default, PartialEq, Serialize, Deserialize)]
 struct Extension {
     resource: Option<Box<str>>,
+    vouched_by: Option<Box<VouchedBy>>,
 }
 
 /// Encodes a record. The bytes may contain a session's secret.
@@ -36,9 +37,9 @@ pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Stor
 
 /// Encodes the record of a session.
 pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    let extension = Extension { resource: session.resource.clone() };
+    let extension = Extension { resource: session.resource.clone(), vouched_by: session.vouched_by.clone() };
     if extension != Extension::default() {
-        let plain = encode_session(&Session { resource: None, ..session.clone() })?;
+        let plain = encode_session(&Session { resource: None, vouched_by: None, ..session.clone() })?;
         let mut bytes = Zeroizing::new(
             postcard::to_extend(&extension, vec![EXTENDED])
                 .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))?,
@@ -70,11 +71,11 @@ pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &
 
 /// Decodes what [`encode_session`] made.
 pub(super) fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, StoreError> {
-    // As if it had the fields at its end that it lacks: the empty text of claims, no key, no resource, one byte each.
+    // As if it had the fields at its end that it lacks: the empty text of claims, no key, no resource, no issuer, one byte each.
     let with = |rest: &[u8], missing: &[u8]| Zeroizing::new([rest, missing].concat());
     match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => read(what, &with(rest, &[0, 0, 0])),
-        Some((&WITH_CLAIMS, rest)) => read(what, &with(rest, &[0, 0])),
+        Some((&RECORD_VERSION, rest)) => read(what, &with(rest, &[0, 0, 0, 0])),
+        Some((&WITH_CLAIMS, rest)) => read(what, &with(rest, &[0, 0, 0])),
         Some((&BOUND, rest)) => match rest.split_first_chunk() {
             Some((key, unbound)) if unbound.first().is_some_and(|version| *version < BOUND) => {
                 Ok(Session { bound_to: Some(KeyThumbprint::from_bytes(*key)), ..decode_record(what, unbound)? })
@@ -82,10 +83,11 @@ pub(super) fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Resul
             Some(_) | None => Err(damaged(what)),
         },
         Some((&EXTENDED, rest)) => match postcard::take_from_bytes(rest) {
-            Ok((Extension { resource }, plain))
-                if resource.is_some() && plain.first().is_some_and(|version| *version < EXTENDED) =>
+            Ok((extension @ Extension { .. }, plain))
+                if extension != Extension::default() && plain.first().is_some_and(|version| *version < EXTENDED) =>
             {
-                Ok(Session { resource, ..decode_record(what, plain)? })
+                let Extension { resource, vouched_by } = extension;
+                Ok(Session { resource, vouched_by, ..decode_record(what, plain)? })
             }
             Ok(_) | Err(_) => Err(damaged(what)),
         },
@@ -229,7 +231,7 @@ mod tests {
             let head = &bytes[..bytes.len() - without.len()];
             let twice = [head, &bytes[..]].concat();
             let in_bound = [&[BOUND], [7; 32].as_slice(), &bytes[..]].concat();
-            let empty = [&[EXTENDED, 0], &without[..]].concat();
+            let empty = [&[EXTENDED, 0, 0], &without[..]].concat();
             for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), twice, in_bound, empty] {
                 assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
             }

@@ -24,6 +24,7 @@ pub(super) fn reason_number(because: RevokedBecause) -> u8 {
         RevokedBecause::TooMany => 4,
         RevokedBecause::UserChanged => 5,
         RevokedBecause::Restored => 6,
+        RevokedBecause::IssuerLogout => 7,
     }
 }
 
@@ -36,6 +37,7 @@ pub(super) fn reason(number: u8) -> Option<RevokedBecause> {
         4 => RevokedBecause::TooMany,
         5 => RevokedBecause::UserChanged,
         6 => RevokedBecause::Restored,
+        7 => RevokedBecause::IssuerLogout,
         _ => return None,
     })
 }

@@ -44,7 +44,8 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
         // Who vouches for the subject: two issuers may have users of one name.
-        map.serialize_entry("origin_iss", &*token.issuer)?;
+        let origin = token.vouched_by.as_ref().map_or(&*token.issuer, |by| &*by.issuer);
+        map.serialize_entry("origin_iss", origin)?;
         if let Some(client) = &token.client {
             map.serialize_entry("client_id", client)?;
         }

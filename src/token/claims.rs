@@ -10,7 +10,7 @@ use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
-use crate::session::{Generation, Scope, SessionId};
+use crate::session::{Generation, Scope, SessionId, VouchedBy};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::keyring::KeyPrint;
 use crate::token::verify::{self, ClaimMapping, Roles};
@@ -63,6 +63,8 @@ pub struct MintedClaims<'a> {
     pub account: Option<&'a str>,
     /// `cnf.jkt`: the key that the token is bound to, if any (RFC 9449 §6.1).
     pub bound_to: Option<KeyThumbprint>,
+    /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
+    pub vouched_by: Option<&'a VouchedBy>,
     /// Further claims, none of which is one of those here.
     pub own: Option<&'a OwnClaims>,
     /// The form that the clients of the session's dialect need.
@@ -94,6 +96,13 @@ impl Serialize for MintedClaims<'_> {
         }
         if let Some(key) = &self.bound_to {
             map.serialize_entry("cnf", &Confirmation { jkt: key })?;
+        }
+        if let Some(by) = self.vouched_by {
+            map.serialize_entry("origin_iss", &by.issuer)?;
+            map.serialize_entry("origin_sub", &by.subject)?;
+            if let Some(session) = &by.session {
+                map.serialize_entry("origin_sid", session)?;
+            }
         }
         if let Some(name) = self.style.subject_claim {
             map.serialize_entry(name, self.subject)?;
@@ -159,6 +168,8 @@ pub struct AccessToken {
     pub session: Option<(SessionId, Generation)>,
     /// The session at its issuer, from the claim that its rules name; none of our own tokens.
     pub issuer_session: Option<Box<str>>,
+    /// The issuer that vouched for the subject: from our own tokens only.
+    pub vouched_by: Option<Box<VouchedBy>>,
     /// `jti`.
     pub jti: Option<Box<str>>,
     /// `cnf.jkt`: the key that the token is bound to.

@@ -160,6 +160,7 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
         client: token.client.as_deref(),
         session: token.session,
         issuer_session: token.issuer_session.as_deref(),
+        vouched_by: token.vouched_by.as_deref(),
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
     }

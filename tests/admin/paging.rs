@@ -25,6 +25,7 @@ fn session(number: u64, began: Duration) -> Session {
     Session {
         bound_to: None,
         resource: None,
+        vouched_by: None,
         id,
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{}", number % 100).into(),

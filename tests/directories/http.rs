@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use support::pki::write_private;
 use support::{Gate, Place, keep_secret, until, with};
 
+use crate::edge::issuer::{Issuer, URL, claims};
 use crate::rotation_table::dialects::dialects;
 use crate::rotation_table::{config, passes};
 
@@ -391,4 +392,70 @@ fn i45_check_reports_every_mistake_of_a_hook() {
     let ran = place.run(&["check", "--online"], "");
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("does not accept the gate's secret"), "{ran:?}");
+}
+
+const PROVIDER: &str = r#"
+[[issuers]]
+name = "idp"
+url = "https://idp.test/"
+audience = ["api"]
+jwks_file = "idp.json"
+everywhere = true
+backchannel_logout = { path = "/logout/idp", audience = ["our-client"] }
+"#;
+
+/// The hook logs a user in at a provider, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn n51_n52_n53_a_session_that_began_by_another_issuer_ends_with_the_login_there() {
+    let (idp, hook) = (Issuer::new(11), Hook::start());
+    hook.says(|asked| {
+        let mut user = user();
+        if asked.path == "/hook/authenticate" {
+            user["vouched_by"] = json!({ "issuer": URL, "subject": "u-there", "session": asked.body["username"] });
+        }
+        json_answer(&user)
+    });
+    let place = hook.place(&format!("{}{PROVIDER}", support::CONFIG), "");
+    std::fs::write(place.path("idp.json"), json!({ "keys": [idp.jwk("k1")] }).to_string()).unwrap();
+    let mut gate = start(&place);
+    let login = async |gate: &Gate, session: &str| gate.log_in(session, PASSWORD).await.tokens();
+    let told = |changes: Value| {
+        let now = claims(&json!({}))["iat"].as_u64().unwrap();
+        let mut said = json!({
+            "iss": URL, "aud": "our-client", "iat": now, "exp": now + 120, "jti": "l-1",
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        said.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        idp.sign(&json!({ "alg": "EdDSA", "typ": "logout+jwt", "kid": "k1" }), &said)
+    };
+    let out = async |gate: &Gate, token: &str| gate.form("/logout/idp", &[("logout_token", token)]).await.status;
+    let (one, two) = (login(&gate, "s-1").await, login(&gate, "s-2").await);
+    let data = async |gate: &Gate, token: &str| gate.get("/data", token).await.status.as_u16();
+    assert_eq!((data(&gate, &one.access).await, data(&gate, &two.access).await), (200, 200));
+
+    let of_one = told(json!({ "sid": "s-1" }));
+    assert_eq!(out(&gate, &of_one).await, StatusCode::OK);
+    assert_eq!((data(&gate, &one.access).await, data(&gate, &two.access).await), (401, 200), "that session alone");
+    gate.kill();
+    gate = start(&place);
+    assert_eq!((data(&gate, &one.access).await, data(&gate, &two.access).await), (401, 200), "durable");
+    assert_eq!(gate.refresh(&one.refresh).await.error(), "invalid_grant");
+    assert!(gate.log().contains("issuer-logout"), "the record ends for a reason of its own");
+    let two = gate.refresh(&two.refresh).await.tokens();
+    assert_eq!(data(&gate, &two.access).await, 200, "the successor keeps who vouched");
+    // A login after the notice stays, however often the notice comes again.
+    let mut later = login(&gate, "s-1").await;
+    until("the second of the notice is over", async || {
+        later = login(&gate, "s-1").await;
+        data(&gate, &later.access).await == 200
+    })
+    .await;
+    assert_eq!(out(&gate, &of_one).await, StatusCode::OK);
+    assert_eq!(data(&gate, &later.access).await, 200);
+    // The subject there: everything that began by it.
+    assert_eq!(out(&gate, &told(json!({ "sub": "u-1" }))).await, StatusCode::OK);
+    assert_eq!(data(&gate, &later.access).await, 200, "our own sub is none of theirs");
+    assert_eq!(out(&gate, &told(json!({ "sub": "u-there" }))).await, StatusCode::OK);
+    assert_eq!((data(&gate, &later.access).await, data(&gate, &two.access).await), (401, 401));
+    assert_eq!(gate.refresh(&two.refresh).await.error(), "invalid_grant");
 }

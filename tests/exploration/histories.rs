@@ -106,6 +106,7 @@ impl Run {
         let s = Session {
             bound_to: None,
             resource: None,
+            vouched_by: None,
             id: SessionId::new(CREATED, [7; 10]),
             secret: SessionSecret::new([9; 16]),
             subject: "ada".into(),

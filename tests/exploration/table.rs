@@ -103,6 +103,7 @@ impl Table {
         let session = Session {
             bound_to: None,
             resource: None,
+            vouched_by: None,
             id: SessionId::new(CREATED, [7; 10]),
             secret: SessionSecret::new([9; 16]),
             subject: "ada".into(),

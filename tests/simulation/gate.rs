@@ -109,6 +109,7 @@ impl Gate {
     /// Begins a session, on a store in which nothing goes wrong.
     pub(crate) fn begin(&self, subject: &str) -> IssuedTokens {
         let start = ApplicationLogin {
+            vouched_by: None,
             subject,
             account: None,
             client: CLIENT,
@@ -172,6 +173,7 @@ impl Gate {
     /// Does an access token of this generation pass?
     pub(crate) fn passes(&self, session: SessionId, subject: &str, generation: Generation) -> bool {
         let facts = TokenFacts {
+            vouched_by: None,
             issuer_session: None,
             issuer: ISSUER,
             subject,

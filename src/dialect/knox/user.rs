@@ -84,6 +84,7 @@ mod tests {
     fn with(profile: Json) -> User {
         let Json::Object(profile) = profile else { panic!("not an object") };
         known(&directory::User {
+            vouched_by: None,
             subject: "u-1".into(),
             account: Some("acme".into()),
             active: true,

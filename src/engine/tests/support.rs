@@ -184,6 +184,7 @@ pub(super) struct Users {
 impl Users {
     fn add(&self, subject: &str, account: Option<&str>) {
         let user = User {
+            vouched_by: None,
             subject: subject.into(),
             account: account.map(Into::into),
             active: true,
@@ -417,6 +418,7 @@ impl World {
 
     pub(super) async fn start(&self, subject: &str) -> Result<IssuedTokens, Error> {
         let start = ApplicationLogin {
+            vouched_by: None,
             subject,
             account: None,
             client: "web",

@@ -47,6 +47,7 @@ fn token(issuer: &str, jti: &str) -> Revocation {
 fn of(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     TokenFacts {
         issuer_session: None,
+        vouched_by: None,
         issuer: OURS,
         subject: "ada",
         client: Some("web"),
@@ -59,6 +60,7 @@ fn of(id: SessionId, generation: Generation) -> TokenFacts<'static> {
 /// A token of ours without one.
 const LOOSE: TokenFacts<'static> = TokenFacts {
     issuer_session: None,
+    vouched_by: None,
     issuer: OURS,
     subject: "ada",
     client: Some("web"),

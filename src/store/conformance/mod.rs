@@ -209,6 +209,7 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
         claims: crate::claim::OwnClaims::default(),
         bound_to: None,
         resource: None,
+        vouched_by: None,
     }
 }
 

@@ -16,6 +16,10 @@ use crate::revocation::{Effect, Revocation, Target};
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long an entry is kept if the issuer's rules do not say how long its tokens live.
 const MAX_LIFETIME: Duration = Duration::from_secs(86_400);
+/// Within this time a session that began by another issuer must be refreshed, or it ends.
+pub(crate) const VOUCHED_IDLE: Duration = Duration::from_secs(3 * 86_400);
+/// How much longer than that a notice is kept: until each gate of a store has heard of it.
+const HEARD_WITHIN: Duration = Duration::from_secs(3600);
 const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
@@ -152,7 +156,7 @@ impl Signed<'_> {
             (Some(_), None) => return Err(malformed("sid alone, and session_claim says that tokens have none")),
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
-        Ok(Ended::Tokens { entry: before(rules, target, at), told: at })
+        Ok(Ended::Tokens { entry: before(rules, target, at, wall), told: at })
     }
 
     /// What a security event token ends (CAEP 1.0 §3.1).
@@ -181,8 +185,8 @@ impl Signed<'_> {
         let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
         let entry = match target {
-            Target::Token { .. } => Revocation { effect: Effect::Gone, ..before(rules, target, wall) },
-            target => before(rules, target, at),
+            Target::Token { .. } => Revocation { effect: Effect::Gone, ..before(rules, target, wall, wall) },
+            target => before(rules, target, at, wall),
         };
         Ok(Ended::Tokens { entry, told: issued })
     }
@@ -231,9 +235,11 @@ fn subject_of(rules: &IssuerRules, subject: &str) -> Target {
     Target::Subject { issuer: Arc::clone(&rules.issuer), subject: subject.into() }
 }
 
-/// Tokens that were issued at this moment or before are refused, for as long as one can live.
-fn before(rules: &IssuerRules, target: Target, at: Timestamp) -> Revocation {
-    let until = at.plus(rules.max_lifetime.unwrap_or(MAX_LIFETIME)).plus(rules.leeway);
+/// Tokens that were issued at this moment or before are refused, for as long as one can live, and as long as a session of
+/// ours that began by the issuer may wait for its next refresh.
+fn before(rules: &IssuerRules, target: Target, at: Timestamp, wall: Timestamp) -> Revocation {
+    let of_tokens = at.plus(rules.max_lifetime.unwrap_or(MAX_LIFETIME)).plus(rules.leeway);
+    let until = of_tokens.max(wall.plus(VOUCHED_IDLE).plus(HEARD_WITHIN));
     Revocation { target, effect: Effect::NotBefore(at), until }
 }
 

@@ -11,7 +11,7 @@ use super::members::{Member, Members};
 use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::session::{Generation, SessionId};
+use crate::session::{Generation, SessionId, VouchedBy};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::claims::{AccessToken, LoginClaims, Response};
 use crate::token::keyring::{KeyPrint, VerifyingKey};
@@ -123,6 +123,7 @@ pub(super) fn claims<'r>(
         usual_audience: Arc::clone(&rules.audience),
         session,
         issuer_session,
+        vouched_by: if rules.ours { vouched_by(claims)? } else { None },
         jti: jti.map(Box::from),
         bound_to,
         login: login(claims),
@@ -134,6 +135,19 @@ pub(super) fn claims<'r>(
         key,
         response,
     })
+}
+
+/// The issuer that vouched for the subject of one of our tokens.
+fn vouched_by(claims: &Members<'_>) -> Result<Option<Box<VouchedBy>>, Denial> {
+    let text = |name_of| name(claims, name_of, "origin_… must be strings of 1 to 256 bytes without control characters");
+    match (text("origin_iss")?, text("origin_sub")?, text("origin_sid")?) {
+        (None, None, None) => Ok(None),
+        (Some(issuer), Some(subject), session) => {
+            let by = VouchedBy::new(issuer, subject);
+            Ok(Some(Box::new(session.map_or_else(|| by.clone(), |session| by.clone().session(session)))))
+        }
+        _ => Err(Denial::BadClaim("origin_iss and origin_sub go together")),
+    }
 }
 
 /// The key of `cnf.jkt` (RFC 9449 §6.1). A confirmation of another kind, or of several, cannot be checked (R14).

@@ -146,6 +146,7 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
         let session = SessionId::new(NOW, [1; 10]);
         let claims = MintedClaims {
             bound_to: None,
+            vouched_by: None,
             issuer: OWN,
             subject: "ada",
             audience: &["api".into(), "other".into()],

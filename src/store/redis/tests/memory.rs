@@ -29,6 +29,7 @@ fn session(number: u64) -> Session {
     Session {
         bound_to: None,
         resource: None,
+        vouched_by: None,
         id: id(number),
         secret: SessionSecret::new([7; 16]),
         subject: format!("user-{number:06}").into(),

@@ -9,7 +9,7 @@ use super::super::{Cause, SourceError};
 use rotogate::claim::OwnClaims;
 use rotogate::clock::Timestamp;
 use rotogate::directory::{User, is_valid_subject};
-use rotogate::session::Scope;
+use rotogate::session::{Scope, VouchedBy};
 use rotogate::token::verify::{is_name, strict_object};
 
 /// The longest time that a hook can put an answer off.
@@ -85,10 +85,21 @@ impl Answer {
             claims.insert(name, value).map_err(|error| wrong(&format!("claims: {error}")))?;
         }
         user = user.claims(claims);
+        if let Some(by) = self.vouched_by()? {
+            user = user.vouched_by(by);
+        }
         for (name, value) in self.object("profile")? {
             user = user.field(name, value);
         }
         Ok(user)
+    }
+
+    fn vouched_by(&mut self) -> Result<Option<VouchedBy>, SourceError> {
+        let Some(by) = self.take("vouched_by") else { return Ok(None) };
+        let read: Option<VouchedBy> = serde_json::from_value(by).ok();
+        let expected =
+            "vouched_by: expected an object with issuer, subject and perhaps session: texts of 1 to 256 bytes";
+        read.filter(VouchedBy::is_valid).map(Some).ok_or_else(|| wrong(expected))
     }
 
     fn scopes(&mut self) -> Result<Scope, SourceError> {

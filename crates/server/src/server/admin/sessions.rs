@@ -34,7 +34,7 @@ pub struct SessionInfo {
     /// The scope granted at login.
     pub scope: String,
     /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`,
-    /// `user-changed`, `restored`; `not-before` if all sessions of its user, of its client or of everyone were revoked.
+    /// `user-changed`, `restored`, `issuer-logout`; `not-before` if all sessions of its user, of its client or of everyone were revoked.
     pub status: String,
     /// The time of the login.
     pub created: String,
