@@ -120,7 +120,7 @@ impl Checks {
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
             let head = head.map(|head| super::on_listener_of(peer, head));
-            Ok::<_, Status>(tonic::Response::new(spoken(&verdict(head).await)))
+            Ok::<_, Status>(tonic::Response::new(spoken(&mut verdict(head).await)))
         };
         let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
         let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -190,9 +190,9 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
 }
 
 /// A reply in the words of the call.
-pub(super) fn spoken(reply: &Reply) -> CheckResponse {
-    let allowed = reply.extensions().get::<Allowed>().filter(|_| reply.status() == StatusCode::OK).cloned();
-    match allowed {
+pub(super) fn spoken(reply: &mut Reply) -> CheckResponse {
+    let allowed = reply.extensions_mut().remove::<Allowed>();
+    match allowed.filter(|_| reply.status() == StatusCode::OK) {
         Some(Allowed { changes: Mutations { set, remove }, caller }) => CheckResponse {
             status: Some(proto::google::rpc::Status::default()),
             http_response: Some(HttpResponse::OkResponse(OkHttpResponse {

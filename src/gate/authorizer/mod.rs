@@ -121,7 +121,7 @@ pub struct Authorizer {
     gate: Gate,
     neighbour: Neighbour,
     /// The networks from which questions are accepted; `None`: the listener has authenticated its peers.
-    trusted: Option<Vec<IpNet>>,
+    trusted: Option<Arc<[IpNet]>>,
     /// The audience of the assertions in its answers; `None`: no assertions.
     assertion_audience: Option<Arc<str>>,
 }
@@ -139,7 +139,7 @@ impl Gate {
         Authorizer {
             gate: self.clone(),
             neighbour,
-            trusted: Some(self.trusted_proxies().to_vec()),
+            trusted: Some(self.trusted_proxies().into()),
             assertion_audience: None,
         }
     }
@@ -158,8 +158,8 @@ fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
 impl Authorizer {
     /// Accepts questions only from peers in these networks.
     #[must_use]
-    pub fn trusting(self, networks: Vec<IpNet>) -> Self {
-        Self { trusted: Some(networks), ..self }
+    pub fn trusting(self, networks: impl Into<Arc<[IpNet]>>) -> Self {
+        Self { trusted: Some(networks.into()), ..self }
     }
 
     /// Answers have an assertion for this audience, if the gate makes assertions
@@ -194,7 +194,7 @@ impl Authorizer {
 
     /// Are questions of this peer accepted?
     fn admits(&self, peer: Option<&Peer>) -> Result<(), Denial> {
-        let is_trusted = |networks: &Vec<IpNet>| {
+        let is_trusted = |networks: &Arc<[IpNet]>| {
             peer.is_some_and(|peer| {
                 let address = peer.address().to_canonical();
                 networks.iter().any(|network| network.contains(&address))

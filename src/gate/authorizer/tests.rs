@@ -465,8 +465,8 @@ mod grpc {
             let has = |name: &str| denied.headers.iter().any(|header| header.header.as_ref().unwrap().key == name);
             assert_eq!(has("www-authenticate"), status == 401);
         }
-        let fault = crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None);
-        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(&fault).http_response else {
+        let mut fault = crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None);
+        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(&mut fault).http_response else {
             panic!("allowed")
         };
         assert_eq!(denied.status.unwrap().code, 503);
@@ -475,7 +475,7 @@ mod grpc {
         for challenge in ["Bearer", "DPoP algs=\"ES256\""] {
             both.headers_mut().append("www-authenticate", challenge.parse().unwrap());
         }
-        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(&both).http_response else {
+        let Some(HttpResponse::DeniedResponse(denied)) = super::super::grpc::spoken(&mut both).http_response else {
             panic!("allowed")
         };
         let challenges: Vec<_> = denied
@@ -488,7 +488,7 @@ mod grpc {
         let [overwrite, append] = [HeaderAppendAction::OverwriteIfExistsOrAdd, HeaderAppendAction::AppendIfExistsOrAdd];
         assert_eq!(challenges, [("Bearer", overwrite as i32), ("DPoP algs=\"ES256\"", append as i32)]);
         // A permit is made by a verdict alone, not by a status.
-        let passing = super::super::grpc::spoken(&Reply::default());
+        let passing = super::super::grpc::spoken(&mut Reply::default());
         assert_ne!(passing.status.unwrap().code, 0);
     }
 

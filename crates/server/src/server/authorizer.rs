@@ -28,7 +28,7 @@ use rotogate::overload::PermitBody;
 pub(super) struct Questions {
     kind: AuthorizerKind,
     /// The networks from which questions are accepted; `None`: all, because the listener has verified the certificate.
-    trusted: Option<Vec<IpNet>>,
+    trusted: Option<Arc<[IpNet]>>,
     assertion_audience: Option<Arc<str>>,
 }
 
@@ -39,7 +39,7 @@ impl Questions {
     pub(super) fn new(config: &Config, authorizer: &AuthorizerConfig) -> Self {
         let tls = authorizer.listener.tls.as_ref();
         let proves = tls.is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
-        let trusted = authorizer.trusted(&config.server).to_vec();
+        let trusted: Arc<[IpNet]> = authorizer.trusted(&config.server).into();
         // With both, both are asked for.
         let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && proves));
         let assertion_audience = authorizer.assertion_audience.as_deref().map(Arc::from);
@@ -86,10 +86,9 @@ pub(super) fn answer(
         }
         // Neither read nor awaited.
         drop(body);
-        let (version, headers) = (question.version, question.headers.clone());
         let head = authorizer.head(&question);
-        let mut reply = verdict(&state, &origin, (&authorizer, questions.kind), head, question).await;
-        Authorizer::close_after_body((version, &headers), reply.headers_mut());
+        let mut reply = verdict(&state, &origin, (&authorizer, questions.kind), head, &question).await;
+        Authorizer::close_after_body((question.version, &question.headers), reply.headers_mut());
         Ok(reply)
     })
 }
@@ -100,12 +99,12 @@ pub(super) async fn verdict(
     origin: &Arc<Origin>,
     (authorizer, kind): (&Authorizer, AuthorizerKind),
     head: Result<Parts, Denial>,
-    question: Parts,
+    question: &Parts,
 ) -> Response<PermitBody<LoggedBody>> {
     let began = state.monotonic();
     let (parts, denial) = match head {
         Ok(parts) => (parts, None),
-        Err(denial) => (question, Some(denial)),
+        Err(denial) => (question.clone(), Some(denial)),
     };
     let of_client = parts.extensions.get::<Peer>().filter(|_| denial.is_none()).map(|peer| origin.asked_for(peer));
     let origin = of_client.map_or_else(|| Arc::clone(origin), Arc::new);

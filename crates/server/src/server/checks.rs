@@ -32,14 +32,12 @@ pub(super) async fn answer(
     question: Parts,
     body: Incoming,
 ) -> Answer {
-    let decide = |head| {
-        let question = question.clone();
-        async move {
-            let asked = (authorizer, AuthorizerKind::ExtAuthz);
-            whole(verdict(state, origin, asked, head, question).await).await
-        }
+    let question = &question;
+    let decide = |head| async move {
+        let asked = (authorizer, AuthorizerKind::ExtAuthz);
+        whole(verdict(state, origin, asked, head, question).await).await
     };
-    let answered = tokio::time::timeout(TIMEOUT, CHECKS.answer(authorizer, &question, body, decide)).await;
+    let answered = tokio::time::timeout(TIMEOUT, CHECKS.answer(authorizer, question, body, decide)).await;
     let reply = answered.unwrap_or_else(|_| reply::problem(StatusCode::REQUEST_TIMEOUT, None));
     Ok(reply.map(|body| PermitBody::new(LoggedBody::unrecorded(GateBody::own(body)), None)))
 }
