@@ -36,7 +36,7 @@ pub fn set() -> Set {
         note: "The rows *verdict* are rotogate alone, which the load asks as nginx and Envoy ask: forward-auth on 32 connections \
                of HTTP/1.1, ext_authz as 32 calls at a time on one connection of HTTP/2. The rows of nginx and Envoy have the \
                CPU time of both programs, which share a processor. nginx with rotogate is set up as in `examples/nginx`: it \
-               hands five identity headers to the upstream and removes fifteen others. With another auth server it hands on \
+               hands five identity headers to the upstream and removes eleven others. With another auth server it hands on \
                nothing.",
         cells,
         base: "rotogate",
