@@ -208,7 +208,7 @@ pub(crate) fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(
 /// [`Denial::InsufficientAuthentication`].
 pub(crate) fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {
     match &policy.step_up {
-        Some(step_up) if policy.auth != Auth::None && !step_up.is_met(token.login.as_deref(), token.leeway, now) => {
+        Some(step_up) if policy.auth != Auth::None && !step_up.is_met(token.login(), token.leeway, now) => {
             Err(Denial::InsufficientAuthentication)
         }
         Some(_) | None => Ok(()),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::session::Scope;
-use crate::token::claims::LoginClaims;
 
 /// A protected resource that describes itself (RFC 9728). Routes name it by its path.
 ///
@@ -86,15 +85,18 @@ pub struct StepUp {
 }
 
 impl StepUp {
-    /// Does a login meet it at this moment? Judged for each request, because the login ages. The issuer's clock may be
-    /// ahead by `leeway`.
-    pub(crate) fn is_met(&self, login: Option<&LoginClaims>, leeway: Duration, now: Timestamp) -> bool {
-        let acr = login.and_then(|login| login.acr.as_deref());
+    /// Does a login with these claims meet it at this moment? Judged for each request, because the login ages. The
+    /// issuer's clock may be ahead by `leeway`.
+    pub(crate) fn is_met(
+        &self,
+        (acr, auth_time): (Option<&str>, Option<Timestamp>),
+        leeway: Duration,
+        now: Timestamp,
+    ) -> bool {
         let has_acr = self.acr.is_empty() || acr.is_some_and(|acr| self.acr.iter().any(|one| **one == *acr));
-        let is_fresh = self.max_age.is_none_or(|max_age| {
-            let at = login.and_then(|login| login.auth_time);
-            at.is_some_and(|at| at <= now.plus(leeway) && now.since(at) <= max_age)
-        });
+        let is_fresh = self
+            .max_age
+            .is_none_or(|max_age| auth_time.is_some_and(|at| at <= now.plus(leeway) && now.since(at) <= max_age));
         has_acr && is_fresh
     }
 

@@ -210,6 +210,12 @@ pub(crate) struct Response(pub(crate) Box<str>);
 pub const CLIENT_PREFIX: &str = "client:";
 
 impl AccessToken {
+    /// `acr` and `auth_time` of the user's login.
+    pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
+        let login = self.login.as_deref();
+        (login.and_then(|login| login.acr.as_deref()), login.and_then(|login| login.auth_time))
+    }
+
     /// From when it is refused for its age: our own at its `exp`, another issuer's with the leeway.
     pub(crate) fn refused_from(&self) -> Timestamp {
         if self.ours { self.expires } else { self.expires.plus(self.leeway) }
