@@ -442,7 +442,7 @@ async fn n51_n52_n53_a_session_that_began_by_another_issuer_ends_with_the_login_
     assert_eq!(gate.refresh(&one.refresh).await.error(), "invalid_grant");
     assert!(gate.log().contains("issuer-logout"), "the record ends for a reason of its own");
     let two = gate.refresh(&two.refresh).await.tokens();
-    assert_eq!(data(&gate, &two.access).await, 200, "the successor keeps who vouched");
+    assert_eq!(data(&gate, &two.access).await, 200, "the successor keeps the login of the issuer");
     // A login after the notice stays, however often the notice comes again.
     let mut later = login(&gate, "s-1").await;
     until("the second of the notice is over", async || {

@@ -67,5 +67,5 @@ fn a_name_that_no_listener_has_and_one_that_two_have_are_mistakes() {
     assert!(said.contains("server.listeners[1].name: \"public\" is the name of the listener of"), "{said}");
     place.write_config(&config(&ROUTES.replacen("[\"public\"]", "[]", 1)));
     let said = place.run(&["check"], "").stderr;
-    assert!(said.contains("routes[2].listeners: is empty, so nobody could reach it"), "{said}");
+    assert!(said.contains("routes[2].listeners: is empty, so no listener would serve it"), "{said}");
 }

@@ -38,7 +38,7 @@ async fn world(resource: &str) -> (Value, Child) {
     (serde_json::from_str(&urls).unwrap(), process)
 }
 
-/// The client learns the gate's URL from nobody, so the gate must know it before it listens.
+/// The gate must know its URL before it listens, because the client is configured with it.
 fn free_address() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

@@ -308,7 +308,7 @@ const ELSEWHERE: &[&str] = &[
     "reuse",
     "mismatched_pair",
     "relay_refused",
-    // What other issuers and other proxies are answered, who ask for no route of the layer.
+    // Replies to other issuers and other proxies, whose requests are for no route of the layer.
     "refused_event",
     "bad_fact",
     "disguised_header",

@@ -136,7 +136,7 @@ fn holds(program: &Program) {
     assert_eq!(before.ask("GET /private/a", &[&good]).status, 401);
     assert!(before.stub.take().is_empty());
 
-    // Without the store nobody is known to be unrevoked. The neighbour refuses, and reports no decision.
+    // Without the store, revocations are not known. The neighbour refuses, and reports no decision.
     let good = bearer(&before.login());
     assert_eq!(before.ask("GET /private/a", &[&good]).status, 200);
     store.kill();

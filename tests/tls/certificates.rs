@@ -159,7 +159,7 @@ async fn a_revoked_client_certificate_is_refused_from_the_next_connection_on() {
     let mut other = second.open(gate.address, "gate.test").await.unwrap();
     assert_eq!(other.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
     assert_eq!(open.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
-    // A list whose time is over proves nothing about anybody.
+    // An expired list refuses every certificate.
     revoke(&[7], 2001);
     reloaded(2).await;
     assert!(gate.log().contains("was due to be replaced at"));

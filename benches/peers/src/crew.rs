@@ -57,7 +57,7 @@ impl Crew {
     }
 }
 
-/// Who has which processor.
+/// The processors of gateways, load and upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seats {
     /// One for each thread of the load; the first is the main thread's.

@@ -157,7 +157,7 @@ pub(super) fn name<'a>(
 pub(super) fn bound_to(section: &Section<'_>, known: &[&str]) -> Vec<Box<str>> {
     let Some(names) = section.list("listeners", value::text) else { return Vec::new() };
     if names.is_empty() {
-        section.blame("listeners", "is empty, so nobody could reach it; name a listener, or remove the key");
+        section.blame("listeners", "is empty, so no listener would serve it; name one, or remove the key");
     }
     for (index, name) in names.iter().enumerate() {
         if !known.contains(&name.as_str()) {
