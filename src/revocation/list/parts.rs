@@ -67,7 +67,14 @@ impl SessionTable {
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
         let Some(part) = self.parts.get(self.of(id)) else { return false };
         let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
-        let is_news = self.put(&mut part, id, with);
+        let is_news = match part.entry(id) {
+            Entry::Occupied(mut there) => there.get_mut().merge(&with),
+            Entry::Vacant(free) => {
+                self.count.fetch_add(1, Ordering::Release);
+                free.insert(with);
+                true
+            }
+        };
         if is_news {
             news();
         }
@@ -78,20 +85,19 @@ impl SessionTable {
     pub(super) fn merge_into(&self, part: usize, entries: impl IntoIterator<Item = (SessionId, SessionEntry)>) {
         let Some(part) = self.parts.get(part) else { return };
         let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+        let before = part.len();
         for (id, with) in entries {
-            self.put(&mut part, id, with);
-        }
-    }
-
-    fn put(&self, part: &mut Part, id: SessionId, with: SessionEntry) -> bool {
-        match part.entry(id) {
-            Entry::Occupied(mut there) => there.get_mut().merge(&with),
-            Entry::Vacant(free) => {
-                self.count.fetch_add(1, Ordering::Release);
-                free.insert(with);
-                true
+            match part.entry(id) {
+                Entry::Occupied(mut there) => {
+                    there.get_mut().merge(&with);
+                }
+                Entry::Vacant(free) => {
+                    free.insert(with);
+                }
             }
         }
+        // Once for all of them: threads that fill at the same time share the counter.
+        self.count.fetch_add(part.len() - before, Ordering::Release);
     }
 
     /// Keeps the entries for which `keep` is true, frees memory if most of it is unused, and returns how many were

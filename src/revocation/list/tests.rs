@@ -348,11 +348,6 @@ fn writers_of_new_issuers_do_not_lose_each_other() {
 
 #[test]
 fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
-    let id = |n: u32| {
-        let mut random = [0; 10];
-        random[..4].copy_from_slice(&n.to_be_bytes());
-        SessionId::new(CREATED, random)
-    };
     // More than may wait, some twice, and some of other kinds.
     let entries = || {
         let sessions = (0..200_000).map(|n| match n % 3 {
@@ -368,7 +363,28 @@ fn a_list_filled_at_once_says_what_one_says_that_got_entry_by_entry() {
         one_by_one.apply(&entry);
         filling.add(&entry);
     }
-    let at_once = filling.finish();
+    let filling_in_shares = ListFilling::expecting(entries().count());
+    std::thread::scope(|threads| {
+        for thread in 0..3 {
+            let mut share = filling_in_shares.share(3);
+            threads.spawn(move || {
+                entries().skip(thread).step_by(3).for_each(|entry| share.add(&entry));
+                share.finish();
+            });
+        }
+    });
+    for at_once in [filling.finish(), filling_in_shares.finish()] {
+        same(&at_once, &one_by_one);
+    }
+}
+
+fn id(n: u32) -> SessionId {
+    let mut random = [0; 10];
+    random[..4].copy_from_slice(&n.to_be_bytes());
+    SessionId::new(CREATED, random)
+}
+
+fn same(at_once: &RevocationList, one_by_one: &RevocationList) {
     assert_eq!(at_once.len(), one_by_one.len());
     for n in 0..200_001 {
         for generation in [1, 6, 9] {

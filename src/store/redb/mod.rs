@@ -432,7 +432,7 @@ impl Store for RedbStore {
     }
 
     async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
-        load::all(&*self.database()?).await
+        load::all(self.database()?).await
     }
 
     async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError> {

@@ -11,6 +11,7 @@ use crate::store::conformance::{self, START, gone, insert, later, not_before, ro
 
 mod crash;
 mod holding;
+mod loading;
 mod opening;
 #[cfg(feature = "relay")]
 mod relay;
