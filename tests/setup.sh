@@ -21,6 +21,10 @@ programs=(
     nginx:nginx-light
     haproxy:haproxy
     go:golang-go
+    java:default-jdk-headless
+    jackson:libjackson2-databind-java
+    ruby:ruby
+    ruby-jwt:ruby-jwt
     wrk:wrk
     h2load:nghttp2-client
     nghttp:nghttp2-client
@@ -47,6 +51,10 @@ is_there() {
         cc) command -v "${CC:-cc}" ;;
         python3) python3 -c 'import venv, ensurepip, tomllib' ;;
         node) node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' ;;
+        # Java's launcher of source files needs its compiler.
+        java) command -v java && command -v javac ;;
+        jackson) [ -e /usr/share/java/jackson-databind.jar ] ;;
+        ruby-jwt) ruby -e 'require "jwt"' ;;
         # Debian keeps each version's programs in a folder of its own.
         initdb) command -v initdb || ls /usr/lib/postgresql/*/bin/initdb ;;
         *) command -v "$1" ;;
@@ -78,6 +86,8 @@ for entry in "${programs[@]}"; do
         cc) what="a C compiler" how="install gcc or clang (apt install $package)" ;;
         python3) what="Python 3.11 or later with venv" how="apt install $package" ;;
         initdb) what="PostgreSQL (server and psql)" how="apt install $package" ;;
+        java) what="Java 17 or later with its compiler" how="apt install $package" ;;
+        jackson) what="Jackson (/usr/share/java/jackson-databind.jar)" how="apt install $package" ;;
         *) what=$program how="apt install $package" ;;
     esac
     is_there "$program" || missing "$what" "$how"

@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use support::keep_secret;
 use support::stub::{Edge, HEAD};
+use support::{keep_secret, with};
 
-const FILES: [&str; 3] = ["assertion.mjs", "assertion.py", "assertion.go"];
+/// The scripts, by the algorithm of the gate whose assertions they verify.
+const FILES: [(&str, &[&str]); 2] =
+    [("EdDSA", &["assertion.mjs", "assertion.py", "assertion.go"]), ("ES256", &["Assertion.java", "assertion.rb"])];
+/// Debian's Jackson.
+const JACKSON: [&str; 3] = ["databind", "core", "annotations"];
 
 fn source() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/interop/standards")
@@ -21,7 +25,7 @@ fn cache() -> &'static Path {
         let install = Command::new("bash").arg(source().join("install.sh")).arg(&cache).output();
         let installed = install.expect("bash is missing: install bash");
         assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr).trim());
-        for file in FILES {
+        for file in FILES.iter().flat_map(|(_, files)| *files) {
             std::fs::copy(source().join(file), cache.join(file)).unwrap();
         }
         cache
@@ -33,17 +37,31 @@ fn run(file: &str, arguments: &[&str]) -> Output {
     let mut command = match file.extension().and_then(|ending| ending.to_str()) {
         Some("mjs") => Command::new("node"),
         Some("py") => Command::new(cache().join("python/bin/python")),
+        Some("rb") => Command::new("ruby"),
+        Some("java") => {
+            let mut java = Command::new("java");
+            java.arg("-cp").arg(JACKSON.map(|part| format!("/usr/share/java/jackson-{part}.jar")).join(":"));
+            java
+        }
         _ => {
             let mut go = Command::new("go");
             go.arg("run").env("GO111MODULE", "off").env("GOFLAGS", "");
             go
         }
     };
-    command.arg(file).args(arguments).output().expect("node, python3 or go is missing: tests/setup.sh")
+    command.arg(file).args(arguments).output().expect("node, python3, go, java or ruby is missing: tests/setup.sh")
 }
 
 #[test]
-fn n57_n58_libraries_of_three_languages_verify_an_assertion_and_nothing_else() {
+fn n57_n58_libraries_of_five_languages_verify_an_assertion_and_nothing_else() {
+    std::thread::scope(|scope| {
+        for (algorithm, files) in FILES {
+            scope.spawn(move || verify_with(algorithm, files));
+        }
+    });
+}
+
+fn verify_with(algorithm: &str, files: &[&str]) {
     let routes = r#"
 [identity]
 assertion = { header = "x-auth-assertion" }
@@ -57,7 +75,8 @@ upstream = "other"
 path = "/{*rest}"
 upstream = "app"
 "#;
-    let edge = Edge::new(routes);
+    let config = with(&[HEAD, routes].concat(), "issuer", &format!("algorithm = \"{algorithm}\""));
+    let edge = Edge::with(&config, |_| {}, |_| {});
     assert!(HEAD.contains("http://gate.test"), "the scripts know the issuer");
     let tokens = edge.login();
     let asserted = |path: &str| {
@@ -72,7 +91,7 @@ upstream = "app"
     let forged = format!("{head}.{}{}", if tail.starts_with('A') { 'B' } else { 'A' }, &tail[1..]);
     let gate = edge.gate.url("");
     let page = std::fs::read_to_string(source().join("../../../docs/assertion.md")).unwrap();
-    for file in FILES {
+    for file in files {
         let text = std::fs::read_to_string(source().join(file)).unwrap();
         let (_, snippet) = text.split_once("Snippet:\n").unwrap();
         assert!(page.contains(snippet), "docs/assertion.md does not show {file} as it was run");
