@@ -62,6 +62,8 @@ impl<'a> Mint<'a> {
             session: Some((session(self.begun, number), Generation::FIRST)),
             account: None,
             bound_to: None,
+            certificate: None,
+            vouched_by: None,
             own: None,
             style: Default::default(),
         };

@@ -149,8 +149,11 @@ async fn whole(answer: Response<h2::RecvStream>) -> Result<(Response<()>, BytesM
 
 /// As Envoy asks with `encode_raw_headers`.
 fn question(path: &str, token: Option<&str>) -> CheckRequest {
-    let header =
-        |key: &str, value: String| WireHeader { key: key.to_owned(), raw_value: value.into(), ..WireHeader::default() };
+    let header = |key: &'static str, value: String| WireHeader {
+        key: key.into(),
+        raw_value: value.into(),
+        ..WireHeader::default()
+    };
     let mut headers: Vec<_> = [
         (":authority", HOST),
         (":path", path),
@@ -165,12 +168,12 @@ fn question(path: &str, token: Option<&str>) -> CheckRequest {
     .map(|(key, value)| header(key, value.to_owned()))
     .into();
     headers.extend(token.map(|token| header("authorization", format!("Bearer {token}"))));
-    let client = SocketAddress { address: "127.0.0.1".to_owned() };
+    let client = SocketAddress { address: "127.0.0.1".into() };
     let http = HttpRequest {
-        method: "GET".to_owned(),
-        path: path.to_owned(),
-        host: HOST.to_owned(),
-        scheme: "http".to_owned(),
+        method: "GET".into(),
+        path: path.to_owned().into(),
+        host: HOST.into(),
+        scheme: "http".into(),
         header_map: Some(WireHeaders { headers }),
         ..HttpRequest::default()
     };

@@ -223,7 +223,7 @@ fn algorithms() -> Set {
         key: ALGORITHMS,
         title: "Algorithms; tokens used before, new ones, and both in turn",
         note: "The peers cache nothing, so each token is new to them. A token that is new to rotogate is also the first of \
-               its session, and the confirmation of the session is written to the store.",
+               its session; no confirmation of a first generation is written to the store.",
         cells,
         base: BASE,
         weight: Weight::Light,
