@@ -70,6 +70,7 @@ fn session(number: usize, of: usize, now: Timestamp) -> Session {
     let subject = if number.is_multiple_of(10_000) { SUBJECT.to_owned() } else { format!("user-{number}") };
     Session {
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
         id,

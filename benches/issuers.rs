@@ -128,6 +128,7 @@ fn token(keys: &Keyring, issuer: &str, jti: &str) -> String {
     let now = SystemTime::new().wall();
     let claims = MintedClaims {
         bound_to: None,
+        certificate: None,
         vouched_by: None,
         issuer,
         subject: "ada",

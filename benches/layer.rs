@@ -265,6 +265,7 @@ async fn dpop(rounds: usize) {
         session: None,
         account: None,
         bound_to: KeyThumbprint::parse(&jkt),
+        certificate: None,
         vouched_by: None,
         own: None,
         style: TokenStyle::default(),

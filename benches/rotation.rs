@@ -122,6 +122,7 @@ impl Rotate for ByEngine {
             let refresh = Refresh {
                 resource: None,
                 proof: None,
+                certificate: None,
                 credential: rotogate::engine::Exchange::Refresh(&token),
                 client: &self.client,
                 account: rotogate::engine::AccountRule::Any,

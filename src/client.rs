@@ -80,6 +80,26 @@ pub enum DpopUse {
     Required,
 }
 
+/// Whether a client's tokens are bound to the client certificate of its connection (RFC 8705 §3).
+///
+/// ```
+/// use rotogate::client::{CertificateUse, Client};
+///
+/// let robot = Client { certificate_bound: CertificateUse::Required, ..Client::public("robot") };
+/// let builder = rotogate::Gate::builder().client(robot);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CertificateUse {
+    /// A client certificate has no effect on tokens.
+    #[default]
+    Off,
+    /// A request on a connection with a client certificate gets bound tokens, one without gets bearer tokens.
+    Optional,
+    /// A request on a connection without a client certificate is refused.
+    Required,
+}
+
 /// A registered client.
 ///
 /// ```
@@ -105,6 +125,8 @@ pub struct Client {
     pub profile: ProfileOverride,
     /// Whether its tokens are bound to a key of its own.
     pub dpop: DpopUse,
+    /// Whether its tokens are bound to its client certificate.
+    pub certificate_bound: CertificateUse,
 }
 
 impl Client {
@@ -117,6 +139,7 @@ impl Client {
             scopes: None,
             profile: ProfileOverride::default(),
             dpop: DpopUse::Off,
+            certificate_bound: CertificateUse::Off,
         }
     }
 

@@ -126,12 +126,17 @@ pub enum Denial {
     BadClaim(&'static str),
     /// The token is bound to a key whose possession was not proved (RFC 9449, RFC 8705).
     UnprovedBinding,
-    /// The token is bound to no key, and was presented as if it were (RFC 9449 §7.1).
+    /// The token is not bound to what the request or the route demands: to a key (RFC 9449 §7.1), or to a client certificate
+    /// (RFC 8705).
     // Requirement N31.
     UnboundToken,
     /// The proof is good, and its key is not the one that the access token is bound to.
     // Requirement N30.
     OtherKey,
+    /// The token is bound to a client certificate, and the connection has none (RFC 8705 §3).
+    NoCertificate,
+    /// The connection's client certificate is not the one that the access token is bound to (RFC 8705 §3).
+    OtherCertificate,
     /// `exp` is past.
     TokenExpired,
     /// The token is good, but was issued too long ago for this request.
@@ -213,6 +218,8 @@ pub enum Denial {
     /// The proof is good, and its key is not the one that the refresh token is bound to.
     // Requirement N35.
     OtherSessionKey,
+    /// The refresh token is bound to a client certificate, and the connection has none or another (RFC 8705 §4).
+    OtherSessionCertificate,
     /// The requested lifetime exceeds the maximum.
     TtlExceeded,
     /// The requested scope exceeds the grant, or is malformed.

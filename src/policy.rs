@@ -180,9 +180,11 @@ pub(crate) fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<
     if policy.takes(&token.issuer_name, token.everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
-/// A caller with a bound token has proved its key before.
+/// A caller with a bound token has proved its key, and has its certificate: both were judged before.
 pub(crate) fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    if policy.dpop_required && token.bound_to.is_none() { Err(Denial::UnboundToken) } else { Ok(()) }
+    let lacks_key = policy.dpop_required && token.bound_to.is_none();
+    let lacks_certificate = policy.certificate_required && token.certificate.is_none();
+    if lacks_key || lacks_certificate { Err(Denial::UnboundToken) } else { Ok(()) }
 }
 
 pub(crate) fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {

@@ -215,6 +215,7 @@ impl TestIdentity {
             scope: &scope,
             session: self.session.then(|| (SessionId::new(now, [7; 10]), Generation::FIRST)),
             bound_to: None,
+            certificate: None,
             vouched_by: None,
             account: self.account.as_deref(),
             own: Some(&self.claims),

@@ -7,14 +7,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../benches/support/mod.rs"]
-mod support;
+mod bench;
+#[path = "cost/budget.rs"]
+mod budget;
+#[path = "cost/proxied.rs"]
+mod proxied;
 
 use std::convert::Infallible;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::support::redis::Redis;
+use bench::{Heads, Inner, exchange};
+use budget::Row;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
@@ -25,7 +30,7 @@ use rotogate::session::Scope;
 use rotogate::store::{MemoryStore, RedbStore, RedisOptions, RedisStore, RedisTimeouts, Staleness, Store};
 use rotogate::token::algorithm::Algorithm;
 use rotogate::token::keyring::Keyring;
-use support::{Heads, Inner, exchange};
+use support::redis::Redis;
 use tower::{Layer, Service};
 use uuid::Uuid;
 
@@ -47,9 +52,10 @@ const BARE: &str = "ROTOGATE_TEST_BARE";
 /// 62 are the key that a token may be bound to, and the place of its assertions.
 /// From run to run it differs by some bytes: 2128 to 2134 for a token of 745.
 const ROOM: usize = 1410;
-/// What the layer may cost: a fiftieth more than 21 680. Of it, 600 are what every request pays for proofs of possession,
-/// step-up and assertions, also where none is configured.
-const BUDGET: u64 = 22_100;
+/// What the layer adds to a request. Of the instructions, 600 are what every request pays for proofs of possession, step-up
+/// and assertions, also where none is configured. The allocations are for the extensions of the request: `http::Extensions`,
+/// its table, and in it `Permitted`. The check itself allocates nothing.
+const LAYER: Row = Row { name: "the layer", instructions: 11_280.0, allocations: 3.0, file: "tests/cost.rs" };
 
 async fn service() -> (GateService<Inner>, Heads) {
     let (mut service, tokens) = unused(Algorithm::Hs256, TOKENS).await;
@@ -70,6 +76,11 @@ async fn unused(algorithm: Algorithm, number: usize) -> (GateService<Inner>, Vec
 }
 
 async fn unused_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (GateService<Inner>, Vec<String>) {
+    let (gate, tokens) = gate_on(store, keyring, number).await;
+    (gate.layer().layer(Inner), tokens)
+}
+
+async fn gate_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (Gate, Vec<String>) {
     let gate = Gate::builder()
         .issuer(ISSUER)
         .audience(["api"])
@@ -78,7 +89,7 @@ async fn unused_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (G
         .staleness(Staleness::deny_after(Staleness::LONGEST))
         .keys(keyring)
         .client(rotogate::client::Client::public("web"))
-        .rates(support::open_rates())
+        .rates(bench::open_rates())
         .build()
         .await
         .unwrap();
@@ -87,7 +98,7 @@ async fn unused_on(store: Arc<dyn Store>, keyring: Keyring, number: usize) -> (G
         let new = NewSession::new(format!("user-{number}"), "web").scope(Scope::parse("read write").unwrap());
         tokens.push(gate.sessions().start(new).await.unwrap().access_token.expose().to_owned());
     }
-    (gate.layer().layer(Inner), tokens)
+    (gate, tokens)
 }
 
 async fn store(name: &str, keyring: Uuid) -> Arc<dyn Store> {
@@ -110,13 +121,30 @@ fn allocations(mut operation: impl FnMut()) -> u64 {
 }
 
 #[tokio::test]
-async fn a_cached_token_costs_three_allocations() {
+async fn a_cached_token_costs_so_many_allocations() {
     let (mut service, mut heads) = service().await;
     let bare = allocations(|| exchange(&mut Inner, heads.request()));
     let gated = allocations(|| exchange(&mut service, heads.request()));
-    // All three are for the extensions of the request: `http::Extensions`, its table, and in it `Permitted`. The check
-    // itself allocates nothing.
-    assert_eq!((gated - bare) / (10 * TOKENS as u64), 3, "{gated} of 1000 requests, {bare} of them without the gate");
+    let each = (gated - bare) as f64 / (10.0 * TOKENS as f64);
+    println!("allocations of a request: {each:.2} in the layer");
+    let exceeded = LAYER.judge(0.0, each);
+    assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
+}
+
+#[tokio::test]
+async fn a_cached_token_that_only_headers_tell_costs_no_allocation() {
+    let keyring = Keyring::generate(Algorithm::Hs256).unwrap();
+    let store = Arc::new(MemoryStore::new(ISSUER, LEEWAY));
+    let (gate, tokens) = gate_on(store, keyring, TOKENS).await;
+    let mut service = gate.layer().headers_only().layer(Inner);
+    let mut heads = Heads::new(tokens.iter().map(String::as_str));
+    (0..10 * TOKENS).for_each(|_| exchange(&mut service, heads.request()));
+    let bare = allocations(|| exchange(&mut Inner, heads.request()));
+    // The cache tidies itself up now and then, which allocates.
+    let gated = (0..5).map(|_| allocations(|| exchange(&mut service, heads.request()))).min().unwrap();
+    let each = (gated - bare) as f64 / (10.0 * TOKENS as f64);
+    println!("allocations of a request: {each:.2} in a layer that tells the caller in headers only");
+    assert!(each < 0.1, "{each} allocations of a request in a layer that tells the caller in headers only");
 }
 
 #[cfg(feature = "otel")]
@@ -206,15 +234,17 @@ fn instructions(environment: &[(&str, &str)]) -> u64 {
 
 #[test]
 fn a_cached_token_costs_so_many_instructions() {
-    let (bare, gated) = (instructions(&[(BARE, "yes")]), instructions(&[]));
+    // Two of the tokens may have one slot in the cache of the thread, and evict each other: the least counts.
+    let (bare, gated) = (instructions(&[(BARE, "yes")]), (0..3).map(|_| instructions(&[])).min().unwrap());
     println!("instructions of a request: {bare} without the gate, {gated} through it");
-    assert!(gated - bare < BUDGET, "{gated} of a request, {bare} without the gate; more than {BUDGET} between them");
+    let exceeded = LAYER.judge((gated - bare) as f64, 0.0);
+    assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
 }
 
 #[test]
 fn c34_a_cached_token_costs_as_many_instructions_on_a_store_that_gates_share() {
     let server = Redis::start(&[]);
-    // The cache frees memory now and then, which differs between runs by 3 %: the least of each counts.
+    // Two of the tokens may have one slot in the cache of the thread, and evict each other: the least of each counts.
     let runs: Vec<_> = (0..3)
         .map(|_| [instructions(&[(STORE, "redb")]), instructions(&[(STORE, &server.port.to_string())])])
         .collect();

@@ -22,6 +22,7 @@ skipped=(
     --skip clients::
     --skip interop::
     --skip a_cached_token_costs_so_many_instructions                                  # cost: valgrind
+    --skip a_proxied_request_with_a_cached_token_costs                                # cost: valgrind
     --skip c34_a_cached_token_costs                                                   # cost: valgrind, Redis
     --skip a4_four_times_too_much                                                     # overload: wrk, h2load
     --skip t12_what_is_public_is_private_in_no_servers_reading                        # readings: nginx, Go, Python

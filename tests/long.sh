@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The checks that take too long for every change: run them before a release. docs/security.md has the last figures.
 #
-#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures] [versions]
+#   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures] [versions] [peers]
 #                                                                             all of them without an argument
 #   bash tests/long.sh versions [REVISION]
 #
@@ -16,6 +16,7 @@
 # versions     the program of an earlier revision and this one on one store under load, exchanged forwards and back. Without
 #              REVISION: the last tag; while there is none, the first revision that has the formats of today
 # figures      times after a fault of the store, each with its bound, met or not met: on a machine without other work
+# peers        the bench of peers compiles without a warning; for its hundreds of packages, not part of every change
 #
 # CRASH_SEED, SIM_SEED, SOAK_SEED and NODES_SEED repeat the choices of a run; each check prints its seed.
 set -euo pipefail
@@ -96,18 +97,22 @@ versions() {
         cargo test --all-features --package rotogate-server --test gate -- --ignored --nocapture --test-threads=1 c30_
 }
 
+peers() {
+    cargo clippy --manifest-path benches/peers/Cargo.toml --target-dir "${CARGO_TARGET_DIR:-target}/peers" -- -D warnings
+}
+
 REVISION=
 if [ "${1:-}" = versions ] && [ $# -eq 2 ]; then
     REVISION=$2
     set -- versions
 fi
-for part in "${@:-soak kills fuzz simulation overload attacks nodes figures versions}"; do
+for part in "${@:-soak kills fuzz simulation overload attacks nodes figures versions peers}"; do
     # Without quotes: without an argument, this is all of them.
     for one in $part; do
         case $one in
-            soak | kills | fuzz | simulation | overload | attacks | nodes | figures | versions) run "$one" "$one" ;;
+            soak | kills | fuzz | simulation | overload | attacks | nodes | figures | versions | peers) run "$one" "$one" ;;
             *)
-                sed -n '2,21s/^# \{0,1\}//p' "$0" >&2
+                sed -n '2,22s/^# \{0,1\}//p' "$0" >&2
                 exit 2
                 ;;
         esac

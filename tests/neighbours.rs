@@ -4,6 +4,7 @@
 mod asked;
 mod attacks;
 mod before;
+mod mutual;
 mod proofs;
 mod proxies;
 mod scene;

@@ -44,6 +44,7 @@ fn session(number: usize) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     Session {
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
         id: id(number),

@@ -1,6 +1,7 @@
 //! The listeners of the real binary: TLS with certificates made for each run, and what bounds connections.
 
 mod addresses;
+mod bound;
 mod certificates;
 mod floods;
 mod handshake;

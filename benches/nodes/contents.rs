@@ -23,6 +23,7 @@ fn session(number: usize, now: Timestamp) -> Session {
     let scope = || Scope::parse("read write").unwrap();
     Session {
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
         id: id(number, now),

@@ -16,7 +16,7 @@ use super::Kind;
 
 pub(super) const ISSUER: &str = "https://auth.example.com";
 pub(super) const CLIENT: &str = "web";
-const LEEWAY: Duration = Duration::from_secs(30);
+pub(super) const LEEWAY: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const KEYRING: Uuid = Uuid::from_u128(7);
 /// The number of writes in flight.
@@ -58,6 +58,7 @@ pub(super) fn session(number: usize, of: usize) -> Session {
     let expires = id.created().plus(DAY * 7);
     Session {
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
         id,
@@ -95,19 +96,21 @@ pub(super) fn revocation(number: usize, of: usize) -> Revocation {
 
 /// Fills a store. Returns the seconds that it took, and the size of the file.
 pub(super) fn fill(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
-    let store = store(folder);
+    let took = fill_store(&store(folder), kind, number);
+    vec![took, std::fs::metadata(folder.join("rotogate.redb")).unwrap().len() as f64]
+}
+
+/// Fills a store and closes it. Returns the seconds that it took.
+pub(super) fn fill_store(store: &RedbStore, kind: Kind, number: usize) -> f64 {
     let start = Instant::now();
-    let write = |n: usize| {
-        let store = &store;
-        async move {
-            match kind {
-                Kind::Sessions => {
-                    let inserted = store.insert(session(n, number), SubjectBound::NONE).await.unwrap();
-                    assert_eq!(inserted, Inserted::Inserted(Vec::new()));
-                }
-                Kind::Revocations => {
-                    store.revoke(revocation(n, number), RevokedBecause::Operator).await.unwrap();
-                }
+    let write = |n: usize| async move {
+        match kind {
+            Kind::Sessions => {
+                let inserted = store.insert(session(n, number), SubjectBound::NONE).await.unwrap();
+                assert_eq!(inserted, Inserted::Inserted(Vec::new()));
+            }
+            Kind::Revocations => {
+                store.revoke(revocation(n, number), RevokedBecause::Operator).await.unwrap();
             }
         }
     };
@@ -117,7 +120,7 @@ pub(super) fn fill(kind: Kind, number: usize, folder: &Path) -> Vec<f64> {
     });
     let took = start.elapsed().as_secs_f64();
     runtime.block_on(store.close()).unwrap();
-    vec![took, std::fs::metadata(folder.join("rotogate.redb")).unwrap().len() as f64]
+    took
 }
 
 /// A copy as a crash would leave it: made while the store is open, right after a commit.

@@ -1,9 +1,10 @@
 //! The cost of large stores: ten thousand to ten million sessions or revocations. Measures the time to fill a store,
-//! its size, the start of a gate on it and the memory that it needs then; look-up, check, rotation and sweep at that
+//! its size, the start on it and the memory that it needs then; look-up, check, rotation and sweep at that
 //! size; and rotations on a slow disk.
 //!
 //!     cargo bench --bench state                             # 10 000 to 1 000 000
 //!     cargo bench --bench state -- revocations 10000000     # one part, one size
+//!     cargo bench --bench state -- start                    # of the program, with a million revocations
 //!     cargo bench --bench state --features failpoints -- disk
 //!
 //! Each measurement runs in its own process, with the allocator of the program, so that its memory is that of the store
@@ -22,6 +23,7 @@ mod support;
 mod contents;
 mod disk;
 mod opened;
+mod start;
 mod swept;
 mod used;
 
@@ -29,6 +31,7 @@ use std::path::Path;
 use std::process::Command;
 
 use support::measures;
+use support::program::goal;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,6 +40,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SHORT: &str = "ROTOGATE_BENCH_SHORT";
 /// How often a store is opened. The median is printed.
 const OPENED: usize = 5;
+
+/// How long a step of a sweep may hold up the writer: 999 of 1000 of them.
+const SWEEP_GOAL_MILLIS: f64 = 10.0;
 
 /// The contents of a store.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,10 +119,11 @@ fn state(kind: Kind, sizes: &[usize]) {
     };
     println!(
         "| {} | filled s | a second | file MiB | bytes each | open ms | load ms | after a crash, open ms | memory more than \
-         empty, MiB | the same at its peak | sweep, a second | step ms, p50 | p99 | longest | {more} |",
+         empty, MiB | the same at its peak | sweep, a second | step ms, p50 | p99 | p99.9 | longest | {more} |",
         kind.name()
     );
-    println!("|{}", "---|".repeat(14 + more.split('|').count()));
+    println!("|{}", "---|".repeat(15 + more.split('|').count()));
+    let mut slowest = Vec::new();
     for &number in sizes {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let filled = child("fill", kind, number, folder.path());
@@ -142,7 +149,7 @@ fn state(kind: Kind, sizes: &[usize]) {
             Kind::Revocations => child("check", kind, number, folder.path()),
         };
         let swept = child("sweep", kind, number, folder.path());
-        print!("| {:.0} | {:.1} | {:.1} | {:.1} ", swept[0], swept[1], swept[2], swept[3]);
+        print!("| {:.0} | {:.1} | {:.1} | {:.1} | {:.1} ", swept[0], swept[1], swept[2], swept[3], swept[4]);
         match kind {
             Kind::Sessions => {
                 print!("| {:.1} | {:.1} ", used[0], used[1]);
@@ -151,6 +158,11 @@ fn state(kind: Kind, sizes: &[usize]) {
             }
             Kind::Revocations => println!("| {:.0} | {:.0} |", used[0], used[1]),
         }
+        slowest.push((number, swept[3]));
+    }
+    println!();
+    for (number, millis) in slowest {
+        goal(&format!("p99.9 of sweep steps of {number} {}", kind.name()), millis, SWEEP_GOAL_MILLIS, "ms");
     }
 }
 
@@ -163,13 +175,18 @@ fn main() {
     if sizes.is_empty() {
         sizes = if measures() { vec![10_000, 100_000, 1_000_000] } else { vec![500] };
     }
-    let parts: Vec<&str> =
-        ["sessions", "revocations", "disk"].into_iter().filter(|part| arguments.iter().any(|a| a == part)).collect();
+    let parts: Vec<&str> = ["sessions", "revocations", "start", "disk"]
+        .into_iter()
+        .filter(|part| arguments.iter().any(|a| a == part))
+        .collect();
     let asked = |part| parts.is_empty() || parts.contains(&part);
     for kind in [Kind::Sessions, Kind::Revocations] {
         if asked(kind.name()) {
             state(kind, &sizes);
         }
+    }
+    if asked("start") {
+        start::print();
     }
     if asked("disk") {
         disk::print();

@@ -203,6 +203,8 @@ impl Denial {
             Self::UnprovedBinding
             | Self::UnboundToken
             | Self::OtherKey
+            | Self::NoCertificate
+            | Self::OtherCertificate
             | Self::TokenNotYetValid
             | Self::TokenRevoked
             | Self::WrongAudience
@@ -222,6 +224,7 @@ impl Denial {
             | Self::Reuse(_)
             | Self::MismatchedPair
             | Self::OtherSessionKey
+            | Self::OtherSessionCertificate
             | Self::RelayRefused(_) => Class::BadGrant { expired: false },
             Self::BadProof(flaw) => Class::BadProof { needs_nonce: matches!(flaw, ProofFlaw::Nonce) },
             Self::TtlExceeded => Class::Lifetime,

@@ -101,6 +101,8 @@ impl Denial {
             | Self::UnprovedBinding
             | Self::UnboundToken
             | Self::OtherKey
+            | Self::NoCertificate
+            | Self::OtherCertificate
             | Self::TokenNotYetValid
             | Self::WrongAudience
             | Self::WrongIssuer
@@ -122,6 +124,7 @@ impl Denial {
             | Self::RelayRefused(_)
             | Self::BadProof(_)
             | Self::OtherSessionKey
+            | Self::OtherSessionCertificate
             | Self::TtlExceeded
             | Self::InvalidScope
             | Self::InvalidTarget

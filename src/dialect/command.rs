@@ -15,7 +15,7 @@ use crate::fault::Error;
 #[cfg(feature = "relay")]
 use crate::relay::{Presented, ProviderReply, ProviderRequest};
 use crate::session::{Scope, SessionId};
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
 /// A credential presented for an exchange.
 ///
@@ -202,6 +202,8 @@ pub struct CheckedToken {
     pub account: Option<Box<str>>,
     /// The key that the token is bound to, if any.
     pub bound_to: Option<KeyThumbprint>,
+    /// The client certificate that the token is bound to, if any.
+    pub certificate: Option<CertificateThumbprint>,
     /// The directory's entry of the subject, if the directory was asked.
     pub user: Option<User>,
 }

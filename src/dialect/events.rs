@@ -76,7 +76,7 @@ impl Events {
                 }
                 let text =
                     std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("the body is no token"))?;
-                Ok(SecretString::from(text.trim().to_owned()))
+                Ok(SecretString::from(text.trim_ascii().to_owned()))
             }
         }
     }

@@ -29,6 +29,7 @@
 //! `Dpop::check` takes checks 1 to 11, and `Dpop::use_once` the last one, once the request is permitted. So a
 //! client without a good credential cannot fill the memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -40,11 +41,13 @@ use crate::random::NoRandomness;
 use crate::thumbprint::KeyThumbprint;
 use crate::token::keyring::RefreshKeys;
 
+mod known;
 mod memory;
 mod nonce;
 pub(crate) mod proof;
 mod target;
 
+use known::KnownKeys;
 use memory::{NotRecorded, ProofId, ProofMemory};
 pub(crate) use proof::ALGORITHM_NAMES;
 use proof::{OURS, SignedProof};
@@ -109,6 +112,7 @@ pub(crate) struct Dpop {
     leeway: Duration,
     started: Timestamp,
     memory: ProofMemory,
+    known: KnownKeys,
 }
 
 impl std::fmt::Debug for Dpop {
@@ -169,7 +173,7 @@ impl Dpop {
     /// Rules that begin now.
     pub(crate) fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Result<Self, NoRandomness> {
         let memory = ProofMemory::new(settings.max_proofs, settings.max_age.saturating_add(leeway))?;
-        Ok(Self { settings, leeway, started, memory })
+        Ok(Self { settings, leeway, started, memory, known: KnownKeys::default() })
     }
 
     /// Checks 1 to 11.
@@ -184,7 +188,7 @@ impl Dpop {
         now: Timestamp,
     ) -> Result<CheckedProof, Denial> {
         let text = the_one(headers)?;
-        let proof = SignedProof::read(text, OURS)?;
+        let proof = SignedProof::read_with(text, OURS, |header| self.known.get(header))?;
         if proof.method() != Some(expected.method.as_str()) {
             return Err(ProofFlaw::Method.into());
         }
@@ -213,6 +217,9 @@ impl Dpop {
             }
             if proof.key != key {
                 return Err(Denial::OtherKey);
+            }
+            if let Some((header, key)) = &proof.read {
+                self.known.insert(header, Arc::clone(key));
             }
         }
         let id = self.memory.name(&proof.key, proof.id().ok_or(ProofFlaw::Id)?, issued_at);

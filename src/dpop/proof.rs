@@ -1,6 +1,8 @@
 //! A proof (RFC 9449 §4.2): what it is made of, and whose signature it has. Checks 1 to 5 of the table in the module
 //! above.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -46,30 +48,20 @@ pub(crate) struct Form {
 /// That of a proof for this gate.
 pub(crate) const OURS: Form = Form { max_length: MAX_PROOF, algorithms: &ALGORITHMS };
 
-/// A proof with a good signature.
-pub(crate) struct SignedProof {
-    /// The thumbprint of the key that signed it.
-    pub(crate) key: KeyThumbprint,
-    claims: Map<String, Value>,
+/// The key of a proof, from its header.
+pub(super) struct ProofKey {
+    verifying: VerifyingKey,
+    thumbprint: KeyThumbprint,
 }
 
-impl SignedProof {
-    /// Reads a proof, and verifies its signature last.
-    ///
-    /// # Errors
-    /// The first check that it fails.
-    pub(crate) fn read(proof: &str, form: Form) -> Result<Self, ProofFlaw> {
-        // 1. One JWT in compact form, as strict as a token.
-        if proof.len() > form.max_length {
-            return Err(ProofFlaw::Malformed("the proof is too long"));
-        }
-        let (message, signature) = proof.rsplit_once('.').ok_or(NOT_THREE)?;
-        let (header, claims) = message.split_once('.').ok_or(NOT_THREE)?;
-        if claims.contains('.') {
-            return Err(NOT_THREE);
-        }
-        let mut header = object(header)?;
-        let (claims, signature) = (object(claims)?, decode(signature)?);
+enum Header {
+    Known(Arc<ProofKey>),
+    Read(Map<String, Value>),
+}
+
+impl ProofKey {
+    /// The key in the header of a proof: checks 2 to 4.
+    fn of(mut header: Map<String, Value>, form: Form) -> Result<Self, ProofFlaw> {
         // 2. `typ`.
         if header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
             return Err(ProofFlaw::Type);
@@ -90,12 +82,68 @@ impl SignedProof {
         }
         jwk.retain(|name, _| PUBLIC.contains(&name.as_str()));
         let jwk: Jwk = serde_json::from_value(Value::Object(jwk)).map_err(|_| ProofFlaw::Key)?;
-        let (key, thumbprint) = VerifyingKey::with_thumbprint(&jwk, algorithm).map_err(|_| ProofFlaw::Key)?;
+        let (verifying, thumbprint) = VerifyingKey::with_thumbprint(&jwk, algorithm).map_err(|_| ProofFlaw::Key)?;
+        let thumbprint = KeyThumbprint::parse(&thumbprint).ok_or(ProofFlaw::Key)?;
+        Ok(Self { verifying, thumbprint })
+    }
+}
+
+/// A proof with a good signature.
+pub(crate) struct SignedProof<'a> {
+    /// The thumbprint of the key that signed it.
+    pub(crate) key: KeyThumbprint,
+    /// The header as it was sent, and its key, if it was read now.
+    pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
+    claims: Map<String, Value>,
+}
+
+impl<'a> SignedProof<'a> {
+    /// Reads a proof, and verifies its signature last.
+    ///
+    /// # Errors
+    /// The first check that it fails.
+    pub(crate) fn read(proof: &'a str, form: Form) -> Result<Self, ProofFlaw> {
+        Self::read_with(proof, form, |_| None)
+    }
+
+    /// The same, with keys that are known by the headers that had them, as they were sent. Such a header passed the checks
+    /// of this form before.
+    ///
+    /// # Errors
+    /// The first check that it fails.
+    pub(super) fn read_with(
+        proof: &'a str,
+        form: Form,
+        known: impl FnOnce(&str) -> Option<Arc<ProofKey>>,
+    ) -> Result<Self, ProofFlaw> {
+        // 1. One JWT in compact form, as strict as a token.
+        if proof.len() > form.max_length {
+            return Err(ProofFlaw::Malformed("the proof is too long"));
+        }
+        let (message, signature) = proof.rsplit_once('.').ok_or(NOT_THREE)?;
+        let (header, claims) = message.split_once('.').ok_or(NOT_THREE)?;
+        if claims.contains('.') {
+            return Err(NOT_THREE);
+        }
+        let header_of = match known(header) {
+            Some(key) => Header::Known(key),
+            None => Header::Read(object(header)?),
+        };
+        let (claims, signature) = (object(claims)?, decode(signature)?);
+        // 2 to 4.
+        let (key, read) = match header_of {
+            Header::Known(key) => (key, None),
+            Header::Read(members) => {
+                let key = Arc::new(ProofKey::of(members, form)?);
+                (Arc::clone(&key), Some((header, key)))
+            }
+        };
         // 5. The signature.
-        if signature.len() != key.signature_len() || !key.verifies(message.as_bytes(), &signature) {
+        let ProofKey { verifying, thumbprint } = &*key;
+        if signature.len() != verifying.signature_len() || !verifying.verifies(message.as_bytes(), &signature) {
             return Err(ProofFlaw::Signature);
         }
-        Ok(Self { key: KeyThumbprint::parse(&thumbprint).ok_or(ProofFlaw::Key)?, claims })
+        Ok(Self { key: *thumbprint, read, claims })
     }
 
     fn text(&self, claim: &str) -> Option<&str> {

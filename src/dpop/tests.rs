@@ -274,6 +274,28 @@ fn n30_the_first_check_in_order_speaks_and_no_signature_is_verified_before_it() 
 }
 
 #[test]
+fn n30_only_the_key_of_a_presented_token_is_remembered() {
+    let w = World::new(NoncePolicy::Off);
+    let header = |proof: &str| proof.split('.').next().unwrap().to_owned();
+    let is_known = |proof: &str| w.dpop.known.get(&header(proof)).is_some();
+    let good = w.client.proof(&claims("x"));
+    // A proof by a key that no token is bound to, one for another token, and one at the token endpoint.
+    let stranger = Client::new().proof(&claims("x"));
+    assert_eq!(w.check(&stranger), Err(Denial::OtherKey));
+    assert_eq!(w.flaw(&w.client.proof(&with("ath", json!("x")))), ProofFlaw::Token);
+    let mut headers = HeaderMap::new();
+    headers.insert(PROOF.clone(), HeaderValue::from_str(&good).unwrap());
+    let without_token = Expected { method: &Method::GET, target: Target::parse(URL), token: None };
+    assert!(w.dpop.check(&headers, &without_token, &w.keys, NOW).is_ok());
+    assert!(!is_known(&stranger) && !is_known(&good));
+    // Remembered, it verifies as before.
+    assert!(w.check(&good).is_ok() && is_known(&good));
+    assert!(w.check(&w.client.proof(&claims("y"))).is_ok());
+    let (_, rest) = stranger.split_once('.').unwrap();
+    assert_eq!(w.flaw(&format!("{}.{rest}", header(&good))), ProofFlaw::Signature, "of another key");
+}
+
+#[test]
 fn n30_each_algorithm_that_is_listed_is_verified() {
     let w = World::new(NoncePolicy::Off);
     for client in [Client::new(), Client::of_curve()] {

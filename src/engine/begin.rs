@@ -20,7 +20,7 @@ use crate::session::{
     Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status, VouchedBy,
 };
 use crate::store::{Inserted, SubjectBound};
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::CLIENT_PREFIX;
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::mint;
@@ -98,6 +98,7 @@ impl Engine {
             };
             let new = SessionDraft {
                 bound_to,
+                certificate: login.certificate,
                 resource: login.resource.clone(),
                 vouched_by: user.vouched_by.clone().map(Box::new),
                 subject: &user.subject,
@@ -158,6 +159,7 @@ impl Engine {
         let not_before = self.revocations.not_before(&self.issuer, start.subject, Some(start.client));
         let begun = self.begin(SessionDraft {
             bound_to: None,
+            certificate: None,
             resource: None,
             vouched_by: start.vouched_by.map(Box::new),
             subject: start.subject,
@@ -214,6 +216,7 @@ impl Engine {
             bound_to: new.bound_to,
             resource: new.resource,
             vouched_by: new.vouched_by,
+            certificate: new.certificate,
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
@@ -288,7 +291,7 @@ impl Engine {
         scope: Option<&Scope>,
         resource: Option<&[Box<str>]>,
         profile: &Profile,
-        proof: Option<OnceProof<'_>>,
+        (proof, certificate): (Option<OnceProof<'_>>, Option<CertificateThumbprint>),
         origin: &Origin,
     ) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
@@ -321,6 +324,7 @@ impl Engine {
             session: None,
             account: None,
             bound_to,
+            certificate,
             vouched_by: None,
             own: None,
             style: TokenStyle::default(),
@@ -339,6 +343,7 @@ impl Engine {
             session: None,
             session_expires_in: None,
             bound_to,
+            certificate,
             user: None,
             how: IssueKind::ClientCredentials,
         })
@@ -372,6 +377,7 @@ fn asked_of<'a>(login: &'a Login<'_>) -> LoginRequest<'a> {
 /// A session that is about to begin.
 struct SessionDraft<'a> {
     bound_to: Option<KeyThumbprint>,
+    certificate: Option<CertificateThumbprint>,
     resource: Option<Box<str>>,
     vouched_by: Option<Box<VouchedBy>>,
     subject: &'a str,

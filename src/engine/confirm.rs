@@ -2,7 +2,9 @@
 //! the previous refresh token may no longer be exchanged. This module notes the generation and writes the notes to the
 //! store in batches, off the request's path.
 //!
-//! A lost note errs on the safe side: the generation in use counts as never delivered.
+//! A lost note errs on the safe side: the generation in use counts as never delivered. The first generation has no previous
+//! refresh token, so nothing depends on its delivery, and no note of it is made: a session that is never refreshed costs no
+//! write besides its own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,9 +35,9 @@ pub struct Confirmations {
 }
 
 impl Confirmations {
-    /// Notes that a token of this generation was used.
+    /// Notes that a token of this generation was used, unless it is the first.
     pub fn seen(&self, session: SessionId, generation: Generation) {
-        if self.number.load(Ordering::Relaxed) >= MAX_PENDING_NOTES {
+        if generation <= Generation::FIRST || self.number.load(Ordering::Relaxed) >= MAX_PENDING_NOTES {
             return;
         }
         match self.pending.entry(session) {
@@ -106,6 +108,8 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::store::MemoryStore;
 
+    const SECOND: Generation = Generation::new(2);
+
     fn id(n: u64) -> SessionId {
         let mut random = [0; 10];
         random[2..].copy_from_slice(&n.to_be_bytes());
@@ -119,14 +123,23 @@ mod tests {
             notes.seen(id(1), Generation::new(generation));
         }
         assert!(notes.has(id(1), Generation::new(5)) && notes.has(id(1), Generation::new(4)));
-        assert!(!notes.has(id(1), Generation::new(6)) && !notes.has(id(2), Generation::FIRST));
+        assert!(!notes.has(id(1), Generation::new(6)) && !notes.has(id(2), SECOND));
+    }
+
+    #[test]
+    fn the_first_generation_which_replaces_none_needs_no_note() {
+        let notes = Confirmations::default();
+        notes.seen(id(1), Generation::FIRST);
+        assert!(notes.pending.is_empty() && notes.number.load(Ordering::Relaxed) == 0);
+        notes.seen(id(1), SECOND);
+        assert!(notes.has(id(1), SECOND));
     }
 
     #[tokio::test]
     async fn more_notes_than_one_batch_holds_are_written_in_several() {
         let notes = Confirmations::default();
         for n in 0..(MAX_FLUSHED_NOTES as u64 + NOTES_PER_WRITE as u64 + 1) {
-            notes.seen(id(n), Generation::FIRST);
+            notes.seen(id(n), SECOND);
         }
         notes.flush(&MemoryStore::new("https://gate.test", Duration::ZERO), |_, _| {}).await.unwrap();
         assert!(notes.pending.is_empty());
@@ -137,9 +150,9 @@ mod tests {
     fn memory_is_bounded_while_the_store_is_away() {
         let notes = Confirmations::default();
         for n in 0..=MAX_PENDING_NOTES as u64 {
-            notes.seen(id(n), Generation::FIRST);
+            notes.seen(id(n), SECOND);
         }
         assert_eq!(notes.pending.len(), MAX_PENDING_NOTES);
-        assert!(notes.has(id(0), Generation::FIRST) && !notes.has(id(MAX_PENDING_NOTES as u64), Generation::FIRST));
+        assert!(notes.has(id(0), SECOND) && !notes.has(id(MAX_PENDING_NOTES as u64), SECOND));
     }
 }

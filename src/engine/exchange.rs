@@ -116,6 +116,7 @@ impl Engine {
             }
             // Before anything that could change or end the session: a presenter without the key can do neither.
             proves_key(&session, &refresh)?;
+            presents_certificate(&session, &refresh)?;
             if let (Some(proof), false) = (&refresh.proof, is_proved) {
                 proof.use_once(self.clock.now())?;
                 is_proved = true;
@@ -205,6 +206,10 @@ impl Engine {
             if let (Some(_), Some(proof)) = (session.bound_to, &refresh.proof) {
                 // A confidential client may change its key: its refresh tokens are bound to its secret.
                 step.record.bound_to = Some(proof.key());
+            }
+            if session.certificate.is_some() {
+                // The same for its certificate, which was renewed.
+                step.record.certificate = refresh.certificate;
             }
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             self.is_recent(refresh.arrived)?;
@@ -350,6 +355,9 @@ impl Engine {
         if session.bound_to.is_some() && session.bound_to != refresh.proof.as_ref().map(OnceProof::key) {
             return Err(Denial::OtherSessionKey.into());
         }
+        if session.certificate.is_some() && session.certificate != refresh.certificate {
+            return Err(Denial::OtherSessionCertificate.into());
+        }
         names_resource(&session, refresh)?;
         let last = &session.last;
         let life = last.access_expires.since(session.issued_at);
@@ -448,8 +456,23 @@ impl Engine {
 fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
     let Some(bound_to) = session.bound_to else { return Ok(()) };
     let proof = refresh.proof.as_ref().ok_or(ProofFlaw::Missing)?;
-    let may_change = refresh.client.secret_hash.is_some() && session.client == refresh.client.id;
-    if may_change || proof.key() == bound_to { Ok(()) } else { Err(Denial::OtherSessionKey) }
+    if may_change_binding(session, refresh) || proof.key() == bound_to { Ok(()) } else { Err(Denial::OtherSessionKey) }
+}
+
+/// The same for the client certificate (RFC 8705 §4).
+fn presents_certificate(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
+    let Some(bound_to) = session.certificate else { return Ok(()) };
+    let presented = refresh.certificate.ok_or(Denial::OtherSessionCertificate)?;
+    if may_change_binding(session, refresh) || presented == bound_to {
+        Ok(())
+    } else {
+        Err(Denial::OtherSessionCertificate)
+    }
+}
+
+/// Does the client prove by its secret that the session is its own?
+fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
+    refresh.client.secret_hash.is_some() && session.client == refresh.client.id
 }
 
 /// A refresh may name the resource of its session, and no other (RFC 8707 §2.2). Judged of good tokens alone: a bad one gets

@@ -353,6 +353,7 @@ impl Engine {
             session: Some((session.id, session.current)),
             account: session.account.as_deref(),
             bound_to: session.bound_to,
+            certificate: session.certificate,
             vouched_by: session.vouched_by.as_deref(),
             own: Some(&session.claims),
             style: self.style(&session.dialect),
@@ -377,6 +378,7 @@ impl Engine {
             session: Some(session.id),
             session_expires_in: Some(session.expires.since(now).as_secs()),
             bound_to: session.bound_to,
+            certificate: session.certificate,
             user: None,
             how,
         })

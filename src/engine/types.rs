@@ -13,7 +13,7 @@ use crate::directory::User;
 use crate::dpop::OnceProof;
 use crate::session::profile::Profile;
 use crate::session::{Scope, SessionId, VouchedBy};
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::OwnChecked;
 use crate::token::mint::AccessTokenText;
 use crate::token::refresh::RefreshToken;
@@ -50,6 +50,8 @@ pub struct Login<'a> {
     pub dialect: &'a str,
     /// The proof of the key that the tokens are to be bound to.
     pub proof: Option<OnceProof<'a>>,
+    /// The client certificate that the tokens are to be bound to.
+    pub certificate: Option<CertificateThumbprint>,
     /// When the request was read.
     pub arrived: Arrival,
     /// The origin of the request.
@@ -112,6 +114,8 @@ pub struct Refresh<'a> {
     pub by_access: &'a [Box<str>],
     /// The proof that the request has.
     pub proof: Option<OnceProof<'a>>,
+    /// The client certificate of its connection.
+    pub certificate: Option<CertificateThumbprint>,
     /// When the request was read.
     pub arrived: Arrival,
     /// The origin of the request.
@@ -203,6 +207,8 @@ pub struct IssuedTokens {
     pub session_expires_in: Option<u64>,
     /// The key that the access token is bound to: then its type is `DPoP` (RFC 9449 §5).
     pub bound_to: Option<KeyThumbprint>,
+    /// The client certificate that the tokens are bound to (RFC 8705). The type of such a token stays `Bearer`.
+    pub certificate: Option<CertificateThumbprint>,
     /// The user, if a directory knows one.
     pub user: Option<User>,
     /// How they were issued.

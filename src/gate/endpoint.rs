@@ -18,7 +18,7 @@ use http_body_util::BodyExt;
 use tracing::Instrument;
 
 use super::overloaded::overloaded;
-use super::possession::PresentedProof;
+use super::possession::{PresentedProof, certificate_of};
 use super::stall_timeout::StallTimeout;
 use super::{Inner, Recipient, respond};
 use crate::context::{Context, inherited};
@@ -35,6 +35,7 @@ use crate::reason::Reason;
 use crate::reply;
 use crate::route::RoutePolicy;
 use crate::session::profile::ProfileOverride;
+use crate::thumbprint::CertificateThumbprint;
 
 mod execute;
 mod read;
@@ -338,14 +339,16 @@ where
         address,
         user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
     };
+    let is_oauth = endpoint.dialect.oauth("").is_some();
     let handler = EndpointHandler {
         gate: &gate,
         endpoint: index,
         account: call.account(),
         origin,
         arrived,
-        // Only a token endpoint of OAuth says in its protocol what a proof causes.
-        proof: endpoint.dialect.oauth("").and_then(|_| gate.presented_proof(&parts)).map(Arc::new),
+        // Only a token endpoint of OAuth says in its protocol what a proof or a certificate causes.
+        proof: is_oauth.then(|| gate.presented_proof(&parts)).flatten().map(Arc::new),
+        certificate: is_oauth.then(|| certificate_of(&parts)).flatten(),
         recipient: OnceLock::new(),
     };
     match endpoint.dialect.answer(&call, &handler).await {
@@ -390,6 +393,8 @@ pub(super) struct EndpointHandler<'a> {
     pub(super) arrived: Arrival,
     /// The proof of a key that came with it.
     pub(super) proof: Option<Arc<PresentedProof>>,
+    /// The client certificate of its connection.
+    pub(super) certificate: Option<CertificateThumbprint>,
     /// The recipient of issued tokens, for the access log.
     pub(super) recipient: OnceLock<Recipient>,
 }
@@ -399,12 +404,12 @@ impl CommandHandler for EndpointHandler<'_> {
     async fn execute(&self, command: Command) -> Result<Outcome, Error> {
         let (gate, index) = (Arc::clone(self.gate), self.endpoint);
         let (account, origin, arrived) = (self.account.map(str::to_owned), self.origin.clone(), self.arrived);
-        let proof = self.proof.clone();
+        let (proof, certificate) = (self.proof.clone(), self.certificate);
         let executing = async move {
             match gate.endpoints.get(index) {
                 Some(endpoint) => {
-                    let proof = proof.as_deref();
-                    execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived, proof).await
+                    let presented = execute::Presented { proof: proof.as_deref(), certificate };
+                    execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived, presented).await
                 }
                 None => Err(Denial::NoRoute.into()),
             }

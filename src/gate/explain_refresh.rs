@@ -13,7 +13,7 @@ use crate::fault::Error;
 use crate::reason::Reason;
 use crate::session::profile::Profile;
 use crate::session::rotation::Decision;
-use crate::session::{Session, Status};
+use crate::session::{Generation, Session, Status};
 
 impl Gate {
     /// Explains what a refresh token would cause at the endpoint of its session: the row of the table of
@@ -127,7 +127,11 @@ fn told(session: &Session) -> String {
         Status::Revoked(because) => because.word(),
     };
     let Session { subject, client, dialect, current, confirmed, .. } = session;
-    let seen = if *confirmed { "seen in use" } else { "not seen in use" };
+    let seen = match (*confirmed, *current) {
+        (true, _) => "seen in use",
+        (false, Generation::FIRST) => "not refreshed yet",
+        (false, _) => "not seen in use",
+    };
     format!(
         "{state}, of {subject}, client {client}, begun in {dialect}; generation {} is the current one, {seen}",
         current.get()

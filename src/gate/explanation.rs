@@ -269,7 +269,10 @@ impl Rule {
             | Denial::OtherKey
             | Denial::BadProof(_)
             | Denial::ProofsFull(_)
-            | Denial::OtherSessionKey => Self::Proof,
+            | Denial::NoCertificate
+            | Denial::OtherCertificate
+            | Denial::OtherSessionKey
+            | Denial::OtherSessionCertificate => Self::Proof,
             Denial::WrongIssuer => Self::Issuer,
             Denial::WrongAudience => Self::Audience,
             Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use crate::clock::Timestamp;
 use crate::policy::Permitted;
 use crate::session::{Generation, Scope, SessionId};
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::AccessToken;
 use crate::token::verify::Roles;
 use crate::verify_cache::Verified;
@@ -148,6 +148,11 @@ impl Identity {
         self.verified.token().bound_to
     }
 
+    /// The thumbprint of the client certificate that the token is bound to (RFC 8705). It is that of the connection.
+    pub fn certificate_thumbprint(&self) -> Option<CertificateThumbprint> {
+        self.verified.token().certificate.as_deref().copied()
+    }
+
     /// `exp`.
     pub fn expires(&self) -> Timestamp {
         self.verified.token().expires
@@ -272,7 +277,8 @@ mod extract {
         Shape,
         /// A mistake of the application: without a gate every caller would silently be anonymous.
         #[error(
-            "no gate has seen this request: put `gate.layer()` around the router, or `gate.require()` on the route"
+            "no gate has told the caller of this request: put `gate.layer()` around the router, or `gate.require()` on \
+             the route; `headers_only()` leaves out the caller"
         )]
         NoGate,
     }

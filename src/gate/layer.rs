@@ -42,6 +42,7 @@ use crate::lease::Lease;
 use crate::overload::Refusal;
 #[cfg(feature = "kuzzle")]
 use crate::overload::SocketPermit;
+use crate::policy::Permitted;
 use crate::reason::Reason;
 use crate::trace::{self, StepKind, Value};
 
@@ -84,12 +85,21 @@ pub struct GateLayer<M = NoForward> {
     annotate: bool,
     edge: bool,
     defer_audience: bool,
+    headers_only: bool,
     forward: PhantomData<M>,
 }
 
 impl GateLayer {
     pub(super) fn new(gate: Gate) -> Self {
-        Self { gate, rewrite: false, annotate: false, edge: false, defer_audience: false, forward: PhantomData }
+        Self {
+            gate,
+            rewrite: false,
+            annotate: false,
+            edge: false,
+            defer_audience: false,
+            headers_only: false,
+            forward: PhantomData,
+        }
     }
 
     /// Forwards calls that a protocol wraps: a request to an endpoint whose body turns out to be for the service behind
@@ -105,6 +115,7 @@ impl GateLayer {
             annotate: self.annotate,
             edge: self.edge,
             defer_audience: self.defer_audience,
+            headers_only: self.headers_only,
             forward: PhantomData,
         }
     }
@@ -131,6 +142,15 @@ impl<M> GateLayer<M> {
     #[must_use]
     pub const fn deferring_audience(mut self) -> Self {
         self.defer_audience = true;
+        self
+    }
+
+    /// Tells the service the caller in the identity headers alone, not in the extensions of the request. A cached token then
+    /// costs no allocation. [`Identity`](super::Identity) refuses every request behind such a layer, and
+    /// a `require()` knows no caller, unless the route forwards the token.
+    #[must_use]
+    pub const fn headers_only(mut self) -> Self {
+        self.headers_only = true;
         self
     }
 
@@ -276,17 +296,26 @@ impl<S, M> GateService<S, M> {
                     parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
                 }
                 // Kept for requests with a caller or a verdict; the others cost nothing here.
-                let passed = (annotate || caller.is_some()).then(|| PassedRequest {
-                    gate: Arc::clone(gate),
-                    permitted: permitted.clone(),
-                    counted,
-                    is_guarded: true,
-                    undecided: None,
-                });
+                let is_kept = annotate || caller.is_some();
                 if let Err(denial) = prepare(gate, &mut parts, &permitted) {
                     return denied(gate, &parts, denial, permitted, annotate);
                 }
-                parts.extensions.insert(permitted);
+                let keep = |permitted| PassedRequest {
+                    gate: Arc::clone(gate),
+                    permitted,
+                    counted,
+                    is_guarded: true,
+                    undecided: None,
+                };
+                let passed = if self.layer.headers_only {
+                    // Nor does a caller pass that a layer in front put there.
+                    parts.extensions.remove::<Permitted>();
+                    is_kept.then(|| keep(permitted))
+                } else {
+                    let passed = is_kept.then(|| keep(permitted.clone()));
+                    parts.extensions.insert(permitted);
+                    passed
+                };
                 // 9. Service.
                 let future = self.inner.call(Request::from_parts(parts, body));
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }

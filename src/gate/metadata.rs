@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::Uri;
 use serde::Serialize;
 
-use crate::client::{Client, Grant};
+use crate::client::{CertificateUse, Client, Grant};
 use crate::dialect::OAuthPaths;
 use crate::dpop::ALGORITHM_NAMES;
 use crate::gate::JWKS_PATH;
@@ -36,6 +36,9 @@ pub(super) struct Metadata<'a> {
     /// RFC 9449 §5.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     dpop_signing_alg_values_supported: Option<[&'static str; ALGORITHM_NAMES.len()]>,
+    /// RFC 8705 §3.3.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_client_certificate_bound_access_tokens: bool,
 }
 
 /// `none` is for public clients.
@@ -57,8 +60,9 @@ impl<'a> Metadata<'a> {
         // The one segment of an issuer's path is the account. Any other path stands for the default account.
         let account = if account.matches('/').count() == 1 { account } else { String::new() };
         let url = |template: &str| format!("{base}{}", template.replace("/{account}", &account));
-        let mut grants = Vec::new();
+        let (mut grants, mut by_certificate) = (Vec::new(), false);
         for client in clients {
+            by_certificate |= client.certificate_bound != CertificateUse::Off;
             grants.extend(client.grants.iter().copied().filter(|grant| !grants.contains(grant)).collect::<Vec<_>>());
         }
         let all = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials];
@@ -79,6 +83,7 @@ impl<'a> Metadata<'a> {
             introspection_endpoint_auth_methods_supported: &["client_secret_basic", "client_secret_post"],
             protected_resources: Vec::new(),
             dpop_signing_alg_values_supported: uses_dpop.then_some(ALGORITHM_NAMES),
+            tls_client_certificate_bound_access_tokens: by_certificate,
         }
     }
 

@@ -86,7 +86,7 @@ mod upgrade;
 mod verdict;
 
 pub use crate::engine::{IssueKind, IssuedTokens};
-pub use crate::headers::{HeaderPattern, Peer};
+pub use crate::headers::{ClientCertificate, HeaderPattern, Peer};
 pub use crate::lease::{Lease, LeaseEnd};
 pub use crate::limit::{Rate, Rates};
 pub use crate::overload::{Bound, Bounds};

@@ -1,5 +1,6 @@
 //! The second half of step 6: a token that is bound to a key is good only with a proof that its caller has the key
-//! (RFC 9449 §7). The proof is checked for every request, whether or not the token is in the cache.
+//! (RFC 9449 §7), and one that is bound to a client certificate only on a connection with that certificate (RFC 8705 §3).
+//! Both are checked for every request, whether or not the token is in the cache.
 
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
@@ -7,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::Inner;
 use super::origin::origin_of;
-use crate::client::DpopUse;
+use crate::client::{CertificateUse, DpopUse};
 use crate::credential::Scheme as Presented;
 use crate::denial::{Denial, ProofFlaw};
 use crate::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target};
@@ -16,6 +17,7 @@ use crate::headers::{self, Peer};
 use crate::refusal::Schemes;
 use crate::reply::Reply;
 use crate::route::{Hosts, Route, authority};
+use crate::thumbprint::CertificateThumbprint;
 use crate::token::claims::AccessToken;
 
 /// The URLs under which clients know the gate.
@@ -41,6 +43,11 @@ impl External {
         }
         Self { public, named }
     }
+}
+
+/// The client certificate of a request's connection.
+pub(super) fn certificate_of(parts: &Parts) -> Option<CertificateThumbprint> {
+    Some(parts.extensions.get::<Peer>()?.certificate()?.thumbprint())
 }
 
 /// The proof of a request to an endpoint, until its client is known.
@@ -81,13 +88,20 @@ impl Inner {
         }
     }
 
-    /// Judges whether the caller has the key of a verified token. The proof is used once the request is permitted: see [`use_proof`](Self::use_proof).
+    /// Judges whether the caller has what a verified token is bound to: its key, its certificate or both. The proof is used once the request is permitted: see [`use_proof`](Self::use_proof).
     pub(super) fn possession(
         &self,
         parts: &Parts,
         presented: Presented,
         token: &AccessToken,
     ) -> Result<Option<CheckedProof>, Denial> {
+        if let Some(certificate) = &token.certificate {
+            match certificate_of(parts) {
+                None => return Err(Denial::NoCertificate),
+                Some(presented) if presented != **certificate => return Err(Denial::OtherCertificate),
+                Some(_) => {}
+            }
+        }
         match (presented, token.bound_to) {
             (Presented::Bearer, None) => Ok(None),
             (Presented::Bearer, Some(_)) => Err(Denial::UnprovedBinding),
@@ -158,6 +172,31 @@ impl Inner {
             DpopUse::Off => Ok(self.proof_of_client(presented, DpopUse::Optional).ok().flatten()),
             DpopUse::Optional | DpopUse::Required => self.proof_of_client(presented, of),
         }
+    }
+
+    /// The certificate that a client's new tokens are bound to.
+    ///
+    /// # Errors
+    /// The client must present one, and its connection has none.
+    pub(super) fn certificate_of_client(
+        presented: Option<CertificateThumbprint>,
+        of: CertificateUse,
+    ) -> Result<Option<CertificateThumbprint>, Denial> {
+        match of {
+            CertificateUse::Off => Ok(None),
+            CertificateUse::Optional => Ok(presented),
+            CertificateUse::Required => presented.map(Some).ok_or(Denial::MalformedRequest(
+                "this client must present its certificate in the TLS handshake (RFC 8705)",
+            )),
+        }
+    }
+
+    /// The same for a refresh: a session that is bound stays bound, though its client need not be any more.
+    pub(super) fn certificate_of_refresh(
+        presented: Option<CertificateThumbprint>,
+        of: CertificateUse,
+    ) -> Result<Option<CertificateThumbprint>, Denial> {
+        Self::certificate_of_client(presented, of).map(|_| presented)
     }
 
     /// The schemes that a route takes.

@@ -38,6 +38,10 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     scopes_supported: Vec<&'a str>,
     bearer_methods_supported: [&'static str; 1],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    tls_client_certificate_bound_access_tokens: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    dpop_bound_access_tokens_required: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     resource_name: Option<&'a str>,
 }
@@ -61,11 +65,15 @@ pub(super) fn ready(
         let own = [issuer.to_owned()];
         let servers =
             if resource.authorization_servers.is_empty() { &own[..] } else { &resource.authorization_servers };
+        let policies = || routes.iter().map(|route| &route.policy);
+        let of_it = || policies().filter(|policy| policy.resource.as_ref() == Some(&resource.path));
         let document = Document {
             resource: &url,
             authorization_servers: servers,
             scopes_supported: resource.scopes.iter().collect(),
             bearer_methods_supported: ["header"],
+            tls_client_certificate_bound_access_tokens: of_it().any(|policy| policy.certificate_required),
+            dpop_bound_access_tokens_required: of_it().next().is_some() && of_it().all(|policy| policy.dpop_required),
             resource_name: resource.name.as_deref(),
         };
         let document_path = resource.document_path();

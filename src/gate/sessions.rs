@@ -278,6 +278,7 @@ impl Sessions {
                 profile: &client.profile.over(&gate.profile),
                 accepts: &[APPLICATION.into()],
                 proof: None,
+                certificate: None,
                 by_access: &[],
                 arrived,
                 origin: &origin,

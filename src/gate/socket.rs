@@ -102,6 +102,7 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             origin: self.origin.clone(),
             arrived: self.gate().engine.arrival(),
             proof: None,
+            certificate: None,
             recipient: OnceLock::new(),
         };
         handler.execute(command).await

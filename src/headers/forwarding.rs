@@ -7,7 +7,8 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-use super::{Peer, names};
+use super::certificate::CLIENT_CERT;
+use super::{ClientCertificate, Peer, names};
 use crate::network::network;
 use crate::route::authority::is_authority;
 
@@ -45,7 +46,8 @@ pub(crate) fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> Hea
     named.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()))
 }
 
-/// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once.
+/// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and `Client-Cert`
+/// if upstreams are told the client's certificate (RFC 9440).
 ///
 /// A trusted proxy's values are passed on, `X-Forwarded-For` from the client's address on and with the proxy's added.
 /// Other senders' values are replaced. `Forwarded` and the like are always removed.
@@ -78,6 +80,9 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
         report_ignored(address);
     }
     headers.insert(PROTO.clone(), proto);
+    if let Some(certificate) = peer.certificate().and_then(ClientCertificate::header) {
+        headers.insert(CLIENT_CERT.clone(), certificate.clone());
+    }
     match host {
         Some(host) => drop(headers.insert(FORWARDED_HOST.clone(), host)),
         None => drop(headers.remove(&FORWARDED_HOST)),

@@ -9,6 +9,10 @@ use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 /// `chunked` would be lost on the way, and the upstream would misread the bytes. RFC 9112 §6.1 requires such a coding
 /// to be refused. In HTTP/2 the library reads only the first length (RFC 9113 §8.1.1).
 pub fn is_framed_once(headers: &HeaderMap) -> bool {
+    // Most requests have neither, and a scan of the present names costs less than two look-ups.
+    if !headers.keys().any(|name| *name == TRANSFER_ENCODING || *name == CONTENT_LENGTH) {
+        return true;
+    }
     let coding = |value: &[u8]| value.eq_ignore_ascii_case(b"chunked");
     let length = |value: &[u8]| !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     at_most_one(headers, &TRANSFER_ENCODING, coding) && at_most_one(headers, &CONTENT_LENGTH, length)

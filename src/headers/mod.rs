@@ -27,6 +27,7 @@ use crate::route::RoutePolicy;
 /// The header of a DPoP proof (RFC 9449 §4.1), which goes where the token goes.
 static PROOF: HeaderName = HeaderName::from_static("dpop");
 
+mod certificate;
 mod forwarding;
 mod framing;
 mod hop_by_hop;
@@ -35,6 +36,7 @@ mod pattern;
 mod products;
 mod trailers;
 
+pub use certificate::ClientCertificate;
 pub use forwarding::{client_ip, forwarded};
 pub(crate) use forwarding::{is_trusted, says_for_whom, scheme};
 pub use framing::is_framed_once;
@@ -65,6 +67,7 @@ pub struct Peer {
     forwards: bool,
     holder: Holder,
     listener: Option<Arc<str>>,
+    certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Peer {
@@ -79,6 +82,7 @@ impl Peer {
             forwards: true,
             holder: Holder::address(address),
             listener: None,
+            certificate: None,
         }
     }
 
@@ -93,6 +97,18 @@ impl Peer {
     #[must_use]
     pub fn on_listener(self, name: Arc<str>) -> Self {
         Self { listener: Some(name), ..self }
+    }
+
+    /// The same, for a client that presented a certificate. That of a proxy is not its clients': give it to no peer that
+    /// forwards for others.
+    #[must_use]
+    pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
+        Self { certificate: Some(Arc::new(certificate)), ..self }
+    }
+
+    /// The client's certificate.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_deref()
     }
 
     /// The name of the listener that the connection arrived on.
@@ -295,10 +311,20 @@ impl ProtectedNames {
 /// Keeps the client's credentials from the upstream: `Authorization` unless the route forwards it,
 /// `Proxy-Authorization` always (T14).
 pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
-    headers.remove(PROXY_AUTHORIZATION);
+    // A scan of the present names costs less than a look-up of each of these.
+    let (mut has_proxy, mut has_proof) = (false, false);
+    for name in headers.keys() {
+        has_proxy |= *name == PROXY_AUTHORIZATION;
+        has_proof |= *name == PROOF;
+    }
+    if has_proxy {
+        headers.remove(PROXY_AUTHORIZATION);
+    }
     if !policy.forward_token {
         headers.remove(AUTHORIZATION);
-        headers.remove(&PROOF);
+        if has_proof {
+            headers.remove(&PROOF);
+        }
     }
 }
 
@@ -319,12 +345,16 @@ pub(crate) enum IdentityText<'c> {
     List(&'c [Box<str>]),
 }
 
+/// How long the text of a claim is expected to be, in bytes: an identifier, or a short name.
+const USUAL_CLAIM: usize = 24;
+
 /// The [values](identity_value) of several claims in one allocation: every request of their caller takes a reference to
 /// each, and so touches one counter instead of many.
 pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<'c>>) -> Vec<HeaderValue> {
-    let mut text = Vec::new();
+    let claims = claims.into_iter();
+    // Room for usual claims, so that it need not grow.
+    let mut text = Vec::with_capacity(claims.size_hint().1.unwrap_or_default() * USUAL_CLAIM);
     let ends: Vec<usize> = claims
-        .into_iter()
         .map(|claim| {
             match claim {
                 IdentityText::Claim(claim) => encode(&claim, &mut text),
@@ -333,7 +363,8 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<
             text.len()
         })
         .collect();
-    let text = Bytes::from(text);
+    // They are kept for as long as their token: without the room that is left.
+    let text = Bytes::from(text.into_boxed_slice());
     let begins = std::iter::once(0).chain(ends.iter().copied());
     begins.zip(&ends).map(|(begin, &end)| visible(text.slice(begin..end))).collect()
 }

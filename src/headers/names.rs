@@ -112,7 +112,15 @@ pub(super) fn is_override(name: &str) -> bool {
 /// Does [`super::forwarded`] remove it, in any spelling?
 pub(super) fn is_other_forwarding(name: &str) -> bool {
     // Most headers of most requests begin otherwise.
-    matches!(name.bytes().next().map(fold_byte), Some(b'f' | b'x' | b't' | b'c')) && is_one_of(name, &OTHER_FORWARDING)
+    let mut begin = name.bytes().map(fold_byte);
+    let may_be = match (begin.next(), begin.next(), begin.next()) {
+        (Some(b'x'), Some(b'-'), third) => matches!(third, Some(b'c' | b'f' | b'r' | b'u')),
+        (Some(b'f'), second, _) => matches!(second, Some(b'a' | b'o' | b'r')),
+        (Some(b't'), second, _) => second == Some(b'r'),
+        (Some(b'c'), second, _) => second == Some(b'f'),
+        _ => false,
+    };
+    may_be && is_one_of(name, &OTHER_FORWARDING)
 }
 
 /// Is it clearly on no list here, and not disguised? That holds for most headers of most requests.
@@ -184,4 +192,21 @@ pub(super) fn is_end_to_end(name: &str) -> bool {
         || is_override(name)
         || is_other_forwarding(name)
         || fold_begins(name, "x-forwarded-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t6_every_name_of_another_origin_is_known_in_any_spelling() {
+        for name in OTHER_FORWARDING {
+            for spelling in [name.to_owned(), name.replace('-', "_"), name.to_uppercase(), name.replace('-', ".")] {
+                assert!(is_other_forwarding(&spelling), "{spelling}");
+            }
+        }
+        for other in ["", "x", "x-", "x-request-id", "x-forwarded-for", "content-type", "te", "cf", "from"] {
+            assert!(!is_other_forwarding(other), "{other}");
+        }
+    }
 }

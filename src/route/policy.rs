@@ -62,6 +62,8 @@ pub struct RoutePolicy {
     /// Only tokens that are bound to a key are accepted, with a proof of it (RFC 9449).
     // Requirement N31.
     pub dpop_required: bool,
+    /// Only tokens that are bound to the client certificate of their connection are accepted (RFC 8705).
+    pub certificate_required: bool,
     /// What happens to a tunnel or a long reply when its caller's token expires.
     pub on_expiry: OnExpiry,
     /// What happens to a path that a common reading takes for that of a stricter route.
@@ -132,6 +134,7 @@ impl RoutePolicy {
             upgrade,
             step_up,
             dpop_required,
+            certificate_required,
             // Its audience is one of `audiences`.
             resource: _,
             // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
@@ -176,6 +179,7 @@ impl RoutePolicy {
                 }))
             || (!upgrade && other.upgrade)
             || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
+            || (asks && *certificate_required && !(other.auth != Auth::None && other.certificate_required))
     }
 
     /// May a request with this path take the route?

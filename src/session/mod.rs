@@ -26,7 +26,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use scope::{InvalidScope, Scope};
 
 /// The generation of a pair of tokens of one session. It rises by one with each pair.
@@ -318,7 +318,7 @@ pub struct Session {
     pub rotated_at: Timestamp,
     /// When `current` was issued.
     pub issued_at: Timestamp,
-    /// Was a token of `current` used yet?
+    /// Was a token of `current` used yet? Not noted of [`Generation::FIRST`], which replaces none.
     pub confirmed: bool,
     /// What the last pair was made from.
     pub last: LastPair,
@@ -345,6 +345,10 @@ pub struct Session {
     /// The issuer that vouched for its user. When that issuer tells of a logout, the session ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vouched_by: Option<Box<VouchedBy>>,
+    /// The client certificate of the last pair (RFC 8705); `None` if the session began without one. That of a public client
+    /// never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateThumbprint>,
 }
 
 /// Another issuer that vouched for the user of a session, and what it calls the user and the session there.

@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 use super::StoreError;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId, VouchedBy};
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
-/// The version of everything that is written, but for [`WITH_CLAIMS`], [`BOUND`] and [`EXTENDED`].
+/// The version of everything that is written, but for those below.
 const RECORD_VERSION: u8 = 1;
 /// The version of a session's record that ends with claims. A record without claims has the previous version, so that
 /// earlier programs can read it.
@@ -20,6 +20,10 @@ const BOUND: u8 = 3;
 /// The version of the record of a session that has any of [`Extension`]: these, and behind them the record that the session
 /// would have without. An earlier program cannot read it, so it never continues such a session as another one.
 const EXTENDED: u8 = 4;
+
+/// The version of the record of a session that is bound to a client certificate: the certificate's thumbprint, and behind it
+/// the record that the session would have without, as for [`BOUND`].
+const CERTIFIED: u8 = 5;
 
 /// What few sessions have.
 #[derive(Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +41,10 @@ pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, Stor
 
 /// Encodes the record of a session.
 pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    if let Some(certificate) = &session.certificate {
+        let uncertified = encode_session(&Session { certificate: None, ..session.clone() })?;
+        return Ok(Zeroizing::new([&[CERTIFIED], certificate.as_bytes().as_slice(), uncertified.as_slice()].concat()));
+    }
     let extension = Extension { resource: session.resource.clone(), vouched_by: session.vouched_by.clone() };
     if extension != Extension::default() {
         let plain = encode_session(&Session { resource: None, vouched_by: None, ..session.clone() })?;
@@ -71,11 +79,12 @@ pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &
 
 /// Decodes what [`encode_session`] made.
 pub(super) fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, StoreError> {
-    // As if it had the fields at its end that it lacks: the empty text of claims, no key, no resource, no issuer, one byte each.
+    // As if it had the fields at its end that it lacks: the empty text of claims, no key, no resource, no issuer, no
+    // certificate, one byte each.
     let with = |rest: &[u8], missing: &[u8]| Zeroizing::new([rest, missing].concat());
     match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => read(what, &with(rest, &[0, 0, 0, 0])),
-        Some((&WITH_CLAIMS, rest)) => read(what, &with(rest, &[0, 0, 0])),
+        Some((&RECORD_VERSION, rest)) => read(what, &with(rest, &[0, 0, 0, 0, 0])),
+        Some((&WITH_CLAIMS, rest)) => read(what, &with(rest, &[0, 0, 0, 0])),
         Some((&BOUND, rest)) => match rest.split_first_chunk() {
             Some((key, unbound)) if unbound.first().is_some_and(|version| *version < BOUND) => {
                 Ok(Session { bound_to: Some(KeyThumbprint::from_bytes(*key)), ..decode_record(what, unbound)? })
@@ -90,6 +99,13 @@ pub(super) fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Resul
                 Ok(Session { resource, vouched_by, ..decode_record(what, plain)? })
             }
             Ok(_) | Err(_) => Err(damaged(what)),
+        },
+        Some((&CERTIFIED, rest)) => match rest.split_first_chunk() {
+            Some((certificate, uncertified)) if uncertified.first().is_some_and(|version| *version < CERTIFIED) => {
+                let certificate = Some(CertificateThumbprint::from_bytes(*certificate));
+                Ok(Session { certificate, ..decode_record(what, uncertified)? })
+            }
+            Some(_) | None => Err(damaged(what)),
         },
         Some((version, _)) => Err(unknown_version(what, *version)),
         None => Err(empty(what)),
@@ -110,7 +126,7 @@ fn damaged(what: impl std::fmt::Display) -> StoreError {
 
 fn unknown_version(what: impl std::fmt::Display, version: u8) -> StoreError {
     StoreError::new(format!(
-        "{what} has record version {version}, and this program knows only {RECORD_VERSION} to {EXTENDED}: it was written by \
+        "{what} has record version {version}, and this program knows only {RECORD_VERSION} to {CERTIFIED}: it was written by \
           another version of rotogate, which can read it"
     ))
 }
@@ -215,6 +231,28 @@ mod tests {
             let json = serde_json::to_string(&session).unwrap();
             assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
             assert!(!serde_json::to_string(&plain).unwrap().contains("bound_to"));
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_certificate_has_a_version_of_its_own_and_reads_back_the_same() {
+        let plain = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
+        let keyed = Session { bound_to: Some(KeyThumbprint::from_bytes([7; 32])), ..plain.clone() };
+        let extended = Session { resource: Some("https://api.test/mcp".into()), ..keyed.clone() };
+        for before in [plain, keyed, extended] {
+            let session = Session { certificate: Some(CertificateThumbprint::of(b"certificate")), ..before.clone() };
+            let (bytes, without) = (encode_session(&session).unwrap(), encode_session(&before).unwrap());
+            assert_eq!((bytes[0], &bytes[33..]), (CERTIFIED, &without[..]));
+            assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
+            // A damaged record is no session, and never an unbound one.
+            let twice = [&bytes[..33], &bytes[..]].concat();
+            for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec(), twice]
+            {
+                assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
+            }
+            let json = serde_json::to_string(&session).unwrap();
+            assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
+            assert!(!serde_json::to_string(&before).unwrap().contains("certificate"));
         }
     }
 

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::revocation::Target;
 use crate::session::{Generation, Scope, SessionId, VouchedBy};
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::keyring::KeyPrint;
 use crate::token::verify::{self, ClaimMapping, Roles};
 
@@ -63,6 +63,8 @@ pub struct MintedClaims<'a> {
     pub account: Option<&'a str>,
     /// `cnf.jkt`: the key that the token is bound to, if any (RFC 9449 §6.1).
     pub bound_to: Option<KeyThumbprint>,
+    /// `cnf.x5t#S256`: the client certificate that the token is bound to, if any (RFC 8705 §3.1).
+    pub certificate: Option<CertificateThumbprint>,
     /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
     pub vouched_by: Option<&'a VouchedBy>,
     /// Further claims, none of which is one of those here.
@@ -94,8 +96,8 @@ impl Serialize for MintedClaims<'_> {
         if let Some(account) = self.account {
             map.serialize_entry("account", account)?;
         }
-        if let Some(key) = &self.bound_to {
-            map.serialize_entry("cnf", &Confirmation { jkt: key })?;
+        if let Some(confirmation) = Confirmation::of(self.bound_to.as_ref(), self.certificate.as_ref()) {
+            map.serialize_entry("cnf", &confirmation)?;
         }
         if let Some(by) = self.vouched_by {
             map.serialize_entry("origin_iss", &by.issuer)?;
@@ -114,10 +116,20 @@ impl Serialize for MintedClaims<'_> {
     }
 }
 
-/// RFC 7800 §3.1, with the member of RFC 9449 §6.1.
+/// RFC 7800 §3.1, with the members of RFC 9449 §6.1 and RFC 8705 §3.1.
 #[derive(serde::Serialize)]
 pub(crate) struct Confirmation<'a> {
-    pub(crate) jkt: &'a KeyThumbprint,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jkt: Option<&'a KeyThumbprint>,
+    #[serde(rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    certificate: Option<&'a CertificateThumbprint>,
+}
+
+impl<'a> Confirmation<'a> {
+    /// That of a token; `None` if it is bound to nothing.
+    pub(crate) fn of(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
+        (jkt.is_some() || certificate.is_some()).then_some(Self { jkt, certificate })
+    }
 }
 
 /// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
@@ -174,6 +186,8 @@ pub struct AccessToken {
     pub jti: Option<Box<str>>,
     /// `cnf.jkt`: the key that the token is bound to.
     pub bound_to: Option<KeyThumbprint>,
+    /// `cnf.x5t#S256`: the client certificate that the token is bound to.
+    pub certificate: Option<Box<CertificateThumbprint>>,
     /// What it says of the login; none of most tokens.
     pub(crate) login: Option<Box<LoginClaims>>,
     /// `iat`.
@@ -224,6 +238,11 @@ impl AccessToken {
     /// Is it for the own account of one of our clients?
     pub fn is_clients_own(&self) -> bool {
         self.ours && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
+    }
+
+    /// Is it bound to a key or a certificate, so that it alone is no use?
+    pub(crate) const fn is_bound(&self) -> bool {
+        self.bound_to.is_some() || self.certificate.is_some()
     }
 
     /// The token itself.

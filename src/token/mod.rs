@@ -38,7 +38,7 @@ pub mod verify;
 #[doc(hidden)]
 pub const MAX_SESSIONLESS_LIFETIME: std::time::Duration = std::time::Duration::from_secs(86_400);
 
-pub use crate::thumbprint::KeyThumbprint;
+pub use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use claims::{AccessToken, MintedClaims, TokenStyle};
 pub use keyring::{KeyError, Keyring, RefreshKeys, SigningKey};

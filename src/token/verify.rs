@@ -46,7 +46,9 @@ mod signature_times;
 pub(crate) mod strict_json;
 
 pub use event::EventProtocol;
-pub(crate) use event::{Ended, SentNotice, VOUCHED_IDLE};
+pub(crate) use event::VOUCHED_IDLE;
+#[doc(hidden)]
+pub use event::{Ended, SentNotice};
 pub(crate) use examine::Examined;
 use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};

@@ -57,8 +57,8 @@ impl IdentityHeaders {
         self.headers.iter().map(|(name, _)| name).chain(self.assertion.as_ref().map(|assertion| &assertion.name))
     }
 
-    /// A value for each header; `None` if the token does not have the field.
-    pub(super) fn values(&self, token: &AccessToken) -> Box<[Option<HeaderValue>]> {
+    /// The value of each header whose field the token has, with its place among them.
+    pub(super) fn values(&self, token: &AccessToken) -> Box<[(u16, HeaderValue)]> {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
         let claim = |field: &IdentityField| -> Option<IdentityText<'_>> {
@@ -85,8 +85,9 @@ impl IdentityHeaders {
                 },
             }))
         };
-        let claims: Vec<_> = self.headers.iter().map(|(_, field)| claim(field)).collect();
-        let mut values = identity_values(claims.iter().flatten().cloned()).into_iter();
-        claims.iter().map(|claim| claim.as_ref().and_then(|_| values.next())).collect()
+        let numbered = (0..).zip(&self.headers);
+        let (places, claims): (Vec<u16>, Vec<_>) =
+            numbered.filter_map(|(at, (_, field))| Some((at, claim(field)?))).unzip();
+        places.into_iter().zip(identity_values(claims)).collect()
     }
 }

@@ -210,7 +210,7 @@ impl TokenChecker {
         })?;
         // The use of a bound token is noted when its key was proved.
         if let Some((session, generation)) = verified.token.session.filter(|_| E::ARE_WANTED)
-            && verified.token.bound_to.is_none()
+            && !verified.token.is_bound()
         {
             confirmations.seen(session, generation);
         }

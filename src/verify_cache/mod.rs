@@ -159,7 +159,7 @@ impl TokenChecker {
         credential: Credential<'_>,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with::<WithEffects>(credential, AskedAbout::Jwts, |_| true, shown)
+        self.check_with::<WithEffects>(credential, true, AskedAbout::Jwts, |_| true, shown)
     }
 
     /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. For an unseen token,
@@ -175,19 +175,34 @@ impl TokenChecker {
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with::<E>(credential, AskedAbout::All, taken, shown)
+        self.check_with::<E>(credential, true, AskedAbout::All, taken, shown)
+    }
+
+    /// [`Self::check_of`] for a token that [`Self::at_hand`] did not find.
+    ///
+    /// # Errors
+    /// As [`Self::check_of`].
+    pub(crate) fn check_not_at_hand<'a, E: Effects>(
+        &self,
+        credential: Credential<'_>,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: impl FnOnce() -> MissContext<'a>,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.check_with::<E>(credential, false, AskedAbout::All, taken, shown)
     }
 
     fn check_with<'a, E: Effects>(
         &self,
         credential: Credential<'_>,
+        may_be_at_hand: bool,
         asked_about: AskedAbout,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
-        let at_hand = if E::ARE_WANTED { front::find(keys.id, token.as_bytes()) } else { None };
+        let is_sought = E::ARE_WANTED && may_be_at_hand;
+        let at_hand = if is_sought { front::find(keys.id, token.as_bytes()) } else { None };
         let verified = match at_hand {
             Some(verified) => {
                 self.counted::<E>(CheckResult::Hit);
@@ -195,7 +210,7 @@ impl TokenChecker {
             }
             None => self.check_absent::<E>(&keys, token, asked_about, taken, shown)?,
         };
-        if credential.is_bearer() && verified.token.bound_to.is_some() {
+        if credential.is_bearer() && verified.token.is_bound() {
             return Err(Denial::UnprovedBinding);
         }
         self.check_now::<E>(verified)
@@ -206,7 +221,7 @@ impl TokenChecker {
         if E::ARE_WANTED { front::find(self.keys.load().id, presented) } else { None }
     }
 
-    /// Checks a token that [`Self::at_hand`] found. It may be bound to a key, which the caller judges.
+    /// Checks a token that [`Self::at_hand`] found. It may be bound, which the caller judges.
     ///
     /// # Errors
     /// As [`Self::check_of`], for a token that was good before.

@@ -32,7 +32,8 @@ pub(super) struct Shared {
 /// A token whose signature, claims, times and revocation were checked for this request.
 pub struct Verified {
     pub(super) token: AccessToken,
-    headers: Box<[Option<HeaderValue>]>,
+    /// Those that it has, each with its place among the gate's identity headers.
+    headers: Box<[(u16, HeaderValue)]>,
     pub(super) shard: usize,
     /// Its memory, in bytes.
     pub(super) weight: u32,
@@ -113,7 +114,7 @@ impl Verified {
     /// it alone is no use.
     pub(crate) fn confirm(&self, confirmations: &Confirmations) {
         if let Some((session, generation)) = self.token.session
-            && self.token.bound_to.is_some()
+            && self.token.is_bound()
             && !self.is_confirmed.swap(true, Ordering::Relaxed)
         {
             confirmations.seen(session, generation);
@@ -127,8 +128,8 @@ impl Verified {
 
     /// The headers that tell an upstream the caller, ready to send.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let names = self.shared.identity.headers.iter().map(|(name, _)| name);
-        names.zip(&self.headers).filter_map(|(name, value)| Some((name, value.as_ref()?)))
+        let named = &self.shared.identity.headers;
+        self.headers.iter().filter_map(|(at, value)| Some((&named.get(usize::from(*at))?.0, value)))
     }
 
     /// Is the key that signed it still one of its issuer's?
@@ -166,9 +167,8 @@ pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
     }
 }
 
-fn weight(token: &AccessToken, headers: &[Option<HeaderValue>], assertions: usize) -> u32 {
-    let headers: usize =
-        headers.iter().map(|value| size_of_val(value) + value.as_ref().map_or(0, HeaderValue::len)).sum();
+fn weight(token: &AccessToken, headers: &[(u16, HeaderValue)], assertions: usize) -> u32 {
+    let headers: usize = headers.iter().map(|header| size_of_val(header) + header.1.len()).sum();
     let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
     let texts = [token.account.as_deref(), token.client.as_deref(), token.jti.as_deref()];
     let texts: usize = texts.into_iter().flatten().map(str::len).sum();

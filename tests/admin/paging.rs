@@ -24,6 +24,7 @@ fn session(number: u64, began: Duration) -> Session {
     let access_expires = id.created().plus(Duration::from_secs(300));
     Session {
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
         id,

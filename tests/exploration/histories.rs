@@ -105,6 +105,7 @@ impl Run {
         let access_expires = CREATED.plus(profile.access_ttl).min(CREATED.plus(profile.session_ttl));
         let s = Session {
             bound_to: None,
+            certificate: None,
             resource: None,
             vouched_by: None,
             id: SessionId::new(CREATED, [7; 10]),

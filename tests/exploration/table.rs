@@ -102,6 +102,7 @@ impl Table {
         assert_eq!(profile.problems(), []);
         let session = Session {
             bound_to: None,
+            certificate: None,
             resource: None,
             vouched_by: None,
             id: SessionId::new(CREATED, [7; 10]),

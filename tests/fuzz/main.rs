@@ -18,6 +18,7 @@ mod introspection;
 mod json;
 mod kuzzle;
 mod neighbours;
+mod notices;
 mod path;
 mod proofs;
 mod refresh;

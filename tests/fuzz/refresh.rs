@@ -117,6 +117,7 @@ fn presented(token: &str) -> Error {
     let refresh = Refresh {
         resource: None,
         proof: None,
+        certificate: None,
         credential: Exchange::Refresh(&SecretString::from(token)),
         client: &Client::public(CLIENT),
         account: AccountRule::Any,

@@ -67,7 +67,7 @@ target!(
     &[
         "\n", "{", "}", "[", "]", ",", ":", "\"", "\\u0061lg", "1e400", "-1", "9223372036854775808", "1700000000.5", "null",
         "true", "\"crit\":[],", "\"b64\":false,", "\"jwk\":{},", "\"jku\":\"x\",", "\"x5u\":\"x\",", "\"alg\":\"none\",",
-        "\"alg\":\"HS384\",", "\"exp\":1,", "\"nbf\":1700000031,", "\"cnf\":{},", "\"gen\":1,", "\"sid\":\"x\",",
+        "\"alg\":\"HS384\",", "\"exp\":1,", "\"nbf\":1700000031,", "\"cnf\":{},", "\"x5t#S256\":\"bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2\",", "\"x5t#S256\":1,", "\"gen\":1,", "\"sid\":\"x\",",
         "\"sub\":[\"ada\"],", "application/at+jwt", "AT+JWT", "\u{feff}", "[[[[[[[[[[[[[[[[[", "\\ud800", "\\u0000",
     ],
     |input| {
@@ -99,8 +99,13 @@ target!(
         let subject = said["sub"].as_str().expect("J9");
         assert!((1..=256).contains(&subject.len()) && subject.bytes().all(|byte| byte.is_ascii_graphic()), "J9");
         assert!(said["jti"].is_string() && said["client_id"].is_string(), "J9");
-        let jkt = said.get("cnf").map(|cnf| cnf["jkt"].as_str().expect("R14"));
-        assert_eq!(token.bound_to.map(|key| key.to_string()).as_deref(), jkt, "R14");
+        let bound = |member: &str| said.get("cnf").and_then(|cnf| cnf.get(member)).map(|text| text.as_str().expect("R14"));
+        assert_eq!(token.bound_to.map(|key| key.to_string()).as_deref(), bound("jkt"), "R14");
+        let certificate = token.certificate.as_ref().map(ToString::to_string);
+        assert_eq!(certificate.as_deref(), bound("x5t#S256"), "R14");
+        let members = said.get("cnf").map_or(0, |cnf| cnf.as_object().expect("R14").len());
+        let bindings = usize::from(token.bound_to.is_some()) + usize::from(token.certificate.is_some());
+        assert_eq!(members, bindings, "R14");
         assert_eq!((&*token.subject, &token.claims()), (subject, &said), "J11: the last of two members, or the first?");
 
         let again = signed(GOOD.split_once('\n').unwrap().0.as_bytes(), &serde_json::to_vec(&token.claims()).unwrap());

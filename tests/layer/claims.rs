@@ -218,6 +218,7 @@ pub(crate) fn foreign(keys: &Keyring, issuer: &str, claims: &[(&str, Value)]) ->
     let now = SystemTime::new().wall();
     let claims = MintedClaims {
         bound_to: None,
+        certificate: None,
         vouched_by: None,
         issuer,
         subject: "ada",

@@ -333,8 +333,11 @@ const ELSEWHERE: &[&str] = &[
     "proof_replayed",
     "proofs_full",
     "other_session_key",
+    "other_session_certificate",
     "unbound_token",
     "other_key",
+    "no_certificate",
+    "other_certificate",
     "ttl_exceeded",
     "invalid_scope",
     "invalid_target",
@@ -465,20 +468,22 @@ async fn p58_an_explanation_confirms_no_token_and_shows_what_the_service_would_g
     let gate = Gate::builder().issuer("https://api.test").keys(Keyring::ephemeral().unwrap());
     let gate =
         gate.client(Client::public("web")).route(Route::catch_all(RoutePolicy::default())).build().await.unwrap();
-    let issued = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
+    let first = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
+    // Of the first pair nothing is noted, because it replaces none.
+    let issued = gate.sessions().refresh(first.refresh_token.unwrap().expose()).await.unwrap();
     let request = with("/x", issued.access_token.expose());
     let explained = gate.layer().explain(request.clone().into_parts().0).await;
     let identity: Vec<_> =
         explained.identity.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert!(identity.contains(&("x-auth-subject", "ada")), "{identity:?}");
-    let id = issued.session.unwrap();
+    let id = first.session.unwrap();
     let is_confirmed = async || {
         gate.flush().await.unwrap();
         gate.sessions().get(id).await.unwrap().unwrap().confirmed
     };
     assert!(!is_confirmed().await);
     let revocation = explained.rules.iter().find(|verdict| verdict.rule == Rule::Revocation).unwrap();
-    assert!(revocation.detail.starts_with(&format!("session {id} live, generation 1 of 1")), "{revocation:?}");
+    assert!(revocation.detail.starts_with(&format!("session {id} live, generation 2 of 2")), "{revocation:?}");
     agree(&gate, &request).await;
     assert!(is_confirmed().await, "the request itself confirms it");
     // The token is in the cache of verified ones now.

@@ -11,7 +11,7 @@ use rotogate::Identity;
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::Scope;
 
-use crate::client::Server;
+use crate::client::{Server, send};
 use crate::{builder, gate, tokens};
 
 async fn me(identity: Identity) -> String {
@@ -155,4 +155,38 @@ async fn t32_an_audience_that_is_asked_for_replaces_the_gates_own() {
     let alone = Server::axum(app()).await;
     assert_eq!(alone.get_with("/orders", &orders).await.body, "ada");
     assert_eq!(alone.get_with("/orders", &api).await.status, StatusCode::UNAUTHORIZED);
+}
+
+/// What the headers say of the caller, and whether the extensions tell one.
+async fn told(headers: HeaderMap, extensions: http::Extensions) -> String {
+    let subjects: Vec<_> = headers.get_all("x-auth-subject").iter().map(|value| value.to_str().unwrap()).collect();
+    format!("{} {}", subjects.join(","), Identity::of(&extensions).is_some())
+}
+
+#[tokio::test]
+async fn a_layer_that_tells_the_caller_in_headers_alone_refuses_whatever_asks_for_more() {
+    let gate = builder()
+        .route(Route::new("/open", RoutePolicy::public()))
+        .route(Route::catch_all(RoutePolicy::default()))
+        .build()
+        .await
+        .unwrap();
+    let app = Router::new()
+        .route("/told", get(told))
+        .route("/open", get(told))
+        .route("/me", get(me))
+        .merge(Router::new().route("/required", get(told)).route_layer(gate.require()))
+        .layer(gate.layer().headers_only());
+    let server = Server::axum(app.clone()).await;
+    let (access, _) = tokens(&gate, "read").await;
+    assert_eq!(server.get("/told").await.status, StatusCode::UNAUTHORIZED);
+    let forged = |path| server.request(path).header("x-auth-subject", "root").header("x_auth_subject", "root");
+    let answer = send(forged("/told").header("authorization", format!("Bearer {access}")).body(String::new()).unwrap());
+    assert_eq!(answer.await.body, "ada false");
+    assert_eq!(send(forged("/open").body(String::new()).unwrap()).await.body, " false");
+    assert_eq!(server.get_with("/me", &access).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(server.get_with("/required", &access).await.status, StatusCode::UNAUTHORIZED);
+    // The caller that a layer in front found is not passed on either.
+    let server = Server::axum(app.layer(gate.require())).await;
+    assert_eq!(server.get_with("/told", &access).await.body, "ada false");
 }

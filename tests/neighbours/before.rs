@@ -69,6 +69,8 @@ pub(super) struct Before {
     pub(super) gate: Gate,
     pub(super) stub: Stub,
     pub(super) address: SocketAddr,
+    /// The gate's listener for questions.
+    pub(super) asked: SocketAddr,
     folder: TempDir,
     #[expect(dead_code, reason = "its folder stays while the gate runs")]
     place: Place,
@@ -94,18 +96,35 @@ impl Before {
     /// With these keys of the gate's `[store]`.
     pub(super) fn start_on(store: &str, program: &Program) -> Self {
         // Another program may take the port between its choice and its use.
-        let started = (0..5).find_map(|_| Self::try_start(program.name, store, (program.command)()));
-        started.unwrap_or_else(|| panic!("{} does not start", program.name))
+        Self::start_changed(store, program, &|text| text, &|_| {})
     }
 
-    fn try_start(name: &str, store: &str, mut command: Command) -> Option<Self> {
+    /// With each file changed, and further files in the folders of both.
+    pub(super) fn start_changed(
+        store: &str,
+        program: &Program,
+        change: &dyn Fn(String) -> String,
+        files: &dyn Fn(&Path),
+    ) -> Self {
+        let start = |_| Self::try_start(program.name, store, change, files, (program.command)());
+        (0..5).find_map(start).unwrap_or_else(|| panic!("{} does not start", program.name))
+    }
+
+    fn try_start(
+        name: &str,
+        store: &str,
+        change: &dyn Fn(String) -> String,
+        files: &dyn Fn(&Path),
+        mut command: Command,
+    ) -> Option<Self> {
         let stub = Stub::start();
         let question = TcpListener::bind("127.0.0.1:0").unwrap();
         let asked = question.local_addr().unwrap().to_string();
         let config = fs::read_to_string(examples(name).join("gateway.toml")).unwrap();
         let config = config.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8082", &asked);
         let config = with(&with(&config, "admin", "listen = \"127.0.0.1:0\""), "store", store);
-        let place = Place::new(&config);
+        let place = Place::new(&change(config));
+        files(&place.path(""));
         let gate = place.start_with_sockets(vec![question.into()]);
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = port.local_addr().unwrap();
@@ -122,14 +141,16 @@ impl Before {
                 text = text.replace(&format!("port_value: {written} "), &format!("port_value: {port} "));
                 text = text.replace(&format!("http://:{written}"), &format!("http://:{port}"));
             }
-            fs::write(folder.path().join(entry.file_name()), text).unwrap();
+            fs::write(folder.path().join(entry.file_name()), change(text)).unwrap();
         }
+        files(folder.path());
         drop(port);
         let log = fs::File::create(folder.path().join("output.log")).unwrap();
         command.current_dir(folder.path()).env("HOME", folder.path());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} is missing ({error}): bash tests/setup.sh"));
-        let mut before = Self { child, gate, stub, address, folder, place };
+        let asked = asked.parse().unwrap();
+        let mut before = Self { child, gate, stub, address, asked, folder, place };
         before.is_up().then_some(before)
     }
 

@@ -127,6 +127,7 @@ impl Gate {
             let refresh = Refresh {
                 resource: None,
                 proof: None,
+                certificate: None,
                 credential: Exchange::Refresh(&token),
                 client: &Client::public(CLIENT),
                 account: AccountRule::Any,

@@ -105,6 +105,14 @@ impl Connection {
         Self { sender, certificate }
     }
 
+    /// HTTP/1.1 in clear.
+    pub async fn h1(to: SocketAddr) -> Self {
+        let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
+        let (sender, connection) = http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender: Sender::Http1(sender), certificate: Vec::new().into() }
+    }
+
     /// HTTP/2 in clear.
     pub async fn h2c(to: SocketAddr) -> Self {
         let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());

@@ -41,6 +41,7 @@ fn written(dialect: Envelope, method: &Method, outcome: Result<Outcome, Error>) 
 fn a_success_is_the_documented_body_with_an_array_of_one() {
     let issued = IssuedTokens {
         bound_to: None,
+        certificate: None,
         access_token: AccessTokenText::for_test("aaa.bbb.ccc"),
         refresh_token: Some(RefreshToken::for_test("rg1_x")),
         expires: Timestamp::from_secs(10),

@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use secrecy::SecretString;
 use tonic::server::Grpc;
@@ -147,19 +148,18 @@ fn auth_token(issued: &IssuedTokens) -> AuthToken {
 
 /// A reply with the content of a service's response: one message at most, and trailers.
 pub(crate) async fn collected(response: http::Response<tonic::body::Body>) -> Reply {
-    let (parts, body) = response.into_parts();
-    match body.collect().await {
-        Ok(collected) => {
-            let trailers = collected.trailers().cloned();
-            let data = collected.to_bytes();
-            let body = match trailers {
-                Some(trailers) => ReplyBody::with_trailers(data, trailers),
-                None => data.into(),
-            };
-            http::Response::from_parts(parts, body)
+    let (parts, mut body) = response.into_parts();
+    let mut reply = ReplyBody::default();
+    while let Some(frame) = body.frame().await {
+        match frame.map(Frame::into_data) {
+            // A message is one frame.
+            Ok(Ok(data)) if reply.data.is_empty() => reply.data = data,
+            Ok(Ok(data)) => reply.data = [reply.data, data].concat().into(),
+            Ok(Err(frame)) => reply.trailers = frame.into_trailers().ok().map(Box::new),
+            Err(status) => return refusal(&status),
         }
-        Err(status) => refusal(&status),
     }
+    http::Response::from_parts(parts, reply)
 }
 
 /// A reply that consists of a status: trailers alone, HTTP 200 (requirement T17).

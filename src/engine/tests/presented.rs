@@ -148,6 +148,7 @@ async fn r17_an_access_token_is_a_refresh_credential_only_where_its_dialect_know
     let ask = |credential, by_access| {
         w.engine.refresh(Refresh {
             proof: None,
+            certificate: None,
             credential,
             client: &client,
             account: AccountRule::Any,

@@ -147,7 +147,7 @@ fn robot() -> Client {
 }
 
 async fn client_token(w: &World) -> IssuedTokens {
-    w.engine.client_token(&robot(), None, None, &w.profile, None, &Origin::default()).await.unwrap()
+    w.engine.client_token(&robot(), None, None, &w.profile, (None, None), &Origin::default()).await.unwrap()
 }
 
 #[tokio::test]

@@ -401,6 +401,7 @@ impl World {
     ) -> Result<IssuedTokens, Error> {
         let login = Login {
             proof: None,
+            certificate: None,
             client: &Client::public(client),
             account,
             username,
@@ -478,6 +479,7 @@ pub(super) async fn refresh_on(
 ) -> Result<IssuedTokens, Error> {
     let refresh = Refresh {
         proof: None,
+        certificate: None,
         credential: crate::engine::Exchange::Refresh(&SecretString::from(token)),
         client: &ask.client,
         account: ask.account,

@@ -6,7 +6,7 @@ use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, COOKIE, PROXY_AUTHORIZAT
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{Disguises, Neighbour};
+use super::{Disguises, Form, Neighbour};
 use crate::denial::Denial;
 use crate::gate::Inner;
 use crate::gate::layer::withhold;
@@ -35,11 +35,12 @@ pub(super) struct Mutations {
     pub(super) remove: Vec<HeaderName>,
 }
 
-/// What the neighbour changes in a permitted request: our identity headers, and none of the client's.
-pub(super) fn mutations(gate: &Inner, parts: &mut Parts, permitted: &Permitted, identity: HeaderMap) -> Mutations {
+/// What the neighbour changes in a permitted request: our identity headers, and none of the client's. With the form in
+/// which it is told.
+fn mutations(gate: &Inner, parts: &mut Parts, permitted: &Permitted, identity: HeaderMap) -> (Mutations, Form) {
     let policy = &permitted.route().policy;
     let mut set = identity;
-    let mut remove = parts.extensions.remove::<Disguises>().unwrap_or_default().0;
+    let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
     gate.strip(|names| {
         // Envoy's own headers are not the client's: it removes those that a client sent.
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
@@ -57,10 +58,11 @@ pub(super) fn mutations(gate: &Inner, parts: &mut Parts, permitted: &Permitted, 
         None if sent.is_some() => remove.push(COOKIE),
         Some(_) | None => {}
     }
-    remove.retain(|name| !set.contains_key(name));
+    // Both are short: no hash of each name.
+    remove.retain(|name| !set.keys().any(|kept| kept == name));
     remove.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
     remove.dedup();
-    Mutations { set, remove }
+    (Mutations { set, remove }, form)
 }
 
 /// The headers that tell the upstream the caller; none for a request without one.
@@ -68,8 +70,8 @@ pub(super) fn mutations(gate: &Inner, parts: &mut Parts, permitted: &Permitted, 
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
 pub(super) fn identity(gate: &Inner, permitted: &Permitted, audience: Option<&Arc<str>>) -> Result<HeaderMap, Denial> {
-    let mut headers = HeaderMap::new();
-    let Some(caller) = permitted.caller() else { return Ok(headers) };
+    let Some(caller) = permitted.caller() else { return Ok(HeaderMap::new()) };
+    let mut headers = HeaderMap::with_capacity(8);
     headers.extend(caller.headers().map(|(name, value)| (name.clone(), value.clone())));
     headers.insert(EXPIRES, caller.token().expires.as_secs().into());
     if let Some(audience) = audience
@@ -90,16 +92,20 @@ pub(super) fn allowed(
 ) -> Reply {
     let mut reply = Reply::default();
     let headers = reply.headers_mut();
-    let mut mutated = None;
     match neighbour {
-        Neighbour::Envoy => {
-            let changes = mutations(gate, parts, &permitted, identity);
-            headers.extend(changes.set.clone());
-            // HeaderName is a token, so the list is a header value.
-            let list = changes.remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
-            headers.extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
-            mutated = Some(changes);
-        }
+        Neighbour::Envoy => match mutations(gate, parts, &permitted, identity) {
+            (Mutations { set, remove }, Form::Headers) => {
+                headers.extend(set);
+                // HeaderName is a token, so the list is a header value.
+                let list = remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+                headers.extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
+            }
+            #[cfg(feature = "grpc")]
+            (changes, Form::Message) => {
+                let allowed = super::grpc::Allowed::new(changes, permitted.caller().cloned());
+                reply.extensions_mut().insert(allowed);
+            }
+        },
         Neighbour::Nginx | Neighbour::IngressNginx | Neighbour::Caddy | Neighbour::Haproxy | Neighbour::Traefik => {
             // These copy a header only if the answer has it, and otherwise might leave the client's. Traefik removes
             // the client's by itself, and would forward an empty one.
@@ -112,13 +118,7 @@ pub(super) fn allowed(
             }
         }
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    #[cfg(feature = "grpc")]
-    if let Some(changes) = mutated {
-        reply.extensions_mut().insert(super::grpc::Allowed::new(changes, permitted.caller().cloned()));
-    }
-    #[cfg(not(feature = "grpc"))]
-    drop(mutated);
+    reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply.extensions_mut().insert(Verdict::passed(permitted));
     reply
 }

@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_KEY, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
@@ -21,24 +19,6 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
-
-/// What a question says of the request in question, and what belongs to the question's own message.
-const NOT_OF_THE_REQUEST: [HeaderName; 14] = [
-    METHOD,
-    FORWARDED_HOST,
-    TARGET,
-    PROTO,
-    FOR,
-    ORIGINAL_METHOD,
-    ORIGINAL_URL,
-    HOST,
-    CONTENT_LENGTH,
-    TRANSFER_ENCODING,
-    CONNECTION,
-    EXPECT,
-    TE,
-    TRAILER,
-];
 
 /// The facts of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,18 +74,15 @@ pub(super) fn read(neighbour: Neighbour, question: &Parts) -> Result<Facts, Deni
 }
 
 impl Facts {
-    /// The head of the request, with the headers of the question that belong to it.
-    pub(super) fn into_head(self, headers: &HeaderMap) -> Result<Parts, Denial> {
+    /// The head of the request, with its headers.
+    pub(super) fn into_head(self, headers: HeaderMap) -> Result<Parts, Denial> {
         let Self { method, host, target, is_secure, client } = self;
         let (mut parts, ()) = Request::new(()).into_parts();
         let mut uri = Uri::default().into_parts();
         uri.path_and_query = Some(target);
         parts.uri = Uri::from_parts(uri).map_err(|_| Denial::BadTarget)?;
         parts.method = method;
-        parts.headers = headers.clone();
-        for name in &NOT_OF_THE_REQUEST {
-            parts.headers.remove(name);
-        }
+        parts.headers = headers;
         parts.headers.insert(HOST, host);
         // Most neighbours drop `Upgrade`. A handshake stays one, so that a page of another site cannot open it with a
         // cookie.
@@ -118,9 +95,25 @@ impl Facts {
     }
 }
 
-/// Does a header say something of the question, and nothing of the request?
+/// Does a header say what the question says of the request in question, or belong to the question's own message?
 pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
-    NOT_OF_THE_REQUEST.contains(name)
+    matches!(
+        name.as_str(),
+        "x-forwarded-method"
+            | "x-forwarded-host"
+            | "x-forwarded-uri"
+            | "x-forwarded-proto"
+            | "x-forwarded-for"
+            | "x-original-method"
+            | "x-original-url"
+            | "host"
+            | "content-length"
+            | "transfer-encoding"
+            | "connection"
+            | "expect"
+            | "te"
+            | "trailer"
+    )
 }
 
 fn names_a_fact(connection: &HeaderValue) -> bool {

@@ -4,31 +4,36 @@
 //! `header_map`, if the filter sends it, has each by itself and then counts alone. Every failure of ours is a refusal with
 //! an HTTP status, not an error of the call: an error would pass where the filter says `failure_mode_allow`.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
-use prost_types::value::Kind;
-use prost_types::{ListValue, Struct, Value};
+use prost::Message;
 use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic::server::Grpc;
-use tonic_prost::ProstCodec;
+use tonic_prost::ProstEncoder;
 
 use self::proto::envoy::config::core::v3::address::Address;
 use self::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use self::proto::envoy::config::core::v3::{HeaderValue as WireHeader, HeaderValueOption};
 use self::proto::envoy::service::auth::v3::attribute_context::HttpRequest;
+use self::proto::envoy::service::auth::v3::attribute_context::http_request::HeadersEntry;
 use self::proto::envoy::service::auth::v3::check_response::HttpResponse;
 use self::proto::envoy::service::auth::v3::{CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use self::proto::envoy::r#type::v3::HttpStatus;
+use self::proto::google::protobuf::r#struct::FieldsEntry;
+use self::proto::google::protobuf::value::Kind;
+use self::proto::google::protobuf::{ListValue, Struct, Value};
 use super::answer::{Mutations, STATUS};
 use super::facts::{self, Facts};
-use super::{Authorizer, Neighbour};
+use super::{Authorizer, Form, Neighbour};
 use crate::denial::Denial;
 use crate::dialect::knox::calls::{collected, refusal};
 use crate::dialect::knox::streams::{self, Streams};
@@ -46,14 +51,31 @@ pub mod proto {
 const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ext_authz.bin"));
 const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+/// How the question is compressed.
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 /// The largest question, in bytes: the headers of a request, each at most twice.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// The longest body of a refusal.
 const MAX_BODY_BYTES: usize = 4096;
+/// The buffer that a question arrives in, and the one that its answer is written to. Both grow.
+const QUESTION_BUFFER_BYTES: usize = 4096;
+const ANSWER_BUFFER_BYTES: usize = 1024;
+/// tonic's default: how much of an answer is a frame.
+const YIELD_BYTES: usize = 32 * 1024;
+/// For how many headers there is space from the start.
+const FEW_HEADERS: usize = 64;
+/// The text of an answer with an identity.
+const TEXT_BYTES: usize = 1024;
 
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HttpRequest(…)")
+    }
+}
+
+impl fmt::Debug for HeadersEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HeadersEntry(…)")
     }
 }
 
@@ -73,6 +95,40 @@ pub(super) struct Allowed {
 impl Allowed {
     pub(super) const fn new(changes: Mutations, caller: Option<Arc<Verified>>) -> Self {
         Self { changes, caller }
+    }
+}
+
+/// The codec of a check.
+#[derive(Debug)]
+struct CheckCodec;
+
+impl Codec for CheckCodec {
+    type Encode = CheckResponse;
+    type Decode = CheckRequest;
+    type Encoder = ProstEncoder<CheckResponse>;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::new(BufferSettings::new(ANSWER_BUFFER_BYTES, YIELD_BYTES))
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Decoder for CheckCodec {
+    type Item = CheckRequest;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<CheckRequest>, Status> {
+        // The fields of a message in `Bytes` are parts of them.
+        let message = buffer.copy_to_bytes(buffer.remaining());
+        CheckRequest::decode(message).map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(QUESTION_BUFFER_BYTES, YIELD_BYTES)
     }
 }
 
@@ -122,10 +178,10 @@ impl Checks {
             let head = head.map(|head| super::on_listener_of(peer, head));
             Ok::<_, Status>(tonic::Response::new(spoken(&mut verdict(head).await)))
         };
-        let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
-        let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let mut grpc = Grpc::new(CheckCodec).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut request = http::Request::new(body);
-        *request.headers_mut() = call.headers.clone();
+        // tonic reads no other header.
+        request.headers_mut().extend(call.headers.get(&ENCODING).map(|encoding| (ENCODING, encoding.clone())));
         collected(grpc.unary(tower::service_fn(serve), request).await).await
     }
 }
@@ -150,39 +206,54 @@ impl Authorizer {
             is_secure: facts::is_secure(Neighbour::Envoy, present(&request.scheme)?)?,
             client: facts::client(present(&source.address)?)?,
         };
-        self.head_of(facts, &headers(request)?, true)
+        self.head_of(facts, headers(request)?, Form::Message)
     }
 }
 
-fn present(attribute: &str) -> Result<&str, Denial> {
-    if attribute.is_empty() { Err(Denial::BadFact("an attribute is empty")) } else { Ok(attribute) }
+fn present(attribute: &Bytes) -> Result<&str, Denial> {
+    if attribute.is_empty() { Err(Denial::BadFact("an attribute is empty")) } else { text(attribute) }
+}
+
+/// What the message says is text.
+fn text(attribute: &Bytes) -> Result<&str, Denial> {
+    std::str::from_utf8(attribute).map_err(|_| Denial::BadFact("an attribute is not UTF-8"))
 }
 
 /// The headers of the request, without pseudo-headers.
 fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
-    let bad = Denial::BadFact("a header is malformed");
-    let mut headers = HeaderMap::new();
-    let mut add = |name: &str, value: &[u8]| -> Result<(), Denial> {
-        if !name.starts_with(':') {
-            let name = HeaderName::from_str(name).map_err(|_| bad)?;
-            headers.try_append(name, HeaderValue::from_bytes(value).map_err(|_| bad)?).map_err(|_| bad)?;
-        }
-        Ok(())
+    const BAD: Denial = Denial::BadFact("a header is malformed");
+    let header = |name: &[u8], value: Bytes| -> Result<(HeaderName, HeaderValue), Denial> {
+        let name = HeaderName::from_bytes(name).map_err(|_| BAD)?;
+        Ok((name, HeaderValue::from_maybe_shared(value).map_err(|_| BAD)?))
     };
+    let is_of_the_request = |name: &Bytes| !name.starts_with(b":");
+    let mut headers;
     match request.header_map.filter(|map| !map.headers.is_empty()) {
         Some(map) => {
-            for header in &map.headers {
-                let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
-                add(&header.key, value)?;
+            headers = HeaderMap::with_capacity(map.headers.len().min(FEW_HEADERS));
+            for WireHeader { key, value, raw_value } in map.headers {
+                text(&value)?;
+                if is_of_the_request(&key) {
+                    let (name, value) = header(&key, if raw_value.is_empty() { value } else { raw_value })?;
+                    headers.try_append(name, value).map_err(|_| BAD)?;
+                }
             }
         }
         None => {
-            for (name, value) in &request.headers {
+            headers = HeaderMap::with_capacity(request.headers.len().min(FEW_HEADERS));
+            for HeadersEntry { key, value } in request.headers {
+                text(&value)?;
                 // Several headers of one name look like this, and one that is good never does.
-                if name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) && value.contains(',') {
+                if key.eq_ignore_ascii_case(AUTHORIZATION.as_str().as_bytes()) && value.contains(&b',') {
                     return Err(Denial::TwoCredentials);
                 }
-                add(name, value.as_bytes())?;
+                if is_of_the_request(&key) {
+                    let (name, value) = header(&key, value)?;
+                    // A name is there once, in whatever spelling.
+                    if headers.try_insert(name, value).map_err(|_| BAD)?.is_some() {
+                        return Err(Denial::BadFact("a header is repeated"));
+                    }
+                }
             }
         }
     }
@@ -192,20 +263,21 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
 /// A reply in the words of the call.
 pub(super) fn spoken(reply: &mut Reply) -> CheckResponse {
     let allowed = reply.extensions_mut().remove::<Allowed>();
+    let mut texts = Texts(BytesMut::with_capacity(TEXT_BYTES));
     match allowed.filter(|_| reply.status() == StatusCode::OK) {
         Some(Allowed { changes: Mutations { set, remove }, caller }) => CheckResponse {
             status: Some(proto::google::rpc::Status::default()),
             http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
-                headers: overwritten(&set),
-                headers_to_remove: remove.iter().map(ToString::to_string).collect(),
+                headers: overwritten(&set, &mut texts),
+                headers_to_remove: remove.iter().map(|name| texts.copy(name.as_str())).collect(),
             })),
-            dynamic_metadata: caller.map(|caller| metadata(caller.token())),
+            dynamic_metadata: caller.map(|caller| metadata(caller.token(), &mut texts)),
         },
-        None => denied(reply),
+        None => denied(reply, &mut texts),
     }
 }
 
-fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
+fn denied(reply: &Response<reply::ReplyBody>, texts: &mut Texts) -> CheckResponse {
     let status = match reply.status() {
         status if status.is_client_error() || status.is_server_error() => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -219,11 +291,11 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let body = String::from_utf8_lossy(reply.body().data());
     CheckResponse {
-        status: Some(proto::google::rpc::Status { code: code.into(), message: String::new() }),
+        status: Some(proto::google::rpc::Status { code: code.into(), message: Bytes::new() }),
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: status.as_u16().into() }),
-            headers: overwritten(&headers),
-            body: if body.len() <= MAX_BODY_BYTES { body.into_owned() } else { String::new() },
+            headers: overwritten(&headers, texts),
+            body: if body.len() <= MAX_BODY_BYTES { texts.copy(&body) } else { Bytes::new() },
         })),
         dynamic_metadata: None,
     }
@@ -231,36 +303,59 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
 
 /// Overwritten, because the default is to append to what the client sent. Further values of a name, such as a second
 /// challenge, follow the first.
-fn overwritten(headers: &HeaderMap) -> Vec<HeaderValueOption> {
-    let each = headers.keys().flat_map(|name| headers.get_all(name).iter().enumerate().map(move |one| (name, one)));
-    let one = |(name, (index, value)): (&HeaderName, (usize, &HeaderValue))| HeaderValueOption {
+fn overwritten(headers: &HeaderMap, texts: &mut Texts) -> Vec<HeaderValueOption> {
+    let mut previous = None;
+    // The values of a name come one after the other.
+    let one = |(name, value): (_, &HeaderValue)| HeaderValueOption {
         header: Some(WireHeader {
-            key: name.as_str().to_owned(),
-            value: String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            key: texts.copy(HeaderName::as_str(name)),
+            value: texts.copy(&lossy(value)),
             ..WireHeader::default()
         }),
-        append_action: match index {
-            0 => HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-            _ => HeaderAppendAction::AppendIfExistsOrAdd.into(),
+        append_action: match previous.replace(name) {
+            Some(same) if same == name => HeaderAppendAction::AppendIfExistsOrAdd.into(),
+            _ => HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         },
     };
-    each.map(one).collect()
+    headers.iter().map(one).collect()
+}
+
+/// `from_utf8_lossy`, which looks for a fault byte by byte where there is none.
+fn lossy(value: &HeaderValue) -> Cow<'_, str> {
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(value.as_bytes()),
+    }
+}
+
+/// The texts of a message, one after the other in one allocation.
+struct Texts(BytesMut);
+
+impl Texts {
+    fn copy(&mut self, text: &str) -> Bytes {
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.split().freeze()
+    }
 }
 
 /// The caller, for other filters and for logs.
-fn metadata(token: &AccessToken) -> Struct {
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-    let scope = token.scope.iter().map(text).collect();
+fn metadata(token: &AccessToken, texts: &mut Texts) -> Struct {
+    let mut text = |text: &str| Kind::StringValue(texts.copy(text));
+    let scope = token.scope.iter().map(|scope| Value { kind: Some(text(scope)) }).collect();
     let expires = token.expires.as_secs();
     #[expect(clippy::cast_precision_loss, reason = "exact for three hundred thousand years")]
-    let expires = Value { kind: Some(Kind::NumberValue(expires as f64)) };
-    let mut fields = vec![
-        ("subject", text(&token.subject)),
-        ("issuer", text(&token.issuer)),
-        ("scope", Value { kind: Some(Kind::ListValue(ListValue { values: scope })) }),
-        ("expires", expires),
+    let expires = Kind::NumberValue(expires as f64);
+    let fields = [
+        ("subject", Some(text(&token.subject))),
+        ("issuer", Some(text(&token.issuer))),
+        ("scope", Some(Kind::ListValue(ListValue { values: scope }))),
+        ("expires", Some(expires)),
+        ("client", token.client.as_deref().map(&mut text)),
+        ("session", token.session.map(|(session, _)| text(&session.to_string()))),
     ];
-    fields.extend(token.client.as_deref().map(|client| ("client", text(client))));
-    fields.extend(token.session.map(|(session, _)| ("session", text(&session.to_string()))));
-    Struct { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
+    let entry = |(name, kind): (&'static str, Option<_>)| {
+        let value = Some(Value { kind: Some(kind?) });
+        Some(FieldsEntry { key: Bytes::from_static(name.as_bytes()), value })
+    };
+    Struct { fields: fields.into_iter().filter_map(entry).collect() }
 }

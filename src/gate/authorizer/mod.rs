@@ -127,9 +127,33 @@ pub struct Authorizer {
 }
 
 /// The names of headers that the upstream must not see and that the head has no more, as they were sent: those that
-/// imitate one of ours, and those in which other neighbours state facts.
+/// imitate one of ours, and those in which other neighbours state facts. With the form of the answer that removes them.
 #[derive(Clone, Debug, Default)]
-struct Disguises(Vec<HeaderName>);
+struct Disguises {
+    names: Vec<HeaderName>,
+    form: Form,
+}
+
+/// The form of a question, and thereby of its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Form {
+    #[default]
+    Headers,
+    /// Of gRPC, which has no headers of the answer.
+    #[cfg(feature = "grpc")]
+    Message,
+}
+
+impl Form {
+    /// Can the proxy remove a header by the name that the answer gives?
+    const fn removes_by_name(self, neighbour: Neighbour) -> bool {
+        match self {
+            Self::Headers => neighbour.removes_by_name(),
+            #[cfg(feature = "grpc")]
+            Self::Message => true,
+        }
+    }
+}
 
 impl Gate {
     /// Answers a proxy of this kind with the verdict on the requests that it is about to forward: by the same routes as
@@ -188,7 +212,7 @@ impl Authorizer {
             return Err(Denial::BadFraming);
         }
         let facts = facts::read(self.neighbour, question)?;
-        let head = self.head_of(facts, &question.headers, self.neighbour.removes_by_name())?;
+        let head = self.head_of(facts, question.headers.clone(), Form::Headers)?;
         Ok(on_listener_of(question.extensions.get(), head))
     }
 
@@ -204,23 +228,23 @@ impl Authorizer {
     }
 
     /// The head of a request with these facts and headers.
-    fn head_of(&self, facts: facts::Facts, headers: &HeaderMap, removes: bool) -> Result<Parts, Denial> {
-        let mut disguises = Disguises::default();
+    fn head_of(&self, facts: facts::Facts, mut headers: HeaderMap, form: Form) -> Result<Parts, Denial> {
+        let mut disguises = Disguises { form, names: Vec::new() };
         let mut is_disguised = false;
+        let of_the_question: Vec<_> =
+            headers.keys().filter(|name| facts::is_no_header_of_the_request(name)).cloned().collect();
         self.gate.0.strip(|names| {
-            for name in headers.keys() {
-                let is_one = names.is_disguise(name);
-                is_disguised |= is_one;
-                if is_one || (facts::is_no_header_of_the_request(name) && names.overrides(name)) {
-                    disguises.0.push(name.clone());
-                }
+            disguises.names.extend(of_the_question.iter().filter(|name| names.overrides(name)).cloned());
+            for name in headers.keys().filter(|name| names.is_disguise(name)) {
+                is_disguised = true;
+                disguises.names.push(name.clone());
             }
         });
-        if is_disguised && !removes {
+        if is_disguised && !form.removes_by_name(self.neighbour) {
             return Err(Denial::DisguisedHeader);
         }
+        of_the_question.iter().chain(&disguises.names).for_each(|name| drop(headers.remove(name)));
         let mut parts = facts.into_head(headers)?;
-        disguises.0.iter().for_each(|name| drop(parts.headers.remove(name)));
         parts.extensions.insert(disguises);
         Ok(parts)
     }

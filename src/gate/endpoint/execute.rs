@@ -17,9 +17,19 @@ use crate::gate::possession::PresentedProof;
 use crate::gate::{Inner, layer, resources};
 use crate::limit::Source;
 use crate::session::Status;
+use crate::thumbprint::CertificateThumbprint;
 use crate::token::claims::AccessToken;
 use crate::token::verify::{Ended, SentNotice};
 use crate::verify_cache::{Introspected, Verified};
+
+/// What a request presents besides its credentials.
+#[derive(Clone, Copy)]
+pub(super) struct Presented<'a> {
+    /// The proof of a key.
+    pub(super) proof: Option<&'a PresentedProof>,
+    /// The client certificate of the connection.
+    pub(super) certificate: Option<CertificateThumbprint>,
+}
 
 /// Executes a command.
 pub(super) async fn execute(
@@ -29,8 +39,9 @@ pub(super) async fn execute(
     account: Option<&str>,
     origin: &Origin,
     arrived: Arrival,
-    proof: Option<&PresentedProof>,
+    presented: Presented<'_>,
 ) -> Result<Outcome, Error> {
+    let Presented { proof, certificate } = presented;
     let (account, of_account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };
     match command {
@@ -38,6 +49,7 @@ pub(super) async fn execute(
             let client = at.client(client, Some(Grant::Password)).await?;
             let resource = resources::granted(&gate.resources, resource)?;
             let proof = gate.proof_of_client(proof, client.dpop)?;
+            let certificate = Inner::certificate_of_client(certificate, client.certificate_bound)?;
             let login = Login {
                 client: &client,
                 account,
@@ -49,6 +61,7 @@ pub(super) async fn execute(
                 profile: &client.profile.over(&endpoint.profile),
                 dialect: endpoint.dialect.name(),
                 proof,
+                certificate,
                 arrived,
                 origin,
             };
@@ -61,14 +74,17 @@ pub(super) async fn execute(
             }
             let resource = resources::granted(&gate.resources, resource)?;
             let proof = gate.proof_of_client(proof, client.dpop)?;
+            let certificate = Inner::certificate_of_client(certificate, client.certificate_bound)?;
             let profile = client.profile.over(&endpoint.profile);
             let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
-            issued(gate.engine.client_token(&client, scope, resource, &profile, proof, origin).await?)
+            let bound_to = (proof, certificate);
+            issued(gate.engine.client_token(&client, scope, resource, &profile, bound_to, origin).await?)
         }
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             gate.engine.limits().refresh(origin.address)?;
             let proof = gate.proof_of_refresh(proof, client.dpop)?;
+            let certificate = Inner::certificate_of_refresh(certificate, client.certificate_bound)?;
             let (token, access) = read_credential(gate, credential, origin)?;
             // Another issuer's token is not a refresh credential here, and the reply says no more than that.
             let own = access.as_ref().map(AccessToken::own).transpose().map_err(|_| Denial::UnknownRefreshToken)?;
@@ -89,6 +105,7 @@ pub(super) async fn execute(
                 accepts: &endpoint.accepts,
                 by_access: &endpoint.by_access,
                 proof,
+                certificate,
                 arrived,
                 origin,
             };
@@ -391,6 +408,7 @@ fn checked_of(token: &AccessToken) -> CheckedToken {
         session: token.session.map(|(session, _)| session),
         account: token.account.clone(),
         bound_to: token.bound_to,
+        certificate: token.certificate.as_deref().copied(),
         user: None,
     }
 }

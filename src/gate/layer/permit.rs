@@ -163,7 +163,11 @@ fn caller<E: Effects>(
 ) -> Result<Option<CheckedCaller>, Denial> {
     // 5. Credential.
     let places = gate.places(places_of);
-    let at_hand = |token: &[u8]| gate.checker.at_hand::<E>(token).map(PresentedToken::Known);
+    let mut is_sought = false;
+    let at_hand = |token: &[u8]| {
+        is_sought = true;
+        gate.checker.at_hand::<E>(token).map(PresentedToken::Known)
+    };
     let Some(found) = credential::extract_known(&parts.headers, parts.uri.query(), places, at_hand)? else {
         return Ok(None);
     };
@@ -180,10 +184,14 @@ fn caller<E: Effects>(
     let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
     let verified = match found.token {
         PresentedToken::Known(verified) => gate.checker.check_known::<E>(verified)?,
+        // No second look for it by its text.
+        PresentedToken::Text(token) if is_sought => {
+            gate.checker.check_not_at_hand::<E>(Credential::maybe_bound(&token), taken, shown)?
+        }
         PresentedToken::Text(token) => gate.checker.check_of::<E>(Credential::maybe_bound(&token), taken, shown)?,
     };
     let proof = gate.possession(parts, found.scheme, verified.token())?;
-    if E::ARE_WANTED && proof.is_some() {
+    if E::ARE_WANTED {
         verified.confirm(gate.engine.confirmations());
     }
     Ok(Some(CheckedCaller { verified, first_sight, proof }))

@@ -179,6 +179,7 @@ impl World {
         let issued_at = START.plus(Duration::from_secs(now));
         let claims = MintedClaims {
             bound_to: None,
+            certificate: None,
             vouched_by: None,
             issuer: &self.url,
             subject: "ada",

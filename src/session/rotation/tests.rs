@@ -24,6 +24,7 @@ fn session() -> Session {
     let expires = ROTATED.plus(secs(600));
     Session {
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
         id: SessionId::new(CREATED, [7; 10]),

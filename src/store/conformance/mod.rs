@@ -208,6 +208,7 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
         address: Some(std::net::Ipv4Addr::new(192, 0, 2, 1).into()),
         claims: crate::claim::OwnClaims::default(),
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
     }

@@ -12,6 +12,7 @@ const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 fn claims<'a>(scope: &'a Scope, audience: &'a [Box<str>]) -> MintedClaims<'a> {
     MintedClaims {
         bound_to: None,
+        certificate: None,
         vouched_by: None,
         issuer: "https://gate.example",
         subject: "ada",

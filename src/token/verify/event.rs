@@ -43,21 +43,32 @@ impl EventProtocol {
 }
 
 /// A notice to verify.
+#[doc(hidden)]
 #[derive(Clone, Copy)]
-pub(crate) struct SentNotice<'a> {
-    pub(crate) protocol: EventProtocol,
+pub struct SentNotice<'a> {
+    /// By which protocol it came.
+    pub protocol: EventProtocol,
     /// The name of the issuer that it must be of.
-    pub(crate) issuer: &'a str,
+    pub issuer: &'a str,
     /// Of these, its `aud` must name one.
-    pub(crate) audience: &'a [Box<str>],
-    pub(crate) token: &'a str,
+    pub audience: &'a [Box<str>],
+    /// The signed text.
+    pub token: &'a str,
+}
+
+impl std::fmt::Debug for SentNotice<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SentNotice(…)")
+    }
 }
 
 /// What an issuer ended.
+#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub enum Ended {
     /// The tokens that this entry matches.
     Tokens {
+        /// For the revocation list.
         entry: Revocation,
         /// `iat`: when the issuer said so.
         told: Timestamp,
@@ -82,12 +93,8 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
-    pub(crate) fn ended(
-        &self,
-        notice: SentNotice<'_>,
-        engine_now: Timestamp,
-        wall: Timestamp,
-    ) -> Result<Ended, Denial> {
+    #[doc(hidden)]
+    pub fn ended(&self, notice: SentNotice<'_>, engine_now: Timestamp, wall: Timestamp) -> Result<Ended, Denial> {
         let signed = self.notice(notice.issuer, notice.token, engine_now)?;
         match notice.protocol {
             EventProtocol::BackChannelLogout => signed.logout(notice.audience, wall),
@@ -115,7 +122,8 @@ impl Verifier {
         if &*header.algorithm != key.algorithm().name() || !parts.is_signed_by(key) {
             return Err(Denial::RefusedEvent(EventFlaw::Key));
         }
-        let typ = header.typ.map(|typ| typ.trim_start_matches("application/").to_ascii_lowercase());
+        let typ = header.typ.map(|typ| typ.to_ascii_lowercase());
+        let typ = typ.map(|typ| typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned));
         Ok(Signed { rules, typ, claims })
     }
 }

@@ -12,7 +12,7 @@ use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
-use crate::thumbprint::KeyThumbprint;
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::{AccessToken, LoginClaims, Response};
 use crate::token::keyring::{KeyPrint, VerifyingKey};
 
@@ -52,7 +52,7 @@ pub(super) fn claims<'r>(
     origin: Origin<'_>,
     times: Times,
 ) -> Result<AccessToken, RefusedClaim<'r>> {
-    let bound_to = bound_to(claims)?;
+    let (bound_to, certificate) = confirmation(claims)?;
     let Times { expires, not_before, issued_at } = times;
     let mapping = &rules.claims;
     mapping.judge_required(claims)?;
@@ -126,6 +126,7 @@ pub(super) fn claims<'r>(
         vouched_by: if rules.ours { vouched_by(claims)? } else { None },
         jti: jti.map(Box::from),
         bound_to,
+        certificate,
         login: login(claims),
         issued_at,
         not_before,
@@ -150,16 +151,38 @@ fn vouched_by(claims: &Members<'_>) -> Result<Option<Box<VouchedBy>>, Denial> {
     }
 }
 
-/// The key of `cnf.jkt` (RFC 9449 §6.1). A confirmation of another kind, or of several, cannot be checked (R14).
-fn bound_to(claims: &Members<'_>) -> Result<Option<KeyThumbprint>, Denial> {
-    let Some(confirmation) = claims.get("cnf") else { return Ok(None) };
-    let jkt = match confirmation {
-        Member::Object(members) if members.names().len() == 1 => members.get("jkt").and_then(Member::as_text),
-        Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_) | Member::Object(_) => {
-            None
+/// The key and the client certificate that a token is bound to.
+type Bindings = (Option<KeyThumbprint>, Option<Box<CertificateThumbprint>>);
+
+/// The members of `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both, and then both are to be
+/// proved. A confirmation of another kind cannot be checked (R14).
+fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
+    let members = match claims.get("cnf") {
+        None => return Ok((None, None)),
+        Some(Member::Object(members)) => members,
+        Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) => {
+            return Err(Denial::UnprovedBinding);
         }
     };
-    jkt.and_then(KeyThumbprint::parse).map(Some).ok_or(Denial::UnprovedBinding)
+    let (mut key, mut certificate) = (None, None);
+    for name in members.names() {
+        let text = members.get(name).and_then(Member::as_text);
+        let is_read = match name {
+            "jkt" => {
+                key = text.and_then(KeyThumbprint::parse);
+                key.is_some()
+            }
+            "x5t#S256" => {
+                certificate = text.and_then(CertificateThumbprint::parse).map(Box::new);
+                certificate.is_some()
+            }
+            _ => false,
+        };
+        if !is_read {
+            return Err(Denial::UnprovedBinding);
+        }
+    }
+    if key.is_none() && certificate.is_none() { Err(Denial::UnprovedBinding) } else { Ok((key, certificate)) }
 }
 
 /// The login. A claim of another type says nothing.

@@ -78,21 +78,21 @@ impl Responses {
             Some(Member::Text(issuer)) if **issuer == *rules.issuer => {}
             Some(_) => return Err(Denial::BadClaim("iss is another issuer than the one that was asked")),
         }
+        let mut is_dpop = false;
         for kind in KINDS {
             let Some(said) = claims.get(kind) else { continue };
             let said = said.as_text().ok_or(Denial::BadClaim("token_use and token_type must be strings"))?;
-            // The key must be named, too: the proof is checked against it.
-            if said.eq_ignore_ascii_case("dpop") && claims.get("cnf").is_none() {
-                return Err(Denial::UnprovedBinding);
-            }
+            is_dpop |= said.eq_ignore_ascii_case("dpop");
             if OTHER_KINDS.iter().any(|other| said.eq_ignore_ascii_case(other)) {
                 return Err(Denial::WrongType);
             }
         }
         let times = Times::read(claims)?;
         times.judge(rules, Moments { expiry: now, beginning: now }, Duration::ZERO)?;
-        judge::claims(token, claims, rules, Origin::Response(response), times)
-            .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))
+        let judged = judge::claims(token, claims, rules, Origin::Response(response), times)
+            .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
+        // The key must be named, too: the proof is checked against it.
+        if is_dpop && judged.bound_to.is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }
 }
 

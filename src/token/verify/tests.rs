@@ -146,6 +146,7 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
         let session = SessionId::new(NOW, [1; 10]);
         let claims = MintedClaims {
             bound_to: None,
+            certificate: None,
             vouched_by: None,
             issuer: OWN,
             subject: "ada",
@@ -569,9 +570,17 @@ fn r7_a_refresh_token_is_no_access_token() {
 }
 
 #[test]
-fn r14_a_bound_token_is_refused() {
+fn r14_a_token_that_is_bound_to_something_else_is_refused() {
     let world = world();
-    for cnf in [json!({ "jkt": "x" }), json!({ "x5t#S256": "x" }), json!({}), json!("x")] {
+    let thumbprint = "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2";
+    for cnf in [
+        json!({ "jkt": "x" }),
+        json!({ "x5t#S256": "x" }),
+        json!({ "x5t#S256": thumbprint, "jku": "x" }),
+        json!({ "x5t#S256": thumbprint, "jkt": "x" }),
+        json!({}),
+        json!("x"),
+    ] {
         assert_eq!(world.own_claims(json!({ "cnf": cnf })), Err(Denial::UnprovedBinding));
         assert_eq!(world.idp(1, &with(idp_claims(), json!({ "cnf": cnf }))), Err(Denial::UnprovedBinding));
     }

@@ -523,6 +523,7 @@ fn keyring() -> Keyring {
 fn jwt(keyring: &Keyring) -> String {
     let claims = MintedClaims {
         bound_to: None,
+        certificate: None,
         vouched_by: None,
         issuer: URL,
         subject: "ada",

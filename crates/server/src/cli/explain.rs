@@ -4,6 +4,9 @@ use std::io::Read;
 use std::net::IpAddr;
 
 use clap::Args;
+use rotogate::token::CertificateThumbprint;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -32,6 +35,9 @@ pub(super) struct Options {
     /// The name of the listener that the request arrives on [default: one without a name].
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    /// The client certificate of the connection, in PEM.
+    #[arg(long, value_name = "FILE", value_parser = certificate)]
+    client_certificate: Option<CertificateThumbprint>,
     /// A header, such as 'origin: https://app.example.com'. May be repeated.
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
@@ -48,6 +54,11 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_string(), value.to_owned()))
 }
 
+fn certificate(path: &str) -> Result<CertificateThumbprint, String> {
+    let leaf = CertificateDer::from_pem_file(path).map_err(|error| format!("not a certificate in PEM: {error}"))?;
+    Ok(CertificateThumbprint::of(&leaf))
+}
+
 #[derive(Serialize)]
 struct Question<'a> {
     path: Option<&'a str>,
@@ -55,13 +66,14 @@ struct Question<'a> {
     host: Option<&'a str>,
     from: Option<IpAddr>,
     listener: Option<&'a str>,
+    client_certificate: Option<CertificateThumbprint>,
     headers: &'a [(String, String)],
     token: Option<&'a str>,
     client: Option<&'a str>,
 }
 
 pub(super) fn run(config: &Config, options: &Options, output: Output) -> CommandResult {
-    let Options { path, method, host, from, listener, headers, client } = options;
+    let Options { path, method, host, from, listener, client_certificate, headers, client } = options;
     let token = token()?;
     let token = token.trim();
     if path.is_none() && !token.starts_with(rotogate::token::refresh::PREFIX) {
@@ -73,6 +85,7 @@ pub(super) fn run(config: &Config, options: &Options, output: Output) -> Command
         host: host.as_deref(),
         from: *from,
         listener: listener.as_deref(),
+        client_certificate: *client_certificate,
         headers,
         token: Some(token).filter(|token| !token.is_empty()),
         client: client.as_deref(),

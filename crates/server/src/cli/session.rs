@@ -201,7 +201,11 @@ fn line(session: &SessionInfo) -> String {
 
 fn shown(session: &SessionInfo) -> String {
     let none = || "-".to_owned();
-    let seen = if session.confirmed { "seen in use" } else { "not seen in use" };
+    let seen = match (session.confirmed, session.generation) {
+        (true, _) => "seen in use",
+        (false, 1) => "not refreshed yet",
+        (false, _) => "not seen in use",
+    };
     [
         ("session", session.id.clone()),
         ("status", session.status.clone()),

@@ -103,6 +103,7 @@ fn make(
         session: None,
         account: None,
         bound_to: None,
+        certificate: None,
         vouched_by: None,
         own: None,
         style: rotogate::token::claims::TokenStyle::default(),

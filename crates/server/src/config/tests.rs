@@ -749,7 +749,11 @@ fn listeners_that_differ_are_tables_and_tls_beside_listen_is_for_its_addresses()
     assert_eq!(tls.certificates, [pair("server.listeners[0].tls.certificates[0]")]);
     assert_eq!(
         tls.client_auth,
-        ClientAuth::Required(ClientRoots { ca: "/etc/rotogate/ca.pem".into(), crls: vec!["/crl.pem".into()] })
+        ClientAuth::Required(ClientRoots {
+            ca: "/etc/rotogate/ca.pem".into(),
+            crls: vec!["/crl.pem".into()],
+            header: false
+        })
     );
     assert_eq!((first.proxy_protocol, first.max_connections_per_address), (true, 7));
     assert_eq!((second.tls.as_ref(), second.max_connections_per_address), (None, 8));

@@ -1,5 +1,6 @@
 //! Envoy's questions over gRPC.
 
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -37,8 +38,11 @@ pub(super) async fn answer(
         let asked = (authorizer, AuthorizerKind::ExtAuthz);
         whole(verdict(state, origin, asked, head, question).await).await
     };
-    let answered = tokio::time::timeout(TIMEOUT, CHECKS.answer(authorizer, question, body, decide)).await;
-    let reply = answered.unwrap_or_else(|_| reply::problem(StatusCode::REQUEST_TIMEOUT, None));
+    // Pinned here, because a timeout would move it.
+    let answer = pin!(CHECKS.answer(authorizer, question, body, decide));
+    let reply = tokio::time::timeout(TIMEOUT, answer)
+        .await
+        .unwrap_or_else(|_| reply::problem(StatusCode::REQUEST_TIMEOUT, None));
     Ok(reply.map(|body| PermitBody::new(LoggedBody::unrecorded(GateBody::own(body)), None)))
 }
 

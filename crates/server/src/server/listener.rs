@@ -18,7 +18,7 @@ use super::proxy_protocol;
 use super::stream::{Socket, Stream};
 use super::tls::{FileFault, Tls};
 use crate::config::ListenerConfig;
-use rotogate::headers::Peer;
+use rotogate::headers::{ClientCertificate, Peer};
 
 /// How often to check for the rest of an HTTP/2 preface that has begun.
 const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -155,6 +155,14 @@ impl Listener {
             Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
             _ => None,
         };
+        let mut peer = self.peer(client, true);
+        // A certificate of a proxy is not that of the clients whose requests it carries.
+        if let (Some([leaf, ..]), false, true) = (session.peer_certificates(), is_proxy, self.is_public()) {
+            peer = peer.with_certificate(match loaded.tells_upstreams {
+                true => ClientCertificate::told_to_upstreams(leaf),
+                false => ClientCertificate::from_der(leaf),
+            });
+        }
         // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
         let mut ahead: &[u8] = &[];
@@ -168,7 +176,7 @@ impl Listener {
             ahead = PREFACE;
         }
         let stream = Stream::tls(stream, ahead);
-        let mut origin = Origin::tls(self.peer(client, true), is_proxy, bounds.min_rate, requested);
+        let mut origin = Origin::tls(peer, is_proxy, bounds.min_rate, requested);
         (origin.tls, origin.proxied_by) = (version, proxied_by);
         origin.questions.clone_from(&self.questions);
         Ok(NewConnection { stream, origin, is_http2, permit })

@@ -260,10 +260,16 @@ impl<M> Judge<'_, M> {
             policy::judge_binding(policy, token)
         });
         let key = token.bound_to.map(|key| format!("the request proves the key {key}"));
+        let certificate =
+            token.certificate.as_deref().map(|certificate| format!("the connection has the certificate {certificate}"));
+        let bindings: Vec<String> = key.into_iter().chain(certificate).collect();
         self.judged(
             Rule::Proof,
             proved,
-            || key.unwrap_or_else(|| "the token is bound to no key".to_owned()),
+            || match bindings.is_empty() {
+                true => "the token is bound to no key and no certificate".to_owned(),
+                false => bindings.join(", "),
+            },
             |denial| denial.to_string(),
         );
         let issuer = &token.issuer_name;

@@ -28,6 +28,7 @@ fn session(number: u64) -> Session {
     let access_expires = start().plus(Duration::from_secs(600));
     Session {
         bound_to: None,
+        certificate: None,
         resource: None,
         vouched_by: None,
         id: id(number),

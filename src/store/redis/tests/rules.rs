@@ -9,6 +9,7 @@ use super::super::record::{decode_effect, encode_effect};
 use super::super::script::{Script, bytes};
 use super::site::Site;
 use super::*;
+use crate::fault::WriteOutcome;
 use crate::session::profile::OnTooMany;
 use crate::store::agreement;
 use crate::store::conformance::{later, session, start};
@@ -77,7 +78,16 @@ async fn c1_however_many_sessions_begin_at_two_nodes_no_more_live_than_may() {
         for n in 0..60 {
             let node = Arc::clone(&nodes[n as usize % 2]);
             let begun = session(name, from + n, later(start(), n));
-            inserts.spawn(async move { node.insert(begun, bound).await.unwrap() });
+            inserts.spawn(async move {
+                loop {
+                    match node.insert(begun.clone(), bound).await {
+                        Ok(inserted) => break inserted,
+                        // Each attempt met another one. A client asks again, too.
+                        Err(error) if error.outcome() == WriteOutcome::NotDone => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
         }
         let results = inserts.join_all().await;
         let gave_way: usize = results

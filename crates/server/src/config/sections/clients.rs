@@ -7,9 +7,10 @@ use toml::{Table, Value};
 use super::super::print::{MASK, list, put, put_some, texts};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
-use super::dpop::{USES, word};
+use super::dpop::{CERTIFICATE_USES, USES, word};
 use super::path_in;
 use super::sessions::{put_override, read_override};
+use crate::config::Config;
 use rotogate::client::{Client, Grant};
 use rotogate::password::{SecretHash, cost_of};
 use rotogate::private_file::read_private;
@@ -36,6 +37,9 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
             scopes: scopes(section, "scopes"),
             profile: read_override(section),
             dpop: section.get("dpop", value::word(&USES, &[])).unwrap_or_default(),
+            certificate_bound: section
+                .get("certificate_bound", value::word(&CERTIFICATE_USES, &[]))
+                .unwrap_or_default(),
             id: id.into(),
         };
         let is_public = !section.has("secret_hash") && !section.has("secret_hash_file");
@@ -57,6 +61,22 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
         clients.push(client);
     }
     clients
+}
+
+/// Tokens are bound to certificates that some listener asks for.
+pub(super) fn check_certificates(config: &Config, clients: &[Section<'_>], routes: &[Section<'_>]) {
+    let mut with_tls = config.server.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    if with_tls.any(|tls| tls.client_auth.roots().is_some()) {
+        return;
+    }
+    let asks = |section: &&Section<'_>, words: &[&str]| {
+        section.get("certificate_bound", value::text).is_some_and(|word| words.contains(&word.as_str()))
+    };
+    let of_clients = clients.iter().filter(|section| asks(section, &["optional", "required"]));
+    for section in of_clients.chain(routes.iter().filter(|section| asks(section, &["required"]))) {
+        let message = "needs a listener that asks clients for certificates; set client_ca in the tls of a listener";
+        section.blame("certificate_bound", message);
+    }
 }
 
 /// RFC 6749 appendix A.1, with a length that every protocol allows.
@@ -110,7 +130,7 @@ fn grants(section: &Section<'_>) -> Vec<Grant> {
 }
 
 pub(super) fn print(client: &ClientConfig) -> Value {
-    let Client { id, secret_hash, grants, scopes, profile, dpop } = client;
+    let Client { id, secret_hash, grants, scopes, profile, dpop, certificate_bound } = client;
     let grant = |grant: &Grant| Value::from(grant.word());
     let mut table = Table::new();
     put(&mut table, "id", &**id);
@@ -118,6 +138,7 @@ pub(super) fn print(client: &ClientConfig) -> Value {
     put(&mut table, "grants", list(grants, grant));
     put_some(&mut table, "scopes", scopes.as_ref().map(|scopes| texts(&scopes.iter().collect::<Vec<_>>())));
     put(&mut table, "dpop", word(&USES, dpop));
+    put(&mut table, "certificate_bound", word(&CERTIFICATE_USES, certificate_bound));
     put_override(&mut table, profile);
     table.into()
 }

@@ -8,13 +8,16 @@ use super::super::print::{number, put, time};
 use super::super::raw::Section;
 use super::super::value;
 use super::SECOND;
-use rotogate::client::DpopUse;
+use rotogate::client::{CertificateUse, DpopUse};
 use rotogate::dpop::{DpopSettings, NoncePolicy};
 
 const NONCES: [(&str, NoncePolicy); 2] = [("off", NoncePolicy::Off), ("required", NoncePolicy::Required)];
 /// The words of `dpop` in `[[clients]]`.
 pub(super) const USES: [(&str, DpopUse); 3] =
     [("off", DpopUse::Off), ("optional", DpopUse::Optional), ("required", DpopUse::Required)];
+/// The words of `certificate_bound` in `[[clients]]`.
+pub(super) const CERTIFICATE_USES: [(&str, CertificateUse); 3] =
+    [("off", CertificateUse::Off), ("optional", CertificateUse::Optional), ("required", CertificateUse::Required)];
 /// The longest `max_age`: a proof is for one request.
 const MAX_AGE: Duration = Duration::from_secs(300);
 

@@ -82,6 +82,8 @@ pub struct ClientRoots {
     pub ca: PathBuf,
     /// The lists of revoked certificates (RFC 5280 §5). If there is one, each certificate below a root needs one.
     pub crls: Vec<PathBuf>,
+    /// `client_cert_header`: upstreams get the certificate in `Client-Cert` (RFC 9440).
+    pub header: bool,
 }
 
 /// The default: a tenth of that of `max_connections`. One address cannot take all connections, and many users behind
@@ -229,7 +231,15 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
     if section.has("client_crl") && !section.has("client_ca") {
         section.blame("client_crl", "needs client_ca: the file of the roots that client certificates come from");
     }
-    let roots = section.get("client_ca", path_in(dir)).map(|ca| ClientRoots { ca, crls: crls.unwrap_or_default() });
+    let header = section.get("client_cert_header", value::boolean);
+    if header == Some(true) && !section.has("client_ca") {
+        section.blame("client_cert_header", "needs client_ca: without it no client presents a certificate");
+    }
+    let roots = section.get("client_ca", path_in(dir)).map(|ca| ClientRoots {
+        ca,
+        crls: crls.unwrap_or_default(),
+        header: header.unwrap_or(false),
+    });
     let words = [("none", Asked::None), ("optional", Asked::Optional), ("required", Asked::Required)];
     let default = if section.has("client_ca") { Asked::Required } else { Asked::None };
     match (section.get("client_auth", value::word(&words, &[])).unwrap_or(default), roots) {
@@ -274,11 +284,12 @@ pub(super) fn print_tls(tls: &TlsConfig) -> Value {
         ClientAuth::Required(_) => "required",
     };
     put(&mut table, "client_auth", word);
-    if let Some(ClientRoots { ca, crls }) = client_auth.roots() {
+    if let Some(ClientRoots { ca, crls, header }) = client_auth.roots() {
         put(&mut table, "client_ca", print::path(ca));
         if !crls.is_empty() {
             put(&mut table, "client_crl", list(crls, |file| print::path(file)));
         }
+        put(&mut table, "client_cert_header", *header);
     }
     table.into()
 }

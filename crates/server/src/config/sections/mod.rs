@@ -280,6 +280,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     };
     routing::check(&config, &route_sections);
     resources::check(&resource_sections, &config.resources, &config.routes, &config.issuer.url);
+    clients::check_certificates(&config, &client_sections, &route_sections);
     upstreams::check_assertions(&config, &identity_section, (&upstream_sections, &authorizer_sections));
     if sessions_are_sound {
         sessions::check_profiles(&config, &client_sections, &endpoint_sections);

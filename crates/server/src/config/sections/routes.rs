@@ -20,7 +20,7 @@ use rotogate::route::{
 };
 use rotogate::token::verify::OWN;
 
-/// The words of `dpop`: whether only bound tokens are accepted.
+/// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
 
 /// `issuers` of a route.
@@ -170,6 +170,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
             ("issuers", !issuers.is_empty()),
             ("cookie", section.has("cookie")),
             ("dpop", section.get("dpop", value::word(&PROOFS, &[])) == Some(true)),
+            ("certificate_bound", section.get("certificate_bound", value::word(&PROOFS, &[])) == Some(true)),
         ];
         for (key, given) in asked {
             if given {
@@ -202,6 +203,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         cookie: section.get("cookie", value::cookie_name),
         upgrade: flag("upgrade"),
         dpop_required: section.get("dpop", value::word(&PROOFS, &[])).unwrap_or(false),
+        certificate_required: section.get("certificate_bound", value::word(&PROOFS, &[])).unwrap_or(false),
         on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
         preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
         loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
@@ -277,6 +279,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
         cookie,
         upgrade,
         dpop_required,
+        certificate_required,
         on_expiry,
         loose_match,
         resource,
@@ -319,6 +322,7 @@ pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLo
     put_some(&mut table, "cookie", cookie.as_deref());
     put(&mut table, "upgrade", *upgrade);
     put(&mut table, "dpop", word(&PROOFS, dpop_required));
+    put(&mut table, "certificate_bound", word(&PROOFS, certificate_required));
     put(&mut table, "on_expiry", on_expiry.word());
     put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
     put_some(&mut table, "resource", resource.as_deref());

@@ -19,11 +19,11 @@ use crate::server::cors;
 use crate::server::request::gate_layer;
 use rotogate::denial::Denial;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
-use rotogate::headers::Peer;
+use rotogate::headers::{ClientCertificate, Peer};
 use rotogate::route::Route;
 use rotogate::session::Scope;
-use rotogate::token::refresh;
 use rotogate::token::verify::OWN;
+use rotogate::token::{CertificateThumbprint, refresh};
 
 /// A question.
 #[derive(Default, Deserialize, ToSchema)]
@@ -39,6 +39,8 @@ pub(super) struct Question {
     pub(super) from: Option<IpAddr>,
     /// The name of the listener that the request arrives on. Otherwise one without a name.
     pub(super) listener: Option<String>,
+    /// The client certificate of the connection, as its SHA-256 thumbprint (`x5t#S256`). Otherwise none.
+    pub(super) client_certificate: Option<String>,
     /// Headers, in order.
     #[serde(default)]
     #[schema(value_type = Vec<Vec<String>>)]
@@ -205,8 +207,16 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
     let (mut parts, ()) = request.into_parts();
     let from = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let peer = Peer::new(from, false);
-    parts.extensions.insert(match &question.listener {
+    let peer = match &question.listener {
         Some(name) => peer.on_listener(name.as_str().into()),
+        None => peer,
+    };
+    parts.extensions.insert(match &question.client_certificate {
+        Some(thumbprint) => {
+            peer.with_certificate(ClientCertificate::from_thumbprint(CertificateThumbprint::parse(thumbprint).ok_or(
+                "client_certificate: expected the SHA-256 thumbprint of a certificate, 43 characters of base64url",
+            )?))
+        }
         None => peer,
     });
     Ok(parts)

@@ -44,7 +44,7 @@ pub struct SessionInfo {
     pub refreshed: String,
     /// The generation of that pair.
     pub generation: u64,
-    /// Whether a token of that pair was seen in use.
+    /// Whether a token of that pair was seen in use. Not noted of the first pair, which replaces none.
     pub confirmed: bool,
     /// The client address at login, if kept.
     pub address: Option<String>,

@@ -35,6 +35,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub(super) struct TlsState {
     pub(super) settings: Arc<ServerConfig>,
     pub(super) certificates: Arc<Certificates>,
+    /// Are upstreams told the certificates of clients?
+    pub(super) tells_upstreams: bool,
 }
 
 /// The TLS of one listener.
@@ -87,7 +89,7 @@ impl Tls {
 /// The files of a TLS configuration.
 pub(super) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
     let of_clients = config.client_auth.roots();
-    let of_clients = of_clients.into_iter().flat_map(|ClientRoots { ca, crls }| std::iter::once(ca).chain(crls));
+    let of_clients = of_clients.into_iter().flat_map(|ClientRoots { ca, crls, .. }| std::iter::once(ca).chain(crls));
     let own = config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
     own.chain(of_clients.map(PathBuf::as_path))
 }
@@ -140,14 +142,15 @@ pub(in crate::server) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<FileF
     // Each listener has tickets of its own: a ticket of a listener without client certificates does not work at one
     // that requires them.
     settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
-    Ok((TlsState { settings: Arc::new(settings), certificates }, warnings))
+    let tells_upstreams = config.client_auth.roots().is_some_and(|roots| roots.header);
+    Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams }, warnings))
 }
 
 /// A verifier for client certificates, and warnings. With a list of revoked certificates, each certificate below a root
 /// needs a list of its issuer, and a list that has expired proves nothing: without one, the client is refused.
 fn client_verifier(
     config: &TlsConfig,
-    ClientRoots { ca, crls }: &ClientRoots,
+    ClientRoots { ca, crls, header: _ }: &ClientRoots,
     provider: &Arc<CryptoProvider>,
 ) -> Result<(ClientCertVerifierBuilder, Vec<FileFault>), FileFault> {
     let at = |key: &str, message| FileFault { key: format!("{}.{key}", config.key), message };

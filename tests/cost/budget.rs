@@ -1,0 +1,41 @@
+//! What was measured when a budget was written, and what to say of a build that exceeds it.
+
+/// By how many percent a build may exceed what was measured. From run to run, instructions differ by half a percent.
+const TOLERANCE: f64 = 3.0;
+
+/// What one request cost when this was measured last.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) instructions: f64,
+    pub(crate) allocations: f64,
+    /// The file that has these figures.
+    pub(crate) file: &'static str,
+}
+
+impl Row {
+    /// What to say if a request now costs more.
+    pub(crate) fn judge(&self, instructions: f64, allocations: f64) -> Vec<String> {
+        let rows = [("instructions", instructions, self.instructions), ("allocations", allocations, self.allocations)];
+        let exceeded = rows.into_iter().filter_map(|(what, measured, before)| {
+            let budget = before * (1.0 + TOLERANCE / 100.0);
+            (measured > budget).then(|| {
+                format!(
+                    "{}: {measured:.1} {what} of a request, at most {budget:.1}. Find what the change added \
+                     (benches/peers/instructions). If it is worth that, write {measured:.1} as `{what}` of this row in \
+                     {}, and say in the commit what it is for",
+                    self.name, self.file
+                )
+            })
+        });
+        exceeded.collect()
+    }
+}
+
+#[test]
+fn a_row_that_exceeds_its_budget_is_named() {
+    let row = Row { name: "a row", instructions: 1000.0, allocations: 10.0, file: "here.rs" };
+    assert_eq!(row.judge(1030.0, 10.0), Vec::<String>::new());
+    let said = row.judge(1031.0, 11.0).join("\n");
+    let expected = ["a row: 1031.0 instructions", "at most 1030.0", "a row: 11.0 allocations", "here.rs"];
+    assert!(expected.iter().all(|part| said.contains(part)), "{said}");
+}

@@ -1,0 +1,222 @@
+//! What a proxied request costs the whole program, counted by callgrind: a gate of the test profile, a cached token, one
+//! connection, one request after another. Client and upstream are in this process, which is not counted.
+//!
+//! The program writes its counts to a file whenever it is asked whether it is ready, and counts from zero again. So one start
+//! serves all rows, and each row is counted several times.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::budget::Row;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use support::pki::Pki;
+use support::tls_client::{Client, Connection};
+use support::{CONFIG, Gate, Place, with};
+
+/// Requests before the first count: they fill the caches, and grow the buffers of the connection.
+const WARM: u64 = 150;
+/// Requests that are counted together.
+const REQUESTS: u64 = 150;
+/// How often a row is counted. The median counts.
+const PERIODS: usize = 5;
+/// What the program calls when it is asked whether it is ready.
+const MARK: &str = "rotogate_server::server::admin::health::readiness::*";
+/// What allocates: mimalloc for Rust, and the C library for the cryptography in C.
+const ALLOCATORS: [&str; 4] = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned", "malloc"];
+
+/// How a client speaks to the gate.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Http1,
+    Http2,
+    Tls(&'static str),
+}
+
+/// In the test profile, which optimises less than a release.
+const ROWS: [(Protocol, Row); 4] = [
+    (Protocol::Http1, row("HTTP/1.1", 103_700.0, 17.1)),
+    (Protocol::Http2, row("HTTP/2 in clear", 157_600.0, 23.5)),
+    (Protocol::Tls("http/1.1"), row("TLS 1.3 with HTTP/1.1", 118_700.0, 20.1)),
+    (Protocol::Tls("h2"), row("TLS 1.3 with HTTP/2", 172_000.0, 26.5)),
+];
+
+const fn row(name: &'static str, instructions: f64, allocations: f64) -> Row {
+    Row { name, instructions, allocations, file: "tests/cost/proxied.rs" }
+}
+
+/// What was counted since the last mark.
+struct Counts {
+    instructions: u64,
+    allocations: u64,
+}
+
+/// A gate under callgrind.
+struct Counted {
+    gate: Gate,
+    folder: PathBuf,
+    files: usize,
+}
+
+impl Counted {
+    fn start(place: &Place) -> Self {
+        let folder = place.path("counts");
+        fs::create_dir(&folder).unwrap();
+        let out = format!("--callgrind-out-file={}/%p", folder.display());
+        let gate = place.start_with(|command| {
+            let mut counted = Command::new("valgrind");
+            counted.args(["--tool=callgrind", "--quiet", "--trace-children=yes", &out]);
+            counted.arg(format!("--dump-before={MARK}"));
+            counted.arg(command.get_program()).args(command.get_args());
+            counted.current_dir(command.get_current_dir().unwrap()).env("ROTOGATE_LOG", "info");
+            let log = fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+            counted.stdout(std::process::Stdio::piped()).stderr(log);
+            *command = counted;
+        });
+        Self { gate, folder, files: 0 }
+    }
+
+    /// What was counted since the last mark, or the start.
+    async fn mark(&mut self) -> Counts {
+        assert_eq!(self.gate.admin_get("/readyz").await.status, StatusCode::OK);
+        let files = self.files();
+        // A check that waits is entered again, which dumps again.
+        let first = files.get(self.files).unwrap_or_else(|| panic!("callgrind knows no function {MARK}"));
+        let counts = read(first);
+        self.files = files.len();
+        counts
+    }
+
+    /// The counts that were written, in the order of their numbers.
+    fn files(&self) -> Vec<PathBuf> {
+        let number = |path: &Path| path.extension()?.to_str()?.parse::<u32>().ok();
+        let paths = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = paths.filter(|path| number(path).is_some()).collect();
+        files.sort_by_key(|path| number(path));
+        files
+    }
+}
+
+/// What a file of callgrind says, in a format that its manual describes.
+fn read(path: &Path) -> Counts {
+    let text = fs::read_to_string(path).unwrap();
+    let mut counts = Counts { instructions: 0, allocations: 0 };
+    let mut allocators = Vec::new();
+    let mut allocates = false;
+    for line in text.lines() {
+        if let Some(total) = line.strip_prefix("totals: ") {
+            counts.instructions = total.trim().parse().unwrap();
+        } else if let Some(calls) = line.strip_prefix("calls=") {
+            if allocates {
+                counts.allocations += calls.split(' ').next().unwrap().parse::<u64>().unwrap();
+            }
+        } else if let Some(name) = line.strip_prefix("cfn=").or_else(|| line.strip_prefix("fn=")) {
+            // A name stands where it comes first, and its number alone afterwards.
+            let (number, name) = name.split_once(' ').unwrap_or((name, ""));
+            if ALLOCATORS.contains(&name) {
+                allocators.push(number.to_owned());
+            }
+            if line.starts_with('c') {
+                allocates = allocators.iter().any(|known| known == number);
+            }
+        }
+    }
+    assert!(counts.instructions > 0, "no total in {}", path.display());
+    counts
+}
+
+/// Answers each request with 1 KiB, for as long as this process runs.
+fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _ = std::thread::spawn(move || {
+        let answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 1024\r\n\r\n".as_slice(), &[b'a'; 1024]].concat();
+        for stream in listener.incoming() {
+            let (mut stream, answer) = (stream.unwrap(), answer.clone());
+            stream.set_nodelay(true).unwrap();
+            let _ = std::thread::spawn(move || {
+                let (mut head, mut piece) = (Vec::new(), [0; 4096]);
+                while let Ok(read @ 1..) = stream.read(&mut piece) {
+                    head.extend_from_slice(&piece[..read]);
+                    if head.ends_with(b"\r\n\r\n") {
+                        head.clear();
+                        stream.write_all(&answer).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = of.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// One after another.
+async fn requests(connection: &mut Connection, token: &str, number: u64) {
+    for _ in 0..number {
+        let path = "/orders/4711/lines?page=2";
+        let request = match connection.is_http2() {
+            true => Request::get(format!("https://gate.test{path}")),
+            false => Request::get(path).header("host", "gate.test"),
+        };
+        let request = request.header("accept", "application/json").header("accept-encoding", "gzip, br");
+        let request = request.header("user-agent", "test/1").header("authorization", format!("Bearer {token}"));
+        let response = connection.send(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 1024);
+    }
+}
+
+#[tokio::test]
+async fn a_proxied_request_with_a_cached_token_costs_so_many_instructions_and_allocations() {
+    let pki = Pki::new();
+    let secure =
+        "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }";
+    let config = with(&with(CONFIG, "server", "workers = 1"), "sessions", "access_ttl = \"12h\"");
+    let config = config.replacen("[admin]", &format!("{secure}\n[admin]"), 1);
+    let place = Place::new(&config.replace("echo:", &format!("http://{}", upstream())));
+    pki.issue(&["gate.test"]).write(&place, "server");
+    // The password is hashed where that takes no minutes.
+    let gate = place.start();
+    let token = gate.login().await.access;
+    gate.stop();
+
+    let mut counted = Counted::start(&place);
+    let (clear, secure) = (counted.gate.addresses[0], counted.gate.addresses[1]);
+    counted.mark().await;
+    let mut exceeded = Vec::new();
+    for (protocol, row) in ROWS {
+        let mut connection = match protocol {
+            Protocol::Http1 => Connection::h1(clear).await,
+            Protocol::Http2 => Connection::h2c(clear).await,
+            Protocol::Tls(protocol) => Client::new(&pki, &[protocol]).open(secure, "gate.test").await.unwrap(),
+        };
+        requests(&mut connection, &token, WARM).await;
+        counted.mark().await;
+        let mut periods = Vec::new();
+        for _ in 0..PERIODS {
+            let began = tokio::time::Instant::now();
+            requests(&mut connection, &token, REQUESTS).await;
+            let took = began.elapsed();
+            let counts = counted.mark().await;
+            // What the gate does in that time without requests, and the mark.
+            tokio::time::sleep(took).await;
+            let idle = counted.mark().await;
+            let each = |counts: u64, idle: u64| (counts as f64 - idle as f64) / REQUESTS as f64;
+            let allocations = each(counts.allocations, idle.allocations);
+            periods.push((each(counts.instructions, idle.instructions), allocations));
+        }
+        let instructions = median(periods.iter().map(|period| period.0));
+        let allocations = median(periods.iter().map(|period| period.1));
+        println!("{}: {instructions:.0} instructions of a request, {allocations:.2} allocations", row.name);
+        exceeded.extend(row.judge(instructions, allocations));
+    }
+    assert!(exceeded.is_empty(), "{}", exceeded.join("\n"));
+}
