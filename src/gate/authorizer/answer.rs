@@ -6,6 +6,10 @@ use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, COOKIE, PROXY_AUTHORIZAT
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+#[cfg(feature = "grpc")]
+use super::grpc::Allowed;
+#[cfg(feature = "grpc")]
+use super::kept;
 use super::{Disguises, Form, Neighbour};
 use crate::denial::Denial;
 use crate::gate::Inner;
@@ -35,41 +39,53 @@ pub(super) struct Mutations {
     pub(super) remove: Vec<HeaderName>,
 }
 
-/// What the neighbour changes in a permitted request: our identity headers, and none of the client's. With the form in
-/// which it is told.
-fn mutations(gate: &Inner, parts: &mut Parts, permitted: &Permitted, identity: HeaderMap) -> (Mutations, Form) {
+/// What the neighbour changes in a permitted request because of what its client sent, in which form it is told, and
+/// whether that is nothing.
+fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, Form, bool) {
     let policy = &permitted.route().policy;
-    let mut set = identity;
+    let mut set = HeaderMap::new();
     let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
     gate.strip(|names| {
         // Envoy's own headers are not the client's: it removes those that a client sent.
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
-    remove.push(PROXY_AUTHORIZATION);
-    if !policy.forward_token {
-        remove.push(AUTHORIZATION);
+    if let Some(sent) = parts.headers.get(COOKIE).cloned() {
+        withhold(parts, gate.places(policy));
+        match parts.headers.get(COOKIE) {
+            Some(rest) if sent != rest => drop(set.insert(COOKIE, rest.clone())),
+            None => remove.push(COOKIE),
+            Some(_) => {}
+        }
     }
-    gate.checker.each_identity_name(|name| remove.push(name.clone()));
-    let sent = parts.headers.get(COOKIE).cloned();
-    withhold(parts, gate.places(policy));
-    match parts.headers.get(COOKIE) {
-        Some(rest) if sent.as_ref() != Some(rest) => drop(set.insert(COOKIE, rest.clone())),
-        None if sent.is_some() => remove.push(COOKIE),
-        Some(_) | None => {}
+    let is_nothing = set.is_empty() && remove.is_empty();
+    (Mutations { set, remove }, form, is_nothing)
+}
+
+/// What the neighbour changes in a permitted request: our identity headers, and none of the client's.
+fn mutations(gate: &Inner, of_the_request: Mutations, permitted: &Permitted, identity: HeaderMap) -> Mutations {
+    let Mutations { mut set, mut remove } = of_the_request;
+    set.extend(identity);
+    let mut goes = |name: HeaderName| {
+        // Both are short: no hash of each name.
+        if !remove.contains(&name) {
+            remove.push(name);
+        }
+    };
+    goes(PROXY_AUTHORIZATION);
+    if !permitted.route().policy.forward_token {
+        goes(AUTHORIZATION);
     }
-    // Both are short: no hash of each name.
+    gate.checker.each_identity_name(|name| goes(name.clone()));
     remove.retain(|name| !set.keys().any(|kept| kept == name));
-    remove.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
-    remove.dedup();
-    (Mutations { set, remove }, form)
+    Mutations { set, remove }
 }
 
 /// The headers that tell the upstream the caller; none for a request without one.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
-pub(super) fn identity(gate: &Inner, permitted: &Permitted, audience: Option<&Arc<str>>) -> Result<HeaderMap, Denial> {
+fn identity(gate: &Inner, permitted: &Permitted, audience: Option<&Arc<str>>) -> Result<HeaderMap, Denial> {
     let Some(caller) = permitted.caller() else { return Ok(HeaderMap::new()) };
     let mut headers = HeaderMap::with_capacity(8);
     headers.extend(caller.headers().map(|(name, value)| (name.clone(), value.clone())));
@@ -83,30 +99,45 @@ pub(super) fn identity(gate: &Inner, permitted: &Permitted, audience: Option<&Ar
 }
 
 /// 200: the neighbour forwards the request.
+///
+/// # Errors
+/// [`Denial::AssertionUnavailable`].
 pub(super) fn allowed(
     neighbour: Neighbour,
     gate: &Inner,
     parts: &mut Parts,
-    permitted: Permitted,
-    identity: HeaderMap,
-) -> Reply {
+    permitted: &Permitted,
+    audience: Option<&Arc<str>>,
+) -> Result<Reply, Denial> {
     let mut reply = Reply::default();
-    let headers = reply.headers_mut();
     match neighbour {
-        Neighbour::Envoy => match mutations(gate, parts, &permitted, identity) {
-            (Mutations { set, remove }, Form::Headers) => {
-                headers.extend(set);
+        Neighbour::Envoy => match of_the_request(gate, parts, permitted) {
+            (changes, Form::Headers, _) => {
+                let changes = mutations(gate, changes, permitted, identity(gate, permitted, audience)?);
+                reply.headers_mut().extend(changes.set);
                 // HeaderName is a token, so the list is a header value.
-                let list = remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
-                headers.extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
+                let list = changes.remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+                reply.headers_mut().extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
             }
             #[cfg(feature = "grpc")]
-            (changes, Form::Message) => {
-                let allowed = super::grpc::Allowed::new(changes, permitted.caller().cloned());
+            (changes, Form::Message, is_nothing) => {
+                // An assertion does not last as long as its token.
+                let is_usual = is_nothing && audience.is_none();
+                let caller = permitted.caller().filter(|_| is_usual);
+                let allowed = match caller.and_then(|caller| kept::find(caller, permitted.route())) {
+                    Some(answer) => Allowed::Kept(answer),
+                    None => Allowed::Made {
+                        changes: mutations(gate, changes, permitted, identity(gate, permitted, audience)?),
+                        caller: permitted.caller().cloned(),
+                        keep_for: is_usual.then(|| Arc::clone(permitted.route())),
+                    },
+                };
                 reply.extensions_mut().insert(allowed);
             }
         },
         Neighbour::Nginx | Neighbour::IngressNginx | Neighbour::Caddy | Neighbour::Haproxy | Neighbour::Traefik => {
+            let identity = identity(gate, permitted, audience)?;
+            let headers = reply.headers_mut();
             // These copy a header only if the answer has it, and otherwise might leave the client's. Traefik removes
             // the client's by itself, and would forward an empty one.
             if neighbour != Neighbour::Traefik {
@@ -119,6 +150,11 @@ pub(super) fn allowed(
         }
     }
     reply.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(reply)
+}
+
+/// The reply to a permitted request, with its verdict.
+pub(super) fn passed(mut reply: Reply, permitted: Permitted) -> Reply {
     reply.extensions_mut().insert(Verdict::passed(permitted));
     reply
 }

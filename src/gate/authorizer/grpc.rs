@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -16,9 +16,8 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use prost::Message;
 use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::Grpc;
-use tonic_prost::ProstEncoder;
 
 use self::proto::envoy::config::core::v3::address::Address;
 use self::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -33,12 +32,13 @@ use self::proto::google::protobuf::value::Kind;
 use self::proto::google::protobuf::{ListValue, Struct, Value};
 use super::answer::{Mutations, STATUS};
 use super::facts::{self, Facts};
-use super::{Authorizer, Form, Neighbour};
+use super::{Authorizer, Form, Neighbour, kept};
 use crate::denial::Denial;
 use crate::dialect::knox::calls::{collected, refusal};
 use crate::dialect::knox::streams::{self, Streams};
 use crate::headers::Peer;
 use crate::reply::{self, Reply, StreamedBody};
+use crate::route::Route;
 use crate::token::claims::AccessToken;
 use crate::verify_cache::Verified;
 
@@ -85,17 +85,14 @@ impl fmt::Debug for WireHeader {
     }
 }
 
-/// What a permit changes in the request, and whose it is. In the extensions of the reply.
+/// The answer to a question about a permitted request. In the extensions of the reply.
 #[derive(Clone, Debug)]
-pub(super) struct Allowed {
-    changes: Mutations,
-    caller: Option<Arc<Verified>>,
-}
-
-impl Allowed {
-    pub(super) const fn new(changes: Mutations, caller: Option<Arc<Verified>>) -> Self {
-        Self { changes, caller }
-    }
+pub(super) enum Allowed {
+    /// As it was given before, encoded.
+    Kept(Bytes),
+    /// What changes in the request, whose it is, and the route for which the answer is kept: it is the same for each of
+    /// the caller's requests there.
+    Made { changes: Mutations, caller: Option<Arc<Verified>>, keep_for: Option<Arc<Route>> },
 }
 
 /// The codec of a check.
@@ -103,17 +100,32 @@ impl Allowed {
 struct CheckCodec;
 
 impl Codec for CheckCodec {
-    type Encode = CheckResponse;
+    /// A [`CheckResponse`], encoded.
+    type Encode = Bytes;
     type Decode = CheckRequest;
-    type Encoder = ProstEncoder<CheckResponse>;
+    type Encoder = Self;
     type Decoder = Self;
 
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::new(ANSWER_BUFFER_BYTES, YIELD_BYTES))
+    fn encoder(&mut self) -> Self {
+        Self
     }
 
     fn decoder(&mut self) -> Self {
         Self
+    }
+}
+
+impl Encoder for CheckCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, answer: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(answer);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(ANSWER_BUFFER_BYTES, YIELD_BYTES)
     }
 }
 
@@ -260,24 +272,36 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
     Ok(headers)
 }
 
-/// A reply in the words of the call.
-pub(super) fn spoken(reply: &mut Reply) -> CheckResponse {
+/// A reply in the words of the call: a [`CheckResponse`], encoded.
+pub(super) fn spoken(reply: &mut Reply) -> Bytes {
     let allowed = reply.extensions_mut().remove::<Allowed>();
-    let mut texts = Texts(BytesMut::with_capacity(TEXT_BYTES));
     match allowed.filter(|_| reply.status() == StatusCode::OK) {
-        Some(Allowed { changes: Mutations { set, remove }, caller }) => CheckResponse {
-            status: Some(proto::google::rpc::Status::default()),
-            http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
-                headers: overwritten(&set, &mut texts),
-                headers_to_remove: remove.iter().map(|name| texts.copy(name.as_str())).collect(),
-            })),
-            dynamic_metadata: caller.map(|caller| metadata(caller.token(), &mut texts)),
-        },
-        None => denied(reply, &mut texts),
+        Some(Allowed::Kept(answer)) => answer,
+        Some(Allowed::Made { changes, caller, keep_for }) => {
+            let answer = Bytes::from(permit(changes, caller.as_deref()).encode_to_vec());
+            if let (Some(caller), Some(route)) = (caller, keep_for) {
+                kept::keep(&caller, &route, &answer);
+            }
+            answer
+        }
+        None => denied(reply).encode_to_vec().into(),
     }
 }
 
-fn denied(reply: &Response<reply::ReplyBody>, texts: &mut Texts) -> CheckResponse {
+fn permit(Mutations { set, remove }: Mutations, caller: Option<&Verified>) -> CheckResponse {
+    let mut texts = Texts::new();
+    CheckResponse {
+        status: Some(proto::google::rpc::Status::default()),
+        http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
+            headers: overwritten(&set, &mut texts),
+            headers_to_remove: remove.iter().map(|name| texts.copy(name.as_str())).collect(),
+        })),
+        dynamic_metadata: caller.map(|caller| metadata(caller.token(), &mut texts)),
+    }
+}
+
+fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
+    let mut texts = Texts::new();
     let status = match reply.status() {
         status if status.is_client_error() || status.is_server_error() => status,
         _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -294,7 +318,7 @@ fn denied(reply: &Response<reply::ReplyBody>, texts: &mut Texts) -> CheckRespons
         status: Some(proto::google::rpc::Status { code: code.into(), message: Bytes::new() }),
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: status.as_u16().into() }),
-            headers: overwritten(&headers, texts),
+            headers: overwritten(&headers, &mut texts),
             body: if body.len() <= MAX_BODY_BYTES { texts.copy(&body) } else { Bytes::new() },
         })),
         dynamic_metadata: None,
@@ -332,6 +356,10 @@ fn lossy(value: &HeaderValue) -> Cow<'_, str> {
 struct Texts(BytesMut);
 
 impl Texts {
+    fn new() -> Self {
+        Self(BytesMut::with_capacity(TEXT_BYTES))
+    }
+
     fn copy(&mut self, text: &str) -> Bytes {
         self.0.extend_from_slice(text.as_bytes());
         self.0.split().freeze()

@@ -33,6 +33,8 @@ mod facts;
 #[cfg(feature = "grpc")]
 #[doc(hidden)]
 pub mod grpc;
+#[cfg(feature = "grpc")]
+mod kept;
 #[cfg(test)]
 mod tests;
 
@@ -120,10 +122,19 @@ impl Neighbour {
 pub struct Authorizer {
     gate: Gate,
     neighbour: Neighbour,
-    /// The networks from which questions are accepted; `None`: the listener has authenticated its peers.
-    trusted: Option<Arc<[IpNet]>>,
+    trusted: Trusted,
     /// The audience of the assertions in its answers; `None`: no assertions.
     assertion_audience: Option<Arc<str>>,
+}
+
+/// The peers from which questions are accepted.
+#[derive(Clone, Debug)]
+enum Trusted {
+    /// The gate's trusted proxies.
+    Proxies,
+    Networks(Arc<[IpNet]>),
+    /// The listener has authenticated its peers.
+    All,
 }
 
 /// The names of headers that the upstream must not see and that the head has no more, as they were sent: those that
@@ -160,12 +171,7 @@ impl Gate {
     /// [`Gate::layer`], without its endpoints. It accepts questions from the gate's trusted proxies, or from the networks
     /// of [`Authorizer::trusting`].
     pub fn authorizer(&self, neighbour: Neighbour) -> Authorizer {
-        Authorizer {
-            gate: self.clone(),
-            neighbour,
-            trusted: Some(self.trusted_proxies().into()),
-            assertion_audience: None,
-        }
+        Authorizer { gate: self.clone(), neighbour, trusted: Trusted::Proxies, assertion_audience: None }
     }
 }
 
@@ -183,7 +189,7 @@ impl Authorizer {
     /// Accepts questions only from peers in these networks.
     #[must_use]
     pub fn trusting(self, networks: impl Into<Arc<[IpNet]>>) -> Self {
-        Self { trusted: Some(networks.into()), ..self }
+        Self { trusted: Trusted::Networks(networks.into()), ..self }
     }
 
     /// Answers have an assertion for this audience, if the gate makes assertions
@@ -198,7 +204,7 @@ impl Authorizer {
     #[must_use]
     #[doc(hidden)]
     pub fn trusting_all(self) -> Self {
-        Self { trusted: None, ..self }
+        Self { trusted: Trusted::All, ..self }
     }
 
     /// The head of the request that the neighbour asks about, with its client as the [`Peer`].
@@ -218,13 +224,16 @@ impl Authorizer {
 
     /// Are questions of this peer accepted?
     fn admits(&self, peer: Option<&Peer>) -> Result<(), Denial> {
-        let is_trusted = |networks: &Arc<[IpNet]>| {
-            peer.is_some_and(|peer| {
-                let address = peer.address().to_canonical();
-                networks.iter().any(|network| network.contains(&address))
-            })
+        let networks = match &self.trusted {
+            Trusted::Proxies => self.gate.trusted_proxies(),
+            Trusted::Networks(networks) => networks,
+            Trusted::All => return Ok(()),
         };
-        if self.trusted.as_ref().is_none_or(is_trusted) { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
+        let is_trusted = peer.is_some_and(|peer| {
+            let address = peer.address().to_canonical();
+            networks.iter().any(|network| network.contains(&address))
+        });
+        if is_trusted { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
     }
 
     /// The head of a request with these facts and headers.
@@ -283,10 +292,11 @@ impl Authorizer {
     /// The answer about a permitted request, if nothing else stands against it.
     fn permitted(&self, parts: &mut Parts, permitted: Permitted) -> Reply {
         let gate = &self.gate.0;
-        let refused = |denial| answer::refused(self.neighbour, gate, Some(parts), denial, Some(permitted.route()));
+        let refused =
+            |parts: &Parts, denial| answer::refused(self.neighbour, gate, Some(parts), denial, Some(permitted.route()));
         // The neighbour forwards the target that it has, and the upstream never gets a token in the query (T2).
         if has_token_in_query(&parts.uri, gate.places(&permitted.route().policy)) {
-            return refused(Denial::UnusableCredential);
+            return refused(parts, Denial::UnusableCredential);
         }
         // The answer counts as a request of its caller, until it is made: the gate does not see when the request ends
         // that the neighbour forwards.
@@ -295,9 +305,9 @@ impl Authorizer {
             Ok(slot) => slot,
             Err(refusal) => return answer::overloaded(self.neighbour, refusal, Some(&permitted)),
         };
-        match answer::identity(gate, &permitted, self.assertion_audience.as_ref()) {
-            Ok(identity) => answer::allowed(self.neighbour, gate, parts, permitted, identity),
-            Err(denial) => refused(denial),
+        match answer::allowed(self.neighbour, gate, parts, &permitted, self.assertion_audience.as_ref()) {
+            Ok(reply) => answer::passed(reply, permitted),
+            Err(denial) => refused(parts, denial),
         }
     }
 

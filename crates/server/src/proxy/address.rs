@@ -273,13 +273,14 @@ impl Address {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Counts one more request, unless there are `most`.
+    /// Counts one more request, unless there are `most`. Sequentially consistent with [`Self::leave`]: see the pool's
+    /// waiters.
     pub(super) fn enter(&self, most: usize) -> bool {
-        self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < most).then_some(n + 1)).is_ok()
+        self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < most).then_some(n + 1)).is_ok()
     }
 
     pub(super) fn leave(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 
     pub(super) fn is_ejected(&self) -> bool {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -49,8 +49,9 @@ pub(super) struct Pool {
     addresses: ArcSwap<Vec<Arc<Address>>>,
     callers: Shares,
     clients: Shares,
-    /// Notified when a request leaves an address.
+    /// Notified when a request leaves an address while others wait.
     freed: Notify,
+    waiting: AtomicUsize,
     all_ejected: AtomicBool,
     /// One lookup at a time; tasks that waited use its result.
     looking: Mutex<()>,
@@ -76,6 +77,7 @@ impl Pool {
             callers: Shares::new(0),
             clients: Shares::new(0),
             freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             all_ejected: AtomicBool::new(false),
             looking: Mutex::new(()),
             lookups: AtomicU64::new(0),
@@ -174,6 +176,7 @@ impl Pool {
             Choice::Full => {}
         }
         let waiting = async {
+            let _waiter = Waiter::new(&self.waiting);
             loop {
                 let mut freed = pin!(self.freed.notified());
                 freed.as_mut().enable();
@@ -408,7 +411,28 @@ impl InFlightSlot {
 impl Drop for InFlightSlot {
     fn drop(&mut self) {
         self.address.leave();
-        self.share.pool.freed.notify_one();
+        let pool = &self.share.pool;
+        // Where none waits, nothing is written that all workers would share. No wake-up is lost: a waiter counts itself
+        // before it looks for a place, this looks for waiters after it left one, and all four are sequentially consistent.
+        if pool.waiting.load(Ordering::SeqCst) > 0 {
+            pool.freed.notify_one();
+        }
+    }
+}
+
+/// A request that waits for a place at an address, counted until dropped.
+struct Waiter<'a>(&'a AtomicUsize);
+
+impl<'a> Waiter<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

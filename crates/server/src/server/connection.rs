@@ -16,8 +16,7 @@ use http::header::UPGRADE;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::HttpService;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
@@ -263,6 +262,8 @@ async fn serve_connection(
     let stream = TokioIo::new(stream);
     // Two builders: hyper's automatic one accepts HTTP/2 where ALPN chose HTTP/1.1.
     if is_http2 {
+        // Boxed: until its task runs, a request is copied several times.
+        let service = service_fn(move |request| Service::call(&service, request).boxed());
         let connection = bounds.http2(streams.clone()).serve_connection(stream, service);
         drive_http2(connection, &streams, bounds.idle_timeout, stopped).await
     } else {

@@ -4,7 +4,6 @@ use http_body_util::{BodyExt, Full};
 use prost::Message;
 
 use super::*;
-use crate::gate::authorizer::grpc::Checks;
 use crate::gate::authorizer::grpc::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::gate::authorizer::grpc::proto::envoy::config::core::v3::{
     Address, HeaderMap, HeaderValue, SocketAddress, address,
@@ -13,6 +12,7 @@ use crate::gate::authorizer::grpc::proto::envoy::service::auth::v3::attribute_co
 use crate::gate::authorizer::grpc::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use crate::gate::authorizer::grpc::proto::envoy::service::auth::v3::check_response::HttpResponse;
 use crate::gate::authorizer::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use crate::gate::authorizer::grpc::{Allowed, Checks};
 
 fn check(change: impl FnOnce(&mut HttpRequest)) -> CheckRequest {
     let mut http = HttpRequest {
@@ -154,6 +154,10 @@ async fn called(authorizer: &Authorizer, path: &str, message: &[u8]) -> (http::S
     (parts.status, bytes.get(5..).unwrap_or_default().to_vec())
 }
 
+fn spoken(reply: &mut Reply) -> CheckResponse {
+    CheckResponse::decode(crate::gate::authorizer::grpc::spoken(reply)).unwrap()
+}
+
 async fn verdict(authorizer: &Authorizer, question: &CheckRequest) -> CheckResponse {
     let path = "/envoy.service.auth.v3.Authorization/Check";
     let (_, bytes) = called(authorizer, path, &question.encode_to_vec()).await;
@@ -216,6 +220,135 @@ async fn n24_a_permit_tells_the_caller_in_headers_and_in_metadata_that_others_re
 }
 
 #[tokio::test]
+async fn n24_n25_an_answer_that_is_kept_is_of_its_caller_and_route_and_decides_nothing() {
+    let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+    let own = RoutePolicy { forward_token: true, ..RoutePolicy::default() };
+    let gate = gate.client(crate::client::Client::public("web")).route(Route::new("/own/{*rest}", own));
+    let gate = gate.route(Route::catch_all(RoutePolicy::default()));
+    let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
+    let authorizer = gate.authorizer(Neighbour::Envoy);
+    let mut tokens = Vec::new();
+    for name in ["ann", "bob"] {
+        tokens.push(gate.sessions().start(crate::gate::NewSession::new(name, "web")).await.unwrap());
+    }
+    let asks = |path: &'static str, caller: usize, more: &[(&str, &[u8])]| {
+        let bearer = format!("Bearer {}", tokens[caller].access_token.expose());
+        let headers = [&[("authorization", bearer.as_bytes()), ("x-kept", b"1")], more].concat();
+        check(|http| {
+            http.path = path.into();
+            http.header_map = raw(&headers);
+        })
+    };
+    let is_kept = async |question: CheckRequest| {
+        let head = authorizer.head_of_check(question);
+        let reply = authorizer.decide(head).await;
+        matches!(reply.extensions().get::<Allowed>(), Some(Allowed::Kept(_)))
+    };
+    let changes = async |question: &CheckRequest| {
+        let answered = verdict(&authorizer, question).await;
+        let Some(HttpResponse::OkResponse(ok)) = answered.http_response else { panic!("denied") };
+        let subject = ok.headers.into_iter().filter_map(|option| option.header);
+        let subject = subject.filter(|header| header.key == "x-auth-subject").map(|header| header.value);
+        (subject.collect::<Vec<_>>(), ok.headers_to_remove)
+    };
+    let has = |removed: &[bytes::Bytes], name: &str| removed.iter().any(|removed| removed == name);
+
+    assert!(!is_kept(asks("/a", 0, &[])).await);
+    let first = changes(&asks("/a", 0, &[])).await;
+    assert!(is_kept(asks("/a", 0, &[])).await && is_kept(asks("/b?c", 0, &[])).await);
+    assert_eq!(changes(&asks("/a", 0, &[])).await, first);
+    assert!(first.0 == ["ann"] && has(&first.1, "authorization"), "{first:?}");
+    // What the client sent to be removed is not in it.
+    for (name, value) in
+        [("x-auth-subject", b"root".as_slice()), ("x_auth_subject", b"root"), ("x-http-method-override", b"PUT")]
+    {
+        let spoofed = asks("/a", 0, &[(name, value)]);
+        let (subject, removed) = changes(&spoofed).await;
+        assert_eq!(subject, ["ann"]);
+        assert!(name == "x-auth-subject" || has(&removed, name), "{name}: {removed:?}");
+        assert!(!is_kept(spoofed).await, "{name}");
+    }
+    // Another route, another caller.
+    let (subject, removed) = changes(&asks("/own/a", 0, &[])).await;
+    assert!(subject == ["ann"] && !has(&removed, "authorization"), "{removed:?}");
+    assert_eq!(changes(&asks("/a", 1, &[])).await.0, ["bob"]);
+    assert_eq!(changes(&asks("/a", 0, &[])).await, first);
+    // The end of the session counts at once.
+    gate.sessions().revoke(tokens[0].session.unwrap()).await.unwrap();
+    let answered = verdict(&authorizer, &asks("/a", 0, &[])).await;
+    assert_eq!(answered.status.unwrap().code, 16);
+    assert_eq!(changes(&asks("/a", 1, &[])).await.0, ["bob"]);
+}
+
+#[tokio::test]
+async fn n24_n25_n57_an_answer_with_an_assertion_is_not_kept() {
+    let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+    let gate = gate.assertion(HeaderName::from_static("x-asserted"), std::time::Duration::from_secs(60));
+    let gate = gate.client(crate::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
+    let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
+    let tokens = gate.sessions().start(crate::gate::NewSession::new("ann", "web")).await.unwrap();
+    let bearer = format!("Bearer {}", tokens.access_token.expose());
+    let question = || check(|http| http.header_map = raw(&[("authorization", bearer.as_bytes())]));
+    let asserts = async |authorizer: &Authorizer| {
+        let answered = verdict(authorizer, &question()).await;
+        let Some(HttpResponse::OkResponse(ok)) = answered.http_response else { panic!("denied") };
+        ok.headers.iter().any(|option| option.header.as_ref().unwrap().key == "x-asserted")
+    };
+    let (asserting, plain) = (gate.authorizer(Neighbour::Envoy).asserting_to("app"), gate.authorizer(Neighbour::Envoy));
+    for _ in 0..2 {
+        assert!(asserts(&asserting).await);
+        assert!(!asserts(&plain).await);
+    }
+    let kept = async |authorizer: &Authorizer| {
+        let reply = authorizer.decide(authorizer.head_of_check(question())).await;
+        matches!(reply.extensions().get::<Allowed>(), Some(Allowed::Kept(_)))
+    };
+    assert!(!kept(&asserting).await && kept(&plain).await);
+}
+
+#[tokio::test]
+async fn n24_a_kept_answer_is_found_by_its_caller_and_its_route_alone() {
+    let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+    let gate = gate.client(crate::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
+    let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
+    let authorizer = gate.authorizer(Neighbour::Envoy);
+    let mut callers = Vec::new();
+    for name in ["ann", "bob"] {
+        let tokens = gate.sessions().start(crate::gate::NewSession::new(name, "web")).await.unwrap();
+        let bearer = format!("Bearer {}", tokens.access_token.expose());
+        let head = authorizer.head_of_check(check(|http| {
+            http.header_map = raw(&[("authorization", bearer.as_bytes())]);
+        }));
+        let mut reply = authorizer.decide(head).await;
+        let Some(Allowed::Made { caller, .. }) = reply.extensions_mut().remove() else { panic!("not permitted") };
+        callers.push(caller.unwrap());
+    }
+    // So many share slots.
+    let routes = (0..20_000).map(|_| std::sync::Arc::new(Route::catch_all(RoutePolicy::default()))).collect::<Vec<_>>();
+    let answer = |caller: usize, route: usize| bytes::Bytes::from(format!("{caller} {route}"));
+    let mut found = 0;
+    for (at, route) in routes.iter().enumerate() {
+        for (which, caller) in callers.iter().enumerate() {
+            assert_eq!(kept::find(caller, route), None, "{which} {at}");
+            kept::keep(caller, route, &answer(which, at));
+            assert_eq!(kept::find(caller, route), Some(answer(which, at)));
+        }
+    }
+    for (at, route) in routes.iter().enumerate() {
+        for (which, caller) in callers.iter().enumerate() {
+            if let Some(kept) = kept::find(caller, route) {
+                assert_eq!(kept, answer(which, at));
+                found += 1;
+            }
+        }
+    }
+    assert!((500..=1024).contains(&found), "{found}");
+    let long = bytes::Bytes::from(vec![0; 1 << 20]);
+    kept::keep(&callers[0], &routes[0], &long);
+    assert_ne!(kept::find(&callers[0], &routes[0]), Some(long));
+}
+
+#[tokio::test]
 async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_overwrite() {
     let authorizer = gate().await.authorizer(Neighbour::Envoy);
     let stranger = gate().await.authorizer(Neighbour::Envoy).trusting(Vec::new());
@@ -240,20 +373,14 @@ async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_ove
         assert_eq!(has("www-authenticate"), status == 401);
     }
     let mut fault = crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None);
-    let Some(HttpResponse::DeniedResponse(denied)) = crate::gate::authorizer::grpc::spoken(&mut fault).http_response
-    else {
-        panic!("allowed")
-    };
+    let Some(HttpResponse::DeniedResponse(denied)) = spoken(&mut fault).http_response else { panic!("allowed") };
     assert_eq!(denied.status.unwrap().code, 503);
     // Both challenges of a route that takes both schemes arrive, in their order.
     let mut both = crate::reply::problem(http::StatusCode::UNAUTHORIZED, None);
     for challenge in ["Bearer", "DPoP algs=\"ES256\""] {
         both.headers_mut().append("www-authenticate", challenge.parse().unwrap());
     }
-    let Some(HttpResponse::DeniedResponse(denied)) = crate::gate::authorizer::grpc::spoken(&mut both).http_response
-    else {
-        panic!("allowed")
-    };
+    let Some(HttpResponse::DeniedResponse(denied)) = spoken(&mut both).http_response else { panic!("allowed") };
     let challenges: Vec<_> = denied
         .headers
         .iter()
@@ -264,7 +391,7 @@ async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_ove
     let [overwrite, append] = [HeaderAppendAction::OverwriteIfExistsOrAdd, HeaderAppendAction::AppendIfExistsOrAdd];
     assert_eq!(challenges, [("Bearer", overwrite as i32), ("DPoP algs=\"ES256\"", append as i32)]);
     // A permit is made by a verdict alone, not by a status.
-    let passing = crate::gate::authorizer::grpc::spoken(&mut Reply::default());
+    let passing = spoken(&mut Reply::default());
     assert_ne!(passing.status.unwrap().code, 0);
 }
 

@@ -1,0 +1,67 @@
+//! The answers about permitted requests that were encoded before, a few for each thread. This decides nothing: an answer
+//! is looked for once the request is permitted. It says what the caller's token and the route alone decide, so it is the
+//! same for each of the caller's requests that has nothing to remove of its own.
+//!
+//! An answer has one slot, chosen by the addresses of token and route. While it is kept, nothing else gets these
+//! addresses.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use crate::route::Route;
+use crate::verify_cache::Verified;
+
+/// The number of slots of a thread.
+const SLOTS: usize = 1024;
+/// A longer answer is encoded each time, in bytes: those of a thread take 2 MiB at most.
+const MAX_ANSWER_BYTES: usize = 2048;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Option<Slot>>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Slot {
+    caller: Weak<Verified>,
+    route: Weak<Route>,
+    answer: Bytes,
+}
+
+impl Slot {
+    fn is_of(&self, caller: &Arc<Verified>, route: &Arc<Route>) -> bool {
+        Weak::as_ptr(&self.caller) == Arc::as_ptr(caller) && Weak::as_ptr(&self.route) == Arc::as_ptr(route)
+    }
+}
+
+/// The answer about this caller's requests on this route, if the thread has it.
+pub(super) fn find(caller: &Arc<Verified>, route: &Arc<Route>) -> Option<Bytes> {
+    KEPT.with_borrow(|slots| {
+        let slot = slots.get(slot_of(caller, route))?.as_ref()?;
+        slot.is_of(caller, route).then(|| slot.answer.clone())
+    })
+}
+
+/// Keeps an answer, and forgets the one in its slot.
+pub(super) fn keep(caller: &Arc<Verified>, route: &Arc<Route>, answer: &Bytes) {
+    if answer.len() > MAX_ANSWER_BYTES {
+        return;
+    }
+    let slot = Slot { caller: Arc::downgrade(caller), route: Arc::downgrade(route), answer: answer.clone() };
+    KEPT.with_borrow_mut(|slots| {
+        if slots.is_empty() {
+            slots.resize_with(SLOTS, || None);
+        }
+        if let Some(place) = slots.get_mut(slot_of(caller, route)) {
+            *place = Some(slot);
+        }
+    });
+}
+
+/// The multiplication spreads the middle bits of the addresses.
+fn slot_of(caller: &Arc<Verified>, route: &Arc<Route>) -> usize {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let addresses = Arc::as_ptr(caller).addr() ^ Arc::as_ptr(route).addr().rotate_left(16);
+    let spread = u64::try_from(addresses).unwrap_or_default().wrapping_mul(ODD);
+    usize::try_from(spread >> 48).unwrap_or_default() % SLOTS
+}
