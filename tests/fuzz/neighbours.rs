@@ -54,7 +54,7 @@ target!(
         let sent = headers(input);
         for neighbour in Neighbour::ALL {
             let is_of_ingress = neighbour == Neighbour::IngressNginx;
-            let Ok(head) = authorizer(neighbour).head(&question(sent.clone())) else { continue };
+            let Ok(head) = authorizer(neighbour).head(&mut question(sent.clone())) else { continue };
             let target = head.uri.path_and_query().unwrap().as_str();
             assert!(target.starts_with('/') && head.uri.authority().is_none(), "{neighbour:?}");
             match neighbour {
@@ -83,7 +83,7 @@ target!(
                     bare.remove(name);
                 }
             }
-            let again = authorizer(neighbour).head(&question(bare)).expect("other families count for nothing");
+            let again = authorizer(neighbour).head(&mut question(bare)).expect("other families count for nothing");
             assert_eq!((&head.method, &head.uri, &head.headers), (&again.method, &again.uri, &again.headers));
         }
     }

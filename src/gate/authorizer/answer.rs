@@ -30,6 +30,9 @@ pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
 /// The names of headers that Envoy removes from the request.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
+/// For how many headers an answer has space from the start.
+const FEW_HEADERS: usize = 16;
+
 /// What a neighbour does to the request that it forwards.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Mutations {
@@ -63,9 +66,17 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
 }
 
 /// What the neighbour changes in a permitted request: our identity headers, and none of the client's.
-fn mutations(gate: &Inner, of_the_request: Mutations, permitted: &Permitted, identity: HeaderMap) -> Mutations {
+///
+/// # Errors
+/// [`Denial::AssertionUnavailable`].
+fn mutations(
+    gate: &Inner,
+    of_the_request: Mutations,
+    permitted: &Permitted,
+    audience: Option<&Arc<str>>,
+) -> Result<Mutations, Denial> {
     let Mutations { mut set, mut remove } = of_the_request;
-    set.extend(identity);
+    add_identity(gate, permitted, audience, &mut set)?;
     let mut goes = |name: HeaderName| {
         // Both are short: no hash of each name.
         if !remove.contains(&name) {
@@ -78,16 +89,20 @@ fn mutations(gate: &Inner, of_the_request: Mutations, permitted: &Permitted, ide
     }
     gate.checker.each_identity_name(|name| goes(name.clone()));
     remove.retain(|name| !set.keys().any(|kept| kept == name));
-    Mutations { set, remove }
+    Ok(Mutations { set, remove })
 }
 
-/// The headers that tell the upstream the caller; none for a request without one.
+/// Adds the headers that tell the upstream the caller; none for a request without one.
 ///
 /// # Errors
 /// [`Denial::AssertionUnavailable`].
-fn identity(gate: &Inner, permitted: &Permitted, audience: Option<&Arc<str>>) -> Result<HeaderMap, Denial> {
-    let Some(caller) = permitted.caller() else { return Ok(HeaderMap::new()) };
-    let mut headers = HeaderMap::with_capacity(8);
+fn add_identity(
+    gate: &Inner,
+    permitted: &Permitted,
+    audience: Option<&Arc<str>>,
+    headers: &mut HeaderMap,
+) -> Result<(), Denial> {
+    let Some(caller) = permitted.caller() else { return Ok(()) };
     headers.extend(caller.headers().map(|(name, value)| (name.clone(), value.clone())));
     headers.insert(EXPIRES, caller.token().expires.as_secs().into());
     if let Some(audience) = audience
@@ -95,7 +110,7 @@ fn identity(gate: &Inner, permitted: &Permitted, audience: Option<&Arc<str>>) ->
     {
         headers.insert(name.clone(), value);
     }
-    Ok(headers)
+    Ok(())
 }
 
 /// 200: the neighbour forwards the request.
@@ -113,7 +128,7 @@ pub(super) fn allowed(
     match neighbour {
         Neighbour::Envoy => match of_the_request(gate, parts, permitted) {
             (changes, Form::Headers, _) => {
-                let changes = mutations(gate, changes, permitted, identity(gate, permitted, audience)?);
+                let changes = mutations(gate, changes, permitted, audience)?;
                 reply.headers_mut().extend(changes.set);
                 // HeaderName is a token, so the list is a header value.
                 let list = changes.remove.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
@@ -127,7 +142,7 @@ pub(super) fn allowed(
                 let allowed = match caller.and_then(|caller| kept::find(caller, permitted.route())) {
                     Some(answer) => Allowed::Kept(answer),
                     None => Allowed::Made {
-                        changes: mutations(gate, changes, permitted, identity(gate, permitted, audience)?),
+                        changes: mutations(gate, changes, permitted, audience)?,
                         caller: permitted.caller().cloned(),
                         keep_for: is_usual.then(|| Arc::clone(permitted.route())),
                     },
@@ -136,16 +151,15 @@ pub(super) fn allowed(
             }
         },
         Neighbour::Nginx | Neighbour::IngressNginx | Neighbour::Caddy | Neighbour::Haproxy | Neighbour::Traefik => {
-            let identity = identity(gate, permitted, audience)?;
             let headers = reply.headers_mut();
+            headers.reserve(FEW_HEADERS);
+            add_identity(gate, permitted, audience, headers)?;
             // These copy a header only if the answer has it, and otherwise might leave the client's. Traefik removes
             // the client's by itself, and would forward an empty one.
             if neighbour != Neighbour::Traefik {
-                let empty = HeaderValue::from_static("");
-                gate.checker.each_identity_name(|name| drop(headers.insert(name.clone(), empty.clone())));
-            }
-            for (name, value) in &identity {
-                headers.insert(name.clone(), value.clone());
+                gate.checker.each_identity_name(|name| {
+                    headers.entry(name).or_insert_with(|| HeaderValue::from_static(""));
+                });
             }
         }
     }

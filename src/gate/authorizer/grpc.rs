@@ -218,7 +218,8 @@ impl Authorizer {
             is_secure: facts::is_secure(Neighbour::Envoy, present(&request.scheme)?)?,
             client: facts::client(present(&source.address)?)?,
         };
-        self.head_of(facts, headers(request)?, Form::Message)
+        let headers = headers(request)?;
+        self.marked(&headers, Form::Message)?.head_of(facts, headers)
     }
 }
 

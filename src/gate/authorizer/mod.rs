@@ -145,6 +145,23 @@ struct Disguises {
     form: Form,
 }
 
+/// The headers of a question that the request in question does not have.
+struct Marked {
+    of_the_question: Vec<HeaderName>,
+    disguises: Disguises,
+}
+
+impl Marked {
+    /// The head of a request with these facts and headers.
+    fn head_of(self, facts: facts::Facts, mut headers: HeaderMap) -> Result<Parts, Denial> {
+        let Self { of_the_question, disguises } = self;
+        of_the_question.iter().chain(&disguises.names).for_each(|name| drop(headers.remove(name)));
+        let mut parts = facts.into_head(headers)?;
+        parts.extensions.insert(disguises);
+        Ok(parts)
+    }
+}
+
 /// The form of a question, and thereby of its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Form {
@@ -207,18 +224,21 @@ impl Authorizer {
         Self { trusted: Trusted::All, ..self }
     }
 
-    /// The head of the request that the neighbour asks about, with its client as the [`Peer`].
+    /// The head of the request that the neighbour asks about, with its client as the [`Peer`]. It takes the headers of the
+    /// question.
     ///
     /// # Errors
-    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates one of ours.
+    /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates one of ours. Then the
+    /// question is as it was.
     #[doc(hidden)]
-    pub fn head(&self, question: &Parts) -> Result<Parts, Denial> {
+    pub fn head(&self, question: &mut Parts) -> Result<Parts, Denial> {
         self.admits(question.extensions.get::<Peer>())?;
         if !headers::is_framed_once(&question.headers) {
             return Err(Denial::BadFraming);
         }
         let facts = facts::read(self.neighbour, question)?;
-        let head = self.head_of(facts, question.headers.clone(), Form::Headers)?;
+        let marked = self.marked(&question.headers, Form::Headers)?;
+        let head = marked.head_of(facts, std::mem::take(&mut question.headers))?;
         Ok(on_listener_of(question.extensions.get(), head))
     }
 
@@ -236,26 +256,26 @@ impl Authorizer {
         if is_trusted { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
     }
 
-    /// The head of a request with these facts and headers.
-    fn head_of(&self, facts: facts::Facts, mut headers: HeaderMap, form: Form) -> Result<Parts, Denial> {
-        let mut disguises = Disguises { form, names: Vec::new() };
-        let mut is_disguised = false;
+    /// The headers of a question that the request in question does not have.
+    ///
+    /// # Errors
+    /// A header imitates one of ours, and the neighbour cannot remove it.
+    fn marked(&self, headers: &HeaderMap, form: Form) -> Result<Marked, Denial> {
         let of_the_question: Vec<_> =
             headers.keys().filter(|name| facts::is_no_header_of_the_request(name)).cloned().collect();
+        let mut disguises = Disguises { form, names: Vec::new() };
+        let removes = form.removes_by_name(self.neighbour);
+        let mut is_disguised = false;
         self.gate.0.strip(|names| {
-            disguises.names.extend(of_the_question.iter().filter(|name| names.overrides(name)).cloned());
+            if removes {
+                disguises.names.extend(of_the_question.iter().filter(|name| names.overrides(name)).cloned());
+            }
             for name in headers.keys().filter(|name| names.is_disguise(name)) {
                 is_disguised = true;
                 disguises.names.push(name.clone());
             }
         });
-        if is_disguised && !form.removes_by_name(self.neighbour) {
-            return Err(Denial::DisguisedHeader);
-        }
-        of_the_question.iter().chain(&disguises.names).for_each(|name| drop(headers.remove(name)));
-        let mut parts = facts.into_head(headers)?;
-        parts.extensions.insert(disguises);
-        Ok(parts)
+        if is_disguised && !removes { Err(Denial::DisguisedHeader) } else { Ok(Marked { of_the_question, disguises }) }
     }
 
     /// The verdict on a request with this head: steps 1 to 8. The reply has a [`Verdict`](super::Verdict) in its
@@ -317,15 +337,13 @@ impl Authorizer {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// Completes a reply to a question that announces a body: the gate does not read the body, so the connection ends.
+    /// Does a question announce a body? The gate does not read it, so the connection ends with the reply.
     #[doc(hidden)]
-    pub fn close_after_body(question: (Version, &HeaderMap), reply: &mut HeaderMap) {
-        let (version, headers) = question;
+    pub fn must_close_after(question: &Parts) -> bool {
+        let Parts { version, headers, .. } = question;
         let announces = headers.contains_key(TRANSFER_ENCODING)
             || headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
-        if announces && version < Version::HTTP_2 {
-            reply.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        announces && *version < Version::HTTP_2
     }
 }
 
@@ -340,11 +358,14 @@ impl<B> Service<Request<B>> for Authorizer {
 
     fn call(&mut self, question: Request<B>) -> Self::Future {
         // The body is neither read nor awaited.
-        let (question, _) = question.into_parts();
+        let (mut question, _) = question.into_parts();
         let authorizer = self.clone();
         Box::pin(async move {
-            let mut reply = authorizer.decide(authorizer.head(&question)).await;
-            Self::close_after_body((question.version, &question.headers), reply.headers_mut());
+            let closes = Self::must_close_after(&question);
+            let mut reply = authorizer.decide(authorizer.head(&mut question)).await;
+            if closes {
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(reply.map(|body| Full::new(body.data().clone())))
         })
     }

@@ -1,5 +1,7 @@
 use http::header::HOST;
-use http::{HeaderMap, Method, Request};
+use http::{Method, Request};
+
+use tower::ServiceExt;
 
 use super::*;
 use crate::Gate;
@@ -54,7 +56,7 @@ fn question(neighbour: Neighbour, changes: &[(&str, &str)]) -> Parts {
 }
 
 async fn judged(neighbour: Neighbour, changes: &[(&str, &str)]) -> Result<Parts, Denial> {
-    gate().await.authorizer(neighbour).head(&question(neighbour, changes))
+    gate().await.authorizer(neighbour).head(&mut question(neighbour, changes))
 }
 
 #[tokio::test]
@@ -85,7 +87,7 @@ async fn n1_each_neighbour_states_the_facts_in_its_own_headers() {
                 ("x-envoy-original-path", "/other"),
             ],
         };
-        let head = gate.authorizer(neighbour).head(&question(neighbour, others)).unwrap();
+        let head = gate.authorizer(neighbour).head(&mut question(neighbour, others)).unwrap();
         assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("GET", "/public/a?b=c"), "{neighbour:?}");
         assert_eq!(head.headers[HOST], "gate.test", "{neighbour:?}");
         let peer = head.extensions.get::<Peer>().unwrap();
@@ -106,7 +108,7 @@ async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
         for name in names {
             for value in ["", "+GET", "+/public/a", "+gate.test", "+https", "+192.0.2.7"] {
                 let asked = question(neighbour, &[(name, value)]);
-                assert!(gate.authorizer(neighbour).head(&asked).is_err(), "{neighbour:?} {name}: {value}");
+                assert!(gate.authorizer(neighbour).head(&mut asked.clone()).is_err(), "{neighbour:?} {name}: {value}");
             }
         }
     }
@@ -128,7 +130,7 @@ async fn n2_a_fact_that_is_missing_repeated_a_list_or_malformed_refuses() {
     for neighbour in FAMILIES {
         for change in bad {
             assert!(
-                gate.authorizer(neighbour).head(&question(neighbour, &[change])).is_err(),
+                gate.authorizer(neighbour).head(&mut question(neighbour, &[change])).is_err(),
                 "{neighbour:?} {change:?}"
             );
         }
@@ -153,7 +155,7 @@ async fn n3_only_a_trusted_peer_may_ask() {
     for neighbour in Neighbour::ALL {
         let authorizer = gate.authorizer(neighbour);
         let mut asked = question(neighbour, &[]);
-        assert_eq!(authorizer.decide(authorizer.head(&asked)).await.status(), 200, "{neighbour:?}");
+        assert_eq!(authorizer.decide(authorizer.head(&mut asked.clone())).await.status(), 200, "{neighbour:?}");
         for peer in [Some(Peer::new([192, 0, 2, 1].into(), true)), None] {
             asked.extensions.clear();
             asked.extensions.extend(
@@ -164,7 +166,7 @@ async fn n3_only_a_trusted_peer_may_ask() {
                 })
                 .unwrap_or_default(),
             );
-            let reply = authorizer.decide(authorizer.head(&asked)).await;
+            let reply = authorizer.decide(authorizer.head(&mut asked.clone())).await;
             assert_eq!((reply.status().as_u16(), reply.headers().contains_key("x-auth-subject")), (403, false));
         }
     }
@@ -176,7 +178,7 @@ async fn n4_the_question_itself_means_nothing() {
     asked.method = Method::DELETE;
     asked.uri = "/private/x?access_token=1".parse().unwrap();
     asked.headers.insert(HOST, "gate".parse().unwrap());
-    let head = gate().await.authorizer(Neighbour::Nginx).head(&asked).unwrap();
+    let head = gate().await.authorizer(Neighbour::Nginx).head(&mut asked.clone()).unwrap();
     assert_eq!((head.method.as_str(), head.uri.path(), head.uri.query()), ("GET", "/public/a", Some("b=c")));
 }
 
@@ -200,7 +202,7 @@ async fn n5_n22_a_target_that_is_not_canonical_is_refused() {
             ("/private?/public/a", 401),
         ] {
             let asked = question(neighbour, &[("x-forwarded-uri", target)]);
-            let reply = authorizer.decide(authorizer.head(&asked)).await;
+            let reply = authorizer.decide(authorizer.head(&mut asked.clone())).await;
             let stated = if status == 400 {
                 reply.headers()[&answer::STATUS].to_str().unwrap().parse().unwrap()
             } else {
@@ -219,7 +221,7 @@ async fn n9_a_disguised_name_is_refused_or_removed_by_the_spelling_it_came_in() 
     {
         for neighbour in Neighbour::ALL {
             let authorizer = gate.authorizer(neighbour);
-            let reply = authorizer.decide(authorizer.head(&question(neighbour, &[(name, "admin")]))).await;
+            let reply = authorizer.decide(authorizer.head(&mut question(neighbour, &[(name, "admin")]))).await;
             if neighbour == Neighbour::Envoy {
                 let removed = reply.headers()["x-envoy-auth-headers-to-remove"].to_str().unwrap();
                 assert!(reply.status() == 200 && removed.split(", ").any(|one| one == name), "{name}: {removed}");
@@ -237,7 +239,7 @@ async fn n8_n7_an_open_route_has_no_identity_and_what_each_neighbour_needs_inste
     let gate = gate().await;
     for neighbour in Neighbour::ALL {
         let authorizer = gate.authorizer(neighbour);
-        let reply = authorizer.decide(authorizer.head(&question(neighbour, &[("cookie", "a=b")]))).await;
+        let reply = authorizer.decide(authorizer.head(&mut question(neighbour, &[("cookie", "a=b")]))).await;
         let headers = reply.headers();
         assert_eq!((reply.status().as_u16(), reply.body().data().len()), (200, 0));
         assert_eq!(headers["cache-control"], "no-store");
@@ -281,7 +283,7 @@ async fn n11_n12_each_neighbour_gets_a_status_that_it_can_hand_on() {
             asked.uri = "/private".parse().unwrap();
         }
         asked.headers.insert("content-type", "application/grpc".parse().unwrap());
-        let reply = authorizer.decide(authorizer.head(&asked)).await;
+        let reply = authorizer.decide(authorizer.head(&mut asked.clone())).await;
         assert_eq!(
             (reply.status().as_u16(), &reply.headers()["www-authenticate"]),
             (401, &"Bearer".parse::<HeaderValue>().unwrap())
@@ -305,8 +307,16 @@ async fn n16_n14_a_handshake_stays_one_and_a_body_is_not_announced_to_the_judge(
     let head = head.unwrap();
     assert_eq!(head.headers["upgrade"], "websocket");
     assert!(!head.headers.contains_key("content-length") && !head.headers.contains_key("expect"));
-    let mut reply = HeaderMap::new();
-    let announced = [(http::header::CONTENT_LENGTH, "7".parse().unwrap())].into_iter().collect();
-    Authorizer::close_after_body((Version::HTTP_11, &announced), &mut reply);
-    assert_eq!(reply["connection"], "close");
+    for (length, expected) in [("7", Some("close")), ("0", None)] {
+        let announced = question(Neighbour::Nginx, &[("content-length", length)]);
+        let reply =
+            gate().await.authorizer(Neighbour::Nginx).oneshot(Request::from_parts(announced, ())).await.unwrap();
+        assert_eq!(
+            (reply.status().as_u16(), reply.headers().get("connection").map(|it| it.to_str().unwrap())),
+            (200, expected)
+        );
+    }
+    let mut announced = question(Neighbour::Envoy, &[("content-length", "7")]);
+    announced.version = Version::HTTP_2;
+    assert!(!Authorizer::must_close_after(&announced), "HTTP/2 has streams");
 }

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
@@ -86,9 +87,12 @@ pub(super) fn answer(
         }
         // Neither read nor awaited.
         drop(body);
-        let head = authorizer.head(&question);
+        let closes = Authorizer::must_close_after(&question);
+        let head = authorizer.head(&mut question);
         let mut reply = verdict(&state, &origin, (&authorizer, questions.kind), head, &question).await;
-        Authorizer::close_after_body((question.version, &question.headers), reply.headers_mut());
+        if closes {
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         Ok(reply)
     })
 }
