@@ -1,7 +1,5 @@
 //! The output of the set `cores`, whose form is fixed: a line for each number of workers.
 
-use anyhow::{Context, Result};
-
 use crate::report::Machine;
 use crate::run::Measured;
 use crate::sets::Cell;
@@ -11,10 +9,18 @@ use crate::statistics::Spread;
 const MOST: f64 = 1.05;
 
 /// Prints the table. `too_many`: what the machine has too few processors for.
-pub fn print(machine: &Machine, measured: &Measured, too_many: &[Cell], trial: bool) -> Result<()> {
+pub fn print(machine: &Machine, measured: &Measured, too_many: &[Cell], trial: bool) {
     println!("machine: {machine}");
     println!("workers\trequests/s\tx one\tCPU us/request\tx one\tbusy\tp99 ms");
-    let one = measured.of(measured.set.base).context("one worker")?;
+    let left_out = || {
+        for cell in too_many {
+            println!("{}\tnot measured: this machine has too few processors for the load beside", cell.workers);
+        }
+    };
+    let Some(one) = measured.of(measured.set.base) else {
+        left_out();
+        return;
+    };
     for (cell, samples) in measured.set.cells.iter().zip(&measured.samples) {
         let of = |figure: fn(&crate::statistics::Sample) -> f64| Spread::of(samples.iter().map(figure)).median;
         let rates = Spread::of(samples.iter().zip(one).map(|(more, one)| more.rate / one.rate));
@@ -28,9 +34,7 @@ pub fn print(machine: &Machine, measured: &Measured, too_many: &[Cell], trial: b
             of(|sample| sample.p99),
         );
     }
-    for cell in too_many {
-        println!("{}\tnot measured: this machine has too few processors for the load beside", cell.workers);
-    }
+    left_out();
     if let Some(two) = measured.of("2") {
         let ratio = Spread::ratio(two, one);
         let verdict = if trial {
@@ -44,5 +48,4 @@ pub fn print(machine: &Machine, measured: &Measured, too_many: &[Cell], trial: b
         };
         println!("CPU of a request, two workers / one: {ratio:.2} (at most {MOST}): {verdict}");
     }
-    Ok(())
 }

@@ -137,7 +137,8 @@ pub fn run(options: &Options) -> Result<()> {
         eprintln!("measured {} after {:.0} s", measured.len(), began.elapsed().as_secs_f64());
     }
     if let [Measured { set: Set { key: CORES, .. }, .. }] = measured.as_slice() {
-        return cores::print(&machine, &measured[0], &too_many, options.is_trial());
+        cores::print(&machine, &measured[0], &too_many, options.is_trial());
+        return Ok(());
     }
     if options.cell.is_empty() {
         return report::write(options, options.out(), &machine, &measured, began.elapsed());
