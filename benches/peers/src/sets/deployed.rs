@@ -114,7 +114,7 @@ fn bodies() -> Set {
             "bodies",
             "Long bodies",
             "Responses (down) and request bodies (up), HTTP/1.1 in clear text: 100 KiB on 16 connections, 10 MiB on 4. Every \
-             byte is compared. nginx is told to stream; by default it keeps long bodies in files.",
+             byte is compared. nginx has the settings that make it stream: its default is to keep long bodies in files.",
             cells.collect::<Vec<_>>(),
         )
         .heavy()
