@@ -43,8 +43,8 @@ mod grpc {
     }
 
     /// The same messages on the wire, in fewer allocations: text is bytes, which a message shares with the buffer that it
-    /// was read from, and a map is the list of its entries. Who reads a message checks what this leaves open: whether text
-    /// is UTF-8, and whether a key is there twice.
+    /// was read from, and a map is the list of its entries. The reader of a message checks what this leaves open: whether
+    /// text is UTF-8, and whether a key is there twice.
     fn lean(mut files: FileDescriptorSet) -> FileDescriptorSet {
         for file in &mut files.file {
             file.message_type.iter_mut().for_each(lean_message);

@@ -13,7 +13,7 @@ use crate::fault::Error;
 use crate::reason::Reason;
 use crate::session::profile::Profile;
 use crate::session::rotation::Decision;
-use crate::session::{Generation, Session, Status};
+use crate::session::{Session, Status};
 
 impl Gate {
     /// Explains what a refresh token would cause at the endpoint of its session: the row of the table of
@@ -127,11 +127,7 @@ fn told(session: &Session) -> String {
         Status::Revoked(because) => because.word(),
     };
     let Session { subject, client, dialect, current, confirmed, .. } = session;
-    let seen = match (*confirmed, *current) {
-        (true, _) => "seen in use",
-        (false, Generation::FIRST) => "not refreshed yet",
-        (false, _) => "not seen in use",
-    };
+    let seen = current.use_in_words(*confirmed);
     format!(
         "{state}, of {subject}, client {client}, begun in {dialect}; generation {} is the current one, {seen}",
         current.get()

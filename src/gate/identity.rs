@@ -277,7 +277,7 @@ mod extract {
         Shape,
         /// A mistake of the application: without a gate every caller would silently be anonymous.
         #[error(
-            "no gate has told the caller of this request: put `gate.layer()` around the router, or `gate.require()` on \
+            "no gate has named the caller of this request: put `gate.layer()` around the router, or `gate.require()` on \
              the route; `headers_only()` leaves out the caller"
         )]
         NoGate,

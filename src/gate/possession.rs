@@ -88,7 +88,8 @@ impl Inner {
         }
     }
 
-    /// Judges whether the caller has what a verified token is bound to: its key, its certificate or both. The proof is used once the request is permitted: see [`use_proof`](Self::use_proof).
+    /// Judges whether the caller has what a verified token is bound to: its key, its certificate or both. The proof is used
+    /// once the request is permitted: see [`use_proof`](Self::use_proof).
     pub(super) fn possession(
         &self,
         parts: &Parts,

@@ -10,8 +10,8 @@ use crate::thumbprint::CertificateThumbprint;
 /// The header that tells an upstream the client certificate (RFC 9440 §2.2).
 pub(super) static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 
-/// The certificate that a client presented in the TLS handshake of its connection. Whoever makes it has verified that the
-/// client has its private key, and decided which certificates are accepted.
+/// The certificate that a client presented in the TLS handshake of its connection. The server that makes it has
+/// verified that the client has its private key, and decided which certificates are accepted.
 ///
 /// ```
 /// use rotogate::gate::{ClientCertificate, Peer};
@@ -26,7 +26,7 @@ pub(super) static CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert
 #[derive(Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     thumbprint: CertificateThumbprint,
-    /// `Client-Cert`, if upstreams are told.
+    /// `Client-Cert`, if upstreams get it.
     header: Option<HeaderValue>,
 }
 
@@ -53,7 +53,7 @@ impl ClientCertificate {
         self.thumbprint
     }
 
-    /// The value of `Client-Cert`, if upstreams are told.
+    /// The value of `Client-Cert`, if upstreams get it.
     pub(super) const fn header(&self) -> Option<&HeaderValue> {
         self.header.as_ref()
     }

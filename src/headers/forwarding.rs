@@ -47,7 +47,7 @@ pub(crate) fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> Hea
 }
 
 /// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and `Client-Cert`
-/// if upstreams are told the client's certificate (RFC 9440).
+/// if upstreams get the client's certificate (RFC 9440).
 ///
 /// A trusted proxy's values are passed on, `X-Forwarded-For` from the client's address on and with the proxy's added.
 /// Other senders' values are replaced. `Forwarded` and the like are always removed.

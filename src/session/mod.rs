@@ -58,6 +58,16 @@ impl Generation {
         self.0
     }
 
+    /// Whether the pair of this generation was seen in use, in words. The first pair replaces none, so its use is not noted.
+    #[doc(hidden)]
+    pub const fn use_in_words(self, confirmed: bool) -> &'static str {
+        match (confirmed, self) {
+            (true, _) => "seen in use",
+            (false, Self::FIRST) => "not refreshed yet",
+            (false, _) => "not seen in use",
+        }
+    }
+
     /// The generation after this one; `None` after the last number.
     pub const fn next(self) -> Option<Self> {
         match self.0.checked_add(1) {

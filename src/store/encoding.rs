@@ -218,20 +218,24 @@ mod tests {
         with_claims.claims.insert("roles", ["admin"]).unwrap();
         for plain in [unbound, with_claims] {
             let session = Session { bound_to: Some(KeyThumbprint::from_bytes([7; 32])), ..plain.clone() };
-            let (bytes, without) = (encode_session(&session).unwrap(), encode_session(&plain).unwrap());
-            assert_eq!((bytes[0], &bytes[33..]), (BOUND, &without[..]));
-            assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
-            // A cut record, one with more behind it, and one that is bound twice are damaged, never unbound.
-            let twice = [&bytes[..33], &bytes[..]].concat();
-            for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec(), twice]
-            {
-                assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
-            }
-            // A store of an application's own may write it as JSON.
-            let json = serde_json::to_string(&session).unwrap();
-            assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
+            assert_is_in_front(BOUND, &session, &plain);
             assert!(!serde_json::to_string(&plain).unwrap().contains("bound_to"));
         }
+    }
+
+    /// The record of a session with a thumbprint has this version, the thumbprint, and the record of the session without.
+    fn assert_is_in_front(version: u8, session: &Session, without: &Session) {
+        let (bytes, without) = (encode_session(session).unwrap(), encode_session(without).unwrap());
+        assert_eq!((bytes[0], &bytes[33..]), (version, &without[..]));
+        assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), *session);
+        // A cut record, one with more behind it, and one that is bound twice are damaged, never unbound.
+        let twice = [&bytes[..33], &bytes[..]].concat();
+        for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec(), twice] {
+            assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
+        }
+        // A store of an application's own may write it as JSON.
+        let json = serde_json::to_string(session).unwrap();
+        assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), *session);
     }
 
     #[test]
@@ -241,17 +245,7 @@ mod tests {
         let extended = Session { resource: Some("https://api.test/mcp".into()), ..keyed.clone() };
         for before in [plain, keyed, extended] {
             let session = Session { certificate: Some(CertificateThumbprint::of(b"certificate")), ..before.clone() };
-            let (bytes, without) = (encode_session(&session).unwrap(), encode_session(&before).unwrap());
-            assert_eq!((bytes[0], &bytes[33..]), (CERTIFIED, &without[..]));
-            assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
-            // A damaged record is no session, and never an unbound one.
-            let twice = [&bytes[..33], &bytes[..]].concat();
-            for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec(), twice]
-            {
-                assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
-            }
-            let json = serde_json::to_string(&session).unwrap();
-            assert_eq!(serde_json::from_str::<Session>(&json).unwrap(), session);
+            assert_is_in_front(CERTIFIED, &session, &before);
             assert!(!serde_json::to_string(&before).unwrap().contains("certificate"));
         }
     }

@@ -96,7 +96,7 @@ async fn p40_each_change_has_its_line_with_who_made_it() {
     until("the clients are others", async || has(&["client.change"])).await;
     place.write_config("[server]\nlisten = 7\n");
     gate.signal("HUP");
-    until("the mistake is told", async || has(&["config.reload_refused"])).await;
+    until("the mistake is in the audit log", async || has(&["config.reload_refused"])).await;
     place.write_config(&config);
     assert_eq!(gate.stop(), Some(0));
     place.done(&["store", "restore", "copy.db", "--end-all"], "");

@@ -42,9 +42,15 @@ pub(super) struct Mutations {
     pub(super) remove: Vec<HeaderName>,
 }
 
-/// What the neighbour changes in a permitted request because of what its client sent, in which form it is told, and
-/// whether that is nothing.
-fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, Form, bool) {
+impl Mutations {
+    #[cfg(feature = "grpc")]
+    fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.remove.is_empty()
+    }
+}
+
+/// What the neighbour changes in a permitted request because of what its client sent, and the form of the answer.
+fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, Form) {
     let policy = &permitted.route().policy;
     let mut set = HeaderMap::new();
     let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
@@ -61,8 +67,7 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
             Some(_) => {}
         }
     }
-    let is_nothing = set.is_empty() && remove.is_empty();
-    (Mutations { set, remove }, form, is_nothing)
+    (Mutations { set, remove }, form)
 }
 
 /// What the neighbour changes in a permitted request: our identity headers, and none of the client's.
@@ -127,7 +132,7 @@ pub(super) fn allowed(
     let mut reply = Reply::default();
     match neighbour {
         Neighbour::Envoy => match of_the_request(gate, parts, permitted) {
-            (changes, Form::Headers, _) => {
+            (changes, Form::Headers) => {
                 let changes = mutations(gate, changes, permitted, audience)?;
                 reply.headers_mut().extend(changes.set);
                 // HeaderName is a token, so the list is a header value.
@@ -135,9 +140,9 @@ pub(super) fn allowed(
                 reply.headers_mut().extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
             }
             #[cfg(feature = "grpc")]
-            (changes, Form::Message, is_nothing) => {
+            (changes, Form::Message) => {
                 // An assertion does not last as long as its token.
-                let is_usual = is_nothing && audience.is_none();
+                let is_usual = changes.is_empty() && audience.is_none();
                 let caller = permitted.caller().filter(|_| is_usual);
                 let allowed = match caller.and_then(|caller| kept::find(caller, permitted.route())) {
                     Some(answer) => Allowed::Kept(answer),

@@ -337,13 +337,14 @@ impl Authorizer {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
-    /// Does a question announce a body? The gate does not read it, so the connection ends with the reply.
+    /// What the reply to a question that announces a body has besides: the gate does not read the body, so the connection
+    /// ends.
     #[doc(hidden)]
-    pub fn must_close_after(question: &Parts) -> bool {
+    pub fn closing(question: &Parts) -> Option<(HeaderName, HeaderValue)> {
         let Parts { version, headers, .. } = question;
         let announces = headers.contains_key(TRANSFER_ENCODING)
             || headers.get_all(CONTENT_LENGTH).iter().any(|length| length.as_bytes() != b"0");
-        announces && *version < Version::HTTP_2
+        (announces && *version < Version::HTTP_2).then(|| (CONNECTION, HeaderValue::from_static("close")))
     }
 }
 
@@ -361,11 +362,9 @@ impl<B> Service<Request<B>> for Authorizer {
         let (mut question, _) = question.into_parts();
         let authorizer = self.clone();
         Box::pin(async move {
-            let closes = Self::must_close_after(&question);
+            let closing = Self::closing(&question);
             let mut reply = authorizer.decide(authorizer.head(&mut question)).await;
-            if closes {
-                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
+            reply.headers_mut().extend(closing);
             Ok(reply.map(|body| Full::new(body.data().clone())))
         })
     }

@@ -122,8 +122,10 @@ impl Verifier {
         if &*header.algorithm != key.algorithm().name() || !parts.is_signed_by(key) {
             return Err(Denial::RefusedEvent(EventFlaw::Key));
         }
-        let typ = header.typ.map(|typ| typ.to_ascii_lowercase());
-        let typ = typ.map(|typ| typ.strip_prefix("application/").map_or(typ.clone(), str::to_owned));
+        let typ = header.typ.map(|typ| {
+            let typ = typ.to_ascii_lowercase();
+            typ.strip_prefix("application/").map(str::to_owned).unwrap_or(typ)
+        });
         Ok(Signed { rules, typ, claims })
     }
 }

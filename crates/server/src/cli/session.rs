@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::Config;
 use crate::server::admin::{RevocationReport, RevocationRequest, SessionInfo};
-use rotogate::session::SessionId;
+use rotogate::session::{Generation, SessionId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -201,11 +201,7 @@ fn line(session: &SessionInfo) -> String {
 
 fn shown(session: &SessionInfo) -> String {
     let none = || "-".to_owned();
-    let seen = match (session.confirmed, session.generation) {
-        (true, _) => "seen in use",
-        (false, 1) => "not refreshed yet",
-        (false, _) => "not seen in use",
-    };
+    let seen = Generation::new(session.generation).use_in_words(session.confirmed);
     [
         ("session", session.id.clone()),
         ("status", session.status.clone()),

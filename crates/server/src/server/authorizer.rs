@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
@@ -87,12 +86,10 @@ pub(super) fn answer(
         }
         // Neither read nor awaited.
         drop(body);
-        let closes = Authorizer::must_close_after(&question);
+        let closing = Authorizer::closing(&question);
         let head = authorizer.head(&mut question);
         let mut reply = verdict(&state, &origin, (&authorizer, questions.kind), head, &question).await;
-        if closes {
-            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        reply.headers_mut().extend(closing);
         Ok(reply)
     })
 }

@@ -66,9 +66,9 @@ async fn n21_n22_n27_attributes_are_the_facts_and_headers_never() {
         assert!(authorizer.head_of_check(check(clear)).is_err());
     }
     assert!(authorizer.head_of_check(CheckRequest::default()).is_err());
-    let mut nobody = check(|_| {});
-    nobody.attributes.as_mut().unwrap().source = None;
-    assert!(authorizer.head_of_check(nobody).is_err());
+    let mut sourceless = check(|_| {});
+    sourceless.attributes.as_mut().unwrap().source = None;
+    assert!(authorizer.head_of_check(sourceless).is_err());
     assert!(authorizer.head_of_check(check(|http| http.path = "/a#b".into())).is_err());
 }
 
@@ -180,7 +180,7 @@ async fn n25_n21_an_allowed_request_loses_what_only_the_gate_sets_by_the_spellin
         assert!(ok.headers_to_remove.iter().any(|removed| removed == name), "{name}: {:?}", ok.headers_to_remove);
     }
     assert!(!ok.headers_to_remove.iter().any(|removed| removed == "x-kept"));
-    assert!(ok.headers.is_empty() && answered.dynamic_metadata.is_none(), "nobody asked");
+    assert!(ok.headers.is_empty() && answered.dynamic_metadata.is_none(), "the request has no caller");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 pub(super) struct TlsState {
     pub(super) settings: Arc<ServerConfig>,
     pub(super) certificates: Arc<Certificates>,
-    /// Are upstreams told the certificates of clients?
+    /// Do upstreams get the certificates of clients?
     pub(super) tells_upstreams: bool,
 }
 
