@@ -192,7 +192,7 @@ impl Dpop {
         if proof.method() != Some(expected.method.as_str()) {
             return Err(ProofFlaw::Method.into());
         }
-        if expected.target.is_none() || proof.url().and_then(Target::parse) != expected.target {
+        if !expected.target.as_ref().zip(proof.url()).is_some_and(|(target, htu)| target.is_in(htu)) {
             return Err(ProofFlaw::Url.into());
         }
         let issued_at = proof.issued_at().ok_or(ProofFlaw::Time)?;

@@ -44,7 +44,7 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 #[doc(hidden)]
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
-pub(crate) const MAX_SWEPT: usize = 128;
+pub(crate) const MAX_SWEPT: usize = 64;
 /// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
 pub(super) const MAX_ENDED: usize = 1000;
 /// The most sessions of a page, whatever the caller asks for.
