@@ -171,19 +171,22 @@ pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
 }
 
 pub(crate) fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    let in_audience =
-        if policy.audiences.is_empty() { token.is_for(&token.usual_audience) } else { token.is_for(&policy.audiences) };
+    let in_audience = if policy.audiences.is_empty() {
+        token.is_for(&token.issued_by.audience)
+    } else {
+        token.is_for(&policy.audiences)
+    };
     if in_audience { Ok(()) } else { Err(Denial::WrongAudience) }
 }
 
 pub(crate) fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    if policy.takes(&token.issuer_name, token.everywhere) { Ok(()) } else { Err(Denial::WrongIssuer) }
+    if policy.takes(token.issuer_name(), token.is_accepted_everywhere()) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
 /// A caller with a bound token has proved its key, and has its certificate: both were judged before.
 pub(crate) fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    let lacks_key = policy.dpop_required && token.bound_to.is_none();
-    let lacks_certificate = policy.certificate_required && token.certificate.is_none();
+    let lacks_key = policy.dpop_required && token.bound_to().is_none();
+    let lacks_certificate = policy.certificate_required && token.certificate().is_none();
     if lacks_key || lacks_certificate { Err(Denial::UnboundToken) } else { Ok(()) }
 }
 
@@ -201,7 +204,7 @@ pub(crate) fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(
     if counting.peek().is_none() {
         return Err(Denial::MissingRole);
     }
-    token.roles.judge(counting)
+    token.roles().judge(counting)
 }
 
 /// Did the caller log in as the route asks, and not too long ago?
@@ -210,7 +213,7 @@ pub(crate) fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(
 /// [`Denial::InsufficientAuthentication`].
 pub(crate) fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {
     match &policy.step_up {
-        Some(step_up) if policy.auth != Auth::None && !step_up.is_met(token.login(), token.leeway, now) => {
+        Some(step_up) if policy.auth != Auth::None && !step_up.is_met(token.login(), token.leeway(), now) => {
             Err(Denial::InsufficientAuthentication)
         }
         Some(_) | None => Ok(()),
@@ -221,8 +224,8 @@ pub(crate) fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Time
 /// otherwise of our own tokens.
 pub(crate) fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
     match (&role.issuer, policy.issuers.as_slice()) {
-        (Some(issuer), _) => *token.issuer_name == **issuer,
-        (None, [only]) => *token.issuer_name == **only,
-        (None, _) => token.ours,
+        (Some(issuer), _) => **token.issuer_name() == **issuer,
+        (None, [only]) => **token.issuer_name() == **only,
+        (None, _) => token.is_ours(),
     }
 }

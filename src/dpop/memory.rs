@@ -5,7 +5,7 @@
 //! when no `iat` of it can pass any more.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub(crate) enum NotRecorded {
 pub(crate) struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
     hash_key: hmac::Key,
+    /// Spreads the keys. Two that it takes for one share their part of the memory, no more.
+    of_keys: RandomState,
     most: u64,
     held: AtomicU64,
     /// How long after its `iat` a proof may pass.
@@ -94,7 +96,7 @@ impl ProofMemory {
     pub(crate) fn new(most: u64, passes_for: Duration) -> Result<Self, NoRandomness> {
         let hash_key = hmac::Key::new(hmac::HMAC_SHA256, random::<32>()?.as_slice());
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
-        Ok(Self { shards, hash_key, most, held: AtomicU64::new(0), passes_for })
+        Ok(Self { shards, hash_key, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for })
     }
 
     /// How many proofs it has.
@@ -105,9 +107,9 @@ impl ProofMemory {
 
     /// How this memory knows a proof.
     pub(crate) fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
-        let of_key = hash(&self.hash_key, &[key.as_bytes()]);
+        let of_key = self.of_keys.hash_one(key.as_bytes());
         let proof = hash(&self.hash_key, &[key.as_bytes(), id.as_bytes()]);
-        let shard = usize::try_from(of_key >> 64).unwrap_or_default() % SHARDS;
+        let shard = usize::try_from(of_key >> 32).unwrap_or_default() % SHARDS;
         ProofId { proof, key: of_key as u32, shard, issued_at }
     }
 

@@ -126,7 +126,7 @@ pub(crate) struct Expected<'a> {
     pub(crate) method: &'a Method,
     /// The URL of the request, as its client sees it; `None` if the gate is not known by the host of the request.
     pub(crate) target: Option<Target>,
-    /// The token of a request on a data route, and the key that it is bound to.
+    /// The hash of the token of a request on a data route (`ath`), and the key that it is bound to.
     pub(crate) token: Option<(&'a str, KeyThumbprint)>,
 }
 
@@ -211,8 +211,8 @@ impl Dpop {
                 nonce::is_old(issued, now)
             }
         };
-        if let Some((token, key)) = expected.token {
-            if !proof.is_for(token) {
+        if let Some((hash, key)) = expected.token {
+            if proof.token_hash() != Some(hash) {
                 return Err(ProofFlaw::Token.into());
             }
             if proof.key != key {

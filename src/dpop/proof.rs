@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
@@ -178,10 +177,9 @@ impl<'a> SignedProof<'a> {
         self.text("nonce")
     }
 
-    /// Is `ath` the hash of this token?
-    pub(crate) fn is_for(&self, token: &str) -> bool {
-        let hash = digest(&SHA256, token.as_bytes());
-        self.text("ath").is_some_and(|ath| ath == URL_SAFE_NO_PAD.encode(hash))
+    /// `ath`.
+    pub(crate) fn token_hash(&self) -> Option<&str> {
+        self.text("ath")
     }
 
     /// `jti`: a string of 1 to 256 bytes.

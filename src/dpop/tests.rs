@@ -74,9 +74,13 @@ impl Client {
     }
 }
 
+/// The hash of the token.
+fn ath() -> String {
+    URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, TOKEN.as_bytes()))
+}
+
 fn claims(jti: &str) -> Value {
-    let ath = URL_SAFE_NO_PAD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, TOKEN.as_bytes()));
-    json!({"jti": jti, "htm": "GET", "htu": URL, "iat": NOW.as_secs(), "ath": ath})
+    json!({"jti": jti, "htm": "GET", "htu": URL, "iat": NOW.as_secs(), "ath": ath()})
 }
 
 fn with(name: &str, value: Value) -> Value {
@@ -106,7 +110,7 @@ impl World {
         let expected = Expected {
             method: &Method::GET,
             target: Target::parse(URL),
-            token: Some((TOKEN, self.client.thumbprint())),
+            token: Some((&ath(), self.client.thumbprint())),
         };
         self.dpop.check(headers, &expected, &self.keys, NOW)
     }

@@ -118,7 +118,7 @@ impl Engine {
     /// Whether a session is live and of the user of a token.
     fn is_own(&self, own: OwnChecked<'_>, session: &Session) -> bool {
         *session.subject == *own.token().token_subject()
-            && session.account == own.token().account
+            && session.account.as_deref() == own.token().account()
             && session.status == Status::Live
             && self.is_over(session).is_none()
     }

@@ -35,7 +35,7 @@ use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store,
 use crate::token::assertion::ASSERTION_TTL;
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, RulesError, Verifier};
-use crate::verify_cache::{AssertionHeader, DEFAULT_CACHE, IdentityField, TokenChecker};
+use crate::verify_cache::{AssertionHeader, DEFAULT_CACHE, IdentityField, MAX_IDENTITY_HEADERS, TokenChecker};
 
 mod rules;
 mod sound;
@@ -152,6 +152,9 @@ pub enum BuildError {
     /// No assertions can be made as they are configured.
     #[error("assertions: {0}")]
     Assertion(String),
+    /// Too many of [`GateBuilder::identity_headers`].
+    #[error("{0} identity headers: at most {most} tell the caller", most = MAX_IDENTITY_HEADERS)]
+    IdentityHeaders(usize),
     /// A role that a route asks for could not be judged, or no token could have it.
     #[error("the role {role:?} of route {route:?} {why}")]
     Role {
@@ -336,7 +339,8 @@ impl GateBuilder {
         self
     }
 
-    /// The headers that name the caller to the inner service. The client's own copies are removed, in any spelling.
+    /// The headers that name the caller to the inner service: at most 64. The client's own copies are removed, in any
+    /// spelling.
     #[must_use]
     pub fn identity_headers(mut self, headers: impl IntoIterator<Item = (HeaderName, IdentityField)>) -> Self {
         self.rules.identity = Some(headers.into_iter().collect());

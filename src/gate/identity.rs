@@ -104,7 +104,7 @@ impl Identity {
     /// The account, where the user belongs to one; of another issuer's token, what its rules map, after the issuer's
     /// name and a colon.
     pub fn account(&self) -> Option<&str> {
-        self.verified.token().account.as_deref()
+        self.verified.token().account()
     }
 
     /// `client_id`, or the claim that its issuer's rules name.
@@ -119,13 +119,13 @@ impl Identity {
 
     /// `iss`.
     pub fn issuer(&self) -> &str {
-        &self.verified.token().issuer
+        self.verified.token().issuer()
     }
 
     /// The short name of the issuer: `self` for this gate, or what
     /// [`IssuerRules::name`](crate::token::IssuerRules::name) says.
     pub fn issuer_name(&self) -> &str {
-        &self.verified.token().issuer_name
+        self.verified.token().issuer_name()
     }
 
     /// The session, for tokens of this gate that have one.
@@ -145,12 +145,12 @@ impl Identity {
 
     /// The thumbprint of the key that the token is bound to (RFC 9449). The request has proved it.
     pub fn key_thumbprint(&self) -> Option<KeyThumbprint> {
-        self.verified.token().bound_to
+        self.verified.token().bound_to()
     }
 
     /// The thumbprint of the client certificate that the token is bound to (RFC 8705). It is that of the connection.
     pub fn certificate_thumbprint(&self) -> Option<CertificateThumbprint> {
-        self.verified.token().certificate.as_deref().copied()
+        self.verified.token().certificate().copied()
     }
 
     /// `exp`.
@@ -162,13 +162,13 @@ impl Identity {
     /// [`IssuerRules::roles`](crate::token::IssuerRules::roles) names.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
-        self.verified.token().roles.contains(role)
+        self.verified.token().roles().contains(role)
     }
 
     /// The roles of the caller, from the same claims. A token of another issuer may have left roles out because there
     /// are too many: see [`Roles::are_left_out`].
     pub fn roles(&self) -> &Roles {
-        &self.verified.token().roles
+        self.verified.token().roles()
     }
 
     /// All claims of the token as a type of the application, unchanged: `scope` in full too, whatever part of it is

@@ -116,6 +116,8 @@ pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 pub use crate::random::NoRandomness;
 pub use crate::reason::Reason;
 pub use crate::verify_cache::IdentityField;
+#[doc(hidden)]
+pub use crate::verify_cache::MAX_IDENTITY_HEADERS;
 
 /// Why a gate is not, or only in part, ready that shares its store with others.
 const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
@@ -210,9 +212,9 @@ impl Inner {
     /// our own endpoints (requirement J20).
     fn serves_audience_of(&self, token: &AccessToken) -> bool {
         let is_asked = |policy: &RoutePolicy| {
-            policy.takes(&token.issuer_name, token.everywhere) && token.is_for(&policy.audiences)
+            policy.takes(token.issuer_name(), token.is_accepted_everywhere()) && token.is_for(&policy.audiences)
         };
-        token.is_for(&token.usual_audience) || self.asking.iter().any(is_asked)
+        token.is_for(&token.issued_by.audience) || self.asking.iter().any(is_asked)
     }
 
     /// The holder of a request in pools that count by address.

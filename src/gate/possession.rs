@@ -96,21 +96,20 @@ impl Inner {
         presented: Presented,
         token: &AccessToken,
     ) -> Result<Option<CheckedProof>, Denial> {
-        if let Some(certificate) = &token.certificate {
+        if let Some(certificate) = token.certificate() {
             match certificate_of(parts) {
                 None => return Err(Denial::NoCertificate),
-                Some(presented) if presented != **certificate => return Err(Denial::OtherCertificate),
+                Some(presented) if presented != *certificate => return Err(Denial::OtherCertificate),
                 Some(_) => {}
             }
         }
-        match (presented, token.bound_to) {
+        match (presented, token.proved_by()) {
             (Presented::Bearer, None) => Ok(None),
             (Presented::Bearer, Some(_)) => Err(Denial::UnprovedBinding),
             (Presented::Dpop, None) => Err(Denial::UnboundToken),
-            (Presented::Dpop, Some(key)) => {
+            (Presented::Dpop, Some((key, hash))) => {
                 let dpop = self.dpop().ok_or(Denial::UnprovedBinding)?;
-                let expected =
-                    Expected { method: &parts.method, target: self.target(parts), token: Some((token.text(), key)) };
+                let expected = Expected { method: &parts.method, target: self.target(parts), token: Some((hash, key)) };
                 let keyring = self.engine.keyring();
                 dpop.check(&parts.headers, &expected, keyring.refresh_keys(), self.engine.clock().now()).map(Some)
             }

@@ -201,7 +201,7 @@ impl EndpointRelay {
             target: "rotogate::audit",
             event = "relay_exchanged",
             rotogate.endpoint = self.path,
-            rotogate.issuer = verified.map(|token| &*token.issuer),
+            rotogate.issuer = verified.map(|token| &**token.issuer()),
             user.id = verified.map(|token| &*token.subject),
             rotogate.client.id = client,
             client.address = origin.address.map(tracing::field::display),
@@ -247,9 +247,9 @@ impl TokenEnder {
     /// this one: other sessions of the subject refresh once.
     fn entry(&self, token: &AccessToken) -> Revocation {
         let now = self.engine.clock().now();
-        let target = Target::Subject { issuer: Arc::clone(&token.issuer), subject: token.token_subject().into() };
+        let target = Target::Subject { issuer: Arc::clone(token.issuer()), subject: token.token_subject().into() };
         let moment = token.issued_at.map_or(now, |issued_at| issued_at.min(now));
-        let until = token.expires.max(moment.plus(MAX_SESSIONLESS_LIFETIME)).plus(token.leeway);
+        let until = token.expires.max(moment.plus(MAX_SESSIONLESS_LIFETIME)).plus(token.leeway());
         Revocation { target, effect: Effect::NotBefore(moment), until }
     }
 }
@@ -266,7 +266,7 @@ impl EndTokens for TokenEnder {
             }
         };
         // Our own tokens are not the provider's to end.
-        if token.ours {
+        if token.is_ours() {
             return Ok(());
         }
         match self.engine.revoke(self.entry(&token), RevokedBecause::Logout).await {

@@ -116,7 +116,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         // The issuer is part of the identity: equal subjects of two issuers never share an upstream connection, even
         // where the headers to the upstream are equal.
         let mut identity =
-            permitted.caller().map(|caller| caller.token().issuer.as_bytes().to_vec()).unwrap_or_default();
+            permitted.caller().map(|caller| caller.token().issuer().as_bytes().to_vec()).unwrap_or_default();
         identity.push(b'\n');
         for (name, value) in permitted.caller().into_iter().flat_map(|caller| caller.headers()) {
             identity.extend_from_slice(name.as_str().as_bytes());

@@ -44,7 +44,7 @@ impl Serialize for AssertionClaims<'_> {
         map.serialize_entry("exp", &self.expires.as_secs())?;
         map.serialize_entry("jti", &self.id)?;
         // Who vouches for the subject: two issuers may have users of one name.
-        let origin = token.vouched_by.as_ref().map_or(&*token.issuer, |by| &*by.issuer);
+        let origin = token.vouched_by().map_or(&**token.issuer(), |by| &by.issuer);
         map.serialize_entry("origin_iss", origin)?;
         if let Some(client) = &token.client {
             map.serialize_entry("client_id", client)?;
@@ -55,11 +55,11 @@ impl Serialize for AssertionClaims<'_> {
         if !token.scope.is_empty() {
             map.serialize_entry("scope", &token.scope)?;
         }
-        if let Some(account) = &token.account {
+        if let Some(account) = token.account() {
             map.serialize_entry("account", account)?;
         }
         if self.with_roles {
-            map.serialize_entry("roles", token.roles.names())?;
+            map.serialize_entry("roles", token.roles().names())?;
         }
         map.end()
     }
@@ -88,7 +88,7 @@ pub(crate) fn assertion(
         issued_at: now,
         expires,
         id: uuid::Builder::from_random_bytes(*id).into_uuid(),
-        with_roles: !token.roles.are_left_out() && !token.roles.names().is_empty(),
+        with_roles: !token.roles().are_left_out() && !token.roles().names().is_empty(),
     };
     let payload = serde_json::to_string(&claims).map_err(|_| MintError::Signing)?;
     let key: &SigningKey = keyring.signer();

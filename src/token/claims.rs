@@ -2,8 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::claim::OwnClaims;
@@ -12,7 +16,7 @@ use crate::denial::Denial;
 use crate::revocation::Target;
 use crate::session::{Generation, Scope, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use crate::token::keyring::KeyPrint;
+use crate::token::keyring::{KeyIdentity, KeyPrint};
 use crate::token::verify::{self, ClaimMapping, Roles};
 
 /// The `typ` of every access token that we mint (RFC 9068 §2.1).
@@ -148,67 +152,94 @@ impl<'a> Confirmation<'a> {
 pub struct AccessToken {
     /// The token itself, as it was sent.
     pub(crate) text: Arc<str>,
-    /// `iss`.
-    pub issuer: Arc<str>,
-    /// The short name of its issuer, which routes use.
-    pub issuer_name: Arc<str>,
-    /// Did we mint it?
-    pub ours: bool,
-    /// Is it accepted on routes that name no issuers?
-    pub everywhere: bool,
-    /// Which of its claims are read.
-    pub(crate) mapping: Arc<ClaimMapping>,
-    /// The roles, from the claims that its issuer's rules name; in our own tokens, the claim `roles`.
-    pub roles: Roles,
+    /// What all tokens of its issuer share.
+    pub(crate) issued_by: Arc<TokenIssuer>,
+    /// The key that signed it; none of an introspected token.
+    pub(crate) signer: Option<Arc<KeyIdentity>>,
+    /// The claims that most tokens do not have.
+    pub(crate) rare: Option<Box<RareClaims>>,
     /// The subject, with the prefix and the encoding of its issuer's rules.
     pub subject: Box<str>,
-    /// The length of that prefix, in bytes.
-    pub(crate) subject_prefix: usize,
-    /// The subject as it is in the token, if that is not the rest of `subject`.
-    pub(crate) raw_subject: Option<Box<str>>,
-    /// `account` of our own tokens; of another issuer's, what its rules map, after its name and a colon.
-    pub account: Option<Box<str>>,
     /// The client: `client_id`, or what its issuer's rules map.
     pub client: Option<Box<str>>,
     /// The scope, in our names and reduced to what its issuer's rules allow; empty if there is none.
     pub scope: Scope,
     /// `aud`, or what its issuer's rules read instead: at least one.
     pub audience: Arc<[Box<str>]>,
-    /// The audience of its issuer's rules: it must name one of these where a route names none.
-    pub(crate) usual_audience: Arc<[Box<str>]>,
     /// `sid` and `gen`: from our own tokens only.
     pub session: Option<(SessionId, Generation)>,
-    /// The session at its issuer, from the claim that its rules name; none of our own tokens.
-    pub issuer_session: Option<Box<str>>,
-    /// The issuer that vouched for the subject: from our own tokens only.
-    pub vouched_by: Option<Box<VouchedBy>>,
     /// `jti`.
     pub jti: Option<Box<str>>,
-    /// `cnf.jkt`: the key that the token is bound to.
-    pub bound_to: Option<KeyThumbprint>,
-    /// `cnf.x5t#S256`: the client certificate that the token is bound to.
-    pub certificate: Option<Box<CertificateThumbprint>>,
-    /// What it says of the login; none of most tokens.
-    pub(crate) login: Option<Box<LoginClaims>>,
     /// `iat`.
     pub issued_at: Option<Timestamp>,
-    /// `nbf`.
-    pub not_before: Option<Timestamp>,
     /// `exp`.
     pub expires: Timestamp,
-    /// How much the issuer's clock may differ from ours, for later checks of the times. The `exp` of our own tokens is
-    /// judged without it.
-    pub leeway: std::time::Duration,
-    /// The `kid` of the key that signed it, if it has one; none of an introspected token.
-    pub kid: Option<Arc<str>>,
-    /// That key itself, whatever its name: long-lived connections end when it is removed.
-    pub(crate) key: KeyPrint,
+}
+
+/// What the rules of an issuer say of all its tokens.
+#[derive(Debug, PartialEq)]
+pub(crate) struct TokenIssuer {
+    /// `iss`.
+    pub(crate) url: Arc<str>,
+    /// Its short name, which routes use.
+    pub(crate) name: Arc<str>,
+    /// Is it ours?
+    pub(crate) is_ours: bool,
+    /// Are its tokens accepted on routes that name no issuers?
+    pub(crate) is_accepted_everywhere: bool,
+    /// Which claims are read.
+    pub(crate) mapping: Arc<ClaimMapping>,
+    /// The length of the prefix of the subjects, in bytes.
+    pub(crate) subject_prefix: usize,
+    /// A token must name one of these where a route names none.
+    pub(crate) audience: Arc<[Box<str>]>,
+    /// How much its clock may differ from ours.
+    pub(crate) leeway: Duration,
+}
+
+/// The SHA-256 of a token in base64url: `ath` of the proofs for it (RFC 9449 §4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenHash(Box<str>);
+
+impl TokenHash {
+    pub(crate) fn of(token: &str) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes())).into())
+    }
+}
+
+/// Claims that most tokens do not have. They take no memory in a token without any.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RareClaims {
+    pub(crate) roles: Roles,
+    /// The subject as it is in the token, if that is not the rest of [`AccessToken::subject`].
+    pub(crate) raw_subject: Option<Box<str>>,
+    pub(crate) account: Option<Box<str>>,
+    pub(crate) issuer_session: Option<Box<str>>,
+    pub(crate) vouched_by: Option<VouchedBy>,
+    /// With the hash of the token, which each proof has.
+    pub(crate) bound_to: Option<(KeyThumbprint, TokenHash)>,
+    pub(crate) certificate: Option<CertificateThumbprint>,
+    pub(crate) login: LoginClaims,
+    pub(crate) not_before: Option<Timestamp>,
     /// The response that told its claims, if it was introspected. Then no key verified it.
-    pub(crate) response: Option<Arc<Response>>,
+    pub(crate) response: Option<Arc<str>>,
+}
+
+impl RareClaims {
+    /// Their memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self { roles, raw_subject, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
+        let texts = [raw_subject, account, issuer_session, &login.acr].map(Option::as_deref);
+        let by = vouched_by.as_ref().map(|by| [Some(&*by.issuer), Some(&*by.subject), by.session.as_deref()]);
+        let hash = bound_to.as_ref().map(|(_, hash)| &*hash.0);
+        let texts = texts.into_iter().chain([response.as_deref(), hash]).chain(by.into_iter().flatten());
+        let roles: usize = roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
+        size_of_val(self) + roles + texts.flatten().map(str::len).sum::<usize>()
+    }
 }
 
 /// What a token says of its user's login (RFC 9470 §6.2). Read once, when the token is verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LoginClaims {
     /// `acr`.
     pub(crate) acr: Option<Box<str>>,
@@ -216,49 +247,126 @@ pub(crate) struct LoginClaims {
     pub(crate) auth_time: Option<Timestamp>,
 }
 
-/// The response of an introspection endpoint. Behind a thin pointer: most tokens have none.
-#[derive(PartialEq)]
-pub(crate) struct Response(pub(crate) Box<str>);
-
 /// The prefix of the subject of a client's own token. No user's subject has it (RFC 9700 §4.15).
 pub const CLIENT_PREFIX: &str = "client:";
 
 impl AccessToken {
+    /// `iss`.
+    pub fn issuer(&self) -> &Arc<str> {
+        &self.issued_by.url
+    }
+
+    /// The short name of its issuer, which routes use.
+    pub fn issuer_name(&self) -> &Arc<str> {
+        &self.issued_by.name
+    }
+
+    /// Did we mint it?
+    pub fn is_ours(&self) -> bool {
+        self.issued_by.is_ours
+    }
+
+    /// Is it accepted on routes that name no issuers?
+    pub fn is_accepted_everywhere(&self) -> bool {
+        self.issued_by.is_accepted_everywhere
+    }
+
+    /// How much the issuer's clock may differ from ours, for later checks of the times. The `exp` of our own tokens is
+    /// judged without it.
+    pub fn leeway(&self) -> Duration {
+        self.issued_by.leeway
+    }
+
+    /// The roles, from the claims that its issuer's rules name; in our own tokens, the claim `roles`.
+    pub fn roles(&self) -> &Roles {
+        static NONE: LazyLock<Roles> = LazyLock::new(Roles::default);
+        self.rare.as_deref().map_or_else(|| &*NONE, |rare| &rare.roles)
+    }
+
+    /// `account` of our own tokens; of another issuer's, what its rules map, after its name and a colon.
+    pub fn account(&self) -> Option<&str> {
+        self.rare.as_deref()?.account.as_deref()
+    }
+
+    /// The session at its issuer, from the claim that its rules name; none of our own tokens.
+    pub fn issuer_session(&self) -> Option<&str> {
+        self.rare.as_deref()?.issuer_session.as_deref()
+    }
+
+    /// The issuer that vouched for the subject: from our own tokens only.
+    pub fn vouched_by(&self) -> Option<&VouchedBy> {
+        self.rare.as_deref()?.vouched_by.as_ref()
+    }
+
+    /// `cnf.jkt`: the key that the token is bound to (RFC 9449 §6.1).
+    pub fn bound_to(&self) -> Option<KeyThumbprint> {
+        self.rare.as_deref()?.bound_to.as_ref().map(|(key, _)| *key)
+    }
+
+    /// The same, with the hash of the token that a proof of the key must have.
+    pub(crate) fn proved_by(&self) -> Option<(KeyThumbprint, &str)> {
+        self.rare.as_deref()?.bound_to.as_ref().map(|(key, hash)| (*key, &*hash.0))
+    }
+
+    /// `cnf.x5t#S256`: the client certificate that the token is bound to (RFC 8705 §3.1).
+    pub fn certificate(&self) -> Option<&CertificateThumbprint> {
+        self.rare.as_deref()?.certificate.as_ref()
+    }
+
+    /// `nbf`.
+    pub fn not_before(&self) -> Option<Timestamp> {
+        self.rare.as_deref()?.not_before
+    }
+
+    /// The `kid` of the key that signed it, if it has one; none of an introspected token.
+    pub fn kid(&self) -> Option<&str> {
+        self.signer.as_deref()?.kid.as_deref()
+    }
+
+    /// That key itself, whatever its name: long-lived connections end when it is removed.
+    pub(crate) fn key(&self) -> KeyPrint {
+        self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
+    }
+
+    /// The response that told its claims, if it was introspected.
+    pub(crate) fn response(&self) -> Option<&str> {
+        self.rare.as_deref()?.response.as_deref()
+    }
+
     /// `acr` and `auth_time` of the user's login.
     pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
-        let login = self.login.as_deref();
+        let login = self.rare.as_deref().map(|rare| &rare.login);
         (login.and_then(|login| login.acr.as_deref()), login.and_then(|login| login.auth_time))
     }
 
     /// From when it is refused for its age: our own at its `exp`, another issuer's with the leeway.
     pub(crate) fn refused_from(&self) -> Timestamp {
-        if self.ours { self.expires } else { self.expires.plus(self.leeway) }
+        if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
     }
 
     /// Is it for the own account of one of our clients?
     pub fn is_clients_own(&self) -> bool {
-        self.ours && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
+        self.is_ours() && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
     }
 
     /// Is it bound to a key or a certificate, so that it alone is no use?
-    pub(crate) const fn is_bound(&self) -> bool {
-        self.bound_to.is_some() || self.certificate.is_some()
+    pub(crate) fn is_bound(&self) -> bool {
+        self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
     }
 
-    /// The token itself.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
+    fn raw_subject(&self) -> Option<&str> {
+        self.rare.as_deref()?.raw_subject.as_deref()
     }
 
     /// The subject as it is in the token. Revocations use this form.
     pub fn token_subject(&self) -> &str {
-        let rest = || self.subject.get(self.subject_prefix..).unwrap_or_default();
-        self.raw_subject.as_deref().unwrap_or_else(rest)
+        let rest = || self.subject.get(self.issued_by.subject_prefix..).unwrap_or_default();
+        self.raw_subject().unwrap_or_else(rest)
     }
 
     /// The subject for a header: with the prefix, not encoded yet.
     pub(crate) fn header_subject(&self) -> Cow<'_, str> {
-        match (&self.raw_subject, self.subject.get(..self.subject_prefix)) {
+        match (self.raw_subject(), self.subject.get(..self.issued_by.subject_prefix)) {
             (Some(raw), Some(prefix)) => format!("{prefix}{raw}").into(),
             (None, _) | (_, None) => (&*self.subject).into(),
         }
@@ -267,8 +375,8 @@ impl AccessToken {
     /// Every claim, as it is in the token; of an introspected token every member of the response, `active` among them.
     /// Parsed at each call: most callers need none but those above, and many tokens are cached.
     pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
-        match &self.response {
-            Some(response) => verify::strict_json::object(response.0.as_bytes()).unwrap_or_default(),
+        match self.response() {
+            Some(response) => verify::strict_json::object(response.as_bytes()).unwrap_or_default(),
             None => verify::claims_of(&self.text).unwrap_or_default(),
         }
     }
@@ -291,7 +399,7 @@ impl AccessToken {
     /// [`Denial::WrongIssuer`].
     #[doc(hidden)]
     pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
-        if self.ours { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
+        if self.is_ours() { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
     }
 }
 
@@ -306,7 +414,7 @@ impl<'a> OwnChecked<'a> {
         match self.0.session {
             Some((session, _)) => Some(Target::Session(session)),
             None => {
-                self.0.jti.as_ref().map(|jti| Target::Token { issuer: Arc::clone(&self.0.issuer), jti: jti.clone() })
+                self.0.jti.as_ref().map(|jti| Target::Token { issuer: Arc::clone(self.0.issuer()), jti: jti.clone() })
             }
         }
     }
@@ -316,7 +424,7 @@ impl fmt::Debug for AccessToken {
     /// Omits the claims that only the application understands: they may contain anything.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessToken")
-            .field("issuer", &self.issuer)
+            .field("issuer", self.issuer())
             .field("subject", &self.subject)
             .field("client", &self.client)
             .field("scope", &self.scope)

@@ -35,9 +35,9 @@ mod folder;
 #[doc(hidden)]
 pub use folder::{Begun, NewKeyring};
 
-pub(crate) use public::KeyPrint;
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;
+pub(crate) use public::{KeyIdentity, KeyPrint};
 pub(super) use refresh_keys::truncated;
 pub use refresh_keys::{RefreshKeys, RefreshSecret};
 pub use signing::{KeyMaterial, SigningKey};

@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::effects::{Effects, WithEffects};
-use crate::token::claims::AccessToken;
+use crate::token::claims::{AccessToken, TokenIssuer};
 use crate::token::keyring::KeyPrint;
 use crate::token::live_keys::KeysWait;
 
@@ -105,6 +105,8 @@ pub struct Verifier {
     told_claims: Box<[AtomicU8]>,
     /// For each issuer, the identity of its rules and keys.
     ids: Box<[RulesId]>,
+    /// For each issuer, what its tokens share.
+    of_tokens: Box<[Arc<TokenIssuer>]>,
     signature_times: Arc<SignatureTimes>,
 }
 
@@ -143,7 +145,9 @@ impl Verifier {
         let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
         let by_issuer = issuers.iter().enumerate().map(|(place, rules)| (rules.issuer.clone(), place)).collect();
         let ids = issuers.iter().map(|_| RulesId::next()).collect();
-        Ok(Self { issuers, by_issuer, told: AtomicBool::new(false), told_claims, ids, signature_times: Arc::default() })
+        let of_tokens = issuers.iter().map(IssuerRules::of_tokens).collect();
+        let (told, signature_times) = (AtomicBool::new(false), Arc::default());
+        Ok(Self { issuers, by_issuer, told, told_claims, ids, of_tokens, signature_times })
     }
 
     /// A verifier of the same rules, to [follow](Self::following) this one.
@@ -155,6 +159,7 @@ impl Verifier {
             told: AtomicBool::new(false),
             told_claims,
             ids: self.ids.clone(),
+            of_tokens: self.of_tokens.clone(),
             signature_times: Arc::clone(&self.signature_times),
         }
     }
@@ -198,7 +203,13 @@ impl Verifier {
 
     /// The rules for the tokens of `issuer`.
     pub fn rules(&self, issuer: &str) -> Option<&IssuerRules> {
-        self.issuers.get(*self.by_issuer.get(issuer)?)
+        self.found(issuer).map(|(rules, _)| rules)
+    }
+
+    /// The same, with what they say of all tokens.
+    fn found(&self, issuer: &str) -> Option<(&IssuerRules, &Arc<TokenIssuer>)> {
+        let place = *self.by_issuer.get(issuer)?;
+        self.issuers.get(place).zip(self.of_tokens.get(place))
     }
 
     /// Verifies a token: everything that it *is*. The caller must judge audience, scopes and revocation.
@@ -239,7 +250,7 @@ impl Verifier {
         let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
-        let rules = self.rules(issuer).ok_or(Denial::UnknownIssuer)?;
+        let (rules, of_tokens) = self.found(issuer).ok_or(Denial::UnknownIssuer)?;
         let moments = Moments::of(rules, engine_now, wall_now);
         let keys = rules.keys.now(engine_now);
         let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
@@ -263,7 +274,7 @@ impl Verifier {
         if !holds() {
             return Err(Refusal::Forged);
         }
-        let judged = judge::claims(token, &claims, rules, Origin::Token(key), times);
+        let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Token(key), times);
         let told = || self.told_claims.get(self.issuers.iter().position(|known| std::ptr::eq(known, rules))?);
         judged.map_err(|refused| {
             Refusal::Authentic(if E::ARE_WANTED { name_claim(rules, refused, told()) } else { refused.denial })
@@ -277,10 +288,11 @@ impl Verifier {
         let header = shape::Header::read(parts.header).ok()?;
         let payload = shape::decode(parts.claims).ok()?;
         let claims = Members::read(&payload).ok()?;
-        let rules = self.rules(claims.get("iss").and_then(Member::as_text)?)?;
+        let (rules, of_tokens) = self.found(claims.get("iss").and_then(Member::as_text)?)?;
         let keys = rules.keys.now(engine_now);
         let key = keys.find(header.kid.as_deref(), &header.algorithm)?;
-        let judged = judge::claims(token, &claims, rules, Origin::Token(key), Times::read(&claims).ok()?);
+        let times = Times::read(&claims).ok()?;
+        let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Token(key), times);
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 

@@ -78,10 +78,10 @@ impl Verified {
         engine: &Arc<Engine>,
         audience: &Arc<str>,
     ) -> Result<Option<(&HeaderName, HeaderValue)>, Denial> {
-        let Some(header) = &self.shared.identity.assertion else { return Ok(None) };
+        let Some((header, assertions)) = self.assertions() else { return Ok(None) };
         let now = engine.clock().now();
         let generation = engine.keys_generation();
-        let found = self.assertions.find(audience, generation).filter(|kept| now < kept.expires);
+        let found = assertions.find(audience, generation).filter(|kept| now < kept.expires);
         let kept = match found {
             Some(kept) => {
                 if now >= kept.renew_from && !kept.is_ordered.swap(true, Ordering::Relaxed) {
@@ -110,12 +110,12 @@ impl Verified {
     #[cold]
     fn sign(&self, engine: &Engine, audience: &Arc<str>, anew: bool) -> Result<Arc<Kept>, Denial> {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
-        let Some(header) = &self.shared.identity.assertion else { return Err(unavailable) };
-        let _one_at_once = self.assertions.signing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
+        let _one_at_once = assertions.signing.lock().unwrap_or_else(PoisonError::into_inner);
         // The generation first: keys that are replaced meanwhile make this one old, never a removed key's one new.
         let generation = engine.keys_generation();
         let now = engine.clock().now();
-        if let Some(kept) = self.assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {
+        if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {
             return Ok(kept);
         }
         let signed = assertion(&engine.keyring(), engine.issuer(), audience, &self.token, now, header.ttl);
@@ -124,7 +124,7 @@ impl Verified {
             unavailable
         })?;
         let half = expires.since(now) / 2;
-        Ok(self.assertions.keep(Kept {
+        Ok(assertions.keep(Kept {
             audience: Arc::clone(audience),
             value,
             generation,

@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Verified;
 
@@ -39,12 +39,12 @@ struct Slot {
 
 /// The identity of a key set. No two sets of a process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SetId(pub(super) u64);
+pub(super) struct SetId(pub(super) u32);
 
 impl SetId {
     pub(super) fn next() -> Self {
         // Zero is no set.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        static NEXT: AtomicU32 = AtomicU32::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
             front.slots.resize_with(SLOTS, || None);
         }
         let at = slot_of(verified.text().as_bytes());
-        front.bytes += verified.weight as usize;
+        front.bytes += verified.weight() as usize;
         front.put(at, Some(Slot { set, found: 0, verified: Arc::clone(verified) }));
         for _ in 0..SLOTS {
             if front.bytes <= MAX_BYTES {
@@ -90,7 +90,7 @@ impl Front {
     fn put(&mut self, at: usize, new: Option<Slot>) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         if let Some(old) = std::mem::replace(slot, new) {
-            self.bytes -= old.verified.weight as usize;
+            self.bytes -= old.verified.weight() as usize;
         }
     }
 }

@@ -57,22 +57,24 @@ impl IdentityHeaders {
         self.headers.iter().map(|(name, _)| name).chain(self.assertion.as_ref().map(|assertion| &assertion.name))
     }
 
-    /// The value of each header whose field the token has, with its place among them.
-    pub(super) fn values(&self, token: &AccessToken) -> Box<[(u16, HeaderValue)]> {
+    /// The value of each header whose field the token has.
+    pub(super) fn values(&self, token: &AccessToken) -> IdentityValues {
         let asks_claims = self.headers.iter().any(|(_, field)| matches!(field, IdentityField::Claim(_)));
         let others = if asks_claims { token.claims() } else { serde_json::Map::new() };
         let claim = |field: &IdentityField| -> Option<IdentityText<'_>> {
             Some(IdentityText::Claim(match field {
                 IdentityField::Subject => token.header_subject(),
-                IdentityField::Account => token.account.as_deref()?.into(),
+                IdentityField::Account => token.account()?.into(),
                 IdentityField::Client => token.client.as_deref()?.into(),
                 IdentityField::Scope => token.scope.as_str().into(),
                 IdentityField::Session => token.session?.0.to_string().into(),
-                IdentityField::Issuer => (&*token.issuer).into(),
-                IdentityField::Roles if token.roles.are_left_out() || token.roles.names().is_empty() => return None,
-                IdentityField::Roles => return Some(IdentityText::List(token.roles.names())),
+                IdentityField::Issuer => (&**token.issuer()).into(),
+                IdentityField::Roles if token.roles().are_left_out() || token.roles().names().is_empty() => {
+                    return None;
+                }
+                IdentityField::Roles => return Some(IdentityText::List(token.roles().names())),
                 // The scope as this gate grants it, not as another issuer writes it.
-                IdentityField::Claim(name) if **name == *"scope" || token.mapping.has_scope_in(name) => {
+                IdentityField::Claim(name) if **name == *"scope" || token.issued_by.mapping.has_scope_in(name) => {
                     token.scope.as_str().into()
                 }
                 IdentityField::Claim(name) => match others.get(name.as_ref())? {
@@ -85,9 +87,41 @@ impl IdentityHeaders {
                 },
             }))
         };
-        let numbered = (0..).zip(&self.headers);
-        let (places, claims): (Vec<u16>, Vec<_>) =
-            numbered.filter_map(|(at, (_, field))| Some((at, claim(field)?))).unzip();
-        places.into_iter().zip(identity_values(claims)).collect()
+        let mut present = 0;
+        let bits = (0..MAX_IDENTITY_HEADERS).map(|place| 1 << place);
+        let claims: Vec<_> =
+            bits.zip(&self.headers).filter_map(|(bit, (_, field))| claim(field).inspect(|_| present |= bit)).collect();
+        IdentityValues { present, values: identity_values(claims).into() }
+    }
+}
+
+/// The most headers that tell an upstream the caller, besides that of the assertion.
+#[doc(hidden)]
+pub const MAX_IDENTITY_HEADERS: usize = 64;
+
+/// The values that one token has for the gate's identity headers.
+pub(super) struct IdentityValues {
+    /// A bit for each header, the first one's the lowest: does the token have it?
+    present: u64,
+    values: Box<[HeaderValue]>,
+}
+
+impl IdentityValues {
+    /// The values with their names, ready to send.
+    pub(super) fn named<'a>(
+        &'a self,
+        headers: &'a IdentityHeaders,
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+        let mut left = self.present;
+        self.values.iter().filter_map(move |value| {
+            let place = left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+            Some((&headers.headers.get(place)?.0, value))
+        })
+    }
+
+    /// Their memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.values.iter().map(|value| size_of_val(value) + value.len()).sum()
     }
 }

@@ -220,7 +220,7 @@ impl IntrospectedTokens {
         let lasting = introspection.cache + introspection.stale_if_error + REMEMBERED;
         let seen = Cache::builder()
             .max_capacity(CACHE_BYTES)
-            .weigher(|_, seen: &Arc<SeenToken>| seen.verified.weight)
+            .weigher(|_, seen: &Arc<SeenToken>| seen.verified.weight())
             .eviction_policy(EvictionPolicy::lru())
             .time_to_live(lasting)
             .build_with_hasher(foldhash::quality::RandomState::default());

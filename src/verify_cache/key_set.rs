@@ -100,7 +100,7 @@ impl KeySet {
     fn cache(clock: &Arc<EngineClock>, capacity: u64) -> VerifiedCache {
         Cache::builder()
             .max_capacity(capacity)
-            .weigher(|_, verified: &Arc<Verified>| verified.weight)
+            .weigher(|_, verified: &Arc<Verified>| verified.weight())
             // Every rotation makes an unseen key: the default policy would refuse to admit it once the cache is full.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilExpired(Arc::clone(clock)))

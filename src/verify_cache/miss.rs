@@ -199,8 +199,8 @@ impl TokenChecker {
         })?;
         // The cache key and its entry share the text.
         access.text = text;
-        let issuer_keys = keys.verifier.rules(&access.issuer).and_then(|rules| rules.keys.live()).map(Arc::clone);
-        let rules = keys.verifier.id_of(&access.issuer).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
+        let issuer_keys = keys.verifier.rules(access.issuer()).and_then(|rules| rules.keys.live()).map(Arc::clone);
+        let rules = keys.verifier.id_of(access.issuer()).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
         let accepted = keys.shared.accept(access, issuer_keys, rules, now);
         let verified = accepted.map_err(|revoked| {
             if E::ARE_WANTED {

@@ -53,7 +53,7 @@ mod verified;
 pub use assertions::AssertionHeader;
 #[cfg(test)]
 pub(crate) use front::bytes as at_hand;
-pub use identity::{IdentityField, IdentityHeaders};
+pub use identity::{IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS};
 use introspected::IntrospectedTokens;
 pub(crate) use introspected::{Introspected, IntrospectionWait};
 use key_set::{AskedAbout, KeySet};
@@ -236,7 +236,7 @@ impl TokenChecker {
         self.in_time(&verified.token, now, latest)?;
         verified.recheck_key::<E>(now)?;
         self.heard_of_revocations(now)?;
-        let epoch = self.revocations.epoch(verified.shard);
+        let epoch = self.revocations.epoch(verified.shard());
         if !verified.watch.is_current(epoch) {
             let judged = self.revocations.judge(verified.facts(), now);
             if !E::ARE_WANTED {
@@ -263,18 +263,18 @@ impl TokenChecker {
             return Err(Denial::TokenRevoked);
         }
         let keys = self.keys.load();
-        let rules = keys.verifier.id_of(&token.issuer).ok_or(Denial::UnknownIssuer)?;
+        let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
         if !rules.has_rules_of(verified.rules) {
             // The rules by which it was permitted do not hold any more, and a connection is not judged by others.
             return Err(Denial::UnknownIssuer);
         }
-        if token.response.is_none() {
+        if token.response().is_none() {
             // A removed key ends the tokens that it signed. A later token may have another key.
-            let key = successor.map_or(token.key, |successor| successor.key);
-            keys.verifier.holds(&token.issuer, &key, now)?;
+            let key = successor.map_or(token.key(), |successor| successor.key);
+            keys.verifier.holds(token.issuer(), &key, now)?;
         } else if self.clock.wall() < token.expires {
             // Past its `exp` an issuer calls any token inactive. The route decides what that means for a connection.
-            keys.tokens_of(&token.issuer).ok_or(Denial::UnknownIssuer)?.check_again(verified)?;
+            keys.tokens_of(token.issuer()).ok_or(Denial::UnknownIssuer)?.check_again(verified)?;
         }
         match (on_expiry, successor) {
             (OnExpiry::Keep, _) => Ok(()),
@@ -304,7 +304,7 @@ impl TokenChecker {
     ) -> Result<(), Denial> {
         // Tokens of other issuers are judged on wall time, ours on engine time; the expiry of ours on the later of
         // both.
-        let (now, latest) = if token.ours {
+        let (now, latest) = if token.is_ours() {
             (now, latest)
         } else {
             let wall = self.clock.wall();
@@ -313,7 +313,7 @@ impl TokenChecker {
         if latest >= token.refused_from().plus(expired_for_at_most) {
             return Err(Denial::TokenExpired);
         }
-        if token.not_before.is_some_and(|from| from > now.plus(token.leeway)) {
+        if token.not_before().is_some_and(|from| from > now.plus(token.leeway())) {
             return Err(Denial::TokenNotYetValid);
         }
         Ok(())
@@ -336,7 +336,7 @@ impl TokenChecker {
         let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();
-            keys.verifier.holds(&token.issuer, &token.key, now)?;
+            keys.verifier.holds(token.issuer(), &token.key(), now)?;
             self.in_time_for(&token, expired_for_at_most, now, latest)?;
             self.counted::<WithEffects>(CheckResult::Hit);
             return Ok(token);

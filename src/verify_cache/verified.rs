@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use http::{HeaderName, HeaderValue};
 
 use super::assertions::Assertions;
+use super::identity::IdentityValues;
 use super::key_set::KeySet;
-use super::{ASSERTION_BYTES, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
+use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::effects::Effects;
@@ -16,7 +17,7 @@ use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
 use crate::revocation::epoch::RevocationEpoch;
 use crate::revocation::list::TokenFacts;
-use crate::token::claims::AccessToken;
+use crate::token::claims::{AccessToken, RareClaims};
 use crate::token::live_keys::LiveKeys;
 use crate::token::verify::RulesId;
 
@@ -32,23 +33,27 @@ pub(super) struct Shared {
 /// A token whose signature, claims, times and revocation were checked for this request.
 pub struct Verified {
     pub(super) token: AccessToken,
-    /// Those that it has, each with its place among the gate's identity headers.
-    headers: Box<[(u16, HeaderValue)]>,
-    pub(super) shard: usize,
-    /// Its memory, in bytes.
-    pub(super) weight: u32,
+    headers: IdentityValues,
+    /// Where revocations of it are counted.
+    shard: u32,
     pub(super) watch: RevocationEpoch,
-    /// The keys of its issuer; `None` for our own, which change with the whole cache.
-    keys: Option<Arc<LiveKeys>>,
-    /// The generation of the keys for which its key was found last.
-    keys_stamp: AtomicU64,
     /// The rules and keys that judged it.
     pub(super) rules: RulesId,
     holder: Holder,
+    more: Option<Box<More>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What some tokens have besides: where assertions are configured, those whose issuer's keys change, and bound ones.
+#[derive(Default)]
+struct More {
+    /// The keys of its issuer; `None` for our own, which change with the whole cache.
+    keys: Option<Arc<LiveKeys>>,
+    /// The generation of the keys for which its key was found last. Zero is none: the first check finds out.
+    keys_stamp: AtomicU64,
     /// Whether the use of a bound token was noted, which only its first proof does.
     is_confirmed: AtomicBool,
-    pub(super) assertions: Assertions,
-    pub(super) shared: Arc<Shared>,
+    assertions: Assertions,
 }
 
 impl std::fmt::Debug for Verified {
@@ -78,22 +83,18 @@ impl Shared {
         }
         let headers = self.identity.values(&access);
         let watch = RevocationEpoch::new(epoch, judged.refuse_from);
-        let assertions = self.identity.assertion.as_ref().map_or(0, |_| ASSERTION_BYTES);
-        let weight = weight(&access, &headers, assertions);
-        let holder = Holder::caller(&access.issuer, &access.subject);
+        let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound();
+        let more = needs_more.then(|| Box::new(More { keys, ..More::default() }));
+        let holder = Holder::caller(access.issuer(), &access.subject);
         Ok(Arc::new(Verified {
             token: access,
             headers,
-            shard,
-            weight,
+            // There are few shards.
+            shard: u32::try_from(shard).unwrap_or(u32::MAX),
             watch,
-            keys,
-            // No generation: the first check finds out.
-            keys_stamp: AtomicU64::new(0),
             rules,
             holder,
-            assertions: Assertions::default(),
-            is_confirmed: AtomicBool::new(false),
+            more,
             shared: Arc::clone(self),
         }))
     }
@@ -115,7 +116,7 @@ impl Verified {
     pub(crate) fn confirm(&self, confirmations: &Confirmations) {
         if let Some((session, generation)) = self.token.session
             && self.token.is_bound()
-            && !self.is_confirmed.swap(true, Ordering::Relaxed)
+            && self.more.as_deref().is_some_and(|more| !more.is_confirmed.swap(true, Ordering::Relaxed))
         {
             confirmations.seen(session, generation);
         }
@@ -128,21 +129,55 @@ impl Verified {
 
     /// The headers that tell an upstream the caller, ready to send.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let named = &self.shared.identity.headers;
-        self.headers.iter().filter_map(|(at, value)| Some((&named.get(usize::from(*at))?.0, value)))
+        self.headers.named(&self.shared.identity)
     }
 
     /// Is the key that signed it still one of its issuer's?
     pub(super) fn recheck_key<E: Effects>(&self, now: Timestamp) -> Result<(), Denial> {
-        self.keys.as_ref().map_or(Ok(()), |keys| match E::ARE_WANTED {
-            true => keys.recheck(&self.token.key, &self.keys_stamp, now),
-            false => keys.holds(&self.token.key, now),
-        })
+        let Some((keys, stamp)) = self.more.as_deref().and_then(|more| Some((more.keys.as_ref()?, &more.keys_stamp)))
+        else {
+            return Ok(());
+        };
+        match E::ARE_WANTED {
+            true => keys.recheck(&self.token.key(), stamp, now),
+            false => keys.holds(&self.token.key(), now),
+        }
+    }
+
+    /// The assertions of this caller; `None` if none are configured.
+    pub(super) fn assertions(&self) -> Option<(&AssertionHeader, &Assertions)> {
+        self.shared.identity.assertion.as_ref().zip(self.more.as_deref().map(|more| &more.assertions))
+    }
+
+    /// Its memory, in bytes: the same whenever it is asked. Not kept, because it is needed at the begin and at the end alone.
+    pub(super) fn weight(&self) -> u32 {
+        let token = &self.token;
+        let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
+        let texts = [token.client.as_deref(), token.jti.as_deref()];
+        let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+        let assertions = if self.shared.identity.assertion.is_some() { ASSERTION_BYTES } else { 0 };
+        as_weight(
+            ENTRY_OVERHEAD_BYTES
+                + assertions
+                + self.more.as_deref().map_or(0, size_of_val)
+                + self.headers.bytes()
+                + audience
+                + texts
+                + token.rare.as_deref().map_or(0, RareClaims::bytes)
+                + token.text.len()
+                + token.subject.len()
+                + token.scope.as_str().len(),
+        )
+    }
+
+    /// Where revocations of it are counted.
+    pub(super) fn shard(&self) -> usize {
+        self.shard as usize
     }
 
     /// Do the rules and keys that judged it still hold?
     pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
-        keys.verifier.id_of(&self.token.issuer) == Some(self.rules)
+        keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
     }
 
     pub(super) fn text(&self) -> &str {
@@ -156,40 +191,15 @@ impl Verified {
 
 pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
     TokenFacts {
-        issuer: &token.issuer,
+        issuer: token.issuer(),
         subject: token.token_subject(),
         client: token.client.as_deref(),
         session: token.session,
-        issuer_session: token.issuer_session.as_deref(),
-        vouched_by: token.vouched_by.as_deref(),
+        issuer_session: token.issuer_session(),
+        vouched_by: token.vouched_by(),
         jti: token.jti.as_deref(),
         issued_at: token.issued_at,
     }
-}
-
-fn weight(token: &AccessToken, headers: &[(u16, HeaderValue)], assertions: usize) -> u32 {
-    let headers: usize = headers.iter().map(|header| size_of_val(header) + header.1.len()).sum();
-    let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
-    let texts = [token.account.as_deref(), token.client.as_deref(), token.jti.as_deref()];
-    let texts: usize = texts.into_iter().flatten().map(str::len).sum();
-    let roles: usize = token.roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
-    as_weight(
-        ENTRY_OVERHEAD_BYTES
-            + assertions
-            + headers
-            + audience
-            + texts
-            + roles
-            + token.text.len()
-            + token.response.as_ref().map_or(0, |response| response.0.len())
-            + token.subject.len()
-            + token.raw_subject.as_ref().map_or(0, |raw| raw.len())
-            + token
-                .login
-                .as_ref()
-                .map_or(0, |login| size_of_val(&**login) + login.acr.as_ref().map_or(0, |acr| acr.len()))
-            + token.scope.as_str().len(),
-    )
 }
 
 pub(super) fn as_weight(bytes: usize) -> u32 {

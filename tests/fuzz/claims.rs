@@ -128,7 +128,7 @@ target!(
         let mut roles = texts(said.get("realm").map(|realm| &realm["roles"]).filter(|roles| !roles.is_null()));
         roles.extend(texts(said.get("groups")));
         roles.extend(said.get("by.name").map(|names| names.as_object().expect("I18")).into_iter().flatten().map(|(name, _)| name.clone()));
-        let found: BTreeSet<String> = token.roles.names().iter().map(|name| name.to_string()).collect();
+        let found: BTreeSet<String> = token.roles().names().iter().map(|name| name.to_string()).collect();
         assert_eq!(found, roles, "I17");
         assert!(roles.len() <= 256 && roles.iter().all(|role| (1..=256).contains(&role.len())), "I18");
 
@@ -145,7 +145,7 @@ target!(
         assert!(token.subject.bytes().all(|byte| byte.is_ascii_graphic()), "J9");
         assert_eq!(percent_encoding::percent_decode_str(&token.subject).decode_utf8().unwrap(), subject, "J9");
         let account = said.get("org").and_then(|org| org.get("id")).map(|id| format!("idp:{}", id.as_str().expect("I18")));
-        assert_eq!(token.account.as_deref(), account.as_deref(), "I18");
+        assert_eq!(token.account(), account.as_deref(), "I18");
         assert_eq!(token.client.as_deref(), said.get("azp").map(|azp| azp.as_str().expect("I18")));
     }
 );

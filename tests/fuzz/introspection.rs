@@ -68,14 +68,14 @@ target!(
             Told::Refused(_) => return assert_eq!(said["active"], Value::Bool(true)),
         };
         assert_eq!(said["active"], Value::Bool(true));
-        assert!(said.get("iss").is_none_or(|issuer| issuer == URL) && *token.issuer == *URL);
-        let leeway = token.leeway.as_secs_f64();
+        assert!(said.get("iss").is_none_or(|issuer| issuer == URL) && **token.issuer() == *URL);
+        let leeway = token.leeway().as_secs_f64();
         assert!(seconds(said.get("exp")).expect("exp is there") + leeway > NOW as f64);
         for name in ["nbf", "iat"] {
             assert!(seconds(said.get(name)).is_none_or(|from| from <= NOW as f64 + leeway), "{name}");
         }
         let jkt = said.get("cnf").map(|cnf| cnf["jkt"].as_str().expect("R14"));
-        assert_eq!(token.bound_to.map(|key| key.to_string()).as_deref(), jkt, "R14");
+        assert_eq!(token.bound_to().map(|key| key.to_string()).as_deref(), jkt, "R14");
         for name in ["token_use", "token_type"] {
             let kind = said.get(name).map(|kind| kind.as_str().expect("a text").to_ascii_lowercase());
             let kind = kind.as_deref().unwrap_or_default();
@@ -96,7 +96,7 @@ target!(
             assert!(scope == "read" && scopes.contains(&"write") || scopes.contains(&scope), "I14: {scope}");
             assert!(["read", "a:b"].contains(&scope), "I14: {scope}");
         }
-        assert!(token.session.is_none() && token.account.is_none() && token.own().is_err());
+        assert!(token.session.is_none() && token.account().is_none() && token.own().is_err());
         assert_eq!(token.claims().len(), said.len());
     }
 );

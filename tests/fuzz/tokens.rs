@@ -100,11 +100,11 @@ target!(
         assert!((1..=256).contains(&subject.len()) && subject.bytes().all(|byte| byte.is_ascii_graphic()), "J9");
         assert!(said["jti"].is_string() && said["client_id"].is_string(), "J9");
         let bound = |member: &str| said.get("cnf").and_then(|cnf| cnf.get(member)).map(|text| text.as_str().expect("R14"));
-        assert_eq!(token.bound_to.map(|key| key.to_string()).as_deref(), bound("jkt"), "R14");
-        let certificate = token.certificate.as_ref().map(ToString::to_string);
+        assert_eq!(token.bound_to().map(|key| key.to_string()).as_deref(), bound("jkt"), "R14");
+        let certificate = token.certificate().map(ToString::to_string);
         assert_eq!(certificate.as_deref(), bound("x5t#S256"), "R14");
         let members = said.get("cnf").map_or(0, |cnf| cnf.as_object().expect("R14").len());
-        let bindings = usize::from(token.bound_to.is_some()) + usize::from(token.certificate.is_some());
+        let bindings = usize::from(token.bound_to().is_some()) + usize::from(token.certificate().is_some());
         assert_eq!(members, bindings, "R14");
         assert_eq!((&*token.subject, &token.claims()), (subject, &said), "J11: the last of two members, or the first?");
 

@@ -194,7 +194,7 @@ async fn j17_an_own_token_ends_with_its_exp_and_lives_until_then() {
     assert_eq!(w.check(token).unwrap_err(), Denial::TokenExpired);
     assert_eq!(w.checker.check_again(&verified, None, OnExpiry::Close), Err(Denial::TokenExpired));
     let now = w.engine.clock().now();
-    let key = verified.token().key;
+    let key = verified.token().key();
     let successor =
         |expires| Some(crate::engine::live_sessions::SuccessorToken { generation: Generation::new(2), expires, key });
     assert_eq!(w.checker.check_again(&verified, successor(now), OnExpiry::Close), Err(Denial::TokenExpired));

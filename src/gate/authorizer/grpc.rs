@@ -376,7 +376,7 @@ fn metadata(token: &AccessToken, texts: &mut Texts) -> Struct {
     let expires = Kind::NumberValue(expires as f64);
     let fields = [
         ("subject", Some(text(&token.subject))),
-        ("issuer", Some(text(&token.issuer))),
+        ("issuer", Some(text(token.issuer()))),
         ("scope", Some(Kind::ListValue(ListValue { values: scope }))),
         ("expires", Some(expires)),
         ("client", token.client.as_deref().map(&mut text)),

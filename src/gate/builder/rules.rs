@@ -26,7 +26,7 @@ use crate::route::{HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, a
 use crate::session::profile::Profile;
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, OWN};
-use crate::verify_cache::{AssertionHeader, IdentityField, IdentityHeaders, TokenChecker};
+use crate::verify_cache::{AssertionHeader, IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS, TokenChecker};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -64,6 +64,9 @@ impl Rules {
     pub(super) fn check(&self, trusted: &[IssuerRules], own: &[Box<str>], keyring: &Keyring) -> Result<(), BuildError> {
         if self.assertion.is_some() {
             sound::assertion(keyring)?;
+        }
+        if let Some(headers) = self.identity.as_ref().filter(|headers| headers.len() > MAX_IDENTITY_HEADERS) {
+            return Err(BuildError::IdentityHeaders(headers.len()));
         }
         sound::assertion_audiences(&self.routes, trusted, own)?;
         self.public_url.as_deref().map_or(Ok(()), sound::public_url)?;

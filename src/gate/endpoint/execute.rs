@@ -308,7 +308,7 @@ impl EndpointCommand<'_> {
 
     /// Whether a token is of the endpoint's account. A client's own token has no account, and passes.
     fn is_of_account(&self, token: &AccessToken) -> Result<(), Denial> {
-        let known = self.account.has(token.account.as_deref()) || token.is_clients_own();
+        let known = self.account.has(token.account()) || token.is_clients_own();
         if known { Ok(()) } else { Err(Denial::OtherAccount) }
     }
 
@@ -401,14 +401,14 @@ fn checked_of(token: &AccessToken) -> CheckedToken {
         scope: token.scope.clone(),
         expires: token.expires,
         issued_at: token.issued_at,
-        issuer: (*token.issuer).into(),
+        issuer: (**token.issuer()).into(),
         audience: Arc::clone(&token.audience),
         jti: token.jti.clone(),
-        not_before: token.not_before,
+        not_before: token.not_before(),
         session: token.session.map(|(session, _)| session),
-        account: token.account.clone(),
-        bound_to: token.bound_to,
-        certificate: token.certificate.as_deref().copied(),
+        account: token.account().map(Box::from),
+        bound_to: token.bound_to(),
+        certificate: token.certificate().copied(),
         user: None,
     }
 }

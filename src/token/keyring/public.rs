@@ -20,13 +20,20 @@ pub(crate) const MAX_KID: usize = 128;
 #[derive(Clone)]
 #[doc(hidden)]
 pub struct VerifyingKey {
-    kid: Option<Arc<str>>,
+    identity: Arc<KeyIdentity>,
     algorithm: Algorithm,
     verifier: KeyVerifier,
     signature_len: usize,
     /// `None` for a secret.
     public: Option<Jwk>,
-    print: KeyPrint,
+}
+
+/// What tells a key from others. All tokens that it verifies share it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct KeyIdentity {
+    /// Its name, if it has one.
+    pub(crate) kid: Option<Box<str>>,
+    pub(crate) print: KeyPrint,
 }
 
 /// Identifies a key, whatever its name: a digest of the key and of the algorithm that it is bound to.
@@ -64,7 +71,7 @@ impl fmt::Debug for KeyPrint {
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VerifyingKey")
-            .field("kid", &self.kid)
+            .field("kid", &self.identity.kid)
             .field("algorithm", &self.algorithm)
             .finish_non_exhaustive()
     }
@@ -91,7 +98,8 @@ impl VerifyingKey {
         let kid = jwk.common.key_id.as_deref().map(checked_kid).transpose()?;
         let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).map_err(|_| refuse("a malformed JWK"))?;
         let print = KeyPrint::of_public(&thumbprint, algorithm);
-        Ok((Self { kid, algorithm, verifier, signature_len, public: Some(jwk.clone()), print }, thumbprint))
+        let identity = Arc::new(KeyIdentity { kid, print });
+        Ok((Self { identity, algorithm, verifier, signature_len, public: Some(jwk.clone()) }, thumbprint))
     }
 
     /// A public key in PEM form (SubjectPublicKeyInfo, or PKCS #1 for RSA), bound to `algorithm`. It has no name.
@@ -134,27 +142,28 @@ impl VerifyingKey {
         let (signer, verifier) = secret(algorithm, text).ok_or_else(|| refuse("a secret is for HMAC"))?;
         let print = KeyPrint::of_secret(&signer, algorithm).ok_or_else(|| refuse("it does not sign"))?;
         let signature_len = algorithm.hash_len();
-        Ok((signer, Self { kid: None, algorithm, verifier, signature_len, public: None, print }))
+        let identity = Arc::new(KeyIdentity { kid: None, print });
+        Ok((signer, Self { identity, algorithm, verifier, signature_len, public: None }))
     }
 
     pub(super) fn named(mut self, kid: &str) -> Result<Self, KeyError> {
-        self.kid = Some(checked_kid(kid)?);
+        self.identity = Arc::new(KeyIdentity { kid: Some(checked_kid(kid)?), print: self.identity.print });
         Ok(self)
     }
 
     /// Its name, if it has one.
     pub fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
+        self.identity.kid.as_deref()
     }
 
-    /// The same, shared by all tokens that it verifies.
-    pub(in crate::token) fn shared_kid(&self) -> Option<&Arc<str>> {
-        self.kid.as_ref()
+    /// What tells it from others.
+    pub(in crate::token) fn identity(&self) -> &Arc<KeyIdentity> {
+        &self.identity
     }
 
-    /// The identity of the key.
+    /// The digest that identifies the key.
     pub(crate) fn print(&self) -> KeyPrint {
-        self.print
+        self.identity.print
     }
 
     /// The one algorithm that it verifies.
@@ -183,14 +192,14 @@ impl VerifyingKey {
         let common = CommonParameters {
             public_key_use: Some(PublicKeyUse::Signature),
             key_algorithm: Some(self.algorithm.jwt().into()),
-            key_id: self.kid.as_deref().map(str::to_owned),
+            key_id: self.kid().map(str::to_owned),
             ..CommonParameters::default()
         };
         Some(Jwk { common, algorithm: public.algorithm.clone() })
     }
 }
 
-fn checked_kid(kid: &str) -> Result<Arc<str>, KeyError> {
+fn checked_kid(kid: &str) -> Result<Box<str>, KeyError> {
     let fits = (1..=MAX_KID).contains(&kid.len()) && kid.bytes().all(|b| b.is_ascii_graphic());
     if fits { Ok(kid.into()) } else { Err(KeyError::BadKid) }
 }

@@ -56,7 +56,7 @@ impl Verifier {
             examined.claims = Some(Err(Denial::BadClaim("iss must be a string")));
             return Ok(examined);
         };
-        let Some(rules) = self.rules(issuer) else { return Ok(examined) };
+        let Some((rules, of_tokens)) = self.found(issuer) else { return Ok(examined) };
         examined.issuer = Some((Arc::clone(&rules.name), rules.ours));
         let times = Times::read(&claims);
         let keys = rules.keys.now(engine_now);
@@ -75,9 +75,10 @@ impl Verifier {
         let has_type = if rules.accepts_typ(header.typ.as_deref()) { Ok(()) } else { Err(Denial::WrongType) };
         let moments = Moments::of(rules, engine_now, wall);
         let in_time = times.and_then(|times| times.judge(rules, moments, Duration::ZERO));
+        let origin = key.map_or(Origin::Unknown, Origin::Token);
         let judged = times
             .map_err(Into::into)
-            .and_then(|times| judge::claims(token, &claims, rules, key.map_or(Origin::Unknown, Origin::Token), times));
+            .and_then(|times| judge::claims(token, &claims, (rules, of_tokens), origin, times));
         let read = match judged {
             Ok(token) => {
                 examined.token = Some(token);

@@ -13,8 +13,8 @@ use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::session::{Generation, SessionId, VouchedBy};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use crate::token::claims::{AccessToken, LoginClaims, Response};
-use crate::token::keyring::{KeyPrint, VerifyingKey};
+use crate::token::claims::{AccessToken, LoginClaims, RareClaims, TokenHash, TokenIssuer};
+use crate::token::keyring::VerifyingKey;
 
 /// The longest name (subject, session, token, client), in bytes (J9).
 const MAX_NAME: usize = 256;
@@ -44,11 +44,11 @@ pub(super) enum Origin<'a> {
     Unknown,
 }
 
-/// Checks everything that does not depend on the route.
+/// Checks everything that does not depend on the route. `issuer` is what `rules` say of all tokens.
 pub(super) fn claims<'r>(
     text: &str,
     claims: &Members<'_>,
-    rules: &'r IssuerRules,
+    (rules, issuer): (&'r IssuerRules, &Arc<TokenIssuer>),
     origin: Origin<'_>,
     times: Times,
 ) -> Result<AccessToken, RefusedClaim<'r>> {
@@ -92,67 +92,62 @@ pub(super) fn claims<'r>(
     if !(is_introspected && issued_at.is_none()) {
         lifetime(expires, issued_at, rules)?;
     }
-    let (kid, key, response) = match origin {
-        Origin::Token(key) => (key.shared_kid().cloned(), key.print(), None),
-        Origin::Unknown => (None, KeyPrint::NONE, None),
-        Origin::Response(response) => (None, KeyPrint::NONE, Some(Arc::new(Response(response.into())))),
+    let (signer, response) = match origin {
+        Origin::Token(key) => (Some(Arc::clone(key.identity())), None),
+        Origin::Unknown => (None, None),
+        Origin::Response(response) => (None, Some(response.into())),
     };
     let (shown, raw_subject) = match mapping.subject_encoding {
         SubjectEncoding::Ascii => (Cow::Borrowed(subject), None),
         SubjectEncoding::Percent => (percent_encoded(subject), Some(subject.into())),
     };
+    let rare = RareClaims {
+        roles: mapping.roles_of(claims, rules.ours)?,
+        raw_subject,
+        account,
+        issuer_session,
+        vouched_by: if rules.ours { vouched_by(claims)? } else { None },
+        bound_to: bound_to.map(|key| (key, TokenHash::of(text))),
+        certificate,
+        login: login(claims),
+        not_before,
+        response,
+    };
     Ok(AccessToken {
         text: text.into(),
-        issuer: rules.issuer.clone(),
-        issuer_name: rules.name.clone(),
-        ours: rules.ours,
-        everywhere: rules.everywhere,
-        mapping: Arc::clone(mapping),
-        roles: mapping.roles_of(claims, rules.ours)?,
+        issued_by: Arc::clone(issuer),
+        signer,
+        rare: (rare != RareClaims::default()).then(|| Box::new(rare)),
         subject: if rules.subject_prefix.is_empty() {
             shown.into()
         } else {
             format!("{}{shown}", rules.subject_prefix).into()
         },
-        subject_prefix: rules.subject_prefix.len(),
-        raw_subject,
-        account,
         client: client.map(Box::from),
         scope: rules.granted(scope),
         audience,
-        usual_audience: Arc::clone(&rules.audience),
         session,
-        issuer_session,
-        vouched_by: if rules.ours { vouched_by(claims)? } else { None },
         jti: jti.map(Box::from),
-        bound_to,
-        certificate,
-        login: login(claims),
         issued_at,
-        not_before,
         expires,
-        leeway: rules.leeway,
-        kid,
-        key,
-        response,
     })
 }
 
 /// The issuer that vouched for the subject of one of our tokens.
-fn vouched_by(claims: &Members<'_>) -> Result<Option<Box<VouchedBy>>, Denial> {
+fn vouched_by(claims: &Members<'_>) -> Result<Option<VouchedBy>, Denial> {
     let text = |name_of| name(claims, name_of, "origin_… must be strings of 1 to 256 bytes without control characters");
     match (text("origin_iss")?, text("origin_sub")?, text("origin_sid")?) {
         (None, None, None) => Ok(None),
         (Some(issuer), Some(subject), session) => {
             let by = VouchedBy::new(issuer, subject);
-            Ok(Some(Box::new(session.map_or_else(|| by.clone(), |session| by.clone().session(session)))))
+            Ok(Some(session.map_or_else(|| by.clone(), |session| by.clone().session(session))))
         }
         _ => Err(Denial::BadClaim("origin_iss and origin_sub go together")),
     }
 }
 
 /// The key and the client certificate that a token is bound to.
-type Bindings = (Option<KeyThumbprint>, Option<Box<CertificateThumbprint>>);
+type Bindings = (Option<KeyThumbprint>, Option<CertificateThumbprint>);
 
 /// The members of `cnf` (RFC 7800 §3.1): `jkt` (RFC 9449 §6.1), `x5t#S256` (RFC 8705 §3.1), or both, and then both are to be
 /// proved. A confirmation of another kind cannot be checked (R14).
@@ -173,7 +168,7 @@ fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
                 key.is_some()
             }
             "x5t#S256" => {
-                certificate = text.and_then(CertificateThumbprint::parse).map(Box::new);
+                certificate = text.and_then(CertificateThumbprint::parse);
                 certificate.is_some()
             }
             _ => false,
@@ -186,11 +181,10 @@ fn confirmation(claims: &Members<'_>) -> Result<Bindings, Denial> {
 }
 
 /// The login. A claim of another type says nothing.
-fn login(claims: &Members<'_>) -> Option<Box<LoginClaims>> {
+fn login(claims: &Members<'_>) -> LoginClaims {
     let acr = claims.get("acr").and_then(Member::as_text).map(Box::from);
     let auth_time = claims.get("auth_time").and_then(Member::as_u64).filter(|secs| *secs <= LAST_SECOND);
-    let auth_time = auth_time.map(Timestamp::from_secs);
-    (acr.is_some() || auth_time.is_some()).then(|| Box::new(LoginClaims { acr, auth_time }))
+    LoginClaims { acr, auth_time: auth_time.map(Timestamp::from_secs) }
 }
 
 /// All but visible ASCII, and `%`, as escapes of UTF-8: two subjects never give one text.

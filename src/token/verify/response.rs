@@ -1,5 +1,6 @@
 //! The response of an introspection endpoint (RFC 7662 §2.2), read as the claims of a token.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::rules::IssuerRules;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::introspection::MAX_RESPONSE;
-use crate::token::claims::AccessToken;
+use crate::token::claims::{AccessToken, TokenIssuer};
 
 /// Members that say of what kind a token is, at servers that tell of refresh tokens and ID tokens, too.
 const KINDS: [&str; 2] = ["token_use", "token_type"];
@@ -32,6 +33,8 @@ pub enum Told {
 #[derive(Debug)]
 pub struct Responses {
     rules: IssuerRules,
+    /// What they say of all tokens.
+    of_tokens: Arc<TokenIssuer>,
     /// The kinds of mapped claims of which a refused one has been reported: a bit for each.
     told_claims: AtomicU8,
 }
@@ -39,7 +42,7 @@ pub struct Responses {
 impl Responses {
     /// A reader by these rules.
     pub fn new(rules: &IssuerRules) -> Self {
-        Self { rules: rules.without_keys(), told_claims: AtomicU8::new(0) }
+        Self { rules: rules.without_keys(), of_tokens: rules.of_tokens(), told_claims: AtomicU8::new(0) }
     }
 
     /// The rules.
@@ -89,10 +92,10 @@ impl Responses {
         }
         let times = Times::read(claims)?;
         times.judge(rules, Moments { expiry: now, beginning: now }, Duration::ZERO)?;
-        let judged = judge::claims(token, claims, rules, Origin::Response(response), times)
+        let judged = judge::claims(token, claims, (rules, &self.of_tokens), Origin::Response(response), times)
             .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
         // The key must be named, too: the proof is checked against it.
-        if is_dpop && judged.bound_to.is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
+        if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::claim::{ClaimError, ClaimPath};
 use crate::introspection::Introspection;
 use crate::session::Scope;
 use crate::token::assertion::ASSERTION_TYP;
-use crate::token::claims::TYP;
+use crate::token::claims::{TYP, TokenIssuer};
 use crate::token::keyring::{KeyError, Keyring};
 
 /// The largest tolerated difference between an issuer's clock and ours.
@@ -159,6 +159,20 @@ pub struct IssuerRules {
 }
 
 impl IssuerRules {
+    /// What they say of all tokens.
+    pub(super) fn of_tokens(&self) -> Arc<TokenIssuer> {
+        Arc::new(TokenIssuer {
+            url: Arc::clone(&self.issuer),
+            name: Arc::clone(&self.name),
+            is_ours: self.ours,
+            is_accepted_everywhere: self.everywhere,
+            mapping: Arc::clone(&self.claims),
+            subject_prefix: self.subject_prefix.len(),
+            audience: Arc::clone(&self.audience),
+            leeway: self.leeway,
+        })
+    }
+
     /// The rules for our own tokens.
     pub fn own(issuer: impl Into<Arc<str>>, audience: Vec<Box<str>>, keyring: &Keyring, leeway: Duration) -> Self {
         Self {

@@ -162,14 +162,14 @@ fn what_we_mint_is_accepted_and_says_what_was_minted() {
             style: crate::token::claims::TokenStyle::default(),
         };
         let token = world.verify(mint(world.own.signer(), &claims).unwrap().expose()).unwrap();
-        assert!(token.ours);
-        assert_eq!((&*token.issuer, &*token.subject), (OWN, "ada"));
-        assert_eq!((token.account.as_deref(), token.client.as_deref()), (Some("acme"), Some("web")));
+        assert!(token.is_ours());
+        assert_eq!((&**token.issuer(), &*token.subject), (OWN, "ada"));
+        assert_eq!((token.account(), token.client.as_deref()), (Some("acme"), Some("web")));
         assert_eq!(token.scope, scope);
         assert_eq!(token.session, Some((session, Generation::new(3))));
         assert_eq!(token.jti.as_deref(), Some("one"));
         assert_eq!((token.issued_at, token.expires), (Some(NOW), NOW.plus(Duration::from_secs(600))));
-        assert_eq!(token.kid.as_deref(), Some(world.own.signer().kid()));
+        assert_eq!(token.kid(), Some(world.own.signer().kid()));
         assert!(token.is_for(&["x", "other"]) && !token.is_for(&["ap", "API", "api "]));
         let none = MintedClaims { session: None, account: None, ..claims };
         assert_eq!(world.verify(mint(world.own.signer(), &none).unwrap().expose()).unwrap().session, None);
@@ -182,8 +182,8 @@ fn another_issuers_token_never_names_a_session_or_account_of_ours() {
     let claims = with(idp_claims(), json!({ "sid": sid(), "gen": 2, "account": "acme", "email": "a@b.example" }));
     for i in 0..3 {
         let token = world.idp(i, &claims).unwrap();
-        assert!(!token.ours);
-        assert_eq!((token.session, &token.account), (None, &None));
+        assert!(!token.is_ours());
+        assert_eq!((token.session, &token.account()), (None, &None));
         assert_eq!(token.claims()["email"], "a@b.example");
     }
 }

@@ -699,6 +699,19 @@ fn t23_a_host_is_a_name_a_domain_or_any() {
 }
 
 #[test]
+fn more_identity_headers_than_a_token_keeps_are_refused() {
+    // Five are there by default.
+    let claims = |number: usize| (0..number).map(|at| format!("x-c{at} = \"c{at}\"")).collect::<Vec<_>>().join(", ");
+    let config = |number| format!("{MINIMAL}[identity]\nclaims = {{ {} }}\n", claims(number));
+    assert_eq!(read(&config(59)).unwrap().identity.claims.len(), 59);
+    let errors = read(&config(60)).unwrap_err().to_string();
+    assert!(
+        errors.contains("identity.claims.x-c") && errors.contains("64 headers tell the caller already"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn two_identity_headers_of_one_name_are_refused() {
     let errors =
         said("[identity]\nheaders = { account = \"X-Auth-Subject\" }\nclaims = { \"x-auth-scope\" = \"s\" }\n");

@@ -259,9 +259,9 @@ impl<M> Judge<'_, M> {
             gate.use_proof::<WithoutEffects>(proof.as_ref())?;
             policy::judge_binding(policy, token)
         });
-        let key = token.bound_to.map(|key| format!("the request proves the key {key}"));
+        let key = token.bound_to().map(|key| format!("the request proves the key {key}"));
         let certificate =
-            token.certificate.as_deref().map(|certificate| format!("the connection has the certificate {certificate}"));
+            token.certificate().map(|certificate| format!("the connection has the certificate {certificate}"));
         let bindings: Vec<String> = key.into_iter().chain(certificate).collect();
         self.judged(
             Rule::Proof,
@@ -272,7 +272,7 @@ impl<M> Judge<'_, M> {
             },
             |denial| denial.to_string(),
         );
-        let issuer = &token.issuer_name;
+        let issuer = token.issuer_name();
         let asked = policy.issuers.join(" ");
         self.judged(
             Rule::Issuer,
@@ -285,7 +285,7 @@ impl<M> Judge<'_, M> {
         );
         let audience = token.audience.join(" ");
         let wanted = match policy.audiences.is_empty() {
-            true => token.usual_audience.join(" "),
+            true => token.issued_by.audience.join(" "),
             false => policy.audiences.join(" "),
         };
         self.judged(
@@ -316,7 +316,7 @@ impl<M> Judge<'_, M> {
             self.rules.push(RuleVerdict::skip(Rule::Role, "the route asks for none"));
         } else {
             let roles: Vec<_> = policy.roles.iter().map(ToString::to_string).collect();
-            let has: Vec<_> = token.roles.names().iter().map(ToString::to_string).collect();
+            let has: Vec<_> = token.roles().names().iter().map(ToString::to_string).collect();
             let detail = format!("route asks for one of {}; token has {}", roles.join(" "), or_none(&has.join(" ")));
             self.judged(
                 Rule::Role,
@@ -358,14 +358,14 @@ fn two(denial: Denial, headers: &HeaderMap) -> String {
 fn explained(token: &AccessToken, is_proved: bool) -> ExplainedToken {
     ExplainedToken {
         is_proved,
-        issuer_name: Some(token.issuer_name.to_string()),
-        issuer: Some(token.issuer.to_string()),
+        issuer_name: Some(token.issuer_name().to_string()),
+        issuer: Some(token.issuer().to_string()),
         subject: Some(token.subject.to_string()),
         client: token.client.as_deref().map(str::to_owned),
         session: token.session.map(|(id, _)| id.to_string()),
         generation: token.session.map(|(_, generation)| generation.get()),
         token_id: token.jti.as_deref().map(str::to_owned),
-        kid: token.kid.as_deref().map(str::to_owned),
+        kid: token.kid().map(str::to_owned),
         scope: Some(token.scope.clone()),
         audience: token.audience.iter().map(ToString::to_string).collect(),
     }
@@ -381,7 +381,7 @@ fn claims_of(token: &AccessToken, is_proved: bool, wall: Timestamp) -> String {
 fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
     match (denial, token) {
         (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),
-        (Denial::TokenNotYetValid, Some(token)) => match token.not_before.max(token.issued_at) {
+        (Denial::TokenNotYetValid, Some(token)) => match token.not_before().max(token.issued_at) {
             Some(from) => format!(": in {}", shown(from.since(wall))),
             None => String::new(),
         },

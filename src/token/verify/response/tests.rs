@@ -73,13 +73,13 @@ fn refused(rules: &IssuerRules, changes: &Value) -> Denial {
 #[test]
 fn i14_i20_an_active_token_is_what_a_verified_one_would_be() {
     let token = active(&rules(introspection()), &json!({ "sid": "theirs", "gen": 1, "account": "acme" }));
-    assert_eq!((&*token.issuer, &*token.issuer_name, token.ours), (URL, "idp", false));
+    assert_eq!((&**token.issuer(), &**token.issuer_name(), token.is_ours()), (URL, "idp", false));
     assert_eq!(
         (&*token.subject, token.client.as_deref(), token.jti.as_deref()),
         ("user-1", Some("theirs"), Some("j1"))
     );
     assert_eq!(token.scope.as_str(), "read", "mapped, and no more than is listed");
-    assert_eq!((token.session, token.account.as_deref(), token.kid.as_deref()), (None, None, None));
+    assert_eq!((token.session, token.account(), token.kid()), (None, None, None));
     assert_eq!(token.expires, Timestamp::from_secs(1_800_000_600));
     assert_eq!(token.claims().get("sub"), Some(&json!("user-1")), "the members of the response are its claims");
     assert!(token.own().is_err(), "it acts on no session of ours");
@@ -191,7 +191,7 @@ fn i14_i18_scopes_roles_and_required_claims_are_those_of_a_jwt() {
         json!({ "scp": ["orders", "admin"], "realm_access": { "roles": ["boss"] }, "tenant": "a", "sub": "Zoë" });
     let token = active(&mapped, &good);
     assert_eq!((token.scope.as_str(), &*token.subject, token.token_subject()), ("read", "Zo%C3%AB", "Zoë"));
-    assert!(token.roles.contains("boss"));
+    assert!(token.roles().contains("boss"));
     for (name, value) in [
         ("realm_access", json!({ "roles": [1] })),
         ("realm_access", json!("boss")),

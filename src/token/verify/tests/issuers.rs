@@ -69,7 +69,7 @@ fn a_public_key_in_pem_form_verifies_whatever_kid_the_token_has() {
     for kid in [json!("theirs"), Value::Null] {
         let header = with(own_header(&key), json!({ "kid": kid })).to_string();
         let token = verifier.verify(&forge(&key, header, idp_claims().to_string()), NOW, NOW).unwrap();
-        assert_eq!(token.kid, None);
+        assert_eq!(token.kid(), None);
     }
     for algorithm in Algorithm::ALL.into_iter().filter(|a| *a != Algorithm::EdDsa) {
         assert!(IssuerKeys::from_public_pem(pem.as_bytes(), algorithm).is_err(), "{algorithm}");

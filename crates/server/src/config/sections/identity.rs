@@ -9,6 +9,7 @@ use super::super::print::{put, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::TrustedIssuer;
+use rotogate::gate::MAX_IDENTITY_HEADERS;
 use rotogate::headers::HeaderPattern;
 use rotogate::token::assertion::ASSERTION_TTL;
 
@@ -82,7 +83,13 @@ pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Identity
     let claims = section.section("claims");
     for (name, claim) in claims.free() {
         let header = value::header(name).and_then(|header| {
-            if used.contains(&header) { Err(format!("{header} is used for another value already")) } else { Ok(header) }
+            if used.contains(&header) {
+                return Err(format!("{header} is used for another value already"));
+            }
+            if used.len() >= MAX_IDENTITY_HEADERS {
+                return Err(format!("{MAX_IDENTITY_HEADERS} headers tell the caller already, which is the most"));
+            }
+            Ok(header)
         });
         match (header, value::text(claim)) {
             (Ok(header), Ok(claim)) => {
