@@ -38,7 +38,7 @@ pub(crate) enum NotRecorded {
 pub(crate) struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
     hash_key: hmac::Key,
-    /// Spreads the keys. Two that it takes for one share their part of the memory, no more.
+    /// Hashes the keys of clients. Keys with the same hash share one part of the memory.
     of_keys: RandomState,
     most: u64,
     held: AtomicU64,

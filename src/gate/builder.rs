@@ -153,7 +153,7 @@ pub enum BuildError {
     #[error("assertions: {0}")]
     Assertion(String),
     /// Too many of [`GateBuilder::identity_headers`].
-    #[error("{0} identity headers: at most {most} tell the caller", most = MAX_IDENTITY_HEADERS)]
+    #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),
     /// A role that a route asks for could not be judged, or no token could have it.
     #[error("the role {role:?} of route {route:?} {why}")]

@@ -221,7 +221,7 @@ pub(crate) struct RareClaims {
     pub(crate) certificate: Option<CertificateThumbprint>,
     pub(crate) login: LoginClaims,
     pub(crate) not_before: Option<Timestamp>,
-    /// The response that told its claims, if it was introspected. Then no key verified it.
+    /// The response with its claims, if it was introspected. Then no key verified it.
     pub(crate) response: Option<Arc<str>>,
 }
 
@@ -328,7 +328,7 @@ impl AccessToken {
         self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
     }
 
-    /// The response that told its claims, if it was introspected.
+    /// The response with its claims, if it was introspected.
     pub(crate) fn response(&self) -> Option<&str> {
         self.rare.as_deref()?.response.as_deref()
     }

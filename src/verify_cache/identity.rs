@@ -95,7 +95,7 @@ impl IdentityHeaders {
     }
 }
 
-/// The most headers that tell an upstream the caller, besides that of the assertion.
+/// The most identity headers of a gate, besides that of the assertion.
 #[doc(hidden)]
 pub const MAX_IDENTITY_HEADERS: usize = 64;
 

@@ -25,6 +25,26 @@ fn told_in(builder: GateBuilder, header: &'static str, auth: Auth) -> GateBuilde
         .route(Route::new("/{*rest}", policy))
 }
 
+#[tokio::test]
+async fn a_gate_has_at_most_64_identity_headers_from_the_start_and_by_a_reload() {
+    let with = |number: usize| {
+        let name = |at: usize| HeaderName::try_from(format!("x-c{at}")).unwrap();
+        builder().identity_headers((0..number).map(|at| (name(at), IdentityField::Subject)))
+    };
+    let gate = with(64).build().await.unwrap();
+    assert!(matches!(with(65).build().await, Err(BuildError::IdentityHeaders(65))));
+    assert!(matches!(gate.prepare_rules(with(65)), Err(BuildError::IdentityHeaders(65))));
+    let (access, _) = tokens(&gate, "read").await;
+    let service = gate.layer().layer(service_fn(async |request: Request<Empty<Bytes>>| {
+        let named =
+            request.headers().iter().filter(|(name, value)| name.as_str().starts_with("x-c") && *value == "ada");
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(named.count().to_string())))
+    }));
+    let request = Request::get("/x").header("host", "api.test").header("authorization", format!("Bearer {access}"));
+    let answer = service.oneshot(request.body(Empty::new()).unwrap()).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "64", "the last one, too");
+}
+
 /// Status, and what the service saw of the two headers.
 async fn asked(layer: GateLayer, token: Option<&str>) -> (StatusCode, String) {
     let service = layer.layer(service_fn(async |request: Request<Empty<Bytes>>| {

@@ -81,7 +81,7 @@ pub async fn run<S: SharedStore + CopyTarget>(open: impl AsyncFn(Open) -> Result
     let moving = async {
         for n in 0.. {
             insert(&x, &session("carol", 1_000_000 + n, start())).await;
-            // On a busy machine the other has written nothing after twenty.
+            // On a busy machine the other gate may have written nothing by then.
             if n >= 20 && is_written.load(Ordering::SeqCst) {
                 break;
             }

@@ -28,7 +28,7 @@ pub struct VerifyingKey {
     public: Option<Jwk>,
 }
 
-/// What tells a key from others. All tokens that it verifies share it.
+/// The identity of a key. All tokens that it verifies share it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KeyIdentity {
     /// Its name, if it has one.
@@ -156,7 +156,7 @@ impl VerifyingKey {
         self.identity.kid.as_deref()
     }
 
-    /// What tells it from others.
+    /// Its identity.
     pub(in crate::token) fn identity(&self) -> &Arc<KeyIdentity> {
         &self.identity
     }

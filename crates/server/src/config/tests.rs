@@ -706,7 +706,7 @@ fn more_identity_headers_than_a_token_keeps_are_refused() {
     assert_eq!(read(&config(59)).unwrap().identity.claims.len(), 59);
     let errors = read(&config(60)).unwrap_err().to_string();
     assert!(
-        errors.contains("identity.claims.x-c") && errors.contains("64 headers tell the caller already"),
+        errors.contains("identity.claims.x-c") && errors.contains("there are 64 identity headers already"),
         "{errors}"
     );
 }

@@ -85,7 +85,7 @@ async fn c12_a_primary_that_became_a_replica_is_left_at_once_and_nothing_is_read
         sentinel.cli(&["SENTINEL", "REMOVE", PRIMARY]);
         sentinel.cli(&["SENTINEL", "MONITOR", PRIMARY, "127.0.0.1", &new.port.to_string(), "2"]);
     }
-    // On a busy machine a Sentinel may have swapped them back meanwhile. Now none does.
+    // On a busy machine a Sentinel may have swapped the roles back before. Sentinels that monitor the new primary keep it.
     swap_roles();
     let back = async { while store.load(begun.id).await.is_err() {} };
     timeout(PATIENCE, back).await.expect("the Sentinels name a primary");

@@ -87,7 +87,7 @@ pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Identity
                 return Err(format!("{header} is used for another value already"));
             }
             if used.len() >= MAX_IDENTITY_HEADERS {
-                return Err(format!("{MAX_IDENTITY_HEADERS} headers tell the caller already, which is the most"));
+                return Err(format!("there are {MAX_IDENTITY_HEADERS} identity headers already, which is the most"));
             }
             Ok(header)
         });
