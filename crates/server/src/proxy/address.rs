@@ -105,14 +105,14 @@ impl NegotiatedClient {
 }
 
 impl Clients {
-    /// Sends a request. Returns the response head, and a guard of the connection that its body comes over if this
-    /// module pools it.
+    /// Sends the request, which it takes: an argument would be held once more by each future on the way. Returns the
+    /// response head, and a guard of the connection that its body comes over if this module pools it.
     ///
     /// # Errors
     /// `None`: no response head came in time.
     pub(super) async fn send(
         &self,
-        request: Request<LentBody>,
+        request: &mut Option<Request<LentBody>>,
         upgrade: bool,
         timeout: HeadTimeout<'_>,
     ) -> Result<(Response<Incoming>, Option<ConnectionGuard>), Option<SendError>> {
@@ -122,6 +122,7 @@ impl Clients {
             }
             // Boxed because it is large: every request's future would carry its size.
             Client::Negotiated(any) => {
+                let request = request.take().ok_or_else(SendError::nothing)?;
                 let sent = Box::pin(timeout.within(any.send(request, upgrade))).await;
                 Ok((sent.ok_or(None)?.map_err(SendError::from)?, None))
             }

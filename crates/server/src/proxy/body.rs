@@ -76,9 +76,13 @@ impl IdleTimer {
     }
 }
 
-/// A request body on its way to an upstream.
-pub(super) struct RequestBody {
-    inner: Option<UnsyncBoxBody<Bytes, BoxError>>,
+/// A request body on its way to an upstream. Most requests have none, so what one needs is boxed: requests are moved
+/// several times.
+pub(super) struct RequestBody(Option<Box<Forwarding>>);
+
+/// A request body that is not empty.
+struct Forwarding {
+    inner: UnsyncBoxBody<Bytes, BoxError>,
     /// The bytes that may still come.
     allowance: Option<u64>,
     idle: IdleTimer,
@@ -116,21 +120,25 @@ impl RequestBody {
         if max.is_some_and(|max| body.size_hint().lower() > max) {
             return Err(BodyError::TooLarge);
         }
-        let inner = (!body.is_end_stream()).then(|| body.map_err(Into::into).boxed_unsync());
-        let progress = if inner.is_some() { Progress::counted() } else { Progress::default() };
-        Ok(Self { inner, allowance: max, idle: IdleTimer::new(idle, progress.clone()), progress })
+        Ok(if body.is_end_stream() {
+            Self::empty()
+        } else {
+            let (inner, progress) = (body.map_err(Into::into).boxed_unsync(), Progress::counted());
+            let idle = IdleTimer::new(idle, progress.clone());
+            Self(Some(Box::new(Forwarding { inner, allowance: max, idle, progress })))
+        })
     }
 
-    pub(super) fn empty() -> Self {
-        let progress = Progress::default();
-        let idle = IdleTimer::new(Duration::ZERO, progress.clone());
-        Self { inner: None, allowance: None, idle, progress }
+    pub(super) const fn empty() -> Self {
+        Self(None)
     }
 
     pub(super) fn progress(&self) -> Progress {
-        self.progress.clone()
+        self.0.as_ref().map(|body| body.progress.clone()).unwrap_or_default()
     }
+}
 
+impl Forwarding {
     fn allow(&mut self, frame: &Frame<Bytes>) -> bool {
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         match &mut self.allowance {
@@ -205,11 +213,10 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let Some(inner) = &mut this.inner else {
+        let Some(this) = self.0.as_deref_mut() else {
             return Poll::Ready(None);
         };
-        let Poll::Ready(next) = Pin::new(inner).poll_frame(cx) else {
+        let Poll::Ready(next) = Pin::new(&mut this.inner).poll_frame(cx) else {
             return this.idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
         };
         this.idle.stop();
@@ -224,11 +231,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.0.as_ref().is_none_or(|body| body.inner.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.inner.size_hint())
     }
 }
 

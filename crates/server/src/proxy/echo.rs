@@ -24,7 +24,7 @@ struct Echo<'r> {
 }
 
 /// Reads the whole body and shows its beginning.
-pub(super) async fn answer(parts: &Parts, mut body: RequestBody) -> Result<Response<ProxyBody>, BodyError> {
+pub(super) async fn answer(parts: Parts, mut body: RequestBody) -> Result<Response<ProxyBody>, BodyError> {
     let mut shown = Vec::new();
     let mut truncated = false;
     while let Some(frame) = body.frame().await {

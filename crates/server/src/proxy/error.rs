@@ -204,6 +204,11 @@ impl SendError {
         Self { error: error.into(), connecting: true, unsent: true }
     }
 
+    /// There was no request to send.
+    pub(super) fn nothing() -> Self {
+        Self::unconnected("there is no request to send")
+    }
+
     /// The connection was lost before anything was written.
     pub(super) fn unsent(error: hyper::Error) -> Self {
         Self { error: error.into(), connecting: false, unsent: true }

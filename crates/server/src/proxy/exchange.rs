@@ -1,5 +1,6 @@
 //! One request and its response: the head for the upstream, the attempts, and the head that comes back.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
@@ -90,16 +91,17 @@ impl From<ProxyError> for ForwardError {
 impl Inner {
     /// Sends a prepared request, and repeats it where the rules of the module allow that.
     ///
-    /// One future, which awaits little that is not boxed: what a future captures is copied once more at each level.
+    /// One future, which awaits little that is not boxed, and borrows what is large: what a future captures is copied once
+    /// more at each level. `outgoing` is used up.
     pub(super) async fn send(
         &self,
         pool: &Arc<Pool>,
-        outgoing: Outgoing,
+        outgoing: &mut Outgoing,
         mut body: RequestBody,
-        upgrade: Option<UpgradeRequest>,
+        upgrade: Option<Box<UpgradeRequest>>,
         holders: RequestHolders,
     ) -> Result<Response<ProxyBody>, ForwardError> {
-        let Outgoing { mut template, room } = outgoing;
+        let Outgoing { template, room } = outgoing;
         let begun = Instant::now();
         let mut info = ForwardInfo::default();
         let mut repeatable = body.is_end_stream() && template.method.is_idempotent();
@@ -120,12 +122,12 @@ impl Inner {
                 let address = Arc::clone(&in_flight.address);
                 info.attempts = info.attempts.saturating_add(1);
                 let (method, progress) = (template.method.clone(), body.progress());
-                let mut head = match head_for(&address.url, template, &body, pool, upgrade.as_ref()) {
+                let mut head = match head_for(&address.url, template, &body, pool, upgrade.as_deref()) {
                     Ok(head) => head,
                     Err(kind) => break 'failed kind,
                 };
                 if address.url == UpstreamUrl::Echo {
-                    let answered = Box::pin(echo::answer(&head, body)).await;
+                    let answered = Box::pin(echo::answer(head, body)).await;
                     info.took = begun.elapsed();
                     match answered {
                         Ok(mut response) => {
@@ -145,7 +147,9 @@ impl Inner {
                     Some(clients) => {
                         let limit = pool.upstream.head_timeout.unwrap_or(self.settings.head_timeout);
                         let head_timeout = HeadTimeout { limit, progress: &progress };
-                        let sending = clients.send(Request::from_parts(head, lent), upgrade.is_some(), head_timeout);
+                        let mut request = Some(Request::from_parts(head, lent));
+                        // Pinned where it is made: an awaited future is copied first.
+                        let sending = pin!(clients.send(&mut request, upgrade.is_some(), head_timeout));
                         sending.await.map_err(AttemptError::from)
                     }
                     None => Err(AttemptError::nameless(&address)),
@@ -162,7 +166,7 @@ impl Inner {
                             Ok(mut response) => {
                                 response.body_mut().sent = info;
                                 if response.extensions().is_empty() {
-                                    *response.extensions_mut() = room;
+                                    *response.extensions_mut() = std::mem::take(room);
                                 }
                                 return Ok(response);
                             }
@@ -211,7 +215,8 @@ impl Inner {
                 let error = failure.what;
                 tracing::debug!(upstream = name, %address, next = %next.address, error, "request sent again");
                 pool.counts.retried();
-                (in_flight, body, template, attempt_begun) = (next, same, again, Instant::now());
+                *template = again;
+                (in_flight, body, attempt_begun) = (next, same, Instant::now());
             }
         };
         info.took = begun.elapsed();
@@ -259,7 +264,7 @@ impl Inner {
         pool: &Arc<Pool>,
         response: Response<Incoming>,
         exchange: Exchange,
-        upgrade: Option<UpgradeRequest>,
+        upgrade: Option<Box<UpgradeRequest>>,
     ) -> Result<Response<ProxyBody>, ProxyError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
@@ -286,17 +291,18 @@ impl Inner {
     }
 }
 
-/// The request head for one address.
+/// The request head for one address. Takes it out of the template.
 fn head_for(
     url: &UpstreamUrl,
-    template: RequestTemplate,
+    template: &mut RequestTemplate,
     body: &RequestBody,
     pool: &Pool,
     upgrade: Option<&UpgradeRequest>,
 ) -> Result<Parts, ProxyError> {
     let preserve_host = pool.upstream.preserve_host;
-    let RequestTemplate { method, target, mut headers, host } = template;
-    let uri = url.uri(&target).ok_or(ProxyError::NotCanonical)?;
+    let uri = url.uri(&template.target).ok_or(ProxyError::NotCanonical)?;
+    let RequestTemplate { method, headers, host, .. } = template;
+    let (method, mut headers, host) = (std::mem::take(method), std::mem::take(headers), host.take());
     let host = match url {
         UpstreamUrl::Echo => host,
         UpstreamUrl::Http(url) => Some(host.filter(|_| preserve_host).unwrap_or_else(|| url.host().clone())),

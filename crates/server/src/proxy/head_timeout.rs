@@ -1,6 +1,6 @@
 //! The time for a response head.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,12 +19,15 @@ pub(super) struct HeadTimeout<'a> {
 impl HeadTimeout<'_> {
     /// `None` if nothing moved for the limit.
     pub(super) async fn within<F: Future>(self, future: F) -> Option<F::Output> {
-        self.within_on(&mut None, future).await
+        self.within_on(&mut None, pin!(future)).await
     }
 
     /// The same, with a timer to use again.
-    pub(super) async fn within_on<F: Future>(self, timer: &mut Option<LazySleep>, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
+    pub(super) async fn within_on<F: Future>(
+        self,
+        timer: &mut Option<LazySleep>,
+        mut future: Pin<&mut F>,
+    ) -> Option<F::Output> {
         let mut seen = None;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {

@@ -57,7 +57,7 @@ async fn ask(address: &Address, check: &HealthCheck) -> Option<()> {
         UpstreamUrl::Https(_) | UpstreamUrl::Echo => {}
     }
     let timeout = HeadTimeout { limit: check.timeout, progress: &Progress::default() };
-    let (mut response, _in_use) = clients.send(request, false, timeout).await.ok()?;
+    let (mut response, _in_use) = clients.send(&mut Some(request), false, timeout).await.ok()?;
     if !response.status().is_success() {
         return None;
     }

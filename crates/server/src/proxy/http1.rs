@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -76,8 +77,8 @@ impl Connections {
         Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
     }
 
-    /// Sends a request in origin form. Returns the response head, and a guard of the connection that the body comes
-    /// over.
+    /// Sends the request, which it takes, in origin form. Returns the response head, and a guard of the connection that
+    /// the body comes over.
     ///
     /// A pooled connection may turn out to be closed. If nothing of the request was written, it is sent on another.
     ///
@@ -85,7 +86,7 @@ impl Connections {
     /// `None`: no response head came in time.
     pub(super) async fn send(
         &self,
-        mut request: Request<LentBody>,
+        request: &mut Option<Request<LentBody>>,
         timeout: HeadTimeout<'_>,
     ) -> Result<(Response<Incoming>, ConnectionGuard), Option<SendError>> {
         loop {
@@ -107,8 +108,11 @@ impl Connections {
                 // its own.
                 None => Box::pin(self.connect()).await?,
             };
+            let taken = request.take().ok_or_else(SendError::nothing)?;
             let Connection { sender, timer, .. } = &mut connection;
-            let sent = timeout.within_on(timer, sender.try_send_request(request)).await;
+            // Pinned where it is made: what a future captures would be copied into it.
+            let sending = pin!(sender.try_send_request(taken));
+            let sent = timeout.within_on(timer, sending).await;
             let mut error = match sent.ok_or(None)? {
                 Ok(response) => {
                     connection.requests = connection.requests.saturating_add(1);
@@ -118,7 +122,7 @@ impl Connections {
                 Err(error) => error,
             };
             match error.take_message() {
-                Some(same) if !is_new => request = same,
+                Some(same) if !is_new => *request = Some(same),
                 Some(_) => return Err(Some(SendError::unsent(error.into_error()))),
                 None => return Err(Some(SendError::sent(error.into_error()))),
             }

@@ -279,7 +279,7 @@ impl Proxy {
         upstream: UpstreamId,
         policy: &RoutePolicy,
         request: Request<B>,
-        upgrade: Option<UpgradeRequest>,
+        upgrade: Option<Box<UpgradeRequest>>,
         holders: RequestHolders,
     ) -> impl Future<Output = Result<Response<ProxyBody>, Infallible>> + Send + 'static + use<B>
     where
@@ -292,7 +292,7 @@ impl Proxy {
         let dialect = policy.dialect.clone();
         let pool = inner.pool(upstream);
         let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(pool.as_deref()));
-        let prepared = match (pool, body) {
+        let mut prepared = match (pool, body) {
             (Some(pool), Ok(body)) => inner.prepare(parts).map(|outgoing| (pool, body, outgoing)),
             (Some(_), Err(_)) => Err(ProxyError::TooLarge),
             (None, _) => {
@@ -301,9 +301,12 @@ impl Proxy {
             }
         };
         async move {
-            let sent = match prepared {
-                Ok((pool, body, outgoing)) => inner.send(&pool, outgoing, body, upgrade, holders).await,
-                Err(kind) => Err(kind.into()),
+            let sent = match &mut prepared {
+                Ok((pool, body, outgoing)) => {
+                    let body = std::mem::replace(body, RequestBody::empty());
+                    inner.send(pool, outgoing, body, upgrade, holders).await
+                }
+                Err(kind) => Err((*kind).into()),
             };
             Ok(sent.unwrap_or_else(|ForwardError { kind, sent }| {
                 let mut response = match &dialect {

@@ -38,12 +38,12 @@ enum Downstream {
 }
 
 /// The upgrade that a request asks for, if it may be forwarded.
-pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<UpgradeRequest> {
+pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Box<UpgradeRequest>> {
     if !permitted.route().policy.upgrade || !request.headers().contains_key(UPGRADE) {
         return None;
     }
     if request.extensions_mut().remove::<Dialled>().is_some() {
-        return Some(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate });
+        return Some(Box::new(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate }));
     }
     // Without a lease nothing could end the tunnel: a route without authentication allows none.
     if permitted.caller().is_none() || *request.method() != Method::GET || request.version() != Version::HTTP_11 {
@@ -54,7 +54,7 @@ pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitt
     let permit = request.extensions_mut().remove::<ConnectionPermit>();
     let tunnel = request.extensions_mut().remove::<TunnelEnd>().unwrap_or_default();
     let end = Downstream::Client { client: hyper::upgrade::on(request), lease, permit, tunnel };
-    Some(UpgradeRequest { protocol, end })
+    Some(Box::new(UpgradeRequest { protocol, end }))
 }
 
 impl UpgradeRequest {

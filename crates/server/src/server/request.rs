@@ -148,14 +148,19 @@ pub(super) fn serve(
     let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let answer = record.context().clone().enter(|| match permit {
-        _ if is_misdirected => Answer::boxed(std::future::ready((misdirected(), permit.ok()))),
-        Ok(permit) => call_service(&state, origin, request, is_grpc, received, permit),
-        Err(rejection) => {
-            Answer::boxed(wait_or_reject(Arc::clone(&state), Arc::clone(origin), request, is_grpc, received, rejection))
-        }
+    // Taken and written in place: `enter` copies what its closure captures and returns, several times.
+    let (mut asked, mut answer) = (Some((request, permit, received)), None);
+    record.context().clone().enter(|| {
+        answer = asked.take().map(|(request, permit, received)| match permit {
+            _ if is_misdirected => Answer::boxed(std::future::ready((misdirected(), permit.ok()))),
+            Ok(permit) => call_service(&state, origin, request, is_grpc, received, permit),
+            Err(rejection) => {
+                let (state, origin) = (Arc::clone(&state), Arc::clone(origin));
+                Answer::boxed(wait_or_reject(state, origin, request, is_grpc, received, rejection))
+            }
+        });
     });
-    Served { answer: Some(answer), request: Some(ServedRequest { state, record, began, is_grpc }) }
+    Served { answer, request: Some(ServedRequest { state, record, began, is_grpc }) }
 }
 
 pin_project! {
@@ -298,10 +303,14 @@ fn call_service(
     request.extensions_mut().insert(origin.peer.clone());
     #[cfg(feature = "failpoints")]
     rotogate::failpoint::at_request(request.uri().path());
-    // The service is always ready.
-    match catch_unwind(AssertUnwindSafe(|| state.service.clone().call(request))) {
-        Ok(called) => Answer::Called { called, received, permit: Some(permit) },
-        Err(_) => {
+    // In place, as in `serve`. The service is always ready.
+    let (mut request, mut called) = (Some(request), None);
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        called = request.take().map(|request| state.service.clone().call(request));
+    }));
+    match called.filter(|_| caught.is_ok()) {
+        Some(called) => Answer::Called { called, received, permit: Some(permit) },
+        None => {
             if let Some(progress) = received {
                 progress.set_response_started();
             }
