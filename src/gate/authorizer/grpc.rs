@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -188,13 +189,16 @@ impl Checks {
         let serve = |question: tonic::Request<CheckRequest>| async move {
             let head = authorizer.admits(peer).and_then(|()| authorizer.head_of_check(question.into_inner()));
             let head = head.map(|head| super::on_listener_of(peer, head));
-            Ok::<_, Status>(tonic::Response::new(spoken(&mut verdict(head).await)))
+            // Pinned where it is made, as below: an awaited future is copied first, and this one has a request in it.
+            let mut reply = pin!(verdict(head)).await;
+            Ok::<_, Status>(tonic::Response::new(spoken(&mut reply)))
         };
         let mut grpc = Grpc::new(CheckCodec).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut request = http::Request::new(body);
         // tonic reads no other header.
         request.headers_mut().extend(call.headers.get(&ENCODING).map(|encoding| (ENCODING, encoding.clone())));
-        collected(grpc.unary(tower::service_fn(serve), request).await).await
+        let answer = pin!(grpc.unary(tower::service_fn(serve), request)).await;
+        collected(answer).await
     }
 }
 

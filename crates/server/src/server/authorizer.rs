@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -88,7 +88,7 @@ pub(super) fn answer(
         drop(body);
         let closing = Authorizer::closing(&question);
         let head = authorizer.head(&mut question);
-        let mut reply = verdict(&state, &origin, (&authorizer, questions.kind), head, &question).await;
+        let mut reply = pin!(verdict(&state, &origin, (&authorizer, questions.kind), head, &question)).await;
         reply.headers_mut().extend(closing);
         Ok(reply)
     })
@@ -113,13 +113,16 @@ pub(super) async fn verdict(
     let record = RequestRecord::new(state, &origin, &mut request, began, None);
     let permit = state.enter(&origin, request.headers());
     let (parts, ()) = request.into_parts();
-    let decided = async {
-        match &permit {
-            Ok(_) => authorizer.decide(denial.map_or(Ok(parts), Err)).await,
-            Err(rejection) => authorizer.overloaded(rejection.refusal()),
-        }
+    let decided = {
+        // Pinned where it is made: each future around it would copy it.
+        let decided = pin!(async {
+            match &permit {
+                Ok(_) => authorizer.decide(denial.map_or(Ok(parts), Err)).await,
+                Err(rejection) => authorizer.overloaded(rejection.refusal()),
+            }
+        });
+        record.context().clone().scope(AssertUnwindSafe(decided).catch_unwind()).await
     };
-    let decided = record.context().clone().scope(AssertUnwindSafe(decided).catch_unwind()).await;
     let mut response = decided.map_or_else(|_| panic_response(), |reply| reply.map(GateBody::own));
     let verdict = response.extensions_mut().remove::<Verdict>();
     state.metrics.verdicts.count(kind, response.status());

@@ -36,7 +36,8 @@ pub(super) async fn answer(
     let question = &question;
     let decide = |head| async move {
         let asked = (authorizer, AuthorizerKind::ExtAuthz);
-        whole(verdict(state, origin, asked, head, question).await).await
+        let response = pin!(verdict(state, origin, asked, head, question)).await;
+        whole(response).await
     };
     // Pinned here, because a timeout would move it.
     let answer = pin!(CHECKS.answer(authorizer, question, body, decide));
