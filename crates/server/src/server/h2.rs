@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
+use tokio::task::futures::TaskLocalFuture;
 
 use super::min_rate::{MinRate, RateBudget};
 
@@ -107,12 +108,11 @@ where
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         let running = RunningGuard(Arc::clone(&self.shared));
         let delivery = Arc::<Delivery>::default();
-        let task =
-            StreamTask { request, delivery: Arc::clone(&delivery), seen: 0, budget: RateBudget::new(self.min_rate) };
-        tokio::spawn(async move {
-            DELIVERY.scope(delivery, task).await;
-            drop(running);
-        });
+        let request = DELIVERY.scope(Arc::clone(&delivery), request);
+        let budget = RateBudget::new(self.min_rate);
+        // A struct, because an `async` block would hold the request twice; and boxed, because tokio copies a task as a whole
+        // when it begins and when it ends.
+        tokio::spawn(Box::pin(StreamTask { request, delivery, seen: 0, budget, _running: running }));
     }
 }
 
@@ -137,10 +137,11 @@ pin_project! {
     /// A request that ends if its client does not read the response.
     struct StreamTask<F> {
         #[pin]
-        request: F,
+        request: TaskLocalFuture<Arc<Delivery>, F>,
         delivery: Arc<Delivery>,
         seen: u64,
         budget: RateBudget,
+        _running: RunningGuard,
     }
 }
 
