@@ -133,7 +133,10 @@ impl Position {
         write(3, &self.trace);
         write(36, &self.span);
         write(53, &[self.flags]);
-        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        let mut value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        // HTTP/2 does not index it: no two requests have the same.
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -259,6 +262,7 @@ mod tests {
         assert_eq!(position.trace[..2], [0x0a, 0xf7]);
         assert_eq!((position.span[7], position.flags, position.is_sampled()), (0x31, 1, true));
         assert_eq!(position.header(), GOOD);
+        assert!(position.header().is_sensitive());
         for good in [
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
             "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",

@@ -37,17 +37,25 @@ const OPTIONS: [&str; 5] = ["close", "keep-alive", "upgrade", "te", "http2-setti
 /// `Connection` that names an end-to-end header (`authorization`, `host`, `content-length`, `x-auth-…`) removes nothing
 /// (T5).
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        drop_named(headers);
+    // Most messages have at most `Connection`, and a look-up of each name costs more than a scan of the present ones.
+    let (mut has_connection, mut has_te, mut has_others) = (false, false, false);
+    for name in headers.keys() {
+        has_connection |= *name == CONNECTION;
+        has_te |= *name == TE;
+        has_others |= begins_like_one(name);
+    }
+    if has_connection {
+        if !names_nothing(headers) {
+            drop_named(headers);
+        }
         headers.remove(CONNECTION);
     }
-    // Most messages have none, and a look-up of each costs more than a scan of the present names.
-    if headers.keys().any(begins_like_one) {
+    if has_others {
         for name in &HOP_BY_HOP {
             headers.remove(name);
         }
     }
-    if headers.contains_key(TE) {
+    if has_te {
         let trailers = options(headers, TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
         headers.remove(TE);
         if trailers {
@@ -72,6 +80,12 @@ pub(super) fn settle_connection(headers: &mut HeaderMap) {
     if let (false, Ok(value)) = (left.is_empty(), HeaderValue::from_str(&left)) {
         headers.insert(CONNECTION, value);
     }
+}
+
+/// Is its only `Connection` one that nearly every server sends, and that names no header?
+fn names_nothing(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONNECTION).iter();
+    lines.next().is_some_and(|line| line == "keep-alive" || line == "close") && lines.next().is_none()
 }
 
 fn drop_named(headers: &mut HeaderMap) {

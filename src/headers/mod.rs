@@ -366,7 +366,15 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<
     // They are kept for as long as their token: without the room that is left.
     let text = Bytes::from(text.into_boxed_slice());
     let begins = std::iter::once(0).chain(ends.iter().copied());
-    begins.zip(&ends).map(|(begin, &end)| visible(text.slice(begin..end))).collect()
+    begins.zip(&ends).map(|(begin, &end)| of_one_caller(visible(text.slice(begin..end)))).collect()
+}
+
+/// A value that HTTP/2 and HTTP/3 do not enter into their tables of headers: a client whose requests share a connection
+/// to the upstream could otherwise find out, by the lengths of messages, what others' requests carry (RFC 7541 §7.1.3).
+/// Nor is a new value then compared with all earlier ones.
+fn of_one_caller(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
 }
 
 fn encode(claim: &str, out: &mut Vec<u8>) {

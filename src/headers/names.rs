@@ -112,6 +112,9 @@ pub(super) fn is_override(name: &str) -> bool {
 /// Does [`super::forwarded`] remove it, in any spelling?
 pub(super) fn is_other_forwarding(name: &str) -> bool {
     // Most headers of most requests begin otherwise.
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'X' | b'f' | b'F' | b't' | b'T' | b'c' | b'C')) {
+        return false;
+    }
     let mut begin = name.bytes().map(fold_byte);
     let may_be = match (begin.next(), begin.next(), begin.next()) {
         (Some(b'x'), Some(b'-'), third) => matches!(third, Some(b'c' | b'f' | b'r' | b'u')),

@@ -197,6 +197,19 @@ fn t5_hop_by_hop_headers_go_and_essential_ones_stay_whatever_connection_says() {
 }
 
 #[test]
+fn t5_a_usual_connection_does_not_hide_the_others() {
+    for lines in [&["keep-alive"][..], &["close"], &["Keep-Alive"], &["keep-alive", "x-hop"], &["close, x-hop"]] {
+        let mut map = headers(&[("x-hop", "1"), ("accept", "*/*")]);
+        for line in lines {
+            map.append(CONNECTION, HeaderValue::from_static(line));
+        }
+        remove_hop_by_hop(&mut map);
+        let named = lines.iter().any(|line| line.contains("x-hop"));
+        assert_eq!(names(&map), if named { &["accept"][..] } else { &["accept", "x-hop"] }, "{lines:?}");
+    }
+}
+
+#[test]
 fn t5_te_keeps_only_trailers() {
     for (te, kept) in [("trailers", true), ("gzip, Trailers", true), ("gzip", false), ("trailers;q=1", false)] {
         let mut map = headers(&[("te", te), ("connection", "te")]);
@@ -256,6 +269,18 @@ fn rewritten(pairs: &[(&str, &str)], peer: &str) -> HeaderMap {
     let peer = Peer::new(ip(peer), false);
     forwarded(&mut map, &peer, Some(&HeaderValue::from_static("api.test")), &nets(&["10.0.0.0/8"]));
     map
+}
+
+/// RFC 7541 §7.1.3.
+#[test]
+fn what_is_one_callers_is_in_no_table_of_http2() {
+    let text = "ann".into();
+    assert!(identity_values([IdentityText::Claim(text)]).iter().all(HeaderValue::is_sensitive));
+    for peer in ["1.2.3.4", "10.0.0.1"] {
+        let map = rewritten(&[("x-forwarded-for", "6.6.6.6")], peer);
+        assert!(map["x-forwarded-for"].is_sensitive());
+        assert!(!map["x-forwarded-proto"].is_sensitive() && !map["x-forwarded-host"].is_sensitive());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) fn trusted(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderVa
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let bytes = value.as_bytes();
     let is_sound = |b: &u8| b.is_ascii_alphanumeric() || b"._~+/=:-".contains(b);
-    ((1..=MAX_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(is_sound)).then(|| value.clone())
+    ((1..=MAX_ID_BYTES).contains(&bytes.len()) && bytes.iter().all(is_sound)).then(|| unindexed(value.clone()))
 }
 
 /// A new id: a UUIDv7 (RFC 9562 §5.7) for this moment in microseconds since 1970. It is a name, not a secret: its
@@ -25,7 +25,14 @@ pub(crate) fn new(micros: u64) -> HeaderValue {
     id.hyphenated().encode_lower(&mut text);
     // Clones share the allocation.
     let shared = Bytes::from_owner(text);
-    HeaderValue::from_maybe_shared(shared).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    unindexed(HeaderValue::from_maybe_shared(shared).unwrap_or_else(|_| HeaderValue::from_static("-")))
+}
+
+/// HTTP/2 does not enter it into its table of headers. There it would evict headers that come again, and be compared with
+/// every later id.
+fn unindexed(mut id: HeaderValue) -> HeaderValue {
+    id.set_sensitive(true);
+    id
 }
 
 #[cfg(test)]
@@ -46,7 +53,8 @@ mod tests {
     fn o21_an_id_is_taken_over_only_in_a_sound_form() {
         let long = "a".repeat(128);
         for good in ["a", "01890a5d-ac96-774b-bcce-b302099a8057", "Root=1-67891233-abcdef:x/y~z+._", &long] {
-            assert_eq!(taken(&[good]).unwrap(), good);
+            let id = taken(&[good]).unwrap();
+            assert!(id == good && id.is_sensitive());
         }
         let too_long = "a".repeat(129);
         for bad in ["", "a b", "a\"b", "a\\b", "a\tb", "é", "{}", "a,b", "<x>", &too_long] {
@@ -59,6 +67,7 @@ mod tests {
     #[test]
     fn o21_an_id_of_ours_is_a_uuid_of_its_time_and_no_two_are_the_same() {
         let micros = 1_700_000_000_123_456;
+        assert!(new(micros).is_sensitive(), "no two are the same, so HTTP/2 need not remember any");
         let all: std::collections::BTreeSet<String> =
             (0..10_000).map(|_| new(micros).to_str().unwrap().to_owned()).collect();
         assert_eq!(all.len(), 10_000);
