@@ -14,26 +14,31 @@ use super::Verified;
 
 /// The number of slots of a thread.
 const SLOTS: usize = 4096;
-/// The most memory that a thread's tokens take, in bytes: 4096 tokens of usual size fit.
-const MAX_BYTES: usize = 8 << 20;
+/// The memory of a token is counted in these, rounded up.
+const UNIT_BYTES: u32 = 256;
+/// The most memory that a thread's tokens take, 8 MiB: 4096 tokens of usual size fit.
+const MAX_UNITS: usize = (8 << 20) / UNIT_BYTES as usize;
 /// After this many hits in a row the shared cache is asked, so that it learns that the token is in use and keeps it.
-const MAX_UNREPORTED_HITS: u32 = 64;
+const MAX_UNREPORTED_HITS: u8 = 64;
 
 thread_local! {
-    static FRONT: RefCell<Front> = const { RefCell::new(Front { slots: Vec::new(), bytes: 0, hand: 0 }) };
+    static FRONT: RefCell<Front> = const { RefCell::new(Front { slots: Vec::new(), units: 0, hand: 0 }) };
 }
 
 struct Front {
     slots: Vec<Option<Slot>>,
     /// The memory that the tokens take.
-    bytes: usize,
+    units: usize,
     /// The slot to evict next when the tokens take too much memory.
     hand: usize,
 }
 
 struct Slot {
     set: SetId,
-    found: u32,
+    found: u8,
+    /// Of the token. Both are here, because a token that is not the sought one is seldom in the processor's cache.
+    tag: u8,
+    units: u16,
     verified: Arc<Verified>,
 }
 
@@ -53,8 +58,9 @@ impl SetId {
 pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
-        let slot = front.slots.get_mut(slot_of(token))?.as_mut()?;
-        if slot.set != set || slot.verified.text().as_bytes() != token || slot.found >= MAX_UNREPORTED_HITS {
+        let (at, tag) = place_of(token);
+        let slot = front.slots.get_mut(at)?.as_mut().filter(|slot| slot.set == set && slot.tag == tag)?;
+        if slot.verified.text().as_bytes() != token || slot.found >= MAX_UNREPORTED_HITS {
             return None;
         }
         slot.found += 1;
@@ -69,11 +75,12 @@ pub(super) fn keep(set: SetId, verified: &Arc<Verified>) {
         if front.slots.is_empty() {
             front.slots.resize_with(SLOTS, || None);
         }
-        let at = slot_of(verified.text().as_bytes());
-        front.bytes += verified.weight() as usize;
-        front.put(at, Some(Slot { set, found: 0, verified: Arc::clone(verified) }));
+        let (at, tag) = place_of(verified.text().as_bytes());
+        let units = u16::try_from(verified.weight().div_ceil(UNIT_BYTES)).unwrap_or(u16::MAX);
+        front.units += usize::from(units);
+        front.put(at, Some(Slot { set, found: 0, tag, units, verified: Arc::clone(verified) }));
         for _ in 0..SLOTS {
-            if front.bytes <= MAX_BYTES {
+            if front.units <= MAX_UNITS {
                 break;
             }
             front.hand = (front.hand + 1) % SLOTS;
@@ -90,7 +97,7 @@ impl Front {
     fn put(&mut self, at: usize, new: Option<Slot>) {
         let Some(slot) = self.slots.get_mut(at) else { return };
         if let Some(old) = std::mem::replace(slot, new) {
-            self.bytes -= old.verified.weight() as usize;
+            self.units -= usize::from(old.units);
         }
     }
 }
@@ -98,12 +105,14 @@ impl Front {
 /// The memory that this thread's tokens take, in bytes.
 #[cfg(test)]
 pub(crate) fn bytes() -> usize {
-    FRONT.with_borrow(|front| front.bytes)
+    FRONT.with_borrow(|front| front.units * UNIT_BYTES as usize)
 }
 
-/// The bits of a signature are as good as random. The multiplication spreads its base64 letters over all bits.
-fn slot_of(token: &[u8]) -> usize {
+/// The slot of a token, and a part of it that tells it from most others of that slot. The bits of a signature are as good as
+/// random. The multiplication spreads its base64 letters over all bits.
+fn place_of(token: &[u8]) -> (usize, u8) {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let end = token.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-    usize::try_from(end.wrapping_mul(ODD) >> 48).unwrap_or_default() % SLOTS
+    let [high, low, tag, ..] = end.wrapping_mul(ODD).to_be_bytes();
+    (usize::from(u16::from_be_bytes([high, low])) % SLOTS, tag)
 }

@@ -1,17 +1,17 @@
 //! The keys that verify tokens, and the caches of what they verified and refused.
 
-use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
-use moka::Expiry;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use moka::{Equivalent, Expiry};
 
 use super::front::SetId;
 use super::introspected::IntrospectedTokens;
+use super::token_key::{TextHasher, TokenKey, TokenRef};
 use super::verified::{Shared, Verified, as_weight};
 use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR};
 use crate::clock::EngineClock;
@@ -21,13 +21,15 @@ use crate::token::claims::AccessToken;
 use crate::token::verify::{IssuerRules, Refusal, RulesId, Verifier, introspecting, is_jwt_shaped, is_opaque};
 
 /// The verified tokens of all threads.
-type VerifiedCache = Cache<Arc<str>, Arc<Verified>, foldhash::quality::RandomState>;
+type VerifiedCache = Cache<TokenKey, Arc<Verified>, foldhash::quality::RandomState>;
 
 /// The keys that verify tokens, and the tokens that they verified.
 pub(super) struct KeySet {
     pub(super) verifier: Verifier,
     pub(super) cache: VerifiedCache,
-    pub(super) refused: Cache<Arc<str>, RefusedToken, foldhash::quality::RandomState>,
+    pub(super) refused: Cache<TokenKey, RefusedToken, foldhash::quality::RandomState>,
+    /// Of the keys of both caches.
+    hasher: TextHasher,
     /// The tokens of each issuer that is asked about them.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
     pub(super) id: SetId,
@@ -45,8 +47,8 @@ pub(super) struct RefusedToken {
 /// Evicts an entry when its token expires. The engine's clock decides at each hit.
 struct UntilExpired(Arc<EngineClock>);
 
-impl Expiry<Arc<str>, Arc<Verified>> for UntilExpired {
-    fn expire_after_create(&self, _: &Arc<str>, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
+impl Expiry<TokenKey, Arc<Verified>> for UntilExpired {
+    fn expire_after_create(&self, _: &TokenKey, verified: &Arc<Verified>, _: std::time::Instant) -> Option<Duration> {
         Some(verified.token.expires.since(self.0.now()).saturating_add(Duration::from_secs(60)))
     }
 }
@@ -74,6 +76,7 @@ impl KeySet {
             Some(old) => verifier.following(&old.verifier),
             None => verifier,
         };
+        let hasher = old.map(|old| old.hasher.clone()).unwrap_or_default();
         let old = old.filter(|old| Arc::ptr_eq(&old.shared, &shared));
         let ids: HashSet<RulesId> = verifier.ids().iter().copied().collect();
         let kept = old.filter(|old| old.verifier.ids().iter().any(|id| ids.contains(id)));
@@ -81,11 +84,13 @@ impl KeySet {
         if kept.is_some() {
             // This gives their memory back. Requests that run meanwhile may add others, so each hit is checked, too.
             let over = cache.iter().filter(|(_, verified)| !ids.contains(&verified.rules));
-            over.for_each(|(text, _)| cache.invalidate(&**text));
+            over.for_each(|(key, _)| cache.invalidate(&*key));
         }
         let refused = Cache::builder()
             .max_capacity(REFUSED_CACHE_BYTES)
-            .weigher(|text: &Arc<str>, _: &RefusedToken| as_weight(text.len().saturating_add(ENTRY_OVERHEAD_BYTES)))
+            .weigher(|key: &TokenKey, _: &RefusedToken| {
+                as_weight(key.text().len().saturating_add(ENTRY_OVERHEAD_BYTES))
+            })
             .time_to_live(REFUSED_FOR)
             .build_with_hasher(foldhash::quality::RandomState::default());
         let old = old.map(|old| old.introspected.as_slice()).unwrap_or_default();
@@ -94,7 +99,7 @@ impl KeySet {
             kept.or_else(|| IntrospectedTokens::new(rules, *id, &shared, clock))
         });
         let introspected = introspected.collect();
-        Self { verifier, cache, refused, introspected, id: SetId::next(), shared }
+        Self { verifier, cache, refused, hasher, introspected, id: SetId::next(), shared }
     }
 
     fn cache(clock: &Arc<EngineClock>, capacity: u64) -> VerifiedCache {
@@ -107,21 +112,26 @@ impl KeySet {
             .build_with_hasher(foldhash::quality::RandomState::default())
     }
 
+    /// A token to look for in the caches.
+    pub(super) fn key<'a>(&self, text: &'a str) -> TokenRef<'a> {
+        TokenRef::new(&self.hasher, text)
+    }
+
     /// A token in the shared cache whose issuer has the rules and keys that judged it.
-    pub(super) fn cached<E: Effects>(&self, token: &str) -> Option<Arc<Verified>> {
-        let verified = entry::<E, _, _, _, _>(&self.cache, token)?;
+    pub(super) fn cached<E: Effects>(&self, token: TokenRef<'_>) -> Option<Arc<Verified>> {
+        let verified = entry::<E, _, _, _, _>(&self.cache, &token)?;
         if verified.stands_in(self) {
             return Some(verified);
         }
         if E::ARE_WANTED {
-            self.cache.invalidate(token);
+            self.cache.invalidate(&token);
         }
         None
     }
 
     /// The refusal of a token that is refused although its signature is good.
-    pub(super) fn refused<E: Effects>(&self, token: &str) -> Option<Denial> {
-        entry::<E, _, _, _, _>(&self.refused, token).map(|refused| refused.denial)
+    pub(super) fn refused<E: Effects>(&self, token: TokenRef<'_>) -> Option<Denial> {
+        entry::<E, _, _, _, _>(&self.refused, &token).map(|refused| refused.denial)
     }
 
     /// The introspected tokens of an issuer.
@@ -153,16 +163,16 @@ impl KeySet {
     }
 
     /// Remembers a token that is refused although its signature is good.
-    pub(super) fn remember(&self, text: &Arc<str>, refusal: Refusal) {
+    pub(super) fn remember(&self, key: TokenKey, refusal: Refusal) {
         match refusal {
-            Refusal::Authentic(denial) => self.refused.insert(Arc::clone(text), RefusedToken { denial, token: None }),
+            Refusal::Authentic(denial) => self.refused.insert(key, RefusedToken { denial, token: None }),
             Refusal::Unchecked(_) | Refusal::Forged => {}
         }
     }
 
     pub(super) fn remember_revoked(&self, token: AccessToken) {
-        let text = Arc::clone(&token.text);
-        self.refused.insert(text, RefusedToken { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
+        let key = TokenKey::new(&self.hasher, Arc::clone(&token.text));
+        self.refused.insert(key, RefusedToken { denial: Denial::TokenRevoked, token: Some(Arc::new(token)) });
     }
 }
 
@@ -170,8 +180,8 @@ impl KeySet {
 pub(super) fn entry<E, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
 where
     E: Effects,
-    K: Borrow<Q> + Hash + Eq + Send + Sync + 'static,
-    Q: Hash + Eq + ?Sized,
+    K: Hash + Eq + Send + Sync + 'static,
+    Q: Equivalent<K> + Hash + ?Sized,
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
@@ -179,5 +189,5 @@ where
         return cache.get(key);
     }
     let is_there = cache.contains_key(key);
-    is_there.then(|| cache.iter().find(|(known, _)| (**known).borrow() == key).map(|(_, entry)| entry)).flatten()
+    is_there.then(|| cache.iter().find(|(known, _)| key.equivalent(known)).map(|(_, entry)| entry)).flatten()
 }

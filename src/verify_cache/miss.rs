@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::introspected::{Introspected, IntrospectedTokens};
 use super::key_set::{AskedAbout, KeySet};
+use super::token_key::{TokenKey, TokenRef};
 use super::{TokenChecker, Verified, front};
 use crate::denial::Denial;
 use crate::effects::{Effects, WithEffects};
@@ -84,7 +85,8 @@ impl TokenChecker {
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        let verified = match keys.cached::<E>(token) {
+        let key = keys.key(token);
+        let verified = match keys.cached::<E>(key) {
             Some(verified) => {
                 self.counted::<E>(CheckResult::Hit);
                 verified
@@ -96,10 +98,10 @@ impl TokenChecker {
                             self.counted::<E>(CheckResult::Hit);
                             known
                         }
-                        None => self.check_unknown::<E>(keys, tokens, token, shown()),
+                        None => self.check_unknown::<E>(keys, tokens, key, shown()),
                     };
                 }
-                None => self.check_new::<E>(keys, token, taken, shown())?,
+                None => self.check_new::<E>(keys, key, taken, shown())?,
             },
         };
         // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
@@ -114,13 +116,14 @@ impl TokenChecker {
         &self,
         keys: &KeySet,
         tokens: &Arc<IntrospectedTokens>,
-        token: &str,
+        key: TokenRef<'_>,
         shown: MissContext<'_>,
     ) -> Result<Arc<Verified>, Denial> {
+        let token = key.text;
         if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
             return outcome;
         }
-        if let Some(denial) = keys.refused::<E>(token) {
+        if let Some(denial) = keys.refused::<E>(key) {
             self.counted::<E>(CheckResult::Hit);
             return Err(denial);
         }
@@ -130,7 +133,7 @@ impl TokenChecker {
             let now = self.clock.now();
             if let Err(refusal) = keys.verifier.verify_as::<E>(token, now, self.clock.wall(), Duration::ZERO) {
                 if E::ARE_WANTED {
-                    keys.remember(&Arc::from(token), refusal);
+                    keys.remember(key.owned(), refusal);
                     self.count(refusal, shown);
                 }
                 return Err(refusal.into_denial());
@@ -142,31 +145,31 @@ impl TokenChecker {
     fn check_new<E: Effects>(
         &self,
         keys: &KeySet,
-        token: &str,
+        key: TokenRef<'_>,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: MissContext<'_>,
     ) -> Result<Arc<Verified>, Denial> {
-        if let Some(denial) = keys.refused::<E>(token) {
+        if let Some(denial) = keys.refused::<E>(key) {
             self.counted::<E>(CheckResult::Hit);
             return Err(denial);
         }
         self.admit_unseen::<E>(shown)?;
         // Before the shared verification below: which issuers a route accepts is that route's own matter.
-        if keys.verifier.has_others() && !taken(keys.verifier.claimed(token)?) {
+        if keys.verifier.has_others() && !taken(keys.verifier.claimed(key.text)?) {
             self.counted::<E>(CheckResult::Unchecked);
             return Err(Denial::WrongIssuer);
         }
-        let text: Arc<str> = token.into();
+        let key = key.owned();
         if !E::ARE_WANTED {
-            return self.verify::<E>(keys, text, shown.confirmations).map_err(Refusal::into_denial);
+            return self.verify::<E>(keys, &key, shown.confirmations).map_err(Refusal::into_denial);
         }
         let span = trace::begin(StepKind::Internal, "rotogate.verify");
-        let verify = || self.verify::<E>(keys, Arc::clone(&text), shown.confirmations);
-        let anew = keys.cache.try_get_with(Arc::clone(&text), verify).map_err(|refusal| *refusal);
+        let verify = || self.verify::<E>(keys, &key, shown.confirmations);
+        let anew = keys.cache.try_get_with(key.clone(), verify).map_err(|refusal| *refusal);
         let anew = match anew {
             // A request that began before a change of the rules put it there.
             Ok(verified) if !verified.stands_in(keys) => {
-                verify().inspect(|verified| keys.cache.insert(Arc::clone(&text), Arc::clone(verified)))
+                verify().inspect(|verified| keys.cache.insert(key.clone(), Arc::clone(verified)))
             }
             anew => anew,
         };
@@ -187,18 +190,18 @@ impl TokenChecker {
     fn verify<E: Effects>(
         &self,
         keys: &KeySet,
-        text: Arc<str>,
+        key: &TokenKey,
         confirmations: &Confirmations,
     ) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
-        let verified = keys.verifier.verify_as::<E>(&text, now, self.clock.wall(), Duration::ZERO);
+        let verified = keys.verifier.verify_as::<E>(key.text(), now, self.clock.wall(), Duration::ZERO);
         let mut access = verified.inspect_err(|refusal| {
             if E::ARE_WANTED {
-                keys.remember(&text, *refusal);
+                keys.remember(key.clone(), *refusal);
             }
         })?;
         // The cache key and its entry share the text.
-        access.text = text;
+        access.text = Arc::clone(key.text());
         let issuer_keys = keys.verifier.rules(access.issuer()).and_then(|rules| rules.keys.live()).map(Arc::clone);
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
         let accepted = keys.shared.accept(access, issuer_keys, rules, now);

@@ -48,6 +48,7 @@ mod identity;
 mod introspected;
 mod key_set;
 mod miss;
+mod token_key;
 mod verified;
 
 pub use assertions::AssertionHeader;
@@ -332,8 +333,9 @@ impl TokenChecker {
     ) -> Result<AccessToken, Denial> {
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as ever.
-        let seen = keys.cached::<WithEffects>(token).map(|verified| verified.token.clone());
-        let seen = seen.or_else(|| keys.refused.get(token)?.token.map(|token| AccessToken::clone(&token)));
+        let key = keys.key(token);
+        let seen = keys.cached::<WithEffects>(key).map(|verified| verified.token.clone());
+        let seen = seen.or_else(|| keys.refused.get(&key)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();
             keys.verifier.holds(token.issuer(), &token.key(), now)?;
@@ -354,7 +356,7 @@ impl TokenChecker {
                 Ok(token)
             }
             Err(refusal) => {
-                keys.remember(&token.into(), refusal);
+                keys.remember(key.owned(), refusal);
                 self.count(refusal, shown);
                 Err(refusal.into_denial())
             }

@@ -144,14 +144,14 @@ fn i44_what_a_request_of_before_puts_into_the_cache_does_not_count() {
     w.trust(vec![w.rules(1)]);
     // A request that began before the change ends after it.
     let keys = w.checker.keys.load_full();
-    keys.cache.insert(Arc::clone(&old.token.text), Arc::clone(&old));
+    keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
     assert_eq!(w.check(&token).unwrap_err(), Denial::UnknownIssuer);
-    keys.cache.insert(Arc::clone(&old.token.text), Arc::clone(&old));
+    keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
     assert_eq!(w.checker.verify_ignoring_expiry(&token, Duration::ZERO, w.shown()).unwrap_err(), Denial::UnknownIssuer);
     // And with other rules instead of none.
     let other = IssuerRules { audience: ["other".into()].into(), ..w.rules(2) };
     w.trust(vec![w.rules(1), other]);
     let keys = w.checker.keys.load_full();
-    keys.cache.insert(Arc::clone(&old.token.text), Arc::clone(&old));
+    keys.cache.insert(keys.key(&token).owned(), Arc::clone(&old));
     assert_eq!(*w.check(&token).unwrap().token().usual_audience, ["other".into()]);
 }
