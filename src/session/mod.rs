@@ -341,24 +341,63 @@ pub struct Session {
     pub user_agent: Option<Box<str>>,
     /// The address at login, if it is kept.
     pub address: Option<IpAddr>,
-    /// The claims of the last pair's access token beyond those of the gate itself. Omitted if empty: so a record without
-    /// claims has the same bytes as in earlier versions.
-    #[serde(default, skip_serializing_if = "OwnClaims::is_empty")]
+    /// The claims of the last pair's access token beyond those of the gate itself.
+    #[serde(default)]
     pub claims: OwnClaims,
     /// The key of the last pair (RFC 9449); `None` if the session began without one. That of a public client never
     /// changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub bound_to: Option<KeyThumbprint>,
     /// The resource that its tokens are for (RFC 8707): their audience. `None`: the audience of the gate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub resource: Option<Box<str>>,
     /// The issuer that vouched for its user. When that issuer tells of a logout, the session ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub vouched_by: Option<Box<VouchedBy>>,
     /// The client certificate of the last pair (RFC 8705); `None` if the session began without one. That of a public client
     /// never changes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub certificate: Option<CertificateThumbprint>,
+    /// Shows that a gate wrote the record. A store keeps it as it is.
+    #[serde(default)]
+    pub seal: Seal,
+}
+
+/// Shows that a gate wrote a record: a tag by a key of the gates over everything in it but [`Session::status`],
+/// [`Session::confirmed`] and [`Session::revision`], which a store changes in place. The gate seals each record that it
+/// gives to its store, and checks each that it gets: without a good seal, the session is answered with 503.
+///
+/// ```
+/// use rotogate::session::Seal;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
+/// let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
+/// assert_ne!(session.seal, Seal::default(), "which is none");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seal(Option<(u8, [u8; 16])>);
+
+impl Seal {
+    pub(crate) const fn new(key: u8, tag: [u8; 16]) -> Self {
+        Self(Some((key, tag)))
+    }
+
+    /// The id of the refresh secret that made it, and the tag.
+    pub(crate) const fn parts(&self) -> Option<(u8, [u8; 16])> {
+        self.0
+    }
+
+    /// The id of the refresh secret that made it.
+    #[doc(hidden)]
+    pub fn key(&self) -> Option<u8> {
+        self.0.map(|(key, _)| key)
+    }
 }
 
 /// Another issuer that vouched for the user of a session, and what it calls the user and the session there.

@@ -257,7 +257,7 @@ impl Profile {
                 found.push(ProfileError { key, expected });
             }
         };
-        let show = |d: Duration| humantime::format_duration(d).to_string();
+        let show = crate::clock::written;
         rule(self.access_ttl >= Duration::from_secs(1), "access_ttl", "must be at least 1s".into());
         rule(
             self.access_ttl >= self.grace * 2,

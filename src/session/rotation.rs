@@ -77,8 +77,13 @@ pub enum SessionEnd {
     List,
     /// The user is unknown, disabled, removed, or in another account now.
     UserInactive,
-    /// It began at or before a not-before of the user, the client or all users.
+    /// It began at or before the moment from which the user's sessions are valid: a change of password, say.
     BeforeValidFrom,
+    /// It began at or before a not-before in the revocation list: all sessions of its user, of its client or of everyone were
+    /// revoked.
+    NotBefore,
+    /// The issuer that vouched for the user ended the login there.
+    Elsewhere,
 }
 
 /// The lifetime that a session has outlived.
@@ -236,7 +241,7 @@ pub struct RecordChange {
     pub raised: Option<RaisedMinimum>,
 }
 
-/// The generation after this one. None reaches [`REVOKED`], which therefore never denotes a token.
+/// The generation after this one. None reaches `REVOKED`, which therefore never denotes a token.
 fn successor(generation: Generation) -> Option<Generation> {
     generation.next().filter(|next| *next < REVOKED)
 }

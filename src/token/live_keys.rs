@@ -50,7 +50,7 @@ pub struct LiveKeys {
 /// What requests must know about the fetching of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRules {
-    /// The shortest time between two attempts that unknown kids cause.
+    /// The shortest time between two attempts that unknown kids cause. It does not count from a scheduled one.
     pub cooldown: Duration,
     /// The longest time that an attempt takes, and so that a request waits for one.
     pub timeout: Duration,
@@ -70,6 +70,8 @@ struct Fetching {
     is_wanted: bool,
     is_under_way: bool,
     last: Option<LastAttempt>,
+    /// When the last attempt began that a request asked for.
+    last_wanted: Option<Timestamp>,
     fresh_until: Timestamp,
 }
 
@@ -356,15 +358,16 @@ impl LiveKeys {
             // The token may be good. The schedule of retries alone decides when the issuer is asked again.
             AttemptResult::Failed { .. } => Denial::KeysUnavailable(fetching.next_try(now)),
             AttemptResult::Good => {
-                let since = now.since(last.began);
-                if since >= rules.cooldown {
+                // The token may be newer than the answer, and so may its key. Then only an attempt that a request asked
+                // for delays the next one: a scheduled one must not keep out a key of the next second (requirement I51).
+                let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
+                let since = if is_newer { fetching.last_wanted } else { Some(last.began) };
+                let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
+                if rest.is_zero() {
                     self.want::<E>(&mut fetching);
                     return Denial::KeysUnavailable(TRY_AGAIN);
                 }
-                let rest = rules.cooldown.saturating_sub(since).max(TRY_AGAIN);
-                // The token may be newer than the answer, and so may its key.
-                let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
-                if is_newer || !has_keys { Denial::KeysUnavailable(rest) } else { Denial::UnknownKey }
+                if is_newer || !has_keys { Denial::KeysUnavailable(rest.max(TRY_AGAIN)) } else { Denial::UnknownKey }
             }
         }
     }
@@ -422,7 +425,9 @@ impl LiveKeys {
     pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> Attempt {
         let mut fetching = self.fetching();
         fetching.begun += 1;
-        fetching.is_wanted = false;
+        if std::mem::take(&mut fetching.is_wanted) {
+            fetching.last_wanted = Some(now);
+        }
         fetching.is_under_way = true;
         Attempt { keys: Arc::clone(self), number: fetching.begun, began: now, began_wall: wall, result: None }
     }

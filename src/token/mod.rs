@@ -32,6 +32,8 @@ pub mod mint;
 #[doc(hidden)]
 pub mod refresh;
 #[doc(hidden)]
+pub mod seal;
+#[doc(hidden)]
 pub mod verify;
 
 /// The longest lifetime of a token without a session. Revocations of such tokens by subject or client are kept as long.

@@ -59,8 +59,11 @@ pub(super) fn find(set: SetId, token: &[u8]) -> Option<Arc<Verified>> {
     FRONT.with(|front| {
         let mut front = front.try_borrow_mut().ok()?;
         let (at, tag) = place_of(token);
-        let slot = front.slots.get_mut(at)?.as_mut().filter(|slot| slot.set == set && slot.tag == tag)?;
-        if slot.verified.text().as_bytes() != token || slot.found >= MAX_UNREPORTED_HITS {
+        let slot = front.slots.get_mut(at)?.as_mut()?;
+        if slot.set != set || slot.tag != tag || slot.verified.text().as_bytes() != token {
+            return None;
+        }
+        if slot.found >= MAX_UNREPORTED_HITS {
             return None;
         }
         slot.found += 1;

@@ -6,7 +6,8 @@
 //!
 //! Questions about one token share one request to the issuer. It runs in a task of its own, whether or not a client still
 //! waits for it. How many questions about tokens that were never seen begin in a second is bounded for each issuer; tokens
-//! that were good before are not held up by them.
+//! that were good before are not held up by them. Of these questions, a quarter is kept for addresses that had good tokens
+//! lately (requirement A19).
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,10 +35,14 @@ const CACHE_BYTES: u64 = 16 << 20;
 const MAX_INACTIVE: u64 = 10_000;
 /// Questions about tokens that were never seen, of one issuer.
 const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
+/// How many of them are kept for those that are known.
+const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
 /// How many questions of one issuer are under way at once.
 const MAX_FLIGHTS: usize = 256;
 /// How many of them may be about tokens that were never good.
 const MAX_UNSEEN_FLIGHTS: usize = 192;
+/// And how many of these are kept for those that are known.
+const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
 /// The longest that one question takes. The introspector has a bound of its own, which is shorter.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// How long a token is remembered after its response counts no more: it was seen, and long connections may have it.
@@ -298,18 +303,20 @@ impl IntrospectedTokens {
     }
 
     /// Begins to ask about a token of which nothing is known. With `cache = 0` each request asks for itself, in
-    /// [`Self::wait`].
+    /// [`Self::wait`]. `is_known`: the caller's address had good tokens lately.
     ///
     /// # Errors
     /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::TooManyRequests`] for a token that was never good while
     /// too many of these come.
-    pub(super) fn begin<E: Effects>(self: &Arc<Self>, token: &str) -> Outcome {
+    pub(super) fn begin<E: Effects>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
         if !self.was_good::<E>(token) && !self.flights.contains_key(&self.id(token)) {
-            let taken = if E::ARE_WANTED { self.unseen.take(()) } else { self.unseen.look(()) };
+            let kept = if is_known { 0 } else { UNSEEN_KEPT };
+            let unseen = &self.unseen;
+            let taken = if E::ARE_WANTED { unseen.take_leaving((), kept) } else { unseen.look_leaving((), kept) };
             taken.map_err(|wait| Denial::TooManyRequests(wait.max(PAUSE)))?;
         }
         if E::ARE_WANTED && !self.introspection.cache.is_zero() {
-            drop(self.ask(token)?);
+            drop(self.ask(token, is_known)?);
         }
         Err(unavailable(None))
     }
@@ -320,9 +327,9 @@ impl IntrospectedTokens {
 
     /// What a request with this token waits for; `None` if too many questions are under way, or the last was answered with
     /// a fault a moment ago.
-    pub(super) fn wait(self: &Arc<Self>, token: &str) -> Option<IntrospectionWait> {
+    pub(super) fn wait(self: &Arc<Self>, token: &str, is_known: bool) -> Option<IntrospectionWait> {
         let flight = if self.introspection.cache.is_zero() {
-            Some(self.ask(token).ok()?)
+            Some(self.ask(token, is_known).ok()?)
         } else {
             let flight = self.flights.get(&self.id(token)).map(|flight| flight.clone());
             if flight.is_none() && self.known::<WithEffects>(token).is_none() {
@@ -340,7 +347,7 @@ impl IntrospectedTokens {
             && seen.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_ours {
             // Without a place the next request tries again.
-            drop(self.ask(token));
+            drop(self.ask(token, true));
         }
     }
 
@@ -348,27 +355,31 @@ impl IntrospectedTokens {
     ///
     /// # Errors
     /// Too many questions are under way.
-    fn ask(self: &Arc<Self>, token: &str) -> Result<Receiver, Denial> {
+    fn ask(self: &Arc<Self>, token: &str, is_known: bool) -> Result<Receiver, Denial> {
         let id = self.id(token);
         if self.introspection.cache.is_zero() {
-            return self.depart(token, id, false);
+            return self.depart(token, id, false, is_known);
         }
         match self.flights.entry(id) {
             dashmap::Entry::Occupied(flight) => Ok(flight.get().clone()),
             // The flight removes its entry when it lands, which waits for this lock.
-            dashmap::Entry::Vacant(place) => Ok(place.insert(self.depart(token, id, true)?).clone()),
+            dashmap::Entry::Vacant(place) => Ok(place.insert(self.depart(token, id, true, is_known)?).clone()),
         }
     }
 
     /// Asks in a task of its own.
-    fn depart(self: &Arc<Self>, token: &str, id: TokenId, is_shared: bool) -> Result<Receiver, Denial> {
+    fn depart(self: &Arc<Self>, token: &str, id: TokenId, is_shared: bool, is_known: bool) -> Result<Receiver, Denial> {
         let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok());
-        let unseen_place = match self.was_good::<WithEffects>(token) {
-            true => Ok(None),
-            false => Arc::clone(&self.unseen_places).try_acquire_owned().map(Some),
+        let kept = if is_known { 0 } else { UNSEEN_FLIGHTS_KEPT };
+        let unseen_place = if self.was_good::<WithEffects>(token) {
+            Some(None)
+        } else if self.unseen_places.available_permits() > kept {
+            Arc::clone(&self.unseen_places).try_acquire_owned().ok().map(Some)
+        } else {
+            None
         };
         let place = Arc::clone(&self.places).try_acquire_owned();
-        let (Some(runtime), Ok(place), Ok(unseen_place)) = (runtime, place, unseen_place) else {
+        let (Some(runtime), Ok(place), Some(unseen_place)) = (runtime, place, unseen_place) else {
             self.results.count("busy");
             return Err(unavailable(None));
         };

@@ -139,7 +139,7 @@ impl TokenChecker {
                 return Err(refusal.into_denial());
             }
         }
-        tokens.begin::<E>(token)
+        tokens.begin::<E>(token, shown.limits.knows(shown.source))
     }
 
     fn check_new<E: Effects>(

@@ -385,18 +385,19 @@ impl TokenChecker {
     }
 
     /// What a token waits for whose issuer must be asked; `None` if too many are asked about, or the issuer did not answer.
-    /// `taken` is that of the check, or `None` if it was for any issuer.
+    /// `taken` is that of the check, or `None` if it was for any issuer. `is_known`: the caller had good tokens lately.
     pub(crate) fn awaited_introspection(
         &self,
         token: &str,
         taken: Option<&dyn Fn(&IssuerRules) -> bool>,
+        is_known: bool,
     ) -> Option<IntrospectionWait> {
         let keys = self.keys.load();
         let tokens = match taken {
             Some(taken) => keys.introspecting(token, AskedAbout::All, taken),
             None => keys.introspecting(token, AskedAbout::Jwts, |_| true),
         };
-        tokens?.wait(token)
+        tokens?.wait(token, is_known)
     }
 
     /// How often the questions about tokens of each issuer had each result: the issuer's name, the result, the number.

@@ -1,7 +1,7 @@
 //! The table, row by row. Its exploration is in `tests/exploration/`.
 
 use super::*;
-use crate::session::{RevokedBecause, Scope, SessionId, SessionSecret};
+use crate::session::{RevokedBecause, Scope, Seal, SessionId, SessionSecret};
 
 const CREATED: Timestamp = Timestamp::from_secs(1_732_000_000);
 /// When the session below was last rotated.
@@ -25,6 +25,7 @@ fn session() -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        seal: Seal::default(),
         resource: None,
         vouched_by: None,
         id: SessionId::new(CREATED, [7; 10]),

@@ -180,15 +180,17 @@ impl Keyring {
         Self::load(dir).map(|keyring| Begun::Loaded(Box::new(keyring)))
     }
 
-    /// When the file of this key was last written; `None` if there is no such key.
+    /// When the file of this key, or of this secret of refresh tokens, was last written; `None` if there is no such key.
     ///
     /// # Errors
     /// As [`Keyring::load`].
     #[doc(hidden)]
     pub fn written_at(dir: &Path, kid: &str) -> Result<Option<std::time::SystemTime>, KeyError> {
         let index = Index::read(dir)?;
-        let Some(entry) = index.signing.iter().find(|key| key.kid == kid) else { return Ok(None) };
-        let file = beside(dir, &entry.file)?;
+        let signing = index.signing.iter().find(|key| key.kid == kid).map(|key| &key.file);
+        let refresh = || index.refresh.iter().find(|key| Self::refresh_id(kid) == Some(key.id)).map(|key| &key.file);
+        let Some(file) = signing.or_else(refresh) else { return Ok(None) };
+        let file = beside(dir, file)?;
         let modified = std::fs::metadata(&file).and_then(|meta| meta.modified());
         modified.map(Some).map_err(|error| io(&file, error))
     }

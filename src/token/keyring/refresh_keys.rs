@@ -18,6 +18,7 @@ const SALT: &[u8] = b"rotogate refresh keys v1";
 const PURPOSE_TAG: &[u8] = b"refresh token tag A";
 const PURPOSE_JTI: &[u8] = b"access token jti";
 const PURPOSE_NONCE: &[u8] = b"DPoP nonces";
+const PURPOSE_SEAL: &[u8] = b"seals of session records";
 const PURPOSE_SHARED: &[u8] = b"names in a shared store";
 /// What a secret's print is made of.
 const PRINT: &[u8] = b"print of a refresh secret";
@@ -62,6 +63,7 @@ struct DerivedKeys {
     id: u8,
     tag: hmac::Key,
     jti: hmac::Key,
+    seal: hmac::Key,
     shared: hmac::Key,
     nonce: hmac::Key,
     #[cfg(feature = "relay")]
@@ -103,6 +105,7 @@ impl RefreshKeys {
                 id: *id,
                 tag: derive(PURPOSE_TAG)?,
                 jti: derive(PURPOSE_JTI)?,
+                seal: derive(PURPOSE_SEAL)?,
                 shared: derive(PURPOSE_SHARED)?,
                 nonce: derive(PURPOSE_NONCE)?,
                 #[cfg(feature = "relay")]
@@ -142,6 +145,11 @@ impl RefreshKeys {
     /// Tag A over `message`.
     pub(in crate::token) fn tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
+    }
+
+    /// The tag of a session's record over `message`.
+    pub(in crate::token) fn seal(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
+        Some(truncated(&hmac::sign(&self.key(id)?.seal, message)))
     }
 
     /// The tag of a DPoP nonce under each key; the current key's is the first.

@@ -159,6 +159,34 @@ fn i3_i4_an_unknown_kid_asks_once_for_each_cooldown_and_is_refused_only_by_a_goo
 }
 
 #[test]
+fn i51_the_first_unknown_kid_after_a_scheduled_attempt_asks_at_once_and_the_next_waits() {
+    let a = key();
+    let live = LiveKeys::fetched(RULES);
+    // A scheduled attempt, right before the issuer signs with a new key.
+    attempt(&live, NOW, Some(keys(&[("a", &a)])));
+    let of_before = Some(NOW.minus(LEEWAY));
+    assert_eq!(
+        live.missing::<WithEffects>(after(1), of_before, LEEWAY),
+        Denial::UnknownKey,
+        "it is older than the keys"
+    );
+    assert!(!live.fetching().is_wanted);
+    assert_eq!(live.missing::<WithEffects>(after(1), Some(after(1)), LEEWAY), unavailable(1));
+    assert!(live.fetching().is_wanted, "at once");
+    attempt(&live, after(1), Some(keys(&[("a", &a)])));
+    // Whatever tokens say of their time: one attempt in each cooldown, beside the scheduled ones.
+    for scheduled in [5, 10, 25] {
+        for _ in 0..1000 {
+            assert_eq!(live.missing::<WithEffects>(after(3), Some(after(4000)), LEEWAY), unavailable(28));
+        }
+        assert!(!live.fetching().is_wanted);
+        attempt(&live, after(scheduled), Some(keys(&[("a", &a)])));
+    }
+    assert_eq!(live.missing::<WithEffects>(after(31), Some(after(31)), LEEWAY), unavailable(1));
+    assert!(live.fetching().is_wanted);
+}
+
+#[test]
 fn i4_keys_that_an_application_sets_are_unknown_until_then_and_after_a_clear() {
     let a = key();
     let live = Arc::<LiveKeys>::from(IssuerKeys::unknown());

@@ -70,6 +70,8 @@ pub enum Ended {
     Tokens {
         /// For the revocation list.
         entry: Revocation,
+        /// The subject's tokens without a session, if the entry is of a session: nothing says of which session they are.
+        also: Option<Revocation>,
         /// `iat`: when the issuer said so.
         told: Timestamp,
     },
@@ -160,13 +162,14 @@ impl Signed<'_> {
         if !events.get(LOGOUT).is_some_and(Value::is_object) {
             return Err(malformed("events has no logout"));
         }
-        let target = match (text(&claims, "sid")?, text(&claims, "sub")?) {
-            (Some(sid), _) if !rules.session_claim.is_empty() => Target::session_of(&rules.issuer, sid),
-            (_, Some(subject)) => subject_of(rules, subject),
+        let (target, also) = match (text(&claims, "sid")?, text(&claims, "sub")?) {
+            (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject)?,
+            (_, Some(subject)) => (subject_of(rules, subject), None),
             (Some(_), None) => return Err(malformed("sid alone, and session_claim says that tokens have none")),
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
-        Ok(Ended::Tokens { entry: before(rules, target, at, wall), told: at })
+        let also = also.map(|also| before(rules, also, at, wall));
+        Ok(Ended::Tokens { entry: before(rules, target, at, wall), also, told: at })
     }
 
     /// What a security event token ends (CAEP 1.0 §3.1).
@@ -190,7 +193,7 @@ impl Signed<'_> {
             return Ok(Ended::Nothing);
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
-        let target = subject_target(rules, subject)?;
+        let (target, also) = subject_target(rules, subject)?;
         // The later of both times, never in the future.
         let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
@@ -198,47 +201,69 @@ impl Signed<'_> {
             Target::Token { .. } => Revocation { effect: Effect::Gone, ..before(rules, target, wall, wall) },
             target => before(rules, target, at, wall),
         };
-        Ok(Ended::Tokens { entry, told: issued })
+        let also = also.map(|also| before(rules, also, at, wall));
+        Ok(Ended::Tokens { entry, also, told: issued })
     }
 }
 
 /// The subject identifiers that name what is ended (RFC 9493 §3).
-fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<Target, Denial> {
-    let own = |object: &Map<String, Value>| match object.get("iss").and_then(Value::as_str) {
-        Some(issuer) if issuer == &*rules.issuer => Ok(()),
-        Some(_) | None => Err(Denial::RefusedEvent(EventFlaw::Issuer)),
-    };
+fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<(Target, Option<Target>), Denial> {
     let inner = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
-    let user = |user: &Map<String, Value>| {
-        if user.get("format").and_then(Value::as_str) != Some("iss_sub") {
-            return Err(malformed("a user is named by iss_sub"));
-        }
-        own(user)?;
-        let name = text(user, "sub")?.ok_or(malformed("iss_sub has no sub"))?;
-        Ok(subject_of(rules, name))
-    };
     match subject.get("format").and_then(Value::as_str) {
-        Some("iss_sub") => user(subject),
+        Some("iss_sub") => Ok((subject_of(rules, user_of(rules, subject)?), None)),
         Some("jwt_id") => {
-            own(subject)?;
+            is_of(rules, subject)?;
             let jti = text(subject, "jti")?.ok_or(malformed("jwt_id has no jti"))?;
-            Ok(Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() })
+            Ok((Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() }, None))
         }
         Some("complex") => match (inner("session").transpose()?, inner("user").transpose()?) {
             (Some(session), of) if !rules.session_claim.is_empty() => {
-                of.map(user).transpose()?;
+                let of = of.map(|of| user_of(rules, of)).transpose()?;
                 if session.get("format").and_then(Value::as_str) != Some("opaque") {
                     return Err(malformed("a session is named by opaque"));
                 }
                 let id = text(session, "id")?.ok_or(malformed("opaque has no id"))?;
-                Ok(Target::session_of(&rules.issuer, id))
+                session_target(rules, id, of)
             }
-            (_, Some(of)) => user(of),
+            (_, Some(of)) => Ok((subject_of(rules, user_of(rules, of)?), None)),
             (Some(_), None) => Err(malformed("a session alone, and session_claim says that tokens have none")),
             (None, None) => Err(malformed("complex names neither a session nor a user")),
         },
         Some(_) | None => Err(malformed("sub_id has a format that is not served")),
     }
+}
+
+fn is_of(rules: &IssuerRules, object: &Map<String, Value>) -> Result<(), Denial> {
+    match object.get("iss").and_then(Value::as_str) {
+        Some(issuer) if issuer == &*rules.issuer => Ok(()),
+        Some(_) | None => Err(Denial::RefusedEvent(EventFlaw::Issuer)),
+    }
+}
+
+/// The `sub` of a user of this issuer.
+fn user_of<'c>(rules: &IssuerRules, user: &'c Map<String, Value>) -> Result<&'c str, Denial> {
+    if user.get("format").and_then(Value::as_str) != Some("iss_sub") {
+        return Err(malformed("a user is named by iss_sub"));
+    }
+    is_of(rules, user)?;
+    text(user, "sub")?.ok_or(malformed("iss_sub has no sub"))
+}
+
+/// A session, and the tokens of its subject that name none: one of them may be of that session. Without a subject nothing
+/// would say whose they are.
+// Requirement N66.
+fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Result<(Target, Option<Target>), Denial> {
+    if subject.is_none() && rules.sessions_seen.are_missing() {
+        tracing::error!(
+            issuer = %rules.name,
+            session_claim = %rules.session_claim,
+            "a notice names a session alone, and no token of this issuer names one: nothing ended. Let the issuer send \
+             `sub`, or name the claim of its tokens that has the session in session_claim"
+        );
+        return Err(malformed("a session alone, and no token of the issuer names one"));
+    }
+    let also = subject.map(|subject| Target::without_session_of(&rules.issuer, subject));
+    Ok((Target::session_of(&rules.issuer, sid), also))
 }
 
 fn subject_of(rules: &IssuerRules, subject: &str) -> Target {

@@ -83,7 +83,7 @@ pub(super) fn claims<'r>(
         let account = mapping.account_of(claims)?;
         (None, account.map(|account| format!("{}:{account}", rules.name).into()))
     };
-    // A claim of another type names no session; a logout of it then cannot match, so the subject must.
+    // A claim of another type names no session: the token then ends with any session of its subject.
     let issuer_session = match rules.ours || rules.session_claim.is_empty() {
         true => None,
         false => claims.get(&rules.session_claim).and_then(Member::as_text).map(Box::from),
@@ -113,6 +113,9 @@ pub(super) fn claims<'r>(
         not_before,
         response,
     };
+    if let Origin::Token(_) | Origin::Response(_) = origin {
+        rules.sessions_seen.note(rare.issuer_session.is_some());
+    }
     Ok(AccessToken {
         text: text.into(),
         issued_by: Arc::clone(issuer),

@@ -132,6 +132,14 @@ pub enum WantedClaim {
     Absent,
 }
 
+impl WantedClaim {
+    /// Are its values still to be named?
+    #[doc(hidden)]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::OneOf(values) if values.is_empty())
+    }
+}
+
 impl Default for ClaimMapping {
     fn default() -> Self {
         let one = |name| ClaimPath::parse(name).into_iter().collect();
@@ -238,11 +246,14 @@ impl Roles {
 
 impl ClaimMapping {
     /// Asks that a claim have exactly one of these values: texts, numbers or booleans. What was asked of this claim
-    /// before is asked no more.
+    /// before is asked no more. A preset leaves the values of some claims open; those of one of them suffice.
     pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
         let wanted = WantedClaim::OneOf(values);
         match self.require.iter_mut().find(|known| known.path == path) {
-            Some(known) => known.wanted = wanted,
+            Some(known) => {
+                let was_open = std::mem::replace(&mut known.wanted, wanted).is_open();
+                self.require.retain(|known| !(was_open && known.wanted.is_open()));
+            }
             None => self.require.push(RequiredClaim { path, wanted }),
         }
     }

@@ -120,6 +120,9 @@ fn read<'de, A: MapAccess<'de>>(mut map: A, expected: usize) -> Result<Members<'
     let mut members = Vec::with_capacity(expected);
     while let Some(name) = map.next_key_seed(Name)? {
         members.push((name, map.next_value_seed(Any)?));
+        if members.len() > strict_json::MAX_MEMBERS {
+            return Err(A::Error::custom("too many members"));
+        }
     }
     once(members.iter().map(|(name, _)| name))?;
     Ok(Members(members))
@@ -260,12 +263,16 @@ mod tests {
     }
 
     #[test]
-    fn j11_members_are_read_as_strictly_as_a_whole_document() {
+    fn j11_a24_members_are_read_as_strictly_as_a_whole_document() {
         let many = |last: &str| {
             let names: String = (0..40).map(|n| format!("\"n{n}\":{n},")).collect();
             format!("{{{names}\"{last}\":1}}")
         };
         let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        let full = |count: usize| {
+            let members: Vec<_> = (0..count).map(|n| format!("\"n{n}\":{n}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
         for text in [
             "{}",
             " {\"a\":1,\r\n\"b\":[{\"a\":1},{\"a\":2}]} \n",
@@ -286,6 +293,8 @@ mod tests {
             "{\"a\":1}\0",
             "\u{feff}{}",
             &many("n7"),
+            &full(strict_json::MAX_MEMBERS),
+            &full(strict_json::MAX_MEMBERS + 1),
             &many("n40"),
             &nested(strict_json::MAX_DEPTH - 1),
             &nested(strict_json::MAX_DEPTH),
@@ -295,6 +304,8 @@ mod tests {
         agrees(b"{\"a\":\"\xff\"}");
         agrees(b"{\"\xff\":1}");
         assert!(Members::read(many("n7").as_bytes()).is_err() && Members::read(many("n40").as_bytes()).is_ok());
+        let is_read = |count| Members::read(full(count).as_bytes()).is_ok();
+        assert!(is_read(strict_json::MAX_MEMBERS) && !is_read(strict_json::MAX_MEMBERS + 1));
     }
 
     proptest! {

@@ -46,7 +46,7 @@ pub enum Preset {
     Okta,
     /// Amazon Cognito: access tokens of a user pool. `audience` lists app clients.
     Cognito,
-    /// Google: ID tokens, since its access tokens are opaque.
+    /// Google: ID tokens, since its access tokens are opaque. The domain, the client or the address must be required.
     Google,
     /// GitHub Actions: ID tokens of workflows. The owner of the repository must be required.
     GithubActions,
@@ -77,13 +77,14 @@ struct Provider {
     roles: &'static [&'static str],
     subject_encoding: SubjectEncoding,
     audience: Option<&'static str>,
-    /// Claims with their only value.
-    require: &'static [(&'static str, &'static str)],
+    /// Claims, each with its values.
+    require: &'static [(&'static str, &'static [&'static str])],
     /// Claims that only its access tokens have.
     present: &'static [&'static str],
     /// Claims that only its other tokens have.
     absent: &'static [&'static str],
-    /// Claims whose values only the operator knows. Without them everybody at the provider would be let in.
+    /// Claims whose values only the operator knows, who names those of one at least. Otherwise everybody at the provider
+    /// would be let in.
     asked: &'static [&'static str],
     /// Of keys whose `alg` is missing.
     algorithm: Option<Algorithm>,
@@ -120,7 +121,8 @@ const PROVIDERS: [Provider; 15] = [
         preset: Preset::Keycloak,
         name: "keycloak",
         roles: &["realm_access.roles"],
-        require: &[("typ", "Bearer")],
+        // The other value is that of tokens bound by DPoP, which also say it in `cnf`.
+        require: &[("typ", &["Bearer", "DPoP"])],
         ..PLAIN
     },
     Provider {
@@ -130,7 +132,7 @@ const PROVIDERS: [Provider; 15] = [
         scope: &["scp"],
         client: &["azp"],
         roles: &["roles", "groups"],
-        require: &[("ver", "2.0")],
+        require: &[("ver", &["2.0"])],
         present: &["azp"],
         absent: OF_ID_TOKENS,
         algorithm: Some(Algorithm::Rs256),
@@ -145,7 +147,7 @@ const PROVIDERS: [Provider; 15] = [
         scope: &["scp"],
         client: &["appid"],
         roles: &["roles", "groups"],
-        require: &[("ver", "1.0")],
+        require: &[("ver", &["1.0"])],
         present: &["appid"],
         absent: OF_ID_TOKENS,
         algorithm: Some(Algorithm::Rs256),
@@ -171,7 +173,7 @@ const PROVIDERS: [Provider; 15] = [
         client: &["client_id"],
         roles: &["\"cognito:groups\""],
         audience: Some("client_id"),
-        require: &[("token_use", "access")],
+        require: &[("token_use", &["access"])],
         ..PLAIN
     },
     Provider {
@@ -180,6 +182,8 @@ const PROVIDERS: [Provider; 15] = [
         typ: &["JWT"],
         scope: &[],
         client: &["azp"],
+        // A service account of anybody gets a token for any audience.
+        asked: &["hd", "azp", "email"],
         max_lifetime: hours(2),
         ..PLAIN
     },
@@ -303,17 +307,16 @@ impl Preset {
         self.provider().algorithm
     }
 
-    /// Its claims. A required claim without values is one whose values the operator must name: until then, the mapping
-    /// is refused.
+    /// Its claims. Of required claims without values, the operator must name the values of one: until then, the mapping is
+    /// refused.
     pub fn claims(self) -> ClaimMapping {
         let provider = self.provider();
         // A test parses each of them.
         let paths = |paths: &[&str]| paths.iter().filter_map(|path| ClaimPath::parse(path).ok()).collect::<Vec<_>>();
         let wanted = |path: &str, wanted| Some(RequiredClaim { path: ClaimPath::parse(path).ok()?, wanted });
-        let required = provider
-            .require
-            .iter()
-            .filter_map(|(path, value)| wanted(path, WantedClaim::OneOf(vec![Value::from(*value)])));
+        let required = provider.require.iter().filter_map(|(path, values)| {
+            wanted(path, WantedClaim::OneOf(values.iter().map(|v| Value::from(*v)).collect()))
+        });
         let asked = provider.asked.iter().filter_map(|path| wanted(path, WantedClaim::OneOf(Vec::new())));
         let present = provider.present.iter().filter_map(|path| wanted(path, WantedClaim::Present));
         let absent = provider.absent.iter().filter_map(|path| wanted(path, WantedClaim::Absent));

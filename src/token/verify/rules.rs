@@ -1,6 +1,7 @@
 //! The rules for each issuer's tokens.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -124,7 +125,7 @@ const MAX_PREFIX: usize = 64;
 pub struct IssuerRules {
     /// `iss`, compared byte for byte.
     pub issuer: Arc<str>,
-    /// Its short name, which routes use; [`OWN`] for ours alone.
+    /// Its short name, which routes use; `OWN` for ours alone.
     pub name: Arc<str>,
     /// The scopes that its tokens may have here. Other scopes in `scope` are dropped, so neither routes nor upstreams
     /// see them.
@@ -156,6 +157,30 @@ pub struct IssuerRules {
     pub session_claim: Box<str>,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
+    /// Whether its tokens name a session.
+    pub(super) sessions_seen: Arc<SessionsSeen>,
+}
+
+/// Whether the accepted tokens of an issuer name a session of it.
+#[derive(Debug, Default)]
+pub(super) struct SessionsSeen {
+    with: AtomicBool,
+    without: AtomicBool,
+}
+
+impl SessionsSeen {
+    /// A token was accepted.
+    pub(super) fn note(&self, names_one: bool) {
+        let seen = if names_one { &self.with } else { &self.without };
+        if !seen.load(Ordering::Relaxed) {
+            seen.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Were there tokens, and none of them named a session?
+    pub(super) fn are_missing(&self) -> bool {
+        self.without.load(Ordering::Relaxed) && !self.with.load(Ordering::Relaxed)
+    }
 }
 
 impl IssuerRules {
@@ -190,6 +215,7 @@ impl IssuerRules {
             max_lifetime: None,
             session_claim: "sid".into(),
             introspection: None,
+            sessions_seen: Arc::default(),
         }
     }
 
@@ -212,6 +238,7 @@ impl IssuerRules {
             max_lifetime: None,
             session_claim: "sid".into(),
             introspection: None,
+            sessions_seen: Arc::default(),
         }
     }
 
@@ -324,6 +351,7 @@ impl IssuerRules {
             max_lifetime,
             session_claim,
             introspection,
+            sessions_seen: _,
         } = self;
         let is_asked_alike = match (introspection, &other.introspection) {
             (Some(own), Some(other)) => Arc::ptr_eq(own, other) || own.equals(other),

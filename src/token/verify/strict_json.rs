@@ -9,6 +9,9 @@ use serde_json::{Map, Number, Value};
 /// How deep objects and arrays may be nested.
 pub(crate) const MAX_DEPTH: usize = 16;
 
+/// How many members an object may have: more than any document that the gate reads needs (requirement A24).
+pub(super) const MAX_MEMBERS: usize = 1024;
+
 /// Reads one JSON object that fills `bytes`.
 ///
 /// # Errors
@@ -45,7 +48,7 @@ pub(crate) fn members_of_depth(
     Ok(members)
 }
 
-pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, or a member named twice";
+pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or too many members";
 pub(super) const NOT_ALONE: &str = "something after the JSON";
 
 /// A parser of `bytes` with this bound for the depth.
@@ -151,12 +154,17 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some(name) = map.next_key::<String>()? {
             let value = map.next_value_seed(Self)?;
-            if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member named twice"));
-            }
+            insert(&mut object, name, value)?;
         }
         Ok(Value::Object(object))
     }
+}
+
+fn insert<E: Error>(object: &mut Map<String, Value>, name: String, value: Value) -> Result<(), E> {
+    if object.insert(name, value).is_some() {
+        return Err(E::custom("a member named twice"));
+    }
+    if object.len() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
 }
 
 /// See [`members_of_depth`].
@@ -176,9 +184,7 @@ impl<'de> Visitor<'de> for Members<'_> {
                 true => map.next_value::<IgnoredAny>().map(|IgnoredAny| Value::Null)?,
                 false => map.next_value_seed(Strict)?,
             };
-            if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member named twice"));
-            }
+            insert(&mut members, name, value)?;
         }
         Ok(members)
     }
@@ -215,6 +221,23 @@ mod tests {
         ];
         for bytes in bad {
             assert!(object(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a24_an_object_has_a_bound_on_its_members_at_every_level_and_as_many_as_that_pass() {
+        let many = |count: usize| {
+            let members: Vec<_> = (0..count).map(|n| format!("\"n{n}\":{n}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let inside = |object: String| format!("{{\"a\":[{object}]}}");
+        for (count, is_good) in [(MAX_MEMBERS, true), (MAX_MEMBERS + 1, false)] {
+            for text in [many(count), inside(many(count))] {
+                assert_eq!(object(text.as_bytes()).is_ok(), is_good, "{count}");
+                assert_eq!(members_of_depth(text.as_bytes(), MAX_DEPTH, &["b"]).is_ok(), is_good, "{count}");
+            }
+            // What is skipped is not built, and has no bound but its bytes.
+            assert!(members_of_depth(inside(many(count)).as_bytes(), MAX_DEPTH, &["a"]).is_ok());
         }
     }
 

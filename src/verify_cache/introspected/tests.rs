@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
@@ -126,8 +127,12 @@ fn with_rules(rules: impl FnOnce(Introspection) -> Vec<IssuerRules>) -> World {
 
 impl World {
     fn check_after(&self, token: &str, answer: Option<&Introspected>) -> Outcome {
+        self.check_from(None, token, answer)
+    }
+
+    fn check_from(&self, source: Option<IpAddr>, token: &str, answer: Option<&Introspected>) -> Outcome {
         let (limits, confirmations) = (&*self.limits, &*self.confirmations);
-        let shown = || MissContext { limits, confirmations, source: None.into(), introspected: None }.after(answer);
+        let shown = || MissContext { limits, confirmations, source: source.into(), introspected: None }.after(answer);
         self.checker.check_of::<crate::effects::WithEffects>(Credential::new(token), |_| true, shown)
     }
 
@@ -137,7 +142,7 @@ impl World {
         if !matches!(first, Err(Denial::IntrospectionUnavailable(_))) {
             return first;
         }
-        let Some(wait) = self.checker.awaited_introspection(token, Some(&|_| true)) else { return first };
+        let Some(wait) = self.checker.awaited_introspection(token, Some(&|_| true), false) else { return first };
         let answer = wait.ended().await;
         if let Some(answer) = &answer {
             answer.record(&self.limits, None.into());
@@ -292,14 +297,17 @@ async fn i21_junk_drives_no_more_than_the_bucket_and_evicts_nothing() {
     w.issuer.answers(Ok(inactive()));
     let mut limited = 0;
     for n in 0..1000 {
-        limited += usize::from(matches!(w.check(&format!("junk-{n}")).await, Err(Denial::TooManyRequests(_))));
+        limited += usize::from(matches!(
+            w.check(&format!("junk-{n}")).await,
+            Err(Denial::TooManyRequests(_) | Denial::RateLimited(..))
+        ));
     }
-    assert_eq!((w.issuer.calls(), limited), (1 + 199, 801), "the good token took one of the 200");
+    assert_eq!((w.issuer.calls(), limited), (1 + 149, 851), "the good token took one of the 150 of strangers");
     // The known token goes on, from the cache and beyond it.
     w.issuer.answers(Ok(active(&json!({}))));
     w.check("good").await.unwrap();
     w.time.advance(Duration::from_millis(1));
-    assert!(matches!(w.denied("junk-1000").await, Denial::TooManyRequests(_)));
+    assert!(matches!(w.denied("junk-1000").await, Denial::TooManyRequests(_) | Denial::RateLimited(..)));
     w.time.advance(secs(31));
     w.check("good").await.unwrap();
     let tokens = Arc::clone(&w.checker.keys.load().introspected[0]);
@@ -315,20 +323,15 @@ async fn i21_junk_drives_no_more_than_the_bucket_and_evicts_nothing() {
 async fn i21_junk_counts_as_forged_tokens_of_its_address() {
     let w = world(|it| it);
     w.issuer.answers(Ok(inactive()));
-    let source = Some(std::net::IpAddr::from([192, 0, 2, 1]));
+    let source = Some(IpAddr::from([192, 0, 2, 1]));
     let mut admitted = 0;
     for n in 0..100 {
-        let (limits, confirmations) = (&*w.limits, &*w.confirmations);
-        let shown = || MissContext { limits, confirmations, source: source.into(), introspected: None };
         let token = format!("junk-{n}");
-        if !matches!(
-            w.checker.check_of::<crate::effects::WithEffects>(Credential::new(&token), |_| true, shown),
-            Err(Denial::IntrospectionUnavailable(_))
-        ) {
+        if !matches!(w.check_from(source, &token, None), Err(Denial::IntrospectionUnavailable(_))) {
             continue;
         }
         admitted += 1;
-        let answer = w.checker.awaited_introspection(&token, Some(&|_| true)).unwrap().ended().await;
+        let answer = w.checker.awaited_introspection(&token, Some(&|_| true), false).unwrap().ended().await;
         answer.unwrap().record(&w.limits, source.into());
     }
     assert_eq!(admitted, 51, "the burst of forged_per_address, and the one that exceeds it");
@@ -405,11 +408,12 @@ async fn i21_a_question_that_crashes_is_a_fault_and_leaves_no_trace() {
 
 #[tokio::test(start_paused = true)]
 async fn i21_questions_under_way_are_bounded_in_number_and_time() {
+    const STRANGERS: usize = MAX_UNSEEN_FLIGHTS - UNSEEN_FLIGHTS_KEPT;
     let w = Arc::new(world(|it| it));
     w.check("known").await.unwrap();
     w.issuer.doors.forget_permits(Semaphore::MAX_PERMITS);
     let mut waiting = Vec::new();
-    for n in 0..MAX_UNSEEN_FLIGHTS {
+    for n in 0..STRANGERS {
         let w = Arc::clone(&w);
         // The bucket of unseen tokens earns one.
         w.time.advance(Duration::from_millis(5));
@@ -417,9 +421,9 @@ async fn i21_questions_under_way_are_bounded_in_number_and_time() {
         tokio::task::yield_now().await;
     }
     w.settle().await;
-    assert_eq!(w.issuer.calls(), 1 + MAX_UNSEEN_FLIGHTS);
+    assert_eq!(w.issuer.calls(), 1 + STRANGERS);
     assert!(is_unavailable(w.denied("one-more").await));
-    assert_eq!(w.issuer.calls(), 1 + MAX_UNSEEN_FLIGHTS);
+    assert_eq!(w.issuer.calls(), 1 + STRANGERS);
     // A token that was good has a place of its own.
     w.time.advance(secs(30));
     let known = {
@@ -427,13 +431,41 @@ async fn i21_questions_under_way_are_bounded_in_number_and_time() {
         tokio::spawn(async move { w.check("known").await })
     };
     w.settle().await;
-    assert_eq!(w.issuer.calls(), 2 + MAX_UNSEEN_FLIGHTS);
+    assert_eq!(w.issuer.calls(), 2 + STRANGERS);
     // No answer comes: tokio's paused clock moves on to the bound.
     for one in waiting.into_iter().chain([known]) {
         assert!(is_unavailable(one.await.unwrap().unwrap_err()));
     }
     w.issuer.doors.add_permits(1);
     w.check("one-more").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a19_strangers_leave_questions_to_addresses_that_had_good_tokens() {
+    let w = world(|it| it);
+    let known = Some(IpAddr::from([198, 51, 100, 1]));
+    let stranger = |n: usize| Some(IpAddr::from([10, 0, (n >> 8) as u8, n as u8]));
+    w.limits.record_valid(known);
+    // Each below the limit of its address: first the questions under way, then those of a second.
+    w.issuer.doors.forget_permits(Semaphore::MAX_PERMITS);
+    for n in 0..1000 {
+        w.check_from(stranger(n), &format!("slow-{n}"), None).unwrap_err();
+    }
+    w.settle().await;
+    let asked = w.issuer.calls();
+    assert_eq!(asked, MAX_UNSEEN_FLIGHTS - UNSEEN_FLIGHTS_KEPT);
+    for n in 0..40 {
+        assert!(is_unavailable(w.check_from(known, &format!("good-{n}"), None).unwrap_err()), "{n}");
+    }
+    w.settle().await;
+    assert_eq!(w.issuer.calls(), asked + 40, "each of them is asked about");
+    let second = w.check_from(stranger(1), "good-40", None);
+    assert!(matches!(second, Err(Denial::TooManyRequests(_))), "{second:?}");
+    // A stranger alone is not held up.
+    let idle = world(|it| it);
+    for n in 0..100 {
+        idle.check(&format!("new-{n}")).await.unwrap();
+    }
 }
 
 #[tokio::test]

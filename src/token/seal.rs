@@ -1,0 +1,220 @@
+//! The seal of a session's record: who can write to the store and has no key of the gates makes none that is accepted.
+//!
+//! A seal is a truncated HMAC-SHA-256 over every field that a gate writes whole, under a key of its own for each refresh
+//! secret, whose id is in the seal. What a store changes in place stays outside: [`status`](Session::status),
+//! [`confirmed`](Session::confirmed) and [`revision`](Session::revision).
+
+use std::net::IpAddr;
+
+use zeroize::Zeroizing;
+
+use super::keyring::RefreshKeys;
+use crate::random::are_equal;
+use crate::session::{LastPair, Seal, Session, VouchedBy};
+
+/// Room for the fields of most records.
+const ROOM: usize = 768;
+
+/// Why a record is not as a gate wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenSeal {
+    /// It has no seal.
+    #[error("it has no seal: no gate of this release wrote it, or something else changed it since")]
+    Missing,
+    /// The key ring has no refresh secret with this id.
+    #[error("its seal is of refresh secret {0}, which this gate does not have: see rotogate keys list --refresh")]
+    UnknownKey(u8),
+    /// The seal is of another content.
+    #[error("its seal is of another content: something that has no key of the gates wrote it")]
+    Wrong,
+}
+
+/// The record with a seal of the current refresh secret.
+pub fn sealed(keys: &RefreshKeys, mut record: Session) -> Option<Session> {
+    let key = keys.current();
+    record.seal = Seal::new(key, keys.seal(key, &message(&record))?);
+    Some(record)
+}
+
+/// Did a gate write the record as it is, but for what a store changes in place?
+///
+/// # Errors
+/// Why it did not.
+pub fn check(keys: &RefreshKeys, record: &Session) -> Result<(), BrokenSeal> {
+    let (key, tag) = record.seal.parts().ok_or(BrokenSeal::Missing)?;
+    let expected = keys.seal(key, &message(record)).ok_or(BrokenSeal::UnknownKey(key))?;
+    if are_equal(&expected, &tag) { Ok(()) } else { Err(BrokenSeal::Wrong) }
+}
+
+/// The fields, in an order of their own. A field that is added to a record does not compile until its place is decided.
+fn message(record: &Session) -> Zeroizing<Vec<u8>> {
+    let Session {
+        id,
+        secret,
+        subject,
+        account,
+        client,
+        scope,
+        dialect,
+        expires,
+        latest_access_expires,
+        current,
+        previous,
+        rotated_at,
+        issued_at,
+        confirmed: _,
+        last: LastPair { scope: last_scope, access_expires, kid, refresh_key },
+        status: _,
+        revision: _,
+        user_agent,
+        address,
+        claims,
+        bound_to,
+        resource,
+        vouched_by,
+        certificate,
+        seal: _,
+    } = record;
+    let mut fields = Fields(Zeroizing::new(Vec::with_capacity(ROOM)));
+    fields.0.extend_from_slice(id.as_bytes());
+    fields.0.extend_from_slice(secret.expose());
+    for time in [expires, latest_access_expires, rotated_at, issued_at, access_expires] {
+        fields.0.extend_from_slice(&time.as_millis().to_be_bytes());
+    }
+    for generation in [current, previous] {
+        fields.0.extend_from_slice(&generation.get().to_be_bytes());
+    }
+    fields.0.push(*refresh_key);
+    for text in [subject, client, scope.as_str(), dialect, last_scope.as_str(), kid, &claims.text()] {
+        fields.some(text.as_bytes());
+    }
+    for text in [account, user_agent, resource] {
+        fields.maybe(text.as_deref().map(str::as_bytes));
+    }
+    fields.maybe(bound_to.as_ref().map(|key| key.as_bytes().as_slice()));
+    fields.maybe(certificate.as_ref().map(|certificate| certificate.as_bytes().as_slice()));
+    match address {
+        None => fields.maybe(None),
+        Some(IpAddr::V4(address)) => fields.some(&address.octets()),
+        Some(IpAddr::V6(address)) => fields.some(&address.octets()),
+    }
+    let by = vouched_by.as_deref().map(|VouchedBy { issuer, subject, session }| (issuer, subject, session));
+    fields.maybe(by.map(|(issuer, ..)| issuer.as_bytes()));
+    fields.maybe(by.map(|(_, subject, _)| subject.as_bytes()));
+    fields.maybe(by.and_then(|(.., session)| session.as_deref()).map(str::as_bytes));
+    fields.0
+}
+
+/// Fields of no fixed length, each behind its length: no two lists of them have the same bytes.
+struct Fields(Zeroizing<Vec<u8>>);
+
+impl Fields {
+    fn some(&mut self, field: &[u8]) {
+        self.0.extend_from_slice(&(field.len() as u64).to_be_bytes());
+        self.0.extend_from_slice(field);
+    }
+
+    /// No field is as long as what stands for a missing one.
+    fn maybe(&mut self, field: Option<&[u8]>) {
+        match field {
+            Some(field) => self.some(field),
+            None => self.0.extend_from_slice(&u64::MAX.to_be_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::session::{Generation, RevokedBecause, Scope, SessionId, SessionSecret, Status};
+    use crate::store::conformance;
+    use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
+    use crate::token::Keyring;
+
+    const AT: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    type Forgery = fn(&mut Session);
+
+    /// A change of each field that the seal is of, and of what could be moved from one field to the next.
+    fn forgeries() -> Vec<(&'static str, Forgery)> {
+        fn bind(record: &mut Session) {
+            record.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
+        }
+        vec![
+            ("id", |record| record.id = SessionId::new(AT, [9; 10])),
+            ("secret", |record| record.secret = SessionSecret::new([1; 16])),
+            ("subject", |record| record.subject = "victim".into()),
+            ("account", |record| record.account = None),
+            ("empty account", |record| record.account = Some("".into())),
+            ("client", |record| record.client = "other".into()),
+            ("scope", |record| record.scope = Scope::parse("admin read write").unwrap()),
+            ("dialect", |record| record.dialect = "kuzzle".into()),
+            ("expires", |record| record.expires = Timestamp::MAX),
+            ("latest_access_expires", |record| record.latest_access_expires = AT),
+            ("current", |record| record.current = Generation::new(2)),
+            ("previous", |record| record.previous = Generation::FIRST),
+            ("rotated_at", |record| record.rotated_at = Timestamp::ZERO),
+            ("issued_at", |record| record.issued_at = Timestamp::MAX),
+            ("last scope", |record| record.last.scope = Scope::parse("write").unwrap()),
+            ("last expiry", |record| record.last.access_expires = Timestamp::MAX),
+            ("last kid", |record| record.last.kid = "key-2".into()),
+            ("last refresh key", |record| record.last.refresh_key = 2),
+            ("user agent", |record| record.user_agent = None),
+            ("address", |record| record.address = None),
+            ("claims", |record| record.claims.insert("roles", ["admin"]).unwrap()),
+            ("key", bind),
+            ("certificate", |record| record.certificate = Some(CertificateThumbprint::of(b"another"))),
+            ("key as certificate", |record| record.certificate = Some(CertificateThumbprint::from_bytes([7; 32]))),
+            ("resource", |record| record.resource = Some("https://api.test".into())),
+            ("issuer", |record| record.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1")))),
+            ("subject and client", |record| {
+                record.subject = "alicew".into();
+                record.client = "eb".into();
+            }),
+            ("account and user agent", |record| {
+                record.account = None;
+                record.user_agent = Some("acmea phone".into());
+            }),
+        ]
+    }
+
+    #[test]
+    fn j23_a_seal_is_of_every_field_that_a_gate_writes_whole() {
+        let keyring = Keyring::ephemeral().unwrap();
+        let keys = keyring.refresh_keys();
+        let record = sealed(keys, conformance::session("alice", 1, AT)).unwrap();
+        assert_eq!(check(keys, &record), Ok(()));
+        for (what, forge) in forgeries() {
+            let mut forged = record.clone();
+            forge(&mut forged);
+            assert_ne!(forged, record, "{what}");
+            assert_eq!(check(keys, &forged), Err(BrokenSeal::Wrong), "{what}");
+        }
+        // A binding cannot be taken away either.
+        let mut bound = conformance::session("alice", 1, AT);
+        bound.bound_to = Some(KeyThumbprint::from_bytes([7; 32]));
+        let bound = sealed(keys, bound).unwrap();
+        assert_eq!(check(keys, &Session { bound_to: None, ..bound }), Err(BrokenSeal::Wrong));
+        // What a store changes in place stays outside.
+        let changed = Session {
+            status: Status::Revoked(RevokedBecause::Operator),
+            confirmed: true,
+            revision: 9,
+            ..record.clone()
+        };
+        assert_eq!(check(keys, &changed), Ok(()));
+    }
+
+    #[test]
+    fn j23_only_a_key_of_the_gates_makes_a_seal() {
+        let (own, other) = (Keyring::ephemeral().unwrap(), Keyring::ephemeral().unwrap());
+        let record = conformance::session("alice", 1, AT);
+        assert_eq!(check(own.refresh_keys(), &record), Err(BrokenSeal::Missing));
+        let foreign = sealed(other.refresh_keys(), record.clone()).unwrap();
+        assert_eq!(check(own.refresh_keys(), &foreign), Err(BrokenSeal::Wrong));
+        let (_, tag) = foreign.seal.parts().unwrap();
+        let of_another_key = Session { seal: Seal::new(9, tag), ..foreign };
+        assert_eq!(check(own.refresh_keys(), &of_another_key), Err(BrokenSeal::UnknownKey(9)));
+    }
+}
