@@ -1,6 +1,6 @@
 //! The operations of a gate: the old store decides, and the next one is given what was written.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,9 +9,10 @@ use super::{Inner, MovingStore};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use crate::store::owed::OwedFile;
 use crate::store::{
-    CounterUse, Cursor, Feed, Filter, Follow, Inserted, NodeSeen, Page, Restoration, Revocation, SharedCounter,
-    SharedStore, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
+    Admitted, CounterUse, Cursor, Feed, Filter, Follow, Inserted, NodeSeen, Page, Restoration, Revocation,
+    SharedCounter, SharedStore, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome,
 };
 
 /// How many records are read again and put at once.
@@ -123,6 +124,10 @@ impl Store for MovingStore {
         self.0.old.shared().is_some().then_some(self)
     }
 
+    fn owed_file(&self) -> Option<&Arc<OwedFile>> {
+        self.0.old.owed_file()
+    }
+
     async fn check(&self) -> Result<(), StoreError> {
         self.0.old.check().await
     }
@@ -151,6 +156,14 @@ impl SharedStore for MovingStore {
 
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
         self.0.shared()?.count(counter, how).await
+    }
+
+    async fn admit(
+        &self,
+        caller: Option<SharedCounter>,
+        counters: Vec<(SharedCounter, CounterUse)>,
+    ) -> Result<Admitted, StoreError> {
+        self.0.shared()?.admit(caller, counters).await
     }
 
     async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
@@ -188,10 +201,11 @@ impl SharedStore for MovingStore {
         self.0.shared()?.adopt().await
     }
 
-    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError> {
+    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError> {
         let ids: Vec<_> = records.iter().map(|record| record.id).collect();
-        self.0.shared()?.restore(records).await?;
-        self.0.mirror_again(&ids, Vec::new()).await
+        let restored = self.0.shared()?.restore(records).await?;
+        self.0.mirror_again(&ids, Vec::new()).await?;
+        Ok(restored)
     }
 
     async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {

@@ -1,4 +1,4 @@
-//! A copy of another store, and the store that was moved to one.
+//! A copy of another store, the store that was moved to one, and the one whose time is reset.
 
 use std::path::Path;
 
@@ -7,11 +7,13 @@ use redb::{Database, ReadableDatabase};
 
 use super::super::copy::{CopyTarget, Destination, Put, Standing, is_later};
 use super::super::encoding::decode;
+use super::super::reset_clock::RemembersTime;
 use super::super::rules::{self, Failure, State};
-use super::super::{Revocation, StoreError};
+use super::super::{Revocation, Store, StoreError};
 use super::schema::{COPIED_ROW, COPYING_ROW, HEAD_ROW, Head, META, MOVED_ROW, Writing};
 use super::writer::failed;
 use super::{RedbStore, open};
+use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::session::Session;
 
 /// Puts into a copy that is not whole.
@@ -69,6 +71,25 @@ impl CopyTarget for RedbStore {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         standing(&*self.database()?)
+    }
+}
+
+#[async_trait]
+impl RemembersTime for RedbStore {
+    async fn time_now(&self) -> Result<Timestamp, StoreError> {
+        Ok(SystemTime::new().wall())
+    }
+
+    async fn latest_time(&self) -> Result<Timestamp, StoreError> {
+        self.last_known_time().await
+    }
+
+    async fn finish(&self) -> Result<(), StoreError> {
+        self.close().await
+    }
+
+    async fn lower_times(&self, now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        self.write(move |_, state| state.set_time(now, &entries)).await
     }
 }
 

@@ -4,7 +4,8 @@
 //! answers: an `Ok` is durable. Operations of one batch see each other in their order; a refused one writes nothing. If
 //! a commit fails, every operation of its batch fails, and nothing more is written until the file is opened again: the
 //! failed writes may or may not be in it. The writer reopens it by itself, with back-off, once there is room; reading
-//! continues meanwhile. A caller that stops waiting does not undo its operation.
+//! continues meanwhile. A caller that stops waiting does not undo its operation. Revocations that a failed store did not
+//! take are kept in a file beside it, `<path>.owed`.
 //!
 //! **Opening.** A file that is damaged, foreign, of an unknown version, of another keyring, open to other users or in
 //! use is refused and left unchanged, to the byte. Its checksums are all verified up to [`Options::check_up_to`] bytes;
@@ -37,6 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::encoding::{decode, decode_session};
+use super::owed::OwedFile;
 #[cfg(feature = "relay")]
 use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion};
 use super::rules::{Failure, Rules, page_size};
@@ -162,6 +164,8 @@ pub struct RedbStore {
 
 struct Inner {
     path: PathBuf,
+    /// `None`: no gate works on it.
+    owed: Option<Arc<OwedFile>>,
     /// `None` once closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     shared: Arc<Shared>,
@@ -192,6 +196,8 @@ impl RedbStore {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let opened = open::open(path, &options)?;
+        let serves = options.copying.is_none() && !options.read_moved;
+        let owed = serves.then(|| OwedFile::beside(path).map(Arc::new)).transpose()?;
         let database = Arc::new(opened.database);
         let shared = Arc::new(Shared::new(Arc::clone(&database)));
         let (sender, queue) = mpsc::channel(writer::QUEUE_LENGTH);
@@ -215,6 +221,7 @@ impl RedbStore {
         Ok(Self {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
+                owed,
                 queue: Mutex::new(Some(sender)),
                 shared,
                 writer: Mutex::new(Some(writer)),
@@ -503,6 +510,10 @@ impl Store for RedbStore {
 
     async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
         Ok(self.head()?.last_known_time)
+    }
+
+    fn owed_file(&self) -> Option<&Arc<OwedFile>> {
+        self.inner.owed.as_ref()
     }
 
     async fn check(&self) -> Result<(), StoreError> {

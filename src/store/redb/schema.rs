@@ -288,6 +288,16 @@ impl<'t> Writing<'t> {
     }
 }
 
+impl Writing<'_> {
+    /// Remembers this time, whatever was remembered. These entries take the place of those that are there.
+    pub(super) fn set_time(&mut self, time: Timestamp, entries: &[Revocation]) -> Result<(), Failure> {
+        entries.iter().try_for_each(|entry| self.put_revocation(entry))?;
+        self.head.last_known_time = time;
+        self.changed = true;
+        Ok(())
+    }
+}
+
 impl State for Writing<'_> {
     fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
         let row = self.sessions.get(id.as_bytes()).map_err(broken)?;

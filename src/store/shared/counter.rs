@@ -28,6 +28,25 @@ impl SharedCounter {
     }
 }
 
+/// What came of an attempt with several counters.
+///
+/// ```
+/// use rotogate::store::Admitted;
+///
+/// /// Whether the attempt may be made.
+/// fn may(admitted: &Admitted) -> bool {
+///     admitted.refused.is_none()
+/// }
+/// assert!(may(&Admitted { is_known: true, refused: None }));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// The caller's name is remembered, and its counter alone was asked.
+    pub is_known: bool,
+    /// Which of the counters refuses, and for how long. None of them has counted then.
+    pub refused: Option<(usize, Duration)>,
+}
+
 /// What is done with a [`SharedCounter`].
 ///
 /// ```
@@ -61,6 +80,8 @@ impl CounterUse {
     pub fn apply(self, counter: &SharedCounter, full_at: u64, now: u64) -> (Option<u64>, u64) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (every, depth) = (micros(counter.every).max(1), micros(counter.depth()).max(1));
+        // One that is full later was counted under a clock that was ahead.
+        let full_at = full_at.min(now.saturating_add(depth).saturating_add(every));
         let from = full_at.max(now);
         let next = from.saturating_add(every);
         match self {

@@ -160,8 +160,11 @@ async fn o2_files_are_made_for_us_alone_and_others_are_refused() {
         }
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
     }
-    let names: Vec<_> = std::fs::read_dir(place.path().parent().unwrap()).unwrap().collect();
-    assert_eq!(names.len(), 1, "nothing is left behind: {names:?}");
+    let files = std::fs::read_dir(place.path().parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let mut beside: Vec<_> = files.filter(|file| *file != place.path()).collect();
+    let owed = beside.pop().unwrap();
+    assert!(owed.to_string_lossy().ends_with(".owed") && mode(&owed) == 0o600, "{}", owed.display());
+    assert_eq!(beside.len(), 0, "nothing else is left behind: {beside:?}");
 }
 
 #[cfg(unix)]

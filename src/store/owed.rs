@@ -1,0 +1,307 @@
+//! Revocations that a store did not take, in a file beside it: they outlive the process. The space of the file is set
+//! aside when it is made, so that a full disk does not stop it (requirement R24).
+//!
+//! Each revocation is a line of JSON, and the rest of the file is zeros. [`OwedFile::keep`] returns when its line is on the
+//! disk. A line that was cut short was not acknowledged. When the store has all of them, zeros take their place.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::private_file::{self, Unpublished};
+use crate::revocation::Revocation;
+use crate::session::RevokedBecause;
+
+/// The space that is set aside, in bytes: for some five thousand revocations.
+const LEN: usize = 1 << 20;
+
+/// A revocation that the store did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Owed {
+    /// Why.
+    pub because: RevokedBecause,
+    /// What.
+    pub entry: Revocation,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct OwedFile {
+    path: PathBuf,
+    len: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None`: no space could be set aside.
+    file: Option<File>,
+    /// So many bytes are lines.
+    used: usize,
+    /// Behind this place there are only zeros.
+    written: usize,
+    /// How many lines were written by this process.
+    lines: u64,
+    /// What an earlier process left.
+    found: Vec<Owed>,
+}
+
+impl OwedFile {
+    /// Opens the file of the store at this path, or makes it. Without space for it there is no error: the log says so, and
+    /// each [`keep`](Self::keep) tries again.
+    ///
+    /// # Errors
+    /// There is a file that cannot be read, or that is damaged.
+    pub fn beside(store: &Path) -> Result<Self, StoreError> {
+        let mut name = store.as_os_str().to_owned();
+        name.push(".owed");
+        Self::open(PathBuf::from(name), LEN)
+    }
+
+    fn open(path: PathBuf, len: usize) -> Result<Self, StoreError> {
+        let state = match std::fs::symlink_metadata(&path) {
+            Ok(_) => existing(&path, len)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let made = make(&path, len).inspect_err(|error| {
+                    tracing::error!(
+                        %error,
+                        file = %path.display(),
+                        "no space set aside for revocations: while the store fails, they are not durable"
+                    );
+                });
+                State { file: made.ok(), ..State::default() }
+            }
+            Err(error) => return Err(unusable(&path, error)),
+        };
+        Ok(Self { path, len, state: Mutex::new(state) })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What an earlier process left. The second call finds nothing.
+    pub fn take_found(&self) -> Vec<Owed> {
+        std::mem::take(&mut self.state().found)
+    }
+
+    /// How many lines this process has written.
+    pub fn lines(&self) -> u64 {
+        self.state().lines
+    }
+
+    /// Has it none?
+    pub fn is_empty(&self) -> bool {
+        self.state().written == 0
+    }
+
+    /// Adds a revocation, which is on the disk when this returns. Blocks.
+    ///
+    /// # Errors
+    /// The file is full, or cannot be written.
+    pub fn keep(&self, owed: &Owed) -> io::Result<()> {
+        let mut line = serde_json::to_vec(owed)?;
+        line.push(b'\n');
+        let mut state = self.state();
+        if state.file.is_none() {
+            state.file = Some(make(&self.path, self.len)?);
+        }
+        let end = state.used + line.len();
+        if end > self.len {
+            return Err(io::Error::new(ErrorKind::StorageFull, format!("{} is full", self.path.display())));
+        }
+        // What an attempt that failed may have left behind it.
+        line.resize(line.len().max(state.written.saturating_sub(state.used)), 0);
+        state.written = state.written.max(end);
+        let place = state.used;
+        write_at(state.file.as_mut(), place, &line)?;
+        (state.used, state.written) = (end, end);
+        state.lines += 1;
+        Ok(())
+    }
+
+    /// Removes all of them, unless one was added since there were this many [lines](Self::lines). Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn clear(&self, lines: u64) -> io::Result<()> {
+        let mut state = self.state();
+        if state.lines != lines || state.written == 0 {
+            return Ok(());
+        }
+        let zeros = vec![0; state.written];
+        write_at(state.file.as_mut(), 0, &zeros)?;
+        (state.used, state.written) = (0, 0);
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_at(file: Option<&mut File>, place: usize, bytes: &[u8]) -> io::Result<()> {
+    let file = file.ok_or_else(|| io::Error::other("no space was set aside"))?;
+    file.seek(SeekFrom::Start(place as u64))?;
+    file.write_all(bytes)?;
+    file.sync_data()
+}
+
+/// A new file whose space is its own.
+fn make(path: &Path, len: usize) -> io::Result<File> {
+    let (unpublished, mut file) = Unpublished::beside(path)?;
+    set_aside(&mut file, 0, len)?;
+    unpublished.publish_new(path)?;
+    Ok(file)
+}
+
+/// Written once, a block needs no further space, not even to note that it was written.
+fn set_aside(file: &mut File, from: usize, len: usize) -> io::Result<()> {
+    match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, len as u64) {
+        // Such a file system gives space to what is written alone.
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    file.seek(SeekFrom::Start(from as u64))?;
+    file.write_all(&vec![0; len - from])?;
+    file.sync_all()
+}
+
+fn existing(path: &Path, len: usize) -> Result<State, StoreError> {
+    let failed = |error| unusable(path, error);
+    let mut file = private_file::open_private(path, true).map_err(StoreError::new)?;
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut file).take(len as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > len {
+        return Err(damaged(path, "it is too long"));
+    }
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let used = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    if used < end {
+        tracing::warn!(file = %path.display(), "last revocation beside the store cut short: it was not acknowledged");
+    }
+    let mut found = Vec::new();
+    for line in bytes[..used].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        found.push(serde_json::from_slice(line).map_err(|error| damaged(path, error))?);
+    }
+    if bytes.len() < len || bytes[used..].iter().any(|byte| *byte != 0) {
+        set_aside(&mut file, used, len).map_err(failed)?;
+    }
+    if !found.is_empty() {
+        tracing::warn!(
+            file = %path.display(),
+            revocations = found.len(),
+            "revocations that the store had not taken are in force again; they are written as soon as it takes them"
+        );
+    }
+    Ok(State { file: Some(file), used, written: used, lines: 0, found })
+}
+
+fn unusable(path: &Path, error: io::Error) -> StoreError {
+    let shown = path.display();
+    StoreError::caused_by(format!("{shown}, revocations beside the store, cannot be opened: {error}"), error)
+}
+
+fn damaged(path: &Path, why: impl std::fmt::Display) -> StoreError {
+    StoreError::new(format!(
+        "{0} has revocations that the store had not taken, and is damaged: {why}. To start without them, move {0} away; then \
+         revoke again what the audit log has with `owed` and not a second time without it",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::revocation::{Effect, Target};
+    use crate::session::SessionId;
+
+    fn owed(n: u8) -> Owed {
+        let target = match n % 3 {
+            0 => Target::Session(SessionId::new(Timestamp::from_secs(1_700_000_000), [n; 10])),
+            1 => Target::Subject { issuer: "https://gate.test".into(), subject: format!("ada\n{n}").into() },
+            _ => Target::Token { issuer: "https://gate.test".into(), jti: n.to_string().into() },
+        };
+        let effect = match n % 3 {
+            0 => Effect::SESSION_REVOKED,
+            1 => Effect::NotBefore(Timestamp::from_secs(n.into())),
+            _ => Effect::Gone,
+        };
+        Owed { because: RevokedBecause::Logout, entry: Revocation { target, effect, until: Timestamp::from_secs(9) } }
+    }
+
+    fn reopened(path: &Path) -> (OwedFile, Vec<Owed>) {
+        let file = OwedFile::open(path.to_owned(), 4096).unwrap();
+        let found = file.take_found();
+        (file, found)
+    }
+
+    #[test]
+    fn r24_what_is_kept_is_found_by_the_next_process_until_it_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.owed");
+        let (file, found) = reopened(&path);
+        assert!(found.is_empty());
+        (0..6).for_each(|n| file.keep(&owed(n)).unwrap());
+        let (file, found) = reopened(&path);
+        assert_eq!(found, Vec::from_iter((0..6).map(owed)));
+        assert!(file.take_found().is_empty(), "once");
+        let lines = file.lines();
+        file.keep(&owed(6)).unwrap();
+        file.clear(lines).unwrap();
+        assert_eq!(reopened(&path).1.len(), 7, "one was added since");
+        file.clear(file.lines()).unwrap();
+        let (file, found) = reopened(&path);
+        assert!(found.is_empty());
+        file.keep(&owed(7)).unwrap();
+        assert_eq!(reopened(&path).1, [owed(7)]);
+    }
+
+    #[test]
+    fn r24_its_space_is_its_own_from_the_start_and_a_full_one_takes_no_more() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.owed");
+        let (file, _) = reopened(&path);
+        let meta = std::fs::metadata(&path).unwrap();
+        assert!(meta.blocks() * 512 >= 4096 && meta.len() == 4096, "{meta:?}");
+        assert_eq!(meta.mode() & 0o777, 0o600);
+        let kept = (0..100).take_while(|n| file.keep(&owed(*n)).is_ok()).count();
+        assert!((10..100).contains(&kept), "{kept}");
+        assert_eq!(file.keep(&owed(1)).unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(reopened(&path).1.len(), kept);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn r24_a_line_that_was_cut_short_counts_for_nothing_and_a_damaged_one_stops_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.owed");
+        let (file, _) = reopened(&path);
+        (0..3).for_each(|n| file.keep(&owed(n)).unwrap());
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap();
+        for cut in 1..20 {
+            let mut torn = bytes.clone();
+            torn[end - cut..end].fill(0);
+            // A block of an earlier life of the file.
+            torn[4000..4010].fill(b'x');
+            std::fs::write(&path, torn).unwrap();
+            let (file, found) = reopened(&path);
+            assert_eq!(found, [owed(0), owed(1)], "{cut}");
+            file.keep(&owed(4)).unwrap();
+            assert_eq!(reopened(&path).1, [owed(0), owed(1), owed(4)]);
+        }
+        bytes[5] = b'!';
+        std::fs::write(&path, &bytes).unwrap();
+        let error = OwedFile::open(path, 4096).unwrap_err().to_string();
+        assert!(error.contains("store.owed") && error.contains("damaged") && error.contains("move"), "{error}");
+    }
+}
