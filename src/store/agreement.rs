@@ -118,8 +118,9 @@ pub(super) async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operatio
                 let record = Session { current: Generation::new(generation), revision, ..record };
                 // Nothing was written since.
                 shared.adopt().await.unwrap();
-                shared.restore(vec![record.clone()]).await.unwrap();
+                let written = shared.restore(vec![record.clone()]).await.unwrap();
                 let restored = memory.restore(&record).unwrap();
+                assert_eq!(written, usize::from(restored), "seed {seed}, operation {n}");
                 kinds.insert(100 + u64::from(restored));
                 known.push(record.id);
             }

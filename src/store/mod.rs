@@ -15,6 +15,7 @@
 //! ```
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -49,6 +50,8 @@ pub mod memory;
 pub mod moving;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod node_rows;
+#[doc(hidden)]
+pub mod owed;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod password;
 #[cfg(feature = "postgres")]
@@ -60,6 +63,9 @@ mod redis;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[doc(hidden)]
+pub mod reset_clock;
 #[cfg(all(test, any(feature = "postgres", feature = "redis")))]
 mod rolling;
 pub mod rules;
@@ -76,9 +82,12 @@ pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
+#[doc(hidden)]
+pub use shared::InspectedServer;
+pub(crate) use shared::round_trip;
 pub use shared::{
-    CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Restoration,
-    SharedCounter, SharedStore, Staleness,
+    Admitted, CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen,
+    Restoration, SharedCounter, SharedStore, Staleness,
 };
 
 /// The result of a compare-and-swap.
@@ -376,6 +385,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// The store's further operations, if other processes write to it, too.
     fn shared(&self) -> Option<&dyn SharedStore> {
+        None
+    }
+
+    /// What keeps revocations over a restart that the store did not take. `None`: the process alone does.
+    #[doc(hidden)]
+    fn owed_file(&self) -> Option<&Arc<owed::OwedFile>> {
         None
     }
 

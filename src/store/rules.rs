@@ -268,18 +268,21 @@ impl Rules {
     }
 
     /// See [`SharedStore::restore`](super::SharedStore::restore): writes a record back that the store may have lost. False
-    /// if it has a later one, or if the session has ended. The caller leaves out sessions that were written since.
+    /// if it has a later one, or if the session has ended. The caller leaves out sessions that were changed since; one that
+    /// was written back since is not.
     pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
         let known = state.session(record.id)?;
         let is_later = known.as_ref().is_none_or(|known| {
-            !is_revoked(known) && known.current <= record.current && known.revision < record.revision
+            !is_revoked(known) && (known.current, known.revision) < (record.current, record.revision)
         });
         let has_ended = state.revocation(&Target::Session(record.id))?.is_some_and(|entry| ends_session(entry.effect))
             || self.not_before(state, record)?.is_some_and(|not_before| record.created() <= not_before);
         if !is_later || has_ended || is_revoked(record) {
             return Ok(false);
         }
-        state.put_session(known.as_ref(), record)?;
+        // A note of use may have raised the revision of an earlier generation since.
+        let revision = known.as_ref().map_or(record.revision, |known| record.revision.max(known.revision + 1));
+        state.put_session(known.as_ref(), &Session { revision, ..record.clone() })?;
         state.raise_time(time_in(record))?;
         Ok(true)
     }

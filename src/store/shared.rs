@@ -22,9 +22,13 @@ use crate::clock::{TimeSource, Timestamp};
 use crate::session::{Session, SessionId};
 
 mod counter;
+mod inspected;
 mod row;
 
-pub use counter::{CounterUse, SharedCounter};
+pub use counter::{Admitted, CounterUse, SharedCounter};
+#[doc(hidden)]
+pub use inspected::InspectedServer;
+pub(crate) use inspected::round_trip;
 pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
 
 /// A store that several processes write to. Each process has a handle of its own.
@@ -64,6 +68,34 @@ pub trait SharedStore: Store {
     /// which the counter is full again. Sent twice in a row, an attempt counts once; sent again after another's, it may
     /// count twice.
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
+
+    /// Counts an attempt with several counters, in their order: with all of them, or, where one refuses, with none. If the name of
+    /// `caller` is remembered, its counter takes the attempt, and the others do not. A store that can do so in one round trip
+    /// does; sent again, it counts as [`count`](Self::count) does.
+    async fn admit(
+        &self,
+        caller: Option<SharedCounter>,
+        counters: Vec<(SharedCounter, CounterUse)>,
+    ) -> Result<Admitted, StoreError> {
+        let is_known = match &caller {
+            Some(caller) => self.remembers(caller.name).await?,
+            None => false,
+        };
+        let own = caller.filter(|_| is_known).map(|caller| vec![(caller, CounterUse::Take)]);
+        let mut taken = Vec::new();
+        for (place, (counter, how)) in own.unwrap_or(counters).into_iter().enumerate() {
+            if let Some(wait) = self.count(counter, how).await? {
+                for counter in taken {
+                    self.count(counter, CounterUse::GiveBack).await?;
+                }
+                return Ok(Admitted { is_known, refused: Some((place, wait)) });
+            }
+            if how == CounterUse::Take {
+                taken.push(counter);
+            }
+        }
+        Ok(Admitted { is_known, refused: None })
+    }
 
     /// Remembers a name for this long, for all nodes. Again, it begins anew.
     async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError>;
@@ -107,15 +139,17 @@ pub trait SharedStore: Store {
     async fn adopt(&self) -> Result<(), StoreError>;
 
     /// Writes records back that the store may have lost: this node had written them, and they were acknowledged. A record
-    /// is written only if it is the later one (revision and generation), if no node has written the session since the data
-    /// was adopted, and if no revocation ends the session.
-    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError>;
+    /// is written only if it is the later one (generation, then revision), if no node has changed the session since the data
+    /// was adopted, and if no revocation ends the session. What another node wrote back is no change: of two nodes that
+    /// write a session back, the later record stays, whichever comes first. Returns how many were written, because the store
+    /// lacked them.
+    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError>;
 
     /// Says that this node has written back what it knew of, and asks whether the others have.
     async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError>;
 
-    /// Was the session's record last written before the data was adopted, so that a token ahead of it is no sign of a
-    /// further loss?
+    /// Is the session's record one of before the data was adopted, kept or written back, so that a token ahead of it is no
+    /// sign of a further loss?
     async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
 
     /// The session's record, if the last write of it was a swap of this handle that ended with an error, in doubt, and no
@@ -282,6 +316,13 @@ impl Staleness {
     /// How often a node asks: a few times within [`limit`](Self::limit).
     pub fn every(&self) -> Duration {
         self.limit / 4
+    }
+
+    /// The shortest [`limit`](Self::limit) for a store that is so far away. A proof is as old as its question: it is one round
+    /// trip old when it comes, and the next one is asked for a quarter of the limit later. Twice that is left for a round trip
+    /// that takes longer.
+    pub fn needed_for(round_trip: Duration) -> Duration {
+        (round_trip * 4).max(Self::SHORTEST)
     }
 }
 

@@ -123,3 +123,94 @@ pub async fn c15_only_what_was_lost_is_written_back<S: SharedStore>([a, b]: [Arc
     a.restore(vec![late.clone()]).await.unwrap();
     assert_eq!(b.load(late.id).await.unwrap(), None, "its subject's sessions were ended");
 }
+
+/// C37: one node acknowledged a generation and another node the next one, and both were lost. Whichever is written back
+/// first, the next one stays, and a token ahead of it may go on.
+pub async fn c37_of_two_nodes_that_write_a_session_back_the_later_record_stays<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let now = created(&*a, Timestamp::ZERO).await;
+    let all: Vec<Session> = (0..4).map(|number| session("alice", number, now)).collect();
+    let [missing, there, reversed, confirmed] = &*all else { unreachable!("four") };
+    for session in [there, reversed, confirmed] {
+        insert(&*a, session).await;
+    }
+    let next = |session: &Session| rotated(session, session.issued_at);
+    let is_of_before = async |session: &Session| {
+        assert!(b.predates_loss(session.id).await.unwrap(), "a token ahead of it shows no further loss");
+        b.load(session.id).await.unwrap().unwrap()
+    };
+    a.adopt().await.unwrap();
+    b.adopt().await.unwrap();
+    for (first, second) in [(missing.clone(), next(missing)), (next(there), next(&next(there)))] {
+        a.restore(vec![first]).await.unwrap();
+        b.restore(vec![second.clone()]).await.unwrap();
+        assert_eq!(is_of_before(&second).await, second);
+    }
+    let latest = next(&next(reversed));
+    b.restore(vec![latest.clone()]).await.unwrap();
+    a.restore(vec![next(reversed)]).await.unwrap();
+    assert_eq!(is_of_before(reversed).await, latest);
+    // A note that the earlier generation was used comes in between, and raises its revision as a rotation does.
+    b.confirm(vec![(confirmed.id, confirmed.current)]).await.unwrap();
+    a.restore(vec![next(confirmed)]).await.unwrap();
+    let restored = is_of_before(confirmed).await;
+    assert_eq!(restored.current, next(confirmed).current);
+    assert!(restored.revision > next(confirmed).revision, "whoever read the note must not swap it for another");
+    // What was changed since stays, however late a node comes.
+    let swapped = b.compare_and_swap(latest.revision, next(&latest), None).await.unwrap();
+    assert_eq!(swapped, Swap::Swapped);
+    a.restore(vec![next(&next(&latest))]).await.unwrap();
+    assert_eq!(b.load(latest.id).await.unwrap(), Some(next(&latest)));
+}
+
+/// C38: what was missing is counted, and not what was offered.
+pub async fn c38_a_node_learns_how_many_records_were_missing<S: SharedStore>([a, b]: [Arc<S>; 2]) {
+    let now = created(&*a, Timestamp::ZERO).await;
+    let [kept, missing] = [1, 2].map(|number| session("alice", number, now));
+    insert(&*a, &kept).await;
+    a.adopt().await.unwrap();
+    b.adopt().await.unwrap();
+    assert_eq!(a.restore(vec![kept.clone()]).await.unwrap(), 0);
+    assert_eq!(a.restore(vec![kept.clone(), missing.clone()]).await.unwrap(), 1);
+    assert_eq!(b.restore(vec![kept, missing]).await.unwrap(), 0, "another node has written it back");
+}
+
+/// C39: what began under a clock that was ahead stops nothing once the store was brought back. `set_ahead` makes the store
+/// remember this time, as its server would by such a clock.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub async fn c39_a_shared_store_is_brought_back<S>(store: Arc<S>, set_ahead: impl FnOnce(Timestamp))
+where
+    S: SharedStore + crate::store::reset_clock::RemembersTime,
+{
+    use crate::store::reset_clock::{RemembersTime, ahead, reset_clock};
+    use crate::store::{CounterUse, Inserted, SharedCounter, SubjectBound};
+
+    let whole: Arc<dyn RemembersTime> = Arc::clone(&store) as _;
+    let store = &*store;
+    let now = created(store, Timestamp::ZERO).await;
+    assert!(!ahead(store).await.unwrap().is_too_far(super::LEEWAY));
+    let (day, later) = (LONG * 24, now.plus(LONG * 24));
+    let [old, other] = [session("alice", 1, now), session("bob", 2, now)];
+    insert(store, &old).await;
+    insert(store, &other).await;
+    store.revoke(not_before(subject("bob"), later), BY_OPERATOR).await.unwrap();
+    set_ahead(later);
+    assert_eq!(store.stamp_creation(Timestamp::ZERO).await.unwrap(), None, "nothing begins");
+    let found = ahead(store).await.unwrap();
+    assert!(found.is_too_far(super::LEEWAY) && found.latest >= later, "{found:?}");
+    assert_eq!(reset_clock(&whole, LONG).await.unwrap(), 2);
+    assert!(!ahead(store).await.unwrap().is_too_far(super::LEEWAY));
+    assert!(is_revoked(&store.load(old.id).await.unwrap().unwrap()));
+    for (number, name) in [(3, "alice"), (4, "bob")] {
+        let begun = session(name, number, created(store, Timestamp::ZERO).await);
+        assert_eq!(store.insert(begun, SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
+    }
+    // What is older than the reset is over, also what has no record.
+    let (list, _) = store.revocations().await.unwrap();
+    assert!(
+        list.not_before(super::ISSUER, "alice", None) >= now && list.not_before(super::ISSUER, "bob", None) < later
+    );
+    assert_eq!(list.minimum(other.id), crate::session::rotation::REVOKED);
+    assert_eq!(store.restoration(day).await.unwrap().adopted, Timestamp::ZERO);
+    let counter = SharedCounter { name: [1; 16], every: LONG, burst: 1 };
+    assert_eq!(store.count(counter, CounterUse::Take).await.unwrap(), None);
+}

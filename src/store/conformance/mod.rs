@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::{Inserted, SharedStore, Store, SubjectBound};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use crate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 
 #[cfg(all(test, feature = "redb"))]
 pub(crate) mod copy;
@@ -71,7 +71,7 @@ macro_rules! behaviours {
     };
 }
 
-/// Runs every behaviour, each on an empty store of its own, made with [`ISSUER`] and [`LEEWAY`]. The races want a
+/// Runs every behaviour, each on an empty store of its own, made with `ISSUER` and `LEEWAY`. The races want a
 /// runtime with several threads.
 ///
 /// ```
@@ -158,6 +158,8 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
     loss::c15_a_loss_that_one_node_noticed_is_noticed_by_all(make().await).await;
     loss::c16_it_is_over_when_every_node_has_had_its_time(make().await).await;
     loss::c15_only_what_was_lost_is_written_back(make().await).await;
+    loss::c37_of_two_nodes_that_write_a_session_back_the_later_record_stays(make().await).await;
+    loss::c38_a_node_learns_how_many_records_were_missing(make().await).await;
 }
 
 /// The same for the records of the relay.
@@ -209,6 +211,7 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
         claims: crate::claim::OwnClaims::default(),
         bound_to: None,
         certificate: None,
+        seal: Seal::default(),
         resource: None,
         vouched_by: None,
     }

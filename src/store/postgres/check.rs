@@ -6,11 +6,11 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use super::super::StoreError;
 use super::super::copy::{Destination, Standing};
 use super::super::fields::{Op, new_op};
 use super::super::mark::{self, Marker};
 use super::super::versions::Versions;
+use super::super::{InspectedServer, StoreError, round_trip};
 use super::connect::{Connection, Failed, Link};
 use super::loss::{Known, Server};
 use super::migrate::{self, migrate};
@@ -82,7 +82,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
 }
 
 /// What a start would find, without a change: what the server is, or why the gate would not start.
-pub(super) async fn inspect(options: PostgresOptions) -> Result<String, StoreError> {
+pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
     let connection = first_connection(&Link::new(Arc::clone(&options), 1)).await?;
@@ -107,7 +107,11 @@ pub(super) async fn inspect(options: PostgresOptions) -> Result<String, StoreErr
             "the store is this gate's"
         }
     };
-    Ok(format!("PostgreSQL at {address} has version {version}; {state}"))
+    let ask = || async {
+        connection.client.simple_query("select 1").await.map_err(|error| fault::judge(&options, &error).error)
+    };
+    let round_trip = round_trip(ask).await?;
+    Ok(InspectedServer { found: format!("PostgreSQL at {address} has version {version}; {state}"), round_trip })
 }
 
 /// By how many versions the store was made. 0: there is none.

@@ -6,10 +6,11 @@ use futures_util::future::join_all;
 
 use super::super::copy::{CopyTarget, Destination, Put, Standing};
 use super::super::fields::new_op;
+use super::super::reset_clock::RemembersTime;
 use super::super::rules::end_of;
-use super::super::{Revocation, SharedStore, StoreError};
+use super::super::{Revocation, SharedStore, Store, StoreError};
 use super::call::Arg;
-use super::record::{Columns, columns, key, millis, uuid};
+use super::record::{Columns, columns, key, millis, time, uuid};
 use super::revoke::Reach;
 use super::{Inner, PostgresOptions, PostgresStore, check};
 use crate::clock::Timestamp;
@@ -62,6 +63,24 @@ impl CopyTarget for PostgresStore {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         check::standing(&self.0.commands).await
+    }
+}
+
+#[async_trait]
+impl RemembersTime for PostgresStore {
+    async fn time_now(&self) -> Result<Timestamp, StoreError> {
+        self.last_known_time().await
+    }
+
+    async fn latest_time(&self) -> Result<Timestamp, StoreError> {
+        let answer = self.0.one("rg_lower", vec![Arg::Bool(false)]).await?;
+        if answer.status()? == "lowered" { Ok(time(answer.get("o_latest")?)) } else { Err(answer.unknown()) }
+    }
+
+    /// The function lowers the entries.
+    async fn lower_times(&self, _now: Timestamp, _entries: Vec<Revocation>) -> Result<(), StoreError> {
+        let answer = self.0.one("rg_lower", vec![Arg::Bool(true)]).await?;
+        if answer.status()? == "lowered" { Ok(()) } else { Err(answer.unknown()) }
     }
 }
 

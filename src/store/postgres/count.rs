@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tokio_postgres::types::Type;
+
 use super::super::StoreError;
 use super::super::fields::Op;
-use super::super::shared::{CounterUse, SharedCounter};
+use super::super::shared::{Admitted, CounterUse, SharedCounter};
 use super::Inner;
 use super::call::Arg;
 use super::record::time;
@@ -15,8 +17,8 @@ const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
 /// So many microseconds leave room to add two of them to a time.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-fn micros(time: Duration) -> Arg {
-    Arg::Big(i64::try_from(time.min(LONGEST).as_micros().max(1)).unwrap_or(i64::MAX))
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.min(LONGEST).as_micros().max(1)).unwrap_or(i64::MAX)
 }
 
 fn millis(time: Duration) -> Arg {
@@ -31,26 +33,39 @@ impl Inner {
         if answer.status()? == "stamp" { Ok(time(answer.get("o_stamp")?)) } else { Err(answer.unknown()) }
     }
 
-    pub(super) async fn count(
+    pub(super) async fn admit(
         &self,
         op: Op,
-        counter: SharedCounter,
-        how: CounterUse,
-    ) -> Result<Option<Duration>, StoreError> {
-        let word = match how {
-            CounterUse::Take => "take",
-            CounterUse::Charge => "charge",
-            CounterUse::Look => "look",
-            CounterUse::GiveBack => "give-back",
+        caller: Option<SharedCounter>,
+        counters: Vec<(SharedCounter, CounterUse)>,
+    ) -> Result<Admitted, StoreError> {
+        let caller_name = match &caller {
+            Some(caller) => Arg::bytes(&caller.name),
+            None => Arg::Null(Type::BYTEA),
         };
-        let (every, depth) = (micros(counter.every), micros(counter.depth()));
-        let args = vec![Arg::bytes(&op), Arg::bytes(&counter.name), Arg::Text(word), every, depth];
-        let answer = self.one("rg_count", args).await?;
+        let all: Vec<_> = caller.map(|caller| (caller, CounterUse::Take)).into_iter().chain(counters).collect();
+        let how = |how: &CounterUse| match how {
+            CounterUse::Take => 0,
+            CounterUse::Charge => 1,
+            CounterUse::Look => 2,
+            CounterUse::GiveBack => 3,
+        };
+        let args = vec![
+            Arg::bytes(&op),
+            caller_name,
+            Arg::ByteList(all.iter().map(|(counter, _)| counter.name.to_vec()).collect()),
+            Arg::Bigs(all.iter().map(|(_, of)| how(of)).collect()),
+            Arg::Bigs(all.iter().map(|(counter, _)| micros(counter.every)).collect()),
+            Arg::Bigs(all.iter().map(|(counter, _)| micros(counter.depth())).collect()),
+        ];
+        let answer = self.one("rg_admit", args).await?;
         if answer.status()? != "counted" {
             return Err(answer.unknown());
         }
         let wait = u64::try_from(answer.get::<i64>("o_wait")?).unwrap_or_default();
-        Ok((wait > 0).then(|| Duration::from_micros(wait)))
+        let place = usize::try_from(answer.get::<Option<i64>>("o_place")?.unwrap_or_default()).unwrap_or_default();
+        let refused = (wait > 0).then(|| (place, Duration::from_micros(wait)));
+        Ok(Admitted { is_known: answer.get("o_is_known")?, refused })
     }
 
     pub(super) async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {

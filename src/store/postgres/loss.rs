@@ -82,7 +82,10 @@ impl Known {
     pub(super) fn flag_lost(&self, history: History) {
         let server = self.server();
         if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
-            tracing::error!(server = %server.name, "PostgreSQL may have lost writes that it had acknowledged");
+            tracing::info!(
+                server = %server.name,
+                "PostgreSQL has another history, or another server answers: the gates write back what it lacks"
+            );
         }
     }
 
@@ -142,16 +145,18 @@ impl Inner {
         }
     }
 
-    pub(super) async fn restore(&self, records: &[Session]) -> Result<(), StoreError> {
+    pub(super) async fn restore(&self, records: &[Session]) -> Result<usize, StoreError> {
+        let mut restored = 0;
         for some in records.chunks(self.options.connections) {
-            for done in futures_util::future::join_all(some.iter().map(|record| self.restore_one(record))).await {
-                done?;
+            for written in futures_util::future::join_all(some.iter().map(|record| self.restore_one(record))).await {
+                restored += usize::from(written?);
             }
         }
-        Ok(())
+        Ok(restored)
     }
 
-    async fn restore_one(&self, record: &Session) -> Result<(), StoreError> {
+    /// True if the store lacked it.
+    async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
         let Columns { revision, current, confirmed, revoked, record: encoded } = columns(&self.versions, record)?;
         let own = target(&Target::Session(record.id))?;
         let args = vec![
@@ -174,16 +179,17 @@ impl Inner {
         ];
         let answer = self.one("rg_restore", args).await?;
         match answer.status()? {
-            "restored" | "had" => Ok(()),
+            "restored" => Ok(true),
+            "had" => Ok(false),
             // One record must not hold up the others.
             "version" => {
                 let error = unknown_version(format_args!("session {}", record.id), answer.get("o_version")?);
                 tracing::error!(session.id = %record.id, %error, "session not written back");
-                Ok(())
+                Ok(false)
             }
             "moved" => {
                 tracing::error!(session.id = %record.id, "session not written back: it has another subject or client now");
-                Ok(())
+                Ok(false)
             }
             _ => Err(answer.unknown()),
         }

@@ -38,10 +38,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
+use super::InspectedServer;
 use super::copy::Standing;
 use super::fields::{Op, new_op};
 use super::mark::Marker;
-use super::shared::{CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
+use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::versions::Versions;
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
@@ -127,7 +128,7 @@ impl PostgresStore {
 
     /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
     #[doc(hidden)]
-    pub async fn inspect(options: PostgresOptions) -> Result<String, StoreError> {
+    pub async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
         check::inspect(options).await
     }
 }
@@ -323,7 +324,16 @@ impl SharedStore for PostgresStore {
     }
 
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
-        self.0.count(new_op()?, counter, how).await
+        let admitted = self.0.admit(new_op()?, None, vec![(counter, how)]).await?;
+        Ok(admitted.refused.map(|(_, wait)| wait))
+    }
+
+    async fn admit(
+        &self,
+        caller: Option<SharedCounter>,
+        counters: Vec<(SharedCounter, CounterUse)>,
+    ) -> Result<Admitted, StoreError> {
+        self.0.admit(new_op()?, caller, counters).await
     }
 
     async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
@@ -358,7 +368,7 @@ impl SharedStore for PostgresStore {
         self.0.adopt().await
     }
 
-    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError> {
+    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError> {
         self.0.restore(&records).await
     }
 

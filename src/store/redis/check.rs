@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value, cmd, pipe};
 
-use super::super::{StoreError, WriteOutcome};
+use super::super::{InspectedServer, StoreError, WriteOutcome, round_trip};
 use super::connect::{Link, Request};
 use super::opening::{self, Ways};
 use super::options::RedisOptions;
@@ -81,7 +81,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
 }
 
 /// What a start would find, without a change: what the server is, or why the gate would not start.
-pub(super) async fn inspect(options: RedisOptions) -> Result<String, StoreError> {
+pub(super) async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, version, .. } = check_all(&options).await?;
     let is_new = opening::is_new(&options, &ways).await?;
@@ -100,7 +100,11 @@ pub(super) async fn inspect(options: RedisOptions) -> Result<String, StoreError>
     }
     let version = version.map_or_else(|| "an unknown version".to_owned(), |version| format!("version {version}"));
     let state = if is_new { "there is no store yet" } else { "the store is this gate's" };
-    Ok(format!("Redis at {} has {version}; {state}", options.address()))
+    let mut question = pipe();
+    drop_mut(question.cmd("TIME"));
+    let question = Request::Pipeline(question);
+    let round_trip = round_trip(|| ways.commands.ask(0, &question)).await?;
+    Ok(InspectedServer { found: format!("Redis at {} has {version}; {state}", options.address()), round_trip })
 }
 
 pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {

@@ -6,13 +6,14 @@ use redis::{Value, pipe};
 use uuid::Uuid;
 
 use super::super::copy::{CopyTarget, Destination, Put, Standing};
+use super::super::reset_clock::RemembersTime;
 use super::super::{Revocation, StoreError, mark};
 use super::cluster::Primaries;
 use super::connect::Request;
 use super::opening::Ways;
 use super::partitions::{Keys, Partition, in_each};
-use super::record::{encode_record, new_op};
-use super::script::{MOVE, PUT, bytes, unexpected};
+use super::record::{encode_effect, encode_record, millis, new_op, target};
+use super::script::{LOWER, MOVE, PUT, bytes, unexpected};
 use super::{MOVED, RedisOptions, RedisStore, drop_mut};
 use crate::clock::Timestamp;
 use crate::session::{RevokedBecause, Session};
@@ -98,6 +99,56 @@ impl CopyTarget for RedisStore {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         standing(&self.0.commands, &self.0.options).await
+    }
+}
+
+/// How many entries one script writes anew.
+const LOWERED_AT_ONCE: usize = 128;
+
+#[async_trait]
+impl RemembersTime for RedisStore {
+    async fn time_now(&self) -> Result<Timestamp, StoreError> {
+        self.0.time().await
+    }
+
+    async fn latest_time(&self) -> Result<Timestamp, StoreError> {
+        let first = self.0.partitions.first();
+        let head = first.keys.of("h");
+        let read = |pipeline: &mut redis::Pipeline| {
+            drop_mut(pipeline.cmd("HMGET").arg(head).arg("stamp").arg("adopted"));
+        };
+        let mut replies = self.0.read(&self.0.commands, first, read).await?;
+        let Some(Value::Array(fields)) = replies.next() else { return Err(unexpected("no times")) };
+        let times = fields.into_iter().filter_map(bytes).filter_map(|time| String::from_utf8(time).ok()?.parse().ok());
+        Ok(times.max().map(Timestamp::from_millis).unwrap_or_default())
+    }
+
+    async fn lower_times(&self, _now: Timestamp, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        let inner = &self.0;
+        for partition in inner.partitions.iter() {
+            let mut args = Vec::new();
+            for entry in &entries {
+                if inner.held_by(&entry.target)?.is_none_or(|holder| holder.number == partition.number) {
+                    let end = millis(entry.until).into();
+                    args.push([target(&entry.target)?, encode_effect(entry.effect), end]);
+                }
+            }
+            // Once at least.
+            let mut rest = args.chunks(LOWERED_AT_ONCE);
+            let mut some = rest.next().unwrap_or_default();
+            loop {
+                let keys = vec![partition.keys.of("n"), partition.keys.of("f")];
+                let answer = inner.run(partition, &LOWER, keys, some.concat()).await?;
+                if answer.status != "lowered" {
+                    return Err(answer.unknown());
+                }
+                match rest.next() {
+                    Some(next) => some = next,
+                    None => break,
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! What other nodes revoke, as they write it.
 //!
 //! A node asks for the end of the log (the *beat*), having read its own monotonic clock first, and knows everything that was
-//! acknowledged before that reading once its reader came to this end. The reader has a connection of its own, on which it
-//! waits; the beat has another. A reader whose last entry is gone reads the live revocations anew.
+//! acknowledged before that reading once it has everything up to this end. The beat says how far the reader is. Its one script
+//! shows that the reader's last entry is in the log, and brings what follows up to the end: the answer alone is the proof.
+//! Meanwhile the reader waits for entries on a connection of its own, so that a revocation comes by itself, however long the
+//! beat is under way. Both bring an entry; the first counts. A reader whose last entry is gone reads the live revocations anew.
 //!
 //! Until the last page of the live ones nothing is proved, and the gate becomes stale if that takes longer than its staleness.
 //! What was acknowledged between the last proof and the end of the log before the first page may be on any page: they are in
@@ -20,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use tokio::time::timeout;
@@ -31,7 +33,7 @@ use super::check::info;
 use super::cluster::Primaries;
 use super::connect::Link;
 use super::log::{BEGIN, PAGE, Place, floor, read_log};
-use super::partitions::{History, Partition};
+use super::partitions::{History, Partition, Sign};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
 use super::{Inner, drop_mut};
@@ -64,7 +66,7 @@ impl RedisFeed {
         let reads = FuturesUnordered::new();
         for (partition, place) in inner.places(from)?.into_iter().enumerate() {
             let reader = Reader {
-                primaries: inner.commands.another(LONGEST_BLOCK),
+                primaries: Arc::new(inner.commands.another(LONGEST_BLOCK)),
                 inner: Arc::clone(inner),
                 partition,
                 follow: follow.clone(),
@@ -72,6 +74,7 @@ impl RedisFeed {
                 scan: None,
                 ready: Vec::new(),
                 beat: None,
+                reading: None,
                 next_beat: begin,
                 faults: 0,
                 server: None,
@@ -139,7 +142,7 @@ impl fmt::Debug for RedisFeed {
 /// The reader of one partition.
 struct Reader {
     inner: Arc<Inner>,
-    primaries: Primaries,
+    primaries: Arc<Primaries>,
     partition: usize,
     follow: Follow,
     /// `None`: the live ones are read next.
@@ -147,7 +150,9 @@ struct Reader {
     scan: Option<Scan>,
     /// Entries that no step has brought yet.
     ready: Vec<Revocation>,
-    beat: Option<Beat>,
+    /// Under way.
+    beat: Option<Asking<Beat>>,
+    reading: Option<Asking<Reading>>,
     /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
@@ -194,12 +199,24 @@ struct Scan {
     next: Vec<u8>,
 }
 
-/// A proof that waits for the reader.
+type Asking<T> = BoxFuture<'static, Result<T, StoreError>>;
+
+/// What follows a place in the log.
+struct Reading {
+    /// Where it begins.
+    from: Place,
+    /// The entry there, if the log has one.
+    known: Option<(Place, Revocation)>,
+    floor: LogId,
+    entries: Vec<(Place, Revocation)>,
+}
+
+/// The answer to a beat: everything up to the end of the log, unless there is more than a page.
 struct Beat {
     heard: Heard,
-    end: LogId,
-    /// Something was read since: the reader's place is in the log that the beat saw.
-    read: bool,
+    reading: Reading,
+    /// The run of the server; empty if the gate's user may not ask.
+    run: String,
 }
 
 impl Reader {
@@ -219,7 +236,7 @@ impl Reader {
             Err(_) if self.partition().history() != self.history => return Ok(FeedStep::default()),
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
-                (self.beat, self.scan) = (None, None);
+                (self.beat, self.reading, self.scan) = (None, None, None);
             }
         }
         step
@@ -231,34 +248,83 @@ impl Reader {
             let history = self.partition().history();
             if self.history != history {
                 // The log is another one, and perhaps the server.
-                (self.place, self.scan, self.beat, self.server) = (None, None, None, None);
+                (self.place, self.scan, self.server) = (None, None, None);
+                (self.beat, self.reading) = (None, None);
                 self.history = history;
             }
+            // They hold from now on, whatever follows.
+            if !self.ready.is_empty() {
+                return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
+            }
             let Some(place) = self.place else {
+                (self.beat, self.reading) = (None, None);
                 let entries = self.scan_on().await?;
                 return Ok(FeedStep { entries, complete: None, lost: false });
             };
-            match &self.beat {
-                Some(beat) if beat.read && place.id >= beat.end => {
-                    let complete = Some(beat.heard);
+            let now = self.follow.time.monotonic();
+            let is_due = now >= self.next_beat;
+            if self.beat.is_none() && is_due {
+                self.beat = Some(self.ask(place)?);
+            }
+            let beat = self.beat.as_mut();
+            let is_asking = beat.is_some();
+            let (inner, primaries, number, history) = (&self.inner, &self.primaries, self.partition, self.history);
+            let reading = self.reading.get_or_insert_with(|| {
+                Box::pin(read_on(Arc::clone(inner), Arc::clone(primaries), number, history, place))
+            });
+            tokio::select! {
+                beat = OptionFuture::from(beat), if is_asking => {
                     self.beat = None;
-                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete, lost: false });
-                }
-                // They hold from now on, whatever follows.
-                _ if !self.ready.is_empty() => {
-                    return Ok(FeedStep { entries: std::mem::take(&mut self.ready), complete: None, lost: false });
-                }
-                Some(_) => self.read_on(place, None).await?,
-                None => {
-                    let now = self.follow.time.monotonic();
-                    if now >= self.next_beat {
-                        self.ask().await?;
-                    } else {
-                        self.read_on(place, Some((self.next_beat - now).min(LONGEST_BLOCK))).await?;
+                    let Some(beat) = beat.transpose()? else { continue };
+                    if let Some(complete) = self.take_beat(beat).await? {
+                        let entries = std::mem::take(&mut self.ready);
+                        return Ok(FeedStep { entries, complete: Some(complete), lost: false });
+                    }
+                    // The caller looks at each step whether data was lost.
+                    if self.partition().is_lost() {
+                        return Ok(FeedStep::default());
                     }
                 }
+                read = reading => {
+                    self.reading = None;
+                    self.take(read?);
+                }
+                () = tokio::time::sleep(self.next_beat.saturating_sub(now)), if !is_asking => {}
             }
         }
+    }
+
+    /// The proof, if the answer has everything up to the end of the log.
+    async fn take_beat(&mut self, beat: Beat) -> Result<Option<Heard>, StoreError> {
+        let is_whole = beat.reading.entries.len() < PAGE;
+        self.same_run(beat.run).await?;
+        if self.partition().is_lost() || !self.take(beat.reading) {
+            return Ok(None);
+        }
+        if !is_whole {
+            self.next_beat = Duration::ZERO;
+        }
+        Ok(is_whole.then_some(beat.heard))
+    }
+
+    /// Takes over what follows a place, as far as that is news. False: the place is gone.
+    fn take(&mut self, Reading { from, known, floor, entries }: Reading) -> bool {
+        if !from.is_there(known.as_ref(), floor) {
+            tracing::warn!(%from.id, %floor, "the log of revocations begins later: reading all live ones");
+            if from.id >= floor {
+                // Not trimmed: lost.
+                self.partition().flag_lost(self.history, Sign::Certain);
+            }
+            self.place = None;
+            return false;
+        }
+        for (place, entry) in entries {
+            if self.place.is_some_and(|known| place.id > known.id) {
+                self.ready.push(entry);
+                self.place = Some(place);
+            }
+        }
+        true
     }
 
     /// Reads a page of the live ones. They are applied page by page: there may be millions.
@@ -284,42 +350,55 @@ impl Reader {
         Ok(entries.into_iter().map(|(_, entry)| entry).collect())
     }
 
-    async fn ask(&mut self) -> Result<(), StoreError> {
+    /// Asks for the end of the log, from a place on.
+    fn ask(&mut self, from: Place) -> Result<Asking<Beat>, StoreError> {
         let asked = self.follow.time.monotonic();
-        let (inner, partition) = (&self.inner, self.partition());
-        let versions = &inner.versions;
-        // The first partition has the rows. The others only tell who is heard of.
-        let row = if self.partition == 0 {
-            node_rows::encode(&self.follow.row.get(), versions)?
-        } else {
-            versions.in_row().to_vec()
-        };
-        let args = vec![inner.node.to_vec(), row, LOG_KEPT_MS.to_string().into()];
-        let keys = vec![partition.keys.of("n")];
-        let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, self.history), &BEAT, keys, args).await?;
-        let answered = self.follow.time.monotonic();
-        if answer.status != "beat" {
-            return Err(answer.unknown());
-        }
-        let end = LogId::parse(&answer.bytes()?).ok_or_else(|| unexpected("no end of the log"))?;
-        let heard = Heard { asked, answered, store_time: answer.time };
-        self.same_server().await?;
         // At the same times as the other partitions, which began at the same moment.
         let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
         let late = Duration::from_nanos(late.and_then(|late| u64::try_from(late).ok()).unwrap_or_default());
         self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
-        self.beat = Some(Beat { heard, end, read: false });
-        Ok(())
+        let (inner, number, history) = (Arc::clone(&self.inner), self.partition, self.history);
+        // The first partition has the rows. The others only tell who is heard of.
+        let row = if number == 0 {
+            node_rows::encode(&self.follow.row.get(), &inner.versions)?
+        } else {
+            inner.versions.in_row().to_vec()
+        };
+        let time = Arc::clone(&self.follow.time);
+        Ok(Box::pin(async move {
+            let partition = inner.partitions.get(number);
+            let kept = LOG_KEPT_MS.to_string().into();
+            let args = vec![inner.node.to_vec(), row, kept, from.id.to_string().into(), PAGE.to_string().into()];
+            let keys = vec![partition.keys.of("n")];
+            let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, history), &BEAT, keys, args).await?;
+            let answered = time.monotonic();
+            if answer.status != "beat" {
+                return Err(answer.unknown());
+            }
+            let heard = Heard { asked, answered, store_time: answer.time };
+            let (floor, run) = (floor(answer.value().ok())?, answer.text()?);
+            let known = read_log(answer.value().ok())?.into_iter().next();
+            let entries = read_log(answer.value().ok())?;
+            Ok(Beat { heard, reading: Reading { from, known, floor, entries }, run })
+        }))
     }
 
     /// A server that started again may have lost what it acknowledged last, and so may another that took over from it.
     /// Their files alone would tell.
     async fn same_server(&mut self) -> Result<(), StoreError> {
         let link = self.inner.beats.link_of(self.partition)?;
+        let run = run_of(&link).await?.unwrap_or_default();
+        self.same_run(run).await
+    }
+
+    /// The same, of the server whose run this is: it has answered just now.
+    async fn same_run(&mut self, run: String) -> Result<(), StoreError> {
         // Where the gate's user may not ask, only the number of writes and the log tell of a loss.
-        let Some(run) = run_of(&link).await? else { return Ok(()) };
+        if run.is_empty() || self.server.as_ref().is_some_and(|known| known.run == run) {
+            return Ok(());
+        }
+        let link = self.inner.beats.link_of(self.partition)?;
         match &self.server {
-            Some(known) if known.run == run => return Ok(()),
             Some(known) if gave_away(known, &link).await => {
                 tracing::info!(partition = self.partition, "the partition moved to another server of Redis");
             }
@@ -328,7 +407,7 @@ impl Reader {
                 // Every partition that the server has may lack writes.
                 for partition in self.inner.partitions.iter() {
                     if self.inner.beats.link_of(partition.number).is_ok_and(|other| Arc::ptr_eq(&other, &link)) {
-                        partition.flag_lost(partition.history());
+                        partition.flag_lost(partition.history(), Sign::Possible);
                     }
                 }
             }
@@ -338,53 +417,38 @@ impl Reader {
         self.server = Some(Server { link, run, replication });
         Ok(())
     }
+}
 
-    /// Reads what follows a place; waits for it for a while, if it should.
-    async fn read_on(&mut self, place: Place, wait: Option<Duration>) -> Result<(), StoreError> {
-        let partition = self.partition();
-        let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
-        let own = place.id.to_string();
-        let mut replies = self
-            .inner
-            .read(&self.primaries, partition, |pipeline| {
-                let read = pipeline.cmd("XREAD").arg("COUNT").arg(PAGE);
-                if let Some(wait) = wait {
-                    // 0 would be for ever.
-                    read.arg("BLOCK").arg(u64::try_from(wait.as_millis()).unwrap_or(1).max(1));
-                }
-                drop_mut(read.arg("STREAMS").arg(&log).arg(&own));
-                pipeline.cmd("XRANGE").arg(&log).arg(&own).arg(&own);
-                pipeline.cmd("HGET").arg(head).arg("floor");
-            })
-            .await?;
-        let entries = match replies.next() {
-            Some(Value::Nil) => Vec::new(),
-            Some(Value::Array(streams)) => match streams.into_iter().next() {
-                Some(Value::Array(stream)) => read_log(stream.into_iter().nth(1))?,
-                _ => return Err(unexpected("no stream")),
-            },
-            _ => return Err(unexpected("no streams")),
-        };
-        let known = read_log(replies.next())?;
-        let floor = floor(replies.next())?;
-        if !place.is_there(known.first(), floor) {
-            tracing::warn!(%place.id, %floor, "the log of revocations begins later: reading all live ones");
-            if place.id >= floor {
-                // Not trimmed: lost.
-                self.partition().flag_lost(self.history);
-            }
-            self.place = None;
-            return Ok(());
-        }
-        for (place, entry) in entries {
-            self.ready.push(entry);
-            self.place = Some(place);
-        }
-        if let Some(beat) = &mut self.beat {
-            beat.read = true;
-        }
-        Ok(())
-    }
+/// Reads what follows a place, and waits for it for a while.
+async fn read_on(
+    inner: Arc<Inner>,
+    primaries: Arc<Primaries>,
+    number: usize,
+    history: History,
+    from: Place,
+) -> Result<Reading, StoreError> {
+    let partition = inner.partitions.get(number);
+    let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
+    let own = from.id.to_string();
+    let mut replies = inner
+        .read_of(&primaries, partition, history, |pipeline| {
+            let read = pipeline.cmd("XREAD").arg("COUNT").arg(PAGE);
+            read.arg("BLOCK").arg(u64::try_from(LONGEST_BLOCK.as_millis()).unwrap_or(1));
+            drop_mut(read.arg("STREAMS").arg(&log).arg(&own));
+            pipeline.cmd("XRANGE").arg(&log).arg(&own).arg(&own);
+            pipeline.cmd("HGET").arg(head).arg("floor");
+        })
+        .await?;
+    let entries = match replies.next() {
+        Some(Value::Nil) => Vec::new(),
+        Some(Value::Array(streams)) => match streams.into_iter().next() {
+            Some(Value::Array(stream)) => read_log(stream.into_iter().nth(1))?,
+            _ => return Err(unexpected("no stream")),
+        },
+        _ => return Err(unexpected("no streams")),
+    };
+    let known = read_log(replies.next())?.into_iter().next();
+    Ok(Reading { from, known, floor: floor(replies.next())?, entries })
 }
 
 impl super::check::Info {

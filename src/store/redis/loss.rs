@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};
-use super::partitions::{Partition, in_each};
+use super::partitions::{History, Partition, in_each};
 use super::record::{encode_record, millis, new_op, target, unknown_version};
 use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
 use super::{Inner, drop_mut, was_moved};
@@ -16,6 +16,9 @@ use crate::session::{Session, SessionId};
 
 /// How many records are under way at once.
 const AT_ONCE: usize = 64;
+/// The history of a record that was written back. It is none of the data's: the record is not of the data that was
+/// adopted, and another node may have a later one.
+const EARLIER: History = [0; 8];
 
 impl Inner {
     /// The partitions that lost writes; all, if none is known to have. Of the others it takes over what other nodes have
@@ -48,24 +51,28 @@ impl Inner {
         }
     }
 
-    pub(super) async fn restore(&self, records: &[Session]) -> Result<(), StoreError> {
+    pub(super) async fn restore(&self, records: &[Session]) -> Result<usize, StoreError> {
+        let mut restored = 0;
         for some in records.chunks(AT_ONCE) {
-            in_each(some.iter().map(async |record| self.restore_one(record).await)).await?;
+            let written = in_each(some.iter().map(async |record| self.restore_one(record).await)).await?;
+            restored += written.into_iter().filter(|is_written| *is_written).count();
         }
-        Ok(())
+        Ok(restored)
     }
 
-    async fn restore_one(&self, record: &Session) -> Result<(), StoreError> {
+    /// True if the store lacked it.
+    async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
         let partition = self.partitions.of(record.id);
         let (op, history) = (new_op()?, partition.history());
-        let bytes = encode_record(&self.versions, record, &op, &history)?;
+        let bytes = encode_record(&self.versions, record, &op, &EARLIER)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
         let mut args = vec![bytes.to_vec(), millis(record.created()).to_vec()];
         args.extend(self.targets(record)?);
         args.extend([record.id.as_bytes().to_vec(), target(&Target::Session(record.id))?]);
         let mut answer = self.run_as(&self.commands, partition, (op, history), &RESTORE, keys, args).await?;
         match answer.status.as_str() {
-            "restored" | "had" => Ok(()),
+            "restored" => Ok(true),
+            "had" => Ok(false),
             // One record must not hold up the others.
             "version" | "moved" => {
                 let error = match answer.number() {
@@ -73,7 +80,7 @@ impl Inner {
                     Err(_) => answer.unknown(),
                 };
                 tracing::error!(session.id = %record.id, %error, "session not written back");
-                Ok(())
+                Ok(false)
             }
             _ => Err(answer.unknown()),
         }

@@ -33,7 +33,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
-use super::shared::{CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
+use super::InspectedServer;
+use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::versions::Versions;
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
@@ -41,7 +42,7 @@ use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 use cluster::Primaries;
 use connect::Request;
-use partitions::{History, Partition, Partitions};
+use partitions::{History, Partition, Partitions, Sign};
 use record::{Op, new_op};
 use script::{Answer, Script, bytes, unexpected};
 
@@ -103,6 +104,8 @@ struct Inner {
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
     inserts: session::Turns,
+    /// The clients whose not-befores a bounded insert reads besides those of its own.
+    clients: std::sync::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: super::doubts::Doubts,
     mark: super::mark::Marker,
     listing: list::Listing,
@@ -121,7 +124,7 @@ impl RedisStore {
 
     /// Finds out what [`connect`](Self::connect) would, and makes no store: what the server is.
     #[doc(hidden)]
-    pub async fn inspect(options: RedisOptions) -> Result<String, StoreError> {
+    pub async fn inspect(options: RedisOptions) -> Result<InspectedServer, StoreError> {
         check::inspect(options).await
     }
 }
@@ -141,13 +144,14 @@ fn was_moved() -> StoreError {
         .with_retry_after(Duration::from_secs(1))
 }
 
-/// The data is of another history than the partition's.
+/// The data is of another history than the partition's; or of the same (`found` is that, or none), with fewer writes.
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
     if found.is_some_and(|found| found.starts_with(MOVED)) {
         partition.leave(expected);
         return was_moved();
     }
-    partition.flag_lost(expected);
+    let is_same = found.is_none_or(|found| found == expected);
+    partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
     StoreError::new("Redis has lost writes: the gates write back what they know before they go on")
         .with_outcome(WriteOutcome::NotDone)
         .with_retry_after(Duration::from_secs(1))
@@ -210,10 +214,19 @@ impl Inner {
         partition: &Partition,
         what: impl FnOnce(&mut Pipeline),
     ) -> Result<std::vec::IntoIter<Value>, StoreError> {
+        self.read_of(primaries, partition, partition.history(), what).await
+    }
+
+    async fn read_of(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+        expected: History,
+        what: impl FnOnce(&mut Pipeline),
+    ) -> Result<std::vec::IntoIter<Value>, StoreError> {
         let mut pipeline = pipe();
         pipeline.cmd("HMGET").arg(partition.keys.of("h")).arg("history").arg("seq");
         what(&mut pipeline);
-        let expected = partition.history();
         let before = partition.seq.load(Ordering::Acquire);
         let Value::Array(replies) = primaries.ask(partition.number, &Request::Pipeline(pipeline)).await? else {
             return Err(unexpected("no list"));
@@ -237,13 +250,19 @@ impl Inner {
     }
 
     /// The targets of the not-befores that a session is held against.
-    fn targets(&self, session: &Session) -> Result<[Vec<u8>; 3], StoreError> {
+    fn held_against(&self, session: &Session) -> [Target; 3] {
         let issuer = || Arc::clone(&self.issuer);
-        Ok([
-            record::target(&Target::Subject { issuer: issuer(), subject: session.subject.clone() })?,
-            record::target(&Target::Client { issuer: issuer(), client: session.client.clone() })?,
-            record::target(&Target::Global)?,
-        ])
+        [
+            Target::Subject { issuer: issuer(), subject: session.subject.clone() },
+            Target::Client { issuer: issuer(), client: session.client.clone() },
+            Target::Global,
+        ]
+    }
+
+    /// The same, as the store names them.
+    fn targets(&self, session: &Session) -> Result<[Vec<u8>; 3], StoreError> {
+        let [subject, client, all] = self.held_against(session);
+        Ok([record::target(&subject)?, record::target(&client)?, record::target(&all)?])
     }
 
     fn leeway(&self) -> Vec<u8> {
@@ -329,6 +348,14 @@ impl SharedStore for RedisStore {
         self.0.count(new_op()?, counter, how).await
     }
 
+    async fn admit(
+        &self,
+        caller: Option<SharedCounter>,
+        counters: Vec<(SharedCounter, CounterUse)>,
+    ) -> Result<Admitted, StoreError> {
+        self.0.admit(new_op()?, caller, counters).await
+    }
+
     async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
         self.0.remember(name, lifetime).await
     }
@@ -361,7 +388,7 @@ impl SharedStore for RedisStore {
         self.0.adopt().await
     }
 
-    async fn restore(&self, records: Vec<Session>) -> Result<(), StoreError> {
+    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError> {
         self.0.restore(&records).await
     }
 

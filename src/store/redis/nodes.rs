@@ -27,8 +27,10 @@ impl Inner {
             let (Some(id), Value::Int(age), Some(row)) = (bytes(id), age, bytes(row)) else {
                 return Err(unexpected("no row of a node"));
             };
-            let age = Duration::from_millis(u64::try_from(age).unwrap_or_default());
-            nodes.insert(id, NodeSeen { row: node_rows::decode(&row)?, beat: now.minus(age) });
+            let by = Duration::from_millis(age.unsigned_abs());
+            // Ahead: the server's clock was.
+            let beat = if age < 0 { now.plus(by) } else { now.minus(by) };
+            nodes.insert(id, NodeSeen { row: node_rows::decode(&row)?, beat });
         }
         let nodes: Vec<NodeSeen> = nodes.into_values().collect();
         if within == NODE_HEARD_WITHIN {

@@ -141,6 +141,7 @@ pub(super) async fn open_heads(
         store,
         evicted,
         inserts: Turns::new(),
+        clients: std::sync::Mutex::default(),
         doubts: super::super::doubts::Doubts::default(),
         mark,
         listing: super::list::Listing::default(),

@@ -84,6 +84,15 @@ pub(super) struct Partition {
 /// The name of what a partition has had since it was made, or since it lost writes.
 pub(super) type History = [u8; 8];
 
+/// How sure it is that writes are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// Another server answers, or it started again, or another node has noticed: maybe none is missing.
+    Possible,
+    /// The server counts fewer writes than it had acknowledged, or its log lacks an entry that was read.
+    Certain,
+}
+
 impl Partition {
     pub(super) fn new(prefix: &str, number: usize, (history, seq): (History, u64)) -> Self {
         Self {
@@ -114,9 +123,18 @@ impl Partition {
     }
 
     /// Something shows that the data is no longer all of this history. It may have been adopted since.
-    pub(super) fn flag_lost(&self, history: History) {
-        if self.history() == history && !self.lost.swap(true, Ordering::AcqRel) {
-            tracing::error!(partition = self.number, "Redis may have lost writes that it had acknowledged");
+    pub(super) fn flag_lost(&self, history: History, sign: Sign) {
+        if self.history() != history || self.lost.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        match sign {
+            Sign::Possible => tracing::info!(
+                partition = self.number,
+                "another server of Redis answers, or it has started again: the gates write back what it lacks"
+            ),
+            Sign::Certain => {
+                tracing::error!(partition = self.number, "Redis lost writes that it had acknowledged");
+            }
         }
     }
 

@@ -31,6 +31,8 @@ scripts! {
     RESTORATION = "restoration",
     PUT = "put",
     MOVE = "move",
+    LOWER = "lower",
+    ROOM = "room",
     CHANGE = "change",
     COUNT = "count",
     NODES = "nodes",

@@ -18,7 +18,7 @@ use super::record::{
     Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target,
     unknown_version,
 };
-use super::script::{ANNOUNCE, Answer, CONFIRM, INSERT, SWAP, bytes, unexpected};
+use super::script::{ANNOUNCE, Answer, CONFIRM, INSERT, ROOM, SWAP, bytes, unexpected};
 use super::{Inner, drop_mut};
 use crate::clock::Timestamp;
 use crate::random::jittered;
@@ -30,6 +30,8 @@ const MAX_DECISIONS: u32 = 24;
 /// How many records one script confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 const TURNS: usize = 64;
+/// How many clients are asked about besides a login's own.
+const CLIENTS_KNOWN: usize = 32;
 
 /// Inserts of one subject that count its sessions take turns: among nodes, the one that loses decides again.
 pub(super) struct Turns {
@@ -238,8 +240,11 @@ impl Inner {
         }
     }
 
-    /// The subject's sessions, and what is held against them.
+    /// The subject's sessions, and what is held against them: in one round trip, if they are in one partition.
     async fn view(&self, session: &Session) -> Result<View, StoreError> {
+        if self.partitions.count() == 1 {
+            return self.view_of_one(session).await;
+        }
         let (inserts, ids) = self.sessions_of(&session.subject).await?;
         let mut ids: BTreeSet<_> = ids.into_iter().collect();
         ids.insert(session.id);
@@ -269,6 +274,69 @@ impl Inner {
             view.revocations.insert(entry.target.clone(), entry);
         }
         Ok(view)
+    }
+
+    async fn view_of_one(&self, session: &Session) -> Result<View, StoreError> {
+        let first = self.partitions.first();
+        let client_of = |client: &str| Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
+        let mut targets = BTreeSet::from(self.held_against(session));
+        // The script cannot read whose client's the others are.
+        targets.extend(self.clients().iter().map(|client| client_of(client)));
+        let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+        let own = target(&Target::Session(session.id))?;
+        let of_session = own.strip_suffix(session.id.as_bytes()).ok_or_else(|| unexpected("no target of a session"))?;
+        let mut args = vec![first.keys.of("s:"), of_session.to_vec()];
+        args.extend(fields.iter().cloned());
+        let mut answer = self.run(first, &ROOM, vec![first.keys.subject(&session.subject)], args).await?;
+        if answer.status != "room" {
+            return Err(answer.unknown());
+        }
+        let mut view = View { inserts: vec![answer.text()?], ..View::default() };
+        let mut entries = Vec::new();
+        let mut sessions = answer.list()?.into_iter().map(bytes);
+        while let (Some(Some(id)), Some(Some(record)), Some(Some(entry))) =
+            (sessions.next(), sessions.next(), sessions.next())
+        {
+            let id = SessionId::from_bytes(id.try_into().map_err(|_| unexpected("no id"))?);
+            if !entry.is_empty() {
+                entries.push(decode_live(&target(&Target::Session(id))?, &entry)?.0);
+            }
+            if record.is_empty() {
+                continue;
+            }
+            match decode_record(&self.versions, id, &record) {
+                Ok(record) => drop(view.sessions.insert(id, record)),
+                // No request can continue an unreadable session.
+                Err(error) => tracing::error!(session = %id, %error, "session not counted"),
+            }
+        }
+        for (field, entry) in fields.iter().zip(answer.list()?.into_iter().filter_map(bytes)) {
+            if !entry.is_empty() {
+                entries.push(decode_live(field, &entry)?.0);
+            }
+        }
+        let others: BTreeSet<_> =
+            view.sessions.values().map(|one| client_of(&one.client)).filter(|of| !targets.contains(of)).collect();
+        if !others.is_empty() {
+            // Asked for at once from the next login on.
+            self.learn_clients(view.sessions.values());
+            entries.extend(self.entries_of(first, others.into_iter().collect()).await?);
+        }
+        view.revocations = entries.into_iter().map(|entry| (entry.target.clone(), entry)).collect();
+        Ok(view)
+    }
+
+    fn learn_clients<'a>(&self, of: impl Iterator<Item = &'a Session>) {
+        let mut known = self.clients();
+        known.extend(of.map(|one| one.client.clone()));
+        while known.len() > CLIENTS_KNOWN {
+            known.pop_first();
+        }
+    }
+
+    /// The clients of sessions that were counted lately.
+    fn clients(&self) -> std::sync::MutexGuard<'_, BTreeSet<Box<str>>> {
+        self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The live entries of these targets.

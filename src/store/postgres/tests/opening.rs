@@ -223,3 +223,13 @@ async fn nodes_that_start_at_once_make_one_store() {
     }
     assert_eq!(server.sql("select count(*) from rotogate.migration"), "1");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c39_a_store_in_postgresql_whose_clock_was_ahead_is_brought_back() {
+    let server = Server::start(&[]);
+    let store = server.connect("rotogate").await;
+    let set_ahead = |later: Timestamp| {
+        server.sql(&format!("update rotogate.stamp set last = {}", later.as_millis()));
+    };
+    conformance::loss::c39_a_shared_store_is_brought_back(store, set_ahead).await;
+}

@@ -123,9 +123,9 @@ async fn c2_an_attempt_that_is_sent_again_counts_once() {
     let ten = SharedCounter { name: [1; 16], every: Duration::from_secs(3600), burst: 10 };
     for how in [CounterUse::Take, CounterUse::Charge, CounterUse::GiveBack] {
         let op = new_op().unwrap();
-        assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+        assert_eq!(store.0.admit(op, None, vec![(ten, how)]).await.unwrap().refused, None);
         let before = content(&server);
-        assert_eq!(store.0.count(op, ten, how).await.unwrap(), None);
+        assert_eq!(store.0.admit(op, None, vec![(ten, how)]).await.unwrap().refused, None);
         assert_eq!(content(&server), before);
     }
     let mut left = 0;

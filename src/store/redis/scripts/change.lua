@@ -1,7 +1,9 @@
--- KEYS: 5 what changed. ARGV: 3 what it is now, in 16 bytes, 4 how long that is kept. The first to ask gets a stamp as for a
--- not-before; who finds the same change later gets the same.
+-- KEYS: 5 what changed. ARGV: 3 what it is now, in 16 bytes, 4 how long that is kept, 5 leeway. The first to ask gets a stamp
+-- as for a not-before; who finds the same change later gets the same, unless that was of a clock that was ahead.
 local known = redis.call('GET', KEYS[5])
-if known and string.sub(known, 1, 16) == ARGV[3] then return answer('stamp', string.sub(known, 17)) end
+if known and string.sub(known, 1, 16) == ARGV[3] and tonumber(string.sub(known, 17)) <= now + tonumber(ARGV[5]) then
+    return answer('stamp', string.sub(known, 17))
+end
 local stamp = math.max(now, tonumber(redis.call('HGET', KEYS[1], 'stamp') or '0'))
 wrote()
 redis.call('HSET', KEYS[1], 'stamp', integer(stamp + 1))

@@ -1,35 +1,53 @@
--- KEYS: 5 counter, or what is remembered. ARGV: 3 what to do, 4 the time that earns one attempt, 5 the time that earns the
--- whole burst, or that it is remembered for. Times are in microseconds, but the last one in milliseconds.
+-- What all nodes count, and what is remembered. ARGV: 3 what to do: `remember` or `remembers`, of KEYS 5, for ARGV 4 ms; or `count`.
+-- Then ARGV: 4 '1' if KEYS 5 is the name of the caller: if it is remembered, only the first counter counts, and else only the
+-- others do. The counters are the KEYS from there on. ARGV: from 5 on, for each what is done with it, the time that earns one
+-- attempt, and that which earns the whole burst, in microseconds. All of them count, or none.
 -- A counter is the moment when it is full again, and the name of its last write.
 if ARGV[3] == 'remember' then
-    redis.call('SET', KEYS[5], '1', 'PX', ARGV[5])
-    return answer('counted', 0)
+    redis.call('SET', KEYS[5], '1', 'PX', ARGV[4])
+    return answer('counted', 0, 0, 1)
 end
-if ARGV[3] == 'remembers' then return answer('counted', redis.call('EXISTS', KEYS[5])) end
+if ARGV[3] == 'remembers' then return answer('counted', 0, 0, redis.call('EXISTS', KEYS[5])) end
 
 local at = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local every, depth = tonumber(ARGV[4]), tonumber(ARGV[5])
-local known = redis.call('GET', KEYS[5])
-local full, last = 0, nil
-if known then full, last = tonumber(string.sub(known, 9)), string.sub(known, 1, 8) end
--- It was done before. Its answer was that it may.
-if last == ARGV[2] then return answer('counted', 0) end
-local from = math.max(full, at)
-local upcoming
-if ARGV[3] == 'take' then
-    local wait = from + every - at - depth
-    if wait > 0 then return answer('counted', wait) end
-    upcoming = from + every
-elseif ARGV[3] == 'charge' then
-    if from - at <= depth then upcoming = from + every end
-elseif ARGV[3] == 'give-back' then
-    if full > at then upcoming = full - every end
-else
-    return answer('counted', math.max(full - depth - at, 0))
+local base, first, final, known = 5, 5, #KEYS, 0
+if ARGV[4] == '1' then
+    known, base = redis.call('EXISTS', KEYS[5]), 6
+    if known == 1 then first, final = 6, 6 else first = 7 end
 end
-if upcoming and upcoming > at then
-    redis.call('SET', KEYS[5], ARGV[2] .. integer(upcoming), 'PX', integer(math.ceil((upcoming - at) / 1000)))
-elseif upcoming then
-    redis.call('DEL', KEYS[5])
+local states = {}
+for i = first, final do
+    local n = 5 + (i - base) * 3
+    local how, every, depth = ARGV[n], tonumber(ARGV[n + 1]), tonumber(ARGV[n + 2])
+    local state = redis.call('GET', KEYS[i])
+    local full, last = 0, nil
+    if state then full, last = tonumber(string.sub(state, 9)), string.sub(state, 1, 8) end
+    -- Else it was done before. Its answer was that it may.
+    if last ~= ARGV[2] then
+        -- One that is full later was counted under a clock that was ahead.
+        full = math.min(full, at + depth + every)
+        local from = math.max(full, at)
+        local wait, upcoming = 0, nil
+        if how == 'take' then
+            wait, upcoming = from + every - at - depth, from + every
+        elseif how == 'charge' then
+            if from - at <= depth then upcoming = from + every end
+        elseif how == 'give-back' then
+            if full > at then upcoming = full - every end
+        else
+            wait = full - depth - at
+        end
+        if wait > 0 then return answer('counted', wait, i - first, known) end
+        if upcoming then states[#states + 1] = {KEYS[i], upcoming} end
+    end
 end
-return answer('counted', 0)
+
+for _, state in ipairs(states) do
+    local key, upcoming = state[1], state[2]
+    if upcoming > at then
+        redis.call('SET', key, ARGV[2] .. integer(upcoming), 'PX', integer(math.ceil((upcoming - at) / 1000)))
+    else
+        redis.call('DEL', key)
+    end
+end
+return answer('counted', 0, 0, known)

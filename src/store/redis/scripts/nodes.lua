@@ -8,7 +8,7 @@ repeat
         local age = now - number(row)
         if age <= tonumber(ARGV[3]) then
             found[#found + 1] = step[2][i]
-            found[#found + 1] = math.max(age, 0)
+            found[#found + 1] = age
             found[#found + 1] = string.sub(row, 9)
         end
     end

@@ -4,7 +4,11 @@ local known = redis.call('GET', KEYS[5])
 if not known then return answer('changed', '') end
 if not readable(known) then return answer('version', string.byte(known, 1)) end
 if string.sub(known, 19, 26) == ARGV[2] then return answer('swapped') end
-if revoked(known) or string.sub(known, 3, 10) ~= ARGV[3] then return answer('changed', known) end
+if revoked(known) or string.sub(known, 3, 10) ~= ARGV[3] then
+    -- The node decides by this record as by one that it reads. A replica may be behind, and takes no write.
+    wrote()
+    return answer('changed', known)
+end
 if string.sub(known, 51, 58) ~= string.sub(ARGV[4], 51, 58) then return answer('moved') end
 local moment = not_before(ARGV[6], ARGV[7], ARGV[8])
 if moment and not later(ARGV[5], moment) then return answer('late') end

@@ -262,7 +262,7 @@ async fn c20_each_command_of_a_cluster_that_is_missing_is_named() {
 async fn c20_an_inspection_of_a_cluster_finds_what_a_start_would_and_makes_nothing() {
     let site = Site::cluster();
     let content = site.content();
-    let found = RedisStore::inspect(site.options()).await.unwrap();
+    let found = RedisStore::inspect(site.options()).await.unwrap().found;
     assert!(found.contains("version ") && found.contains("no store yet"), "{found}");
     assert_eq!(site.content(), content);
     site.connect("rg").await;
@@ -270,7 +270,7 @@ async fn c20_an_inspection_of_a_cluster_finds_what_a_start_would_and_makes_nothi
     let Site::Cluster(cluster) = &site else { unreachable!() };
     let gone = support::server::free_port();
     let some = options(gone).more_urls([format!("redis://127.0.0.1:{}", cluster.nodes[1].port)]).cluster();
-    let found = RedisStore::inspect(some).await.unwrap();
+    let found = RedisStore::inspect(some).await.unwrap().found;
     assert!(found.contains("the store is this gate's"), "{found}");
     let url = format!("redis://127.0.0.1:{}", cluster.nodes[0].port);
     let other = RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY).cluster();

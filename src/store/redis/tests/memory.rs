@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::revocation::Effect;
-use crate::session::{Generation, LastPair, Scope, SessionSecret, Status};
+use crate::session::{Generation, LastPair, Scope, Seal, SessionSecret, Status};
 use crate::store::conformance::start;
 
 /// The page that says it.
@@ -29,6 +29,7 @@ fn session(number: u64) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        seal: Seal::new(1, [7; 16]),
         resource: None,
         vouched_by: None,
         id: id(number),

@@ -99,6 +99,17 @@ async fn c1_nodes_on_a_redis_store_pass_the_conformance_suite() {
     .await;
 }
 
+#[tokio::test]
+async fn c37_what_one_node_wrote_back_to_redis_keeps_out_nothing_later() {
+    let server = Server::start(&[]);
+    let pair = async || {
+        let prefix = prefix();
+        [server.connect(&prefix).await, server.connect(&prefix).await]
+    };
+    conformance::loss::c37_of_two_nodes_that_write_a_session_back_the_later_record_stays(pair().await).await;
+    conformance::loss::c38_a_node_learns_how_many_records_were_missing(pair().await).await;
+}
+
 /// Guesses are no faster with five nodes than with one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn c29_ten_a_minute_over_five_nodes_are_ten() {

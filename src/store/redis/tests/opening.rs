@@ -54,11 +54,11 @@ async fn c20_a_server_that_may_evict_is_refused_at_start_and_c21_while_it_runs()
 #[tokio::test]
 async fn c20_an_inspection_finds_what_a_start_would_and_makes_nothing() {
     let server = Server::start(&[]);
-    let found = RedisStore::inspect(server.options()).await.unwrap();
+    let found = RedisStore::inspect(server.options()).await.unwrap().found;
     assert!(found.contains("version ") && found.contains("no store yet"), "{found}");
     assert_eq!(server.cli(&["DBSIZE"]), "0");
     server.connect("rg").await;
-    let found = RedisStore::inspect(server.options()).await.unwrap();
+    let found = RedisStore::inspect(server.options()).await.unwrap().found;
     assert!(found.contains("the store is this gate's"), "{found}");
     let url = format!("redis://127.0.0.1:{}", server.port);
     let other = RedisOptions::new(&url, ISSUER, Uuid::from_u128(8), LEEWAY);
@@ -251,4 +251,18 @@ async fn c20_a_skewed_clock_an_old_version_and_a_cluster_are_refused() {
         let said = skewed(theirs).unwrap_err().to_string();
         assert!(said.contains("by 60 s") && said.contains("NTP"), "{said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c39_a_store_in_redis_whose_clock_was_ahead_is_brought_back() {
+    let server = Server::start(&[]);
+    let store = server.connect("rg").await;
+    let set_ahead = |later: Timestamp| {
+        let later = later.as_millis().to_string();
+        server.cli(&["HSET", "{rg:0}:h", "stamp", &later]);
+        // The log goes on from there, too.
+        server.cli(&["XADD", "{rg:0}:log", &format!("{later}-0"), "x", "y"]);
+        server.cli(&["XDEL", "{rg:0}:log", &format!("{later}-0")]);
+    };
+    conformance::loss::c39_a_shared_store_is_brought_back(store, set_ahead).await;
 }

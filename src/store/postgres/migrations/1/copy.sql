@@ -56,3 +56,27 @@ begin
     update {s}.head set moved = convert_from(p_to, 'UTF8'), history = p_new returning moved into o_to;
 end
 $$;
+
+-- The latest time that is remembered. If p_lowers, none later than now is from then on.
+create function {s}.rg_lower(p_known bytea, p_lowers boolean, out o_status text, out o_latest bigint)
+language plpgsql as $$
+declare
+    moment bigint;
+begin
+    perform {s}.rg_begin(p_known, p_lowers);
+    select greatest(last, (select adopted from {s}.head)) into strict o_latest from {s}.stamp;
+    o_status := 'lowered';
+    if not p_lowers then
+        return;
+    end if;
+    moment := {s}.rg_now();
+    -- What begins is later than the not-befores of now.
+    update {s}.stamp set last = moment + 1;
+    update {s}.head set adopted = least(adopted, moment);
+    delete from {s}.node;
+    delete from {s}.change;
+    update {s}.revocation set effect = '\x4e'::bytea || int8send(moment) || substr(effect, 10)
+        where get_byte(effect, 0) = 78 and substr(effect, 2, 8) > int8send(moment);
+    update {s}.revocation_log set written = least(written, moment);
+end
+$$;

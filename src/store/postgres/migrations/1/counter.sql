@@ -1,53 +1,72 @@
 -- Counters of attempts, and names that are remembered.
 
--- Counts an attempt. Times are in microseconds. Whoever guesses waits for no disk and no standby: what a crash forgets is
--- less than a second of attempts.
-create function {s}.rg_count(
-    p_known bytea, p_op bytea, p_name bytea, p_how text, p_every bigint, p_depth bigint,
-    out o_status text, out o_wait bigint
+-- Counts an attempt with all of these counters, in their order, or, where one refuses, with none. If the caller is remembered, only
+-- the first counter counts; if there is a caller who is not, all but the first. Times are in microseconds. What is done: 0 take,
+-- 1 charge, 2 look, 3 give back. Whoever guesses waits for no disk and no standby: what a crash forgets is less than a second of
+-- attempts. Callers name counters in one order, so that none waits for another in a circle.
+create function {s}.rg_admit(
+    p_known bytea, p_op bytea, p_caller bytea, p_names bytea[], p_hows bigint[], p_everies bigint[], p_depths bigint[],
+    out o_status text, out o_wait bigint, out o_place bigint, out o_is_known boolean
 ) language plpgsql as $$
 declare
     known {s}.counter%rowtype;
     right_now bigint;
     since bigint;
-    upcoming bigint;
+    first integer := 1;
+    final integer := cardinality(p_names);
+    upcoming bigint[] := array_fill(null::bigint, array[cardinality(p_names)]);
 begin
-    o_wait := 0;
     perform {s}.rg_begin(p_known, false);
     perform set_config('synchronous_commit', 'off', true);
     o_status := 'counted';
-    if p_how = 'look' then
-        select * into known from {s}.counter where name = p_name;
+    o_wait := 0;
+    o_is_known := false;
+    if p_caller is not null then
+        o_is_known := exists (select 1 from {s}.remembered where name = p_caller and until > {s}.rg_now());
+        if o_is_known then
+            final := 1;
+        else
+            first := 2;
+        end if;
+    end if;
+    for n in first .. final loop
+        o_place := n - first;
+        if p_hows[n] = 2 then
+            select * into known from {s}.counter where name = p_names[n];
+        else
+            loop
+                select * into known from {s}.counter where name = p_names[n] for update;
+                exit when found;
+                insert into {s}.counter values (p_names[n], 0, '') on conflict (name) do nothing;
+            end loop;
+        end if;
+        -- It was done before. Its answer was that it may.
+        continue when known.op = p_op;
         right_now := floor(extract(epoch from clock_timestamp()) * 1000000)::bigint;
-        o_wait := greatest(coalesce(known.full_at, 0) - p_depth - right_now, 0);
-        return;
-    end if;
-    loop
-        select * into known from {s}.counter where name = p_name for update;
-        exit when found;
-        insert into {s}.counter values (p_name, 0, '') on conflict (name) do nothing;
+        -- One that is full later was counted under a clock that was ahead.
+        known.full_at := least(coalesce(known.full_at, 0), right_now + p_depths[n] + p_everies[n]);
+        since := greatest(known.full_at, right_now);
+        if p_hows[n] = 0 then
+            o_wait := greatest(since + p_everies[n] - right_now - p_depths[n], 0);
+            upcoming[n] := since + p_everies[n];
+        elsif p_hows[n] = 1 then
+            if since - right_now <= p_depths[n] then
+                upcoming[n] := since + p_everies[n];
+            end if;
+        elsif p_hows[n] = 2 then
+            o_wait := greatest(known.full_at - p_depths[n] - right_now, 0);
+        elsif known.full_at > right_now then
+            upcoming[n] := known.full_at - p_everies[n];
+        end if;
+        if o_wait > 0 then
+            return;
+        end if;
     end loop;
-    -- It was done before. Its answer was that it may.
-    if known.op = p_op then
-        return;
-    end if;
-    right_now := floor(extract(epoch from clock_timestamp()) * 1000000)::bigint;
-    since := greatest(known.full_at, right_now);
-    if p_how = 'take' then
-        o_wait := greatest(since + p_every - right_now - p_depth, 0);
-        if o_wait = 0 then
-            upcoming := since + p_every;
+    for n in first .. final loop
+        if upcoming[n] is not null then
+            update {s}.counter set full_at = upcoming[n], op = p_op where name = p_names[n];
         end if;
-    elsif p_how = 'charge' then
-        if since - right_now <= p_depth then
-            upcoming := since + p_every;
-        end if;
-    elsif known.full_at > right_now then
-        upcoming := known.full_at - p_every;
-    end if;
-    if upcoming is not null then
-        update {s}.counter set full_at = upcoming, op = p_op where name = p_name;
-    end if;
+    end loop;
 end
 $$;
 

@@ -47,6 +47,8 @@ create function {s}.rg_restore(
 declare
     known {s}.session%rowtype;
     is_known boolean;
+    -- The history of what was written back: none of the data's.
+    earlier constant bytea := '\x0000000000000000';
 begin
     perform {s}.rg_begin(p_known, true);
     perform pg_advisory_xact_lock_shared(hashtext('{s}'), 1);
@@ -60,10 +62,10 @@ begin
         return;
     end if;
     o_status := 'had';
-    -- Written since the loss, or not lost.
+    -- Not lost; or changed since the loss. What another node wrote back has no history: the later record stays.
     if p_revoked is not null or is_known and (
-        known.revoked is not null or known.history = substr(p_known, 1, 8) or known.current > p_current
-        or known.revision >= p_revision
+        known.revoked is not null or (known.current, known.revision) >= (p_current, p_revision)
+        or known.history = substr(p_known, 1, 8)
     ) then
         perform {s}.rg_touch();
         return;
@@ -81,15 +83,16 @@ begin
         return;
     end if;
     if is_known then
+        -- A note of use may have raised the revision of an earlier generation since.
         update {s}.session set
-            revision = p_revision, current = p_current, confirmed = p_confirmed, expires = p_expires,
-            access_expires = p_access_expires, issued = p_issued, ends = p_ends, op = p_op,
-            history = substr(p_known, 1, 8), gave_way = null, record = p_record
+            revision = greatest(p_revision, known.revision + 1), current = p_current, confirmed = p_confirmed,
+            expires = p_expires, access_expires = p_access_expires, issued = p_issued, ends = p_ends, op = p_op,
+            history = earlier, gave_way = null, record = p_record
             where id = p_id;
     else
         insert into {s}.session values (
             p_id, 1, p_revision, p_current, p_confirmed, null, p_created, p_expires, p_access_expires, p_issued, p_ends,
-            p_subject, p_client, p_op, substr(p_known, 1, 8), null, p_record
+            p_subject, p_client, p_op, earlier, null, p_record
         );
     end if;
     o_status := 'restored';
