@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::evidence::{Evidence, LastRefresh};
 use crate::denial::EventFlaw;
-use crate::engine::{IssueKind, Origin, Refresh};
+use crate::engine::{HeldUp, IssueKind, Origin, Refresh};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::profile::OnReuse;
 use crate::session::rotation::Reuse;
@@ -57,6 +57,23 @@ pub(crate) fn login_refused(
         rotogate.client.id = client,
         client.address = address(origin),
         "login refused",
+    );
+}
+
+/// A rate held an attempt up.
+pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
+    let HeldUp { session, subject, name_hash, account, client } = held_up;
+    warn!(
+        target: TARGET,
+        event = "rate_limited",
+        limit,
+        session.id = session.map(display),
+        user.id = subject.as_deref(),
+        user.name_hash = name_hash.as_deref(),
+        rotogate.account = account.as_deref(),
+        rotogate.client.id = client.as_deref(),
+        client.address = address(origin),
+        "attempt held up by a rate of [limits]",
     );
 }
 
@@ -209,9 +226,18 @@ pub(super) fn notice_refused(issuer: &str, protocol: EventProtocol, flaw: EventF
     );
 }
 
+/// Where a revocation is that the store does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// In the file beside the store: it is durable.
+    File,
+    /// In this process alone.
+    Memory,
+}
+
 /// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
-/// listener, the actor (`crate::context`).
-pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
+/// listener, the actor (`crate::context`). One that the store does not have is told again once it has.
+pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<Owed>) {
     let effect = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => "gone",
         Effect::NotBefore(_) => "not_before",
@@ -234,9 +260,37 @@ pub(crate) fn revoked(entry: &Revocation, because: RevokedBecause) {
         RevokedBecause::IssuerLogout => ("issuer-logout", true),
     };
     let of = of.map(display);
+    let (owed, outcome) = match owed {
+        None => (None, None),
+        Some(Owed::File) => (Some("file"), None),
+        // Whether it outlives the process is not known.
+        Some(Owed::Memory) => (Some("memory"), Some("unknown")),
+    };
     if is_daily {
-        info!(target: TARGET, event = "revocation", kind, of, rotogate.issuer = issuer, effect, because, "revocation");
+        info!(
+            target: TARGET,
+            event = "revocation",
+            event.outcome = outcome,
+            kind,
+            of,
+            rotogate.issuer = issuer,
+            effect,
+            because,
+            owed,
+            "revocation"
+        );
     } else {
-        warn!(target: TARGET, event = "revocation", kind, of, rotogate.issuer = issuer, effect, because, "revocation");
+        warn!(
+            target: TARGET,
+            event = "revocation",
+            event.outcome = outcome,
+            kind,
+            of,
+            rotogate.issuer = issuer,
+            effect,
+            because,
+            owed,
+            "revocation"
+        );
     }
 }

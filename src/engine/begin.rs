@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::audit;
+use super::bad_entries::Asked;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
-use super::{APPLICATION, ApplicationLogin, Engine, Event, IssueKind, IssuedTokens, Login, Origin};
+use super::{APPLICATION, ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
 use crate::claim::OwnClaims;
 use crate::client::Client;
 use crate::clock::Timestamp;
@@ -17,7 +18,7 @@ use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
 use crate::session::{
-    Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status, VouchedBy,
+    Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status, VouchedBy,
 };
 use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
@@ -34,8 +35,8 @@ impl Engine {
     /// Logs a user in: a new session with its first pair of tokens.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::InvalidScope`], [`Denial::TooManySessions`]; a
-    /// fault, which consumed nothing.
+    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`],
+    /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         self.is_recent(login.arrived)?;
@@ -48,14 +49,37 @@ impl Engine {
             username: &name,
             client: &login.client.id,
         };
-        let _place = self.limits.admit_login(attempt).await?;
+        let admitted = async {
+            self.limits.admit_login(attempt).await.inspect_err(|error| {
+                let name_hash = || self.keyring().refresh_keys().name_hash(login.username).map(Into::into);
+                let (account, client) = (login.account.map(Into::into), Some((*login.client.id).into()));
+                self.tell_held_up(error, login.origin, || HeldUp {
+                    name_hash: name_hash(),
+                    account,
+                    client,
+                    ..HeldUp::default()
+                });
+            })
+        };
+        // At once: a store that gates share may be far away (requirement C42).
+        let stamping = async { self.stamp_creation(Timestamp::ZERO).await.map_err(Error::from) };
+        let (_place, first) = tokio::try_join!(admitted, stamping)?;
+        let mut first = Some(first);
         // A revocation from another node may be stamped ahead of this node's time.
         let mut known = Timestamp::ZERO;
         let mut is_proved = false;
         for _ in 0..MAX_PASSWORD_CHECKS {
             // Every later revocation gets a stamp at or after this one.
-            let asked = self.stamp_creation(Timestamp::ZERO).await?;
-            let user = trace::step("rotogate.directory", "log_in", directory.log_in(&asked_of(&login))).await?;
+            let asked = match first.take() {
+                Some(asked) => asked,
+                None => self.stamp_creation(Timestamp::ZERO).await?,
+            };
+            let user = trace::step("rotogate.directory", "log_in", directory.log_in(&asked_of(&login))).await;
+            let noted = |error| self.noted(error, &Asked::Name(login.username), login.account);
+            let (user, refusal) = match user {
+                Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
+                answered => (answered.map_err(noted)?, Denial::WrongPassword),
+            };
             // A directory should not return an inactive user. A session that no refresh would continue is not begun.
             let subject = user.as_ref().map(|user| user.subject.clone());
             let Some(user) = user.filter(|user| user.active) else {
@@ -70,12 +94,12 @@ impl Engine {
                     &login.client.id,
                     login.origin,
                 );
-                return Err(Denial::WrongPassword.into());
+                return Err(refusal.into());
             };
             // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
             if !crate::directory::is_valid_subject(&user.subject) {
                 let problem = "the directory named a user whose subject no user may have".to_owned();
-                return Err(DirectoryError::Unavailable(problem).into());
+                return Err(noted(DirectoryError::Entry(problem)).into());
             }
             let not_before =
                 self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
@@ -111,18 +135,18 @@ impl Engine {
                 access_ttl: login.access_ttl,
                 profile: login.profile,
                 origin: login.origin,
+                // What a shared store stamped before the password was checked is earlier than all that may end the session.
+                stamped: self.store.shared().map(|_| asked),
                 checked: Some(CheckedUser {
                     directory: directory.as_ref(),
                     user: &user,
                     name: login.username,
+                    attempt,
                     not_before,
                 }),
             };
             match self.begin(new).await? {
                 BeginOutcome::Issued(mut issued) => {
-                    // The directory may count the name as the user's only now.
-                    let name = directory.limit_key(login.account, login.username);
-                    self.limits.record_login(Attempt { username: &name, ..attempt }).await;
                     issued.user = Some(user);
                     return Ok(*issued);
                 }
@@ -172,6 +196,7 @@ impl Engine {
             access_ttl: None,
             profile: start.profile,
             origin: start.origin,
+            stamped: None,
             checked: None,
         });
         match begun.await? {
@@ -183,7 +208,10 @@ impl Engine {
 
     async fn begin(&self, new: SessionDraft<'_>) -> Result<BeginOutcome, Error> {
         let keyring = self.keyring();
-        let created = self.stamp_creation(new.valid_from).await?;
+        let created = match new.stamped {
+            Some(stamp) if stamp > new.valid_from => stamp,
+            Some(_) | None => self.stamp_creation(new.valid_from).await?,
+        };
         let expires = created.plus(new.profile.session_ttl);
         let last = LastPair {
             scope: new.scope.clone(),
@@ -217,6 +245,8 @@ impl Engine {
             resource: new.resource,
             vouched_by: new.vouched_by,
             certificate: new.certificate,
+            // The engine seals each record on its way to the store.
+            seal: Seal::default(),
         };
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
@@ -235,7 +265,13 @@ impl Engine {
             on_too_many: new.profile.on_too_many,
         };
         let inserting = self.measured(self.store.insert(session.clone(), bound));
-        match trace::step("rotogate.store.commit", "insert", inserting).await? {
+        let inserting = trace::step("rotogate.store.commit", "insert", inserting);
+        let inserted = match &new.checked {
+            // At once. The password was right, and the user is as they were.
+            Some(checked) => tokio::join!(inserting, self.record_login(checked)).0,
+            None => inserting.await,
+        };
+        match inserted? {
             Inserted::Inserted(ended) => {
                 self.keep_written(&session);
                 self.gave_way(&session, &ended);
@@ -252,11 +288,16 @@ impl Engine {
         }
     }
 
+    async fn record_login(&self, checked: &CheckedUser<'_>) {
+        // The directory may count the name as the user's only now.
+        let name = checked.directory.limit_key(checked.attempt.account, checked.name);
+        self.limits.record_login(Attempt { username: &name, ..checked.attempt }).await;
+    }
+
     /// Is the user unchanged since the password was checked?
     async fn holds(&self, checked: &CheckedUser<'_>, client: &str) -> Result<bool, Error> {
         let then = checked.user;
-        let asking = checked.directory.lookup_in(then.account.as_deref(), &then.subject);
-        let Some(now) = trace::step("rotogate.directory", "lookup", asking).await? else {
+        let Some(now) = self.look_up(checked.directory, then.account.as_deref(), &then.subject).await? else {
             return Ok(false);
         };
         let same = now.active
@@ -274,7 +315,7 @@ impl Engine {
             self.revocations.apply(entry);
             self.counts.add(Event::Revoked);
             self.counts.session_ended(RevokedBecause::TooMany);
-            audit::revoked(entry, RevokedBecause::TooMany);
+            audit::revoked(entry, RevokedBecause::TooMany, None);
         }
         if !ended.is_empty() {
             audit::gave_way(session, ended.len());
@@ -295,7 +336,10 @@ impl Engine {
         origin: &Origin,
     ) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
-        self.limits.client_token(&client.id)?;
+        self.limits.client_token(&client.id).inspect_err(|denial| {
+            let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
+            self.tell_held_up(&(*denial).into(), origin, of);
+        })?;
         let allowed = client.scopes.clone().unwrap_or_default();
         let scope = granted_at_login(scope, Some(&allowed), &allowed)?;
         let subject = format!("{CLIENT_PREFIX}{}", client.id);
@@ -390,6 +434,8 @@ struct SessionDraft<'a> {
     access_ttl: Option<Duration>,
     profile: &'a Profile,
     origin: &'a Origin,
+    /// A stamp for the creation. It counts if it is later than `valid_from`.
+    stamped: Option<Timestamp>,
     /// The user who logs in; `None` if the application begins the session.
     checked: Option<CheckedUser<'a>>,
 }
@@ -400,6 +446,7 @@ struct CheckedUser<'a> {
     user: &'a User,
     /// The name of the login, which is the user's: the password was right.
     name: &'a str,
+    attempt: Attempt<'a>,
     /// The latest not-before of subject, client and all at that time.
     not_before: Timestamp,
 }

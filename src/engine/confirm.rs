@@ -2,7 +2,8 @@
 //! the previous refresh token may no longer be exchanged. This module notes the generation and writes the notes to the
 //! store in batches, off the request's path.
 //!
-//! A lost note errs on the safe side: the generation in use counts as never delivered. The first generation has no previous
+//! A note is durable within [`FLUSH_EVERY`] and the time of a commit (requirement R28), unless the store fails or the
+//! process ends before. A lost one errs on the safe side: the generation in use counts as never delivered. The first generation has no previous
 //! refresh token, so nothing depends on its delivery, and no note of it is made: a session that is never refreshed costs no
 //! write besides its own.
 
@@ -16,7 +17,7 @@ use super::Engine;
 use crate::session::{Generation, SessionId};
 use crate::store::{Store, StoreError};
 
-/// How long a note waits before it is written with others.
+/// How long a note waits before it is written with others. docs/sessions.md has it.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// The most notes that one flush takes up.
 const MAX_FLUSHED_NOTES: usize = 4096;

@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use crate::limit::Rate;
-use crate::limit::shared::{Away, Counters, Use};
-use crate::store::{CounterUse, SharedCounter, SharedStore, Store};
+use crate::limit::shared::{Admission, Away, Counters, Step, Use};
+use crate::store::{Admitted, CounterUse, SharedCounter, SharedStore, Store};
 use crate::token::keyring::Keyring;
 
 /// How long it is remembered that a user logged in from an address.
@@ -53,15 +53,20 @@ fn away(error: impl std::error::Error) -> Away {
 
 #[async_trait]
 impl Counters for StoreCounters {
-    async fn count(&self, name: &[u8], rate: Rate, how: Use) -> Result<Option<Duration>, Away> {
-        let how = match how {
+    async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away> {
+        let counter = |name: &[u8], rate: Rate| -> Result<SharedCounter, Away> {
+            Ok(SharedCounter { name: self.name(name)?, every: rate.every, burst: rate.burst.get() })
+        };
+        let caller = caller.map(|(name, rate)| counter(name, rate)).transpose()?;
+        let how = |how: &Use| match how {
             Use::Take => CounterUse::Take,
             Use::Charge => CounterUse::Charge,
             Use::Look => CounterUse::Look,
-            Use::GiveBack => CounterUse::GiveBack,
         };
-        let counter = SharedCounter { name: self.name(name)?, every: rate.every, burst: rate.burst.get() };
-        self.shared()?.count(counter, how).await.map_err(away)
+        let steps = steps.iter().map(|(name, rate, of)| Ok((counter(name, *rate)?, how(of))));
+        let steps = steps.collect::<Result<_, Away>>()?;
+        let Admitted { is_known, refused } = self.shared()?.admit(caller, steps).await.map_err(away)?;
+        Ok(Admission { is_known, refused })
     }
 
     async fn remember(&self, name: &[u8]) -> Result<(), Away> {

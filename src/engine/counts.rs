@@ -31,11 +31,13 @@ pub enum Event {
     Ahead,
     /// A session, a token, or everything of a user, a client or the gate was revoked.
     Revoked,
+    /// A record came from the store without a good seal.
+    BrokenSeal,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Login,
         Self::LoginRefused,
         Self::ClientToken,
@@ -46,6 +48,7 @@ impl Event {
         Self::OtherClient,
         Self::Ahead,
         Self::Revoked,
+        Self::BrokenSeal,
     ];
 
     /// Its name in the metrics.
@@ -61,6 +64,7 @@ impl Event {
             Self::OtherClient => "other_client",
             Self::Ahead => "ahead_of_store",
             Self::Revoked => "revoked",
+            Self::BrokenSeal => "broken_seal",
         }
     }
 }

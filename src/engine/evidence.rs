@@ -162,7 +162,7 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(10);
 
     fn origin(address: &str, agent: &str) -> Origin {
-        Origin { address: Some(address.parse().unwrap()), user_agent: Some(agent.into()) }
+        Origin { address: Some(address.parse().unwrap()), user_agent: Some(agent.into()), ..Origin::default() }
     }
 
     /// The verdict on a token that was superseded for so many seconds, presented from here.

@@ -9,7 +9,7 @@ use super::audit;
 use super::evidence::Evidence;
 use super::grant::{access_expiry, allowed_ttl, granted_at_refresh, still_granted};
 use super::turn::Turn;
-use super::{APPLICATION, Engine, Event, Exchange, IssueKind, IssuedTokens, MAX_TRIES, Refresh};
+use super::{APPLICATION, Engine, Event, Exchange, HeldUp, IssueKind, IssuedTokens, MAX_TRIES, Refresh};
 use crate::claim::OwnClaims;
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProofFlaw};
@@ -125,8 +125,7 @@ impl Engine {
             if user.is_none() && session.dialect.as_ref() != APPLICATION {
                 user = match &self.directory {
                     Some(directory) => {
-                        let asking = directory.lookup_in(session.account.as_deref(), &session.subject);
-                        Some(trace::step("rotogate.directory", "lookup", asking).await?)
+                        Some(self.look_up(directory.as_ref(), session.account.as_deref(), &session.subject).await?)
                     }
                     None => None,
                 };
@@ -152,7 +151,7 @@ impl Engine {
                     } else if ends_for_its_user(&session, user.as_ref(), why) {
                         self.revoke_session(&session, RevokedBecause::UserChanged).await?;
                     }
-                    return Err(Denial::SessionRevoked(why).into());
+                    return Err(Denial::SessionRevoked(self.cause_of(&session, user.as_ref(), why)).into());
                 }
                 Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
                 Decision::Ahead { fast_forward: false } => {
@@ -190,7 +189,11 @@ impl Engine {
             };
             names_resource(&session, &refresh)?;
             if !counted {
-                self.limits.rotation(session.id)?;
+                self.limits.rotation(session.id).inspect_err(|denial| {
+                    let (subject, client) = (Some(session.subject.clone()), Some(session.client.clone()));
+                    let of = || HeldUp { session: Some(session.id), subject, client, ..HeldUp::default() };
+                    self.tell_held_up(&(*denial).into(), refresh.origin, of);
+                })?;
                 counted = true;
             }
             let pair = LastPair {
@@ -213,6 +216,8 @@ impl Engine {
             }
             let raised = step.raised.map(|raised| Revocation::raised(session.id, raised, self.leeway));
             self.is_recent(refresh.arrived)?;
+            // As before a read: the swap brings the record if another request has changed it.
+            let minimum_known = self.revocations.minimum(session.id);
             // The first is asked first: while the store writes, the token is signed.
             let (swapped, issued) =
                 tokio::join!(self.swap(session.revision, step.record.clone(), raised.clone()), async {
@@ -237,8 +242,14 @@ impl Engine {
                     return Ok(with_user(issued?, user));
                 }
                 // Another request changed the session, or the session ended: decide again on the new record.
-                Swap::Changed(_) | Swap::NoLongerValid if is_recalled => self.written.count_wrong(),
-                Swap::Changed(_) | Swap::NoLongerValid => {}
+                Swap::Changed(now) => {
+                    if is_recalled {
+                        self.written.count_wrong();
+                    }
+                    read = now.map(|session| ReadRecord { session: *session, minimum_known, is_recalled: false });
+                }
+                Swap::NoLongerValid if is_recalled => self.written.count_wrong(),
+                Swap::NoLongerValid => {}
             }
         }
         Err(Fault::Contention.into())
@@ -315,8 +326,23 @@ impl Engine {
         Ok(())
     }
 
+    /// Whose moment it is that a session began before. The table of decisions knows the latest of them alone.
+    // Requirement O33.
+    fn cause_of(&self, session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> SessionEnd {
+        match why {
+            SessionEnd::BeforeValidFrom if ends_for_its_user(session, user, why) => why,
+            SessionEnd::BeforeValidFrom if self.ended_elsewhere(session) => SessionEnd::Elsewhere,
+            SessionEnd::BeforeValidFrom => SessionEnd::NotBefore,
+            SessionEnd::Record
+            | SessionEnd::List
+            | SessionEnd::UserInactive
+            | SessionEnd::NotBefore
+            | SessionEnd::Elsewhere => why,
+        }
+    }
+
     /// Did the issuer that vouched for the user end the login there?
-    fn ended_elsewhere(&self, session: &Session) -> bool {
+    pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
         session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
     }
 
@@ -421,8 +447,10 @@ impl Engine {
                 self.revoke_session(session, RevokedBecause::Reuse).await?;
             }
             OnReuse::RevokeSubject => {
-                self.revoke_session(session, RevokedBecause::Reuse).await?;
+                let one = self.revoke_session(session, RevokedBecause::Reuse).await;
+                // A fault of the one does not spare the others.
                 self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
+                one?;
             }
             OnReuse::Deny => {}
         }
@@ -439,8 +467,7 @@ impl Engine {
         let Some(session) = self.store.load(session).await? else { return Ok(false) };
         let user = match &self.directory {
             Some(directory) if session.dialect.as_ref() != APPLICATION => {
-                let asking = directory.lookup_in(session.account.as_deref(), &session.subject);
-                Some(trace::step("rotogate.directory", "lookup", asking).await?)
+                Some(self.look_up(directory.as_ref(), session.account.as_deref(), &session.subject).await?)
             }
             Some(_) | None => None,
         };
@@ -501,7 +528,7 @@ fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: Sessio
         SessionEnd::BeforeValidFrom => {
             user.and_then(Option::as_ref).is_some_and(|user| session.created() <= user.sessions_valid_from)
         }
-        SessionEnd::Record | SessionEnd::List => false,
+        SessionEnd::Record | SessionEnd::List | SessionEnd::NotBefore | SessionEnd::Elsewhere => false,
     }
 }
 

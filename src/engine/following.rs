@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::exchange::successor_token;
+use super::sealed::is_of_record;
 use crate::clock::{ClockState, Timestamp};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::SessionId;
@@ -124,7 +125,11 @@ impl Engine {
     /// Moves the long connections of a session to the token that another gate issued. False if the store does not
     /// answer: they end with the token that they have.
     async fn advance_lines(&self, id: SessionId) -> bool {
-        let Ok(session) = self.store.load(id).await else { return false };
+        let session = match self.store.load(id).await {
+            Ok(session) => session,
+            // The others can be asked about.
+            Err(error) => return is_of_record(&error),
+        };
         let Some(session) = session.filter(|session| !is_revoked(session)) else { return true };
         if let Some(token) = successor_token(&self.keyring(), &session) {
             for presented in [session.previous, session.current] {

@@ -2,13 +2,14 @@
 //! that a reply needs before the commit, and replies only after the commit is durable.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use crate::clock::{ClockState, EngineClock, Timestamp};
-use crate::counters::CountedCommits;
+use crate::counters::{CountedCommits, Seldom};
+use crate::denial::Denial;
 use crate::directory::{Directory, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Limits;
@@ -18,9 +19,9 @@ use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
 use crate::token::{mint, refresh};
-use crate::trace;
 
 mod audit;
+mod bad_entries;
 mod begin;
 pub mod confirm;
 mod counters;
@@ -36,6 +37,7 @@ mod own_logins;
 mod own_sessions;
 mod restoring;
 mod revoke;
+mod sealed;
 mod standstill;
 mod turn;
 mod types;
@@ -49,15 +51,19 @@ pub use following::Freshness;
 use live_sessions::LiveSessions;
 use own_logins::OwnLogins;
 use restoring::Restoring;
+use sealed::SealedStore;
 use turn::Turns;
 use written::Written;
 
 pub use counters::StoreCounters;
 pub use counts::{Counts, Event};
 pub(crate) use notices::NoticeResult;
+pub use owed::Unpaid;
 pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use standstill::Arrival;
-pub use types::{AccountRule, ApplicationLogin, Exchange, IssueKind, IssuedTokens, Login, Origin, Refresh};
+pub use types::{
+    AccountRule, ApplicationLogin, Exchange, HeldUp, HeldUpNote, IssueKind, IssuedTokens, Login, Origin, Refresh,
+};
 
 /// How often a request tries again when other requests change its session. Each loss means that another request won, so
 /// this many in a row indicate an error.
@@ -104,9 +110,10 @@ pub struct Engine {
     audience: Vec<Box<str>>,
     leeway: Duration,
     styles: ArcSwap<Vec<(Box<str>, TokenStyle)>>,
-    keyring: ArcSwap<Keyring>,
+    keyring: Arc<ArcSwap<Keyring>>,
     /// How many times the keys were replaced.
     keys_generation: AtomicU64,
+    /// Records are sealed on their way to it, and checked on their way back.
     store: Arc<dyn Store>,
     directory: Option<Arc<dyn Directory>>,
     clock: Arc<EngineClock>,
@@ -118,7 +125,9 @@ pub struct Engine {
     live_sessions: LiveSessions,
     keep_login_origin: AtomicBool,
     last_refreshes: LastRefreshes,
-    counts: Counts,
+    counts: Arc<Counts>,
+    /// When an entry of the directory that cannot be used was logged.
+    bad_entries: Mutex<Seldom>,
     /// A write failed, but may have reached the store.
     is_behind: AtomicBool,
     /// What is known of a store that other gates write to.
@@ -128,7 +137,7 @@ pub struct Engine {
     restoring: Restoring,
     written: Written,
     standstill: standstill::Standstill,
-    owed: owed::Owed,
+    owed: owed::Debts,
     /// While it is set, no token is issued.
     suspended: OnceLock<Arc<AtomicBool>>,
 }
@@ -136,16 +145,18 @@ pub struct Engine {
 impl Engine {
     /// An engine with this configuration.
     pub fn new(parts: EngineConfig) -> Self {
-        let written = Written::new(parts.store.shared().is_some());
-        let own_logins = parts.store.shared().map(|_| OwnLogins::since(parts.clock.now()));
-        Self {
+        let (keyring, counts) = (Arc::new(ArcSwap::new(parts.keyring)), Arc::new(Counts::default()));
+        let sealed = SealedStore::new(parts.store, Arc::clone(&keyring), Arc::clone(&counts));
+        let written = Written::new(sealed.shared().is_some());
+        let own_logins = sealed.shared().map(|_| OwnLogins::since(parts.clock.now()));
+        let engine = Self {
             issuer: parts.issuer,
             audience: parts.audience,
             leeway: parts.leeway,
             styles: ArcSwap::from_pointee(parts.styles),
-            keyring: ArcSwap::new(parts.keyring),
+            keyring,
             keys_generation: AtomicU64::new(0),
-            store: parts.store,
+            store: Arc::new(sealed),
             directory: parts.directory,
             clock: parts.clock,
             revocations: parts.revocations,
@@ -156,16 +167,20 @@ impl Engine {
             live_sessions: LiveSessions::default(),
             keep_login_origin: AtomicBool::new(parts.keep_login_origin),
             last_refreshes: LastRefreshes::default(),
-            counts: Counts::default(),
+            counts,
+            bad_entries: Mutex::default(),
             is_behind: AtomicBool::new(false),
             following: Following::new(parts.staleness),
             own_logins,
             restoring: Restoring::new(),
             written,
             standstill: standstill::Standstill::new(parts.staleness),
-            owed: owed::Owed::default(),
+            owed: owed::Debts::default(),
             suspended: OnceLock::new(),
-        }
+        };
+        // Before anything is served (requirement R24).
+        engine.take_over_owed();
+        engine
     }
 
     /// `iss` of the tokens minted.
@@ -245,9 +260,23 @@ impl Engine {
         self.keep_login_origin.store(keep, Ordering::Relaxed);
     }
 
+    /// Tells the audit trail and the access log whose attempt a rate refused.
+    // Requirement O35.
+    pub(crate) fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
+        let Error::Denied(Denial::RateLimited(limit, _)) = error else { return };
+        let held_up = of();
+        if self.limits.may_tell((limit, origin.address, &held_up)) {
+            audit::rate_limited(limit, &held_up, origin);
+        }
+        origin.held_up.set(held_up);
+    }
+
     /// The origin of a request, as far as sessions keep it.
     fn kept_origin(&self, origin: &Origin) -> Origin {
-        if self.keep_login_origin.load(Ordering::Relaxed) { origin.clone() } else { Origin::default() }
+        if !self.keep_login_origin.load(Ordering::Relaxed) {
+            return Origin::default();
+        }
+        Origin { held_up: HeldUpNote::default(), ..origin.clone() }
     }
 
     /// Replaces the keys: later tokens are minted with these.
@@ -277,9 +306,7 @@ impl Engine {
     /// A fault of the directory.
     pub async fn user(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, Error> {
         match &self.directory {
-            Some(directory) => {
-                Ok(trace::step("rotogate.directory", "lookup", directory.lookup_in(account, subject)).await?)
-            }
+            Some(directory) => Ok(self.look_up(directory.as_ref(), account, subject).await?),
             None => Ok(None),
         }
     }
@@ -290,7 +317,8 @@ impl Engine {
         let _ = self.suspended.set(suspended);
     }
 
-    fn may_mint(&self) -> Result<(), Fault> {
+    /// Does the engine issue tokens now?
+    pub(crate) fn may_mint(&self) -> Result<(), Fault> {
         if self.suspended.get().is_some_and(|suspended| suspended.load(Ordering::Relaxed)) {
             return Err(Fault::Suspended);
         }

@@ -61,8 +61,21 @@ impl Engine {
     ///
     /// # Errors
     /// A fault of the store, after which the entry holds on this node.
-    pub(crate) async fn end_elsewhere(&self, entry: Revocation, told: Timestamp) -> Result<NoticeResult, Error> {
-        self.revoke(entry, RevokedBecause::Logout).await?;
+    pub(crate) async fn end_elsewhere(
+        &self,
+        entry: Revocation,
+        also: Option<Revocation>,
+        told: Timestamp,
+    ) -> Result<NoticeResult, Error> {
+        // Both are refused here, and owed, whatever the store does.
+        if let Some(also) = &also {
+            self.refuse(also, RevokedBecause::Logout);
+        }
+        let ended = self.revoke(entry, RevokedBecause::Logout).await;
+        if let Some(also) = also {
+            self.keep(also, RevokedBecause::Logout).await?;
+        }
+        ended?;
         self.counts.notices.ages.add(self.clock.wall().since(told));
         Ok(NoticeResult::Applied)
     }
@@ -82,7 +95,7 @@ impl Engine {
                 audit::notice_refused(issuer, protocol, *flaw, origin);
                 flaw.word()
             }
-            Err(Error::Denied(Denial::TooManyRequests(_))) => "limited",
+            Err(Error::Denied(Denial::TooManyRequests(_) | Denial::RateLimited(..))) => "limited",
             Err(Error::Denied(_) | Error::Failed(_)) => "unavailable",
         };
         let mut results = self.counts.notices.results.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,55 +1,258 @@
-//! Revocations that hold here and that a shared store has not acknowledged. Their callers got an error; the entries are
-//! written again until the store has them, so that the other gates refuse the same (requirement C22).
+//! Revocations that hold here and that the store has not acknowledged. They are written again until it has them
+//! (requirements C22, R24). Beside a store that has a file for it, they outlive the process; elsewhere their callers got
+//! an error.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Engine;
+use super::{Engine, audit};
 use crate::clock::Timestamp;
+use crate::fault::{Chain, Error};
 use crate::revocation::{Revocation, Target};
-use crate::session::RevokedBecause;
+use crate::session::{RevokedBecause, SessionId};
+use crate::store::owed::{Owed, OwedFile};
 use crate::store::{StoreError, WriteOutcome};
+use crate::token::MAX_SESSIONLESS_LIFETIME;
 
 /// The most entries that are kept. Of more, the callers alone know.
 const MAX_OWED: usize = 100_000;
 /// How many of them one round writes.
 const PAID_AT_ONCE: usize = 256;
+/// How many of them a message names.
+const NAMED: usize = 10;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Owed(Mutex<BTreeMap<Target, (Revocation, RevokedBecause)>>);
+pub(super) struct Debts(Mutex<Inner>);
 
-impl Owed {
-    fn note(&self, entry: Revocation, because: RevokedBecause) {
-        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, _)) = owed.get_mut(&entry.target) {
-            known.effect = known.effect.merge(entry.effect);
-            known.until = known.until.max(entry.until);
-        } else if owed.len() < MAX_OWED {
-            owed.insert(entry.target.clone(), (entry, because));
+#[derive(Debug, Default)]
+struct Inner {
+    by_target: BTreeMap<Target, Debt>,
+    /// The audit trail says of these that the store does not have them.
+    told: BTreeSet<Target>,
+}
+
+#[derive(Debug)]
+struct Debt {
+    owed: Owed,
+    /// It is in the file beside the store.
+    is_kept: bool,
+}
+
+/// What a store has not acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Unpaid {
+    /// How many revocations.
+    pub total: usize,
+    /// How many of them the end of the process would lose.
+    pub lost_at_end: usize,
+    /// Some of those, for the log.
+    pub named: String,
+}
+
+impl Debts {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False if there is no place for it.
+    fn note(&self, entry: &Revocation, because: RevokedBecause, is_kept: bool) -> bool {
+        let mut debts = self.lock();
+        if let Some(known) = debts.by_target.get_mut(&entry.target) {
+            let effect = known.owed.entry.effect.merge(entry.effect);
+            // A later end alone changes nothing: see `extend`.
+            known.is_kept = is_kept || (known.is_kept && effect == known.owed.entry.effect);
+            known.owed.entry.absorb(entry);
+            return true;
+        }
+        if debts.by_target.len() >= MAX_OWED {
+            return false;
+        }
+        let owed = Owed { because, entry: entry.clone() };
+        debts.by_target.insert(entry.target.clone(), Debt { owed, is_kept });
+        true
+    }
+
+    /// What holds longer from now on. The store knows how long an entry must live: until it has said so, none ends but that
+    /// of a single token.
+    fn extend(&self, now: Timestamp) -> Vec<Revocation> {
+        let is_token = |debt: &Debt| matches!(debt.owed.entry.target, Target::Token { .. });
+        let mut debts = self.lock();
+        debts.by_target.retain(|_, debt| !is_token(debt) || debt.owed.entry.until > now);
+        let soon = now.plus(MAX_SESSIONLESS_LIFETIME / 2);
+        let ending = debts.by_target.values_mut().filter(|debt| !is_token(debt) && debt.owed.entry.until < soon);
+        let extend = |debt: &mut Debt| {
+            debt.owed.entry.until = now.plus(MAX_SESSIONLESS_LIFETIME);
+            debt.owed.entry.clone()
+        };
+        ending.map(extend).collect()
+    }
+
+    /// What is to be written.
+    fn some(&self) -> Vec<Owed> {
+        self.lock().by_target.values().take(PAID_AT_ONCE).map(|debt| debt.owed.clone()).collect()
+    }
+
+    /// The store has this. What was added to it meanwhile stays. True if the audit trail is to say so.
+    fn paid(&self, written: &Revocation) -> bool {
+        let mut debts = self.lock();
+        if let Some(debt) = debts.by_target.get(&written.target) {
+            if debt.owed.entry.effect.merge(written.effect) != written.effect {
+                return false;
+            }
+            debts.by_target.remove(&written.target);
+        }
+        debts.told.remove(&written.target)
+    }
+
+    /// Notes what the audit trail says.
+    fn tell(&self, target: &Target) {
+        let mut debts = self.lock();
+        if debts.told.len() < MAX_OWED {
+            debts.told.insert(target.clone());
         }
     }
 
-    fn some(&self, now: Timestamp) -> Vec<(Revocation, RevokedBecause)> {
-        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        owed.retain(|_, (entry, _)| entry.until > now);
-        owed.values().take(PAID_AT_ONCE).cloned().collect()
+    /// It is in the file beside the store.
+    fn kept(&self, entry: &Revocation) {
+        if let Some(debt) = self.lock().by_target.get_mut(&entry.target) {
+            debt.is_kept |= debt.owed.entry.effect == entry.effect;
+        }
     }
 
-    /// What was added to it meanwhile stays.
-    fn paid(&self, paid: &Revocation) {
-        let mut owed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if owed.get(&paid.target).is_some_and(|(entry, _)| entry == paid) {
-            owed.remove(&paid.target);
+    fn is_kept(&self, target: &Target) -> bool {
+        self.lock().by_target.get(target).is_none_or(|debt| debt.is_kept)
+    }
+
+    fn is_owed(&self, target: &Target) -> bool {
+        self.lock().by_target.contains_key(target)
+    }
+
+    /// Why a session has ended that is live by its record.
+    fn because(&self, session: SessionId) -> Option<RevokedBecause> {
+        self.lock().by_target.get(&Target::Session(session)).map(|debt| debt.owed.because)
+    }
+
+    fn unkept(&self) -> Vec<Owed> {
+        let debts = self.lock();
+        let unkept = debts.by_target.values().filter(|debt| !debt.is_kept);
+        unkept.take(PAID_AT_ONCE).map(|debt| debt.owed.clone()).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().by_target.is_empty()
+    }
+
+    fn unpaid(&self) -> Unpaid {
+        let debts = self.lock();
+        let lost: Vec<_> = debts.by_target.values().filter(|debt| !debt.is_kept).collect();
+        let mut named: Vec<_> = lost.iter().take(NAMED).map(|debt| debt.owed.entry.target.to_string()).collect();
+        if lost.len() > NAMED {
+            named.push(format!("{} more", lost.len() - NAMED));
+        }
+        Unpaid { total: debts.by_target.len(), lost_at_end: lost.len(), named: named.join(", ") }
+    }
+}
+
+/// An entry that holds here while the store is asked to take it. It is owed if the request ends before.
+pub(super) struct UnderWay<'a> {
+    engine: &'a Engine,
+    entry: Option<(Revocation, RevokedBecause)>,
+}
+
+impl UnderWay<'_> {
+    /// The store has answered.
+    pub(super) fn end(mut self) {
+        self.entry = None;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some((entry, because)) = self.entry.take() {
+            self.engine.owed.note(&entry, because, false);
         }
     }
 }
 
 impl Engine {
-    /// The store did not acknowledge an entry that holds here.
-    pub(super) fn owe(&self, entry: Revocation, because: RevokedBecause, error: &StoreError) {
-        if self.store.shared().is_some() && error.outcome() != WriteOutcome::Refused {
-            self.owed.note(entry, because);
+    /// Applies what an earlier process left beside the store.
+    pub(super) fn take_over_owed(&self) {
+        let Some(file) = self.store.owed_file() else { return };
+        for Owed { entry, because } in file.take_found() {
+            self.revocations.apply(&entry);
+            self.owed.note(&entry, because, true);
+            self.owed.tell(&entry.target);
+        }
+    }
+
+    /// What the store has not acknowledged.
+    pub(crate) fn unpaid(&self) -> Unpaid {
+        self.owed.unpaid()
+    }
+
+    /// Why a session has ended that is live by its record.
+    pub(super) fn owed_end(&self, session: SessionId) -> Option<RevokedBecause> {
+        self.owed.because(session)
+    }
+
+    /// An entry holds here from now on, and the store is asked to take it.
+    pub(super) fn under_way(&self, entry: &Revocation, because: RevokedBecause) -> UnderWay<'_> {
+        UnderWay { engine: self, entry: Some((entry.clone(), because)) }
+    }
+
+    /// The store did not acknowledge an entry that holds here. `Ok` if it outlives the process all the same.
+    ///
+    /// # Errors
+    /// That of the store.
+    pub(super) async fn owe(&self, entry: Revocation, because: RevokedBecause, error: StoreError) -> Result<(), Error> {
+        if error.outcome() == WriteOutcome::Refused || !self.owed.note(&entry, because, false) {
+            return Err(error.into());
+        }
+        let kept = match self.store.owed_file() {
+            Some(file) => self.keep_beside(file, Owed { because, entry }).await,
+            None => false,
+        };
+        if kept { Ok(()) } else { Err(error.into()) }
+    }
+
+    /// Is it in the file beside the store now?
+    async fn keep_beside(&self, file: &Arc<OwedFile>, owed: Owed) -> bool {
+        if self.owed.is_kept(&owed.entry.target) {
+            return true;
+        }
+        let (file, line) = (Arc::clone(file), owed.clone());
+        match tokio::task::spawn_blocking(move || file.keep(&line)).await {
+            Ok(Ok(())) => {
+                self.owed.kept(&owed.entry);
+                true
+            }
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// The audit trail says of an entry where it is, if that is news.
+    pub(super) fn tell_where(&self, entry: &Revocation, because: RevokedBecause, is_news: bool, is_durable: bool) {
+        if !is_news {
+            return;
+        }
+        let owed = match (is_durable, self.owed.is_owed(&entry.target)) {
+            (true, false) => None,
+            (true, true) => Some(audit::Owed::File),
+            (false, _) => Some(audit::Owed::Memory),
+        };
+        if owed.is_some() {
+            self.owed.tell(&entry.target);
+        }
+        audit::revoked(entry, because, owed);
+    }
+
+    /// The store has taken an entry.
+    pub(super) fn taken(&self, merged: &Revocation, because: RevokedBecause) {
+        self.revocations.apply(merged);
+        if self.owed.paid(merged) {
+            audit::revoked(merged, because, None);
         }
     }
 
@@ -57,56 +260,120 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the store. What it did not take stays.
-    pub(crate) async fn pay(&self) -> Result<usize, StoreError> {
+    pub async fn pay(&self) -> Result<usize, StoreError> {
         let mut number = 0;
-        for (entry, because) in self.owed.some(self.clock.now()) {
-            match self.measured(self.store.revoke(entry.clone(), because)).await {
-                Ok(merged) => {
-                    self.revocations.apply(&merged);
-                    number += 1;
-                }
-                // It will never be taken.
-                Err(error) if error.outcome() == WriteOutcome::Refused => {}
-                Err(error) => return Err(error),
-            }
-            self.owed.paid(&entry);
+        for entry in self.owed.extend(self.clock.now()) {
+            self.revocations.apply(&entry);
         }
+        loop {
+            let some = self.owed.some();
+            let is_all = some.len() < PAID_AT_ONCE;
+            for Owed { entry, because } in some {
+                match self.measured(self.store.revoke(entry.clone(), because)).await {
+                    Ok(merged) => {
+                        self.taken(&merged, because);
+                        number += 1;
+                    }
+                    Err(error) if error.outcome() == WriteOutcome::Refused => {
+                        tracing::error!(
+                            error = ?Chain(&error),
+                            of = %entry.target,
+                            "revocation refused by the store: it holds at this gate until it stops"
+                        );
+                        self.owed.paid(&entry);
+                    }
+                    Err(error) => {
+                        self.keep_unkept().await;
+                        return Err(error);
+                    }
+                }
+            }
+            if is_all {
+                break;
+            }
+        }
+        self.clear_file().await;
         Ok(number)
+    }
+
+    async fn keep_unkept(&self) {
+        let Some(file) = self.store.owed_file() else { return };
+        for owed in self.owed.unkept() {
+            if !self.keep_beside(file, owed).await {
+                return;
+            }
+        }
+    }
+
+    /// The store has everything: so the file need not.
+    async fn clear_file(&self) {
+        let Some(file) = self.store.owed_file() else { return };
+        // Asked first: what is owed from here on adds a line.
+        let lines = file.lines();
+        if self.owed.is_empty() && !file.is_empty() {
+            let file = Arc::clone(file);
+            // If it fails, the entries are written again by the next process.
+            let _ = tokio::task::spawn_blocking(move || file.clear(lines)).await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::revocation::Effect;
 
+    const OPERATOR: RevokedBecause = RevokedBecause::Operator;
+
+    fn at(moment: u64) -> Timestamp {
+        Timestamp::from_secs(moment)
+    }
+
+    fn not_before(moment: u64, until: u64) -> Revocation {
+        Revocation { target: Target::Global, effect: Effect::NotBefore(at(moment)), until: at(until) }
+    }
+
+    fn token(n: usize) -> Revocation {
+        let target = Target::Token { issuer: "https://a.test".into(), jti: n.to_string().into() };
+        Revocation { target, effect: Effect::Gone, until: at(9) }
+    }
+
     #[test]
     fn what_is_owed_of_one_target_is_one_entry_and_stays_if_it_grew_while_it_was_paid() {
-        let owed = Owed::default();
-        let at = Timestamp::from_secs;
-        let entry = |moment, until| Revocation {
-            target: Target::Global,
-            effect: Effect::NotBefore(at(moment)),
-            until: at(until),
-        };
-        owed.note(entry(5, 100), RevokedBecause::Operator);
-        let (first, _) = owed.some(at(1)).remove(0);
-        owed.note(entry(3, 200), RevokedBecause::Operator);
-        owed.paid(&first);
-        let (grown, _) = owed.some(at(1)).remove(0);
-        assert_eq!(grown, entry(5, 200));
-        assert!(owed.some(at(200)).is_empty(), "what has ended is forgotten");
+        let owed = Debts::default();
+        owed.note(&not_before(5, 100_000), OPERATOR, true);
+        let first = owed.some().remove(0).entry;
+        owed.note(&not_before(7, 200_000), OPERATOR, false);
+        owed.tell(&Target::Global);
+        assert!(!owed.paid(&first));
+        assert_eq!(owed.unpaid().lost_at_end, 1, "the file has the earlier one");
+        let grown = owed.some().remove(0).entry;
+        assert_eq!(grown, not_before(7, 200_000));
+        assert!(owed.paid(&grown) && !owed.paid(&grown), "it is said once");
+        assert!(owed.is_empty());
+    }
+
+    #[test]
+    fn r25_a_debt_outlives_every_token_that_it_was_noted_for() {
+        let owed = Debts::default();
+        let target = Target::Session(SessionId::new(at(1), [7; 10]));
+        owed.note(&Revocation { target, effect: Effect::SESSION_REVOKED, until: at(9) }, OPERATOR, false);
+        owed.note(&not_before(5, 9), OPERATOR, false);
+        owed.note(&token(1), OPERATOR, false);
+        let month = at(9).plus(Duration::from_secs(30 * 86_400));
+        assert_eq!(owed.extend(month).len(), 2, "a session goes on by its refresh token; a token alone has expired");
+        assert!(owed.some().iter().all(|owed| owed.entry.until > month), "and until it is written it holds here");
     }
 
     #[test]
     fn what_is_owed_is_bounded() {
-        let owed = Owed::default();
-        for n in 0..=MAX_OWED {
-            let target = Target::Token { issuer: "https://a.test".into(), jti: n.to_string().into() };
-            let entry = Revocation { target, effect: Effect::Gone, until: Timestamp::from_secs(9) };
-            owed.note(entry, RevokedBecause::Operator);
-        }
-        assert_eq!(owed.0.lock().unwrap().len(), MAX_OWED);
-        assert_eq!(owed.some(Timestamp::ZERO).len(), PAID_AT_ONCE);
+        let owed = Debts::default();
+        assert!((0..MAX_OWED).all(|n| owed.note(&token(n), OPERATOR, false)));
+        assert!(!owed.note(&token(MAX_OWED), OPERATOR, false) && owed.note(&token(0), OPERATOR, false));
+        assert_eq!(owed.unpaid().total, MAX_OWED);
+        assert!(owed.unpaid().named.ends_with("99990 more"), "{}", owed.unpaid().named);
+        assert_eq!(owed.some().len(), PAID_AT_ONCE);
     }
 }

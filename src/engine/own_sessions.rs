@@ -9,7 +9,7 @@ use super::{Engine, Origin};
 use crate::context::{Actor, Context, inherited};
 use crate::denial::Denial;
 use crate::fault::Error;
-use crate::session::{Scope, Session, SessionId, Status};
+use crate::session::{RevokedBecause, Scope, Session, SessionId, Status};
 use crate::store::Filter;
 use crate::token::claims::OwnChecked;
 
@@ -142,8 +142,14 @@ impl Engine {
 
     /// Why a session is over although its record is live.
     pub(crate) fn is_over(&self, session: &Session) -> Option<&'static str> {
+        if let Some(because) = self.owed_end(session.id) {
+            return Some(because.word());
+        }
         if session.expires <= self.clock().now() {
             return Some("expired");
+        }
+        if self.ended_elsewhere(session) {
+            return Some(RevokedBecause::IssuerLogout.word());
         }
         let not_before = self.revocations().not_before(self.issuer(), &session.subject, Some(&session.client));
         (session.created() <= not_before).then_some("not-before")

@@ -70,15 +70,21 @@ impl Engine {
             revocations += portion.len();
             self.revoke_again(portion).await?;
         }
-        let latest = self.written.lately();
-        let sessions = latest.len();
-        shared.restore(latest).await?;
+        let sessions = shared.restore(self.written.lately()).await?;
         self.written.distrust(self.clock.source().monotonic());
-        tracing::error!(
-            revocations,
-            sessions,
-            "the store has lost writes: what this gate knew was written back; no token is minted until the others have, too"
-        );
+        if revocations == 0 && sessions == 0 {
+            tracing::info!(
+                "the store may have lost writes, and lacks nothing that this gate knows; no token is minted until the other \
+                 gates have looked, too"
+            );
+        } else {
+            tracing::error!(
+                revocations,
+                sessions,
+                "the store has lost writes: what it lacked of what this gate knew was written back; no token is minted until \
+                 the others have, too"
+            );
+        }
         self.restoring.phase.store(WAITING, Ordering::Release);
         Ok(())
     }
@@ -111,7 +117,7 @@ impl Engine {
         let from_waiting =
             || self.restoring.phase.compare_exchange(WAITING, STEADY, Ordering::AcqRel, Ordering::Acquire);
         if is_complete && from_waiting().is_ok() {
-            tracing::info!("the gates have written back what the store had lost: tokens are minted again");
+            tracing::info!("the gates have written back what the store lacked: tokens are minted again");
         }
         self.restoring.is_over()
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::audit;
+use super::sealed::is_of_record;
 use super::{AccountRule, Engine, Event, Origin};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -31,7 +32,11 @@ impl Engine {
         account: AccountRule<'_>,
         origin: &Origin,
     ) -> Result<bool, Error> {
-        let Some(session) = self.session_to_end(token).await? else { return Ok(false) };
+        let session = match self.session_to_end(token).await? {
+            ToEnd::Unknown => return Ok(false),
+            ToEnd::Ended => return Ok(true),
+            ToEnd::Record(session) => session,
+        };
         if session.client.as_ref() == client && !account.has(session.account.as_deref()) {
             return Err(Denial::OtherAccount.into());
         }
@@ -44,23 +49,78 @@ impl Engine {
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
     pub(crate) async fn log_out_by(&self, token: &str, origin: &Origin) -> Result<bool, Error> {
-        let Some(session) = self.session_to_end(token).await? else { return Ok(false) };
-        self.log_out(&session, &session.client, origin).await?;
-        Ok(true)
+        match self.session_to_end(token).await? {
+            ToEnd::Unknown => Ok(false),
+            ToEnd::Ended => Ok(true),
+            ToEnd::Record(session) => self.log_out(&session, &session.client, origin).await.map(|()| true),
+        }
     }
 
-    /// The session of a refresh token of any generation; `None` if the token is not one of ours.
+    /// The session of a refresh token of any generation.
     ///
-    /// If its record cannot be read, the session is refused here and its end is written as soon as it can be: a key of the
-    /// gates made the token, so it was issued in the session that it names. Which client and account it was issued to is in
-    /// the record alone, and is not compared then. Whoever has the token can end the session in any case.
-    async fn session_to_end(&self, token: &str) -> Result<Option<Session>, Error> {
+    /// Without its record, or if that cannot be read, the session ends here and now: a key of the gates made the token, so
+    /// it was issued in the session that it names. A store that lost the record may be given it again. Which client and
+    /// account it was issued to is in the record alone, and is not compared then. Whoever has the token can end the session
+    /// in any case.
+    // Requirement R26.
+    async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
         let keyring = self.keyring();
-        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(None) };
-        match self.load_to_revoke(authentic.session).await {
-            Ok(session) => Ok(session.filter(|session| authentic.proves(&session.secret, &session.client))),
-            Err(error) => Err(self.refuse_unread(authentic.session, Timestamp::ZERO, error)),
+        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(ToEnd::Unknown) };
+        let id = authentic.session;
+        let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
+        Ok(match record {
+            Some(session) if authentic.proves(&session.secret, &session.client) => ToEnd::Record(Box::new(session)),
+            Some(_) => ToEnd::Unknown,
+            None => ToEnd::Ended,
+        })
+    }
+
+    /// The record of a session that an authentic token names, until `expires` at least. `None`: there is none, or it cannot
+    /// be read, and the session has ended without it.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the session is refused on this node.
+    pub(crate) async fn record_to_end(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        because: RevokedBecause,
+    ) -> Result<Option<Session>, Error> {
+        match self.load_to_revoke(id).await {
+            Ok(Some(session)) => return Ok(Some(session)),
+            Ok(None) => self.revoke(self.end_of(id, expires), because).await?,
+            Err(error) => self.end_unread(id, expires, because, error).await?,
+        };
+        Ok(None)
+    }
+
+    /// Ends a session whose record cannot be read: here, and in the store as soon as it works. If the fault is the record's
+    /// own, the store works, and the end is durable when this returns.
+    ///
+    /// # Errors
+    /// That of the store, unless the end outlives the process.
+    pub(crate) async fn end_unread(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        because: RevokedBecause,
+        error: StoreError,
+    ) -> Result<bool, Error> {
+        let entry = self.end_of(id, expires);
+        if is_of_record(&error) {
+            return self.revoke(entry, because).await;
         }
+        let is_news = self.apply(&entry, because);
+        let owed = self.owe(entry.clone(), because, error).await;
+        self.tell_where(&entry, because, is_news, owed.is_ok());
+        owed.map(|()| is_news)
+    }
+
+    /// The end of a session that has no record here. Its moment is a whole hour: to end it again writes nothing.
+    fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
+        let last = self.clock.now().plus(MAX_SESSIONLESS_LIFETIME).as_secs().next_multiple_of(3600);
+        let until = expires.max(Timestamp::from_secs(last)).plus(self.leeway);
+        Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until }
     }
 
     /// Ends a session on its client's request.
@@ -88,30 +148,16 @@ impl Engine {
             return Err(Denial::OtherClient.into());
         }
         if let Some((session, _)) = token.session {
-            match self.load_to_revoke(session).await {
-                Ok(Some(session)) => return self.log_out(&session, client, origin).await,
-                Ok(None) => {}
-                // The token names its session and its client, so the record is not needed to refuse it here.
-                Err(error) => return Err(self.refuse_unread(session, token.expires, error)),
-            }
+            // The token names its session and its client, so it ends without its record, too.
+            return match self.record_to_end(session, token.expires, RevokedBecause::Logout).await? {
+                Some(session) => self.log_out(&session, client, origin).await,
+                None => Ok(()),
+            };
         }
         // Every token of ours has a session or a jti.
         let target = own.revocable().ok_or(Denial::UnusableCredential)?;
-        let effect = match &target {
-            Target::Session(_) => Effect::SESSION_REVOKED,
-            Target::Subject { .. } | Target::Client { .. } | Target::Global | Target::Token { .. } => Effect::Gone,
-        };
         let until = token.expires.plus(self.leeway);
-        self.revoke(Revocation { target, effect, until }, RevokedBecause::Logout).await.map(drop)
-    }
-
-    /// This node refuses a session whose record cannot be read, and writes its end as soon as it can.
-    fn refuse_unread(&self, session: SessionId, expires: Timestamp, error: StoreError) -> Error {
-        let until = expires.max(self.clock.now().plus(MAX_SESSIONLESS_LIFETIME)).plus(self.leeway);
-        let entry = Revocation { target: Target::Session(session), effect: Effect::SESSION_REVOKED, until };
-        self.refuse(&entry, RevokedBecause::Logout);
-        self.owe(entry, RevokedBecause::Logout, &error);
-        error.into()
+        self.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Logout).await.map(drop)
     }
 
     /// Does the same, and ends every session of its subject that has begun so far.
@@ -119,8 +165,10 @@ impl Engine {
     /// # Errors
     /// As [`Self::revoke_refresh_token`].
     pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
-        self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await?;
-        self.log_out_token(own, client, origin).await
+        let everywhere = self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await;
+        // A fault of the one does not spare the other.
+        self.log_out_token(own, client, origin).await?;
+        everywhere.map(drop)
     }
 
     /// Ends a session. False if it had ended: then the call waits for durability again, and changes nothing.
@@ -198,13 +246,16 @@ impl Engine {
         // gate refuses what began until the store's last answer (requirement C4).
         let so_far = self.before(target.clone(), self.following.store_time());
         self.revocations.apply(&so_far);
-        match shared.stamp_not_before().await {
+        let under_way = self.under_way(&so_far, because);
+        let stamped = shared.stamp_not_before().await;
+        under_way.end();
+        match stamped {
             Ok(moment) => self.revoke(self.before(target, moment), because).await,
             Err(error) => {
                 self.counts.add(Event::Revoked);
-                audit::revoked(&so_far, because);
-                self.owe(so_far, because, &error);
-                Err(error.into())
+                let owed = self.owe(so_far.clone(), because, error).await;
+                self.tell_where(&so_far, because, true, owed.is_ok());
+                owed.map(|()| true)
             }
         }
     }
@@ -252,36 +303,56 @@ impl Engine {
         {
             return Ok(false);
         }
-        let is_news = self.refuse(&entry, because);
-        self.keep(entry, because).await?;
+        let is_news = self.apply(&entry, because);
+        self.write(entry, because, is_news).await?;
         Ok(is_news)
     }
 
     /// The first half of [`Self::revoke`]: this node refuses from now on, whatever happens in the store.
     pub(crate) fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
+        let is_news = self.apply(entry, because);
+        self.tell_where(entry, because, is_news, false);
+        is_news
+    }
+
+    fn apply(&self, entry: &Revocation, because: RevokedBecause) -> bool {
         let is_news = self.revocations.apply(entry);
         if is_news {
             self.counts.add(Event::Revoked);
             if let Target::Session(_) = entry.target {
                 self.counts.session_ended(because);
             }
-            audit::revoked(entry, because);
         }
         is_news
     }
 
-    /// The second half: the entry is durable when this returns.
+    /// The second half: the entry is durable when this returns, in the store or beside it.
     pub(crate) async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
+        self.write(entry, because, false).await
+    }
+
+    async fn write(&self, entry: Revocation, because: RevokedBecause, is_news: bool) -> Result<(), Error> {
+        let under_way = self.under_way(&entry, because);
         let revoking = self.measured(self.store.revoke(entry.clone(), because));
-        match trace::step("rotogate.store.commit", "revoke", revoking).await {
+        let revoked = trace::step("rotogate.store.commit", "revoke", revoking).await;
+        under_way.end();
+        let kept = match revoked {
             Ok(merged) => {
-                self.revocations.apply(&merged);
+                self.taken(&merged, because);
                 Ok(())
             }
-            Err(error) => {
-                self.owe(entry, because, &error);
-                Err(error.into())
-            }
-        }
+            Err(error) => self.owe(entry.clone(), because, error).await,
+        };
+        self.tell_where(&entry, because, is_news, kept.is_ok());
+        kept
     }
+}
+
+/// What a refresh token that is to be revoked names.
+enum ToEnd {
+    /// It is not one of ours.
+    Unknown,
+    /// A session without a record, which has ended.
+    Ended,
+    Record(Box<Session>),
 }

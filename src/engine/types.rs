@@ -1,6 +1,7 @@
 //! Requests to the engine, and its results.
 
 use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -25,6 +26,45 @@ pub struct Origin {
     pub address: Option<IpAddr>,
     /// Its `User-Agent`.
     pub user_agent: Option<Box<str>>,
+    /// Whose attempt a rate refused.
+    pub held_up: HeldUpNote,
+}
+
+/// Whose attempt a rate refused, as far as it was known by then.
+#[derive(Clone, Debug, Default, Hash)]
+pub struct HeldUp {
+    /// The session of a refresh token.
+    pub session: Option<SessionId>,
+    /// The user of that session.
+    pub subject: Option<Box<str>>,
+    /// What stands for the name of a login.
+    pub name_hash: Option<Box<str>>,
+    /// The account of a login.
+    pub account: Option<Box<str>>,
+    /// The client.
+    pub client: Option<Box<str>>,
+}
+
+/// Filled at most once, for the access log.
+#[derive(Clone, Debug, Default)]
+pub struct HeldUpNote(Option<Arc<OnceLock<HeldUp>>>);
+
+impl HeldUpNote {
+    /// One that is read later.
+    pub(crate) fn open() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    pub(crate) fn get(&self) -> Option<&HeldUp> {
+        self.0.as_ref()?.get()
+    }
+
+    pub(super) fn set(&self, held_up: HeldUp) {
+        if let Some(note) = &self.0 {
+            // The first one is the one that was refused.
+            let _ = note.set(held_up);
+        }
+    }
 }
 
 /// A login with a password (RFC 6749 §4.3).

@@ -62,7 +62,10 @@ impl Engine {
             Some(_) | None => None,
         };
         let facts = self.facts(session, user.as_ref(), minimum_known);
-        Ok(super::decide(session, held.generation, facts, self.clock.now(), &profile))
+        Ok(match super::decide(session, held.generation, facts, self.clock.now(), &profile) {
+            Decision::Revoked(why) => Decision::Revoked(self.cause_of(session, user.as_ref(), why)),
+            other => other,
+        })
     }
 }
 

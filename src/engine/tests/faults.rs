@@ -143,7 +143,7 @@ async fn all_sessions_revoked_between_decision_and_commit_are_not_rotated() {
     w.store.before_next_write(async move {
         engine.revoke_all(RevokedBecause::Operator).await.unwrap();
     });
-    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::BeforeValidFrom));
+    assert_eq!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(SessionEnd::NotBefore));
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ async fn r1_two_hundred_presentations_at_once_make_one_successor_and_count_as_on
 
     // Two rotations an hour are allowed: the 199 repeats took none of them.
     let third = w.refreshed(&pairs[0].refresh, IssueKind::Rotated).await;
-    assert!(matches!(denied(w.refresh(&third.refresh).await), Denial::TooManyRequests(_)));
+    assert!(matches!(denied(w.refresh(&third.refresh).await), Denial::RateLimited(..)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

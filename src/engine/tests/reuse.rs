@@ -62,7 +62,7 @@ async fn r4_revoke_subject_ends_all_sessions_of_the_subject_and_no_others() {
         assert_eq!(w.check(&pair.access).unwrap_err(), Denial::TokenRevoked);
         assert!(matches!(denied(w.refresh(&pair.refresh).await), Denial::SessionRevoked(_)));
     }
-    assert_eq!(denied(w.refresh(&other_device.refresh).await), Denial::SessionRevoked(SessionEnd::BeforeValidFrom));
+    assert_eq!(denied(w.refresh(&other_device.refresh).await), Denial::SessionRevoked(SessionEnd::NotBefore));
     w.check(&bob.access).unwrap();
     // The user is not locked out.
     let again = w.login().await;

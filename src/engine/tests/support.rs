@@ -25,7 +25,11 @@ use crate::limit::{Limits, Rate, Rates};
 use crate::revocation::{Revocation, RevocationList};
 use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
-use crate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
+use crate::store::memory::nodes::{MemoryNode, Way};
+use crate::store::owed::OwedFile;
+use crate::store::{
+    Cursor, Filter, Inserted, MemoryStore, Page, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
+};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::AccessToken;
 use crate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
@@ -51,7 +55,7 @@ pub(super) fn scope(text: &str) -> Scope {
 }
 
 /// What the next operations of the store do.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Good,
     /// Every write fails, and writes nothing.
@@ -60,13 +64,30 @@ pub(super) enum Mode {
     AllFails,
     /// Writes succeed, and then the process is as good as dead: nothing answers.
     DiesAfterWrite,
+    /// Writes are neither done nor answered.
+    Hangs,
 }
 
 type Hook = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// What a [`World`]'s store is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What it does not take, the process alone remembers.
+    Alone,
+    /// It has a file beside it for that, as a store of redb.
+    WithFile,
+    /// Other gates write to it, too.
+    Shared,
+}
+
 /// A store in memory that fails on command.
 pub(super) struct Told {
-    inner: MemoryStore,
+    inner: Arc<dyn Store>,
+    /// The same, if other gates write to it.
+    pub(super) node: Option<Arc<MemoryNode>>,
+    owed: Option<Arc<OwedFile>>,
+    folder: Arc<tempfile::TempDir>,
     mode: Mutex<Mode>,
     /// Runs before the next insert or compare-and-swap: what another request does in between.
     hook: Mutex<Option<Hook>>,
@@ -80,8 +101,32 @@ impl std::fmt::Debug for Told {
 }
 
 impl Told {
+    fn new(inner: Arc<dyn Store>, kind: Kind, node: Option<Arc<MemoryNode>>, folder: Arc<tempfile::TempDir>) -> Self {
+        let owed = || Arc::new(OwedFile::beside(&folder.path().join("store")).unwrap());
+        let owed = (kind == Kind::WithFile).then(owed);
+        Self {
+            inner,
+            node,
+            owed,
+            folder,
+            mode: Mutex::new(Mode::Good),
+            hook: Mutex::default(),
+            loads: AtomicUsize::new(0),
+        }
+    }
+
+    /// What the next process opens.
+    fn again(&self) -> Self {
+        let kind = if self.owed.is_some() { Kind::WithFile } else { Kind::Alone };
+        let loads = AtomicUsize::new(self.loads.load(Ordering::SeqCst));
+        Self { loads, ..Self::new(Arc::clone(&self.inner), kind, self.node.clone(), Arc::clone(&self.folder)) }
+    }
+
     pub(super) fn set(&self, mode: Mode) {
         *self.mode.lock().unwrap() = mode;
+        if let Some(node) = &self.node {
+            node.set_way(if mode == Mode::AllFails { Way::Cut } else { Way::Open });
+        }
     }
 
     pub(super) fn before_next_write(&self, hook: impl Future<Output = ()> + Send + 'static) {
@@ -100,6 +145,7 @@ impl Told {
         match self.mode() {
             Mode::Good => work.await,
             Mode::WritesFail | Mode::AllFails => Err(Self::broken()),
+            Mode::Hangs => pending().await,
             Mode::DiesAfterWrite => {
                 work.await?;
                 pending().await
@@ -163,6 +209,14 @@ impl Store for Told {
 
     async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
         self.read(self.inner.last_known_time()).await
+    }
+
+    fn shared(&self) -> Option<&dyn SharedStore> {
+        self.inner.shared()
+    }
+
+    fn owed_file(&self) -> Option<&Arc<OwedFile>> {
+        self.owed.as_ref()
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -349,13 +403,21 @@ impl World {
     }
 
     async fn with_rates(rates: Rates) -> Self {
+        Self::with(rates, Kind::Alone).await
+    }
+
+    pub(super) async fn on(kind: Kind) -> Self {
+        Self::with(generous(), kind).await
+    }
+
+    async fn with(rates: Rates, kind: Kind) -> Self {
         let time = ManualTime::at(T0);
-        let store = Arc::new(Told {
-            inner: MemoryStore::new(ISSUER, LEEWAY),
-            mode: Mutex::new(Mode::Good),
-            hook: Mutex::default(),
-            loads: AtomicUsize::new(0),
-        });
+        let node = (kind == Kind::Shared).then(|| Arc::new(MemoryNode::first(ISSUER, LEEWAY, time.clone())));
+        let inner: Arc<dyn Store> = match &node {
+            Some(node) => Arc::<MemoryNode>::clone(node),
+            None => Arc::new(MemoryStore::new(ISSUER, LEEWAY)),
+        };
+        let store = Arc::new(Told::new(inner, kind, node, Arc::new(tempfile::tempdir().unwrap())));
         let users = Arc::new(Users::default());
         users.add("ada", None);
         users.add("bob", None);
@@ -369,9 +431,16 @@ impl World {
 
     /// Replaces this process by another one on the same store.
     pub(super) async fn restart(&mut self) {
+        self.restart_while(Mode::Good).await;
+    }
+
+    /// The same, on a store that is in this state once it was read.
+    pub(super) async fn restart_while(&mut self, mode: Mode) {
         self.store.set(Mode::Good);
+        self.store = Arc::new(self.store.again());
         (self.engine, self.checker) =
             start(&self.time, &self.store, &self.users, self.engine.keyring(), self.rates).await;
+        self.store.set(mode);
     }
 
     /// Another process beside this one.

@@ -1,0 +1,51 @@
+//! Entries of a directory that cannot be used. The log names such a user as the audit trail does, at most once a minute.
+// Requirement I46.
+
+use std::sync::PoisonError;
+
+use super::Engine;
+use crate::directory::{Directory, DirectoryError, User};
+use crate::fault::Fault;
+use crate::trace;
+
+/// Whom a directory was asked for.
+pub(super) enum Asked<'a> {
+    /// A submitted name: people type passwords there, so its hash is written.
+    Name(&'a str),
+    Subject(&'a str),
+}
+
+impl Engine {
+    /// The directory's current entry of a subject.
+    pub(super) async fn look_up(
+        &self,
+        directory: &dyn Directory,
+        account: Option<&str>,
+        subject: &str,
+    ) -> Result<Option<User>, Fault> {
+        let found = trace::step("rotogate.directory", "lookup", directory.lookup_in(account, subject)).await;
+        found.map_err(|error| self.noted(error, &Asked::Subject(subject), account))
+    }
+
+    /// The fault of a directory. Logs one of an entry.
+    pub(super) fn noted(&self, error: DirectoryError, asked: &Asked<'_>, account: Option<&str>) -> Fault {
+        if matches!(error, DirectoryError::Entry(_)) {
+            let now = self.clock.source().monotonic();
+            let is_due = self.bad_entries.lock().unwrap_or_else(PoisonError::into_inner).is_due(now);
+            if is_due {
+                let (subject, hash) = match *asked {
+                    Asked::Name(name) => (None, self.keyring().refresh_keys().name_hash(name)),
+                    Asked::Subject(subject) => (Some(subject), None),
+                };
+                tracing::warn!(
+                    user.id = subject,
+                    user.name_hash = hash,
+                    rotogate.account = account,
+                    %error,
+                    "directory entry cannot be used; this user's logins and refreshes get 503",
+                );
+            }
+        }
+        error.into()
+    }
+}
