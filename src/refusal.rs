@@ -95,6 +95,11 @@ impl Asked<'_> {
         self.challenge(StatusCode::UNAUTHORIZED, &[], self.scope_to_ask(), None)
     }
 
+    fn two_credentials(&self, description: &str) -> Reply {
+        let error = [("error", "invalid_request"), ("error_description", description)];
+        self.challenge(StatusCode::BAD_REQUEST, &error, None, Some(description))
+    }
+
     fn invalid_token(&self, description: &str) -> Reply {
         let error = [("error", "invalid_token"), ("error_description", description)];
         self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
@@ -128,6 +133,18 @@ impl Asked<'_> {
     }
 }
 
+/// What a problem document says of a host that is not served.
+const UNKNOWN_HOST: &str = "this gate does not serve the host that the request names";
+
+/// What a problem document says of a request whose head alone is at fault. It tells nothing about a credential.
+pub(crate) fn fault_of_head(denial: &Denial) -> Option<&'static str> {
+    match denial.class() {
+        Class::Head(head) => head.detail,
+        Class::UnknownHost => Some(UNKNOWN_HOST),
+        _ => None,
+    }
+}
+
 /// The plain reply to a refused request. It says no more than the RFC's error code.
 pub(crate) fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
     match denial.class() {
@@ -139,11 +156,10 @@ pub(crate) fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
             reply
         }
         Class::Tunnel => problem(StatusCode::NOT_IMPLEMENTED, None),
-        Class::TwoCredentials => problem(StatusCode::BAD_REQUEST, Some("send exactly one credential")),
+        // RFC 6750 §3.1.
+        Class::TwoCredentials => asked.two_credentials("send exactly one credential"),
         Class::Request(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
-        Class::UnknownHost => {
-            problem(StatusCode::MISDIRECTED_REQUEST, Some("this gate does not serve the host that the request names"))
-        }
+        Class::UnknownHost => problem(StatusCode::MISDIRECTED_REQUEST, Some(UNKNOWN_HOST)),
         Class::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
         Class::WrongMethod => problem(StatusCode::METHOD_NOT_ALLOWED, None),
         Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),

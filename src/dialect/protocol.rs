@@ -35,6 +35,10 @@ use crate::token::claims::TokenStyle;
 ///     #     vec![ServedPath { operation: "logout", template: base.to_owned(), methods, spellings: &[] }]
 ///     # }
 ///     // … `name`, `serves` and `default_path`
+///     /// The protocol names no client, so all its sessions are of this one.
+///     fn client(&self) -> Option<&'static str> {
+///         Some("logout")
+///     }
 ///     fn read(&self, call: &Call<'_>) -> Result<Command, Denial> {
 ///         let token = std::str::from_utf8(call.body).map_err(|_| Denial::MalformedRequest("not a token"))?;
 ///         Ok(Command::Revoke { client: None, token: token.into() })
@@ -142,7 +146,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
         Answer::Reply(self.write(call, outcome), reason)
     }
 
-    /// Does [`Dialect::stream`] answer this operation while the request body still arrives?
+    /// Does `stream` answer this operation while the request body still arrives?
     fn is_streamed(&self, operation: &str) -> bool {
         let _ = operation;
         false

@@ -39,6 +39,16 @@ pub trait SocketGate: CommandHandler {
     /// Waits until the gate shuts down its connections.
     async fn closing(&self);
 
+    /// Did other rules replace those of the connection's beginning? Then no upstream connection that the old ones do not
+    /// permit can be opened any more.
+    fn are_rules_replaced(&self) -> bool;
+
+    /// Are the rules in force others than at the last call?
+    fn has_new_rules(&self) -> bool;
+
+    /// Do the rules in force still have the connection's endpoint?
+    fn is_served(&self) -> bool;
+
     /// A WebSocket to the upstream for this call, opened as the token's caller; `None` if there is no connection.
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded>;
 }

@@ -31,7 +31,7 @@ use crate::policy::GateId;
 use crate::random::random;
 use crate::route::{HostError, Resource, Route, RouteError};
 use crate::session::profile::{Profile, ProfileError};
-use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError};
+use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError, round_trip};
 use crate::token::assertion::ASSERTION_TTL;
 use crate::token::keyring::Keyring;
 use crate::token::verify::{IssuerRules, RulesError, Verifier};
@@ -130,7 +130,7 @@ pub enum BuildError {
     /// Calls in envelopes would bypass a route.
     #[error(
         "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, and a call whose path is \
-         unknown would bypass it: state on one of them which calls it is for (`Route::kuzzle`)"
+         unknown would bypass it: write which calls it is for (`Route::kuzzle`), or a route for all others: `*`"
     )]
     Ungoverned {
         /// The id of the stricter route.
@@ -559,6 +559,7 @@ impl GateBuilder {
         let clock = Arc::new(match store.shared() {
             None => EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway),
             Some(_) => {
+                warn_of_distance(&*store, self.staleness).await?;
                 let asked = time.monotonic();
                 let store_time = store.last_known_time().await?;
                 EngineClock::start_with_store(Arc::clone(&time), (asked, time.monotonic()), store_time, leeway)
@@ -672,6 +673,21 @@ impl GateBuilder {
             max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
         })
     }
+}
+
+/// A store that is further away than the staleness allows makes a gate refuse good tokens (requirement C43).
+async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(), StoreError> {
+    let round_trip = round_trip(|| store.last_known_time()).await?;
+    let needed = Staleness::needed_for(round_trip);
+    if staleness.limit < needed {
+        tracing::warn!(
+            ?round_trip,
+            staleness = ?staleness.limit,
+            ?needed,
+            "the staleness is too short for a store that is so far away: good tokens will be refused. Raise it"
+        );
+    }
+    Ok(())
 }
 
 /// What follows the revocations that other gates write, if the store is shared.

@@ -20,7 +20,7 @@ use tracing::Instrument;
 use super::overloaded::overloaded;
 use super::possession::{PresentedProof, certificate_of};
 use super::stall_timeout::StallTimeout;
-use super::{Inner, Recipient, respond};
+use super::{Inner, Recipient, Who, respond};
 use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::Denial;
@@ -28,7 +28,7 @@ use crate::dialect::{
     Answer, Call, Command, CommandHandler, Consult, Dialect, Forward, Outcome, OwnSessionsRequest, Reply,
 };
 use crate::dpop;
-use crate::engine::{Arrival, Origin, OwnSessions};
+use crate::engine::{Arrival, HeldUpNote, Origin, OwnSessions};
 use crate::fault::{Error, Fault};
 use crate::overload::{PoolPermit, Refusal};
 use crate::reason::Reason;
@@ -209,7 +209,7 @@ impl Endpoint {
 /// The response of an endpoint to a request.
 pub(super) enum EndpointResponse {
     /// A reply, with its reason and recipient for the access log.
-    Reply(Reply, Reason, Option<Recipient>),
+    Reply(Reply, Reason, Option<Who>),
     /// The service gets the same request, and the dialect makes the reply from the service's.
     Consult(Box<Parts>, Consult),
     /// The request, with another body, is decided by its route like any other. The permit is for the buffered body.
@@ -338,6 +338,7 @@ where
     let origin = Origin {
         address,
         user_agent: parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).map(shortened),
+        held_up: HeldUpNote::open(),
     };
     let is_oauth = endpoint.dialect.oauth("").is_some();
     let handler = EndpointHandler {
@@ -395,8 +396,8 @@ pub(super) struct EndpointHandler<'a> {
     pub(super) proof: Option<Arc<PresentedProof>>,
     /// The client certificate of its connection.
     pub(super) certificate: Option<CertificateThumbprint>,
-    /// The recipient of issued tokens, for the access log.
-    pub(super) recipient: OnceLock<Recipient>,
+    /// The recipient of issued tokens, or whose attempt was held up, for the access log.
+    pub(super) recipient: OnceLock<Who>,
 }
 
 #[async_trait]
@@ -416,7 +417,10 @@ impl CommandHandler for EndpointHandler<'_> {
         };
         let outcome = to_its_end(executing).await;
         if let Ok(Outcome::Issued(issued)) = &outcome {
-            let _ = self.recipient.set(Recipient { subject: issued.subject.clone(), session: issued.session });
+            let recipient = Recipient { subject: issued.subject.clone(), session: issued.session };
+            let _ = self.recipient.set(Who::Issued(Box::new(recipient)));
+        } else if let Some(held_up) = self.origin.held_up.get() {
+            let _ = self.recipient.set(Who::HeldUp(Box::new(held_up.clone())));
         }
         self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
         outcome

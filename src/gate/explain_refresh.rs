@@ -1,5 +1,6 @@
 //! The explanation of a refresh token.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -12,7 +13,7 @@ use crate::engine::{APPLICATION, denial_of};
 use crate::fault::Error;
 use crate::reason::Reason;
 use crate::session::profile::Profile;
-use crate::session::rotation::Decision;
+use crate::session::rotation::{Decision, SessionEnd};
 use crate::session::{Session, Status};
 
 impl Gate {
@@ -36,6 +37,12 @@ impl Gate {
     /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
     /// ```
     pub async fn explain_refresh(&self, token: &str, client: Option<&str>) -> Explanation {
+        self.explain_refresh_from(token, client, None).await
+    }
+
+    /// The same, for a client at this address: its rates hold a refresh up before anything else does.
+    #[doc(hidden)]
+    pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         let gate = &self.0;
         let token = SecretString::from(token);
         let explained = gate.engine.explain_refresh(&token, |session| self.rules_for(session, client)).await;
@@ -46,7 +53,23 @@ impl Gate {
             },
             Err(error) => (Reason::from(error), denial_in(error)),
         };
+        let rotates = |decision: &Decision| {
+            matches!(decision, Decision::Rotate | Decision::Reissue | Decision::Ahead { fast_forward: true })
+        };
+        let session = explained.decided.as_ref().ok().filter(|decision| rotates(decision));
+        let session = session.and(explained.named).map(|(id, _)| id);
+        // The rate of an address comes first, and that of a session last.
+        let held_up = gate.engine.limits().foresee_refresh(from, session).err();
+        let is_first = matches!(held_up, Some(Denial::RateLimited("refresh_per_address", _)));
+        let (outcome, denial) = match held_up.filter(|_| denial.is_none() || is_first) {
+            Some(held_up) => (Reason::denied(&held_up), Some(held_up)),
+            None => (outcome, denial),
+        };
         let mut rules = Vec::new();
+        rules.push(match held_up {
+            Some(denial) => RuleVerdict::fail(Rule::Limit, denial.to_string()),
+            None => RuleVerdict::ok(Rule::Limit, "no rate of [limits] holds it up"),
+        });
         rules.push(match explained.named {
             Some((id, generation)) => RuleVerdict::ok(
                 Rule::Credential,
@@ -62,10 +85,10 @@ impl Gate {
             (Some(session), _) => RuleVerdict::ok(Rule::Session, told(session)),
             (None, _) if explained.named.is_none() => RuleVerdict::skip(Rule::Session, "the token names none"),
             (None, Some(_)) => RuleVerdict::fail(Rule::Session, "there is no such session, or the token is not of it"),
-            (None, None) => RuleVerdict::skip(Rule::Session, "the store cannot be read"),
+            (None, None) => RuleVerdict::skip(Rule::Session, "it was not looked for"),
         });
         rules.push(match &explained.decided {
-            Ok(decision) if denial.is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
+            Ok(decision) if denial_of(*decision).is_none() => RuleVerdict::ok(Rule::Rotation, row(*decision)),
             Ok(decision) => RuleVerdict::fail(Rule::Rotation, row(*decision)),
             Err(Error::Failed(fault)) => RuleVerdict::fail(Rule::Rotation, fault.to_string()),
             Err(Error::Denied(_)) => RuleVerdict::skip(Rule::Rotation, "the table is not asked"),
@@ -76,7 +99,7 @@ impl Gate {
                 (false, true) => Conclusion::Refused,
                 (false, false) => Conclusion::Unavailable,
             },
-            status: None,
+            status: matches!(explained.decided, Err(Error::Failed(_))).then_some(503),
             outcome: outcome.word(),
             detail: outcome.detail(),
             denial,
@@ -137,7 +160,15 @@ fn told(session: &Session) -> String {
 /// A row of the table.
 fn row(decision: Decision) -> String {
     match decision {
-        Decision::Revoked(_) => "the session has ended".to_owned(),
+        Decision::Revoked(SessionEnd::NotBefore) => {
+            "all sessions of its user, of its client or of everyone were revoked since it began".to_owned()
+        }
+        Decision::Revoked(SessionEnd::BeforeValidFrom) => {
+            "the user's sessions are valid from a later moment".to_owned()
+        }
+        Decision::Revoked(SessionEnd::UserInactive) => "the user is disabled, gone, or in another account".to_owned(),
+        Decision::Revoked(SessionEnd::Elsewhere) => "the issuer that vouched for the login ended it".to_owned(),
+        Decision::Revoked(SessionEnd::Record | SessionEnd::List) => "the session has ended".to_owned(),
         Decision::Expired(_) => "the session has outlived its time".to_owned(),
         Decision::Ahead { fast_forward: true } => "ahead of the store: the session goes on from this token".to_owned(),
         Decision::Ahead { fast_forward: false } => "ahead of the store: refused".to_owned(),

@@ -249,9 +249,10 @@ impl Rule {
             | Denial::UnknownRefreshToken
             | Denial::MismatchedPair
             | Denial::WrongPassword
+            | Denial::NoAccount
             | Denial::InvalidClient => Self::Credential,
             Denial::CrossOrigin => Self::Origin,
-            Denial::TooManyRequests(_) => Self::Limit,
+            Denial::TooManyRequests(_) | Denial::RateLimited(..) => Self::Limit,
             Denial::UnknownIssuer
             | Denial::UnknownKey
             | Denial::WrongAlgorithm

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use super::Inner;
-use crate::overload::{PoolPermit, Refusal};
+use crate::overload::{Holder, Lent, PoolPermit, Refusal};
 use crate::verify_cache::Verified;
 
 /// One request of a caller, counted from its admission to the last byte of its reply.
 pub(super) struct InFlightSlot {
     caller: Arc<Verified>,
+    /// Beyond its share a caller uses what nobody needs, and its address is not charged for that: others there keep theirs.
+    #[expect(dead_code, reason = "held, not read")]
+    lent: Option<Lent>,
     /// The buffer permit of the request body, if the gate buffers it.
     room: Option<Box<PoolPermit>>,
 }
@@ -20,12 +23,17 @@ impl std::fmt::Debug for InFlightSlot {
 }
 
 impl InFlightSlot {
-    pub(super) fn enter(gate: &Inner, caller: &Arc<Verified>) -> Result<Self, Refusal> {
-        if gate.checker.callers().enter(caller.holder(), 1) {
-            Ok(Self { caller: Arc::clone(caller), room: None })
-        } else {
-            Err(Refusal::Caller)
-        }
+    /// `address` is asked for if the caller is beyond its share: the holder that the request was counted for.
+    pub(super) fn enter(
+        gate: &Inner,
+        caller: &Arc<Verified>,
+        address: impl FnOnce() -> Option<Holder>,
+    ) -> Result<Self, Refusal> {
+        let (callers, requests) = (gate.checker.callers(), &gate.running.overload.requests);
+        let each = callers.each();
+        let before = callers.enter(caller.holder(), 1, each, requests.usage_by_others()).ok_or(Refusal::Caller)?;
+        let lent = if before < each { None } else { address().map(|address| requests.lend(address)) };
+        Ok(Self { caller: Arc::clone(caller), lent, room: None })
     }
 
     /// Keeps the buffer permit of the request body until the reply begins.

@@ -34,7 +34,7 @@ use super::in_flight::InFlightSlot;
 use super::notice::Notice;
 #[cfg(feature = "kuzzle")]
 use super::overloaded::overloaded;
-use super::verdict::{Operation, Verdict, Who};
+use super::verdict::{Operation, Verdict};
 use super::{Gate, resources, upgrade};
 use crate::denial::Denial;
 use crate::dialect::{ConsultResult, Dialect};
@@ -164,6 +164,12 @@ impl<M> GateLayer<M> {
         self
     }
 
+    /// The same layer with the rules that replaced those of its gate.
+    #[cfg(feature = "kuzzle")]
+    pub(super) fn ruled_by(&self, gate: Arc<Inner>) -> Self {
+        Self { gate: Gate(gate), ..*self }
+    }
+
     /// Adds a [`Verdict`] to the extensions of each reply.
     #[must_use]
     pub const fn annotated(mut self) -> Self {
@@ -277,7 +283,9 @@ impl<S, M> GateService<S, M> {
                 // 8. Prepare. Concurrency bounds first: a request that they reject is not changed.
                 let policy = &permitted.route().policy;
                 let caller = permitted.caller();
-                let counted = match caller.map(|caller| InFlightSlot::enter(gate, caller)).transpose() {
+                let counted =
+                    caller.map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(&parts))).transpose();
+                let counted = match counted {
                     Ok(counted) => counted,
                     Err(refusal) => return shed(gate, &parts, refusal, permitted, annotate),
                 };
@@ -321,7 +329,7 @@ impl<S, M> GateService<S, M> {
                 ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
             }
             Admission::Undecided(undecided, anonymous) => {
-                let counted = match InFlightSlot::enter(gate, undecided.caller()) {
+                let counted = match InFlightSlot::enter(gate, undecided.caller(), || gate.holder(&parts)) {
                     Ok(counted) => counted,
                     Err(refusal) => return shed(gate, &parts, refusal, anonymous, annotate),
                 };
@@ -370,8 +378,7 @@ impl<S, M> GateService<S, M> {
                         span.end();
                     }
                     match answered {
-                        EndpointResponse::Reply(reply, reason, recipient) => {
-                            let who = recipient.map(|recipient| Who::Issued(Box::new(recipient)));
+                        EndpointResponse::Reply(reply, reason, who) => {
                             EndpointOutcome::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))
                         }
                         EndpointResponse::Consult(mut parts, consult) => {

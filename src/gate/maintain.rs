@@ -9,8 +9,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::nodes;
 use super::running::Running;
 use crate::clock::ClockState;
-use crate::engine::Freshness;
+use crate::counters::Seldom;
 use crate::engine::confirm::FLUSH_EVERY;
+use crate::engine::{Freshness, Unpaid};
 use crate::fault::Chain;
 use crate::store::{Feed, StoreError, WriteOutcome};
 
@@ -20,8 +21,6 @@ const TICK_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How often a shared store is checked.
 const STORE_CHECK_EVERY: Duration = Duration::from_secs(20);
-/// How often a condition that lasts is logged again.
-const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Starts the tasks. With a feed, it returns once everything that other gates had revoked is known.
 ///
@@ -40,10 +39,10 @@ pub(super) async fn begin(gate: &Arc<Running>, feed: Option<Box<dyn Feed>>) -> R
         }
         tokio::spawn(follow(Arc::downgrade(gate), feed));
         tokio::spawn(nodes::look(Arc::downgrade(gate)));
-        tokio::spawn(pay(Arc::downgrade(gate)));
         tokio::spawn(beat(Arc::downgrade(gate)));
         tokio::spawn(watch_store(Arc::downgrade(gate)));
     }
+    tokio::spawn(pay(Arc::downgrade(gate)));
     tokio::spawn(tick(Arc::downgrade(gate)));
     tokio::spawn(advance(Arc::downgrade(gate)));
     tokio::spawn(flush(Arc::downgrade(gate)));
@@ -87,7 +86,7 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
     }
 }
 
-/// Writes revocations again that the shared store did not acknowledge.
+/// Writes revocations again that the store did not acknowledge.
 async fn pay(gate: Weak<Running>) {
     let mut ticks = every(TICK_EVERY);
     let mut unpaid = Seldom::default();
@@ -101,10 +100,16 @@ async fn pay(gate: Weak<Running>) {
                 unpaid = Seldom::default();
                 tracing::info!(revocations, "revocations that the store had not acknowledged were written");
             }
-            Err(error) if unpaid.is_due(engine.clock().source().monotonic()) => tracing::error!(
-                error = ?Chain(&error),
-                "revocations not written: they hold at this gate; retrying"
-            ),
+            Err(error) if unpaid.is_due(engine.clock().source().monotonic()) => {
+                let Unpaid { total, lost_at_end, named } = engine.unpaid();
+                tracing::error!(
+                    error = ?Chain(&error),
+                    revocations = total,
+                    lost_at_end,
+                    of = named,
+                    "revocations not written: they hold at this gate; retrying"
+                );
+            }
             Err(_) => {}
         }
     }
@@ -162,8 +167,24 @@ async fn tick(gate: Weak<Running>) {
                 store = %clock.now().rfc3339(),
                 "the wall clock differs from the time of the store by more than the leeway: nothing is minted. Correct it"
             ),
-            ClockState::Jumped | ClockState::Skewed => {}
-            ClockState::Good | ClockState::Behind => wrong = Seldom::default(),
+            ClockState::Behind if wrong.is_due(clock.source().monotonic()) => tracing::error!(
+                wall = %clock.wall().rfc3339(),
+                store = %clock.persisted_at_start().rfc3339(),
+                "the store was written at a time that the wall clock has not reached: nothing is minted until then. Correct \
+                 the clock; if it is right, the store is brought back by rotogate store reset-clock"
+            ),
+            ClockState::Good => match clock.wall_is_behind() {
+                Some(by) if wrong.is_due(clock.source().monotonic()) => tracing::warn!(
+                    wall = %clock.wall().rfc3339(),
+                    engine = %clock.now().rfc3339(),
+                    behind_s = by.as_secs(),
+                    "the wall clock is behind the time of this gate: it was set back, or was ahead before. The gate goes on by \
+                     its own time; after a restart it issues nothing until the wall clock is there. Correct it"
+                ),
+                Some(_) => {}
+                None => wrong = Seldom::default(),
+            },
+            ClockState::Jumped | ClockState::Skewed | ClockState::Behind => {}
         }
         let now = gate.engine.freshness();
         if now != before {
@@ -248,20 +269,29 @@ async fn sweep_relays(gate: &Running) {
         tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
     }
 }
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
 
-/// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
-#[derive(Default)]
-struct Seldom {
-    /// The monotonic time of the last message; `None` before the first.
-    said: Option<Duration>,
-}
+    use super::*;
+    use crate::client::Client;
+    use crate::credential::Credential;
+    use crate::gate::{Gate, NewSession};
+    use crate::token::Keyring;
 
-impl Seldom {
-    fn is_due(&mut self, now: Duration) -> bool {
-        let is_due = self.said.is_none_or(|said| now >= said + SAY_AGAIN_AFTER);
-        if is_due {
-            self.said = Some(now);
+    #[tokio::test(start_paused = true)]
+    async fn r28_a_proof_of_delivery_is_in_the_store_within_its_bound() {
+        let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+        let gate = gate.client(Client::public("web")).build().await.unwrap();
+        for _ in 0..3 {
+            let first = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap();
+            let second = gate.sessions().refresh(first.refresh_token.unwrap().expose()).await.unwrap();
+            let access = Credential::new(second.access_token.expose());
+            gate.0.checker.check(access, || gate.0.shown(None::<IpAddr>)).unwrap();
+            // What docs/sessions.md says, and an instant of virtual time.
+            tokio::time::sleep(Duration::from_millis(201)).await;
+            let record = gate.sessions().get(first.session.unwrap()).await.unwrap().unwrap();
+            assert!(record.confirmed);
         }
-        is_due
     }
 }

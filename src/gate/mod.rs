@@ -265,7 +265,7 @@ pub struct PreparedRules {
 pub enum Readiness {
     /// It can.
     Ready,
-    /// Tokens pass, but none is minted; the text says why, for the operator.
+    /// Tokens pass, but none is minted, or a revocation is not durable; the text says why, for the operator.
     Degraded(String),
     /// It cannot; the text says why, for the operator.
     NotReady(String),
@@ -291,7 +291,7 @@ impl Gate {
     }
 
     /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request
-    /// that its route permits reaches the service, with a [`crate::policy::Permitted`] in its extensions, from which
+    /// that its route permits reaches the service, with a `Permitted` in its extensions, from which
     /// [`Identity::of`] reads the caller. The client's own identity headers are removed. Trailers are part of the body,
     /// which the layer does not read: never take an identity from trailers.
     pub fn layer(&self) -> GateLayer {
@@ -463,6 +463,22 @@ impl Gate {
     /// The same, as far as the store decides it.
     #[doc(hidden)]
     pub async fn store_readiness(&self) -> Readiness {
+        let unpaid = self.unpaid();
+        let owed = match (unpaid.total, unpaid.lost_at_end) {
+            (0, _) => return self.state_of_store().await,
+            (total, 0) => format!("revocations that the store has not taken: {total}, all kept beside it"),
+            (total, lost) => format!("revocations that the store has not taken: {total}, of which a stop loses {lost}"),
+        };
+        match self.state_of_store().await {
+            // They are about to be written.
+            Readiness::Ready if unpaid.lost_at_end == 0 => Readiness::Ready,
+            Readiness::Ready => Readiness::Degraded(owed),
+            Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {owed}")),
+            Readiness::NotReady(why) => Readiness::NotReady(format!("{why}; {owed}")),
+        }
+    }
+
+    async fn state_of_store(&self) -> Readiness {
         match self.0.engine.freshness() {
             Freshness::Fresh => {}
             Freshness::Restoring => return Readiness::Degraded(RESTORING.into()),
@@ -526,14 +542,22 @@ impl Gate {
         found.map(|relay| relay.replace(config, &self.keyring())).is_some()
     }
 
-    /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process ends. Lost confirmations are no security
-    /// risk, but may force a user to log in again.
+    /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process
+    /// ends. A lost confirmation may force a user to log in again. Revocations that the store still does not take are lost
+    /// with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn flush(&self) -> Result<(), crate::store::StoreError> {
-        self.0.engine.pay().await?;
-        self.0.engine.flush_confirmations().await
+        let paid = self.0.engine.pay().await;
+        let flushed = self.0.engine.flush_confirmations().await;
+        paid.and(flushed)
+    }
+
+    /// The revocations that the store has not acknowledged.
+    #[doc(hidden)]
+    pub fn unpaid(&self) -> crate::engine::Unpaid {
+        self.0.engine.unpaid()
     }
 
     /// Whether a client of this id is registered.

@@ -9,7 +9,7 @@ use super::{Inner, builder::BuildError};
 use crate::counters::Counters;
 use crate::denial::{Denial, NotGood};
 use crate::dialect::RelayRequest;
-use crate::engine::{Engine, Origin};
+use crate::engine::{Engine, HeldUp, Origin};
 use crate::fault::{Error, Fault, StoreError};
 use crate::relay::{
     Answer, EndTokens, Presented, Provider, ProviderReply, Relay, RelayParts, RelayRules, RelaySettings, Sealer, Source,
@@ -100,6 +100,7 @@ impl Shared {
             endpoint: path.to_owned(),
             settings: config.settings(path, &self.engine.keyring()),
             store: Arc::clone(&store),
+            is_alone: self.engine.store().shared().is_none(),
             limits: Arc::clone(self.engine.limits()),
             end_tokens: Arc::new(end_tokens),
             clock: Arc::clone(self.engine.clock()),
@@ -153,7 +154,9 @@ impl EndpointRelay {
         request: RelayRequest,
         origin: &Origin,
     ) -> Result<ProviderReply, Error> {
-        gate.engine.limits().refresh(origin.address)?;
+        gate.engine.limits().refresh(origin.address).inspect_err(|denial| {
+            gate.engine.tell_held_up(&(*denial).into(), origin, HeldUp::default);
+        })?;
         match request {
             RelayRequest::Exchange(presented) => {
                 let client = shortened(&presented.presenter.client);

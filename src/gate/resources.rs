@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::builder::BuildError;
 use crate::denial::Denial;
+use crate::dpop::ALGORITHM_NAMES;
 use crate::reason::Reason;
 use crate::reply::{self, Reply};
 use crate::route::{Resource, Route};
@@ -43,6 +44,8 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     dpop_bound_access_tokens_required: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    dpop_signing_alg_values_supported: Option<[&'static str; ALGORITHM_NAMES.len()]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     resource_name: Option<&'a str>,
 }
 
@@ -52,6 +55,7 @@ pub(super) fn ready(
     routes: &mut [Route],
     issuer: &str,
     public_url: &str,
+    uses_dpop: bool,
 ) -> Result<Vec<ReadyResource>, BuildError> {
     let mut all: Vec<ReadyResource> = Vec::new();
     for resource in resources {
@@ -74,6 +78,7 @@ pub(super) fn ready(
             bearer_methods_supported: ["header"],
             tls_client_certificate_bound_access_tokens: of_it().any(|policy| policy.certificate_required),
             dpop_bound_access_tokens_required: of_it().next().is_some() && of_it().all(|policy| policy.dpop_required),
+            dpop_signing_alg_values_supported: uses_dpop.then_some(ALGORITHM_NAMES),
             resource_name: resource.name.as_deref(),
         };
         let document_path = resource.document_path();

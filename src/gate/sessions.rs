@@ -13,7 +13,7 @@ use crate::client::Grant;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
-use crate::engine::{APPLICATION, AccountRule, ApplicationLogin, Exchange, IssuedTokens, Origin, Refresh};
+use crate::engine::{APPLICATION, AccountRule, ApplicationLogin, Exchange, HeldUp, IssuedTokens, Origin, Refresh};
 use crate::fault::Error;
 use crate::reason::Reason;
 use crate::revocation::{Effect, Revocation, Target};
@@ -210,6 +210,7 @@ impl Sessions {
     pub async fn start(&self, new: NewSession) -> Result<IssuedTokens, Error> {
         let gate = &self.0.0;
         if gate.clients.get(&new.client).is_none() {
+            tracing::warn!(client = new.client, "session not begun: call GateBuilder::client to register its client");
             return Err(Denial::InvalidClient.into());
         }
         let start = ApplicationLogin {
@@ -260,9 +261,11 @@ impl Sessions {
 
     pub(super) async fn refresh_at(&self, token: SecretString, address: Option<IpAddr>) -> Result<IssuedTokens, Error> {
         let gate = Arc::clone(&self.0.0);
-        let (origin, arrived) = (Origin { address, user_agent: None }, gate.engine.arrival());
+        let (origin, arrived) = (Origin { address, ..Origin::default() }, gate.engine.arrival());
         to_its_end(async move {
-            gate.engine.limits().refresh(address)?;
+            gate.engine.limits().refresh(address).inspect_err(|denial| {
+                gate.engine.tell_held_up(&(*denial).into(), &origin, HeldUp::default);
+            })?;
             let begun = gate.engine.begin_refresh(&token).await?.ok_or(Denial::UnknownRefreshToken)?;
             let client = gate.clients.get(begun.client()).ok_or(Denial::InvalidClient)?;
             if !client.may(Grant::RefreshToken) {
@@ -292,7 +295,7 @@ impl Sessions {
     /// Ends the session of a refresh token. An unknown token is not an error.
     pub(super) async fn log_out(&self, token: SecretString, address: Option<IpAddr>) -> Result<(), Error> {
         let gate = Arc::clone(&self.0.0);
-        let origin = Origin { address, user_agent: None };
+        let origin = Origin { address, ..Origin::default() };
         to_its_end(async move { gate.engine.log_out_by(token.expose_secret(), &origin).await.map(drop) }).await
     }
 
@@ -312,8 +315,8 @@ impl Sessions {
         Ok(self.0.0.engine.store().list(filter, after, limit).await?)
     }
 
-    /// Why a session is over although its record is live: `expired`, or `not-before` if all sessions of its age were
-    /// revoked.
+    /// Why a session is over although its record is live: `expired`; `not-before` if all sessions of its age were revoked;
+    /// or why it was revoked, if the store has not taken that yet.
     pub fn is_over(&self, session: &Session) -> Option<&'static str> {
         self.0.0.engine.is_over(session)
     }
@@ -372,10 +375,15 @@ impl Sessions {
     /// A fault of the store, after which the session is refused on this node; call again until it is durable.
     pub async fn revoke(&self, id: SessionId) -> Result<bool, Error> {
         let engine = &self.0.0.engine;
-        match engine.store().load(id).await? {
-            Some(session) => engine.revoke_session(&session, RevokedBecause::Operator).await.map(|_| true),
-            None => Ok(false),
-        }
+        let session = match engine.store().load(id).await {
+            Ok(Some(session)) => session,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                engine.end_unread(id, Timestamp::ZERO, RevokedBecause::Operator, error).await?;
+                return Ok(true);
+            }
+        };
+        engine.revoke_session(&session, RevokedBecause::Operator).await.map(|_| true)
     }
 
     /// Ends every session of a user that has begun so far.
@@ -512,8 +520,12 @@ impl Sessions {
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn end_one(&self, id: SessionId) -> Result<Option<bool>, Error> {
-        let Some(session) = self.get(id).await? else { return Ok(None) };
-        let lived = session.status == Status::Live && self.is_over(&session).is_none();
+        // If it cannot be read, it ends all the same.
+        let lived = match self.get(id).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(session)) => session.status == Status::Live && self.is_over(&session).is_none(),
+            Err(_) => true,
+        };
         Ok(self.revoke(id).await?.then_some(lived))
     }
 

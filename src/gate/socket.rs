@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -16,7 +16,7 @@ use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 
 use super::Inner;
-use super::endpoint::{EndpointHandler, TakenOver};
+use super::endpoint::{EndpointHandler, Hit, TakenOver};
 use super::forward_buffered::NotForwarded;
 use super::layer::{GateLayer, permit_call, prepare, set_target};
 use crate::context::{Context, inherited};
@@ -25,9 +25,11 @@ use crate::denial::Denial;
 use crate::dialect::{Command, CommandHandler, EnclosedCall, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
 use crate::engine::Origin;
 use crate::fault::Error;
+use crate::headers::Peer;
 use crate::lease::{Dialled, Lease, UntilClosed};
 use crate::overload::SocketPermit;
 use crate::policy::Permitted;
+use crate::route::path::CanonicalPath;
 
 /// Calls the service behind the gate, and returns the head of its reply.
 pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;
@@ -51,7 +53,9 @@ pub(super) fn take_over<M: Send + Sync + 'static>(
     }
     let path = head.uri.path().to_owned();
     set_target(&mut head, path);
-    let connection: Arc<dyn SocketGate> = Arc::new(SocketConnection { layer, endpoint, head, origin, place, dialer });
+    let judged = Mutex::new(None);
+    let connection = SocketConnection { layer, endpoint, head, origin, place, dialer, judged };
+    let connection: Arc<dyn SocketGate> = Arc::new(connection);
     let Upgrade { reply, serve } = upgrade;
     // Dropping `tunnel` writes the access line of the connection's end.
     tokio::spawn(inherited(Context::current(), async move {
@@ -71,6 +75,8 @@ struct SocketConnection<M> {
     origin: Origin,
     place: SocketPermit,
     dialer: Dialer,
+    /// The rules that the connection was judged by last, if they replaced those of its beginning.
+    judged: Mutex<Option<Weak<Inner>>>,
 }
 
 impl<M> SocketConnection<M> {
@@ -78,7 +84,30 @@ impl<M> SocketConnection<M> {
         self.layer.inner()
     }
 
+    /// The endpoint with the rules in force, which may have replaced those of the beginning (requirement T34). `None` if
+    /// they have no such endpoint.
+    fn endpoint(&self) -> Option<(Arc<Inner>, usize)> {
+        let Some(gate) = self.gate().successor() else { return Some((Arc::clone(self.gate()), self.endpoint)) };
+        let raw = self.head.uri.path();
+        let path = CanonicalPath::parse(raw).ok()?;
+        let Some(Hit::Operation(operation)) = gate.endpoints.find(&path, raw) else { return None };
+        let is_here = Peer::is_on(self.head.extensions.get(), gate.endpoints.listeners(&operation));
+        let serves = is_here && gate.endpoints.upgrades(&operation);
+        serves.then(|| (Arc::clone(&gate), operation.endpoint()))
+    }
+
+    /// The request of a call, and its permit by the rules in force.
     fn decide(&self, token: Option<&str>, called: &EnclosedCall) -> Result<(Parts, Permitted), Denial> {
+        let successor = self.gate().successor().map(|gate| self.layer.ruled_by(gate));
+        self.decide_by(successor.as_ref().unwrap_or(&self.layer), token, called)
+    }
+
+    fn decide_by(
+        &self,
+        layer: &GateLayer<M>,
+        token: Option<&str>,
+        called: &EnclosedCall,
+    ) -> Result<(Parts, Permitted), Denial> {
         let mut parts = self.head.clone();
         if let Some(token) = token {
             let value = HeaderValue::try_from(format!("Bearer {token}"));
@@ -86,8 +115,8 @@ impl<M> SocketConnection<M> {
             value.set_sensitive(true);
             parts.headers.insert(AUTHORIZATION, value);
         }
-        let permitted = self.layer.admit_on_route(&mut parts)?;
-        let permitted = permit_call(self.gate(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
+        let permitted = layer.admit_on_route(&mut parts)?;
+        let permitted = permit_call(layer.inner(), &parts, permitted, called).map_err(|(denial, _)| denial)?;
         Ok((parts, permitted))
     }
 }
@@ -95,12 +124,13 @@ impl<M> SocketConnection<M> {
 #[async_trait]
 impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
     async fn execute(&self, command: Command) -> Result<Outcome, Error> {
+        let (gate, endpoint) = self.endpoint().ok_or(Denial::NoRoute)?;
         let handler = EndpointHandler {
-            gate: self.gate(),
-            endpoint: self.endpoint,
+            gate: &gate,
+            endpoint,
             account: None,
             origin: self.origin.clone(),
-            arrived: self.gate().engine.arrival(),
+            arrived: gate.engine.arrival(),
             proof: None,
             certificate: None,
             recipient: OnceLock::new(),
@@ -139,8 +169,27 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         self.gate().leases.closed().await;
     }
 
+    fn are_rules_replaced(&self) -> bool {
+        self.gate().successor().is_some()
+    }
+
+    fn has_new_rules(&self) -> bool {
+        let Some(now) = self.gate().successor() else { return false };
+        let now = Arc::downgrade(&now);
+        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = judged.as_ref().is_none_or(|before| !before.ptr_eq(&now));
+        *judged = Some(now);
+        is_new
+    }
+
+    fn is_served(&self) -> bool {
+        self.endpoint().is_some()
+    }
+
     async fn dial(&self, token: Option<&str>, called: &EnclosedCall) -> Option<Upgraded> {
-        let (mut parts, permitted) = self.decide(token, called).ok()?;
+        self.decide(token, called).ok()?;
+        // The service behind is that of the beginning, and knows the routes of the beginning alone.
+        let (mut parts, permitted) = self.decide_by(&self.layer, token, called).ok()?;
         prepare(self.gate(), &mut parts, &permitted).ok()?;
         let headers = &mut parts.headers;
         headers.remove(SEC_WEBSOCKET_EXTENSIONS);

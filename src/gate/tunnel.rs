@@ -41,33 +41,37 @@ where
 {
     if is_websocket {
         let mut socket = WebSocket::new(client, server);
-        let ending = until_ended(socket.carry(), lease).await?;
+        let ending = until_ended(socket.carry(|| lease.has_ended()), lease).await?;
         socket.end(&ending).await;
         Some(ending)
     } else {
         let (mut client, mut server) = (client, server);
-        until_ended(tokio::io::copy_bidirectional(&mut client, &mut server), lease).await
+        let copied = tokio::io::copy_bidirectional(&mut client, &mut server);
+        until_ended(async { copied.await.map(|_| None) }, lease).await
     }
 }
 
 /// The reason, if the lease ended the connection.
-async fn until_ended<T>(carried: impl Future<Output = io::Result<T>>, lease: &Lease) -> Option<LeaseEnd> {
-    tokio::select! {
-        ended = carried => {
-            tracing::debug!(error = ended.err().map(tracing::field::display), "upgraded connection closed");
-            None
-        }
-        ending = lease.ended(LOOK_EVERY) => {
-            let reason = ending.reason();
-            tracing::info!(
-                target: "rotogate::denial",
-                reason,
-                session.id = lease.session().map(tracing::field::display),
-                "upgraded connection ended by its lease"
-            );
-            Some(ending)
-        }
-    }
+async fn until_ended(carried: impl Future<Output = io::Result<Option<LeaseEnd>>>, lease: &Lease) -> Option<LeaseEnd> {
+    let ending = tokio::select! {
+        ended = carried => match ended {
+            Ok(Some(ending)) => ending,
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::debug!(%error, "upgraded connection closed");
+                return None;
+            }
+        },
+        ending = lease.ended(LOOK_EVERY) => ending,
+    };
+    let reason = ending.reason();
+    tracing::info!(
+        target: "rotogate::denial",
+        reason,
+        session.id = lease.session().map(tracing::field::display),
+        "upgraded connection ended by its lease"
+    );
+    Some(ending)
 }
 
 #[cfg(test)]

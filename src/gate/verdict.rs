@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::denial::Denial;
+use crate::engine::HeldUp;
 use crate::policy::Permitted;
 use crate::reason::Reason;
 use crate::route::Route;
@@ -95,6 +96,9 @@ pub enum Who {
     /// The claims of a refused token, for a log. Hidden, because an unproved claim is easily taken for a proved one.
     #[doc(hidden)]
     Refused(Box<RefusedToken>),
+    /// Whose attempt a rate held up, for a log.
+    #[doc(hidden)]
+    HeldUp(Box<HeldUp>),
 }
 
 /// The party to which tokens were issued: see [`Who`].
@@ -150,6 +154,7 @@ impl Verdict {
         match self.who.as_ref()? {
             Who::Caller(identity) => identity.session(),
             Who::Issued(recipient) => recipient.session,
+            Who::HeldUp(held_up) => held_up.session,
             Who::Refused(_) => None,
         }
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::certificate::CLIENT_CERT;
-use super::{ClientCertificate, Peer, names, of_one_caller};
+use super::{ClientCertificate, Peer, names, unindexed};
 use crate::network::network;
 use crate::route::authority::is_authority;
 
@@ -73,7 +73,7 @@ pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue
         }
     }
     let said = match chain {
-        Some(chain) => headers.insert(FOR.clone(), of_one_caller(chain)),
+        Some(chain) => headers.insert(FOR.clone(), unindexed(chain)),
         None => headers.remove(&FOR),
     };
     if said.is_some() && !from_proxy && peer.may_forward() {

@@ -21,11 +21,13 @@ use http::header::{AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+pub use crate::context::unindexed;
 use crate::network::Holder;
 use crate::route::RoutePolicy;
 
-/// The header of a DPoP proof (RFC 9449 §4.1), which goes where the token goes.
-static PROOF: HeaderName = HeaderName::from_static("dpop");
+/// The headers of a credential, and whether each goes where the token goes: a DPoP proof does (RFC 9449 §4.1).
+static CREDENTIALS: [(HeaderName, bool); 3] =
+    [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
 
 mod certificate;
 mod forwarding;
@@ -308,24 +310,32 @@ impl ProtectedNames {
     }
 }
 
-/// Keeps the client's credentials from the upstream: `Authorization` unless the route forwards it,
-/// `Proxy-Authorization` always (T14).
+/// The headers of a credential that the upstream of a route does not get (T14, N40).
+pub(crate) fn withheld(policy: &RoutePolicy) -> impl Iterator<Item = &'static HeaderName> {
+    let goes = |is_of_token: bool| is_of_token && policy.forward_token;
+    CREDENTIALS.iter().filter(move |(_, is_of_token)| !goes(*is_of_token)).map(|(name, _)| name)
+}
+
+/// Keeps the client's credentials from the upstream: `Authorization` and a DPoP proof unless the route forwards the
+/// token, `Proxy-Authorization` always (T14).
 pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
     // A scan of the present names costs less than a look-up of each of these.
-    let (mut has_proxy, mut has_proof) = (false, false);
+    let mut present = [false; CREDENTIALS.len()];
     for name in headers.keys() {
-        has_proxy |= *name == PROXY_AUTHORIZATION;
-        has_proof |= *name == PROOF;
-    }
-    if has_proxy {
-        headers.remove(PROXY_AUTHORIZATION);
-    }
-    if !policy.forward_token {
-        headers.remove(AUTHORIZATION);
-        if has_proof {
-            headers.remove(&PROOF);
+        for (is_there, (credential, _)) in present.iter_mut().zip(&CREDENTIALS) {
+            *is_there |= name == credential;
         }
     }
+    if present.contains(&true) {
+        withheld(policy).for_each(|name| drop(headers.remove(name)));
+    }
+}
+
+/// What no client may tell an upstream, as patterns of names in lower case; a `*` at the end stands for anything: what
+/// [`ProtectedNames::strip_untrusted`] removes besides the configured names, and the credentials.
+#[doc(hidden)]
+pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
+    names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
 }
 
 /// A claim as a header value (T4): everything but visible ASCII is percent-encoded, and so is `%` itself, so that two
@@ -366,15 +376,7 @@ pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<
     // They are kept for as long as their token: without the room that is left.
     let text = Bytes::from(text.into_boxed_slice());
     let begins = std::iter::once(0).chain(ends.iter().copied());
-    begins.zip(&ends).map(|(begin, &end)| of_one_caller(visible(text.slice(begin..end)))).collect()
-}
-
-/// A value that HTTP/2 and HTTP/3 do not enter into their tables of headers: a client whose requests share a connection
-/// to the upstream could otherwise find out, by the lengths of messages, what others' requests carry (RFC 7541 §7.1.3).
-/// Nor is a new value then compared with all earlier ones.
-fn of_one_caller(mut value: HeaderValue) -> HeaderValue {
-    value.set_sensitive(true);
-    value
+    begins.zip(&ends).map(|(begin, &end)| unindexed(visible(text.slice(begin..end)))).collect()
 }
 
 fn encode(claim: &str, out: &mut Vec<u8>) {

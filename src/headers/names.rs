@@ -99,6 +99,11 @@ fn is_of_no_list(name: &str) -> bool {
     }
 }
 
+/// The patterns of the names that tell an upstream the caller, and the names that override method or URL.
+pub(super) fn of_lists() -> impl Iterator<Item = &'static str> {
+    products::patterns().chain(OVERRIDES)
+}
+
 /// Does it, in any spelling, tell an upstream the caller?
 pub(super) fn is_identity(name: &str) -> bool {
     !is_of_no_list(name) && products::is_identity(name)
@@ -112,16 +117,13 @@ pub(super) fn is_override(name: &str) -> bool {
 /// Does [`super::forwarded`] remove it, in any spelling?
 pub(super) fn is_other_forwarding(name: &str) -> bool {
     // Most headers of most requests begin otherwise.
-    if !matches!(name.as_bytes().first(), Some(b'x' | b'X' | b'f' | b'F' | b't' | b'T' | b'c' | b'C')) {
-        return false;
-    }
     let mut begin = name.bytes().map(fold_byte);
-    let may_be = match (begin.next(), begin.next(), begin.next()) {
-        (Some(b'x'), Some(b'-'), third) => matches!(third, Some(b'c' | b'f' | b'r' | b'u')),
-        (Some(b'f'), second, _) => matches!(second, Some(b'a' | b'o' | b'r')),
-        (Some(b't'), second, _) => second == Some(b'r'),
-        (Some(b'c'), second, _) => second == Some(b'f'),
-        _ => false,
+    let may_be = match begin.next() {
+        Some(b'x') => begin.next() == Some(b'-') && matches!(begin.next(), Some(b'c' | b'f' | b'r' | b'u')),
+        Some(b'f') => matches!(begin.next(), Some(b'a' | b'o' | b'r')),
+        Some(b't') => begin.next() == Some(b'r'),
+        Some(b'c') => begin.next() == Some(b'f'),
+        Some(_) | None => false,
     };
     may_be && is_one_of(name, &OTHER_FORWARDING)
 }

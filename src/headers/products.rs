@@ -114,9 +114,14 @@ pub(super) fn is_identity(name: &str) -> bool {
     })
 }
 
+/// Every pattern of the lists.
+pub(super) fn patterns() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(|list| list.iter().copied())
+}
+
 /// Is there a name that both this pattern and one of the lists match?
 pub(super) fn overlaps(name: &str, is_begin: bool) -> bool {
-    ALL.iter().flat_map(|list| list.iter()).any(|pattern| match pattern.strip_suffix('*') {
+    patterns().any(|pattern| match pattern.strip_suffix('*') {
         Some(begin) => fold_begins(name, begin) || (is_begin && begin.starts_with(name)),
         None => folds_to(name, pattern) || (is_begin && pattern.starts_with(name)),
     })

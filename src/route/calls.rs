@@ -41,11 +41,18 @@ impl CallPattern {
         let is_name =
             |name: &str| !name.is_empty() && !name.contains(['*', ':']) && !name.contains(char::is_whitespace);
         let (controller, action) = text.split_once(':').ok_or(EXPECTED)?;
+        // Kuzzle has two names for this controller, and its paths have the second.
+        let controller = if controller == "memoryStorage" { "ms" } else { controller };
         let action = Some(action).filter(|action| *action != "*");
         if !is_name(controller) || !action.is_none_or(is_name) {
             return Err(EXPECTED.to_owned());
         }
         Ok(Self { controller: Some(controller.into()), action: action.map(Into::into) })
+    }
+
+    /// Is it `*`?
+    pub(super) const fn is_general(&self) -> bool {
+        self.controller.is_none()
     }
 
     /// How specifically it names a call: 3 exactly, 2 by its controller, 1 as any call; 0 not at all.
@@ -70,17 +77,16 @@ impl fmt::Display for CallPattern {
     }
 }
 
-/// Finds an envelope's route that is less strict than another route, with no rule for its calls: a call whose path is
-/// unknown would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
-/// `envelopes` are the requests that enclose calls of any kind.
+/// Finds an envelope's route that is less strict than another route, although no rule says what holds for calls without a
+/// path: such a call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
+///
+/// A rule says it if it is `*`, or if it is as strict as the stricter route, such as one of that route itself. `envelopes` are the
+/// requests that enclose calls of any kind.
 #[doc(hidden)]
 pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
-    if routes.iter().any(|route| !route.kuzzle.is_empty()) {
-        return None;
-    }
     let table = RouteTable::build(routes.to_vec()).ok()?;
     let named = routes.iter().flat_map(|route| &route.hosts).map(|host| Some(host.as_str()));
-    for host in named.chain([None]) {
+    for host in named.chain([None]).filter(|host| table.general_rule(*host).is_none()) {
         for (method, path) in envelopes {
             let path = CanonicalPath::parse(path).ok()?;
             let Match::Found(envelope) = table.find(host, method, &path) else { continue };
@@ -93,7 +99,14 @@ pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(u
                 let policy = super::RoutePolicy { upgrade: envelope.policy.upgrade, ..route.policy.clone() };
                 policy.is_stricter_than(&envelope.policy)
             };
-            if let Some(strict) = routes.iter().position(|route| serves(route) && is_stricter(route)) {
+            let says = |route: &Route| {
+                let is_as_strict = |rule: &&Route| serves(rule) && !route.policy.is_stricter_than(&rule.policy);
+                routes.iter().filter(is_as_strict).any(|rule| !rule.kuzzle.is_empty())
+            };
+            // A rule for calls alone has no path that a call could bypass.
+            let is_bypassed =
+                |route: &Route| !route.path.is_empty() && serves(route) && is_stricter(route) && !says(route);
+            if let Some(strict) = routes.iter().position(is_bypassed) {
                 return Some((strict, routes.iter().position(|route| *route == **envelope)?));
             }
         }
@@ -120,8 +133,22 @@ mod tests {
         routes.push(Route::new("/", admin));
         assert_eq!(ungoverned(&routes, &envelopes), None, "nothing is stricter than the envelopes' own");
         routes.truncate(2);
-        routes[0].kuzzle = vec![CallPattern::parse("security:*").unwrap()];
+        let calls = |text: &str| vec![CallPattern::parse(text).unwrap()];
+        routes[0].kuzzle = calls("security:*");
         assert_eq!(ungoverned(&routes, &envelopes), None, "the operator has said what holds");
+        routes[0].kuzzle = calls("some-plugin:*");
+        assert_eq!(ungoverned(&routes, &envelopes), None, "a plugin's paths are the operator's to know");
+        routes[0].kuzzle.clear();
+        routes.push(Route { kuzzle: calls("some-plugin:*"), ..Route::new("", RoutePolicy::default()) });
+        assert_eq!(ungoverned(&routes, &envelopes), Some((0, 1)), "a less strict rule says nothing of this route");
+        routes[2].policy = routes[0].policy.clone();
+        assert_eq!(ungoverned(&routes, &envelopes), None, "it is as strict");
+        routes.truncate(2);
+        for place in [0, 1] {
+            routes[place].kuzzle = calls("*");
+            assert_eq!(ungoverned(&routes, &envelopes), None, "all calls have a rule");
+            routes[place].kuzzle.clear();
+        }
         let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
         let tunnels = [Route::new("/{*rest}", upgrade), Route::new("/api/{*rest}", RoutePolicy::default())];
         assert_eq!(ungoverned(&tunnels, &envelopes), None);
@@ -136,6 +163,7 @@ mod tests {
         assert_eq!(names("security:*", "securityx:createRole"), 0);
         assert_eq!(names("*", "anything:at:all"), 1);
         assert_eq!(names("a:b", "a:b:c"), 0);
+        assert_eq!(names("memoryStorage:*", "ms:get"), 2, "both names of the controller");
         for text in ["security:createUser", "security:*", "*"] {
             assert_eq!(CallPattern::parse(text).unwrap().to_string(), text);
         }

@@ -39,7 +39,7 @@ pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
 pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Role, RoutePolicy};
 pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
 pub use table::{Match, RouteError, RouteProblem, RouteTable};
-pub use warnings::{RouteWarning, warnings};
+pub use warnings::{RouteWarning, WarningKind, warnings};
 
 /// Checks the pattern of a route.
 ///
@@ -67,7 +67,7 @@ pub struct Route {
     pub id: RouteId,
     /// The hosts that it serves, without port. Empty: every host that no route names.
     pub hosts: Vec<String>,
-    /// The methods that it serves; `GET` includes `HEAD`. Empty: [`DEFAULT_METHODS`] and [`REGISTERED_METHODS`].
+    /// The methods that it serves; `GET` includes `HEAD`. Empty: `DEFAULT_METHODS` and `REGISTERED_METHODS`.
     pub methods: Vec<Method>,
     /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` everything that remains, even nothing.
     pub path: String,

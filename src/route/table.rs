@@ -276,11 +276,19 @@ impl RouteTable {
         }
     }
 
-    /// The most specific rule for a call, if there is one (requirement T22).
-    pub fn rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
-        let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
-        let named = site.rules.iter().map(|(calls, route)| (calls.names(call), route));
-        named.filter(|(closeness, _)| *closeness > 0).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
+    /// The rule that names a call or its controller, if there is one (requirement T22). That of the call comes first.
+    pub(crate) fn named_rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
+        let named = self.rules(host).iter().map(|(calls, route)| (calls.names(call), route));
+        named.filter(|(closeness, _)| *closeness > 1).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
+    }
+
+    /// The rule `*`, if there is one: for calls that neither a rule nor a path decides about.
+    pub(crate) fn general_rule(&self, host: Option<&str>) -> Option<&Arc<Route>> {
+        self.rules(host).iter().find(|(calls, _)| calls.is_general()).map(|(_, route)| route)
+    }
+
+    fn rules(&self, host: Option<&str>) -> &[(CallPattern, Arc<Route>)] {
+        &host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts).rules
     }
 
     /// Does any pattern have a percent escape?

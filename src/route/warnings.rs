@@ -13,8 +13,51 @@ use super::{LooseMatch, Match, Route, RouteTable};
 pub struct RouteWarning {
     /// The route's index in the list, from 0.
     pub route: usize,
+    /// Which warning it is.
+    pub kind: WarningKind,
     /// What is strange about it, and the remedy.
     pub message: String,
+}
+
+/// What is strange about a route. `tests/cli/remedies.rs` runs the attack that each kind warns of, with each remedy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum WarningKind {
+    /// Something else answers its path.
+    NeverReached,
+    /// A path that lax servers take for that of a stricter route.
+    Beside,
+    /// The same, with any spelling.
+    AnySpelling,
+    /// The same, and such requests are refused.
+    NeverServed,
+    /// A less strict route serves the path above its paths.
+    Uncovered,
+    /// The path above its paths is refused.
+    UncoveredRefused,
+    /// Under other hosts, a less strict route serves its paths.
+    OtherHosts,
+}
+
+impl WarningKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NeverReached,
+        Self::Beside,
+        Self::AnySpelling,
+        Self::NeverServed,
+        Self::Uncovered,
+        Self::UncoveredRefused,
+        Self::OtherHosts,
+    ];
+
+    /// Does it warn of wider access than the operator may have meant?
+    pub const fn is_wider_access(self) -> bool {
+        match self {
+            Self::Beside | Self::AnySpelling | Self::Uncovered | Self::OtherHosts => true,
+            Self::NeverReached | Self::NeverServed | Self::UncoveredRefused => false,
+        }
+    }
 }
 
 /// A value for a parameter that no pattern has as a plain segment.
@@ -28,13 +71,13 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
     let mut found = Vec::new();
     for (place, route) in routes.iter().enumerate() {
         let Ok(pattern) = pattern::parse(&route.path) else { continue };
-        let mut warn = |message: String| found.push(RouteWarning { route: place, message });
+        let mut warn = |kind, message: String| found.push(RouteWarning { route: place, kind, message });
         let is_one_path = pattern.iter().all(|segment| matches!(segment, Segment::Plain(_)));
         let sample = sample(&pattern);
         if !matches!(pattern.last(), Some(Segment::Rest))
             && let Some(by) = taken(&sample)
         {
-            warn(format!("is never reached: {sample} is answered by {by}"));
+            warn(WarningKind::NeverReached, format!("is never reached: {sample} is answered by {by}"));
             continue;
         }
         let method = route.methods.first().unwrap_or(&Method::GET);
@@ -44,21 +87,31 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
                 && stricter.id != route.id
             {
                 let than = &stricter.id;
-                warn(match (is_one_path, route.policy.loose_match) {
-                    (true, _) => format!(
-                        "is less strict than {than}, and servers that fold case or cut parameters, dots and slashes take it \
-                         for that one; it is served because this very path is configured"
-                    ),
-                    (false, LooseMatch::Ignore) => {
+                let (kind, message) = match (is_one_path, route.policy.loose_match) {
+                    (true, _) => (
+                        WarningKind::Beside,
                         format!(
-                            "is less strict than {than}, and loose_match = false lets every spelling of that path pass"
-                        )
-                    }
-                    (false, LooseMatch::Refuse) => format!(
-                        "is never served: {than} is stricter, and servers that fold case or cut parameters and dots take the \
-                         one for the other; such requests are 404 (ambiguous_path)"
+                            "is less strict than {than}, and servers that fold case or cut parameters, dots and slashes take \
+                             it for that one; it is served because this very path is configured: remove it, or write the \
+                             rules of {than} here"
+                        ),
                     ),
-                });
+                    (false, LooseMatch::Ignore) => (
+                        WarningKind::AnySpelling,
+                        format!(
+                            "is less strict than {than}, and loose_match = false lets every spelling of that path pass: \
+                             remove loose_match, unless the upstream compares paths byte by byte"
+                        ),
+                    ),
+                    (false, LooseMatch::Refuse) => (
+                        WarningKind::NeverServed,
+                        format!(
+                            "is never served: {than} is stricter, and servers that fold case or cut parameters and dots take \
+                             the one for the other; such requests are 404 (ambiguous_path): remove it"
+                        ),
+                    ),
+                };
+                warn(kind, message);
             }
             // The prefix itself.
             if let Some((Segment::Rest, before)) = pattern.split_last()
@@ -67,14 +120,25 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
                 && route.policy.is_stricter_than(&other.policy)
             {
                 let bare = shown(before);
-                warn(match is_served {
-                    true => format!("does not cover {bare}, which the less strict {} serves", other.id),
-                    false => format!(
-                        "does not cover {bare}, which the less strict {} would serve: it is 404 (ambiguous_path); write a \
-                         route for {bare}",
-                        other.id
+                let (kind, message) = match is_served {
+                    true => (
+                        WarningKind::Uncovered,
+                        format!(
+                            "does not cover {bare}, which the less strict {} serves: {} for {bare} with the same rules",
+                            other.id,
+                            if other.path == bare { "replace it by a route" } else { "write a route" },
+                        ),
                     ),
-                });
+                    false => (
+                        WarningKind::UncoveredRefused,
+                        format!(
+                            "does not cover {bare}, which the less strict {} would serve: it is 404 (ambiguous_path); write a \
+                             route for {bare}",
+                            other.id
+                        ),
+                    ),
+                };
+                warn(kind, message);
             }
             // The same path under a name that no route has.
             if host.is_some()
@@ -83,11 +147,13 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
                 && route.upstream.is_some()
                 && route.policy.is_stricter_than(&other.policy)
             {
-                warn(format!(
-                    "serves only {}: under any other host the less strict {} serves the same path of the same upstream",
+                let message = format!(
+                    "serves only {}: under any other host the less strict {} serves the same path of the same upstream: \
+                     remove hosts here",
                     route.hosts.join(", "),
                     other.id
-                ));
+                );
+                warn(WarningKind::OtherHosts, message);
             }
         }
     }

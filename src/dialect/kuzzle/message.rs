@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::super::oauth2::form::MAX_PARAMETERS;
 use super::super::{Call, EnclosedCall};
 use super::actions;
 use super::words::{self, Problem};
@@ -136,8 +137,9 @@ impl Message {
         let (mut message, mut good) = Self::of_head(call.headers);
         let (controller, name) = action.names();
         (message.controller, message.action) = (Some(controller.to_owned()), Some(name.to_owned()));
-        for (name, value) in form_urlencoded::parse(call.query.unwrap_or_default().as_bytes()) {
-            // Unknown arguments are ignored, repeated or not; of known ones the first counts.
+        for (name, value) in form_urlencoded::parse(call.query.unwrap_or_default().as_bytes()).take(MAX_PARAMETERS) {
+            // Unknown arguments are ignored, repeated or not; of known ones the first counts. So are those beyond the
+            // bound (requirement A24).
             message.args.entry(name.into_owned()).or_insert_with(|| Value::String(value.into_owned()));
         }
         for (name, value) in call.params {

@@ -269,6 +269,9 @@ impl<S: Stream> Session<S> {
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
             return Err(CloseReason::With(CloseCode::Restart));
         }
+        if self.gate.has_new_rules() && !self.is_still_permitted() {
+            return Err(CloseReason::With(CloseCode::Restart));
+        }
         let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();
         self.upstreams.retain(|upstream| !upstream.caller.as_ref().is_some_and(|caller| is_dead(&caller.lease)));
@@ -289,6 +292,16 @@ impl<S: Stream> Session<S> {
             self.send(words::token_expired()).await?;
         }
         Ok(())
+    }
+
+    /// Do other rules serve the connection, and permit what it opened at the upstream? Messages of the upstream pass
+    /// without a call that they could judge.
+    fn is_still_permitted(&self) -> bool {
+        let judge = |upstream: &Upstream| {
+            let token = upstream.caller.as_ref().map(|caller| caller.token.expose_secret());
+            self.gate.permit(token, &nothing()).err().is_none_or(|denial| denial.is_undecided())
+        };
+        self.gate.is_served() && self.upstreams.iter().all(judge)
     }
 
     /// Answers one message, or forwards it.
@@ -405,7 +418,12 @@ impl<S: Stream> Session<S> {
                 return self.refuse(&asked, problem, denial.into()).await;
             }
         };
-        if told { Ok(()) } else { self.refuse(&asked, Problem::unreachable(), Reason::NOT_FORWARDED).await }
+        match told {
+            true => Ok(()),
+            // The next connection is one to the routes and upstreams in force.
+            false if self.gate.are_rules_replaced() => Err(CloseReason::With(CloseCode::Restart)),
+            false => self.refuse(&asked, Problem::unreachable(), Reason::NOT_FORWARDED).await,
+        }
     }
 
     /// The upstream connection of an identity, opened if there is none yet; `None` if there is no connection.

@@ -144,7 +144,7 @@ impl Problem {
     }
 
     fn unavailable(wait: Duration) -> Self {
-        let message = "Request discarded: temporarily overloaded, nothing was changed.";
+        let message = "Temporarily overloaded: not done for certain, try the same again.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self { wait: Some(wait), ..Self::new(status, PROCESS + 2, "api.process.overloaded", message) }
     }

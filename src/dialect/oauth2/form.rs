@@ -18,6 +18,11 @@ pub(in crate::dialect) struct Form {
     fields: Vec<(String, Zeroizing<String>)>,
 }
 
+/// The most parameters of a request, several times those of any grant. The search for a repeated one compares no more
+/// than all of these with each other.
+// Requirement A23.
+pub(in crate::dialect) const MAX_PARAMETERS: usize = 64;
+
 /// The parameter of RFC 8707, which a request may repeat.
 pub(super) const RESOURCE: &str = "resource";
 
@@ -40,6 +45,9 @@ pub(in crate::dialect) fn read_with(call: &Call<'_>, lists: &[&str]) -> Result<F
     }
     let mut fields: Vec<(String, Zeroizing<String>)> = Vec::new();
     for (name, value) in form_urlencoded::parse(call.body) {
+        if fields.len() == MAX_PARAMETERS {
+            return Err(Denial::MalformedRequest("more than 64 parameters"));
+        }
         if !lists.contains(&&*name) && fields.iter().any(|(known, _)| *known == name) {
             return Err(Denial::MalformedRequest("a parameter was sent twice"));
         }

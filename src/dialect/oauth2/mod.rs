@@ -146,7 +146,10 @@ impl Dialect for OAuth2 {
                 Ok(checked) => words::active(&checked),
                 Err(NotGood { .. }) => words::inactive(),
             },
-            Err(Error::Denied(denial)) => words::denied(denial, form::used_basic(call.headers)),
+            // RFC 7662 §2.3: who asks about a token must authenticate, by Basic or not.
+            Err(Error::Denied(denial)) => {
+                words::denied(denial, call.operation == INTROSPECTION || form::used_basic(call.headers))
+            }
             Err(Error::Failed(fault)) => words::failed(&fault),
         }
     }

@@ -75,6 +75,31 @@ fn r11_a_parameter_sent_twice_is_refused_even_an_unknown_one() {
     }
 }
 
+/// `first` with further parameters, so that there are `count`.
+fn padded(first: &str, count: usize) -> String {
+    let more = (first.split('&').count()..count).map(|n| format!("&p{n}=1"));
+    first.to_owned() + &more.collect::<String>()
+}
+
+#[test]
+fn a23_a_form_has_so_many_parameters_and_as_many_as_that_are_read() {
+    let many = Denial::MalformedRequest("more than 64 parameters");
+    for (operation, first) in [
+        (TOKEN, "grant_type=refresh_token&refresh_token=a&client_id=K"),
+        (REVOCATION, "token=a&client_id=K"),
+        (INTROSPECTION, "token=a&client_id=K"),
+    ] {
+        assert!(read_at(operation, &headers(&[]), &padded(first, form::MAX_PARAMETERS)).is_ok(), "{operation}");
+        for count in [form::MAX_PARAMETERS + 1, 5000] {
+            assert_eq!(read_at(operation, &headers(&[]), &padded(first, count)).unwrap_err(), many, "{operation}");
+        }
+    }
+    // The one that may be repeated counts as often as it is there.
+    let resources = "&resource=https%3A%2F%2Fa.test".repeat(form::MAX_PARAMETERS);
+    let body = format!("grant_type=refresh_token&refresh_token=a&client_id=K{resources}");
+    assert_eq!(read(&body).unwrap_err(), many);
+}
+
 #[test]
 fn what_is_missing_or_unknown_is_named() {
     for (body, expected) in [
@@ -130,6 +155,26 @@ fn a_client_comes_by_basic_or_by_the_body_but_not_by_both() {
     }
     let twice = headers(&[("authorization", "Basic d2ViOg=="), ("authorization", "Basic d2ViOg==")]);
     assert_eq!(read_at(TOKEN, &twice, body).unwrap_err(), Denial::TwoCredentials);
+}
+
+#[test]
+fn n68_who_asks_about_a_token_without_credentials_is_401_with_a_challenge() {
+    for (sent, body, read_as) in [
+        (&[][..], "token=x", Some(Denial::InvalidClient)),
+        (&[], "client_id=web&token=x", None),
+        (&[("authorization", "Bearer x")], "token=x", Some(Denial::InvalidClient)),
+    ] {
+        let form = headers(sent);
+        assert_eq!(read_at(INTROSPECTION, &form, body).err(), read_as, "{body}");
+        let refused =
+            |operation| OAuth2.write(&call(operation, &form, &Bytes::new()), Err(Error::Denied(Denial::InvalidClient)));
+        let reply = refused(INTROSPECTION);
+        assert_eq!(
+            (reply.status().as_u16(), &reply.headers()[WWW_AUTHENTICATE]),
+            (401, &"Basic realm=\"rotogate\"".parse::<HeaderValue>().unwrap())
+        );
+        assert_eq!(refused(REVOCATION).status(), StatusCode::BAD_REQUEST, "RFC 6749 §5.2");
+    }
 }
 
 #[test]

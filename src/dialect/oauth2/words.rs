@@ -131,7 +131,9 @@ struct Refusal<'a> {
 
 /// The reply to a denial. Every refresh token that is not good gets the same one (requirement R7): MeshyDB documents
 /// five cases, and the reply distinguishes them only as far as the RFC's error codes do.
-pub(in crate::dialect) fn denied(denial: Denial, used_basic: bool) -> Reply {
+///
+/// `asks_for_basic`: a client that did not authenticate is told how to.
+pub(in crate::dialect) fn denied(denial: Denial, asks_for_basic: bool) -> Reply {
     let class = denial.class();
     let (status, error, description) = match class {
         Class::Request(what) => (StatusCode::BAD_REQUEST, "invalid_request", what),
@@ -141,7 +143,7 @@ pub(in crate::dialect) fn denied(denial: Denial, used_basic: bool) -> Reply {
         Class::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the body is too large"),
         Class::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request", "use POST"),
         Class::Client => {
-            let status = if used_basic { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
+            let status = if asks_for_basic { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST };
             (status, "invalid_client", "the client is unknown, or did not authenticate as it must")
         }
         Class::ClientNotAllowed => {
@@ -206,7 +208,7 @@ pub(super) fn failed(fault: &Fault) -> Reply {
 fn unavailable(wait: Duration) -> Reply {
     let mut reply = json(
         StatusCode::SERVICE_UNAVAILABLE,
-        &Refusal { error: "temporarily_unavailable", error_description: "nothing was changed; try the same again" },
+        &Refusal { error: "temporarily_unavailable", error_description: "not done for certain; try the same again" },
     );
     retry_after(&mut reply, wait);
     reply

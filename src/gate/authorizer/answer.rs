@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE};
+use http::header::{ALLOW, CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -16,6 +16,7 @@ use crate::gate::Inner;
 use crate::gate::layer::withhold;
 use crate::gate::overloaded::overloaded as in_words_of;
 use crate::gate::verdict::Verdict;
+use crate::headers::withheld;
 use crate::overload::Refusal;
 use crate::policy::Permitted;
 use crate::reason::Reason;
@@ -27,8 +28,14 @@ use crate::route::Route;
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");
 /// The status of a refusal, whatever the neighbour makes of the status line.
 pub(super) const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
+/// What is wrong with the head of a refused request. Some neighbours do not hand on the body that says it, too.
+pub(super) const DETAIL: HeaderName = HeaderName::from_static("x-auth-detail");
 /// The names of headers that Envoy removes from the request.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
+/// The headers of the identity that depend on the issuers, by their default names.
+static SOMETIMES_SENT: [HeaderName; 2] =
+    [HeaderName::from_static("x-auth-issuer"), HeaderName::from_static("x-auth-roles")];
 
 /// For how many headers an answer has space from the start.
 const FEW_HEADERS: usize = 16;
@@ -59,15 +66,32 @@ fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mu
         let goes = |name: &&HeaderName| !names.passes(name, policy) && !name.as_str().starts_with("x-envoy-");
         remove.extend(parts.headers.keys().filter(goes).cloned());
     });
-    if let Some(sent) = parts.headers.get(COOKIE).cloned() {
-        withhold(parts, gate.places(policy));
+    // All of them: a client may send several.
+    let sent: Vec<HeaderValue> = parts.headers.get_all(COOKIE).iter().cloned().collect();
+    if !sent.is_empty() {
+        let places = gate.places(policy);
+        withhold(parts, places);
+        let mut names = places.cookies.into_iter().flatten();
         match parts.headers.get(COOKIE) {
-            Some(rest) if sent != rest => drop(set.insert(COOKIE, rest.clone())),
+            // What is joined cannot be told apart, so no cookie passes.
+            Some(_) if names.any(|name| is_joined(&parts.headers, name)) => remove.push(COOKIE),
+            Some(_) if parts.headers.get_all(COOKIE).iter().eq(&sent) => {}
+            // One header holds what is left of them.
+            Some(rest) => drop(set.insert(COOKIE, rest.clone())),
             None => remove.push(COOKIE),
-            Some(_) => {}
         }
     }
     (Mutations { set, remove }, form)
+}
+
+/// Is a cookie of this name behind a comma? Envoy over HTTP joins several `Cookie` headers so, and forwards them as they
+/// came.
+fn is_joined(headers: &HeaderMap, name: &str) -> bool {
+    let is_it = |pair: &[u8]| {
+        let value = pair.trim_ascii_start().strip_prefix(name.as_bytes());
+        value.is_some_and(|value| value.trim_ascii_start().first() == Some(&b'='))
+    };
+    headers.get_all(COOKIE).iter().any(|cookies| cookies.as_bytes().split(|byte| b",;".contains(byte)).any(is_it))
 }
 
 /// What the neighbour changes in a permitted request: our identity headers, and none of the client's.
@@ -88,10 +112,7 @@ fn mutations(
             remove.push(name);
         }
     };
-    goes(PROXY_AUTHORIZATION);
-    if !permitted.route().policy.forward_token {
-        goes(AUTHORIZATION);
-    }
+    withheld(&permitted.route().policy).for_each(|name| goes(name.clone()));
     gate.checker.each_identity_name(|name| goes(name.clone()));
     remove.retain(|name| !set.keys().any(|kept| kept == name));
     Ok(Mutations { set, remove })
@@ -162,9 +183,12 @@ pub(super) fn allowed(
             // These copy a header only if the answer has it, and otherwise might leave the client's. Traefik removes
             // the client's by itself, and would forward an empty one.
             if neighbour != Neighbour::Traefik {
-                gate.checker.each_identity_name(|name| {
+                let mut state = |name: &HeaderName| {
                     headers.entry(name).or_insert_with(|| HeaderValue::from_static(""));
-                });
+                };
+                gate.checker.each_identity_name(&mut state);
+                // The shipped files name these, also for a gate without other issuers.
+                SOMETIMES_SENT.iter().for_each(state);
             }
         }
     }
@@ -194,6 +218,8 @@ pub(super) fn refused(
     let who = parts.zip(route).and_then(|(parts, route)| gate.refused_token(parts, &denial, &route.policy));
     let mut reply = stated(neighbour, refusal::denied(denial, &asked));
     gate.give_nonce(denial, &mut reply);
+    let detail = refusal::fault_of_head(&denial).map(|detail| (DETAIL, HeaderValue::from_static(detail)));
+    reply.headers_mut().extend(detail);
     reply.extensions_mut().insert(Verdict { route: route.cloned(), who, ..Verdict::new(reason) });
     reply
 }

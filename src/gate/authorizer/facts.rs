@@ -31,11 +31,12 @@ pub(super) struct Facts {
 }
 
 /// Reads the facts from the headers in which this neighbour states them. Headers of other neighbours count for nothing.
-pub(super) fn read(neighbour: Neighbour, question: &Parts) -> Result<Facts, Denial> {
+/// `is_ours`: does only the gate set a header of this name?
+pub(super) fn read(neighbour: Neighbour, question: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<Facts, Denial> {
     let headers = &question.headers;
     // The neighbour, or a proxy between it and the upstream, removes what `Connection` names.
-    if headers.get_all(CONNECTION).iter().any(names_a_fact) {
-        return Err(Denial::BadFact("connection names a header that states a fact"));
+    if headers.get_all(CONNECTION).iter().any(|connection| names_a_fact(connection, &is_ours)) {
+        return Err(Denial::BadFact("connection names a header that states a fact or the caller"));
     }
     match neighbour {
         Neighbour::Nginx | Neighbour::Traefik | Neighbour::Caddy | Neighbour::Haproxy => Ok(Facts {
@@ -116,15 +117,13 @@ pub(super) fn is_no_header_of_the_request(name: &HeaderName) -> bool {
     )
 }
 
-fn names_a_fact(connection: &HeaderValue) -> bool {
+fn names_a_fact(connection: &HeaderValue, is_ours: impl Fn(&str) -> bool) -> bool {
     let options = String::from_utf8_lossy(connection.as_bytes());
     options.split(',').map(|option| option.trim().to_ascii_lowercase()).any(|option| {
-        option == "authorization"
-            || option == "cookie"
-            || option == "host"
+        matches!(&*option, "authorization" | "dpop" | "cookie" | "host")
             || option.starts_with("x-forwarded-")
             || option.starts_with("x-original-")
-            || option.starts_with("x-auth-")
+            || is_ours(&option)
     })
 }
 

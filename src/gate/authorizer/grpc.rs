@@ -31,7 +31,7 @@ use self::proto::envoy::r#type::v3::HttpStatus;
 use self::proto::google::protobuf::r#struct::FieldsEntry;
 use self::proto::google::protobuf::value::Kind;
 use self::proto::google::protobuf::{ListValue, Struct, Value};
-use super::answer::{Mutations, STATUS};
+use super::answer::{DETAIL, Mutations, STATUS};
 use super::facts::{self, Facts};
 use super::{Authorizer, Form, Neighbour, kept};
 use crate::denial::Denial;
@@ -63,6 +63,8 @@ const QUESTION_BUFFER_BYTES: usize = 4096;
 const ANSWER_BUFFER_BYTES: usize = 1024;
 /// tonic's default: how much of an answer is a frame.
 const YIELD_BYTES: usize = 32 * 1024;
+/// The most headers of a question: more than any proxy lets a client send (requirement A24).
+const MAX_HEADERS: usize = 1024;
 /// For how many headers there is space from the start.
 const FEW_HEADERS: usize = 64;
 /// The text of an answer with an identity.
@@ -244,6 +246,10 @@ fn headers(request: HttpRequest) -> Result<HeaderMap, Denial> {
         Ok((name, HeaderValue::from_maybe_shared(value).map_err(|_| BAD)?))
     };
     let is_of_the_request = |name: &Bytes| !name.starts_with(b":");
+    let listed = request.header_map.as_ref().map_or(0, |map| map.headers.len());
+    if listed.max(request.headers.len()) > MAX_HEADERS {
+        return Err(Denial::BadFact("too many headers"));
+    }
     let mut headers;
     match request.header_map.filter(|map| !map.headers.is_empty()) {
         Some(map) => {
@@ -314,7 +320,7 @@ fn denied(reply: &Response<reply::ReplyBody>) -> CheckResponse {
     let code =
         if status == StatusCode::UNAUTHORIZED { tonic::Code::Unauthenticated } else { tonic::Code::PermissionDenied };
     let mut headers = reply.headers().clone();
-    for name in [CONTENT_LENGTH, STATUS] {
+    for name in [CONTENT_LENGTH, STATUS, DETAIL] {
         headers.remove(name);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

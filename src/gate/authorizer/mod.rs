@@ -192,12 +192,17 @@ impl Gate {
     }
 }
 
-/// The head of a request that arrived, as far as routes are concerned, on the listener of the question.
+/// The head of a request that arrived, as far as routes and hosts are concerned, on the listener of the question: a proxy
+/// on this machine has clients that may name this machine.
 fn on_listener_of(asking: Option<&Peer>, mut head: Parts) -> Parts {
-    if let Some(listener) = asking.and_then(Peer::shared_listener)
+    if let Some(asking) = asking
         && let Some(client) = head.extensions.remove::<Peer>()
     {
-        head.extensions.insert(client.on_listener(listener));
+        let client = client.at_loopback(asking.is_at_loopback());
+        head.extensions.insert(match asking.shared_listener() {
+            Some(listener) => client.on_listener(listener),
+            None => client,
+        });
     }
     head
 }
@@ -236,7 +241,7 @@ impl Authorizer {
         if !headers::is_framed_once(&question.headers) {
             return Err(Denial::BadFraming);
         }
-        let facts = facts::read(self.neighbour, question)?;
+        let facts = facts::read(self.neighbour, question, |name| self.is_ours(name))?;
         let marked = self.marked(&question.headers, Form::Headers)?;
         let head = marked.head_of(facts, std::mem::take(&mut question.headers))?;
         Ok(on_listener_of(question.extensions.get(), head))
@@ -254,6 +259,13 @@ impl Authorizer {
             networks.iter().any(|network| network.contains(&address))
         });
         if is_trusted { Ok(()) } else { Err(Denial::UntrustedNeighbour) }
+    }
+
+    /// Does only the gate set a header of this name? The configured ones among them.
+    fn is_ours(&self, name: &str) -> bool {
+        let mut is_ours = false;
+        self.gate.0.strip(|names| is_ours |= names.protects(name));
+        is_ours
     }
 
     /// The headers of a question that the request in question does not have.
@@ -320,7 +332,8 @@ impl Authorizer {
         }
         // The answer counts as a request of its caller, until it is made: the gate does not see when the request ends
         // that the neighbour forwards.
-        let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller)).transpose();
+        let slot =
+            permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(parts))).transpose();
         let _slot = match slot {
             Ok(slot) => slot,
             Err(refusal) => return answer::overloaded(self.neighbour, refusal, Some(&permitted)),

@@ -300,6 +300,93 @@ async fn n18_connection_cannot_name_a_fact_away() {
 }
 
 #[tokio::test]
+async fn n70_connection_cannot_name_a_header_of_the_identity_away_whatever_its_name_is() {
+    let fields = vec![(HeaderName::from_static("e-mail"), crate::gate::IdentityField::Subject)];
+    let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+    let gate = gate.identity_headers(fields).trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]);
+    let gate = gate.build().await.unwrap();
+    for neighbour in Neighbour::ALL {
+        let head =
+            |options: &str| gate.authorizer(neighbour).head(&mut question(neighbour, &[("connection", options)]));
+        for named in ["e-mail", "close, E-Mail", "keep-alive,e_mail", "dpop", "x-user", "remote-user"] {
+            assert!(head(named).is_err(), "{neighbour:?} {named}");
+        }
+        for plain in ["keep-alive", "Upgrade, HTTP2-Settings", "x-requested-with"] {
+            assert!(head(plain).is_ok(), "{neighbour:?} {plain}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn n65_this_machine_may_be_named_at_a_listener_on_loopback_and_another_host_is_refused_with_the_reason() {
+    let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+    let open = RoutePolicy { auth: crate::route::Auth::None, ..RoutePolicy::default() };
+    let gate = gate.route(Route::catch_all(open)).hosts(["gate.test"]);
+    let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
+    for neighbour in Neighbour::ALL {
+        for (host, is_here, status) in [
+            ("gate.test", false, "200"),
+            ("127.0.0.1:8000", true, "200"),
+            ("localhost", true, "200"),
+            ("127.0.0.1:8000", false, "421"),
+            ("other.test", true, "421"),
+        ] {
+            let url = format!("https://{host}/public/a");
+            let name = if neighbour == Neighbour::Envoy { "host" } else { "x-forwarded-host" };
+            let mut asked = question(neighbour, &[(name, host), ("x-original-url", &url)]);
+            asked.extensions.insert(Peer::new([127, 0, 0, 1].into(), false).at_loopback(is_here));
+            let authorizer = gate.authorizer(neighbour);
+            let reply = authorizer.decide(authorizer.head(&mut asked)).await;
+            let stated = reply.headers().get(&answer::STATUS).map_or("200", |it| it.to_str().unwrap());
+            assert_eq!(stated, status, "{neighbour:?} {host} {is_here}");
+            let detail = reply.headers().get(&answer::DETAIL).map(|it| it.to_str().unwrap());
+            let expected = "this gate does not serve the host that the request names";
+            assert_eq!(detail, (status == "421").then_some(expected), "{neighbour:?} {host}");
+        }
+    }
+}
+
+/// A gate whose open route may have a token in a cookie.
+async fn gate_with_a_cookie() -> Gate {
+    let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+    let open = RoutePolicy { auth: crate::route::Auth::None, cookie: Some("token".into()), ..RoutePolicy::default() };
+    let own = RoutePolicy { forward_token: true, ..open.clone() };
+    let gate = gate.route(Route::new("/own/{*rest}", own)).route(Route::catch_all(open));
+    gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap()
+}
+
+#[tokio::test]
+async fn n69_all_cookies_of_the_credential_and_the_proof_stay_with_the_gate_behind_envoy() {
+    let authorizer = gate_with_a_cookie().await.authorizer(Neighbour::Envoy);
+    for (sent, left) in [
+        (&["theme=dark", "+token=a.b.c"][..], Some("theme=dark")),
+        (&["token=a.b.c", "+theme=dark"], Some("theme=dark")),
+        (&["theme=dark", "+token=a.b.c; x=1", "+token=d.e.f"], Some("theme=dark; x=1")),
+        (&["token=a.b.c", "+token=d.e.f"], None),
+        (&["theme=dark", "+x=1"], Some("")),
+        // As Envoy over HTTP joins them.
+        (&["theme=dark,token=a.b.c"], None),
+        (&["theme=dark,x=1; y=a,tokens=2"], Some("")),
+    ] {
+        let mut changes: Vec<_> = sent.iter().map(|cookie| ("cookie", *cookie)).collect();
+        changes.push(("dpop", "a.b.c"));
+        let reply = authorizer.decide(authorizer.head(&mut question(Neighbour::Envoy, &changes))).await;
+        let headers = reply.headers();
+        let removed: Vec<_> = headers["x-envoy-auth-headers-to-remove"].to_str().unwrap().split(", ").collect();
+        let set = headers.get("cookie").map_or("", |set| set.to_str().unwrap());
+        assert_eq!((set, removed.contains(&"cookie")), (left.unwrap_or_default(), left.is_none()), "{sent:?}");
+        assert!(["authorization", "proxy-authorization", "dpop"].iter().all(|name| removed.contains(name)));
+    }
+    let mut own = question(Neighbour::Envoy, &[("dpop", "a.b.c")]);
+    own.uri = "/own/a".parse().unwrap();
+    let reply = authorizer.decide(authorizer.head(&mut own)).await;
+    let removed = reply.headers()["x-envoy-auth-headers-to-remove"].to_str().unwrap();
+    let credentials =
+        ["authorization", "dpop", "proxy-authorization"].map(|name| removed.split(", ").any(|it| it == name));
+    assert_eq!(credentials, [false, false, true], "{removed}");
+}
+
+#[tokio::test]
 async fn n16_n14_a_handshake_stays_one_and_a_body_is_not_announced_to_the_judge() {
     let head =
         judged(Neighbour::Nginx, &[("sec-websocket-key", "x"), ("content-length", "7"), ("expect", "100-continue")])

@@ -104,13 +104,13 @@ impl Rules {
         let mut routes =
             if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
         let public_url = self.public_url.or_else(|| origin_of(engine.issuer())).unwrap_or_default();
-        let resources = resources::ready(self.resources, &mut routes, engine.issuer(), &public_url)?;
-        let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
-        let asking = asking.cloned().collect();
-        let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
         let uses_dpop = self.dpop.is_some()
             || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
             || routes.iter().any(|route| route.policy.dpop_required);
+        let resources = resources::ready(self.resources, &mut routes, engine.issuer(), &public_url, uses_dpop)?;
+        let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
+        let asking = asking.cloned().collect();
+        let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
         let issuer = engine.issuer();
         let endpoints = Endpoints::new(

@@ -11,12 +11,12 @@ use crate::credential::Credential;
 use crate::denial::{Denial, EventFlaw, NotGood};
 use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
-use crate::engine::{AccountRule, Arrival, Exchange, Login, NoticeResult, Origin, OwnSessions, Refresh};
+use crate::engine::{AccountRule, Arrival, Exchange, HeldUp, Login, NoticeResult, Origin, OwnSessions, Refresh};
 use crate::fault::Error;
 use crate::gate::possession::PresentedProof;
 use crate::gate::{Inner, layer, resources};
 use crate::limit::Source;
-use crate::session::Status;
+use crate::session::{RevokedBecause, Status};
 use crate::thumbprint::CertificateThumbprint;
 use crate::token::claims::AccessToken;
 use crate::token::verify::{Ended, SentNotice};
@@ -82,7 +82,10 @@ pub(super) async fn execute(
         }
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
-            gate.engine.limits().refresh(origin.address)?;
+            gate.engine.limits().refresh(origin.address).inspect_err(|denial| {
+                let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
+                gate.engine.tell_held_up(&(*denial).into(), origin, of);
+            })?;
             let proof = gate.proof_of_refresh(proof, client.dpop)?;
             let certificate = Inner::certificate_of_refresh(certificate, client.certificate_bound)?;
             let (token, access) = read_credential(gate, credential, origin)?;
@@ -120,7 +123,7 @@ pub(super) async fn execute(
             let client = at.client(Some(client), None).await?;
             // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
             if client.secret_hash.is_none() {
-                return Err(Denial::UnauthorizedClient.into());
+                return Err(Denial::InvalidClient.into());
             }
             // The limits count the resource server, not an address: forged tokens that one client sends to it must not
             // block the introspection of other clients' tokens.
@@ -204,7 +207,7 @@ impl EndpointCommand<'_> {
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
         let engine = &self.gate.engine;
         let ended = match self.read_notice(notice) {
-            Ok(Ended::Tokens { entry, told }) => engine.end_elsewhere(entry, told).await,
+            Ok(Ended::Tokens { entry, also, told }) => engine.end_elsewhere(entry, also, told).await,
             Ok(Ended::Nothing) => Ok(NoticeResult::Noted),
             Err(denial) => Err(denial.into()),
         };
@@ -369,7 +372,7 @@ impl EndpointCommand<'_> {
         }
         let Some((session, _)) = own.token().session else { return Ok(()) };
         let engine = &self.gate.engine;
-        match engine.store().load(session).await? {
+        match engine.record_to_end(session, own.token().expires, RevokedBecause::Logout).await? {
             Some(session) if session.status == Status::Live => {
                 engine.log_out(&session, own.token().client.as_deref().unwrap_or_default(), self.origin).await
             }

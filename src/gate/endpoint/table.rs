@@ -7,7 +7,8 @@ use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
 use crate::client::Client;
-use crate::dialect::{Dialect, ServedPath};
+use crate::dialect::{self, Dialect, ServedPath};
+use crate::engine::APPLICATION;
 use crate::gate::metadata::{self, Metadata};
 #[cfg(feature = "relay")]
 use crate::gate::relay::EndpointRelay;
@@ -185,6 +186,12 @@ impl Endpoints {
             .filter(|endpoint| endpoint.dialect.refreshes_by_access())
             .map(|endpoint| endpoint.dialect.name().into())
             .collect();
+        let known: Vec<&'static str> = endpoints
+            .iter()
+            .map(|endpoint| endpoint.dialect.name())
+            .chain(dialect::NAMES.iter().copied())
+            .chain([APPLICATION])
+            .collect();
         for endpoint in endpoints {
             let base = endpoint.base().to_owned();
             let base = base.as_str();
@@ -221,6 +228,12 @@ impl Endpoints {
             let client = own_client(&endpoint, clients).map_err(failed)?;
             if names_accounts && endpoint.account.is_some() {
                 return Err(failed("is bound to one account, and its path contains {account}".to_owned()));
+            }
+            if let Some(unknown) = endpoint.accepts.iter().find(|other| !known.contains(&&***other)) {
+                return Err(failed(format!(
+                    "accepts {unknown:?}, which is no dialect: expected the name of one, or {APPLICATION:?} for sessions that the \
+                     application begins"
+                )));
             }
             let impossible = endpoint.accepts.iter().find(|other| !by_access.contains(other));
             if endpoint.dialect.refreshes_by_access()
@@ -269,7 +282,12 @@ impl Endpoints {
         let failed = |error: matchit::InsertError| EndpointError {
             dialect: dialect.to_owned(),
             path: template.to_owned(),
-            problem: error.to_string(),
+            problem: match error {
+                matchit::InsertError::Conflict { with } => {
+                    format!("{with} is served already: give one of the two another path")
+                }
+                other => format!("is no template of a path: {other}"),
+            },
         };
         let endpoint = entry.endpoint();
         self.exact.insert(template, entry).map_err(failed)?;

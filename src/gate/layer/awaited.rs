@@ -71,7 +71,7 @@ fn wait(
 ) -> Option<Awaited> {
     let place = gate.running.overload.unverified.enter(holder).ok()?;
     let what = if matches!(denial, Denial::IntrospectionUnavailable(_)) {
-        let wait = gate.checker.awaited_introspection(token, taken)?;
+        let wait = gate.checker.awaited_introspection(token, taken, gate.engine.limits().knows(address.into()))?;
         Wait::Introspection(wait, Arc::clone(&gate.engine), address)
     } else {
         Wait::Keys(gate.checker.awaited(token)?)

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use http::Extensions;
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
+use http::{Extensions, StatusCode};
 
 use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
@@ -83,6 +83,7 @@ impl<M> GateLayer<M> {
         let mut permitted = None;
         let mut refusal = None;
         let mut endpoint = None;
+        let mut fault = None;
         match self.admit_as::<WithoutEffects>(&mut parts, EndpointMatch::Serve) {
             Admission::In(permit) | Admission::Undecided(_, permit) => permitted = Some(permit),
             Admission::Refused(denial, route) => refusal = Some(gate.refusal(&parts, denial, None, route)),
@@ -95,17 +96,22 @@ impl<M> GateLayer<M> {
             }
             Admission::Endpoint(Hit::Operation(operation)) => {
                 let dialect = gate.endpoints.dialect(operation.endpoint()).map_or("", Dialect::name);
-                endpoint = Some(format!("{dialect}.{}", operation.name()));
+                if issues(dialect, operation.name()) {
+                    fault = gate.engine.may_mint().err();
+                }
+                let nothing = fault.as_ref().map_or_else(String::new, |fault| format!("; it issues nothing: {fault}"));
+                endpoint = Some(format!("{dialect}.{}{nothing}", operation.name()));
             }
             Admission::Endpoint(Hit::Jwks) => endpoint = Some("the JWK set".to_owned()),
             Admission::Endpoint(Hit::Resource(_)) => endpoint = Some("the document of a resource".to_owned()),
             Admission::Endpoint(Hit::Metadata(_)) => endpoint = Some("the metadata".to_owned()),
         }
         let denial = refusal.as_ref().map(|refusal| refusal.denial);
-        let reason = match (denial, &endpoint) {
-            (Some(denial), _) => Reason::denied(&denial),
-            (None, Some(_)) => Reason::ANSWERED,
-            (None, None) => Reason::PASSED,
+        let reason = match (denial, &fault, &endpoint) {
+            (Some(denial), _, _) => Reason::denied(&denial),
+            (None, Some(fault), _) => Reason::failed(fault),
+            (None, None, Some(_)) => Reason::ANSWERED,
+            (None, None, None) => Reason::PASSED,
         };
         let route = permitted.as_ref().map(|permitted| Arc::clone(permitted.route()));
         let route = route.or_else(|| refusal.as_ref()?.route.clone());
@@ -119,12 +125,16 @@ impl<M> GateLayer<M> {
             caller.map(|caller| caller.headers().map(|(name, value)| (name.clone(), value.clone())).collect());
         let reply = refusal.as_ref().map(|refusal| &refusal.reply);
         let explanation = Explanation {
-            decision: match (denial, reason.is_refusal()) {
-                (None, _) => Conclusion::Passed,
-                (Some(_), true) => Conclusion::Refused,
-                (Some(_), false) => Conclusion::Unavailable,
+            decision: match (denial, &fault, reason.is_refusal()) {
+                (None, None, _) => Conclusion::Passed,
+                (Some(_), _, true) => Conclusion::Refused,
+                (Some(_), _, false) | (None, Some(_), _) => Conclusion::Unavailable,
             },
-            status: reply.map(|reply| reply.status().as_u16()),
+            status: match (reply, &fault) {
+                (Some(reply), _) => Some(reply.status().as_u16()),
+                (None, Some(_)) => Some(StatusCode::SERVICE_UNAVAILABLE.as_u16()),
+                (None, None) => None,
+            },
             outcome: reason.word(),
             detail: reason.detail(),
             denial,
@@ -152,6 +162,13 @@ impl<M> GateLayer<M> {
         ids.sort();
         ids
     }
+}
+
+/// Does an operation of our endpoints issue tokens of the gate?
+fn issues(dialect: &str, operation: &str) -> bool {
+    let may = ["token", "login", "refreshToken", "AuthnWithPassword", "RefreshAccessToken"].contains(&operation);
+    // The relay issues those of its provider.
+    may && dialect != "relay"
 }
 
 impl Inner {
@@ -207,7 +224,7 @@ impl<M> GateLayer<M> {
             (denial.map(|denial| (denial.reason(), denial.detail())), route.map(|route| route.id.clone()))
         };
         let of = |explanation: &Explanation| decision(explanation.denial, explanation.route.as_ref());
-        let is_limit = |denial| matches!(denial, Some(Denial::TooManyRequests(_)));
+        let is_limit = |denial| matches!(denial, Some(Denial::TooManyRequests(_) | Denial::RateLimited(..)));
         let came = decision(denial, route);
         if of(foreseen) == came || is_limit(denial) || is_limit(foreseen.denial) {
             return;

@@ -58,7 +58,9 @@ impl<M> GateLayer<M> {
         };
         upgrade::refuse(&mut parts);
         let gate = &self.gate.0;
-        let counted = match permitted.caller().map(|caller| InFlightSlot::enter(gate, caller)).transpose() {
+        let counted =
+            permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(&parts))).transpose();
+        let counted = match counted {
             Ok(counted) => counted.map(|counted| counted.keeping(room)),
             Err(refusal) => {
                 let reply = overloaded(refusal, gate.endpoints.dialect(endpoint), &parts.headers);

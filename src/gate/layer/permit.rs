@@ -197,10 +197,15 @@ fn caller<E: Effects>(
     Ok(Some(CheckedCaller { verified, first_sight, proof }))
 }
 
-/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). A rule that names the call
-/// decides. Without one, the routes of all requests that are equivalent to the call decide: each that any route serves
-/// must be permitted. If no route serves any of them, the call is refused, because no client could send it without an
-/// envelope either. A call without equivalent requests is decided by the envelope's route alone.
+/// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first of these decides:
+///
+/// 1. a rule that names the call or its controller,
+/// 2. the routes of all requests that are equivalent to the call: each that any route serves must be permitted,
+/// 3. the rule for all calls, `*`. It decides about calls that no path decides about, and so replaces no path's rule.
+///
+/// A call whose paths are served for other methods alone is refused, because no client could send it without an envelope
+/// either; so is one whose paths no route serves, without a rule for all calls. A call without equivalent requests is
+/// decided by the envelope's route alone if no rule names it.
 ///
 /// # Errors
 /// The denial, and the route that refuses.
@@ -215,19 +220,25 @@ pub(in crate::gate) fn permit_call(
     let gate = successor.as_deref().unwrap_or(gate);
     let host = authority::check(parts).map_err(|denial| (denial, None))?.host();
     let mut rules = Vec::new();
-    if let Some(rule) = gate.routes.rule(Some(host), &called.name) {
+    if let Some(rule) = gate.routes.named_rule(Some(host), &called.name) {
         rules.push(rule);
-    } else if !called.requests.is_empty() {
+    } else {
+        let mut is_elsewhere = false;
         for (method, path) in &called.requests {
             let path = CanonicalPath::parse(path).map_err(|error| (error.into(), None))?;
             match gate.routes.find(Some(host), method, &path) {
                 Match::Found(route) => rules.push(route),
                 Match::Ambiguous(route) => return Err((Denial::AmbiguousPath, Some(Arc::clone(route)))),
-                Match::MethodNotAllowed(_) | Match::None => {}
+                Match::MethodNotAllowed(_) => is_elsewhere = true,
+                Match::None => {}
             }
         }
         if rules.is_empty() {
-            return Err((Denial::NoRoute, None));
+            match gate.routes.general_rule(Some(host)) {
+                Some(rule) if !is_elsewhere => rules.push(rule),
+                None if called.requests.is_empty() => {}
+                Some(_) | None => return Err((Denial::NoRoute, None)),
+            }
         }
     }
     rules.into_iter().try_fold(permitted, |permitted, rule| {

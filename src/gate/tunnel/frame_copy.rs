@@ -43,12 +43,23 @@ impl FrameCopy {
         F: AsyncRead + Unpin,
         T: AsyncWrite + Unpin,
     {
-        while !self.is_shut {
+        ready!(self.poll_all(cx, from, to))?;
+        if !self.is_shut {
+            ready!(Pin::new(to).poll_shutdown(cx))?;
+            self.is_shut = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Copies until `from` ends, and leaves `to` open.
+    pub(super) fn poll_all<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<io::Result<()>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        while self.start < self.end || !self.is_over {
             if self.start < self.end {
                 ready!(self.poll_write(cx, to, self.end - self.start))?;
-            } else if self.is_over {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                self.is_shut = true;
             } else {
                 ready!(self.poll_read(cx, from, to))?;
             }
@@ -89,6 +100,11 @@ impl FrameCopy {
             place.copy_from_slice(close);
             self.end = close.len();
         }
+    }
+
+    /// Was a Close frame written?
+    pub(super) fn has_close(&self) -> bool {
+        self.frames.has_close()
     }
 
     /// Whether the last byte was written and the side shut down.

@@ -36,15 +36,33 @@ where
     }
 
     /// Carries bytes both ways until both sides have ended. Nothing is lost if this is dropped.
-    pub(super) async fn carry(&mut self) -> io::Result<()> {
+    ///
+    /// A service may find the end of its lease first, and leave without a Close frame. If `ended` has a reason then, the
+    /// client is not told that the connection is over, and this returns the reason, for [`end`](Self::end).
+    pub(super) async fn carry(&mut self, ended: impl Fn() -> Option<LeaseEnd>) -> io::Result<Option<LeaseEnd>> {
         let Self { client, upstream, to_client, to_upstream } = self;
-        poll_fn(|cx| {
+        let mut has_left = false;
+        let carried = poll_fn(|cx| {
             let there = to_upstream.poll_copy(cx, client, upstream)?;
+            if !has_left {
+                has_left = to_client.poll_all(cx, upstream, client)?.is_ready();
+                if has_left
+                    && !to_client.has_close()
+                    && let Some(why) = ended()
+                {
+                    return Poll::Ready(Ok(Some(why)));
+                }
+            }
             let back = to_client.poll_copy(cx, upstream, client)?;
             ready!(there);
-            back.map(Ok)
+            back.map(|()| Ok(None))
         })
-        .await
+        .await;
+        match carried {
+            // What a client sends to a service that has left fails.
+            Err(error) if !to_client.is_shut() && !to_client.has_close() => ended().map(Some).ok_or(error),
+            carried => carried,
+        }
     }
 
     /// Closes both sides, with the reason. Buffered bytes are dropped, except that the client gets the rest of the

@@ -13,12 +13,18 @@ use crate::overload::{Bounds, Overload, SocketPermit};
 struct Nobody {
     lets_in: bool,
     place: SocketPermit,
+    /// Whether the rules in force are others than those of the beginning, and still have the endpoint.
+    replaced: Option<bool>,
 }
 
 impl Nobody {
     fn new(lets_in: bool) -> Arc<Self> {
+        Self::under_rules(lets_in, None)
+    }
+
+    fn under_rules(lets_in: bool, replaced: Option<bool>) -> Arc<Self> {
         let place = SocketPermit::new(&Overload::new(&Bounds::default()), None).unwrap();
-        Arc::new(Self { lets_in, place })
+        Arc::new(Self { lets_in, place, replaced })
     }
 }
 
@@ -45,6 +51,18 @@ impl SocketGate for Nobody {
 
     async fn closing(&self) {
         std::future::pending::<()>().await;
+    }
+
+    fn are_rules_replaced(&self) -> bool {
+        self.replaced.is_some()
+    }
+
+    fn has_new_rules(&self) -> bool {
+        self.replaced.is_some()
+    }
+
+    fn is_served(&self) -> bool {
+        self.replaced.unwrap_or(true)
     }
 
     async fn dial(&self, _: Option<&str>, _: &EnclosedCall) -> Option<Upgraded> {
@@ -83,6 +101,18 @@ async fn a_minute_of_silence_ends_a_connection_and_a_ping_does_not() {
     assert!(start.elapsed() >= IDLE_TIMEOUT && start.elapsed() < 2 * IDLE_TIMEOUT, "{:?}", start.elapsed());
     drop(client);
     serving.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn t34_other_rules_end_a_connection_only_if_they_lack_its_endpoint() {
+    for (replaced, code) in [(Some(false), CloseCode::Restart), (Some(true), CloseCode::Away), (None, CloseCode::Away)]
+    {
+        let (mut client, serving) = client_of(Nobody::under_rules(true, replaced), None).await;
+        let Frame::Close(Some(close)) = next(&mut client).await else { panic!("something else came") };
+        assert_eq!(close.code, code, "{replaced:?}");
+        drop(client);
+        serving.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,6 +101,22 @@ async fn n13_n23_merged_and_raw_headers_have_one_verdict() {
 }
 
 #[tokio::test]
+async fn a24_a_question_has_so_many_headers_and_as_many_as_that_are_read() {
+    let authorizer = gate().await.authorizer(Neighbour::Envoy);
+    let key = |n: usize| bytes::Bytes::from(format!("x-{n}"));
+    for (count, is_good) in [(1024, true), (1025, false)] {
+        let merged = check(|http| {
+            http.headers = (0..count).map(|n| HeadersEntry { key: key(n), value: "v".into() }).collect();
+        });
+        let one = |n| HeaderValue { key: key(n), value: "v".into(), ..HeaderValue::default() };
+        let listed = check(|http| http.header_map = Some(HeaderMap { headers: (0..count).map(one).collect() }));
+        for question in [merged, listed] {
+            assert_eq!(authorizer.head_of_check(question).is_ok(), is_good, "{count}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn n22_n26_text_that_is_not_utf_8_is_refused() {
     let authorizer = gate().await.authorizer(Neighbour::Envoy);
     let not_text = || bytes::Bytes::from_static(b"/\xff");
@@ -181,6 +197,21 @@ async fn n25_n21_an_allowed_request_loses_what_only_the_gate_sets_by_the_spellin
     }
     assert!(!ok.headers_to_remove.iter().any(|removed| removed == "x-kept"));
     assert!(ok.headers.is_empty() && answered.dynamic_metadata.is_none(), "the request has no caller");
+}
+
+#[tokio::test]
+async fn n69_each_cookie_header_of_a_check_loses_the_credential() {
+    let authorizer = gate_with_a_cookie().await.authorizer(Neighbour::Envoy);
+    let question = check(|http| {
+        http.header_map = raw(&[("cookie", b"theme=dark"), ("cookie", b"token=a.b.c"), ("dpop", b"a.b.c")]);
+    });
+    let Some(HttpResponse::OkResponse(ok)) = verdict(&authorizer, &question).await.http_response else {
+        panic!("denied")
+    };
+    let set = ok.headers.into_iter().filter_map(|option| option.header);
+    let set: Vec<_> = set.filter(|header| header.key == "cookie").map(|header| header.value).collect();
+    assert_eq!(set, ["theme=dark"]);
+    assert!(ok.headers_to_remove.iter().any(|name| name == "dpop"), "{:?}", ok.headers_to_remove);
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ async fn rest(side: &mut DuplexStream) -> Vec<u8> {
 
 /// Carries what is there, and then ends it.
 async fn end(mut socket: WebSocket<DuplexStream, DuplexStream>, why: LeaseEnd) {
-    assert!(tokio::time::timeout(Duration::from_secs(1), socket.carry()).await.is_err(), "it ended by itself");
+    assert!(tokio::time::timeout(Duration::from_secs(1), socket.carry(|| None)).await.is_err(), "it ended by itself");
     socket.end(&why).await;
 }
 
@@ -192,7 +192,7 @@ async fn t9_what_is_no_frame_passes_until_the_end_and_is_cut_off_then() {
 #[tokio::test(start_paused = true)]
 async fn a_side_that_ends_is_passed_on_and_the_other_may_go_on() {
     let (mut client, mut upstream, mut socket) = sides(1024);
-    let carrying = tokio::spawn(async move { socket.carry().await });
+    let carrying = tokio::spawn(async move { socket.carry(|| None).await });
     client.write_all(&binary(b"last")).await.unwrap();
     client.shutdown().await.unwrap();
     assert_eq!(rest(&mut upstream).await, binary(b"last"));
@@ -231,10 +231,45 @@ proptest! {
                 heard
             };
             let (carried, back, there) =
-                tokio::join!(socket.carry(), talk(client, there.clone()), talk(upstream, back.clone()));
+                tokio::join!(socket.carry(|| None), talk(client, there.clone()), talk(upstream, back.clone()));
             carried.unwrap();
             (there, back)
         });
         prop_assert!(got_there == there && got_back == back);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn t40_a_service_that_leaves_when_its_lease_has_ended_leaves_the_close_frame_to_the_gate() {
+    let revoked = || Some(LeaseEnd::Denied(Denial::TokenRevoked));
+    for late in [false, true] {
+        let (mut client, mut upstream, mut socket) = sides(1024);
+        upstream.write_all(&binary(b"back")).await.unwrap();
+        drop(upstream);
+        if late {
+            // It cannot be written to the service any more.
+            client.write_all(&binary(b"there")).await.unwrap();
+        }
+        let why = socket.carry(revoked).await.unwrap().expect("the lease has ended");
+        let ending = tokio::spawn(async move { socket.end(&why).await });
+        let said = rest(&mut client).await;
+        // What the service said last may be lost with a write that failed meanwhile.
+        let close = said.strip_prefix(binary(b"back").as_slice());
+        assert!(close.is_some() || late, "{said:?}");
+        assert_eq!(code(close.unwrap_or(&said)), (false, 1008));
+        drop(client);
+        ending.await.unwrap();
+    }
+    // A Close frame of its own passes, and one that leaves before the end of its lease is not spoken for.
+    let own = formatted(Frame::close(Some(CloseFrame { code: CloseCode::Normal, reason: "bye".into() })));
+    for (sent, lease_end) in [(own.clone(), true), (Vec::new(), false)] {
+        let (mut client, mut upstream, mut socket) = sides(1024);
+        upstream.write_all(&sent).await.unwrap();
+        drop(upstream);
+        let ended = move || if lease_end { revoked() } else { None };
+        let carrying = tokio::spawn(async move { socket.carry(ended).await.map(|why| why.is_none()) });
+        assert_eq!(rest(&mut client).await, sent);
+        drop(client);
+        assert!(carrying.await.unwrap().unwrap());
     }
 }
