@@ -49,6 +49,26 @@ impl<const N: usize> Counters<N> {
     }
 }
 
+/// A log message that is written again after this time at the earliest.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    /// The monotonic time of the last message; `None` before the first.
+    said: Option<Duration>,
+}
+
+impl Seldom {
+    pub(crate) fn is_due(&mut self, now: Duration) -> bool {
+        let is_due = self.said.is_none_or(|said| now >= said + SAY_AGAIN_AFTER);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
+}
+
 /// The upper bounds of the buckets of what takes microseconds, in seconds.
 pub const FINE_SECONDS: [f64; 14] = [
     0.000_01,

@@ -37,7 +37,7 @@
 //! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives. Two keys
 //! that share a bucket share its rate.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -76,6 +76,10 @@ const MAX_REMEMBERED_KEYS: u64 = 100_000;
 const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
 /// The rate of one user's requests about their own sessions.
 const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
+
+/// The rates of lines in the audit trail about one that is held up, and about all of them.
+const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
+const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
 
 /// Remembers hashed keys, and forgets those that were not used for a long time.
 type RememberedKeys = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
@@ -177,6 +181,9 @@ pub struct Limits {
     refresh_address: ByNetwork,
     refresh_session: Buckets,
     own_sessions: Buckets,
+    /// The lines of the audit trail about those that are held up.
+    told: Buckets,
+    told_overall: Buckets,
     forged: ByNetwork,
     refused: ByNetwork,
     vain_overall: Buckets,
@@ -278,6 +285,8 @@ impl Limits {
             refresh_address: by_network(rates.refresh_per_address),
             refresh_session: keyed(rates.refresh_per_session),
             own_sessions: keyed(OWN_SESSIONS),
+            told: by_client(TOLD),
+            told_overall: Buckets::new(0, TOLD_OVERALL, Arc::clone(&time)),
             forged: by_network(rates.forged_per_address),
             refused: by_network(rates.refused_per_address),
             vain_introspected: by_client(rates.forged_overall),
@@ -447,7 +456,7 @@ impl Limits {
 
     /// The same, with effects or without.
     pub(crate) fn admit_unverified_as<'a, E: Effects>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
-        let refuse = |(limit, wait)| if E::ARE_WANTED { self.too_many(limit, wait) } else { too_many(wait) };
+        let refuse = |(limit, wait)| if E::ARE_WANTED { self.too_many(limit, wait) } else { limited(limit, wait) };
         self.unverified_wait(source.into()).map_or(Ok(()), |refused| Err(refuse(refused)))
     }
 
@@ -463,8 +472,7 @@ impl Limits {
                     Some(wait) => Some((LimitName::ForgedPerAddress, wait)),
                     None => None,
                 };
-                let is_stranger = || !address.is_some_and(|address| self.is_familiar(address));
-                own.or_else(|| self.vain_overall.debt(()).filter(|_| is_stranger()).map(overall))
+                own.or_else(|| self.vain_overall.debt(()).filter(|_| !self.knows(source)).map(overall))
             }
         }
     }
@@ -474,10 +482,27 @@ impl Limits {
         self.refused_attempts.sums()
     }
 
+    /// Whether the audit trail gets a line about a refused attempt: one a minute for each of those that are held up, and not
+    /// more than an attacker may fill it with.
+    pub(crate) fn may_tell(&self, who: impl Hash) -> bool {
+        self.told.take(who).is_ok() && self.told_overall.take(()).is_ok()
+    }
+
+    /// Whether the next attempt would be held up, with the limit. Counts nothing.
+    // Requirement O37.
+    pub(crate) fn foresee_refresh(&self, address: Option<IpAddr>, session: Option<SessionId>) -> Result<(), Denial> {
+        if let Some(address) = address {
+            let looked = self.refresh_address.look(address, ());
+            looked.map_err(|wait| limited(LimitName::RefreshPerAddress, wait))?;
+        }
+        let looked = session.map_or(Ok(()), |session| self.refresh_session.look(session));
+        looked.map_err(|wait| limited(LimitName::RefreshPerSession, wait))
+    }
+
     /// Refuses an attempt, and counts that.
     fn too_many(&self, limit: LimitName, wait: Duration) -> Denial {
         self.refused_attempts.add(limit as usize, 1);
-        too_many(wait)
+        limited(limit, wait)
     }
 
     /// Records that this source presented a good token.
@@ -486,6 +511,14 @@ impl Limits {
             && !self.is_familiar(address)
         {
             self.familiar.insert(network(address), ());
+        }
+    }
+
+    /// Did this source present good tokens lately? An authenticated client counts as one that did.
+    pub(crate) fn knows(&self, source: Source<'_>) -> bool {
+        match source {
+            Source::Client(_) => true,
+            Source::Address(address) => address.is_some_and(|address| self.is_familiar(address)),
         }
     }
 
@@ -539,6 +572,10 @@ struct FailedAttempts<'a> {
 fn place(of: Option<&Arc<Semaphore>>) -> Result<CheckPermit, Error> {
     let permit = of.map(|places| Arc::clone(places).try_acquire_owned()).transpose();
     Ok(CheckPermit(permit.map_err(|_| Fault::Busy)?))
+}
+
+fn limited(limit: LimitName, wait: Duration) -> Denial {
+    Denial::RateLimited(limit.name(), wait.max(Duration::from_secs(1)))
 }
 
 /// `Retry-After` is at least one second.

@@ -56,6 +56,13 @@ const SHARE_KIB: u32 = 19 * 1024;
 const KEPT_BLOCKS: usize = 64 * 1024;
 
 /// The cost of one argon2 run.
+///
+/// ```
+/// use rotogate::directory::password::Cost;
+///
+/// let dear = Cost { passes: 3, ..Cost::default() };
+/// assert!(dear.work() > Cost::default().work());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cost {
     /// Memory, in KiB.
@@ -104,11 +111,23 @@ impl Default for Cost {
 
 /// A stored hash that is not usable: of another kind, damaged, or more expensive than the bound of its scheme (argon2id
 /// of our own: 64 MiB, 10 passes, 4 lanes).
+///
+/// ```
+/// use rotogate::directory::password;
+///
+/// assert!(password::cost_of("$argon2id$v=19$m=1048576,t=2,p=1$c29tZXNhbHQ$AAAA").is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadHash(&'static str);
 
 /// Why a password is not hashed.
+///
+/// ```
+/// use rotogate::directory::password::{self, BadPassword};
+///
+/// assert_eq!(password::hash(&"".into()), Err(BadPassword::Empty));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPassword {
     /// It is empty.
@@ -134,6 +153,14 @@ fn unusable(error: BadHash) -> DirectoryError {
 
 /// The cost of a run on this hash.
 ///
+/// ```
+/// use rotogate::directory::password::{self, Cost};
+///
+/// let hash = password::hash(&"correct horse".into())?;
+/// assert_eq!(password::cost_of(&hash).ok(), Some(Cost::default()));
+/// # Ok::<(), password::BadPassword>(())
+/// ```
+///
 /// # Errors
 /// [`Passwords::verify`] does not accept the hash.
 pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
@@ -143,6 +170,12 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
 /// Hashes a password with the default [`Cost`] and a random salt, to a PHC string. Blocks for one run: for the command
 /// line and the first start, not for a request.
 ///
+/// ```
+/// let hash = rotogate::directory::password::hash(&"correct horse".into())?;
+/// assert!(hash.starts_with("$argon2id$"));
+/// # Ok::<(), rotogate::directory::password::BadPassword>(())
+/// ```
+///
 /// # Errors
 /// The password is empty or longer than [`MAX_PASSWORD`].
 pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
@@ -150,6 +183,17 @@ pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
 }
 
 /// As [`hash`], at another cost.
+///
+/// ```
+/// use rotogate::directory::password::{self, Cost};
+///
+/// let hash = password::hash_with(&"correct horse".into(), Cost { passes: 3, ..Cost::default() })?;
+/// assert!(hash.contains("t=3"));
+/// # Ok::<(), password::BadPassword>(())
+/// ```
+///
+/// # Errors
+/// As [`hash`].
 pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassword> {
     let bytes = password.expose_secret().as_bytes();
     if bytes.is_empty() {
@@ -172,6 +216,17 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
 
 /// Checks passwords: a bounded number at once, and a bounded number that wait. A check of much memory counts for as many
 /// as have that memory together.
+///
+/// ```
+/// use rotogate::directory::password::{self, Passwords};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let passwords = Passwords::new(2, 64);
+/// let hash = password::hash(&"correct horse".into())?;
+/// assert!(passwords.verify(&"correct horse".into(), &hash).await?);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Passwords {
     /// In KiB: [`SHARE_KIB`] for each check that may run.
     running: Arc<Semaphore>,
@@ -316,7 +371,7 @@ impl Passwords {
         self.run(password, hash, class).await
     }
 
-    /// The work of [`Passwords::verify`] without a hash to compare with, for an unknown user (requirement A2).
+    /// The work of [`Passwords::verify`] without a hash to compare with, for an unknown user: it takes as long.
     ///
     /// # Errors
     /// As [`Passwords::verify`].

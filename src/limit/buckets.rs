@@ -60,8 +60,22 @@ impl Buckets {
         self.take_share(key, NonZeroU32::MIN)
     }
 
+    /// The same, if this many are left.
+    pub(crate) fn take_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
+        self.take_of(key, self.price(NonZeroU32::MIN), self.depth_above(left))
+    }
+
+    fn depth_above(&self, left: u32) -> u64 {
+        self.depth().saturating_sub(self.every.load(Ordering::Relaxed).saturating_mul(left.into()))
+    }
+
     /// What [`Self::take`] would return. Takes nothing.
     pub(crate) fn look(&self, key: impl Hash) -> Result<(), Duration> {
+        self.look_leaving(key, 0)
+    }
+
+    /// What [`Self::take_leaving`] would return. Takes nothing.
+    pub(crate) fn look_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
         let used = self.pages.get(page).and_then(OnceLock::get).and_then(|page| page.get(place));
@@ -70,17 +84,21 @@ impl Buckets {
             .max(now)
             .saturating_add(self.price(NonZeroU32::MIN))
             .saturating_sub(now)
-            .saturating_sub(self.depth());
+            .saturating_sub(self.depth_above(left));
         if wait == 0 { Ok(()) } else { Err(Duration::from_nanos(wait)) }
     }
 
     /// The same at the rate divided by `share`, but at least one token.
     pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
-        let (now, every) = (self.now(), self.price(share));
-        let depth = self.depth().max(every);
+        let price = self.price(share);
+        self.take_of(key, price, self.depth().max(price))
+    }
+
+    fn take_of(&self, key: impl Hash, price: u64, depth: u64) -> Result<(), Duration> {
+        let now = self.now();
         let mut wait = 0;
         let taken = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let next = full_at.max(now).saturating_add(every);
+            let next = full_at.max(now).saturating_add(price);
             wait = next.saturating_sub(now).saturating_sub(depth);
             (wait == 0).then_some(next)
         });

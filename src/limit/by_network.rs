@@ -48,6 +48,17 @@ impl ByNetwork {
         self.take_share(address, what, NonZeroU32::MIN)
     }
 
+    /// What [`Self::take`] would return. Takes nothing.
+    pub(super) fn look(&self, address: IpAddr, what: impl Hash + Copy) -> Result<(), Duration> {
+        self.callers.look((network(address), what))?;
+        match sites(address) {
+            Some((site_56, site_48)) => {
+                self.sites_56.look((site_56, what)).and_then(|()| self.sites_48.look((site_48, what)))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The same at the rate divided by `share`.
     pub(super) fn take_share(
         &self,

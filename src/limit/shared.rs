@@ -37,15 +37,26 @@ pub(crate) enum Use {
     Charge,
     /// Asks for the debt.
     Look,
-    /// Gives back what was taken.
-    GiveBack,
+}
+
+/// A counter, and what is done with it.
+pub(crate) type Step = (Vec<u8>, Rate, Use);
+
+/// What came of several steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admission {
+    /// The caller is remembered, and only their own counter was asked.
+    pub(crate) is_known: bool,
+    /// Which step refuses, and for how long. Then none has counted.
+    pub(crate) refused: Option<(usize, Duration)>,
 }
 
 /// Counters of several nodes.
 #[async_trait]
 pub(crate) trait Counters: fmt::Debug + Send + Sync {
-    /// How long to wait, if the counter of this name refuses.
-    async fn count(&self, name: &[u8], rate: Rate, how: Use) -> Result<Option<Duration>, Away>;
+    /// Takes all steps, in their order, or none. Instead, a remembered caller takes one attempt of their own. Each further
+    /// round trip to a distant store makes a login slower by as much, so this is one.
+    async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away>;
 
     /// Remembers this name.
     async fn remember(&self, name: &[u8]) -> Result<(), Away>;
@@ -87,37 +98,28 @@ impl Shared {
         None
     }
 
-    /// Takes one attempt from the networks around an address, or from none. A refusal is the inner error.
-    async fn take(&self, kind: &str, address: IpAddr, rate: Rate) -> Result<Result<(), Duration>, Away> {
-        let mut taken: Vec<(Vec<u8>, Rate)> = Vec::new();
-        for (name, rate) in around(kind, address, &[], rate) {
-            if let Some(wait) = self.counters.count(&name, rate, Use::Take).await? {
-                for (name, rate) in taken {
-                    self.counters.count(&name, rate, Use::GiveBack).await?;
-                }
-                return Ok(Err(wait));
-            }
-            taken.push((name, rate));
-        }
-        Ok(Ok(()))
+    /// The steps of attempts that count for the networks around an address.
+    fn networks(kind: &str, address: Option<IpAddr>, more: &[&[u8]], rate: Rate, how: Use) -> Vec<Step> {
+        let around = address.into_iter().flat_map(|address| around(kind, address, more, rate));
+        around.map(|(name, rate)| (name, rate, how)).collect()
     }
 
     /// The longest debt of the networks around an address.
     async fn own_debt(&self, kind: &str, address: IpAddr, client: &str) -> Result<Option<Duration>, Away> {
+        let steps = Self::networks(kind, Some(address), &[client.as_bytes()], OWN_FAILURES, Use::Look);
+        // Each for itself: the first that is in debt would hide a longer one.
         let mut longest = None;
-        for (name, rate) in around(kind, address, &[client.as_bytes()], OWN_FAILURES) {
-            longest = longest.max(self.counters.count(&name, rate, Use::Look).await?);
+        for step in &steps {
+            let debt = self.counters.admit(None, std::slice::from_ref(step)).await?;
+            longest = longest.max(debt.refused.map(|(_, wait)| wait));
         }
         Ok(longest)
     }
 
     async fn charge(&self, kind: Guess, address: Option<IpAddr>, client: &str, rate: Rate) -> Result<(), Away> {
-        self.counters.count(&name(kind.failures(), &[client.as_bytes()]), rate, Use::Charge).await?;
-        let Some(address) = address else { return Ok(()) };
-        for (name, rate) in around(kind.own(), address, &[client.as_bytes()], OWN_FAILURES) {
-            self.counters.count(&name, rate, Use::Charge).await?;
-        }
-        Ok(())
+        let mut steps = vec![(name(kind.failures(), &[client.as_bytes()]), rate, Use::Charge)];
+        steps.extend(Self::networks(kind.own(), address, &[client.as_bytes()], OWN_FAILURES, Use::Charge));
+        self.counters.admit(None, &steps).await.map(drop)
     }
 }
 
@@ -212,52 +214,69 @@ impl Limits {
     }
 
     async fn shared_login(&self, shared: &Shared, attempt: Attempt<'_>) -> Result<Result<CheckPermit, Error>, Away> {
-        let counters = &*shared.counters;
+        let rates = self.rates.load();
         let known = user(attempt);
+        let refused = |limit, wait| Err(self.too_many(limit, wait).into());
         if let Some(known) = &known
-            && (self.is_known(attempt.address, self.user_key(attempt)) || counters.remembers(known).await?)
+            && self.is_known(attempt.address, self.user_key(attempt))
         {
             self.known.insert(self.user_key(attempt), ());
-            let wait = counters.count(known, self.rates.load().login_per_address, Use::Take).await?;
-            let refused = |wait| Err(self.too_many(LimitName::LoginPerAddress, wait).into());
-            return Ok(wait.map_or(Ok(CheckPermit(None)), refused));
+            let own = [(known.clone(), rates.login_per_address, Use::Take)];
+            let said = shared.counters.admit(None, &own).await?;
+            return Ok(said
+                .refused
+                .map_or(Ok(CheckPermit(None)), |(_, wait)| refused(LimitName::LoginPerAddress, wait)));
         }
-        if let Err(denial) = self.shared_failures(shared, Guess::Login, attempt.address, attempt.client).await? {
-            return Ok(Err(denial.into()));
-        }
-        if let Some(address) = attempt.address
-            && let Err(wait) = shared.take("login address", address, self.rates.load().login_per_address).await?
-        {
-            return Ok(Err(self.too_many(LimitName::LoginPerAddress, wait).into()));
-        }
+        let caller = known.as_deref().map(|known| (known, rates.login_per_address));
+        let networks = Shared::networks("login address", attempt.address, &[], rates.login_per_address, Use::Take);
         let account = attempt.account.map(|account| name("account", &[account.as_bytes()])).unwrap_or_default();
         let account = name("login account", &[&account, attempt.username.as_bytes()]);
-        if let Some(wait) = counters.count(&account, self.rates.load().login_per_account, Use::Take).await? {
-            return Ok(Err(self.too_many(LimitName::LoginPerAccount, wait).into()));
+        let own = (account, rates.login_per_account, Use::Take);
+        let takes = [networks.as_slice(), std::slice::from_ref(&own)].concat();
+        let (is_known, refusing) =
+            match self.attempted(shared, Guess::Login, (attempt.address, attempt.client), caller, takes).await? {
+                Ok(admitted) => admitted,
+                Err(denial) => return Ok(Err(denial.into())),
+            };
+        if is_known {
+            self.known.insert(self.user_key(attempt), ());
         }
-        Ok(place(self.strangers.as_ref()))
+        Ok(match refusing {
+            Some((place, wait)) if is_known || place < networks.len() => refused(LimitName::LoginPerAddress, wait),
+            Some((_, wait)) => refused(LimitName::LoginPerAccount, wait),
+            None if is_known => Ok(CheckPermit(None)),
+            None => place(self.strangers.as_ref()),
+        })
     }
 
-    /// Holds a caller up if too many attempts with a client failed, and some of them were the caller's.
-    async fn shared_failures(
+    /// Takes these, unless the caller is held up: too many attempts with the client failed, and some of them were theirs. True if
+    /// the caller is known, and which of the steps refuses.
+    async fn attempted(
         &self,
         shared: &Shared,
         guess: Guess,
-        address: Option<IpAddr>,
-        of: &str,
-    ) -> Result<Result<(), Denial>, Away> {
-        let failures = name(guess.failures(), &[of.as_bytes()]);
-        let debt = shared.counters.count(&failures, self.rates.load().login_per_client, Use::Look).await?;
-        let Some(wait) = debt else { return Ok(Ok(())) };
+        (address, of): (Option<IpAddr>, &str),
+        caller: Option<(&[u8], Rate)>,
+        takes: Vec<Step>,
+    ) -> Result<Result<(bool, Option<(usize, Duration)>), Denial>, Away> {
+        let look = (name(guess.failures(), &[of.as_bytes()]), self.rates.load().login_per_client, Use::Look);
+        let steps = [std::slice::from_ref(&look), takes.as_slice()].concat();
+        let Admission { is_known, refused } = shared.counters.admit(caller, &steps).await?;
+        let debt = match refused {
+            Some((0, wait)) if !is_known => wait,
+            refused if is_known => return Ok(Ok((true, refused))),
+            refused => return Ok(Ok((false, refused.map(|(place, wait)| (place.saturating_sub(1), wait))))),
+        };
         let too_many = |wait| self.too_many(LimitName::LoginPerClient, wait);
-        let Some(address) = address else { return Ok(Err(too_many(wait))) };
-        if self.is_known(Some(address), self.client_key(address, of))
-            || shared.counters.remembers(&client(address, of)).await?
+        let Some(address) = address else { return Ok(Err(too_many(debt))) };
+        if !self.is_known(Some(address), self.client_key(address, of))
+            && !shared.counters.remembers(&client(address, of)).await?
+            && let Some(own) = shared.own_debt(guess.own(), address, of).await?
         {
-            return Ok(Ok(()));
+            return Ok(Err(too_many(debt.min(own))));
         }
-        let own = shared.own_debt(guess.own(), address, of).await?;
-        Ok(own.map_or(Ok(()), |own| Err(too_many(wait.min(own)))))
+        let said = shared.counters.admit(None, &takes).await?;
+        Ok(Ok((false, said.refused)))
     }
 
     /// As [`logged_in`](Self::logged_in), for all nodes.
@@ -269,8 +288,8 @@ impl Limits {
         // Where this is lost, the address is a stranger's at other nodes until the next login.
         let _ = shared
             .within(async {
-                shared.counters.remember(&known).await?;
-                shared.counters.remember(&client(address, attempt.client)).await
+                let client = client(address, attempt.client);
+                tokio::try_join!(shared.counters.remember(&known), shared.counters.remember(&client))
             })
             .await;
     }
@@ -301,15 +320,13 @@ impl Limits {
         address: Option<IpAddr>,
         client: &str,
     ) -> Result<Result<CheckPermit, Error>, Away> {
-        if let Err(denial) = self.shared_failures(shared, Guess::Secret, address, client).await? {
-            return Ok(Err(denial.into()));
-        }
-        if let Some(address) = address
-            && let Err(wait) = shared.take("secret address", address, self.rates.load().login_per_address).await?
-        {
-            return Ok(Err(self.too_many(LimitName::LoginPerAddress, wait).into()));
-        }
-        Ok(place(self.unproved_clients.as_ref()))
+        let rate = self.rates.load().login_per_address;
+        let takes = Shared::networks("secret address", address, &[], rate, Use::Take);
+        Ok(match self.attempted(shared, Guess::Secret, (address, client), None, takes).await? {
+            Err(denial) => Err(denial.into()),
+            Ok((_, Some((_, wait)))) => Err(self.too_many(LimitName::LoginPerAddress, wait).into()),
+            Ok((_, None)) => place(self.unproved_clients.as_ref()),
+        })
     }
 
     /// As [`secret_failed`](Self::secret_failed), among all nodes.

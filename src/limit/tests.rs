@@ -16,7 +16,8 @@ fn a1_an_address_is_limited_and_earns_tries_back() {
     for i in 0..20 {
         limits.login(from("192.0.2.1", &format!("user{i}"))).unwrap();
     }
-    let Err(Error::Denied(Denial::TooManyRequests(wait))) = limits.login(from("192.0.2.1", "another")) else {
+    let Err(Error::Denied(Denial::RateLimited("login_per_address", wait))) = limits.login(from("192.0.2.1", "another"))
+    else {
         panic!("not limited")
     };
     assert_eq!(wait, Duration::from_secs(3));
@@ -55,7 +56,7 @@ fn a1_who_shows_forged_tokens_waits_and_nobody_else() {
         limits.admit_unverified(forger).unwrap();
     }
     limits.record_forged(forger);
-    assert_eq!(limits.admit_unverified(forger), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+    assert_eq!(limits.admit_unverified(forger), Err(Denial::RateLimited("forged_per_address", Duration::from_secs(1))));
     limits.admit_unverified(other).unwrap();
     limits.admit_unverified(None).unwrap();
     time.advance(Duration::from_millis(100));
@@ -79,7 +80,10 @@ fn a1_forged_tokens_from_everywhere_are_bounded_together_and_familiar_addresses_
     limits.admit_unverified(stranger).unwrap();
     limits.record_forged(None);
     for nobody_known in [stranger, None] {
-        assert_eq!(limits.admit_unverified(nobody_known), Err(Denial::TooManyRequests(Duration::from_secs(1))));
+        assert_eq!(
+            limits.admit_unverified(nobody_known),
+            Err(Denial::RateLimited("forged_overall", Duration::from_secs(1)))
+        );
     }
     limits.admit_unverified(friend).unwrap();
     // Five attempts are earned, and the next callers get them.
@@ -292,12 +296,12 @@ struct Told {
 
 #[async_trait::async_trait]
 impl shared::Counters for Told {
-    async fn count(&self, _: &[u8], _: Rate, how: shared::Use) -> Result<Option<Duration>, shared::Away> {
-        match (self.away.load(std::sync::atomic::Ordering::Relaxed), how) {
-            (true, _) => Err(shared::Away),
-            (false, shared::Use::Take) => Ok(Some(Duration::from_secs(9))),
-            (false, _) => Ok(None),
+    async fn admit(&self, _: Option<(&[u8], Rate)>, steps: &[shared::Step]) -> Result<shared::Admission, shared::Away> {
+        if self.away.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(shared::Away);
         }
+        let take = steps.iter().position(|(_, _, how)| *how == shared::Use::Take);
+        Ok(shared::Admission { is_known: false, refused: take.map(|place| (place, Duration::from_secs(9))) })
     }
 
     async fn remember(&self, _: &[u8]) -> Result<(), shared::Away> {

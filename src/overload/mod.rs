@@ -3,7 +3,8 @@
 //! a valid token, and buffered bytes. Nothing in this module knows HTTP.
 //!
 //! Each kind is a pool: a total, and a share of it for each holder. A holder is a client address (IPv6: its /64) or a
-//! caller, which is one subject of one issuer. Whatever one holder does, the rest of each pool remains for the others.
+//! caller, which is one subject of one issuer. A share binds while a pool is nearly full: one holder alone has all but a
+//! reserve, and whatever it does, that remains for the others (requirement A17).
 //! A full pool refuses at once, because a refusal costs next to nothing, while waiting costs memory and delays all
 //! clients.
 //!
@@ -24,7 +25,8 @@ pub use patience::{DelayedRetries, LastRejection};
 pub use permit_body::PermitBody;
 pub use pool::Bound;
 use pool::Full;
-pub use pool::{Pool, PoolPermit, Shares};
+pub(crate) use pool::Lent;
+pub use pool::{Pool, PoolPermit, Shares, Usage};
 #[cfg(feature = "kuzzle")]
 pub use socket::SocketPermit;
 
@@ -48,7 +50,7 @@ pub(crate) const TRY_AGAIN: Duration = Duration::from_secs(1);
 pub struct Bounds {
     /// Requests in flight, and of them from one address. Only the program counts them; a layer does not.
     pub requests: Bound,
-    /// Requests in flight of one caller.
+    /// Requests in flight of one caller: its share of [`Self::requests`]. In a layer, which does not count those, the most.
     pub requests_per_caller: usize,
     /// Requests to endpoints whose body has not arrived yet, and of them from one address.
     pub pending_bodies: Bound,
