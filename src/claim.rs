@@ -152,7 +152,7 @@ impl OwnClaims {
     }
 
     /// As a JSON object; empty if there are no claims.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         if self.is_empty() { String::new() } else { serde_json::to_string(&self.0).unwrap_or_default() }
     }
 

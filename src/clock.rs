@@ -2,7 +2,7 @@
 //!
 //! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
 //! the monotonic clock. So a wall clock that steps back re-opens no window, and one that jumps more than an hour ahead
-//! is not followed: see [`ClockState`]. With a store that several gates share, engine time is the store's time at its last
+//! is not followed: see `ClockState`. With a store that several gates share, engine time is the store's time at its last
 //! answer, carried forward in the same way: so all gates have one time, and the wall clock is only compared with it.
 //!
 //! The monotonic clock includes the time that a machine is suspended (CLOCK_BOOTTIME), if the system has such a clock.
@@ -114,7 +114,7 @@ const fn millis(d: Duration) -> u64 {
     if ms > u64::MAX as u128 { u64::MAX } else { ms as u64 }
 }
 
-/// A source of time. Production uses [`SystemTime`]; tests move a [`ManualTime`] by hand.
+/// A source of time. Production uses `SystemTime`; tests move a [`ManualTime`] by hand.
 ///
 /// ```
 /// use std::time::Duration;
@@ -412,7 +412,7 @@ impl EngineClock {
         self.state()
     }
 
-    /// See [`ClockState`].
+    /// See `ClockState`.
     pub fn state(&self) -> ClockState {
         if self.follows_store {
             let (wall, now) = (self.source.wall(), self.now());
@@ -426,6 +426,18 @@ impl EngineClock {
         } else {
             ClockState::Good
         }
+    }
+
+    /// The last time that the store remembered when this clock started.
+    pub(crate) fn persisted_at_start(&self) -> Timestamp {
+        self.persisted_at_start
+    }
+
+    /// By how much the wall clock is behind engine time, if by more than the leeway: it was set back, or was ahead before.
+    /// Engine time goes on without it, and each start waits for it (requirement C40).
+    pub(crate) fn wall_is_behind(&self) -> Option<Duration> {
+        let by = self.now().since(self.source.wall());
+        (by > self.leeway).then_some(by)
     }
 
     /// A stamp for a new session, later than `after` and than every not-before so far. `None` if that is further ahead
@@ -452,6 +464,19 @@ impl EngineClock {
             Some(stamp + 1)
         });
         Timestamp(stamp)
+    }
+}
+
+/// A duration as it is written in a configuration: days are the longest unit, because months and years have no fixed length.
+#[doc(hidden)]
+pub fn written(duration: Duration) -> String {
+    const DAY: u64 = 86_400;
+    let days = duration.as_secs() / DAY;
+    let rest = duration.saturating_sub(Duration::from_secs(days * DAY));
+    match (days, rest.is_zero()) {
+        (0, _) => humantime::format_duration(rest).to_string(),
+        (_, true) => format!("{days}d"),
+        (_, false) => format!("{days}d {}", humantime::format_duration(rest)),
     }
 }
 

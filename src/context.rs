@@ -11,6 +11,14 @@ use trace::Trace;
 
 pub mod trace;
 
+/// A value of one caller or one request, which HTTP/2 does not enter into its table of headers. A client whose requests
+/// share a connection to the upstream could otherwise find out, by the lengths of messages, what others' requests carry
+/// (RFC 7541 §7.1.3). Nor does it evict values that come again, and it is compared with no later one.
+pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
+}
+
 /// See the module. Cheap to clone and to move: each poll of a request puts it in place.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Facts>);

@@ -231,6 +231,10 @@ pub enum Denial {
     /// Unknown user or wrong password: the caller never learns which.
     // Requirement A2.
     WrongPassword,
+    /// The password is right, and the user has no account, at an endpoint that has one. The caller is told as of a wrong
+    /// password.
+    // Requirement I55.
+    NoAccount,
     /// Unknown client, or it failed to authenticate.
     InvalidClient,
     /// The client may not use this grant.
@@ -239,6 +243,9 @@ pub enum Denial {
     UnsupportedGrantType,
     /// The user has as many live sessions as allowed, and the rules refuse another one.
     TooManySessions,
-    /// A rate limit. The next attempt counts after this time.
+    /// A limit without a key of its own: of a directory, of a provider. The next attempt counts after this time.
     TooManyRequests(Duration),
+    /// One of the gate's rates of attempts, by its key in `[limits]`. The next attempt counts after this time.
+    // Requirement O35.
+    RateLimited(&'static str, Duration),
 }

@@ -107,6 +107,14 @@ pub enum DirectoryError {
     /// The directory cannot be read or reached.
     #[error("{0}")]
     Unavailable(String),
+    /// What the directory has of this user cannot be used: two entries of one name, a value of a wrong type. Other users
+    /// are not concerned.
+    #[error("{0}")]
+    Entry(String),
+    /// The password is right, and the user has no account, at an endpoint that has one. The caller is told as of a wrong
+    /// password, and the log says it.
+    #[error("the user has no account")]
+    NoAccount,
     /// The directory decides after this time, and not before. The caller gets
     /// [`Denial::TooManyRequests`].
     #[error("the directory answers later")]
@@ -178,7 +186,10 @@ impl From<DirectoryError> for Fault {
     fn from(error: DirectoryError) -> Self {
         match error {
             DirectoryError::Busy => Self::Busy,
-            DirectoryError::Unavailable(_) | DirectoryError::Later(_) => Self::Directory(error),
+            DirectoryError::Unavailable(_)
+            | DirectoryError::Entry(_)
+            | DirectoryError::NoAccount
+            | DirectoryError::Later(_) => Self::Directory(error),
         }
     }
 }
@@ -213,7 +224,7 @@ impl Fault {
             Self::Directory(DirectoryError::Later(wait)) => *wait,
             Self::Store(StoreError { retry_after: Some(wait), .. }) => *wait,
             Self::Store(_)
-            | Self::Directory(DirectoryError::Unavailable(_))
+            | Self::Directory(DirectoryError::Unavailable(_) | DirectoryError::Entry(_) | DirectoryError::NoAccount)
             | Self::Signing(_)
             | Self::Suspended
             | Self::Clock => Duration::from_secs(5),
@@ -252,6 +263,7 @@ impl From<Denial> for Error {
 impl<F: Into<Fault>> From<F> for Error {
     fn from(fault: F) -> Self {
         match fault.into() {
+            Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
             // A limit of the directory is one of the caller's.
             Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::TooManyRequests(wait)),
             fault => Self::Failed(fault),

@@ -215,6 +215,11 @@ impl Lease {
         }
     }
 
+    /// The same, also if the gate shuts down.
+    pub(crate) fn has_ended(&self) -> Option<LeaseEnd> {
+        if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
+    }
+
     /// Waits until the lease is no longer valid, the connection reaches its maximum length, or the gate shuts down;
     /// returns which. Checks at each interval `every`.
     pub async fn ended(&self, every: Duration) -> LeaseEnd {

@@ -59,7 +59,7 @@ pub(crate) fn sites(address: IpAddr) -> Option<(u64, u64)> {
 }
 
 /// The holder of a resource: an address or a caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Holder(u32);
 
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);

@@ -91,8 +91,8 @@ thumbprint! {
 }
 
 impl KeyThumbprint {
-    /// From the bytes of a record.
-    #[cfg(any(test, feature = "postgres", feature = "redb", feature = "redis"))]
+    /// From its bytes.
+    #[cfg(test)]
     pub(crate) const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
         Self(bytes)
     }
@@ -104,14 +104,13 @@ impl KeyThumbprint {
 }
 
 impl CertificateThumbprint {
-    /// From the bytes of a record.
-    #[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+    /// From its bytes.
+    #[cfg(test)]
     pub(crate) const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
         Self(bytes)
     }
 
     /// The bytes.
-    #[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
     pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
         &self.0
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::Context;
+use super::{Context, unindexed};
 
 /// `traceparent`.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -133,10 +133,7 @@ impl Position {
         write(3, &self.trace);
         write(36, &self.span);
         write(53, &[self.flags]);
-        let mut value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
-        // HTTP/2 does not index it: no two requests have the same.
-        value.set_sensitive(true);
-        value
+        unindexed(HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("")))
     }
 }
 

@@ -230,12 +230,12 @@ impl Denial {
             Self::TtlExceeded => Class::Lifetime,
             Self::InvalidScope => Class::Scope,
             Self::InvalidTarget => Class::Target,
-            Self::WrongPassword => Class::Login,
+            Self::WrongPassword | Self::NoAccount => Class::Login,
             Self::TooManySessions => Class::TooManySessions,
             Self::InvalidClient => Class::Client,
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
-            Self::TooManyRequests(wait) => Class::Limited(*wait),
+            Self::TooManyRequests(wait) | Self::RateLimited(_, wait) => Class::Limited(*wait),
             Self::KeysUnavailable(wait)
             | Self::IntrospectionUnavailable(wait)
             | Self::RevocationsUnavailable(wait)

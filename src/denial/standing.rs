@@ -129,10 +129,12 @@ impl Denial {
             | Self::InvalidScope
             | Self::InvalidTarget
             | Self::WrongPassword
+            | Self::NoAccount
             | Self::InvalidClient
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
             Self::TooManyRequests(_)
+            | Self::RateLimited(..)
             | Self::KeysUnavailable(_)
             | Self::ProofsFull(_)
             | Self::IntrospectionUnavailable(_)

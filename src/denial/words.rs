@@ -70,6 +70,8 @@ impl Denial {
             Self::SessionRevoked(SessionEnd::List) => "session_revoked_by_list",
             Self::SessionRevoked(SessionEnd::UserInactive) => "user_inactive",
             Self::SessionRevoked(SessionEnd::BeforeValidFrom) => "session_before_valid_from",
+            Self::SessionRevoked(SessionEnd::NotBefore) => "session_not_before",
+            Self::SessionRevoked(SessionEnd::Elsewhere) => "session_ended_elsewhere",
             Self::SessionExpired(Lifetime::Session) => "session_expired",
             Self::SessionExpired(Lifetime::Idle) => "session_idle",
             Self::Ahead => "ahead_of_store",
@@ -84,11 +86,12 @@ impl Denial {
             Self::InvalidScope => "invalid_scope",
             Self::InvalidTarget => "invalid_target",
             Self::WrongPassword => "wrong_password",
+            Self::NoAccount => "no_account",
             Self::InvalidClient => "invalid_client",
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::TooManySessions => "too_many_sessions",
-            Self::TooManyRequests(_) => "too_many_requests",
+            Self::TooManyRequests(_) | Self::RateLimited(..) => "too_many_requests",
         }
     }
 
@@ -101,6 +104,7 @@ impl Denial {
             | Self::BadClaim(what)
             | Self::BadFact(what)
             | Self::RelayRefused(what)
+            | Self::RateLimited(what, _)
             | Self::BadProof(ProofFlaw::Malformed(what)) => Some(what),
             Self::BadPath(error) => Some(error.what()),
             _ => None,

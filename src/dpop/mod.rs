@@ -42,7 +42,7 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::keyring::RefreshKeys;
 
 mod known;
-mod memory;
+pub(crate) mod memory;
 mod nonce;
 pub(crate) mod proof;
 mod target;

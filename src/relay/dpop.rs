@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::denial::ProofFlaw;
+use crate::dpop::memory::{NotRecorded, ProofId, ProofMemory};
 use crate::dpop::proof::{Form, SignedProof};
+use crate::random::NoRandomness;
 use crate::token::Algorithm;
 
 /// The longest proof, in bytes. An RSA key of 8192 bits and its signature fit.
@@ -29,23 +31,29 @@ const FORM: Form = Form {
 const WINDOW: Duration = Duration::from_secs(60);
 /// How many proofs are remembered.
 const MAX_SEEN: u64 = 100_000;
+/// When a request may come again whose key has its share of the memory, or that found the memory full.
+pub(super) const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// The proofs that were seen.
+/// The proofs of requests that got an answer with tokens. The memory never forgets a proof that could pass; a client
+/// without a good token cannot fill it.
 pub(super) struct Proofs {
-    seen: moka::sync::Cache<(String, Box<str>), ()>,
+    seen: ProofMemory,
 }
 
-impl Default for Proofs {
-    fn default() -> Self {
-        // Longer than a proof is good, at either end of the window.
-        let seen = moka::sync::Cache::builder().max_capacity(MAX_SEEN).time_to_live(4 * WINDOW).build();
-        Self { seen }
-    }
+/// A proof that is good, and was not used so far.
+pub(super) struct GoodProof {
+    /// The thumbprint of its key.
+    pub(super) jkt: String,
+    id: ProofId,
 }
 
 impl Proofs {
-    /// The thumbprint of the key of a good proof for a POST to `url`, which was not seen before.
-    pub(super) fn check(&self, proof: &str, url: &str, now: Timestamp) -> Result<String, ProofFlaw> {
+    pub(super) fn new() -> Result<Self, NoRandomness> {
+        Ok(Self { seen: ProofMemory::new(MAX_SEEN, WINDOW)? })
+    }
+
+    /// A good proof for a POST to `url`, which was not used before. It is not used yet.
+    pub(super) fn check(&self, proof: &str, url: &str, now: Timestamp) -> Result<GoodProof, ProofFlaw> {
         let proof = SignedProof::read(proof, FORM)?;
         if proof.method() != Some("POST") {
             return Err(ProofFlaw::Method);
@@ -58,12 +66,23 @@ impl Proofs {
         if issued_at.since(now).max(now.since(issued_at)) > WINDOW {
             return Err(ProofFlaw::Time);
         }
-        let jkt = proof.key.to_string();
-        let id = Box::from(proof.id().ok_or(ProofFlaw::Id)?);
-        let is_new = self.seen.entry((jkt.clone(), id)).or_insert(()).is_fresh();
-        if is_new { Ok(jkt) } else { Err(ProofFlaw::Replayed) }
+        let id = self.seen.name(&proof.key, proof.id().ok_or(ProofFlaw::Id)?, issued_at);
+        if self.seen.has(&id) {
+            return Err(ProofFlaw::Replayed);
+        }
+        Ok(GoodProof { jkt: proof.key.to_string(), id })
+    }
+
+    /// Uses a proof. Of several requests with the same one, this succeeds for one.
+    pub(super) fn use_once(&self, proof: &GoodProof, now: Timestamp) -> Result<(), NotRecorded> {
+        self.seen.record(&proof.id, now)
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> u64 {
+        self.seen.held()
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

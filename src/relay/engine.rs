@@ -15,12 +15,13 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::dpop::Proofs;
+use super::dpop::{GoodProof, Proofs, TRY_AGAIN};
 use super::provider::{Meaning, ProviderReply, ProviderRequest, SendError};
 use super::seal::NotSealed;
 use crate::clock::EngineClock;
 use crate::denial::Denial;
 use crate::denial::ProofFlaw;
+use crate::dpop::memory::NotRecorded;
 use crate::fault::{Chain, Fault, StoreError};
 use crate::limit::{Buckets, Limits, Rate};
 use crate::random::{NoRandomness, random};
@@ -34,7 +35,7 @@ mod revoke;
 mod settings;
 
 pub use answer::{Answer, Presented, Source};
-use flight::{Finished, Pending, UnderWay};
+use flight::{Finished, Pending, Presentation, UnderWay};
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
 
@@ -67,6 +68,7 @@ struct Core {
     clock: Arc<EngineClock>,
     /// Names this run of the program in its records.
     owner: [u8; 16],
+    is_alone: bool,
     /// The exchanges under way, each with its outcome to come.
     flights: DashMap<RelayId, watch::Receiver<Option<Arc<Finished>>>>,
     /// The number of tasks that exchange or revoke.
@@ -87,13 +89,25 @@ impl Relay {
     /// # Errors
     /// The random source fails.
     pub fn new(parts: RelayParts) -> Result<Self, NoRandomness> {
-        let RelayParts { endpoint, settings, store, limits, end_tokens, clock, time } = parts;
+        let RelayParts { endpoint, settings, store, is_alone, limits, end_tokens, clock, time } = parts;
         let settings = ArcSwap::from_pointee(settings.bounded());
         let owner = *random::<16>()?;
         let (flights, sends) = (DashMap::new(), Buckets::new(SEND_BUCKET_BITS, SENDS, time));
-        let (under_way, proofs) = (watch::Sender::new(0), Proofs::default());
-        let core =
-            Core { endpoint, settings, store, limits, end_tokens, clock, owner, flights, under_way, proofs, sends };
+        let (under_way, proofs) = (watch::Sender::new(0), Proofs::new()?);
+        let core = Core {
+            endpoint,
+            settings,
+            store,
+            limits,
+            end_tokens,
+            clock,
+            owner,
+            is_alone,
+            flights,
+            under_way,
+            proofs,
+            sends,
+        };
         Ok(Self { core: Arc::new(core) })
     }
 
@@ -151,20 +165,30 @@ impl Relay {
 
     /// Answers a refresh token. The provider's call is a task of its own: a caller that stops waiting cancels nothing.
     pub async fn exchange(&self, mut presented: Presented) -> Answer {
-        if let Some(proof) = &presented.proof {
-            match self.core.proved(proof) {
-                Ok(jkt) => presented.presenter.jkt = Some(jkt),
-                Err(flaw) => return Answer::InvalidProof(flaw),
-            }
+        let proof = match presented.proof.as_ref().map(|proof| self.core.proved(proof)).transpose() {
+            Ok(proof) => proof,
+            Err(flaw) => return Answer::InvalidProof(flaw),
+        };
+        if let Some(proof) = &proof {
+            presented.presenter.jkt = Some(proof.jkt.clone());
         }
         let presentation = match self.core.presentation(presented) {
             Ok(Some(presentation)) => presentation,
             Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
             Err(NotSealed) => return Answer::failed(&NOT_SEALED),
         };
+        let answer = self.answer(&presentation).await;
+        match &proof {
+            // Last, and only for who gets tokens: nobody else can fill the memory of proofs.
+            Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer),
+            Some(_) | None => answer,
+        }
+    }
+
+    async fn answer(&self, presentation: &Arc<Presentation>) -> Answer {
         let mut was_pending = false;
         for _ in 0..MAX_ROUNDS {
-            let known = match self.core.known(&presentation).await {
+            let known = match self.core.known(presentation).await {
                 Ok(known) => known,
                 Err(error) => return self.core.store_failed(error),
             };
@@ -181,7 +205,7 @@ impl Relay {
                 }
             };
             was_pending = pending.is_some();
-            if let Some(answer) = self.core.join(&presentation, before, pending).await {
+            if let Some(answer) = self.core.join(presentation, before, pending).await {
                 return answer;
             }
         }
@@ -216,11 +240,28 @@ const MAX_UNDER_WAY: usize = 256;
 const NO_TOKEN: &str = "not a refresh token";
 
 impl Core {
-    /// The key of a good DPoP proof.
-    fn proved(&self, proof: &SecretString) -> Result<String, ProofFlaw> {
+    /// A good DPoP proof that was not used.
+    fn proved(&self, proof: &SecretString) -> Result<GoodProof, ProofFlaw> {
         // Nothing can be for a URL that is not known.
         let url = self.settings.load().provider.proof_url().ok_or(ProofFlaw::Url)?;
         self.proofs.check(proof.expose_secret(), &url, self.clock.now())
+    }
+
+    /// Does an answer bring tokens?
+    fn has_tokens(&self, presentation: &Presentation, answer: &Answer) -> bool {
+        let Answer::Reply(reply, _) = answer else { return false };
+        let token = presentation.presented.token.expose_secret();
+        matches!(presentation.settings.provider.read(token, reply), Meaning::Granted { .. })
+    }
+
+    /// The answer, if its proof was not used before.
+    fn prove_once(&self, proof: &GoodProof, answer: Answer) -> Answer {
+        match self.proofs.use_once(proof, self.clock.now()) {
+            Ok(()) => answer,
+            Err(NotRecorded::Seen) => Answer::InvalidProof(ProofFlaw::Replayed),
+            Err(NotRecorded::KeyIsFull) => Answer::TooMany { retry_after: TRY_AGAIN },
+            Err(NotRecorded::Full) => Answer::unavailable(TRY_AGAIN, "proofs_full"),
+        }
     }
 
     /// May a token of this sender go to the provider?
@@ -229,7 +270,10 @@ impl Core {
             return Err(Answer::unavailable(RETRY_AFTER, "relay_saturated"));
         }
         self.limits.admit_unverified(address).map_err(|denial| {
-            let retry_after = if let Denial::TooManyRequests(wait) = denial { wait } else { RETRY_AFTER };
+            let retry_after = match denial {
+                Denial::TooManyRequests(wait) | Denial::RateLimited(_, wait) => wait,
+                _ => RETRY_AFTER,
+            };
             Answer::TooMany { retry_after }
         })
     }

@@ -15,6 +15,9 @@ const DISCOVERY_FOR: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     min: Duration,
+    /// The longest time until the next fetch after a good one: one that fails leaves time for others before the set is
+    /// too old (requirement I50).
+    most: Duration,
     /// Consecutive failures.
     failures: u32,
     /// Fetches of keys since the discovery document was read.
@@ -25,13 +28,19 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(settings: &FetchSettings) -> Self {
-        Self { min: settings.min, failures: 0, fetches: 0, discovered: None }
+        Self {
+            min: settings.min,
+            most: settings.max.min(settings.stale_for / 2),
+            failures: 0,
+            fetches: 0,
+            discovered: None,
+        }
     }
 
     /// A good answer, fresh for this long: the next fetch is at 80 to 95 % of it, so that nodes spread.
     pub(super) fn after_good(&mut self, fresh: Duration, random: u32) -> Duration {
         self.failures = 0;
-        fresh.mul_f64(0.80 + 0.15 * fraction(random))
+        fresh.min(self.most).mul_f64(0.80 + 0.15 * fraction(random))
     }
 
     /// No good answer: 1, 2, 4 … 60 s, give or take 20 %, and never longer than `min`.
@@ -85,6 +94,18 @@ mod tests {
         assert_eq!(schedule().after_good(600 * S, u32::MAX), 570 * S);
         let middle = schedule().after_good(600 * S, u32::MAX / 2);
         assert!(middle > 520 * S && middle < 530 * S, "{middle:?}");
+    }
+
+    #[test]
+    fn i50_a_set_is_fetched_again_before_it_is_too_old_however_long_it_is_fresh() {
+        for (stale_for, max, expected) in [(300, 300, 150), (86_400, 86_400, 43_200), (86_400, 600, 600)] {
+            let settings = FetchSettings { max: max * S, stale_for: stale_for * S, ..FetchSettings::default() };
+            let mut schedule = Schedule::new(&settings);
+            for fresh in [600, 86_400, 7 * 86_400] {
+                let longest = schedule.after_good(fresh * S, u32::MAX);
+                assert_eq!(longest, (expected.min(fresh) * S).mul_f64(0.95), "{stale_for} {max} {fresh}");
+            }
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::token::algorithm::Algorithm;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchSettings {
-    /// How long an answer without `max-age` is fresh.
+    /// How long an answer without `max-age` is fresh. Any answer is fetched again within half of `stale_for`.
     pub fresh: Duration,
     /// The shortest time that an answer is fresh, and the longest between attempts while none succeeds.
     pub min: Duration,
@@ -63,6 +63,15 @@ impl FetchSettings {
         }
         if self.stale_for < self.max {
             return Some(("stale_for", "must not be shorter than max"));
+        }
+        if self.min > self.stale_for / 2 {
+            return Some(("min", "must not be longer than half of stale_for"));
+        }
+        if self.fresh < self.min {
+            return Some(("fresh", "must not be shorter than min"));
+        }
+        if self.fresh > self.max {
+            return Some(("fresh", "must not be longer than max"));
         }
         if self.timeout > self.stale_for {
             return Some(("timeout", "must not be longer than stale_for"));

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::answer::{self, FetchFailure};
 use super::fetch::{Fetched, Fetcher};
 use super::kept::{KeptKeySet, KeySetStore};
-use super::settings::RemoteIssuer;
+use super::settings::{FetchSettings, RemoteIssuer};
 use super::status::Shared;
 use crate::clock::{TimeSource, Timestamp};
 use crate::random::random;
@@ -17,6 +17,8 @@ use crate::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
 /// How often a failure that lasts is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
+/// How long the task waits at least for the moment from which the keys are too old: the gate's clock may be behind.
+const AT_LEAST: Duration = Duration::from_millis(10);
 /// When a request for dropped keys may come again.
 const DROPPED_RETRY: Duration = Duration::from_secs(60);
 
@@ -48,6 +50,8 @@ pub(super) struct Task {
 enum Event {
     /// A fetch is due.
     Fetch,
+    /// The set is too old from now on, perhaps: the clock of the gate decides.
+    Stale,
     /// A request wants a fetch, a gate took the keys, or the keys were dropped.
     Wanted,
     Command(Command),
@@ -95,6 +99,7 @@ impl Task {
             // The task does not hold the keys while it waits, so it ends when all others have dropped them.
             let event = tokio::select! {
                 () = &mut due, if !self.is_dropped => Event::Fetch,
+                () = tokio::time::sleep(self.until_stale()), if !self.is_stale => Event::Stale,
                 () = wants.notified() => Event::Wanted,
                 command = receive(&mut commands) => command.map_or(Event::NoCommands, Event::Command),
             };
@@ -107,6 +112,13 @@ impl Task {
                 Event::Wanted if self.is_dropped => {
                     let now = self.shared.clock().now();
                     keys.begin(now, self.shared.clock().wall()).fail(now.plus(DROPPED_RETRY));
+                }
+                Event::Stale if keys.state(self.shared.clock().now()) != KeyState::Stale => continue,
+                Event::Stale => {
+                    self.is_stale = true;
+                    let name = &self.issuer.name;
+                    tracing::error!(issuer = %name, cause = "stale_for", "issuer keys too old: its tokens get 503");
+                    due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0));
                 }
                 Event::Fetch | Event::Wanted => due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0)),
                 Event::Command(Command::Refresh(done)) => {
@@ -137,6 +149,12 @@ impl Task {
             keys.renew(validity);
             self.validity = Some(validity);
         }
+    }
+
+    /// The time until the present set is too old.
+    fn until_stale(&self) -> Duration {
+        let now = self.shared.clock().now();
+        self.validity.map_or(FetchSettings::MAX_STALE_FOR, |validity| validity.usable_until.since(now)).max(AT_LEAST)
     }
 
     /// One attempt. Returns when the next one is due.

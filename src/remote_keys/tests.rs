@@ -389,6 +389,22 @@ async fn i6_files_are_read_again_at_each_fetch() {
     assert!(failure.cause == "files" && !failure.message.contains("hunter2"), "{failure}");
 }
 
+#[test]
+fn i50_times_that_contradict_each_other_are_refused() {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let said = |fresh, min, max, stale_for| {
+        let (fresh, min, max, stale_for) = (minutes(fresh), minutes(min), minutes(max), minutes(stale_for));
+        FetchSettings { fresh, min, max, stale_for, ..FetchSettings::default() }.problem().map(|(key, _)| key)
+    };
+    assert_eq!(said(10, 1, 5, 5), Some("fresh"), "a healthy issuer's tokens would be refused half of the time");
+    assert_eq!(said(10, 1, 5, 60), Some("fresh"));
+    assert_eq!(said(5, 10, 20, 60), Some("fresh"));
+    assert_eq!(said(5, 5, 5, 5), Some("min"));
+    for (fresh, min, max, stale_for) in [(10, 1, 1440, 1440), (5, 1, 5, 5), (1, 1, 1, 2)] {
+        assert_eq!(said(fresh, min, max, stale_for), None);
+    }
+}
+
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_refused() {
     let issuer = || RemoteIssuer::new("kc", "https://id.example.com");

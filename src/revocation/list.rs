@@ -20,7 +20,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
 use super::epoch::{Batch, Epochs, SHARDS};
-use super::{Effect, Revocation, SESSIONS_OF, Target};
+use super::{Effect, Revocation, SESSIONS_OF, Target, WITHOUT_SESSION};
 use crate::clock::Timestamp;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, SessionId, VouchedBy};
@@ -304,8 +304,7 @@ impl RevocationList {
     fn refuse_from(&self, facts: TokenFacts<'_>) -> Timestamp {
         let issuer = self.issuer(facts.issuer);
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, facts.client);
-        let not_before =
-            not_before.max(facts.issuer_session.and_then(|sid| self.session_not_before(facts.issuer, sid)));
+        let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));
         let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
         // A token without `iat` may be older than any moment.
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
@@ -332,16 +331,17 @@ impl RevocationList {
     pub(crate) fn ended_elsewhere(&self, by: &VouchedBy, begun: Timestamp) -> bool {
         let issuer = self.issuer(&by.issuer);
         let of_subject = issuer.and_then(|issuer| issuer.subjects.get(&*by.subject, NotBefore::at));
-        let of_session = by.session.as_deref().and_then(|sid| self.session_not_before(&by.issuer, sid));
+        let of_session = self.session_not_before(&by.issuer, by.session.as_deref(), &by.subject);
         of_subject.max(of_session).is_some_and(|at| begun.as_secs() <= at.as_secs())
     }
 
-    /// The not-before of a session of another issuer.
-    fn session_not_before(&self, issuer: &str, sid: &str) -> Option<Timestamp> {
-        let sessions = self.issuers.load();
-        let is_of = |name: &str| name.strip_suffix(SESSIONS_OF) == Some(issuer);
-        let (_, sessions) = sessions.iter().find(|(name, _)| is_of(name))?;
-        sessions.subjects.get(sid, NotBefore::at)
+    /// The not-before of a session of another issuer; of what names no session, that of any session of its subject.
+    fn session_not_before(&self, issuer: &str, sid: Option<&str>, subject: &str) -> Option<Timestamp> {
+        let (kind, whose) = sid.map_or((WITHOUT_SESSION, subject), |sid| (SESSIONS_OF, sid));
+        let all = self.issuers.load();
+        let is_of = |name: &str| name.strip_suffix(kind) == Some(issuer);
+        let (_, of_issuer) = all.iter().find(|(name, _)| is_of(name))?;
+        of_issuer.subjects.get(whose, NotBefore::at)
     }
 
     /// The shard whose counter rises with every entry that such a token can match.
@@ -360,7 +360,7 @@ impl RevocationList {
         self.epochs.read(shard)
     }
 
-    /// The highest minimum generation known for a session, in effect yet or not; [`REVOKED`] if the session is revoked,
+    /// The highest minimum generation known for a session, in effect yet or not; `REVOKED` if the session is revoked,
     /// 0 if nothing is known. For [`Facts::minimum_known`](crate::session::rotation::Facts::minimum_known): read it
     /// before the record is loaded.
     pub fn minimum(&self, session: SessionId) -> Generation {

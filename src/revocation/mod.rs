@@ -67,12 +67,19 @@ pub enum Target {
 
 /// What an issuer's name is followed by in the targets of its sessions. No issuer has it in its name (RFC 8414 §2).
 const SESSIONS_OF: &str = "#sid";
+/// The same for the targets of its tokens that name no session.
+const WITHOUT_SESSION: &str = "#without-sid";
 
 impl Target {
     /// Everything of one session of another issuer. It is the subject of a name that no issuer has: so every store and every
     /// earlier release reads it.
     pub(crate) fn session_of(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
+    }
+
+    /// The tokens of one subject of another issuer that name no session.
+    pub(crate) fn without_session_of(issuer: &str, subject: &str) -> Self {
+        Self::Subject { issuer: format!("{issuer}{WITHOUT_SESSION}").into(), subject: subject.into() }
     }
 }
 
@@ -104,7 +111,7 @@ impl fmt::Display for Target {
 pub enum Effect {
     /// For a [`Target::Session`]: tokens below a generation are refused.
     Minimum {
-        /// The lowest generation accepted from `effective_from` on; [`REVOKED`] for none.
+        /// The lowest generation accepted from `effective_from` on; `REVOKED` for none.
         minimum: Generation,
         /// When `minimum` takes effect.
         effective_from: Timestamp,

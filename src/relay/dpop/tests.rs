@@ -8,12 +8,12 @@ use super::*;
 const URL: &str = "https://id.example/token";
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
 
-struct Client {
+pub(in crate::relay) struct Client {
     key: Ed25519KeyPair,
 }
 
 impl Client {
-    fn new() -> Self {
+    pub(in crate::relay) fn new() -> Self {
         Self { key: Ed25519KeyPair::generate().unwrap() }
     }
 
@@ -27,7 +27,7 @@ impl Client {
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()).as_ref()))
     }
 
-    fn proof(&self, claims: &Value) -> String {
+    pub(in crate::relay) fn proof(&self, claims: &Value) -> String {
         let header = json!({"typ": "dpop+jwt", "alg": "EdDSA", "jwk": self.jwk()});
         self.signed(&header, &claims.to_string())
     }
@@ -39,18 +39,23 @@ fn claims(jti: &str) -> Value {
 
 #[test]
 fn i38_a_good_proof_counts_once_and_names_its_key() {
-    let (proofs, client) = (Proofs::default(), Client::new());
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
     let proof = client.proof(&claims("a"));
-    let jkt = proofs.check(&proof, URL, NOW).unwrap();
-    assert_eq!(jkt.len(), 43, "a SHA-256 thumbprint");
-    assert!(proofs.check(&proof, URL, NOW).is_err(), "the same proof again");
-    assert_eq!(proofs.check(&client.proof(&claims("b")), URL, NOW), Ok(jkt.clone()), "another proof of the key");
-    assert_ne!(proofs.check(&Client::new().proof(&claims("a")), URL, NOW), Ok(jkt), "another key");
+    let first = proofs.check(&proof, URL, NOW).unwrap();
+    assert_eq!(first.jkt.len(), 43, "a SHA-256 thumbprint");
+    let again = proofs.check(&proof, URL, NOW).unwrap();
+    assert_eq!(proofs.held(), 0, "it is not used by being good");
+    assert_eq!(proofs.use_once(&first, NOW), Ok(()));
+    assert_eq!(proofs.use_once(&again, NOW), Err(NotRecorded::Seen), "of two at once, one");
+    assert_eq!(proofs.check(&proof, URL, NOW).map(|_| ()), Err(ProofFlaw::Replayed), "the same proof again");
+    let key = |proof: &str| proofs.check(proof, URL, NOW).map(|proof| proof.jkt);
+    assert_eq!(key(&client.proof(&claims("b"))), Ok(first.jkt.clone()), "another proof of the key");
+    assert_ne!(key(&Client::new().proof(&claims("a"))), Ok(first.jkt), "another key");
 }
 
 #[test]
 fn i38_no_other_proof_is_good() {
-    let (proofs, client) = (Proofs::default(), Client::new());
+    let (proofs, client) = (Proofs::new().unwrap(), Client::new());
     let with = |name: &str, value: Value| {
         let mut claims = claims("x");
         claims[name] = value;

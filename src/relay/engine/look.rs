@@ -67,7 +67,9 @@ impl Core {
                 // Another client was refused, perhaps because of its identity. Only the provider can judge this one.
                 None => Known::Ask(Some(Before { place, record })),
             },
-            RelayState::Pending if record.lease > now => Known::Pending(record.lease.since(now)),
+            RelayState::Pending if record.lease > now && !self.is_over(&record) => {
+                Known::Pending(record.lease.since(now))
+            }
             // An attempt without an owner is unknown once its lease is over: it can have no outcome any more.
             RelayState::Pending | RelayState::Unknown => {
                 let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
@@ -82,6 +84,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Is it certain before the end of the lease that nobody will store an outcome? Only this process writes to the store,
+    /// and the record is of another run of the program, which was killed (requirement I56).
+    fn is_over(&self, record: &RelayRecord) -> bool {
+        self.is_alone && record.owner != self.owner
     }
 
     fn audit_refused(&self, presentation: &Presentation, why: &'static str) {

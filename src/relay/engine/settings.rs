@@ -72,6 +72,8 @@ pub struct RelayParts {
     pub settings: RelaySettings,
     /// The records.
     pub store: Arc<dyn RelayStore>,
+    /// Whether no other process writes to the store: then the exchanges of other runs of the program are over.
+    pub is_alone: bool,
     /// The limits of refused tokens.
     pub limits: Arc<Limits>,
     /// What ends the tokens of a revoked answer.

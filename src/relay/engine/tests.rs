@@ -120,6 +120,10 @@ impl Provider for Scripted {
         }
     }
 
+    fn proof_url(&self) -> Option<String> {
+        Some(PROOF_URL.to_owned())
+    }
+
     fn read(&self, token: &str, reply: &ProviderReply) -> Meaning {
         oauth::read(token, reply)
     }
@@ -265,6 +269,15 @@ impl World {
     }
 
     fn relay_with(&self, rules: RelayRules) -> Relay {
+        self.begun(rules, false)
+    }
+
+    /// A relay whose store no other process writes to.
+    fn alone_with(&self, rules: RelayRules) -> Relay {
+        self.begun(rules, true)
+    }
+
+    fn begun(&self, rules: RelayRules, is_alone: bool) -> Relay {
         Relay::new(RelayParts {
             endpoint: "/auth/token".to_owned(),
             settings: RelaySettings {
@@ -273,6 +286,7 @@ impl World {
                 provider: self.provider.clone(),
             },
             store: self.store.clone(),
+            is_alone,
             end_tokens: self.ended.clone(),
             clock: self.clock.clone(),
             limits: Arc::new(Limits::new(Rates::default(), self.time.clone())),
@@ -292,6 +306,9 @@ impl World {
         self.store.inner.load_relay(keys[0].id()).await.unwrap()
     }
 }
+
+/// The URL of the provider, which proofs are for.
+const PROOF_URL: &str = "https://id.example/token";
 
 fn presented(token: &str) -> Presented {
     Presented {

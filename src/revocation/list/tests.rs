@@ -85,6 +85,24 @@ fn refused(list: &RevocationList, facts: TokenFacts<'_>) -> bool {
 }
 
 #[test]
+fn n66_an_entry_of_no_session_matches_what_names_none_of_one_subject_and_issuer() {
+    let list = list(&[entry(Target::without_session_of(THEIRS, "ada"), Effect::NotBefore(NOW))]);
+    assert!(refused(&list, FOREIGN));
+    for other in [
+        TokenFacts { issuer_session: Some("s-1"), ..FOREIGN },
+        TokenFacts { subject: "bob", ..FOREIGN },
+        TokenFacts { issued_at: Some(NOW.plus(Duration::from_secs(1))), ..FOREIGN },
+        LOOSE,
+    ] {
+        assert!(!refused(&list, other), "{other:?}");
+    }
+    let mut by = VouchedBy::new(THEIRS, "ada");
+    assert!(list.ended_elsewhere(&by, NOW));
+    by.session = Some("s-1".into());
+    assert!(!list.ended_elsewhere(&by, NOW));
+}
+
+#[test]
 fn an_empty_list_refuses_nothing() {
     let list = RevocationList::new();
     for facts in [of(session(1), Generation::NONE), LOOSE, FOREIGN, TokenFacts { issued_at: None, jti: None, ..LOOSE }]

@@ -33,6 +33,7 @@ fn relay(world: &World, store: &RedbStore) -> Relay {
             provider: world.provider.clone(),
         },
         store: Arc::new(store.clone()),
+        is_alone: false,
         end_tokens: world.ended.clone(),
         clock: world.clock.clone(),
         limits: Arc::new(Limits::new(Rates::default(), world.time.clone())),

@@ -158,6 +158,46 @@ async fn i39_the_token_of_a_killed_program_waits_for_the_lease_and_is_then_sent_
 }
 
 #[tokio::test]
+async fn i56_a_gate_that_is_alone_does_not_wait_for_the_run_that_was_killed() {
+    for (after_unknown, is_sent_again) in [(AfterUnknown::TryOnce, true), (AfterUnknown::Refuse, false)] {
+        let world = World::new();
+        killed_while_asking(&world);
+        let rules = RelayRules { after_unknown, ..RelayRules::default() };
+        // Beside others, another one may have begun it, and may still get the answer.
+        assert_eq!(unavailable(world.relay_with(rules).exchange(presented("T")).await), ("relay_pending", 35));
+        let relay = world.alone_with(rules);
+        if is_sent_again {
+            assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
+            assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Replayed);
+        } else {
+            assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)));
+        }
+        assert_eq!(world.provider.sent(), 1 + usize::from(is_sent_again));
+    }
+}
+
+#[tokio::test]
+async fn i56_a_gate_that_is_alone_waits_for_its_own_exchange() {
+    let world = World::new();
+    let relay = Arc::new(world.alone_with(RelayRules::default()));
+    let held = world.provider.hold();
+    let tabs: Vec<_> = (0..20).map(|_| start(&relay, presented("T"))).collect();
+    world.provider.was_sent(1).await;
+    let late = start(&relay, presented("T"));
+    held.add_permits(100);
+    for tab in tabs.into_iter().chain([late]) {
+        assert_eq!(body(tab.await.unwrap()).0, text(&granted(1)));
+    }
+    // One whose answer was given and could not be stored is no dead one either: the provider exchanged the token.
+    *world.store.fails.lock().unwrap() = Some("swap");
+    body(relay.exchange(presented("U")).await);
+    *world.store.fails.lock().unwrap() = None;
+    relay.finished().await;
+    assert_eq!(unavailable(relay.exchange(presented("U")).await), ("relay_pending", 35));
+    assert_eq!(world.provider.sent(), 2);
+}
+
+#[tokio::test]
 async fn i39_with_refuse_the_token_of_a_killed_program_is_refused_after_the_lease() {
     let world = World::new();
     killed_while_asking(&world);

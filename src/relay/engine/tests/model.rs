@@ -166,6 +166,7 @@ async fn run(
                 provider: Arc::new(world.clone()),
             },
             store: Arc::new(world.clone()),
+            is_alone: false,
             end_tokens: Arc::new(Ended::default()),
             clock: clock.clone(),
             limits: Arc::clone(&LIMITS),

@@ -1,6 +1,11 @@
 //! A token in other hands, or with other parameters.
 
+use secrecy::ExposeSecret;
+use serde_json::json;
+
 use super::*;
+use crate::denial::ProofFlaw;
+use crate::relay::dpop::tests::Client;
 
 /// Each differs from [`presented`] in one thing.
 fn others() -> Vec<(&'static str, Presented)> {
@@ -116,4 +121,32 @@ async fn i38_a_token_without_an_answer_is_not_sent_for_another_presenter() {
     }
     assert_eq!(world.provider.sent(), 1);
     assert_eq!(body(relay.exchange(presented("T")).await).0, text(&granted(2)), "the try is still its owner's");
+}
+
+#[tokio::test]
+async fn j24_a_proof_counts_once_and_who_has_no_good_token_fills_no_memory() {
+    let world = World::new();
+    let relay = world.relay();
+    let owner = Client::new();
+    let now = world.clock.now().as_secs();
+    let proof =
+        |client: &Client, jti: &str| client.proof(&json!({"jti": jti, "htm": "POST", "htu": PROOF_URL, "iat": now}));
+    let with = |token: &str, proof: &str| Presented { proof: Some(proof.into()), ..presented(token) };
+    // Anonymous clients, each with a key and a proof of its own.
+    for n in 0..3 {
+        world.provider.next(Step::Reply(dead()));
+        let token = format!("made up {n}");
+        assert_eq!(body(relay.exchange(with(&token, &proof(&Client::new(), "a"))).await).0, text(&dead()));
+    }
+    assert_eq!(relay.core.proofs.held(), 0);
+    // The owner's request passes, and a copy of it does not.
+    let captured = with("T", &proof(&owner, "a"));
+    let again = || with("T", captured.proof.as_ref().unwrap().expose_secret());
+    assert_eq!(body(relay.exchange(again()).await).1, Source::Asked);
+    assert_eq!(relay.core.proofs.held(), 1);
+    let sent = world.provider.sent();
+    assert!(matches!(relay.exchange(again()).await, Answer::InvalidProof(ProofFlaw::Replayed)));
+    // With a proof of its own, the owner gets the answer again.
+    assert_eq!(body(relay.exchange(with("T", &proof(&owner, "b"))).await).1, Source::Replayed);
+    assert_eq!(world.provider.sent(), sent);
 }
