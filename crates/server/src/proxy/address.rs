@@ -270,12 +270,13 @@ impl Address {
         }
     }
 
+    /// The requests here. Sequentially consistent, as the two below.
     pub(super) fn load(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// Counts one more request, unless there are `most`. Sequentially consistent with [`Self::leave`]: see the pool's
-    /// waiters.
+    /// Counts one more request, unless there are `most`. Sequentially consistent with [`Self::leave`]: see the
+    /// queue.
     pub(super) fn enter(&self, most: usize) -> bool {
         self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < most).then_some(n + 1)).is_ok()
     }
@@ -293,20 +294,37 @@ impl Address {
         self.bad_checks.load(Ordering::Relaxed)
     }
 
-    pub(super) fn record_success(&self) {
+    /// Whether it is in service, and nothing has come of it since it failed as often as ejects an address.
+    // Requirement O30.
+    pub(super) fn is_failing(&self, upstream: &Upstream) -> bool {
+        let failures = self.failures.load(Ordering::Relaxed);
+        failures >= upstream.max_failures || self.ejections.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts a response. Returns whether the address failed before it.
+    pub(super) fn record_success(&self, upstream: &Upstream) -> bool {
         // Usually there is nothing to write.
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
+        let (failures, ejections) = (self.failures.load(Ordering::Relaxed), self.ejections.load(Ordering::Relaxed));
+        if failures == 0 && ejections == 0 {
+            return false;
         }
-        if self.ejections.load(Ordering::Relaxed) != 0 && !self.is_ejected() {
+        self.failures.store(0, Ordering::Relaxed);
+        if ejections != 0 && !self.is_ejected() {
             self.ejections.store(0, Ordering::Relaxed);
         }
+        failures >= upstream.max_failures && !self.is_ejected()
+    }
+
+    /// Counts a failure that ejects nothing: the address is the only one.
+    pub(super) fn record_failure_alone(&self) {
+        // It does not begin at zero again.
+        let _ = self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |failures| failures.checked_add(1));
     }
 
     /// Counts a failure. If it ejects the address: the time until readmission, unless health checks readmit it.
     pub(super) fn record_failure(&self, upstream: &Upstream) -> Option<Duration> {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if failures < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {
+        self.record_failure_alone();
+        if self.failures.load(Ordering::Relaxed) < upstream.max_failures || self.ejected.swap(true, Ordering::Relaxed) {
             return None;
         }
         self.good_checks.store(0, Ordering::Relaxed);

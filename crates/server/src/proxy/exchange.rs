@@ -158,7 +158,9 @@ impl Inner {
                 let failure = match sent {
                     Ok((response, in_use)) => {
                         span.answered(response.status());
-                        address.record_success();
+                        if address.record_success(&pool.upstream) {
+                            pool.log_recovery(&address);
+                        }
                         info.took = begun.elapsed();
                         let took = if info.attempts == 1 { info.took } else { attempt_begun.elapsed() };
                         pool.counts.answered(response.status(), took);
@@ -209,7 +211,9 @@ impl Inner {
                 let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
                     let (reason, detail) = (failure.kind.reason(), failure.kind.detail());
                     let error = failure.what;
-                    tracing::warn!(upstream = name, %address, %method, reason, detail, error, "not forwarded");
+                    if let Some(others) = pool.seldom.is_due(reason) {
+                        tracing::warn!(upstream = name, %address, %method, reason, detail, error, others, "not forwarded");
+                    }
                     break 'failed failure.kind;
                 };
                 let error = failure.what;
@@ -226,9 +230,11 @@ impl Inner {
             pool.counts.failed(result);
         }
         // Failures at an address were logged there.
-        if kind == ProxyError::Overloaded {
+        if kind == ProxyError::Overloaded
+            && let Some(others) = pool.seldom.is_due(kind.reason())
+        {
             let (reason, detail) = (kind.reason(), kind.detail());
-            tracing::warn!(upstream = pool.upstream.name, reason, detail, "not forwarded");
+            tracing::warn!(upstream = pool.upstream.name, reason, detail, others, "not forwarded");
         }
         Err(ForwardError { kind, sent: info })
     }
@@ -268,7 +274,9 @@ impl Inner {
     ) -> Result<Response<ProxyBody>, ProxyError> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = upgrade else {
-                tracing::warn!(upstream = pool.upstream.name, "upstream switched protocols unasked");
+                if let Some(others) = pool.seldom.is_due("switched_unasked") {
+                    tracing::warn!(upstream = pool.upstream.name, others, "upstream switched protocols unasked");
+                }
                 return Err(ProxyError::UpstreamProtocol);
             };
             let Exchange { in_flight, in_use, .. } = exchange;

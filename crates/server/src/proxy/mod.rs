@@ -59,6 +59,8 @@ mod head_timeout;
 mod health;
 mod http1;
 mod pool;
+mod queue;
+mod seldom;
 mod span;
 mod tls;
 mod upgrade;
@@ -173,17 +175,19 @@ pub(crate) struct UpstreamReport {
     pub(crate) counted: Counted,
     pub(crate) in_flight: usize,
     pub(crate) connections: usize,
-    /// Addresses in service, ejected after failures, and unhealthy by health checks.
+    /// Addresses in service; in service although all their last attempts failed; ejected after failures; and unhealthy by
+    /// health checks.
     pub(crate) up: usize,
     pub(crate) ejected: usize,
     pub(crate) unhealthy: usize,
+    pub(crate) failing: usize,
     pub(crate) addresses: Vec<UpstreamAddress>,
 }
 
 /// An address of an upstream.
 pub(crate) struct UpstreamAddress {
     pub(crate) name: String,
-    /// `up`, `ejected` or `unhealthy`.
+    /// `up`, `failing`, `ejected` or `unhealthy`.
     pub(crate) state: &'static str,
     pub(crate) in_flight: usize,
 }

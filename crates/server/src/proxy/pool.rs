@@ -1,27 +1,32 @@
 //! The addresses of one upstream, and the choice among them: of two random addresses, the one with fewer requests in
 //! flight (power of two choices). A host name has as many addresses as it resolves to; it is looked up again regularly.
+//!
+//! A caller and a client address have shares of an upstream's places. They bind under contention alone (requirement A17,
+//! see [`Usage`]), and a request beyond them waits its turn, see [`super::queue`].
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::join_all;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::address::{Address, Connector};
 use super::counts::UpstreamCounts;
 use super::error::ProxyError;
+use super::queue::Queue;
+use super::seldom::Seldom;
 use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
 use super::{UpstreamAddress, UpstreamReport};
 use http::HeaderValue;
-use rotogate::overload::{Holder, Shares};
+use rotogate::overload::{Holder, Shares, Usage};
 
 /// The most addresses of one name.
 const MAX_ADDRESSES_PER_NAME: usize = 64;
@@ -49,14 +54,14 @@ pub(super) struct Pool {
     addresses: ArcSwap<Vec<Arc<Address>>>,
     callers: Shares,
     clients: Shares,
-    /// Notified when a request leaves an address while others wait.
-    freed: Notify,
-    waiting: AtomicUsize,
+    queue: Queue<InFlightSlot>,
     all_ejected: AtomicBool,
     /// One lookup at a time; tasks that waited use its result.
     looking: Mutex<()>,
     lookups: AtomicU64,
     is_name_failing: AtomicBool,
+    /// What each request may cause is logged once a minute.
+    pub(super) seldom: Seldom,
 }
 
 impl Pool {
@@ -76,12 +81,12 @@ impl Pool {
             addresses: ArcSwap::default(),
             callers: Shares::new(0),
             clients: Shares::new(0),
-            freed: Notify::new(),
-            waiting: AtomicUsize::new(0),
+            queue: Queue::default(),
             all_ejected: AtomicBool::new(false),
             looking: Mutex::new(()),
             lookups: AtomicU64::new(0),
             is_name_failing: AtomicBool::new(false),
+            seldom: Seldom::default(),
         };
         // Names wait for their first lookup.
         let found = pool.upstream.urls.iter().map(|url| Ok(fixed(url).unwrap_or_default())).collect();
@@ -131,6 +136,7 @@ impl Pool {
         let all = self.addresses.load();
         let unhealthy_after = self.upstream.health.as_ref().map(|check| check.unhealthy_after);
         let state = |address: &Address| match address.is_ejected() {
+            false if address.is_failing(&self.upstream) => "failing",
             false => "up",
             true if unhealthy_after.is_some_and(|bound| address.bad_checks() >= bound) => "unhealthy",
             true => "ejected",
@@ -150,6 +156,7 @@ impl Pool {
             in_flight: addresses.iter().map(|address| address.in_flight).sum(),
             connections: self.counts.connections(),
             up: number("up"),
+            failing: number("failing"),
             ejected: number("ejected"),
             unhealthy: number("unhealthy"),
             addresses,
@@ -159,46 +166,132 @@ impl Pool {
     /// An address for a request that was already tried at `tried`. `None`: there is no other.
     ///
     /// # Errors
-    /// All addresses stay full, a holder is at its share, or no address is known.
+    /// All addresses stay full, or what is free is not for these holders; or no address is known.
     pub(super) async fn enter(
         self: &Arc<Self>,
         tried: &[Arc<Address>],
         holders: RequestHolders,
     ) -> Result<Option<InFlightSlot>, ProxyError> {
         self.ready().await?;
-        let share = SharePermit::take(self, holders).ok_or(ProxyError::ShareTaken)?;
-        let in_flight = |address| InFlightSlot { share, address };
-        match self.choose(tried) {
-            Choice::Taken(taken) => return Ok(Some(in_flight(taken))),
-            Choice::NoOther => return Ok(None),
-            // A retry does not queue.
-            Choice::Full if !tried.is_empty() => return Err(ProxyError::Overloaded),
-            Choice::Full => {}
+        let is_retry = !tried.is_empty();
+        if is_retry || self.queue.is_empty() {
+            match self.take(tried, holders) {
+                Ok(slot) => return Ok(Some(slot)),
+                Err(NoPlace::NoOther) => return Ok(None),
+                // A retry does not queue.
+                Err(NoPlace::Full) if is_retry => return Err(ProxyError::Overloaded),
+                Err(NoPlace::Share) if is_retry => return Err(ProxyError::ShareTaken),
+                Err(NoPlace::Full | NoPlace::Share) => {}
+            }
         }
-        let waiting = async {
-            let _waiter = Waiter::new(&self.waiting);
-            loop {
-                let mut freed = pin!(self.freed.notified());
-                freed.as_mut().enable();
-                match self.choose(tried) {
-                    Choice::Taken(taken) => return Some(taken),
-                    Choice::NoOther => return None,
-                    Choice::Full => freed.await,
+        Box::pin(self.wait(holders)).await.map(Some)
+    }
+
+    async fn wait(self: &Arc<Self>, holders: RequestHolders) -> Result<InFlightSlot, ProxyError> {
+        let mut waiting = match self.queue.enter(holders, || self.take(&[], holders).ok()) {
+            Ok(slot) => return Ok(slot),
+            Err(waiting) => waiting,
+        };
+        let given = tokio::time::timeout(self.upstream.queue_timeout, &mut waiting.place).await;
+        let is_full = self.places(&self.addresses.load()).usage.is_full();
+        let why = if is_full { ProxyError::Overloaded } else { ProxyError::ShareTaken };
+        given.map_err(|_| why)?.map_err(|_| ProxyError::Overloaded)
+    }
+
+    /// Gives what is free to those that wait for it.
+    fn serve_waiting(self: &Arc<Self>) {
+        while !self.queue.is_empty() {
+            let places = self.places(&self.addresses.load());
+            let rank = |holders| self.rank(&places, holders);
+            if places.usage.is_full() || !self.queue.serve(rank, |holders| self.take(&[], holders).ok()) {
+                return;
+            }
+        }
+    }
+
+    /// How much the holders have, in parts of their shares; `None` if no place is for them.
+    fn rank(&self, places: &Places, holders: RequestHolders) -> Option<u64> {
+        let mut rank = 0;
+        let (caller, client) = (holders.caller.map(|it| self.callers.held(it)), holders.client);
+        let is_beyond = caller.is_some_and(|held| held >= places.each_caller);
+        let client = client.filter(|_| !is_beyond).map(|client| self.clients.held(client));
+        for (held, each) in [(caller, places.each_caller), (client, places.each_client)] {
+            let Some(held) = held else { continue };
+            if !places.usage.admits(held, 1, each) {
+                return None;
+            }
+            rank = rank.max((held as u64).saturating_mul(1 << 20) / (each as u64).max(1));
+        }
+        Some(rank)
+    }
+
+    /// The places at the addresses that are in service.
+    fn places(&self, all: &[Arc<Address>]) -> Places {
+        let Upstream { max_requests, max_requests_per_caller, max_requests_per_address, .. } = self.upstream;
+        let (number, used) = match all {
+            [only] => (1, only.load()),
+            several => {
+                let counted = |all: &mut dyn Iterator<Item = &Arc<Address>>| {
+                    all.fold((0, 0), |(number, used), address| (number + 1, used + address.load()))
+                };
+                match counted(&mut several.iter().filter(|address| !address.is_ejected())) {
+                    // If all are ejected, all are used.
+                    (0, _) => counted(&mut several.iter()),
+                    in_service => in_service,
                 }
             }
         };
-        let taken = Box::pin(tokio::time::timeout(self.upstream.queue_timeout, waiting)).await;
-        taken.map(|taken| taken.map(in_flight)).map_err(|_| ProxyError::Overloaded)
+        Places {
+            usage: Usage::new(max_requests.saturating_mul(number), used),
+            each_caller: max_requests_per_caller.saturating_mul(number),
+            each_client: max_requests_per_address.saturating_mul(number),
+        }
     }
 
-    fn choose(&self, tried: &[Arc<Address>]) -> Choice {
+    /// A place for a request of these holders.
+    fn take(self: &Arc<Self>, tried: &[Arc<Address>], holders: RequestHolders) -> Result<InFlightSlot, NoPlace> {
         let all = self.addresses.load();
+        let Places { usage, each_caller, each_client } = self.places(&all);
+        let RequestHolders { caller, mut client } = holders;
+        if let Some(caller) = caller {
+            let before = self.callers.enter(caller, 1, each_caller, usage).ok_or(NoPlace::Share)?;
+            // Beyond its share a caller uses what nobody needs, and its address is not charged for that: others there
+            // keep theirs.
+            client = client.filter(|_| before < each_caller);
+        }
+        let mut counted = RequestHolders { caller, client: None };
+        let taken = match client {
+            Some(client) if self.clients.enter(client, 1, each_client, usage).is_none() => Err(NoPlace::Share),
+            client => {
+                counted.client = client;
+                self.choose(&all, tried)
+            }
+        };
+        match taken {
+            Ok(address) => Ok(InFlightSlot { pool: Arc::clone(self), holders: counted, address }),
+            Err(why) => {
+                self.leave(counted);
+                Err(why)
+            }
+        }
+    }
+
+    fn leave(&self, holders: RequestHolders) {
+        if let Some(caller) = holders.caller {
+            self.callers.leave(caller, 1);
+        }
+        if let Some(client) = holders.client {
+            self.clients.leave(client, 1);
+        }
+    }
+
+    fn choose(&self, all: &[Arc<Address>], tried: &[Arc<Address>]) -> Result<Arc<Address>, NoPlace> {
         let enter = |address: &Arc<Address>| {
             let entered = address.enter(self.upstream.max_requests);
             entered.then(|| Arc::clone(address))
         };
-        if let ([only], []) = (all.as_slice(), tried) {
-            return enter(only).map_or(Choice::Full, Choice::Taken);
+        if let ([only], []) = (all, tried) {
+            return enter(only).ok_or(NoPlace::Full);
         }
         // If all are ejected, all are used: that is better than none.
         let none_in_service = all.iter().all(|address| address.is_ejected());
@@ -207,7 +300,7 @@ impl Pool {
         };
         let candidates: Vec<&Arc<Address>> = all.iter().filter(fits).collect();
         let taken = match candidates.as_slice() {
-            [] => return Choice::NoOther,
+            [] => return Err(NoPlace::NoOther),
             [only] => enter(only),
             several => {
                 let first = fastrand::usize(..several.len());
@@ -217,7 +310,7 @@ impl Pool {
                 lesser.and_then(|address| enter(address)).or_else(|| several.iter().find_map(|address| enter(address)))
             }
         };
-        taken.map_or(Choice::Full, Choice::Taken)
+        taken.ok_or(NoPlace::Full)
     }
 
     /// Waits for the first lookup if no address is known.
@@ -315,6 +408,13 @@ impl Pool {
         }
     }
 
+    /// Logs that an address that failed has answered.
+    pub(super) fn log_recovery(&self, address: &Address) {
+        if let Some(others) = self.seldom.is_due("answers_again") {
+            tracing::info!(upstream = self.upstream.name, %address, others, "address answers again");
+        }
+    }
+
     /// Logs that an address is in service again.
     pub(super) fn log_readmission(&self, address: &Address) {
         self.all_ejected.store(false, Ordering::Relaxed);
@@ -336,60 +436,33 @@ fn fixed(url: &UpstreamUrl) -> Option<Vec<Option<SocketAddr>>> {
     }
 }
 
-enum Choice {
-    Taken(Arc<Address>),
+/// Why a request gets no place now.
+enum NoPlace {
     Full,
+    /// What is free is for holders of less.
+    Share,
+    /// All addresses were tried.
     NoOther,
 }
 
-/// The holders of a request: the requests of one caller, and of one client address, are bounded at each upstream.
-#[derive(Clone, Copy, Debug, Default)]
+/// The places at the addresses in service, and the shares of them.
+struct Places {
+    usage: Usage,
+    each_caller: usize,
+    each_client: usize,
+}
+
+/// The holders of a request: the caller and the client address have shares of each upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct RequestHolders {
     pub(super) caller: Option<Holder>,
     pub(super) client: Option<Holder>,
 }
 
-/// What a request takes of its holders' shares, until dropped.
-struct SharePermit {
+/// A request at an address, counted there and for its holders until dropped.
+pub(super) struct InFlightSlot {
     pool: Arc<Pool>,
     holders: RequestHolders,
-}
-
-impl SharePermit {
-    fn take(pool: &Arc<Pool>, holders: RequestHolders) -> Option<Self> {
-        let Upstream { max_requests_per_caller, max_requests_per_address, .. } = pool.upstream;
-        let addresses = pool.addresses.load().len();
-        let enter = |shares: &Shares, holder: Option<Holder>, each: usize| {
-            holder.is_none_or(|holder| shares.enter_within(holder, 1, each.saturating_mul(addresses)))
-        };
-        if !enter(&pool.callers, holders.caller, max_requests_per_caller) {
-            return None;
-        }
-        // From here on, dropping `share` returns what was taken.
-        let mut share = Self { pool: Arc::clone(pool), holders: RequestHolders { client: None, ..holders } };
-        if !enter(&pool.clients, holders.client, max_requests_per_address) {
-            return None;
-        }
-        share.holders = holders;
-        Some(share)
-    }
-}
-
-impl Drop for SharePermit {
-    fn drop(&mut self) {
-        let leave = |shares: &Shares, holder: Option<Holder>| {
-            if let Some(holder) = holder {
-                shares.leave(holder, 1);
-            }
-        };
-        leave(&self.pool.callers, self.holders.caller);
-        leave(&self.pool.clients, self.holders.client);
-    }
-}
-
-/// A request at an address, counted there until dropped.
-pub(super) struct InFlightSlot {
-    share: SharePermit,
     pub(super) address: Arc<Address>,
 }
 
@@ -397,9 +470,9 @@ impl InFlightSlot {
     /// Counts a failure of the address.
     pub(super) fn record_failure(&self, reason: &str) {
         // A single address is never ejected: there would be no other.
-        let pool = &self.share.pool;
+        let pool = &self.pool;
         if pool.all().len() < 2 {
-            return;
+            return self.address.record_failure_alone();
         }
         if let Some(time) = self.address.record_failure(&pool.upstream) {
             let time = pool.upstream.health.is_none().then_some(time);
@@ -410,29 +483,13 @@ impl InFlightSlot {
 
 impl Drop for InFlightSlot {
     fn drop(&mut self) {
+        // In this order: who sees the place sees that the holders left.
+        self.pool.leave(self.holders);
         self.address.leave();
-        let pool = &self.share.pool;
-        // Where none waits, nothing is written that all workers would share. No wake-up is lost: a waiter counts itself
-        // before it looks for a place, this looks for waiters after it left one, and all four are sequentially consistent.
-        if pool.waiting.load(Ordering::SeqCst) > 0 {
-            pool.freed.notify_one();
+        // Where none waits, nothing is written that all workers would share.
+        if !self.pool.queue.is_empty() {
+            self.pool.serve_waiting();
         }
-    }
-}
-
-/// A request that waits for a place at an address, counted until dropped.
-struct Waiter<'a>(&'a AtomicUsize);
-
-impl<'a> Waiter<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

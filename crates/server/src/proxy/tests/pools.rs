@@ -1,11 +1,15 @@
 //! The choice among addresses, without sockets.
 
+use rotogate::headers::Peer;
+use rotogate::overload::{Holder, Shares, Usage};
 use rotogate::route::UpstreamId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::support::upstream;
@@ -106,7 +110,7 @@ async fn a_failing_address_is_put_aside_and_each_time_in_a_row_for_twice_as_long
         assert!(address.is_ejected(), "{seconds}");
     }
     tokio::time::sleep(MAX_EJECTION + SECOND).await;
-    address.record_success();
+    address.record_success(&pool.upstream);
     assert_eq!(put_one_aside_of(&pool, &address).await, 5, "all is forgiven");
 }
 
@@ -140,6 +144,38 @@ async fn where_all_addresses_are_put_aside_all_are_used() {
     assert!(!alone.all()[0].is_ejected(), "there is no other");
 }
 
+fn states(pool: &Pool) -> Vec<&'static str> {
+    pool.report().addresses.iter().map(|address| address.state).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn o30_a_dead_address_is_not_up_whether_it_is_alone_or_all_are_dead() {
+    let alone = pool_of(1, |_| {});
+    for number in 1..=alone.upstream.max_failures {
+        assert_eq!(states(&alone), ["up"], "{number}");
+        enter(&alone).await.record_failure("test");
+    }
+    let report = alone.report();
+    assert_eq!((states(&alone), report.up, report.failing), (vec!["failing"], 0, 1));
+    assert!(enter(&alone).await.address.record_success(&alone.upstream), "it answers again, which is logged");
+    assert_eq!((states(&alone), alone.report().up), (vec!["up"], 1));
+    // A failure now and then is none of an upstream that is down.
+    for _ in 0..100 {
+        enter(&alone).await.record_failure("test");
+        assert!(!enter(&alone).await.address.record_success(&alone.upstream));
+        assert_eq!(states(&alone), ["up"]);
+    }
+    // Readmitted after its time, an address is up once it has answered.
+    let pool = pool_of(2, |_| {});
+    let one = put_one_aside(&pool).await;
+    assert_eq!(pool.report().up, 1);
+    tokio::time::sleep(pool.upstream.eject_for + SECOND).await;
+    assert!(!one.is_ejected());
+    assert_eq!((pool.report().up, pool.report().failing), (1, 1));
+    one.record_success(&pool.upstream);
+    assert_eq!((pool.report().up, pool.report().failing), (2, 0));
+}
+
 #[tokio::test]
 async fn an_address_that_was_tried_is_not_taken_again() {
     let pool = pool_of(2, |_| {});
@@ -166,6 +202,146 @@ async fn a_request_waits_for_an_address_that_is_full_but_not_for_ever() {
     for waiting in waiting {
         assert_eq!(waiting.await.unwrap().address.load(), 1);
     }
+}
+
+/// Holders that share no counter.
+static HOLDERS: LazyLock<Vec<Holder>> = LazyLock::new(|| {
+    let shares = Shares::new(0);
+    let apart = (0..1000_u32).map(|last| Peer::new(IpAddr::from(last.to_be_bytes()), false).holder());
+    let apart = apart.filter(|holder| shares.enter(*holder, 1, 1, Usage::new(usize::MAX, 0)).is_some());
+    apart.take(256).collect()
+});
+
+/// The holders of a request: a caller, and a client address.
+fn of(caller: impl Into<Option<u8>>, client: u8) -> RequestHolders {
+    let holder = |number: u8| HOLDERS[usize::from(number)];
+    RequestHolders { caller: caller.into().map(holder), client: Some(holder(client)) }
+}
+
+fn at_once(pool: &Arc<Pool>, holders: RequestHolders) -> Option<InFlightSlot> {
+    pool.enter(&[], holders).now_or_never().map(|entered| entered.unwrap().unwrap())
+}
+
+fn taken(pool: &Arc<Pool>, holders: RequestHolders) -> Vec<InFlightSlot> {
+    std::iter::from_fn(|| at_once(pool, holders)).take(1000).collect()
+}
+
+/// Requests that wait; the holders' number is sent when one has its place.
+fn waiting(pool: &Arc<Pool>, callers: &[u8]) -> mpsc::UnboundedReceiver<(u8, InFlightSlot)> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    for caller in callers.iter().copied() {
+        let (pool, sender) = (Arc::clone(pool), sender.clone());
+        tokio::spawn(async move {
+            let slot = pool.enter(&[], of(caller, caller)).await.unwrap().unwrap();
+            let _ = sender.send((caller, slot));
+        });
+    }
+    receiver
+}
+
+#[tokio::test(start_paused = true)]
+async fn a17_one_caller_uses_an_idle_upstream_and_leaves_the_reserve_to_others() {
+    // Shares of ten and of a quarter of each address.
+    for addresses in [1, 2] {
+        let pool = pool_of(addresses, |upstream| {
+            upstream.max_requests = 80;
+            (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (8, 20);
+        });
+        let all = taken(&pool, of(1, 1));
+        assert_eq!(all.len(), 70 * addresses);
+        // From any address, and from that of the first one.
+        let others: Vec<_> = (2..6).map(|caller| at_once(&pool, of(caller, caller % 2)).expect("a place")).collect();
+        assert!(at_once(&pool, of(1, 9)).is_none(), "the first from elsewhere");
+        drop((all, others));
+        // An address with many callers, none beyond its share.
+        let mut all: Vec<_> = (1..200).filter_map(|caller| at_once(&pool, of(caller, 1))).collect();
+        all.extend((1..200).filter_map(|caller| at_once(&pool, of(caller, 1))));
+        assert_eq!(all.len(), 70 * addresses);
+        assert!((2..10).all(|caller| at_once(&pool, of(caller, caller)).is_some()));
+        assert!(at_once(&pool, of(None, 1)).is_none() && at_once(&pool, of(None, 2)).is_some());
+        drop(all);
+        assert_eq!(taken(&pool, of(None, 3)).len(), 70 * addresses, "nothing is left behind");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a18_a_request_beyond_its_share_waits_and_those_with_little_are_first() {
+    let pool = pool_of(1, |upstream| {
+        upstream.max_requests = 16;
+        (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (2, 4);
+    });
+    let mut first = taken(&pool, of(1, 1));
+    assert_eq!(first.len(), 14);
+    let _second = taken(&pool, of(2, 2));
+    let _third = at_once(&pool, of(3, 3)).unwrap();
+    // In the order of arrival: the first caller again and again, then others, of which one has a request already.
+    let mut served = waiting(&pool, &[1, 1, 1, 1, 3, 4, 5]);
+    tokio::task::yield_now().await;
+    let mut held = Vec::new();
+    for expected in [4, 5, 3] {
+        first.pop();
+        // The last free place is for who has nothing.
+        let and_one_more = if expected == 3 { first.pop() } else { None };
+        drop(and_one_more);
+        let (caller, slot) = served.recv().await.unwrap();
+        assert_eq!(caller, expected);
+        held.push(slot);
+    }
+    // The first caller has the rest once nobody else wants it.
+    assert_eq!(first.len(), 10);
+    first.clear();
+    for _ in 0..4 {
+        let (caller, slot) = served.recv().await.unwrap();
+        assert_eq!(caller, 1);
+        held.push(slot);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a18_of_two_beyond_their_share_the_one_with_less_is_first() {
+    let pool = pool_of(1, |upstream| {
+        upstream.max_requests = 16;
+        (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (2, 4);
+    });
+    let mut first: Vec<_> = (0..9).map(|_| at_once(&pool, of(1, 1)).unwrap()).collect();
+    let second = taken(&pool, of(2, 2));
+    assert_eq!(second.len(), 5);
+    let mut served = waiting(&pool, &[1, 1, 1, 2, 2]);
+    tokio::task::yield_now().await;
+    let mut held = Vec::new();
+    for expected in [2, 2, 1] {
+        first.pop();
+        let (caller, slot) = served.recv().await.unwrap();
+        assert_eq!(caller, expected);
+        held.push(slot);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a18_nobody_is_refused_before_the_time_to_wait_and_who_gives_up_leaves_nothing() {
+    let pool = pool_of(1, |upstream| {
+        upstream.max_requests = 8;
+        (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (1, 2);
+        upstream.queue_timeout = SECOND;
+    });
+    let held = taken(&pool, of(1, 1));
+    assert_eq!(held.len(), 7);
+    let begun = tokio::time::Instant::now();
+    assert!(matches!(pool.enter(&[], of(1, 1)).await, Err(ProxyError::ShareTaken)));
+    assert_eq!(begun.elapsed().as_secs(), 1);
+    let last = at_once(&pool, of(2, 2)).expect("who has nothing");
+    assert!(matches!(pool.enter(&[], of(1, 1)).await, Err(ProxyError::Overloaded)));
+    // One that is given its place when it has just gone leaves it to the next.
+    let mut gone = Box::pin(pool.enter(&[], of(3, 3)));
+    assert!(futures_util::poll!(&mut gone).is_pending());
+    let mut served = waiting(&pool, &[4]);
+    tokio::task::yield_now().await;
+    drop(last);
+    drop(gone);
+    assert_eq!(served.recv().await.unwrap().0, 4);
+    drop((served, held));
+    assert_eq!(taken(&pool, of(1, 1)).len(), 7);
+    assert_eq!(pool.all()[0].load(), 0);
 }
 
 /// Resolves names from a list that a test changes, and counts the lookups.

@@ -1,0 +1,63 @@
+//! Rate limit of log lines about what may happen to each request: the first is written at once, then one a minute, which
+//! counts the others. So an outage writes as many lines as it has minutes.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How often a line of a kind is written.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// See the module. Kinds are a fixed set.
+#[derive(Debug, Default)]
+pub(super) struct Seldom(Mutex<BTreeMap<&'static str, Said>>);
+
+/// The last line of a kind, and what was not written since.
+#[derive(Debug)]
+struct Said {
+    at: Instant,
+    others: u64,
+}
+
+impl Seldom {
+    /// Whether a line of this kind is due, and how many were left out since the last one.
+    // Requirement O31.
+    pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
+        let now = Instant::now();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.get_mut(kind) {
+            Some(said) if now.duration_since(said.at) < SAY_EVERY => {
+                said.others = said.others.saturating_add(1);
+                None
+            }
+            Some(said) => {
+                said.at = now;
+                Some(std::mem::take(&mut said.others))
+            }
+            None => {
+                all.insert(kind, Said { at: now, others: 0 });
+                Some(0)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn o31_the_first_of_a_kind_is_written_and_then_one_a_minute_that_counts_the_others() {
+        let seldom = Seldom::default();
+        assert_eq!(seldom.is_due("one"), Some(0));
+        (0..1000).for_each(|_| assert_eq!(seldom.is_due("one"), None));
+        assert_eq!(seldom.is_due("other"), Some(0), "another kind is not held back");
+        tokio::time::advance(SAY_EVERY - Duration::from_millis(1)).await;
+        assert_eq!(seldom.is_due("one"), None);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(seldom.is_due("one"), Some(1001));
+        assert_eq!(seldom.is_due("one"), None);
+    }
+}
