@@ -13,6 +13,8 @@ use rotogate::network::{Network, networks};
 #[derive(Debug)]
 pub(super) struct Addresses {
     max: AtomicUsize,
+    /// Whether a /56 and a /48 have larger bounds than an address.
+    widens: bool,
     in_use: Mutex<HashMap<Network, AddressUse>>,
 }
 
@@ -32,7 +34,12 @@ pub(super) struct AddressPermit {
 
 impl Addresses {
     pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max: AtomicUsize::new(max), in_use: Mutex::default() })
+        Arc::new(Self { max: AtomicUsize::new(max), widens: true, in_use: Mutex::default() })
+    }
+
+    /// The same bound for an address and for the networks around it: the most that one of them ever has (requirement A28).
+    pub(super) fn of_any_network(max: usize) -> Arc<Self> {
+        Arc::new(Self { max: AtomicUsize::new(max), widens: false, in_use: Mutex::default() })
     }
 
     /// Sets another bound. Connections beyond it stay open.
@@ -45,7 +52,7 @@ impl Addresses {
         let max = self.max.load(Ordering::Relaxed);
         let mut all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         for (network, times) in networks(address) {
-            let max = max.saturating_mul(times as usize);
+            let max = max.saturating_mul(if self.widens { times as usize } else { 1 });
             let Some(held) = all.get_mut(&network) else { continue };
             if held.connections < max {
                 continue;
@@ -115,6 +122,17 @@ mod tests {
         let _other = acquire(base + (1 << 16)).unwrap();
         drop(of_56);
         assert!(acquire(base).is_some());
+    }
+
+    #[test]
+    fn a28_no_network_has_more_than_the_bound_for_any() {
+        let addresses = Addresses::of_any_network(8);
+        let acquire = |high: u64| addresses.acquire(std::net::Ipv6Addr::from_bits(u128::from(high) << 64).into());
+        let base = 0x2001_0db8_0000_0000;
+        let of_48: Vec<_> = (0..100).filter_map(|n| acquire(base + (n << 8))).collect();
+        assert_eq!(of_48.len(), 8);
+        let elsewhere: Vec<_> = (0..100).filter_map(|_| acquire(base + (1 << 16))).collect();
+        assert_eq!(elsewhere.len(), 8);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use secrecy::SecretString;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ServerError;
@@ -17,6 +18,7 @@ use super::prepare::{DirectoryPlan, StartPlan};
 use super::relays;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
+use super::start_wait;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
@@ -28,7 +30,7 @@ use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::dialect::events::Events;
-use rotogate::gate::{Endpoint, Gate, GateBuilder};
+use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
 use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
 use rotogate::introspection::{HttpIntrospector, Introspection};
 use rotogate::password::Passwords;
@@ -98,7 +100,8 @@ const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
 pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GateParts, ServerError> {
     let StartPlan { mut trusted, directories: planned, metrics, passwords, warnings: _, last_read: _ } = plan;
     let new_keys = !config.issuer.keys.join("keyring.toml").exists();
-    let (keyring, OpenedStores { redb, stores, config: effective, moving }) = keys_and_stores(config).await?;
+    let mut opened = keys_and_stores(config).await?;
+    let keyring = &opened.0;
     if keyring.signer().algorithm() != config.issuer.algorithm {
         tracing::warn!(
             configured = %config.issuer.algorithm,
@@ -130,8 +133,21 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
-    let builder = builder(&effective, &remote_issuers, &trusted)?.passwords(Arc::clone(&passwords));
-    let gate = stores.given_to(builder.keys(keyring).directory(directories.shared())).build().await.map_err(from)?;
+    let begun = Instant::now();
+    let (gate, redb, effective, moving) = loop {
+        let (keyring, OpenedStores { redb, stores, config: effective, moving }) = opened;
+        let builder = builder(&effective, &remote_issuers, &trusted)?.passwords(Arc::clone(&passwords));
+        match stores.given_to(builder.keys(keyring).directory(directories.shared())).build().await {
+            Ok(gate) => break (gate, redb, effective, moving),
+            // In the middle of a failover: another gate has given the data a new history, or another server is the primary.
+            Err(BuildError::Store(error)) if effective.store.is_shared() && start_wait::may_pass(&error, begun) => {
+                start_wait::say(&error);
+                tokio::time::sleep(start_wait::PAUSE).await;
+                opened = keys_and_stores(config).await?;
+            }
+            Err(error) => return Err(from(error)),
+        }
+    };
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
     let give_up = match effective.store {
         StoreConfig::Redb { give_up, .. } => give_up,
@@ -398,7 +414,8 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
             let options = shared::of_postgres(config, settings, keyring.id()).map_err(from)?;
-            let store = Arc::new(PostgresStore::connect(options).await.map_err(from)?);
+            let connect = || PostgresStore::connect(options.clone());
+            let store = Arc::new(start_wait::once_it_is_there(connect).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
@@ -410,7 +427,8 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
             let options = shared::of_redis(config, settings, keyring.id()).map_err(from)?;
-            let store = Arc::new(RedisStore::connect(options).await.map_err(from)?);
+            let connect = || RedisStore::connect(options.clone());
+            let store = Arc::new(start_wait::once_it_is_there(connect).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
@@ -17,7 +18,7 @@ use ipnet::IpNet;
 use super::origin::Origin;
 use super::request::{State, panic_response};
 use super::request_record::{LoggedBody, RequestRecord};
-use crate::config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config};
+use crate::config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
 use rotogate::denial::Denial;
 use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
 use rotogate::headers::Peer;
@@ -27,8 +28,11 @@ use rotogate::overload::PermitBody;
 #[derive(Debug)]
 pub(super) struct Questions {
     kind: AuthorizerKind,
-    /// The networks from which questions are accepted; `None`: all, because the listener has verified the certificate.
-    trusted: Option<Arc<[IpNet]>>,
+    /// Whether the listener has verified the asking peer's certificate.
+    proves: bool,
+    /// The networks from which questions are accepted; `None`: all, because of the certificate. A reload replaces them
+    /// (requirement T37).
+    trusted: ArcSwap<Option<Arc<[IpNet]>>>,
     assertion_audience: Option<Arc<str>>,
 }
 
@@ -39,17 +43,25 @@ impl Questions {
     pub(super) fn new(config: &Config, authorizer: &AuthorizerConfig) -> Self {
         let tls = authorizer.listener.tls.as_ref();
         let proves = tls.is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
-        let trusted: Arc<[IpNet]> = authorizer.trusted(&config.server).into();
-        // With both, both are asked for.
-        let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && proves));
         let assertion_audience = authorizer.assertion_audience.as_deref().map(Arc::from);
-        Self { kind: authorizer.kind, trusted, assertion_audience }
+        let questions = Self { kind: authorizer.kind, proves, trusted: ArcSwap::default(), assertion_audience };
+        questions.trust(&config.server, authorizer);
+        questions
+    }
+
+    /// Accepts questions from the networks of this configuration, from the next question on.
+    pub(super) fn trust(&self, server: &ServerConfig, authorizer: &AuthorizerConfig) {
+        let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
+        // With both, both are asked for.
+        let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && self.proves));
+        self.trusted.store(Arc::new(trusted));
     }
 
     /// Are questions of a peer at this address accepted?
     pub(super) fn trusts(&self, peer: std::net::IpAddr) -> bool {
         let peer = peer.to_canonical();
-        self.trusted.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
+        let trusted = self.trusted.load();
+        (**trusted).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
     }
 
     fn authorizer(&self, state: &State) -> Authorizer {
@@ -58,7 +70,7 @@ impl Questions {
             AuthorizerKind::ExtAuthz => Neighbour::Envoy,
         };
         let authorizer = state.gate().authorizer(neighbour);
-        let authorizer = match &self.trusted {
+        let authorizer = match &**self.trusted.load() {
             Some(networks) => authorizer.trusting(networks.clone()),
             None => authorizer.trusting_all(),
         };

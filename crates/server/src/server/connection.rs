@@ -21,7 +21,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
+use super::addresses::Addresses;
 use super::authorizer;
 use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
@@ -59,6 +61,8 @@ pub(super) struct Limits {
     permits: Arc<Semaphore>,
     max: AtomicU32,
     bounds: ArcSwap<Bounds>,
+    /// The connections of each network, over all listeners.
+    networks: Arc<Addresses>,
 }
 
 /// The bounds of one connection, fixed when it begins.
@@ -70,15 +74,18 @@ pub(super) struct Bounds {
     max_streams: u32,
     pub(super) min_rate: MinRate,
     trusted_proxies: Arc<[IpNet]>,
+    pub(super) networks: Arc<Addresses>,
 }
 
 impl Limits {
     pub(super) fn new(config: &ServerConfig) -> Self {
         let max = max_connections(config);
+        let networks = Addresses::of_any_network(max_of_a_network(config));
         Self {
             permits: Arc::new(Semaphore::new(max as usize)),
             max: AtomicU32::new(max),
-            bounds: ArcSwap::from_pointee(Bounds::new(config)),
+            bounds: ArcSwap::from_pointee(Bounds::new(config, Arc::clone(&networks))),
+            networks,
         }
     }
 
@@ -90,7 +97,8 @@ impl Limits {
     /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
     /// further ones wait until enough have ended.
     pub(super) fn set(&self, config: &ServerConfig) {
-        self.bounds.store(Arc::new(Bounds::new(config)));
+        self.bounds.store(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
+        self.networks.set_max(max_of_a_network(config));
         let now = max_connections(config);
         let before = self.max.swap(now, Ordering::Relaxed);
         self.permits.add_permits(now.saturating_sub(before) as usize);
@@ -114,9 +122,17 @@ fn max_connections(config: &ServerConfig) -> u32 {
     u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
 }
 
+/// The most connections of one network, over all listeners: half of all, or what the configuration grants an address.
+/// The bounds of a /48 are wider than that (requirement A28).
+fn max_of_a_network(config: &ServerConfig) -> usize {
+    let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
+    config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())
+}
+
 impl Bounds {
-    fn new(config: &ServerConfig) -> Self {
+    fn new(config: &ServerConfig, networks: Arc<Addresses>) -> Self {
         Self {
+            networks,
             head_timeout: config.head_timeout,
             idle_timeout: config.idle_timeout,
             max_head: config.max_head,
@@ -228,7 +244,7 @@ async fn serve_connection(
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
     // task accepts.
     drop(listener);
-    let NewConnection { stream, origin, is_http2, permit: address_permit } = established;
+    let NewConnection { stream, origin, is_http2, permit: address_permit, until } = established;
     let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit, open))));
     let streams = H2Streams::new(bounds.min_rate);
     let of_http2 = is_http2.then(|| streams.clone());
@@ -265,14 +281,14 @@ async fn serve_connection(
         // Boxed: until its task runs, a request is copied several times.
         let service = service_fn(move |request| Service::call(&service, request).boxed());
         let connection = bounds.http2(streams.clone()).serve_connection(stream, service);
-        drive_http2(connection, &streams, bounds.idle_timeout, stopped).await
+        drive_http2(connection, &streams, bounds.idle_timeout, (stopped, until)).await
     } else {
         let mut connection = pin!(bounds.http1().serve_connection(stream, service).with_upgrades());
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = until_stopped(&mut stopped) => {}
+            () = until_over(&mut stopped, until) => {}
         }
-        if !asked.load(Ordering::Relaxed) {
+        if !asked.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
             tokio::select! {
                 ended = connection.as_mut() => return Ok(ended?),
                 () = tokio::time::sleep(STOP_GRACE) => {}
@@ -283,13 +299,13 @@ async fn serve_connection(
     }
 }
 
-/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, after `idle_timeout` without requests, and on a
+/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, at the end of the client's certificate, after `idle_timeout` without requests, and on a
 /// flood of resets. Cuts the connection if the second or third happens again.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<Stream>, S, H2Streams>,
     streams: &H2Streams,
     idle_timeout: Duration,
-    mut stopped: watch::Receiver<bool>,
+    (mut stopped, until): (watch::Receiver<bool>, Option<Instant>),
 ) -> Result<(), ConnectionError>
 where
     S: HttpService<Incoming, ResBody = B>,
@@ -304,7 +320,7 @@ where
     loop {
         let why = tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = until_stopped(&mut stopped), if !stopping => {
+            () = until_over(&mut stopped, until), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
                 continue;
@@ -325,6 +341,17 @@ where
         tracing::debug!(why, "HTTP/2 connection sent GOAWAY");
         is_going_away = true;
         connection.as_mut().graceful_shutdown();
+    }
+}
+
+/// Resolves when a connection may serve no further request: when the gate stops, or its client's certificate has ended
+/// (requirement T36).
+async fn until_over(stopped: &mut watch::Receiver<bool>, until: Option<Instant>) {
+    match until {
+        None => until_stopped(stopped).await,
+        Some(until) => {
+            let _ = tokio::time::timeout_at(until, until_stopped(stopped)).await;
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::metrics::output::Output;
 use super::{ServerError, assemble};
-use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource};
+use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
 use crate::metric_families as names;
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
 use rotogate::token::IgnoredCause;
@@ -47,10 +47,14 @@ pub(super) struct NextIssuers {
 pub(crate) struct IssuerReport {
     pub(crate) name: String,
     pub(crate) url: String,
-    /// `empty`, `fresh`, `aging`, `stale`.
+    /// `empty`, `fresh`, `aging`, `stale`; `file` if its keys are in a file, `introspection` if it has none.
     pub(crate) state: String,
-    /// The number of usable keys.
-    pub(crate) keys: usize,
+    /// The number of usable keys, where they are fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<usize>,
+    /// The key of the configuration and the file of its keys, if they are in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
     /// Whether its keys were dropped by an operator.
     pub(crate) dropped: bool,
     pub(crate) required: bool,
@@ -75,7 +79,7 @@ pub(crate) struct RefusedKey {
     pub(crate) why: String,
 }
 
-/// All issuers whose keys are fetched.
+/// All issuers of `[[issuers]]`.
 #[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
 pub(crate) struct IssuerReports {
     pub(crate) issuers: Vec<IssuerReport>,
@@ -159,8 +163,13 @@ impl RemoteIssuers {
     }
 
     /// All issuers.
-    pub(super) fn report(&self) -> IssuerReports {
-        IssuerReports { issuers: self.0.load().iter().map(report).collect() }
+    pub(super) fn report(&self, config: &Config) -> IssuerReports {
+        let all = self.0.load();
+        let of = |issuer: &TrustedIssuer| {
+            let fetched = all.iter().find(|remote| remote.keys.issuer().name == issuer.name);
+            fetched.map_or_else(|| not_fetched(issuer), report)
+        };
+        IssuerReports { issuers: config.issuers.iter().map(of).collect() }
     }
 
     /// Fetches the keys of an issuer now. `None`: there is no such issuer.
@@ -229,6 +238,24 @@ impl Drop for NextIssuers {
     }
 }
 
+/// An issuer whose keys are in a file, or that is always asked.
+// Requirement O39.
+fn not_fetched(issuer: &TrustedIssuer) -> IssuerReport {
+    let file = issuer.keys.file().map(|(key, file)| format!("{key} {}", file.display()));
+    IssuerReport {
+        name: issuer.name.clone(),
+        url: issuer.url.clone(),
+        state: if file.is_some() { "file" } else { "introspection" }.to_owned(),
+        keys: None,
+        file,
+        dropped: false,
+        required: false,
+        last_success: None,
+        failure: None,
+        refused_keys: Vec::new(),
+    }
+}
+
 fn report(remote: &Remote) -> IssuerReport {
     let RemoteStatus { state, keys, last_success, failure, ignored, is_dropped, .. } = remote.keys.status();
     let refused = ignored.into_iter().map(|ignored| RefusedKey {
@@ -244,7 +271,8 @@ fn report(remote: &Remote) -> IssuerReport {
         name: remote.keys.issuer().name.clone(),
         url: remote.keys.issuer().issuer.clone(),
         state: state.to_owned(),
-        keys,
+        keys: Some(keys),
+        file: None,
         dropped: is_dropped,
         required: remote.source.required,
         last_success: last_success.and_then(at),
@@ -300,7 +328,7 @@ async fn inspect_keys(source: &RemoteSource) -> Found {
         };
         (key, format!("{}: {failure}", failure.cause))
     })?;
-    let fresh = humantime::format_duration(found.fresh_for);
+    let fresh = rotogate::clock::written(found.fresh_for);
     let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
     Ok([keys].into_iter().chain(found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"))).collect())
 }

@@ -56,7 +56,7 @@ async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen
     Ok(seen.into_iter().filter(|seen| now.since(seen.beat) > NODE_HEARD_WITHIN).collect())
 }
 
-fn time(of: std::time::SystemTime) -> Timestamp {
+pub(crate) fn time(of: std::time::SystemTime) -> Timestamp {
     Timestamp::ZERO.plus(of.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
 }
 
@@ -125,7 +125,7 @@ fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
 
 fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) -> Option<String> {
     let named = nodes.iter().filter(|seen| are(seen)).map(|seen| {
-        let ago = humantime::format_duration(Duration::from_secs(now.since(seen.beat).as_secs()));
+        let ago = rotogate::clock::written(Duration::from_secs(now.since(seen.beat).as_secs()));
         format!("{} (heard of {ago} ago)", seen.row.node)
     });
     let named: Vec<_> = named.collect();
@@ -157,8 +157,8 @@ fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
     nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
 }
 
-fn rounded(left: Duration) -> humantime::FormattedDuration {
-    humantime::format_duration(Duration::from_secs(left.as_secs() + 1))
+fn rounded(left: Duration) -> String {
+    rotogate::clock::written(Duration::from_secs(left.as_secs() + 1))
 }
 
 /// The longest times that any endpoint or client of a configuration has.
@@ -279,14 +279,14 @@ fn refresh_needed(
     (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
 }
 
-/// How many live sessions have a refresh token by this secret.
+/// How many live sessions have a refresh token by this secret, or a record that it sealed.
 async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
     let (mut count, mut after) = (0, None);
     loop {
         let page = store.list(Filter::All, after, PAGE).await.map_err(RollError::of)?;
         let needs = page.sessions.iter().filter(|session| {
             session.status == Status::Live
-                && session.last.refresh_key == id
+                && (session.last.refresh_key == id || session.seal.key() == Some(id))
                 && session.expires > now
                 && now.since(session.issued_at) < idle
         });

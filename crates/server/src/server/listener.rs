@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{AddressPermit, Addresses};
@@ -16,8 +17,9 @@ use super::connection_counts::{ConnectionCounts, RejectCause};
 use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
-use super::tls::{FileFault, Tls};
+use super::tls::{FileFault, Tls, end_of};
 use crate::config::ListenerConfig;
+use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::headers::{ClientCertificate, Peer};
 
 /// How often to check for the rest of an HTTP/2 preface that has begun.
@@ -47,7 +49,9 @@ pub(super) struct NewConnection {
     pub(super) origin: Origin,
     pub(super) is_http2: bool,
     /// `None` for a trusted proxy, whose connections are not counted.
-    pub(super) permit: Option<AddressPermit>,
+    pub(super) permit: Option<[AddressPermit; 2]>,
+    /// The end of the client's certificate. The connection serves no request after it.
+    pub(super) until: Option<Instant>,
 }
 
 /// Why a connection is not ready for requests.
@@ -82,6 +86,11 @@ impl Listener {
     /// The same, for questions of other proxies.
     pub(super) fn answering(self, questions: Questions) -> Self {
         Self { questions: Some(Arc::new(questions)), ..self }
+    }
+
+    /// What it answers, if other proxies ask it.
+    pub(super) fn questions(&self) -> Option<&Arc<Questions>> {
+        self.questions.as_ref()
     }
 
     /// Do clients send their requests here?
@@ -129,11 +138,13 @@ impl Listener {
         let proxied_by = (client != peer).then(|| peer.ip());
         let permit = match is_proxy {
             true => None,
-            false => Some(
-                self.addresses
-                    .acquire(client.ip())
-                    .ok_or_else(|| RejectCause::PerAddress.with("connection limit of the address reached"))?,
-            ),
+            false => {
+                let permits = [&self.addresses, &bounds.networks].map(|counted| counted.acquire(client.ip()));
+                let [Some(here), Some(anywhere)] = permits else {
+                    return Err(RejectCause::PerAddress.with("connection limit of the address reached"));
+                };
+                Some([here, anywhere])
+            }
         };
         let Some(tls) = &self.tls else {
             let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
@@ -141,8 +152,14 @@ impl Listener {
             let mut origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
             origin.proxied_by = proxied_by;
             origin.questions.clone_from(&self.questions);
-            return Ok(NewConnection { stream, origin, is_http2, permit });
+            return Ok(NewConnection { stream, origin, is_http2, permit, until: None });
         };
+        if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.of(error))? {
+            // Best effort: the connection ends either way. With unread bytes, the end would be a reset.
+            let _ = stream.read(&mut [0; 8192]).await;
+            let _ = stream.write_all(PLAIN_HTTP.as_bytes()).await;
+            return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
+        }
         let loaded = tls.now();
         let socket = Socket::new(stream, bounds.min_rate);
         let stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await;
@@ -165,6 +182,9 @@ impl Listener {
         }
         // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
+        // It is valid up to and including that second.
+        let end = session.peer_certificates().and_then(|chain| chain.first()).and_then(end_of);
+        let until = end.map(|last| at_unix_time(last.saturating_add(1)));
         let mut ahead: &[u8] = &[];
         if is_http2 {
             // hyper would wait for the preface without a deadline.
@@ -179,7 +199,7 @@ impl Listener {
         let mut origin = Origin::tls(peer, is_proxy, bounds.min_rate, requested);
         (origin.tls, origin.proxied_by) = (version, proxied_by);
         origin.questions.clone_from(&self.questions);
-        Ok(NewConnection { stream, origin, is_http2, permit })
+        Ok(NewConnection { stream, origin, is_http2, permit, until })
     }
 
     /// The peer, as requests see it.
@@ -190,6 +210,24 @@ impl Listener {
         }
         if self.proxy_protocol { peer.without_forwarding() } else { peer }
     }
+}
+
+/// The moment at which the wall clock, as it goes now, will show this Unix time; at the latest in a year, which is longer
+/// than a timer can last.
+fn at_unix_time(seconds: u64) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = Duration::from_millis(SystemTime::new().wall().as_millis());
+    Instant::now() + Duration::from_secs(seconds).saturating_sub(now).min(YEAR)
+}
+
+/// The answer to a request without TLS where TLS is expected: a client would show the user a broken connection.
+const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\
+                          connection: close\r\n\r\nThis port takes HTTPS: write https:// in the URL";
+
+/// Peeks at the first byte: that of a method is none of TLS.
+async fn begins_with_a_method(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    stream.peek(&mut first).await.map(|seen| seen == 1 && first[0].is_ascii_uppercase())
 }
 
 /// Peeks at the first bytes without consuming them.

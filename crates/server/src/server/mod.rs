@@ -33,6 +33,7 @@ mod request_record;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod shared;
 mod sockets;
+mod start_wait;
 mod stream;
 mod tally;
 mod tls;
@@ -60,6 +61,7 @@ pub(crate) use prepare::Inspected;
 pub use prepare::{StartPlan, prepare};
 pub use reload::read_again;
 use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::engine::Unpaid;
 use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
@@ -374,6 +376,7 @@ impl Server {
             tracer.flush().await;
         }
         let flushed = parts.gate.flush().await;
+        tell_unpaid(&parts.gate);
         drop(admin_side);
         parts.close().await;
         if let Some(error) = gave_up {
@@ -384,7 +387,7 @@ impl Server {
             // A store that fails at the last moment does not cancel the upgrade: the next program opens it and judges.
             (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(%error, "confirmations not written"),
             (Err(error), ShutdownKind::Stopped) => {
-                return Err(ServerError::new(format!("confirmations could not be written: {error}")));
+                return Err(ServerError::new(format!("revocations or confirmations could not be written: {error}")));
             }
         }
         while let Ok(order) = orders.try_recv() {
@@ -392,6 +395,24 @@ impl Server {
         }
         tracing::info!("stopped");
         Ok(shutdown)
+    }
+}
+
+/// Says what the store did not take until the end.
+fn tell_unpaid(gate: &rotogate::Gate) {
+    let Unpaid { total, lost_at_end, named } = gate.unpaid();
+    if lost_at_end > 0 {
+        tracing::error!(
+            revocations = lost_at_end,
+            of = named,
+            "revocations lost with this process: the store did not take them. Revoke the same again once it works"
+        );
+    }
+    if total > lost_at_end {
+        tracing::warn!(
+            revocations = total - lost_at_end,
+            "revocations wait beside the store: the next start takes them over"
+        );
     }
 }
 
@@ -403,7 +424,7 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
     loop {
         looks.tick().await;
         if store.failed_for().is_some_and(|failed_for| failed_for >= give_up) {
-            let longest = humantime::format_duration(give_up);
+            let longest = rotogate::clock::written(give_up);
             return ServerError::new(format!(
                 "the store {} could not be written for {longest} (store.give_up): the gate stops. Nothing that was \
                  acknowledged is lost. Free space on its disk and start the gate again",

@@ -38,6 +38,8 @@ pub(crate) struct Inspected {
     pub(crate) issuers: Vec<String>,
     pub(crate) directory: Vec<String>,
     pub(crate) store: Vec<String>,
+    /// What is allowed and probably not intended.
+    pub(crate) warnings: Vec<ConfigError>,
 }
 
 /// A configuration that a gate can start with, and the files read on the way.
@@ -61,14 +63,29 @@ impl StartPlan {
     /// # Errors
     /// A system that does not answer, or cannot do what the configuration expects of it.
     pub(crate) async fn inspect(&self, config: &Config) -> Result<Inspected, ConfigErrors> {
-        let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+        let (mut lines, mut wrong, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for (section, planned) in config.directories.iter().zip(&self.directories) {
             let DirectoryPlan::Remote(directory) = planned else { continue };
-            match directory.inspect().await {
-                Ok(found) if config.directories.len() == 1 => lines.extend(found),
-                Ok(found) => lines.extend(found.into_iter().map(|line| format!("{}: {line}", section.name))),
-                Err(message) => wrong.push(config.blame(&section.key, message)),
+            let found = match directory.inspect().await {
+                Ok(found) => found,
+                Err(message) => {
+                    wrong.push(config.blame(&section.key, message));
+                    continue;
+                }
+            };
+            if let Some(key) = found.lacks_account
+                && let Some(endpoint) = config.endpoints.iter().find(|endpoint| endpoint.may_have_account())
+            {
+                let message = format!(
+                    "gives no user an account: logins at {} with an account are refused (no_account), however right the \
+                     password is",
+                    endpoint.path
+                );
+                warnings.push(config.blame(&format!("{}.{key}", section.key), message));
             }
+            let named = config.directories.len() > 1;
+            let line = |line| if named { format!("{}: {line}", section.name) } else { line };
+            lines.extend(found.lines.into_iter().map(line));
         }
         #[cfg(any(feature = "postgres", feature = "redis"))]
         let store = shared::inspect(config).await;
@@ -81,7 +98,7 @@ impl StartPlan {
                 (Vec::new(), Vec::new(), more.reduce(ConfigErrors::and))
             }
         };
-        wrong.map_or(Ok(Inspected { issuers, directory: lines, store }), Err)
+        wrong.map_or(Ok(Inspected { issuers, directory: lines, store, warnings }), Err)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rotogate::private_file::read_private;
+use rotogate::store::Staleness;
 #[cfg(feature = "postgres")]
 use rotogate::store::{PostgresOptions, PostgresStore};
 #[cfg(feature = "redis")]
@@ -41,6 +42,21 @@ pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
             Err(message) => Err(message),
         },
     };
+    let found = found.and_then(|server| {
+        let staleness = config.store.staleness().unwrap_or_default().limit;
+        let needed = Staleness::needed_for(server.round_trip);
+        let (away, needed_ms) = (server.round_trip.as_secs_f64() * 1e3, needed.as_millis());
+        if staleness < needed {
+            return Err(wrong(
+                "store.staleness",
+                format!(
+                    "the server is {away:.0} ms away (a round trip): with less than {needed_ms}ms a gate refuses good tokens. \
+                     Raise it to that at least"
+                ),
+            ));
+        }
+        Ok(format!("{}; a round trip takes {away:.1} ms", server.found))
+    });
     match found {
         Ok(line) => Ok(std::iter::once(line).chain(next).collect()),
         Err(Wrong { key, message }) => Err(ConfigErrors::of(config.blame(key, message), [])),

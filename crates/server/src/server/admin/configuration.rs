@@ -121,7 +121,20 @@ fn differing(in_force: &Config, other: &Config) -> Vec<String> {
     let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
         one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
     };
-    only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect()
+    let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
+    // An element of a list that the other has not is told whole: its defaults tell nobody anything.
+    let is_in = |values: &[(String, toml::Value)], element: &str| {
+        values
+            .iter()
+            .any(|(key, _)| key.strip_prefix(element).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    let told = |key: &String| {
+        let ends = key.match_indices(']').map(|(at, _)| key.get(..=at).unwrap_or_default());
+        let new = ends.into_iter().find(|element| is_in(&ours, element) != is_in(&theirs, element));
+        new.unwrap_or(key).to_owned()
+    };
+    let told: BTreeSet<String> = all.iter().map(told).collect();
+    told.into_iter().collect()
 }
 
 /// What a check found.

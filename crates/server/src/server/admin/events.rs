@@ -2,13 +2,14 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::broadcast::Receiver;
@@ -16,8 +17,11 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, ok};
+use super::{Answer, Body, State, ok};
 use crate::log::recent;
+use rotogate::clock::Timestamp;
+use rotogate::credential;
+use rotogate::session::{Session, SessionId};
 
 /// The number of lines: by default.
 const DEFAULT_LINES: usize = 100;
@@ -56,9 +60,62 @@ struct Filter {
     subject: Option<String>,
     session: Option<String>,
     actor: Option<String>,
+    /// What ends the session together with others, if `session` is one that the store has.
+    with_others: Option<WithOthers>,
+}
+
+/// What a revocation of many sessions names, where it ends a session too.
+#[derive(Clone)]
+struct WithOthers {
+    issuer: String,
+    subject: String,
+    client: String,
+    created: Timestamp,
+}
+
+impl WithOthers {
+    fn of(issuer: &str, session: &Session) -> Self {
+        Self {
+            issuer: issuer.to_owned(),
+            subject: session.subject.to_string(),
+            client: session.client.to_string(),
+            created: session.created(),
+        }
+    }
+
+    /// Whether all sessions of its user, of its client or of everyone were revoked after it began.
+    // Requirement O34.
+    fn is_ended_by(&self, line: &Value) -> bool {
+        let field = |name: &str| line.get(name).and_then(Value::as_str);
+        let of = |name: &str| field("of") == Some(name) && field("rotogate.issuer") == Some(&self.issuer);
+        let is_named = match field("kind") {
+            Some("global") => true,
+            Some("subject") => of(&self.subject),
+            Some("client") => of(&self.client),
+            Some(_) | None => false,
+        };
+        let written = field("timestamp").and_then(|text| humantime::parse_rfc3339(text).ok());
+        let written =
+            written.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| Timestamp::ZERO.plus(since));
+        is_named
+            && field("event.action") == Some("revocation")
+            && written.is_some_and(|written| written >= self.created)
+    }
 }
 
 impl Filter {
+    /// Of these lines in their order, those that are asked for. A session ends once: what revokes all sessions of its user
+    /// later is not about it.
+    fn pick_all<'a>(&self, lines: impl Iterator<Item = &'a Arc<str>>) -> Vec<Value> {
+        let mut is_over = false;
+        let one = |line: &Arc<str>| {
+            let line = self.pick(line)?;
+            let is_end = self.session.is_some() && line["event.action"] == "revocation";
+            (!is_end || !std::mem::replace(&mut is_over, true)).then_some(line)
+        };
+        lines.filter_map(one).collect()
+    }
+
     /// The line as JSON, if it is asked for.
     fn pick(&self, line: &str) -> Option<Value> {
         let line: Value = serde_json::from_str(line).ok()?;
@@ -71,15 +128,27 @@ impl Filter {
         let is_picked = is(&self.action, "event.action")
             && is(&self.actor, "rotogate.actor")
             && is_about(&self.subject, "user.id", "subject")
-            && is_about(&self.session, "session.id", "session");
+            && (is_about(&self.session, "session.id", "session")
+                || self.with_others.as_ref().is_some_and(|others| others.is_ended_by(&line)));
         is_picked.then_some(line)
     }
 }
 
 /// What is known about a session.
-pub(super) fn of_session(id: &str) -> Vec<Value> {
-    let filter = Filter { session: Some(id.to_owned()), ..Filter::default() };
-    recent::follow().0.iter().filter_map(|line| filter.pick(line)).collect()
+pub(super) fn of_session(issuer: &str, session: &Session) -> Vec<Value> {
+    let with_others = Some(WithOthers::of(issuer, session));
+    let filter = Filter { session: Some(session.id.to_string()), with_others, ..Filter::default() };
+    filter.pick_all(recent::follow().0.iter())
+}
+
+/// Who ended the session that these lines are about: the actor, with the role if there is one.
+pub(super) fn ended_by(history: &[Value]) -> Option<String> {
+    let line = history.iter().find(|line| line["event.action"] == "revocation")?;
+    let actor = line["rotogate.actor"].as_str()?;
+    Some(match line["rotogate.actor.role"].as_str() {
+        Some(role) => format!("{actor} ({role})"),
+        None => actor.to_owned(),
+    })
 }
 
 /// The last lines of the audit trail, of 1000 that are in memory. With `Accept: text/event-stream` those, and each further
@@ -96,26 +165,42 @@ pub(super) fn of_session(id: &str) -> Vec<Value> {
     ),
     security(("token" = ["viewer"]))
 )]
-pub(super) fn list(headers: &HeaderMap, query: EventsQuery) -> Answer {
+pub(super) async fn list(state: &Arc<State>, headers: &HeaderMap, query: EventsQuery) -> Answer {
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     match accepted.any(|value| value.contains(EVENT_STREAM)) {
-        true => follow(query),
-        false => Ok(ok(&Events { events: kept(query)?.0 })),
+        true => Ok(follow(state, query).await?.map(|lines| while_in_force(state, headers, lines))),
+        false => Ok(ok(&Events { events: kept(state, query).await?.0 })),
     }
 }
 
+/// Ends a stream with the token of its request: no line follows once another token replaced that one (requirement A29).
+fn while_in_force(state: &Arc<State>, headers: &HeaderMap, lines: Body) -> Body {
+    let presented = credential::extract(headers, None).ok().flatten();
+    let token = presented.and_then(|presented| state.tokens.entry(presented.token()));
+    let token = token.map(|(_, token)| Arc::downgrade(&token));
+    let state = Arc::clone(state);
+    let is_in_force = move |_: &_| std::future::ready(token.as_ref().is_some_and(|token| state.tokens.has(token)));
+    StreamBody::new(BodyStream::new(lines).take_while(is_in_force)).boxed_unsync()
+}
+
 /// The last lines that are asked for, the newest last, and those that come.
-pub(super) fn kept(query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
+pub(super) async fn kept(state: &State, query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
     let EventsQuery { action, subject, session, actor, limit } = query;
     let limit = match limit.map(|limit| limit.parse()) {
         None => DEFAULT_LINES,
         Some(Ok(limit @ 1..=recent::KEPT_LINES)) => limit,
         Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 1000 is expected")),
     };
-    let filter = Filter { action, subject, session, actor };
+    // Without its record, the lines that name the session are all that is known.
+    let with_others = match session.as_deref().and_then(SessionId::parse) {
+        Some(id) => state.gate.sessions().get(id).await.ok().flatten(),
+        None => None,
+    };
+    let with_others = with_others.map(|session| WithOthers::of(&state.config.load().issuer.url, &session));
+    let filter = Filter { action, subject, session, actor, with_others };
     let (kept, coming) = recent::follow();
-    let mut picked: Vec<_> = kept.iter().rev().filter_map(|line| filter.pick(line)).take(limit).collect();
-    picked.reverse();
+    let mut picked = filter.pick_all(kept.iter());
+    drop(picked.drain(..picked.len().saturating_sub(limit)));
     Ok((picked, Coming { lines: coming, filter }))
 }
 
@@ -126,8 +211,8 @@ pub(super) struct Coming {
 }
 
 /// The last lines that are asked for, and each further one when it is written.
-pub(super) fn follow(query: EventsQuery) -> Answer {
-    let (picked, Coming { lines, filter }) = kept(query)?;
+pub(super) async fn follow(state: &State, query: EventsQuery) -> Answer {
+    let (picked, Coming { lines, filter }) = kept(state, query).await?;
     let following = stream::unfold((lines, filter), |(mut coming, filter)| async move {
         loop {
             match coming.recv().await {
@@ -168,5 +253,38 @@ mod tests {
         let line = r#"{"event.action":"session.start","user.id":"u-1","session.id":"s-1"}"#;
         let of_subject = Filter { subject: some("u-1"), session: some("s-1"), ..Filter::default() };
         assert!(of_subject.pick(line).is_some());
+    }
+
+    #[test]
+    fn o34_what_revokes_all_sessions_of_a_user_is_about_those_that_began_before_once() {
+        let of = |created: u64| WithOthers {
+            issuer: "https://gate.test".to_owned(),
+            subject: "u-1".to_owned(),
+            client: "web".to_owned(),
+            created: Timestamp::from_secs(created),
+        };
+        let line = |second: u64, rest: &str| -> Arc<str> {
+            let rest = rest.replace('\'', "\"");
+            format!(r#"{{"timestamp":"1970-01-01T00:00:{second:02}.5Z","event.action":"revocation",{rest}}}"#).into()
+        };
+        let filter =
+            |created| Filter { session: Some("s-1".to_owned()), with_others: Some(of(created)), ..Filter::default() };
+        let own = "'rotogate.issuer':'https://gate.test'";
+        for (rest, is_its_end) in [
+            ("'kind':'global'".to_owned(), true),
+            (format!("'kind':'subject','of':'u-1',{own}"), true),
+            (format!("'kind':'client','of':'web',{own}"), true),
+            (format!("'kind':'subject','of':'u-2',{own}"), false),
+            ("'kind':'subject','of':'u-1','rotogate.issuer':'https://idp.test'".to_owned(), false),
+            (format!("'kind':'token','of':'u-1',{own}"), false),
+        ] {
+            assert_eq!(filter(10).pick(&line(20, &rest)).is_some(), is_its_end, "{rest}");
+            assert!(filter(30).pick(&line(20, &rest)).is_none(), "it began later: {rest}");
+        }
+        let all =
+            [line(20, "'kind':'global','rotogate.actor':'ada'"), line(25, "'kind':'global','rotogate.actor':'bob'")];
+        let picked = filter(10).pick_all(all.iter());
+        assert_eq!((picked.len(), ended_by(&picked).as_deref()), (1, Some("ada")), "it ended once");
+        assert_eq!(Filter::default().pick_all(all.iter()).len(), 2, "both are events");
     }
 }

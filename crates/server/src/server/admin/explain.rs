@@ -164,7 +164,9 @@ pub(super) async fn explain_question(state: &State, question: Question) -> Resul
     let method = question.method.as_deref().unwrap_or("GET").to_owned();
     let target = question.path.clone().unwrap_or_default();
     let explained = match (kind, token) {
-        (Kind::Refresh, Some(token)) => gate.explain_refresh(token, question.client.as_deref()).await,
+        (Kind::Refresh, Some(token)) => {
+            gate.explain_refresh_from(token, question.client.as_deref(), question.from).await
+        }
         (Kind::Refresh, None) => return Err("token: missing; expected a refresh token".to_owned()),
         (Kind::Access, _) => {
             let parts = head(&question, token, &config)?;
@@ -371,10 +373,7 @@ impl Explained<'_> {
             Denial::BadPath(_) => "Send the path in canonical form: without dot segments and hidden separators.",
             Denial::CrossOrigin => "If the page is one of yours, list its origin in cors.origins.",
             Denial::UnknownIssuer => "If tokens of this issuer are to pass, add it to [[issuers]].",
-            Denial::UnknownKey => {
-                "Has the issuer exchanged its keys? For one of [[issuers]]: rotogate issuer refresh NAME. For our own: \
-                 rotogate keys list."
-            }
+            Denial::UnknownKey => return Some(self.key_advice()),
             Denial::KeysUnavailable(_) => "rotogate issuer list has the last failure; the gate asks again by itself.",
             Denial::IntrospectionUnavailable(_) => {
                 "Send the request: the gate asks the issuer then. If it stays so, the issuer does not answer: see the log."
@@ -382,7 +381,15 @@ impl Explained<'_> {
             Denial::RevocationsUnavailable(_) => {
                 "See whether the store answers: nothing passes without its revocations."
             }
-            Denial::TooManyRequests(_) => "Wait, and find out who sends bad tokens from this address.",
+            Denial::RateLimited("refresh_per_session", _) => {
+                "Find out why the client refreshes so often; refresh_per_session of [limits] is the rate of each session."
+            }
+            Denial::RateLimited("forged_per_address" | "refused_per_address" | "forged_overall", _) => {
+                "Wait, and find out who sends bad tokens from this address."
+            }
+            Denial::TooManyRequests(_) | Denial::RateLimited(..) => {
+                "Wait. rotogate events --action rate.limited has those that the rates of [limits] hold up."
+            }
             Denial::WrongType => "Use an access token, not an ID token; or list its typ in the entry of [[issuers]].",
             Denial::WrongAudience => {
                 "Ask the issuer for a token of this audience; or add it to audiences of the route."
@@ -397,6 +404,23 @@ impl Explained<'_> {
             _ => return None,
         };
         Some(advice.to_owned())
+    }
+
+    /// Where the keys of the token's issuer come from, and how others get there.
+    fn key_advice(&self) -> String {
+        let name = self.explanation.token.as_ref().and_then(|token| token.issuer_name.as_deref()).unwrap_or(OWN);
+        let Some(issuer) = self.config.issuers.iter().find(|issuer| issuer.name == name) else {
+            return "Is it a token of this gate? Its keys: rotogate keys list.".to_owned();
+        };
+        match issuer.keys.file() {
+            Some((key, file)) => {
+                format!(
+                    "Has {name} exchanged its keys? Then replace {} ({key}): the gate reads it within a second.",
+                    file.display()
+                )
+            }
+            None => format!("Has {name} exchanged its keys? rotogate issuer refresh {name} fetches them now."),
+        }
     }
 
     fn scope_advice(&self) -> Option<String> {

@@ -11,6 +11,7 @@ use http::{Method, Uri};
 use super::State;
 use super::operations::Access;
 use super::problem::{Code, Refusal};
+use super::seats::Seat;
 #[cfg(feature = "page")]
 use super::tokens::AdminToken;
 use super::tokens::Holder;
@@ -109,8 +110,16 @@ pub(super) fn access<'a>(
         refuse_login();
         return Err(unauthorised());
     };
+    hold_seat(parts);
     has_role(holder, role, parts)?;
     Ok(Some(holder))
+}
+
+/// Keeps the connection of a request whose sender has an admin token from giving way to strangers (requirement A26).
+pub(super) fn hold_seat(parts: &Parts) {
+    if let Some(seat) = parts.extensions.get::<Arc<Seat>>() {
+        seat.hold();
+    }
 }
 
 /// As many as [`may_guess`] lets through.

@@ -4,12 +4,16 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rotogate::gate::Readiness;
 
+use super::problem::Problem;
 use super::{Body, State, plain};
 
+/// What a running gate answers.
+pub(crate) const ALIVE: &str = "alive\n";
+
 /// Whether the process runs.
-#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "health", responses((status = 200, description = "the process runs", body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/livez", operation_id = "live", tag = "health", responses((status = 200, description = "the process runs", body = String, content_type = "text/plain"), (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json")))]
 pub(super) fn live() -> Response<Body> {
-    plain(StatusCode::OK, "alive\n")
+    plain(StatusCode::OK, ALIVE)
 }
 
 /// Whether the gate can serve, with the states of issuers.
@@ -21,6 +25,7 @@ pub(super) fn live() -> Response<Body> {
     responses(
         (status = 200, description = "it can, perhaps degraded", body = String, content_type = "text/plain"),
         (status = 503, description = "it cannot, and why", body = String, content_type = "text/plain"),
+        (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn ready(state: &State) -> Response<Body> {
@@ -57,7 +62,7 @@ pub(super) async fn is_store_up(state: &State) -> bool {
     path = "/metrics",
     operation_id = "metrics",
     tag = "health",
-    responses((status = 200, description = "the metrics", body = String, content_type = "text/plain"))
+    responses((status = 200, description = "the metrics", body = String, content_type = "text/plain"), (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"))
 )]
 pub(super) async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
     const OPEN: &str = "application/openmetrics-text";

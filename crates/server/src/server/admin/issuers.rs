@@ -6,7 +6,7 @@ use super::problem::{Code, Problem, Refusal};
 use super::{Answer, Body, State, ok};
 use crate::server::issuers::{IssuerReport, IssuerReports};
 
-/// The issuers whose keys are fetched: state, keys, last failure, refused keys.
+/// The issuers: of those whose keys are fetched state, keys, last failure, refused keys; of the others where their keys are.
 #[utoipa::path(
     get,
     path = "/v1/issuers",
@@ -16,7 +16,7 @@ use crate::server::issuers::{IssuerReport, IssuerReports};
     security(("token" = ["viewer"]))
 )]
 pub(super) fn list(state: &State) -> http::Response<Body> {
-    ok(&state.issuers.report())
+    ok(&state.issuers.report(&state.config.load()))
 }
 
 /// Fetches the keys of an issuer now; 502 with the cause if that brings none.
@@ -30,10 +30,11 @@ pub(super) fn list(state: &State) -> http::Response<Body> {
     security(("token" = ["operator"]))
 )]
 pub(super) async fn refresh(state: &State, name: &str) -> Answer {
-    match state.issuers.refresh(&decoded(name)).await {
+    let name = decoded(name);
+    match state.issuers.refresh(&name).await {
         Some((report, Ok(()))) => Ok(ok(&report)),
         Some((_, Err(failure))) => Err(Refusal::new(Code::IssuerFailed, format!("{}: {failure}", failure.cause))),
-        None => Err(unknown()),
+        None => Err(unknown(state, &name)),
     }
 }
 
@@ -49,7 +50,7 @@ pub(super) async fn refresh(state: &State, name: &str) -> Answer {
 )]
 pub(super) async fn drop_keys(state: &State, name: &str) -> Answer {
     let name = decoded(name);
-    let report = state.issuers.drop_keys(&name).await.ok_or_else(unknown)?;
+    let report = state.issuers.drop_keys(&name).await.ok_or_else(|| unknown(state, &name))?;
     tracing::info!(target: "rotogate::audit", event = "issuer_keys_dropped", issuer = name);
     Ok(ok(&report))
 }
@@ -59,6 +60,14 @@ fn decoded(name: &str) -> String {
     percent_decode_str(name).decode_utf8_lossy().into_owned()
 }
 
-fn unknown() -> Refusal {
-    Refusal::new(Code::UnknownIssuer, "no issuer of this name has keys that are fetched")
+fn unknown(state: &State, name: &str) -> Refusal {
+    let config = state.config.load();
+    let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
+    let what = match issuer.and_then(|issuer| issuer.keys.file()) {
+        Some((key, file)) => {
+            format!("its keys are in a file: replace {} ({key}); the gate reads it within a second", file.display())
+        }
+        None => "no issuer of this name has keys that are fetched".to_owned(),
+    };
+    Refusal::new(Code::UnknownIssuer, what)
 }

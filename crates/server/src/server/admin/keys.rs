@@ -1,56 +1,96 @@
 //! The operator's view of the gate's own keys, and how one takes the place of another.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
+use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::context::{Context, inherited};
-use rotogate::gate::{Gate, JWKS_MAX_AGE};
+use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::token::Algorithm;
+use rotogate::token::keyring::Keyring;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, Body, State as Admin, ok};
+use super::{Answer, Body, State as Admin, ok, rfc3339};
+use crate::audit;
 use crate::server::key_roll::{self, RollError};
 
 /// The gate's own keys.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Keys {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Keys {
     /// Those that sign access tokens.
-    pub(super) keys: Vec<Key>,
+    pub(crate) keys: Vec<Key>,
     /// The secrets of refresh tokens.
-    pub(super) refresh: Vec<RefreshKey>,
+    pub(crate) refresh: Vec<RefreshKey>,
 }
 
 /// A key of access tokens.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Key {
-    pub(super) kid: String,
-    pub(super) algorithm: String,
-    pub(super) state: State,
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Key {
+    pub(crate) kid: String,
+    pub(crate) algorithm: String,
+    pub(crate) state: State,
+    #[serde(flatten)]
+    pub(crate) age: Age,
 }
 
 /// A secret of refresh tokens.
-#[derive(Serialize, ToSchema)]
-pub(super) struct RefreshKey {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct RefreshKey {
     /// As `rotogate keys` names it.
-    pub(super) kid: String,
-    pub(super) state: State,
+    pub(crate) kid: String,
+    pub(crate) state: State,
+    #[serde(flatten)]
+    pub(crate) age: Age,
+}
+
+/// How old a key is. Absent if its file cannot be seen.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Age {
+    /// When its file was written (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+    /// In seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    age: Option<u64>,
+}
+
+impl Age {
+    // Requirement O42.
+    fn of(folder: &Path, kid: &str) -> Self {
+        let Some(written) = Keyring::written_at(folder, kid).ok().flatten().map(key_roll::time) else {
+            return Self::default();
+        };
+        let age = SystemTime::new().wall().since(written).as_secs();
+        Self { created: Some(rfc3339(written)), age: Some(age) }
+    }
+
+    /// In days, hours or minutes.
+    pub(crate) fn in_words(&self) -> String {
+        const HOUR: u64 = 3600;
+        match self.age {
+            None => "age unknown".to_owned(),
+            Some(age) if age >= 48 * HOUR => format!("{} days old", age / (24 * HOUR)),
+            Some(age) if age >= 2 * HOUR => format!("{} hours old", age / HOUR),
+            Some(age) => format!("{} minutes old", age / 60),
+        }
+    }
 }
 
 /// Whether a key makes tokens.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(crate) enum State {
     Signing,
     Verifying,
     Retired,
 }
 
 impl State {
-    #[cfg(feature = "page")]
-    pub(super) const fn word(&self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Signing => "signing",
             Self::Verifying => "verifying",
@@ -72,22 +112,29 @@ impl State {
     responses((status = 200, description = "done", body = Keys), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) fn list(gate: &Gate) -> Response<Body> {
-    ok(&describe(gate))
+pub(super) fn list(state: &Admin) -> Response<Body> {
+    ok(&in_force(state))
 }
 
 /// The gate's own keys, now.
-pub(super) fn describe(gate: &Gate) -> Keys {
-    let keyring = gate.keyring();
+pub(super) fn in_force(state: &Admin) -> Keys {
+    describe(&state.gate.keyring(), &state.config.load().issuer.keys)
+}
+
+/// The keys of a folder.
+pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
     let signing = keyring.signer().kid();
     let keys = keyring.signing_keys().map(|key| Key {
         kid: key.kid().to_owned(),
         algorithm: key.algorithm().to_string(),
         state: State::of(key.kid() == signing),
+        age: Age::of(folder, key.kid()),
     });
     let secrets = keyring.refresh_keys();
-    let refresh =
-        secrets.ids().map(|id| RefreshKey { kid: format!("refresh-{id}"), state: State::of(id == secrets.current()) });
+    let refresh = secrets.ids().map(|id| {
+        let kid = audit::refresh_name(id);
+        RefreshKey { state: State::of(id == secrets.current()), age: Age::of(folder, &kid), kid }
+    });
     Keys { keys: keys.collect(), refresh: refresh.collect() }
 }
 
@@ -104,25 +151,25 @@ pub(super) struct RotateRequest {
 }
 
 /// What may be overridden.
-#[derive(Deserialize, ToSchema)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KeyRequest {
+pub(crate) struct KeyRequest {
     /// Do it at once, whatever refuses tokens because of it: for a key that was stolen.
     #[serde(default)]
-    force: bool,
+    pub(crate) force: bool,
 }
 
 /// A key that changed.
-#[derive(Serialize, ToSchema)]
-struct ChangedKey {
-    kid: String,
-    state: State,
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ChangedKey {
+    pub(crate) kid: String,
+    pub(crate) state: State,
     /// The seconds for which it is published before it signs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     signs_after: Option<u64>,
     /// What to do besides.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) warning: Option<String>,
 }
 
 impl From<RollError> for Refusal {

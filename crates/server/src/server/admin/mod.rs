@@ -2,13 +2,14 @@
 //! docs/admin.md describes them, docs/openapi.json for programs; operations.rs has the list.
 //!
 //! A request whose `Host` is not an IP address, `localhost` or one of `admin.hosts` gets 421. Otherwise a web page
-//! could rebind its name to this address and read metrics through a browser on this machine (requirement O25). At most
-//! 64 connections are open; more wait in the system's backlog.
+//! could rebind its name to this address and read metrics through a browser on this machine (requirement O25).
+//! The module `seats` says how many connections may be open, and which gives way to another.
 //!
 //! A second listener, `admin.probes`, answers health checks and nothing else, to everyone (requirement P54).
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,15 +23,17 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::connection_counts::ConnectionCounts;
+use super::min_rate::MinRate;
 use super::reload::{Outcomes, Reloader};
+use super::stream::Socket;
 use crate::config::Config;
 use crate::log::{self, request_id};
 use crate::server::issuers::RemoteIssuers;
@@ -46,14 +49,15 @@ use rotogate::limit::Failures;
 use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 use rotogate::trace::Trace;
+use seats::{Seat, Seats};
 
 mod configuration;
 mod events;
 mod explain;
 mod guard;
-mod health;
+pub(crate) mod health;
 mod issuers;
-mod keys;
+pub(crate) mod keys;
 mod moved;
 mod moving;
 mod openapi;
@@ -62,12 +66,13 @@ mod operations;
 mod page;
 mod problem;
 mod revocations;
+mod seats;
 mod sessions;
 mod status;
 mod store;
 mod tokens;
 mod traffic;
-mod users;
+pub(crate) mod users;
 
 pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
@@ -84,9 +89,10 @@ pub(crate) use tokens::AdminTokens;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 type Answer = Result<Response<Body>, Refusal>;
 
-/// The bound on connections: enough for some scrapers, probes and commands. A local process cannot exhaust the gate's
-/// file descriptors here.
-const MAX_CONNECTIONS: usize = 64;
+/// The longest wait for the head of a request, and for the next request of a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection serves no new request after this time.
+const LIFETIME: Duration = Duration::from_secs(600);
 /// The bound on a request's body, and on the time that it takes.
 const MAX_BODY: usize = 64 << 10;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -138,11 +144,8 @@ pub(super) enum Side {
 
 /// Serves until its task is aborted, which is after the gate has drained: readiness fails by then.
 pub(super) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Arc::new(Seats::default());
     loop {
-        // The permit comes first: connections that cannot be served yet wait in the system's backlog, without a file
-        // descriptor of this process.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -151,23 +154,40 @@ pub(super) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) 
                 continue;
             }
         };
-        let state = Arc::clone(&state);
+        let (state, seat) = (Arc::clone(&state), seats.take(peer.ip()));
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
+            let stream = Socket::new(stream, MinRate::of(&state.config.load().server));
+            let of_requests = Arc::clone(&seat);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(Arc::clone(&of_requests));
                 let id = request_id::new(wall_micros());
                 let context = Context::new(id, peer.ip(), Trace::None);
                 context.scope(answer(Arc::clone(&state), side, peer, request))
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = connection {
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = within_its_life(connection, &seat).await {
                 tracing::debug!(%error, "admin connection ended early");
             }
-            drop(permit);
         });
+    }
+}
+
+/// Serves a connection until it ends, gives way, or has lasted so long.
+async fn within_its_life<S>(connection: http1::Connection<TokioIo<Socket>, S>, seat: &Seat) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    let (mut connection, mut left) = (pin!(connection), pin!(seat.left()));
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = left.as_mut() => return Ok(()),
+        () = tokio::time::sleep(LIFETIME) => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = left => Ok(()),
     }
 }
 
@@ -264,11 +284,11 @@ async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, part
         Operation::OpenApi => Ok(openapi::document()),
         Operation::Status => Ok(status::show(state).await),
         Operation::Sessions => sessions::list(state, query(parts)?).await,
-        Operation::Session => sessions::show(&state.gate, parameter).await,
+        Operation::Session => sessions::show(state, parameter).await,
         Operation::RevokeSession => sessions::revoke(&state.gate, parameter).await,
         Operation::Revocations => revocations::list(state, query(parts)?).await,
         Operation::Revoke => revocations::revoke(state, json(parts, body).await?).await,
-        Operation::Keys => Ok(keys::list(&state.gate)),
+        Operation::Keys => Ok(keys::list(state)),
         Operation::RotateKeys => keys::rotate(state, json(parts, body).await?).await,
         Operation::PromoteKey => keys::promote(state, parameter, json(parts, body).await?).await,
         Operation::RetireKey => keys::retire(state, parameter, json(parts, body).await?).await,
@@ -281,10 +301,11 @@ async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, part
         Operation::CheckConfig => Ok(configuration::check(state).await),
         Operation::ReloadConfig => configuration::reload(state).await,
         Operation::ReloadUsers => users::reload(state).await,
+        Operation::DisableUser => users::disable(state, json(parts, body).await?).await,
         Operation::Backup => store::backup(state).await,
         Operation::CopyStore => moving::copy(state),
         Operation::SwitchStore => moving::switch(state),
-        Operation::Events => events::list(&parts.headers, query(parts)?),
+        Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
         Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderValue, Response};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+use super::problem::Problem;
 use super::{
     Body, configuration, events, explain, full, health, issuers, keys, moving, revocations, sessions, status, store,
     traffic, users,
@@ -45,6 +46,7 @@ use super::{
         configuration::check,
         configuration::reload,
         users::reload,
+        users::disable,
         store::backup,
         moving::copy,
         moving::switch,
@@ -79,7 +81,10 @@ static TEXT: LazyLock<String> = LazyLock::new(|| {
     path = "/v1/openapi.json",
     operation_id = "openapi",
     tag = "status",
-    responses((status = 200, description = "an OpenAPI 3.1 document", body = Object))
+    responses(
+        (status = 200, description = "an OpenAPI 3.1 document", body = Object),
+        (status = "4XX", description = "a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"),
+    )
 )]
 pub(super) fn document() -> Response<Body> {
     let mut response = Response::new(full(Bytes::from_static(TEXT.as_bytes())));

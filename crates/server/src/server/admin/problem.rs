@@ -163,12 +163,25 @@ impl Refusal {
         Self { allowed, ..Self::new(Code::MethodNotAllowed, format!("this path serves {list}")) }
     }
 
-    /// The store failed. A revocation counts on this node already; it is durable once a repetition succeeds.
+    /// The store failed.
     pub(super) fn of_store(error: &Error) -> Self {
+        Self::failed(error, "the store failed; see the log and try again")
+    }
+
+    /// The same, of a revocation, which counts at this gate already.
+    pub(super) fn of_revocation(error: &Error) -> Self {
+        Self::failed(
+            error,
+            "the store failed. What was revoked is refused at this gate, and is written as soon as the store takes it; a stop \
+             of the gate before then loses it. See the log, and try again until it is done",
+        )
+    }
+
+    fn failed(error: &Error, detail: &str) -> Self {
         if let Error::Failed(fault) = error {
             tracing::error!(error = ?Chain(fault), "admin request failed");
         }
-        Self::new(Code::StoreFailed, "the store failed; see the log and try again").retry_after(Duration::from_secs(1))
+        Self::new(Code::StoreFailed, detail).retry_after(Duration::from_secs(1))
     }
 
     pub(super) fn into_response(self) -> Response<Body> {

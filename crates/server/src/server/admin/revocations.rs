@@ -28,7 +28,8 @@ pub struct RevocationRequest {
     /// Every session of the user of this name in the users file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Every session of this account; with `user`, the user's account, if several have a user of that name.
+    /// Every session of this account; with `user`, the user's account, if several have a user of that name: empty for the one
+    /// that has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// Every session of this subject, or every token that `issuer` has issued to it.
@@ -203,6 +204,7 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
     let asked = asked(state, request)?;
     let config = state.config.load_full();
     let of_store = |error: Error| Refusal::of_store(&error);
+    let of_revocation = |error: Error| Refusal::of_revocation(&error);
     let sessions = state.gate.sessions();
     let whose = match &asked {
         Asked::Subject(subject) => Whose::Subject(subject),
@@ -213,7 +215,7 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
             let (url, lifetime) = foreign(&config, issuer)?;
             must_be_forced(force, &format!("the subject {} of {issuer}", shown(subject)))?;
             if !dry_run {
-                sessions.revoke_foreign_subject(&url, subject, lifetime).await.map_err(of_store)?;
+                sessions.revoke_foreign_subject(&url, subject, lifetime).await.map_err(of_revocation)?;
             }
             return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
         }
@@ -225,7 +227,7 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
             must_be_forced(force, &format!("the token {}", shown(jti)))?;
             if !dry_run {
                 let until = SystemTime::new().wall().plus(lifetime);
-                sessions.revoke_token(&url, jti, until).await.map_err(of_store)?;
+                sessions.revoke_token(&url, jti, until).await.map_err(of_revocation)?;
             }
             return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
         }
@@ -233,8 +235,10 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
     if !force && let Some(what) = unknown(state, whose).await.map_err(of_store)? {
         return Err(Refusal::new(Code::UnknownTarget, what));
     }
-    let Tally { matched, ended, not_before } =
-        if dry_run { sessions.count(whose).await } else { sessions.end(whose).await }.map_err(of_store)?;
+    let Tally { matched, ended, not_before } = match dry_run {
+        true => sessions.count(whose).await.map_err(of_store)?,
+        false => sessions.end(whose).await.map_err(of_revocation)?,
+    };
     let not_before = (!dry_run).then(|| rfc3339(not_before));
     Ok(RevocationReport { matched, ended, not_before, dry_run })
 }
@@ -242,7 +246,9 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
 fn asked(state: &State, request: RevocationRequest) -> Result<Asked, Refusal> {
     let RevocationRequest { user, account, subject, issuer, client, token, all, dry_run: _, force: _ } = request;
     let wrong = |what: &str| Err(Refusal::new(Code::InvalidBody, what));
-    let texts = [&user, &account, &subject, &issuer, &client];
+    // An empty account is that of the user who has none.
+    let account_alone = account.as_ref().filter(|_| user.is_none()).cloned();
+    let texts = [&user, &account_alone, &subject, &issuer, &client];
     if texts.into_iter().flatten().any(String::is_empty) || token.as_ref().is_some_and(|token| token.jti.is_empty()) {
         return wrong("a name is expected, and is empty");
     }
@@ -311,9 +317,12 @@ async fn of_account(state: &State, account: &str, dry_run: bool) -> Result<Revoc
 
 async fn end(state: &State, session: &Session) -> Result<bool, Refusal> {
     let id: SessionId = session.id;
-    let ended = state.gate.sessions().end_one(id).await.map_err(|error| Refusal::of_store(&error))?;
+    let ended = state.gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
     Ok(ended == Some(true))
 }
+
+/// What a user without an account is asked for by, beside one that has an account.
+const NO_ACCOUNT: &str = "none";
 
 /// The subject of a user.
 pub(super) fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<str>, Refusal> {
@@ -322,11 +331,20 @@ pub(super) fn subject_of(state: &State, user: &str, account: Option<&str>) -> Re
         let what = format!("the users are not in a file, so that {asked} is not known by name; use --subject");
         return Err(Refusal::new(Code::NotConfigured, what));
     };
-    let mut found = users.named(account, user);
+    // Requirement O38.
+    let mut found = match account {
+        None => users.named(None, user),
+        Some("") => users.named(Some(None), user),
+        Some(account) => users.named(Some(Some(account)), user),
+    };
+    // As the message below calls the user without an account; an account may have that name.
+    if found.is_empty() && account == Some(NO_ACCOUNT) {
+        found = users.named(Some(None), user);
+    }
     match (found.pop(), found.pop()) {
         (Some(only), None) => Ok(only.subject),
         (Some(one), Some(other)) => {
-            let named = |user: &User| user.account.as_deref().unwrap_or("none").to_owned();
+            let named = |user: &User| user.account.as_deref().unwrap_or(NO_ACCOUNT).to_owned();
             let accounts = [&one, &other].into_iter().chain(&found).map(named).collect::<Vec<_>>().join(", ");
             let what = format!("several accounts have a user {asked}: {accounts}; say which: --account");
             Err(Refusal::new(Code::AmbiguousUser, what))

@@ -60,6 +60,9 @@ pub(super) struct SessionDetail {
     /// What the audit trail has about it among its last 1000 lines: who ended it, too.
     #[schema(value_type = Vec<Object>)]
     pub(super) history: Vec<Value>,
+    /// Who ended it, if those lines say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ended_by: Option<String>,
 }
 
 /// Which sessions to list.
@@ -69,7 +72,7 @@ pub(super) struct SessionDetail {
 pub(super) struct SessionsQuery {
     /// Of the user of this name in the users file.
     pub(super) user: Option<String>,
-    /// Of this account; with `user`, the account of the user.
+    /// Of this account; with `user`, the account of the user. Empty: without an account.
     pub(super) account: Option<String>,
     /// Of this subject.
     pub(super) subject: Option<String>,
@@ -208,7 +211,7 @@ pub(super) async fn find(state: &State, query: SessionsQuery) -> Result<Page, Re
         Some(_) => return Err(wrong("limit: a number from 1 to 1000 is expected")),
     };
     let is_asked_for = |session: &Session| {
-        account.as_deref().is_none_or(|account| session.account.as_deref() == Some(account))
+        account.as_deref().is_none_or(|account| session.account.as_deref().unwrap_or_default() == account)
             && client.as_deref().is_none_or(|client| *session.client == *client)
             && dialect.as_deref().is_none_or(|dialect| *session.dialect == *dialect)
             && since.is_none_or(|since| session.created() >= since)
@@ -263,16 +266,18 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> 
     responses((status = 200, description = "done", body = SessionDetail), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) async fn show(gate: &Gate, name: &str) -> Answer {
-    detail(gate, name).await.map(|detail| ok(&detail))
+pub(super) async fn show(state: &State, name: &str) -> Answer {
+    detail(state, name).await.map(|detail| ok(&detail))
 }
 
 /// A session, and what is known of its past.
-pub(super) async fn detail(gate: &Gate, name: &str) -> Result<SessionDetail, Refusal> {
+pub(super) async fn detail(state: &State, name: &str) -> Result<SessionDetail, Refusal> {
+    let gate = &state.gate;
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
     let session = session.ok_or_else(|| unknown(name))?;
-    Ok(SessionDetail { session: session_info(gate, &session), history: events::of_session(&id.to_string()) })
+    let history = events::of_session(&state.config.load().issuer.url, &session);
+    Ok(SessionDetail { session: session_info(gate, &session), ended_by: events::ended_by(&history), history })
 }
 
 /// Ends a session: its tokens are refused from the next request on. Answers once that is durable; `ended` is 0 if it had
@@ -293,7 +298,7 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> Answer {
 /// Ends a session.
 pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
-    let lived = gate.sessions().end_one(id).await.map_err(|error| Refusal::of_store(&error))?;
+    let lived = gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
     let ended = lived.ok_or_else(|| unknown(name))?;
     Ok(RevocationReport::of_one(ended))
 }

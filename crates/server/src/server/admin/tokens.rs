@@ -2,9 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-#[cfg(feature = "page")]
-use std::sync::Weak;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
@@ -130,7 +128,6 @@ impl AdminTokens {
     }
 
     /// Whether a token is still in force.
-    #[cfg(feature = "page")]
     pub(super) fn has(&self, token: &Weak<AdminToken>) -> bool {
         self.0.iter().any(|one| std::ptr::eq(Arc::as_ptr(&one.token.load()), token.as_ptr()))
     }

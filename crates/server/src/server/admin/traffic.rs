@@ -123,7 +123,8 @@ pub(super) struct UpstreamInfo {
 pub(super) struct AddressInfo {
     /// As the log names it.
     pub(super) address: String,
-    /// `up`, `ejected` after failures, or `unhealthy` by its health checks.
+    /// `up`; `failing`: it is in service, and its last attempts failed; `ejected` after failures; or `unhealthy` by its health
+    /// checks.
     pub(super) state: &'static str,
     /// Requests in flight.
     pub(super) in_flight: usize,

@@ -413,8 +413,10 @@ impl GateCollector {
             }
         }
         let mut addresses = output.family(&names::UPSTREAM_ADDRESSES)?;
-        for UpstreamReport { name, up, ejected, unhealthy, .. } in &all {
-            for (state, number) in [("up", *up), ("ejected", *ejected), ("unhealthy", *unhealthy)] {
+        for UpstreamReport { name, up, failing, ejected, unhealthy, .. } in &all {
+            for (state, number) in
+                [("up", *up), ("failing", *failing), ("ejected", *ejected), ("unhealthy", *unhealthy)]
+            {
                 addresses.add([name, state], number)?;
             }
         }

@@ -113,6 +113,8 @@ impl Reloadable {
         self.limits.set(&now.server);
         self.gate.set_bounds(&now.server.overload);
         of_listeners.for_each(|(listener, (_, now))| listener.addresses.set_max(now.max_connections_per_address));
+        let asked = self.listeners.iter().filter_map(|listener| listener.questions.as_ref());
+        asked.zip(&now.authorizers).for_each(|(questions, authorizer)| questions.trust(&now.server, authorizer));
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ pub(super) use self::files::LastRead;
 pub(super) use self::outcomes::{Outcomes, Source};
 use super::addresses::Addresses;
 use super::assemble;
+use super::authorizer::Questions;
 use super::connection::Limits;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
@@ -104,11 +105,13 @@ impl IssuerState {
 pub(super) struct ReloadableListener {
     tls: Option<Arc<Tls>>,
     addresses: Arc<Addresses>,
+    questions: Option<Arc<Questions>>,
 }
 
 impl ReloadableListener {
     pub(super) fn new(listener: &Listener) -> Self {
-        Self { tls: listener.tls(), addresses: Arc::clone(listener.addresses()) }
+        let questions = listener.questions().cloned();
+        Self { tls: listener.tls(), addresses: Arc::clone(listener.addresses()), questions }
     }
 }
 

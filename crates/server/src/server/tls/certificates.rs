@@ -30,15 +30,7 @@ impl Certificates {
 
     /// When the first certificate of each chain expires, in Unix time.
     pub(super) fn ends(&self) -> Vec<Option<u64>> {
-        let end = |certificate: &CertificateDer<'_>| {
-            let certificate = EndEntityCert::try_from(certificate).ok()?;
-            // After the end of time each certificate has expired, and webpki says when.
-            match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
-                webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
-                _ => None,
-            }
-        };
-        self.0.iter().map(|pair| pair.cert.iter().filter_map(end).min()).collect()
+        self.0.iter().map(|pair| pair.cert.iter().filter_map(end_of).min()).collect()
     }
 
     /// The position of the certificate for a name: the first that a client would accept for it, wildcards included;
@@ -67,6 +59,16 @@ impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let position = hello.server_name().map_or(0, |name| self.position(name));
         self.0.get(position).cloned()
+    }
+}
+
+/// When a certificate expires, in Unix time.
+pub(in crate::server) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    // After the end of time each certificate has expired, and webpki says when.
+    match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
+        webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
+        _ => None,
     }
 }
 

@@ -14,11 +14,11 @@ use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use rustls::server::{ClientCertVerifierBuilder, WebPkiClientVerifier};
+use rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-pub(super) use certificates::Certificates;
+pub(super) use certificates::{Certificates, end_of};
 
 use crate::config::{ClientAuth, ClientRoots, TlsConfig};
 use rotogate::clock::{SystemTime, TimeSource};
@@ -139,9 +139,18 @@ pub(in crate::server) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<FileF
     settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
     // Early data can be replayed, and a refresh must not be replayed (RFC 8470 §4).
     settings.max_early_data_size = 0;
-    // Each listener has tickets of its own: a ticket of a listener without client certificates does not work at one
-    // that requires them.
-    settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
+    match &config.client_auth {
+        // Each listener has tickets of its own.
+        ClientAuth::None => {
+            settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
+        }
+        // A resumed session would bring its client's certificate back unverified: past its end, and past the end of the
+        // list of revoked ones (requirement T35).
+        ClientAuth::Optional(_) | ClientAuth::Required(_) => {
+            settings.session_storage = Arc::new(NoServerSessionStorage {});
+            settings.send_tls13_tickets = 0;
+        }
+    }
     let tells_upstreams = config.client_auth.roots().is_some_and(|roots| roots.header);
     Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams }, warnings))
 }

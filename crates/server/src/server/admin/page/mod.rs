@@ -3,6 +3,10 @@
 //!
 //! Who signs in with an admin token gets a random cookie ([`sign_ins`]). Each form has a value that only the page knows
 //! (CSRF). After a change the browser is sent to a view, which says what came of it.
+//!
+//! A browser sends a cookie to every port of a host (RFC 6265 §8.5), so to the web servers of other users of this machine,
+//! too. So each sign-in has a folder of its own, `/ui/{place}/`, with a random name: its cookie goes there alone, and nobody
+//! else can lead the browser to that path. Templates and code write paths without it, and [`below`] puts it in.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -70,11 +74,42 @@ pub(super) fn is_at(path: &str) -> bool {
     path == "/" || path == "/ui" || path.starts_with("/ui/")
 }
 
+/// The folder of a sign-in in a path, and the rest; `None` for a path outside of such folders.
+fn place_of(path: &str) -> Option<(&str, &str)> {
+    let (place, rest) = path.strip_prefix("/ui/")?.split_once('/')?;
+    sign_ins::is_secret(place).then_some((place, rest))
+}
+
+/// The same response for this folder: where it leads to, and the links, forms and files of a view.
+async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
+    let folder = format!("/ui/{place}/");
+    let view = response.headers().get(LOCATION).and_then(|path| path.to_str().ok()?.strip_prefix("/ui/"));
+    let path = view.filter(|view| *view != "sign-in").map(|view| HeaderValue::try_from(format!("{folder}{view}")));
+    if let Some(Ok(path)) = path {
+        response.headers_mut().insert(LOCATION, path);
+    }
+    if !response.headers().get(CONTENT_TYPE).is_some_and(|media| media.as_bytes().starts_with(b"text/html")) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    // What is text of somebody has its quotes escaped, so only markup matches.
+    let text = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let text = ["href", "action", "src", "data-post", "data-stream"].into_iter().fold(text, |text, attribute| {
+        text.replace(&format!(" {attribute}=\"/ui/"), &format!(" {attribute}=\"{folder}"))
+    });
+    Response::from_parts(parts, full(text.into()))
+}
+
 /// Answers a request for the page.
 pub(super) async fn answer(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incoming) -> Response<Body> {
-    let mut response = match route(state, peer, parts, body).await {
+    let response = match route(state, peer, parts, body).await {
         Ok(response) => response,
         Err(refusal) => problem(refusal),
+    };
+    let mut response = match place_of(parts.uri.path()) {
+        Some((place, _)) => below(place, response).await,
+        None => response,
     };
     let headers = response.headers_mut();
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
@@ -86,6 +121,7 @@ pub(super) async fn answer(state: &Arc<State>, peer: SocketAddr, parts: &Parts, 
 async fn route(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incoming) -> Shown {
     let path = parts.uri.path();
     let Some(rest) = path.strip_prefix("/ui/") else { return Ok(lead_to("/ui/")) };
+    let (place, rest) = place_of(path).map_or((None, rest), |(place, rest)| (Some(place), rest));
     let segments: Vec<&str> = rest.split('/').collect();
     let is_get = match parts.method {
         Method::GET | Method::HEAD => true,
@@ -100,16 +136,20 @@ async fn route(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incomi
     if !is_get {
         guard::origin_of_form(parts)?;
     }
-    if segments == ["sign-in"] {
+    if place.is_none() && segments == ["sign-in"] {
         return match is_get {
             true => sign_in_view(parts, None),
             false => sign_in(state, peer, parts, body).await,
         };
     }
     let cookie = cookie(parts, SIGN_IN);
-    let Some(caller) = cookie.and_then(|cookie| state.sign_ins.find(&cookie, &state.tokens)) else {
+    let caller = cookie.and_then(|cookie| state.sign_ins.find(&cookie, &state.tokens));
+    // The cookie is good in its folder alone: it is of no use to those to whom it went elsewhere.
+    let is_own = |caller: &SignedIn| place.is_some_and(|place| are_equal(place.as_bytes(), caller.place.as_bytes()));
+    let Some(caller) = caller.filter(is_own) else {
         return Ok(lead_to("/ui/sign-in"));
     };
+    guard::hold_seat(parts);
     let request = Request { state, parts, caller };
     let actor = Actor { via: "page", ..request.caller.holder.actor.clone() };
     let work = async {
@@ -139,7 +179,7 @@ fn is_own_form(form: &BTreeMap<String, String>, csrf: &str) -> bool {
 
 fn sign_in_view(parts: &Parts, problem: Option<String>) -> Shown {
     let csrf = sign_ins::secret().map_err(no_randomness)?;
-    let cookie = cookie_header(parts, FORM, &csrf, "");
+    let cookie = cookie_header(parts, (FORM, "/ui/"), &csrf, "");
     let status = if problem.is_some() { StatusCode::UNAUTHORIZED } else { StatusCode::OK };
     let mut response = html(&view::SignInView { csrf, problem })?;
     *response.status_mut() = status;
@@ -159,21 +199,22 @@ async fn sign_in(state: &State, peer: SocketAddr, parts: &Parts, body: Incoming)
     let Some((holder, token)) = guard::sign_in(state, peer.ip(), token)? else {
         return sign_in_view(parts, Some("This is not an admin token of this gate.".to_owned()));
     };
-    let cookie = state.sign_ins.begin(holder, &token).map_err(no_randomness)?;
-    let mut response = lead_to("/ui/");
-    response.headers_mut().append(SET_COOKIE, cookie_header(parts, SIGN_IN, &cookie, ""));
-    response.headers_mut().append(SET_COOKIE, cookie_header(parts, FORM, "", "; Max-Age=0"));
+    let (cookie, place) = state.sign_ins.begin(holder, &token).map_err(no_randomness)?;
+    let folder = format!("/ui/{place}/");
+    let mut response = lead_to(&folder);
+    response.headers_mut().append(SET_COOKIE, cookie_header(parts, (SIGN_IN, &folder), &cookie, ""));
+    response.headers_mut().append(SET_COOKIE, cookie_header(parts, (FORM, "/ui/"), "", "; Max-Age=0"));
     Ok(response)
 }
 
-/// A cookie for the page alone: no script and no other site can use it.
+/// A cookie for a folder of the page alone: no script and no other site can use it.
 ///
 /// It is `Secure` if a proxy with TLS says that it is in front. The listener itself speaks clear text, where a browser may
 /// not take such a cookie. A client that forges the header changes only its own cookie.
-fn cookie_header(parts: &Parts, name: &str, value: &str, more: &str) -> HeaderValue {
+fn cookie_header(parts: &Parts, (name, folder): (&str, &str), value: &str, more: &str) -> HeaderValue {
     let is_https = parts.headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     let secure = if is_https { "; Secure" } else { "" };
-    let cookie = format!("{name}={value}; Path=/ui/; HttpOnly; SameSite=Strict{secure}{more}");
+    let cookie = format!("{name}={value}; Path={folder}; HttpOnly; SameSite=Strict{secure}{more}");
     // Names and values are of the alphabet of base64.
     let mut cookie = HeaderValue::try_from(cookie).unwrap_or(HeaderValue::from_static(""));
     cookie.set_sensitive(true);
@@ -209,7 +250,7 @@ impl Request<'_> {
             ["sessions", id] => self.session(id).await,
             ["sessions", id, "revoke"] => {
                 self.may(AdminRole::Operator)?;
-                let detail = sessions::detail(&state.gate, id).await?;
+                let detail = sessions::detail(state, id).await?;
                 let (back, id) = (self.back(&self.parameters()), detail.session.id);
                 html(&view::ConfirmView {
                     frame: self.frame("/ui/sessions").await,
@@ -226,21 +267,19 @@ impl Request<'_> {
                 let asked = AskedExplanation { method: "GET".to_owned(), ..AskedExplanation::default() };
                 self.explained(asked, None, None).await
             }
-            ["keys"] => {
-                html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::describe(&state.gate) })
-            }
+            ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::in_force(state) }),
             ["routes"] => html(&view::RoutesView {
                 frame: self.frame("/ui/routes").await,
                 routes: traffic::all_routes(state),
                 upstreams: traffic::all_upstreams(state),
-                issuers: state.issuers.report().issuers,
+                issuers: state.issuers.report(&state.config.load()).issuers,
             }),
             ["config"] => html(&view::ConfigView {
                 frame: self.frame("/ui/config").await,
                 config: configuration::describe(state),
             }),
             ["events"] => self.events().await,
-            ["events", "stream"] => Ok(events::follow(self.asked_events().1)?.map(limited)),
+            ["events", "stream"] => Ok(events::follow(self.state, self.asked_events().1).await?.map(limited)),
             _ => Err(nothing()),
         }
     }
@@ -251,7 +290,9 @@ impl Request<'_> {
             ["sign-out"] => {
                 state.sign_ins.end(&self.caller);
                 let mut response = lead_to("/ui/sign-in");
-                response.headers_mut().insert(SET_COOKIE, cookie_header(self.parts, SIGN_IN, "", "; Max-Age=0"));
+                let folder = format!("/ui/{}/", self.caller.place);
+                let gone = cookie_header(self.parts, (SIGN_IN, &folder), "", "; Max-Age=0");
+                response.headers_mut().insert(SET_COOKIE, gone);
                 Ok(response)
             }
             ["sessions", id, "revoke"] => {
@@ -348,10 +389,12 @@ impl Request<'_> {
         let parameters = self.parameters();
         let text = |name: &str| parameters.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
         let status = Some(text("status")).filter(|status| !status.is_empty()).unwrap_or_else(|| "live".to_owned());
-        let asked = AskedSessions { user: text("user"), subject: text("subject"), client: text("client"), status };
+        let (user, account, subject, client) = (text("user"), text("account"), text("subject"), text("client"));
+        let asked = AskedSessions { user, account, subject, client, status };
         let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
         let query = SessionsQuery {
             user: some(&asked.user),
+            account: some(&asked.account),
             subject: some(&asked.subject),
             client: some(&asked.client),
             status: some(&asked.status).filter(|status| status != "any"),
@@ -368,6 +411,7 @@ impl Request<'_> {
         let all = self.all_of(&asked).await;
         let own = [
             ("user", asked.user.as_str()),
+            ("account", &asked.account),
             ("subject", &asked.subject),
             ("status", &asked.status),
             ("client", &asked.client),
@@ -402,12 +446,13 @@ impl Request<'_> {
             ("", subject) => ("subject", subject),
             (_, _) => return None,
         };
-        self.offer(field, value).await.ok().flatten()
+        self.offer(field, value, &asked.account).await.ok().flatten()
     }
 
     /// The number of live sessions of a user, in a question.
-    async fn offer(&self, field: &'static str, value: &str) -> Result<Option<RevokeAll>, Refusal> {
-        let request = RevocationRequest { dry_run: true, ..named(field, value) };
+    async fn offer(&self, field: &'static str, value: &str, account: &str) -> Result<Option<RevokeAll>, Refusal> {
+        let account = Some(account).filter(|account| field == "user" && !account.is_empty());
+        let request = RevocationRequest { dry_run: true, ..named(field, value, account) };
         let live = end_all(self.state, request).await?.ended;
         let (words, whose) = (sessions_in_words(live), shown(value));
         Ok((live > 0).then(|| RevokeAll {
@@ -417,6 +462,7 @@ impl Request<'_> {
             button: format!("Revoke all {live} {words}"),
             field,
             value: value.to_owned(),
+            account: account.unwrap_or_default().to_owned(),
         }))
     }
 
@@ -428,30 +474,27 @@ impl Request<'_> {
             (None, Some(subject)) => ("subject", subject),
             _ => return Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
         };
-        let back = link("/ui/sessions", &[(field, value)]);
-        let Some(RevokeAll { question, button, .. }) = self.offer(field, value).await? else {
+        let account = parameters.get("account").map_or("", String::as_str);
+        let back = link("/ui/sessions", &[(field, value), ("account", account)]);
+        let Some(RevokeAll { question, button, account, .. }) = self.offer(field, value, account).await? else {
             return Ok(lead_to(&back));
         };
         html(&view::ConfirmView {
             frame: self.frame("/ui/sessions").await,
             question,
             action: "/ui/revocations".to_owned(),
-            fields: vec![(field, value.clone()), ("back", back.clone())],
+            fields: vec![(field, value.clone()), ("account", account), ("back", back.clone())],
             back,
             button,
         })
     }
 
     async fn session(&self, id: &str) -> Shown {
-        let detail = sessions::detail(&self.state.gate, id).await?;
-        let is_end = |line: &&serde_json::Value| line["event.action"] == "revocation";
-        let ended = detail.history.iter().find(is_end);
-        let who =
-            ended.and_then(|line| Some((line["rotogate.actor"].as_str()?, line["rotogate.actor.role"].as_str()?)));
+        let detail = sessions::detail(self.state, id).await?;
         html(&view::SessionView {
             frame: self.frame("/ui/sessions").await,
             of_subject: link("/ui/sessions", &[("subject", &detail.session.subject), ("status", "any")]),
-            ended_by: who.map(|(name, role)| format!("{name} ({role})")),
+            ended_by: detail.ended_by,
             history: AuditLine::all(&detail.history),
             session: detail.session,
         })
@@ -483,7 +526,7 @@ impl Request<'_> {
 
     async fn events(&self) -> Shown {
         let (asked, query) = self.asked_events();
-        let (lines, _) = events::kept(query)?;
+        let (lines, _) = events::kept(self.state, query).await?;
         let own = [("action", asked.action.as_str()), ("subject", &asked.subject), ("actor", &asked.actor)];
         let stream = link("/ui/events/stream", &own);
         let frame = self.frame("/ui/events").await;
@@ -494,16 +537,19 @@ impl Request<'_> {
 /// The revocation that a form asks for.
 fn revocation(form: &BTreeMap<String, String>) -> Result<RevocationRequest, Refusal> {
     match (form.get("user"), form.get("subject")) {
-        (Some(user), None) => Ok(named("user", user)),
-        (None, Some(subject)) => Ok(named("subject", subject)),
+        (Some(user), None) => {
+            let account = form.get("account").map(|account| account.trim()).filter(|account| !account.is_empty());
+            Ok(named("user", user, account))
+        }
+        (None, Some(subject)) => Ok(named("subject", subject, None)),
         _ => Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
     }
 }
 
-fn named(field: &str, value: &str) -> RevocationRequest {
-    let value = Some(value.to_owned());
+fn named(field: &str, value: &str, account: Option<&str>) -> RevocationRequest {
+    let (value, account) = (Some(value.to_owned()), account.map(str::to_owned));
     match field {
-        "user" => RevocationRequest { user: value, ..RevocationRequest::default() },
+        "user" => RevocationRequest { user: value, account, ..RevocationRequest::default() },
         _ => RevocationRequest { subject: value, ..RevocationRequest::default() },
     }
 }

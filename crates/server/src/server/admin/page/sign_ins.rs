@@ -38,6 +38,7 @@ struct SignIn {
     holder: Holder,
     token: Weak<AdminToken>,
     csrf: Arc<str>,
+    place: Arc<str>,
     began: Duration,
     used: Duration,
     /// What the next view says first.
@@ -50,12 +51,19 @@ pub(super) struct SignedIn {
     pub(super) holder: Holder,
     /// The value that each form has.
     pub(super) csrf: Arc<str>,
+    /// The name of the folder in which the cookie is good.
+    pub(super) place: Arc<str>,
     key: Key,
 }
 
 /// 256 random bits, as text.
 pub(super) fn secret() -> Result<String, NoRandomness> {
     random::<32>().map(|bytes| URL_SAFE_NO_PAD.encode(bytes.as_slice()))
+}
+
+/// Does a text look like one of these?
+pub(super) fn is_secret(text: &str) -> bool {
+    text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 fn key_of(cookie: &str) -> Key {
@@ -73,9 +81,10 @@ impl SignIns {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Signs a holder in by a token that is in force, and gives the cookie.
-    pub(super) fn begin(&self, holder: Holder, token: &Arc<AdminToken>) -> Result<String, NoRandomness> {
+    /// Signs a holder in by a token that is in force, and gives the cookie and the name of its folder.
+    pub(super) fn begin(&self, holder: Holder, token: &Arc<AdminToken>) -> Result<(String, Arc<str>), NoRandomness> {
         let (cookie, csrf) = (secret()?, secret()?.into());
+        let place: Arc<str> = secret()?.into();
         let now = self.time.monotonic();
         let mut all = self.all();
         all.retain(|_, sign_in| sign_in.lasts(now));
@@ -84,9 +93,10 @@ impl SignIns {
         {
             let _ = all.remove(&oldest);
         }
-        let sign_in = SignIn { holder, token: Arc::downgrade(token), csrf, began: now, used: now, notice: None };
+        let token = Arc::downgrade(token);
+        let sign_in = SignIn { holder, token, csrf, place: Arc::clone(&place), began: now, used: now, notice: None };
         let _ = all.insert(key_of(&cookie), sign_in);
-        Ok(cookie)
+        Ok((cookie, place))
     }
 
     /// Who has this cookie.
@@ -99,7 +109,8 @@ impl SignIns {
             return None;
         }
         sign_in.used = now;
-        Some(SignedIn { holder: sign_in.holder.clone(), csrf: Arc::clone(&sign_in.csrf), key })
+        let (csrf, place) = (Arc::clone(&sign_in.csrf), Arc::clone(&sign_in.place));
+        Some(SignedIn { holder: sign_in.holder.clone(), csrf, place, key })
     }
 
     pub(super) fn end(&self, caller: &SignedIn) {
@@ -170,8 +181,8 @@ mod tests {
     #[test]
     fn p56_a_sign_in_ends_half_an_hour_after_its_last_request_and_after_eight_hours() {
         let Scene { time, all, tokens, holder, token, .. } = scene();
-        let idle = all.begin(holder.clone(), &token).unwrap();
-        let used = all.begin(holder, &token).unwrap();
+        let idle = all.begin(holder.clone(), &token).unwrap().0;
+        let used = all.begin(holder, &token).unwrap().0;
         let minute = Duration::from_secs(60);
         for _ in 0..16 {
             time.advance(IDLE - minute);
@@ -186,8 +197,8 @@ mod tests {
     #[test]
     fn p56_sign_ins_are_bounded_and_one_in_use_stays() {
         let Scene { time, all, tokens, holder, token, .. } = scene();
-        let first = all.begin(holder.clone(), &token).unwrap();
-        let second = all.begin(holder.clone(), &token).unwrap();
+        let first = all.begin(holder.clone(), &token).unwrap().0;
+        let second = all.begin(holder.clone(), &token).unwrap().0;
         for _ in 0..2 * MOST {
             time.advance(Duration::from_millis(1));
             assert!(all.find(&first, &tokens).is_some());
@@ -200,7 +211,7 @@ mod tests {
     #[test]
     fn p56_a_sign_in_ends_with_its_token() {
         let Scene { all, tokens, holder, token, _folder: folder, .. } = scene();
-        let cookie = all.begin(holder, &token).unwrap();
+        let cookie = all.begin(holder, &token).unwrap().0;
         let caller = all.find(&cookie, &tokens).unwrap();
         all.leave_notice(&caller, "1 session ended".to_owned());
         assert_eq!(all.take_notice(&caller).as_deref(), Some("1 session ended"));

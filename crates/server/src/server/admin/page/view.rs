@@ -76,6 +76,7 @@ pub(super) struct OverviewView {
 #[derive(Default)]
 pub(super) struct AskedSessions {
     pub(super) user: String,
+    pub(super) account: String,
     pub(super) subject: String,
     pub(super) status: String,
     pub(super) client: String,
@@ -87,6 +88,8 @@ pub(super) struct RevokeAll {
     pub(super) button: String,
     pub(super) field: &'static str,
     pub(super) value: String,
+    /// Of the user, if it was named.
+    pub(super) account: String,
 }
 
 #[derive(Template)]
