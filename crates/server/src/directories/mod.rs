@@ -60,8 +60,11 @@ pub(crate) enum Cause {
     Credentials,
     /// The source answered with an error of its own.
     Refused,
-    /// The answer cannot be right: two users of one name, another user than the one asked for, a wrong type.
+    /// The answer cannot be right.
     Answer,
+    /// What the source has of one user cannot be used, or the source failed at this user: two users of one name, another
+    /// user than the one asked for, a wrong type. Others are not concerned.
+    Entry,
     /// The code that reads the answer panicked.
     Panic,
     /// The source answers after this time, and not before: no fault.
@@ -76,8 +79,18 @@ impl Cause {
             Self::Credentials => "credentials",
             Self::Refused => "refused_by_source",
             Self::Answer => "bad_answer",
+            Self::Entry => "bad_entry",
             Self::Panic => "panic",
             Self::Later(_) => "later",
+        }
+    }
+
+    /// Whether it says something of one user, and nothing of the source.
+    // Requirement I46.
+    pub(crate) const fn is_of_one_user(self) -> bool {
+        match self {
+            Self::Entry | Self::Panic | Self::Later(_) => true,
+            Self::Timeout | Self::Connect | Self::Credentials | Self::Refused | Self::Answer => false,
         }
     }
 }
@@ -126,6 +139,18 @@ impl SourceSettings {
         }
     }
 
+    /// The claims that users have; `None` if the system itself names them.
+    pub(crate) fn claims(&self) -> Option<Vec<&str>> {
+        match *self {
+            #[cfg(feature = "hook")]
+            Self::Http(_) => None,
+            #[cfg(feature = "ldap")]
+            Self::Ldap(ref settings) => Some(settings.claims()),
+            #[cfg(feature = "sql")]
+            Self::Sql(ref settings) => Some(settings.claims.iter().map(String::as_str).collect()),
+        }
+    }
+
     /// The files that the settings name, each with its key.
     pub(crate) fn files(&self) -> Vec<(&'static str, &Path)> {
         match *self {
@@ -147,6 +172,9 @@ impl SourceSettings {
 pub(crate) enum Login {
     /// The source checked the password itself. `None`: unknown, inactive or wrong password.
     Checked(Option<User>),
+    /// The source has no such user, so that no password was checked. The refusal takes as long as the slowest recent one
+    /// of a user that it has.
+    Absent,
     /// The source has a hash, which the gate checks. `None`: unknown.
     Hashed(Option<HashedUser>),
 }
@@ -184,6 +212,15 @@ impl From<&LoginRequest<'_>> for LoginAttempt {
     }
 }
 
+/// What a source looks like before anybody logs in.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// A line each.
+    pub(crate) lines: Vec<String>,
+    /// No user can have an account: the key that would name it.
+    pub(crate) lacks_account: Option<&'static str>,
+}
+
 /// A system that keeps users.
 #[async_trait]
 pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
@@ -201,7 +238,7 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
         username
     }
 
-    /// Whether a refusal takes as long as the slowest recent refusal.
+    /// Whether a refusal takes as long as the slowest recent one.
     fn pads_refusals(&self) -> bool {
         false
     }
@@ -221,6 +258,6 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Connects, and describes what it finds, a line each.
-    async fn inspect(&self) -> Result<Vec<String>, SourceError>;
+    /// Connects, and describes what it finds.
+    async fn inspect(&self) -> Result<Found, SourceError>;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A refusal counts for one to two of these.
+/// A refusal counts for one to two of these in which there are refusals.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// The slowest recent refusals.
@@ -22,15 +22,26 @@ struct Windows {
 
 impl SlowestRefusal {
     /// Notes a refusal that took this long. Returns how much longer it must take.
-    pub(super) fn missing(&self, took: Duration, now: Instant) -> Duration {
+    pub(super) fn noted(&self, took: Duration, now: Instant) -> Duration {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
-            let previous = if age < WINDOW * 2 { windows.current } else { Duration::ZERO };
-            *windows = Windows { begun: Some(now), current: Duration::ZERO, previous };
+            // However long ago: a pause would make the next refusal tell.
+            *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
         windows.current = windows.current.max(took);
-        windows.current.max(windows.previous).saturating_sub(took)
+        windows.missing(took)
+    }
+
+    /// How much longer a refusal must take that is faster than others by its nature, and so says nothing of them.
+    pub(super) fn missing(&self, took: Duration) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).missing(took)
+    }
+}
+
+impl Windows {
+    fn missing(&self, took: Duration) -> Duration {
+        self.current.max(self.previous).saturating_sub(took)
     }
 }
 
@@ -43,12 +54,14 @@ mod tests {
         let millis = Duration::from_millis;
         let slowest = SlowestRefusal::default();
         let begun = Instant::now();
-        assert_eq!(slowest.missing(millis(200), begun), Duration::ZERO);
-        assert_eq!(slowest.missing(millis(5), begun), millis(195));
-        assert_eq!(slowest.missing(millis(5), begun + WINDOW), millis(195), "of the window before");
-        assert_eq!(slowest.missing(millis(5), begun + WINDOW * 2), Duration::ZERO, "the slow one is forgotten");
-        assert_eq!(slowest.missing(millis(300), begun + WINDOW * 2), Duration::ZERO);
-        assert_eq!(slowest.missing(millis(100), begun + WINDOW * 2), millis(200));
-        assert_eq!(slowest.missing(millis(5), begun + WINDOW * 9), Duration::ZERO, "after a pause, too");
+        assert_eq!(slowest.noted(millis(200), begun), Duration::ZERO);
+        assert_eq!(slowest.noted(millis(5), begun), millis(195));
+        assert_eq!(slowest.noted(millis(5), begun + WINDOW), millis(195), "of the window before");
+        assert_eq!(slowest.noted(millis(5), begun + WINDOW * 2), Duration::ZERO, "the slow one is forgotten");
+        assert_eq!(slowest.noted(millis(300), begun + WINDOW * 2), Duration::ZERO);
+        assert_eq!(slowest.noted(millis(100), begun + WINDOW * 2), millis(200));
+        assert_eq!(slowest.noted(millis(5), begun + WINDOW * 9), millis(295), "a pause forgets nothing");
+        assert_eq!(slowest.missing(millis(1)), millis(299), "of a name that is nobody's");
+        assert_eq!(slowest.noted(millis(5), begun + WINDOW * 10), Duration::ZERO, "which was not noted");
     }
 }

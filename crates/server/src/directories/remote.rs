@@ -15,19 +15,21 @@ use futures_util::FutureExt;
 use moka::future::Cache;
 use secrecy::SecretString;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{AcquireError, Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::Circuit;
 use super::metrics::Label;
 use super::padding::SlowestRefusal;
-use super::{Cause, DirectoryMetrics, HashedUser, Login, LoginAttempt, Source, SourceError, username};
+use super::{Cause, DirectoryMetrics, Found, HashedUser, Login, LoginAttempt, Source, SourceError, username};
 use rotogate::context::{Context, inherited};
 use rotogate::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
 use rotogate::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
 use rotogate::trace::{Trace, Value};
 
-/// The most names whose subjects are remembered.
+/// The operation that checks a password.
+const LOGIN: &str = "authenticate";
+/// The most names whose users are remembered.
 const MAX_KNOWN_NAMES: u64 = 100_000;
 /// The most users in the cache of lookups.
 const MAX_CACHED_LOOKUPS: u64 = 100_000;
@@ -61,6 +63,8 @@ enum Fault {
     Busy,
     /// The source failed, or fails so often that it is not asked now.
     Failed(String),
+    /// What the source has of this user cannot be used.
+    Entry(String),
     /// The source answers after this time.
     Later(Duration),
 }
@@ -70,6 +74,7 @@ impl From<Fault> for DirectoryError {
         match fault {
             Fault::Busy => Self::Busy,
             Fault::Failed(message) => Self::Unavailable(message),
+            Fault::Entry(message) => Self::Entry(message),
             Fault::Later(wait) => Self::Later(wait),
         }
     }
@@ -84,6 +89,9 @@ struct Inner {
     source: Arc<dyn Source>,
     bounds: Bounds,
     turns: Arc<Semaphore>,
+    /// How many of them logins may take and wait for: anybody may try to log in, and lookups are for sessions that exist
+    /// (requirement A20).
+    logins: Arc<Semaphore>,
     circuit: Circuit,
     lookups: Cache<Key, Option<User>>,
     passwords: Arc<Passwords>,
@@ -92,8 +100,11 @@ struct Inner {
     /// One password is hashed again at a time.
     rehashing: Semaphore,
     refusals: SlowestRefusal,
-    /// The subjects of names, for limits: a user may have several names.
-    subjects: moka::sync::Cache<NameKey, Box<str>>,
+    /// The names that limits count by: a user may have several. Each is that of the user's first login, so that nothing
+    /// changes for it once it is known (requirement I48).
+    names: moka::sync::Cache<NameKey, Box<str>>,
+    /// The names of the first logins.
+    first_names: moka::sync::Cache<Key, Box<str>>,
     metrics: DirectoryMetrics,
     runtime: Handle,
 }
@@ -140,6 +151,7 @@ impl RemoteDirectory {
         let label = Label { directory: name.to_owned(), kind: source.kind() };
         Self(Arc::new(Inner {
             turns: Arc::new(Semaphore::new(bounds.max_requests)),
+            logins: Arc::new(Semaphore::new((bounds.max_requests - bounds.max_requests.div_ceil(4)).max(1))),
             circuit: Circuit::new(label.clone()),
             label,
             lookups: Cache::builder().max_capacity(MAX_CACHED_LOOKUPS).time_to_live(bounds.lookup_cache).build(),
@@ -147,7 +159,8 @@ impl RemoteDirectory {
             dearest: Mutex::new(Dearest { expected: source.expected_hashes().to_vec(), ..Dearest::default() }),
             rehashing: Semaphore::new(1),
             refusals: SlowestRefusal::default(),
-            subjects: moka::sync::Cache::new(MAX_KNOWN_NAMES),
+            names: moka::sync::Cache::new(MAX_KNOWN_NAMES),
+            first_names: moka::sync::Cache::new(MAX_KNOWN_NAMES),
             metrics,
             runtime: Handle::current(),
             source,
@@ -188,7 +201,7 @@ impl RemoteDirectory {
         if let Some(rest) = inner.circuit.rest(Instant::now()) {
             return Err(open(rest));
         }
-        let turn = timeout(inner.bounds.queue_timeout, Arc::clone(&inner.turns).acquire_owned()).await;
+        let turn = timeout(inner.bounds.queue_timeout, inner.turn(operation)).await;
         let Ok(Ok(turn)) = turn else {
             inner.metrics.count(&inner.label, operation, "busy");
             return Err(Fault::Busy);
@@ -217,15 +230,20 @@ impl RemoteDirectory {
                 }
                 Err(error) => {
                     this.metrics.count(&this.label, operation, error.cause.word());
-                    match error.cause {
-                        Cause::Later(_) => this.circuit.answered(),
-                        _ => this.circuit.failed(error, now),
+                    if error.cause.is_of_one_user() {
+                        this.circuit.answered();
+                    } else {
+                        this.circuit.failed(error, now);
                     }
                 }
             }
-            answer.map_err(|error| match error.cause {
-                Cause::Later(wait) => Fault::Later(wait),
-                _ => Fault::Failed(format!("{}: {error}", this.label.directory)),
+            answer.map_err(|error| {
+                let message = || format!("{}: {error}", this.label.directory);
+                match error.cause {
+                    Cause::Later(wait) => Fault::Later(wait),
+                    cause if cause.is_of_one_user() => Fault::Entry(message()),
+                    _ => Fault::Failed(message()),
+                }
             })
         }));
         // The runtime ends with the gate.
@@ -236,7 +254,7 @@ impl RemoteDirectory {
     ///
     /// # Errors
     /// What is wrong.
-    pub(crate) async fn inspect(&self) -> Result<Vec<String>, String> {
+    pub(crate) async fn inspect(&self) -> Result<Found, String> {
         let asked = self.ask("inspect", async move |source: Arc<dyn Source>| source.inspect().await, |_| "found").await;
         asked.map_err(|fault| DirectoryError::from(fault).to_string())
     }
@@ -245,7 +263,7 @@ impl RemoteDirectory {
         let Key { account, subject } = key;
         let what = async move |source: Arc<dyn Source>| match source.lookup(account.as_deref(), &subject).await? {
             Some(user) if user.subject != subject => {
-                Err(SourceError::new(Cause::Answer, "the directory returned another user than the one asked for"))
+                Err(SourceError::new(Cause::Entry, "the directory returned another user than the one asked for"))
             }
             found => Ok(found),
         };
@@ -260,8 +278,16 @@ impl RemoteDirectory {
             inner.passwords.check(password, None, dearest).await?;
             return Ok(None);
         };
-        let parsed = PasswordHash::parse(hash.expose(), &Accepted::default())
-            .map_err(|error| DirectoryError::Unavailable(format!("a stored password hash: {error}")))?;
+        let parsed = match PasswordHash::parse(hash.expose(), &Accepted::default()) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                // As long as a hash that can be used (requirement I47).
+                let dearest = self.dearest_with(None).await;
+                inner.passwords.check(password, None, dearest).await?;
+                let directory = &inner.label.directory;
+                return Err(DirectoryError::Entry(format!("{directory}: a stored password hash: {error}")));
+            }
+        };
         let dearest = self.dearest_with(Some(parsed.class())).await;
         if !inner.passwords.check(password, Some(parsed), dearest).await? || !user.active {
             return Ok(None);
@@ -316,6 +342,18 @@ impl RemoteDirectory {
     }
 }
 
+impl Inner {
+    /// A turn to ask the source. A login waits for one of the logins first, so it stands in no lookup's way.
+    async fn turn(
+        &self,
+        operation: &str,
+    ) -> Result<(Option<OwnedSemaphorePermit>, OwnedSemaphorePermit), AcquireError> {
+        let is_login = operation == LOGIN;
+        let login = if is_login { Some(Arc::clone(&self.logins).acquire_owned().await?) } else { None };
+        Ok((login, Arc::clone(&self.turns).acquire_owned().await?))
+    }
+}
+
 #[async_trait]
 impl Directory for RemoteDirectory {
     async fn authenticate(
@@ -341,28 +379,33 @@ impl Directory for RemoteDirectory {
             Login::Checked(Some(_)) => "accepted",
             Login::Checked(None) => "rejected",
             Login::Hashed(Some(_)) => "found",
-            Login::Hashed(None) => "none",
+            Login::Hashed(None) | Login::Absent => "none",
         };
-        let (found, took) = self.ask("authenticate", what, result).await?;
-        let known = match &found {
-            Login::Checked(found) => found.as_ref(),
-            Login::Hashed(found) => found.as_ref().map(|found| &found.user),
-        };
-        if let Some(user) = known {
-            self.0.subjects.insert(self.name_key(login.account, login.username), user.subject.clone());
-        }
+        let (found, took) = self.ask(LOGIN, what, result).await?;
+        let is_absent = matches!(found, Login::Absent);
         let found = match found {
             Login::Checked(found) => found,
             Login::Hashed(found) => self.check(found, login.password).await?,
+            Login::Absent => None,
         };
+        let has_none = |user: &User| user.active && user.account.is_none() && login.account.is_some();
+        let lacks_account = found.as_ref().is_some_and(has_none);
         let user = found.filter(|user| user.active && user.account.as_deref() == login.account);
         match &user {
             // The login looks the user up once more, and must not see an older entry.
-            Some(user) => self.0.lookups.invalidate(&Key::of(login.account, &user.subject)).await,
-            None if self.0.source.pads_refusals() => sleep(self.0.refusals.missing(took, Instant::now())).await,
+            Some(user) => {
+                let key = Key::of(login.account, &user.subject);
+                self.0.lookups.invalidate(&key).await;
+                let name = self.name_key(login.account, login.username);
+                let first = self.0.first_names.get_with(key, || name.1.clone());
+                self.0.names.insert(name, first);
+            }
+            None if is_absent => sleep(self.0.refusals.missing(took)).await,
+            None if self.0.source.pads_refusals() => sleep(self.0.refusals.noted(took, Instant::now())).await,
             None => {}
         }
-        Ok(user)
+        // The configuration is at fault, most likely, and not the user.
+        if lacks_account { Err(DirectoryError::NoAccount) } else { Ok(user) }
     }
 
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
@@ -376,13 +419,10 @@ impl Directory for RemoteDirectory {
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
     }
 
-    /// All names of a user share one limit, once the user is known by them. No name is mistaken for a subject: it has no
-    /// control characters.
+    /// All names of a user share one limit, once the user logged in by them. A wrong password teaches nothing: attempts on
+    /// a user and on nobody are counted alike.
     fn limit_key<'a>(&self, account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         let key = self.name_key(account, username);
-        Cow::Owned(match self.0.subjects.get(&key) {
-            Some(subject) => format!("\0{subject}"),
-            None => key.1.into(),
-        })
+        Cow::Owned(self.0.names.get(&key).unwrap_or(key.1).into())
     }
 }

@@ -24,6 +24,7 @@ enum Mode {
     Fails,
     Panics,
     NamesAnother,
+    HasTwo,
     Later,
     Slow(Duration),
 }
@@ -38,6 +39,8 @@ struct Fake {
     hash: Mutex<Option<SecretHash>>,
     rehash_fails: AtomicBool,
     pads: AtomicBool,
+    /// Whether it says that a user is nobody, and checks passwords itself.
+    knows_its_users: AtomicBool,
     expected: Vec<CostClass>,
 }
 
@@ -54,6 +57,7 @@ impl Fake {
             hash: Mutex::default(),
             rehash_fails: AtomicBool::new(false),
             pads: AtomicBool::new(false),
+            knows_its_users: AtomicBool::new(false),
             expected,
         })
     }
@@ -76,6 +80,7 @@ impl Fake {
             Mode::Fails => Err(SourceError::new(Cause::Connect, "refused")),
             Mode::Panics => panic!("told to panic"),
             Mode::NamesAnother => Ok(Some(User::new("another"))),
+            Mode::HasTwo => Err(SourceError::new(Cause::Entry, "two users")),
             Mode::Later => Err(SourceError::new(Cause::Later(SECOND * 60), "later")),
             Mode::Slow(time) => {
                 tokio::time::sleep(time).await;
@@ -95,6 +100,10 @@ impl Source for Fake {
         let subject = login.username.to_lowercase().replace("alias/", "");
         let user = self.answer(&subject).await?;
         let hash = self.hash.lock().unwrap().clone();
+        if user.is_none() && self.knows_its_users.load(Ordering::SeqCst) {
+            return Ok(Login::Absent);
+        }
+        let user = user.map(|user| user.active(subject != "inactive"));
         Ok(match hash {
             Some(hash) => Login::Hashed(user.map(|user| HashedUser { user, hash, is_marked: true })),
             None => Login::Checked(user),
@@ -133,8 +142,8 @@ impl Source for Fake {
         Ok(is_old)
     }
 
-    async fn inspect(&self) -> Result<Vec<String>, SourceError> {
-        Ok(Vec::new())
+    async fn inspect(&self) -> Result<Found, SourceError> {
+        Ok(Found::default())
     }
 }
 
@@ -160,13 +169,8 @@ fn is_unavailable<T>(answer: &Result<T, DirectoryError>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn i22_a_source_that_hangs_fails_panics_or_names_another_is_a_fault_and_never_a_verdict() {
-    for (mode, cause) in [
-        (Mode::Hangs, "timeout"),
-        (Mode::Fails, "connect"),
-        (Mode::Panics, "panic"),
-        (Mode::NamesAnother, "bad_answer"),
-    ] {
+async fn i22_a_source_that_hangs_or_fails_is_a_fault_and_never_a_verdict() {
+    for (mode, cause) in [(Mode::Hangs, "timeout"), (Mode::Fails, "connect")] {
         let source = Fake::new();
         let directory = directory(&source, BOUNDS);
         source.set(mode);
@@ -184,6 +188,74 @@ async fn i22_a_source_that_hangs_fails_panics_or_names_another_is_a_fault_and_ne
         assert!(directory.lookup("none").await.unwrap().is_none());
         assert!(login(&directory, "right").await.unwrap().is_some());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i46_a_fault_of_one_user_is_no_fault_of_the_source() {
+    for (mode, cause) in [(Mode::Panics, "panic"), (Mode::NamesAnother, "bad_entry"), (Mode::HasTwo, "bad_entry")] {
+        let source = Fake::new();
+        let directory = directory(&source, BOUNDS);
+        source.set(mode);
+        for asked in 1..=20 {
+            let answer = directory.lookup("ada").await;
+            assert!(matches!(answer, Err(DirectoryError::Entry(_))), "{mode:?}: {answer:?}");
+            assert_eq!(source.asked(), asked, "{mode:?}");
+        }
+        assert_eq!(directory.figures().get("fake", "lookup", cause), 20);
+        source.set(Mode::Good);
+        assert!(directory.lookup("bob").await.unwrap().is_some(), "{mode:?}");
+        // The source answered: whatever it says of a user closes the circuit.
+        source.set(Mode::Fails);
+        for _ in 0..5 {
+            assert!(is_unavailable(&directory.lookup("bob").await));
+        }
+        tokio::time::advance(SECOND).await;
+        source.set(mode);
+        assert!(matches!(directory.lookup("ada").await, Err(DirectoryError::Entry(_))), "{mode:?}");
+        source.set(Mode::Good);
+        assert!(directory.lookup("bob").await.unwrap().is_some(), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn i47_a_hash_that_cannot_be_used_takes_as_long_as_no_user() {
+    let source = Fake::new();
+    let passwords = Arc::new(Passwords::new(2, 2));
+    let directory = with_passwords(&source, BOUNDS, Arc::clone(&passwords));
+    *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("right"), CHEAP).unwrap()));
+    directory.authenticate(None, "none", &secret("wrong")).await.unwrap();
+    let unknown = passwords.work();
+    assert!(unknown > 0);
+    *source.hash.lock().unwrap() = Some(SecretHash::new("$md5$of-long-ago"));
+    let answer = login(&directory, "wrong").await;
+    assert!(matches!(answer, Err(DirectoryError::Entry(_))), "{answer:?}");
+    assert_eq!(passwords.work(), 2 * unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn i49_nobody_s_refusal_takes_as_long_as_the_slowest_of_a_user_and_is_no_measure_of_it() {
+    let source = Fake::new();
+    source.pads.store(true, Ordering::SeqCst);
+    source.knows_its_users.store(true, Ordering::SeqCst);
+    let directory = directory(&source, BOUNDS);
+    let took = async |name: &str| {
+        let begun = tokio::time::Instant::now();
+        assert!(directory.authenticate(None, name, &secret("wrong")).await.unwrap().is_none(), "{name}");
+        begun.elapsed().as_millis()
+    };
+    source.set(Mode::Slow(Duration::from_millis(400)));
+    assert_eq!(took("inactive").await, 400);
+    source.set(Mode::Slow(Duration::from_millis(20)));
+    // However many names of nobody come, and however long nobody comes.
+    for pause in [0, 61, 61, 61, 4000] {
+        tokio::time::advance(SECOND * pause).await;
+        assert_eq!(took("none").await, 400);
+    }
+    assert_eq!(took("inactive").await, 400, "of the window before");
+    tokio::time::advance(SECOND * 61).await;
+    took("inactive").await;
+    tokio::time::advance(SECOND * 61).await;
+    assert_eq!((took("inactive").await, took("none").await), (20, 20), "the server is faster now");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,6 +281,39 @@ async fn i25_a_full_bulkhead_is_busy_after_its_queue_timeout_and_no_other_direct
     slow.set(Mode::Good);
     assert!(directory.lookup("c").await.unwrap().is_some(), "the circuit is closed: a full bulkhead is no fault");
     assert_eq!(directory.figures().get("fake", "lookup", "busy"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a20_logins_leave_turns_to_the_lookups_of_sessions() {
+    let source = Fake::new();
+    let directory = directory(&source, Bounds { max_requests: 8, ..BOUNDS });
+    source.permits.forget_permits(Semaphore::MAX_PERMITS);
+    let logins: Vec<_> = (0..20)
+        .map(|n| {
+            let directory = directory.clone();
+            tokio::spawn(async move { directory.authenticate(None, &format!("guess{n}"), &secret("wrong")).await })
+        })
+        .collect();
+    while source.asked() < 6 {
+        tokio::task::yield_now().await;
+    }
+    // Others wait for a turn of logins. A refresh waits for none of them.
+    let lookup = {
+        let directory = directory.clone();
+        tokio::spawn(async move { directory.lookup("ada").await })
+    };
+    while source.asked() < 7 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::advance(SECOND).await;
+    while directory.figures().get("fake", "authenticate", "busy") < 14 {
+        tokio::task::yield_now().await;
+    }
+    source.permits.add_permits(20);
+    assert!(lookup.await.unwrap().unwrap().is_some());
+    let busy = futures_util::future::join_all(logins).await;
+    let busy = busy.into_iter().filter(|login| matches!(login, Ok(Err(DirectoryError::Busy)))).count();
+    assert_eq!((busy, source.asked()), (14, 7));
 }
 
 #[tokio::test(start_paused = true)]
@@ -419,15 +524,38 @@ async fn i26_all_names_of_a_user_share_one_limit_once_the_user_is_known() {
         assert!(directory.authenticate(None, name, &secret("right")).await.unwrap().is_some());
     }
     assert_eq!(key("u-1"), key("alias/u-1"));
+    assert_eq!(key("u-1"), "u-1", "the name of the first login counts on as before");
     assert_eq!(key("DOMAIN\\u-1"), key("u-1"), "what the source ignores");
-    assert_ne!(key("u-1"), directory.limit_key(Some("acme"), "u-1"), "of another account");
+    assert_eq!(directory.limit_key(Some("acme"), "alias/u-1"), "alias/u-1", "of another account");
     assert_ne!(key("u-1"), key("u-2"));
 }
 
 #[tokio::test]
-async fn a_user_of_another_account_is_not_logged_in() {
+async fn i48_a_wrong_password_teaches_nothing_of_a_name() {
+    let source = Fake::new();
+    *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("right"), CHEAP).unwrap()));
+    let directory = directory(&source, BOUNDS);
+    let key = |name| directory.limit_key(None, name).into_owned();
+    let (names, before) = (["ada", "alias/ada", "none"], ["ada", "alias/ada", "none"].map(key));
+    for name in names {
+        assert!(directory.authenticate(None, name, &secret("wrong")).await.unwrap().is_none());
+    }
+    assert_eq!(names.map(key), before);
+    // The first login changes nothing either: what was counted for the name stays its measure.
+    assert!(directory.authenticate(None, "ada", &secret("right")).await.unwrap().is_some());
+    assert_eq!(names.map(key), before);
+    assert!(directory.authenticate(None, "alias/ada", &secret("right")).await.unwrap().is_some());
+    assert_eq!(key("alias/ada"), before[0]);
+}
+
+#[tokio::test]
+async fn i55_a_user_without_an_account_is_refused_where_there_is_one_and_that_is_no_wrong_password() {
     let source = Fake::new();
     let directory = directory(&source, BOUNDS);
-    let login = directory.authenticate(Some("acme"), "ada", &secret("right")).await.unwrap();
-    assert_eq!(login, None, "the source names no account");
+    let login = async |account, name| directory.authenticate(account, name, &secret("right")).await;
+    assert!(matches!(login(Some("acme"), "ada").await, Err(DirectoryError::NoAccount)), "the source names no account");
+    assert!(matches!(login(Some("acme"), "none").await, Ok(None)));
+    assert!(matches!(login(None, "ada").await, Ok(Some(_))));
+    *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("else"), CHEAP).unwrap()));
+    assert!(matches!(login(Some("acme"), "ada").await, Ok(None)), "a wrong password");
 }

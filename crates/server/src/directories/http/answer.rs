@@ -16,7 +16,7 @@ use rotogate::token::verify::{is_name, strict_object};
 const MAX_RETRY_AFTER: u64 = 86_400;
 
 fn wrong(message: &str) -> SourceError {
-    SourceError::new(Cause::Answer, message)
+    SourceError::new(Cause::Entry, message)
 }
 
 /// The user of an answer. `None`: inactive.
@@ -195,11 +195,11 @@ mod tests {
             r#"{"active":false,"retry_after":-1}"#,
             r#"{"active":false,"retry_after":1.5}"#,
         ] {
-            assert_eq!(fault(body).cause, Cause::Answer, "{body}");
+            assert_eq!(fault(body).cause, Cause::Entry, "{body}");
         }
         let deep = format!(r#"{{"active":true,"subject":"u","x":{}{}}}"#, "[".repeat(20), "]".repeat(20));
-        assert_eq!(fault(&deep).cause, Cause::Answer);
-        assert_eq!(fault("\u{feff}{\"active\":true}").cause, Cause::Answer);
+        assert_eq!(fault(&deep).cause, Cause::Entry);
+        assert_eq!(fault("\u{feff}{\"active\":true}").cause, Cause::Entry);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Cause, Login, LoginAttempt, Source, SourceError};
+use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
 use files::{Access, Files};
 use rotogate::context::Context;
 use rotogate::directory::User;
@@ -176,12 +176,15 @@ fn refused(target: &Target, status: StatusCode) -> SourceError {
             let message = format!("{target}: answered {status}: the hook does not accept the gate's secret");
             SourceError::new(Cause::Credentials, message)
         }
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
-            SourceError::new(Cause::Refused, format!("{target}: answered {status}"))
-        }
+        // The hook, or what stands before it, is overloaded or away.
+        StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT
+        | StatusCode::TOO_MANY_REQUESTS => SourceError::new(Cause::Refused, format!("{target}: answered {status}")),
+        // It answered, and failed at this user.
         status => {
             let message = format!("{target}: answered {status}; a hook answers 200, for an unknown user, too");
-            SourceError::new(Cause::Answer, message)
+            SourceError::new(Cause::Entry, message)
         }
     }
 }
@@ -189,11 +192,8 @@ fn refused(target: &Target, status: StatusCode) -> SourceError {
 fn cause(kind: FetchErrorKind) -> Cause {
     match kind {
         FetchErrorKind::Timeout => Cause::Timeout,
-        FetchErrorKind::TooLarge
-        | FetchErrorKind::Redirect
-        | FetchErrorKind::Status
-        | FetchErrorKind::Encoding
-        | FetchErrorKind::Http => Cause::Answer,
+        FetchErrorKind::TooLarge | FetchErrorKind::Encoding => Cause::Entry,
+        FetchErrorKind::Redirect | FetchErrorKind::Status | FetchErrorKind::Http => Cause::Answer,
         // No connection, and kinds that the client adds later.
         _ => Cause::Connect,
     }
@@ -246,9 +246,10 @@ impl Source for HttpSource {
         self.pads_refusals
     }
 
-    async fn inspect(&self) -> Result<Vec<String>, SourceError> {
+    async fn inspect(&self) -> Result<Found, SourceError> {
         let found = self.lookup(None, UNKNOWN_SUBJECT).await?;
         let said = if found.is_some() { "it has a user of this subject" } else { "inactive, as it should be" };
-        Ok(vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")])
+        // What it says of accounts, it says of users only.
+        Ok(Found { lines: vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")], lacks_account: None })
     }
 }

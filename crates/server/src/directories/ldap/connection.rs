@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{self, RecycleError};
-use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult};
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, LdapResult, Scope as SearchScope};
 use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -27,12 +27,16 @@ pub(super) mod code {
     pub(in super::super) const SIZE_LIMIT_EXCEEDED: u32 = 4;
     pub(in super::super) const STRONGER_AUTH_REQUIRED: u32 = 8;
     pub(in super::super) const REFERRAL: u32 = 10;
+    pub(in super::super) const ADMIN_LIMIT_EXCEEDED: u32 = 11;
+    pub(in super::super) const CONFIDENTIALITY_REQUIRED: u32 = 13;
     pub(in super::super) const CONSTRAINT_VIOLATION: u32 = 19;
+    pub(in super::super) const INVALID_SYNTAX: u32 = 21;
     pub(in super::super) const NO_SUCH_OBJECT: u32 = 32;
     pub(in super::super) const INAPPROPRIATE_AUTHENTICATION: u32 = 48;
     pub(in super::super) const INVALID_CREDENTIALS: u32 = 49;
     pub(in super::super) const BUSY: u32 = 51;
     pub(in super::super) const UNAVAILABLE: u32 = 52;
+    pub(in super::super) const UNWILLING: u32 = 53;
 }
 
 /// A connection.
@@ -142,14 +146,17 @@ pub(super) fn lost(error: &LdapError) -> SourceError {
     SourceError::new(cause, error.to_string())
 }
 
-/// A result that is no success, of a search.
-pub(super) fn refused(result: &LdapResult) -> SourceError {
+/// A result that is no success, of a search. One of the base alone is about an entry that another entry named.
+pub(super) fn refused(result: &LdapResult, scope: SearchScope) -> SourceError {
     let cause = match result.rc {
         code::TIME_LIMIT_EXCEEDED => Cause::Timeout,
         code::BUSY | code::UNAVAILABLE => Cause::Connect,
         code::STRONGER_AUTH_REQUIRED | code::INAPPROPRIATE_AUTHENTICATION | code::INVALID_CREDENTIALS => {
             Cause::Credentials
         }
+        // The value in the filter is what the server does not search for.
+        code::ADMIN_LIMIT_EXCEEDED | code::INVALID_SYNTAX | code::UNWILLING => Cause::Entry,
+        _ if scope == SearchScope::Base => Cause::Entry,
         _ => Cause::Refused,
     };
     let what = match result.rc {

@@ -23,7 +23,7 @@ pub(super) fn filetime(now: Timestamp) -> u64 {
 pub(super) struct Entry(pub(super) SearchEntry);
 
 fn wrong(attribute: &str, expected: &str) -> SourceError {
-    SourceError::new(Cause::Answer, format!("attribute {attribute}: expected {expected}"))
+    SourceError::new(Cause::Entry, format!("attribute {attribute}: expected {expected}"))
 }
 
 impl Entry {
@@ -53,7 +53,7 @@ impl Entry {
                     "the server returned only a part of attribute {attribute}: {part}. If it names groups, find them with \
                      groups.filter"
                 );
-                Err(SourceError::new(Cause::Answer, message))
+                Err(SourceError::new(Cause::Entry, message))
             }
         }
     }
@@ -173,7 +173,7 @@ mod tests {
             for mut part in [entry("memberOf", &[]), entry("memberOf", &[b"cn=a"])] {
                 part.0.attrs.insert(name.to_owned(), vec!["cn=b".to_owned()]);
                 let said = part.texts("memberOf").unwrap_err();
-                assert_eq!(said.cause, Cause::Answer);
+                assert_eq!(said.cause, Cause::Entry);
                 assert!(said.to_string().contains(name) && said.to_string().contains("groups.filter"), "{said}");
             }
         }
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(moment("0").unwrap(), Timestamp::ZERO);
         for wrong in ["", "now", "2026013112Z", "20261331120000Z", "20260131120000+0100", "-1", "\u{661}0260131120000Z"]
         {
-            assert_eq!(moment(wrong).unwrap_err().cause, Cause::Answer, "{wrong}");
+            assert_eq!(moment(wrong).unwrap_err().cause, Cause::Entry, "{wrong}");
         }
     }
 }

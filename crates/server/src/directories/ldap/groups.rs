@@ -61,7 +61,7 @@ impl GroupSettings {
 }
 
 fn too_many() -> SourceError {
-    SourceError::new(Cause::Answer, "the user is in too many groups")
+    SourceError::new(Cause::Entry, "the user is in too many groups")
 }
 
 impl LdapSource {
@@ -137,7 +137,7 @@ impl LdapSource {
             for dn in std::mem::take(&mut level) {
                 // The empty name is that of the server itself (RFC 4512 §5.1).
                 if dn.is_empty() {
-                    return Err(SourceError::new(Cause::Answer, format!("attribute {attribute}: an empty name")));
+                    return Err(SourceError::new(Cause::Entry, format!("attribute {attribute}: an empty name")));
                 }
                 if !seen.insert(dn.to_lowercase()) {
                     continue;

@@ -18,7 +18,7 @@ use deadpool::managed::{Object, Pool, PoolError};
 use ldap3::{Scope as SearchScope, SearchEntry, SearchOptions};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Cause, Login, LoginAttempt, Source, SourceError};
+use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
 use crate::proxy::UpstreamTls;
 use connection::{Connector, OPERATION_TIMEOUT, bind_password, code, describe, lost, refused};
 use entry::{Entry, filetime, subject_value};
@@ -79,6 +79,12 @@ pub struct LdapSettings {
 impl LdapSettings {
     /// The default of `pool`.
     pub const POOL: usize = 8;
+
+    /// The names of all claims.
+    pub(super) fn claims(&self) -> Vec<&str> {
+        let roles = self.groups.as_ref().filter(|groups| groups.roles).map(|_| ROLES);
+        self.claims.keys().map(String::as_str).chain(roles).collect()
+    }
 
     pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
         let password = self.bind.as_ref().map(|(_, file)| ("bind_password_file", file.as_path()));
@@ -180,7 +186,7 @@ impl LdapSource {
             }
             if entries.len() == most {
                 let message = if most == 1 { "the search found more than one entry" } else { "too many groups" };
-                return Err(SourceError::new(Cause::Answer, message));
+                return Err(SourceError::new(Cause::Entry, message));
             }
             entries.push(Entry(SearchEntry::construct(entry)));
         }
@@ -190,9 +196,9 @@ impl LdapSource {
             code::SUCCESS => {}
             code::NO_SUCH_OBJECT if may_be_absent => entries.clear(),
             code::SIZE_LIMIT_EXCEEDED => {
-                return Err(SourceError::new(Cause::Answer, "the server has more entries than it returned"));
+                return Err(SourceError::new(Cause::Entry, "the server has more entries than it returned"));
             }
-            _ => return Err(refused(&result)),
+            _ => return Err(refused(&result, scope)),
         }
         connection.is_spoilt = false;
         Ok(entries)
@@ -213,7 +219,13 @@ impl LdapSource {
             | code::NO_SUCH_OBJECT => false,
             _ => {
                 let message = format!("the bind of a user was not decided: {}", describe(&result));
-                return Err(SourceError::new(Cause::Refused, message));
+                let cause = match result.rc {
+                    code::BUSY | code::UNAVAILABLE => Cause::Connect,
+                    code::STRONGER_AUTH_REQUIRED | code::CONFIDENTIALITY_REQUIRED => Cause::Refused,
+                    // Some servers say so of one that is disabled.
+                    _ => Cause::Entry,
+                };
+                return Err(SourceError::new(cause, message));
             }
         };
         connection.is_spoilt = false;
@@ -231,7 +243,7 @@ impl LdapSource {
         let LdapSettings { subject, valid_from, account, scopes, claims, profile, groups, .. } = &*self.settings;
         let mut own = OwnClaims::new();
         let mut set = |name: &str, value: serde_json::Value| {
-            own.insert(name, value).map_err(|error| SourceError::new(Cause::Answer, error.to_string()))
+            own.insert(name, value).map_err(|error| SourceError::new(Cause::Entry, error.to_string()))
         };
         for (name, attribute) in claims {
             if let Some(value) = json(&entry.texts(attribute)?) {
@@ -250,7 +262,7 @@ impl LdapSource {
             }
         }
         let granted = Scope::parse(granted.trim())
-            .map_err(|_| SourceError::new(Cause::Answer, "the scopes of the user are too long together"))?;
+            .map_err(|_| SourceError::new(Cause::Entry, "the scopes of the user are too long together"))?;
         let mut user = User::new(entry.subject(subject)?).scopes(granted).claims(own);
         if let Some(attribute) = valid_from {
             user = user.sessions_valid_from(entry.moment(attribute)?);
@@ -301,13 +313,16 @@ impl Source for LdapSource {
             most: 1,
         };
         let Some(found) = self.search(search, false).await?.pop() else {
-            // The same requests as for a user whose password is wrong.
-            self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await?;
-            return Ok(Login::Checked(None));
+            // The same requests as for a user whose password is wrong. The server hashes nothing for this one; the padding
+            // of refusals makes up for that (requirement I49). An answer to a name that is nobody's decides nothing.
+            return match self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await {
+                Err(error) if error.cause != Cause::Entry => Err(error),
+                _ => Ok(Login::Absent),
+            };
         };
         // An empty name would be an anonymous bind, whatever the password.
         if found.dn().is_empty() {
-            return Err(SourceError::new(Cause::Answer, "the search found an entry without a name"));
+            return Err(SourceError::new(Cause::Entry, "the search found an entry without a name"));
         }
         if !self.bind(found.dn(), password).await? {
             return Ok(Login::Checked(None));
@@ -333,6 +348,10 @@ impl Source for LdapSource {
         }
     }
 
+    fn pads_refusals(&self) -> bool {
+        true
+    }
+
     async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
         let settings = &*self.settings;
         let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
@@ -351,7 +370,7 @@ impl Source for LdapSource {
         }
     }
 
-    async fn inspect(&self) -> Result<Vec<String>, SourceError> {
+    async fn inspect(&self) -> Result<Found, SourceError> {
         let groups = self.settings.groups.as_ref().and_then(GroupSettings::base).map(|base| ("groups.base", base));
         let mut lines = Vec::new();
         for (key, base) in [("base", &self.settings.base)].into_iter().chain(groups) {
@@ -367,7 +386,7 @@ impl Source for LdapSource {
             }
             lines.push(format!("{key}: {base}: found"));
         }
-        Ok(lines)
+        Ok(Found { lines, lacks_account: self.settings.account.is_none().then_some("account") })
     }
 }
 

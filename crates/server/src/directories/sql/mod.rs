@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Cause, ExpectedHash, Login, LoginAttempt, Source, SourceError};
+use super::{Cause, ExpectedHash, Found, Login, LoginAttempt, Source, SourceError};
 use crate::proxy::UpstreamTls;
 use mysql::MySql;
 use postgres::Postgres;
@@ -233,9 +233,15 @@ impl SqlSource {
         };
         match (rows.pop(), rows.pop()) {
             (row, None) => Ok(row),
-            (_, Some(_)) => Err(SourceError::new(Cause::Answer, "the statement returned more than one user")),
+            (_, Some(_)) => Err(SourceError::new(Cause::Entry, "the statement returned more than one user")),
         }
     }
+}
+
+/// Whether an SQLSTATE is about the values of this user, and not about the statement: a subquery with two rows, a value
+/// that cannot be converted, a constraint.
+fn is_of_values(state: &str) -> bool {
+    ["21", "22", "23"].iter().any(|class| state.starts_with(class))
 }
 
 /// The URL in a private file.
@@ -297,12 +303,12 @@ impl Source for SqlSource {
         };
         match changed {
             0 | 1 => Ok(changed == 1),
-            more => Err(SourceError::new(Cause::Answer, format!("rehash changed {more} rows; expected one user"))),
+            more => Err(SourceError::new(Cause::Entry, format!("rehash changed {more} rows; expected one user"))),
         }
     }
 
-    async fn inspect(&self) -> Result<Vec<String>, SourceError> {
-        let mut lines = Vec::new();
+    async fn inspect(&self) -> Result<Found, SourceError> {
+        let mut found = Found::default();
         let all = [
             ("authenticate", Some(&self.authenticate)),
             ("lookup", Some(&self.lookup)),
@@ -322,8 +328,14 @@ impl Source for SqlSource {
             }
             let types = parameters.join(", ");
             let of = if types.trim_matches([',', ' ']).is_empty() { String::new() } else { format!(" ({types})") };
-            lines.push(format!("{name}{of}: {}", columns.join(", ")));
+            // PostgreSQL adds the type.
+            let is_account =
+                |column: &String| column.split(' ').next().is_some_and(|column| column.eq_ignore_ascii_case("account"));
+            if name != "rehash" && !columns.iter().any(is_account) {
+                found.lacks_account.get_or_insert(name);
+            }
+            found.lines.push(format!("{name}{of}: {}", columns.join(", ")));
         }
-        Ok(lines)
+        Ok(found)
     }
 }

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +73,7 @@ fn fault(error: &mysql_async::Error) -> SourceError {
         code::SHUTDOWN | code::KILLED => Cause::Connect,
         code::LOCK_WAIT => Cause::Timeout,
         code if code::TOO_LONG.contains(&code) => Cause::Timeout,
+        _ if super::is_of_values(&refused.state) => Cause::Entry,
         _ => Cause::Refused,
     };
     // The message of some errors quotes values; these are about the statement or the account.
@@ -86,9 +88,13 @@ pub(super) fn options(url: &str, caches: bool) -> Result<Opts, String> {
     // Not the parser's own words, which may quote the URL.
     let parsed =
         Opts::from_url(&url).map_err(|_| "is no MySQL URL; expected mysql://user:password@host/database".to_owned())?;
-    let is_local = parsed.addr_is_loopback() || parsed.ip_or_hostname() == "localhost";
+    // In a URL of this scheme the parser takes an address for a name, and leaves the brackets of IPv6.
+    let host = parsed.ip_or_hostname();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+    let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
     let is_encrypted = !is_local || parsed.ssl_opts().is_some();
     let builder = OptsBuilder::from_opts(parsed)
+        .ip_or_hostname(host)
         .setup(vec![SETUP])
         // A socket that the server names may belong to another server.
         .prefer_socket(false)
@@ -209,7 +215,7 @@ fn row(row: mysql_async::Row) -> Result<Row, SourceError> {
         row.columns_ref().iter().map(|column| (column.name_str().into_owned(), column.column_type())).collect();
     let field = |((name, kind), value)| {
         let field = field(kind, value).ok_or_else(|| {
-            SourceError::new(Cause::Answer, format!("column {name}: its type is not supported; convert it to text"))
+            SourceError::new(Cause::Entry, format!("column {name}: its type is not supported; convert it to text"))
         })?;
         Ok((name, field))
     };
@@ -234,4 +240,31 @@ fn field(kind: ColumnType, value: Value) -> Option<Field> {
         }
         Value::Float(_) | Value::Double(_) | Value::Time(..) => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i54_every_spelling_of_this_machine_is_this_machine_and_no_other_is() {
+        for (host, name) in [
+            ("localhost", "localhost"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.8.0.1", "127.8.0.1"),
+            ("[::1]", "::1"),
+            ("[0:0:0:0:0:0:0:1]", "::1"),
+        ] {
+            for scheme in ["mysql", "mariadb"] {
+                let options = options(&format!("{scheme}://gate:x@{host}:3307/app"), true).unwrap();
+                assert_eq!((options.ip_or_hostname(), options.tcp_port()), (name, 3307), "{host}");
+                assert!(options.ssl_opts().is_none(), "{host}: TLS is not asked for");
+                let asked = super::options(&format!("{scheme}://gate:x@{host}/app?require_ssl=true"), true).unwrap();
+                assert!(asked.ssl_opts().is_some(), "{host}");
+            }
+        }
+        for host in ["10.0.0.7", "[2001:db8::1]", "127.0.0.1.example.com", "localhost.example.com", "db"] {
+            assert!(options(&format!("mysql://gate:x@{host}/app"), true).unwrap().ssl_opts().is_some(), "{host}");
+        }
+    }
 }

@@ -61,6 +61,7 @@ fn fault(error: &tokio_postgres::Error) -> SourceError {
         let code = refused.code();
         let cause = match code {
             code if *code == SqlState::QUERY_CANCELED => Cause::Timeout,
+            code if super::is_of_values(code.code()) => Cause::Entry,
             code if code.code().starts_with("28") => Cause::Credentials,
             code if code.code().starts_with("08") || code.code().starts_with("57P") => Cause::Connect,
             _ => Cause::Refused,
@@ -295,7 +296,7 @@ fn field(row: &tokio_postgres::Row, index: usize, column: &Column) -> Result<Fie
     ) -> Result<Field, SourceError> {
         match row.try_get::<_, Option<T>>(index) {
             Ok(value) => Ok(value.map_or(Field::Null, make)),
-            Err(error) => Err(SourceError::new(Cause::Answer, error.to_string())),
+            Err(error) => Err(SourceError::new(Cause::Entry, error.to_string())),
         }
     }
     let kind = column.type_();
@@ -315,7 +316,7 @@ fn field(row: &tokio_postgres::Row, index: usize, column: &Column) -> Result<Fie
         }
         _ => {
             let message = format!("column {}: type {kind} is not supported; cast it to text", column.name());
-            Err(SourceError::new(Cause::Answer, message))
+            Err(SourceError::new(Cause::Entry, message))
         }
     }
 }

@@ -52,7 +52,7 @@ impl Field {
 pub(super) struct Row(pub(super) Vec<(String, Field)>);
 
 fn wrong(column: &str, expected: &str, found: &Field) -> SourceError {
-    SourceError::new(Cause::Answer, format!("column {column}: expected {expected}, found {}", found.kind()))
+    SourceError::new(Cause::Entry, format!("column {column}: expected {expected}, found {}", found.kind()))
 }
 
 impl Row {
@@ -76,7 +76,7 @@ impl Row {
     /// The user, with the claims and profile fields that `columns` lists.
     pub(super) fn user(mut self, columns: &Columns) -> Result<(User, Option<SecretHash>), SourceError> {
         let Some(subject) = self.text("subject")? else {
-            return Err(SourceError::new(Cause::Answer, "the row has no column subject; write … AS subject"));
+            return Err(SourceError::new(Cause::Entry, "the row has no column subject; write … AS subject"));
         };
         let active = match self.take("active") {
             None => true,
@@ -95,7 +95,7 @@ impl Row {
         for column in &columns.claims {
             let value = self.named(column)?;
             let insert = value.map_or(Ok(()), |value| claims.insert(column.as_str(), value));
-            insert.map_err(|error| SourceError::new(Cause::Answer, error.to_string()))?;
+            insert.map_err(|error| SourceError::new(Cause::Entry, error.to_string()))?;
         }
         for column in &columns.profile {
             if let Some(value) = self.named(column)? {
@@ -110,7 +110,7 @@ impl Row {
         match self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(column)) {
             Some((_, Field::Null)) => Ok(None),
             Some((_, field)) => Ok(Some(field.clone().json())),
-            None => Err(SourceError::new(Cause::Answer, format!("the row has no column {column}, which is listed"))),
+            None => Err(SourceError::new(Cause::Entry, format!("the row has no column {column}, which is listed"))),
         }
     }
 
@@ -119,7 +119,7 @@ impl Row {
         let is_there = self.0.iter().any(|(name, _)| name.eq_ignore_ascii_case("password_hash"));
         if !is_there {
             let message = "the row has no column password_hash; write … AS password_hash";
-            return Err(SourceError::new(Cause::Answer, message));
+            return Err(SourceError::new(Cause::Entry, message));
         }
         let (user, hash) = self.user(columns)?;
         // A user without a password cannot log in with one.
@@ -248,7 +248,7 @@ mod tests {
             vec![("subject", text("u")), ("roles", text(&"x".repeat(3000)))],
         ] {
             let shown = format!("{fields:?}");
-            assert_eq!(row(&fields).looked_up(&columns()).unwrap_err().cause, Cause::Answer, "{shown}");
+            assert_eq!(row(&fields).looked_up(&columns()).unwrap_err().cause, Cause::Entry, "{shown}");
         }
         let listed = Columns { claims: vec!["tenant".to_owned()], ..Columns::default() };
         assert!(row(&[("subject", text("u"))]).looked_up(&listed).is_err(), "a listed column is missing");

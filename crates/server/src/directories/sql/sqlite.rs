@@ -56,6 +56,9 @@ fn fault(error: &rusqlite::Error) -> SourceError {
     let cause = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::OperationInterrupted) => Cause::Timeout,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => Cause::Connect,
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => Cause::Entry,
+        // A statement that was prepared failed at the values of this user.
+        Some(ErrorCode::Unknown) if matches!(error, rusqlite::Error::SqliteFailure(..)) => Cause::Entry,
         Some(_) | None => Cause::Refused,
     };
     let message = match error {
