@@ -70,7 +70,7 @@ families! { ALL:
         "Requests in flight at an upstream, streams and upgraded connections included";
     UPSTREAM_CONNECTIONS = Gauge "upstream_connections" ["upstream"] "Open connections to an upstream, idle ones included";
     UPSTREAM_ADDRESSES = Gauge "upstream_addresses" ["upstream", "state"]
-        "Addresses of an upstream: up, ejected after failures, or unhealthy by health checks";
+        "Addresses of an upstream: up, failing since its last answer, ejected after failures, or unhealthy by health checks";
 
     SESSION_EVENTS = Counter "session_events" ["event"] "Events of sessions";
     SESSIONS_STARTED = Counter "sessions_started" ["dialect"] "Sessions that began";

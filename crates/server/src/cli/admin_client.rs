@@ -11,36 +11,49 @@ use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 
 use super::{At, Failure};
-use crate::config::Config;
-use crate::server::admin::AdminToken;
+use crate::config::AdminAccess;
+use crate::server::admin::{AdminToken, health};
+use rotogate::fault::Chain;
 
 /// Sends a request with the admin token. `None` if no gate answers.
 pub(super) async fn send(
-    config: &Config,
+    gate: &AdminAccess,
     method: Method,
     path_and_query: &str,
 ) -> Result<Option<Response<Incoming>>, Failure> {
-    send_with(config, method, path_and_query, None, None).await
+    send_with(gate, method, path_and_query, None, None).await
 }
 
 /// The same, with a body of JSON and with what to accept, if there is such a thing.
 async fn send_with(
-    config: &Config,
+    gate: &AdminAccess,
     method: Method,
     path_and_query: &str,
     json: Option<Vec<u8>>,
     accept: Option<&'static str>,
 ) -> Result<Option<Response<Incoming>>, Failure> {
-    let file = &config.admin.token_file;
+    let Some(file) = &gate.token_file else {
+        return Err(Failure::Usage("--token-file FILE is missing: the file of an admin token of that gate".to_owned()));
+    };
     // A token file that this user may not see is not the same as a missing one.
     if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        return Ok(None);
+        return match probe(gate, Method::GET, "/livez").await {
+            Err(Unanswered::NoGate) => Ok(None),
+            Err(Unanswered::Failed(failure)) => Err(failure),
+            Ok((_, body)) if body != health::ALIVE => Ok(None),
+            Ok(_) => Err(Failure::Failed(format!(
+                "a gate answers on {}, but its admin token is missing: {} (admin.token_file). Write one of at least 32 characters \
+                 into that file, readable by the gate's user alone: the gate takes it within a second",
+                gate.address,
+                file.display()
+            ))),
+        };
     }
     let token = AdminToken::load(file).map_err(Failure::Failed)?;
     let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let mut request = Request::builder()
         .method(method)
-        .uri(format!("http://{}{path_and_query}", config.admin.listen))
+        .uri(format!("http://{}{path_and_query}", gate.address))
         .header(AUTHORIZATION, format!("Bearer {}", token.expose()));
     if json.is_some() {
         request = request.header(CONTENT_TYPE, "application/json");
@@ -51,8 +64,8 @@ async fn send_with(
     let request = request.body(Full::from(json.unwrap_or_default())).map_err(Failure::of)?;
     let response = match client.request(request).await {
         Ok(response) => response,
-        Err(error) if error.is_connect() => return Ok(None),
-        Err(error) => return Err(Failure::of(error)),
+        Err(error) if is_refused(&error) => return Ok(None),
+        Err(error) => return Err(unreachable(gate, &error)),
     };
     match response.status() {
         status if status.is_success() => Ok(Some(response)),
@@ -61,28 +74,56 @@ async fn send_with(
         | StatusCode::BAD_GATEWAY
         | StatusCode::CONFLICT
         | StatusCode::UNPROCESSABLE_ENTITY => Ok(Some(response)),
+        StatusCode::UNAUTHORIZED => Err(Failure::Failed(format!(
+            "a gate answers on {}, but the token in {} is none of its admin tokens (admin.token_file, admin.tokens): use the file \
+             that the gate reads",
+            gate.address,
+            file.display()
+        ))),
         status => {
             let why = problem(response).await?.map_or_else(|| "see its log".to_owned(), |problem| problem.detail);
-            Err(Failure::Failed(format!("the gate on {} answered {status}: {why}", config.admin.listen)))
+            Err(Failure::Failed(format!("the gate on {} answered {status}: {why}", gate.address)))
         }
     }
+}
+
+/// Why there is no answer.
+pub(super) enum Unanswered {
+    /// Nothing listens there.
+    NoGate,
+    /// Anything else: a gate may run.
+    Failed(Failure),
+}
+
+/// Does nothing listen there?
+fn is_refused(error: &hyper_util::client::legacy::Error) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |&error| error.source());
+    let mut kinds = causes.filter_map(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    // Of port 0 the system says that it is not available.
+    error.is_connect()
+        && kinds
+            .any(|kind| matches!(kind, std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::AddrNotAvailable))
+}
+
+fn unreachable(gate: &AdminAccess, error: &hyper_util::client::legacy::Error) -> Failure {
+    Failure::Failed(format!("the gate on {} cannot be asked: {:?}", gate.address, Chain(error)))
 }
 
 /// Asks for what needs no token: a probe. Any status is an answer.
 ///
 /// # Errors
 /// No gate answers.
-pub(super) async fn probe(config: &Config, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
-    let listen = config.admin.listen;
-    let request = Request::builder().method(method).uri(format!("http://{listen}{path}"));
-    let request = request.body(Full::<Bytes>::default()).map_err(Failure::of)?;
+pub(super) async fn probe(gate: &AdminAccess, method: Method, path: &str) -> Result<(StatusCode, Bytes), Unanswered> {
+    let failed = |failure| Unanswered::Failed(failure);
+    let request = Request::builder().method(method).uri(format!("http://{}{path}", gate.address));
+    let request = request.body(Full::<Bytes>::default()).map_err(|error| failed(Failure::of(error)))?;
     let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let response = client.request(request).await.map_err(|error| match error.is_connect() {
-        true => Failure::Failed(format!("no gate answers on {listen} (admin.listen)")),
-        false => Failure::of(error),
+    let response = client.request(request).await.map_err(|error| match is_refused(&error) {
+        true => Unanswered::NoGate,
+        false => failed(unreachable(gate, &error)),
     })?;
     let status = response.status();
-    Ok((status, read_body(response).await?))
+    Ok((status, read_body(response).await.map_err(failed)?))
 }
 
 /// The whole response body.
@@ -94,8 +135,8 @@ pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Fai
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
-pub(super) async fn request(config: &Config, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
-    let response = ask(config, method, path_and_query).await?;
+pub(super) async fn request(gate: &AdminAccess, method: Method, path_and_query: &str) -> Result<Bytes, Failure> {
+    let response = ask(gate, method, path_and_query).await?;
     read_body(response).await
 }
 
@@ -104,13 +145,13 @@ pub(super) async fn request(config: &Config, method: Method, path_and_query: &st
 /// # Errors
 /// No gate runs, or it refuses the request.
 pub(super) async fn lines(
-    config: &Config,
+    gate: &AdminAccess,
     method: Method,
     path_and_query: &str,
     accept: Option<&'static str>,
 ) -> Result<Lines, Failure> {
-    let response = send_with(config, method, path_and_query, None, accept).await?;
-    Ok(Lines { body: answered(config, response).await?.into_body(), text: Vec::new() })
+    let response = send_with(gate, method, path_and_query, None, accept).await?;
+    Ok(Lines { body: answered(gate, response).await?.into_body(), text: Vec::new() })
 }
 
 /// The lines of an answer.
@@ -146,28 +187,36 @@ pub(super) fn cut_short() -> Failure {
 ///
 /// # Errors
 /// No gate runs, or it refuses the request.
-pub(super) async fn post(config: &Config, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
+pub(super) async fn post(gate: &AdminAccess, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
     let json = serde_json::to_vec(body).map_err(Failure::of)?;
-    let response = answered(config, send_with(config, Method::POST, path, Some(json), None).await?).await?;
+    let response = answered(gate, send_with(gate, Method::POST, path, Some(json), None).await?).await?;
     read_body(response).await
 }
 
-async fn ask(config: &Config, method: Method, path_and_query: &str) -> Result<Response<Incoming>, Failure> {
-    answered(config, send(config, method, path_and_query).await?).await
+async fn ask(gate: &AdminAccess, method: Method, path_and_query: &str) -> Result<Response<Incoming>, Failure> {
+    answered(gate, send(gate, method, path_and_query).await?).await
 }
 
-async fn answered(config: &Config, response: Option<Response<Incoming>>) -> Result<Response<Incoming>, Failure> {
-    let Some(response) = response else {
-        return Err(Failure::Failed(format!(
-            "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
-            config.admin.listen
-        )));
-    };
-    if response.status().is_success() {
-        return Ok(response);
+async fn answered(gate: &AdminAccess, response: Option<Response<Incoming>>) -> Result<Response<Incoming>, Failure> {
+    let response = response.ok_or_else(|| nobody(gate))?;
+    match response.status().is_success() {
+        true => Ok(response),
+        false => Err(refused(gate, response).await?),
     }
-    Err(match problem(response).await? {
-        None => Failure::Failed(format!("the program that answers on {} is not rotogate", config.admin.listen)),
+}
+
+/// No gate runs.
+pub(super) fn nobody(gate: &AdminAccess) -> Failure {
+    Failure::Failed(format!(
+        "no gate answers on {} (admin.listen): start it; sessions, fetched keys and stores are listed and changed through it",
+        gate.address
+    ))
+}
+
+/// What an answer says that is no success.
+pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) -> Result<Failure, Failure> {
+    Ok(match problem(response).await? {
+        None => Failure::Failed(format!("the program that answers on {} is not rotogate", gate.address)),
         Some(Problem { detail, errors }) if errors.is_empty() => Failure::Failed(detail),
         Some(Problem { detail, errors }) => Failure::Refused { what: detail, at: errors },
     })
@@ -184,4 +233,9 @@ struct Problem {
     detail: String,
     #[serde(default)]
     errors: Vec<At>,
+}
+
+/// A name as a segment of a path of the admin API.
+pub(super) fn escaped(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

@@ -99,8 +99,9 @@ async fn check(config: &Config, online: bool) -> Result<(Vec<ConfigError>, Inspe
     let (used, mut warnings) = addresses(config).await;
     match (plan, ConfigErrors::new(used)) {
         (Ok(plan), None) => {
-            let found = if online { plan.inspect(config).await? } else { Inspected::default() };
+            let mut found = if online { plan.inspect(config).await? } else { Inspected::default() };
             let mut all = plan.warnings;
+            all.append(&mut found.warnings);
             all.append(&mut warnings);
             Ok((all, found))
         }
@@ -148,7 +149,7 @@ struct Status {
 /// The addresses of the gate that runs on this configuration, which knows the admin token. `None` if none answers.
 async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
     let asked = async {
-        let response = admin_client::send(config, Method::GET, "/v1/status").await.ok().flatten()?;
+        let response = admin_client::send(&config.admin.access(), Method::GET, "/v1/status").await.ok().flatten()?;
         let body = admin_client::read_body(response).await.ok()?;
         serde_json::from_slice::<Status>(&body).ok()
     };

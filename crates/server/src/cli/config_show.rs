@@ -24,7 +24,7 @@ pub(super) enum Command {
 pub(super) fn run(config: &Config, command: &Command, output: Output) -> CommandResult {
     let Command::Show { effective, running } = command;
     let info = if *running {
-        let body = runtime()?.block_on(admin_client::request(config, Method::GET, "/v1/config"))?;
+        let body = runtime()?.block_on(admin_client::request(&config.admin.access(), Method::GET, "/v1/config"))?;
         serde_json::from_slice(&body).map_err(Failure::of)?
     } else {
         ConfigInfo::of(config)

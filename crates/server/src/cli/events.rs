@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::Config;
+use crate::config::AdminAccess;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -36,7 +36,7 @@ struct Events {
     events: Vec<Value>,
 }
 
-pub(super) fn run(config: &Config, options: &Options, output: Output) -> CommandResult {
+pub(super) fn run(gate: &AdminAccess, options: &Options, output: Output) -> CommandResult {
     let Options { action, subject, session, actor, limit, follow } = options;
     let mut query = form_urlencoded::Serializer::new(String::from("/v1/events?"));
     for (name, value) in [("action", action), ("subject", subject), ("session", session), ("actor", actor)] {
@@ -45,11 +45,11 @@ pub(super) fn run(config: &Config, options: &Options, output: Output) -> Command
     let path = query.append_pair("limit", &limit.to_string()).finish();
     runtime()?.block_on(async {
         if !follow {
-            let body = admin_client::request(config, Method::GET, &path).await?;
+            let body = admin_client::request(gate, Method::GET, &path).await?;
             let events: Events = serde_json::from_slice(&body).map_err(Failure::of)?;
             return output.list(&events.events, line);
         }
-        let mut lines = admin_client::lines(config, Method::GET, &path, Some("text/event-stream")).await?;
+        let mut lines = admin_client::lines(gate, Method::GET, &path, Some("text/event-stream")).await?;
         while let Some(text) = lines.next().await? {
             // An empty line ends an event; each has its data in one line.
             if let Some(data) = text.strip_prefix(b"data: ") {

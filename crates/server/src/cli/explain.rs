@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::Config;
+use crate::config::AdminAccess;
 use crate::server::admin::{ExplainReport, ExplainedRule, Place};
 
 /// Longer than any token that the gate examines.
@@ -72,7 +72,7 @@ struct Question<'a> {
     client: Option<&'a str>,
 }
 
-pub(super) fn run(config: &Config, options: &Options, output: Output) -> CommandResult {
+pub(super) fn run(gate: &AdminAccess, options: &Options, output: Output) -> CommandResult {
     let Options { path, method, host, from, listener, client_certificate, headers, client } = options;
     let token = token()?;
     let token = token.trim();
@@ -90,7 +90,7 @@ pub(super) fn run(config: &Config, options: &Options, output: Output) -> Command
         token: Some(token).filter(|token| !token.is_empty()),
         client: client.as_deref(),
     };
-    let body = runtime()?.block_on(admin_client::post(config, "/v1/explain", &question))?;
+    let body = runtime()?.block_on(admin_client::post(gate, "/v1/explain", &question))?;
     let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::of)?;
     output.write(&report, || text(&report))?;
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }

@@ -7,12 +7,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::Config;
+use crate::config::AdminAccess;
 use crate::server::issuers::{IssuerReport, IssuerReports};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Lists the issuers: state, keys, last failure.
+    /// Lists the issuers: where their keys are, state, last failure.
     List,
     /// Fetches the keys of an issuer now.
     Refresh {
@@ -26,8 +26,8 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let ask = |method, path: String| async move { admin_client::request(config, method, &path).await };
+pub(super) fn run(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
+    let ask = |method, path: String| async move { admin_client::request(gate, method, &path).await };
     let one = |body: Bytes| {
         let issuer: IssuerReport = serde_json::from_slice(&body).map_err(Failure::of)?;
         output.write(&issuer, || line(&issuer))
@@ -50,7 +50,12 @@ fn path(name: &str, operation: &str) -> String {
 }
 
 fn line(issuer: &IssuerReport) -> String {
-    let IssuerReport { name, url, state, keys, dropped, required: _, last_success, failure, refused_keys } = issuer;
+    let IssuerReport { name, url, state, keys, file, dropped, required: _, last_success, failure, refused_keys } =
+        issuer;
+    let Some(keys) = keys else {
+        let file = file.as_ref().map(|file| format!("  {file}")).unwrap_or_default();
+        return format!("{name}  {state}{file}  {url}");
+    };
     let last = last_success.as_deref().unwrap_or("never");
     let mut line = format!("{name}  {state}  keys {keys}  refused {}  last answer {last}  {url}", refused_keys.len());
     if *dropped {

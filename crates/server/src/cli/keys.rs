@@ -1,19 +1,26 @@
 //! `rotogate keys`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
+use http::Method;
 use serde::Serialize;
 
+use super::gate::{self, Reach};
 use super::output::Output;
-use super::{CommandResult, Failure, audit_trail, runtime};
+use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, runtime};
 use crate::audit::{self, KeyEvent};
-use crate::config::Config;
+use crate::config::{AdminAccess, Config};
+use crate::server::admin::keys::{self, ChangedKey, KeyRequest, Keys, State};
 use crate::server::key_roll;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::{KeyState, Keyring};
+
+/// How long a running gate may take to have a key, and how often it is asked.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -28,6 +35,8 @@ pub(super) enum Command {
         /// Lists the secrets of refresh tokens instead.
         #[arg(long)]
         refresh: bool,
+        #[command(flatten)]
+        gate: gate::Options,
     },
     /// Adds a new key, which only verifies: the first step of changing the key that signs.
     Add {
@@ -63,6 +72,8 @@ pub(super) enum Command {
         /// Signs at once, whatever refuses the tokens: for a key that was stolen.
         #[arg(long, conflicts_with = "wait")]
         force: bool,
+        #[command(flatten)]
+        gate: gate::Options,
     },
     /// Removes a key that is no longer used, and its file. Refused while a gate signs with it, while an access token that
     /// it signed may be in use, or while a session has a refresh token by it.
@@ -73,6 +84,8 @@ pub(super) enum Command {
         /// Removes it at once, whatever needs it: for a key that was stolen.
         #[arg(long)]
         force: bool,
+        #[command(flatten)]
+        gate: gate::Options,
     },
     /// Imports a key into the keyring: PKCS#8 PEM, or a base64url secret for HS256, HS384 and HS512.
     Import {
@@ -85,13 +98,6 @@ pub(super) enum Command {
         #[arg(long)]
         sign: bool,
     },
-}
-
-#[derive(Serialize)]
-struct Key<'a> {
-    kid: &'a str,
-    algorithm: String,
-    state: &'static str,
 }
 
 #[derive(Serialize)]
@@ -117,29 +123,13 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                 format!("{kid} is in the new keyring {}, signing", folder.display())
             })
         }
-        Command::List { refresh: true } => {
+        Command::List { refresh, gate: _ } => {
             let keyring = key_roll::load(folder).map_err(Failure::of)?;
-            let refresh = keyring.refresh_keys();
-            let name = |id: u8| (audit::refresh_name(id), if id == refresh.current() { "signing" } else { "verifying" });
-            let names: Vec<_> = refresh.ids().map(name).collect();
-            let keys: Vec<_> = names.iter().map(|(kid, state)| ChangeReport { kid, state }).collect();
-            output.list(&keys, |key| format!("{}  {}", key.kid, key.state))
-        }
-        Command::List { refresh: false } => {
-            let keyring = key_roll::load(folder).map_err(Failure::of)?;
-            let signing = keyring.signer().kid();
-            let keys: Vec<_> = keyring
-                .signing_keys()
-                .map(|key| Key {
-                    kid: key.kid(),
-                    algorithm: key.algorithm().to_string(),
-                    state: if key.kid() == signing { "signing" } else { "verifying" },
-                })
-                .collect();
-            output.list(&keys, |key| format!("{}  {:6}  {}", key.kid, key.algorithm, key.state))
+            list(&keys::describe(&keyring, folder), refresh, output)
         }
         Command::Add { algorithm, refresh } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
+            confirmed(config, &kid, Some(State::Verifying))?;
             output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
                 format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
             })
@@ -150,6 +140,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         }
         Command::Rotate { algorithm, refresh, after } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
+            confirmed(config, &kid, Some(State::Verifying))?;
             if !output.json {
                 let waits = if refresh { "all gates have it" } else { "other verifiers have it" };
                 let copy = if config.store.is_shared() { ": copy the key folder to all gates now" } else { "" };
@@ -158,16 +149,14 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             promote(config, &kid, Some((true, after)))?;
             output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
-        Command::Promote { kid, wait, force } => {
+        Command::Promote { kid, wait, force, gate: _ } => {
             promote(config, &kid, (!force).then_some((wait, Duration::ZERO)))?;
             output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
-        Command::Retire { kid, force } => {
+        Command::Retire { kid, force, gate: _ } => {
             let warning = runtime()?.block_on(key_roll::retire(config, &kid, force)).map_err(Failure::of)?;
-            output.write(&ChangeReport { kid: &kid, state: "retired" }, || {
-                let warning = warning.map(|warning| format!("\n{warning}")).unwrap_or_default();
-                format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there{warning}")
-            })
+            confirmed(config, &kid, None)?;
+            output.write(&ChangeReport { kid: &kid, state: "retired" }, || removed(&kid, warning.as_deref()))
         }
         Command::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(
             "other gates of the store could not verify its tokens yet: import it without --sign, copy the key folder to all \
@@ -181,6 +170,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             if sign {
                 audit::write_key(KeyEvent::Promoted, &kid);
             }
+            confirmed(config, &kid, Some(if sign { State::Signing } else { State::Verifying }))?;
             output.write(&ChangeReport { kid: &kid, state: word }, || {
                 format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
             })
@@ -190,7 +180,96 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
 
 /// Signs with a key. `when`: as [`key_roll::promote`].
 fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
-    runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::of)
+    runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::of)?;
+    confirmed(config, kid, Some(State::Signing))
+}
+
+/// Waits until a running gate has a key in this state, or has it no more. Does nothing if none runs.
+// Requirement O29.
+fn confirmed(config: &Config, kid: &str, expected: Option<State>) -> CommandResult {
+    let gate = config.admin.access();
+    let found = |keys: Keys| {
+        let signing = keys.keys.into_iter().map(|key| (key.kid, key.state));
+        let all = signing.chain(keys.refresh.into_iter().map(|key| (key.kid, key.state)));
+        all.into_iter().find(|(known, _)| known == kid).map(|(_, state)| state)
+    };
+    let asking = async {
+        loop {
+            let Some(response) = admin_client::send(&gate, Method::GET, "/v1/keys").await? else { return Ok(()) };
+            if !response.status().is_success() {
+                return Err(admin_client::refused(&gate, response).await?);
+            }
+            let body = admin_client::read_body(response).await?;
+            if found(serde_json::from_slice(&body).map_err(Failure::of)?) == expected {
+                return Ok(());
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    };
+    let asked = runtime()?.block_on(async { tokio::time::timeout(CONFIRM_WITHIN, asking).await });
+    let why = match asked {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(failure)) => failure.to_string(),
+        Err(_) => format!("it has not taken the change up after {} s: see its log", CONFIRM_WITHIN.as_secs()),
+    };
+    Err(Failure::Failed(format!(
+        "the key folder is changed ({kid}), but the gate that runs did not confirm it: {why}. It reads the folder by itself \
+         within a second"
+    )))
+}
+
+impl Command {
+    /// What it works with.
+    pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
+        match self {
+            Self::List { gate, .. } | Self::Promote { gate, .. } | Self::Retire { gate, .. } => gate.reach(path),
+            Self::Init { .. } | Self::Add { .. } | Self::Rotate { .. } | Self::Import { .. } => {
+                load(path).map(|config| Reach::Configured(Box::new(config)))
+            }
+        }
+    }
+}
+
+/// The same, by the running gate alone.
+pub(super) fn run_at_gate(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
+    let ask = |kid: &str, operation: &str, force: bool| -> Result<ChangedKey, Failure> {
+        let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
+        let body = runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))?;
+        serde_json::from_slice(&body).map_err(Failure::of)
+    };
+    match command {
+        Command::List { refresh, gate: _ } => {
+            let body = runtime()?.block_on(admin_client::request(gate, Method::GET, "/v1/keys"))?;
+            list(&serde_json::from_slice(&body).map_err(Failure::of)?, refresh, output)
+        }
+        Command::Promote { kid, wait: false, force, gate: _ } => {
+            let done = ask(&kid, "promote", force)?;
+            output.write(&done, || signs(&done.kid))
+        }
+        Command::Retire { kid, force, gate: _ } => {
+            let done = ask(&kid, "retire", force)?;
+            output.write(&done, || removed(&done.kid, done.warning.as_deref()))
+        }
+        Command::Promote { wait: true, .. }
+        | Command::Init { .. }
+        | Command::Add { .. }
+        | Command::Rotate { .. }
+        | Command::Import { .. } => Err(no_gate_can()),
+    }
+}
+
+fn list(keys: &Keys, refresh: bool, output: Output) -> CommandResult {
+    match refresh {
+        true => output.list(&keys.refresh, |key| format!("{}  {}  {}", key.kid, key.state.word(), key.age.in_words())),
+        false => output.list(&keys.keys, |key| {
+            format!("{}  {:6}  {}  {}", key.kid, key.algorithm, key.state.word(), key.age.in_words())
+        }),
+    }
+}
+
+fn removed(kid: &str, warning: Option<&str>) -> String {
+    let warning = warning.map(|warning| format!("\n{warning}")).unwrap_or_default();
+    format!("{kid} is removed; copy keyring.toml to the other gates, then remove its file there{warning}")
 }
 
 fn signs(kid: &str) -> String {

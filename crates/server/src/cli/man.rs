@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory};
 use clap_mangen::Man;
-use clap_mangen::roff::{Roff, roman};
+use clap_mangen::roff::{Roff, bold, roman};
 use serde::Serialize;
 
 use super::output::Output;
@@ -72,8 +72,53 @@ fn page(command: clap::Command) -> Result<(String, String), Failure> {
     let page = Man::new(command.after_help(EXIT_CODES)).manual("rotogate");
     let mut text = Vec::new();
     page.render(&mut text).map_err(Failure::of)?;
+    // That of the program itself.
+    if !page.get_filename().contains('-') {
+        more(&mut text)?;
+    }
     Ok((page.get_filename(), String::from_utf8(text).map_err(Failure::of)?))
 }
+
+/// Exit status, environment and signals (requirement O44).
+fn more(text: &mut Vec<u8>) -> Result<(), Failure> {
+    let mut page = Roff::new();
+    for (section, entries) in [("EXIT STATUS", EXIT_STATUS), ("ENVIRONMENT", ENVIRONMENT), ("SIGNALS", SIGNALS)] {
+        page.control("SH", [section]);
+        for (name, meaning) in entries {
+            page.control("TP", []);
+            page.text([bold(*name)]);
+            page.text([roman(*meaning)]);
+        }
+    }
+    page.to_writer(text).map_err(Failure::of)
+}
+
+const EXIT_STATUS: &[(&str, &str)] = &[
+    ("0", "Done. A gate: it was stopped, and all requests had ended."),
+    ("1", "It could not be done, it was refused, or nothing matched."),
+    ("2", "The command line or the configuration is wrong."),
+];
+
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("ROTOGATE_CONFIG", "The configuration file, as --config."),
+    ("ROTOGATE_LOG", "What the log has, as log.level."),
+    (
+        "ROTOGATE_SECTION__KEY",
+        "The value of a key, before the one in the file: ROTOGATE_STORE__PATH is path of [store], ROTOGATE_CLIENTS__0__ID is id \
+         of the first [[clients]]. A variable that begins with ROTOGATE_ and names no key is an error.",
+    ),
+    ("SUDO_USER", "Who is named in the audit log, if root makes a change."),
+];
+
+const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGTERM, SIGINT",
+        "The gate stops: it takes no connection any more, and ends when all requests have, or after drain_timeout.",
+    ),
+    ("SIGHUP", "The gate reads its configuration again, as rotogate reload does."),
+    ("SIGUSR1", "The gate opens its log files again."),
+    ("SIGUSR2", "The gate replaces itself by the program at its path, as rotogate upgrade does."),
+];
 
 fn configuration() -> String {
     let version = concat!("rotogate ", env!("CARGO_PKG_VERSION"));

@@ -21,6 +21,7 @@ mod completions;
 mod config_show;
 mod events;
 mod explain;
+mod gate;
 mod greeting;
 mod init;
 mod issuer;
@@ -36,7 +37,9 @@ mod store;
 mod token;
 mod upgrade;
 mod user;
+mod version;
 
+use gate::Reach;
 use output::Output;
 use upgrade::Baton;
 
@@ -47,7 +50,14 @@ is wrong.";
 
 /// Validates bearer tokens, rotates refresh tokens, and acts on a revocation at the next request.
 #[derive(Debug, Parser)]
-#[command(name = "rotogate", version, about, propagate_version = true, after_help = EXIT_CODES)]
+#[command(
+    name = "rotogate",
+    version,
+    long_version = version::long(),
+    about,
+    propagate_version = true,
+    after_help = EXIT_CODES
+)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, global = true, env = "ROTOGATE_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
@@ -87,16 +97,21 @@ enum Command {
     /// Has the running gate read gateway.toml again, and waits for what comes of it.
     ///
     /// Exit code 1 if the file is refused: then nothing has changed. Names the keys that need an upgrade.
-    Reload,
+    Reload(gate::Options),
     /// Has the running gate replace itself by the program at its path, with the whole of gateway.toml, and waits for what comes
     /// of it. No connection is refused meanwhile.
     ///
     /// Exit code 1 if it is refused: then the old program serves on.
     Upgrade,
     /// Lines of the audit log, of the last 1000.
-    Events(events::Options),
+    Events {
+        #[command(flatten)]
+        gate: gate::Options,
+        #[command(flatten)]
+        options: events::Options,
+    },
     /// Asks the running gate whether it is ready. Exit code 1 if it is not, or if no gate answers.
-    Status,
+    Status(gate::Options),
     /// Users of the users file; a running gate applies changes at once.
     #[command(subcommand)]
     User(user::Command),
@@ -104,16 +119,29 @@ enum Command {
     #[command(subcommand)]
     Client(client::Command),
     /// Sessions of the running gate: list, show, revoke.
-    #[command(subcommand)]
-    Session(session::Command),
+    Session {
+        #[command(flatten)]
+        gate: gate::Options,
+        #[command(subcommand)]
+        command: session::Command,
+    },
     /// Issuers whose keys the running gate fetches: list, refresh, drop.
-    #[command(subcommand)]
-    Issuer(issuer::Command),
+    Issuer {
+        #[command(flatten)]
+        gate: gate::Options,
+        #[command(subcommand)]
+        command: issuer::Command,
+    },
     /// Shows what the running gate makes of a request, rule by rule, and what to do if it refuses it. The token comes on
     /// standard input.
     ///
     /// Changes nothing. Exit code 1 if the request is refused.
-    Explain(explain::Options),
+    Explain {
+        #[command(flatten)]
+        gate: gate::Options,
+        #[command(flatten)]
+        options: explain::Options,
+    },
     /// The keys that sign tokens; a running gate applies changes at once.
     #[command(subcommand)]
     Keys(keys::Command),
@@ -268,18 +296,30 @@ pub fn main() -> ExitCode {
         Command::Serve => serve::run(&path, output, baton),
         Command::Check { print, strict, online } => check::run(&path, check::Options { print, strict, online }, output),
         Command::Config(command) => load(&path).and_then(|config| config_show::run(&config, &command, output)),
-        Command::Reload => load(&path).and_then(|config| reload::run(&config, output)),
+        Command::Reload(gate) => gate.sound(&path).and_then(|gate| reload::run(&gate, output)),
         Command::Upgrade => load(&path).and_then(|config| reload::upgrade(&config, output)),
-        Command::Events(options) => load(&path).and_then(|config| events::run(&config, &options, output)),
-        Command::Status => load(&path).and_then(|config| status::run(&config, output)),
-        Command::User(command) => load(&path).and_then(|config| user::run(&config, command, output)),
+        Command::Events { gate, options } => gate.access(&path).and_then(|gate| events::run(&gate, &options, output)),
+        Command::Status(gate) => gate.access(&path).and_then(|gate| status::run(&gate, output)),
+        Command::User(command) => match command.reach(&path) {
+            Ok(Reach::Configured(config)) => user::run(&config, command, output),
+            Ok(Reach::Gate(gate)) => user::run_at_gate(&gate, command, output),
+            Err(failure) => Err(failure),
+        },
         Command::Client(command) => client::run(&command, output),
-        Command::Session(command) => load(&path).and_then(|config| session::run(&config, command, output)),
-        Command::Issuer(command) => load(&path).and_then(|config| issuer::run(&config, command, output)),
-        Command::Explain(options) => load(&path).and_then(|config| explain::run(&config, &options, output)),
-        Command::Keys(command) => load(&path).and_then(|config| keys::run(&config, command, output)),
+        Command::Session { gate, command } => gate.access(&path).and_then(|gate| session::run(&gate, command, output)),
+        Command::Issuer { gate, command } => gate.access(&path).and_then(|gate| issuer::run(&gate, command, output)),
+        Command::Explain { gate, options } => gate.access(&path).and_then(|gate| explain::run(&gate, &options, output)),
+        Command::Keys(command) => match command.reach(&path) {
+            Ok(Reach::Configured(config)) => keys::run(&config, command, output),
+            Ok(Reach::Gate(gate)) => keys::run_at_gate(&gate, command, output),
+            Err(failure) => Err(failure),
+        },
         Command::Token(command) => load(&path).and_then(|config| token::run(&config, command, output)),
-        Command::Store(command) => load(&path).and_then(|config| store::run(&config, command, output)),
+        Command::Store(command) => match command.reach(&path) {
+            Ok(Reach::Configured(config)) => store::run(&config, command, output),
+            Ok(Reach::Gate(gate)) => store::run_at_gate(&gate, command, output),
+            Err(failure) => Err(failure),
+        },
         Command::AuditHash { name } => load(&path).and_then(|config| audit_hash(&config, &name, output)),
         Command::Init(options) => init::run(&path, &options, output),
         Command::Completions(options) => completions::run(&options, output),
@@ -366,6 +406,11 @@ fn print_error(text: &str) {
 
 fn load(path: &std::path::Path) -> Result<Config, Failure> {
     config::load(path, &ProcessEnv).map_err(|errors| Failure::configuration(&errors))
+}
+
+/// What needs the whole configuration.
+fn no_gate_can() -> Failure {
+    Failure::Usage("the running gate cannot do this by itself: it needs the configuration, whole".to_owned())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

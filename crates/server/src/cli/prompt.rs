@@ -1,6 +1,7 @@
-//! Passwords: typed at the terminal without an echo, or piped in. Never an argument, which other users can see.
+//! What a command asks at the terminal. Passwords: typed there without an echo, or piped in. Never an argument, which other
+//! users can see. And whether it may do what cannot be undone.
 
-use std::io::{IsTerminal, Read};
+use std::io::{BufRead, IsTerminal, Read};
 
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -12,6 +13,23 @@ const MAX_SECRET_CHARS: u64 = 4096;
 
 /// The minimum length of a password (NIST SP 800-63B §3.1.1.2).
 const MIN_PASSWORD_CHARS: usize = 8;
+
+/// Asks whether to do `what`: the answer is `word`. Without a terminal, `--yes` is needed.
+pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let mut typed = String::new();
+    if std::io::stdin().is_terminal() {
+        eprintln!("{what}.\nType {word} to go on:");
+        std::io::stdin().lock().take(MAX_SECRET_CHARS).read_line(&mut typed).map_err(Failure::of)?;
+    }
+    if typed.trim() == word {
+        Ok(())
+    } else {
+        Err(Failure::Failed(format!("{what}. Nothing was changed: --yes does it")))
+    }
+}
 
 /// A new password: typed twice at a terminal, or the first line of standard input if `stdin` is set or standard input
 /// is not a terminal.
@@ -33,6 +51,15 @@ fn typed(username: &str) -> Result<SecretString, Failure> {
         return Err(Failure::Failed("the two passwords differ; nothing was changed".into()));
     }
     not_empty(first, "the password")
+}
+
+/// The same with the word `yes`. Without a terminal, a script goes on as before.
+///
+/// # Errors
+/// The answer is not `yes`.
+// Requirement O41.
+pub(super) fn confirm_at_terminal(what: &str, yes: bool) -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() { confirm(what, "yes", yes) } else { Ok(()) }
 }
 
 /// The first line of standard input.

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::Config;
+use crate::config::{AdminAccess, Config};
 use crate::server::admin::{ReloadResult, Status};
 
-pub(super) fn run(config: &Config, output: Output) -> CommandResult {
-    let body = runtime()?.block_on(admin_client::request(config, Method::POST, "/v1/config/reload"))?;
+pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
+    let body = runtime()?.block_on(admin_client::request(gate, Method::POST, "/v1/config/reload"))?;
     let result: ReloadResult = serde_json::from_slice(&body).map_err(Failure::of)?;
     output.write(&result, || result.to_string())
 }
@@ -31,10 +31,11 @@ struct Upgraded<'a> {
 }
 
 pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
+    let gate = &config.admin.access();
     let (before, now) = runtime()?.block_on(async {
-        let before = status(config).await?;
-        let (boot, _) = seen(config, None).await?;
-        let (_, refused) = seen(config, Some(REFUSED)).await?;
+        let before = status(gate).await?;
+        let (boot, _) = seen(gate, None).await?;
+        let (_, refused) = seen(gate, Some(REFUSED)).await?;
         let pid = i32::try_from(before.pid).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Failure::Failed(format!("{} is no process", before.pid)))?;
         let failed = |error| {
@@ -46,14 +47,14 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
             loop {
                 tokio::time::sleep(ASK_EVERY).await;
                 // While the programs change, nothing answers.
-                let Ok((now, _)) = seen(config, None).await else { continue };
-                let Ok((_, last)) = seen(config, Some(REFUSED)).await else { continue };
+                let Ok((now, _)) = seen(gate, None).await else { continue };
+                let Ok((_, last)) = seen(gate, Some(REFUSED)).await else { continue };
                 if last.is_some() && last.as_ref().map(|(id, _)| id) != refused.as_ref().map(|(id, _)| id) {
                     let reason = last.map(|(_, reason)| reason).unwrap_or_default();
                     return Err(Failure::Failed(format!("upgrade refused, the old program serves on: {reason}")));
                 }
                 if now != boot
-                    && let Ok(now) = status(config).await
+                    && let Ok(now) = status(gate).await
                 {
                     return Ok(now);
                 }
@@ -69,8 +70,8 @@ pub(super) fn upgrade(config: &Config, output: Output) -> CommandResult {
 /// The audit action of an upgrade that failed.
 const REFUSED: &str = "process.upgrade_refused";
 
-async fn status(config: &Config) -> Result<Status, Failure> {
-    let body = admin_client::request(config, Method::GET, "/v1/status").await?;
+async fn status(gate: &AdminAccess) -> Result<Status, Failure> {
+    let body = admin_client::request(gate, Method::GET, "/v1/status").await?;
     serde_json::from_slice(&body).map_err(Failure::of)
 }
 
@@ -90,9 +91,9 @@ struct Line {
 }
 
 /// Which start of the gate answers, by its last line of an action, or of any; and the line's id and reason.
-async fn seen(config: &Config, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
+async fn seen(gate: &AdminAccess, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
     let action = action.map_or_else(String::new, |action| format!("&action={action}"));
-    let body = admin_client::request(config, Method::GET, &format!("/v1/events?limit=1{action}")).await?;
+    let body = admin_client::request(gate, Method::GET, &format!("/v1/events?limit=1{action}")).await?;
     let Lines { events } = serde_json::from_slice(&body).map_err(Failure::of)?;
     let last = events.into_iter().next_back();
     Ok(last.map_or((None, None), |Line { id, boot, reason }| (Some(boot), Some((id, reason)))))

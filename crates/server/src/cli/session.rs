@@ -6,8 +6,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::Config;
+use super::{CommandResult, Failure, admin_client, prompt, runtime};
+use crate::config::AdminAccess;
 use crate::server::admin::{RevocationReport, RevocationRequest, SessionInfo};
 use rotogate::session::{Generation, SessionId};
 
@@ -35,7 +35,7 @@ pub(super) struct Whose {
     /// Only sessions of the user of this name (`rotogate user list`).
     #[arg(long, conflicts_with = "subject")]
     user: Option<String>,
-    /// The user's account, if several accounts have a user of that name.
+    /// The user's account, if several have a user of that name; "" for the one without an account.
     #[arg(long, requires = "user")]
     account: Option<String>,
     /// Only sessions of this subject: the `sub` of the tokens.
@@ -59,7 +59,7 @@ pub(super) struct Whose {
 pub(super) struct Which {
     #[command(flatten)]
     target: Target,
-    /// The user's account, if several accounts have a user of that name.
+    /// The user's account, if several have a user of that name; "" for the one without an account.
     #[arg(long, requires = "user")]
     account: Option<String>,
     /// Enters the revocation even if users, clients and store know no such subject or client.
@@ -68,6 +68,9 @@ pub(super) struct Which {
     /// Counts, and ends nothing.
     #[arg(long, conflicts_with = "id")]
     dry_run: bool,
+    /// Ends every session (--all) without a question.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -84,7 +87,7 @@ struct Target {
     /// Every session of this client so far.
     #[arg(long)]
     client: Option<String>,
-    /// Every session so far.
+    /// Every session so far. Asks first at a terminal.
     #[arg(long)]
     all: bool,
 }
@@ -95,6 +98,15 @@ struct Page {
     next: Option<String>,
 }
 
+/// A session, and who ended it.
+#[derive(Serialize, Deserialize)]
+struct Detail {
+    #[serde(flatten)]
+    session: SessionInfo,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_by: Option<String>,
+}
+
 #[derive(Serialize)]
 struct RevokeReport<'a> {
     revoked: &'a str,
@@ -102,22 +114,23 @@ struct RevokeReport<'a> {
     ended: RevocationReport,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
+pub(super) fn run(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
     runtime()?.block_on(async {
         match command {
-            Command::List { whose } => list(config, &whose, output).await,
+            Command::List { whose } => list(gate, &whose, output).await,
             Command::Show { id } => {
-                let body = ask_for(config, Method::GET, &format!("/v1/sessions/{}", escaped(&id)), &id).await?;
-                let session: SessionInfo = serde_json::from_slice(&body).map_err(Failure::of)?;
+                let body =
+                    ask_for(gate, Method::GET, &format!("/v1/sessions/{}", admin_client::escaped(&id)), &id).await?;
+                let session: Detail = serde_json::from_slice(&body).map_err(Failure::of)?;
                 output.write(&session, || shown(&session))
             }
-            Command::Revoke { which } => revoke(config, which, output).await,
+            Command::Revoke { which } => revoke(gate, which, output).await,
         }
     })
 }
 
 /// Writes each page as it arrives: there may be millions of sessions.
-async fn list(config: &Config, whose: &Whose, output: Output) -> CommandResult {
+async fn list(gate: &AdminAccess, whose: &Whose, output: Output) -> CommandResult {
     let mut after = None;
     let mut found = false;
     loop {
@@ -136,7 +149,7 @@ async fn list(config: &Config, whose: &Whose, output: Output) -> CommandResult {
         }
         query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
         query.append_pair("limit", "1000");
-        let body = admin_client::request(config, Method::GET, &query.finish()).await?;
+        let body = admin_client::request(gate, Method::GET, &query.finish()).await?;
         let page: Page = serde_json::from_slice(&body).map_err(Failure::of)?;
         found |= !page.sessions.is_empty();
         for session in &page.sessions {
@@ -150,11 +163,15 @@ async fn list(config: &Config, whose: &Whose, output: Output) -> CommandResult {
     }
 }
 
-async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult {
-    let Which { target, account, force, dry_run } = which;
-    let Target { id, user, subject, client, all: _ } = target;
+async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResult {
+    let Which { target, account, force, dry_run, yes } = which;
+    let Target { id, user, subject, client, all } = target;
+    if all && !dry_run {
+        prompt::confirm_at_terminal("Every session ends, of every user: all must log in again", yes)?;
+    }
     if let Some(id) = id {
-        let body = ask_for(config, Method::POST, &format!("/v1/sessions/{}/revoke", escaped(&id)), &id).await?;
+        let body =
+            ask_for(gate, Method::POST, &format!("/v1/sessions/{}/revoke", admin_client::escaped(&id)), &id).await?;
         let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
         let text = match ended.ended {
             0 => format!("session {id} had ended before"),
@@ -169,7 +186,7 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
     let all = (user.is_none() && subject.is_none() && client.is_none()).then_some(true);
     let request =
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
-    let body = admin_client::post(config, "/v1/revocations", &request).await?;
+    let body = admin_client::post(gate, "/v1/revocations", &request).await?;
     let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
     // Tokens of a user have sessions; a client, or everyone, may also have tokens without a session.
     if of_whom && ended.matched == 0 && !force {
@@ -183,15 +200,11 @@ async fn revoke(config: &Config, which: Which, output: Output) -> CommandResult 
 }
 
 /// A request about one session. The id becomes part of a path, so it must be an id.
-async fn ask_for(config: &Config, method: Method, path: &str, id: &str) -> Result<Bytes, Failure> {
+async fn ask_for(gate: &AdminAccess, method: Method, path: &str, id: &str) -> Result<Bytes, Failure> {
     match SessionId::parse(id) {
-        Some(_) => admin_client::request(config, method, path).await,
+        Some(_) => admin_client::request(gate, method, path).await,
         None => Err(Failure::Failed(format!("there is no session {id}"))),
     }
-}
-
-fn escaped(text: &str) -> String {
-    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 fn line(session: &SessionInfo) -> String {
@@ -199,12 +212,13 @@ fn line(session: &SessionInfo) -> String {
     format!("{id}  {status}  sub={subject}  client={client}  {dialect}  since {created}")
 }
 
-fn shown(session: &SessionInfo) -> String {
+fn shown(Detail { session, ended_by }: &Detail) -> String {
     let none = || "-".to_owned();
     let seen = Generation::new(session.generation).use_in_words(session.confirmed);
+    let ended = ended_by.as_ref().map_or_else(String::new, |who| format!(", ended by {who}"));
     [
         ("session", session.id.clone()),
-        ("status", session.status.clone()),
+        ("status", format!("{}{ended}", session.status)),
         ("subject", session.subject.clone()),
         ("account", session.account.clone().unwrap_or_else(none)),
         ("client", session.client.clone()),

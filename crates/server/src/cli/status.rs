@@ -3,9 +3,10 @@
 use http::Method;
 use serde::Serialize;
 
+use super::admin_client::Unanswered;
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::Config;
+use crate::config::AdminAccess;
 
 #[derive(Serialize)]
 struct StatusReport<'a> {
@@ -17,12 +18,16 @@ struct StatusReport<'a> {
 ///
 /// # Errors
 /// The gate is not ready, or no gate answers.
-pub(super) fn run(config: &Config, output: Output) -> CommandResult {
-    let (status, body) = runtime()?.block_on(admin_client::probe(config, Method::GET, "/readyz"))?;
+pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
+    let asked = runtime()?.block_on(admin_client::probe(gate, Method::GET, "/readyz"));
+    let (status, body) = asked.map_err(|unanswered| match unanswered {
+        Unanswered::NoGate => Failure::Failed(format!("no gate answers on {} (admin.listen)", gate.address)),
+        Unanswered::Failed(failure) => failure,
+    })?;
     let detail = String::from_utf8_lossy(&body);
     let detail = detail.trim_end();
     if !status.is_success() {
-        return Err(Failure::Failed(format!("the gate on {} is not serving: {detail}", config.admin.listen)));
+        return Err(Failure::Failed(format!("the gate on {} is not serving: {detail}", gate.address)));
     }
     output.write(&StatusReport { ready: true, detail }, || detail.to_owned())
 }

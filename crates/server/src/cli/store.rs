@@ -9,14 +9,16 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde::Serialize;
 
+use super::gate::{self, Reach};
 use super::output::Output;
-use super::{CommandResult, Failure, admin_client, runtime};
-use crate::config::{Config, StoreConfig};
+use super::{CommandResult, Failure, admin_client, load, no_gate_can, runtime};
+use crate::config::{AdminAccess, Config, StoreConfig};
 use rotogate::private_file::{self, Unpublished};
 use rotogate::store::redb::RedbStore;
 
 mod copy;
 mod live;
+mod reset_clock;
 mod restore;
 
 #[derive(Debug, Subcommand)]
@@ -25,6 +27,8 @@ pub(super) enum Command {
     Backup {
         /// The new file; it must not exist.
         to: PathBuf,
+        #[command(flatten)]
+        gate: gate::Options,
     },
     /// Makes a back-up the store, while no gate runs. The former store stays beside it under another name.
     Restore {
@@ -45,6 +49,14 @@ pub(super) enum Command {
     },
     /// Makes `[store.next]` the store of the running gates, instead of `[store]`. First `store copy --live`.
     Switch,
+    /// Brings back a store that was written under a clock that was ahead, while no gate runs. Every session ends.
+    ///
+    /// Correct the clock first. Otherwise the store issues nothing until that time has come.
+    ResetClock {
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Serialize)]
@@ -55,12 +67,35 @@ struct BackupReport<'a> {
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     match command {
-        Command::Backup { to } => backup(config, &to, output),
+        Command::Backup { to, gate: _ } => backup(config, &to, output),
         Command::Restore { from, end_all } => restore::run(config, embedded(config)?, &from, end_all, output),
         Command::Copy { to_config: Some(to_config), live: _ } => copy::run(config, &to_config, output),
         Command::Copy { to_config: None, live: _ } => live::copy(config, output),
         Command::Switch => live::switch(config, output),
+        Command::ResetClock { yes } => reset_clock::run(config, yes, output),
     }
+}
+
+impl Command {
+    /// What it works with.
+    pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
+        match self {
+            Self::Backup { to: _, gate } => gate.reach(path),
+            Self::Restore { .. } | Self::Copy { .. } | Self::Switch | Self::ResetClock { .. } => {
+                load(path).map(|config| Reach::Configured(Box::new(config)))
+            }
+        }
+    }
+}
+
+/// The same, by the running gate alone.
+pub(super) fn run_at_gate(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
+    let Command::Backup { to, gate: _ } = command else { return Err(no_gate_can()) };
+    is_free(&to)?;
+    if !runtime()?.block_on(from_running_gate(gate, &to))? {
+        return Err(admin_client::nobody(gate));
+    }
+    written(&to, true, output)
 }
 
 /// The file of the embedded store. Other stores have means of their own.
@@ -82,13 +117,22 @@ fn embedded(config: &Config) -> Result<&Path, Failure> {
 
 fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
     let path = embedded(config)?;
-    if to.exists() {
-        return Err(Failure::Failed(format!("{} exists already; choose another name", to.display())));
-    }
-    let from_gate = runtime()?.block_on(from_running_gate(config, to))?;
+    is_free(to)?;
+    let from_gate = runtime()?.block_on(from_running_gate(&config.admin.access(), to))?;
     if !from_gate {
         RedbStore::backup_file(path, to).map_err(Failure::of)?;
     }
+    written(to, from_gate, output)
+}
+
+fn is_free(to: &Path) -> CommandResult {
+    match to.exists() {
+        true => Err(Failure::Failed(format!("{} exists already; choose another name", to.display()))),
+        false => Ok(()),
+    }
+}
+
+fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
     let bytes = std::fs::metadata(to).map_err(Failure::of)?.len();
     output.write(&BackupReport { file: to, bytes }, || {
         let how = if from_gate { "by the running gate" } else { "from the file; no gate was running" };
@@ -97,10 +141,10 @@ fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
 }
 
 /// Asks the running gate for a copy. `false` if none answers.
-async fn from_running_gate(config: &Config, to: &Path) -> Result<bool, Failure> {
-    let Some(response) = admin_client::send(config, Method::POST, "/v1/store/backup").await? else { return Ok(false) };
+async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failure> {
+    let Some(response) = admin_client::send(gate, Method::POST, "/v1/store/backup").await? else { return Ok(false) };
     if response.status() != StatusCode::OK {
-        return Err(Failure::Failed(format!("the program that answers on {} is not rotogate", config.admin.listen)));
+        return Err(admin_client::refused(gate, response).await?);
     }
     private_file::create_private_dir(private_file::parent(to)).map_err(Failure::of)?;
     // Written under a temporary name until it is complete.

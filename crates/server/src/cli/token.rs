@@ -20,7 +20,7 @@ mod inspect;
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Shows what a token on standard input is, what the gate would decide about it, and why. Fetches the keys of its
-    /// issuer, if they are fetched. Does not check revocations.
+    /// issuer, if they are fetched. Does not check revocations. Exit code 1 if the token is refused.
     Inspect {
         /// The name of the issuer in [[issuers]], or "self", by whose rules the token is judged. Otherwise the token
         /// tells: by its iss, or by its beginning if it is opaque.
@@ -63,7 +63,9 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             let token = token.expose_secret().trim();
             let found = runtime()?.block_on(inspect::inspect(config, &keyring, token, issuer.as_deref(), online))?;
             let text = serde_json::to_string_pretty(&found).map_err(Failure::of)?;
-            output.write(&found, || text)
+            output.write(&found, || text)?;
+            // Requirement O40.
+            if found.is_authentic() { Ok(()) } else { Err(Failure::Told) }
         }
         Command::Mint { subject, client, scope, ttl } => {
             make(config, &keyring, [&subject, &client, &scope], ttl, output)

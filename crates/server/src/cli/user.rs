@@ -7,10 +7,12 @@ use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
+use super::gate::{self, Reach};
 use super::output::Output;
-use super::{At, CommandResult, Failure, admin_client, audit_trail, prompt, runtime};
+use super::{At, CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, prompt, runtime};
 use crate::audit::{self, ChangedUser, UserEvent};
-use crate::config::Config;
+use crate::config::{AdminAccess, Config};
+use crate::server::admin::users::DisableRequest;
 use crate::users::UsersFile;
 use crate::users::edit::{self, EditError, UserKey};
 use crate::users::import::{self, ImportDefaults, Imported, Place};
@@ -91,6 +93,8 @@ pub(super) enum Command {
     Disable {
         #[command(flatten)]
         who: UserArguments,
+        #[command(flatten)]
+        gate: gate::Options,
     },
     /// Enables a user again.
     Enable {
@@ -104,14 +108,15 @@ pub(super) enum Command {
 pub(super) struct UserArguments {
     /// The user's name.
     username: String,
-    /// The user's account.
+    /// The user's account. Without it, or if it is "", the user of this name that has no account.
     #[arg(long)]
     account: Option<String>,
 }
 
 impl UserArguments {
     fn who(&self) -> UserKey<'_> {
-        UserKey { account: self.account.as_deref(), username: &self.username }
+        let account = self.account.as_deref().filter(|account| !account.is_empty());
+        UserKey { account, username: &self.username }
     }
 }
 
@@ -169,18 +174,47 @@ fn firebase(file: Option<&Path>, users: &UsersFile) -> Result<Option<FirebasePar
     Ok(Some(read))
 }
 
+impl Command {
+    /// What it works with.
+    pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
+        match self {
+            Self::Disable { who: _, gate } => gate.reach(path),
+            Self::Add { .. }
+            | Self::Import { .. }
+            | Self::List
+            | Self::Remove { .. }
+            | Self::Passwd { .. }
+            | Self::AddScope { .. }
+            | Self::RemoveScope { .. }
+            | Self::Enable { .. } => load(path).map(|config| Reach::Configured(Box::new(config))),
+        }
+    }
+}
+
+/// The same, by the running gate alone.
+pub(super) fn run_at_gate(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
+    let Command::Disable { who: UserArguments { username, account }, gate: _ } = command else {
+        return Err(no_gate_can());
+    };
+    let request = DisableRequest { user: username, account };
+    runtime()?.block_on(admin_client::post(gate, "/v1/users/disable", &request))?;
+    let DisableRequest { user: username, account } = &request;
+    let done = ChangeReport { username, account: account.as_deref(), done: "disabled" };
+    output.write(&done, || format!("{username} disabled"))
+}
+
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
     let file = &UsersFile::configured(config).map_err(Failure::Failed)?;
     let now = SystemTime::new().wall();
     let is_change = !matches!(command, Command::List | Command::Import { dry_run: true, .. });
     let _trail = if is_change { audit_trail(config)? } else { None };
     let changed = |who: &UserArguments, (event, key): (UserEvent, Option<&str>), done: &'static str| {
-        let UserArguments { username, account } = who;
+        let UserKey { account, username } = who.who();
         let key = key.map(str::to_owned);
-        ChangedUser { event, name: username, account: account.as_deref(), subject: None, changed: key }.write();
+        ChangedUser { event, name: username, account, subject: None, changed: key }.write();
         // A running gate applies the change before this command reports success.
         reload_running_gate(config)?;
-        let changed = ChangeReport { username: &who.username, account: who.account.as_deref(), done };
+        let changed = ChangeReport { username, account, done };
         output.write(&changed, || format!("{} {done}", who.username))
     };
     match command {
@@ -244,7 +278,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                 "no longer has these scopes; its sessions lose them at their next refresh",
             )
         }
-        Command::Disable { who } => {
+        Command::Disable { who, gate: _ } => {
             edit::set_active(file, who.who(), false, now).map_err(Failure::of)?;
             changed(&who, (UserEvent::Disabled, None), "disabled")
         }
@@ -292,7 +326,7 @@ fn belongs_into_the_file(config: &Config, account: Option<&str>) -> CommandResul
 
 /// Makes a running gate read the file, and waits until the change counts. Does nothing if none runs.
 fn reload_running_gate(config: &Config) -> CommandResult {
-    let asked = runtime()?.block_on(admin_client::send(config, Method::POST, "/v1/users/reload"));
+    let asked = runtime()?.block_on(admin_client::send(&config.admin.access(), Method::POST, "/v1/users/reload"));
     let why = match asked {
         Ok(Some(response)) if response.status() == StatusCode::NOT_FOUND => {
             "its version does not support that".to_owned()

@@ -42,6 +42,32 @@ const MAX_FILE_BYTES: u64 = 4 << 20;
 /// # Errors
 /// Everything that is wrong, at once; or the file cannot be read.
 pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
+    let text = String::from_utf8(read(path)?).map_err(|error| {
+        let what = format!("is not UTF-8 text, from byte {} on", error.utf8_error().valid_up_to());
+        ConfigErrors::one(path.display().to_string(), what)
+    })?;
+    parse(&text, path, env)
+}
+
+/// Reads how to ask the running gate, and nothing else: from the parts of the file that are sound, overlaid by the
+/// environment.
+///
+/// # Errors
+/// The file cannot be read, or one of the two keys is wrong.
+// Requirement O28.
+pub fn load_access(path: &Path, env: &dyn Env) -> Result<AdminAccess, ConfigErrors> {
+    let bytes = read(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let name = path.display().to_string();
+    let (passed_over, problems) = (raw::Problems::new(&name, &text), raw::Problems::new(&name, &text));
+    let (mut root, _) = raw::parse_sound(&text, &passed_over);
+    raw::overlay(&mut root, env, &passed_over);
+    let admin = raw::Section::root(&root, &problems).section("admin");
+    let access = sections::read_access(&admin, path.parent().unwrap_or(Path::new("")));
+    problems.into_errors().map_or(Ok(access), Err)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
     let fail = |what: String| ConfigErrors::one(path.display().to_string(), what);
     if let Err(error) = std::fs::metadata(path)
         && error.kind() == std::io::ErrorKind::NotFound
@@ -55,10 +81,7 @@ pub fn load(path: &Path, env: &dyn Env) -> Result<Config, ConfigErrors> {
         let error = ConfigError { source, position: None, key: String::new(), message: why, unchecked: true };
         return Err(ConfigErrors::of(error, []));
     }
-    let bytes = trusted::read(path, MAX_FILE_BYTES).map_err(|what| ConfigErrors::said(path, &what))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|e| fail(format!("is not UTF-8 text, from byte {} on", e.utf8_error().valid_up_to())))?;
-    parse(&text, path, env)
+    trusted::read(path, MAX_FILE_BYTES).map_err(|what| ConfigErrors::said(path, &what))
 }
 
 /// Reads a configuration from `text`. Errors name `file`, and relative paths are relative to its directory.

@@ -34,12 +34,12 @@ pub(super) fn number(n: impl TryInto<i64>) -> Value {
 }
 
 pub(super) fn time(duration: Duration) -> Value {
-    humantime::format_duration(duration).to_string().into()
+    rotogate::clock::written(duration).into()
 }
 
 pub(super) fn rate(rate: Rate) -> Value {
     let Rate { burst, every } = rate;
-    format!("{burst}/{}", humantime::format_duration(every.saturating_mul(burst.get()))).into()
+    format!("{burst}/{}", rotogate::clock::written(every.saturating_mul(burst.get()))).into()
 }
 
 /// An absolute path, which means the same in a file elsewhere.

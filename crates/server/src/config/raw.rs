@@ -4,7 +4,7 @@
 //! All problems are reported at once: each key is read on its own, and reading continues after a problem. A key that no
 //! code asks for is unknown, so the list of known keys cannot differ from what is read.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -82,17 +82,20 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// Parses a file's text into a tree.
 pub(crate) fn parse(text: &str, problems: &Problems<'_>) -> Option<Node> {
+    let (root, is_whole) = parse_sound(text, problems);
+    is_whole.then_some(root)
+}
+
+/// What of a file's text is TOML, and whether all of it is.
+pub(crate) fn parse_sound(text: &str, problems: &Problems<'_>) -> (Node, bool) {
     let (table, errors) = DeTable::parse_recoverable(text);
-    if errors.is_empty() {
-        let span = table.span();
-        let value = convert_table(table.get_ref());
-        return Some(Node { value, origin: Origin::File(span.clone()), key: Origin::File(span) });
-    }
+    let (span, is_whole) = (table.span(), errors.is_empty());
     for error in errors {
         let origin = error.span().map(Origin::File);
         problems.add(origin.as_ref(), "", format!("not TOML: {}", error.message().replace('\n', ", ")));
     }
-    None
+    let value = convert_table(table.get_ref());
+    (Node { value, origin: Origin::File(span.clone()), key: Origin::File(span) }, is_whole)
 }
 
 fn convert_table(table: &DeTable<'_>) -> Value {
@@ -255,6 +258,8 @@ pub(crate) struct Section<'a> {
     asked: RefCell<Vec<&'static str>>,
     /// Keys that were refused as not available yet: neither unknown nor worth a suggestion.
     later: RefCell<Vec<&'static str>>,
+    /// Its kind was refused, so what it may have is unknown.
+    is_of_unknown_kind: Cell<bool>,
 }
 
 impl fmt::Debug for Section<'_> {
@@ -279,7 +284,8 @@ impl<'a> Section<'a> {
             None => None,
         };
         let origin = node.map(|n| &n.key);
-        Self { path, entries, origin, problems, asked: RefCell::default(), later: RefCell::default() }
+        let (asked, later) = (RefCell::default(), RefCell::default());
+        Self { path, entries, origin, problems, asked, later, is_of_unknown_kind: Cell::new(false) }
     }
 
     /// The full name of one of its keys.
@@ -300,6 +306,14 @@ impl<'a> Section<'a> {
     /// Whether the key is present.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.is_some_and(|entries| entries.contains_key(key))
+    }
+
+    /// Reports keys that belong elsewhere, with what to write.
+    pub(crate) fn misplaced(&self, keys: &[&'static str], remedy: &str) {
+        for key in keys.iter().filter(|key| self.has(key)) {
+            self.blame(key, remedy);
+        }
+        self.later.borrow_mut().extend(keys);
     }
 
     /// Reports a problem with a key, at the table if the key is absent.
@@ -364,6 +378,13 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// As [`Section::get`], for the key that decides which others there are. If it is refused, they are not judged.
+    pub(crate) fn kind<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+        let kind = self.get(key, read);
+        self.is_of_unknown_kind.set(kind.is_none() && self.has(key));
+        kind
     }
 
     /// As [`Section::get`], but an absent key is a problem.
@@ -464,6 +485,9 @@ impl<'a> Section<'a> {
 
     /// Reports the keys that were not read.
     pub(crate) fn finish(&self) {
+        if self.is_of_unknown_kind.get() {
+            return;
+        }
         let (asked, later) = (self.asked.borrow(), self.later.borrow());
         for (key, node) in self.entries.into_iter().flatten() {
             if asked.contains(&key.as_str()) || later.contains(&key.as_str()) {

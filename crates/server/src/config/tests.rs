@@ -349,6 +349,45 @@ fn what_is_not_built_yet_is_refused_and_not_ignored() {
     }
 }
 
+#[test]
+fn p69_one_mistake_is_one_message_that_says_what_to_write() {
+    // A wrong kind says nothing of the keys beside it.
+    for kind in ["[directory]\nkind = \"ldpa\"\n", "[store]\nkind = \"postgress\"\n"] {
+        let errors = said(&format!(
+            "{kind}url = \"ldaps://ldap.example.com\"\nbase = \"dc=x\"\nfilter = \"(uid={{username}})\"\n"
+        ));
+        assert!(errors.len() == 1 && errors[0].contains(".kind: "), "{errors:?}");
+    }
+    for key in ["secret", "client_secret"] {
+        let errors = said(&format!("[[clients]]\nid = \"web\"\n{key} = \"hunter2hunter2\"\n"));
+        assert!(
+            errors.len() == 1 && errors[0].contains("write secret_hash") && !errors[0].contains("hunter2"),
+            "{errors:?}"
+        );
+    }
+    // A duration is shown as one writes it.
+    let errors = said("[sessions]\nidle_ttl = \"60d\"\nlost_response_window = \"0s\"\n");
+    assert!(errors.len() == 1 && errors[0].contains("60d") && !errors[0].contains("month"), "{errors:?}");
+}
+
+#[cfg(all(feature = "ldap", feature = "sql"))]
+#[test]
+fn p69_a_header_of_a_claim_that_no_user_has_is_said() {
+    let ldap = "[directory]\nkind = \"ldap\"\nurl = \"ldaps://l.test\"\nbase = \"dc=x\"\nfilter = \"(uid={username})\"\nclaims = { team = \"ou\" }\n\
+                [directory.groups]\nbase = \"ou=g\"\nroles = true\n";
+    let header = |claim: &str| format!("[identity.claims]\nx-auth-team = \"{claim}\"\n");
+    let warned = |text: &str| -> Vec<String> {
+        read(&format!("{MINIMAL}{text}")).unwrap().warnings.iter().map(|warning| warning.message.clone()).collect()
+    };
+    let said = warned(&format!("{ldap}{}", header("taem")));
+    assert!(said.len() == 1 && said[0].contains("no directory has the claim \"taem\""), "{said:?}");
+    for delivered in ["team", "roles", "sub", "client_id"] {
+        assert_eq!(warned(&format!("{ldap}{}", header(delivered))), Vec::<String>::new(), "{delivered}");
+    }
+    // A users file may have any.
+    assert_eq!(warned(&header("taem")), Vec::<String>::new());
+}
+
 #[cfg(not(feature = "redis"))]
 #[test]
 fn c36_without_its_feature_the_store_in_redis_is_an_error_that_says_so() {
@@ -581,7 +620,7 @@ fn the_envelope_has_options_of_its_own() {
         said(&endpoint("envelope", "failure_status = 400\nallow_expired_access_token = \"8d\"\n")),
         [
             "4: endpoints[0].failure_status: expected 401 or 200, found 400",
-            "5: endpoints[0].allow_expired_access_token: expected at most 7days, found \"8d\"",
+            "5: endpoints[0].allow_expired_access_token: expected at most 7d, found \"8d\"",
         ]
     );
     assert!(said(&endpoint("oauth2", "failure_status = 200\n"))[0].contains("unknown key"));

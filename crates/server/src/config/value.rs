@@ -146,7 +146,7 @@ pub(crate) fn duration(value: &Value) -> Result<Duration, String> {
 pub(crate) fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -> Result<Duration, String> {
     move |value| {
         let d = duration(value)?;
-        let show = humantime::format_duration;
+        let show = rotogate::clock::written;
         if d < min {
             return unexpected(&format!("at least {}", show(min)), value);
         }

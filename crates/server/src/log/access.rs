@@ -305,6 +305,17 @@ impl AccessLogLine {
                         line.session(key!("session.id"), session);
                     }
                 }
+                Some(Who::HeldUp(held_up)) => {
+                    if let Some(subject) = &held_up.subject {
+                        line.text(key!("user.id"), subject);
+                    }
+                    if let Some(session) = held_up.session {
+                        line.session(key!("session.id"), session);
+                    }
+                    if let Some(client) = &held_up.client {
+                        line.text(key!("rotogate.client.id"), client);
+                    }
+                }
                 Some(Who::Refused(refused)) => {
                     let says = &refused.says;
                     for (key, text) in [

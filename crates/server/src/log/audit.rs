@@ -22,6 +22,18 @@ struct Kind {
     is_success: bool,
 }
 
+#[cfg(test)]
+impl Kind {
+    /// The outcomes, the usual one first. That of a revocation may not be known: the store has not taken it.
+    fn outcomes(&self) -> &'static [&'static str] {
+        match (self.is_success, self.event == "revocation") {
+            (true, true) => &["success", "unknown"],
+            (true, false) => &["success"],
+            (false, _) => &["failure"],
+        }
+    }
+}
+
 const fn good(event: &'static str, action: &'static str, code: &'static str) -> Kind {
     Kind { event, action, code, is_success: true }
 }
@@ -41,6 +53,7 @@ const KINDS: &[Kind] = &[
     bad("ahead_of_store", "session.ahead", "RG1007W"),
     bad("other_client", "session.other_client", "RG1008W"),
     good("logout", "session.end", "RG1009I"),
+    bad("rate_limited", "rate.limited", "RG1010W"),
     good("client_token", "token.issued_to_client", "RG1101I"),
     good("token_minted", "token.minted", "RG1102I"),
     good("revocation", "revocation", "RG1201W"),
@@ -55,6 +68,7 @@ const KINDS: &[Kind] = &[
     good("store_moved", "store.move", "RG1405I"),
     good("store_restored", "store.restore", "RG1406W"),
     good("store_accepted", "store.accept_restored", "RG1407W"),
+    good("store_clock_reset", "store.reset_clock", "RG1408W"),
     good("issuer_keys_dropped", "key.drop_fetched", "RG1501I"),
     good("key_add", "key.add", "RG1502I"),
     good("key_promote", "key.promote", "RG1503I"),
@@ -114,12 +128,12 @@ impl Trail {
     }
 
     /// Adds what every line of the trail has.
-    pub(super) fn begin(&self, line: &mut LogLine, entry: &Entry) {
+    pub(super) fn begin(&self, line: &mut LogLine, entry: &Entry, outcome: Option<&str>) {
         line.word("event.dataset", DATASET);
         if let Some(kind) = entry.kind {
             line.word("event.action", kind.action);
             line.word("event.code", kind.code);
-            line.word("event.outcome", if kind.is_success { "success" } else { "failure" });
+            line.word("event.outcome", outcome.unwrap_or(if kind.is_success { "success" } else { "failure" }));
         }
         line.own("event.id", &entry.id);
         line.own("rotogate.audit.boot", &self.boot);
@@ -201,8 +215,8 @@ mod tests {
         let codes: BTreeSet<_> = KINDS.iter().map(|kind| kind.code).collect();
         assert_eq!(codes.len(), KINDS.len(), "each has a code of its own");
         let page = std::fs::read_to_string(root.join("docs/logs.md")).unwrap();
-        for Kind { action, code, is_success, .. } in KINDS {
-            let outcome = if *is_success { "success" } else { "failure" };
+        for kind @ Kind { action, code, .. } in KINDS {
+            let outcome = kind.outcomes().join(" or ");
             assert!(page.contains(&format!("| `{action}` | `{code}` | {outcome} | ")), "{action} {code} {outcome}");
         }
     }
@@ -213,11 +227,14 @@ mod tests {
         let words = |words: &[&str], meaning: &str| json!({ "enum": words, "description": meaning });
         let actions: BTreeSet<_> = KINDS.iter().map(|kind| kind.action).collect();
         let codes: Vec<_> = KINDS.iter().map(|kind| kind.code).collect();
-        let of_code = KINDS.iter().map(|Kind { action, code, is_success, .. }| {
-            let outcome = if *is_success { "success" } else { "failure" };
+        let of_code = KINDS.iter().map(|kind @ Kind { action, code, .. }| {
+            let outcome = match kind.outcomes() {
+                [only] => json!({ "const": only }),
+                several => json!({ "enum": several }),
+            };
             json!({
                 "if": { "properties": { "event.code": { "const": code } } },
-                "then": { "properties": { "event.action": { "const": action }, "event.outcome": { "const": outcome } } },
+                "then": { "properties": { "event.action": { "const": action }, "event.outcome": outcome } },
             })
         });
         let schema = json!({
@@ -234,7 +251,7 @@ mod tests {
                 "event.dataset": { "const": DATASET },
                 "event.action": words(&Vec::from_iter(actions), "what happened"),
                 "event.code": words(&codes, "the same, with its outcome"),
-                "event.outcome": words(&["success", "failure"], "whether it was done"),
+                "event.outcome": words(&["success", "failure", "unknown"], "whether it was done"),
                 "event.id": { "type": "string", "format": "uuid", "description": "UUIDv7 of the line" },
                 "rotogate.audit.boot": { "type": "string", "format": "uuid", "description": "names the process" },
                 "rotogate.audit.seq": { "type": "integer", "minimum": 1, "description": "counts the lines of the process" },
@@ -244,6 +261,7 @@ mod tests {
                 "rotogate.client.id": text("the OAuth2 client"),
                 "client.address": text("the client, as far as `addresses` allows"),
                 "http.request.id": text("the request id"),
+                "owed": words(&["file", "memory"], "of a revocation that the store has not taken: where it is"),
                 "user.id": text("the subject"),
                 "user.name_hash": { "type": "string", "pattern": "^[0-9a-f]{16}$", "description": "of a refused login" },
                 "session.id": { "type": "string", "format": "uuid", "description": "the session" },

@@ -93,10 +93,14 @@ impl Events {
             }
         }
         if let Some(entry) = entry {
-            self.trail.begin(&mut line, entry);
+            let outcome = fields.rest.iter().find_map(|(name, value)| match value {
+                Value::Text(outcome) if *name == OUTCOME => Some(outcome.as_str()),
+                _ => None,
+            });
+            self.trail.begin(&mut line, entry, outcome);
         }
         for (name, value) in &fields.rest {
-            if is_audit && *name == "event" {
+            if is_audit && ["event", OUTCOME].contains(name) {
                 continue;
             }
             if is_audit && name.ends_with(".address") {
@@ -136,6 +140,7 @@ impl Events {
 }
 
 const CLIENT_ADDRESS: &str = "client.address";
+const OUTCOME: &str = "event.outcome";
 const ACTOR: &str = "rotogate.actor";
 
 fn colour(level: Level) -> u8 {

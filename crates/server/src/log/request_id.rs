@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use rotogate::headers::unindexed;
+
 /// The longest id that is accepted from a proxy, in bytes.
 const MAX_ID_BYTES: usize = 128;
 
@@ -26,13 +28,6 @@ pub(crate) fn new(micros: u64) -> HeaderValue {
     // Clones share the allocation.
     let shared = Bytes::from_owner(text);
     unindexed(HeaderValue::from_maybe_shared(shared).unwrap_or_else(|_| HeaderValue::from_static("-")))
-}
-
-/// HTTP/2 does not enter it into its table of headers. There it would evict headers that come again, and be compared with
-/// every later id.
-fn unindexed(mut id: HeaderValue) -> HeaderValue {
-    id.set_sensitive(true);
-    id
 }
 
 #[cfg(test)]

@@ -236,11 +236,11 @@ impl FileDirectory {
         Ok(true)
     }
 
-    /// The users of a name: in one account, or in all of them and in none.
-    pub(crate) fn named(&self, account: Option<&str>, username: &str) -> Vec<User> {
+    /// The users of a name: in one account, or in none (`Some(None)`); or all of them.
+    pub(crate) fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
         let is_it = |entry: &&Arc<Entry>| {
-            &*entry.username == username && account.is_none_or(|account| entry.account.as_deref() == Some(account))
+            &*entry.username == username && account.is_none_or(|account| entry.account.as_deref() == account)
         };
         users.entries().iter().filter(is_it).map(|entry| entry.user()).collect()
     }
@@ -306,7 +306,14 @@ impl Directory for FileDirectory {
         let users = self.users.load_full();
         let entry = users.by_name(account, username);
         let hash = entry.map(|entry| PasswordHash::parse(entry.hash.expose(), self.file.accepted())).transpose();
-        let hash = hash.map_err(|error| DirectoryError::Unavailable(format!("a stored password hash: {error}")))?;
+        let hash = match hash {
+            Ok(hash) => hash,
+            Err(error) => {
+                // As long as a hash that can be used (requirement I47).
+                self.passwords.check(password, None, users.dearest()).await?;
+                return Err(DirectoryError::Entry(format!("a stored password hash: {error}")));
+            }
+        };
         let is_ours = hash.as_ref().is_some_and(PasswordHash::is_ours);
         let matches = self.passwords.check(password, hash, users.dearest()).await?;
         let Some(entry) = entry.filter(|_| matches) else { return Ok(None) };

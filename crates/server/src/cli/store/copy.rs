@@ -133,12 +133,13 @@ async fn into_redb(
     Ok(content)
 }
 
-/// The embedded store is open once. One that gates share shows who beats.
-async fn no_gate_runs(store: &dyn Store) -> CommandResult {
+/// The embedded store is open once. One that gates share shows who beats. A beat that is ahead is of a clock that was.
+pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult {
     let Some(shared) = store.shared() else { return Ok(()) };
     let nodes = shared.nodes().await.map_err(Failure::of)?;
     let now = shared.last_known_time().await.map_err(Failure::of)?;
-    let running: Vec<_> = nodes.iter().filter(|seen| now.since(seen.beat) < SILENT_FOR).collect();
+    let runs = |beat: Timestamp| now.since(beat) < SILENT_FOR && beat.since(now) < SILENT_FOR;
+    let running: Vec<_> = nodes.iter().filter(|seen| runs(seen.beat)).collect();
     if running.is_empty() {
         return Ok(());
     }

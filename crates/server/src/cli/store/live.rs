@@ -48,7 +48,7 @@ fn next(config: &Config) -> Result<String, Failure> {
 
 /// Reads the answer line by line.
 async fn run(config: &Config, path: &str, output: Output) -> Result<Done, Failure> {
-    let mut lines = admin_client::lines(config, Method::POST, path, None).await?;
+    let mut lines = admin_client::lines(&config.admin.access(), Method::POST, path, None).await?;
     while let Some(line) = lines.next().await? {
         match serde_json::from_slice(&line).map_err(Failure::of)? {
             Line::Compared { pass, sessions } if !output.json => {

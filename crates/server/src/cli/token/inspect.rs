@@ -30,6 +30,16 @@ pub(super) enum TokenReport {
     },
 }
 
+impl TokenReport {
+    /// Whether the gate would take it, as far as this says.
+    pub(super) fn is_authentic(&self) -> bool {
+        match self {
+            Self::AccessToken(report) => report.authentic,
+            Self::RefreshToken { authentic, .. } => *authentic,
+        }
+    }
+}
+
 #[derive(Default, Serialize)]
 pub(super) struct AccessReport {
     authentic: bool,

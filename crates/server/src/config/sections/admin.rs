@@ -89,6 +89,29 @@ impl AdminConfig {
     }
 }
 
+/// What a command needs in order to ask a running gate: nothing else of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminAccess {
+    /// The host and port of the admin listener.
+    pub address: String,
+    /// The file of a token. `None`: none was named, so that probes alone can be asked for.
+    pub token_file: Option<PathBuf>,
+}
+
+impl AdminConfig {
+    /// How a command asks the gate of this configuration.
+    pub fn access(&self) -> AdminAccess {
+        AdminAccess { address: self.listen.to_string(), token_file: Some(self.token_file.clone()) }
+    }
+}
+
+/// The two keys alone, whatever else the configuration says.
+pub(crate) fn read_access(section: &Section<'_>, dir: &Path) -> AdminAccess {
+    let listen = section.get("listen", value::address).unwrap_or_else(|| loopback(AdminConfig::PORT));
+    let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join(AdminConfig::TOKEN_FILE));
+    AdminAccess { address: listen.to_string(), token_file: Some(token_file) }
+}
+
 pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> AdminConfig {
     let listen = section.get("listen", value::address).unwrap_or_else(|| loopback(AdminConfig::PORT));
     let dangerous_non_loopback = section.get("dangerous_non_loopback", value::boolean).unwrap_or(false);

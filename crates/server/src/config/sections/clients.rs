@@ -97,7 +97,10 @@ pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> 
 }
 
 fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
-    section.later(&["secret", "client_secret"]);
+    section.misplaced(
+        &["secret", "client_secret"],
+        "is not kept in clear: write secret_hash, or secret_hash_file; `rotogate client secret` makes a secret and its hash",
+    );
     // The value may be a secret that was mistaken for its hash: it is never repeated.
     let read = |phc: &str| cost_of(phc).map(|_| SecretHash::new(phc.to_owned())).map_err(|e| format!("is {e}"));
     let direct = section.get("secret_hash", |v| match v {

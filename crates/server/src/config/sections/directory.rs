@@ -151,7 +151,7 @@ fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Direc
     if accounts.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("accounts", "is empty; without this key, a directory has all accounts that no other has");
     }
-    let kind = section.get("kind", value::word(KINDS, &[])).unwrap_or(Kind::File);
+    let kind = section.kind("kind", value::word(KINDS, &[])).unwrap_or(Kind::File);
     let word = || KINDS.iter().find(|(_, known)| *known == kind).map_or("file", |(word, _)| word).to_owned();
     let name = section.get("name", name).unwrap_or_else(word);
     let users = read_users(section, dir, kind);

@@ -46,6 +46,11 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
+    /// Can a login here be for an account?
+    pub(crate) fn may_have_account(&self) -> bool {
+        self.account.is_some() || self.path.contains("{account}")
+    }
+
     /// The issuer of the access tokens that it relays, if it names one.
     pub(super) fn relayed_issuer(&self) -> Option<&str> {
         #[cfg(feature = "relay")]

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::super::print::{put, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
-use super::TrustedIssuer;
+use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
 use rotogate::gate::MAX_IDENTITY_HEADERS;
 use rotogate::headers::HeaderPattern;
 use rotogate::token::assertion::ASSERTION_TTL;
@@ -124,6 +124,30 @@ pub(super) fn read(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Identity
     }
     section.finish();
     identity
+}
+
+/// The claims that each token of the gate may have.
+const REGISTERED: [&str; 12] =
+    ["iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope", "sid", "gen", "account", "auth_time"];
+
+/// Warns of a header of a claim that no user has. A users file, a hook and other issuers may have any claim.
+pub(super) fn check(section: &Section<'_>, config: &Config) {
+    let claims_of = |directory: &DirectoryConfig| match &directory.users {
+        UsersConfig::File { .. } => None,
+        UsersConfig::Remote { source, .. } => {
+            source.claims().map(|names| names.into_iter().map(str::to_owned).collect())
+        }
+    };
+    let known: Option<Vec<Vec<String>>> = config.directories.iter().map(claims_of).collect();
+    let Some(known) = known.filter(|_| config.issuers.is_empty()) else { return };
+    for (header, claim) in &config.identity.claims {
+        if !REGISTERED.contains(&claim.as_str()) && !known.iter().flatten().any(|name| name == claim) {
+            let message = format!(
+                "{header} is never set: no directory has the claim {claim:?}; write it into claims of the directory"
+            );
+            section.warn("claims", message);
+        }
+    }
 }
 
 pub(super) fn print(identity: &IdentityConfig) -> Value {

@@ -106,22 +106,23 @@ fn require(section: &Section<'_>, mut mapping: ClaimMapping) -> ClaimMapping {
             (Err(message), _) | (_, Err(message)) => table.blame(claim, message),
         }
     }
-    for RequiredClaim { path, .. } in &mapping.require {
-        if is_asked(&mapping, path) && !table.is_bad() {
-            let message = format!(
-                "needs {path}: this provider serves everybody, and without it the tokens of all its users pass; write \
-                 require = {{ {path} = \"…\" }}"
-            );
-            section.blame("require", message);
-        }
+    let open: Vec<_> = mapping.require.iter().filter(|known| known.wanted.is_open()).collect();
+    if let Some(RequiredClaim { path, .. }) = open.first()
+        && !table.is_bad()
+    {
+        let paths = open.iter().map(|known| known.path.to_string()).collect::<Vec<_>>().join(" or ");
+        let message = format!(
+            "needs {paths}: this provider serves everybody, and without it the tokens of all its users pass; write \
+             require = {{ {path} = \"…\" }}"
+        );
+        section.blame("require", message);
     }
     mapping
 }
 
 /// Does the preset leave the values of this claim to the operator?
 fn is_asked(mapping: &ClaimMapping, path: &ClaimPath) -> bool {
-    let is_open = |wanted: &WantedClaim| matches!(wanted, WantedClaim::OneOf(values) if values.is_empty());
-    mapping.require.iter().any(|known| known.path == *path && is_open(&known.wanted))
+    mapping.require.iter().any(|known| known.path == *path && known.wanted.is_open())
 }
 
 fn scalar(v: &Raw) -> Result<Json, String> {

@@ -52,7 +52,8 @@ mod store;
 mod tracing;
 mod upstreams;
 
-pub use admin::{AdminConfig, AdminRole, AdminTokenConfig};
+pub(super) use admin::read_access;
+pub use admin::{AdminAccess, AdminConfig, AdminRole, AdminTokenConfig};
 pub use authorizers::{AuthorizerConfig, AuthorizerKind};
 pub use clients::ClientConfig;
 pub use cors::CorsConfig;
@@ -279,7 +280,9 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         source: std::sync::Arc::default(),
     };
     routing::check(&config, &route_sections);
+    identity::check(&identity_section, &config);
     resources::check(&resource_sections, &config.resources, &config.routes, &config.issuer.url);
+    resources::check_audiences(&config, &route_sections);
     clients::check_certificates(&config, &client_sections, &route_sections);
     upstreams::check_assertions(&config, &identity_section, (&upstream_sections, &authorizer_sections));
     if sessions_are_sound {

@@ -72,6 +72,11 @@ const AFTER_UNKNOWN: [(&str, AfterUnknown); 2] =
     [("try-once", AfterUnknown::TryOnce), ("refuse", AfterUnknown::Refuse)];
 const SECRET_IN: [(&str, SecretPlace); 2] = [("basic", SecretPlace::Basic), ("form", SecretPlace::Form)];
 
+/// The grants that the gate's own client may pass on: each presents what a user got or knows. Those for the client itself,
+/// and those whose proof the client made, would serve everybody.
+const OF_USERS: [&str; 4] =
+    [REFRESH_TOKEN, PASSWORD, "authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
+
 /// The protocol of an endpoint.
 pub(super) fn wire(section: &Section<'_>) -> Wire {
     section.get("wire", value::word(WIRES, &[])).unwrap_or_default()
@@ -131,6 +136,17 @@ pub(super) fn read(
         section.blame("grants", format!("this protocol has \"refresh_token\" and \"password\", found \"{other}\""));
     }
     let client = (is_oauth && section.has("client")).then(|| read_client(&section.section("client"), dir));
+    if client.is_some()
+        && let Some(own) = grants.iter().find(|grant| !OF_USERS.contains(&grant.as_str()))
+    {
+        section.blame(
+            "grants",
+            format!(
+                "\"{own}\" beside client: the gate would send it as its own client, and anybody could have that client's \
+                 tokens; remove the grant, or remove client, so that clients authenticate by themselves"
+            ),
+        );
+    }
     RelaySettings {
         wire,
         issuer,

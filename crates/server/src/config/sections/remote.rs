@@ -113,11 +113,13 @@ fn settings(fetch: &Section<'_>) -> FetchSettings {
         let read = value::duration_within(SECOND, FetchSettings::MAX_STALE_FOR);
         fetch.get(key, read).unwrap_or(default)
     };
+    let (min, max) = (time("min", default.min), time("max", default.max));
     let max_size = fetch.get("max_size", value::size(1024, FetchSettings::MAX_SIZE as u64));
     FetchSettings {
-        fresh: time("fresh", default.fresh),
-        min: time("min", default.min),
-        max: time("max", default.max),
+        // Where it is not written, it is within the bounds that are.
+        fresh: time("fresh", default.fresh.min(max).max(min)),
+        min,
+        max,
         cooldown: time("cooldown", default.cooldown),
         timeout: time("timeout", default.timeout),
         stale_for: time("stale_for", default.stale_for),

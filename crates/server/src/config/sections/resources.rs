@@ -7,6 +7,7 @@ use super::super::print::{put, put_some, texts};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::clients::scopes;
+use crate::config::Config;
 use rotogate::route::{Auth, Resource, Route};
 
 pub(super) fn read(sections: &[Section<'_>]) -> Vec<Resource> {
@@ -68,6 +69,38 @@ pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route]
             let message = "only this gate issues its tokens, and it has no authorization endpoint, which clients of the Model \
                            Context Protocol need; name a provider: authorization_servers = [\"https://…\"]";
             section.warn("path", message.to_owned());
+        }
+    }
+}
+
+/// A route that names neither a resource nor audiences takes tokens for the audiences of their issuer. If the URL of a
+/// resource is one of these, the resource's tokens open that route, too.
+// Requirement N67.
+pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
+    let public_url = config.server.public_url.to_string();
+    let of_others = config.issuers.iter().enumerate().map(|(index, issuer)| {
+        (issuer.name.as_str(), issuer.everywhere, format!("issuers[{index}].audience"), &issuer.audience)
+    });
+    let own = (rotogate::token::verify::OWN, true, "issuer.audience".to_owned(), &config.issuer.audience);
+    let issuers: Vec<_> = std::iter::once(own).chain(of_others).collect();
+    for (section, route) in route_sections.iter().zip(&config.routes) {
+        let policy = &route.policy;
+        if section.is_bad() || policy.auth == Auth::None || policy.resource.is_some() || !policy.audiences.is_empty() {
+            continue;
+        }
+        for (name, everywhere, key, audience) in &issuers {
+            let opens = |resource: &&Resource| audience.contains(&resource.url(&public_url));
+            if let Some(resource) = config.resources.iter().find(opens).filter(|_| policy.takes(name, *everywhere)) {
+                let url = resource.url(&public_url);
+                section.warn(
+                    "path",
+                    format!(
+                        "a token for the resource {} opens it, because {key} names its URL; remove {url} there (the routes of a \
+                         resource ask for it by themselves), or write audiences here",
+                        resource.path
+                    ),
+                );
+            }
         }
     }
 }

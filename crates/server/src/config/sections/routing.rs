@@ -37,11 +37,12 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     if let Some((strict, envelope)) = ungoverned(routes, &all_envelopes(config))
         && let (Some(section), Some(envelope)) = (sections.get(strict), routes.get(envelope))
     {
+        let envelope = &envelope.id;
         let message = format!(
-            "asks for more than {}, which Kuzzle calls in /_query and over WebSockets use: an action without a known \
-             path would bypass it; write here which actions are as restricted, such as kuzzle = \
-             [\"security:*\"], or on {} that those are not: kuzzle = [\"*\"]",
-            envelope.id, envelope.id
+            "asks for more than {envelope}, the route of Kuzzle calls in /_query and over WebSockets. A call without a path \
+             of Kuzzle's API, such as a plugin's, obeys {envelope} alone and would bypass this route. Write here which \
+             calls are as restricted: kuzzle = [\"*\"] for all that have no path, or kuzzle = [\"my-plugin:*\"] for \
+             those of a plugin, and then kuzzle = [\"*\"] on {envelope} if the others are not"
         );
         section.blame("kuzzle", message);
     }

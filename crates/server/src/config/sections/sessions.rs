@@ -85,7 +85,7 @@ fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
             "lost_response_window" => rules.lost_response_window,
             _ => rules.idle_ttl,
         };
-        let found = humantime::format_duration(found);
+        let found = rotogate::clock::written(found);
         section.blame(problem.key, format!("is {found}{place}, and {}", problem.expected));
     }
     problems.is_empty()

@@ -159,7 +159,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> (StoreConf
 }
 
 fn read_one(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
-    let kind = section.get("kind", kind).unwrap_or(Kind::Redb);
+    let kind = section.kind("kind", kind).unwrap_or(Kind::Redb);
     match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, keys, matches!(kind, Kind::Memory)),
         #[cfg(feature = "postgres")]

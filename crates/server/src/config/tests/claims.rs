@@ -153,10 +153,13 @@ fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
     let own = read(&format!("{MINIMAL}{ISSUER}{own}")).unwrap().issuers.remove(0);
     assert_eq!((own.typ, own.max_lifetime), (vec!["JWT".to_owned()], Duration::from_secs(300)));
     assert_eq!((own.claims.roles, &own.claims.client), (paths(&["groups"]), &kc.claims.client));
-    assert_eq!(own.claims.require, [wants("typ", &[json!("Bearer")]), wants("azp", &[json!("web")])]);
+    assert_eq!(own.claims.require, [wants("typ", &[json!("Bearer"), json!("DPoP")]), wants("azp", &[json!("web")])]);
     for preset in Preset::ALL {
-        let required =
-            if preset == Preset::GithubActions { "require = { repository_owner_id = \"65\" }\n" } else { "" };
+        let required = match preset {
+            Preset::GithubActions => "require = { repository_owner_id = \"65\" }\n",
+            Preset::Google => "require = { hd = \"acme.test\" }\n",
+            _ => "",
+        };
         let text = format!("{MINIMAL}{ISSUER}preset = \"{}\"\n{required}", preset.word());
         let config = read(&text).unwrap();
         let printed = config.to_toml();
@@ -174,6 +177,21 @@ fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
     assert_eq!(keys("preset = \"entra-v2\"\n"), of(Some(rotogate::token::Algorithm::Rs256)));
     assert_eq!(keys("preset = \"entra-v2\"\nalgorithm = \"ES256\"\n"), of(Some(rotogate::token::Algorithm::Es256)));
     assert_eq!(keys("preset = \"keycloak\"\n"), of(None));
+}
+
+#[test]
+fn i53_google_serves_everybody_so_a_domain_a_client_or_an_address_must_be_named() {
+    let with = |require: &str| said(&format!("{ISSUER}preset = \"google\"\n{require}"));
+    for require in ["", "require = { email_verified = true }\n", "require = { azp = [] }\n"] {
+        let found = with(require);
+        assert!(found.len() == 1 && found[0].contains("issuers[0].require"), "{require}: {found:?}");
+    }
+    assert!(with("")[0].contains("needs hd or azp or email"), "{:?}", with(""));
+    for one in
+        ["hd = \"acme.test\"", "azp = [\"1234\", \"5678\"]", "email = \"ada@acme.test\"", "azp = \"1\", hd = \"x\""]
+    {
+        assert_eq!(with(&format!("require = {{ {one} }}\n")), Vec::<String>::new(), "{one}");
+    }
 }
 
 #[test]

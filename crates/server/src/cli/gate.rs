@@ -1,0 +1,85 @@
+//! How a command finds the running gate: by `admin.listen` and `admin.token_file` alone, so that a mistake anywhere else in the
+//! configuration takes no command away.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use http::uri::Authority;
+
+use super::{Failure, print_error};
+use crate::config::{self, AdminAccess, Config, ConfigErrors, ProcessEnv};
+
+/// The options of commands that ask the running gate.
+#[derive(Debug, Args)]
+// Commands have a group `Options` of their own.
+#[group(skip)]
+pub(super) struct Options {
+    /// The admin listener of the gate to ask, such as http://127.0.0.1:8081. The configuration is not read then.
+    #[arg(long, global = true, value_name = "URL", value_parser = address)]
+    admin: Option<Authority>,
+    /// The file of a token of that listener.
+    #[arg(long, global = true, value_name = "FILE", requires = "admin")]
+    token_file: Option<PathBuf>,
+}
+
+fn address(text: &str) -> Result<Authority, String> {
+    let text = text.strip_prefix("http://").unwrap_or(text);
+    let authority = text.strip_suffix('/').unwrap_or(text).parse::<Authority>().ok();
+    let authority = authority.filter(|it| it.port().is_some() && !it.as_str().contains('@'));
+    authority.ok_or_else(|| "expected http:// with a host and a port, such as http://127.0.0.1:8081".to_owned())
+}
+
+/// What a command works with.
+pub(super) enum Reach {
+    /// The whole configuration.
+    Configured(Box<Config>),
+    /// The running gate alone.
+    Gate(AdminAccess),
+}
+
+impl Options {
+    fn named(&self) -> Option<AdminAccess> {
+        let address = self.admin.as_ref()?.to_string();
+        Some(AdminAccess { address, token_file: self.token_file.clone() })
+    }
+
+    /// For a command that asks the gate and needs nothing else.
+    pub(super) fn access(&self, path: &Path) -> Result<AdminAccess, Failure> {
+        match self.reach(path)? {
+            Reach::Configured(config) => Ok(config.admin.access()),
+            Reach::Gate(gate) => Ok(gate),
+        }
+    }
+
+    /// For a command that the gate would refuse beside a broken configuration.
+    pub(super) fn sound(&self, path: &Path) -> Result<AdminAccess, Failure> {
+        self.named().map_or_else(|| super::load(path).map(|config| config.admin.access()), Ok)
+    }
+
+    /// For a command that the gate can carry out where the configuration is broken.
+    // Requirement O28.
+    pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
+        if let Some(gate) = self.named() {
+            return Ok(Reach::Gate(gate));
+        }
+        match config::load(path, &ProcessEnv) {
+            Ok(config) => Ok(Reach::Configured(Box::new(config))),
+            Err(errors) => beside(path, &errors).map(Reach::Gate),
+        }
+    }
+}
+
+/// Asks the gate beside a broken configuration, and says so in a line.
+fn beside(path: &Path, errors: &ConfigErrors) -> Result<AdminAccess, Failure> {
+    let Ok(gate) = config::load_access(path, &ProcessEnv) else { return Err(Failure::configuration(errors)) };
+    let first = errors.iter().next().map(|error| error.to_string().replace('\n', " ")).unwrap_or_default();
+    let more = match errors.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more: rotogate check)"),
+    };
+    let address = &gate.address;
+    print_error(&format!(
+        "rotogate: the configuration is broken: {first}{more}; the gate on {address} is asked all the same"
+    ));
+    Ok(gate)
+}

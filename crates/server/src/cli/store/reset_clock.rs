@@ -1,0 +1,111 @@
+//! `rotogate store reset-clock`: the way out of a store that was written under a clock that was ahead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::super::output::Output;
+use super::super::{CommandResult, Failure, audit_trail, keys, prompt, runtime};
+use super::copy::no_gate_runs;
+use crate::config::{Config, StoreConfig};
+use crate::server::assemble::redb_options;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use crate::server::shared;
+#[cfg(feature = "postgres")]
+use rotogate::store::PostgresStore;
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
+use rotogate::store::redb::RedbStore;
+use rotogate::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock};
+use rotogate::token::MAX_SESSIONLESS_LIFETIME;
+use rotogate::token::keyring::Keyring;
+
+/// What is given up.
+const GIVEN_UP: &str = "every session ends, and every token issued so far: all users log in again. A token of a client's own \
+    (client_credentials) that was issued for a later time is refused until that time comes; rotate the signing key to end it \
+    for good";
+
+#[derive(Serialize)]
+struct ResetReport {
+    /// Whether anything was ahead.
+    reset: bool,
+    /// The latest time that the store remembered.
+    latest: String,
+    /// The time that it counts from now on.
+    now: String,
+    sessions_ended: u64,
+}
+
+pub(super) fn run(config: &Config, yes: bool, output: Output) -> CommandResult {
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    let _trail = audit_trail(config)?;
+    let longest = keys::longest_access(config).max(MAX_SESSIONLESS_LIFETIME.saturating_add(config.issuer.leeway));
+    let report = runtime()?.block_on(reset(config, &keyring, yes, longest))?;
+    if report.reset {
+        let ResetReport { latest, now, sessions_ended, .. } = &report;
+        tracing::warn!(
+            target: "rotogate::audit",
+            event = "store_clock_reset",
+            latest = %latest,
+            now = %now,
+            sessions_ended,
+            "store brought back from a time that was ahead"
+        );
+    }
+    output.write(&report, || {
+        let ResetReport { latest, now, sessions_ended, .. } = &report;
+        if report.reset {
+            format!(
+                "the store counts from {now}, and no longer from {latest}. {sessions_ended} sessions ended; users log in again"
+            )
+        } else {
+            format!("the store remembers no time later than {latest}, and it is {now}: nothing was changed")
+        }
+    })
+}
+
+async fn reset(config: &Config, keyring: &Keyring, yes: bool, longest: Duration) -> Result<ResetReport, Failure> {
+    let store = open(config, keyring).await?;
+    no_gate_runs(&*store).await?;
+    let found = ahead(&*store).await.map_err(Failure::of)?;
+    let Ahead { now, latest } = found;
+    let mut report = ResetReport {
+        reset: found.is_too_far(config.issuer.leeway),
+        latest: latest.rfc3339().to_string(),
+        now: now.rfc3339().to_string(),
+        sessions_ended: 0,
+    };
+    if report.reset {
+        let what = format!("the store remembers {}, and it is {}. A reset: {GIVEN_UP}", report.latest, report.now);
+        prompt::confirm(&what, "reset", yes)?;
+        report.sessions_ended = reset_clock(&store, longest).await.map_err(Failure::of)?;
+    }
+    store.finish().await.map_err(Failure::of)?;
+    Ok(report)
+}
+
+async fn open(config: &Config, keyring: &Keyring) -> Result<Arc<dyn RemembersTime>, Failure> {
+    let store: Arc<dyn RemembersTime> = match &config.store {
+        StoreConfig::Memory => {
+            return Err(Failure::Failed("store.kind is \"memory\": it remembers nothing after a restart".into()));
+        }
+        StoreConfig::Redb { path, .. } => {
+            if !path.exists() {
+                return Err(Failure::Failed(format!("{}: there is no store", path.display())));
+            }
+            Arc::new(RedbStore::open(path, redb_options(config, keyring.id())).map_err(Failure::of)?)
+        }
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => {
+            let options = shared::of_postgres(config, settings, keyring.id()).map_err(Failure::of)?;
+            Arc::new(PostgresStore::connect(options).await.map_err(Failure::of)?)
+        }
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(settings) => {
+            let options = shared::of_redis(config, settings, keyring.id()).map_err(Failure::of)?;
+            Arc::new(RedisStore::connect(options).await.map_err(Failure::of)?)
+        }
+    };
+    Ok(store)
+}
