@@ -6,6 +6,9 @@
 //! is linearizability as Wing and Gong search for it, with Lowe's memory of the states seen: the method of porcupine.
 //!
 //! What is asked with an access token is judged by bounds instead: gates know of revocations a little later.
+//!
+//! A store may [lose](Loss) what it had acknowledged, and be given it back. Then a session may be unknown for a while, or
+//! for good. Its end may not: an acknowledged logout holds, whether or not the store had the session.
 
 mod client;
 mod judge;
@@ -14,7 +17,7 @@ mod session;
 use std::time::Duration;
 
 pub use client::{At, Held, Recorder};
-pub use judge::{Rule, Verdict, judge};
+pub use judge::{Rule, Verdict, judge, judge_with_losses};
 
 /// Since the recorder began.
 pub type Moment = Duration;
@@ -65,6 +68,22 @@ impl Operation {
     /// A refresh that was answered with a pair.
     pub fn is_refreshed(&self) -> bool {
         matches!((self.request, self.reply), (Request::Refresh(_), Reply::Issued(_)))
+    }
+}
+
+/// The store lost writes: between these moments a record may be missing or old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// What was acknowledged before may be gone.
+    pub at: Moment,
+    /// The gates have written back what they knew. What is missing now stays so.
+    pub restored: Moment,
+}
+
+impl Loss {
+    /// Did the gate see the store without what it lost?
+    fn touches(&self, operation: &Operation) -> bool {
+        operation.begin < self.restored && operation.end > self.at
     }
 }
 

@@ -29,6 +29,7 @@ pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod redis_cluster;
+pub mod round_trips;
 pub mod server;
 pub mod stub;
 pub mod tls_client;

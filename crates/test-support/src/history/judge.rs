@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
-use super::session::State;
-use super::{Moment, Operation, Pair, Reply, Request, Rules};
+use super::session::{Missing, State};
+use super::{Loss, Moment, Operation, Pair, Reply, Request, Rules};
 
 /// What is wrong with a history: the rule, and the operations of the session.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,13 +35,21 @@ pub enum Rule {
 /// # Errors
 /// The first session that nothing explains.
 pub fn judge(history: &[Operation], rules: &Rules) -> Result<(), Verdict> {
+    judge_with_losses(history, rules, &[])
+}
+
+/// The same, on a store that lost writes.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_with_losses(history: &[Operation], rules: &Rules, losses: &[Loss]) -> Result<(), Verdict> {
     let mut sessions: BTreeMap<usize, Vec<Operation>> = BTreeMap::new();
     for operation in history {
         sessions.entry(operation.session).or_default().push(*operation);
     }
     let mut places: HashMap<Pair, (usize, Option<Pair>)> = HashMap::new();
     for (session, operations) in sessions {
-        let of = Session::new(operations, rules);
+        let of = Session::new(operations, rules, losses);
         let wrong = |rule: Rule| Verdict { rule, session, text: of.text() };
         let mut successors: HashMap<Pair, Pair> = HashMap::new();
         for operation in &of.operations {
@@ -67,6 +75,7 @@ pub fn judge(history: &[Operation], rules: &Rules) -> Result<(), Verdict> {
 
 struct Session<'a> {
     rules: &'a Rules,
+    losses: &'a [Loss],
     operations: Vec<Operation>,
     /// Refreshes and logouts that were answered.
     answered: Vec<Operation>,
@@ -94,11 +103,24 @@ impl Place {
 }
 
 impl<'a> Session<'a> {
-    fn new(mut operations: Vec<Operation>, rules: &'a Rules) -> Self {
+    fn new(mut operations: Vec<Operation>, rules: &'a Rules, losses: &'a [Loss]) -> Self {
         operations.sort_by_key(|operation| (operation.begin, operation.end));
         let changes = |operation: &&Operation| matches!(operation.request, Request::Refresh(_) | Request::LogOut(_));
         let (doubts, answered) = operations.iter().filter(changes).partition(|one| one.reply == Reply::InDoubt);
-        Self { rules, operations, answered, doubts }
+        Self { rules, losses, operations, answered, doubts }
+    }
+
+    /// May the store lack the session, or a part of it, when this is asked?
+    fn may_be_missing(&self, operation: &Operation) -> Missing {
+        let touched = self.losses.iter().any(|loss| loss.touches(operation));
+        // What began after the last loss is in the store.
+        let began = self.operations.first().map_or(Moment::MAX, |first| first.begin);
+        let lost = self.losses.iter().any(|loss| began < loss.restored && operation.end > loss.at);
+        match (touched, lost) {
+            (true, _) => Missing::ForNow,
+            (false, true) => Missing::ForGood,
+            (false, false) => Missing::No,
+        }
     }
 
     /// May an operation without an answer have ended the session at this gate before then?
@@ -117,7 +139,10 @@ impl<'a> Session<'a> {
     fn judge_access(&self) -> Result<(), Rule> {
         let is_end = |one: &&Operation| match (one.request, one.reply) {
             (Request::LogOut(_), Reply::Accepted) => true,
-            (Request::Refresh(_), Reply::Refused) => !self.is_in_doubt_at(one.gate, one.end),
+            // A record that is missing ends nothing.
+            (Request::Refresh(_), Reply::Refused) => {
+                !self.is_in_doubt_at(one.gate, one.end) && self.may_be_missing(one) == Missing::No
+            }
             _ => false,
         };
         let acknowledged = self.answered.iter().filter(is_end).map(|one| one.end).min();
@@ -172,7 +197,7 @@ impl<'a> Session<'a> {
             for number in missing.into_iter().take_while(|number| self.answered[*number].begin <= first_end) {
                 let one = &self.answered[number];
                 let is_refused_there = self.is_in_doubt_at(one.gate, one.end);
-                let states = place.state.after(one, self.rules, is_refused_there);
+                let states = place.state.after(one, self.rules, is_refused_there, self.may_be_missing(one));
                 // What fits and changes nothing fits here in every order.
                 if states == [place.state.clone()] {
                     next = vec![place.with(number, place.state.clone())];

@@ -13,6 +13,16 @@ pub(super) struct State {
     ended: bool,
 }
 
+/// Whether a store may lack what it had acknowledged of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    No,
+    /// A gate may yet write it back.
+    ForNow,
+    /// What is missing is gone with the gates that knew it.
+    ForGood,
+}
+
 impl State {
     pub(super) const fn new(first: Pair) -> Self {
         Self { current: Some(first), previous: None, rotated: (Moment::ZERO, Moment::MAX), ended: false }
@@ -29,7 +39,13 @@ impl State {
 
     /// The states after an operation that was answered; none if the answer is wrong here. `is_refused_there`: an operation
     /// whose outcome is unknown may have ended the session at that gate alone, so far.
-    pub(super) fn after(&self, operation: &Operation, rules: &Rules, is_refused_there: bool) -> Vec<Self> {
+    pub(super) fn after(
+        &self,
+        operation: &Operation,
+        rules: &Rules,
+        is_refused_there: bool,
+        missing: Missing,
+    ) -> Vec<Self> {
         match (operation.request, operation.reply) {
             (Request::Refresh(_), Reply::Issued(_)) if self.ended => Vec::new(),
             (Request::Refresh(shown), Reply::Issued(got)) if self.current == Some(shown) => {
@@ -58,8 +74,11 @@ impl State {
                 if is_reuse {
                     states.push(Self { ended: true, ..self.clone() });
                 }
-                if is_refused_there {
+                if is_refused_there || missing == Missing::ForNow {
                     states.push(self.clone());
+                }
+                if missing != Missing::No && !is_reuse {
+                    states.push(Self { ended: true, ..self.clone() });
                 }
                 states
             }

@@ -1,0 +1,119 @@
+//! A way to a server that counts round trips, one after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::Gate;
+
+/// How long a reply waits, so that what is asked at once is there before it. Too little counts more round trips, never fewer.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// Passes everything on. A request is one round trip later than the last reply that was there before it.
+pub struct RoundTrips {
+    pub port: u16,
+    seen: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl RoundTrips {
+    pub async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let seen = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
+                tokio::spawn(async move {
+                    if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
+                        pass(client, server, &count).await;
+                    }
+                });
+            }
+        });
+        Self { port: own, seen, task }
+    }
+
+    /// The least number of round trips that something took in several attempts: what else goes on only adds some.
+    pub async fn least<T>(&self, attempts: u32, mut work: impl AsyncFnMut() -> T) -> u64 {
+        let mut least = u64::MAX;
+        for _ in 0..attempts {
+            let before = self.seen.load(Ordering::SeqCst);
+            work().await;
+            least = least.min(self.seen.load(Ordering::SeqCst) - before);
+        }
+        least
+    }
+}
+
+impl Drop for RoundTrips {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass(client: TcpStream, server: TcpStream, seen: &AtomicU64) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let asked = AtomicU64::new(0);
+    let requests = async {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_client.read(&mut bytes).await {
+            asked.store(seen.load(Ordering::SeqCst) + 1, Ordering::SeqCst);
+            if to_server.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    let replies = async {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+            let trip = asked.load(Ordering::SeqCst);
+            tokio::time::sleep(WAIT).await;
+            seen.fetch_max(trip, Ordering::SeqCst);
+            if to_client.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = requests => {}
+        () = replies => {}
+    }
+}
+
+/// What a login, a refresh and a logout cost, wherever the last one was.
+pub async fn counts_round_trips(way: &RoundTrips, a: &Gate, b: &Gate, login: u64) {
+    for _ in 0..4 {
+        a.login().await;
+    }
+    let took = way.least(12, async || a.login().await).await;
+    assert!(took <= login, "a login: {took}");
+    let mut tokens = a.login().await;
+    let took = way.least(12, async || tokens = a.refresh(&tokens.refresh).await.tokens()).await;
+    assert!(took <= 1, "a refresh at the gate that made the last one: {took}");
+    let mut turn = 0;
+    let took = way
+        .least(16, async || {
+            turn += 1;
+            tokens = [a, b][turn % 2].refresh(&tokens.refresh).await.tokens();
+        })
+        .await;
+    assert!(took <= 2, "a refresh at another gate: {took}");
+    let mut ended = Vec::new();
+    for _ in 0..3 {
+        ended.push(a.login().await.refresh);
+    }
+    let took = way
+        .least(3, async || {
+            let refresh = ended.pop().unwrap();
+            assert_eq!(b.revoke(&refresh).await.status, http::StatusCode::OK);
+        })
+        .await;
+    assert!(took <= 2, "a logout: {took}");
+}
