@@ -140,3 +140,89 @@ async fn o9_a_start_behind_the_store_mints_nothing_and_consumes_nothing_until_th
     let second = gate.refresh(&first.refresh).await.tokens();
     assert!(time(&second.access, "iat") >= time(&first.access, "iat"));
 }
+
+/// The clock of a start was 400 days ahead, and then it was corrected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c39_a_store_of_a_clock_that_was_ahead_is_brought_back_by_a_command_that_says_what_it_gives_up() {
+    let moved = Moved::new();
+    let days = 400 * 24 * HOUR;
+    let gate = moved.start();
+    let before = gate.login().await;
+    assert_eq!(gate.stop(), Some(0));
+    moved.ahead(days);
+    let gate = moved.start();
+    let ahead = gate.login().await;
+    assert!(moved.0.fails(&["store", "reset-clock", "--yes"], "").contains("in use"), "a gate runs");
+    assert_eq!(gate.stop(), Some(0));
+
+    moved.ahead(0);
+    let gate = moved.start();
+    is_later(&gate.log_in("demo", &gate.password).await);
+    until("the log says so", async || gate.log().contains("the wall clock has not reached")).await;
+    assert_eq!(gate.stop(), Some(0));
+
+    let refused = moved.0.fails(&["store", "reset-clock"], "reset\n");
+    assert!(refused.contains("every session ends") && refused.contains("--yes"), "{refused}");
+    let report = moved.0.json(&["store", "reset-clock", "--yes"], "");
+    assert!(report["reset"] == true && report["sessions_ended"].as_u64() >= Some(1), "{report}");
+    let again = moved.0.json(&["store", "reset-clock"], "");
+    assert_eq!((&again["reset"], &again["sessions_ended"]), (&false.into(), &0.into()), "{again}");
+
+    let gate = moved.start();
+    assert!(is_ready(&gate).await);
+    let now = gate.login().await;
+    assert_eq!(gate.get("/hello", &now.access).await.status, StatusCode::OK);
+    assert!(time(&now.access, "iat") < time(&ahead.access, "iat") - days / 2000);
+    assert_eq!(gate.refresh(&now.refresh).await.status, StatusCode::OK);
+    for tokens in [&before, &ahead] {
+        assert_eq!(gate.get("/hello", &tokens.access).await.status, StatusCode::UNAUTHORIZED, "it was given up");
+        assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(gate.stop(), Some(0));
+    // What was issued for a later time stays ended when that time comes.
+    moved.ahead(days);
+    let gate = moved.start();
+    assert_eq!(gate.get("/hello", &ahead.access).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(gate.refresh(&ahead.refresh).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c40_a_wall_clock_that_is_set_back_while_a_gate_runs_is_seen_in_the_log_and_the_metric() {
+    const BEHIND: &str = "the wall clock is behind the time of this gate";
+    let moved = Moved::new();
+    let gate = moved.start();
+    gate.login().await;
+    moved.ahead(-2 * HOUR);
+    until("the log says so", async || gate.log().contains(BEHIND)).await;
+    assert!(is_ready(&gate).await, "it goes on by its own time");
+    let skew = String::from_utf8(gate.admin_get("/metrics").await.body.to_vec()).unwrap();
+    let skew = skew.lines().find_map(|line| line.strip_prefix("rotogate_engine_time_skew_seconds "));
+    assert!(skew.unwrap().parse::<f64>().unwrap() > 7000.0, "{skew:?}");
+    assert_eq!(gate.log().matches(BEHIND).count(), 1, "told once a minute");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c41_an_explanation_says_503_where_the_clock_lets_nothing_be_issued() {
+    let moved = Moved::new();
+    let gate = moved.start();
+    let tokens = gate.login().await;
+    moved.0.point_commands_at(&gate);
+    moved.ahead(3 * HOUR);
+    until("readiness is red", async || !is_ready(&gate).await).await;
+    is_later(&gate.refresh(&tokens.refresh).await);
+    let explained = |arguments: &[&str], token: &str| {
+        let ran = moved.0.run(&[&["explain", "--json"][..], arguments].concat(), token);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()
+    };
+    let login = ["--path", "/connect/token", "--method", "POST", "--host", "gate.test"];
+    for report in [explained(&[], &tokens.refresh), explained(&login, "")] {
+        assert_eq!(
+            (&report["decision"], &report["status"], &report["outcome"]),
+            (&"unavailable".into(), &503.into(), &"clock".into()),
+            "{report}"
+        );
+    }
+    let logout = ["--path", "/connect/revocation", "--method", "POST", "--host", "gate.test"];
+    assert_eq!(moved.0.run(&[&["explain", "--json"][..], &logout[..]].concat(), "").code, Some(0), "it ends a session");
+}

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use support::history::{Operation, Pair, Reply, Request, Rule, Rules, judge};
+use support::history::{Loss, Operation, Pair, Reply, Request, Rule, Rules, judge, judge_with_losses};
 
 const A: usize = 0;
 const B: usize = 1;
@@ -167,4 +167,65 @@ fn c6_c9_a_request_that_was_held_and_ended_its_session_is_rejected() {
     assert_eq!(broken(&RULES, &history(op(A, (2, 9), Request::Refresh(0), Reply::InDoubt))), Rule::OneOrder);
     legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::Refused)));
     legal(&RULES, &history(op(A, (90, 100), Request::Refresh(0), Reply::InDoubt)));
+}
+
+/// The store fails over after the first second, and the gates have written back after three.
+const LOSS: Loss = Loss { at: Duration::from_secs(1), restored: Duration::from_secs(3) };
+
+fn broken_by_a_loss(operations: &[Operation]) -> Rule {
+    judge_with_losses(operations, &RULES, &[LOSS]).unwrap_err().rule
+}
+
+fn legal_with_a_loss(operations: &[Operation]) {
+    judge_with_losses(operations, &RULES, &[LOSS])
+        .unwrap_or_else(|verdict| panic!("{:?}\n{}", verdict.rule, verdict.text));
+}
+
+#[test]
+fn r29_a_session_that_the_store_lost_may_be_unknown_and_come_back_or_be_gone() {
+    let unknown = op(B, (12, 13), Request::Refresh(0), Reply::Refused);
+    let passes = op(B, (45, 46), Request::Access(0), Reply::Accepted);
+    legal_with_a_loss(&[login(), unknown, rotation(A, (31, 32), 0, 1)]);
+    assert_eq!(broken(&RULES, &[login(), unknown, rotation(A, (31, 32), 0, 1)]), Rule::OneOrder, "without a loss");
+    // It is gone for good, and no revocation says so.
+    let gone = op(A, (41, 42), Request::Refresh(0), Reply::Refused);
+    legal_with_a_loss(&[login(), unknown, gone, passes]);
+    assert_eq!(broken_by_a_loss(&[login(), gone, rotation(B, (43, 44), 0, 1)]), Rule::OneOrder, "gone, and back");
+    // What began afterwards was not lost.
+    let later = op(A, (35, 36), Request::LogIn, Reply::Issued(0));
+    let refused = op(B, (41, 42), Request::Refresh(0), Reply::Refused);
+    assert_eq!(broken_by_a_loss(&[later, refused]), Rule::OneOrder);
+}
+
+#[test]
+fn r29_a_logout_of_a_session_that_the_store_lost_holds_when_it_comes_back() {
+    let ended = op(B, (15, 16), Request::LogOut(0), Reply::Accepted);
+    legal_with_a_loss(&[login(), ended, op(A, (17, 18), Request::Refresh(0), Reply::Refused)]);
+    // The planted fault: the logout found no record, and wrote nothing; then another gate wrote the record back.
+    assert_eq!(broken_by_a_loss(&[login(), ended, rotation(A, (31, 32), 0, 1)]), Rule::OneOrder);
+    let passes = op(A, (40, 41), Request::Access(0), Reply::Accepted);
+    assert_eq!(broken_by_a_loss(&[login(), ended, passes]), Rule::RefusedInTime);
+}
+
+#[test]
+fn r29_a_logout_that_a_loss_or_a_restart_takes_back_is_rejected() {
+    // The planted fault: the end was acknowledged, and only the process knew of it.
+    let ended = op(A, (5, 6), Request::LogOut(0), Reply::Accepted);
+    assert_eq!(broken(&RULES, &[login(), ended, rotation(A, (100, 101), 0, 1)]), Rule::OneOrder, "a restart");
+    assert_eq!(broken_by_a_loss(&[login(), ended, rotation(B, (31, 32), 0, 1)]), Rule::OneOrder, "a loss");
+    let passes = op(B, (50, 51), Request::Access(0), Reply::Accepted);
+    assert_eq!(broken_by_a_loss(&[login(), ended, passes]), Rule::RefusedInTime);
+    // One whose answer did not come may be done or not.
+    let doubt = op(A, (5, 6), Request::LogOut(0), Reply::InDoubt);
+    legal_with_a_loss(&[login(), doubt, rotation(B, (31, 32), 0, 1)]);
+}
+
+#[test]
+fn r29_a_superseded_token_that_a_loss_makes_current_again_is_rejected() {
+    let (first, second) = (rotation(A, (2, 3), 0, 1), rotation(B, (6, 7), 1, 2));
+    // The newer record may be gone; the client then logs in again.
+    legal_with_a_loss(&[login(), first, second, op(A, (31, 32), Request::Refresh(2), Reply::Refused)]);
+    // The planted fault: an older record was written back over the newer one, and its token rotates a second time.
+    assert_eq!(broken_by_a_loss(&[login(), first, second, rotation(A, (31, 32), 1, 3)]), Rule::OneSuccessor);
+    assert_eq!(broken_by_a_loss(&[login(), first, second, rotation(A, (31, 32), 0, 3)]), Rule::OneSuccessor);
 }

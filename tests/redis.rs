@@ -4,11 +4,14 @@ use std::process::Command;
 
 use http::StatusCode;
 use serde_json::Value;
+use support::proxy::Proxy;
 use support::redis::Redis;
 use support::redis_cluster::RedisCluster;
+use support::round_trips::{RoundTrips, counts_round_trips};
 use support::{CONFIG, Gate, Place, decided, until};
 
 pub(crate) mod copy;
+pub(crate) mod forged;
 mod keys;
 mod roll;
 mod topology;
@@ -87,6 +90,55 @@ async fn a_store_that_is_away_closes_the_gate_and_one_that_is_back_opens_it() {
     until("the same refresh token works", async || b.refresh(&first.refresh).await.status == StatusCode::OK).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c44_a_start_waits_for_a_store_that_is_not_there_yet_and_says_so() {
+    let server = Redis::start(&[]);
+    let way = Proxy::to(server.port).await;
+    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", way.port);
+    let place = Place::new(&format!("{CONFIG}{store}"));
+    // As while its servers choose a primary.
+    way.go_away(true);
+    let starting = tokio::task::spawn_blocking(move || (place.start(), place));
+    until("the gate has tried", async || way.accepted().len() > 10).await;
+    way.go_away(false);
+    let (gate, _place) = starting.await.unwrap();
+    assert!(gate.log().contains("the store is not there yet"));
+    gate.login().await;
+}
+
+// The way to the server is a task of this test, and a start waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c43_a_staleness_that_is_too_short_for_the_distance_is_an_error_of_check_and_a_warning_at_start() {
+    let server = Redis::start(&[]);
+    let way = Proxy::to(server.port).await;
+    let store = format!("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", way.port);
+    let place = Place::new(&format!("{CONFIG}{store}staleness = \"500ms\"\n"));
+    let near = place.start();
+    assert!(!near.log().contains("the staleness is too short"), "the server is near");
+    assert_eq!(near.stop(), Some(0));
+    place.done(&["check", "--online"], "");
+    // A round trip of 140 ms at least.
+    way.delay(std::time::Duration::from_millis(70));
+    let ran = place.run(&["check", "--online"], "");
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains("store.staleness") && ran.stderr.contains("Raise it"), "{ran:?}");
+    let far = place.start();
+    assert!(far.log().contains("the staleness is too short"));
+    way.delay(std::time::Duration::ZERO);
+}
+
+// The way to the server is a task of this test, and a start waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c42_a_login_takes_three_round_trips_to_redis_and_a_refresh_two() {
+    let server = Redis::start(&[]);
+    let way = RoundTrips::to(server.port).await;
+    let config = format!("{CONFIG}[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1:{}\"]\n", way.port);
+    // At its bound, a login ends the oldest session besides.
+    let place = Place::new(&support::with(&config, "sessions", "max_sessions_per_subject = 3"));
+    let [a, b] = [place.start(), place.start()];
+    counts_round_trips(&way, &a, &b, 3).await;
+}
+
 /// A key of the gates made the token, so it names its session. An earlier one of the session ends it as well.
 #[tokio::test]
 async fn c22_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_gate_and_is_repeated_until_it_is_durable() {
@@ -106,6 +158,26 @@ async fn c22_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_gate
     let refused = decided(async || b.refresh(&second.refresh).await).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert_eq!(decided(async || b.refresh(&goes_on.refresh).await).await.status, StatusCode::OK);
+}
+
+/// The server crashes, and comes back with everything.
+#[tokio::test]
+async fn c38_a_restart_that_lost_nothing_is_no_error_and_nothing_is_written_back() {
+    let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
+    let (_place, [a, b]) = nodes(&server);
+    let (first, other) = (a.login().await, b.login().await);
+    let second = b.refresh(&first.refresh).await.tokens();
+    server.kill();
+    server.start_again();
+    for gate in [&a, &b] {
+        until("the gate has looked", async || gate.log().contains("lacks nothing that this gate knows")).await;
+        until("tokens are issued again", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK)
+            .await;
+        let log = gate.log();
+        assert!(!log.contains("the store has lost writes") && !log.contains("lost writes that it had"), "{log}");
+    }
+    assert_eq!(a.refresh(&second.refresh).await.status, StatusCode::OK);
+    assert_eq!(a.refresh(&other.refresh).await.status, StatusCode::OK);
 }
 
 /// The server crashes, and comes back with what its last snapshot has.

@@ -53,6 +53,35 @@ async fn i45_check_says_what_is_wrong_with_a_relay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i57_the_gates_own_client_gets_tokens_for_users_alone() {
+    let provider = Provider::start().await;
+    let place = place(&provider, "");
+    support::pki::write_private(&place.path("web.secret"), "s3cret-of-web");
+    let client = "client = { id = \"web\", secret_file = \"web.secret\" }\n";
+    let of_users =
+        "\"refresh_token\", \"authorization_code\", \"password\", \"urn:ietf:params:oauth:grant-type:device_code\"";
+    for other in [
+        "client_credentials",
+        "urn:ietf:params:oauth:grant-type:token-exchange",
+        "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "urn:ietf:params:oauth:grant-type:saml2-bearer",
+        "of-the-provider-itself",
+    ] {
+        let grants = format!("grants = [\"refresh_token\", \"{other}\"]\n");
+        place.write_config(&config(&provider, &format!("{grants}{client}")));
+        let ran = place.run(&["check"], "");
+        assert_eq!(ran.code, Some(2), "{other}");
+        let said = format!("grants: \"{other}\" beside client: ");
+        assert!(ran.stderr.contains(&said) && ran.stderr.contains("remove the grant"), "{other}: {}", ran.stderr);
+        // Both remedies that it names.
+        place.write_config(&config(&provider, &grants));
+        assert_eq!(place.run(&["check"], "").code, Some(0), "{other}: clients authenticate by themselves");
+        place.write_config(&config(&provider, &format!("grants = [{of_users}]\n{client}")));
+        assert_eq!(place.run(&["check"], "").code, Some(0), "without {other}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i44_a_reload_takes_the_provider_and_the_rules_and_keeps_the_records() {
     let (one, two) = (Provider::start().await, Provider::start().await);
     let place = place(&one, "");

@@ -71,6 +71,22 @@ async fn i34_a_gate_killed_after_the_answer_gives_it_again_after_its_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i56_a_gate_killed_before_the_answer_sends_the_token_once_more_after_its_start() {
+    let provider = Provider::start().await;
+    let place = place(&provider, "");
+    let mut gate = place.start();
+    let token = provider.login();
+    let held = provider.hold();
+    ask_and_leave(&gate, &provider, &token).await;
+    gate.kill();
+    held.add_permits(100);
+    // Its lease has half a minute left, and nobody holds it.
+    let gate = place.start();
+    assert_ne!(refresh(&gate, &token).await.status, 503, "at once");
+    assert_eq!(provider.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i34_a_stop_waits_for_an_exchange_whose_client_went_away() {
     let provider = Provider::start().await;
     let place = place(&provider, "");

@@ -58,7 +58,8 @@ pub(crate) fn generation(token: &str) -> Generation {
 pub(crate) enum Done {
     Refreshed(Result<IssuedTokens, Error>),
     Revoked(Result<bool, Error>),
-    Flushed,
+    /// Whether the store has taken everything that was owed.
+    Flushed(bool),
 }
 
 pub(crate) type Work = Pin<Box<dyn Future<Output = Done>>>;
@@ -163,7 +164,7 @@ impl Gate {
         Box::pin(async move {
             // What could not be written is kept, and tried again.
             let _ = engine.flush_confirmations().await;
-            Done::Flushed
+            Done::Flushed(engine.pay().await.is_ok())
         })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use rotogate::clock::Timestamp;
-use rotogate::revocation::Revocation;
+use rotogate::revocation::{Revocation, Target};
 use rotogate::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
 
@@ -40,6 +40,8 @@ pub(crate) enum Plant {
     /// A read of a record finds its current pair just issued, if it was within grace the last time.
     ReplayExtendsTheWindow,
     RevocationIsForgotten,
+    /// The same, of one that had failed before.
+    RepetitionIsForgotten,
     SwapsWithoutComparing,
     /// Every new generation counts as seen in use.
     ConfirmsByItself,
@@ -87,6 +89,8 @@ struct Disk {
     random: Random,
     /// Nothing goes wrong.
     quiet: bool,
+    /// Of [`Plant::RepetitionIsForgotten`].
+    failed: Vec<Target>,
     /// Of [`Plant::AcknowledgesFirst`].
     not_yet_done: Option<Write>,
     /// Of [`Plant::ReplayExtendsTheWindow`]: when the record was last looked at.
@@ -117,6 +121,7 @@ impl Faulty {
             safe: 0,
             random,
             quiet: true,
+            failed: Vec::new(),
             not_yet_done: None,
             looked: None,
         };
@@ -187,6 +192,9 @@ impl Faulty {
     async fn write(&self, write: Write) -> Result<Wrote, StoreError> {
         self.pause().await;
         if self.happens(FAILS_ONE_IN) {
+            if let Write::Revoke(entry, _) = &write {
+                self.disk.lock().unwrap().failed.push(entry.target.clone());
+            }
             return Err(StoreError::new("writing fails"));
         }
         let wrote = if self.trust == Trust::LosesWrites && self.happens(LIES_ONE_IN) {
@@ -221,6 +229,9 @@ impl Faulty {
                 }
             }
             (Write::Revoke(entry, _), Plant::RevocationIsForgotten) => return Ok(Wrote::Revoked(entry.clone())),
+            (Write::Revoke(entry, _), Plant::RepetitionIsForgotten) if disk.failed.contains(&entry.target) => {
+                return Ok(Wrote::Revoked(entry.clone()));
+            }
             (Write::Swap(_, record, revocation), Plant::SwapsWithoutComparing) => {
                 let now = disk.tables.load(record.id).now_or_never().expect("memory waits for nothing")?;
                 let expected = now.map_or(0, |now| now.revision);

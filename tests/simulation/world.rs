@@ -36,6 +36,7 @@ pub(crate) struct Counts {
     crashes: u64,
     losses: u64,
     thefts: u64,
+    paid: u64,
 }
 
 impl Counts {
@@ -52,6 +53,7 @@ impl Counts {
         self.crashes += other.crashes;
         self.losses += other.losses;
         self.thefts += other.thefts;
+        self.paid += other.paid;
     }
 
     /// A search that never got anywhere proves nothing.
@@ -69,6 +71,7 @@ impl Counts {
             self.crashes,
             self.losses,
             self.thefts,
+            self.paid,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
@@ -109,6 +112,8 @@ struct Chain {
     end_asked: bool,
     /// And it was acknowledged.
     ended: bool,
+    /// The store failed when this process asked for its end, so that it is owed.
+    end_owed: bool,
     /// Its owner has given up.
     over: bool,
 }
@@ -123,7 +128,8 @@ impl Chain {
 enum What {
     Refresh(Who, String),
     End(Vec<usize>),
-    Flush,
+    /// With the sessions whose end is owed.
+    Flush(Vec<usize>),
 }
 
 /// A request that the process is at.
@@ -234,7 +240,7 @@ impl World {
         self.tell(|| match &what {
             What::Refresh(who, token) => format!("session {chain}: {who:?} presents {}", generation(token)),
             What::End(_) => format!("session {chain}: its end is asked for"),
-            What::Flush => "confirmations are written".to_owned(),
+            What::Flush(_) => "confirmations and debts are written".to_owned(),
         });
         let (begun, begun_felt) = (self.gate.now(), self.felt);
         let after_end = self.chains[chain].ended;
@@ -304,7 +310,8 @@ impl World {
 
     fn flush(&mut self) {
         let work = self.gate.flush();
-        self.take_off(0, What::Flush, work);
+        let owed = (0..self.chains.len()).filter(|at| self.chains[*at].end_owed).collect();
+        self.take_off(0, What::Flush(owed), work);
     }
 
     fn pass_time(&mut self) {
@@ -359,6 +366,7 @@ impl World {
         self.gate = Gate::start(&self.time, &self.store, self.rules);
         self.feel();
         for chain in &mut self.chains {
+            chain.end_owed = false;
             if self.trust == Trust::LosesWrites {
                 // What only this process still knew, after the store had lost it, is gone with it.
                 chain.ended &= !self.gate.passes(chain.id, &chain.subject, Generation::new(REVOKED.get() - 1));
@@ -435,12 +443,20 @@ impl World {
                 self.counts.revoked += 1;
                 chains.iter().try_for_each(|at| self.ended(*at))
             }
-            (What::End(_), Done::Revoked(Ok(false) | Err(Error::Denied(_)))) => match self.trust {
-                Trust::KeepsItsWord => Err("a token that we made is unknown".to_owned()),
-                Trust::LosesWrites => Ok(()),
-            },
-            (What::End(_), Done::Revoked(Err(Error::Failed(_)))) | (What::Flush, Done::Flushed) => Ok(()),
-            (What::Refresh(..) | What::End(_) | What::Flush, _) => unreachable!("an answer to another question"),
+            // Whether the store has its record or has lost it.
+            (What::End(_), Done::Revoked(Ok(false) | Err(Error::Denied(_)))) => {
+                Err("R26: a token that we made is unknown".to_owned())
+            }
+            (What::End(chains), Done::Revoked(Err(Error::Failed(_)))) => {
+                chains.iter().for_each(|at| self.chains[*at].end_owed = true);
+                Ok(())
+            }
+            (What::Flush(owed), Done::Flushed(true)) => {
+                self.counts.paid += owed.len() as u64;
+                owed.iter().try_for_each(|at| self.ended(*at))
+            }
+            (What::Flush(_), Done::Flushed(false)) => Ok(()),
+            (What::Refresh(..) | What::End(_) | What::Flush(_), _) => unreachable!("an answer to another question"),
         }
     }
 
@@ -449,6 +465,7 @@ impl World {
         let chain = &mut self.chains[at];
         chain.ended = true;
         chain.end_asked = true;
+        chain.end_owed = false;
         let passes = |generation: &Generation| self.gate.passes(chain.id, &chain.subject, *generation);
         if chain.made.keys().any(passes) {
             return Err("R2: an access token passes at the moment at which its end is acknowledged".to_owned());
@@ -671,6 +688,7 @@ impl Chain {
             together: false,
             end_asked: false,
             ended: false,
+            end_owed: false,
             over: false,
         }
     }

@@ -1,0 +1,31 @@
+//! Somebody writes to the database who has no key of the gates.
+
+use crate::redis::forged::{Forgery, forgeries};
+
+use super::{nodes, server};
+
+#[tokio::test]
+async fn j23_a_record_that_was_forged_in_postgresql_is_a_fault_of_its_session_alone() {
+    let server = server();
+    let (_place, [first, second]) = nodes(&server);
+    let changed = |record: &str, from: &str, to: &str| {
+        format!("decode(replace(encode({record}, 'hex'), '{from}', '{to}'), 'hex')")
+    };
+    forgeries(
+        [&first, &second],
+        |Forgery { session, from, to, .. }: &Forgery| {
+            let record = changed("record", from, to);
+            server.sql(&format!(
+                "update rotogate.session set record = {record}, subject = decode('{to}', 'hex') where id = '{session}'"
+            ));
+        },
+        |from, to| {
+            let record = changed("theirs.record", from, to);
+            server.sql(&format!(
+                "update rotogate.session as own set record = {record} from rotogate.session as theirs \
+                 where own.id = '{to}' and theirs.id = '{from}'"
+            ));
+        },
+    )
+    .await;
+}
