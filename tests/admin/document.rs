@@ -68,7 +68,7 @@ impl Document {
 }
 
 #[tokio::test]
-async fn p49_every_operation_answers_as_the_document_says_errors_too() {
+async fn o45_p49_every_operation_answers_as_the_document_says_errors_too() {
     let tokens = with_tokens(&[("vera", "viewer", "vera.token")]);
     // An issuer that never answers, and a store to move to.
     let issuer = "[[issuers]]\nname = \"away\"\nurl = \"http://127.0.0.1:1\"\naudience = [\"api\"]\njwks_url = \"http://127.0.0.1:1/jwks\"\neverywhere = true\n";
@@ -109,6 +109,7 @@ async fn p49_every_operation_answers_as_the_document_says_errors_too() {
         case("POST", "/v1/issuers/{name}/drop", "/v1/issuers/away/drop", ""),
         case("POST", "/v1/sessions/{id}/revoke", format!("/v1/sessions/{session}/revoke"), ""),
         case("POST", "/v1/revocations", "/v1/revocations", "{\"all\":true}"),
+        case("POST", "/v1/users/disable", "/v1/users/disable", "{\"user\":\"demo\"}"),
         case("POST", "/v1/store/backup", "/v1/store/backup", ""),
         case("POST", "/v1/store/copy", "/v1/store/copy", ""),
     ];
@@ -121,6 +122,12 @@ async fn p49_every_operation_answers_as_the_document_says_errors_too() {
         let status = document.check(case, &answer);
         assert!(matches!(status, 200 | 202 | 204), "{} {}: {answer:?}", case.method, case.asked);
         note(case, status);
+    }
+    // A name that may be another's is refused everywhere, and the document says so (requirement O45).
+    for case in &cases {
+        let answer =
+            Ask::with(&gate, &token).header("host", "evil.example").send(case.method, &case.asked, case.body).await;
+        assert_eq!(document.check(case, &answer), 421, "{} {}", case.method, case.asked);
     }
     // Errors: without a token, with one that may not, of another origin, with a parameter or a body that is wrong, of what
     // there is not.

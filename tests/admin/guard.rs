@@ -1,5 +1,8 @@
 //! Who is let in, and as whom.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use http::StatusCode;
 use support::{CONFIG, Place, until};
 
@@ -9,7 +12,7 @@ const VIEWER: &str = "the-viewer-token-of-the-tests-0001";
 const OPERATOR: &str = "the-operator-token-of-the-tests-01";
 
 /// Every operation that changes something, and what is needed to ask for it.
-const CHANGES: [(&str, &str, &str); 11] = [
+const CHANGES: [(&str, &str, &str); 12] = [
     ("/v1/sessions/SESSION/revoke", "", "operator"),
     ("/v1/revocations", "{\"all\":true}", "operator"),
     ("/v1/issuers/x/refresh", "", "operator"),
@@ -17,6 +20,7 @@ const CHANGES: [(&str, &str, &str); 11] = [
     ("/v1/config/reload", "", "operator"),
     ("/v1/config/check", "", "operator"),
     ("/v1/users/reload", "", "operator"),
+    ("/v1/users/disable", "{\"user\":\"demo\"}", "operator"),
     ("/v1/store/backup", "", "admin"),
     ("/v1/keys/rotate", "{}", "admin"),
     ("/v1/keys/refresh-1/promote", "{}", "admin"),
@@ -170,6 +174,47 @@ async fn p53_two_files_of_one_name_overlap_and_each_is_read_again() {
     std::fs::set_permissions(place.path("otto-next.token"), open).unwrap();
     until("the log says so", async || gate.log().contains("admin token changed but cannot be used")).await;
     assert_eq!(asks(OPERATOR).await, StatusCode::OK);
+}
+
+/// What comes until there is this text, or the stream ends.
+fn up_to(stream: &mut TcpStream, text: &str) -> String {
+    let (mut all, mut some) = (String::new(), [0; 4096]);
+    while !all.contains(text) {
+        match stream.read(&mut some).unwrap() {
+            0 => break,
+            read => all.push_str(&String::from_utf8_lossy(&some[..read])),
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn a29_a_stream_of_events_ends_with_the_token_that_opened_it() {
+    const NEXT: &str = "the-next-token-of-the-viewer-in-a-test";
+    let place = place();
+    let gate = place.start();
+    let follow = |token: &str| {
+        let mut stream = TcpStream::connect(gate.admin).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        let head = format!("Host: localhost\r\nAccept: text/event-stream\r\nAuthorization: Bearer {token}\r\n");
+        write!(stream, "GET /v1/events HTTP/1.1\r\n{head}Connection: close\r\n\r\n").unwrap();
+        stream
+    };
+    let mut of_viewer = follow(VIEWER);
+    let mut of_admin = follow(&admin_token(&place));
+    for stream in [&mut of_viewer, &mut of_admin] {
+        assert!(up_to(stream, "200 OK").contains("200 OK"));
+    }
+    let first = gate.login().await;
+    let session = |tokens: &support::Tokens| place.json(&["token", "inspect"], &tokens.refresh)["session"].clone();
+    let first = session(&first).as_str().unwrap().to_owned();
+    assert!(up_to(&mut of_viewer, &first).contains(&first));
+    write_token(&place, "vera.token", NEXT);
+    until("the new token is taken", async || gate.log().contains("admin token reloaded")).await;
+    let second = gate.login().await;
+    let second = session(&second).as_str().unwrap().to_owned();
+    assert!(up_to(&mut of_admin, &second).contains(&second));
+    assert!(!up_to(&mut of_viewer, &second).contains(&second), "it ended");
 }
 
 #[test]

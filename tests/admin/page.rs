@@ -15,12 +15,14 @@ const VIEWS: [&str; 6] = ["/ui/", "/ui/sessions", "/ui/keys", "/ui/routes", "/ui
 struct Browser<'a> {
     gate: &'a Gate,
     cookies: Vec<(String, String)>,
+    /// The name of the folder of the sign-in, which paths here do not have.
+    place: Option<String>,
     headers: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Browser<'a> {
     fn new(gate: &'a Gate) -> Self {
-        Self { gate, cookies: Vec::new(), headers: Vec::new() }
+        Self { gate, cookies: Vec::new(), place: None, headers: Vec::new() }
     }
 
     async fn signed_in(gate: &'a Gate, token: &str) -> Self {
@@ -36,6 +38,11 @@ impl<'a> Browser<'a> {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: String) -> Answer {
+        let folder = self.place.as_ref().map_or("/ui/".to_owned(), |place| format!("/ui/{place}/"));
+        let path = match path.strip_prefix("/ui/") {
+            Some(view) if view != "sign-in" => format!("{folder}{view}"),
+            _ => path.to_owned(),
+        };
         let mut request = Request::builder().method(&method).uri(format!("http://{}{path}", self.gate.admin));
         for (name, value) in &self.headers {
             request = request.header(*name, *value);
@@ -47,19 +54,44 @@ impl<'a> Browser<'a> {
         if !cookies.is_empty() {
             request = request.header("cookie", cookies.join("; "));
         }
-        let answer = try_send(request.body(Full::from(body)).unwrap()).await.unwrap();
+        let mut answer = try_send(request.body(Full::from(body)).unwrap()).await.unwrap();
         for set in answer.headers.get_all("set-cookie") {
             let (name, rest) = set.to_str().unwrap().split_once('=').unwrap();
             let (value, attributes) = rest.split_once(';').unwrap();
             assert!(attributes.contains("HttpOnly") && attributes.contains("SameSite=Strict"), "{name}: {attributes}");
-            assert!(attributes.contains("Path=/ui/"), "{name}: {attributes}");
+            let path = attributes.split("Path=").nth(1).unwrap().split(';').next().unwrap();
+            if name == "rotogate-admin" {
+                let place = path.strip_prefix("/ui/").and_then(|path| path.strip_suffix('/')).unwrap();
+                assert_eq!(place.len(), 43, "{path}");
+                self.place = Some(place.to_owned());
+            } else {
+                assert_eq!(path, "/ui/", "{name}");
+            }
             self.cookies.retain(|(known, _)| known != name);
             if !attributes.contains("Max-Age=0") {
                 keep_secret(value);
                 self.cookies.push((name.to_owned(), value.to_owned()));
             }
         }
+        // As if the folder had no name.
+        if let Some(place) = &self.place {
+            let folder = format!("/ui/{place}/");
+            if let Some(location) =
+                answer.headers.get("location").map(|it| it.to_str().unwrap().replace(&folder, "/ui/"))
+            {
+                answer.headers.insert("location", location.parse().unwrap());
+            }
+            answer.body = String::from_utf8_lossy(&answer.body).replace(&folder, "/ui/").into();
+        }
         answer
+    }
+
+    /// A view as it is sent.
+    async fn send_raw(&self, path: &str) -> String {
+        let (name, value) = self.cookies.iter().find(|(name, _)| name == "rotogate-admin").unwrap();
+        let request =
+            Request::get(format!("http://{}{path}", self.gate.admin)).header("cookie", format!("{name}={value}"));
+        text(&try_send(request.body(Full::from(String::new())).unwrap()).await.unwrap())
     }
 
     async fn get(&mut self, path: &str) -> Answer {
@@ -297,4 +329,38 @@ async fn p56_the_cookie_is_for_https_alone_behind_a_proxy_with_tls_and_works_wit
         assert_eq!(set.contains("; Secure"), is_secure, "{set}");
         assert_eq!(browser.sign_in(OPERATOR).await.status, StatusCode::SEE_OTHER);
     }
+}
+
+#[tokio::test]
+async fn n71_the_cookie_of_a_sign_in_is_good_in_its_own_folder_alone() {
+    let place = place();
+    let gate = place.start();
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let mut other = Browser::signed_in(&gate, OPERATOR).await;
+    let (own, others) = (browser.place.clone().unwrap(), other.place.clone().unwrap());
+    assert_ne!(own, others, "nobody can know it");
+    let shown = browser.get("/ui/").await;
+    assert_eq!(shown.status, StatusCode::OK);
+    // Each link, form and file of a view is in the folder, so the browser never leaves it.
+    let raw = browser.send_raw(&format!("/ui/{own}/sessions")).await;
+    assert!(
+        raw.contains(&format!("\"/ui/{own}/keys\""))
+            && !raw.contains("href=\"/ui/keys")
+            && !raw.contains("src=\"/ui/page")
+    );
+    // The cookie alone, as a web server on another port has it, opens nothing.
+    for path in
+        ["/ui/".to_owned(), "/ui/sessions".to_owned(), format!("/ui/{others}/"), format!("/ui/{}/", "x".repeat(43))]
+    {
+        browser.place = None;
+        let answer = browser.get(&path).await;
+        assert_eq!(
+            (answer.status, &answer.headers["location"]),
+            (StatusCode::SEE_OTHER, &"/ui/sign-in".parse().unwrap()),
+            "{path}"
+        );
+    }
+    browser.place = Some(own);
+    assert_eq!(browser.get("/ui/sessions").await.status, StatusCode::OK);
+    assert_eq!(other.get("/ui/sessions").await.status, StatusCode::OK);
 }

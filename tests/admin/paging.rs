@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use rotogate::clock::{Timestamp, wall_micros};
-use rotogate::session::{Generation, LastPair, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
+use rotogate::token::seal::sealed;
 use serde_json::Value;
 use support::{CONFIG, Place, with};
 
@@ -25,6 +26,7 @@ fn session(number: u64, began: Duration) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        seal: Seal::default(),
         resource: None,
         vouched_by: None,
         id,
@@ -62,7 +64,10 @@ async fn with_sessions(number: u64) -> (Place, Vec<String>) {
     let first = Duration::from_micros(wall_micros()) - Duration::from_secs(3600);
     let all: Vec<_> = (0..number).map(|n| session(n, first + Duration::from_millis(n * 100))).collect();
     let ids = all.iter().map(|session| session.id.to_string()).collect();
-    let insert = async |session: Session| store.insert(session, SubjectBound::NONE).await.unwrap();
+    let insert = async |session: Session| {
+        let sealed = sealed(keyring.refresh_keys(), session).unwrap();
+        store.insert(sealed, SubjectBound::NONE).await.unwrap()
+    };
     let inserted: Vec<_> = stream::iter(all).map(insert).buffer_unordered(1000).collect().await;
     assert!(inserted.iter().all(|inserted| *inserted == Inserted::Inserted(Vec::new())));
     store.close().await.unwrap();

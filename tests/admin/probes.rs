@@ -12,7 +12,7 @@ fn place() -> Place {
 }
 
 /// The address of the listener: the last of those that the gate names.
-async fn address(place: &Place, gate: &Gate) -> SocketAddr {
+pub(super) async fn address(place: &Place, gate: &Gate) -> SocketAddr {
     let status = Ask::with(gate, &admin_token(place)).get("/v1/status").await.json();
     let listeners = status["listeners"].as_array().unwrap();
     let address: SocketAddr = listeners.last().unwrap().as_str().unwrap().parse().unwrap();

@@ -297,7 +297,7 @@ const IN_FILES: &[Mistake] = &[
 const IN_LINES: &[(&str, &str, &str, &str)] = &[
     ("[sessions]\nacess_ttl = \"5m\"", "sessions.acess_ttl", "unknown key", "did you mean access_ttl?"),
     ("[sessions]\naccess_ttl = 10", "sessions.access_ttl", "expected a duration", "write the unit too, as in \"10s\""),
-    ("[sessions]\naccess_ttl = \"5d\"", "sessions.access_ttl", "is 5days", "must not exceed max_access_ttl (1day)"),
+    ("[sessions]\naccess_ttl = \"5d\"", "sessions.access_ttl", "is 5d", "must not exceed max_access_ttl (1d)"),
     (
         "[[routes]]\npath = \"/admin/*\"\nupstream = \"app\"",
         "routes[2].path",
@@ -365,7 +365,7 @@ const IN_LINES: &[(&str, &str, &str, &str)] = &[
         "[[endpoints]]\ndialect = \"kuzzle\"\n[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"app\"",
         "routes[2].kuzzle",
         "asks for more than /{*rest}",
-        "write here which actions",
+        "Write here which calls",
     ),
     (
         "[[issuers]]\nurl = \"http://idp.test\"\naudience = [\"api\"]\neverywhere = true\ndiscovery = true",

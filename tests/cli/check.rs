@@ -138,7 +138,11 @@ fn a_missing_file_and_a_wrong_command_line_are_exit_code_2() {
         said.contains("gateway.toml: cannot be read") && said.contains("write a first one with rotogate init"),
         "{said}"
     );
-    assert_eq!(place.run(&["--version"], "").stdout.trim(), concat!("rotogate ", env!("CARGO_PKG_VERSION")));
+    let short = concat!("rotogate ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(place.run(&["-V"], "").stdout.trim(), short);
+    let long = place.run(&["--version"], "").stdout;
+    let lines: Vec<_> = long.lines().collect();
+    assert!(lines[0] == short && lines[1].starts_with("revision: ") && lines[2].starts_with("features: "), "{long}");
 }
 
 #[test]

@@ -84,6 +84,7 @@ fn p13_each_command_reports_an_error_as_json() {
         &["store", "restore", "nosuch.redb"],
         &["store", "copy", "--to-config", "nosuch.toml"],
         &["store", "switch"],
+        &["store", "reset-clock"],
         &["token", "inspect"],
         &["token", "mint", "--subject", "s", "--client", "nosuch"],
         &["user", "add", "ada"],
@@ -195,6 +196,7 @@ async fn p13_each_command_reports_success_as_json() {
         "store-copy",
         "store-restore",
         "store-switch",
+        "store-reset-clock",
     ];
     shown.extend(elsewhere.map(str::to_owned));
     assert_eq!(shown, commands, "each command");

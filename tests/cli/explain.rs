@@ -167,7 +167,7 @@ async fn p58_an_explanation_names_rule_line_and_remedy_changes_nothing_and_is_in
     for _ in 0..2 {
         let (said, code) = world.explain(&[], &tokens.refresh);
         assert_eq!((&said["kind"], code), (&Value::from("refresh"), Some(0)), "{said}");
-        assert_eq!(said["rules"][2]["detail"], "the current generation: a new pair of tokens");
+        assert_eq!(said["rules"][3]["detail"], "the current generation: a new pair of tokens");
     }
     assert_eq!(figures().await, before, "something was counted");
     assert_eq!(gate.refresh(&tokens.refresh).await.status, StatusCode::OK);

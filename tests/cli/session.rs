@@ -6,7 +6,7 @@ use super::assert_invalid_grant;
 use support::{self, CONFIG, Gate, Place, Tokens};
 
 /// The id of a token's session.
-fn sid(place: &Place, tokens: &Tokens) -> String {
+pub(super) fn sid(place: &Place, tokens: &Tokens) -> String {
     place.json(&["token", "inspect"], &tokens.refresh)["session"].as_str().unwrap().to_owned()
 }
 

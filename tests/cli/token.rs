@@ -11,6 +11,26 @@ use crate::edge::issuer::{Issuer, URL, claims};
 use crate::edge::remote_keys::Provider;
 use support::{CONFIG, Place};
 
+/// What a command says of a token. It ends with 1 if the token is refused.
+#[track_caller]
+fn inspected(place: &Place, arguments: &[&str], token: &str) -> serde_json::Value {
+    let ran = place.run(&[&["token", "inspect", "--json"], arguments].concat(), token);
+    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(ran.code, Some(i32::from(said["authentic"] != true)), "{ran:?}");
+    said
+}
+
+#[test]
+fn o40_garbage_is_refused_with_exit_code_1_and_a_wrong_option_with_2() {
+    let place = Place::new(CONFIG);
+    place.done(&["keys", "init"], "");
+    for garbage in ["garbage", "a.b.c", "rt1_garbage"] {
+        assert_eq!(inspected(&place, &[], garbage)["authentic"], false, "{garbage}");
+        assert_eq!(place.run(&["token", "inspect"], garbage).code, Some(1), "as text, too");
+    }
+    assert_eq!(place.run(&["token", "inspect", "--nonsense"], "garbage").code, Some(2));
+}
+
 #[tokio::test]
 async fn a_token_on_standard_input_is_looked_into() {
     let place = Place::new(CONFIG);
@@ -28,7 +48,7 @@ async fn a_token_on_standard_input_is_looked_into() {
     forged[middle] = if forged[middle] == b'A' { b'B' } else { b'A' };
     let forged = String::from_utf8(forged).unwrap();
     for garbage in ["garbage", "a.b.c", "rg1", &forged, &tokens.access[..tokens.access.len() - 4]] {
-        let said = place.json(&["token", "inspect"], garbage);
+        let said = inspected(&place, &[], garbage);
         assert_eq!(said["authentic"], false);
         assert!(said.get("claims").is_none() && said.get("session").is_none(), "nothing in it can be believed");
     }
@@ -91,7 +111,7 @@ fn with_issuer(more: &str) -> Place {
 #[test]
 fn i16_i17_a_token_of_another_issuer_is_judged_as_the_gate_would() {
     let place = with_issuer("jwks_file = \"idp.json\"");
-    let inspect = |arguments: &[&str], token: &str| place.json(&[&["token", "inspect"], arguments].concat(), token);
+    let inspect = |arguments: &[&str], token: &str| inspected(&place, arguments, token);
     let claims = json!({ "tenant": "acme", "groups": ["clerk"] });
     let token = Issuer::new(1).token(&claims);
     let said = inspect(&[], &token);
@@ -144,7 +164,7 @@ fn i4_a_token_is_inspected_with_keys_that_are_fetched() {
     let token = Issuer::new(1).token(&json!({ "tenant": "acme", "groups": [] }));
     assert_eq!(place.json(&["token", "inspect"], &token)["authentic"], true);
     provider.fail();
-    let said = place.json(&["token", "inspect"], &token);
+    let said = inspected(&place, &[], &token);
     assert_eq!(said["refused"], "keys_unavailable");
     assert!(said["detail"].as_str().unwrap().starts_with("status: "), "{said}");
 }
@@ -161,13 +181,13 @@ fn i20_an_opaque_token_is_shown_to_its_issuer_only_when_told() {
     ));
     let started = server.asked().len();
     assert_eq!(started, 0);
-    let said = place.json(&["token", "inspect"], "b_1");
+    let said = inspected(&place, &[], "b_1");
     assert_eq!((&said["issuer"], &said["refused"]), (&json!("idp"), &json!("introspection_unavailable")));
     assert!(said["detail"].as_str().unwrap().contains("--online"), "{said}");
     assert_eq!(server.asked(), []);
     let said = place.json(&["token", "inspect", "--online"], "b_1");
     assert_eq!((&said["authentic"], &said["judged_by"]), (&json!(true), &json!("introspection")));
     assert_eq!(said["caller"]["subject"], "user-1");
-    assert_eq!(place.json(&["token", "inspect", "--online"], "b_2")["refused"], "token_inactive");
+    assert_eq!(inspected(&place, &["--online"], "b_2")["refused"], "token_inactive");
     assert_eq!(server.asked().len(), 2);
 }

@@ -10,8 +10,10 @@ use support::stub::{Edge, HEAD, ROUTES};
 use support::wire::{Reply, Wire};
 use support::{CONFIG, until};
 
-/// Forty places: four of one address, two of one caller, four for bodies that do not come.
+/// Forty places. One holder alone has 35 of them. Of the five others an address has at most four, a caller two, and a
+/// part of that as they fill.
 const SMALL: &str = "max_requests = 40\n";
+const ALONE: usize = 35;
 
 fn edge(upstream: &str) -> Edge {
     let head = support::with(HEAD, "server", SMALL);
@@ -58,9 +60,9 @@ async fn counted(edge: &Edge, route: &str, outcome: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a9_one_address_has_its_part_of_the_requests_and_others_have_the_rest() {
+async fn a9_a17_one_address_has_an_idle_gate_and_others_have_the_reserve() {
     let edge = edge("");
-    let held = hold(&edge, 1, "GET /public/silent", &[], 4).await;
+    let held = hold(&edge, 1, "GET /public/silent", &[], ALONE).await;
     for line in ["GET /public/x", "GET /private", "GET /.well-known/jwks.json"] {
         is_shed(&edge.ask(line, &[]));
         // What it says of itself changes nothing.
@@ -79,24 +81,24 @@ async fn a9_one_address_has_its_part_of_the_requests_and_others_have_the_rest() 
 async fn a9_behind_a_trusted_proxy_each_client_is_an_address_and_the_proxy_none() {
     let head = support::with(HEAD, "server", &format!("{SMALL}trusted_proxies = [\"127.0.0.1\"]"));
     let edge = Edge::with(&format!("{head}{ROUTES}"), |_| {}, |_| {});
-    let _held = hold(&edge, 1, "GET /public/silent", &["X-Forwarded-For: 203.0.113.1"], 4).await;
+    let _held = hold(&edge, 1, "GET /public/silent", &["X-Forwarded-For: 203.0.113.1"], ALONE).await;
     is_shed(&edge.ask("GET /public/x", &["X-Forwarded-For: 203.0.113.1"]));
     is_shed(&edge.ask("GET /public/x", &["X-Forwarded-For: 198.51.100.1, 203.0.113.1"]));
     assert_eq!(edge.ask("GET /public/x", &["X-Forwarded-For: 203.0.113.2"]).status, 200);
     // IPv6 counts by /64.
-    let _more = hold(&edge, 1, "GET /public/silent", &["X-Forwarded-For: 2001:db8::1"], 4).await;
+    let _more = hold(&edge, 1, "GET /public/silent", &["X-Forwarded-For: 2001:db8::1"], 2).await;
     is_shed(&edge.ask("GET /public/x", &["X-Forwarded-For: 2001:db8::ffff:2"]));
     assert_eq!(edge.ask("GET /public/x", &["X-Forwarded-For: 2001:db8:0:1::1"]).status, 200);
-    let _own = hold(&edge, 1, "GET /public/silent", &[], 6).await;
+    let _own = hold(&edge, 1, "GET /public/silent", &[], 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a9_one_caller_has_its_part_from_however_many_addresses() {
+async fn a9_a17_one_caller_has_an_idle_gate_and_others_at_its_address_lose_nothing() {
     let edge = edge("");
     let (token, again) = (edge.login().access, edge.login().access);
     let bearer = |token: &str| format!("Authorization: Bearer {token}");
-    let mut held = hold(&edge, 1, "GET /private/silent", &[&bearer(&token)], 1).await;
-    held.extend(hold(&edge, 2, "GET /private/silent", &[&bearer(&again)], 1).await);
+    let mut held = hold(&edge, 1, "GET /private/silent", &[&bearer(&token)], 20).await;
+    held.extend(hold(&edge, 2, "GET /private/silent", &[&bearer(&again)], ALONE - 20).await);
     for last in 1..5 {
         let reply = ask_from(last, &edge, "GET /private/x", &[&bearer(&token)]).await;
         is_shed(&reply);
@@ -108,28 +110,56 @@ async fn a9_one_caller_has_its_part_from_however_many_addresses() {
     assert_eq!(edge.ask("POST /test.Echo/Unary", &grpc).header("grpc-status"), "14");
     drop(held);
     until("all of it is over", async || edge.gate.metric("rotogate_requests_in_flight").await == 0).await;
-    assert_eq!(edge.ask("GET /private/x", &[&bearer(&token)]).status, 200);
+    // Nothing of what was lent is left: the address has its places again, and no more.
+    let _held = hold(&edge, 1, "GET /public/silent", &[], ALONE).await;
+    is_shed(&edge.ask("GET /public/x", &[]));
+    assert_eq!(ask_from(2, &edge, "GET /private/x", &[&bearer(&token)]).await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a9_at_an_upstream_one_caller_and_one_address_have_their_part() {
-    // One of ten for a caller, three for an address.
-    let edge = edge("max_requests = 10\n");
+async fn a9_a18_at_an_upstream_one_caller_has_idle_places_and_waits_for_more() {
+    // Ten places. One holder alone has eight.
+    let edge = edge("max_requests = 10\nqueue_timeout = \"30s\"\n");
     let token = format!("Authorization: Bearer {}", edge.login().access);
-    let _held = hold(&edge, 1, "GET /private/silent", &[&token], 1).await;
-    is_shed(&ask_from(2, &edge, "GET /private/x", &[&token]).await);
-    let _more = hold(&edge, 1, "GET /public/silent", &[], 2).await;
-    is_shed(&edge.ask("GET /public/x", &[]));
-    for last in 2..6 {
+    let mut held = hold(&edge, 1, "GET /private/silent", &[&token], 8).await;
+    let mut waits = wire_from(2, edge.gate.address).await;
+    waits.head("GET /private/x", &["Host: gate.test", &token]);
+    until("it waits", async || edge.gate.metric("rotogate_requests_in_flight").await == 9).await;
+    for last in 1..6 {
         assert_eq!(ask_from(last, &edge, "GET /public/x", &[]).await.status, 200, "127.0.0.{last}");
     }
+    assert_eq!(edge.gate.metric("rotogate_requests_in_flight").await, 9, "it waits still");
+    held.pop();
+    assert_eq!(waits.reply().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a18_who_waited_in_vain_is_told_why() {
+    let edge = edge("max_requests = 10\nqueue_timeout = \"50ms\"\n");
+    let token = format!("Authorization: Bearer {}", edge.login().access);
+    let _held = hold(&edge, 1, "GET /private/silent", &[&token], 8).await;
+    is_shed(&ask_from(2, &edge, "GET /private/x", &[&token]).await);
+    assert_eq!(counted(&edge, "/{*rest}", "upstream_share_taken").await, 1);
+    let _others =
+        (hold(&edge, 3, "GET /public/silent", &[], 1).await, hold(&edge, 4, "GET /public/silent", &[], 1).await);
+    is_shed(&ask_from(5, &edge, "GET /public/x", &[]).await);
+    assert_eq!(counted(&edge, "/public/{*rest}", "upstream_saturated").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a17_with_the_shipped_bounds_one_token_at_one_address_has_an_idle_upstream() {
+    let edge = Edge::with(&format!("{HEAD}{ROUTES}"), |_| {}, |_| {});
+    let token = format!("Authorization: Bearer {}", edge.login().access);
+    let _held = hold(&edge, 1, "GET /private/silent", &[&token], 300).await;
+    assert_eq!(edge.ask("GET /private/x", &[&token]).status, 200);
+    assert_eq!(counted(&edge, "/{*rest}", "upstream_share_taken").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a9_a10_tunnels_of_one_caller_are_counted_apart_from_requests() {
     let (port, _heads) = upgrades::upstream();
     let mut place = None;
-    let config = support::with(CONFIG, "server", "max_tunnels = 3\nmax_tunnels_per_caller = 2\nmax_requests = 40");
+    let config = support::with(CONFIG, "server", "max_tunnels = 3\nmax_tunnels_per_caller = 1\nmax_requests = 40");
     let gate = upgrades::gate_with(&config, port, &mut place);
     let token = gate.login().await.access;
     let open = || upgrades::ask(&gate, "/ws", "websocket", &format!("authorization: Bearer {token}"));
@@ -154,10 +184,15 @@ async fn a9_a10_tunnels_of_one_caller_are_counted_apart_from_requests() {
 async fn a10_bodies_that_never_come_take_neither_the_places_nor_the_endpoint() {
     let edge = edge("");
     let form = ["Host: gate.test", "Content-Type: application/x-www-form-urlencoded", "Content-Length: 100"];
-    let mut waits = edge.wire();
-    waits.head("POST /connect/token", &form);
-    waits.send("grant_type=");
-    until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == 1).await;
+    // One address alone has three of the four places.
+    let mut waiting = Vec::new();
+    for number in 1..=3 {
+        let mut waits = edge.wire();
+        waits.head("POST /connect/token", &form);
+        waits.send("grant_type=");
+        waiting.push(waits);
+        until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == number).await;
+    }
     let mut refused = edge.wire();
     refused.head("POST /connect/token", &form);
     is_shed(&refused.reply());
@@ -168,10 +203,10 @@ async fn a10_bodies_that_never_come_take_neither_the_places_nor_the_endpoint() {
     let mut login = wire_from(2, edge.gate.address).await;
     login.head("POST /connect/token", &[&form[..2], &[&format!("Content-Length: {}", body.len())]].concat());
     login.send(&body[..10]);
-    until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == 2).await;
+    until("it is waited for", async || edge.gate.metric("rotogate_pending_bodies").await == 4).await;
     login.send(&body[10..]);
     assert_eq!(login.reply().status, 200);
     // The first has a few seconds, and no more.
-    assert_eq!(waits.reply().status, 408);
+    assert!(waiting.iter_mut().all(|waits| waits.reply().status == 408));
     until("nobody waits", async || edge.gate.metric("rotogate_pending_bodies").await == 0).await;
 }

@@ -54,6 +54,8 @@ issuers = ["idp"]
 audiences = ["reports"]
 upstream = "app"
 [[routes]]
+kuzzle = ["*"]
+[[routes]]
 path = "/{*rest}"
 upstream = "app"
 "#;

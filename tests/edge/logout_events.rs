@@ -134,7 +134,7 @@ impl World {
 #[test]
 fn n49_each_rule_of_a_logout_token_refuses_alone() {
     let world = start();
-    let token = world.token(&json!({}));
+    let token = world.token(&json!({ "sid": "s-1" }));
     assert_eq!(world.status(&token), 200);
     let good = header(Some("logout+jwt"));
     let refused = |header: &Value, changes: Value, issuer: &Issuer| {
@@ -254,6 +254,57 @@ fn n51_n52_what_was_acknowledged_survives_kill_9_and_ends_no_later_login() {
         assert_eq!(world.log_out("/logout/idp", &told).status, 200);
         assert_eq!(world.status(&later), 200, "a notice that came again ended a later login");
     }
+}
+
+#[test]
+fn n66_a_notice_of_a_session_ends_the_tokens_of_its_subject_that_name_none() {
+    let world = start();
+    let session = |sid: Value| world.token(&json!({ "sid": sid, "jti": format!("t-{sid}") }));
+    let (one, two, none) = (session(json!("s-1")), session(json!("s-2")), session(Value::Null));
+    let bob = world.token(&json!({ "sub": "bob", "jti": "t-bob" }));
+    let all = |wanted: [u16; 4]| assert_eq!([&one, &two, &none, &bob].map(|token| world.status(token)), wanted);
+    all([200; 4]);
+    let logout = logout(&json!({ "sid": "s-1" }));
+    assert_eq!(world.log_out("/logout/idp", &world.idp.sign(&header(Some("logout+jwt")), &logout)).status, 200);
+    // Not the other session of the same user, and nobody else's.
+    all([401, 200, 401, 200]);
+    assert_eq!(world.status(&world.token(&json!({ "jti": "unseen" }))), 401);
+    assert_eq!(world.status(&world.token(&json!({ "jti": "odd", "sid": 7 }))), 401, "which names no session either");
+    assert_eq!(world.status(&world.idp.token(&json!({ "jti": "later", "iat": now() + 5 }))), 200);
+    // The same by an event.
+    let event = json!({ "sub_id": {
+        "format": "complex",
+        "session": { "format": "opaque", "id": "s-3" },
+        "user": { "format": "iss_sub", "iss": URL, "sub": "bob" },
+    } });
+    assert_eq!(world.pushed(&event).status, 202);
+    all([401, 200, 401, 401]);
+}
+
+#[test]
+fn n66_a_session_alone_is_refused_and_logged_where_no_token_names_one() {
+    let world = start();
+    let out = |sid: &str| {
+        let logout = logout(&json!({ "sid": sid, "sub": null }));
+        world.log_out("/logout/idp", &world.idp.sign(&header(Some("logout+jwt")), &logout)).status
+    };
+    let event = json!({ "sub_id": { "format": "complex", "session": { "format": "opaque", "id": "s-1" } } });
+    // While no token was seen, nothing says that they name none.
+    assert_eq!((out("s-0"), world.pushed(&event).status), (200, 202));
+    let token = world.token(&json!({ "jti": "t-none" }));
+    assert_eq!(world.status(&token), 200);
+    assert_eq!((out("s-1"), world.pushed(&event).status), (400, 400));
+    assert_eq!(world.status(&token), 200, "nothing said whose session it was");
+    let log = world.edge.gate.log();
+    let line = log.lines().find(|line| line.contains("no token of this issuer names one")).expect("a line");
+    assert!(line.contains("ERROR") && line.contains("idp") && line.contains("session_claim"), "{line}");
+    // As soon as one names a session, the others are those of machines.
+    let named = world.token(&json!({ "sid": "s-1", "jti": "t-1" }));
+    assert_eq!(world.status(&named), 401, "ended while no token was seen");
+    let named = world.token(&json!({ "sid": "s-2", "jti": "t-2" }));
+    assert_eq!(world.status(&named), 200);
+    assert_eq!(out("s-2"), 200);
+    assert_eq!([world.status(&named), world.status(&token)], [401, 200]);
 }
 
 #[test]

@@ -162,7 +162,7 @@ async fn p23_every_family_exists_after_a_start_and_small_sets_are_at_0() {
     // `rate()` sees the first error only if there was a 0 before it.
     for (series, number) in [
         ("rotogate_upstream_requests_total{", 8),
-        ("rotogate_session_events_total{", 10),
+        ("rotogate_session_events_total{", 11),
         ("rotogate_sessions_started_total{", 4),
         ("rotogate_sessions_ended_total{", 8),
         ("rotogate_verifications_total{", 6),
@@ -250,12 +250,30 @@ fn names_in(text: &str) -> BTreeSet<String> {
     words.map(str::to_owned).collect()
 }
 
+#[test]
+fn o36_each_alert_is_shown_to_fire_from_an_empty_history() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/prometheus");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let (is_good, said) = promtool(&["test", "rules", "rotogate.rules.test.yml"], "");
+    assert!(is_good, "{said}");
+    let (rules, tests) = (read("rotogate.rules.yml"), read("rotogate.rules.test.yml"));
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() >= 16, "{alerts:?}");
+    // Each case begins with the first scrape of its series: promtool has nothing before it.
+    let fires = |alert: &str| {
+        let name = format!("alertname: {alert}\n");
+        tests.split(name.as_str()).skip(1).any(|case| case.trim_start().starts_with("exp_alerts:\n"))
+    };
+    let silent: Vec<_> = alerts.into_iter().filter(|alert| !fires(alert)).collect();
+    assert!(silent.is_empty(), "no test shows that they fire: {silent:?}");
+}
+
 #[tokio::test]
 async fn p27_rules_and_dashboard_name_only_metrics_that_exist() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let (is_good, said) = promtool(&["check", "rules", "rotogate.rules.yml"], "");
-    assert!(is_good && said.contains("15 rules found"), "{said}");
+    assert!(is_good && said.contains("17 rules found"), "{said}");
     let (is_good, said) = promtool(&["test", "rules", "rotogate.rules.test.yml"], "");
     assert!(is_good, "{said}");
     // The page is made of the types.

@@ -182,6 +182,76 @@ fn n42_n44_a_resource_says_where_its_tokens_come_from_and_takes_those_for_itself
     assert_eq!(challenge(&edge.ask("GET /x", &[])), "Bearer");
 }
 
+const OPEN_ROUTE: &str = "[[routes]]\npath = \"/{*rest}\"\nissuers = [\"idp\"]\nupstream = \"app\"\n";
+
+/// A resource, whose tokens the issuer is trusted for by this audience, and another route.
+fn beside_a_resource(audience: &str, route: &str) -> String {
+    format!(
+        "{HEAD}[[issuers]]\nname = \"idp\"\nurl = \"https://idp.test/\"\naudience = [\"{audience}\"]\njwks_file = \"idp.json\"\n\
+         [[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://idp.test/\"]\n\
+         [[routes]]\npath = \"/mcp/{{*rest}}\"\nresource = \"/mcp\"\nissuers = [\"idp\"]\nupstream = \"app\"\n{route}"
+    )
+}
+
+#[test]
+fn n67_check_warns_of_a_route_that_tokens_of_a_resource_open_and_each_remedy_closes_it() {
+    let idp = Issuer::new(3);
+    let set = json!({ "keys": [idp.jwk("k1")] }).to_string();
+    let token = idp.token(&json!({ "aud": "http://gate.test/mcp" }));
+    let narrowed = OPEN_ROUTE.replace("upstream", "audiences = [\"api\"]\nupstream");
+    for (audience, route, is_open) in [
+        ("http://gate.test/mcp", OPEN_ROUTE, true),
+        // What the warning names.
+        ("api", OPEN_ROUTE, false),
+        ("http://gate.test/mcp", &narrowed, false),
+    ] {
+        let config = beside_a_resource(audience, route);
+        let place = Place::new(&config.replace("@upstream@", "127.0.0.1:9"));
+        std::fs::write(place.path("idp.json"), &set).unwrap();
+        let ran = place.run(&["check"], "");
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!(said.contains("a token for the resource /mcp opens it"), is_open, "{said}");
+        if is_open {
+            let remedy = "issuers[0].audience names its URL; remove http://gate.test/mcp there";
+            assert!(said.contains(remedy) && said.contains("or write audiences here"), "{said}");
+        }
+        let edge = Edge::with(&config, |place| std::fs::write(place.path("idp.json"), &set).unwrap(), |_| {});
+        assert_eq!(edge.ask_as(&token, "GET /mcp/x", &[]).status, 200);
+        assert_eq!(edge.ask_as(&token, "GET /x", &[]).status, if is_open { 200 } else { 401 }, "{audience}");
+    }
+    // The example of the page, with another route.
+    let page = include_str!("../../docs/resources.md");
+    let block = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let head = HEAD.replace("http://gate.test", "https://gate.example.com").replace("@upstream@", "127.0.0.1:9");
+    let ran = Place::new(&format!("{head}{block}{OPEN_ROUTE}")).run(&["check"], "");
+    assert!(ran.code == Some(0) && !format!("{}{}", ran.stdout, ran.stderr).contains("opens it"), "{ran:?}");
+}
+
+#[test]
+fn n68_two_credentials_have_a_challenge_and_a_resource_says_how_proofs_are_signed() {
+    let edge = edge(&Issuer::new(3));
+    let two = ["Authorization: Bearer a.b.c", "Authorization: Bearer d.e.f"];
+    let reply = edge.ask("GET /x", &two);
+    let says = r#"Bearer error="invalid_request", error_description="send exactly one credential""#;
+    assert_eq!((reply.status, challenge(&reply)), (400, says));
+    let reply = edge.ask("GET /mcp/x", &two);
+    let document = r#"resource_metadata="http://gate.test/.well-known/oauth-protected-resource/mcp""#;
+    assert_eq!((reply.status, challenge(&reply)), (400, &*format!("{says}, {document}")));
+    assert!(edge.stub.take().is_empty());
+    let document = |edge: &Edge| edge.ask(&format!("GET {WELL_KNOWN}/mcp"), &[]).json();
+    assert_eq!(document(&edge).get("dpop_signing_alg_values_supported"), None, "no proofs at this gate");
+    let dpop = "[[clients]]\nid = \"bound\"\ndpop = \"optional\"\n[[resources]]\npath = \"/mcp\"\n";
+    let route = "[[routes]]\npath = \"/mcp/{*rest}\"\nresource = \"/mcp\"\nupstream = \"app\"\n";
+    let of_clients = document(&Edge::new(&format!("{dpop}{route}")));
+    let of_routes = Edge::new(&format!("[[resources]]\npath = \"/mcp\"\n{route}dpop = \"required\"\n"));
+    let of_routes = document(&of_routes);
+    for said in [&of_clients, &of_routes] {
+        let algorithms = json!(["ES256", "EdDSA", "Ed25519", "ES384", "RS256", "PS256"]);
+        assert_eq!(said["dpop_signing_alg_values_supported"], algorithms, "{said}");
+    }
+    assert_eq!(of_routes["dpop_bound_access_tokens_required"], true);
+}
+
 #[test]
 fn n46_a_login_must_be_strong_and_recent_enough_at_each_request() {
     let idp = Issuer::new(3);

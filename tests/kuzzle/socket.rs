@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async, client_async};
 
 use crate::kuzzle::client::{Client, jwt, result};
-use support::{CONFIG, Gate, Place};
+use support::{CONFIG, Gate, Place, until};
 
 /// Longer than anything here takes; only a hang ends by it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -305,6 +305,67 @@ async fn t22_a_message_obeys_the_rules_of_its_own_path() {
     }
 }
 
+/// The remedies that a message of `rotogate check` prints: `kuzzle = […]`.
+fn printed(message: &str) -> Vec<String> {
+    let lists = message.split("kuzzle = ").skip(1).filter_map(|rest| rest.split_once(']'));
+    lists.map(|(list, _)| format!("kuzzle = {list}]")).collect()
+}
+
+#[tokio::test]
+async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it_warns_of() {
+    // Anybody may open a WebSocket, and its calls are for users.
+    let strict = "[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"ws\"\n";
+    let (port, _events) = upstream().await;
+    let config = |at_strict: &str, at_envelope: &str| {
+        format!(
+            "{CONFIG}[[upstreams]]\nname = \"ws\"\nurls = [\"http://127.0.0.1:{port}\"]\n{strict}{at_strict}\
+             [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nauth = \"optional\"\nupgrade = true\nupstream = \"ws\"\n\
+             {at_envelope}[[routes]]\npath = \"/_query\"\ndialect = \"kuzzle\"\nauth = \"optional\"\nupstream = \"app\"\n\
+             [[endpoints]]\ndialect = \"kuzzle\"\n"
+        )
+    };
+    let place = Place::new(&config("", ""));
+    let message = place.run(&["check"], "").stderr;
+    let (all, plugin) = ("kuzzle = [\"*\"]", "kuzzle = [\"my-plugin:*\"]");
+    assert_eq!(printed(&message), [all, plugin, all], "each remedy is tried here: {message}");
+    // A rule of a route that is less strict is no answer.
+    place.write_config(&config("", "kuzzle = [\"realtime:*\"]\n"));
+    assert_eq!(printed(&place.run(&["check"], "").stderr).len(), 3);
+    let in_lines = |rule: &str| format!("{rule}\n");
+    for (at_strict, at_envelope, others_pass) in
+        [(in_lines(all), String::new(), false), (in_lines(plugin), in_lines(all), true)]
+    {
+        place.write_config(&config(&at_strict, &at_envelope));
+        let gate = place.start();
+        let client = Client { gate: &gate };
+        let token = client.login("").await;
+        let mut wire = Wire::open(&gate).await;
+        // With a token that lacks the scope, and as nobody: what a path refuses, and what the rule names.
+        for (controller, action, token, passes) in [
+            ("security", "createUser", Some(jwt(&token)), false),
+            ("my-plugin", "hello", Some(jwt(&token)), false),
+            ("my-plugin", "hello", None, false),
+            ("security", "createUser", None, false),
+            ("document", "delete", None, false),
+            ("admin", "resetDatabase", None, false),
+            // What a path permits, and what the operator has left open.
+            ("document", "delete", Some(jwt(&token)), true),
+            ("other-plugin", "hello", None, others_pass),
+        ] {
+            let call = json!({
+                "controller": controller, "action": action, "requestId": "R", "jwt": token,
+                "_id": "1", "index": "i", "collection": "c",
+            });
+            wire.send(call.to_string()).await;
+            let answer = wire.hear().await;
+            let error = answer["error"].clone();
+            assert_eq!(error.is_null(), passes, "{at_strict}{at_envelope}{controller}:{action} {answer}");
+            let answer = client.query(&call).await;
+            assert_eq!(answer.status == StatusCode::OK, passes, "{at_strict}{at_envelope}{controller}:{action}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_address() {
     let mut place = None;
@@ -314,7 +375,7 @@ async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_addres
          [[routes]]\npath = \"/\"\ndialect = \"kuzzle\"\nupgrade = true\nupstream = \"ws\"\n\
          [[endpoints]]\ndialect = \"kuzzle\"\n"
     );
-    let bounds = "max_anonymous_sockets = 4\nmax_anonymous_sockets_per_address = 2\nmax_tunnels = 10\n\
+    let bounds = "max_anonymous_sockets = 3\nmax_anonymous_sockets_per_address = 2\nmax_tunnels = 3\n\
                   max_tunnels_per_caller = 2\n";
     let config = support::with(CONFIG, "server", bounds);
     let gate = place.insert(Place::new(&format!("{config}{kuzzle}"))).start();
@@ -335,4 +396,82 @@ async fn a9_a10_sockets_of_nobody_known_have_places_of_their_own_for_each_addres
     assert_eq!(u16::from(close.code), 1013);
     drop(one);
     support::until("its place is free", async || gate.metric("rotogate_tunnels").await == 1).await;
+}
+
+/// The configuration of the gate with the WebSocket's route alone.
+fn with_one_route(place: &Place) -> String {
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    let (begin, _) = config.split_once("[[routes]]").unwrap();
+    let (_, end) = config.split_once("[[upstreams]]\nname = \"ws\"\n").unwrap();
+    format!("{begin}[[upstreams]]\nname = \"ws\"\n{end}")
+}
+
+/// Has this configuration taken up.
+async fn reload(place: &Place, gate: &Gate, config: &str) {
+    let before = gate.log().matches("configuration reloaded").count();
+    place.write_config(config);
+    gate.signal("HUP");
+    until("it is taken up", async || gate.log().matches("configuration reloaded").count() > before).await;
+}
+
+async fn close_code(wire: &mut Wire) -> CloseCode {
+    loop {
+        if let Message::Close(frame) = wire.next().await {
+            return frame.unwrap().code;
+        }
+    }
+}
+
+#[tokio::test]
+async fn t34_a_call_on_an_open_connection_is_judged_by_the_routes_in_force() {
+    for (before, after, status) in [("", "scopes = [\"admin\"]\n", 403), ("auth = \"none\"\n", "", 401)] {
+        let mut place = None;
+        let (gate, mut events) = gate(&mut place).await;
+        let place = place.unwrap();
+        let config = with_one_route(&place);
+        let with = |line: &str| config.replace("upgrade = true\n", &format!("upgrade = true\n{line}"));
+        reload(&place, &gate, &with(before)).await;
+        let token = Client { gate: &gate }.login("").await;
+        let token = before.is_empty().then(|| jwt(&token));
+        let [mut busy, mut idle] = [Wire::open(&gate).await, Wire::open(&gate).await];
+        assert_eq!(connection(&busy.call(token).await), 1);
+        assert_eq!(event(&mut events).await, Event::Opened(1));
+        // The same rules once more.
+        reload(&place, &gate, &with(before)).await;
+        assert_eq!(connection(&busy.call(token).await), 1, "it goes on");
+
+        reload(&place, &gate, &with(after)).await;
+        assert_eq!(idle.call(token).await["status"], status, "{after}");
+        // What it opened at the upstream would go on to send.
+        assert_eq!(close_code(&mut busy).await, CloseCode::Restart);
+        assert_eq!(event(&mut events).await, Event::Closed(1));
+        assert!(events.try_recv().is_err(), "nothing else arrived");
+
+        reload(&place, &gate, &with(before)).await;
+        assert_eq!(connection(&idle.call(token).await), 2, "it was refused for what the rules said then");
+    }
+}
+
+#[tokio::test]
+async fn t34_a_connection_ends_with_its_endpoint_and_one_that_the_old_routes_refuse_begins_anew() {
+    let mut place = None;
+    let (gate, mut events) = gate(&mut place).await;
+    let place = place.unwrap();
+    let config = with_one_route(&place);
+    let strict = config.replace("upgrade = true\n", "upgrade = true\nscopes = [\"admin\"]\n");
+    reload(&place, &gate, &strict).await;
+    let token = Client { gate: &gate }.login("").await;
+    let [mut one, mut other] = [Wire::open(&gate).await, Wire::open(&gate).await];
+    assert_eq!(one.call(Some(jwt(&token))).await["status"], 403);
+    reload(&place, &gate, &config).await;
+    // The routes of its beginning know no upstream for this caller: its client connects again.
+    let call = json!({ "controller": "app", "action": "hello", "requestId": "R", "jwt": jwt(&token) });
+    one.send(call.to_string()).await;
+    assert_eq!(close_code(&mut one).await, CloseCode::Restart);
+    assert_eq!(connection(&Wire::open(&gate).await.call(Some(jwt(&token))).await), 1);
+    assert_eq!(event(&mut events).await, Event::Opened(1));
+
+    let elsewhere = "[[endpoints]]\ndialect = \"kuzzle\"\npath = \"/elsewhere\"\n";
+    reload(&place, &gate, &config.replace("[[endpoints]]\ndialect = \"kuzzle\"\n", elsewhere)).await;
+    assert_eq!(close_code(&mut other).await, CloseCode::Restart);
 }

@@ -56,7 +56,7 @@ async fn a1_the_limits_of_refreshes_count_those_of_the_application() {
     for _ in 0..2 {
         assert!(from(1).await.is_ok());
     }
-    assert!(matches!(denied(from(1).await), Denial::TooManyRequests(_)));
+    assert!(matches!(denied(from(1).await), Denial::RateLimited("refresh_per_address", _)));
     assert!(from(2).await.is_ok());
 }
 

@@ -312,6 +312,12 @@ async fn t33_what_cannot_work_is_refused_when_a_gate_is_built_or_a_session_begun
     assert!(matches!(twice, Some(BuildError::Client { .. })), "{twice:?}");
     let stranger = Endpoint::new(rotogate::dialect::oauth2::OAuth2).path("/other/token").clients(["mobile"]);
     assert!(matches!(built(builder().endpoint(stranger)).await, Some(BuildError::Client { .. })));
+    let other = |path: &str| Endpoint::new(rotogate::dialect::oauth2::OAuth2).path(path.to_owned());
+    let misspelt = built(builder().endpoint(other("/other/token").accepts("aplication"))).await.map(|e| e.to_string());
+    assert!(misspelt.as_ref().is_some_and(|said| said.contains("\"application\"")), "{misspelt:?}");
+    assert!(built(builder().endpoint(other("/other/token").accepts("application"))).await.is_none());
+    let twice = built(builder().endpoint(other("/a/token")).endpoint(other("/a/token"))).await.map(|e| e.to_string());
+    assert!(twice.as_ref().is_some_and(|said| said.contains("/a/token is served already")), "{twice:?}");
     assert!(matches!(built(builder().public_url("api.test")).await, Some(BuildError::PublicUrl(_))));
     assert!(matches!(built(builder().allowed_origins(["https://a.test/"])).await, Some(BuildError::Origin(_))));
 

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use rotogate::gate::NewSession;
+use rotogate::gate::{Lease, NewSession};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::{Gate, Identity};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,6 +84,30 @@ async fn t30_a_websocket_whose_handler_looks_at_no_lease_ends_with_its_session()
         let close = said.windows(4).rposition(|four| four[0] == 0x88 && four[2..] == 1008_u16.to_be_bytes()).unwrap();
         assert_eq!(said.len() - close, 2 + usize::from(said[close + 1]));
         assert_eq!(ask(server, "/ws", "websocket", Some(&access)).await.0, 401);
+    }
+}
+
+/// A handler that waits for the end of its lease, and leaves before the gate has looked again.
+async fn leaver(axum::Extension(lease): axum::Extension<Lease>, upgrade: WebSocketUpgrade) -> AxumResponse {
+    upgrade.on_upgrade(async move |mut socket| {
+        socket.send("hello".into()).await.unwrap();
+        lease.ended(Duration::from_millis(1)).await;
+    })
+}
+
+#[tokio::test]
+async fn t40_a_handler_that_leaves_at_the_end_of_its_lease_leaves_the_close_code_to_the_gate() {
+    let gate = builder().route(Route::catch_all(upgrading())).build().await.unwrap();
+    let behind = Server::axum(Router::new().route("/ws", get(leaver)).layer(gate.layer())).await;
+    let alone = Server::axum(Router::new().route("/ws", get(leaver)).route_layer(gate.require().upgrade())).await;
+    for server in [behind, alone] {
+        let (id, access) = session(&gate).await;
+        let (status, mut stream) = ask(server, "/ws", "websocket", Some(&access)).await;
+        assert_eq!(status, 101);
+        assert_eq!(stream.read_u8().await.unwrap(), 0x81, "a text frame");
+        assert!(gate.sessions().revoke(id).await.unwrap());
+        let said = rest(&mut stream).await;
+        assert!(said.windows(4).any(|four| four[0] == 0x88 && four[2..] == 1008_u16.to_be_bytes()), "{said:?}");
     }
 }
 

@@ -25,13 +25,15 @@ use others::{Others, Seen};
 /// The part of what the others ask that must get the right answer.
 const RIGHT: f64 = 0.99;
 /// How much longer the others may wait than without the attack.
-const SLOWER: f64 = 3.0;
+const SLOWER: f64 = 2.0;
 /// How many clients ask beside the attack, each from an address and as a user of its own.
-const OTHERS: u8 = 4;
+const OTHERS: u8 = 16;
+/// How many users attack from one address.
+const TROLLS: u8 = 10;
 const PASSWORD: &str = "a long enough password";
 
 const MAX_CONNECTIONS: u64 = 1000;
-const MAX_REQUESTS: u64 = 400;
+const MAX_REQUESTS: u64 = 800;
 const MAX_BUFFERED_MIB: u64 = 32;
 const VERIFIED_CACHE_MIB: u64 = 16;
 const WORKERS: u64 = 2;
@@ -60,7 +62,8 @@ fn config(quick: SocketAddr, hanging: SocketAddr) -> String {
          [[routes]]\npath = \"/public-hanging/{{*rest}}\"\nauth = \"none\"\nupstream = \"hanging\"\n"
     );
     let config = format!("{head}{limits}{rest}{routes}");
-    support::with(&config, "server", &server).replace("urls = [\"echo:\"]", &format!("urls = [\"http://{quick}\"]"))
+    support::with(&config, "server", &server)
+        .replace("urls = [\"echo:\"]", &format!("urls = [\"http://{quick}\"]\nmax_requests = 200"))
 }
 
 /// What happened while an attack ran.
@@ -88,7 +91,8 @@ pub(crate) async fn attacks(settings: &Settings) {
     let (quick, hanging) = (crate::upstream::start(), others::hanging().await);
     let place = Place::new(&config(quick, hanging));
     let users: Vec<String> = (0..OTHERS).map(|n| format!("user{n}")).collect();
-    let names = users.iter().map(String::as_str).chain(["mallory"]);
+    let trolls: Vec<String> = (0..TROLLS).map(|n| format!("troll{n}")).collect();
+    let names = users.iter().chain(&trolls).map(String::as_str).chain(["mallory"]);
     for name in names {
         assert_eq!(place.run(&["user", "add", name, "--scopes", "read"], PASSWORD).code, Some(0));
     }
@@ -98,7 +102,7 @@ pub(crate) async fn attacks(settings: &Settings) {
             command.env("ROTOGATE_LOG", "warn");
         }),
     };
-    let target = Arc::new(Target::new(&gate, PASSWORD).await);
+    let target = Arc::new(Target::new(&gate, &trolls, PASSWORD).await);
     let watched = others::prepare(gate.address, &users, PASSWORD).await;
     let round = async |name, attacks: &[Attack], watched: Vec<others::Client>| {
         let mut running = JoinSet::new();

@@ -139,6 +139,38 @@ async fn a4_four_times_too_much_for_a_minute_is_shed_and_leaves_nothing_behind()
     tokio::time::timeout(Duration::from_secs(10 * seconds), overload(2, seconds / 2 - 4)).await.expect("a hang");
 }
 
+/// The shipped bounds, one token, an idle upstream: whoever measures a gateway begins so.
+async fn alone(number: usize, shapes: &[(usize, usize)]) {
+    let mut places = Vec::new();
+    for urls in [format!("http://{}", upstream::start()), "echo:".to_owned()] {
+        let config = CONFIG.replace("urls = [\"echo:\"]", &format!("urls = [\"{urls}\"]"));
+        places.push(Place::new(&config));
+    }
+    for place in &places {
+        let gate = place.start_with(|command| {
+            command.env("ROTOGATE_LOG", "warn");
+        });
+        let token = gate.login().await.access;
+        let url = format!("http://{}/private", gate.address);
+        for (connections, streams) in shapes.iter().copied() {
+            let load = tools::requests(&url, &token, number, connections, streams).await;
+            println!("{number} over {connections} connections, {streams} at a time: {} refused", load.refused);
+            assert_eq!(load.refused, 0, "{connections} x {streams}: {load:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a17_one_token_alone_is_never_refused() {
+    alone(2000, &[(200, 1), (16, 16)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: bash tests/long.sh overload"]
+async fn a17_one_token_alone_is_never_refused_in_many_requests() {
+    alone(20_000, &[(32, 1), (128, 1), (256, 1), (1000, 1), (16, 16), (32, 32)]).await;
+}
+
 /// What a process takes now, in MiB.
 fn resident(gate: &Gate) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", gate.child.id())).unwrap();

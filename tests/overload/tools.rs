@@ -47,6 +47,18 @@ pub(crate) async fn h2load(url: &str, token: &str, connections: usize, per_secon
     Load { served: number_before(&said, " 2xx,"), refused: number_before(&said, " 5xx"), seconds }
 }
 
+/// So many requests over so many connections, each with so many at a time: over HTTP/2, or HTTP/1.1 where it is one.
+pub(crate) async fn requests(url: &str, token: &str, number: usize, connections: usize, streams: usize) -> Load {
+    let mut command = Command::new("h2load");
+    command.args(["-t1", &format!("-n{number}"), &format!("-c{connections}"), &format!("-m{streams}")]);
+    if streams == 1 {
+        command.arg("--h1");
+    }
+    let said = run(command.args(["-H", &format!("Authorization: Bearer {token}"), url]), "nghttp2-client").await;
+    let served = number_before(&said, " 2xx,");
+    Load { served, refused: number as u64 - served, seconds: 1 }
+}
+
 async fn run(command: &mut Command, package: &str) -> String {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
     let output = output.unwrap_or_else(|error| panic!("{error}: apt install {package}"));

@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpSocket;
 
 const MOMENT: Duration = Duration::from_millis(10);
+/// For a path that ends in `/slow`.
+const LONG: Duration = Duration::from_secs(2);
 const USUAL: &[u8] = &[b'x'; 1024];
 /// More than all buffers between here and a client that does not read.
 const BIG: &[u8] = &[b'x'; 4 << 20];
@@ -41,9 +43,11 @@ pub(crate) fn start() -> SocketAddr {
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let body = if request.uri().path().ends_with("/big") { BIG } else { USUAL };
+    let path = request.uri().path();
+    let body = if path.ends_with("/big") { BIG } else { USUAL };
+    let time = if path.ends_with("/slow") { LONG } else { MOMENT };
     let mut sent = request.into_body();
     while let Some(Ok(_)) = sent.frame().await {}
-    tokio::time::sleep(MOMENT).await;
+    tokio::time::sleep(time).await;
     Ok(Response::new(Full::new(Bytes::from_static(body))))
 }

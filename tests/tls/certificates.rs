@@ -1,8 +1,16 @@
 //! Several certificates on one listener (SNI, RFC 6066 §3), and certificates of clients.
 
-use http::StatusCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use support::pki::{Pki, with_server};
+use http::StatusCode;
+use rustls::client::ClientConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::version::{TLS12, TLS13};
+use rustls::{HandshakeKind, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use support::pki::{Pair, Pki, with_server};
 use support::tls_client::{Client, refusal};
 use support::{Gate, Place, until};
 
@@ -170,4 +178,95 @@ async fn a_revoked_client_certificate_is_refused_from_the_next_connection_on() {
     reloaded(3).await;
     let said = refusal(second.connect(gate.address, "gate.test").await).await;
     assert!(said.contains("alert"), "{said}");
+}
+
+/// A gate that asks clients for certificates of `pki` in this way.
+fn asking(pki: &Pki, auth: &str) -> (Place, Gate) {
+    let tls = format!("tls = {{ cert = \"server.pem\", key = \"server.key\"{auth} }}");
+    let place = Place::new(&with_server(&tls));
+    pki.issue(&["gate.test"]).write(&place, "server");
+    std::fs::write(place.path("ca.pem"), pki.root_pem()).unwrap();
+    let gate = place.start();
+    (place, gate)
+}
+
+/// A client of this version alone, which remembers sessions.
+fn of_version(pki: &Pki, version: &'static SupportedProtocolVersion, pair: &Pair) -> Client {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    let (cert, key) = pair.der();
+    let config = builder.with_root_certificates(pki.roots()).with_client_auth_cert(vec![cert], key).unwrap();
+    Client { config }
+}
+
+/// The kind of the handshake before an answered request; `None` if it is refused.
+async fn handshake(client: &Client, gate: &Gate) -> Option<HandshakeKind> {
+    let mut stream = client.connect(gate.address, "gate.test").await.ok()?;
+    let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.ok()?;
+    // In its last moment a connection may begin and have no answer.
+    answer.starts_with(b"HTTP/1.1 200").then(|| stream.get_ref().1.handshake_kind())?
+}
+
+#[tokio::test]
+async fn t35_no_session_is_resumed_where_clients_show_certificates_and_elsewhere_one_is() {
+    let pki = Pki::new();
+    let pair = pki.issue(&["client.test"]);
+    for (auth, second) in [
+        ("", HandshakeKind::Resumed),
+        (", client_ca = \"ca.pem\", client_auth = \"none\"", HandshakeKind::Resumed),
+        (", client_ca = \"ca.pem\", client_auth = \"optional\"", HandshakeKind::Full),
+        (", client_ca = \"ca.pem\"", HandshakeKind::Full),
+    ] {
+        let (_place, gate) = asking(&pki, auth);
+        for version in [&TLS12, &TLS13] {
+            let client = of_version(&pki, version, &pair);
+            assert_eq!(handshake(&client, &gate).await, Some(HandshakeKind::Full), "{auth}");
+            assert_eq!(handshake(&client, &gate).await, Some(second), "{auth} {version:?}");
+        }
+    }
+}
+
+/// A certificate that ends in some seconds.
+fn short(pki: &Pki) -> Pair {
+    let end = std::time::UNIX_EPOCH.elapsed().unwrap() + Duration::from_secs(4);
+    pki.issue_with(&["client.test"], |params| params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end)
+}
+
+#[tokio::test]
+async fn t35_t36_after_its_end_a_certificate_opens_nothing_and_keeps_nothing_open() {
+    let pki = Pki::new();
+    let (_place, gate) = asking(&pki, ", client_ca = \"ca.pem\"");
+    let (short, long) = (short(&pki), pki.issue(&["client.test"]));
+    let known = [&TLS12, &TLS13].map(|version| of_version(&pki, version, &short));
+    for client in &known {
+        assert_eq!(handshake(client, &gate).await, Some(HandshakeKind::Full));
+    }
+    let mut open = Vec::new();
+    for (pair, lasts) in [(&short, false), (&long, true)] {
+        for protocol in ["http/1.1", "h2"] {
+            let client = Client::with(&pki, &[protocol], Some(pair));
+            open.push((client.open(gate.address, "gate.test").await.unwrap(), protocol, lasts));
+        }
+    }
+    for (connection, protocol, _) in &mut open {
+        assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK, "{protocol}");
+    }
+    for (connection, _, _) in open.iter_mut().filter(|(_, _, lasts)| !lasts) {
+        until("the connection ends", async || connection.get("gate.test", "/public/x").await.is_err()).await;
+    }
+    // A client without a memory of sessions.
+    until("the certificate has ended", async || {
+        let stranger = of_version(&pki, &TLS13, &short);
+        handshake(&stranger, &gate).await.is_none()
+    })
+    .await;
+    for client in &known {
+        assert_eq!(handshake(client, &gate).await, None);
+    }
+    for (connection, protocol, _) in open.iter_mut().filter(|(_, _, lasts)| *lasts) {
+        assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK, "{protocol}");
+    }
 }

@@ -118,7 +118,7 @@ async fn t16_a_session_is_resumed_and_never_with_early_data() {
 }
 
 #[tokio::test]
-async fn clear_text_and_tls_listen_side_by_side() {
+async fn p69_clear_text_and_tls_listen_side_by_side_and_say_which_they_are() {
     let pki = Pki::new();
     let place = secure_place(&pki, "");
     let config = support::pki::with_server("").replace(
@@ -135,10 +135,10 @@ async fn clear_text_and_tls_listen_side_by_side() {
     let mut connection = Client::new(&pki, &["h2"]).open(secure, "gate.test").await.unwrap();
     assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
     // Neither takes the other for itself.
-    assert_eq!(
-        raw(secure, b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n").find("HTTP"),
-        None
-    );
+    let told = raw(secure, b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n");
+    let (head, body) = told.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{told}"));
+    assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("https://"), "{told}");
+    assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{told}");
     assert!(Client::new(&pki, &["h2"]).connect(clear, "gate.test").await.is_err());
 }
 

@@ -140,3 +140,30 @@ async fn the_header_comes_before_tls() {
     assert_eq!(answer.echoed("x-forwarded-proto"), ["https"]);
     assert!(client.connect(gate.address, "gate.test").await.is_err());
 }
+
+/// The same for TCP over IPv6: an address of this /64 below 2001:db8::/32.
+fn header_v6(network: u32) -> Vec<u8> {
+    let client = (0x2001_0db8_u128 << 96 | u128::from(network) << 64 | 1).to_be_bytes();
+    let addresses = [&client[..], &[0; 15], &[1, 0x12, 0x34, 1, 187]].concat();
+    [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &[0x20 | PROXY, 0x21, 0, 36], &addresses].concat()
+}
+
+#[tokio::test]
+async fn a28_a_48_never_has_more_than_half_of_all_connections_and_others_are_served() {
+    let (_place, gate) =
+        gate("trusted_proxies = [\"127.0.0.1\"]\nmax_connections = 8\nmax_connections_per_address = 1");
+    let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+    let open = async |network: u32| {
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        let _ = stream.write_all(&[&header_v6(network)[..], request].concat()).await;
+        let read = stream.read(&mut [0; 64]).await.unwrap_or_default();
+        (read > 0).then_some(stream)
+    };
+    // Each in a /56 of its own: the bound of the /48 is 32 times that of an address, four times all there are.
+    let mut held = Vec::new();
+    for network in 0..8 {
+        held.extend(open(network << 8).await);
+    }
+    assert_eq!(held.len(), 4);
+    assert!(open(1 << 16).await.is_some(), "another /48");
+}

@@ -24,15 +24,22 @@ pub(super) struct Target {
     good: String,
     /// Authentic, and revoked.
     revoked: String,
+    /// Of several users.
+    many: Vec<String>,
 }
 
 impl Target {
-    pub(super) async fn new(gate: &Gate, password: &str) -> Self {
+    pub(super) async fn new(gate: &Gate, trolls: &[String], password: &str) -> Self {
+        let mut many = Vec::new();
+        for troll in trolls {
+            let pair = [("grant_type", "password"), ("username", troll), ("password", password)];
+            many.push(gate.token(&pair).await.tokens().access);
+        }
         let pair = [("grant_type", "password"), ("username", "mallory"), ("password", password)];
         let (good, revoked) = (gate.token(&pair).await.tokens(), gate.token(&pair).await.tokens());
         let revoke = [("client_id", "web"), ("token", revoked.refresh.as_str())];
         assert_eq!(gate.form("/connect/revocation", &revoke).await.status, 200);
-        Self { gate: gate.address, good: good.access, revoked: revoked.access }
+        Self { gate: gate.address, good: good.access, revoked: revoked.access, many }
     }
 }
 
@@ -57,10 +64,14 @@ pub(super) enum Attack {
     Caller,
     /// A slow upstream behind a public route, from one address.
     Upstream,
+    /// One token, and as many slow requests as it gets to the upstream of the others.
+    SlowCaller,
+    /// The same with tokens of many users from one address.
+    SlowAddress,
 }
 
 impl Attack {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Watch,
         Self::Bodies,
         Self::Sockets,
@@ -70,6 +81,8 @@ impl Attack {
         Self::Revoked,
         Self::Caller,
         Self::Upstream,
+        Self::SlowCaller,
+        Self::SlowAddress,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -83,6 +96,8 @@ impl Attack {
             Self::Revoked => "revoked tokens",
             Self::Caller => "one token, many requests",
             Self::Upstream => "an upstream that hangs",
+            Self::SlowCaller => "one token, slow requests",
+            Self::SlowAddress => "an address, slow requests",
         }
     }
 
@@ -98,6 +113,8 @@ impl Attack {
             Self::Forged | Self::Revoked => "offered: 20 connections of one address, 100 requests a second each",
             Self::Caller => "offered: 20 connections of two addresses, 100 streams each, ten times a second",
             Self::Upstream => "offered: 200 connections of one address",
+            Self::SlowCaller => "offered: 20 connections of two addresses, 100 streams each, to the others' upstream",
+            Self::SlowAddress => "offered: 20 connections of one address, 100 streams each, to the others' upstream",
         }
     }
 
@@ -113,16 +130,18 @@ impl Attack {
             Self::Revoked => 66,
             Self::Caller => 67,
             Self::Upstream => 68,
+            Self::SlowCaller => 69,
+            Self::SlowAddress => 70,
         }
     }
 
     /// How many clients there are, and from how many addresses.
     const fn clients(self) -> (usize, u8) {
         match self {
-            Self::Watch | Self::Bodies | Self::Envelopes | Self::Forged | Self::Revoked => (20, 1),
+            Self::Watch | Self::Bodies | Self::Envelopes | Self::Forged | Self::Revoked | Self::SlowAddress => (20, 1),
             Self::Sockets => (100, 1),
             Self::Logins => (64, 64),
-            Self::Caller => (20, 2),
+            Self::Caller | Self::SlowCaller => (20, 2),
             Self::Upstream => (200, 1),
         }
     }
@@ -156,9 +175,11 @@ impl Attack {
                 stream.write_all(&streams(&block, None)).await?;
                 drain(&mut stream).await
             }
-            Self::Caller => {
-                let bearer = format!("Bearer {}", target.good);
-                let block = post("/hanging/x", &[("authorization", &bearer)]);
+            Self::Caller | Self::SlowCaller | Self::SlowAddress => {
+                let troll = target.many.iter().cycle().nth(client).filter(|_| matches!(self, Self::SlowAddress));
+                let bearer = format!("Bearer {}", troll.unwrap_or(&target.good));
+                let path = if matches!(self, Self::Caller) { "/hanging/x" } else { "/private/slow" };
+                let block = post(path, &[("authorization", &bearer)]);
                 stream.write_all(&streams(&block, Some(&[]))).await?;
                 drain(&mut stream).await
             }
