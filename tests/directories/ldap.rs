@@ -205,6 +205,21 @@ async fn i26_a_slapd_has_the_users_and_every_name_is_one_value() {
 }
 
 /// The configuration with another `groups`.
+#[tokio::test]
+async fn i48_a_user_of_an_ldap_directory_takes_as_many_guesses_as_nobody() {
+    let slapd = Slapd::start(None);
+    slapd.set("\u{e5}sa", "employeeType", Some("disabled"));
+    let place = slapd.place("");
+    place.write_config(&with(
+        &std::fs::read_to_string(place.path("gateway.toml")).unwrap(),
+        "limits",
+        "login_per_account = \"5/1h\"",
+    ));
+    let gate = place.start();
+    let names = ["demo", "eve", "\u{e5}sa", "nobody", "else"];
+    assert_eq!(super::guesses::guesses(&gate, names).await, [5; 5]);
+}
+
 fn with_groups(slapd: &Slapd, groups: &str) -> Place {
     let (keys, _) = KEYS.split_once("groups =").unwrap();
     slapd.place(&format!(

@@ -194,14 +194,58 @@ async fn i26_spellings_of_one_name_share_one_limit() {
     let limits = with(support::CONFIG, "limits", "login_per_account = \"3/1h\"");
     let users = Users::new(&limits, "");
     let gate = users.start();
-    // The first attempt counts for the name: the user is not known by it yet.
-    for name in ["demo", "demo", "DEMO", "d\u{ad}e\u{301}mo"] {
+    for name in ["demo", "DEMO", "d\u{ad}e\u{301}mo"] {
         assert_eq!(gate.log_in(name, "wrong password").await.status, StatusCode::BAD_REQUEST, "{name}");
     }
     for name in ["Demo", "\u{ff44}emo", " demo"] {
         assert_eq!(gate.log_in(name, PASSWORD).await.status, StatusCode::TOO_MANY_REQUESTS, "{name}");
     }
     assert_eq!(gate.log_in("another", PASSWORD).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn i48_a_user_of_a_database_takes_as_many_guesses_as_nobody() {
+    let users = Users::new(&super::guesses::config(), "");
+    users.add("u-2", "eve", &hash(CHEAP));
+    users.add("u-3", "gone", &hash(CHEAP));
+    users.sql("UPDATE users SET active = 0 WHERE id = 'u-3'");
+    let gate = users.start();
+    let names = ["demo", "eve", "gone", "nobody", "else"];
+    assert_eq!(super::guesses::guesses(&gate, names).await, [5; 5]);
+}
+
+#[tokio::test]
+async fn i46_what_the_database_has_of_one_user_is_503_for_that_user_alone() {
+    let users = Users::new(support::CONFIG, "");
+    users.add("u-2", "DEMO", &hash(CHEAP));
+    users.add("u-3", "bob", &hash(CHEAP));
+    users.add("u-4", "eve", &hash(CHEAP));
+    users.add("u-5", "odd", "not a hash");
+    let gate = users.start();
+    let (bob, eve) = (gate.log_in("bob", PASSWORD).await.tokens(), gate.log_in("eve", PASSWORD).await.tokens());
+    users.sql("UPDATE users SET valid_from = 'yesterday' WHERE id = 'u-4'");
+    let mut held = bob.refresh;
+    // Each more often than faults of the database open the circuit.
+    for _ in 0..8 {
+        for name in ["demo", "eve", "odd"] {
+            let answer = gate.log_in(name, PASSWORD).await;
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{name}: {answer:?}");
+            assert!(answer.headers.contains_key("retry-after"), "{name}");
+        }
+        assert_eq!(gate.refresh(&eve.refresh).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(gate.log_in("bob", PASSWORD).await.status, StatusCode::OK);
+    held = gate.refresh(&held).await.tokens().refresh;
+    gate.refresh(&held).await.tokens();
+    // One line a minute, which names the user as the audit log does.
+    let log = gate.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("directory entry cannot be used")).collect();
+    let hash = users.place.json(&["audit-hash", "demo"], "")["name_hash"].as_str().unwrap().to_owned();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(&hash) && lines[0].contains("more than one user"), "{lines:?}");
+    assert!(!log.contains("directory fails"), "{log}");
+    users.sql("UPDATE users SET valid_from = NULL WHERE id = 'u-4'");
+    assert_eq!(gate.refresh(&eve.refresh).await.status, StatusCode::OK, "the same token works afterwards");
 }
 
 #[tokio::test]
@@ -213,6 +257,30 @@ async fn an_account_is_one_of_the_row() {
     let fields = [("client_id", "web"), ("grant_type", "password"), ("username", "demo"), ("password", PASSWORD)];
     assert_eq!(gate.form("/acme/connect/token", &fields).await.status, StatusCode::OK);
     assert_eq!(gate.form("/other/connect/token", &fields).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn i55_a_directory_without_accounts_is_named_by_check_and_by_the_outcome() {
+    let users = Users::new(support::CONFIG, "");
+    let file = users.place.path("gateway.toml");
+    let without = std::fs::read_to_string(&file).unwrap().replace(" org AS account,", "");
+    users.place.write_config(&without);
+    let said = users.place.done(&["check", "--online"], "");
+    assert!(said.stdout.contains("directory.authenticate: gives no user an account"), "{said:?}");
+    assert_eq!(users.place.run(&["check", "--online", "--strict"], "").code, Some(1));
+    let gate = users.start();
+    let login = async |password: &str| {
+        let fields = [("client_id", "web"), ("grant_type", "password"), ("username", "demo"), ("password", password)];
+        gate.form("/acme/connect/token", &fields).await
+    };
+    let (right, wrong) = (login(PASSWORD).await, login("wrong password").await);
+    assert_eq!((right.status, right.json()), (wrong.status, wrong.json()), "a caller learns nothing");
+    until("both are in the log", async || {
+        let log = gate.log();
+        log.contains("no_account") && log.contains("wrong_password")
+    })
+    .await;
+    assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::OK, "without an account");
 }
 
 #[tokio::test]

@@ -127,6 +127,32 @@ fn n3_a_stranger_gets_403_for_an_open_route_too_and_no_listener_starts_without_a
 }
 
 #[test]
+fn t37_other_trusted_proxies_count_for_questions_from_the_reload_on() {
+    let networks = |network: &str| format!("trusted_proxies = [\"{network}\"]");
+    let head = support::with(HEAD, "server", &networks("127.0.0.0/8"));
+    let scene = Scene::on(&head, "kind = \"forward-auth\"\nneighbour = \"nginx\"", &routes());
+    let mut open = Wire::open(scene.asked);
+    let mut ask = || {
+        let lines = facts("GET", "/public/a");
+        let lines: Vec<&str> = std::iter::once("Host: authorizer").chain(lines.iter().map(String::as_str)).collect();
+        open.head("GET /", &lines);
+        (open.reply().status, scene.about("GET", "/public/a", &[]).status)
+    };
+    assert_eq!(ask(), (200, 200));
+    let config = std::fs::read_to_string(scene.place.path("gateway.toml")).unwrap();
+    let reload = |network: &str, times| {
+        scene.place.write_config(&config.replace(&networks("127.0.0.0/8"), &networks(network)));
+        scene.gate.signal("HUP");
+        let is_taken = async || scene.gate.log().matches("configuration reloaded").count() == times;
+        run(support::until("it is taken up", is_taken));
+    };
+    reload("10.0.0.0/8", 1);
+    assert_eq!(ask(), (403, 403), "on an open connection too");
+    reload("127.0.0.0/8", 2);
+    assert_eq!(ask(), (200, 200));
+}
+
+#[test]
 fn n14_a_body_is_neither_read_nor_awaited() {
     let scene = Scene::new(NGINX, &routes());
     let mut wire = Wire::open(scene.asked);
@@ -212,7 +238,10 @@ fn n6_the_verdict_is_that_of_the_public_listener_for_every_path_of_the_corpus() 
 
 #[test]
 fn n6_a_caller_beyond_its_requests_at_the_public_listener_gets_no_verdict_either() {
-    let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 50\nmax_requests_per_caller = 1\n");
+    let head = HEAD.replace(
+        "[server]\n",
+        "[server]\nmax_requests = 2\nmax_requests_per_caller = 1\nmax_requests_per_address = 2\n",
+    );
     let scene = Scene::on(&head, CADDY, &routes());
     let tokens = scene.login();
     let good = bearer(&tokens);
@@ -237,7 +266,7 @@ fn n6_a_caller_beyond_its_requests_at_the_public_listener_gets_no_verdict_either
 
 #[test]
 fn n6_an_address_beyond_its_requests_is_the_client_s_not_the_neighbour_s() {
-    let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 50\nmax_requests_per_address = 1\n");
+    let head = HEAD.replace("[server]\n", "[server]\nmax_requests = 2\nmax_requests_per_address = 1\n");
     let scene = Scene::on(&head, CADDY, &routes());
     let mut wire = Wire::open(scene.gate.address);
     // The upstream never answers this one, from 127.0.0.1.

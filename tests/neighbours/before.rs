@@ -20,24 +20,51 @@ pub(super) struct Program {
     /// Does it forward a path in another form than the client sent? Then it asks about that form.
     pub(super) normalises: bool,
     command: fn() -> Command,
+    made: Option<Made>,
 }
 
-pub(super) const NGINX: Program = Program {
-    name: "nginx",
+/// A file that is made of one of the folder.
+struct Made {
+    name: &'static str,
+    of: &'static str,
+    how: fn(&str) -> String,
+}
+
+pub(super) const NGINX: Program = Program { name: "nginx", normalises: false, command: nginx, made: None };
+/// Without its controller.
+pub(super) const INGRESS: Program = Program {
+    name: "ingress-nginx",
     normalises: false,
-    command: || of_debian("nginx", &["-p", ".", "-c", "nginx.conf", "-e", "stderr"]),
+    command: nginx,
+    made: Some(Made { name: "nginx.conf", of: "ingress.yaml", how: super::ingress::rendered }),
 };
-pub(super) const HAPROXY: Program =
-    Program { name: "haproxy", normalises: false, command: || of_debian("haproxy", &["-db", "-f", "haproxy.cfg"]) };
-pub(super) const CADDY: Program =
-    Program { name: "caddy", normalises: false, command: || of_debian("caddy", &["run", "--config", "Caddyfile"]) };
-pub(super) const TRAEFIK: Program =
-    Program { name: "traefik", normalises: true, command: || installed("traefik", &["--configFile=traefik.yaml"]) };
-pub(super) const ENVOY: Program = Program { name: "envoy", normalises: true, command: envoy };
-pub(super) const ENVOY_HTTP: Program = Program { name: "envoy-http", normalises: true, command: envoy };
+pub(super) const HAPROXY: Program = Program {
+    name: "haproxy",
+    normalises: false,
+    command: || of_debian("haproxy", &["-db", "-f", "haproxy.cfg"]),
+    made: None,
+};
+pub(super) const CADDY: Program = Program {
+    name: "caddy",
+    normalises: false,
+    command: || of_debian("caddy", &["run", "--config", "Caddyfile"]),
+    made: None,
+};
+pub(super) const TRAEFIK: Program = Program {
+    name: "traefik",
+    normalises: true,
+    command: || installed("traefik", &["--configFile=traefik.yaml"]),
+    made: None,
+};
+pub(super) const ENVOY: Program = Program { name: "envoy", normalises: true, command: envoy, made: None };
+pub(super) const ENVOY_HTTP: Program = Program { name: "envoy-http", normalises: true, command: envoy, made: None };
 
 /// All of them.
-pub(super) const ALL: [&Program; 6] = [&NGINX, &HAPROXY, &CADDY, &TRAEFIK, &ENVOY, &ENVOY_HTTP];
+pub(super) const ALL: [&Program; 7] = [&NGINX, &INGRESS, &HAPROXY, &CADDY, &TRAEFIK, &ENVOY, &ENVOY_HTTP];
+
+fn nginx() -> Command {
+    of_debian("nginx", &["-p", ".", "-c", "nginx.conf", "-e", "stderr"])
+}
 
 fn envoy() -> Command {
     let arguments = ["-c", "envoy.yaml", "--use-dynamic-base-id", "--concurrency", "1", "-l", "warn"];
@@ -106,22 +133,26 @@ impl Before {
         change: &dyn Fn(String) -> String,
         files: &dyn Fn(&Path),
     ) -> Self {
-        let start = |_| Self::try_start(program.name, store, change, files, (program.command)());
+        let start = |_| Self::try_start(program, store, change, files, (program.command)());
         (0..5).find_map(start).unwrap_or_else(|| panic!("{} does not start", program.name))
     }
 
     fn try_start(
-        name: &str,
+        program: &Program,
         store: &str,
         change: &dyn Fn(String) -> String,
         files: &dyn Fn(&Path),
         mut command: Command,
     ) -> Option<Self> {
+        let name = program.name;
         let stub = Stub::start();
         let question = TcpListener::bind("127.0.0.1:0").unwrap();
         let asked = question.local_addr().unwrap().to_string();
         let config = fs::read_to_string(examples(name).join("gateway.toml")).unwrap();
         let config = config.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:8082", &asked);
+        // ingress-nginx runs elsewhere, and has another public name.
+        let config = config.replace("0.0.0.0:8082", &asked).replace("10.0.0.0/8", "127.0.0.1/32");
+        let config = config.replace("https://api.example.com", "http://localhost:8000");
         let config = with(&with(&config, "admin", "listen = \"127.0.0.1:0\""), "store", store);
         let place = Place::new(&change(config));
         files(&place.path(""));
@@ -129,9 +160,12 @@ impl Before {
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = port.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(examples(name)).unwrap() {
-            let entry = entry.unwrap();
-            let mut text = fs::read_to_string(entry.path()).unwrap();
+        let own = fs::read_dir(examples(name)).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut all: Vec<_> = own.map(|own| (fs::read_to_string(examples(name).join(&own)).unwrap(), own)).collect();
+        if let Some(Made { name: file, of, how }) = &program.made {
+            all.push((how(&fs::read_to_string(examples(name).join(of)).unwrap()), (*file).into()));
+        }
+        for (mut text, file) in all {
             let ports = [(8000, address.port()), (8080, gate.address.port()), (3000, stub.address.port())];
             text = text
                 .replace("127.0.0.1:8082", &asked)
@@ -141,7 +175,7 @@ impl Before {
                 text = text.replace(&format!("port_value: {written} "), &format!("port_value: {port} "));
                 text = text.replace(&format!("http://:{written}"), &format!("http://:{port}"));
             }
-            fs::write(folder.path().join(entry.file_name()), change(text)).unwrap();
+            fs::write(folder.path().join(file), change(text)).unwrap();
         }
         files(folder.path());
         drop(port);
@@ -157,7 +191,7 @@ impl Before {
     fn is_up(&mut self) -> bool {
         for _ in 0..600 {
             if self.child.try_wait().unwrap().is_some() {
-                eprintln!("{}", fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default());
+                eprintln!("{}", self.output());
                 return false;
             }
             // Traefik listens before it has its routes.
@@ -166,8 +200,13 @@ impl Before {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        eprintln!("{}", fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default());
+        eprintln!("{}", self.output());
         false
+    }
+
+    /// What the proxy wrote.
+    pub(super) fn output(&self) -> String {
+        fs::read_to_string(self.folder.path().join("output.log")).unwrap_or_default()
     }
 
     pub(super) fn ask(&self, line: &str, headers: &[&str]) -> Reply {
@@ -178,6 +217,13 @@ impl Before {
     pub(super) fn ask_at(&self, host: &str, line: &str, headers: &[&str]) -> Reply {
         let mut wire = Wire::open(self.address);
         wire.head(line, &[&[&*format!("Host: {host}")], headers].concat());
+        wire.reply()
+    }
+
+    pub(super) fn ask_with_body(&self, line: &str, headers: &[&str], body: &str) -> Reply {
+        let mut wire = Wire::open(self.address);
+        let lines = [&["Host: localhost"], headers].concat().join("\r\n");
+        wire.send(format!("{line} HTTP/1.1\r\n{lines}\r\n\r\n{body}"));
         wire.reply()
     }
 

@@ -11,8 +11,7 @@ pub(super) struct Scene {
     pub(super) gate: Gate,
     pub(super) asked: SocketAddr,
     pub(super) stub: Stub,
-    #[expect(dead_code, reason = "its folder stays while the gate runs")]
-    place: Place,
+    pub(super) place: Place,
 }
 
 /// The facts that a neighbour with `X-Forwarded-…` states of `GET target`.

@@ -401,6 +401,60 @@ async fn i28_what_the_server_says_of_a_bind_decides_or_is_a_fault() {
 }
 
 #[tokio::test]
+async fn i46_what_the_server_has_of_one_user_is_503_for_that_user_alone() {
+    let liar = Liar::start();
+    let (_place, gate) = liar.gate();
+    let demo = gate.log_in("demo", PASSWORD).await.tokens();
+    let eve = user(format!("uid=eve,{BASE}").as_bytes());
+    let entries: Vec<(&str, Vec<Vec<u8>>, u8)> = vec![
+        ("two entries", vec![eve.clone(), eve.clone(), search_done(0)], 0),
+        ("a value that the server does not search for", vec![search_done(53)], 0),
+        ("a bind that it is unwilling to decide", vec![eve.clone(), search_done(0)], 53),
+        ("a bind that it may not decide", vec![eve, search_done(0)], 50),
+    ];
+    for (what, found, code) in entries {
+        liar.says(move |asked| match asked.operation {
+            BIND if asked.contains("uid=eve") => Some(vec![bound(code)]),
+            SEARCH if asked.contains("eve") => Some(found.clone()),
+            _ => honest(asked),
+        });
+        // More often than faults of the server open the circuit.
+        for _ in 0..8 {
+            assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE, "{what}");
+        }
+        assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::OK, "{what}");
+    }
+    assert_eq!(gate.refresh(&demo.refresh).await.status, StatusCode::OK);
+    // A server that is away is not asked after five attempts.
+    liar.says(|asked| Some(if asked.operation == SEARCH { vec![search_done(52)] } else { vec![bound(0)] }));
+    for _ in 0..5 {
+        assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    liar.asked();
+    assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(liar.asked().is_empty(), "the circuit is open");
+}
+
+#[tokio::test]
+async fn i49_an_answer_to_the_name_of_nobody_decides_nothing() {
+    let liar = Liar::start();
+    for (code, expected) in [
+        (0, StatusCode::BAD_REQUEST),
+        (50, StatusCode::BAD_REQUEST),
+        (53, StatusCode::BAD_REQUEST),
+        (52, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let (_place, gate) = liar.gate();
+        liar.says(move |asked| match asked.operation {
+            BIND if asked.contains("rotogate-unknown-user") => Some(vec![bound(code)]),
+            SEARCH => Some(vec![search_done(0)]),
+            _ => honest(asked),
+        });
+        assert_eq!(gate.log_in("nobody", PASSWORD).await.status, expected, "{code}");
+    }
+}
+
+#[tokio::test]
 async fn i25_a_directory_that_hangs_delays_no_request_that_does_not_need_it() {
     let liar = Liar::start();
     let (_place, gate) = liar.gate();
