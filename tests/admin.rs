@@ -1,5 +1,6 @@
 //! The admin API of the running gate: who is let in, what each operation does, and whether its document is right.
 
+mod crowd;
 mod document;
 mod guard;
 mod operations;

@@ -77,6 +77,17 @@ class Names:
     def without_example(self):
         return sorted(path for number, path in self.examples.items() if not has_example(self.docs[number][1]))
 
+    def hidden_links(self):
+        """The links of visible texts to items of ours that docs.rs does not show."""
+        for number, (path, _) in self.docs.items():
+            for name, target in self.get(number)["links"].items():
+                # What an implementation has is shown with its type.
+                if name.strip("`") == "self" or name.strip("`").endswith("::default"):
+                    continue
+                item = self.get(target)
+                if item is not None and item["crate_id"] == 0 and target not in self.docs and "impl" not in item["inner"]:
+                    yield f"{path} links `{name}`, which is hidden"
+
     def numbered(self):
         """The items whose text has a requirement number, with the number."""
         found = ((path, NUMBER.search(docs)) for path, docs in self.docs.values())
@@ -181,9 +192,12 @@ for path in without:
 numbered = names.numbered()
 for path, number in numbered:
     print(f"tests/api.py: the documentation of {path} names {number}: say what it means", file=sys.stderr)
+hidden = sorted(names.hidden_links())
+for problem in hidden:
+    print(f"tests/api.py: {problem}: name what the reader can see", file=sys.stderr)
 total = len(names.examples)
 print(f"{total - len(without)} of {total} modules, types, traits and functions have an example")
-if without or numbered:
+if without or numbered or hidden:
     sys.exit(1)
 text = "\n".join(sorted(names.lines)) + "\n"
 if sys.argv[1:] == ["--write"]:

@@ -5,15 +5,18 @@ mod broken;
 mod check;
 mod client;
 mod command_line;
+mod emergency;
 mod explain;
 mod files;
 mod keys;
 mod mistakes;
 mod owners;
+mod remedies;
 mod service;
 mod session;
 mod store;
 mod token;
+mod truth;
 mod user;
 
 use http::StatusCode;

@@ -1,5 +1,6 @@
 //! Users in another system: what a fault of it does, and what a change in it does.
 
+mod guesses;
 #[cfg(feature = "hook")]
 mod http;
 #[cfg(feature = "ldap")]

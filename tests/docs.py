@@ -391,9 +391,142 @@ def variant_of(keys):
     return ""
 
 
-def reference():
+# A configuration with each section, and what each kind of a section takes besides. Their defaults are the program's own.
+WHOLE = """
+[server]
+public_url = "http://127.0.0.1:8080"
+[[server.listeners]]
+address = "127.0.0.1:8443"
+[issuer]
+audience = ["api"]
+[tracing]
+endpoint = "http://127.0.0.1:4317"
+[[clients]]
+id = "web"
+[[endpoints]]
+dialect = "oauth2"
+[[upstreams]]
+name = "app"
+urls = ["http://127.0.0.1:9000"]
+[[routes]]
+path = "/{*rest}"
+upstream = "app"
+[[resources]]
+path = "/api"
+[[authorizers]]
+listen = "127.0.0.1:8090"
+kind = "forward-auth"
+neighbour = "nginx"
+trusted_proxies = ["127.0.0.1/32"]
+[[issuers]]
+url = "https://idp.example.com"
+audience = "x"
+everywhere = true
+discovery = true
+[[issuers]]
+url = "https://opaque.example.com"
+audience = "x"
+everywhere = true
+introspection = { url = "https://opaque.example.com/i", client_id = "gate", secret_file = "secret" }
+"""
+KINDS = {
+    'directory "http"': '[directory]\nkind = "http"\nurl = "http://127.0.0.1:1/x"\n',
+    'directory "ldap"': '[directory]\nkind = "ldap"\nurl = "ldaps://l.example"\nbase = "dc=x"\nfilter = "(uid={username})"\n'
+    '[directory.groups]\nbase = "ou=g"\n',
+    'directory "sql"': '[directory]\nkind = "sql"\nurl = "sqlite:u.db"\nauthenticate = "SELECT a AS subject, b AS password_hash FROM u '
+    'WHERE c = {username}"\nlookup = "SELECT a AS subject FROM u WHERE a = {subject}"\n',
+    'store "redis"': '[store]\nkind = "redis"\nurls = ["redis://127.0.0.1"]\n',
+    'store "postgres"': '[store]\nkind = "postgres"\nurl = "postgres://gate@127.0.0.1/x"\n',
+    'endpoints "kuzzle"': '[[endpoints]]\ndialect = "kuzzle"\npath = "/other"\n',
+    'endpoints "envelope"': '[[endpoints]]\ndialect = "envelope"\npath = "/other"\n',
+    'endpoints "knox"': '[[endpoints]]\ndialect = "knox"\n',
+    'endpoints "relay"': '[[endpoints]]\ndialect = "relay"\npath = "/other"\ntoken_url = "https://idp.example.com/token"\n',
+}
+
+
+def defaults_of_the_program(gate):
+    """{(section, variant): {key: default}}, by `rotogate config show --effective`."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        secret = Path(folder, "secret")
+        secret.write_text("secret\n")
+        secret.chmod(0o600)
+        for kind, more in {"": "", **KINDS}.items():
+            Path(folder, "gateway.toml").write_text(WHOLE + more)
+            command = [gate, "--config", "gateway.toml", "--json", "config", "show", "--effective"]
+            ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+            if ran.returncode != 0:
+                problems.append(f"the configuration that shows defaults{kind and ' of ' + kind} is refused: {ran.stderr}")
+            section, _, name = kind.replace('"', "").partition(" ")
+            for entry in map(json.loads, ran.stdout.splitlines()):
+                name_of, _, key = re.sub(r"\[\d+\]", "", entry["key"]).partition(".")
+                if name_of == "server" and key.startswith("listeners."):
+                    name_of, key = "server.listeners", key.removeprefix("listeners.")
+                if entry["source"] == "default" and (not section or section == name_of):
+                    value = entry["value"]
+                    if isinstance(value, str):
+                        value = value.replace(f"{Path(folder).resolve()}/", "").replace(f"{folder}/", "")
+                    found.setdefault((name_of, name), {}).setdefault(key, value)
+    return found
+
+
+UNITS = {"ms": 1e-3, "s": 1, "m": 60, "h": 3600, "day": 86400, "days": 86400, "d": 86400}
+SIZES = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def meant(value):
+    """A value as a number of seconds or bytes where it is a duration or a size."""
+    if isinstance(value, str):
+        parts = value.split()
+        times = [re.fullmatch(r"(\d+)(ms|s|m|h|days?|d)", part) for part in parts]
+        if parts and all(times):
+            return round(sum(int(part[1]) * UNITS[part[2]] for part in times), 3)
+        if size := re.fullmatch(r"(\d+)([KMG]iB)", value):
+            return int(size[1]) * SIZES[size[2]]
+    return value
+
+
+def shown_default(printed, default):
+    """What the page has for the program's default: what is printed, if it means that; a share of something has no number."""
+    literal = re.fullmatch(r"`([^`]+)`", printed)
+    try:
+        value = tomllib.loads(f"value = {literal[1]}")["value"] if literal else None
+    except tomllib.TOMLDecodeError:
+        value = literal[1]
+    if value is not None and meant(value) == meant(default) or isinstance(value, str) and value.endswith("%"):
+        return printed
+    if value is None and printed not in ("", "required"):
+        # Words, such as "the number of processors".
+        return printed
+    return f"`{toml_value(default)}`"
+
+
+def toml_value(value):
+    if isinstance(value, str):
+        for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+            if isinstance(meant(value), (int, float)) and meant(value) >= size and meant(value) % size == 0:
+                return f'"{int(meant(value) // size)}{unit}"' if unit != "d" or meant(value) > 86400 else '"24h"'
+        return json.dumps(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 2**16 and value % 2**10 == 0:
+        return f'"{value // 2**20}MiB"' if value % 2**20 == 0 else f'"{value // 2**10}KiB"'
+    return json.dumps(value)
+
+
+def reference(gate):
     """The tables of docs/configuration.md: each key once, at its section or at its variant of it."""
     kept = kept_by_a_reload()
+    defaults = defaults_of_the_program(gate)
+
+    def default_of(heading, variant, key):
+        section, _, rest = heading.strip("[]").partition(".")
+        if heading.strip("[]") == "server.listeners":
+            section, rest = "server.listeners", ""
+        name = variant.rsplit("= ", 1)[-1].strip('"')
+        key = f"{rest}.{key}" if rest else key
+        for of in ((section, name), (section, "")):
+            if key in defaults.get(of, {}):
+                return defaults[of][key]
+        return None
     tables = {}
     for heading, keys, comment, page in sections():
         if page and heading == "[[directories]]":
@@ -409,6 +542,8 @@ def reference():
             if key not in known and (key, page) != ("kind", page or ""):
                 known.add(key)
                 entries.append((key, value, is_default and not page, meaning, page))
+    # A table of keys has no values: their types are those of the page's configurations.
+    kinds = {(page, key): kind_of(value) for _, keys, _, page in sections() for key, value, *_ in keys if not isinstance(value, Cell)}
     lines = []
     for (heading, variant), (comment, entries) in tables.items():
         if not entries:
@@ -420,30 +555,37 @@ def reference():
         lines += ["| key | type | default | change by | meaning |", "|---|---|---|---|---|"]
         for key, value, is_default, meaning, page in entries:
             text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", cell(meaning))
+            own = default_of(heading, variant, key)
             if isinstance(value, Cell):
-                lines.append(f"| `{key}` | | {value} | {change_of(heading, key, kept)} | {text} ([{page}]({page}.md)) |")
+                default = shown_default(value, own) if own is not None else value
+                kind = kind_of(toml_value(own)) if own is not None else kinds.get((page, key), "text")
+                lines.append(f"| `{key}` | {kind} | {default} | {change_of(heading, key, kept)} | {text} ([{page}]({page}.md)) |")
                 continue
             kind, value = kind_of(value), f"`{cell(value)}`"
             # A key that is commented out is shown with its default, too, if that is no name of something of the user's.
             is_default = is_default or not page and (
                 kind not in ("text", "list", "table") and not re.search(r"(?i)\bunset:|\bdefault:", text)
             )
-            if text.startswith("required"):
+            if text.startswith("required") and own is None:
                 default, text = "required", f"{text.removeprefix('required').lstrip(': ')}; such as {value}"
             elif is_default:
                 default = value
             else:
                 named = re.search(r"(?i)\bdefault: ([^.;]+)", text)
                 default, text = named[1] if named else "", f"{text}; such as {value}" if text else f"such as {value}"
+            # Where "Unset:" says what it is without the key, the program's default is made from the other keys.
+            if own not in (None, [], "") and not re.search(r"(?i)\bunset:", text):
+                default = shown_default(default, own)
+                text = text.removesuffix(f"; such as {default}")
             text += f" ([{page}]({page}.md))" if page else ""
             lines.append(f"| `{key}` | {kind} | {default} | {change_of(heading, key, kept)} | {text} |")
     return "\n".join(lines[1:]) + "\n"
 
 
-def configuration_reference(write):
+def configuration_reference(gate, write):
     page = REFERENCE.read_text()
     head, rest = page.split(BEGIN)
-    current = head + BEGIN + reference() + END + rest.split(END)[1]
+    current = head + BEGIN + reference(gate) + END + rest.split(END)[1]
     if write:
         REFERENCE.write_text(current)
     elif current != page:
@@ -634,7 +776,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="write the generated part of docs/configuration.md")
     options = parser.parse_args()
     gate = options.gate.resolve()
-    configuration_reference(options.write)
+    configuration_reference(gate, options.write)
     command_reference(gate, options.write)
     completeness()
     contents()

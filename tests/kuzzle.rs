@@ -167,7 +167,7 @@ async fn t22_a_call_in_an_envelope_obeys_the_rules_of_its_own_path() {
     let rules = "[[routes]]\npath = \"/users/{*rest}\"\nscopes = [\"admin\"]\nkuzzle = [\"some-plugin:*\"]\n\
                  dialect = \"kuzzle\"\nupstream = \"app\"\n\
                  [[routes]]\npath = \"/secret/{*rest}\"\nscopes = [\"admin\"]\nupstream = \"app\"\n\
-                 [[routes]]\nkuzzle = [\"some-plugin:open\", \"security:getUser\"]\n";
+                 [[routes]]\nkuzzle = [\"some-plugin:open\", \"security:getUser\", \"*\"]\n";
     let place = Place::new(&config(rules));
     let gate = place.start();
     let client = Client { gate: &gate };

@@ -1,10 +1,12 @@
-//! Other proxies ask the real binary for verdicts (N1 to N28): by questions as each of them asks, and by the proxies
+//! Other proxies ask the real binary for verdicts (N1 to N28, N61 to N64): by questions as each of them asks, and by the proxies
 //! themselves with the files of `examples/`, in front of an upstream that writes down what it receives.
 
 mod asked;
 mod attacks;
 mod before;
+mod ingress;
 mod mutual;
+mod names;
 mod proofs;
 mod proxies;
 mod scene;

@@ -4,9 +4,11 @@ use http::StatusCode;
 use serde_json::Value;
 use support::pki::write_private;
 use support::postgres::Postgres;
+use support::round_trips::{RoundTrips, counts_round_trips};
 use support::{CONFIG, Gate, Place, decided, keep_secret, until};
 
 mod copy;
+mod forged;
 mod nodes;
 
 pub(crate) const PASSWORD: &str = "gate-store-password";
@@ -51,6 +53,17 @@ fn nodes(server: &Postgres) -> (Place, [Gate; 2]) {
     let place = place(server);
     let gates = [place.start(), place.start()];
     (place, gates)
+}
+
+// The way to the server is a task of this test, and a start waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c42_a_login_takes_three_round_trips_to_postgresql_and_a_refresh_two() {
+    let server = server();
+    let way = RoundTrips::to(server.port).await;
+    let store = store_of(&server).replace(&format!(":{}/", server.port), &format!(":{}/", way.port));
+    let place = place_of(&support::with(&format!("{CONFIG}{store}"), "sessions", "max_sessions_per_subject = 3"));
+    let [a, b] = [place.start(), place.start()];
+    counts_round_trips(&way, &a, &b, 3).await;
 }
 
 #[tokio::test]

@@ -32,6 +32,7 @@ ELSEWHERE = {
     "P64": "`python3 tests/docs.py`",
     "P65": "`python3 tests/docs.py`",
     "P66": "`python3 tests/stranger.py`",
+    "P68": "`python3 tests/docs.py`",
     "P62": "`python3 tests/packages.py`",
     "P63": "`python3 tests/packages.py`",
     "O8": "C2, C11, C14, C15, C20, C21",
@@ -44,11 +45,20 @@ NUMBERS = (
     + [f"O{n}" for n in range(1, 12)]
     + [f"O{n}" for n in range(12, 28)]
     + ["J18", "J19", "J20", "J21", "J22", "R15", "R16", "R17", "R18", "R19", "R20", "R21", "R23"]
+    + [f"R{n}" for n in range(24, 30)]
     + [f"I{n}" for n in range(1, 46)]
+    + [f"I{n}" for n in range(46, 58)]
     + ["T25", "T26", "T27", "T28", "T29"]
     + [f"C{n}" for n in range(1, 37)]
+    + [f"C{n}" for n in range(37, 45)]
     + [f"P{n}" for n in range(1, 67)]
     + [f"N{n}" for n in range(1, 61)]
+    + [f"A{n}" for n in range(17, 21)]
+    + ["A23", "A24", "A25", "A26", "A27", "A28", "A29", "T34", "T35", "T36", "T37"]
+    + ["P67", "P68", "P69", "T42"]
+    + ["J23", "J24", "T40"]
+    + [f"N{n}" for n in range(61, 72)]
+    + [f"O{n}" for n in range(28, 46)]
 )
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")

@@ -3,15 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use rotogate::clock::Timestamp;
 use rotogate::revocation::list::ListFilling;
 use rotogate::revocation::{Effect, Revocation, RevocationList, Target};
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::Options;
 use rotogate::store::{RedbStore, Store, SubjectBound};
+use rotogate::token::Keyring;
+use rotogate::token::seal::sealed;
 use uuid::Uuid;
 
 const ISSUER: &str = "https://auth.example.com";
@@ -30,6 +33,8 @@ const SESSION_ON_DISK: u64 = 405;
 /// The same of a revocation: its entry, its place in the log, and a row in the index by its end.
 const REVOCATION_ON_DISK: u64 = 173;
 
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::ephemeral().unwrap());
+
 fn id(number: usize) -> SessionId {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&(number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
@@ -42,9 +47,10 @@ fn revocation(number: usize) -> Revocation {
 
 fn session(number: usize) -> Session {
     let scope = || Scope::parse("read write").unwrap();
-    Session {
+    let session = Session {
         bound_to: None,
         certificate: None,
+        seal: Seal::default(),
         resource: None,
         vouched_by: None,
         id: id(number),
@@ -67,7 +73,8 @@ fn session(number: usize) -> Session {
         user_agent: Some("Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0".into()),
         address: Some([192, 0, 2, 1].into()),
         claims: rotogate::claim::OwnClaims::default(),
-    }
+    };
+    sealed(KEYRING.refresh_keys(), session).unwrap()
 }
 
 /// Sizes right before the table doubles, right after, and of many.

@@ -8,7 +8,7 @@ use proptest::sample::Index;
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
 use rotogate::session::rotation::{Decision, Facts, REVOKED, apply_decision, decide};
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 
 const CREATED: Timestamp = Timestamp::from_millis(1_732_000_000_123);
 const DAY: u64 = 86_400_000;
@@ -106,6 +106,7 @@ impl Run {
         let s = Session {
             bound_to: None,
             certificate: None,
+            seal: Seal::default(),
             resource: None,
             vouched_by: None,
             id: SessionId::new(CREATED, [7; 10]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
 use rotogate::session::rotation::{self, Decision, Facts, RecordChange};
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 
 /// One unit of the small world's time.
 const UNIT: Duration = Duration::from_millis(300);
@@ -103,6 +103,7 @@ impl Table {
         let session = Session {
             bound_to: None,
             certificate: None,
+            seal: Seal::default(),
             resource: None,
             vouched_by: None,
             id: SessionId::new(CREATED, [7; 10]),

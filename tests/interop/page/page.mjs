@@ -46,12 +46,18 @@ const logIn = async (userAgent) => {
 };
 const status = async (access) => (await fetch(scene.gate + "/x", { headers: { authorization: "Bearer " + access } })).status;
 
+/** The folder of the last sign-in, and a view in it. */
+let folder = "/ui/";
+const at = (view) => scene.page + view.replace("/ui/", folder);
+
 const signIn = async (page) => {
   await page.goto(scene.page + "/");
   assert.equal(new URL(page.url()).pathname, "/ui/sign-in");
   await page.getByLabel("Admin token").fill(scene.token);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
+  folder = new URL(page.url()).pathname;
+  assert.match(folder, /^\/ui\/[\w-]{43}\/$/, "a folder of its own");
 };
 
 /** The numbers of the overview come again by themselves. */
@@ -81,11 +87,11 @@ const image = async (page, name) => {
 };
 
 const search = async (page) => {
-  await page.goto(scene.page + "/ui/sessions");
+  await page.goto(at("/ui/sessions"));
   await page.getByLabel("User").fill(scene.username);
   await page.getByRole("button", { name: "Search" }).click();
 };
-const rowOf = (page, id) => page.locator("tbody tr", { has: page.locator(`a[href="/ui/sessions/${id}"]`) });
+const rowOf = (page, id) => page.locator("tbody tr", { has: page.locator(`a[href="${folder}sessions/${id}"]`) });
 
 // Without script: a confirmation is a view of its own.
 {
@@ -122,7 +128,7 @@ for (const colorScheme of ["light", "dark"]) {
   await signIn(page);
   await areLive(page);
   for (const view of VIEWS) {
-    await page.goto(scene.page + view);
+    await page.goto(at(view));
     await isSound(page, `${view} ${colorScheme}`);
   }
   await search(page);
@@ -167,11 +173,11 @@ for (const colorScheme of ["light", "dark"]) {
   await page.getByRole("status").filter({ hasText: `Session ${keys.id} revoked` }).waitFor();
   assert.equal(await status(keys.access), 401, "revoked by the keyboard");
 
-  await page.goto(`${scene.page}/ui/sessions/${keys.id}`);
+  await page.goto(at(`/ui/sessions/${keys.id}`));
   await isSound(page, "a session " + colorScheme);
   await page.getByText("by default (admin)").waitFor();
 
-  await page.goto(scene.page + "/ui/explain");
+  await page.goto(at("/ui/explain"));
   await page.getByLabel("Path").fill("/x");
   await page.getByLabel("Access token").fill(keys.access);
   await page.getByRole("button", { name: "Explain" }).click();
@@ -181,7 +187,7 @@ for (const colorScheme of ["light", "dark"]) {
   if (colorScheme === "light") await image(page, "explain-light");
 
   // Live lines; a user's name and a path are text.
-  await page.goto(scene.page + "/ui/events");
+  await page.goto(at("/ui/events"));
   const before = await page.locator("#lines tr").count();
   assert.ok(before > 0);
   const { id } = await logIn(XSS);
@@ -209,10 +215,10 @@ for (const colorScheme of ["light", "dark"]) {
   const context = await watched({});
   const page = await context.newPage();
   await signIn(page);
-  await page.goto(scene.page + "/ui/sessions?user=" + encodeURIComponent(XSS) + "&client=" + encodeURIComponent(XSS));
+  await page.goto(at("/ui/sessions?user=" + encodeURIComponent(XSS) + "&client=" + encodeURIComponent(XSS)));
   await isSound(page, "a name that is markup");
   assert.equal(await page.getByLabel("User").inputValue(), XSS);
-  await page.goto(scene.page + "/ui/routes");
+  await page.goto(at("/ui/routes"));
   await page.getByText("<img src=x>").first().waitFor();
   await isSound(page, "a route that is markup");
   await context.close();
