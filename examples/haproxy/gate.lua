@@ -1,9 +1,14 @@
--- Asks rotogate about a request. The variable txn.gate has the status of the answer; 503 if there is none.
+-- Asks rotogate about a request. The variable txn.gate has the status of the answer; 503 if there is none. On 200 the request
+-- gets the identity of the answer.
 local address = "http://127.0.0.1:8082/"
 local of_the_connection = {
   ["content-length"] = true, ["transfer-encoding"] = true, connection = true, upgrade = true, expect = true, te = true,
 }
-local identity = { "x-auth-subject", "x-auth-account", "x-auth-client", "x-auth-scope", "x-auth-session", "www-authenticate" }
+-- Add your own headers of [identity].
+local identity = {
+  "x-auth-subject", "x-auth-account", "x-auth-client", "x-auth-scope", "x-auth-session", "x-auth-issuer", "x-auth-roles",
+}
+local of_a_refusal = { "www-authenticate", "retry-after", "x-auth-detail" }
 
 core.register_action("rotogate", { "http-req" }, function(txn)
   local headers = {}
@@ -24,9 +29,18 @@ core.register_action("rotogate", { "http-req" }, function(txn)
   end)
   if not ok or not answer or not answer.status or answer.status == 0 then return end
   txn:set_var("txn.gate", answer.status)
-  for _, name in ipairs(identity) do
+  local function first(name)
     local list = answer.headers and answer.headers[name]
     local value = list and (list[0] or list[1])
-    if value and value ~= "" then txn:set_var("txn.id_" .. name:gsub("-", "_"), value) end
+    return value ~= "" and value or nil
+  end
+  for _, name in ipairs(of_a_refusal) do
+    local value = first(name)
+    if value then txn:set_var("txn." .. name:gsub("-", "_"), value) end
+  end
+  if answer.status ~= 200 then return end
+  for _, name in ipairs(identity) do
+    local value = first(name)
+    if value then txn.http:req_set_header(name, value) else txn.http:req_del_header(name) end
   end
 end, 0)
