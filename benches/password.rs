@@ -1,5 +1,6 @@
-//! Password checks: what their time tells of a user (A2) and of an imported hash (I32), and what a flood of them does to
-//! the requests beside it (A3).
+//! Password checks: what their time tells of a user (A2), with each kind of directory (I49), and of an imported hash (I32),
+//! and what a flood of them does to the requests beside it (A3). `-- directories` measures the kinds of directory alone; they
+//! are those of the program beside the bench: `cargo build --release` makes it.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +9,8 @@
     reason = "a bench measures, and may stop"
 )]
 
+#[path = "password/directories.rs"]
+mod directories;
 mod support;
 
 use std::sync::Arc;
@@ -108,6 +111,10 @@ fn imported(runtime: &tokio::runtime::Runtime) {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    directories::measure(&runtime);
+    if std::env::args().any(|argument| argument == "directories") {
+        return;
+    }
     imported(&runtime);
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let passwords = Arc::new(Passwords::default());

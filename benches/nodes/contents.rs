@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::revocation::{Effect, Revocation, Target};
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionId, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::{Inserted, Store, SubjectBound};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -24,6 +24,7 @@ fn session(number: usize, now: Timestamp) -> Session {
     Session {
         bound_to: None,
         certificate: None,
+        seal: Seal::default(),
         resource: None,
         vouched_by: None,
         id: id(number, now),

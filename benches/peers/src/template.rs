@@ -15,10 +15,11 @@ use rotogate::client::Client;
 use rotogate::clock::Timestamp;
 use rotogate::gate::NewSession;
 use rotogate::revocation::{Effect, Revocation, Target};
-use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Session, SessionSecret, Status};
+use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
+use rotogate::token::seal::sealed;
 use rotogate_server::server::admin::AdminToken;
 use rotogate_server::users::FileDirectory;
 
@@ -75,7 +76,9 @@ impl Template {
         let store = RedbStore::open(folder.join("rotogate.redb"), options)?;
         let signer = keyring.signer().kid().to_owned();
         for batch in batches(contents.sessions) {
-            let inserts = batch.map(|number| store.insert(record(begun, number, &signer), SubjectBound::NONE));
+            let records = batch.map(|number| sealed(keyring.refresh_keys(), record(begun, number, &signer)));
+            let records = records.collect::<Option<Vec<_>>>().context("a record cannot be sealed")?;
+            let inserts = records.into_iter().map(|record| store.insert(record, SubjectBound::NONE));
             let inserted = try_join_all(inserts).await?;
             anyhow::ensure!(inserted.iter().all(|one| matches!(one, Inserted::Inserted(_))), "a session was not taken");
         }
@@ -199,6 +202,7 @@ fn record(begun: Timestamp, number: usize, kid: &str) -> Session {
         account: None,
         bound_to: None,
         certificate: None,
+        seal: Seal::default(),
         resource: None,
         vouched_by: None,
         client: CLIENT.into(),
