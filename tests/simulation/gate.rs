@@ -40,13 +40,18 @@ static KEYS: LazyLock<Arc<Keyring>> = LazyLock::new(|| {
     Arc::new(Keyring::from_parts(Uuid::nil(), key, Vec::new(), refresh).unwrap())
 });
 
-/// The rules of a history: a rotation may leave earlier access tokens alone, or end them at once.
-static PROFILES: LazyLock<[Profile; 2]> = LazyLock::new(|| {
+/// The rules of a history: a rotation may leave earlier access tokens alone, or end them at once. From [`LAX`] on, the same
+/// with a longer grace than was promised.
+static PROFILES: LazyLock<[Profile; 4]> = LazyLock::new(|| {
     let profile = Profile { grace: GRACE, lost_response_window: WINDOW, ..Profile::default() };
     let ends = Profile { revoke_previous_after: Some(Duration::ZERO), ..profile.clone() };
-    assert_eq!((profile.problems(), ends.problems()), (vec![], vec![]));
-    [profile, ends]
+    let [lax, lax_ends] = [&profile, &ends].map(|profile| Profile { grace: GRACE * 2, ..profile.clone() });
+    let all = [profile, ends, lax, lax_ends];
+    all.iter().for_each(|profile| assert_eq!(profile.problems(), vec![]));
+    all
 });
+/// The first of the profiles whose grace is too long.
+pub(crate) const LAX: usize = 2;
 
 /// The generation of a refresh token of ours.
 pub(crate) fn generation(token: &str) -> Generation {
@@ -100,7 +105,7 @@ impl Gate {
             keep_login_origin: false,
             staleness: None,
         });
-        Self { engine: Arc::new(engine), store: Arc::clone(store), profile: &PROFILES[rules % 2] }
+        Self { engine: Arc::new(engine), store: Arc::clone(store), profile: &PROFILES[rules] }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -113,8 +113,8 @@ fn a_store_that_acknowledges_before_it_commits_is_found() {
 }
 
 #[test]
-fn a_replay_that_extends_its_window_is_found() {
-    is_found(Plant::ReplayExtendsTheWindow, "R3");
+fn a_replay_past_grace_is_found() {
+    is_found(Plant::ReplaysPastGrace, "R3");
 }
 
 #[test]

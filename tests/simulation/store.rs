@@ -37,8 +37,8 @@ pub(crate) enum Plant {
     Nothing,
     /// A swap is acknowledged now and done with the next operation, if the process lives that long.
     AcknowledgesFirst,
-    /// A read of a record finds its current pair just issued, if it was within grace the last time.
-    ReplayExtendsTheWindow,
+    /// Not of the store, whose records are sealed: the gate replays for twice as long as it promises.
+    ReplaysPastGrace,
     RevocationIsForgotten,
     /// The same, of one that had failed before.
     RepetitionIsForgotten,
@@ -93,18 +93,13 @@ struct Disk {
     failed: Vec<Target>,
     /// Of [`Plant::AcknowledgesFirst`].
     not_yet_done: Option<Write>,
-    /// Of [`Plant::ReplayExtendsTheWindow`]: when the record was last looked at.
-    looked: Option<(SessionId, Generation, Timestamp)>,
 }
 
 pub(crate) struct Faulty {
     trust: Trust,
     plant: Plant,
-    grace: Duration,
     disk: Mutex<Disk>,
     pub(crate) commits: Mutex<Commits>,
-    /// Engine time, for the plant that needs it.
-    pub(crate) now: Mutex<Timestamp>,
 }
 
 impl fmt::Debug for Faulty {
@@ -114,7 +109,7 @@ impl fmt::Debug for Faulty {
 }
 
 impl Faulty {
-    pub(crate) fn new(trust: Trust, plant: Plant, grace: Duration, random: Random) -> Self {
+    pub(crate) fn new(trust: Trust, plant: Plant, random: Random) -> Self {
         let disk = Disk {
             tables: Arc::new(MemoryStore::new(ISSUER, LEEWAY)),
             log: Vec::new(),
@@ -123,9 +118,8 @@ impl Faulty {
             quiet: true,
             failed: Vec::new(),
             not_yet_done: None,
-            looked: None,
         };
-        Self { trust, plant, grace, disk: Mutex::new(disk), commits: Mutex::default(), now: Mutex::default() }
+        Self { trust, plant, disk: Mutex::new(disk), commits: Mutex::default() }
     }
 
     pub(crate) fn set_quiet(&self, quiet: bool) {
@@ -258,25 +252,6 @@ impl Faulty {
         disk.log.push(done);
         Ok(wrote)
     }
-
-    fn seen(&self, session: Session) -> Session {
-        if self.plant != Plant::ReplayExtendsTheWindow {
-            return session;
-        }
-        let now = *self.now.lock().unwrap();
-        let mut disk = self.disk.lock().unwrap();
-        let last = match disk.looked {
-            Some((id, generation, at)) if (id, generation) == (session.id, session.current) => {
-                at.max(session.issued_at)
-            }
-            _ => session.issued_at,
-        };
-        if now.since(last) >= self.grace {
-            return session;
-        }
-        disk.looked = Some((session.id, session.current, now));
-        Session { issued_at: last, ..session }
-    }
 }
 
 /// Ready the second time: a place where a process can die and others go first.
@@ -293,8 +268,7 @@ impl Future for Pause {
 #[async_trait]
 impl Store for Faulty {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let found = self.read(|tables| tables.load(id).now_or_never().expect("memory waits for nothing")).await??;
-        Ok(found.map(|session| self.seen(session)))
+        self.read(|tables| tables.load(id).now_or_never().expect("memory waits for nothing")).await?
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {

@@ -11,7 +11,7 @@ use rotogate::fault::Error;
 use rotogate::session::rotation::REVOKED;
 use rotogate::session::{Generation, SessionId};
 
-use crate::gate::{Done, GRACE, Gate, WINDOW, Work, generation, poll};
+use crate::gate::{Done, GRACE, Gate, LAX, WINDOW, Work, generation, poll};
 use crate::store::{Faulty, Plant, Trust};
 use support::random::Random;
 
@@ -169,8 +169,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(mut random: Random, trust: Trust, plant: Plant, tells: bool) -> Self {
         let time = ManualTime::at(T0);
-        let store = Arc::new(Faulty::new(trust, plant, GRACE, random.fork()));
-        let rules = usize::from(random.one_in(2));
+        let store = Arc::new(Faulty::new(trust, plant, random.fork()));
+        let lax = if plant == Plant::ReplaysPastGrace { LAX } else { 0 };
+        let rules = lax + usize::from(random.one_in(2));
         let gate = Gate::start(&time, &store, rules);
         let chains = (0..=random.below(2)).map(|n| Chain::begin(&gate, format!("user{n}"))).collect();
         store.save();
@@ -199,8 +200,6 @@ impl World {
 
     fn play(&mut self) -> Result<(), String> {
         for _ in 0..STEPS {
-            let now = self.gate.now();
-            *self.store.now.lock().unwrap() = now;
             self.feel();
             self.step()?;
             if let Some(broken) = self.store.commits.lock().unwrap().broken.take()
