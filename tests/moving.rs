@@ -150,7 +150,6 @@ fn starts(gate: &Gate) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "a live move under heavy load may lose a revocation of its last moments (docs/limits.md); live moves end with 0.1"]
 async fn c31_gates_move_from_redb_to_redis_to_postgresql_to_redb_under_load() {
     let (redis, postgres) = (Redis::start(&[]), Postgres::start(&[]));
     keep_secret(PASSWORD);

@@ -254,12 +254,19 @@ impl Counting {
 /// Copies what has not ended at `cut`, and compares. Cut short, it can begin again.
 ///
 /// # Errors
-/// Those of the stores; and if the copy is not what was copied.
+/// Those of the stores; if the copy is not what was copied; and if the file beside the first store has revocations that the
+/// store did not take.
 pub async fn copy<F, T>(from: &F, to: &T, cut: Timestamp) -> Result<Content, StoreError>
 where
     F: Store + ?Sized,
     T: CopyTarget + ?Sized,
 {
+    if from.owed_file().is_some_and(|file| !file.is_empty()) {
+        return Err(StoreError::new(
+            "the file beside the store has revocations that the store has not taken yet, and the copy would lack them: start a \
+             gate on the store, stop it once it has written them, and copy again",
+        ));
+    }
     let mut latest = Timestamp::ZERO;
     each_page(from, cut, async |page| {
         latest = page.iter().map(Session::created).fold(latest, Timestamp::max);

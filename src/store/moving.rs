@@ -19,6 +19,10 @@
 //! one is in charge, whatever the old one says: a gate finds out at its next write, which the whole copy does not take, or
 //! within half a second.
 //!
+//! **The file beside a redb store** keeps revocations that the store did not take, and no gate on the next store reads it. So
+//! a switch does not begin while the file has any, and the file takes none from the fence on: a revocation that the moved store
+//! refuses is answered with 503, and the client repeats it at a gate on the next store.
+//!
 //! **What is later.** Two gates may put two records of one session in either order. The later one stays.
 
 use std::collections::HashSet;

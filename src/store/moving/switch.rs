@@ -53,6 +53,14 @@ impl MovingStore {
         let next = self.0.next()?;
         let begun = Instant::now();
         let to = Destination { store: next.id, place: self.0.opening.place() };
+        // No gate on the next store reads this file. From here on, a revocation that the old store does not take is not
+        // acknowledged. If the fence fails, that stays so until the process starts again: the fence may yet be there.
+        if self.0.old.owed_file().is_some_and(|file| !file.retire()) {
+            return Err(StoreError::new(
+                "the file beside the old store has revocations that the store has not taken yet: try again once the gate has \
+                 written them, which its log says",
+            ));
+        }
         self.0.old.move_to(&to).await?;
         tracing::info!(target: "rotogate::audit", event = "store_fenced", next = to.place, "the old store serves no gate any more");
         let reader = self.0.opening.moved().await?;

@@ -9,7 +9,8 @@ use crate::session::{Generation, RevokedBecause};
 use crate::store::conformance::{
     self, BY_OPERATOR, ISSUER, LEEWAY, gone, insert, later, minimum, not_before, rotated, session, start, subject,
 };
-use crate::store::copy::{Destination, content, is_later};
+use crate::store::copy::{Destination, content, copy, is_later};
+use crate::store::owed::{Owed, OwedFile};
 use crate::store::redb::Options;
 use crate::store::rules::is_revoked;
 use crate::store::{Cursor, Filter, Inserted, Page, RedbStore, Store, SubjectBound, Swap, Swept, redb};
@@ -69,6 +70,9 @@ impl Store for Faulty {
     }
     async fn last_known_time(&self) -> Result<Timestamp, StoreError> {
         self.store.last_known_time().await
+    }
+    fn owed_file(&self) -> Option<&Arc<OwedFile>> {
+        self.store.owed_file()
     }
     async fn check(&self) -> Result<(), StoreError> {
         self.store.check().await
@@ -319,6 +323,31 @@ async fn c31_a_switch_under_load_loses_no_write_that_was_acknowledged_and_takes_
     let error = moving.insert(session("late", 99, start()), SubjectBound::NONE).await.unwrap_err();
     assert!(error.to_string().contains("moved"), "{error}");
     assert!(site.refused_by_old().await.contains("was moved to the next file"));
+}
+
+/// A revocation that was kept beside the old store would be lost: no gate on the next store reads that file.
+#[tokio::test]
+async fn c31_nothing_stays_behind_in_the_file_beside_the_old_store() {
+    let site = Site::new();
+    let moving = site.begin().await;
+    let known = session("ada", 1, start());
+    insert(&moving, &known).await;
+    let owed = Owed { because: BY_OPERATOR, entry: gone(known.id) };
+    let file = Arc::clone(moving.owed_file().unwrap());
+    file.keep(&owed).unwrap();
+    for error in [
+        moving.switch(QUIET).await.map(drop).unwrap_err(),
+        copy(&site.old, &site.next_store(), start()).await.map(drop).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("has not taken yet"), "{error}");
+    }
+    assert!(matches!(site.old.standing().await.unwrap(), Standing::Serving { .. }), "it is not fenced");
+    file.clear(file.lines()).unwrap();
+    moving.switch(QUIET).await.unwrap();
+    // The fenced store takes no revocation, and its file takes none in its place: the caller hears of a fault.
+    moving.revoke(owed.entry.clone(), owed.because).await.unwrap_err();
+    file.keep(&owed).unwrap_err();
+    assert!(file.is_empty());
 }
 
 /// After each step of a switch, the process ends. A start comes to the end of it, and to one store in charge.

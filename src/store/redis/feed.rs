@@ -237,9 +237,18 @@ impl Reader {
             Err(_) => {
                 self.faults = self.faults.saturating_add(1);
                 (self.beat, self.reading, self.scan) = (None, None, None);
+                // The beat may be what failed. Without this, its repetition would wait for a whole interval.
+                if self.next_beat > self.follow.time.monotonic() {
+                    self.beat_again();
+                }
             }
         }
         step
+    }
+
+    /// Makes the next beat due now. Those after it stay at the same times as those of the other partitions.
+    fn beat_again(&mut self) {
+        self.next_beat = self.next_beat.saturating_sub(self.follow.every);
     }
 
     /// Nothing is lost if a caller stops waiting: what was read is kept with the place it was read to.
@@ -302,7 +311,7 @@ impl Reader {
             return Ok(None);
         }
         if !is_whole {
-            self.next_beat = Duration::ZERO;
+            self.beat_again();
         }
         Ok(is_whole.then_some(beat.heard))
     }

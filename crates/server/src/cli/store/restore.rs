@@ -39,10 +39,12 @@ pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, outp
     let part = beside(path, "restoring");
     let kept = runtime()?.block_on(async {
         // Left by a run that was cut short.
-        remove(&part).map_err(|error| cannot(&part, &error))?;
+        remove_part(&part)?;
         let restored = restore(config, &keyring, path, from, &part, end_all).await;
-        if restored.is_err() {
-            let _ = remove(&part);
+        // Its file for owed revocations stays behind also where the part became the store.
+        let removed = remove_part(&part);
+        if restored.is_ok() {
+            removed?;
         }
         restored
     })?;
@@ -133,6 +135,11 @@ fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Removes a store that is not in use yet, and the file beside it.
+fn remove_part(part: &Path) -> Result<(), Failure> {
+    [part.to_owned(), beside(part, "owed")].iter().try_for_each(|path| remove(path).map_err(|error| cannot(path, &error)))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
