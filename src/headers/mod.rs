@@ -312,8 +312,11 @@ impl ProtectedNames {
 
 /// The headers of a credential that the upstream of a route does not get (T14, N40).
 pub(crate) fn withheld(policy: &RoutePolicy) -> impl Iterator<Item = &'static HeaderName> {
-    let goes = |is_of_token: bool| is_of_token && policy.forward_token;
-    CREDENTIALS.iter().filter(move |(_, is_of_token)| !goes(*is_of_token)).map(|(name, _)| name)
+    CREDENTIALS.iter().filter(|(_, is_of_token)| !goes(*is_of_token, policy)).map(|(name, _)| name)
+}
+
+const fn goes(is_of_token: bool, policy: &RoutePolicy) -> bool {
+    is_of_token && policy.forward_token
 }
 
 /// Keeps the client's credentials from the upstream: `Authorization` and a DPoP proof unless the route forwards the
@@ -326,8 +329,10 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
             *is_there |= name == credential;
         }
     }
-    if present.contains(&true) {
-        withheld(policy).for_each(|name| drop(headers.remove(name)));
+    for (is_there, (credential, is_of_token)) in present.into_iter().zip(&CREDENTIALS) {
+        if is_there && !goes(*is_of_token, policy) {
+            headers.remove(credential);
+        }
     }
 }
 
