@@ -147,6 +147,8 @@ struct Session<S> {
     said: mpsc::Sender<UpstreamEvent>,
     /// Since when no valid token is known.
     anonymous: Option<Instant>,
+    /// Whether other rules came into force that have not judged the connection yet.
+    is_unjudged: bool,
 }
 
 /// Why a connection ends.
@@ -178,7 +180,17 @@ async fn serve_on<S: Stream>(
     let (said, mut hears) = mpsc::channel(MAX_UNREAD_MESSAGES);
     let client = socket(Inflow::new(client, Arc::clone(&gate)), Role::Server).await;
     let linked = linked.map(|(token, by_cookie)| LinkedToken::new(&*gate, token, by_cookie));
-    let mut session = Session { client, prefix, gate, linked, upstreams: Vec::new(), next: 0, said, anonymous: None };
+    let mut session = Session {
+        client,
+        prefix,
+        gate,
+        linked,
+        upstreams: Vec::new(),
+        next: 0,
+        said,
+        anonymous: None,
+        is_unjudged: false,
+    };
     let Err(ended) = session.run(&mut hears).await;
     // Messages from the upstreams must not wait for the client any more.
     session.upstreams.clear();
@@ -269,8 +281,14 @@ impl<S: Stream> Session<S> {
         if self.upstreams.iter().filter_map(|upstream| upstream.caller.as_ref()).any(|caller| caller.lease.is_over()) {
             return Err(CloseReason::With(CloseCode::Restart));
         }
-        if self.gate.has_new_rules() && !self.is_still_permitted() {
-            return Err(CloseReason::With(CloseCode::Restart));
+        self.is_unjudged |= self.gate.has_new_rules();
+        if self.is_unjudged {
+            match self.judge() {
+                Ok(()) => self.is_unjudged = false,
+                // It is judged again (requirement R15).
+                Err(denial) if denial.is_undecided() => {}
+                Err(_) => return Err(CloseReason::With(CloseCode::Restart)),
+            }
         }
         let is_dead = |lease: &Lease| lease.check().is_err();
         let before = self.upstreams.len();
@@ -294,14 +312,25 @@ impl<S: Stream> Session<S> {
         Ok(())
     }
 
-    /// Do other rules serve the connection, and permit what it opened at the upstream? Messages of the upstream pass
-    /// without a call that they could judge.
-    fn is_still_permitted(&self) -> bool {
-        let judge = |upstream: &Upstream| {
+    /// Judges the connection and what it opened at the upstream by the rules in force. Messages of the upstream pass
+    /// without a call that could be judged.
+    ///
+    /// # Errors
+    /// Why it must end; an undecided denial only if no other speaks against it.
+    fn judge(&self) -> Result<(), Denial> {
+        if !self.gate.is_served() {
+            return Err(Denial::NoRoute);
+        }
+        let mut undecided = Ok(());
+        for upstream in &self.upstreams {
             let token = upstream.caller.as_ref().map(|caller| caller.token.expose_secret());
-            self.gate.permit(token, &nothing()).err().is_none_or(|denial| denial.is_undecided())
-        };
-        self.gate.is_served() && self.upstreams.iter().all(judge)
+            match self.gate.permit(token, &nothing()) {
+                Ok(_) => {}
+                Err(denial) if denial.is_undecided() => undecided = Err(denial),
+                Err(denial) => return Err(denial),
+            }
+        }
+        undecided
     }
 
     /// Answers one message, or forwards it.
