@@ -12,13 +12,13 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::address::Address;
-use super::body::{BodyError, Exchange, ForwardInfo, ProxyBody, RequestBody};
+use super::body::{BodyError, BodyReturn, Exchange, ForwardInfo, ProxyBody, RequestBody};
 use super::counts::{Attempt, AttemptResult};
 use super::dial::ConnectionHold;
 use super::error::{ProxyError, SendError};
 use super::head_timeout::HeadTimeout;
 use super::http1::ConnectionGuard;
-use super::pool::{Pool, RequestHolders};
+use super::pool::{InFlightSlot, Pool, RequestHolders};
 use super::span::AttemptSpan;
 use super::upgrade::UpgradeRequest;
 use super::url::UpstreamUrl;
@@ -135,9 +135,7 @@ impl Inner {
                             response.body_mut().sent = info;
                             return Ok(response);
                         }
-                        Err(BodyError::TooLarge) => break 'failed ProxyError::TooLarge,
-                        Err(BodyError::Idle) => break 'failed ProxyError::ClientIdle,
-                        Err(BodyError::Broken(_)) => break 'failed ProxyError::ClientBroken,
+                        Err(error) => break 'failed of_body(&error),
                     }
                 }
                 let (lent, back) = body.lend();
@@ -187,26 +185,7 @@ impl Inner {
                 drop(in_flight);
                 tried.push(Arc::clone(&address));
                 info.address = Some(Arc::clone(&address));
-                let again = if tried.len() >= MAX_ADDRESSES_TRIED {
-                    None
-                } else if failure.unsent {
-                    // The attempt has dropped the lent body by now.
-                    match back.take() {
-                        Some(body) => pool.enter(&tried, holders).await.unwrap_or_default().map(|next| (next, body)),
-                        None => None,
-                    }
-                } else if failure.lost && repeatable {
-                    repeatable = false;
-                    // Another address is preferred. But a connection that died while idle says little about its
-                    // address, so the same one is tried if there is no other.
-                    let next = match pool.enter(&tried, holders).await {
-                        Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
-                        next => next.unwrap_or_default(),
-                    };
-                    next.map(|next| (next, RequestBody::empty()))
-                } else {
-                    None
-                };
+                let again = Box::pin(next_attempt(pool, &tried, holders, &failure, back, &mut repeatable)).await;
                 let name = pool.upstream.name.as_str();
                 let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
                     let (reason, detail) = (failure.kind.reason(), failure.kind.detail());
@@ -296,6 +275,44 @@ impl Inner {
         parts.version = Version::HTTP_11;
         let idle = self.idle_timeout(Some(pool));
         Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange)))
+    }
+}
+
+/// A place for another attempt after a failed one, and the body for it; `None` if the request cannot be sent again.
+async fn next_attempt(
+    pool: &Arc<Pool>,
+    tried: &[Arc<Address>],
+    holders: RequestHolders,
+    failure: &AttemptError,
+    back: BodyReturn,
+    repeatable: &mut bool,
+) -> Option<(InFlightSlot, RequestBody)> {
+    if tried.len() >= MAX_ADDRESSES_TRIED {
+        return None;
+    }
+    if failure.unsent {
+        // The attempt has dropped the lent body by now.
+        let body = back.take()?;
+        return pool.enter(tried, holders).await.unwrap_or_default().map(|next| (next, body));
+    }
+    if !failure.lost || !std::mem::take(repeatable) {
+        return None;
+    }
+    // Another address is preferred. But a connection that died while idle says little about its address, so the same one
+    // is tried if there is no other.
+    let next = match pool.enter(tried, holders).await {
+        Ok(None) => pool.enter(&[], holders).await.unwrap_or_default(),
+        next => next.unwrap_or_default(),
+    };
+    next.map(|next| (next, RequestBody::empty()))
+}
+
+/// The error of a request whose body does not come.
+const fn of_body(error: &BodyError) -> ProxyError {
+    match error {
+        BodyError::TooLarge => ProxyError::TooLarge,
+        BodyError::Idle => ProxyError::ClientIdle,
+        BodyError::Broken(_) => ProxyError::ClientBroken,
     }
 }
 

@@ -36,7 +36,7 @@ impl Pool {
         let answer = tokio::time::timeout(check.timeout, ask(address, check)).await;
         if answer.is_ok_and(|answer| answer.is_some()) {
             if address.record_good_check(check.healthy_after) {
-                self.log_readmission(address);
+                self.readmitted(address);
             }
         } else if address.record_bad_check(check.unhealthy_after) {
             self.eject(address, "health", None);

@@ -314,7 +314,7 @@ impl Pool {
     }
 
     /// Waits for the first lookup if no address is known.
-    async fn ready(&self) -> Result<(), ProxyError> {
+    async fn ready(self: &Arc<Self>) -> Result<(), ProxyError> {
         if !self.addresses.load().is_empty() {
             return Ok(());
         }
@@ -322,7 +322,7 @@ impl Pool {
         if self.addresses.load().is_empty() { Err(ProxyError::Unreachable) } else { Ok(()) }
     }
 
-    async fn look_up(&self) {
+    async fn look_up(self: &Arc<Self>) {
         let before = self.lookups.load(Ordering::Acquire);
         let _one = self.looking.lock().await;
         if self.lookups.load(Ordering::Acquire) != before {
@@ -356,6 +356,8 @@ impl Pool {
         }
         self.settle(found);
         self.lookups.fetch_add(1, Ordering::Release);
+        // More addresses have more places.
+        self.serve_waiting();
     }
 
     /// Applies the addresses found for each URL. A URL whose lookup failed keeps its addresses.
@@ -402,7 +404,7 @@ impl Pool {
                 if let (Some(pool), Some(address)) = (Weak::upgrade(&pool), Weak::upgrade(&address))
                     && address.readmit(&pool.upstream)
                 {
-                    pool.log_readmission(&address);
+                    pool.readmitted(&address);
                 }
             });
         }
@@ -415,10 +417,11 @@ impl Pool {
         }
     }
 
-    /// Logs that an address is in service again.
-    pub(super) fn log_readmission(&self, address: &Address) {
+    /// Logs that an address is in service again, and gives its places to those that wait.
+    pub(super) fn readmitted(self: &Arc<Self>, address: &Address) {
         self.all_ejected.store(false, Ordering::Relaxed);
         tracing::info!(upstream = self.upstream.name, %address, "address readmitted");
+        self.serve_waiting();
     }
 }
 

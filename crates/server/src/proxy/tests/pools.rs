@@ -344,6 +344,20 @@ async fn a18_nobody_is_refused_before_the_time_to_wait_and_who_gives_up_leaves_n
     assert_eq!(pool.all()[0].load(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a18_who_waits_has_the_places_of_an_address_that_is_readmitted() {
+    let pool = pool_of(2, |upstream| {
+        upstream.max_requests = 1;
+        upstream.queue_timeout = SECOND * 60;
+    });
+    put_one_aside(&pool).await;
+    let _held = at_once(&pool, of(1, 1)).expect("a place at the other address");
+    assert!(pool.upstream.eject_for < pool.upstream.queue_timeout);
+    // No request ends meanwhile.
+    let mut served = waiting(&pool, &[2]);
+    assert_eq!(served.recv().await.unwrap().0, 2);
+}
+
 /// Resolves names from a list that a test changes, and counts the lookups.
 type Names = Arc<Mutex<Option<Vec<&'static str>>>>;
 
