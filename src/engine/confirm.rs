@@ -3,9 +3,9 @@
 //! store in batches, off the request's path.
 //!
 //! A note is durable within [`FLUSH_EVERY`] and the time of a commit (requirement R28), unless the store fails or the
-//! process ends before. A lost one errs on the safe side: the generation in use counts as never delivered. The first generation has no previous
-//! refresh token, so nothing depends on its delivery, and no note of it is made: a session that is never refreshed costs no
-//! write besides its own.
+//! process ends before. A lost note errs on the safe side: the generation in use counts as never delivered. The first
+//! generation has no previous refresh token, so nothing depends on its delivery, and no note of it is made: a session that is
+//! never refreshed costs no write besides its own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::Engine;
 use crate::session::{Generation, SessionId};
 use crate::store::{Store, StoreError};
 
-/// How long a note waits before it is written with others. docs/sessions.md has it.
+/// How long a note waits before it is written with others. docs/sessions.md states this value.
 pub const FLUSH_EVERY: Duration = Duration::from_millis(200);
 /// The most notes that one flush takes up.
 const MAX_FLUSHED_NOTES: usize = 4096;

@@ -269,6 +269,7 @@ async fn sweep_relays(gate: &Running) {
         tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
     }
 }
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;

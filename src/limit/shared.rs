@@ -249,8 +249,8 @@ impl Limits {
         })
     }
 
-    /// Takes these, unless the caller is held up: too many attempts with the client failed, and some of them were theirs. True if
-    /// the caller is known, and which of the steps refuses.
+    /// Takes these steps, unless the caller is held up: too many attempts with the client failed, and some of them were
+    /// the caller's. Returns whether the caller is known, and which of the steps refuses, and for how long.
     async fn attempted(
         &self,
         shared: &Shared,

@@ -143,8 +143,7 @@ impl Shares {
     }
 }
 
-/// An amount that was lent is given back before it is taken from the holder. Where another order ever happens, the count is
-/// below zero for a moment.
+/// A count; zero if it is below zero, which it is for a moment where a holder leaves before what it lent is given back.
 const fn positive(count: usize) -> usize {
     if count > usize::MAX / 2 { 0 } else { count }
 }

@@ -80,8 +80,8 @@ impl fmt::Display for CallPattern {
 /// Finds an envelope's route that is less strict than another route, although no rule says what holds for calls without a
 /// path: such a call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
 ///
-/// A rule says it if it is `*`, or if it is as strict as the stricter route, such as one of that route itself. `envelopes` are the
-/// requests that enclose calls of any kind.
+/// A rule says it if it is `*`, or if it is as strict as the stricter route, such as one of that route itself.
+/// `envelopes` are the requests that enclose calls of any kind.
 #[doc(hidden)]
 pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
     let table = RouteTable::build(routes.to_vec()).ok()?;

@@ -332,8 +332,8 @@ impl Authorizer {
         }
         // The answer counts as a request of its caller, until it is made: the gate does not see when the request ends
         // that the neighbour forwards.
-        let slot =
-            permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(parts))).transpose();
+        // Nothing is lent: the slot ends with this function, and the question may have been counted for another holder.
+        let slot = permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || None)).transpose();
         let _slot = match slot {
             Ok(slot) => slot,
             Err(refusal) => return answer::overloaded(self.neighbour, refusal, Some(&permitted)),

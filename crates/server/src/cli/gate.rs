@@ -1,5 +1,5 @@
-//! How a command finds the running gate: by `admin.listen` and `admin.token_file` alone, so that a mistake anywhere else in the
-//! configuration takes no command away.
+//! How a command finds the running gate: by `admin.listen` and `admin.token_file` alone, so that a mistake anywhere else
+//! in the configuration takes no command away.
 
 use std::path::{Path, PathBuf};
 

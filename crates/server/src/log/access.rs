@@ -236,6 +236,81 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Adds whom the request is of, or whom the reply is for.
+fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
+    match who {
+        Who::Caller(caller) => {
+            line.text(key!("user.id"), caller.subject());
+            if caller.issuer() != own_issuer {
+                line.text(key!("rotogate.issuer"), caller.issuer());
+            }
+            if let Some(client) = caller.client() {
+                line.text(key!("rotogate.client.id"), client);
+            }
+            if let Some(account) = caller.account() {
+                line.text(key!("rotogate.account"), account);
+            }
+            if let (Some(session), Some(generation)) = (caller.session(), caller.generation()) {
+                line.session(key!("session.id"), session);
+                line.number(key!("rotogate.generation"), generation.get());
+            }
+        }
+        Who::Issued(recipient) => {
+            line.text(key!("user.id"), &recipient.subject);
+            if let Some(session) = recipient.session {
+                line.session(key!("session.id"), session);
+            }
+        }
+        Who::HeldUp(held_up) => {
+            if let Some(subject) = &held_up.subject {
+                line.text(key!("user.id"), subject);
+            }
+            if let Some(session) = held_up.session {
+                line.session(key!("session.id"), session);
+            }
+            if let Some(client) = &held_up.client {
+                line.text(key!("rotogate.client.id"), client);
+            }
+        }
+        Who::Refused(refused) => {
+            let says = &refused.says;
+            for (key, text) in [
+                ("user.id", &says.subject),
+                ("rotogate.client.id", &says.client),
+                ("session.id", &says.session),
+                ("rotogate.token.id", &says.token_id),
+                ("rotogate.token.kid", &says.kid),
+            ] {
+                if let Some(text) = text.as_deref() {
+                    line.text(key, text);
+                }
+            }
+            if let Some(issuer) = says.issuer.as_deref().filter(|issuer| *issuer != own_issuer) {
+                line.text(key!("rotogate.issuer"), issuer);
+            }
+            if !refused.is_proved {
+                line.flag(key!("rotogate.token.unverified"), true);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Adds what the upstream did. The head of the response took `took` in all.
+fn add_upstream(line: &mut LogLine, sent: &UpstreamInfo<'_>, took: Duration) {
+    if let Some(upstream) = sent.upstream {
+        line.own(key!("rotogate.upstream"), upstream);
+    }
+    if let Some(address) = sent.address {
+        line.word(key!("upstream.address"), address);
+    }
+    if sent.attempts > 0 {
+        line.number(key!("rotogate.upstream.attempts"), u64::from(sent.attempts));
+        line.number(key!("rotogate.duration.upstream"), nanos(sent.took));
+        line.number(key!("rotogate.duration.gate"), nanos(took.saturating_sub(sent.took)));
+    }
+}
+
 impl AccessLogLine {
     /// Begins the line of a request that the sample left out.
     fn write_head(&mut self) {
@@ -282,76 +357,13 @@ impl AccessLogLine {
                 line.word(key!("rotogate.dialect"), operation.dialect);
                 line.own(key!("rotogate.operation"), operation.name);
             }
-            match &verdict.who {
-                Some(Who::Caller(caller)) => {
-                    line.text(key!("user.id"), caller.subject());
-                    if caller.issuer() != self.log.own_issuer {
-                        line.text(key!("rotogate.issuer"), caller.issuer());
-                    }
-                    if let Some(client) = caller.client() {
-                        line.text(key!("rotogate.client.id"), client);
-                    }
-                    if let Some(account) = caller.account() {
-                        line.text(key!("rotogate.account"), account);
-                    }
-                    if let (Some(session), Some(generation)) = (caller.session(), caller.generation()) {
-                        line.session(key!("session.id"), session);
-                        line.number(key!("rotogate.generation"), generation.get());
-                    }
-                }
-                Some(Who::Issued(recipient)) => {
-                    line.text(key!("user.id"), &recipient.subject);
-                    if let Some(session) = recipient.session {
-                        line.session(key!("session.id"), session);
-                    }
-                }
-                Some(Who::HeldUp(held_up)) => {
-                    if let Some(subject) = &held_up.subject {
-                        line.text(key!("user.id"), subject);
-                    }
-                    if let Some(session) = held_up.session {
-                        line.session(key!("session.id"), session);
-                    }
-                    if let Some(client) = &held_up.client {
-                        line.text(key!("rotogate.client.id"), client);
-                    }
-                }
-                Some(Who::Refused(refused)) => {
-                    let says = &refused.says;
-                    for (key, text) in [
-                        ("user.id", &says.subject),
-                        ("rotogate.client.id", &says.client),
-                        ("session.id", &says.session),
-                        ("rotogate.token.id", &says.token_id),
-                        ("rotogate.token.kid", &says.kid),
-                    ] {
-                        if let Some(text) = text.as_deref() {
-                            line.text(key, text);
-                        }
-                    }
-                    if let Some(issuer) = says.issuer.as_deref().filter(|issuer| *issuer != self.log.own_issuer) {
-                        line.text(key!("rotogate.issuer"), issuer);
-                    }
-                    if !refused.is_proved {
-                        line.flag(key!("rotogate.token.unverified"), true);
-                    }
-                }
-                Some(_) | None => {}
+            if let Some(who) = &verdict.who {
+                add_who(line, who, &self.log.own_issuer);
             }
         }
         line.number(key!("rotogate.duration.head"), nanos(took));
         if let Some(sent) = sent {
-            if let Some(upstream) = sent.upstream {
-                line.own(key!("rotogate.upstream"), upstream);
-            }
-            if let Some(address) = sent.address {
-                line.word(key!("upstream.address"), address);
-            }
-            if sent.attempts > 0 {
-                line.number(key!("rotogate.upstream.attempts"), u64::from(sent.attempts));
-                line.number(key!("rotogate.duration.upstream"), nanos(sent.took));
-                line.number(key!("rotogate.duration.gate"), nanos(took.saturating_sub(sent.took)));
-            }
+            add_upstream(line, sent, took);
         }
     }
 

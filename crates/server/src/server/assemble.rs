@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use http::HeaderName;
 use secrecy::SecretString;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::ServerError;
@@ -18,7 +17,9 @@ use super::prepare::{DirectoryPlan, StartPlan};
 use super::relays;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
-use super::start_wait;
+use super::start_wait::StartWait;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::start_wait::once_it_is_there;
 use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IntrospectionConfig, IssuerConfig, KeySource, LimitsConfig, SecretIn,
@@ -133,18 +134,17 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
-    let begun = Instant::now();
+    let mut wait = StartWait::begin();
     let (gate, redb, effective, moving) = loop {
         let (keyring, OpenedStores { redb, stores, config: effective, moving }) = opened;
         let builder = builder(&effective, &remote_issuers, &trusted)?.passwords(Arc::clone(&passwords));
         match stores.given_to(builder.keys(keyring).directory(directories.shared())).build().await {
             Ok(gate) => break (gate, redb, effective, moving),
             // In the middle of a failover: another gate has given the data a new history, or another server is the primary.
-            Err(BuildError::Store(error)) if effective.store.is_shared() && start_wait::may_pass(&error, begun) => {
-                start_wait::say(&error);
-                tokio::time::sleep(start_wait::PAUSE).await;
-                opened = keys_and_stores(config).await?;
-            }
+            Err(BuildError::Store(error)) if effective.store.is_shared() => match wait.pause(&error).await {
+                true => opened = keys_and_stores(config).await?,
+                false => return Err(from(BuildError::Store(error))),
+            },
             Err(error) => return Err(from(error)),
         }
     };
@@ -415,7 +415,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         StoreConfig::Postgres(settings) => {
             let options = shared::of_postgres(config, settings, keyring.id()).map_err(from)?;
             let connect = || PostgresStore::connect(options.clone());
-            let store = Arc::new(start_wait::once_it_is_there(connect).await.map_err(from)?);
+            let store = Arc::new(once_it_is_there(connect).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
@@ -428,7 +428,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
         StoreConfig::Redis(settings) => {
             let options = shared::of_redis(config, settings, keyring.id()).map_err(from)?;
             let connect = || RedisStore::connect(options.clone());
-            let store = Arc::new(start_wait::once_it_is_there(connect).await.map_err(from)?);
+            let store = Arc::new(once_it_is_there(connect).await.map_err(from)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,

@@ -299,8 +299,8 @@ async fn serve_connection(
     }
 }
 
-/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, at the end of the client's certificate, after `idle_timeout` without requests, and on a
-/// flood of resets. Cuts the connection if the second or third happens again.
+/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, at the end of the client's certificate, after
+/// `idle_timeout` without requests, and on a flood of resets. Cuts the connection if one of the last two happens again.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<Stream>, S, H2Streams>,
     streams: &H2Streams,

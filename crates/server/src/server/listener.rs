@@ -146,18 +146,33 @@ impl Listener {
                 Some([here, anywhere])
             }
         };
-        let Some(tls) = &self.tls else {
-            let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
-            let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
-            let mut origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
-            origin.proxied_by = proxied_by;
-            origin.questions.clone_from(&self.questions);
-            return Ok(NewConnection { stream, origin, is_http2, permit, until: None });
+        let mut established = match &self.tls {
+            Some(tls) => self.over_tls(tls, stream, client, is_proxy, bounds).await?,
+            None => {
+                let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
+                let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
+                let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
+                NewConnection { stream, origin, is_http2, permit: None, until: None }
+            }
         };
+        established.permit = permit;
+        established.origin.proxied_by = proxied_by;
+        established.origin.questions.clone_from(&self.questions);
+        Ok(established)
+    }
+
+    /// The TLS handshake, and what the connection is after it. It has no permit yet.
+    async fn over_tls(
+        &self,
+        tls: &Tls,
+        mut stream: TcpStream,
+        client: SocketAddr,
+        is_proxy: bool,
+        bounds: &Bounds,
+    ) -> Result<NewConnection, SetUpError> {
         if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.of(error))? {
-            // Best effort: the connection ends either way. With unread bytes, the end would be a reset.
-            let _ = stream.read(&mut [0; 8192]).await;
-            let _ = stream.write_all(PLAIN_HTTP.as_bytes()).await;
+            // Boxed: its buffer would be a part of each connection's task.
+            Box::pin(answer_plain_http(&mut stream)).await;
             return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
         }
         let loaded = tls.now();
@@ -197,9 +212,8 @@ impl Listener {
         }
         let stream = Stream::tls(stream, ahead);
         let mut origin = Origin::tls(peer, is_proxy, bounds.min_rate, requested);
-        (origin.tls, origin.proxied_by) = (version, proxied_by);
-        origin.questions.clone_from(&self.questions);
-        Ok(NewConnection { stream, origin, is_http2, permit, until })
+        origin.tls = version;
+        Ok(NewConnection { stream, origin, is_http2, permit: None, until })
     }
 
     /// The peer, as requests see it.
@@ -223,6 +237,13 @@ fn at_unix_time(seconds: u64) -> Instant {
 /// The answer to a request without TLS where TLS is expected: a client would show the user a broken connection.
 const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\
                           connection: close\r\n\r\nThis port takes HTTPS: write https:// in the URL";
+
+/// Answers a request without TLS. Best effort: the connection ends either way.
+async fn answer_plain_http(stream: &mut TcpStream) {
+    // With unread bytes, the end would be a reset.
+    let _ = stream.read(&mut [0; 8192]).await;
+    let _ = stream.write_all(PLAIN_HTTP.as_bytes()).await;
+}
 
 /// Peeks at the first byte: that of a method is none of TLS.
 async fn begins_with_a_method(stream: &TcpStream) -> io::Result<bool> {

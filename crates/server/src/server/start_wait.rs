@@ -2,22 +2,42 @@
 
 use std::time::Duration;
 
+use rotogate::fault::Chain;
 use rotogate::store::{StoreError, WriteOutcome};
 use tokio::time::Instant;
 
 /// How long a start waits for a store that is in the middle of a failover (requirement C44): as long as one takes.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two attempts.
-pub(super) const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// May a start that failed by this error succeed soon? What an operator must mend is refused by the server.
-pub(super) fn may_pass(error: &StoreError, begun: Instant) -> bool {
-    error.outcome() != WriteOutcome::Refused && begun.elapsed() < PATIENCE
+/// The attempts of one start.
+pub(super) struct StartWait {
+    begun: Instant,
+    is_said: bool,
 }
 
-/// Says why a start waits.
-pub(super) fn say(error: &StoreError) {
-    tracing::warn!(error = ?rotogate::fault::Chain(error), "the store is not there yet: the start tries again, for 15 s at most");
+impl StartWait {
+    pub(super) fn begin() -> Self {
+        Self { begun: Instant::now(), is_said: false }
+    }
+
+    /// Waits before the next attempt, and logs why at the first one. Returns false at once if no further attempt may
+    /// succeed soon: an operator must act, or the time is over.
+    pub(super) async fn pause(&mut self, error: &StoreError) -> bool {
+        // What an operator must mend is refused by the server.
+        if error.outcome() == WriteOutcome::Refused || self.begun.elapsed() >= PATIENCE {
+            return false;
+        }
+        if !std::mem::replace(&mut self.is_said, true) {
+            tracing::warn!(
+                error = ?Chain(error),
+                "the store is not there yet: the start tries again, for 15 s at most"
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+        true
+    }
 }
 
 /// Tries until the store is there, or is refused, or does not come.
@@ -26,18 +46,14 @@ pub(super) async fn once_it_is_there<T, C>(mut connect: impl FnMut() -> C) -> Re
 where
     C: Future<Output = Result<T, StoreError>>,
 {
-    let begun = Instant::now();
-    let mut is_said = false;
+    let mut wait = StartWait::begin();
     loop {
-        match connect().await {
-            Err(error) if may_pass(&error, begun) => {
-                if !is_said {
-                    say(&error);
-                }
-                is_said = true;
-                tokio::time::sleep(PAUSE).await;
-            }
-            done => return done,
+        let error = match connect().await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        if !wait.pause(&error).await {
+            return Err(error);
         }
     }
 }
