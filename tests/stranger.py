@@ -138,7 +138,7 @@ def journey(me, gate):
         expect(line["rotogate.outcome"], "token_revoked", "the reason")
         me.variables |= {"SESSION": line["session.id"], "SUBJECT": line["user.id"]}
         shown = me.done("docs/refused.md", "rotogate session show")
-        state = re.search(r"(?m)^status\s+(\S+)", shown)[1]
+        state = re.search(r"(?m)^status\s+([\w-]+)", shown)[1]
         expect(f"| `{state}` |" in (ROOT / "docs/refused.md").read_text(), True, f"the page explains {state}")
         audit = json.loads(me.done("docs/refused.md", "grep '\"event.action\":\"revocation\"'").splitlines()[-1])
         expect((audit["rotogate.actor"], audit["because"]), ("default", "operator"), "who did it")

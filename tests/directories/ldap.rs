@@ -204,7 +204,6 @@ async fn i26_a_slapd_has_the_users_and_every_name_is_one_value() {
     assert_eq!(status(&gate, "demo", PASSWORD).await, StatusCode::OK);
 }
 
-/// The configuration with another `groups`.
 #[tokio::test]
 async fn i48_a_user_of_an_ldap_directory_takes_as_many_guesses_as_nobody() {
     let slapd = Slapd::start(None);
@@ -220,6 +219,7 @@ async fn i48_a_user_of_an_ldap_directory_takes_as_many_guesses_as_nobody() {
     assert_eq!(super::guesses::guesses(&gate, names).await, [5; 5]);
 }
 
+/// The configuration with another `groups`.
 fn with_groups(slapd: &Slapd, groups: &str) -> Place {
     let (keys, _) = KEYS.split_once("groups =").unwrap();
     slapd.place(&format!(
