@@ -139,7 +139,9 @@ fn keep(path: &Path) -> io::Result<Option<PathBuf>> {
 
 /// Removes a store that is not in use yet, and the file beside it.
 fn remove_part(part: &Path) -> Result<(), Failure> {
-    [part.to_owned(), beside(part, "owed")].iter().try_for_each(|path| remove(path).map_err(|error| cannot(path, &error)))
+    [part.to_owned(), beside(part, "owed")]
+        .iter()
+        .try_for_each(|path| remove(path).map_err(|error| cannot(path, &error)))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
