@@ -1,6 +1,6 @@
 //! Gates move from store to store while clients use them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,7 @@ use http_body_util::Full;
 use support::pki::write_private;
 use support::postgres::Postgres;
 use support::redis::Redis;
+use support::server::free_port;
 use support::{Answer, CONFIG, Gate, Place, Tokens, keep_secret, try_send, until, with};
 use tokio::time::Instant;
 
@@ -19,7 +20,7 @@ const PASSWORD: &str = "gate-moving-password";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 /// The settings of a store, under a heading.

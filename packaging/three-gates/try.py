@@ -14,6 +14,7 @@ import argparse
 import http.client
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -31,19 +32,31 @@ LOOPBACK = "127.0.0.1"
 NUMBERS = (1, 2, 3)
 # How long something that must happen may take on a slow machine.
 PATIENCE = 90
+# The ports that were given out.
+TAKEN = set()
 
 
 def free_port():
-    with socket.socket() as one:
-        one.bind((LOOPBACK, 0))
-        return one.getsockname()[1]
+    """A port that the kernel gives to no connection: a client could otherwise have that of a part that is being started
+    again, and keep it for a minute after its end."""
+    first_of_connections = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(10_000, first_of_connections)
+        with socket.socket() as one:
+            try:
+                one.bind((LOOPBACK, port))
+            except OSError:
+                continue
+        if port not in TAKEN:
+            TAKEN.add(port)
+            return port
 
 
-def until(what, holds):
+def until(what, holds, explain=lambda: ""):
     end = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > end:
-            sys.exit(f"not within {PATIENCE} s: {what}")
+            sys.exit(f"not within {PATIENCE} s: {what}{explain()}")
         time.sleep(0.05)
 
 
@@ -132,7 +145,7 @@ class Deployment:
         command = [program("haproxy", "haproxy"), "-db", "-f", "haproxy.cfg"]
         self.add("haproxy", command, {"haproxy.cfg": self.text("haproxy.cfg")})
         self.parts["haproxy"].start()
-        until("all parts work", self.is_whole)
+        until("all parts work", self.is_whole, self.missing)
 
     def start_gates(self):
         for n in NUMBERS:
@@ -170,6 +183,16 @@ class Deployment:
             and all(self.is_ready(f"gate-{n}") for n in NUMBERS)
             and ask(self.ports["haproxy"], "GET", "/")[0] == 401
         )
+
+    def missing(self):
+        """What does not work, and the end of its log."""
+        said = "" if self.is_store_whole() else "\nthe store is not whole"
+        for name, part in self.parts.items():
+            ended = part.process is not None and part.process.poll() is not None
+            if ended or (name.startswith("gate") and not self.is_ready(name)):
+                log = (part.folder / "log").read_text(errors="replace").splitlines()[-20:]
+                said += "\n".join([f"\n{name}{' has ended' if ended else ' is not ready'}:", *log])
+        return said
 
     def gateway(self, number):
         return self.text("gateway.toml", number)
@@ -522,7 +545,7 @@ def kill_each(deployment, given):
             clients.go_on(20)
             holds = check_logout(deployment, clients)
         deployment.start_again(name)
-        until("all parts work again", deployment.is_whole)
+        until("all parts work again", deployment.is_whole, deployment.missing)
         clients.go_on(20)
         if name == "haproxy":
             holds = check_logout(deployment, clients)

@@ -70,7 +70,7 @@ async fn p54_an_upgrade_takes_the_probes_along_and_opens_those_that_are_new() {
     let status = Ask::with(&gate, &token).get("/v1/status").await.json();
     assert_eq!(started(&status), 3, "{status}");
     // The sockets that are open, by their addresses, and a new one for the probes.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::SocketAddr::from(([127, 0, 0, 1], support::server::free_port()));
     let config = with(CONFIG, "server", &format!("listen = \"{}\"", gate.address));
     let config = with(&config, "admin", &format!("listen = \"{}\"\nprobes = \"{free}\"", gate.admin));
     place.write_config(&config);

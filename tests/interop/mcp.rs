@@ -1,7 +1,6 @@
 //! The official MCP SDK (TypeScript) against the real binary: its client goes from the 401 of a resource to a token of an
 //! outside provider (`oidc-provider`), and through to a server of the SDK. `tests/interop/mcp/install.sh` installs both, pinned.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -40,7 +39,7 @@ async fn world(resource: &str) -> (Value, Child) {
 
 /// The gate must know its URL before it listens, because the client is configured with it.
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", support::server::free_port())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 
+use support::server::free_port;
 use support::{CONFIG, Gate, Place, until};
 
 /// A place whose gate is passed its sockets; this process does not keep them open.
@@ -27,8 +28,7 @@ fn place_with_sockets(config: &str) -> (Place, Gate) {
 
 /// Addresses that a successor has, too.
 pub(super) fn on_free_ports() -> String {
-    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap().to_string());
+    let [public, admin] = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
     CONFIG.replacen("127.0.0.1:0", &public, 1).replacen("127.0.0.1:0", &admin, 1)
 }
 

@@ -4,11 +4,14 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
 /// The user and group `nobody` of Debian and most other systems.
 const NOBODY: u32 = 65_534;
+/// Below it are ports that programs of a machine are known to have.
+const FIRST_PORT: u32 = 10_000;
 
 /// A folder that the server may write to.
 pub fn folder() -> TempDir {
@@ -58,9 +61,20 @@ pub fn done(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that the kernel gives to no connection: a client could otherwise have that of a
+/// server that is being started again, and keep it for a minute after its end.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end: u32 = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
+    let number = end - FIRST_PORT;
+    // Programs that run side by side begin at different places.
+    let begin = std::process::id().wrapping_mul(97) % number;
+    let candidates = (0..number).map(|_| FIRST_PORT + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % number);
+    candidates
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("no port is free")
 }
 
 /// A process that ends with the test.
