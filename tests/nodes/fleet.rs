@@ -7,7 +7,8 @@ use http::StatusCode;
 use support::history::At;
 use support::proxy::Proxy;
 use support::random::Random;
-use support::{CONFIG, Gate, Place, until, with};
+use support::{CONFIG, Gate, Place, with};
+use tokio::time::Instant;
 
 use super::servers::Servers;
 
@@ -28,6 +29,8 @@ pub(super) struct Fleet {
 }
 
 pub(super) const GATES: usize = 3;
+/// How long a gate may take to serve again.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Picks a gate for a client.
 #[derive(Clone)]
@@ -126,7 +129,19 @@ impl Fleet {
     pub(super) async fn until_all_serve(&self) {
         for number in 0..GATES {
             let gate = self.gate(number);
-            until("the gate serves", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK).await;
+            let mut answer = gate.log_in("demo", &gate.password).await;
+            let end = Instant::now() + PATIENCE;
+            while answer.status != StatusCode::OK && Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                answer = gate.log_in("demo", &gate.password).await;
+            }
+            if answer.status != StatusCode::OK {
+                let log = gate.log();
+                let said = log.lines().filter(|line| !line.contains("event.dataset=rotogate.access"));
+                let last: Vec<_> = said.rev().take(60).collect();
+                let last: Vec<_> = last.into_iter().rev().collect();
+                panic!("gate {number} does not serve: {answer:?}\n{}", last.join("\n"));
+            }
         }
     }
 }

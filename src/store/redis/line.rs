@@ -18,12 +18,18 @@ use super::servers::Servers;
 const BUFFER: usize = 1024;
 
 pub(super) struct Line {
+    dial: Dial,
+    live: Mutex<Live>,
+}
+
+/// How a connection is made.
+#[derive(Clone)]
+struct Dial {
     servers: Arc<Servers>,
     /// Longer than the time that a command of this connection may block.
     reply: Duration,
     /// The server may be a replica.
     of_any: bool,
-    live: Mutex<Live>,
 }
 
 #[derive(Default)]
@@ -45,12 +51,13 @@ pub(super) struct Open {
 impl Line {
     pub(super) fn new(servers: Arc<Servers>, blocks: Duration) -> Self {
         let reply = servers.options.timeouts.reply.saturating_add(blocks);
-        Self { servers, reply, of_any: false, live: Mutex::default() }
+        Self { dial: Dial { servers, reply, of_any: false }, live: Mutex::default() }
     }
 
     /// To a server that may be a replica.
     pub(super) fn to_any(servers: Arc<Servers>) -> Self {
-        Self { of_any: true, ..Self::new(servers, Duration::ZERO) }
+        let Self { dial, live } = Self::new(servers, Duration::ZERO);
+        Self { dial: Dial { of_any: true, ..dial }, live }
     }
 
     /// Sends on a connection and waits for the reply, for as long as its server is the primary. After a fault that ends
@@ -65,7 +72,7 @@ impl Line {
                 Ok(reply) => return Ok(reply),
                 Err(error) => self.failed(open.primary.as_ref(), &error),
             },
-            () = self.servers.left(open.primary.as_ref()) => {
+            () = self.dial.servers.left(open.primary.as_ref()) => {
                 let why = "the Sentinels named another primary of Redis before the reply came";
                 Failed { closes: true, ..Failed::in_doubt(why) }
             }
@@ -96,23 +103,50 @@ impl Line {
 
     pub(super) async fn connection(&self) -> Result<Open, Failed> {
         let mut live = self.live.lock().await;
-        let primary = self.servers.primary().await;
+        let servers = &self.dial.servers;
+        let primary = servers.primary().await;
         if let Some(open) = &live.open
             && open.primary == primary
-            && open.generation == self.servers.generation()
+            && open.generation == servers.generation()
         {
             return Ok(open.clone());
         }
         live.open = None;
+        // In a task of its own: a caller that does something else meanwhile, such as a reader beside its other questions, is
+        // not polled, and would keep the turn from all connections of the store, also from what it waits for itself.
+        let made = tokio::spawn(self.dial.clone().made()).await;
+        let made = made.unwrap_or_else(|_| Err(Failed::before("a connection to Redis was given up")));
+        let (connection, primary, generation) = made?;
+        live.number += 1;
+        let open = Open { connection, primary, number: live.number, generation };
+        live.open = Some(open.clone());
+        Ok(open)
+    }
+
+    /// Requests that wait on it for their replies fail by their own timeouts.
+    pub(super) async fn close(&self, number: u64) {
+        let mut live = self.live.lock().await;
+        if live.number == number
+            && let Some(open) = live.open.take()
+        {
+            self.dial.servers.distrust(open.generation);
+        }
+    }
+
+    pub(super) fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> Failed {
+        self.dial.failed(primary, error)
+    }
+}
+
+impl Dial {
+    /// A connection when it is its turn, the primary that it leads to, and its generation.
+    async fn made(self) -> Result<(MultiplexedConnection, Option<Primary>, u64), Failed> {
         let turn = self.servers.turn().await;
         let (primary, generation) = (self.servers.primary().await, self.servers.generation());
         match self.connect(primary.as_ref()).await {
             Ok(connection) => {
                 self.servers.tried(turn, None);
-                live.number += 1;
-                let open = Open { connection, primary, number: live.number, generation };
-                live.open = Some(open.clone());
-                Ok(open)
+                Ok((connection, primary, generation))
             }
             Err(failed) => {
                 self.servers.tried(turn, Some(failed.text.clone()));
@@ -159,17 +193,7 @@ impl Line {
         primary.map_or_else(|| self.servers.options.address(), |primary| primary.address.to_string())
     }
 
-    /// Requests that wait on it for their replies fail by their own timeouts.
-    pub(super) async fn close(&self, number: u64) {
-        let mut live = self.live.lock().await;
-        if live.number == number
-            && let Some(open) = live.open.take()
-        {
-            self.servers.distrust(open.generation);
-        }
-    }
-
-    pub(super) fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> Failed {
+    fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> Failed {
         Failed::of(&self.address(primary), primary.is_some(), error)
     }
 }

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use support::proxy::Proxy;
 use tokio::time::{Instant, timeout};
 
+use super::super::line::Line;
+use super::super::servers::Servers;
 use super::*;
 use crate::clock::{SystemTime, TimeSource};
 use crate::revocation::Effect;
@@ -338,4 +340,17 @@ async fn a_record_expires_an_hour_after_its_end() {
     store.revoke(gone(begun.id), RevokedBecause::Logout).await.unwrap();
     assert_eq!(expires(&key), begun.latest_access_expires.plus(hour).as_millis());
     assert_eq!(expires("{rg:0}:sub:*"), begun.latest_access_expires.plus(hour).as_millis());
+}
+
+#[tokio::test]
+async fn c12_a_caller_that_does_not_go_on_keeps_no_other_from_a_connection() {
+    let server = Server::start(&[]);
+    let servers = Servers::new(&Arc::new(server.options()));
+    let [one, other] = [(); 2].map(|()| Line::new(Arc::clone(&servers), Duration::ZERO));
+    let mut waiting = Box::pin(one.connection());
+    // It has begun to make a connection, and is not polled from here on: a task that waits for several things at once leaves
+    // the others alone while it deals with one.
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    tokio::time::timeout(PATIENCE, other.connection()).await.expect("the turn is free again").map(drop).unwrap();
+    waiting.await.map(drop).unwrap();
 }
