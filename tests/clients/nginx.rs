@@ -1,7 +1,7 @@
 //! nginx, with files.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -28,8 +28,7 @@ impl Nginx {
 
     fn try_start(pki: &Pki) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let listeners = WAYS.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        let ports = WAYS.map(|_| support::server::free_port());
         let mut config = include_str!("nginx.conf").to_owned();
         for (way, port) in WAYS.iter().zip(ports) {
             config = config.replace(&format!("@{way}@"), &port.to_string());
@@ -40,7 +39,6 @@ impl Nginx {
         let pair = pki.issue(&["127.0.0.1"]);
         fs::write(folder.path().join("nginx.pem"), &pair.cert).unwrap();
         support::pki::write_private(&folder.path().join("nginx.key"), &pair.key);
-        drop(listeners);
         let mut command = Command::new("nginx");
         // Debian has it where only root looks.
         let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());

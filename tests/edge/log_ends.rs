@@ -45,9 +45,7 @@ fn p36_a_stop_loses_no_line() {
 
 #[test]
 fn p36_an_upgrade_loses_and_doubles_no_line() {
-    let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap().to_string());
-    drop(sockets);
+    let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", support::server::free_port()));
     let log = "[access_log]\nformat = \"json\"\noutput = \"./access.log\"\nflush_interval = \"1s\"\n";
     let config = format!("{HEAD}{ROUTES}{log}");
     let config = addresses.iter().fold(config, |config, address| config.replacen("127.0.0.1:0", address, 1));

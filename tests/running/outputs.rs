@@ -1,12 +1,13 @@
 //! What both outputs of the program hold while it starts, reloads, is upgraded and stops.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command};
 
 use http::{Request, StatusCode};
 use serde_json::Value;
+use support::server::free_port;
 use support::{CONFIG, Place, until};
 
 /// A gate whose outputs are files of its place: standard output has the first user's password.
@@ -78,9 +79,7 @@ fn p29_the_search_for_debug_text_finds_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p29_with_json_each_line_of_either_output_is_json_at_start_reload_upgrade_and_stop() {
-    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let [public, admin] = [0, 1].map(|place: usize| sockets[place].local_addr().unwrap());
-    drop(sockets);
+    let [public, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
     for output in ["stderr", "stdout"] {
         let config =
             CONFIG.replacen("127.0.0.1:0", &public.to_string(), 1).replacen("127.0.0.1:0", &admin.to_string(), 1);

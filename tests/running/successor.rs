@@ -319,9 +319,7 @@ async fn p3_o13_a_successor_that_fails_at_its_start_gives_the_process_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn o13_a_new_address_is_served_by_the_successor() {
     let (place, gate) = place_with_sockets(CONFIG);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let more = free.local_addr().unwrap();
-    drop(free);
+    let more = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
     let both = format!("listen = [\"{}\", \"{more}\"]", gate.address);
     place.write_config(&config.replacen(&format!("listen = \"{}\"", gate.address), &both, 1));

@@ -166,9 +166,7 @@ fn p5_p45_a_reload_turns_traces_on_and_off_and_reads_the_headers_anew() {
 #[test]
 fn p45_an_upgrade_in_place_loses_no_span() {
     let collector = Collector::start("ok");
-    let sockets = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap().to_string());
-    drop(sockets);
+    let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", support::server::free_port()));
     // Nothing is sent before it must be.
     let config = configuration(&format!("endpoint = \"{}\"", collector.url("http")), "").replace("100ms", "60s");
     let config = addresses.iter().fold(config, |config, address| config.replacen("127.0.0.1:0", address, 1));
