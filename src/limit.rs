@@ -54,6 +54,7 @@ use crate::fault::{Error, Fault};
 use crate::network::network;
 pub use crate::network::{SITE_48, SITE_56};
 use crate::session::SessionId;
+pub use buckets::Bucket;
 pub(crate) use buckets::Buckets;
 use by_network::ByNetwork;
 pub use name::LimitName;

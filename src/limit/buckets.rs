@@ -16,7 +16,32 @@ use crate::clock::TimeSource;
 /// The number of buckets of a page.
 const BUCKETS_PER_PAGE: usize = 512;
 
-type Page = Box<[AtomicU64]>;
+/// One bucket: when it is full again, in ns of a monotonic clock.
+#[derive(Debug, Default)]
+pub struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes one token of `rate` at `now`, a time of one monotonic clock.
+    ///
+    /// # Errors
+    /// There is none: how long until there is one.
+    pub fn take(&self, rate: Rate, now: Duration) -> Result<(), Duration> {
+        let price = nanos(rate.every).max(1);
+        self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get())))
+    }
+
+    fn take_of(&self, now: u64, price: u64, depth: u64) -> Result<(), Duration> {
+        let mut wait = 0;
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let next = full_at.max(now).saturating_add(price);
+            wait = next.saturating_sub(now).saturating_sub(depth);
+            (wait == 0).then_some(next)
+        });
+        taken.map(drop).map_err(|_| Duration::from_nanos(wait))
+    }
+}
+
+type Page = Box<[Bucket]>;
 
 /// See the module.
 pub(crate) struct Buckets {
@@ -79,7 +104,7 @@ impl Buckets {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
         let used = self.pages.get(page).and_then(OnceLock::get).and_then(|page| page.get(place));
-        let (now, full_at) = (self.now(), used.map_or(0, |bucket| bucket.load(Ordering::Relaxed)));
+        let (now, full_at) = (self.now(), used.map_or(0, |bucket| bucket.0.load(Ordering::Relaxed)));
         let wait = full_at
             .max(now)
             .saturating_add(self.price(NonZeroU32::MIN))
@@ -95,20 +120,13 @@ impl Buckets {
     }
 
     fn take_of(&self, key: impl Hash, price: u64, depth: u64) -> Result<(), Duration> {
-        let now = self.now();
-        let mut wait = 0;
-        let taken = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
-            let next = full_at.max(now).saturating_add(price);
-            wait = next.saturating_sub(now).saturating_sub(depth);
-            (wait == 0).then_some(next)
-        });
-        taken.map(drop).map_err(|_| Duration::from_nanos(wait))
+        self.bucket(key).take_of(self.now(), price, depth)
     }
 
     /// Gives back one that was taken at this share.
     pub(super) fn give_back(&self, key: impl Hash, share: NonZeroU32) {
         let back = |full_at: u64| Some(full_at.saturating_sub(self.price(share)));
-        let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+        let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
     }
 
     /// Counts an attempt that has happened already. One beyond the burst puts the bucket into debt, see [`Self::debt`];
@@ -120,7 +138,7 @@ impl Buckets {
     /// The same at the rate divided by `share`.
     pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
         let now = self.now();
-        let _ = self.bucket(key).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+        let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let full_at = full_at.max(now);
             (full_at.saturating_sub(now) <= self.depth()).then(|| full_at.saturating_add(self.price(share)))
         });
@@ -135,7 +153,7 @@ impl Buckets {
     pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
         // A page that is not allocated has no used bucket.
         let (page, place) = self.place(key);
-        let full_at = self.pages.get(page)?.get()?.get(place)?.load(Ordering::Relaxed);
+        let full_at = self.pages.get(page)?.get()?.get(place)?.0.load(Ordering::Relaxed);
         let left = full_at.saturating_sub(self.depth()).checked_sub(self.now())?;
         (left > 0).then_some(Duration::from_nanos(left))
     }
@@ -150,18 +168,18 @@ impl Buckets {
         (page, usize::try_from(hash & 0xffff_ffff).unwrap_or_default() % BUCKETS_PER_PAGE)
     }
 
-    fn bucket(&self, key: impl Hash) -> &AtomicU64 {
+    fn bucket(&self, key: impl Hash) -> &Bucket {
         /// Never used: every index is inside its page, and every page inside the table.
-        static NONE: AtomicU64 = AtomicU64::new(0);
+        static NONE: Bucket = Bucket(AtomicU64::new(0));
         let (page, place) = self.place(key);
-        let made = || (0..BUCKETS_PER_PAGE).map(|_| AtomicU64::new(0)).collect();
+        let made = || (0..BUCKETS_PER_PAGE).map(|_| Bucket::default()).collect();
         self.pages.get(page).map(|page| page.get_or_init(made)).and_then(|page| page.get(place)).unwrap_or(&NONE)
     }
 
     /// The memory of the allocated buckets, in bytes.
     #[cfg(test)]
     pub(super) fn memory(&self) -> usize {
-        self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<AtomicU64>()
+        self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<Bucket>()
     }
 }
 

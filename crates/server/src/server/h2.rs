@@ -5,26 +5,26 @@
 //! own, so an unread response stalls while pings are still answered. hyper spawns each request through the executor, so
 //! the executor can end one of them and leave the others.
 
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
+use rotogate::limit::{Bucket, Rate};
 use tokio::sync::Notify;
 use tokio::task::futures::TaskLocalFuture;
+use tokio::time::Instant;
 
 use super::min_rate::{MinRate, RateBudget};
 
-/// How many requests a client may reset before the response: at once, and then per second. Far above what clicks or
+/// How many requests a client may reset before the response: 200 at once, and then 100 per second. Far above what clicks or
 /// expired deadlines cause, far below a flood (CVE-2023-44487). hyper counts resets that arrive before the request was
 /// read.
-const RESETS_AT_ONCE: NonZeroU32 = NonZeroU32::new(200).unwrap();
-const RESETS_A_SECOND: NonZeroU32 = NonZeroU32::new(100).unwrap();
+const RESETS: Rate = Rate::new(200, Duration::from_millis(10));
 /// After `GOAWAY`, a client may still reset this many requests that it had already sent.
 const EXCESS_RESETS_PER_NOTICE: u64 = 100;
 
@@ -43,7 +43,8 @@ pub(super) struct H2Streams {
 struct Shared {
     running: AtomicUsize,
     begun: AtomicU64,
-    resets: DefaultDirectRateLimiter,
+    began: Instant,
+    resets: Bucket,
     /// Resets beyond the rate.
     excess: AtomicU64,
     flooded: Notify,
@@ -54,7 +55,8 @@ impl H2Streams {
         let shared = Shared {
             running: AtomicUsize::new(0),
             begun: AtomicU64::new(0),
-            resets: RateLimiter::direct(Quota::per_second(RESETS_A_SECOND).allow_burst(RESETS_AT_ONCE)),
+            began: Instant::now(),
+            resets: Bucket::default(),
             excess: AtomicU64::new(0),
             flooded: Notify::new(),
         };
@@ -90,7 +92,7 @@ impl PendingReply {
 impl Drop for PendingReply {
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
-        if shared.resets.check().is_err() {
+        if shared.resets.take(RESETS, shared.began.elapsed()).is_err() {
             // The client may still reset requests that it had already sent.
             if shared.excess.fetch_add(1, Ordering::Relaxed) % EXCESS_RESETS_PER_NOTICE == 0 {
                 shared.flooded.notify_one();
@@ -213,8 +215,6 @@ impl<B: Body> Body for TrackedBody<B> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures_util::FutureExt;
 
     use super::*;
@@ -223,7 +223,7 @@ mod tests {
     fn t15_resets_beyond_the_rate_are_a_flood_and_answered_requests_are_none() {
         let streams = H2Streams::new(MinRate { bytes_per_second: 0, max_lag: Duration::from_secs(60) });
         (0..10_000).for_each(|_| streams.pending_reply().complete());
-        (0..RESETS_AT_ONCE.get()).for_each(|_| drop(streams.pending_reply()));
+        (0..RESETS.burst.get()).for_each(|_| drop(streams.pending_reply()));
         assert!(streams.reset_flood().now_or_never().is_none());
         // Once for GOAWAY, and once more because the client continues.
         for _ in 0..2 {
