@@ -42,7 +42,7 @@ def main():
     WORK.mkdir(parents=True)
     for name in ["src", "crates", "proto", "tests", "benches", "examples", "docs"]:
         shutil.copytree(ROOT / name, WORK / name)
-    for name in ["Cargo.toml", "Cargo.lock", "build.rs", "README.md", "gateway.toml", "rust-toolchain.toml", "clippy.toml"]:
+    for name in ["Cargo.toml", "Cargo.lock", "README.md", "gateway.toml", "rust-toolchain.toml", "clippy.toml"]:
         shutil.copy2(ROOT / name, WORK / name)
     shutil.copytree(ROOT / "packaging", WORK / "packaging")
     for name, file, _ in TYPES:
