@@ -388,24 +388,31 @@ fn p69_a_header_of_a_claim_that_no_user_has_is_said() {
     assert_eq!(warned(&header("taem")), Vec::<String>::new());
 }
 
-#[cfg(not(feature = "redis"))]
 #[test]
-fn c36_without_its_feature_the_store_in_redis_is_an_error_that_says_so() {
-    let errors = said("[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1\"]\n");
-    assert!(
-        errors.iter().any(|e| e.contains("store.kind") && e.contains("built with the feature redis")),
-        "{errors:?}"
-    );
-}
-
-#[cfg(not(feature = "postgres"))]
-#[test]
-fn c36_without_its_feature_the_store_in_postgresql_is_an_error_that_says_so() {
-    let errors = said("[store]\nkind = \"postgres\"\nurl = \"postgres://gate@127.0.0.1/rotogate\"\n");
-    assert!(
-        errors.iter().any(|e| e.contains("store.kind") && e.contains("built with the feature postgres")),
-        "{errors:?}"
-    );
+fn c36_what_a_build_lacks_names_feature_and_package() {
+    let words = [("redb", ()), ("redis", ())];
+    let read = value::word_of_build(&words, &[("redis", "redis"), ("knox", "grpc")]);
+    let value = |word: &str| raw::Value::String(word.to_owned());
+    assert_eq!(read(&value("redis")), Ok(()));
+    let error = read(&value("knox")).unwrap_err();
+    for part in ["\"knox\" needs the feature grpc", "a package of rotogate", "`--features grpc`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(read(&value("reddis")).unwrap_err().contains("did you mean \"redis\"?"));
+    // Each setting of a feature, in a build that lacks it.
+    for (has, text, key, feature) in [
+        (cfg!(feature = "redis"), "[store]\nkind = \"redis\"\nurls = [\"redis://127.0.0.1\"]\n", "store.kind", "redis"),
+        (cfg!(feature = "postgres"), "[store]\nkind = \"postgres\"\n", "store.kind", "postgres"),
+        (cfg!(feature = "hook"), "[directory]\nkind = \"http\"\n", "directory.kind", "hook"),
+        (cfg!(feature = "ldap"), "[directory]\nkind = \"ldap\"\n", "directory.kind", "ldap"),
+        (cfg!(feature = "sql"), "[directory]\nkind = \"sql\"\n", "directory.kind", "sql"),
+        (cfg!(feature = "otel"), "[tracing]\nendpoint = \"http://localhost:4318\"\n", "tracing", "otel"),
+        (cfg!(feature = "grpc"), "[[endpoints]]\ndialect = \"knox\"\n", "endpoints[0].dialect", "grpc"),
+        (cfg!(feature = "relay"), "[[endpoints]]\ndialect = \"relay\"\n", "endpoints[0].dialect", "relay"),
+    ] {
+        let says = said(text).iter().any(|e| e.contains(key) && e.contains(&format!("needs the feature {feature}")));
+        assert_ne!(says, has, "{text}");
+    }
 }
 
 #[cfg(feature = "postgres")]

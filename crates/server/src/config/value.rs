@@ -197,6 +197,30 @@ pub(crate) fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Val
     }
 }
 
+/// A word that this build has, or one that needs a feature: `(word, feature)`.
+pub(crate) fn word_of_build<T: Copy>(
+    words: &[(&str, T)],
+    features: &[(&str, &str)],
+) -> impl Fn(&Value) -> Result<T, String> {
+    let known = word(words, &[]);
+    move |value| {
+        let (Value::String(found) | Value::Env(found)) = value else { return known(value) };
+        let is_missing = |(word, _): &&(&str, &str)| word == found && !words.iter().any(|(known, _)| known == word);
+        match features.iter().find(is_missing) {
+            Some((_, feature)) => Err(needs_feature(&value.describe(), feature)),
+            None => known(value),
+        }
+    }
+}
+
+/// The message for a setting that this build cannot serve.
+pub(crate) fn needs_feature(setting: &str, feature: &str) -> String {
+    format!(
+        "{setting} needs the feature {feature}, which this program is built without: install a package of rotogate, which \
+         has all features, or build with `--features {feature}`"
+    )
+}
+
 pub(crate) fn address(value: &Value) -> Result<SocketAddr, String> {
     match value {
         Value::String(s) | Value::Env(s) => s.parse().ok(),

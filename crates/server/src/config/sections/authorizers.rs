@@ -106,7 +106,7 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
                 section.blame("neighbour", message);
             }
             if !cfg!(feature = "grpc") {
-                section.blame("kind", "\"ext-authz\" needs a build with the feature grpc");
+                section.blame("kind", value::needs_feature("\"ext-authz\"", "grpc"));
             }
             Some(AuthorizerKind::ExtAuthz)
         }

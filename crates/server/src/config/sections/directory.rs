@@ -75,6 +75,9 @@ const KINDS: &[(&str, Kind)] = &[
     ("sql", Kind::Sql),
 ];
 
+/// The features of the kinds that not every build has.
+const FEATURES: &[(&str, &str)] = &[("http", "hook"), ("ldap", "ldap"), ("sql", "sql")];
+
 /// The default of `path`.
 const PATH: &str = "data/users.toml";
 
@@ -151,7 +154,7 @@ fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Direc
     if accounts.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("accounts", "is empty; without this key, a directory has all accounts that no other has");
     }
-    let kind = section.kind("kind", value::word(KINDS, &[])).unwrap_or(Kind::File);
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Kind::File);
     let word = || KINDS.iter().find(|(_, known)| *known == kind).map_or("file", |(word, _)| word).to_owned();
     let name = section.get("name", name).unwrap_or_else(word);
     let users = read_users(section, dir, kind);

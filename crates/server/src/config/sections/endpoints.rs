@@ -78,20 +78,17 @@ const RELAY: &str = dialect::relay::NAME;
 #[cfg(not(feature = "relay"))]
 const RELAY: &str = "relay";
 
-/// Dialects that this build does not have.
-#[cfg(feature = "grpc")]
-const LATER_DIALECTS: [&str; 0] = [];
-#[cfg(not(feature = "grpc"))]
-const LATER_DIALECTS: [&str; 1] = ["knox"];
+/// The features of the dialects that not every build has.
+const FEATURES: [(&str, &str); 2] = [("knox", "grpc"), (RELAY, "relay")];
 
 fn accepted_dialect(v: &Raw) -> Result<&'static str, String> {
     let known: Vec<_> = dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
-    value::word(&known, &LATER_DIALECTS)(v)
+    value::word_of_build(&known, &FEATURES[..1])(v)
 }
 
 pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
     let known: Vec<_> = dialect::NAMES.iter().map(|name| (*name, *name)).collect();
-    value::word(&known, &LATER_DIALECTS)(v)
+    value::word_of_build(&known, &FEATURES[..1])(v)
 }
 
 /// The dialect of an endpoint: besides those that begin sessions, a user's own sessions and the relay.
@@ -99,9 +96,7 @@ fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     let relay = cfg!(feature = "relay").then_some(RELAY);
     let further = [dialect::my_sessions::NAME].into_iter().chain(relay);
     let known: Vec<_> = dialect::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
-    let missing: &[&str] = if cfg!(feature = "relay") { &[] } else { &[RELAY] };
-    let later = [LATER_DIALECTS.as_slice(), missing].concat();
-    value::word(&known, &later)(v)
+    value::word_of_build(&known, &FEATURES)(v)
 }
 
 pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) -> Vec<EndpointConfig> {

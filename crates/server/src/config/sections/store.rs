@@ -70,17 +70,8 @@ const KINDS: &[(&str, Kind)] = &[
     ("redis", Kind::Redis),
 ];
 
-fn kind(value: &Raw) -> Result<Kind, String> {
-    if let Raw::String(word) | Raw::Env(word) = value
-        && ["postgres", "redis"].contains(&word.as_str())
-        && !KINDS.iter().any(|(known, _)| known == word)
-    {
-        let known: Vec<_> = KINDS.iter().map(|(known, _)| format!("{known:?}")).collect();
-        let known = known.join(", ");
-        return Err(format!("{word:?} needs a program that was built with the feature {word}; this one has {known}"));
-    }
-    value::word(KINDS, &[])(value)
-}
+/// The features of the kinds that not every build has.
+const FEATURES: &[(&str, &str)] = &[("postgres", "postgres"), ("redis", "redis")];
 
 /// The defaults of the section. That of `cache_size` is [`DEFAULT_CACHE_SIZE`].
 impl StoreConfig {
@@ -159,7 +150,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> (StoreConf
 }
 
 fn read_one(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
-    let kind = section.kind("kind", kind).unwrap_or(Kind::Redb);
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Kind::Redb);
     match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, keys, matches!(kind, Kind::Memory)),
         #[cfg(feature = "postgres")]

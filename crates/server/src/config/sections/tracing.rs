@@ -62,10 +62,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Option<TracingConfig> {
     }
     let section = root.section("tracing");
     if !cfg!(feature = "otel") {
-        root.blame(
-            "tracing",
-            "this program is built without the feature otel: remove the section, or build with --features otel",
-        );
+        root.blame("tracing", value::needs_feature("[tracing]", "otel"));
         return None;
     }
     let protocol = section.get("protocol", value::word(&PROTOCOLS, &[])).unwrap_or(TraceProtocol::Http);

@@ -5,13 +5,6 @@ use std::time::Duration;
 use super::{MINIMAL, read, said, with_env};
 use crate::config::{Config, TraceProtocol};
 
-#[cfg(not(feature = "otel"))]
-#[test]
-fn p45_a_program_without_the_feature_names_it() {
-    let found = said("[tracing]\nendpoint = \"http://localhost:4318\"\n");
-    assert!(found.len() == 1 && found[0].contains("tracing: ") && found[0].contains("feature otel"), "{found:?}");
-}
-
 #[cfg(feature = "otel")]
 #[test]
 fn p45_each_key_has_bounds_and_its_error_says_what_is_expected() {
