@@ -23,7 +23,7 @@ build() {
     local maps="--remap-path-prefix=$PWD=/rotogate --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
     CFLAGS="-ffile-prefix-map=${CARGO_HOME:-$HOME/.cargo}=/cargo -ffile-prefix-map=$folder=/target" \
         RUSTFLAGS="$maps --remap-path-prefix=$folder=/target" CARGO_INCREMENTAL=0 CARGO_TARGET_DIR="$folder" \
-        cargo build --release --locked --package rotogate-server --features otel
+        cargo build --profile dist --locked --package rotogate-server --features full
 }
 
 archive() {
@@ -56,9 +56,9 @@ case ${1-} in
         here=$root/target/release-verify elsewhere=$(mktemp -d)
         trap 'rm -rf "$elsewhere"' EXIT
         build "$here/build"
-        archive "$here/build/release/rotogate" "$here" >/dev/null
+        archive "$here/build/dist/rotogate" "$here" >/dev/null
         git archive HEAD | tar -x -C "$elsewhere"
-        (cd "$elsewhere" && build "$elsewhere/build" && archive "$elsewhere/build/release/rotogate" "$elsewhere/out") >/dev/null
+        (cd "$elsewhere" && build "$elsewhere/build" && archive "$elsewhere/build/dist/rotogate" "$elsewhere/out") >/dev/null
         if cmp "$here/rotogate-$version-$target.tar.gz" "$elsewhere/out/rotogate-$version-$target.tar.gz"; then
             echo "met: two builds in two places made the same archive: $(cut -c1-64 "$here/SHA256SUMS")"
         else
@@ -79,7 +79,7 @@ case ${1-} in
         mv "crates/server/rotogate-$version.json" "$out/rotogate-$version.cdx.json"
         # One for each other package of the workspace, which are not what is released.
         rm -f "rotogate-$version.json" "crates/test-support/rotogate-$version.json"
-        archive "${CARGO_TARGET_DIR:-$root/target}/release/rotogate" "$out"
+        archive "${CARGO_TARGET_DIR:-$root/target}/dist/rotogate" "$out"
         ;;
     *)
         sed -n '2,8s/^# \{0,1\}//p' "$0" >&2

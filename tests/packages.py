@@ -318,7 +318,7 @@ def debian(gate):
         scratch = Path(scratch)
         tree = scratch / "package"
         for source, target, mode in metadata["assets"]:
-            found = [str(gate)] if source == "target/release/rotogate" else glob.glob(str(ROOT / "crates/server" / source))
+            found = [str(gate)] if source == "target/dist/rotogate" else glob.glob(str(ROOT / "crates/server" / source))
             expect(found, f"debian: no file is {source}")
             for file in found:
                 to = tree / (target + Path(file).name if target.endswith("/") else target)
@@ -462,9 +462,9 @@ def image(gate, is_required):
             to = base / library.lstrip("/")
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(library, to)
-        (build / "source/target/release").mkdir(parents=True)
-        shutil.copy(gate, build / "source/target/release/rotogate")
-        run("strip", build / "source/target/release/rotogate")
+        (build / "source/target/dist").mkdir(parents=True)
+        shutil.copy(gate, build / "source/target/dist/rotogate")
+        run("strip", build / "source/target/dist/rotogate")
         (build / "state/rotogate").mkdir(parents=True, mode=0o700)
         (base / "etc").mkdir(exist_ok=True)
         (base / "etc/passwd").write_text("nonroot:x:65532:65532:nonroot:/:/sbin/nologin\n")

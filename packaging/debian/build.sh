@@ -25,6 +25,6 @@ command -v cargo-deb >/dev/null || {
     echo "packaging/debian/build.sh: cargo-deb is missing: cargo install cargo-deb" >&2
     exit 1
 }
-cargo build --release --locked --package rotogate-server --features otel
-pages "${CARGO_TARGET_DIR:-target}/release/rotogate"
+cargo build --profile dist --locked --package rotogate-server --features full
+pages "${CARGO_TARGET_DIR:-target}/dist/rotogate"
 cargo deb --package rotogate-server --no-build "$@"

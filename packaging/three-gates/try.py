@@ -508,7 +508,7 @@ def main():
     given = parser.parse_args()
     gate = given.gate.resolve()
     if not gate.exists():
-        sys.exit(f"{gate} is missing: build it (cargo build --release -p rotogate-server --all-features), or name it with --gate")
+        sys.exit(f"{gate} is missing: build it (cargo build --release -p rotogate-server --features full), or name it with --gate")
     with tempfile.TemporaryDirectory(prefix="three-gates-") as root:
         deployment = {"redis": OnRedis, "postgres": OnPostgres}[given.store](Path(root), gate)
         try:
