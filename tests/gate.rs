@@ -23,7 +23,6 @@ mod history;
 mod interop;
 mod kuzzle;
 #[cfg(all(feature = "postgres", feature = "redis"))]
-mod moving;
 mod neighbours;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod nodes;

@@ -1,37 +1,34 @@
 //! Copies a store into another one, of another kind: all sessions that have not ended, and all live revocations, as they are.
-//! [`copy`] does so while no gate runs on either; [`moving`](super::moving) while gates run.
+//! No gate runs on either meanwhile.
 //!
-//! What is put into a copy may come in any order: of two records of a session the later one stays, and
-//! revocations merge. A store says of itself [how it stands](Standing). Only one that was copied in full is served from, and
-//! one that was moved refuses everything.
+//! What is put into a copy may come in any order, and again: of two records of a session the later one stays, and
+//! revocations merge. Until a copy is whole, it says so, and no gate opens it.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
-use uuid::Uuid;
 
 use super::encoding::{encode_session, encode_target};
 use super::rules::{end_of, is_revoked};
-use super::{Cursor, Filter, Revocation, Store, StoreError};
+use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::session::Session;
-
-mod level;
-
-pub use level::{Level, level};
 
 /// How many records are read and written at once.
 const PAGE: usize = 256;
 
-/// A store that can be copied into, and moved away from.
+/// A store that can be copied into.
 #[async_trait]
 pub trait CopyTarget: Store {
     /// Puts these records as they are, each unless the one that is there is later.
-    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<Put, StoreError>;
+    ///
+    /// # Errors
+    /// Also if the copy is whole already.
+    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError>;
 
     /// Merges these revocations with those that are there.
-    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<Put, StoreError>;
+    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError>;
 
     /// What begins in the copy, and each not-before of it, is later than this creation.
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
@@ -39,115 +36,13 @@ pub trait CopyTarget: Store {
         Ok(())
     }
 
-    /// The copy is whole: gates may open it, and nothing is put into it any more. Repeated, it changes nothing.
+    /// The copy is whole: gates may open it, and no session is put into it any more. Repeated, it changes nothing.
     async fn end_copy(&self) -> Result<(), StoreError>;
-
-    /// From now on the store refuses everything, to every gate and at one moment: it was moved to the store `to`. Repeated,
-    /// it changes nothing.
-    async fn move_to(&self, to: &Destination) -> Result<(), StoreError>;
-
-    /// How the store stands now, whatever it refuses.
-    async fn standing(&self) -> Result<Standing, StoreError>;
 }
 
-/// What became of a record that was put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Put {
-    /// It is there, or a later one is.
-    Done,
-    /// The copy is whole already, and nothing was put.
-    Whole,
-}
-
-/// Where a store was moved to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// The id of the store.
-    pub store: Uuid,
-    /// Its kind and address, for people.
-    pub place: String,
-}
-
-impl Destination {
-    /// As a store keeps it.
-    pub(super) fn encode(&self) -> String {
-        format!("{} {}", self.store, self.place)
-    }
-
-    /// What [`encode`](Self::encode) made.
-    pub(super) fn decode(text: &str) -> Result<Self, StoreError> {
-        let (store, place) = text.split_once(' ').unwrap_or((text, ""));
-        let unreadable =
-            |error| StoreError::caused_by(format!("it cannot be read where the store was moved to: {text:?}"), error);
-        Ok(Self { store: store.parse().map_err(unreadable)?, place: place.to_owned() })
-    }
-
-    /// Why a gate without this destination does not open the store at `place`.
-    pub fn refusal(&self, place: impl fmt::Display) -> String {
-        format!(
-            "{place} was moved to {} (store {}), which has its sessions and revocations now: write that one into [store], or \
-             into [store.next]",
-            self.place, self.store
-        )
-    }
-}
-
-/// How a store stands among those that are copied and moved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// There is none yet.
-    Missing,
-    /// It is becoming a copy.
-    Copying {
-        /// Its id.
-        store: Uuid,
-        /// The name of the store that it is a copy of; the id, if gates run on that.
-        of: String,
-    },
-    /// Gates may run on it.
-    Serving {
-        /// Its id.
-        store: Uuid,
-        /// The name of the store that it was a copy of, if it was.
-        of: Option<String>,
-    },
-    /// Another store has its sessions and revocations.
-    Moved {
-        /// Its id.
-        store: Uuid,
-        /// Which one has them.
-        to: Destination,
-    },
-}
-
-impl Standing {
-    /// From what a store says of itself.
-    pub(super) fn read(
-        store: Uuid,
-        copying: Option<String>,
-        copied: Option<String>,
-        moved: Option<&str>,
-    ) -> Result<Self, StoreError> {
-        Ok(match (moved, copying) {
-            (Some(to), _) => Self::Moved { store, to: Destination::decode(to)? },
-            (None, Some(of)) => Self::Copying { store, of },
-            (None, None) => Self::Serving { store, of: copied },
-        })
-    }
-
-    /// The id of the store, if there is one.
-    pub fn store(&self) -> Option<Uuid> {
-        match self {
-            Self::Missing => None,
-            Self::Copying { store, .. } | Self::Serving { store, .. } | Self::Moved { store, .. } => Some(*store),
-        }
-    }
-}
-
-/// Is this the mark of the store with this id?
-pub fn mark_names(mark: &std::path::Path, store: Uuid) -> bool {
-    let known = super::highwater::HighWater::at(mark.to_owned()).read();
-    known.is_ok_and(|known| known.is_some_and(|mark| mark.store == store))
+/// Nothing is put into a copy that is whole: gates may run on it.
+pub(super) fn is_whole() -> StoreError {
+    StoreError::new("the copy was ended meanwhile, by another command").with_outcome(WriteOutcome::Refused)
 }
 
 /// Was `a` written after `b`, both records of one session? A revoked record is the last one. After a loss of writes, a
@@ -270,7 +165,7 @@ where
     let mut latest = Timestamp::ZERO;
     each_page(from, cut, async |page| {
         latest = page.iter().map(Session::created).fold(latest, Timestamp::max);
-        if page.is_empty() { Ok(()) } else { to.put_sessions(page).await.and_then(not_whole) }
+        if page.is_empty() { Ok(()) } else { to.put_sessions(page).await }
     })
     .await?;
     to.raise_stamp(latest).await?;
@@ -280,7 +175,7 @@ where
         if page.is_empty() {
             break;
         }
-        to.put_revocations(page).await.and_then(not_whole)?;
+        to.put_revocations(page).await?;
     }
     let (was, is) = (content(from, cut).await?, content(to, cut).await?);
     if was != is {
@@ -289,9 +184,66 @@ where
     Ok(is)
 }
 
-fn not_whole(put: Put) -> Result<(), StoreError> {
-    match put {
-        Put::Done => Ok(()),
-        Put::Whole => Err(StoreError::new("the copy was ended meanwhile, by another command or gate")),
+#[cfg(all(test, feature = "redb"))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::conformance::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, rotated, session, start};
+    use crate::store::owed::Owed;
+    use crate::store::{RedbStore, redb};
+
+    fn open(path: &Path, copying: Option<&str>) -> Result<RedbStore, StoreError> {
+        let options = redb::Options::new(ISSUER, uuid::Uuid::from_u128(7), LEEWAY);
+        RedbStore::open(path, redb::Options { copying: copying.map(str::to_owned), ..options })
+    }
+
+    #[tokio::test]
+    async fn c31_of_two_records_of_a_session_the_later_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = open(&folder.path().join("copy.redb"), Some("first")).unwrap();
+        let first = session("ada", 1, start());
+        let second = rotated(&first, start());
+        let ended = Session { status: crate::session::Status::Revoked(BY_OPERATOR), revision: 3, ..second.clone() };
+        let third = rotated(&second, start());
+        for (put, stays) in [(&second, &second), (&first, &second), (&third, &third), (&ended, &ended), (&third, &ended)] {
+            copy.put_sessions(vec![put.clone()]).await.unwrap();
+            assert_eq!(copy.load(first.id).await.unwrap().as_ref(), Some(stays));
+        }
+        copy.end_copy().await.unwrap();
+        assert!(copy.put_sessions(vec![first]).await.is_err());
+    }
+
+    /// No gate on the copy reads the file beside the first store.
+    #[tokio::test]
+    async fn c31_a_store_whose_file_has_revocations_is_not_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = open(&folder.path().join("first.redb"), None).unwrap();
+        let known = session("ada", 1, start());
+        insert(&first, &known).await;
+        let file = first.owed_file().unwrap();
+        file.keep(&Owed { because: BY_OPERATOR, entry: gone(known.id) }).unwrap();
+        let target = open(&folder.path().join("copy.redb"), Some("first")).unwrap();
+        let error = copy(&first, &target, start()).await.unwrap_err();
+        assert!(error.to_string().contains("has not taken yet"), "{error}");
+        file.clear(file.lines()).unwrap();
+        assert_eq!(copy(&first, &target, start()).await.unwrap().sessions, 1);
+    }
+
+    #[test]
+    fn c31_a_copy_that_is_not_whole_is_opened_as_that_copy_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, part) = (folder.path().join("own.redb"), folder.path().join("part.redb"));
+        drop(open(&own, None).unwrap());
+        drop(open(&part, Some("first")).unwrap());
+        for (path, copying, why) in [
+            (&own, Some("first"), "data of its own"),
+            (&part, Some("another"), "unfinished copy of another store"),
+            (&part, None, "not whole yet"),
+        ] {
+            let error = open(path, copying).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(open(&part, Some("first")).is_ok());
     }
 }

@@ -45,9 +45,6 @@ mod highwater;
 mod mark;
 #[doc(hidden)]
 pub mod memory;
-#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
-#[doc(hidden)]
-pub mod moving;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod node_rows;
 #[doc(hidden)]

@@ -49,8 +49,6 @@ struct State {
     lines: u64,
     /// What an earlier process left.
     found: Vec<Owed>,
-    /// Another store takes the place of the one that it is beside.
-    is_retired: bool,
 }
 
 impl OwedFile {
@@ -106,14 +104,11 @@ impl OwedFile {
     /// Adds a revocation, which is on the disk when this returns. Blocks.
     ///
     /// # Errors
-    /// The file is full, is retired, or cannot be written.
+    /// The file is full, or cannot be written.
     pub fn keep(&self, owed: &Owed) -> io::Result<()> {
         let mut line = serde_json::to_vec(owed)?;
         line.push(b'\n');
         let mut state = self.state();
-        if state.is_retired {
-            return Err(io::Error::other(format!("{} is of a store that was moved", self.path.display())));
-        }
         if state.file.is_none() {
             state.file = Some(make(&self.path, self.len)?);
         }
@@ -144,14 +139,6 @@ impl OwedFile {
         write_at(state.file.as_mut(), 0, &zeros)?;
         (state.used, state.written) = (0, 0);
         Ok(())
-    }
-
-    /// Takes no further revocation from now on, because another store takes the place of the one that this file is beside: no
-    /// gate reads the file then. False if it has some: then it stays in use.
-    pub fn retire(&self) -> bool {
-        let mut state = self.state();
-        state.is_retired |= state.written == 0;
-        state.is_retired
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -291,20 +278,6 @@ mod tests {
         assert_eq!(file.keep(&owed(1)).unwrap_err().kind(), ErrorKind::StorageFull);
         assert_eq!(reopened(&path).1.len(), kept);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 4096);
-    }
-
-    #[test]
-    fn c31_the_file_of_a_store_that_is_moved_away_takes_no_more_once_it_is_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("store.owed");
-        let (file, _) = reopened(&path);
-        file.keep(&owed(1)).unwrap();
-        assert!(!file.retire());
-        file.keep(&owed(2)).unwrap();
-        file.clear(file.lines()).unwrap();
-        assert!(file.retire() && file.retire());
-        file.keep(&owed(3)).unwrap_err();
-        assert!(file.is_empty() && reopened(&path).1.is_empty());
     }
 
     #[test]

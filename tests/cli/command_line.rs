@@ -195,7 +195,6 @@ async fn p13_each_command_reports_success_as_json() {
         "issuer-drop",
         "store-copy",
         "store-restore",
-        "store-switch",
         "store-reset-clock",
     ];
     shown.extend(elsewhere.map(str::to_owned));

@@ -96,8 +96,6 @@ families! { ALL:
     STORE_STALE = Gauge "store_stale" []
         "1 while tokens are refused because a store that gates share was not heard of for too long";
     STORE_HEARD_AGE = Gauge "store_heard_age_seconds" [] "Time since a store that gates share was last heard of";
-    STORE_NEXT_PUTS = Counter "store_next_puts" ["result"] "Writes that went to [store.next], too";
-    STORE_NEXT_MISSED = Gauge "store_next_missed" [] "Sessions that wait to be put into [store.next] again";
 
     DIRECTORY_REQUESTS = Counter "directory_requests" ["directory", "kind", "operation", "result"]
         "Requests to a directory in another system";

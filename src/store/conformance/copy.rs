@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{BY_OPERATOR, ISSUER, LEEWAY, gone, insert, minimum, not_before, rotated, session, start, subject};
-use crate::store::copy::{CopyTarget, Put, content, copy};
+use crate::store::copy::{CopyTarget, content, copy};
 use crate::store::{RedbStore, Store, StoreError, Swap, redb};
 
 fn options() -> redb::Options {
@@ -36,7 +36,14 @@ pub(crate) async fn there_and_back<S: CopyTarget + Debug>(
 
     // Cut short, and begun again.
     let target = connect(Some("first")).await.unwrap();
-    assert_eq!(target.put_sessions(sessions[..10].to_vec()).await.unwrap(), Put::Done);
+    target.put_sessions(sessions[..10].to_vec()).await.unwrap();
+    // By two commands in any order: the later record stays, and an end is the last one.
+    let other = connect(Some("first")).await.unwrap();
+    let ended = first.load(sessions[1].id).await.unwrap().unwrap();
+    other.put_sessions(vec![next.clone(), ended.clone()]).await.unwrap();
+    target.put_sessions(vec![sessions[0].clone(), rotated(&sessions[1], start())]).await.unwrap();
+    assert_eq!(other.load(next.id).await.unwrap(), Some(next.clone()));
+    assert_eq!(other.load(ended.id).await.unwrap(), Some(ended));
     let refused = async |copy_of| connect(copy_of).await.unwrap_err().to_string();
     let text = refused(None).await;
     assert!(text.contains("store copy"), "{text}");
@@ -45,6 +52,9 @@ pub(crate) async fn there_and_back<S: CopyTarget + Debug>(
     let target = connect(Some("first")).await.unwrap();
     assert_eq!(copy(&first, &target, start()).await.unwrap(), was);
     target.end_copy().await.unwrap();
+    other.end_copy().await.unwrap();
+    let text = other.put_sessions(sessions[..1].to_vec()).await.unwrap_err().to_string();
+    assert!(text.contains("ended meanwhile"), "{text}");
     let shared = connect(None).await.unwrap();
     assert_eq!(shared.load(next.id).await.unwrap(), first.load(next.id).await.unwrap());
     let later = rotated(&shared.load(next.id).await.unwrap().unwrap(), start());

@@ -28,7 +28,6 @@ pub(crate) mod copy;
 pub mod loss;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 #[doc(hidden)]
-pub mod moving;
 #[doc(hidden)]
 pub mod races;
 #[cfg(feature = "relay")]

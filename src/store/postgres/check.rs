@@ -6,7 +6,6 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use super::super::copy::{Destination, Standing};
 use super::super::fields::{Op, new_op};
 use super::super::mark::{self, Marker};
 use super::super::versions::Versions;
@@ -120,30 +119,6 @@ async fn made(options: &PostgresOptions, connection: &Connection) -> Result<usiz
     made.map_err(|error| fault::judge(options, &error).error)
 }
 
-/// How a store stands, without a change of it.
-pub(super) async fn standing_at(options: PostgresOptions) -> Result<Standing, StoreError> {
-    options.check()?;
-    let options = Arc::new(options);
-    standing(&Link::new(options, 1)).await
-}
-
-pub(super) async fn standing(link: &Link) -> Result<Standing, StoreError> {
-    let options = &link.options;
-    let connection = first_connection(link).await?;
-    if made(options, &connection).await? == 0 {
-        return Ok(Standing::Missing);
-    }
-    let schema = &options.schema;
-    let statement = format!("select encode(store, 'hex') as store, copying, copied, moved from \"{schema}\".head");
-    let head = ask(options, &connection, &statement).await?.pop();
-    link.give_back(connection);
-    let Some(row) = head else { return Ok(Standing::Missing) };
-    let text = |name| row.try_get(name).ok().flatten().map(str::to_owned);
-    let [copying, copied, moved] = ["copying", "copied", "moved"].map(text);
-    let store = mark::uuid(Settings(Some(row)).name("store", &place(options))?);
-    Standing::read(store, copying, copied, moved.as_deref())
-}
-
 /// True if the mark contradicts what is there, and the operator accepts it.
 async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -> Result<bool, StoreError> {
     let (file, schema) = (options.high_water.as_deref(), &options.schema);
@@ -154,13 +129,9 @@ async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -
     let place = place(options);
     if made(options, connection).await? > 0 {
         let statement = format!(
-            "select encode(h.store, 'hex') as store, h.moved, w.last_value as writes from \"{schema}\".head h, \"{schema}\".writes w"
+            "select encode(h.store, 'hex') as store, w.last_value as writes from \"{schema}\".head h, \"{schema}\".writes w"
         );
         if let Some(head) = ask(options, connection, &statement).await?.pop() {
-            if let (Some(to), false) = (head.try_get("moved").ok().flatten(), options.read_moved) {
-                // First: the mark may name the store that this one was moved to.
-                return Err(mistake(Destination::decode(to)?.refusal(place)));
-            }
             let head = Settings(Some(head));
             there = Some((head.name("store", &place)?, u64::try_from(head.number("writes")).unwrap_or_default()));
         }
@@ -357,22 +328,18 @@ async fn check_head(options: &PostgresOptions, connection: &Connection) -> Resul
     let schema = &options.schema;
     let place = place(options);
     let statement = format!(
-        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying, h.moved from \"{schema}\".head h, \"{schema}\".stamp"
+        "select h.issuer, h.keyring, encode(h.history, 'hex') as history, encode(h.store, 'hex') as store, h.copying from \"{schema}\".head h, \"{schema}\".stamp"
     );
     let Some(head) = ask(options, connection, &statement).await?.pop() else {
         return Err(mistake(format!("{place} lost its head: restore a whole back-up, or use another schema")));
     };
-    if let (Some(to), false) = (head.try_get("moved").ok().flatten(), options.read_moved) {
-        return Err(mistake(Destination::decode(to)?.refusal(place)));
-    }
     // First: a store with data of its own must not be told what else differs.
     match (head.try_get("copying").ok().flatten(), &options.copying) {
         (None, None) => {}
         (Some(copied), Some(from)) if copied == from => {}
         (Some(_), None) => {
             return Err(mistake(format!(
-                "{place} is a copy that is not whole yet: let rotogate store copy or store switch come to its end, or use \
-                 another schema"
+                "{place} is a copy that is not whole yet: run rotogate store copy again, or use another schema"
             )));
         }
         (None, Some(_)) => {

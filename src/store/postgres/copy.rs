@@ -1,10 +1,9 @@
-//! A copy of another store, and the store that was moved to one. Until a copy is whole, its head says so, and no gate opens
-//! it.
+//! A copy of another store. Until it is whole, its head says so, and no gate opens it.
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
-use super::super::copy::{CopyTarget, Destination, Put, Standing};
+use super::super::copy::{CopyTarget, is_whole};
 use super::super::fields::new_op;
 use super::super::reset_clock::RemembersTime;
 use super::super::rules::end_of;
@@ -12,30 +11,25 @@ use super::super::{Revocation, SharedStore, Store, StoreError};
 use super::call::Arg;
 use super::record::{Columns, columns, key, millis, time, uuid};
 use super::revoke::Reach;
-use super::{Inner, PostgresOptions, PostgresStore, check};
+use super::{Inner, PostgresStore};
 use crate::clock::Timestamp;
 use crate::session::{RevokedBecause, Session};
 
 #[async_trait]
 impl CopyTarget for PostgresStore {
-    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<Put, StoreError> {
-        let mut put = Put::Done;
+    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError> {
         for some in sessions.chunks(self.0.options.connections) {
-            for done in join_all(some.iter().map(|session| self.0.put(session))).await {
-                if done? == Put::Whole {
-                    put = Put::Whole;
-                }
-            }
+            join_all(some.iter().map(|session| self.0.put(session))).await.into_iter().collect::<Result<(), _>>()?;
         }
-        Ok(put)
+        Ok(())
     }
 
-    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<Put, StoreError> {
+    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
         for entry in entries {
             // As an entry that reaches nothing here: the records have their end already.
             self.0.revoke_as_far(&entry, RevokedBecause::Operator, Reach::Nothing).await?;
         }
-        Ok(Put::Done)
+        Ok(())
     }
 
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
@@ -49,20 +43,6 @@ impl CopyTarget for PostgresStore {
     async fn end_copy(&self) -> Result<(), StoreError> {
         let answer = self.0.one("rg_end_copy", Vec::new()).await?;
         if answer.status()? == "whole" { Ok(()) } else { Err(answer.unknown()) }
-    }
-
-    async fn move_to(&self, to: &Destination) -> Result<(), StoreError> {
-        let args = vec![Arg::bytes(&new_op()?), Arg::bytes(to.encode().as_bytes())];
-        let answer = self.0.one("rg_move", args).await?;
-        if answer.status()? != "moved" {
-            return Err(answer.unknown());
-        }
-        let known = Destination::decode(answer.get("o_to")?)?;
-        if known.store == to.store { Ok(()) } else { Err(StoreError::new(known.refusal("the store"))) }
-    }
-
-    async fn standing(&self) -> Result<Standing, StoreError> {
-        check::standing(&self.0.commands).await
     }
 }
 
@@ -84,19 +64,8 @@ impl RemembersTime for PostgresStore {
     }
 }
 
-impl PostgresStore {
-    /// How a store stands, without a change of it.
-    ///
-    /// # Errors
-    /// PostgreSQL does not answer.
-    #[doc(hidden)]
-    pub async fn standing_at(options: PostgresOptions) -> Result<Standing, StoreError> {
-        check::standing_at(options).await
-    }
-}
-
 impl Inner {
-    async fn put(&self, session: &Session) -> Result<Put, StoreError> {
+    async fn put(&self, session: &Session) -> Result<(), StoreError> {
         let Columns { revision, current, confirmed, revoked, record } = columns(&self.versions, session)?;
         let args = vec![
             Arg::bytes(&new_op()?),
@@ -116,8 +85,8 @@ impl Inner {
         ];
         let answer = self.one("rg_put", args).await?;
         match answer.status()? {
-            "put" => Ok(Put::Done),
-            "whole" => Ok(Put::Whole),
+            "put" => Ok(()),
+            "whole" => Err(is_whole()),
             _ => Err(answer.unknown()),
         }
     }

@@ -24,8 +24,6 @@ pub(super) struct Known {
     history: AtomicU64,
     /// The server went back behind what it had acknowledged, or may have.
     lost: AtomicBool,
-    /// The store was moved to another one.
-    moved: AtomicBool,
     server: Mutex<Server>,
 }
 
@@ -49,7 +47,6 @@ impl Known {
         Self {
             history: AtomicU64::new(u64::from_be_bytes(history)),
             lost: AtomicBool::new(false),
-            moved: AtomicBool::new(false),
             server: Mutex::new(Server { name: String::new(), written: 0 }),
         }
     }
@@ -60,18 +57,6 @@ impl Known {
 
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
-    }
-
-    pub(super) fn is_moved(&self) -> bool {
-        self.moved.load(Ordering::Acquire)
-    }
-
-    /// The store was moved: what follows it must take notice, as of a loss.
-    pub(super) fn leave(&self, history: History) {
-        if self.history() == history {
-            self.moved.store(true, Ordering::Release);
-            self.lost.store(true, Ordering::Release);
-        }
     }
 
     pub(super) fn server(&self) -> MutexGuard<'_, Server> {
@@ -116,12 +101,6 @@ impl Known {
     }
 }
 
-pub(super) fn was_moved() -> StoreError {
-    StoreError::new("the store was moved to another one: the gate goes on there")
-        .with_outcome(WriteOutcome::NotDone)
-        .with_retry_after(Duration::from_secs(1))
-}
-
 impl Inner {
     pub(super) async fn adopt(&self) -> Result<(), StoreError> {
         let expected = self.known.history();
@@ -136,7 +115,6 @@ impl Inner {
                 self.mark.set(writes(&answer)?).await;
                 Ok(())
             }
-            "moved" => Err(was_moved()),
             "headless" | "differs" => Err(StoreError::new(
                 "the database was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
             )

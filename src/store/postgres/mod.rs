@@ -39,7 +39,6 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
 use super::InspectedServer;
-use super::copy::Standing;
 use super::fields::{Op, new_op};
 use super::mark::Marker;
 use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
@@ -198,26 +197,11 @@ impl Inner {
             Ok(rows) => Ok(rows.into_iter().map(Answer).collect()),
             Err(failed) => {
                 if failed.is_other_history {
-                    if self.was_moved(history).await {
-                        return Err(loss::was_moved());
-                    }
                     self.known.flag_lost(history);
                 }
                 Err(failed.error)
             }
         }
-    }
-
-    /// Another history may also mean that the store was moved. The first to find it says so.
-    async fn was_moved(&self, history: History) -> bool {
-        if self.known.is_moved() {
-            return true;
-        }
-        if self.known.is_lost() || !matches!(check::standing(&self.revocations).await, Ok(Standing::Moved { .. })) {
-            return false;
-        }
-        self.known.leave(history);
-        true
     }
 
     fn leeway(&self) -> Arg {

@@ -60,7 +60,6 @@ pub struct PostgresOptions {
     pub(super) copying: Option<String>,
     /// The newest version of records that is read.
     pub(super) newest: u8,
-    pub(super) read_moved: bool,
     pub(super) timeouts: PostgresTimeouts,
     pub(super) connections: usize,
     /// Whether a connection keeps its statements. Not behind a pooler that gives each transaction another connection.
@@ -126,7 +125,6 @@ impl PostgresOptions {
             accept_restored: false,
             copying: None,
             newest: NEWEST,
-            read_moved: false,
             timeouts: PostgresTimeouts::default(),
             connections: Self::CONNECTIONS,
             named: true,
@@ -201,13 +199,6 @@ impl PostgresOptions {
     #[cfg(test)]
     pub(super) fn of_the_next_release(self) -> Self {
         Self { newest: crate::store::versions::next::VERSION, ..self }
-    }
-
-    /// Opens a store although it was moved. It can be read.
-    #[must_use]
-    #[doc(hidden)]
-    pub fn reading_moved(self) -> Self {
-        Self { read_moved: true, ..self }
     }
 
     /// How long to wait.

@@ -109,9 +109,6 @@ pub struct Options {
     /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
     #[doc(hidden)]
     pub copying: Option<String>,
-    /// Opens a store although it was moved. It can be read.
-    #[doc(hidden)]
-    pub read_moved: bool,
 }
 
 impl Options {
@@ -127,7 +124,6 @@ impl Options {
             cache_size: DEFAULT_CACHE_SIZE,
             check_up_to: DEFAULT_CHECK_UP_TO,
             copying: None,
-            read_moved: false,
         }
     }
 
@@ -196,8 +192,7 @@ impl RedbStore {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let opened = open::open(path, &options)?;
-        let serves = options.copying.is_none() && !options.read_moved;
-        let owed = serves.then(|| OwedFile::beside(path).map(Arc::new)).transpose()?;
+        let owed = options.copying.is_none().then(|| OwedFile::beside(path).map(Arc::new)).transpose()?;
         let database = Arc::new(opened.database);
         let shared = Arc::new(Shared::new(Arc::clone(&database)));
         let (sender, queue) = mpsc::channel(writer::QUEUE_LENGTH);
@@ -302,20 +297,8 @@ impl RedbStore {
         backup::copy_file(from.as_ref(), to.as_ref())
     }
 
-    /// Queues an operation and waits until it is durable. A store that was moved refuses it.
+    /// Queues an operation and waits until it is durable.
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send + 'static,
-    {
-        self.write_always(|rules, state| {
-            state.may_write()?;
-            work(rules, state)
-        })
-        .await
-    }
-
-    async fn write_always<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send + 'static,

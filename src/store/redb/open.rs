@@ -9,7 +9,6 @@ use redb::{
 };
 use uuid::Uuid;
 
-use super::super::copy::Standing;
 use super::super::encoding::decode;
 use super::super::highwater::{self, HighWater, Mark, Verdict};
 use super::super::rules::Failure;
@@ -141,9 +140,8 @@ fn existing(
         path,
         options.cache_size,
         options.check_up_to,
-        |head, standing| {
-            // First: its mark may name the store that it was moved to.
-            may_open(path, options, standing)?;
+        |head, copying| {
+            may_open(path, options, copying)?;
             if head.keyring != options.keyring_id {
                 return Err(StoreError::new(format!(
                     "{} belongs to keyring {}, but the keys in use are keyring {}: no refresh token of its sessions could \
@@ -174,23 +172,17 @@ fn existing(
     Ok((database, head, backend))
 }
 
-/// A copy that is not whole, and a store that was moved, serve no gate.
-fn may_open(path: &Path, options: &Options, standing: Standing) -> Result<(), StoreError> {
+/// A copy that is not whole serves no gate.
+fn may_open(path: &Path, options: &Options, copying: Option<String>) -> Result<(), StoreError> {
     let shown = path.display();
-    let why = match (standing, &options.copying) {
-        (Standing::Moved { .. }, _) if options.read_moved => return Ok(()),
-        (Standing::Missing | Standing::Serving { .. }, None) => return Ok(()),
-        (Standing::Copying { of, .. }, Some(from)) if of == *from => return Ok(()),
-        (Standing::Moved { to, .. }, _) => to.refusal(format!("the store {shown}")),
-        (Standing::Copying { .. }, Some(_)) => {
-            format!("{shown} is an unfinished copy of another store: remove it, or use another path")
+    let why = match (copying, &options.copying) {
+        (None, None) => return Ok(()),
+        (Some(of), Some(from)) if of == *from => return Ok(()),
+        (Some(_), Some(_)) => format!("{shown} is an unfinished copy of another store: remove it, or use another path"),
+        (Some(_), None) => {
+            format!("{shown} is a copy that is not whole yet: run rotogate store copy again, or use another path")
         }
-        (Standing::Copying { .. }, None) => format!(
-            "{shown} is a copy that is not whole yet: let rotogate store copy or store switch come to its end, or use another path"
-        ),
-        (Standing::Missing | Standing::Serving { .. }, Some(_)) => {
-            format!("{shown} has data of its own: copy into a new file")
-        }
+        (None, Some(_)) => format!("{shown} has data of its own: copy into a new file"),
     };
     Err(StoreError::new(why).with_outcome(WriteOutcome::Refused))
 }
@@ -200,7 +192,7 @@ fn examine<T>(
     path: &Path,
     cache_size: usize,
     check_up_to: u64,
-    judge: impl FnOnce(&Head, Standing) -> Result<T, StoreError>,
+    judge: impl FnOnce(&Head, Option<String>) -> Result<T, StoreError>,
 ) -> Result<(Database, T, StagedFile), StoreError> {
     let file = private_file::open_private(path, true).map_err(|why| StoreError::new(format!("the store {why}")))?;
     let metadata = file.metadata().map_err(|error| cannot_open(path, error))?;
@@ -224,7 +216,7 @@ fn examine<T>(
         let read = database.begin_read().map_err(failed)?;
         let head = inspect(path, &read)?;
         drop(read);
-        let judged = judge(&head, copy::standing(&database)?)?;
+        let judged = judge(&head, copy::copying(&database)?)?;
         Ok((database, judged))
     }));
     let (database, judged) = examined.unwrap_or_else(|_| Err(not_ours(path, "it makes no sense")))?;

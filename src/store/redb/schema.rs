@@ -11,7 +11,7 @@
 //! | `revocation_log` | place | target |
 //! | `relay_records` | id | record, versioned; only with the feature `relay` |
 //! | `relay_records_by_until` | until in ms, id | |
-//! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`Head`], versioned; `copying`, `copied`, `moved`: how it [stands](super::super::copy::Standing) | |
+//! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`Head`], versioned; `copying`: the store that this one is becoming a copy of, until it is one | |
 //!
 //! [`encoding`](super::super::encoding) has the bytes of records.
 
@@ -23,7 +23,7 @@ use super::super::encoding::{decode, decode_session, decode_target, encode, enco
 #[cfg(feature = "relay")]
 use super::super::relay::{RelayId, RelayRecord, RelayRows};
 use super::super::rules::{Failure, State, end_of, is_revoked};
-use super::super::{StoreError, Swept, WriteOutcome};
+use super::super::{StoreError, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Session, SessionId};
@@ -53,10 +53,6 @@ pub(super) const SCHEMA_ROW: &str = "schema";
 pub(super) const HEAD_ROW: &str = "head";
 /// The row of [`META`] with the name of the store that this one is becoming a copy of.
 pub(super) const COPYING_ROW: &str = "copying";
-/// The row of [`META`] with the name of the store that this one was a copy of when it began to serve.
-pub(super) const COPIED_ROW: &str = "copied";
-/// The row of [`META`] with the store that has the sessions and revocations of this one now.
-pub(super) const MOVED_ROW: &str = "moved";
 /// The tables as above.
 pub(super) const SCHEMA: u32 = 2;
 /// The same without `live_sessions`, which is made when such a store is opened.
@@ -139,15 +135,12 @@ pub(super) struct Writing<'t> {
     meta: Table<'t, &'static str, &'static [u8]>,
     head: Head,
     changed: bool,
-    /// Another store has the sessions now.
-    is_moved: bool,
 }
 
 impl<'t> Writing<'t> {
     /// Opens the tables; creates them in a new file.
     pub(super) fn open(transaction: &'t WriteTransaction, head: Head) -> Result<Self, redb::Error> {
         let meta = transaction.open_table(META)?;
-        let is_moved = meta.get(MOVED_ROW)?.is_some();
         Ok(Self {
             sessions: transaction.open_table(SESSIONS)?,
             by_subject: transaction.open_table(BY_SUBJECT)?,
@@ -163,17 +156,7 @@ impl<'t> Writing<'t> {
             meta,
             head,
             changed: false,
-            is_moved,
         })
-    }
-
-    /// Nothing is written to a store that was moved.
-    pub(super) fn may_write(&self) -> Result<(), Failure> {
-        if self.is_moved {
-            let error = StoreError::new("the store was moved to another one: the gate goes on there");
-            return Err(Failure::Refused(error.with_outcome(WriteOutcome::NotDone)));
-        }
-        Ok(())
     }
 
     /// A row of [`META`] with a text.
@@ -188,7 +171,6 @@ impl<'t> Writing<'t> {
             Some(text) => drop(self.meta.insert(row, text.as_bytes()).map_err(broken)?),
             None => drop(self.meta.remove(row).map_err(broken)?),
         }
-        self.is_moved |= row == MOVED_ROW && text.is_some();
         self.changed = true;
         Ok(())
     }

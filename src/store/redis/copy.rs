@@ -1,20 +1,15 @@
-//! A copy of another store, and the store that was moved to one. Until a copy is whole, its heads say so, and no gate opens
-//! it. The head of partition 0 of a store that was moved says so first, and then the others.
+//! A copy of another store. Until it is whole, its heads say so, and no gate opens it.
 
 use async_trait::async_trait;
-use redis::{Value, pipe};
-use uuid::Uuid;
+use redis::Value;
 
-use super::super::copy::{CopyTarget, Destination, Put, Standing};
+use super::super::copy::{CopyTarget, is_whole};
 use super::super::reset_clock::RemembersTime;
-use super::super::{Revocation, StoreError, mark};
-use super::cluster::Primaries;
-use super::connect::Request;
-use super::opening::Ways;
-use super::partitions::{Keys, Partition, in_each};
+use super::super::{Revocation, StoreError};
+use super::partitions::{Partition, in_each};
 use super::record::{encode_effect, encode_record, millis, new_op, target};
-use super::script::{LOWER, MOVE, PUT, bytes, unexpected};
-use super::{MOVED, RedisOptions, RedisStore, drop_mut};
+use super::script::{LOWER, PUT, bytes, unexpected};
+use super::{RedisStore, drop_mut};
 use crate::clock::Timestamp;
 use crate::session::{RevokedBecause, Session};
 use crate::store::SharedStore;
@@ -24,18 +19,14 @@ const AT_ONCE: usize = 64;
 
 #[async_trait]
 impl CopyTarget for RedisStore {
-    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<Put, StoreError> {
-        let mut put = Put::Done;
+    async fn put_sessions(&self, sessions: Vec<Session>) -> Result<(), StoreError> {
         for some in sessions.chunks(AT_ONCE) {
-            let each = in_each(some.iter().map(|session| self.put(session))).await?;
-            if each.contains(&Put::Whole) {
-                put = Put::Whole;
-            }
+            in_each(some.iter().map(|session| self.put(session))).await?;
         }
-        Ok(put)
+        Ok(())
     }
 
-    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<Put, StoreError> {
+    async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
         let inner = &self.0;
         for entry in entries {
             let op = new_op()?;
@@ -49,7 +40,7 @@ impl CopyTarget for RedisStore {
                 None => in_each(inner.partitions.iter().map(put)).await.map(drop)?,
             }
         }
-        Ok(Put::Done)
+        Ok(())
     }
 
     async fn raise_stamp(&self, latest: Timestamp) -> Result<(), StoreError> {
@@ -62,13 +53,10 @@ impl CopyTarget for RedisStore {
 
     async fn end_copy(&self) -> Result<(), StoreError> {
         let inner = &self.0;
-        let Some(of) = inner.options.copying.as_deref() else {
-            return Err(StoreError::new("this store is no copy"));
-        };
         let end = async |partition: &Partition| {
             let head = partition.keys.of("h");
             let ended = inner.read(&inner.commands, partition, |pipeline| {
-                drop_mut(pipeline.cmd("HSET").arg(&head).arg("copied").arg(of).cmd("HDEL").arg(&head).arg("copying"));
+                drop_mut(pipeline.cmd("HDEL").arg(&head).arg("copying"));
             });
             ended.await.map(drop)
         };
@@ -77,28 +65,6 @@ impl CopyTarget for RedisStore {
         inner.settle().await?;
         end(inner.partitions.first()).await?;
         inner.settle().await
-    }
-
-    async fn move_to(&self, to: &Destination) -> Result<(), StoreError> {
-        let inner = &self.0;
-        let leave = async |partition: &Partition| {
-            // Eight bytes, as any history: no other move has the same.
-            let random = new_op()?;
-            let history: Vec<u8> = MOVED.iter().chain(&random).copied().take(random.len()).collect();
-            let args = vec![history, to.encode().into_bytes()];
-            let mut answer = inner.run(partition, &MOVE, Vec::new(), args).await?;
-            if answer.status != "moved" {
-                return Err(answer.unknown());
-            }
-            let known = Destination::decode(&answer.text()?)?;
-            if known.store == to.store { Ok(()) } else { Err(StoreError::new(known.refusal("the store"))) }
-        };
-        leave(inner.partitions.first()).await?;
-        in_each(inner.partitions.iter().skip(1).map(leave)).await.map(drop)
-    }
-
-    async fn standing(&self) -> Result<Standing, StoreError> {
-        standing(&self.0.commands, &self.0.options).await
     }
 }
 
@@ -153,17 +119,7 @@ impl RemembersTime for RedisStore {
 }
 
 impl RedisStore {
-    /// How a store stands, without a change of it.
-    ///
-    /// # Errors
-    /// Redis does not answer.
-    #[doc(hidden)]
-    pub async fn standing_at(options: RedisOptions) -> Result<Standing, StoreError> {
-        let options = std::sync::Arc::new(options);
-        standing(&Ways::find(&options).await?.commands, &options).await
-    }
-
-    async fn put(&self, session: &Session) -> Result<Put, StoreError> {
+    async fn put(&self, session: &Session) -> Result<(), StoreError> {
         let inner = &self.0;
         let op = new_op()?;
         let partition = inner.partitions.of(session.id);
@@ -173,26 +129,9 @@ impl RedisStore {
             vec![encode_record(&inner.versions, session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];
         let answer = inner.run_as(&inner.commands, partition, (op, history), &PUT, keys, args).await?;
         match answer.status.as_str() {
-            "put" => Ok(Put::Done),
-            "whole" => Ok(Put::Whole),
+            "put" => Ok(()),
+            "whole" => Err(is_whole()),
             _ => Err(answer.unknown()),
         }
     }
-}
-
-/// What the first head says.
-async fn standing(primaries: &Primaries, options: &RedisOptions) -> Result<Standing, StoreError> {
-    let mut pipeline = pipe();
-    let head = Keys::new(&options.prefix, 0).of("h");
-    drop_mut(pipeline.cmd("HMGET").arg(head).arg("store").arg("copying").arg("copied").arg("moved"));
-    let Value::Array(replies) = primaries.ask(0, &Request::Pipeline(pipeline)).await? else {
-        return Err(unexpected("no list"));
-    };
-    let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
-    let [store, copying, copied, moved] =
-        <[Value; 4]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
-    let Some(store) = store else { return Ok(Standing::Missing) };
-    let store: Uuid = mark::uuid(store.try_into().map_err(|_| unexpected("no store"))?);
-    let text = |bytes: Option<Vec<u8>>| bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    Standing::read(store, text(copying), text(copied), text(moved).as_deref())
 }

@@ -9,7 +9,7 @@ use super::super::{StoreError, WriteOutcome};
 use super::partitions::{History, Partition, in_each};
 use super::record::{encode_record, millis, new_op, target, unknown_version};
 use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
-use super::{Inner, drop_mut, was_moved};
+use super::{Inner, drop_mut};
 use crate::clock::Timestamp;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
@@ -42,7 +42,6 @@ impl Inner {
                 partition.adopt(history, answer.seq);
                 Ok(())
             }
-            "moved" => Err(was_moved()),
             "headless" | "differs" => Err(StoreError::new(
                 "Redis was emptied, or has another store now: restore a back-up, or restart the gate to begin anew",
             )

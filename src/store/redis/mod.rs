@@ -135,21 +135,8 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// What the history of a store that was moved begins with.
-const MOVED: &[u8] = b"moved";
-
-fn was_moved() -> StoreError {
-    StoreError::new("the store was moved to another one: the gate goes on there")
-        .with_outcome(WriteOutcome::NotDone)
-        .with_retry_after(Duration::from_secs(1))
-}
-
 /// The data is of another history than the partition's; or of the same (`found` is that, or none), with fewer writes.
 fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>) -> StoreError {
-    if found.is_some_and(|found| found.starts_with(MOVED)) {
-        partition.leave(expected);
-        return was_moved();
-    }
     let is_same = found.is_none_or(|found| found == expected);
     partition.flag_lost(expected, if is_same { Sign::Certain } else { Sign::Possible });
     StoreError::new("Redis has lost writes: the gates write back what they know before they go on")

@@ -9,7 +9,6 @@ use std::time::Duration;
 use redis::{Value, pipe};
 
 use super::super::StoreError;
-use super::super::copy::Destination;
 use super::super::mark::{self, Marker};
 use super::super::versions::Versions;
 use super::check::refused;
@@ -173,15 +172,11 @@ impl Heads<'_> {
         for number in 0..self.count {
             let mut pipeline = pipe();
             let key = Keys::new(&self.options.prefix, number).of("h");
-            drop_mut(pipeline.cmd("HMGET").arg(key).arg("store").arg("seq").arg("moved"));
+            drop_mut(pipeline.cmd("HMGET").arg(key).arg("store").arg("seq"));
             let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
             let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
             let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
-            let [name, seq, moved] = <[Value; 3]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
-            if let (Some(to), false) = (moved, self.options.read_moved) {
-                // First: the mark may name the store that this one was moved to.
-                return Err(self.differs(number, "moved", &String::from_utf8_lossy(&to)));
-            }
+            let [name, seq] = <[Value; 2]>::try_from(fields).map_err(|_| unexpected("a short head"))?.map(bytes);
             store = store.or(name);
             let seq = seq.map(|seq| String::from_utf8(seq).ok()?.parse().ok().map(|seq: u64| seq));
             writes = writes.saturating_add(seq.unwrap_or(Some(0)).ok_or_else(|| unexpected("no seq"))?);
@@ -230,19 +225,15 @@ impl Heads<'_> {
         let mut pipeline = pipe();
         let read = pipeline.cmd("HMGET").arg(Keys::new(&self.options.prefix, number).of("h"));
         expected.iter().for_each(|(field, _)| drop(read.arg(*field).clone()));
-        read.arg("moved").arg("copying").arg("store");
+        read.arg("copying").arg("store");
         let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
         let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
         let Some(Value::Array(fields)) = replies.into_iter().next() else { return Err(unexpected("no head")) };
         let mut known: Vec<_> = fields.into_iter().map(bytes).collect();
         let store = known.pop().ok_or_else(|| unexpected("a short head"))?;
         let copying = known.pop().ok_or_else(|| unexpected("a short head"))?;
-        let moved = known.pop().ok_or_else(|| unexpected("a short head"))?;
         if known.iter().all(Option::is_none) {
             return Ok(None);
-        }
-        if let Some(to) = moved {
-            return Err(self.differs(number, "moved", &String::from_utf8_lossy(&to)));
         }
         if copying.is_some() {
             return Err(self.differs(number, "unfinished", ""));
@@ -259,8 +250,7 @@ impl Heads<'_> {
     /// The history and the number of writes of a partition, and the store that it is of.
     async fn open(&self, number: usize, new: Op, store: Option<Op>) -> Result<(([u8; 8], u64), Op), StoreError> {
         let expected = expected_head(self.options, self.count);
-        let reads_moved = if self.options.read_moved { b"1".to_vec() } else { Vec::new() };
-        let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec(), reads_moved];
+        let mut args = vec![new_op()?.to_vec(), new_op()?.to_vec(), new.to_vec()];
         let mut fields: Vec<_> = expected.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
         fields.extend(store.as_ref().map(|store| ("store", &store[..])));
         if let Some(from) = &self.options.copying {
@@ -306,13 +296,8 @@ impl Heads<'_> {
                 "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use                  another prefix"
             ),
             "unfinished" => format!(
-                "{place} is a copy that is not whole yet: let rotogate store copy or store switch come to its end, or use another \
-                 prefix"
+                "{place} is a copy that is not whole yet: run rotogate store copy again, or use another prefix"
             ),
-            "moved" => match Destination::decode(known) {
-                Ok(to) => to.refusal(place),
-                Err(error) => error.to_string(),
-            },
             "copying" if known.is_empty() => {
                 format!("{place} has data of its own: copy into an empty one, or use another prefix")
             }

@@ -55,7 +55,6 @@ pub struct RedisOptions {
     pub(super) copying: Option<String>,
     /// The newest version of records that is read.
     pub(super) newest: u8,
-    pub(super) read_moved: bool,
     wait_replicas: u32,
     wait_fsync: bool,
 }
@@ -119,7 +118,6 @@ impl RedisOptions {
             accept_restored: false,
             copying: None,
             newest: NEWEST,
-            read_moved: false,
             wait_replicas: 0,
             wait_fsync: false,
         }
@@ -249,13 +247,6 @@ impl RedisOptions {
     #[cfg(test)]
     pub(super) fn of_the_next_release(self) -> Self {
         Self { newest: crate::store::versions::next::VERSION, ..self }
-    }
-
-    /// Opens a store although it was moved. It can be read.
-    #[must_use]
-    #[doc(hidden)]
-    pub fn reading_moved(self) -> Self {
-        Self { read_moved: true, ..self }
     }
 
     /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.

@@ -138,13 +138,6 @@ impl Partition {
         }
     }
 
-    /// The store was moved: what follows it must take notice, as of a loss.
-    pub(super) fn leave(&self, history: History) {
-        if self.history() == history {
-            self.lost.store(true, Ordering::Release);
-        }
-    }
-
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }

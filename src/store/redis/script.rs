@@ -30,7 +30,6 @@ scripts! {
     RESTORE = "restore",
     RESTORATION = "restoration",
     PUT = "put",
-    MOVE = "move",
     LOWER = "lower",
     ROOM = "room",
     CHANGE = "change",
@@ -58,7 +57,7 @@ pub(super) struct Script {
 
 impl Script {
     fn new(name: &str, body: &str) -> Self {
-        let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt" | "move"));
+        let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
         // A counter that a failover sets back costs a few attempts. One that waited for a disk would cost each login seconds.
         Self { waits: name != "count", ..Self::of(&source) }
     }

@@ -49,9 +49,6 @@ pub struct NodeRow {
     pub reads: [u8; 2],
     /// The version that it writes.
     pub writes: u8,
-    /// The id of the store that it writes to besides, and that is to replace this one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_store: Option<Box<str>>,
 }
 
 impl NodeRow {

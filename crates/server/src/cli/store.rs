@@ -17,7 +17,6 @@ use rotogate::private_file::{self, Unpublished};
 use rotogate::store::redb::RedbStore;
 
 mod copy;
-mod live;
 mod reset_clock;
 mod restore;
 
@@ -41,14 +40,9 @@ pub(super) enum Command {
     /// Copies all sessions and revocations into another store, and compares. Cut short, it can be run again.
     Copy {
         /// The configuration with the other store. It has the same issuer and the same keys. No gate may run on either.
-        #[arg(long, required_unless_present = "live", conflicts_with = "live")]
-        to_config: Option<PathBuf>,
-        /// By the running gate, into its `[store.next]`, while gates run.
         #[arg(long)]
-        live: bool,
+        to_config: PathBuf,
     },
-    /// Makes `[store.next]` the store of the running gates, instead of `[store]`. First `store copy --live`.
-    Switch,
     /// Brings back a store that was written under a clock that was ahead, while no gate runs. Every session ends.
     ///
     /// Correct the clock first. Otherwise the store issues nothing until that time has come.
@@ -69,9 +63,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
     match command {
         Command::Backup { to, gate: _ } => backup(config, &to, output),
         Command::Restore { from, end_all } => restore::run(config, embedded(config)?, &from, end_all, output),
-        Command::Copy { to_config: Some(to_config), live: _ } => copy::run(config, &to_config, output),
-        Command::Copy { to_config: None, live: _ } => live::copy(config, output),
-        Command::Switch => live::switch(config, output),
+        Command::Copy { to_config } => copy::run(config, &to_config, output),
         Command::ResetClock { yes } => reset_clock::run(config, yes, output),
     }
 }
@@ -81,7 +73,7 @@ impl Command {
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
             Self::Backup { to: _, gate } => gate.reach(path),
-            Self::Restore { .. } | Self::Copy { .. } | Self::Switch | Self::ResetClock { .. } => {
+            Self::Restore { .. } | Self::Copy { .. } | Self::ResetClock { .. } => {
                 load(path).map(|config| Reach::Configured(Box::new(config)))
             }
         }

@@ -938,7 +938,6 @@ fn is_the_same(one: &Config, other: &Config) {
         issuers,
         sessions,
         store,
-        next_store,
         directories,
         limits,
         cors,
@@ -962,7 +961,7 @@ fn is_the_same(one: &Config, other: &Config) {
     assert_eq!(issuer, &other.issuer);
     assert_eq!(issuers, &other.issuers);
     assert_eq!(sessions, &other.sessions);
-    assert_eq!((store, next_store), (&other.store, &other.next_store));
+    assert_eq!(store, &other.store);
     assert_eq!(directories, &other.directories);
     assert_eq!(limits, &other.limits);
     assert_eq!(cors, &other.cors);
@@ -1084,24 +1083,4 @@ fn a9_each_bound_is_a_number_or_a_part_and_no_more_than_the_whole() {
         let said = server(lines).unwrap_err();
         assert!(said.contains(wrong), "{lines}: {said}");
     }
-}
-
-#[test]
-fn c31_a_store_to_move_to_is_read_and_its_mistakes_are_named() {
-    let next = |more: &str| said(&format!("[store]\npath = \"a.redb\"\n[store.next]\n{more}"));
-    for (more, wanted) in [
-        ("kind = \"memory\"\n", "store.next.kind: a memory store ends with the gate"),
-        ("path = \"a.redb\"\n", "store.next: is the store of [store] itself"),
-        ("paht = \"b.redb\"\n", "store.next.paht: unknown key; did you mean path?"),
-        ("path = \"b.redb\"\n[store.next.next]\n", "store.next.next: unknown key"),
-    ] {
-        let errors = next(more);
-        assert!(matches!(&errors[..], [only] if only.contains(wanted)), "{more}: {errors:?}");
-    }
-    let errors = said("[store]\nkind = \"memory\"\n[store.next]\n");
-    assert!(errors.iter().any(|error| error.contains("there is nothing to move")), "{errors:?}");
-    let config = read(&format!("{MINIMAL}[store.next]\npath = \"b.redb\"\n")).unwrap();
-    assert!(matches!(&config.next_store, Some(StoreConfig::Redb { path, .. }) if path.ends_with("b.redb")));
-    let printed = config.to_toml();
-    assert!(printed.contains("[store.next]\n") && read(&printed).unwrap().next_store == config.next_store, "{printed}");
 }

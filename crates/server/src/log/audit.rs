@@ -63,9 +63,6 @@ const KINDS: &[Kind] = &[
     good("relay_revoked", "relay.revoke", "RG1303I"),
     good("store_backup", "store.backup", "RG1401I"),
     good("store_copied", "store.copy", "RG1402I"),
-    good("store_switched", "store.switch", "RG1403I"),
-    good("store_fenced", "store.fence", "RG1404I"),
-    good("store_moved", "store.move", "RG1405I"),
     good("store_restored", "store.restore", "RG1406W"),
     good("store_accepted", "store.accept_restored", "RG1407W"),
     good("store_clock_reset", "store.reset_clock", "RG1408W"),
@@ -207,7 +204,6 @@ mod tests {
             events_in(&root.join(folder), &mut found);
         }
         // Whose name is chosen when it happens.
-        found.extend(["store_copied", "store_switched"].map(str::to_owned));
         found.extend(crate::audit::UserEvent::ALL.map(|event| event.name().to_owned()));
         found.extend(crate::audit::KeyEvent::ALL.map(|event| event.name().to_owned()));
         let known: BTreeSet<_> = KINDS.iter().map(|kind| kind.event.to_owned()).collect();

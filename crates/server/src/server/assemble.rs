@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::ServerError;
 use super::directories::LiveDirectories;
 use super::issuers::RemoteIssuers;
-use super::moving::{self, InCharge};
 use super::prepare::{DirectoryPlan, StartPlan};
 #[cfg(feature = "relay")]
 use super::relays;
@@ -40,8 +39,6 @@ use rotogate::private_file::{self, trusted};
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]
 use rotogate::store::RedisStore;
-use rotogate::store::copy::CopyTarget;
-use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate::store::relay::RelayStore;
@@ -65,8 +62,6 @@ pub struct GateParts {
     pub(super) passwords: Arc<Passwords>,
     /// The embedded store, if the configuration names it.
     pub(crate) redb: Option<RedbStore>,
-    /// The store that is being moved, if there is one to move to.
-    pub(crate) moving: Option<MovingStore>,
     /// How long the embedded store may be unwritable.
     pub(super) give_up: Option<Duration>,
     /// The tokens of the admin listener.
@@ -135,13 +130,13 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
     let mut wait = StartWait::begin();
-    let (gate, redb, effective, moving) = loop {
-        let (keyring, OpenedStores { redb, stores, config: effective, moving }) = opened;
-        let builder = builder(&effective, &remote_issuers, &trusted)?.passwords(Arc::clone(&passwords));
+    let (gate, redb) = loop {
+        let (keyring, (redb, stores)) = opened;
+        let builder = builder(config, &remote_issuers, &trusted)?.passwords(Arc::clone(&passwords));
         match stores.given_to(builder.keys(keyring).directory(directories.shared())).build().await {
-            Ok(gate) => break (gate, redb, effective, moving),
+            Ok(gate) => break (gate, redb),
             // In the middle of a failover: another gate has given the data a new history, or another server is the primary.
-            Err(BuildError::Store(error)) if effective.store.is_shared() => match wait.pause(&error).await {
+            Err(BuildError::Store(error)) if config.store.is_shared() => match wait.pause(&error).await {
                 true => opened = keys_and_stores(config).await?,
                 false => return Err(from(BuildError::Store(error))),
             },
@@ -149,7 +144,7 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         }
     };
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
-    let give_up = match effective.store {
+    let give_up = match config.store {
         StoreConfig::Redb { give_up, .. } => give_up,
         StoreConfig::Memory => None,
         #[cfg(feature = "postgres")]
@@ -164,7 +159,6 @@ pub(super) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         directories,
         passwords,
         redb,
-        moving,
         give_up,
         admin_tokens,
         first_user,
@@ -302,8 +296,6 @@ pub(super) fn from(error: impl std::error::Error) -> ServerError {
 #[derive(Debug)]
 pub(super) struct Stores {
     sessions: Arc<dyn Store>,
-    /// The same, if it can be moved.
-    movable: Option<Arc<dyn CopyTarget>>,
     #[cfg(feature = "relay")]
     relay: Arc<dyn RelayStore>,
 }
@@ -324,22 +316,13 @@ impl From<MemoryStore> for Stores {
         Self {
             #[cfg(feature = "relay")]
             relay: Arc::clone(&store) as _,
-            movable: None,
             sessions: store,
         }
     }
 }
 
-/// The stores that a start opens.
-struct OpenedStores {
-    /// The embedded store, if it is one.
-    redb: Option<RedbStore>,
-    stores: Stores,
-    /// Its `[store]` is the store in charge.
-    config: Config,
-    /// If there is a store to move to.
-    moving: Option<MovingStore>,
-}
+/// The embedded store, if it is one, and the stores of the gate.
+type OpenedStores = (Option<RedbStore>, Stores);
 
 /// The keys, and the store that was made with them. Gates of one store have the same keys: a gate without keys makes some only
 /// if it also makes the store.
@@ -347,15 +330,15 @@ async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), Ser
     let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
     if !config.store.is_shared() {
         let keyring = Keyring::load_or_create(keys, algorithm).map_err(from)?;
-        let stores = open_all(config, &keyring).await?;
+        let stores = stores(config, &keyring).await?;
         return Ok((keyring, stores));
     }
     match Keyring::load_or_begin(keys, algorithm).map_err(from)? {
         Begun::Loaded(keyring) => {
-            let stores = open_all(config, &keyring).await?;
+            let stores = stores(config, &keyring).await?;
             Ok((*keyring, stores))
         }
-        Begun::New(new) => match open_all(config, new.keyring()).await {
+        Begun::New(new) => match stores(config, new.keyring()).await {
             Ok(stores) => Ok((new.publish().map_err(from)?, stores)),
             Err(error) => Err(ServerError::new(format!(
                 "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another \
@@ -366,36 +349,20 @@ async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), Ser
     }
 }
 
-/// Opens the store in charge, and the one to move to.
-async fn open_all(config: &Config, keyring: &Keyring) -> Result<OpenedStores, ServerError> {
-    let InCharge { config, next } = moving::in_charge(config, keyring.id()).await?;
-    let (redb, mut stores) = stores(&config, keyring).await?;
-    let mut moving = None;
-    if let (Some(next), Some(old)) = (next, stores.movable.take()) {
-        let opening = moving::Stores::new(config.clone(), next, keyring.id(), redb.clone());
-        let store = MovingStore::begin(old, opening).await.map_err(from)?;
-        stores.sessions = Arc::new(store.clone());
-        moving = Some(store);
-    }
-    Ok(OpenedStores { redb, stores, config, moving })
-}
-
-/// The store of a configuration that is in charge.
+/// The store of a configuration.
 pub(crate) async fn open_store(config: &Config, keyring: &Keyring) -> Result<Arc<dyn Store>, ServerError> {
-    let InCharge { config, next: _ } = moving::in_charge(config, keyring.id()).await?;
-    Ok(stores(&config, keyring).await?.1.sessions)
+    Ok(stores(config, keyring).await?.1.sessions)
 }
 
 /// The store that other gates use, too, as the configuration names it; `None` if it names no such store.
 pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
-    let InCharge { config, next: _ } = moving::in_charge(config, keyring.id()).await?;
     if !config.store.is_shared() {
         return Ok(None);
     }
-    Ok(Some(stores(&config, keyring).await?.1.sessions))
+    Ok(Some(stores(config, keyring).await?.1.sessions))
 }
 
-async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>, Stores), ServerError> {
+async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, ServerError> {
     match &config.store {
         StoreConfig::Memory => {
             tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
@@ -405,7 +372,6 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(from)?;
             let stores = Stores {
                 sessions: Arc::new(store.clone()),
-                movable: Some(Arc::new(store.clone())),
                 #[cfg(feature = "relay")]
                 relay: Arc::new(store.clone()),
             };
@@ -419,7 +385,6 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
-                movable: Some(Arc::clone(&store) as _),
                 sessions: store,
             };
             Ok((None, stores))
@@ -432,7 +397,6 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<(Option<RedbStore>
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
-                movable: Some(Arc::clone(&store) as _),
                 sessions: store,
             };
             Ok((None, stores))

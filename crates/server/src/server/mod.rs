@@ -21,7 +21,6 @@ pub(crate) mod key_roll;
 mod listener;
 pub(crate) mod metrics;
 mod min_rate;
-pub(crate) mod moving;
 mod origin;
 mod prepare;
 mod proxy_protocol;
@@ -62,7 +61,6 @@ pub use prepare::{StartPlan, prepare};
 pub use reload::read_again;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::engine::Unpaid;
-use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 use sockets::Sockets;
 pub use sockets::passed as passed_sockets;
@@ -223,7 +221,6 @@ impl Server {
             directories: parts.directories.metrics().clone(),
             issuers: parts.remote_issuers.clone(),
             store: parts.redb.clone(),
-            moving: parts.moving.clone(),
             config: Arc::clone(&in_force),
             limits: Arc::clone(&limits),
             reloads: Arc::clone(&reloads),
@@ -267,7 +264,6 @@ impl Server {
             connections: listeners.iter().map(|listener| Arc::clone(listener.counts())).collect(),
             began: SystemTime::new().wall(),
             store: parts.redb.clone(),
-            moving: parts.moving.clone(),
             users: parts.users.clone(),
             issuers: parts.remote_issuers.clone(),
             listening: own,
@@ -286,7 +282,6 @@ impl Server {
             accepting.spawn(connection::serve(listener, serving, limits, workers, stopped.clone()));
         }
         let mut lost = std::pin::pin!(store_is_lost(parts.redb.clone(), parts.give_up));
-        let mut moved = std::pin::pin!(store_is_moved(parts.moving.clone()));
         let mut gave_up = None;
         let mut shutdown = loop {
             let order = tokio::select! {
@@ -294,10 +289,6 @@ impl Server {
                 error = &mut lost => {
                     gave_up = Some(error);
                     Some(Order::Stop)
-                }
-                () = &mut moved => {
-                    tracing::info!("in-place restart on the store that is in charge now; connections queue meanwhile");
-                    break ShutdownKind::Upgrade(UpgradeState { sockets: spare_sockets, config: config.load_full() });
                 }
             };
             match order {
@@ -431,14 +422,6 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
                 store.path().display()
             ));
         }
-    }
-}
-
-/// Resolves when another store is in charge.
-async fn store_is_moved(moving: Option<MovingStore>) {
-    match moving {
-        Some(moving) => moving.moved().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -317,7 +317,6 @@ impl Findings<'_> {
             self.pair("store.client_cert", settings.client_cert.as_ref());
             self.public("store.ca", settings.ca.as_deref());
         }
-        self.next_store();
         if let Some(mark) = config.store.mark()
             && config.store.is_shared()
         {
@@ -347,34 +346,6 @@ impl Findings<'_> {
         }
         if let Err((key, message)) = Credentials::read(settings) {
             self.blame(key, message);
-        }
-    }
-
-    /// The files of the store to move to.
-    fn next_store(&mut self) {
-        const KEY: &str = "store.next";
-        let wrong: Result<(), String> = match &self.config.next_store {
-            None | Some(StoreConfig::Memory) => Ok(()),
-            // Each start on it replaces its mark.
-            Some(StoreConfig::Redb { path, .. }) => {
-                self.writable(KEY, private_file::parent(path));
-                Ok(())
-            }
-            #[cfg(feature = "postgres")]
-            Some(StoreConfig::Postgres(settings)) => {
-                self.secret(KEY, settings.password_file.as_deref());
-                shared::of_postgres(self.config, settings, uuid::Uuid::nil())
-                    .map(drop)
-                    .map_err(|error| error.to_string())
-            }
-            #[cfg(feature = "redis")]
-            Some(StoreConfig::Redis(settings)) => {
-                self.secret(KEY, settings.password_file.as_deref());
-                shared::of_redis(self.config, settings, uuid::Uuid::nil()).map(drop).map_err(|error| error.to_string())
-            }
-        };
-        if let Err(error) = wrong {
-            self.blame(KEY, error);
         }
     }
 

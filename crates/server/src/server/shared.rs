@@ -12,7 +12,6 @@ use rotogate::token::keyring::Keyring;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::moving;
 #[cfg(feature = "postgres")]
 use crate::config::PostgresSettings;
 use crate::config::{Config, ConfigErrors, StoreConfig};
@@ -24,13 +23,8 @@ pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     // Without keys, a start would make them: no store has them yet.
     let keyring = Keyring::load_if_there(&config.issuer.keys).ok().flatten();
     let keyring = keyring.map_or_else(Uuid::new_v4, |keyring| keyring.id());
-    let (config, next) = match moving::on_line(config, keyring).await {
-        Ok((config, next)) => (config, next),
-        Err(error) => return Err(ConfigErrors::of(config.blame("store.next", error.to_string()), [])),
-    };
-    let config = &config;
     let found = match &config.store {
-        StoreConfig::Memory | StoreConfig::Redb { .. } => return Ok(next.into_iter().collect()),
+        StoreConfig::Memory | StoreConfig::Redb { .. } => return Ok(Vec::new()),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => match of_postgres(config, settings, keyring) {
             Ok(options) => PostgresStore::inspect(options).await.map_err(|error| wrong("store", error.to_string())),
@@ -58,7 +52,7 @@ pub(super) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
         Ok(format!("{}; a round trip takes {away:.1} ms", server.found))
     });
     match found {
-        Ok(line) => Ok(std::iter::once(line).chain(next).collect()),
+        Ok(line) => Ok(vec![line]),
         Err(Wrong { key, message }) => Err(ConfigErrors::of(config.blame(key, message), [])),
     }
 }

@@ -139,18 +139,3 @@ async fn c1_the_postgres_store_keeps_the_records_of_the_relay() {
     let server = Server::start(&[]);
     conformance::run_relay(|| connect_now(server.options())).await;
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c31_a_postgres_store_is_copied_and_moved_at_one_moment() {
-    let server = Server::start(&[]);
-    conformance::moving::run(async |how| {
-        let options = server.options().schema("rg");
-        PostgresStore::connect(match how {
-            conformance::moving::Open::Serving => options,
-            conformance::moving::Open::Copying => options.copying("first"),
-            conformance::moving::Open::ReadingMoved => options.reading_moved(),
-        })
-        .await
-    })
-    .await;
-}

@@ -3,7 +3,6 @@
 local known = redis.call('HGET', KEYS[1], 'store')
 if not known then return {now, 0, 'headless'} end
 if known ~= ARGV[4] then return {now, seq, 'differs'} end
-if redis.call('HEXISTS', KEYS[1], 'moved') == 1 then return {now, seq, 'moved', redis.call('HGET', KEYS[1], 'moved')} end
 if head[1] ~= HISTORY or ARGV[5] == '0' then return {now, seq, 'adopted', head[1]} end
 wrote()
 redis.call('HSET', KEYS[1], 'history', ARGV[3], 'adopted', integer(now))

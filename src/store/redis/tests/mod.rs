@@ -20,7 +20,7 @@ mod faults;
 mod feed;
 mod mark;
 mod memory;
-mod moving;
+mod cluster_faults;
 mod opening;
 mod rules;
 mod sentinel;
@@ -139,27 +139,4 @@ async fn c29_ten_a_minute_over_five_nodes_are_ten() {
 async fn c1_the_redis_store_keeps_the_records_of_the_relay() {
     let server = Server::start(&[]);
     conformance::run_relay(|| connect_now(&server)).await;
-}
-
-async fn is_copied_and_moved(site: &site::Site) {
-    conformance::moving::run(async |how| {
-        let options = site.options().prefix("rg");
-        RedisStore::connect(match how {
-            conformance::moving::Open::Serving => options,
-            conformance::moving::Open::Copying => options.copying("first"),
-            conformance::moving::Open::ReadingMoved => options.reading_moved(),
-        })
-        .await
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c31_a_redis_store_is_copied_and_moved_at_one_moment() {
-    is_copied_and_moved(&site::Site::One(Server::start(&[]))).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c31_a_store_in_a_cluster_is_copied_and_moved_at_one_moment() {
-    is_copied_and_moved(&site::Site::cluster()).await;
 }

@@ -1,7 +1,7 @@
 //! `rotogate store copy`: the sessions and revocations of one configuration's store, in that of another. No gate runs on
 //! either meanwhile.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, load, runtime};
 use crate::config::{Config, StoreConfig};
 use crate::server::assemble::{open_store, redb_options};
-use crate::server::moving::{name, unfinished};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::shared;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
@@ -54,6 +53,25 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
             to_config.display()
         )
     })
+}
+
+/// Kind and address of a store, for people.
+fn name(store: &StoreConfig) -> String {
+    match store {
+        StoreConfig::Memory => "memory".to_owned(),
+        StoreConfig::Redb { path, .. } => format!("redb {}", path.display()),
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => format!("postgres {} {}", settings.url, settings.schema),
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(settings) => format!("redis {} {}", settings.urls.join(" "), settings.prefix),
+    }
+}
+
+/// A copy in a file has another name until it is whole.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".copying");
+    PathBuf::from(part)
 }
 
 fn failed(why: impl Into<String>) -> Failure {

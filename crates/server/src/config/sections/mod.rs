@@ -93,8 +93,6 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// `[store]`
     pub store: StoreConfig,
-    /// `[store.next]`: the store to move to.
-    pub next_store: Option<StoreConfig>,
     /// `[directory]`, or `[[directories]]` in the order of the file.
     pub directories: Vec<DirectoryConfig>,
     /// `[limits]`
@@ -202,7 +200,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let sessions = sessions::read(&sessions_section);
     let sessions_are_sound = sessions.profile.problems().is_empty() && !sessions_section.is_bad();
 
-    let (store, next_store) = store::read(&at("store"), dir, &issuer.keys);
+    let store = store::read(&at("store"), dir, &issuer.keys);
     let directories = directory::read(root, dir);
     let limits = limits::read(&at("limits"));
     let cors = cors::read(&at("cors"));
@@ -260,7 +258,6 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         issuers,
         sessions,
         store,
-        next_store,
         directories,
         limits,
         cors,
@@ -300,7 +297,6 @@ fn print(config: &Config) -> String {
         issuers,
         sessions,
         store,
-        next_store,
         directories,
         limits,
         cors,
@@ -325,7 +321,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "issuer", issuer::print(issuer));
     put(&mut root, "issuers", list(issuers, issuers::print));
     put(&mut root, "sessions", sessions::print(sessions));
-    put(&mut root, "store", store::print(store, next_store.as_ref()));
+    put(&mut root, "store", store::print(store));
     directory::print(directories, &mut root);
     put(&mut root, "limits", limits::print(limits));
     put(&mut root, "cors", cors::print(cors));

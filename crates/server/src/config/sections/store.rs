@@ -92,18 +92,6 @@ impl StoreConfig {
         }
     }
 
-    /// Are both at the same place?
-    fn is_at(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Redb { path, .. }, Self::Redb { path: other, .. }) => path == other,
-            #[cfg(feature = "postgres")]
-            (Self::Postgres(one), Self::Postgres(other)) => one.url == other.url && one.schema == other.schema,
-            #[cfg(feature = "redis")]
-            (Self::Redis(one), Self::Redis(other)) => one.urls == other.urls && one.prefix == other.prefix,
-            (_, _) => false,
-        }
-    }
-
     /// Whether other gates write to it, too.
     pub(crate) fn is_shared(&self) -> bool {
         match self {
@@ -128,37 +116,18 @@ impl StoreConfig {
     }
 }
 
-/// `[store]`, and `[store.next]` if it is there.
-pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> (StoreConfig, Option<StoreConfig>) {
-    let next = section.has("next").then(|| section.section("next")).map(|next| (read_one(&next, dir, keys), next));
-    let store = read_one(section, dir, keys);
-    section.finish();
-    let next = next.map(|(settings, next)| {
-        next.finish();
-        if !next.is_bad() {
-            if matches!(settings, StoreConfig::Memory) {
-                next.blame("kind", "a memory store ends with the gate: move to redb, redis or postgres");
-            } else if matches!(store, StoreConfig::Memory) {
-                section.blame("next", "store.kind is \"memory\": there is nothing to move");
-            } else if store.is_at(&settings) {
-                section.blame("next", "is the store of [store] itself: give it another path, prefix or schema");
-            }
-        }
-        settings
-    });
-    (store, next)
-}
-
-fn read_one(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
+pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
     let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Kind::Redb);
-    match kind {
+    let store = match kind {
         Kind::Redb | Kind::Memory => read_redb(section, dir, keys, matches!(kind, Kind::Memory)),
         #[cfg(feature = "postgres")]
         Kind::Postgres => postgres::read(section, dir, keys).map_or(StoreConfig::Memory, StoreConfig::Postgres),
         #[cfg(feature = "redis")]
         Kind::Redis => redis::read(section, dir, keys)
             .map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings))),
-    }
+    };
+    section.finish();
+    store
 }
 
 fn read_mark(section: &Section<'_>, dir: &Path, keys: &Path) -> PathBuf {
@@ -183,15 +152,7 @@ fn read_redb(section: &Section<'_>, dir: &Path, keys: &Path, is_memory: bool) ->
     }
 }
 
-pub(super) fn print(store: &StoreConfig, next: Option<&StoreConfig>) -> Value {
-    let mut table = print_one(store);
-    if let Some(next) = next {
-        put(&mut table, "next", print_one(next));
-    }
-    table.into()
-}
-
-fn print_one(store: &StoreConfig) -> Table {
+pub(super) fn print(store: &StoreConfig) -> Value {
     let mut table = Table::new();
     match store {
         StoreConfig::Memory => put(&mut table, "kind", "memory"),
@@ -208,5 +169,5 @@ fn print_one(store: &StoreConfig) -> Table {
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => redis::print(settings, &mut table),
     }
-    table
+    table.into()
 }

@@ -46,7 +46,6 @@ use rotogate::clock::{Timestamp, wall_micros};
 use rotogate::context::Context;
 use rotogate::gate::Gate;
 use rotogate::limit::Failures;
-use rotogate::store::moving::MovingStore;
 use rotogate::store::redb::RedbStore;
 use rotogate::trace::Trace;
 use seats::{Seat, Seats};
@@ -59,7 +58,6 @@ pub(crate) mod health;
 mod issuers;
 pub(crate) mod keys;
 mod moved;
-mod moving;
 mod openapi;
 mod operations;
 #[cfg(feature = "page")]
@@ -77,7 +75,6 @@ pub(crate) mod users;
 pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
 pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
 pub(super) use guard::failures;
-pub(crate) use moving::{Done, Line};
 #[cfg(feature = "page")]
 pub(super) use page::SignIns;
 pub use revocations::{RevocationReport, RevocationRequest};
@@ -110,8 +107,6 @@ pub(crate) struct State {
     #[cfg(feature = "page")]
     pub(super) sign_ins: SignIns,
     pub(super) store: Option<RedbStore>,
-    /// If there is a store to move to.
-    pub(super) moving: Option<MovingStore>,
     /// `None`: another system has the users.
     pub(super) users: Option<Arc<LiveUsers>>,
     /// The issuers whose keys are fetched.
@@ -303,8 +298,6 @@ async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, part
         Operation::ReloadUsers => users::reload(state).await,
         Operation::DisableUser => users::disable(state, json(parts, body).await?).await,
         Operation::Backup => store::backup(state).await,
-        Operation::CopyStore => moving::copy(state),
-        Operation::SwitchStore => moving::switch(state),
         Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
         Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
     }

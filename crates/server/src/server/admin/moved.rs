@@ -10,7 +10,7 @@ use super::{Body, full};
 pub(super) fn answer(path: &str, query: Option<&str>) -> Option<Result<Response<Body>, Refusal>> {
     let new = match path {
         "/sessions" => format!("/v1/sessions{}", renamed(query)),
-        "/store/backup" | "/store/copy" | "/store/switch" | "/users/reload" => format!("/v1{path}"),
+        "/store/backup" | "/users/reload" => format!("/v1{path}"),
         "/revocations" => {
             let what = "POST /v1/revocations takes its target as JSON: {\"subject\": \"…\"}";
             return Some(Err(Refusal::new(Code::Gone, what)));

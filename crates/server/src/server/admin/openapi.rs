@@ -10,7 +10,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::Problem;
 use super::{
-    Body, configuration, events, explain, full, health, issuers, keys, moving, revocations, sessions, status, store,
+    Body, configuration, events, explain, full, health, issuers, keys, revocations, sessions, status, store,
     traffic, users,
 };
 
@@ -48,8 +48,6 @@ use super::{
         users::reload,
         users::disable,
         store::backup,
-        moving::copy,
-        moving::switch,
         events::list,
         explain::answer,
     ),

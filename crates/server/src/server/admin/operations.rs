@@ -35,8 +35,6 @@ pub(super) enum Operation {
     ReloadUsers,
     DisableUser,
     Backup,
-    CopyStore,
-    SwitchStore,
     Events,
     Explain,
 }
@@ -98,8 +96,6 @@ pub(super) static TABLE: &[Row] = &[
     post("/v1/users/reload", Operation::ReloadUsers, AdminRole::Operator),
     post("/v1/users/disable", Operation::DisableUser, AdminRole::Operator),
     post("/v1/store/backup", Operation::Backup, AdminRole::Admin),
-    post("/v1/store/copy", Operation::CopyStore, AdminRole::Admin),
-    post("/v1/store/switch", Operation::SwitchStore, AdminRole::Admin),
     get("/v1/events", Operation::Events, VIEWER),
     post("/v1/explain", Operation::Explain, AdminRole::Operator),
 ];

@@ -42,7 +42,6 @@ use rotogate::password::Passwords;
 use rotogate::route::Route;
 use rotogate::session::RevokedBecause;
 use rotogate::store::RedbStore;
-use rotogate::store::moving::MovingStore;
 use rotogate::token::Keyring;
 
 /// A route as a label. Shares the route, so that no request copies its id.
@@ -168,7 +167,6 @@ pub(super) struct Sources {
     pub(super) directories: DirectoryMetrics,
     pub(super) issuers: RemoteIssuers,
     pub(super) store: Option<RedbStore>,
-    pub(super) moving: Option<MovingStore>,
     /// The configuration in force.
     pub(super) config: Arc<ArcSwap<Config>>,
     pub(super) limits: Arc<Limits>,
@@ -485,7 +483,7 @@ impl GateCollector {
     }
 
     fn store(&self, output: &mut Output<'_, '_>) -> fmt::Result {
-        let Sources { gate, store, moving, .. } = &self.sources;
+        let Sources { gate, store, .. } = &self.sources;
         output.one(&names::STORE_UP, u64::from(self.state.is_store_up.load(Ordering::Relaxed)))?;
         let mut size = output.family(&names::STORE_SIZE_BYTES)?;
         if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
@@ -509,16 +507,6 @@ impl GateCollector {
         let mut heard = output.family(&names::STORE_HEARD_AGE)?;
         if let Some(unheard) = gate.store_staleness() {
             heard.add([], unheard.as_secs_f64())?;
-        }
-        let mirrored = moving.as_ref().map(MovingStore::mirrored);
-        let mut puts = output.family(&names::STORE_NEXT_PUTS)?;
-        if let Some(mirrored) = &mirrored {
-            puts.add(["ok"], mirrored.put)?;
-            puts.add(["failed"], mirrored.failed)?;
-        }
-        let mut missed = output.family(&names::STORE_NEXT_MISSED)?;
-        if let Some(mirrored) = &mirrored {
-            missed.add([], mirrored.missed)?;
         }
         Ok(())
     }

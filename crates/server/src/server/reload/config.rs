@@ -262,7 +262,6 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         issuers,
         sessions,
         store,
-        next_store,
         directories,
         limits,
         cors,
@@ -282,16 +281,13 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         source,
     } = new;
     let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
-    let old_stores = (old.store.clone(), old.next_store.clone());
-    let (store, next_store) = restart_only.keep("store", &old_stores, &(store, next_store));
     let now = Config {
         server,
         admin: restart_only.keep("admin", &old.admin, &admin),
         issuer: restart_only.keep("issuer", &old.issuer, &issuer),
         issuers,
         sessions,
-        store,
-        next_store,
+        store: restart_only.keep("store", &old.store, &store),
         // A users file is opened at a start only. All or nothing: with another file, no directory changes.
         directories: if users_file(&old.directories) == users_file(&directories) {
             directories

@@ -126,13 +126,13 @@ impl LastRead {
 /// The gate's own keys: the folder and its files. Without the store's mark, which changes all the time, and without
 /// names that begin with a dot (locks, and files being written).
 pub(super) fn own(config: &Config) -> Vec<PathBuf> {
-    let marks = [config.store.mark(), config.next_store.as_ref().and_then(StoreConfig::mark)];
+    let mark = config.store.mark();
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
     let entries = std::fs::read_dir(&config.issuer.keys).into_iter().flatten().flatten();
     let files = entries
         .filter(|e| !hidden(&e.file_name()))
         .map(|e| e.path())
-        .filter(|path| !marks.contains(&Some(path.as_path())));
+        .filter(|path| mark != Some(path.as_path()));
     files.chain([config.issuer.keys.clone()]).collect()
 }
 

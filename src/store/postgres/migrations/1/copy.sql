@@ -1,4 +1,4 @@
--- A copy of another store, and the store that was moved to one.
+-- A copy of another store, and the store whose time is reset.
 
 -- Puts a record of another store, unless the one that is there is later.
 create function {s}.rg_put(
@@ -35,25 +35,8 @@ create function {s}.rg_end_copy(p_known bytea, out o_status text) language plpgs
 begin
     perform {s}.rg_begin(p_known, false);
     perform pg_advisory_xact_lock(hashtext('{s}'), 5);
-    update {s}.head set copied = copying, copying = null where copying is not null;
+    update {s}.head set copying = null;
     o_status := 'whole';
-end
-$$;
-
--- The store was moved: the history is one that no node takes over. Every write under the earlier one is done or fails by then.
-create function {s}.rg_move(p_known bytea, p_new bytea, p_to bytea, out o_status text, out o_to text)
-language plpgsql as $$
-begin
-    perform {s}.rg_settings();
-    perform pg_advisory_xact_lock(hashtext('{s}'), 5);
-    select moved into o_to from {s}.head for update;
-    o_status := 'moved';
-    if o_to is not null then
-        perform {s}.rg_touch();
-        return;
-    end if;
-    perform {s}.rg_begin(p_known, false);
-    update {s}.head set moved = convert_from(p_to, 'UTF8'), history = p_new returning moved into o_to;
 end
 $$;
 

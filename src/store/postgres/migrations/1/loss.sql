@@ -19,10 +19,6 @@ begin
         o_status := 'differs';
         return;
     end if;
-    if known.moved is not null then
-        o_status := 'moved';
-        return;
-    end if;
     o_status := 'adopted';
     o_history := known.history;
     if known.history = substr(p_known, 1, 8) then

@@ -14,11 +14,7 @@ create table {s}.head (
     -- What the log held up to this id may be gone.
     floor bigint not null default 0,
     -- The store that this one is becoming a copy of. Until it is one, no gate opens it.
-    copying text,
-    -- The store that this one was a copy of when it began to serve.
-    copied text,
-    -- The store that has the sessions and revocations of this one now.
-    moved text
+    copying text
 );
 
 -- How many writes there were. It goes back with the data, by which a gate knows that a back-up was restored.
