@@ -33,6 +33,7 @@ use crate::random::NoRandomness;
 pub struct StoreError {
     message: String,
     outcome: WriteOutcome,
+    is_of_one_record: bool,
     retry_after: Option<Duration>,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -62,7 +63,13 @@ impl StoreError {
     /// An error with a text for the operator. Whether a write was done is in doubt, unless
     /// [`with_outcome`](Self::with_outcome) says it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), outcome: WriteOutcome::InDoubt, retry_after: None, source: None }
+        Self {
+            message: message.into(),
+            outcome: WriteOutcome::InDoubt,
+            is_of_one_record: false,
+            retry_after: None,
+            source: None,
+        }
     }
 
     /// The same, with its cause.
@@ -76,10 +83,33 @@ impl StoreError {
         Self { outcome, ..self }
     }
 
+    /// The same, as a fault of the record of one session. The store works: nothing was written, and no other session is
+    /// concerned.
+    ///
+    /// ```
+    /// use rotogate::session::Session;
+    /// use rotogate::store::StoreError;
+    ///
+    /// /// A row of a store that keeps JSON.
+    /// fn read(row: &[u8]) -> Result<Session, StoreError> {
+    ///     serde_json::from_slice(row).map_err(|error| StoreError::caused_by("a row is damaged", error).of_one_record())
+    /// }
+    /// assert!(read(b"{").is_err_and(|error| error.is_of_one_record()));
+    /// ```
+    #[must_use]
+    pub fn of_one_record(self) -> Self {
+        Self { outcome: WriteOutcome::NotDone, is_of_one_record: true, ..self }
+    }
+
     /// The same, with the time after which the store may work again, for `Retry-After`.
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// Does it concern the record of one session alone?
+    pub const fn is_of_one_record(&self) -> bool {
+        self.is_of_one_record
     }
 
     /// What is known of the write that failed.

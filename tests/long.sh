@@ -95,7 +95,7 @@ versions() {
     find "$folder/source" -name '*.rs' -exec touch {} +
     (cd "$folder/source" && CARGO_TARGET_DIR="$OLDPWD/$folder/build" cargo build --package rotogate-server --all-features)
     ROTOGATE_EARLIER="$PWD/$folder/build/debug/rotogate" \
-        cargo test --all-features --package rotogate-server --test gate -- --ignored --nocapture --test-threads=1 c30_
+        cargo test --all-features --package rotogate-server --test gate -- --ignored --nocapture --test-threads=1 releases::
 }
 
 peers() {

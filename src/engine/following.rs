@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Engine;
 use super::exchange::successor_token;
-use super::sealed::is_of_record;
 use crate::clock::{ClockState, Timestamp};
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::SessionId;
@@ -128,7 +127,7 @@ impl Engine {
         let session = match self.store.load(id).await {
             Ok(session) => session,
             // The others can be asked about.
-            Err(error) => return is_of_record(&error),
+            Err(error) => return error.is_of_one_record(),
         };
         let Some(session) = session.filter(|session| !is_revoked(session)) else { return true };
         if let Some(token) = successor_token(&self.keyring(), &session) {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::audit;
-use super::sealed::is_of_record;
 use super::{AccountRule, Engine, Event, Origin};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -107,7 +106,7 @@ impl Engine {
         error: StoreError,
     ) -> Result<bool, Error> {
         let entry = self.end_of(id, expires);
-        if is_of_record(&error) {
+        if error.is_of_one_record() {
             return self.revoke(entry, because).await;
         }
         let is_news = self.apply(&entry, because);

@@ -1,10 +1,9 @@
 //! The engine's store: every record that goes to it is sealed, and every record that comes from it must have a good seal
 //! (requirement J23). The rest of the crate gets the store from the engine, so nothing passes by.
 //!
-//! A broken seal is a fault of that session alone, and no decision about it. A revocation asks for no record, so it ends
-//! such a session as any other.
+//! A broken seal is a fault of that session alone, and no decision about it. So is a record that cannot be read (requirement
+//! J27). A revocation asks for no record, so it ends such a session as any other.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use async_trait::async_trait;
 
 use super::{Counts, Event};
 use crate::clock::Timestamp;
+use crate::fault::Chain;
 use crate::revocation::{Revocation, RevocationList};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 use crate::store::owed::OwedFile;
@@ -22,11 +22,6 @@ use crate::store::{
 };
 use crate::token::keyring::Keyring;
 use crate::token::seal::{self, BrokenSeal};
-
-/// Does an error of the store concern one record alone?
-pub(super) fn is_of_record(error: &StoreError) -> bool {
-    error.source().is_some_and(|cause| cause.is::<BrokenSeal>())
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -56,15 +51,28 @@ impl SealedStore {
         }
     }
 
-    fn check_some(&self, record: Option<Session>) -> Result<Option<Session>, StoreError> {
-        record.map(|record| self.check(record)).transpose()
+    /// Checks what the store answered about a session.
+    fn checked(
+        &self,
+        id: SessionId,
+        answer: Result<Option<Session>, StoreError>,
+    ) -> Result<Option<Session>, StoreError> {
+        answer.map_err(|error| self.noted(id, error))?.map(|record| self.check(record)).transpose()
+    }
+
+    /// Counts a record that cannot be read.
+    fn noted(&self, id: SessionId, error: StoreError) -> StoreError {
+        if error.is_of_one_record() {
+            self.counts.add(Event::BrokenSeal);
+            tracing::error!(session.id = %id, error = ?Chain(&error), "session's record cannot be read");
+        }
+        error
     }
 
     fn broken(&self, record: &Session, broken: BrokenSeal) -> StoreError {
         self.counts.add(Event::BrokenSeal);
         tracing::error!(session.id = %record.id, error = %broken, "session's record has no good seal");
-        StoreError::caused_by(format!("the record of session {} has no good seal", record.id), broken)
-            .with_outcome(WriteOutcome::NotDone)
+        StoreError::caused_by(format!("the record of session {} has no good seal", record.id), broken).of_one_record()
     }
 
     fn of_several(&self) -> Result<&dyn SharedStore, StoreError> {
@@ -76,7 +84,7 @@ impl SealedStore {
 #[async_trait]
 impl Store for SealedStore {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.check_some(self.inner.load(id).await?)
+        self.checked(id, self.inner.load(id).await)
     }
 
     async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
@@ -89,7 +97,9 @@ impl Store for SealedStore {
         record: Session,
         revocation: Option<Revocation>,
     ) -> Result<Swap, StoreError> {
-        match self.inner.compare_and_swap(expected, self.seal(record)?, revocation).await? {
+        let id = record.id;
+        let swapped = self.inner.compare_and_swap(expected, self.seal(record)?, revocation).await;
+        match swapped.map_err(|error| self.noted(id, error))? {
             Swap::Changed(Some(record)) => Ok(Swap::Changed(Some(Box::new(self.check(*record)?)))),
             swap @ (Swap::Changed(None) | Swap::Swapped | Swap::NoLongerValid) => Ok(swap),
         }
@@ -180,12 +190,8 @@ impl SharedStore for SealedStore {
         self.of_several()?.nodes_within(within).await
     }
 
-    fn reads(&self) -> [u8; 2] {
-        self.inner.shared().map_or([1, 1], SharedStore::reads)
-    }
-
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.check_some(self.of_several()?.load_to_revoke(id).await?)
+        self.checked(id, self.of_several()?.load_to_revoke(id).await)
     }
 
     async fn settle(&self) -> Result<(), StoreError> {
@@ -214,7 +220,7 @@ impl SharedStore for SealedStore {
     }
 
     async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        self.check_some(self.of_several()?.written_in_doubt(id).await?)
+        self.checked(id, self.of_several()?.written_in_doubt(id).await)
     }
 
     fn resolved(&self, id: SessionId) {

@@ -10,7 +10,6 @@ use crate::fault::StoreError;
 use crate::store::{LiveRow, NodeSeen};
 
 pub(super) mod keys;
-pub(super) mod versions;
 
 /// A gate that was heard of longer ago does not run any more.
 const RUNS_FOR: Duration = Duration::from_secs(20);
@@ -44,7 +43,6 @@ impl Gate {
 pub(super) async fn look(gate: Weak<Running>) {
     let mut looks = super::maintain::every(LOOK_EVERY);
     let mut users = UsersSeen::default();
-    let mut unreadable = Vec::new();
     loop {
         looks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
@@ -52,17 +50,6 @@ pub(super) async fn look(gate: Weak<Running>) {
         // A store that does not answer is said elsewhere.
         let Ok(nodes) = shared.nodes().await else { continue };
         gate.engine.set_nodes(nodes.len());
-        let written = versions::unreadable(shared.reads(), &nodes);
-        if written != unreadable {
-            if !written.is_empty() {
-                tracing::error!(
-                    nodes = written.join(", "),
-                    "other gates of the store write records that this one cannot read: their sessions get 503 here; start \
-                     this gate with the release that those have"
-                );
-            }
-            unreadable = written;
-        }
         let now = gate.engine.clock().source().monotonic();
         match users.see(gate.row.get().users.as_deref(), &nodes, now) {
             Some(differ) if differ.is_empty() => tracing::info!("all gates of the store have the same users again"),

@@ -9,7 +9,7 @@ use std::fmt;
 use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::encoding::{encode_session, encode_target};
+use super::encoding::{encode, encode_target};
 use super::rules::{end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -122,7 +122,7 @@ impl Counting {
 
     /// In the order of their ids.
     fn session(&mut self, session: &Session) -> Result<(), StoreError> {
-        let record = encode_session(session)?;
+        let record = encode(session)?;
         self.context.update(session.id.as_bytes());
         self.context.update(&(record.len() as u64).to_be_bytes());
         self.context.update(&record);
@@ -206,7 +206,9 @@ mod tests {
         let second = rotated(&first, start());
         let ended = Session { status: crate::session::Status::Revoked(BY_OPERATOR), revision: 3, ..second.clone() };
         let third = rotated(&second, start());
-        for (put, stays) in [(&second, &second), (&first, &second), (&third, &third), (&ended, &ended), (&third, &ended)] {
+        for (put, stays) in
+            [(&second, &second), (&first, &second), (&third, &third), (&ended, &ended), (&third, &ended)]
+        {
             copy.put_sessions(vec![put.clone()]).await.unwrap();
             assert_eq!(copy.load(first.id).await.unwrap().as_ref(), Some(stays));
         }

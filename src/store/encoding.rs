@@ -8,76 +8,46 @@ use super::StoreError;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
 
-/// The version of everything that is written, but for the records of sessions.
-const RECORD_VERSION: u8 = 1;
-/// The version of the record of a session. Those of the versions before it have no seal.
-const SESSION_VERSION: u8 = 6;
+/// The version of everything that is written.
+const VERSION: u8 = 1;
 
 /// Encodes a record. The bytes may contain a session's secret.
 pub(super) fn encode(record: &impl Serialize) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    postcard::to_extend(record, vec![RECORD_VERSION])
-        .map(Zeroizing::new)
-        .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
-}
-
-/// Encodes the record of a session.
-pub(super) fn encode_session(session: &Session) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    postcard::to_extend(session, vec![SESSION_VERSION])
+    postcard::to_extend(record, vec![VERSION])
         .map(Zeroizing::new)
         .map_err(|error| StoreError::caused_by("a record cannot be encoded", error))
 }
 
 /// Decodes what [`encode`] made; `what` names it in errors.
-#[cfg(any(feature = "redb", feature = "relay", test))]
 pub(super) fn decode<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
-    match bytes.split_first() {
-        Some((&RECORD_VERSION, rest)) => read(what, rest),
-        Some((version, _)) => Err(unknown_version(what, *version)),
-        None => Err(empty(what)),
-    }
-}
-
-/// Decodes what [`encode_session`] made.
-pub(super) fn decode_record(what: impl std::fmt::Display, bytes: &[u8]) -> Result<Session, StoreError> {
-    match bytes.split_first() {
-        Some((&SESSION_VERSION, rest)) => read(what, rest),
-        Some((version @ ..SESSION_VERSION, _)) => Err(StoreError::new(format!(
-            "{what} has record version {version}: an earlier version of rotogate wrote it, without a seal, and none of this \
-             version goes on with it; its user must log in again"
-        ))),
-        Some((version, _)) => Err(unknown_version(what, *version)),
-        None => Err(empty(what)),
-    }
-}
-
-fn read<T: DeserializeOwned>(what: impl std::fmt::Display, bytes: &[u8]) -> Result<T, StoreError> {
-    match postcard::take_from_bytes(bytes) {
+    let record = match bytes.split_first() {
+        Some((&VERSION, record)) => record,
+        Some((version, _)) => {
+            return Err(StoreError::new(format!(
+                "{what} has record version {version}, and this program knows only {VERSION}: it was written by another version \
+                 of rotogate, which can read it"
+            )));
+        }
+        None => return Err(StoreError::new(format!("the store is damaged: {what} is empty"))),
+    };
+    match postcard::take_from_bytes(record) {
         Ok((record, [])) => Ok(record),
         Ok((_, more)) => Err(StoreError::new(format!("the store is damaged: {what} has {} extra bytes", more.len()))),
         Err(error) => Err(StoreError::caused_by(format!("the store is damaged: {what} cannot be read"), error)),
     }
 }
 
-fn unknown_version(what: impl std::fmt::Display, version: u8) -> StoreError {
-    StoreError::new(format!(
-        "{what} has record version {version}, and this program knows only {RECORD_VERSION} and {SESSION_VERSION}: it was \
-         written by another version of rotogate, which can read it"
-    ))
-}
-
-fn empty(what: impl std::fmt::Display) -> StoreError {
-    StoreError::new(format!("the store is damaged: {what} is empty"))
-}
-
-/// Decodes the record under an id, which must be its own.
+/// Decodes the record under an id, which must be its own. An error is of this record alone.
 pub(super) fn decode_session(id: &[u8; 16], bytes: &[u8]) -> Result<Session, StoreError> {
     let id = SessionId::from_bytes(*id);
-    let session = decode_record(format_args!("session {id}"), bytes)?;
-    if session.id == id {
-        Ok(session)
-    } else {
-        Err(StoreError::new(format!("the store is damaged: session {} is stored under the id {id}", session.id)))
+    match decode::<Session>(format_args!("session {id}"), bytes) {
+        Ok(session) if session.id == id => Ok(session),
+        Ok(session) => {
+            Err(StoreError::new(format!("the store is damaged: session {} is stored under the id {id}", session.id)))
+        }
+        Err(error) => Err(error),
     }
+    .map_err(StoreError::of_one_record)
 }
 
 /// Encodes a target, which is the key of its revocation.
@@ -103,10 +73,10 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_version_never_change() {
-        // Every later program must be able to read a record of today. If this fails, the layout changed: raise
-        // SESSION_VERSION, and still read the old layout.
+        // Every later program must be able to read a record of today. If this fails, the layout changed: give it
+        // a version of its own, and still read the old one.
         let session = whole();
-        let bytes = encode_session(&session).unwrap();
+        let bytes = encode(&session).unwrap();
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, GOLDEN_SESSION);
         assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
@@ -116,7 +86,7 @@ mod tests {
         assert_eq!(decode_target(b"\x01\x09https://i\x05alice").unwrap(), target);
     }
 
-    const GOLDEN_SESSION: &str = "06018bcfe56800700080000000000000015e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e05616c696365010461636d65037765620a\
+    const GOLDEN_SESSION: &str = "01018bcfe56800700080000000000000015e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e05616c696365010461636d65037765620a\
         72656164207772697465066f617574683280e090d3c631c09fbaffbc31010080d095ffbc3180d095ffbc31000472656164c0\
         9fbaffbc31056b65792d310100010107612070686f6e650100c0000201137b22726f6c6573223a5b2261646d696e225d7d01\
         2b42776348427763484277634842776348427763484277634842776348427763484277634842776348427763011468747470\
@@ -150,12 +120,13 @@ mod tests {
             Session { seal: whole.seal, ..plain },
             whole,
         ] {
-            let bytes = encode_session(&session).unwrap();
-            assert_eq!(bytes[0], SESSION_VERSION);
+            let bytes = encode(&session).unwrap();
+            assert_eq!(bytes[0], VERSION);
             assert_eq!(decode_session(session.id.as_bytes(), &bytes).unwrap(), session);
             // A cut record and one with more behind it are damaged, never another session.
             for damaged in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], &[0]].concat(), bytes[..20].to_vec()] {
-                assert!(decode_session(session.id.as_bytes(), &damaged).is_err());
+                let error = decode_session(session.id.as_bytes(), &damaged).unwrap_err();
+                assert!(error.is_of_one_record(), "{error}");
             }
             // A store of an application's own may write it as JSON.
             let json = serde_json::to_string(&session).unwrap();
@@ -166,7 +137,7 @@ mod tests {
     #[test]
     fn i42_a_record_cannot_hold_a_claim_that_the_gate_itself_sets() {
         let session = conformance::session("alice", 1, Timestamp::from_millis(1_700_000_000_000));
-        let bytes = encode_session(&session).unwrap();
+        let bytes = encode(&session).unwrap();
         // Behind the claims are no key, no resource, no issuer, no certificate and no seal.
         let (record, [0, 0, 0, 0, 0, 0]) = bytes.split_last_chunk().unwrap() else { panic!("{bytes:?}") };
         let with = |claims: &[u8]| [record, &[claims.len() as u8], claims, &[0; 5]].concat();
@@ -175,16 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn j23_a_record_of_before_there_were_seals_is_an_error_that_says_so() {
-        for version in 1..SESSION_VERSION {
-            let error = decode_record("session x", &[version, 1, 2, 3]).unwrap_err().to_string();
-            assert!(error.contains("session x") && error.contains("without a seal"), "{error}");
-        }
-    }
-
-    #[test]
     fn o4_an_unknown_record_version_is_an_error_that_names_it() {
-        let error = decode_record("session x", &[9, 1, 2, 3]).unwrap_err().to_string();
+        let error = decode::<Session>("session x", &[9, 1, 2, 3]).unwrap_err().to_string();
         assert!(error.contains("session x") && error.contains("version 9"), "{error}");
         assert!(decode::<u64>("x", &[]).is_err());
         assert!(decode::<u64>("x", &[1, 5, 5]).unwrap_err().to_string().contains("1 extra bytes"));

@@ -45,8 +45,6 @@ mod highwater;
 mod mark;
 #[doc(hidden)]
 pub mod memory;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod node_rows;
 #[doc(hidden)]
 pub mod owed;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -63,12 +61,8 @@ pub mod relay;
 #[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
 #[doc(hidden)]
 pub mod reset_clock;
-#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
-mod rolling;
 pub mod rules;
 mod shared;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod versions;
 
 pub use crate::fault::{StoreError, WriteOutcome};
 pub use crate::revocation::{Effect, Revocation, Target};

@@ -113,12 +113,6 @@ pub trait SharedStore: Store {
     /// hour while there are more than a thousand.
     async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError>;
 
-    /// The oldest and the newest version of records that this handle reads. It writes the lowest that every node reads which
-    /// is among the last [`nodes`](Self::nodes) that it asked for.
-    fn reads(&self) -> [u8; 2] {
-        [1, 1]
-    }
-
     /// Loads a session that is about to be revoked: other requests that wait for the store do not hold this one up.
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         self.load(id).await

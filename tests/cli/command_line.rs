@@ -83,7 +83,6 @@ fn p13_each_command_reports_an_error_as_json() {
         &["store", "backup", "gateway.toml"],
         &["store", "restore", "nosuch.redb"],
         &["store", "copy", "--to-config", "nosuch.toml"],
-        &["store", "switch"],
         &["store", "reset-clock"],
         &["token", "inspect"],
         &["token", "mint", "--subject", "s", "--client", "nosuch"],

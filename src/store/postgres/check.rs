@@ -8,7 +8,6 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
 use super::super::fields::{Op, new_op};
 use super::super::mark::{self, Marker};
-use super::super::versions::Versions;
 use super::super::{InspectedServer, StoreError, round_trip};
 use super::connect::{Connection, Failed, Link};
 use super::loss::{Known, Server};
@@ -70,7 +69,6 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
         written,
         commands,
         doubts: super::super::doubts::Doubts::default(),
-        versions: Versions::up_to(options.newest),
         options,
     };
     // A write shows that the store takes any.
@@ -100,7 +98,7 @@ pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer,
             "there is no store yet"
         }
         made => {
-            migrate::check_version(&connection.client, &options, made).await?;
+            migrate::check_version(&options, made)?;
             check_rights(&options, &connection).await?;
             check_head(&options, &connection).await?;
             "the store is this gate's"

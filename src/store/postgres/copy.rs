@@ -66,7 +66,7 @@ impl RemembersTime for PostgresStore {
 
 impl Inner {
     async fn put(&self, session: &Session) -> Result<(), StoreError> {
-        let Columns { revision, current, confirmed, revoked, record } = columns(&self.versions, session)?;
+        let Columns { revision, current, confirmed, revoked, record } = columns(session)?;
         let args = vec![
             Arg::bytes(&new_op()?),
             Arg::Id(uuid(session.id)),

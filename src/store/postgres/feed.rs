@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::super::node_rows;
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
 use super::Inner;
@@ -144,7 +143,7 @@ impl PostgresFeed {
     async fn read(&mut self, beats: bool) -> Result<Option<Heard>, StoreError> {
         let Some(place) = &mut self.place else { return Ok(None) };
         let asked = self.follow.time.monotonic();
-        let said = if beats { node_rows::encode(&self.follow.row.get(), &self.inner.versions)? } else { Vec::new() };
+        let said = if beats { self.follow.row.get().encode()? } else { Vec::new() };
         let beat = beats.then_some(Beat { node: &self.inner.node, said: &said });
         let reading = self.inner.read_on(&self.link, self.history, place, beat).await?;
         let answered = self.follow.time.monotonic();

@@ -135,7 +135,7 @@ impl Inner {
 
     /// True if the store lacked it.
     async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        let Columns { revision, current, confirmed, revoked, record: encoded } = columns(&self.versions, record)?;
+        let Columns { revision, current, confirmed, revoked, record: encoded } = columns(record)?;
         let own = target(&Target::Session(record.id))?;
         let args = vec![
             Arg::bytes(&new_op()?),
@@ -175,7 +175,7 @@ impl Inner {
 
     pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
         let patience = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
-        let args = vec![Arg::bytes(&self.node), Arg::bytes(&self.versions.in_row()), Arg::Big(patience)];
+        let args = vec![Arg::bytes(&self.node), Arg::Big(patience)];
         let answer = self.one("rg_restoration", args).await?;
         match answer.status()? {
             "restoration" => {

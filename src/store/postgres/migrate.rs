@@ -7,8 +7,6 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::super::StoreError;
 use super::super::fields::new_op;
-#[cfg(test)]
-use super::super::versions::NEWEST;
 use super::connect::Link;
 use super::fault;
 use super::options::{PostgresOptions, mistake};
@@ -28,27 +26,8 @@ const MIGRATIONS: [&[&str]; 1] = [&[
     include_str!("migrations/1/copy.sql"),
     include_str!("migrations/1/relay.sql"),
 ]];
-/// Of each, how many of them a program must know at least that uses the store then. A migration that adds columns with
-/// defaults, and leaves the meaning of what is there, lets the release before it go on and start again: it has the number
-/// of an earlier one.
-const LEAST: [usize; MIGRATIONS.len()] = [1];
 /// How long another node may migrate.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What this program applies.
-fn migrations(options: &PostgresOptions) -> Vec<(&'static [&'static str], usize)> {
-    let known = MIGRATIONS.into_iter().zip(LEAST);
-    #[cfg(test)]
-    let known = known.chain((options.newest > NEWEST).then_some(super::tests::NEXT));
-    #[cfg(not(test))]
-    let _ = options;
-    known.collect()
-}
-
-/// The version of everything in the store.
-fn latest(options: &PostgresOptions) -> usize {
-    migrations(options).len()
-}
 
 /// The first column of the first row.
 pub(super) fn first(rows: Vec<SimpleQueryMessage>) -> Option<String> {
@@ -64,7 +43,7 @@ pub(super) async fn migrate(link: &Link) -> Result<(), StoreError> {
     let connection = link.connection().await.map_err(|failed| failed.error)?;
     let migrating = async {
         let known = version(&connection.client, &options.schema).await?;
-        if known >= latest(options) {
+        if known >= MIGRATIONS.len() {
             return Ok(known);
         }
         connection
@@ -84,26 +63,21 @@ pub(super) async fn migrate(link: &Link) -> Result<(), StoreError> {
             )));
         }
     };
-    check_version(&connection.client, options, known).await?;
+    check_version(options, known)?;
     link.give_back(connection);
     Ok(())
 }
 
-/// Was it made by this version, or by an earlier one, or by a later one that lets this one use it?
-pub(super) async fn check_version(client: &Client, options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
-    if known <= latest(options) {
-        return Ok(());
-    }
-    let least = format!("select max(least) from \"{}\".migration", options.schema);
-    let least = client.simple_query(&least).await.map_err(|error| fault::judge(options, &error).error)?;
-    if first(least).and_then(|least| least.parse().ok()).is_some_and(|least: usize| least <= latest(options)) {
+/// Was it made by this version, or by an earlier one?
+pub(super) fn check_version(options: &PostgresOptions, known: usize) -> Result<(), StoreError> {
+    if known <= MIGRATIONS.len() {
         return Ok(());
     }
     let (schema, address) = (&options.schema, options.address());
     Err(mistake(format!(
         "the store {schema:?} in PostgreSQL at {address} has schema {known}, and this program knows {}: use the version that \
          made it",
-        latest(options)
+        MIGRATIONS.len()
     )))
 }
 
@@ -129,24 +103,20 @@ async fn apply(client: &Client, options: &PostgresOptions) -> Result<usize, Erro
     if known == 0 {
         client
             .batch_execute(&format!(
-                "create table \"{schema}\".migration (number integer primary key, applied timestamptz not null default now(), \
-                 least integer not null)"
+                "create table \"{schema}\".migration (number integer primary key, applied timestamptz not null default now())"
             ))
             .await?;
     }
-    let migrations = migrations(options);
-    for (number, (migration, least)) in migrations.iter().enumerate().skip(known) {
+    for (number, migration) in MIGRATIONS.iter().enumerate().skip(known) {
         let migration = migration.concat().replace("{s}", &format!("\"{schema}\""));
         client.batch_execute(&migration).await?;
         if number == 0 {
             client.batch_execute(&head(options)).await?;
         }
-        client
-            .batch_execute(&format!("insert into \"{schema}\".migration values ({}, now(), {least})", number + 1))
-            .await?;
+        client.batch_execute(&format!("insert into \"{schema}\".migration values ({})", number + 1)).await?;
     }
     client.batch_execute("commit").await?;
-    Ok(known.max(migrations.len()))
+    Ok(known.max(MIGRATIONS.len()))
 }
 
 /// The head of a new store.

@@ -42,7 +42,6 @@ use super::InspectedServer;
 use super::fields::{Op, new_op};
 use super::mark::Marker;
 use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
-use super::versions::Versions;
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
@@ -106,7 +105,6 @@ struct Inner {
     written: Arc<Notify>,
     hints: JoinHandle<()>,
     mark: Marker,
-    versions: Versions,
 }
 
 impl Drop for Inner {
@@ -330,10 +328,6 @@ impl SharedStore for PostgresStore {
 
     async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
         self.0.nodes_within(within).await
-    }
-
-    fn reads(&self) -> [u8; 2] {
-        self.0.versions.reads()
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {

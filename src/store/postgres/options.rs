@@ -17,7 +17,6 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use uuid::Uuid;
 
 use super::super::password::Password;
-use super::super::versions::NEWEST;
 use super::super::{StoreError, WriteOutcome};
 
 /// The longest name of a schema: PostgreSQL cuts longer ones.
@@ -58,8 +57,6 @@ pub struct PostgresOptions {
     pub(super) accept_restored: bool,
     /// The store that this one is to become a copy of.
     pub(super) copying: Option<String>,
-    /// The newest version of records that is read.
-    pub(super) newest: u8,
     pub(super) timeouts: PostgresTimeouts,
     pub(super) connections: usize,
     /// Whether a connection keeps its statements. Not behind a pooler that gives each transaction another connection.
@@ -124,7 +121,6 @@ impl PostgresOptions {
             high_water: None,
             accept_restored: false,
             copying: None,
-            newest: NEWEST,
             timeouts: PostgresTimeouts::default(),
             connections: Self::CONNECTIONS,
             named: true,
@@ -193,12 +189,6 @@ impl PostgresOptions {
     #[doc(hidden)]
     pub fn copying(self, from: impl Into<String>) -> Self {
         Self { copying: Some(from.into()), ..self }
-    }
-
-    /// As the next release will have them.
-    #[cfg(test)]
-    pub(super) fn of_the_next_release(self) -> Self {
-        Self { newest: crate::store::versions::next::VERSION, ..self }
     }
 
     /// How long to wait.

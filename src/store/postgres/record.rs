@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use aws_lc_rs::digest;
 use uuid::Uuid;
 
-use super::super::encoding::{decode_target, encode_target};
+use super::super::encoding::{decode_session, decode_target, encode, encode_target};
 use super::super::fields::{decode_effect, reason, reason_number};
-use super::super::versions::Versions;
 use super::super::{StoreError, WriteOutcome};
 use super::call::{Answer, Arg};
 use crate::clock::Timestamp;
@@ -15,7 +14,7 @@ use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, Session, SessionId, Status};
 use tokio_postgres::types::Type;
 
-/// The version of a row. The record in it has a version of its own: see [`Versions`].
+/// The version of a row. The record in it has a version of its own.
 pub(super) const VERSION: i16 = 1;
 /// An index takes no longer values.
 const MAX_KEY: usize = 1024;
@@ -76,7 +75,7 @@ pub(super) struct Columns {
     pub(super) record: Arg,
 }
 
-pub(super) fn columns(versions: &Versions, session: &Session) -> Result<Columns, StoreError> {
+pub(super) fn columns(session: &Session) -> Result<Columns, StoreError> {
     let revoked = match session.status {
         Status::Live => Arg::Null(Type::INT2),
         Status::Revoked(because) => Arg::Small(reason_number(because).into()),
@@ -86,18 +85,19 @@ pub(super) fn columns(versions: &Versions, session: &Session) -> Result<Columns,
         current: Arg::Big(exact(session.current.get())?),
         confirmed: Arg::Bool(session.confirmed),
         revoked,
-        record: Arg::Bytes(versions.encode(session)?),
+        record: Arg::Bytes(encode(session)?),
     })
 }
 
-/// The session in an answer. What a function changed is in its columns, which count.
-pub(super) fn decode(versions: &Versions, id: SessionId, answer: &Answer) -> Result<Session, StoreError> {
-    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read"));
+/// The session in an answer. What a function changed is in its columns, which count. What cannot be read is a fault of this
+/// record alone.
+pub(super) fn decode(id: SessionId, answer: &Answer) -> Result<Session, StoreError> {
+    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
     let version: i16 = answer.get("o_version")?;
     if version != VERSION {
-        return Err(unknown_version(format_args!("session {id}"), version));
+        return Err(unknown_version(format_args!("session {id}"), version).of_one_record());
     }
-    let session = versions.decode(id.as_bytes(), answer.get("o_record")?)?;
+    let session = decode_session(id.as_bytes(), answer.get("o_record")?)?;
     let status = match answer.get::<Option<i16>>("o_revoked")? {
         None => Status::Live,
         Some(number) => Status::Revoked(u8::try_from(number).ok().and_then(reason).ok_or_else(damaged)?),

@@ -72,7 +72,7 @@ impl Inner {
             self.written.notify_one();
         }
         if answer.get::<Option<i16>>("o_version")?.is_some() {
-            tracing::error!(target = %given.target, "session revoked, but another version wrote its record");
+            tracing::error!(target = %given.target, "session revoked, but its record cannot be read");
         }
         entry(&of, answer.get("o_effect")?, answer.get("o_until")?)
     }

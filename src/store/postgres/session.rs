@@ -23,7 +23,7 @@ impl Inner {
         let answer = self.one_by(link, "rg_load", vec![Arg::Id(uuid(id))]).await?;
         match answer.status()? {
             "none" => Ok(None),
-            "found" => decode(&self.versions, id, &answer).map(Some),
+            "found" => decode(id, &answer).map(Some),
             _ => Err(answer.unknown()),
         }
     }
@@ -36,7 +36,7 @@ impl Inner {
             "none" => Ok(None),
             "found" => {
                 let op: &[u8] = answer.get("o_op")?;
-                let record = decode(&self.versions, id, &answer)?;
+                let record = decode(id, &answer)?;
                 Ok((ops.iter().any(|own| own == op) && !record.confirmed).then_some(record))
             }
             _ => Err(answer.unknown()),
@@ -44,7 +44,7 @@ impl Inner {
     }
 
     pub(super) async fn insert(&self, op: Op, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
-        let Columns { revision, current, confirmed, revoked, record } = columns(&self.versions, session)?;
+        let Columns { revision, current, confirmed, revoked, record } = columns(session)?;
         let most = if bound == SubjectBound::NONE { Arg::Null(Type::INT8) } else { Arg::Big(bound.most.into()) };
         let answer = self
             .one(
@@ -106,7 +106,7 @@ impl Inner {
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
         let id = record.id;
-        let own = columns(&self.versions, record)?;
+        let own = columns(record)?;
         let mut args = vec![
             Arg::bytes(&op),
             Arg::Id(uuid(id)),
@@ -142,11 +142,11 @@ impl Inner {
                 Ok(Swap::Swapped)
             }
             "none" => Ok(Swap::Changed(None)),
-            "changed" => Ok(Swap::Changed(Some(Box::new(decode(&self.versions, id, &answer)?)))),
+            "changed" => Ok(Swap::Changed(Some(Box::new(decode(id, &answer)?)))),
             "late" => Ok(Swap::NoLongerValid),
             "moved" => Err(StoreError::new(format!("the subject and the client of session {id} never change"))
                 .with_outcome(WriteOutcome::Refused)),
-            "version" => Err(unknown_version(format_args!("session {id}"), answer.get("o_version")?)),
+            "version" => Err(unknown_version(format_args!("session {id}"), answer.get("o_version")?).of_one_record()),
             _ => Err(answer.unknown()),
         }
     }
@@ -194,7 +194,7 @@ impl Inner {
             for row in &rows {
                 let id = SessionId::from_bytes(*row.get::<Uuid>("o_id")?.as_bytes());
                 at = Some(id);
-                let session = match decode(&self.versions, id, row) {
+                let session = match decode(id, row) {
                     Ok(session) => session,
                     Err(error) => {
                         tracing::error!(session = %id, %error, "session not listed");

@@ -7,9 +7,9 @@ use super::super::copy::{CopyTarget, is_later, is_whole};
 use super::super::reset_clock::RemembersTime;
 use super::super::rules::{self, Failure, State};
 use super::super::{Revocation, Store, StoreError};
+use super::RedbStore;
 use super::schema::{COPYING_ROW, META, Writing};
 use super::writer::failed;
-use super::RedbStore;
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 use crate::session::Session;
 

@@ -125,8 +125,7 @@ impl RedisStore {
         let partition = inner.partitions.of(session.id);
         let history = partition.history();
         let keys = vec![partition.keys.session(session.id), partition.keys.subject(&session.subject)];
-        let args =
-            vec![encode_record(&inner.versions, session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];
+        let args = vec![encode_record(session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];
         let answer = inner.run_as(&inner.commands, partition, (op, history), &PUT, keys, args).await?;
         match answer.status.as_str() {
             "put" => Ok(()),

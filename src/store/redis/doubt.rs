@@ -22,6 +22,6 @@ impl Inner {
             _ => return Err(unexpected("no record")),
         };
         let is_own = op_of(&record).is_some_and(|op| ops.contains(&op)) && flags_of(&record) & CONFIRMED == 0;
-        if is_own { decode_record(&self.versions, id, &record).map(Some) } else { Ok(None) }
+        if is_own { decode_record(id, &record).map(Some) } else { Ok(None) }
     }
 }

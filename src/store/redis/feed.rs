@@ -38,7 +38,6 @@ use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
 use super::{Inner, drop_mut};
 use crate::random::jittered;
-use crate::store::node_rows;
 
 /// The longest wait for an entry.
 const LONGEST_BLOCK: Duration = Duration::from_millis(500);
@@ -368,11 +367,7 @@ impl Reader {
         self.next_beat = asked.saturating_sub(late).saturating_add(self.follow.every);
         let (inner, number, history) = (Arc::clone(&self.inner), self.partition, self.history);
         // The first partition has the rows. The others only tell who is heard of.
-        let row = if number == 0 {
-            node_rows::encode(&self.follow.row.get(), &inner.versions)?
-        } else {
-            inner.versions.in_row().to_vec()
-        };
+        let row = if number == 0 { self.follow.row.get().encode()? } else { Vec::new() };
         let time = Arc::clone(&self.follow.time);
         Ok(Box::pin(async move {
             let partition = inner.partitions.get(number);

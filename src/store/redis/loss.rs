@@ -7,7 +7,7 @@ use redis::Value;
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};
 use super::partitions::{History, Partition, in_each};
-use super::record::{encode_record, millis, new_op, target, unknown_version};
+use super::record::{encode_record, millis, new_op, target, unreadable};
 use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
 use super::{Inner, drop_mut};
 use crate::clock::Timestamp;
@@ -63,7 +63,7 @@ impl Inner {
     async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
         let partition = self.partitions.of(record.id);
         let (op, history) = (new_op()?, partition.history());
-        let bytes = encode_record(&self.versions, record, &op, &EARLIER)?;
+        let bytes = encode_record(record, &op, &EARLIER)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
         let mut args = vec![bytes.to_vec(), millis(record.created()).to_vec()];
         args.extend(self.targets(record)?);
@@ -75,7 +75,7 @@ impl Inner {
             // One record must not hold up the others.
             "version" | "moved" => {
                 let error = match answer.number() {
-                    Ok(version) => unknown_version(format_args!("session {}", record.id), version),
+                    Ok(version) => unreadable(record.id, version),
                     Err(_) => answer.unknown(),
                 };
                 tracing::error!(session.id = %record.id, %error, "session not written back");

@@ -35,7 +35,6 @@ use redis::{Pipeline, Value, pipe};
 
 use super::InspectedServer;
 use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
-use super::versions::Versions;
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
@@ -109,7 +108,6 @@ struct Inner {
     doubts: super::doubts::Doubts,
     mark: super::mark::Marker,
     listing: list::Listing,
-    versions: Versions,
 }
 
 impl RedisStore {
@@ -353,10 +351,6 @@ impl SharedStore for RedisStore {
 
     async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
         self.0.nodes_within(within).await
-    }
-
-    fn reads(&self) -> [u8; 2] {
-        self.0.versions.reads()
     }
 
     async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {

@@ -6,8 +6,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::super::StoreError;
-use super::super::node_rows;
-use super::super::shared::{NODE_HEARD_WITHIN, NodeSeen};
+use super::super::shared::{NodeRow, NodeSeen};
 use super::Inner;
 use super::script::{NODES, bytes, unexpected};
 
@@ -30,12 +29,8 @@ impl Inner {
             let by = Duration::from_millis(age.unsigned_abs());
             // Ahead: the server's clock was.
             let beat = if age < 0 { now.plus(by) } else { now.minus(by) };
-            nodes.insert(id, NodeSeen { row: node_rows::decode(&row)?, beat });
+            nodes.insert(id, NodeSeen { row: NodeRow::decode(&row)?, beat });
         }
-        let nodes: Vec<NodeSeen> = nodes.into_values().collect();
-        if within == NODE_HEARD_WITHIN {
-            self.versions.agree(nodes.iter().map(|seen| &seen.row));
-        }
-        Ok(nodes)
+        Ok(nodes.into_values().collect())
     }
 }

@@ -10,7 +10,6 @@ use redis::{Value, pipe};
 
 use super::super::StoreError;
 use super::super::mark::{self, Marker};
-use super::super::versions::Versions;
 use super::check::refused;
 use super::cluster::{Cluster, Primaries, Topology};
 use super::connect::{Link, Request};
@@ -144,7 +143,6 @@ pub(super) async fn open_heads(
         doubts: super::super::doubts::Doubts::default(),
         mark,
         listing: super::list::Listing::default(),
-        versions: Versions::up_to(options.newest),
         options,
     })
 }
@@ -295,9 +293,9 @@ impl Heads<'_> {
             "partitions" if known == OF_A_CLUSTER.to_string() => format!(
                 "{place} was made in a cluster and has {known} partitions: set cluster = true and give a cluster, or use                  another prefix"
             ),
-            "unfinished" => format!(
-                "{place} is a copy that is not whole yet: run rotogate store copy again, or use another prefix"
-            ),
+            "unfinished" => {
+                format!("{place} is a copy that is not whole yet: run rotogate store copy again, or use another prefix")
+            }
             "copying" if known.is_empty() => {
                 format!("{place} has data of its own: copy into an empty one, or use another prefix")
             }

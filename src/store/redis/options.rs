@@ -12,7 +12,6 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::super::password::Password;
-use super::super::versions::NEWEST;
 use super::super::{StoreError, WriteOutcome};
 use super::lanes::Durable;
 
@@ -53,8 +52,6 @@ pub struct RedisOptions {
     pub(super) high_water: Option<PathBuf>,
     pub(super) accept_restored: bool,
     pub(super) copying: Option<String>,
-    /// The newest version of records that is read.
-    pub(super) newest: u8,
     wait_replicas: u32,
     wait_fsync: bool,
 }
@@ -117,7 +114,6 @@ impl RedisOptions {
             high_water: None,
             accept_restored: false,
             copying: None,
-            newest: NEWEST,
             wait_replicas: 0,
             wait_fsync: false,
         }
@@ -241,12 +237,6 @@ impl RedisOptions {
     #[doc(hidden)]
     pub fn copying(self, from: impl Into<String>) -> Self {
         Self { copying: Some(from.into()), ..self }
-    }
-
-    /// As the next release will have them.
-    #[cfg(test)]
-    pub(super) fn of_the_next_release(self) -> Self {
-        Self { newest: crate::store::versions::next::VERSION, ..self }
     }
 
     /// The URLs are those of nodes of a cluster, any of which tells the others. Databases other than 0 are for single servers.

@@ -5,17 +5,16 @@ use std::fmt;
 use aws_lc_rs::digest;
 use zeroize::Zeroizing;
 
-use super::super::encoding::{decode_target, encode_target};
+use super::super::encoding::{decode_session, decode_target, encode, encode_target};
 use super::super::fields::{EFFECT, number_at, reason};
 pub(super) use super::super::fields::{Op, decode_effect, encode_effect, millis, new_op, reason_number};
 use super::super::rules::end_of;
-use super::super::versions::Versions;
 use super::super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation};
 use crate::session::{Session, SessionId, Status};
 
-/// The version of everything that scripts read. The record behind it has a version of its own: see [`Versions`].
+/// The version of everything that scripts read. The record behind it has a version of its own.
 const VERSION: u8 = 1;
 const REVOKED: u8 = 1;
 pub(super) const CONFIRMED: u8 = 2;
@@ -26,12 +25,7 @@ const NUMBERS: usize = 58;
 
 /// A session's record: the fixed part, its subject, and the record as the embedded store has it, without the subject and
 /// the end of the last access token.
-pub(super) fn encode_record(
-    versions: &Versions,
-    session: &Session,
-    op: &Op,
-    history: &[u8; 8],
-) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+pub(super) fn encode_record(session: &Session, op: &Op, history: &[u8; 8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let length = u16::try_from(session.subject.len())
         .map_err(|_| StoreError::new("a subject has more than 65535 bytes").with_outcome(WriteOutcome::Refused))?;
     let mut flags = if session.confirmed { CONFIRMED } else { 0 };
@@ -50,7 +44,7 @@ pub(super) fn encode_record(
     bytes.extend_from_slice(session.subject.as_bytes());
     // These are there already.
     let rest = Session { subject: "".into(), latest_access_expires: Timestamp::ZERO, ..session.clone() };
-    bytes.extend_from_slice(&versions.encode(&rest)?);
+    bytes.extend_from_slice(&encode(&rest)?);
     Ok(bytes)
 }
 
@@ -74,12 +68,12 @@ fn whose(session: &Session) -> [u8; 8] {
     first
 }
 
-/// The record under an id. What a script changed is in the fixed part, which counts.
-pub(super) fn decode_record(versions: &Versions, id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
-    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read"));
+/// The record under an id. What a script changed is in the fixed part, which counts. An error is of this record alone.
+pub(super) fn decode_record(id: SessionId, bytes: &[u8]) -> Result<Session, StoreError> {
+    let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
     let (&version, rest) = bytes.split_first().ok_or_else(damaged)?;
     if version != VERSION {
-        return Err(unknown_version(format_args!("session {id}"), version.into()));
+        return Err(unreadable(id, version.into()));
     }
     let (&flags, _) = rest.split_first().ok_or_else(damaged)?;
     let (numbers, rest) = bytes.split_at_checked(NUMBERS).ok_or_else(damaged)?;
@@ -88,12 +82,22 @@ pub(super) fn decode_record(versions: &Versions, id: SessionId, bytes: &[u8]) ->
     let (length, rest) = rest.split_first_chunk::<2>().ok_or_else(damaged)?;
     let (subject, record) = rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or_else(damaged)?;
     let subject = std::str::from_utf8(subject).map_err(|_| damaged())?.into();
-    let session = versions.decode(id.as_bytes(), record)?;
+    let session = decode_session(id.as_bytes(), record)?;
     let status = match flags & REVOKED {
         0 => Status::Live,
         _ => Status::Revoked(reason(flags / REASON).ok_or_else(damaged)?),
     };
     Ok(Session { subject, latest_access_expires, revision, confirmed: flags & CONFIRMED != 0, status, ..session })
+}
+
+/// A session whose record a script found to be of another version, or cut short.
+pub(super) fn unreadable(id: SessionId, version: u64) -> StoreError {
+    let error = if version == u64::from(VERSION) {
+        StoreError::new(format!("the store is damaged: session {id} is cut short"))
+    } else {
+        unknown_version(format_args!("session {id}"), version)
+    };
+    error.of_one_record()
 }
 
 pub(super) fn unknown_version(what: impl fmt::Display, version: u64) -> StoreError {

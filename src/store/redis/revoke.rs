@@ -97,7 +97,7 @@ impl Inner {
         }
         let (effect, until) = (answer.bytes()?, answer.bytes()?);
         if answer.number()? != 0 {
-            tracing::error!(target = %entry.target, "session revoked, but another version wrote its record");
+            tracing::error!(target = %entry.target, "session revoked, but its record cannot be read");
         }
         decode_merged(&field, &effect, &until)
     }

@@ -15,8 +15,7 @@ use super::connect::FIRST_PAUSE;
 use super::fault::not_done;
 use super::partitions::{Partition, in_each};
 use super::record::{
-    Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target,
-    unknown_version,
+    Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target, unreadable,
 };
 use super::script::{ANNOUNCE, Answer, CONFIRM, INSERT, ROOM, SWAP, bytes, unexpected};
 use super::{Inner, drop_mut};
@@ -66,7 +65,7 @@ impl Inner {
         let mut replies = self.read(primaries, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
         match replies.next() {
             Some(Value::Nil) => Ok(None),
-            Some(Value::BulkString(record)) => decode_record(&self.versions, id, &record).map(Some),
+            Some(Value::BulkString(record)) => decode_record(id, &record).map(Some),
             _ => Err(unexpected("no record")),
         }
     }
@@ -104,7 +103,7 @@ impl Inner {
                 _ => return Err(unexpected("no records")),
             }
         };
-        let read = |id: SessionId, record| Some((id, decode_record(&self.versions, id, &bytes(record)?)));
+        let read = |id: SessionId, record| Some((id, decode_record(id, &bytes(record)?)));
         let found = ids.iter().zip(records).filter_map(|(id, record)| read(*id, record));
         Ok(found.collect())
     }
@@ -202,7 +201,7 @@ impl Inner {
         let partition = self.partitions.of(session.id);
         let key = |id: &SessionId| partition.keys.session(*id);
         let history = partition.history();
-        let record = encode_record(&self.versions, session, &op, &history)?;
+        let record = encode_record(session, &op, &history)?;
         let targets = self.targets(session)?;
         let mut keys = vec![key(&session.id), partition.keys.subject(&session.subject)];
         keys.extend(room.stays.iter().chain(room.gives_way.iter().map(|(id, _)| id)).map(key));
@@ -304,7 +303,7 @@ impl Inner {
             if record.is_empty() {
                 continue;
             }
-            match decode_record(&self.versions, id, &record) {
+            match decode_record(id, &record) {
                 Ok(record) => drop(view.sessions.insert(id, record)),
                 // No request can continue an unreadable session.
                 Err(error) => tracing::error!(session = %id, %error, "session not counted"),
@@ -387,7 +386,7 @@ impl Inner {
         Rules::may_swap(expected, record, revocation)?;
         let partition = self.partitions.of(record.id);
         let history = partition.history();
-        let bytes = encode_record(&self.versions, record, &op, &history)?;
+        let bytes = encode_record(record, &op, &history)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
         let mut args = vec![expected.to_be_bytes().into(), bytes.to_vec(), millis(record.created()).into()];
         args.extend(self.targets(record)?);
@@ -400,8 +399,7 @@ impl Inner {
             "swapped" => Ok(Swap::Swapped),
             "changed" => {
                 let now = answer.bytes()?;
-                let now =
-                    if now.is_empty() { None } else { Some(Box::new(decode_record(&self.versions, record.id, &now)?)) };
+                let now = if now.is_empty() { None } else { Some(Box::new(decode_record(record.id, &now)?)) };
                 Ok(Swap::Changed(now))
             }
             "late" => Ok(Swap::NoLongerValid),
@@ -409,7 +407,7 @@ impl Inner {
                 Err(StoreError::new(format!("the subject and the client of session {} never change", record.id))
                     .with_outcome(WriteOutcome::Refused))
             }
-            "version" => Err(unknown_version(format_args!("session {}", record.id), answer.number()?)),
+            "version" => Err(unreadable(record.id, answer.number()?)),
             _ => Err(answer.unknown()),
         }
     }

@@ -45,10 +45,6 @@ pub struct NodeRow {
     pub keyring: Box<str>,
     /// A digest of the users, if they are in a file.
     pub users: Option<Box<str>>,
-    /// The oldest and the newest version of what is stored that it can read.
-    pub reads: [u8; 2],
-    /// The version that it writes.
-    pub writes: u8,
 }
 
 impl NodeRow {

@@ -13,6 +13,7 @@ use super::*;
 use crate::store::conformance::{self, ISSUER, LEEWAY};
 
 mod cluster;
+mod cluster_faults;
 #[cfg(feature = "redb")]
 mod copy;
 mod durable;
@@ -20,14 +21,13 @@ mod faults;
 mod feed;
 mod mark;
 mod memory;
-mod cluster_faults;
 mod opening;
 mod rules;
 mod sentinel;
 mod site;
 mod storm;
 mod twice;
-mod versions;
+mod unknown;
 
 const KEYRING: Uuid = Uuid::from_u128(7);
 /// How long a test waits for what must happen.

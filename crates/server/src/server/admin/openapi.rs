@@ -10,8 +10,8 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::Problem;
 use super::{
-    Body, configuration, events, explain, full, health, issuers, keys, revocations, sessions, status, store,
-    traffic, users,
+    Body, configuration, events, explain, full, health, issuers, keys, revocations, sessions, status, store, traffic,
+    users,
 };
 
 /// The admin listener of a gate. docs/admin.md has an example of each operation, and describes each code of a problem.

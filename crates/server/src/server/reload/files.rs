@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, ListenerConfig, StoreConfig, TrustedIssuer};
+use crate::config::{Config, ListenerConfig, TrustedIssuer};
 use crate::file_stamp::{ChangeDetector, Stamp};
 use crate::server::tls::files_of;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
@@ -129,10 +129,8 @@ pub(super) fn own(config: &Config) -> Vec<PathBuf> {
     let mark = config.store.mark();
     let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
     let entries = std::fs::read_dir(&config.issuer.keys).into_iter().flatten().flatten();
-    let files = entries
-        .filter(|e| !hidden(&e.file_name()))
-        .map(|e| e.path())
-        .filter(|path| mark != Some(path.as_path()));
+    let files =
+        entries.filter(|e| !hidden(&e.file_name())).map(|e| e.path()).filter(|path| mark != Some(path.as_path()));
     files.chain([config.issuer.keys.clone()]).collect()
 }
 

@@ -97,7 +97,7 @@ $$;
 
 -- That a node has written back what it knew, and whether all have.
 create function {s}.rg_restoration(
-    p_known bytea, p_node bytea, p_said bytea, p_patience bigint,
+    p_known bytea, p_node bytea, p_patience bigint,
     out o_status text, out o_adopted bigint, out o_complete boolean
 ) language plpgsql as $$
 begin
@@ -108,7 +108,8 @@ begin
         o_complete := true;
         return;
     end if;
-    insert into {s}.node values (p_node, {s}.rg_now(), p_said, substr(p_known, 1, 8))
+    -- What it says of itself comes with its next beat.
+    insert into {s}.node values (p_node, {s}.rg_now(), '{}', substr(p_known, 1, 8))
         on conflict (id) do update set restored = excluded.restored
         where node.restored is distinct from excluded.restored;
     o_complete := {s}.rg_now() >= {s}.rg_plus(o_adopted, p_patience) or not exists (

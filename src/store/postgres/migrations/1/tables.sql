@@ -71,7 +71,7 @@ create table {s}.revocation_log (
 create table {s}.node (
     id bytea primary key,
     beat bigint not null,
-    -- The versions of rows that it reads and writes, and what it says of itself.
+    -- What it says of itself.
     said bytea not null,
     -- The last history for which the node has written back what it knew.
     restored bytea

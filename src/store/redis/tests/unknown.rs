@@ -1,29 +1,11 @@
-//! C30: what another release wrote.
+//! Entries that this program does not know.
 
 use super::*;
 use crate::store::conformance::{gone, later, session, start};
-use crate::store::rolling::two_releases_share_a_store;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c30_two_releases_share_a_store_in_redis_rolled_forward_and_back() {
-    let server = Server::start(&[]);
-    let connect = async |is_next| {
-        let options = server.options();
-        let options = if is_next { options.of_the_next_release() } else { options };
-        Arc::new(RedisStore::connect(options).await.unwrap())
-    };
-    let forget = async |_: &RedisStore, name: &str| {
-        let script = "local rows = redis.call('HGETALL', '{rg:0}:n') \
-            for i = 1, #rows, 2 do if string.find(rows[i + 1], ARGV[1], 1, true) then \
-            redis.call('HSET', '{rg:0}:n', rows[i], string.rep('\\0', 8) .. string.sub(rows[i + 1], 9)) end end";
-        server.cli(&["EVAL", script, "0", &format!("\"node\":\"{name}\"")]);
-    };
-    two_releases_share_a_store(connect, forget).await;
-}
 
 /// It may be a revocation. What is written behind it does not pass it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c30_an_unknown_entry_of_the_log_leaves_a_node_stale() {
+async fn o4_an_unknown_entry_of_the_log_leaves_a_node_stale() {
     for (field, entry) in [("e", "\u{2}12345678"), ("f", "anything"), ("e", "\u{1}12345678X")] {
         let server = Server::start(&[]);
         let store = server.connect("rg").await;
@@ -52,7 +34,7 @@ async fn c30_an_unknown_entry_of_the_log_leaves_a_node_stale() {
 
 /// The target of an unknown entry is not made a known one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn c30_an_unknown_live_revocation_is_neither_read_nor_merged() {
+async fn o4_an_unknown_live_revocation_is_neither_read_nor_merged() {
     let server = Server::start(&[]);
     let store = server.connect("rg").await;
     let id = session("alice", 1, start()).id;
