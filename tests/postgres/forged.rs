@@ -1,6 +1,6 @@
 //! Somebody writes to the database who has no key of the gates.
 
-use crate::redis::forged::{Forgery, forgeries};
+use crate::redis::forged::{Damage, Forgery, damages, forgeries};
 
 use super::{nodes, server};
 
@@ -27,5 +27,19 @@ async fn j23_a_record_that_was_forged_in_postgresql_is_a_fault_of_its_session_al
             ));
         },
     )
+    .await;
+}
+
+#[tokio::test]
+async fn j27_a_record_that_was_damaged_in_postgresql_is_a_fault_of_its_session_alone() {
+    let server = server();
+    let (_place, [first, second]) = nodes(&server);
+    damages([&first, &second], |session, damage| {
+        let change = match damage {
+            Damage::CutTo(length) => format!("substr(record, 1, {length})"),
+            Damage::OtherVersion => "set_byte(record, 0, 9)".to_owned(),
+        };
+        server.sql(&format!("update rotogate.session set record = {change} where id = '{session}'"));
+    })
     .await;
 }

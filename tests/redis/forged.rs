@@ -49,6 +49,14 @@ fn other_subject(tokens: &Tokens) -> Forgery {
     Forgery { session: id(tokens), from: hex(subject.as_bytes()), to: hex(to.as_bytes()), whose }
 }
 
+/// A damage of the record of a session.
+pub(crate) enum Damage {
+    /// Only so many bytes are left.
+    CutTo(usize),
+    /// The first byte, which names the version, is another.
+    OtherVersion,
+}
+
 /// A forged record is a fault of its session alone, at each gate that reads it, and a revocation ends it. `forge` changes
 /// the store, `gate` has not read the sessions, `first` has begun them. `copy` puts the record of one session under the id
 /// of another.
@@ -78,6 +86,29 @@ pub(crate) async fn forgeries([first, gate]: [&Gate; 2], forge: impl Fn(&Forgery
     assert_eq!(gate.refresh(&others.refresh).await.status, StatusCode::OK);
 }
 
+async fn broken(gate: &Gate) -> u64 {
+    gate.metric("rotogate_session_events_total{event=\"broken_seal\"}").await
+}
+
+/// So is a record that cannot be read.
+pub(crate) async fn damages([first, gate]: [&Gate; 2], damage: impl Fn(&str, &Damage)) {
+    for how in [0, 1, 20, 59, 60, 90].map(Damage::CutTo).iter().chain([&Damage::OtherVersion]) {
+        let (tokens, good) = (first.login().await, first.login().await);
+        let before = broken(gate).await;
+        damage(&id(&tokens), how);
+        let answer = gate.refresh(&tokens.refresh).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+        assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
+        assert_eq!(broken(gate).await, before + 1);
+        assert!(gate.log().contains("session's record cannot be read"), "{}", gate.log());
+        assert_eq!(gate.refresh(&good.refresh).await.status, StatusCode::OK);
+        // The store works: the end is written there, and reaches the other gate.
+        assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);
+        gate.until_refused(&tokens.access).await;
+        first.until_refused(&tokens.access).await;
+    }
+}
+
 const UNHEX: &str = "local function unhex(h) return (h:gsub('..', function(c) return string.char(tonumber(c, 16)) end)) end \
     local function put(r, from, to) local at = r:find(from, 1, true) \
       if not at then error('not there') end return r:sub(1, at - 1) .. to .. r:sub(at + #from) end ";
@@ -105,5 +136,23 @@ async fn j23_a_record_that_was_forged_in_redis_is_a_fault_of_its_session_alone()
             assert_eq!(server.cli(&["EVAL", &script, "0", from, to]), "OK");
         },
     )
+    .await;
+}
+
+#[tokio::test]
+async fn j27_a_record_that_was_damaged_in_redis_is_a_fault_of_its_session_alone() {
+    let server = Redis::start(&[]);
+    let (_place, [first, second]) = nodes(&server);
+    damages([&first, &second], |session, damage| {
+        let change = match damage {
+            Damage::CutTo(length) => format!("r:sub(1, {length})"),
+            Damage::OtherVersion => "'\\9' .. r:sub(2)".to_owned(),
+        };
+        let script = format!(
+            "{UNHEX} local key = '{{rg:0}}:s:' .. unhex(ARGV[1]) local r = redis.call('GET', key) \
+             return redis.call('SET', key, {change}, 'KEEPTTL')"
+        );
+        assert_eq!(server.cli(&["EVAL", &script, "0", session]), "OK");
+    })
     .await;
 }

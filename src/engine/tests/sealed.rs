@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::support::{Mode, World, scope};
+use super::support::{Kind, Mode, World, scope};
 use crate::Gate;
 use crate::client::Client;
 use crate::denial::Denial;
 use crate::engine::{AccountRule, Event, IssueKind, Origin};
 use crate::fault::{Error, Fault};
 use crate::gate::{DEFAULT_LEEWAY, NewSession};
-use crate::session::{Scope, Seal, Session, SessionId, Status};
-use crate::store::{Filter, MemoryStore, Store, SubjectBound, Swap};
+use crate::session::{Generation, Scope, Seal, Session, SessionId, Status};
+use crate::store::{FeedStep, Filter, MemoryStore, Store, SubjectBound, Swap};
 use crate::token::Keyring;
 
 const ISSUER: &str = "https://gate.test";
@@ -110,4 +110,35 @@ async fn j23_a_revocation_by_a_token_asks_for_no_good_seal() {
     w.store.set(Mode::AllFails);
     let refused = w.engine.revoke_refresh_token(&other.refresh, "web", AccountRule::Any, &Origin::default()).await;
     assert!(is_of_the_store(&refused));
+}
+
+#[tokio::test]
+async fn j27_a_record_that_cannot_be_read_is_a_fault_of_its_session_and_a_revocation_ends_it() {
+    let w = World::new().await;
+    let (tokens, good) = (w.login().await, w.login().await);
+    *w.store.spoilt.lock().unwrap() = Some(tokens.session);
+    assert!(is_of_the_store(&w.refresh(&tokens.refresh).await));
+    assert_eq!(w.engine.counts().get(Event::BrokenSeal), 1);
+    w.refreshed(&good.refresh, IssueKind::Rotated).await;
+    w.check(&tokens.access).unwrap();
+    // The store works, and has the end: none is owed.
+    w.engine.revoke_refresh_token(&tokens.refresh, "web", AccountRule::Any, &Origin::default()).await.unwrap();
+    assert_eq!(w.check(&tokens.access).unwrap_err(), Denial::TokenRevoked);
+    assert_eq!(w.engine.unpaid().total, 0);
+    *w.store.spoilt.lock().unwrap() = None;
+    assert!(matches!(w.record(tokens.session).await.status, Status::Revoked(_)));
+}
+
+#[tokio::test]
+async fn j27_a_record_that_cannot_be_read_holds_up_no_connection_of_another_session() {
+    let w = World::on(Kind::Shared).await;
+    let (bad, good) = (w.login().await.session, w.login().await.session);
+    let later = w.record(good).await.expires;
+    let [first, second] = [bad, good].map(|id| w.engine.live_sessions().begin(id, Generation::FIRST, later));
+    *w.store.spoilt.lock().unwrap() = Some(bad);
+    let rotated = |id| crate::store::conformance::minimum(id, 2, later);
+    let step = FeedStep { entries: vec![rotated(bad), rotated(good)], ..FeedStep::default() };
+    w.engine.take_step(&step).await.unwrap();
+    assert_eq!(first.advanced_to(), None);
+    assert!(second.advanced_to().is_some());
 }

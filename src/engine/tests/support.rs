@@ -89,6 +89,8 @@ pub(super) struct Told {
     owed: Option<Arc<OwedFile>>,
     folder: Arc<tempfile::TempDir>,
     mode: Mutex<Mode>,
+    /// The record of this session cannot be read.
+    pub(super) spoilt: Mutex<Option<SessionId>>,
     /// Runs before the next insert or compare-and-swap: what another request does in between.
     hook: Mutex<Option<Hook>>,
     pub(super) loads: AtomicUsize,
@@ -110,6 +112,7 @@ impl Told {
             owed,
             folder,
             mode: Mutex::new(Mode::Good),
+            spoilt: Mutex::default(),
             hook: Mutex::default(),
             loads: AtomicUsize::new(0),
         }
@@ -169,6 +172,9 @@ impl Told {
 impl Store for Told {
     async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         self.loads.fetch_add(1, Ordering::SeqCst);
+        if *self.spoilt.lock().unwrap() == Some(id) {
+            return Err(StoreError::new("the record is damaged").of_one_record());
+        }
         self.read(self.inner.load(id)).await
     }
 

@@ -445,12 +445,20 @@ impl Store for RedbStore {
         let table = read.open_table(SESSIONS).map_err(failed)?;
         let after = after.map(|id| *id.as_bytes());
         let mut sessions = Vec::new();
+        // A record that cannot be read is left out: the others are listed all the same.
+        let list = |sessions: &mut Vec<Session>, id: &schema::Id, record: &[u8]| match decode_session(id, record) {
+            Ok(session) => sessions.push(session),
+            Err(error) => tracing::error!(session = %SessionId::from_bytes(*id), %error, "session not listed"),
+        };
         match &filter {
             Filter::All => {
                 let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-                for row in table.range::<&schema::Id>((from, Bound::Unbounded)).map_err(failed)?.take(limit + 1) {
+                for row in table.range::<&schema::Id>((from, Bound::Unbounded)).map_err(failed)? {
                     let (id, record) = row.map_err(failed)?;
-                    sessions.push(decode_session(id.value(), record.value())?);
+                    list(&mut sessions, id.value(), record.value());
+                    if sessions.len() > limit {
+                        break;
+                    }
                 }
             }
             Filter::Subject(subject) => {
@@ -465,7 +473,7 @@ impl Store for RedbStore {
                     let (_, id) = key.value();
                     // A row without its record remains from a record that could not be read.
                     if let Some(record) = table.get(id).map_err(failed)? {
-                        sessions.push(decode_session(id, record.value())?);
+                        list(&mut sessions, id, record.value());
                     }
                     if sessions.len() > limit {
                         break;

@@ -260,8 +260,9 @@ async fn a_record_of_another_version_is_an_error_of_that_session_alone() {
     insert(&*store, &known).await;
     server.sql(&format!("update rg.session set version = 9 where id = '{}'", newer.id));
     let error = store.load(newer.id).await.unwrap_err();
-    assert!(error.to_string().contains("version 9"), "{error}");
-    assert!(store.compare_and_swap(1, rotated(&newer, later(start(), 5)), None).await.is_err());
+    assert!(error.to_string().contains("version 9") && error.is_of_one_record(), "{error}");
+    let error = store.compare_and_swap(1, rotated(&newer, later(start(), 5)), None).await.unwrap_err();
+    assert!(error.is_of_one_record(), "{error}");
     store.confirm(vec![(newer.id, Generation::FIRST), (known.id, Generation::FIRST)]).await.unwrap();
     assert_eq!(store.load(known.id).await.unwrap(), Some(Session { confirmed: true, revision: 2, ..known.clone() }));
     let page = store.list(Filter::Subject("alice".into()), None, 10).await.unwrap();

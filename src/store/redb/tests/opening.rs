@@ -112,13 +112,15 @@ async fn o4_a_record_of_an_unknown_version_is_an_error_and_can_still_be_revoked(
     drop(database);
 
     let store = place.open();
-    for error in [
-        store.load(a.id).await.unwrap_err(),
-        store.list(Filter::All, None, 9).await.unwrap_err(),
-        store.compare_and_swap(1, rotated(&a, START), None).await.unwrap_err(),
-    ] {
+    for error in
+        [store.load(a.id).await.unwrap_err(), store.compare_and_swap(1, rotated(&a, START), None).await.unwrap_err()]
+    {
         let text = error.to_string();
         assert!(text.contains("version 7") && text.contains(&a.id.to_string()), "{text}");
+        assert!(error.is_of_one_record(), "{text}");
+    }
+    for filter in [Filter::All, Filter::Subject("alice".into())] {
+        assert_eq!(store.list(filter, None, 9).await.unwrap().sessions, std::slice::from_ref(&b));
     }
     // The others continue, and its revocation holds at least as long as it could.
     store.confirm(vec![(a.id, Generation::FIRST), (b.id, Generation::FIRST)]).await.unwrap();

@@ -148,6 +148,8 @@ end
 -- token 43-50, digest of subject and client 51-58, length of the subject 59-60, subject, encoded record.
 -- Flags: 1 revoked, 2 confirmed, from 4 on the reason of the revocation.
 local function readable(record) return string.byte(record, 1) == 1 end
+-- A session's record whose fixed part is all there. Another is as unreadable as one of another version.
+local function whole(record) return #record >= 60 and readable(record) end
 local function revoked(record) return string.byte(record, 2) % 2 == 1 end
 
 local function subject_of(record)

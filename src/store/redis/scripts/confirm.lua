@@ -3,7 +3,7 @@ local records, changed, marked, unreadable = {}, {}, {}, {}
 for i = 5, #KEYS do
     local key = KEYS[i]
     local record = records[key] or redis.call('GET', key)
-    if record and not readable(record) then
+    if record and not whole(record) then
         unreadable[#unreadable + 1] = i - 4
     elseif record and not revoked(record) and string.sub(record, 11, 18) == ARGV[i - 2] then
         local flags = string.byte(record, 2)

@@ -29,14 +29,14 @@ if ARGV[9] ~= '' then
     if tonumber(redis.call('ZSCORE', KEYS[6], '#') or '0') ~= tonumber(ARGV[9]) then return answer('again') end
     for i = 7, 6 + stay do
         local record = redis.call('GET', KEYS[i])
-        if not record or not readable(record) or revoked(record) then return answer('again') end
+        if not record or not whole(record) or revoked(record) then return answer('again') end
     end
     local absorb, ENDED
     absorb, publish, ENDED = entries()
     for i = 14, #ARGV, 3 do
         local key = KEYS[7 + stay + (i - 14) / 3]
         local record = redis.call('GET', key)
-        if not record or not readable(record) or revoked(record) or string.sub(record, 3, 10) ~= ARGV[i + 1] then
+        if not record or not whole(record) or revoked(record) or string.sub(record, 3, 10) ~= ARGV[i + 1] then
             return answer('again')
         end
         local till = plus(string.sub(record, 43, 50), tonumber(ARGV[10]))

@@ -10,7 +10,7 @@ local function is_later(a, b)
 end
 -- A write in any case: its reply is kept as one.
 wrote()
-if known and readable(known) and is_later(known, ARGV[3]) then return answer('put') end
+if known and whole(known) and is_later(known, ARGV[3]) then return answer('put') end
 local till = string.sub(ARGV[3], 35, 42)
 local index, raise_end = indexes()
 store(KEYS[5], ARGV[3], till)

@@ -2,7 +2,7 @@
 -- subject, client and all, 8 id, 9 target of the session.
 local known, record = redis.call('GET', KEYS[5]), ARGV[3]
 if known then
-    if not readable(known) then return answer('version', string.byte(known, 1)) end
+    if not whole(known) then return answer('version', string.byte(known, 1) or 0) end
     local known_current, current = string.sub(known, 11, 18), string.sub(record, 11, 18)
     local known_revision, revision = string.sub(known, 3, 10), string.sub(record, 3, 10)
     local is_later = later(current, known_current) or current == known_current and later(revision, known_revision)

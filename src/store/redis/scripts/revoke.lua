@@ -5,9 +5,9 @@ local leeway = tonumber(ARGV[6])
 local reach, record, unreadable = ZERO, nil, 0
 if ARGV[7] == 'session' then
     local known = redis.call('GET', KEYS[5])
-    if known and not readable(known) then
+    if known and not whole(known) then
         -- It cannot be marked. Its entry outlives it instead.
-        reach, unreadable = redis.call('HGET', KEYS[1], 'end') or ZERO, string.byte(known, 1)
+        reach, unreadable = redis.call('HGET', KEYS[1], 'end') or ZERO, 1
     elseif known then
         reach = string.sub(known, 43, 50)
         if ARGV[9] == '1' then

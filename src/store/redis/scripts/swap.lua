@@ -2,7 +2,7 @@
 -- and all, 9 id, and of an entry 10 target, 11 effect, 12 until.
 local known = redis.call('GET', KEYS[5])
 if not known then return answer('changed', '') end
-if not readable(known) then return answer('version', string.byte(known, 1)) end
+if not whole(known) then return answer('version', string.byte(known, 1) or 0) end
 if string.sub(known, 19, 26) == ARGV[2] then return answer('swapped') end
 if revoked(known) or string.sub(known, 3, 10) ~= ARGV[3] then
     -- The node decides by this record as by one that it reads. A replica may be behind, and takes no write.
