@@ -21,6 +21,8 @@ LATER = {
 }
 # No promise any more, or not yet. The document says so, and no test names them.
 WITHDRAWN = {"C30"}
+# Cited, and numbered by a change that is under way.
+COMING = {"J26"}
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
@@ -79,6 +81,16 @@ def proofs():
     return found
 
 
+def cited(text):
+    """The numbers that the document cites, and those that it defines. Code is left out, and what reviews call their findings."""
+    defined = re.findall(r"^- ([A-Z]\d+):", text, re.M)
+    head, _, rest = text.partition("<!-- findings: begin -->\n")
+    findings, _, tail = rest.partition("<!-- findings: end -->\n")
+    findings = re.sub(r"^\|[^|]*\|", "|", findings, flags=re.M)
+    prose = re.sub(r"`[^`\n]*`", "", head + findings + tail)
+    return set(re.findall(r"\b[JTRAOICPN]\d+\b", prose)), defined
+
+
 def table(found):
     lines = ["| | against the real binary | inside |\n", "|---|---|---|\n"]
     for number in NUMBERS:
@@ -118,6 +130,12 @@ def main():
         problems.append(f"docs/security.md does not say \"Withdrawn\" of {' '.join(unsaid)}")
     if missing:
         problems.append(f"no test names {' '.join(missing)}")
+    numbers, defined = cited(text)
+    known = {*NUMBERS, *LATER, *WITHDRAWN, *COMING}
+    if dead := sorted(numbers - known):
+        problems.append(f"docs/security.md cites requirements that there are not: {' '.join(dead)}")
+    if wrong := sorted({n for n in defined if defined.count(n) > 1} | (set(defined) ^ known) - COMING - LATER - WITHDRAWN):
+        problems.append(f"docs/security.md does not define once: {' '.join(wrong)}")
     if text != written:
         problems.append("docs/security.md is not what the tests say: run tests/requirements.py --write")
     for problem in problems:
