@@ -2,8 +2,12 @@
 """Are the tests of a requirement able to fail? Each entry of tests/mutations/*.toml takes one rule out of the program, in a
 copy of the sources; the tests that prove the requirement must then fail.
 
-    tests/mutations.py --check          every mutation still fits the sources, and every requirement has one (fast)
-    tests/mutations.py [J1 T12 ...]     runs them: all, or those of these requirements or files (slow: each is a build)
+    tests/mutations.py --check              each mutation fits the sources, names tests that exist, and every requirement has
+                                            one; docs/security.md has what the ledger says (fast)
+    tests/mutations.py                      runs those without a current result: never-run ones first, then the oldest
+    tests/mutations.py J1 T12 keys.toml     runs those of these requirements, files or names (`what`), whatever the ledger says
+    tests/mutations.py --stop-after 30      begins none after 30 minutes; --lib: those of unit tests alone; both go with the above
+    tests/mutations.py --table              writes the tables of docs/security.md, as each run does at its end
 
     [[mutation]]
     proves = ["J1"]                     # the requirements whose rule is taken out
@@ -11,29 +15,39 @@ copy of the sources; the tests that prove the requirement must then fail.
     file = "src/token/verify.rs"
     from = '''...'''                    # occurs exactly once
     to = '''...'''
-    tests = ["--lib j1_"]               # arguments of `cargo test --all-features`; each must run something, and fail
+    tests = ["--lib j1_"]               # [-p PACKAGE] --lib or --test NAME, and filters; each must run something, and fail
                                         # or a script that takes --gate: "tests/docs.py"
+
+Each result is a line of tests/mutations/ledger.jsonl. It is current as long as the entry and the text of its tests are the
+same. A commit of the ledger is the last one that changed the sources, with a + if there were changes beside it.
 """
 
+import datetime
+import hashlib
 import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 # No bytecode files beside the sources.
 sys.dont_write_bytecode = True
 from requirements import LATER, NUMBERS, WITHDRAWN  # noqa: E402
+from requirements import ELSEWHERE, LATER, NUMBERS, TEST, proofs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target/mutations"
+LEDGER = ROOT / "tests/mutations/ledger.jsonl"
+DOCUMENT = ROOT / "docs/security.md"
 # Seconds after which tests that still run count as failed. The slowest take ten.
 HANGS_AFTER = 180
+# Mutations between two runs of their tests without one.
+CHUNK = 20
 # Stores that several gates share: these rules stand in scripts and functions of the store, or take servers and several
 # gates to break. They have no mutation yet.
 IN_STORES = {f"C{n}" for n in [5, 6, 7, 12, 13, 16, 21, 22, 25, 26, 31, *range(33, 37)]} | {"O6", "O7", "O8"}
@@ -43,100 +57,356 @@ COPIED = ["src", "crates", "tests", "proto", "benches", "examples", "docs", "pac
 FILES = ["Cargo.toml", "Cargo.lock", "README.md", "SECURITY.md", "gateway.toml", "clippy.toml", "deny.toml"]
 FILES += ["rust-toolchain.toml", "rustfmt.toml", "CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md"]
 FILES += ["LICENSE-MIT", "LICENSE-APACHE", "justfile"]
+# What a build is made of, for the commit of a result.
+SOURCES = ["src", "crates", "proto", "build.rs", "Cargo.toml", "Cargo.lock", ":(glob)tests/**/*.rs"]
+# A target of tests/fuzz.
+FUZZED = re.compile(r"^target!\(\s*(?:///.*\s*)*(\w+),", re.M)
+PROGRAM = "rotogate-server"
+FOLDERS = {"rotogate": "src", PROGRAM: "crates/server/src"}
+# Own crates without optimisation, and nothing for a debugger: most of the time of a mutation is its build.
+QUICK = {"CARGO_INCREMENTAL": "1", "CARGO_PROFILE_DEV_DEBUG": "0", "CARGO_PROFILE_DEV_OPT_LEVEL": "0", "CARGO_TERM_COLOR": "never"}
+ENVIRONMENT = {**{name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}, **QUICK}
 
 
-def mutations():
+def sha(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Tests:
+    """The tests in the sources, each as (path as cargo prints it, nearly; its text)."""
+
+    def __init__(self):
+        server = tomllib.loads((ROOT / "crates/server/Cargo.toml").read_text())
+        self.of_server = {test["name"] for test in server["test"]}
+        self.found = {}
+
+    def group(self, target, package):
+        """The tests of `--lib` of a package, or of a test binary."""
+        key = (target, package)
+        if key not in self.found:
+            if target == "--lib":
+                base = ROOT / FOLDERS[package]
+                files = sorted(base.rglob("*.rs"))
+            else:
+                base, name = ROOT / "tests", target.removeprefix("--test ")
+                top = base / f"{name}.rs" if (base / f"{name}.rs").exists() else base / name / "main.rs"
+                modules = re.findall(r"^(?:pub )?mod (\w+);", top.read_text(), re.M)
+                inner = base if top.parent == base else top.parent
+                files = [top] + [f for m in modules for f in [inner / f"{m}.rs", *sorted((inner / m).rglob("*.rs"))] if f.exists()]
+                base = inner
+            self.found[key] = [test for file in files for test in self.of_file(file, base)]
+        return self.found[key]
+
+    @staticmethod
+    def of_file(file, base):
+        text = file.read_text()
+        path = "::".join(part for part in file.relative_to(base).with_suffix("").parts if part not in ("mod", "lib", "main"))
+        for match in [*TEST.finditer(text), *FUZZED.finditer(text)]:
+            indent = re.match(r" *", text[text.rfind("\n", 0, match.start()) + 1 :]).group()
+            end = text.find(f"\n{indent}}}", match.end())
+            for name in (f"{path}::{match[1]}", f"{path}::tests::{match[1]}"):
+                yield name, text[match.start() : end]
+
+    def runs(self, arguments):
+        """The runs of cargo for the arguments of an entry: (package, target, filters, hash or None if there is no such test)."""
+        words = [word for word in arguments.split() if word != "--"]
+        package = words[1] if words[0] == "-p" else None
+        words = words[2:] if package else words
+        target, filters = (words[0], words[1:]) if words[0] == "--lib" else (" ".join(words[:2]), words[2:])
+        if target != "--lib":
+            packages = [PROGRAM if words[1] in self.of_server else "rotogate"]
+        else:
+            packages = [package] if package else list(FOLDERS)
+        runs = []
+        for package in packages:
+            tests = self.group(target, package)
+            texts = sorted({text for name, text in tests if any(part in name for part in filters)})
+            if texts:
+                runs.append((package, target, tuple(filters), sha("\0".join(texts))))
+            missing = [part for part in filters if not any(part in name for name, _ in tests)]
+            if missing and len(packages) == 1:
+                return [(package, target, tuple(missing), None)]
+        return runs or [(packages[0], target, tuple(filters), None)]
+
+
+class Entry:
+    def __init__(self, toml, entry, tests):
+        self.toml, self.proves, self.what, self.file = toml, entry["proves"], entry["what"], entry["file"]
+        self.old, self.new = entry["from"], entry["to"]
+        self.scripts = [t for t in entry["tests"] if ".py" in t]
+        named = [(t, tests.runs(t)) for t in entry["tests"] if ".py" not in t]
+        self.runs = list(dict.fromkeys(run for _, runs in named for run in runs))
+        self.dead = [t for t, runs in named if any(run[3] is None for run in runs)]
+        self.dead += [t for t in self.scripts if not (ROOT / t.split()[0]).exists()]
+        self.entry = sha(json.dumps(entry, sort_keys=True))
+        texts = [] if self.dead else [(ROOT / t.split()[0]).read_text() for t in self.scripts]
+        self.tests = sha("\0".join([*(run[3] or "" for run in self.runs), *texts]))
+        self.last = None
+
+    def is_current(self):
+        return self.last is not None and self.last["entry"] == self.entry and self.last["tests"] == self.tests
+
+    def kind(self):
+        """What has to be built: entries of one kind follow one another."""
+        built = sorted({(target != "--lib", package, target) for package, target, _, _ in self.runs})
+        return bool(self.scripts), any(other for other, _, _ in built), built
+
+    def result(self):
+        return self.last["result"] if self.is_current() else "not run"
+
+
+def entries():
+    tests = Tests()
+    last = {}
+    if LEDGER.exists():
+        for line in LEDGER.read_text().splitlines():
+            record = json.loads(line)
+            last[(record["file"], record["what"])] = record
     for path in sorted((ROOT / "tests/mutations").glob("*.toml")):
-        for entry in tomllib.loads(path.read_text())["mutation"]:
-            yield path.name, entry
-
-
-def required():
-    return [number for number in NUMBERS if number not in EXCEPT]
+        for raw in tomllib.loads(path.read_text())["mutation"]:
+            entry = Entry(path.name, raw, tests)
+            entry.last = last.get((entry.toml, entry.what))
+            yield entry
 
 
 def check():
-    problems, proved = [], set()
-    for file, entry in mutations():
-        proved.update(entry["proves"])
-        count = (ROOT / entry["file"]).read_text().count(entry["from"])
+    problems, proved, seen = [], set(), set()
+    everything = list(entries())
+    for entry in everything:
+        proved.update(entry.proves)
+        name = f"{entry.toml}: {entry.what}"
+        count = (ROOT / entry.file).read_text().count(entry.old)
         if count != 1:
-            problems.append(f"{file}: {entry['what']}: its text occurs {count} times in {entry['file']}, once is needed")
-        if entry["from"] == entry["to"]:
-            problems.append(f"{file}: {entry['what']}: changes nothing")
-    for number in required():
-        if number not in proved:
-            problems.append(f"no mutation takes the rule of {number} out")
+            problems.append(f"{name}: its text occurs {count} times in {entry.file}, once is needed")
+        if entry.old == entry.new:
+            problems.append(f"{name}: changes nothing")
+        if name in seen:
+            problems.append(f"{name}: occurs twice")
+        seen.add(name)
+        problems += [f"{name}: there is no test for `{arguments}`" for arguments in entry.dead]
+    problems += [f"no mutation takes the rule of {number} out" for number in NUMBERS if number not in EXCEPT | proved]
+    if DOCUMENT.read_text() != tables(everything):
+        problems.append("docs/security.md is not what ledger and tests say: run tests/mutations.py --table")
     for problem in problems:
         print(f"tests/mutations.py: {problem}", file=sys.stderr)
     return not problems
 
 
+def replaced(text, name, table):
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
+    head, found, rest = text.partition(begin)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        sys.exit(f"tests/mutations.py: {DOCUMENT} has no marks for {name}")
+    return f"{head}{begin}{table}{end}{tail}"
+
+
+def between(text, name):
+    return text.partition(f"<!-- {name}: begin -->\n")[2].partition(f"<!-- {name}: end -->\n")[0]
+
+
+def of_files(everything):
+    lines = ["| file | mutations | last commit | killed | survived | not run |\n", "|---|---|---|---|---|---|\n"]
+    total = [0, 0, 0, 0]
+    for toml in dict.fromkeys(entry.toml for entry in everything):
+        those = [entry for entry in everything if entry.toml == toml]
+        ran = [entry.last for entry in those if entry.is_current()]
+        commit = max(ran, key=lambda record: record["date"])["commit"] if ran else "—"
+        killed = sum(record["result"] == "killed" for record in ran)
+        survived = sum(record["result"] == "survived" for record in ran)
+        counts = [len(those), killed, survived, len(those) - killed - survived]
+        total = [sum(pair) for pair in zip(total, counts)]
+        lines.append(f"| `{toml}` | {counts[0]} | {commit} | {counts[1]} | {counts[2]} | {counts[3]} |\n")
+    lines.append(f"| all | {total[0]} | | {total[1]} | {total[2]} | {total[3]} |\n")
+    bad = [entry for entry in everything if entry.result() not in ("killed", "not run")]
+    if bad:
+        lines.append("\nNot killed:\n\n")
+        lines += [f"- `{e.toml}`, {', '.join(e.proves)}: {e.what} ({e.result()})\n" for e in bad]
+    return "".join(lines)
+
+
+def of_findings(everything, written):
+    """Adds to each finding, from its requirements, the tests and the mutations."""
+    found = proofs()
+    lines = ["| finding | what | requirements | tests | mutations |\n", "|---|---|---|---|---|\n"]
+    for line in written.splitlines()[2:]:
+        finding, what, cell = [part.strip() for part in line.strip("|").split("|")][:3]
+        numbers = []
+        for first, last in re.findall(r"\b([A-Z]\d+)(?: to ([A-Z]\d+))?", re.sub(r"`[^`]*`", "", cell)):
+            numbers += [f"{first[0]}{n}" for n in range(int(first[1:]), int((last or first)[1:]) + 1)]
+        names = {}
+        for number in numbers:
+            its = [name for file in found.get(number, {}).values() for name in file]
+            names.update(dict.fromkeys(its[:2]))
+            if len(its) > 2:
+                names[f"{len(its) - 2} more of {number}"] = None
+        shown = [name if " " in name else f"`{name}`" for name in names]
+        shown = ", ".join([*shown, *(ELSEWHERE[number] for number in numbers if number in ELSEWHERE)])
+        those = [entry for entry in everything if set(entry.proves) & set(numbers)]
+        rules = "; ".join(f"{e.what} (`{e.toml}`, {e.result()})" for e in those).replace("|", "\\|")
+        lines.append(f"| {finding} | {what} | {cell} | {shown or '—'} | {rules or '—'} |\n")
+    return "".join(lines)
+
+
+def tables(everything):
+    text = DOCUMENT.read_text()
+    text = replaced(text, "findings", of_findings(everything, between(text, "findings")))
+    return replaced(text, "mutations", of_files(everything))
+
+
 def copy():
-    WORK.mkdir(parents=True, exist_ok=True)
+    """Makes the work copy like the sources. A file that is the same is left alone, so cargo builds what changed, and it builds
+    again what a run that was cut short had mutated."""
+    wanted = {}
+    for name in [*COPIED, *FILES]:
+        path = ROOT / name
+        for file in [path] if path.is_file() else (f for f in path.rglob("*") if f.is_file()):
+            wanted[WORK / file.relative_to(ROOT)] = file
     for name in COPIED:
-        shutil.rmtree(WORK / name, ignore_errors=True)
-        shutil.copytree(ROOT / name, WORK / name)
-    for name in FILES:
-        shutil.copy2(ROOT / name, WORK / name)
+        for file in [f for f in (WORK / name).rglob("*") if f.is_file()]:
+            if file not in wanted:
+                file.unlink()
+    for to, file in wanted.items():
+        if not to.exists() or to.read_bytes() != file.read_bytes():
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(file.read_bytes())
+        to.chmod(file.stat().st_mode)
 
 
-def cargo(arguments):
-    """Builds, then runs. Tests that do not end have failed."""
-    environment = {**os.environ, "CARGO_TERM_COLOR": "never"}
-    command = ["cargo", "test", "--quiet", "--all-features", *arguments.split()]
-    build = subprocess.run([*command, "--no-run"], cwd=WORK, env=environment, capture_output=True, text=True)
+def commit():
+    def git(*arguments):
+        return subprocess.run(["git", *arguments, "--", *SOURCES], cwd=ROOT, capture_output=True, text=True)
+
+    changed = git("diff", "--quiet", "HEAD").returncode != 0
+    return git("log", "-1", "--abbrev=8", "--format=%h").stdout.strip() + ("+" if changed else "")
+
+
+def cargo(package, target, filters):
+    """Builds, then runs. Returns what was said, and the numbers of tests that passed and failed; None if it does not build. Tests
+    that do not end have failed."""
+    command = ["cargo", "test", "--quiet", "--all-features", "-p", package, *target.split()]
+    build = subprocess.run([*command, "--no-run"], cwd=WORK, env=ENVIRONMENT, capture_output=True, text=True)
     if build.returncode != 0:
-        return build.stderr, 0, 0
+        return build.stderr, None, None
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*command, "--no-fail-fast"], cwd=WORK, env=environment, process_group=0, **pipes) as run:
+    with subprocess.Popen([*command, "--", *filters], cwd=WORK, env=ENVIRONMENT, process_group=0, **pipes) as run:
         try:
-            said, problems = run.communicate(timeout=HANGS_AFTER)
+            said, _ = run.communicate(timeout=HANGS_AFTER * max(1, len(filters) // 4))
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
-            return "", 0, 1
+            return "the tests do not end", 0, 1
     passed = sum(int(n) for n in re.findall(r"(\d+) passed", said))
     failed = sum(int(n) for n in re.findall(r"(\d+) failed", said))
-    return problems, passed, failed
+    return said, passed, failed
 
 
 def script(arguments):
     """Runs a script on the program of this copy."""
-    build = subprocess.run(["cargo", "build", "--quiet", "--all-features"], cwd=WORK, capture_output=True, text=True)
+    command = ["cargo", "build", "--quiet", "--all-features"]
+    build = subprocess.run(command, cwd=WORK, env=ENVIRONMENT, capture_output=True, text=True)
     if build.returncode != 0:
-        return build.stderr, 0, 0
-    metadata = subprocess.run(["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=WORK, capture_output=True, text=True)
-    gate = Path(json.loads(metadata.stdout)["target_directory"]) / "debug/rotogate"
-    ran = subprocess.run(["python3", *shlex.split(arguments), "--gate", gate], cwd=WORK, capture_output=True, text=True)
+        return build.stderr, None, None
+    command = ["python3", *shlex.split(arguments), "--gate", WORK / "target/debug/rotogate"]
+    ran = subprocess.run(command, cwd=WORK, capture_output=True, text=True)
     return ran.stderr, int(ran.returncode == 0), int(ran.returncode == 1)
 
 
-def run(wanted):
-    copy()
-    survivors, done = [], 0
-    for file, entry in mutations():
-        if wanted and not wanted & {file, *entry["proves"]}:
-            continue
-        path = WORK / entry["file"]
-        whole = path.read_text()
-        path.write_text(whole.replace(entry["from"], entry["to"]))
-        for arguments in entry["tests"]:
-            said, passed, failed = (script if ".py" in arguments else cargo)(arguments)
-            built = passed + failed > 0
-            if not built or failed == 0:
-                why = "does not build, or runs nothing" if not built else f"{passed} tests pass all the same"
-                survivors.append(f"{entry['what']} ({' '.join(entry['proves'])}): {arguments}: {why}")
-                if not built:
-                    print(said[-1500:], file=sys.stderr)
-            done += 1
-            print(f"{' '.join(entry['proves']):14} {'found' if built and failed else 'SURVIVED':9} {entry['what']}", flush=True)
+def sound(chunk):
+    """Leaves out what fails without a mutation: it would prove nothing."""
+    failing, bad_scripts = {}, set()
+    for package, target in dict.fromkeys(run[:2] for entry in chunk for run in entry.runs):
+        filters = sorted({f for entry in chunk for run in entry.runs if run[:2] == (package, target) for f in run[2]})
+        said, passed, failed = cargo(package, target, filters)
+        if passed is None or (failed and "failures:" not in said):
+            sys.exit(f"tests/mutations.py: {package} {target}, without a mutation: {said[-1500:]}")
+        failing[package, target] = set(re.findall(r"^    ([\w:]+)$", said, re.M)) if failed else set()
+    for arguments in dict.fromkeys(s for entry in chunk for s in entry.scripts):
+        if not script(arguments)[1]:
+            bad_scripts.add(arguments)
+    for entry in chunk:
+        bad = {name for run in entry.runs for name in failing[run[:2]] if any(f in name for f in run[2])}
+        bad |= bad_scripts & set(entry.scripts)
+        if bad:
+            print(f"{'skipped':16} {entry.toml}: {entry.what}: fails without it: {', '.join(sorted(bad))}", flush=True)
+        else:
+            yield entry
+
+
+def judge(entry):
+    """One mutation: killed if each of its runs fails."""
+    path = WORK / entry.file
+    whole = path.read_text()
+    path.write_text(whole.replace(entry.old, entry.new))
+    try:
+        result = "killed"
+        for run in [*entry.runs, *entry.scripts]:
+            said, passed, failed = script(run) if isinstance(run, str) else cargo(*run[:3])
+            if passed is None:
+                print(said[-1500:], file=sys.stderr)
+                return "does not compile"
+            if not failed:
+                print(f"{passed} tests pass all the same: {run if isinstance(run, str) else ' '.join([*run[:2], *run[2]])}")
+                result = "survived"
+        return result
+    finally:
         path.write_text(whole)
-    for survivor in survivors:
-        print(f"tests/mutations.py: {survivor}", file=sys.stderr)
-    print(f"{done} runs, {len(survivors)} without a failure")
-    return not survivors and done > 0
 
 
-arguments = sys.argv[1:]
-sys.exit(0 if (check() if arguments == ["--check"] else run(set(arguments))) else 1)
+def run(wanted, stop_after, lib_alone):
+    started = time.monotonic()
+    copy()
+    planned = [e for e in entries() if not e.dead and (wanted & {e.toml, e.what, *e.proves} if wanted else not e.is_current())]
+    if lib_alone:
+        planned = [e for e in planned if not e.scripts and all(target == "--lib" for _, target, _, _ in e.runs)]
+    planned.sort(key=lambda e: (e.last["date"] if e.last else "", e.kind(), e.file))
+    results, at = [], commit()
+
+    def is_over():
+        return stop_after is not None and time.monotonic() - started > stop_after * 60
+
+    while planned and not is_over():
+        chunk = [e for e in planned[:CHUNK] if e.kind() == planned[0].kind()]
+        planned = planned[len(chunk) :]
+        for entry in sound(chunk):
+            if is_over():
+                break
+            result = judge(entry)
+            results.append(result)
+            entry.last = {
+                "file": entry.toml,
+                "what": entry.what,
+                "entry": entry.entry,
+                "tests": entry.tests,
+                "commit": at,
+                "result": result,
+                "date": datetime.date.today().isoformat(),
+            }
+            with LEDGER.open("a") as ledger:
+                ledger.write(json.dumps(entry.last, ensure_ascii=False) + "\n")
+            print(f"{result:16} {' '.join(entry.proves):14} {entry.toml}: {entry.what}", flush=True)
+    DOCUMENT.write_text(tables(list(entries())))
+    bad = sum(result != "killed" for result in results)
+    print(f"{len(results)} mutations, {bad} of them not killed, {(time.monotonic() - started) / 60:.0f} minutes")
+    return bad == 0
+
+
+def main(arguments):
+    if arguments == ["--check"]:
+        return check()
+    if arguments == ["--table"]:
+        DOCUMENT.write_text(tables(list(entries())))
+        return True
+    stop_after = None
+    if "--stop-after" in arguments:
+        at = arguments.index("--stop-after")
+        stop_after = float(arguments[at + 1])
+        del arguments[at : at + 2]
+    wanted = set(arguments) - {"--lib"}
+    if unknown := {word for word in wanted if word.startswith("-")}:
+        sys.exit(f"tests/mutations.py: unknown: {' '.join(sorted(unknown))}")
+    return run(wanted, stop_after, "--lib" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(0 if main(sys.argv[1:]) else 1)
