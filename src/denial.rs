@@ -215,6 +215,10 @@ pub enum Denial {
     /// As many proofs are remembered as allowed, so that this one cannot be. Another attempt may succeed after this time.
     // Requirement N33.
     ProofsFull(Duration),
+    /// The store that gates share does not say whether the proof was used at another of them. Another attempt, with another
+    /// proof, may succeed after this time.
+    // Requirement J26.
+    ProofsUnavailable(Duration),
     /// The proof is good, and its key is not the one that the refresh token is bound to.
     // Requirement N35.
     OtherSessionKey,

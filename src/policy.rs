@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::dpop::CheckedProof;
+use crate::dpop::UsedProof;
+use crate::dpop::memory::ProofName;
 use crate::route::{Auth, Role, Route, RoutePolicy};
 use crate::token::claims::AccessToken;
 use crate::verify_cache::Verified;
@@ -18,8 +19,8 @@ pub struct Permitted {
     route: Arc<Route>,
     caller: Option<Arc<Verified>>,
     by: By,
-    /// Whether the reply has another nonce for the caller.
-    renews_nonce: bool,
+    /// What is left to do of the caller's proof.
+    proof: Option<Box<UsedProof>>,
 }
 
 /// The issuer of a permit.
@@ -52,7 +53,7 @@ impl Permitted {
 
     /// The same permit with the caller of another one, for a request that must pass two routes.
     pub(crate) fn of(self, other: Self) -> Self {
-        Self { caller: other.caller, renews_nonce: other.renews_nonce, ..self }
+        Self { caller: other.caller, proof: other.proof, ..self }
     }
 
     /// The caller; `None` on a public route, and on an optional route without a token.
@@ -61,13 +62,23 @@ impl Permitted {
     }
 
     /// The same permit, of a caller who proved the key of the token.
-    pub(crate) fn proved_by(self, proof: Option<&CheckedProof>) -> Self {
-        Self { renews_nonce: proof.is_some_and(CheckedProof::renews_nonce), ..self }
+    pub(crate) fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
+        Self { proof, ..self }
     }
 
     /// Has the reply another nonce for the caller?
-    pub(crate) const fn renews_nonce(&self) -> bool {
-        self.renews_nonce
+    pub(crate) fn renews_nonce(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
+    }
+
+    /// Is the caller's proof still to be counted in the store? Until then the permit permits nothing.
+    pub(crate) fn owes_proof(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
+    }
+
+    /// The proof that is to be counted in the store. The permit owes it no more.
+    pub(crate) fn take_owed_proof(&mut self) -> Option<ProofName> {
+        self.proof.as_mut()?.owed.take()
     }
 
     /// The issuer of this permit.
@@ -85,7 +96,7 @@ impl Permitted {
 
 /// Permits a request without a caller, on a public or optional route.
 pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
-    Permitted { route: Arc::clone(route), caller: None, by, renews_nonce: false }
+    Permitted { route: Arc::clone(route), caller: None, by, proof: None }
 }
 
 /// Judges a caller by a second policy of the same gate, after a first one has admitted it. Only the first asks for the
@@ -105,7 +116,7 @@ pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: B
         judge_scopes(policy, token)?;
         judge_roles(policy, token)?;
     }
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, renews_nonce: false })
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
 }
 
 /// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
@@ -155,7 +166,7 @@ impl Undecided {
 /// [`Denial::RolesOverage`].
 pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
     judge(&route.policy, verified.token())?;
-    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, renews_nonce: false })
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
 }
 
 /// Judges a token by a policy. Whether its route asks for one at all is not looked at.

@@ -4,6 +4,8 @@
 mod dialects;
 mod routes;
 mod session;
+#[cfg(feature = "redis")]
+mod shared;
 
 use std::os::unix::fs::PermissionsExt;
 

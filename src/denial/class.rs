@@ -240,7 +240,8 @@ impl Denial {
             | Self::IntrospectionUnavailable(wait)
             | Self::RevocationsUnavailable(wait)
             | Self::AssertionUnavailable(wait)
-            | Self::ProofsFull(wait) => Class::Unavailable(*wait),
+            | Self::ProofsFull(wait)
+            | Self::ProofsUnavailable(wait) => Class::Unavailable(*wait),
         }
     }
 

@@ -137,6 +137,7 @@ impl Denial {
             | Self::RateLimited(..)
             | Self::KeysUnavailable(_)
             | Self::ProofsFull(_)
+            | Self::ProofsUnavailable(_)
             | Self::IntrospectionUnavailable(_)
             | Self::RevocationsUnavailable(_)
             | Self::AssertionUnavailable(_) => Standing::Undecided,

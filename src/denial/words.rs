@@ -80,6 +80,7 @@ impl Denial {
             Self::RelayRefused(_) => "relay_refused",
             Self::BadProof(flaw) => flaw.reason(),
             Self::ProofsFull(_) => "proofs_full",
+            Self::ProofsUnavailable(_) => "proofs_unavailable",
             Self::OtherSessionKey => "other_session_key",
             Self::OtherSessionCertificate => "other_session_certificate",
             Self::TtlExceeded => "ttl_exceeded",

@@ -1,8 +1,10 @@
 //! The proofs that were used, so that none is used twice. The memory is bounded, and never forgets a proof that could
 //! still pass: when it is full, it refuses.
 //!
-//! A proof is kept as 128 bits of a keyed hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped
-//! when no `iat` of it can pass any more.
+//! A proof is kept as 128 bits of a hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped when no
+//! `iat` of it can pass any more.
+//!
+//! Gates that share a store count each proof there as well, by the same hash: see [`once_in_store`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
@@ -10,10 +12,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::digest;
 
 use crate::clock::Timestamp;
-use crate::random::{NoRandomness, random};
+use crate::denial::ProofFlaw;
+use crate::fault::Error;
+use crate::store::{CounterUse, SharedCounter, SharedStore};
 use crate::thumbprint::KeyThumbprint;
 
 /// How many parts of the memory are locked apart from each other.
@@ -37,7 +41,8 @@ pub(crate) enum NotRecorded {
 /// See the module.
 pub(crate) struct ProofMemory {
     shards: Box<[Mutex<Shard>]>,
-    hash_key: hmac::Key,
+    /// What the proofs are for: the memories of different kinds know a proof by different names.
+    kind: &'static str,
     /// Hashes the keys of clients. Keys with the same hash share one part of the memory.
     of_keys: RandomState,
     most: u64,
@@ -52,12 +57,13 @@ struct Shard(VecDeque<Bucket>);
 #[derive(Default)]
 struct Bucket {
     number: u64,
-    proofs: HashSet<u128, BuildHasherDefault<Prehashed>>,
+    /// Their clients choose what is hashed, so the table has a key of its own.
+    proofs: HashSet<u128>,
     /// How many of them each key has.
     by_key: HashMap<u32, u32, BuildHasherDefault<Prehashed>>,
 }
 
-/// Takes a hash as it is: all that is kept here are bits of a keyed one.
+/// Takes a hash as it is: the bits of a keyed one.
 #[derive(Default)]
 struct Prehashed(u64);
 
@@ -76,11 +82,10 @@ impl Hasher for Prehashed {
         // A table takes its place from the low bits, and what it compares first from the high ones.
         self.0 = u64::from(number) | u64::from(number) << 32;
     }
-
-    fn write_u128(&mut self, number: u128) {
-        self.0 = (number >> 64) as u64;
-    }
 }
+
+/// A proof, as all gates know it, in the stores that they share.
+pub(crate) type ProofName = [u8; 16];
 
 /// A proof, as the memory knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,12 +96,31 @@ pub(crate) struct ProofId {
     issued_at: Timestamp,
 }
 
+impl ProofId {
+    /// The name of the proof in a store. It depends on no key of the gates: they may have different ones for a while.
+    pub(crate) const fn name(&self) -> ProofName {
+        self.proof.to_be_bytes()
+    }
+}
+
+/// Counts a proof in the store that gates share. `kept` is how long it may pass at any of them.
+///
+/// # Errors
+/// It was counted before. A fault: nothing is known of it.
+pub(crate) async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
+    // The next one is earned when the proof cannot pass any more. Until then the store keeps the counter.
+    let counter = SharedCounter { name, every: kept, burst: 1 };
+    match store.count(counter, CounterUse::Take).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::Denied(ProofFlaw::Replayed.into())),
+    }
+}
+
 impl ProofMemory {
     /// A memory of at most `most` proofs, each of which passes for this long after its `iat`.
-    pub(crate) fn new(most: u64, passes_for: Duration) -> Result<Self, NoRandomness> {
-        let hash_key = hmac::Key::new(hmac::HMAC_SHA256, random::<32>()?.as_slice());
+    pub(crate) fn new(kind: &'static str, most: u64, passes_for: Duration) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
-        Ok(Self { shards, hash_key, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for })
+        Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
     }
 
     /// How many proofs it has.
@@ -108,7 +132,7 @@ impl ProofMemory {
     /// How this memory knows a proof.
     pub(crate) fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
         let of_key = self.of_keys.hash_one(key.as_bytes());
-        let proof = hash(&self.hash_key, &[key.as_bytes(), id.as_bytes()]);
+        let proof = hash(&[self.kind.as_bytes(), key.as_bytes(), id.as_bytes()]);
         let shard = usize::try_from(of_key >> 32).unwrap_or_default() % SHARDS;
         ProofId { proof, key: of_key as u32, shard, issued_at }
     }
@@ -210,9 +234,9 @@ fn number_of(issued_at: Timestamp) -> u64 {
     issued_at.as_secs() / BUCKET.as_secs()
 }
 
-fn hash(key: &hmac::Key, parts: &[&[u8]]) -> u128 {
-    let mut context = hmac::Context::with_key(key);
+fn hash(parts: &[&[u8]]) -> u128 {
+    let mut context = digest::Context::new(&digest::SHA256);
     parts.iter().for_each(|part| context.update(part));
-    let tag = context.sign();
-    tag.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
+    let hash = context.finish();
+    hash.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
 }

@@ -24,10 +24,11 @@
 //! | 9 | `nonce` is ours, where one is required | `Nonce` |
 //! | 10 | `ath` is the hash of the token | `Token` |
 //! | 11 | the key is the token's | [`Denial::OtherKey`] |
-//! | 12 | `jti` was not seen; recorded last | `Id`, `Replayed` |
+//! | 12 | `jti` was not seen, at any gate on the same store; recorded last | `Id`, `Replayed` |
 //!
 //! `Dpop::check` takes checks 1 to 11, and `Dpop::use_once` the last one, once the request is permitted. So a
-//! client without a good credential cannot fill the memory.
+//! client without a good credential cannot fill the memory. Then the store that gates share is asked:
+//! `Dpop::use_in_store`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +38,8 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use crate::clock::Timestamp;
 use crate::denial::{Denial, ProofFlaw};
-use crate::random::NoRandomness;
+use crate::fault::Error;
+use crate::store::{SharedStore, Store};
 use crate::thumbprint::KeyThumbprint;
 use crate::token::keyring::RefreshKeys;
 
@@ -48,7 +50,7 @@ pub(crate) mod proof;
 mod target;
 
 use known::KnownKeys;
-use memory::{NotRecorded, ProofId, ProofMemory};
+use memory::{NotRecorded, ProofId, ProofMemory, ProofName, once_in_store};
 pub(crate) use proof::ALGORITHM_NAMES;
 use proof::{OURS, SignedProof};
 pub(crate) use target::{Scheme, Target};
@@ -80,6 +82,23 @@ pub enum NoncePolicy {
     Required,
 }
 
+/// Where a proof counts once.
+///
+/// ```
+/// use rotogate::dpop::{CountedIn, DpopSettings};
+///
+/// let settings = DpopSettings { counted_in: CountedIn::Gate, ..DpopSettings::default() };
+/// assert_ne!(settings.counted_in, CountedIn::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CountedIn {
+    /// Over all gates that share the store. Each use is a round trip to it. Where no other gate has the store, at this gate.
+    #[default]
+    Store,
+    /// At each gate.
+    Gate,
+}
+
 /// The rules for proofs.
 ///
 /// ```
@@ -98,11 +117,28 @@ pub struct DpopSettings {
     pub max_age: Duration,
     /// How many proofs are remembered. Beyond it, requests with proofs are refused with 503.
     pub max_proofs: u64,
+    /// Where a proof counts once.
+    pub counted_in: CountedIn,
 }
 
 impl Default for DpopSettings {
     fn default() -> Self {
-        Self { nonce: NoncePolicy::Off, max_age: Duration::from_secs(60), max_proofs: 1_000_000 }
+        Self {
+            nonce: NoncePolicy::Off,
+            max_age: Duration::from_secs(60),
+            max_proofs: 1_000_000,
+            counted_in: CountedIn::Store,
+        }
+    }
+}
+
+impl CountedIn {
+    /// The store in which a proof is counted, if other gates share it.
+    pub(crate) fn shared(self, store: &dyn Store) -> Option<&dyn SharedStore> {
+        match self {
+            Self::Store => store.shared(),
+            Self::Gate => None,
+        }
     }
 }
 
@@ -139,6 +175,15 @@ pub(crate) struct CheckedProof {
     renews_nonce: bool,
 }
 
+/// What is left to do of a proof that was used at this gate.
+#[derive(Clone, Debug)]
+pub(crate) struct UsedProof {
+    /// The reply has another nonce for the client.
+    pub(crate) renews_nonce: bool,
+    /// It is to be counted in the store that gates share.
+    pub(crate) owed: Option<ProofName>,
+}
+
 impl CheckedProof {
     /// Is it time for the client to use another nonce?
     pub(crate) const fn renews_nonce(&self) -> bool {
@@ -160,20 +205,24 @@ impl OnceProof<'_> {
         self.proof.key
     }
 
-    /// See [`Dpop::use_once`].
+    /// Check 12, here and in the store that gates share.
     ///
     /// # Errors
     /// It was seen, or cannot be recorded.
-    pub(crate) fn use_once(&self, now: Timestamp) -> Result<(), Denial> {
-        self.dpop.use_once(&self.proof, now)
+    pub(crate) async fn use_once(&self, now: Timestamp, store: &dyn Store) -> Result<(), Error> {
+        match self.dpop.use_once(&self.proof, now, store)? {
+            Some(name) => self.dpop.use_in_store(name, store).await,
+            None => Ok(()),
+        }
     }
 }
 
 impl Dpop {
     /// Rules that begin now.
-    pub(crate) fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Result<Self, NoRandomness> {
-        let memory = ProofMemory::new(settings.max_proofs, settings.max_age.saturating_add(leeway))?;
-        Ok(Self { settings, leeway, started, memory, known: KnownKeys::default() })
+    pub(crate) fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Self {
+        let passes_for = settings.max_age.saturating_add(leeway);
+        let memory = ProofMemory::new("proof for a gate", settings.max_proofs, passes_for);
+        Self { settings, leeway, started, memory, known: KnownKeys::default() }
     }
 
     /// Checks 1 to 11.
@@ -226,16 +275,40 @@ impl Dpop {
         Ok(CheckedProof { key: proof.key, id, renews_nonce })
     }
 
-    /// Check 12: records the proof, if it was not seen.
+    /// Check 12 at this gate: records the proof, if it was not seen. Returns its name if it is to be counted in the store as
+    /// well, by [`use_in_store`](Self::use_in_store): before that, it does not count.
     ///
     /// # Errors
     /// It was seen, or cannot be recorded.
-    pub(crate) fn use_once(&self, proof: &CheckedProof, now: Timestamp) -> Result<(), Denial> {
+    pub(crate) fn use_once(
+        &self,
+        proof: &CheckedProof,
+        now: Timestamp,
+        store: &dyn Store,
+    ) -> Result<Option<ProofName>, Denial> {
         self.memory.record(&proof.id, now).map_err(|why| match why {
             NotRecorded::Seen => ProofFlaw::Replayed.into(),
             NotRecorded::KeyIsFull => Denial::TooManyRequests(TRY_AGAIN),
             NotRecorded::Full => Denial::ProofsFull(TRY_AGAIN),
-        })
+        })?;
+        Ok(self.settings.counted_in.shared(store).map(|_| proof.id.name()))
+    }
+
+    /// The same over all gates that share the store.
+    ///
+    /// # Errors
+    /// It was used at another gate. A fault: nothing is known of it.
+    pub(crate) async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
+        match self.settings.counted_in.shared(store) {
+            Some(shared) => once_in_store(shared, name, self.counts_for()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How long a proof may pass at any gate after its first use: from an `iat` that is as far ahead as it may be, until
+    /// it is as old as it may be; and for as much again as the times of two gates may differ.
+    fn counts_for(&self) -> Duration {
+        self.settings.max_age.saturating_add((AHEAD + self.leeway) * 2).saturating_add(self.leeway)
     }
 
     /// The same, without a record: for an explanation.

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 
 use super::memory::SHARE;
 use super::*;
+use crate::store::memory::MemoryStore;
 use crate::token::keyring::RefreshSecret;
+
+mod shared;
 
 const URL: &str = "https://api.example/orders";
 const TOKEN: &str = "a.token.b";
@@ -95,6 +98,7 @@ fn keys() -> RefreshKeys {
 
 struct World {
     dpop: Dpop,
+    store: MemoryStore,
     keys: RefreshKeys,
     client: Client,
 }
@@ -102,8 +106,9 @@ struct World {
 impl World {
     fn new(nonce: NoncePolicy) -> Self {
         let settings = DpopSettings { nonce, ..DpopSettings::default() };
-        let dpop = Dpop::new(settings, Duration::from_secs(2), START).unwrap();
-        Self { dpop, keys: keys(), client: Client::new() }
+        let dpop = Dpop::new(settings, Duration::from_secs(2), START);
+        let store = MemoryStore::for_a_trial("https://api.example", Duration::ZERO);
+        Self { dpop, store, keys: keys(), client: Client::new() }
     }
 
     fn check_headers(&self, headers: &HeaderMap) -> Result<CheckedProof, Denial> {
@@ -122,7 +127,7 @@ impl World {
     }
 
     fn use_it(&self, proof: &str) -> Result<(), Denial> {
-        self.dpop.use_once(&self.check(proof)?, NOW)
+        self.dpop.use_once(&self.check(proof)?, NOW, &self.store).map(drop)
     }
 
     /// The flaw of a proof.
@@ -334,7 +339,7 @@ fn n32_of_concurrent_uses_of_a_proof_one_passes() {
             for _ in 0..8 {
                 scope.spawn(|| {
                     barrier.wait();
-                    if w.dpop.use_once(&proof, NOW).is_ok() {
+                    if w.dpop.use_once(&proof, NOW, &w.store).is_ok() {
                         passed.fetch_add(1, Ordering::SeqCst);
                     }
                 });
@@ -353,7 +358,7 @@ fn thumbprint(number: u64) -> KeyThumbprint {
 #[test]
 fn n33_the_memory_is_bounded_fails_closed_and_one_key_has_a_share() {
     const MOST: u64 = 10_000;
-    let memory = ProofMemory::new(MOST, Duration::from_secs(60)).unwrap();
+    let memory = ProofMemory::new("proof", MOST, Duration::from_secs(60));
     let of = |key: u64, jti: u64, at: Timestamp| memory.name(&thumbprint(key), &jti.to_string(), at);
     // One key fills its share, and no more.
     for jti in 0..MOST / SHARE {
@@ -385,7 +390,7 @@ fn n33_a_proof_takes_at_most_64_bytes() {
     let at = |number: u64| Timestamp::from_secs(NOW.as_secs() - number % 125);
     let mut worst = 0.0_f64;
     for number in [50_000, 75_000, 100_000, 125_000, 150_000, 175_000] {
-        let memory = ProofMemory::new(1_000_000, Duration::from_secs(90)).unwrap();
+        let memory = ProofMemory::new("proof", 1_000_000, Duration::from_secs(90));
         let allocated = allocation_counter::measure(|| {
             for proof in 0..number {
                 memory.record(&memory.name(&thumbprint(proof), "x", at(proof)), NOW).unwrap();
@@ -402,7 +407,7 @@ fn n33_a_proof_takes_at_most_64_bytes() {
 fn n33_a_proof_of_before_the_start_is_refused() {
     let w = World::new(NoncePolicy::Off);
     let at = |start: Timestamp, iat: u64, nonce: NoncePolicy, claims: &mut Value| {
-        let dpop = Dpop::new(DpopSettings { nonce, ..DpopSettings::default() }, Duration::ZERO, start).unwrap();
+        let dpop = Dpop::new(DpopSettings { nonce, ..DpopSettings::default() }, Duration::ZERO, start);
         claims["iat"] = json!(iat);
         let mut headers = HeaderMap::new();
         headers.insert(PROOF.clone(), HeaderValue::from_str(&w.client.proof(claims)).unwrap());

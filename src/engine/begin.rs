@@ -113,7 +113,7 @@ impl Engine {
                 // Once, and only for a user whose password is good: nobody else can fill the memory of proofs.
                 Some(proof) => {
                     if !is_proved {
-                        proof.use_once(self.clock.now())?;
+                        proof.use_once(self.clock.now(), &*self.store).await?;
                         is_proved = true;
                     }
                     Some(proof.key())
@@ -348,7 +348,7 @@ impl Engine {
         }
         let bound_to = match &proof {
             Some(proof) => {
-                proof.use_once(self.clock.now())?;
+                proof.use_once(self.clock.now(), &*self.store).await?;
                 Some(proof.key())
             }
             None => None,

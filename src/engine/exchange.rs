@@ -118,7 +118,7 @@ impl Engine {
             proves_key(&session, &refresh)?;
             presents_certificate(&session, &refresh)?;
             if let (Some(proof), false) = (&refresh.proof, is_proved) {
-                proof.use_once(self.clock.now())?;
+                proof.use_once(self.clock.now(), &*self.store).await?;
                 is_proved = true;
             }
             self.belongs(&session, &refresh).await?;

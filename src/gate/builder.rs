@@ -609,13 +609,14 @@ impl GateBuilder {
         let (engine, checker) = (Arc::new(engine), Arc::new(checker));
         #[cfg(feature = "relay")]
         let relays = {
+            let proofs = self.rules.dpop.as_ref().map(|dpop| dpop.counted_in).unwrap_or_default();
             let (engine, checker) = (Arc::clone(&engine), Arc::clone(&checker));
-            let shared = super::relay::Shared { store: self.relay_store, engine, checker, time };
+            let shared = super::relay::Shared { store: self.relay_store, engine, checker, time, proofs };
             let begun = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.begin_relay(&shared));
             begun.filter_map(Result::transpose).collect::<Result<_, _>>()?
         };
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
-        let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now())?;
+        let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
         let running = Arc::new(Running {
             engine: Arc::clone(&engine),
             notices: Notices::default(),

@@ -270,6 +270,7 @@ impl Rule {
             | Denial::OtherKey
             | Denial::BadProof(_)
             | Denial::ProofsFull(_)
+            | Denial::ProofsUnavailable(_)
             | Denial::NoCertificate
             | Denial::OtherCertificate
             | Denial::OtherSessionKey

@@ -253,13 +253,17 @@ where
         if let Some((foreseen, presented)) = foreseen {
             self.layer.must_be(&foreseen, &admission, &presented);
         }
-        let Some(wait) = self.layer.awaited(&parts, &admission) else { return self.answer(admission, parts, body) };
-        // Decided again when it is known whether the token is good. The service that is ready goes into the future; a
-        // clone of it may not be ready.
+        let wait = self.layer.awaited(&parts, &admission);
+        if wait.is_none() && !admission.owes_proof() {
+            return self.answer(admission, parts, body);
+        }
+        // Decided again when it is known whether the token is good, or was the first with its proof. The service that is
+        // ready goes into the future; a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
         let layer = self.layer.clone();
-        let admitted = async move { (layer.admit_after(wait, &mut parts, EndpointMatch::Serve).await, parts) };
+        let admitted =
+            async move { (layer.admit_after(admission, wait, &mut parts, EndpointMatch::Serve).await, parts) };
         ResponseFuture::later(admitted, move |(admission, parts)| service.answer(admission, parts, body))
     }
 }

@@ -11,9 +11,11 @@ use super::origin::origin_of;
 use crate::client::{CertificateUse, DpopUse};
 use crate::credential::Scheme as Presented;
 use crate::denial::{Denial, ProofFlaw};
-use crate::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target};
+use crate::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target, UsedProof};
 use crate::effects::Effects;
+use crate::fault::Error;
 use crate::headers::{self, Peer};
+use crate::policy::Permitted;
 use crate::refusal::Schemes;
 use crate::reply::Reply;
 use crate::route::{Hosts, Route, authority};
@@ -116,12 +118,29 @@ impl Inner {
         }
     }
 
-    /// Uses a proof; without effects, only says whether it was used before.
-    pub(super) fn use_proof<E: Effects>(&self, proof: Option<&CheckedProof>) -> Result<(), Denial> {
-        match proof {
-            None => Ok(()),
-            Some(proof) if E::ARE_WANTED => self.running.dpop.use_once(proof, self.engine.clock().now()),
-            Some(proof) => self.running.dpop.was_used(proof),
+    /// Uses a proof at this gate, and says what is left to do; without effects, only says whether it was used here before.
+    pub(super) fn use_proof<E: Effects>(&self, proof: Option<&CheckedProof>) -> Result<Option<Box<UsedProof>>, Denial> {
+        let Some(proof) = proof else { return Ok(None) };
+        if !E::ARE_WANTED {
+            return self.running.dpop.was_used(proof).map(|()| None);
+        }
+        let owed = self.running.dpop.use_once(proof, self.engine.clock().now(), &**self.engine.store())?;
+        let renews_nonce = proof.renews_nonce();
+        Ok((renews_nonce || owed.is_some()).then(|| Box::new(UsedProof { renews_nonce, owed })))
+    }
+
+    /// Counts the proof of a permitted request in the store that gates share, if it must be.
+    ///
+    /// # Errors
+    /// It was used at another gate, or the store does not say whether it was.
+    pub(super) async fn count_proof(&self, mut permitted: Permitted) -> Result<Permitted, Denial> {
+        let Some(name) = permitted.take_owed_proof() else { return Ok(permitted) };
+        let counted = self.running.dpop.use_in_store(name, &**self.engine.store()).await;
+        self.running.faults.tell(&counted, || self.engine.clock().source().monotonic());
+        match counted {
+            Ok(()) => Ok(permitted),
+            Err(Error::Denied(denial)) => Err(denial),
+            Err(Error::Failed(fault)) => Err(Denial::ProofsUnavailable(fault.retry_after())),
         }
     }
 

@@ -9,6 +9,7 @@ use super::{Inner, builder::BuildError};
 use crate::counters::Counters;
 use crate::denial::{Denial, NotGood};
 use crate::dialect::RelayRequest;
+use crate::dpop::CountedIn;
 use crate::engine::{Engine, HeldUp, Origin};
 use crate::fault::{Error, Fault, StoreError};
 use crate::relay::{
@@ -89,6 +90,7 @@ pub(super) struct Shared {
     pub(super) engine: Arc<Engine>,
     pub(super) checker: Arc<TokenChecker>,
     pub(super) time: Arc<dyn crate::clock::TimeSource>,
+    pub(super) proofs: CountedIn,
 }
 
 impl Shared {
@@ -101,6 +103,7 @@ impl Shared {
             settings: config.settings(path, &self.engine.keyring()),
             store: Arc::clone(&store),
             is_alone: self.engine.store().shared().is_none(),
+            counts_proofs: (self.proofs == CountedIn::Store).then(|| Arc::clone(self.engine.store())),
             limits: Arc::clone(self.engine.limits()),
             end_tokens: Arc::new(end_tokens),
             clock: Arc::clone(self.engine.clock()),

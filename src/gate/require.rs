@@ -242,6 +242,14 @@ impl RequireLayer {
     }
 }
 
+/// A request that meets all conditions.
+struct Judged {
+    permitted: Permitted,
+    /// Whether the gate's layer in front has permitted it, and with a caller.
+    is_known: bool,
+    has_caller: bool,
+}
+
 impl<S> Layer<S> for RequireLayer {
     type Service = Require<S>;
 
@@ -294,17 +302,42 @@ where
         let (mut parts, body) = request.into_parts();
         let judged = self.layer.judge(&mut parts);
         let policy = &self.layer.route.policy;
-        let waiting = judged.err().and_then(|denial| layer::awaited(&self.layer.gate.0, &parts, denial, policy));
-        let Some(wait) = waiting else { return self.answer(judged, parts, body) };
+        let wait = match &judged {
+            Ok(_) => None,
+            Err(denial) => layer::awaited(&self.layer.gate.0, &parts, *denial, policy),
+        };
+        let owes_proof = matches!(&judged, Ok(Some(judged)) if judged.permitted.owes_proof());
+        if wait.is_none() && !owes_proof {
+            let judged = judged.and_then(|judged| self.layer.admit(&mut parts, judged));
+            return self.answer(judged, parts, body);
+        }
         // The service that is ready goes into the future; a clone of it may not be ready.
         let clone = self.inner.clone();
         let mut service = Self { inner: std::mem::replace(&mut self.inner, clone), layer: self.layer.clone() };
-        ResponseFuture::later(wait.settled(), move |settled| {
-            settled.give(&mut parts);
-            let judged = service.layer.judge(&mut parts).map_err(|denial| settled.of(denial));
-            parts.extensions.remove::<Introspected>();
-            service.answer(judged, parts, body)
-        })
+        let layer = self.layer.clone();
+        let admitted = async move {
+            let judged = match wait {
+                Some(wait) => {
+                    let settled = wait.settled().await;
+                    settled.give(&mut parts);
+                    let judged = layer.judge(&mut parts).map_err(|denial| settled.of(denial));
+                    parts.extensions.remove::<Introspected>();
+                    judged
+                }
+                None => judged,
+            };
+            let judged = match judged {
+                Ok(Some(judged)) => layer
+                    .gate
+                    .0
+                    .count_proof(judged.permitted)
+                    .await
+                    .map(|permitted| Some(Judged { permitted, ..judged })),
+                judged => judged,
+            };
+            (judged.and_then(|judged| layer.admit(&mut parts, judged)), parts)
+        };
+        ResponseFuture::later(admitted, move |(admitted, parts)| service.answer(admitted, parts, body))
     }
 }
 
@@ -333,7 +366,8 @@ impl<S> Require<S> {
 }
 
 impl RequireLayer {
-    fn judge(&self, parts: &mut Parts) -> Result<(), Denial> {
+    /// `None` for a request on whose audience the gate's layer left the decision: it is admitted.
+    fn judge(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
         {
@@ -342,7 +376,7 @@ impl RequireLayer {
             layer::prepare(gate, parts, &permitted)?;
             parts.extensions.remove::<Undecided>();
             parts.extensions.insert(permitted);
-            return Ok(());
+            return Ok(None);
         }
         // If the gate's layer in front has verified the token, only the conditions of this route are judged.
         let known = parts.extensions.get::<Permitted>().filter(|known| known.by().gate == gate.id);
@@ -350,6 +384,13 @@ impl RequireLayer {
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
         let permitted = layer::permit::<WithEffects>(gate, parts, &self.route, by)?;
         self.judge_conditions(parts, &permitted)?;
+        Ok(Some(Judged { permitted, is_known, has_caller }))
+    }
+
+    /// Prepares a request that meets all conditions.
+    fn admit(&self, parts: &mut Parts, judged: Option<Judged>) -> Result<(), Denial> {
+        let gate = &self.gate.0;
+        let Some(Judged { permitted, is_known, has_caller }) = judged else { return Ok(()) };
         if !is_known {
             upgrade::settle(gate, parts, &permitted, None);
         }

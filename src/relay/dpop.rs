@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::denial::ProofFlaw;
-use crate::dpop::memory::{NotRecorded, ProofId, ProofMemory};
+use crate::dpop::memory::{NotRecorded, ProofId, ProofMemory, once_in_store};
 use crate::dpop::proof::{Form, SignedProof};
-use crate::random::NoRandomness;
+use crate::fault::Error;
+use crate::store::SharedStore;
 use crate::token::Algorithm;
 
 /// The longest proof, in bytes. An RSA key of 8192 bits and its signature fit.
@@ -29,6 +30,8 @@ const FORM: Form = Form {
 };
 /// How far a proof's `iat` may be from our time.
 const WINDOW: Duration = Duration::from_secs(60);
+/// How long a proof may pass at any gate after its first use, and for as much again as the times of two gates may differ.
+const COUNTS_FOR: Duration = Duration::from_secs(3 * WINDOW.as_secs());
 /// How many proofs are remembered.
 const MAX_SEEN: u64 = 100_000;
 /// When a request may come again whose key has its share of the memory, or that found the memory full.
@@ -48,8 +51,8 @@ pub(super) struct GoodProof {
 }
 
 impl Proofs {
-    pub(super) fn new() -> Result<Self, NoRandomness> {
-        Ok(Self { seen: ProofMemory::new(MAX_SEEN, WINDOW)? })
+    pub(super) fn new() -> Self {
+        Self { seen: ProofMemory::new("proof for a provider", MAX_SEEN, WINDOW) }
     }
 
     /// A good proof for a POST to `url`, which was not used before. It is not used yet.
@@ -76,6 +79,11 @@ impl Proofs {
     /// Uses a proof. Of several requests with the same one, this succeeds for one.
     pub(super) fn use_once(&self, proof: &GoodProof, now: Timestamp) -> Result<(), NotRecorded> {
         self.seen.record(&proof.id, now)
+    }
+
+    /// The same over all gates that share the store.
+    pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
+        once_in_store(store, proof.id.name(), COUNTS_FOR).await
     }
 
     #[cfg(test)]

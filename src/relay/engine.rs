@@ -22,9 +22,10 @@ use crate::clock::EngineClock;
 use crate::denial::Denial;
 use crate::denial::ProofFlaw;
 use crate::dpop::memory::NotRecorded;
-use crate::fault::{Chain, Fault, StoreError};
+use crate::fault::{Chain, Error, Fault, StoreError};
 use crate::limit::{Buckets, Limits, Rate};
 use crate::random::{NoRandomness, random};
+use crate::store::Store;
 use crate::store::relay::{RelayId, RelayStore};
 
 mod answer;
@@ -74,6 +75,7 @@ struct Core {
     /// The number of tasks that exchange or revoke.
     under_way: watch::Sender<usize>,
     proofs: Proofs,
+    counts_proofs: Option<Arc<dyn Store>>,
     sends: Buckets,
 }
 
@@ -89,11 +91,11 @@ impl Relay {
     /// # Errors
     /// The random source fails.
     pub fn new(parts: RelayParts) -> Result<Self, NoRandomness> {
-        let RelayParts { endpoint, settings, store, is_alone, limits, end_tokens, clock, time } = parts;
+        let RelayParts { endpoint, settings, store, is_alone, counts_proofs, limits, end_tokens, clock, time } = parts;
         let settings = ArcSwap::from_pointee(settings.bounded());
         let owner = *random::<16>()?;
         let (flights, sends) = (DashMap::new(), Buckets::new(SEND_BUCKET_BITS, SENDS, time));
-        let (under_way, proofs) = (watch::Sender::new(0), Proofs::new()?);
+        let (under_way, proofs) = (watch::Sender::new(0), Proofs::new());
         let core = Core {
             endpoint,
             settings,
@@ -106,6 +108,7 @@ impl Relay {
             flights,
             under_way,
             proofs,
+            counts_proofs,
             sends,
         };
         Ok(Self { core: Arc::new(core) })
@@ -180,7 +183,7 @@ impl Relay {
         let answer = self.answer(&presentation).await;
         match &proof {
             // Last, and only for who gets tokens: nobody else can fill the memory of proofs.
-            Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer),
+            Some(proof) if self.core.has_tokens(&presentation, &answer) => self.core.prove_once(proof, answer).await,
             Some(_) | None => answer,
         }
     }
@@ -255,12 +258,21 @@ impl Core {
     }
 
     /// The answer, if its proof was not used before.
-    fn prove_once(&self, proof: &GoodProof, answer: Answer) -> Answer {
+    async fn prove_once(&self, proof: &GoodProof, answer: Answer) -> Answer {
         match self.proofs.use_once(proof, self.clock.now()) {
+            Ok(()) => {}
+            Err(NotRecorded::Seen) => return Answer::InvalidProof(ProofFlaw::Replayed),
+            Err(NotRecorded::KeyIsFull) => return Answer::TooMany { retry_after: TRY_AGAIN },
+            Err(NotRecorded::Full) => return Answer::unavailable(TRY_AGAIN, "proofs_full"),
+        }
+        let Some(shared) = self.counts_proofs.as_ref().and_then(|store| store.shared()) else { return answer };
+        match self.proofs.use_in_store(proof, shared).await {
             Ok(()) => answer,
-            Err(NotRecorded::Seen) => Answer::InvalidProof(ProofFlaw::Replayed),
-            Err(NotRecorded::KeyIsFull) => Answer::TooMany { retry_after: TRY_AGAIN },
-            Err(NotRecorded::Full) => Answer::unavailable(TRY_AGAIN, "proofs_full"),
+            Err(Error::Denied(_)) => Answer::InvalidProof(ProofFlaw::Replayed),
+            Err(Error::Failed(fault)) => {
+                tracing::error!(endpoint = self.endpoint, error = ?Chain(&fault), "relay: proof not counted");
+                Answer::unavailable(fault.retry_after(), "proofs_unavailable")
+            }
         }
     }
 

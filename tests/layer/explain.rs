@@ -334,6 +334,7 @@ const ELSEWHERE: &[&str] = &[
     "proof_bad_id",
     "proof_replayed",
     "proofs_full",
+    "proofs_unavailable",
     "other_session_key",
     "other_session_certificate",
     "unbound_token",

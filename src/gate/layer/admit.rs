@@ -10,7 +10,7 @@ use http::{Method, Uri};
 use super::GateLayer;
 use super::awaited::{Awaited, awaited};
 use super::permit::{permit, set_path, undecided};
-use crate::denial::Denial;
+use crate::denial::{Denial, NotGood};
 use crate::dialect::Reply;
 use crate::effects::{Effects, WithEffects};
 use crate::gate::Inner;
@@ -24,7 +24,7 @@ use crate::policy::{self, By, Permitted, Undecided};
 use crate::reply;
 use crate::route::hosts::is_loopback;
 use crate::route::path::{CanonicalPath, PathError};
-use crate::route::{Match, Route, authority};
+use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
 use crate::verify_cache::Introspected;
 
 /// Where a request goes.
@@ -50,6 +50,21 @@ pub(in crate::gate) enum EndpointMatch {
     Skip,
     /// A match is refused: another proxy would forward the request past the endpoint.
     Refuse,
+}
+
+impl Admission {
+    /// Is the proof of an admitted request still to be counted in the store that gates share?
+    pub(super) fn owes_proof(&self) -> bool {
+        match self {
+            Self::In(permitted) | Self::Undecided(_, permitted) => permitted.owes_proof(),
+            Self::Endpoint(_) | Self::Refused(..) | Self::WrongMethod(_) => false,
+        }
+    }
+}
+
+/// Is a request with a bad credential treated as one without?
+fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
+    policy.auth == Auth::Optional && policy.bad_credential_on_optional == BadCredential::Anonymous
 }
 
 impl<M> GateLayer<M> {
@@ -153,7 +168,7 @@ impl<M> GateLayer<M> {
             Ok(permitted) => Admission::In(permitted),
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
                 match undecided::<E>(gate, parts, route, self.by()) {
-                    Ok(undecided) => Admission::Undecided(undecided, policy::permit_anonymous(route, self.by())),
+                    Ok((undecided, anonymous)) => Admission::Undecided(undecided, anonymous),
                     Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
                 }
             }
@@ -192,25 +207,53 @@ impl<M> GateLayer<M> {
         }
     }
 
-    /// Waits, then decides again.
-    pub(super) async fn admit_after(&self, wait: Awaited, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
-        let settled = wait.settled().await;
-        settled.give(parts);
-        let admission = self.admit(parts, endpoints);
-        parts.extensions.remove::<Introspected>();
-        match admission {
-            Admission::Refused(denial, route) => Admission::Refused(settled.of(denial), route),
-            admission => admission,
+    /// Waits for what is under way, and decides again. Then counts the proof of an admitted request in the store.
+    pub(super) async fn admit_after(
+        &self,
+        mut admission: Admission,
+        wait: Option<Awaited>,
+        parts: &mut Parts,
+        endpoints: EndpointMatch,
+    ) -> Admission {
+        if let Some(wait) = wait {
+            let settled = wait.settled().await;
+            settled.give(parts);
+            admission = match self.admit(parts, endpoints) {
+                Admission::Refused(denial, route) => Admission::Refused(settled.of(denial), route),
+                admission => admission,
+            };
+            parts.extensions.remove::<Introspected>();
+        }
+        self.proof_counted(admission).await
+    }
+
+    async fn proof_counted(&self, admission: Admission) -> Admission {
+        if !admission.owes_proof() {
+            return admission;
+        }
+        let (undecided, permitted) = match admission {
+            Admission::In(permitted) => (None, permitted),
+            Admission::Undecided(undecided, anonymous) => (Some(undecided), anonymous),
+            admission => return admission,
+        };
+        let (route, by) = (Arc::clone(permitted.route()), permitted.by());
+        match (self.gate.0.count_proof(permitted).await, undecided) {
+            (Ok(permitted), None) => Admission::In(permitted),
+            (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
+            // As where the proof was used at this gate.
+            (Err(denial), _) if takes_bad_for_none(&route.policy) => match NotGood::of(denial) {
+                Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
+                Err(denial) => Admission::Refused(denial, Some(route)),
+            },
+            (Err(denial), _) => Admission::Refused(denial, Some(route)),
         }
     }
 
     /// The decision, after a wait if it takes one.
     pub(in crate::gate) async fn admit_waiting(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
         let admission = self.admit(parts, endpoints);
-        match self.awaited(parts, &admission) {
-            Some(wait) => self.admit_after(wait, parts, endpoints).await,
-            None => admission,
-        }
+        let wait = self.awaited(parts, &admission);
+        self.admit_after(admission, wait, parts, endpoints).await
     }
 
     /// The permit of an outer layer of the same gate. That layer saw the whole path, and has the same endpoints and

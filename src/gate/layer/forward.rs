@@ -58,6 +58,11 @@ impl<M> GateLayer<M> {
         };
         upgrade::refuse(&mut parts);
         let gate = &self.gate.0;
+        let route = Arc::clone(permitted.route());
+        let permitted = match gate.count_proof(permitted).await {
+            Ok(permitted) => permitted,
+            Err(denial) => return refuse(denial, Some(route)),
+        };
         let counted =
             permitted.caller().map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(&parts))).transpose();
         let counted = match counted {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use http::request::Parts;
@@ -106,8 +107,8 @@ fn permit_as<E: Effects>(
     }
     let permitted = authorised?;
     // Last: a request that is refused for another reason leaves its proof unused.
-    gate.use_proof::<E>(proof.as_ref())?;
-    Ok(Some(permitted.proved_by(proof.as_ref())))
+    let used = gate.use_proof::<E>(proof.as_ref())?;
+    Ok(Some(permitted.proved_by(used)))
 }
 
 /// The permit, if its caller logged in as the route asks. Judged each time: a login ages.
@@ -118,19 +119,21 @@ fn stepped_up(gate: &Inner, route: &Route, permitted: Permitted) -> Result<Permi
     Ok(permitted)
 }
 
-/// The caller of a request whose token meets the policy of its route in all but the audience.
+/// The caller of a request whose token meets the policy of its route in all but the audience, and the permit without a
+/// caller.
 pub(super) fn undecided<E: Effects>(
     gate: &Inner,
     parts: &Parts,
     route: &Arc<Route>,
     by: By,
-) -> Result<Undecided, Denial> {
+) -> Result<(Undecided, Permitted), Denial> {
     let found = caller::<E>(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
     let CheckedCaller { verified, proof, .. } = found;
     let caller = policy::authorise_again(route, verified, by)?;
     let caller = stepped_up(gate, route, caller)?;
-    gate.use_proof::<E>(proof.as_ref())?;
-    caller.caller().map(|caller| Undecided::new(Arc::clone(caller), by)).ok_or(Denial::NoCredential)
+    let used = gate.use_proof::<E>(proof.as_ref())?;
+    let caller = caller.caller().ok_or(Denial::NoCredential)?;
+    Ok((Undecided::new(Arc::clone(caller), by), policy::permit_anonymous(route, by).proved_by(used)))
 }
 
 /// The token that a request presents.
@@ -276,10 +279,14 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
 /// Step 8: removes credentials and the client's copies of identity headers, then sets the gate's own.
 ///
 /// # Errors
-/// [`Denial::AssertionUnavailable`]. Then the request is as it was.
+/// [`Denial::AssertionUnavailable`]; [`Denial::ProofsUnavailable`] for a permit whose proof was not
+/// [counted](Inner::count_proof). Then the request is as it was.
 pub(in crate::gate) fn prepare(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> Result<(), Denial> {
     let route = permitted.route();
     let policy = &route.policy;
+    if permitted.owes_proof() {
+        return Err(Denial::ProofsUnavailable(Duration::from_secs(1)));
+    }
     let assertion = match (permitted.caller(), &route.assertion_audience) {
         (Some(caller), Some(audience)) => caller.assertion(&gate.engine, audience)?,
         (None, _) | (_, None) => None,

@@ -11,6 +11,7 @@ use crate::fault::StoreError;
 use crate::limit::Limits;
 use crate::relay::provider::Provider;
 use crate::relay::seal::Sealer;
+use crate::store::Store;
 use crate::store::relay::RelayStore;
 
 /// The longest grace: within it the provider does not see a token presented twice.
@@ -74,6 +75,8 @@ pub struct RelayParts {
     pub store: Arc<dyn RelayStore>,
     /// Whether no other process writes to the store: then the exchanges of other runs of the program are over.
     pub is_alone: bool,
+    /// The store in which proofs are counted, if gates share it; `None`: each gate counts for itself.
+    pub counts_proofs: Option<Arc<dyn Store>>,
     /// The limits of refused tokens.
     pub limits: Arc<Limits>,
     /// What ends the tokens of a revoked answer.

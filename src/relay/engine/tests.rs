@@ -269,15 +269,15 @@ impl World {
     }
 
     fn relay_with(&self, rules: RelayRules) -> Relay {
-        self.begun(rules, false)
+        self.begun(rules, false, None)
     }
 
     /// A relay whose store no other process writes to.
     fn alone_with(&self, rules: RelayRules) -> Relay {
-        self.begun(rules, true)
+        self.begun(rules, true, None)
     }
 
-    fn begun(&self, rules: RelayRules, is_alone: bool) -> Relay {
+    fn begun(&self, rules: RelayRules, is_alone: bool, counts_proofs: Option<Arc<dyn Store>>) -> Relay {
         Relay::new(RelayParts {
             endpoint: "/auth/token".to_owned(),
             settings: RelaySettings {
@@ -287,6 +287,7 @@ impl World {
             },
             store: self.store.clone(),
             is_alone,
+            counts_proofs,
             end_tokens: self.ended.clone(),
             clock: self.clock.clone(),
             limits: Arc::new(Limits::new(Rates::default(), self.time.clone())),

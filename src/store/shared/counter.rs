@@ -13,7 +13,8 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedCounter {
-    /// What is counted: a digest under a key that the store does not have, never a name or an address.
+    /// What is counted: a digest, never a name or an address. One that could be guessed is under a key that the store does not
+    /// have.
     pub name: [u8; 16],
     /// The time that earns one attempt.
     pub every: Duration,

@@ -34,6 +34,7 @@ fn relay(world: &World, store: &RedbStore) -> Relay {
         },
         store: Arc::new(store.clone()),
         is_alone: false,
+        counts_proofs: None,
         end_tokens: world.ended.clone(),
         clock: world.clock.clone(),
         limits: Arc::new(Limits::new(Rates::default(), world.time.clone())),

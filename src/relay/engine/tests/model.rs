@@ -167,6 +167,7 @@ async fn run(
             },
             store: Arc::new(world.clone()),
             is_alone: false,
+            counts_proofs: None,
             end_tokens: Arc::new(Ended::default()),
             clock: clock.clone(),
             limits: Arc::clone(&LIMITS),

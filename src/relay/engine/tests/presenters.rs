@@ -6,6 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::denial::ProofFlaw;
 use crate::relay::dpop::tests::Client;
+use crate::store::memory::nodes::{MemoryNode, Way};
 
 /// Each differs from [`presented`] in one thing.
 fn others() -> Vec<(&'static str, Presented)> {
@@ -149,4 +150,32 @@ async fn j24_a_proof_counts_once_and_who_has_no_good_token_fills_no_memory() {
     // With a proof of its own, the owner gets the answer again.
     assert_eq!(body(relay.exchange(with("T", &proof(&owner, "b"))).await).1, Source::Replayed);
     assert_eq!(world.provider.sent(), sent);
+}
+
+#[tokio::test]
+async fn j25_j26_a_proof_counts_once_at_the_relays_of_gates_that_share_a_store() {
+    let world = World::new();
+    let first = MemoryNode::first(conformance::ISSUER, conformance::LEEWAY, world.time.clone());
+    let stores = [Arc::new(first.another()), Arc::new(first)];
+    let [a, b] = stores.clone().map(|store| world.begun(RelayRules::default(), false, Some(store)));
+    let owner = Client::new();
+    let now = world.clock.now().as_secs();
+    let with = |jti: &str| {
+        let proof = owner.proof(&json!({"jti": jti, "htm": "POST", "htu": PROOF_URL, "iat": now}));
+        Presented { proof: Some(proof.as_str().into()), ..presented("T") }
+    };
+    assert_eq!(body(a.exchange(with("a")).await).1, Source::Asked);
+    assert!(matches!(b.exchange(with("a")).await, Answer::InvalidProof(ProofFlaw::Replayed)));
+    assert_eq!(body(b.exchange(with("b")).await).1, Source::Replayed, "a proof of its own");
+    stores[1].set_way(Way::Cut);
+    assert_eq!(unavailable(b.exchange(with("c")).await).0, "proofs_unavailable");
+    stores[1].set_way(Way::Open);
+    assert_eq!(body(b.exchange(with("d")).await).1, Source::Replayed);
+    // Kept for as long as it may pass at any gate, the clock of one being a minute behind.
+    let late = owner.proof(&json!({"jti": "a", "htm": "POST", "htu": PROOF_URL, "iat": now + 60}));
+    let (other, at) = (Proofs::new(), Timestamp::from_secs(now + 119));
+    world.pass(179);
+    let good = other.check(&late, PROOF_URL, at).unwrap();
+    let refused = other.use_in_store(&good, &*stores[0]).await;
+    assert!(matches!(refused, Err(Error::Denied(Denial::BadProof(ProofFlaw::Replayed)))), "{refused:?}");
 }

@@ -9,9 +9,10 @@ use super::super::raw::Section;
 use super::super::value;
 use super::SECOND;
 use rotogate::client::{CertificateUse, DpopUse};
-use rotogate::dpop::{DpopSettings, NoncePolicy};
+use rotogate::dpop::{CountedIn, DpopSettings, NoncePolicy};
 
 const NONCES: [(&str, NoncePolicy); 2] = [("off", NoncePolicy::Off), ("required", NoncePolicy::Required)];
+const REPLAYS: [(&str, CountedIn); 2] = [("store", CountedIn::Store), ("gate", CountedIn::Gate)];
 /// The words of `dpop` in `[[clients]]`.
 pub(super) const USES: [(&str, DpopUse); 3] =
     [("off", DpopUse::Off), ("optional", DpopUse::Optional), ("required", DpopUse::Required)];
@@ -32,17 +33,19 @@ pub(super) fn read(root: &Section<'_>) -> Option<DpopSettings> {
         nonce: section.get("nonce", value::word(&NONCES, &[])).unwrap_or(default.nonce),
         max_age: section.get("max_age", value::duration_within(SECOND, MAX_AGE)).unwrap_or(default.max_age),
         max_proofs: max_proofs.map_or(default.max_proofs, |most| most as u64),
+        counted_in: section.get("replay", value::word(&REPLAYS, &[])).unwrap_or(default.counted_in),
     };
     section.finish();
     Some(settings)
 }
 
 pub(super) fn print(settings: &DpopSettings) -> Value {
-    let DpopSettings { nonce, max_age, max_proofs } = settings;
+    let DpopSettings { nonce, max_age, max_proofs, counted_in } = settings;
     let mut table = Table::new();
     put(&mut table, "nonce", word(&NONCES, nonce));
     put(&mut table, "max_age", time(*max_age));
     put(&mut table, "max_proofs", number(*max_proofs));
+    put(&mut table, "replay", word(&REPLAYS, counted_in));
     table.into()
 }
 
