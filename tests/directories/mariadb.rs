@@ -185,6 +185,26 @@ async fn i29_a_mariadb_server_has_the_users() {
 }
 
 #[tokio::test]
+async fn i46_what_a_function_signals_at_one_user_is_503_for_that_user_alone() {
+    let server = MariaDb::start(&Pki::new());
+    server.sql(
+        "USE app;\nDELIMITER //\nCREATE FUNCTION checked(hash VARCHAR(200)) RETURNS VARCHAR(200) DETERMINISTIC BEGIN \
+         IF hash = 'bad' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not this one'; END IF; RETURN hash; END//\n\
+         DELIMITER ;\nGRANT EXECUTE ON FUNCTION app.checked TO gate@localhost",
+    );
+    server.add("eve", "bad");
+    let place = server.place("");
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&config.replace("hash AS password_hash", "checked(hash) AS password_hash"));
+    let gate = start(&place);
+    // More often than faults of the server open the circuit.
+    for _ in 0..8 {
+        assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    gate.login().await;
+}
+
+#[tokio::test]
 async fn i29_tls_to_a_mariadb_server_is_verified() {
     let server = MariaDb::start(&Pki::new());
     server.sql("ALTER USER gate@localhost REQUIRE SSL");

@@ -133,6 +133,25 @@ async fn i29_i45_a_postgresql_server_has_the_users() {
 }
 
 #[tokio::test]
+async fn i46_what_a_function_raises_at_one_user_is_503_for_that_user_alone() {
+    let server = Postgres::start(None).with_users();
+    server.sql(
+        "CREATE FUNCTION checked(hash text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN IF hash = 'bad' THEN \
+         RAISE EXCEPTION 'not this one'; END IF; RETURN hash; END $$",
+    );
+    server.sql("INSERT INTO users (name, hash) VALUES ('eve', 'bad')");
+    let place = server.place("", "");
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&config.replace("hash AS password_hash", "checked(hash) AS password_hash"));
+    let gate = start(&place);
+    // More often than faults of the server open the circuit.
+    for _ in 0..8 {
+        assert_eq!(gate.log_in("eve", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    gate.login().await;
+}
+
+#[tokio::test]
 async fn i22_a_postgresql_server_that_is_locked_or_gone_is_a_fault_and_the_refresh_token_works_afterwards() {
     let server = Postgres::start(None).with_users();
     let place = server.place("statement_cache = false\n", "");

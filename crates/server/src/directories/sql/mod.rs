@@ -239,9 +239,9 @@ impl SqlSource {
 }
 
 /// Whether an SQLSTATE is about the values of this user, and not about the statement: a subquery with two rows, a value
-/// that cannot be converted, a constraint.
+/// that cannot be converted, a constraint, or what a function of the database raised (`P0`: PL/pgSQL, `45`: `SIGNAL`).
 fn is_of_values(state: &str) -> bool {
-    ["21", "22", "23"].iter().any(|class| state.starts_with(class))
+    ["21", "22", "23", "45", "P0"].iter().any(|class| state.starts_with(class))
 }
 
 /// The URL in a private file.

@@ -31,6 +31,8 @@ mod code {
     /// MariaDB's and MySQL's bound on statements.
     pub(super) const TOO_LONG: [u16; 2] = [1969, 3024];
     pub(super) const LOCK_WAIT: u16 = 1205;
+    /// `SIGNAL` with a state of its own: not found, and an exception.
+    pub(super) const SIGNALLED: [u16; 2] = [1643, 1644];
 }
 
 struct Connector {
@@ -73,7 +75,7 @@ fn fault(error: &mysql_async::Error) -> SourceError {
         code::SHUTDOWN | code::KILLED => Cause::Connect,
         code::LOCK_WAIT => Cause::Timeout,
         code if code::TOO_LONG.contains(&code) => Cause::Timeout,
-        _ if super::is_of_values(&refused.state) => Cause::Entry,
+        code if code::SIGNALLED.contains(&code) || super::is_of_values(&refused.state) => Cause::Entry,
         _ => Cause::Refused,
     };
     // The message of some errors quotes values; these are about the statement or the account.
@@ -245,6 +247,27 @@ fn field(kind: ColumnType, value: Value) -> Option<Field> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn i46_what_the_server_says_of_the_values_of_one_user_is_no_fault_of_the_server() {
+        for (code, state, expected) in [
+            (1242, "21000", Cause::Entry),
+            (1644, "45000", Cause::Entry),
+            (1644, "77777", Cause::Entry),
+            (1643, "02000", Cause::Entry),
+            (4025, "45001", Cause::Entry),
+            (1146, "42S02", Cause::Refused),
+            (1213, "40001", Cause::Refused),
+            (1969, "70100", Cause::Timeout),
+            (3024, "HY000", Cause::Timeout),
+            (1205, "HY000", Cause::Timeout),
+            (1045, "28000", Cause::Credentials),
+            (1053, "08S01", Cause::Connect),
+        ] {
+            let refused = mysql_async::ServerError { code, message: "said".to_owned(), state: state.to_owned() };
+            assert_eq!(fault(&mysql_async::Error::Server(refused)).cause, expected, "{code} {state}");
+        }
+    }
 
     #[test]
     fn i54_every_spelling_of_this_machine_is_this_machine_and_no_other_is() {

@@ -58,19 +58,23 @@ impl managed::Manager for Connector {
 
 fn fault(error: &tokio_postgres::Error) -> SourceError {
     if let Some(refused) = error.as_db_error() {
-        let code = refused.code();
-        let cause = match code {
-            code if *code == SqlState::QUERY_CANCELED => Cause::Timeout,
-            code if super::is_of_values(code.code()) => Cause::Entry,
-            code if code.code().starts_with("28") => Cause::Credentials,
-            code if code.code().starts_with("08") || code.code().starts_with("57P") => Cause::Connect,
-            _ => Cause::Refused,
-        };
+        let state = refused.code().code();
         // Not the detail, which may quote the row.
-        return SourceError::new(cause, format!("{} (SQLSTATE {})", refused.message(), code.code()));
+        return SourceError::new(cause_of(state), format!("{} (SQLSTATE {state})", refused.message()));
     }
     let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
     SourceError::new(Cause::Connect, format!("no connection to PostgreSQL: {reason}"))
+}
+
+fn cause_of(state: &str) -> Cause {
+    match state {
+        // Also where one user's row is slow: a database that hangs looks the same, and must be left alone.
+        state if state == SqlState::QUERY_CANCELED.code() => Cause::Timeout,
+        state if super::is_of_values(state) => Cause::Entry,
+        state if state.starts_with("28") => Cause::Credentials,
+        state if state.starts_with("08") || state.starts_with("57P") => Cause::Connect,
+        _ => Cause::Refused,
+    }
 }
 
 /// Whether the value of a parameter does not fit the type of its column: then no row has it.
@@ -317,6 +321,32 @@ fn field(row: &tokio_postgres::Row, index: usize, column: &Column) -> Result<Fie
         _ => {
             let message = format!("column {}: type {kind} is not supported; cast it to text", column.name());
             Err(SourceError::new(Cause::Entry, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i46_what_the_server_says_of_the_values_of_one_user_is_no_fault_of_the_server() {
+        for (state, expected) in [
+            ("21000", Cause::Entry),
+            ("22012", Cause::Entry),
+            ("23505", Cause::Entry),
+            // RAISE EXCEPTION, and INTO STRICT without a row and with two.
+            ("P0001", Cause::Entry),
+            ("P0002", Cause::Entry),
+            ("P0003", Cause::Entry),
+            ("42P01", Cause::Refused),
+            ("40001", Cause::Refused),
+            ("57014", Cause::Timeout),
+            ("28P01", Cause::Credentials),
+            ("57P01", Cause::Connect),
+            ("08006", Cause::Connect),
+        ] {
+            assert_eq!(cause_of(state), expected, "{state}");
         }
     }
 }
