@@ -1,5 +1,6 @@
 //! Connections that crowd the admin listener and that of the probes.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -85,8 +86,8 @@ async fn a25_connections_that_ask_again_and_again_keep_no_probe_and_no_operator_
     for (at, path) in [(probes, "/livez"), (probes, "/readyz"), (gate.admin, "/readyz"), (gate.admin, "/v1/status")] {
         let crowd = Crowd::gather(at, PLACES);
         assert_eq!(status(at, path, &token), "200", "{path}");
-        // The one that was in the way is closed, and no other.
-        assert_eq!(crowd.disperse(), PLACES - 1, "{path}");
+        // One that was in the way is closed, unless all had come a moment before.
+        assert!(crowd.disperse() >= PLACES - 1, "{path}");
     }
     assert!(gate.log().contains("admin connections without a token at their bound"));
 }
@@ -122,9 +123,58 @@ async fn a26_no_connection_of_an_operator_gives_way_to_strangers() {
         })
     };
     assert!(all_answered());
-    let crowd = Crowd::gather(gate.admin, 3 * PLACES);
+    let (mut stranger, mut others) = (connect(gate.admin), Vec::new());
+    until("a later connection gave way", async || {
+        others.push(connect(gate.admin));
+        ask(&mut stranger).is_none()
+    })
+    .await;
     assert!(all_answered(), "on the same connections");
-    assert!(crowd.disperse() <= PLACES);
+}
+
+/// Connections that say nothing, each closed for a new one, in a thread of their own: at most 1000 in a second, and so many
+/// that they do not take all ports.
+fn reconnect(at: SocketAddr, until: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut open = VecDeque::new();
+        for _ in 0..5000 {
+            if until.load(Ordering::Relaxed) {
+                return;
+            }
+            open.extend(TcpStream::connect(at));
+            if open.len() > 4 * PLACES {
+                open.pop_front();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    })
+}
+
+#[tokio::test]
+async fn a32_a_crowd_that_connects_again_and_again_keeps_no_probe_and_no_operator_out() {
+    let place = place();
+    let gate = place.start();
+    let (token, probes) = (admin_token(&place), address(&place, &gate).await);
+    for (at, path) in [(probes, "/livez"), (gate.admin, "/readyz"), (gate.admin, "/v1/status")] {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let crowd = reconnect(at, Arc::clone(&is_over));
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        let attempt = || {
+            let mut stream = TcpStream::connect(at)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(request.as_bytes())?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))
+        };
+        for _ in 0..20 {
+            until(path, async || attempt().unwrap_or(false)).await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        crowd.join().unwrap();
+    }
 }
 
 #[tokio::test]

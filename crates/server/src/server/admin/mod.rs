@@ -27,6 +27,7 @@ use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -149,7 +150,8 @@ pub(super) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) 
                 continue;
             }
         };
-        let (state, seat) = (Arc::clone(&state), seats.take(peer.ip()));
+        let Some(seat) = seats.take(peer.ip()) else { continue };
+        let state = Arc::clone(&state);
         tokio::spawn(async move {
             let stream = Socket::new(stream, MinRate::of(&state.config.load().server));
             let of_requests = Arc::clone(&seat);
@@ -170,8 +172,9 @@ pub(super) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) 
 }
 
 /// Serves a connection until it ends, gives way, or has lasted so long.
-async fn within_its_life<S>(connection: http1::Connection<TokioIo<Socket>, S>, seat: &Seat) -> hyper::Result<()>
+async fn within_its_life<I, S>(connection: http1::Connection<TokioIo<I>, S>, seat: &Seat) -> hyper::Result<()>
 where
+    I: AsyncRead + AsyncWrite + Unpin,
     S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
 {
     let (mut connection, mut left) = (pin!(connection), pin!(seat.left()));
@@ -369,4 +372,36 @@ fn rfc3339(moment: Timestamp) -> String {
 /// An operator's input, escaped and cut for an answer.
 fn shown(text: &str) -> String {
     text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a33_a_connection_that_asks_without_end_is_closed_after_its_life() {
+        let seat = Arc::new(Seats::default()).take([127, 0, 0, 1].into()).unwrap();
+        let (mut peer, served) = duplex(4096);
+        let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(health::live()));
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        let connection = builder.serve_connection(TokioIo::new(served), service);
+        let begun = Instant::now();
+        let asking = async {
+            // Within the longest wait for the next request.
+            while peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok()
+                && peer.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0)
+            {
+                tokio::time::sleep(HEAD_TIMEOUT / 2).await;
+                assert!(begun.elapsed() < LIFETIME * 2, "it has no end");
+            }
+            begun.elapsed()
+        };
+        let (ended, lasted) = tokio::join!(within_its_life(connection, &seat), asking);
+        ended.unwrap();
+        assert!((LIFETIME..LIFETIME + HEAD_TIMEOUT).contains(&lasted), "{lasted:?}");
+    }
 }

@@ -1,12 +1,18 @@
-//! The connections of an admin listener (requirements A25, A26). Each is taken at once: none waits behind others for a
-//! seat. Those of strangers have so many seats; where one more comes, the oldest of the network that has most gives
-//! way. A connection whose peer has shown an admin token has a seat of another kind, which no stranger takes.
+//! The connections of an admin listener (requirements A25, A26, A32). None waits behind others for a seat. Those of
+//! strangers have so many seats; where one more comes, the oldest of the network that has most gives way. A connection
+//! whose peer has shown an admin token has a seat of another kind, which no stranger takes.
+//!
+//! A new connection is one of a stranger until its first request was read. So a crowd that connects again and again, from
+//! the operator's own address even, must not push it out before: it does not give way while it is young. Beyond their
+//! seats, young connections have further ones, so that a newcomer is refused under a great crowd only.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use rotogate::network::{Network, networks};
 
@@ -14,6 +20,11 @@ use rotogate::network::{Network, networks};
 /// descriptors.
 const MAX_STRANGERS: usize = 64;
 const MAX_HOLDERS: usize = 64;
+/// The most connections of strangers, young ones included. The longer a connection is young, the smaller the crowd that
+/// makes the gate refuse newcomers: here some 2000 in a second.
+const MAX_WITH_YOUNG: usize = 512;
+/// A connection is young for so long: more than a peer takes that sends its request at once.
+const YOUNG: Duration = Duration::from_millis(250);
 
 /// The seats of one listener.
 #[derive(Debug, Default)]
@@ -32,6 +43,7 @@ struct Taken {
 #[derive(Debug)]
 struct Stranger {
     network: Option<Network>,
+    since: Instant,
     leaves: Arc<Notify>,
 }
 
@@ -48,38 +60,55 @@ impl Seats {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A seat for a connection from this address.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Arc<Seat> {
+    /// A seat for a connection from this address. `None`: there is none, and the connection is closed.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Arc<Seat>> {
         let network = networks(address).next().map(|(network, _)| network);
-        let leaves = Arc::new(Notify::new());
+        let (leaves, since) = (Arc::new(Notify::new()), Instant::now());
         let mut taken = self.taken();
+        if taken.strangers.len() >= MAX_STRANGERS {
+            taken.is_crowded(address);
+            if !taken.make_room(network, since) {
+                return None;
+            }
+        }
         let number = taken.next;
         taken.next += 1;
-        taken.strangers.insert(number, Stranger { network, leaves: Arc::clone(&leaves) });
-        if taken.strangers.len() > MAX_STRANGERS {
-            taken.give_way(address);
-        }
-        Arc::new(Seat { of: Arc::clone(self), number, leaves })
+        taken.strangers.insert(number, Stranger { network, since, leaves: Arc::clone(&leaves) });
+        Some(Arc::new(Seat { of: Arc::clone(self), number, leaves }))
     }
 }
 
 impl Taken {
-    /// Ends the oldest connection of the network with most.
-    fn give_way(&mut self, newest: IpAddr) {
-        let mut counts: HashMap<Option<Network>, usize> = HashMap::new();
+    /// Says so, once for each crowd.
+    fn is_crowded(&mut self, newest: IpAddr) {
+        if !self.is_logged {
+            self.is_logged = true;
+            tracing::warn!(%newest, most = MAX_STRANGERS, "admin connections without a token at their bound; the oldest close");
+        }
+    }
+
+    /// Ends the oldest connection of the network with most, a newcomer of this one included. One that is young stays, as
+    /// long as there are seats for young ones; after that it goes only for another network. Returns whether the newcomer may
+    /// come in.
+    fn make_room(&mut self, newcomer: Option<Network>, now: Instant) -> bool {
+        let mut counts: HashMap<Option<Network>, usize> = HashMap::from([(newcomer, 1)]);
         for stranger in self.strangers.values() {
             *counts.entry(stranger.network).or_default() += 1;
         }
         let most = counts.values().max().copied();
-        let oldest = self.strangers.iter().find(|(_, stranger)| counts.get(&stranger.network).copied() == most);
-        let Some(stranger) = oldest.map(|(number, _)| *number).and_then(|number| self.strangers.remove(&number)) else {
-            return;
-        };
-        stranger.leaves.notify_one();
-        if !self.is_logged {
-            self.is_logged = true;
-            // Once for each flood.
-            tracing::warn!(%newest, most = MAX_STRANGERS, "admin connections without a token at their bound; the oldest close");
+        let has_most = |network| counts.get(&network).copied() == most;
+        let oldest = self.strangers.iter().find(|(_, stranger)| has_most(stranger.network));
+        let oldest = oldest.map(|(number, stranger)| (*number, now.saturating_duration_since(stranger.since) < YOUNG));
+        match oldest {
+            Some((_, true)) if self.strangers.len() < MAX_WITH_YOUNG => true,
+            Some((_, true)) if has_most(newcomer) => false,
+            Some((number, _)) => {
+                if let Some(stranger) = self.strangers.remove(&number) {
+                    stranger.leaves.notify_one();
+                }
+                true
+            }
+            None => false,
         }
     }
 }
@@ -114,17 +143,23 @@ mod tests {
 
     use super::*;
 
+    const OPERATOR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn has_left(seat: &Seat) -> bool {
         seat.left().now_or_never().is_some()
     }
 
-    #[test]
-    fn a25_who_has_most_gives_way_the_oldest_first_and_who_has_few_never() {
+    #[tokio::test(start_paused = true)]
+    async fn a25_who_has_most_gives_way_the_oldest_first_and_who_has_few_never() {
         let seats = Arc::new(Seats::default());
-        let take = |last: u8| seats.take([203, 0, 113, last].into());
+        let take = |last: u8| seats.take([203, 0, 113, last].into()).unwrap();
         // A probe came first, and has one connection.
         let probe = take(1);
-        let flood: Vec<_> = (0..500).map(|_| take(2)).collect();
+        let mut flood = Vec::new();
+        for _ in 0..500 {
+            tokio::time::advance(YOUNG).await;
+            flood.push(take(2));
+        }
         assert!(!has_left(&probe));
         let gone = flood.iter().filter(|seat| has_left(seat)).count();
         assert_eq!(gone, 500 - (MAX_STRANGERS - 1));
@@ -135,30 +170,34 @@ mod tests {
         assert!(seats.taken().strangers.is_empty() && !seats.taken().is_logged, "nothing is remembered");
     }
 
-    #[test]
-    fn a25_a_64_counts_as_one_and_one_address_alone_has_every_place() {
+    #[tokio::test(start_paused = true)]
+    async fn a25_a_64_counts_as_one_and_one_address_alone_has_every_place() {
         let seats = Arc::new(Seats::default());
-        let other = seats.take("2001:db8:1::1".parse().unwrap());
-        let of_one: Vec<_> = (1..=64).map(|n| seats.take(format!("2001:db8::{n:x}").parse().unwrap())).collect();
-        assert!(!has_left(&other) && has_left(&of_one[0]) && !has_left(&of_one[1]));
+        let other = seats.take("2001:db8:1::1".parse().unwrap()).unwrap();
+        let take = |n: usize| seats.take(format!("2001:db8::{n:x}").parse().unwrap()).unwrap();
+        let of_one: Vec<_> = (1..64).map(take).collect();
+        tokio::time::advance(YOUNG).await;
+        let last = take(64);
+        assert!(!has_left(&other) && has_left(&of_one[0]) && !has_left(&of_one[1]) && !has_left(&last));
         let alone = Arc::new(Seats::default());
-        let all: Vec<_> = (0..MAX_STRANGERS).map(|_| alone.take([127, 0, 0, 1].into())).collect();
+        let all: Vec<_> = (0..MAX_STRANGERS).map(|_| alone.take(OPERATOR).unwrap()).collect();
         assert!(all.iter().all(|seat| !has_left(seat)));
     }
 
-    #[test]
-    fn a26_a_holder_of_a_token_gives_way_to_no_stranger() {
+    #[tokio::test(start_paused = true)]
+    async fn a26_a_holder_of_a_token_gives_way_to_no_stranger() {
         let seats = Arc::new(Seats::default());
-        let take = || seats.take([127, 0, 0, 1].into());
-        let held: Vec<_> = (0..MAX_HOLDERS).map(|_| take()).collect();
+        let take = || seats.take(OPERATOR);
+        let held: Vec<_> = (0..MAX_HOLDERS).filter_map(|_| take()).collect();
         held.iter().for_each(|seat| seat.hold());
-        let strangers: Vec<_> = (0..500).map(|_| take()).collect();
+        let strangers: Vec<_> = (0..500).filter_map(|_| take()).collect();
         assert!(held.iter().all(|seat| !has_left(seat)));
         // One more is let in, and is one of the strangers.
-        let more = take();
+        let more = take().unwrap();
         more.hold();
         more.hold();
-        let after: Vec<_> = (0..MAX_STRANGERS).map(|_| take()).collect();
+        tokio::time::advance(YOUNG).await;
+        let after: Vec<_> = (0..MAX_WITH_YOUNG).filter_map(|_| take()).collect();
         assert!(has_left(&more) && held.iter().all(|seat| !has_left(seat)));
         // One that gave way is none of them any more, whatever it shows.
         strangers[0].hold();
@@ -167,5 +206,49 @@ mod tests {
         assert!(seats.taken().holders.is_empty());
         drop((strangers, after, more));
         assert!(seats.taken().strangers.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a32_a_crowd_that_connects_again_pushes_no_operator_out_who_sends_a_token_in_time() {
+        let seats = Arc::new(Seats::default());
+        // From the operator's own address: 1000 in a second, without end.
+        let mut crowd: Vec<Arc<Seat>> = Vec::new();
+        let mut connect = async || {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            crowd.retain(|seat| !has_left(seat));
+            crowd.extend(seats.take(OPERATOR));
+            crowd.len()
+        };
+        for _ in 0..600 {
+            connect().await;
+        }
+        for _ in 0..3 {
+            let operator = seats.take(OPERATOR).expect("a seat");
+            for _ in 1..YOUNG.as_millis() {
+                assert!(connect().await <= MAX_WITH_YOUNG);
+                assert!(!has_left(&operator));
+            }
+            operator.hold();
+            for _ in 0..600 {
+                connect().await;
+            }
+            assert!(!has_left(&operator));
+        }
+        assert!(connect().await < MAX_WITH_YOUNG, "and there is room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a32_beyond_all_seats_a_newcomer_of_the_crowds_network_is_refused_and_no_other() {
+        let seats = Arc::new(Seats::default());
+        let mut crowd: Vec<_> = (0..10_000).filter_map(|_| seats.take(OPERATOR)).collect();
+        assert_eq!(crowd.len(), MAX_WITH_YOUNG);
+        // A probe from another address is let in: the oldest of the crowd leaves for it, young or not.
+        let probe = seats.take([203, 0, 113, 1].into()).unwrap();
+        assert!(has_left(&crowd[0]) && !has_left(&crowd[1]) && !has_left(&probe));
+        assert!(seats.take(OPERATOR).is_none());
+        tokio::time::advance(YOUNG).await;
+        crowd.push(seats.take(OPERATOR).unwrap());
+        assert!(has_left(&crowd[1]) && !has_left(&probe));
+        assert_eq!(seats.taken().strangers.len(), MAX_WITH_YOUNG);
     }
 }
