@@ -132,17 +132,22 @@ fn medians(runtime: &tokio::runtime::Runtime, gate: &Gate) -> [f64; 3] {
     times.map(|times| quantile(&times, 0.5))
 }
 
-/// A row for each kind of directory.
-pub(crate) fn measure(runtime: &tokio::runtime::Runtime) {
+/// A row for each kind of directory. Returns whether all are met.
+pub(crate) fn measure(runtime: &tokio::runtime::Runtime) -> bool {
     println!("\nA2, I49: a refused login with each kind of directory, to be alike within 10 %");
     println!("{:<12} {:>12} {:>12} {:>12} {:>9}", "directory", "known ms", "disabled ms", "unknown ms", "spread");
     let (ldap, _slapd) = ldap();
+    let mut are_all_met = true;
     for (kind, place) in [("file", file()), ("SQL", sql()), ("LDAP", ldap), ("HTTP", hook())] {
         let gate = place.start();
         let [known, disabled, unknown] = medians(runtime, &gate);
         let (least, most) = (known.min(disabled).min(unknown), known.max(disabled).max(unknown));
         let spread = most / least - 1.0;
-        let met = if spread <= 0.1 { "met" } else { "NOT MET" };
+        // One round measures nothing.
+        let is_met = spread <= 0.1 || !measures();
+        are_all_met &= is_met;
+        let met = if is_met { "met" } else { "NOT MET" };
         println!("{kind:<12} {known:>12.2} {disabled:>12.2} {unknown:>12.2} {:>8.1}% {met}", spread * 100.0);
     }
+    are_all_met
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
+use super::super::oauth2::form::MAX_PARAMETERS;
 use super::super::{ConsultResult, RefreshCredential};
 use super::*;
 use crate::denial::NotGood;
@@ -115,6 +116,15 @@ const LOGIN: &str = r#"{"username":"u","password":"p"}"#;
 
 fn login<'a>(query: Option<&'a str>, body: &'a str) -> Request<'a> {
     Request { operation: "login", strategy: Some("local"), method: Method::POST, query, body, ..Request::default() }
+}
+
+#[tokio::test]
+async fn a24_a_call_has_so_many_arguments_in_its_query_and_as_many_as_that_are_read() {
+    for (before, expected) in [(MAX_PARAMETERS - 1, Some(Duration::from_secs(3600))), (MAX_PARAMETERS, None)] {
+        let query = format!("{}expiresIn=1h", "more&".repeat(before));
+        let Command::Login { access_ttl, .. } = command(&login(Some(&query), LOGIN)).await else { panic!() };
+        assert_eq!(access_ttl, expected, "{before} before it");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::audit::{self, KeyEvent};
 use crate::config::Config;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::gate::JWKS_MAX_AGE;
-use rotogate::session::Status;
+use rotogate::session::{Session, Status};
 use rotogate::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::{KeyState, Keyring};
@@ -284,18 +284,19 @@ async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) 
     let (mut count, mut after) = (0, None);
     loop {
         let page = store.list(Filter::All, after, PAGE).await.map_err(RollError::of)?;
-        let needs = page.sessions.iter().filter(|session| {
-            session.status == Status::Live
-                && (session.last.refresh_key == id || session.seal.key() == Some(id))
-                && session.expires > now
-                && now.since(session.issued_at) < idle
-        });
-        count += needs.count() as u64;
+        count += page.sessions.iter().filter(|session| needs(session, id, now, idle)).count() as u64;
         after = page.next;
         if after.is_none() {
             return Ok(count);
         }
     }
+}
+
+fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
+    session.status == Status::Live
+        && (session.last.refresh_key == id || session.seal.key() == Some(id))
+        && session.expires > now
+        && now.since(session.issued_at) < idle
 }
 
 /// Adds a key, or a secret of refresh tokens, that does not sign yet.
@@ -348,6 +349,9 @@ pub(crate) async fn retire(config: &Config, kid: &str, force: bool) -> Result<Op
 
 #[cfg(test)]
 mod tests {
+    use rotogate::client::Client;
+    use rotogate::gate::{Gate, NewSession};
+
     use super::*;
 
     fn node(name: &str, kids: &[&str], keys_since: Timestamp) -> NodeSeen {
@@ -408,6 +412,28 @@ mod tests {
         assert!(knows(&row, 2, Some("two")) && !knows(&row, 2, Some("one")) && !knows(&row, 3, Some("two")));
         let row = NodeRow { refresh_prints: Vec::new(), ..row };
         assert!(knows(&row, 2, Some("one")), "a version that does not say");
+    }
+
+    #[tokio::test]
+    async fn j28_a_refresh_secret_is_needed_by_the_token_of_a_session_and_by_the_seal_of_its_record() {
+        let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+        let gate = gate.client(Client::public("web")).build().await.unwrap();
+        let id = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap().session.unwrap();
+        let record = gate.sessions().get(id).await.unwrap().unwrap();
+        let (key, now, idle) = (record.last.refresh_key, record.issued_at, Duration::from_secs(60));
+        let with = |token: u8, seal: u8| {
+            let mut one = record.clone();
+            one.last.refresh_key = token;
+            // A seal has a key and 16 bytes.
+            one.seal = serde_json::from_value(serde_json::to_value((seal, [0_u8; 16])).unwrap()).unwrap();
+            one
+        };
+        let is_needed = |session: &Session| needs(session, key, now, idle);
+        let other = key.wrapping_add(1);
+        assert!(is_needed(&record) && is_needed(&with(key, other)) && !is_needed(&with(other, other)));
+        let sealed = with(other, key);
+        assert!(is_needed(&sealed), "no gate could check the record without it");
+        assert!(!needs(&sealed, key, now.plus(idle), idle) && !needs(&sealed, key, record.expires, Duration::MAX));
     }
 
     #[test]
