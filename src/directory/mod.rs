@@ -329,8 +329,9 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
         self.lookup(subject).await
     }
 
-    /// The name that limits on logins count by, within the account: the same for all names that the directory takes for
-    /// one user. By default the name as submitted.
+    /// The name that limits on logins count by, within the account: the same for all spellings that the directory takes for
+    /// one name. By default the name as submitted. It does not depend on the users: if two names of one user had one limit,
+    /// wrong passwords for one would tell the other.
     fn limit_key<'a>(&self, _account: Option<&str>, username: &'a str) -> Cow<'a, str> {
         Cow::Borrowed(username)
     }

@@ -268,7 +268,7 @@ impl Engine {
         let inserting = trace::step("rotogate.store.commit", "insert", inserting);
         let inserted = match &new.checked {
             // At once. The password was right, and the user is as they were.
-            Some(checked) => tokio::join!(inserting, self.record_login(checked)).0,
+            Some(checked) => tokio::join!(inserting, self.limits.record_login(checked.attempt)).0,
             None => inserting.await,
         };
         match inserted? {
@@ -286,12 +286,6 @@ impl Engine {
             }
             Inserted::NoLongerValid(moment) => Ok(BeginOutcome::Changed(moment)),
         }
-    }
-
-    async fn record_login(&self, checked: &CheckedUser<'_>) {
-        // The directory may count the name as the user's only now.
-        let name = checked.directory.limit_key(checked.attempt.account, checked.name);
-        self.limits.record_login(Attempt { username: &name, ..checked.attempt }).await;
     }
 
     /// Is the user unchanged since the password was checked?

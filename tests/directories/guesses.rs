@@ -28,5 +28,7 @@ pub(super) async fn guesses<const N: usize>(gate: &Gate, names: [&str; N]) -> [u
 async fn i48_a_user_of_a_file_takes_as_many_guesses_as_nobody() {
     let place = Place::new(&config());
     let gate = place.start();
-    assert_eq!(guesses(&gate, ["demo", "nobody", "else"]).await, [5; 3]);
+    place.done(&["user", "add", "gone"], "a password of gone\n");
+    place.done(&["user", "disable", "gone"], "");
+    assert_eq!(guesses(&gate, ["demo", "gone", "nobody", "else"]).await, [5; 4]);
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use http::StatusCode;
 use support::{Gate, Place};
 
+use super::super::guesses::guesses;
 use super::{BASE, KEYS, PASSWORD};
 
 /// The operations (RFC 4511 §4): the tag of the request.
@@ -124,15 +125,28 @@ impl Liar {
         self.gate_with("")
     }
 
+    /// With a bound on wrong passwords that a test reaches.
+    fn gate_with_limit(&self) -> (Place, Gate) {
+        let place = self.place("");
+        let text = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+        place.write_config(&support::with(&text, "limits", "login_per_account = \"5/1h\""));
+        let gate = place.start();
+        (place, gate)
+    }
+
     fn gate_with(&self, more: &str) -> (Place, Gate) {
+        let place = self.place(more);
+        let gate = place.start();
+        (place, gate)
+    }
+
+    fn place(&self, more: &str) -> Place {
         let (keys, _) = KEYS.split_once("groups =").unwrap();
         let keys = format!(
             "{keys}url = \"ldap://127.0.0.1:{}\"\ndangerous_plaintext = true\ntimeout = \"1s\"\n{more}",
             self.port
         );
-        let place = super::place(&keys);
-        let gate = place.start();
-        (place, gate)
+        super::place(&keys)
     }
 }
 
@@ -381,10 +395,10 @@ async fn i28_what_the_server_says_of_a_bind_decides_or_is_a_fault() {
         (32, StatusCode::BAD_REQUEST),
         (48, StatusCode::BAD_REQUEST),
         (49, StatusCode::BAD_REQUEST),
+        (53, StatusCode::BAD_REQUEST),
         (8, StatusCode::SERVICE_UNAVAILABLE),
         (50, StatusCode::SERVICE_UNAVAILABLE),
         (51, StatusCode::SERVICE_UNAVAILABLE),
-        (53, StatusCode::SERVICE_UNAVAILABLE),
         (80, StatusCode::SERVICE_UNAVAILABLE),
     ] {
         let (_place, gate) = liar.gate();
@@ -409,7 +423,6 @@ async fn i46_what_the_server_has_of_one_user_is_503_for_that_user_alone() {
     let entries: Vec<(&str, Vec<Vec<u8>>, u8)> = vec![
         ("two entries", vec![eve.clone(), eve.clone(), search_done(0)], 0),
         ("a value that the server does not search for", vec![search_done(53)], 0),
-        ("a bind that it is unwilling to decide", vec![eve.clone(), search_done(0)], 53),
         ("a bind that it may not decide", vec![eve, search_done(0)], 50),
     ];
     for (what, found, code) in entries {
@@ -433,6 +446,25 @@ async fn i46_what_the_server_has_of_one_user_is_503_for_that_user_alone() {
     liar.asked();
     assert_eq!(gate.log_in("demo", PASSWORD).await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(liar.asked().is_empty(), "the circuit is open");
+}
+
+#[tokio::test]
+async fn i63_a_disabled_user_is_answered_as_nobody_and_takes_as_many_guesses_whatever_the_server_calls_it() {
+    for code in [49, 53, 19] {
+        let liar = Liar::start();
+        let (_place, gate) = liar.gate_with_limit();
+        // 389 Directory Server says 53 of an account that is disabled, whatever the password.
+        liar.says(move |asked| match asked.operation {
+            BIND if asked.contains("uid=") => Some(vec![bound(code)]),
+            SEARCH if asked.contains("nobody") => Some(vec![search_done(0)]),
+            _ => honest(asked),
+        });
+        let answers = [gate.log_in("demo", PASSWORD).await, gate.log_in("nobody", PASSWORD).await];
+        let told = answers.map(|answer| (answer.status, answer.error()));
+        assert_eq!(told[0], told[1], "{code}");
+        // One was taken already.
+        assert_eq!(guesses(&gate, ["demo", "nobody"]).await, [4; 2], "{code}");
+    }
 }
 
 #[tokio::test]

@@ -172,8 +172,8 @@ impl SourceSettings {
 pub(crate) enum Login {
     /// The source checked the password itself. `None`: unknown, inactive or wrong password.
     Checked(Option<User>),
-    /// The source has no such user, so that no password was checked. The refusal takes as long as the slowest recent one
-    /// of a user that it has.
+    /// No password was checked: the source has no such user, or no user has such a password. The refusal takes as long as
+    /// the slowest recent check, if refusals do.
     Absent,
     /// The source has a hash, which the gate checks. `None`: unknown.
     Hashed(Option<HashedUser>),
@@ -238,7 +238,7 @@ pub(crate) trait Source: fmt::Debug + Send + Sync + 'static {
         username
     }
 
-    /// Whether a refusal takes as long as the slowest recent one.
+    /// Whether a refusal takes as long as the slowest recent check.
     fn pads_refusals(&self) -> bool {
         false
     }

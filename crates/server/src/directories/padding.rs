@@ -1,17 +1,20 @@
 //! How long refusals take. A source that checks passwords itself may refuse an unknown user sooner than a wrong
-//! password; so each refusal takes as long as the slowest recent one (requirement A2).
+//! password; so each refusal takes as long as the slowest recent one, and as the slowest recent login (requirement A2).
+//!
+//! A login alone makes an older one count no more: anybody can cause refusals that are fast, and so wear the measure out
+//! (requirement I61).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A refusal counts for one to two of these in which there are refusals.
-const WINDOW: Duration = Duration::from_secs(60);
+/// A login or refusal counts for one to two of these in which there are logins.
+const WINDOW: Duration = Duration::from_secs(2 * 3600);
 
-/// The slowest recent refusals.
+/// The slowest recent logins and refusals.
 #[derive(Debug, Default)]
-pub(super) struct SlowestRefusal(Mutex<Windows>);
+pub(super) struct SlowestCheck(Mutex<Windows>);
 
 #[derive(Debug, Default)]
 struct Windows {
@@ -20,15 +23,21 @@ struct Windows {
     previous: Duration,
 }
 
-impl SlowestRefusal {
-    /// Notes a refusal that took this long. Returns how much longer it must take.
-    pub(super) fn noted(&self, took: Duration, now: Instant) -> Duration {
+impl SlowestCheck {
+    /// Notes a login that took this long: a password was checked for certain.
+    pub(super) fn accepted(&self, took: Duration, now: Instant) {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
             // However long ago: a pause would make the next refusal tell.
             *windows = Windows { begun: Some(now), current: Duration::ZERO, previous: windows.current };
         }
+        windows.current = windows.current.max(took);
+    }
+
+    /// Notes a refusal that took this long. Returns how much longer it must take.
+    pub(super) fn refused(&self, took: Duration) -> Duration {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         windows.current = windows.current.max(took);
         windows.missing(took)
     }
@@ -49,19 +58,34 @@ impl Windows {
 mod tests {
     use super::*;
 
+    const fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a2_a_refusal_takes_as_long_as_the_slowest_of_the_last_minute() {
-        let millis = Duration::from_millis;
-        let slowest = SlowestRefusal::default();
+    async fn a2_a_refusal_takes_as_long_as_the_slowest_of_the_last_hours() {
+        let slowest = SlowestCheck::default();
         let begun = Instant::now();
-        assert_eq!(slowest.noted(millis(200), begun), Duration::ZERO);
-        assert_eq!(slowest.noted(millis(5), begun), millis(195));
-        assert_eq!(slowest.noted(millis(5), begun + WINDOW), millis(195), "of the window before");
-        assert_eq!(slowest.noted(millis(5), begun + WINDOW * 2), Duration::ZERO, "the slow one is forgotten");
-        assert_eq!(slowest.noted(millis(300), begun + WINDOW * 2), Duration::ZERO);
-        assert_eq!(slowest.noted(millis(100), begun + WINDOW * 2), millis(200));
-        assert_eq!(slowest.noted(millis(5), begun + WINDOW * 9), millis(295), "a pause forgets nothing");
-        assert_eq!(slowest.missing(millis(1)), millis(299), "of a name that is nobody's");
-        assert_eq!(slowest.noted(millis(5), begun + WINDOW * 10), Duration::ZERO, "which was not noted");
+        assert_eq!(slowest.refused(millis(200)), Duration::ZERO);
+        assert_eq!(slowest.refused(millis(5)), millis(195));
+        slowest.accepted(millis(50), begun);
+        assert_eq!(slowest.refused(millis(5)), millis(195), "of the window before");
+        slowest.accepted(millis(50), begun + WINDOW);
+        assert_eq!(slowest.refused(millis(5)), millis(45), "the slow one is forgotten, and a login is the measure");
+        assert_eq!(slowest.missing(millis(1)), millis(49), "of a name that is nobody's");
+        slowest.accepted(millis(300), begun + WINDOW);
+        assert_eq!(slowest.refused(millis(100)), millis(200));
+        slowest.accepted(millis(50), begun + WINDOW * 9);
+        assert_eq!(slowest.refused(millis(5)), millis(295), "a pause forgets nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn i61_refusals_however_fast_many_and_far_apart_do_not_wear_the_measure_out() {
+        let slowest = SlowestCheck::default();
+        slowest.accepted(millis(200), Instant::now());
+        for pause in [0, 61, 61, 24 * 3600, 24 * 3600, 24 * 3600] {
+            tokio::time::advance(Duration::from_secs(pause)).await;
+            assert_eq!(slowest.refused(Duration::ZERO), millis(200));
+        }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::circuit::Circuit;
 use super::metrics::Label;
-use super::padding::SlowestRefusal;
+use super::padding::SlowestCheck;
 use super::{Cause, DirectoryMetrics, Found, HashedUser, Login, LoginAttempt, Source, SourceError, username};
 use rotogate::context::{Context, inherited};
 use rotogate::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
@@ -29,8 +29,6 @@ use rotogate::trace::{Trace, Value};
 
 /// The operation that checks a password.
 const LOGIN: &str = "authenticate";
-/// The most names whose users are remembered.
-const MAX_KNOWN_NAMES: u64 = 100_000;
 /// The most users in the cache of lookups.
 const MAX_CACHED_LOOKUPS: u64 = 100_000;
 
@@ -99,12 +97,7 @@ struct Inner {
     dearest: Mutex<Dearest>,
     /// One password is hashed again at a time.
     rehashing: Semaphore,
-    refusals: SlowestRefusal,
-    /// The names that limits count by: a user may have several. Each is that of the user's first login, so that nothing
-    /// changes for it once it is known (requirement I48).
-    names: moka::sync::Cache<NameKey, Box<str>>,
-    /// The names of the first logins.
-    first_names: moka::sync::Cache<Key, Box<str>>,
+    checks: SlowestCheck,
     metrics: DirectoryMetrics,
     runtime: Handle,
 }
@@ -116,9 +109,6 @@ struct Dearest {
     /// Classes that are expected, until the first check measures them.
     expected: Vec<CostClass>,
 }
-
-/// An account, and a name as [`username::limit_key`] has it.
-type NameKey = (Option<Box<str>>, Box<str>);
 
 /// What a lookup asks for.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -158,18 +148,12 @@ impl RemoteDirectory {
             passwords,
             dearest: Mutex::new(Dearest { expected: source.expected_hashes().to_vec(), ..Dearest::default() }),
             rehashing: Semaphore::new(1),
-            refusals: SlowestRefusal::default(),
-            names: moka::sync::Cache::new(MAX_KNOWN_NAMES),
-            first_names: moka::sync::Cache::new(MAX_KNOWN_NAMES),
+            checks: SlowestCheck::default(),
             metrics,
             runtime: Handle::current(),
             source,
             bounds,
         }))
-    }
-
-    fn name_key(&self, account: Option<&str>, username: &str) -> NameKey {
-        (account.map(Into::into), username::limit_key(self.0.source.significant(username)).into())
     }
 
     #[cfg(test)]
@@ -382,7 +366,7 @@ impl Directory for RemoteDirectory {
             Login::Hashed(None) | Login::Absent => "none",
         };
         let (found, took) = self.ask(LOGIN, what, result).await?;
-        let is_absent = matches!(found, Login::Absent);
+        let (is_absent, is_padded) = (matches!(found, Login::Absent), self.0.source.pads_refusals());
         let found = match found {
             Login::Checked(found) => found,
             Login::Hashed(found) => self.check(found, login.password).await?,
@@ -396,13 +380,11 @@ impl Directory for RemoteDirectory {
             Some(user) => {
                 let key = Key::of(login.account, &user.subject);
                 self.0.lookups.invalidate(&key).await;
-                let name = self.name_key(login.account, login.username);
-                let first = self.0.first_names.get_with(key, || name.1.clone());
-                self.0.names.insert(name, first);
+                self.0.checks.accepted(took, Instant::now());
             }
-            None if is_absent => sleep(self.0.refusals.missing(took)).await,
-            None if self.0.source.pads_refusals() => sleep(self.0.refusals.noted(took, Instant::now())).await,
-            None => {}
+            None if !is_padded => {}
+            None if is_absent => sleep(self.0.checks.missing(took)).await,
+            None => sleep(self.0.checks.refused(took)).await,
         }
         // The configuration is at fault, most likely, and not the user.
         if lacks_account { Err(DirectoryError::NoAccount) } else { Ok(user) }
@@ -419,10 +401,9 @@ impl Directory for RemoteDirectory {
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
     }
 
-    /// All names of a user share one limit, once the user logged in by them. A wrong password teaches nothing: attempts on
-    /// a user and on nobody are counted alike.
-    fn limit_key<'a>(&self, account: Option<&str>, username: &'a str) -> Cow<'a, str> {
-        let key = self.name_key(account, username);
-        Cow::Owned(self.0.names.get(&key).unwrap_or(key.1).into())
+    /// All spellings of a name share one limit. Two names of one user do not: wrong passwords for one would tell the other,
+    /// by an early 429 (requirement I62).
+    fn limit_key<'a>(&self, _: Option<&str>, username: &'a str) -> Cow<'a, str> {
+        Cow::Owned(username::limit_key(self.0.source.significant(username)))
     }
 }

@@ -232,30 +232,57 @@ async fn i47_a_hash_that_cannot_be_used_takes_as_long_as_no_user() {
     assert_eq!(passwords.work(), 2 * unknown);
 }
 
+/// How long a login takes, in milliseconds, and whether it is accepted.
+async fn timed(directory: &RemoteDirectory, name: &str) -> (bool, u128) {
+    let begun = tokio::time::Instant::now();
+    let user = directory.authenticate(None, name, &secret("any")).await.unwrap();
+    (user.is_some(), begun.elapsed().as_millis())
+}
+
 #[tokio::test(start_paused = true)]
 async fn i49_nobody_s_refusal_takes_as_long_as_the_slowest_of_a_user_and_is_no_measure_of_it() {
     let source = Fake::new();
     source.pads.store(true, Ordering::SeqCst);
     source.knows_its_users.store(true, Ordering::SeqCst);
     let directory = directory(&source, BOUNDS);
-    let took = async |name: &str| {
-        let begun = tokio::time::Instant::now();
-        assert!(directory.authenticate(None, name, &secret("wrong")).await.unwrap().is_none(), "{name}");
-        begun.elapsed().as_millis()
-    };
     source.set(Mode::Slow(Duration::from_millis(400)));
-    assert_eq!(took("inactive").await, 400);
+    assert_eq!(timed(&directory, "inactive").await, (false, 400));
+    source.set(Mode::Slow(Duration::from_millis(500)));
+    assert_eq!(timed(&directory, "none").await, (false, 500));
     source.set(Mode::Slow(Duration::from_millis(20)));
     // However many names of nobody come, and however long nobody comes.
     for pause in [0, 61, 61, 61, 4000] {
         tokio::time::advance(SECOND * pause).await;
-        assert_eq!(took("none").await, 400);
+        assert_eq!(timed(&directory, "none").await, (false, 400));
     }
-    assert_eq!(took("inactive").await, 400, "of the window before");
-    tokio::time::advance(SECOND * 61).await;
-    took("inactive").await;
-    tokio::time::advance(SECOND * 61).await;
-    assert_eq!((took("inactive").await, took("none").await), (20, 20), "the server is faster now");
+    assert_eq!(timed(&directory, "inactive").await, (false, 400), "of the window before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn i61_no_refusal_wears_the_padding_out_and_a_login_alone_makes_it_shorter() {
+    // Whether the source says that a user is nobody, as LDAP does, or refuses all alike, as a hook does.
+    for knows in [true, false] {
+        let source = Fake::new();
+        source.pads.store(true, Ordering::SeqCst);
+        source.knows_its_users.store(knows, Ordering::SeqCst);
+        let directory = directory(&source, BOUNDS);
+        source.set(Mode::Slow(Duration::from_millis(400)));
+        assert_eq!(timed(&directory, "ada").await, (true, 400), "the first measure is a login");
+        source.set(Mode::Slow(Duration::from_millis(1)));
+        for hours in [0, 1, 3, 3, 3, 100] {
+            tokio::time::advance(SECOND * 3600 * hours).await;
+            assert_eq!(timed(&directory, "none").await, (false, 400), "{knows}");
+            assert_eq!(timed(&directory, "inactive").await, (false, 400), "{knows}");
+        }
+        // The server is faster now.
+        for _ in 0..2 {
+            assert_eq!(timed(&directory, "ada").await, (true, 1));
+            assert_eq!(timed(&directory, "none").await, (false, 400), "of the window before");
+        }
+        tokio::time::advance(SECOND * 3 * 3600).await;
+        timed(&directory, "ada").await;
+        assert_eq!(timed(&directory, "none").await, (false, 1));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -400,16 +427,11 @@ async fn a2_i24_a_refusal_takes_as_long_as_the_slowest_where_the_source_says_so(
         let source = Fake::new();
         source.pads.store(pads, Ordering::SeqCst);
         let directory = directory(&source, BOUNDS);
-        let took = async |name: &str| {
-            let begun = tokio::time::Instant::now();
-            let user = directory.authenticate(None, name, &secret("wrong")).await.unwrap();
-            (user.is_some(), begun.elapsed().as_millis())
-        };
         source.set(Mode::Slow(Duration::from_millis(400)));
-        assert_eq!(took("none").await, (false, 400));
+        assert_eq!(timed(&directory, "none").await, (false, 400));
         source.set(Mode::Slow(Duration::from_millis(20)));
-        assert_eq!(took("none").await, (false, expected), "a refusal");
-        assert_eq!(took("ada").await, (true, 20), "a login is not held up");
+        assert_eq!(timed(&directory, "none").await, (false, expected), "a refusal");
+        assert_eq!(timed(&directory, "ada").await, (true, 20), "a login is not held up");
     }
 }
 
@@ -488,13 +510,31 @@ async fn i26_a_name_with_insignificant_characters_never_reaches_the_source() {
 }
 
 #[tokio::test]
+async fn i64_an_account_that_no_directory_has_costs_as_much_as_an_unknown_user() {
+    let passwords = Arc::new(Passwords::new(2, 2));
+    let none = Directories::new(Vec::new(), Arc::clone(&passwords));
+    assert_eq!(none.authenticate(Some("other"), "ada", &secret("right")).await.unwrap(), None);
+    let of_no_account = passwords.work();
+    directory_with_hashes(&passwords).authenticate(None, "none", &secret("wrong")).await.unwrap();
+    assert!(of_no_account > 0 && passwords.work() == 2 * of_no_account);
+}
+
+/// A directory that has our hashes.
+fn directory_with_hashes(passwords: &Arc<Passwords>) -> RemoteDirectory {
+    let source = Fake::new();
+    *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("right"), Cost::default()).unwrap()));
+    with_passwords(&source, BOUNDS, Arc::clone(passwords))
+}
+
+#[tokio::test]
 async fn i25_the_account_decides_which_directory_is_asked_and_no_other_is_tried() {
     let (acme, rest) = (Fake::new(), Fake::new());
     let entry = |source: &Arc<Fake>, accounts: Option<&[&str]>| AccountDirectory {
         accounts: accounts.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         directory: Arc::new(directory(source, BOUNDS)),
     };
-    let all = Directories::new(vec![entry(&rest, None), entry(&acme, Some(&["acme", "acme-test"]))]);
+    let all = vec![entry(&rest, None), entry(&acme, Some(&["acme", "acme-test"]))];
+    let all = Directories::new(all, Arc::new(Passwords::new(2, 2)));
     let lookup = async |account: Option<&str>| all.lookup_in(account, "ada").await;
     for (account, asked) in
         [(Some("acme"), (1, 0)), (Some("acme-test"), (2, 0)), (Some("other"), (2, 1)), (None, (2, 2))]
@@ -515,37 +555,21 @@ async fn i25_the_account_decides_which_directory_is_asked_and_no_other_is_tried(
 }
 
 #[tokio::test]
-async fn i26_all_names_of_a_user_share_one_limit_once_the_user_is_known() {
-    let source = Fake::new();
-    let directory = directory(&source, BOUNDS);
-    let key = |name| directory.limit_key(None, name).into_owned();
-    assert_ne!(key("u-1"), key("alias/u-1"));
-    for name in ["u-1", "ALIAS/u-1"] {
-        assert!(directory.authenticate(None, name, &secret("right")).await.unwrap().is_some());
-    }
-    assert_eq!(key("u-1"), key("alias/u-1"));
-    assert_eq!(key("u-1"), "u-1", "the name of the first login counts on as before");
-    assert_eq!(key("DOMAIN\\u-1"), key("u-1"), "what the source ignores");
-    assert_eq!(directory.limit_key(Some("acme"), "alias/u-1"), "alias/u-1", "of another account");
-    assert_ne!(key("u-1"), key("u-2"));
-}
-
-#[tokio::test]
-async fn i48_a_wrong_password_teaches_nothing_of_a_name() {
+async fn i48_i62_no_login_and_no_wrong_password_tells_which_names_are_one_users() {
     let source = Fake::new();
     *source.hash.lock().unwrap() = Some(SecretHash::new(hash_with(&secret("right"), CHEAP).unwrap()));
     let directory = directory(&source, BOUNDS);
     let key = |name| directory.limit_key(None, name).into_owned();
     let (names, before) = (["ada", "alias/ada", "none"], ["ada", "alias/ada", "none"].map(key));
-    for name in names {
-        assert!(directory.authenticate(None, name, &secret("wrong")).await.unwrap().is_none());
+    assert_eq!(key("DOMAIN\\ADA"), before[0], "what the source ignores is no other name");
+    assert!(before[0] != before[1] && before[1] != before[2]);
+    for password in ["wrong", "right"] {
+        for name in names {
+            let user = directory.authenticate(None, name, &secret(password)).await.unwrap();
+            assert_eq!(user.is_some(), password == "right" && name != "none", "{name}");
+        }
+        assert_eq!(names.map(key), before);
     }
-    assert_eq!(names.map(key), before);
-    // The first login changes nothing either: what was counted for the name stays its measure.
-    assert!(directory.authenticate(None, "ada", &secret("right")).await.unwrap().is_some());
-    assert_eq!(names.map(key), before);
-    assert!(directory.authenticate(None, "alias/ada", &secret("right")).await.unwrap().is_some());
-    assert_eq!(key("alias/ada"), before[0]);
 }
 
 #[tokio::test]

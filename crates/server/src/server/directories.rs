@@ -30,7 +30,8 @@ fn entries(configured: &[Configured]) -> Vec<AccountDirectory> {
 
 impl LiveDirectories {
     pub(super) fn new(configured: Vec<Configured>, passwords: Arc<Passwords>, metrics: DirectoryMetrics) -> Self {
-        Self { shared: Directories::new(entries(&configured)), configured: Mutex::new(configured), passwords, metrics }
+        let shared = Directories::new(entries(&configured), Arc::clone(&passwords));
+        Self { shared, configured: Mutex::new(configured), passwords, metrics }
     }
 
     /// All of them, for the gate.

@@ -127,7 +127,7 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
         && is_whole
         && let Some(keyring) = keyring.or_else(|| Keyring::generate(Algorithm::EdDsa).ok())
     {
-        findings.gate(keyring, shared(config, &directories), &passwords, &trusted).await;
+        findings.gate(keyring, shared(config, &directories, &passwords), &passwords, &trusted).await;
     }
     match ConfigErrors::new(findings.wrong) {
         None => {
@@ -139,12 +139,12 @@ pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
 }
 
 /// All directories as one. `None`: their only users are in a file that does not exist yet.
-fn shared(config: &Config, planned: &[DirectoryPlan]) -> Option<Arc<dyn Directory>> {
+fn shared(config: &Config, planned: &[DirectoryPlan], passwords: &Arc<Passwords>) -> Option<Arc<dyn Directory>> {
     let entry = |(section, planned): (&DirectoryConfig, &DirectoryPlan)| {
         Some(AccountDirectory { accounts: section.accounts.clone(), directory: planned.directory()? })
     };
     let all: Vec<_> = config.directories.iter().zip(planned).filter_map(entry).collect();
-    if all.is_empty() { None } else { Some(Arc::new(Directories::new(all))) }
+    if all.is_empty() { None } else { Some(Arc::new(Directories::new(all, Arc::clone(passwords)))) }
 }
 
 /// Where the users of a directory are.

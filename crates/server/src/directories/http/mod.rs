@@ -44,7 +44,7 @@ pub struct HttpSettings {
     pub ca: Option<PathBuf>,
     /// PEM files of the gate's certificate with its chain, and of its private key.
     pub client_cert: Option<(PathBuf, PathBuf)>,
-    /// Whether a refusal takes as long as the slowest recent refusal.
+    /// Whether a refusal takes as long as the slowest recent login or refusal.
     pub pad_refusals: bool,
 }
 
@@ -177,11 +177,10 @@ fn refused(target: &Target, status: StatusCode) -> SourceError {
             SourceError::new(Cause::Credentials, message)
         }
         // The hook, or what stands before it, is overloaded or away.
-        StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT
-        | StatusCode::TOO_MANY_REQUESTS => SourceError::new(Cause::Refused, format!("{target}: answered {status}")),
-        // It answered, and failed at this user.
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            SourceError::new(Cause::Refused, format!("{target}: answered {status}"))
+        }
+        // It answered, and failed at this user. So with 429: a hook may limit the attempts with one name.
         status => {
             let message = format!("{target}: answered {status}; a hook answers 200, for an unknown user, too");
             SourceError::new(Cause::Entry, message)
@@ -216,7 +215,7 @@ impl Source for HttpSource {
         let password = login.password.expose_secret();
         // A hook that binds to an LDAP server with an empty password would accept every login.
         if password.is_empty() || password.len() > MAX_PASSWORD {
-            return Ok(Login::Checked(None));
+            return Ok(Login::Absent);
         }
         let body = body(&Authenticate {
             v: VERSION,
@@ -251,5 +250,30 @@ impl Source for HttpSource {
         let said = if found.is_some() { "it has a user of this subject" } else { "inactive, as it should be" };
         // What it says of accounts, it says of users only.
         Ok(Found { lines: vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")], lacks_account: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rotogate::directory::LoginRequest;
+    use secrecy::SecretString;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn i61_a_password_that_is_not_sent_is_none_that_was_checked() {
+        // Whatever is asked there is a fault.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}/hook");
+        let settings = HttpSettings { url, secret_file: None, ca: None, client_cert: None, pad_refusals: true };
+        let source = HttpSource::open(&settings).unwrap();
+        let login = async |password: String| {
+            let password = SecretString::from(password);
+            source.authenticate(&LoginAttempt::from(&LoginRequest::new(None, "demo", &password))).await
+        };
+        for password in [String::new(), "x".repeat(MAX_PASSWORD + 1)] {
+            assert!(matches!(login(password).await, Ok(Login::Absent)));
+        }
+        assert!(login("x".repeat(MAX_PASSWORD)).await.is_err(), "any other is asked about");
     }
 }

@@ -212,8 +212,10 @@ impl LdapSource {
         let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
         let is_right = match result.rc {
             code::SUCCESS => true,
-            // Wrong password; no password; locked, as some servers say it.
+            // Wrong password; no password; locked, or disabled, as some servers say it: another answer would tell the name
+            // (requirement I63).
             code::INVALID_CREDENTIALS
+            | code::UNWILLING
             | code::INAPPROPRIATE_AUTHENTICATION
             | code::CONSTRAINT_VIOLATION
             | code::NO_SUCH_OBJECT => false,
@@ -222,7 +224,6 @@ impl LdapSource {
                 let cause = match result.rc {
                     code::BUSY | code::UNAVAILABLE => Cause::Connect,
                     code::STRONGER_AUTH_REQUIRED | code::CONFIDENTIALITY_REQUIRED => Cause::Refused,
-                    // Some servers say so of one that is disabled.
                     _ => Cause::Entry,
                 };
                 return Err(SourceError::new(cause, message));
@@ -301,7 +302,7 @@ impl Source for LdapSource {
         let secret = password.expose_secret();
         // A bind with an empty password succeeds without any check (RFC 4513 §5.1.2); a server may cut one at a NUL.
         if secret.is_empty() || secret.contains('\0') || secret.len() > MAX_PASSWORD {
-            return Ok(Login::Checked(None));
+            return Ok(Login::Absent);
         }
         let settings = &*self.settings;
         let filter = settings.filter.of(self.significant(&login.username));
