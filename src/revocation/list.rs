@@ -20,7 +20,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 
 use super::epoch::{Batch, Epochs, SHARDS};
-use super::{Effect, Revocation, SESSIONS_OF, Target, WITHOUT_SESSION};
+use super::{ANY_SESSION, Effect, Revocation, SESSIONS_OF, Target, WITHOUT_SESSION};
 use crate::clock::Timestamp;
 use crate::session::rotation::REVOKED;
 use crate::session::{Generation, SessionId, VouchedBy};
@@ -305,6 +305,8 @@ impl RevocationList {
         let issuer = self.issuer(facts.issuer);
         let not_before = self.latest_not_before(issuer.as_deref(), facts.subject, facts.client);
         let not_before = not_before.max(self.session_not_before(facts.issuer, facts.issuer_session, facts.subject));
+        let of_any = facts.issuer_session.and_then(|_| self.not_before_of(facts.issuer, ANY_SESSION, facts.subject));
+        let not_before = not_before.max(of_any);
         let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
         // A token without `iat` may be older than any moment.
         if not_before.is_some_and(|at| begun.is_none_or(|begun| begun <= at)) {
@@ -337,7 +339,14 @@ impl RevocationList {
 
     /// The not-before of a session of another issuer; of what names no session, that of any session of its subject.
     fn session_not_before(&self, issuer: &str, sid: Option<&str>, subject: &str) -> Option<Timestamp> {
-        let (kind, whose) = sid.map_or((WITHOUT_SESSION, subject), |sid| (SESSIONS_OF, sid));
+        let Some(sid) = sid else {
+            let of_any = self.not_before_of(issuer, ANY_SESSION, subject);
+            return of_any.max(self.not_before_of(issuer, WITHOUT_SESSION, subject));
+        };
+        self.not_before_of(issuer, SESSIONS_OF, sid)
+    }
+
+    fn not_before_of(&self, issuer: &str, kind: &str, whose: &str) -> Option<Timestamp> {
         let all = self.issuers.load();
         let is_of = |name: &str| name.strip_suffix(kind) == Some(issuer);
         let (_, of_issuer) = all.iter().find(|(name, _)| is_of(name))?;

@@ -69,12 +69,20 @@ pub enum Target {
 const SESSIONS_OF: &str = "#sid";
 /// The same for the targets of its tokens that name no session.
 const WITHOUT_SESSION: &str = "#without-sid";
+/// The same for the targets of all tokens of a subject, and of no session of ours.
+const ANY_SESSION: &str = "#any-sid";
 
 impl Target {
     /// Everything of one session of another issuer. It is the subject of a name that no issuer has: so every store and every
     /// earlier release reads it.
     pub(crate) fn session_of(issuer: &str, sid: &str) -> Self {
         Self::Subject { issuer: format!("{issuer}{SESSIONS_OF}").into(), subject: sid.into() }
+    }
+
+    /// The tokens of one subject of another issuer, whatever session they name. Sessions of ours that the issuer vouched for
+    /// go on, except those that name no session of it.
+    pub(crate) fn any_session_of(issuer: &str, subject: &str) -> Self {
+        Self::Subject { issuer: format!("{issuer}{ANY_SESSION}").into(), subject: subject.into() }
     }
 
     /// The tokens of one subject of another issuer that name no session.

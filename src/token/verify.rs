@@ -41,6 +41,7 @@ mod members;
 mod preset;
 mod response;
 mod rules;
+mod sessions_seen;
 mod shape;
 mod signature_times;
 pub(crate) mod strict_json;
@@ -177,6 +178,9 @@ impl Verifier {
         for (rules, (id, told)) in self.issuers.iter_mut().zip(states) {
             let Some(place) = old.by_issuer.get(&rules.issuer) else { continue };
             let (Some(known), Some(old_id)) = (old.issuers.get(*place), old.ids.get(*place)) else { continue };
+            if rules.session_claim == known.session_claim {
+                rules.sessions_seen = Arc::clone(&known.sessions_seen);
+            }
             if rules.equals(known) {
                 (*rules, *id) = (known.clone(), *old_id);
             } else if rules.without_keys().equals(&known.without_keys()) {
@@ -275,6 +279,11 @@ impl Verifier {
             return Err(Refusal::Forged);
         }
         let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Token(key), times);
+        if let Some(by) = judged.as_ref().ok().and_then(AccessToken::vouched_by)
+            && let Some(other) = self.rules(&by.issuer)
+        {
+            other.sessions_seen.note_vouched();
+        }
         let told = || self.told_claims.get(self.issuers.iter().position(|known| std::ptr::eq(known, rules))?);
         judged.map_err(|refused| {
             Refusal::Authentic(if E::ARE_WANTED { name_claim(rules, refused, told()) } else { refused.denial })
@@ -290,9 +299,10 @@ impl Verifier {
         let claims = Members::read(&payload).ok()?;
         let (rules, of_tokens) = self.found(claims.get("iss").and_then(Member::as_text)?)?;
         let keys = rules.keys.now(engine_now);
-        let key = keys.find(header.kid.as_deref(), &header.algorithm)?;
+        keys.find(header.kid.as_deref(), &header.algorithm)?;
         let times = Times::read(&claims).ok()?;
-        let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Token(key), times);
+        // Nothing is noted of a token without a checked signature.
+        let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Unknown, times);
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 

@@ -181,9 +181,9 @@ fn n49_each_rule_of_a_logout_token_refuses_alone() {
     let reply = world.log_out("/logout/idp", &world.idp.sign(&good, &logout(&json!({}))));
     assert_eq!((reply.status, reply.text().as_str(), reply.header("cache-control")), (200, "", "no-store"));
     assert_eq!(world.status(&token), 401, "refused at the next request");
-    // Older providers: no exp, no typ, or JWT; and a session that nobody knows.
+    // Older providers: no exp, no typ, or JWT; and a session alone.
     for typ in [None, Some("JWT"), Some("logout+jwt")] {
-        let said = logout(&json!({ "exp": null, "sub": null, "sid": "unknown" }));
+        let said = logout(&json!({ "exp": null, "sub": null, "sid": "s-1" }));
         assert_eq!(world.log_out("/logout/idp", &world.idp.sign(&header(typ), &said)).status, 200);
     }
 }
@@ -282,29 +282,60 @@ fn n66_a_notice_of_a_session_ends_the_tokens_of_its_subject_that_name_none() {
 }
 
 #[test]
-fn n66_a_session_alone_is_refused_and_logged_where_no_token_names_one() {
+fn n66_n73_a_session_alone_that_no_token_named_is_an_error_and_its_tokens_are_refused() {
     let world = start();
     let out = |sid: &str| {
         let logout = logout(&json!({ "sid": sid, "sub": null }));
         world.log_out("/logout/idp", &world.idp.sign(&header(Some("logout+jwt")), &logout)).status
     };
+    let named = |sid: &str| world.token(&json!({ "sid": sid, "jti": format!("t-{sid}") }));
     let event = json!({ "sub_id": { "format": "complex", "session": { "format": "opaque", "id": "s-1" } } });
-    // While no token was seen, nothing says that they name none.
-    assert_eq!((out("s-0"), world.pushed(&event).status), (200, 202));
-    let token = world.token(&json!({ "jti": "t-none" }));
-    assert_eq!(world.status(&token), 200);
-    assert_eq!((out("s-1"), world.pushed(&event).status), (400, 400));
-    assert_eq!(world.status(&token), 200, "nothing said whose session it was");
+    // Before any token, with tokens that name none, and with a token that names another one.
+    assert_eq!((out("s-0"), world.pushed(&event).status), (400, 400));
     let log = world.edge.gate.log();
-    let line = log.lines().find(|line| line.contains("no token of this issuer names one")).expect("a line");
+    let line = log.lines().find(|line| line.contains("no accepted token of this issuer named it")).expect("a line");
     assert!(line.contains("ERROR") && line.contains("idp") && line.contains("session_claim"), "{line}");
-    // As soon as one names a session, the others are those of machines.
-    let named = world.token(&json!({ "sid": "s-1", "jti": "t-1" }));
-    assert_eq!(world.status(&named), 401, "ended while no token was seen");
-    let named = world.token(&json!({ "sid": "s-2", "jti": "t-2" }));
-    assert_eq!(world.status(&named), 200);
-    assert_eq!(out("s-2"), 200);
-    assert_eq!([world.status(&named), world.status(&token)], [401, 200]);
+    let none = world.token(&json!({ "jti": "t-none" }));
+    assert_eq!((world.status(&none), out("s-0"), world.pushed(&event).status), (200, 400, 400));
+    let (two, three) = (named("s-2"), named("s-3"));
+    assert_eq!((world.status(&two), out("s-0"), world.pushed(&event).status), (200, 400, 400));
+    assert_eq!([world.status(&none), world.status(&two)], [200, 200], "nothing said whose session it was");
+    // Once a notice named the session of a token, the claim is right, and a session may never have come here.
+    assert_eq!((out("s-2"), out("never-here"), world.pushed(&event).status), (200, 200, 202));
+    assert_eq!([world.status(&two), world.status(&three), world.status(&none)], [401, 200, 200]);
+    // What was answered with 400 holds all the same.
+    assert_eq!([world.status(&named("s-0")), world.status(&named("s-1"))], [401, 401]);
+}
+
+#[test]
+fn n72_a_session_that_no_token_named_ends_all_tokens_of_its_subject_and_nobody_elses() {
+    // The tokens have their session in another claim than the configuration says.
+    let config = format!("{HEAD}{CONFIG_OF_EVENTS}").replacen("scopes", "session_claim = \"session\"\nscopes", 1);
+    let world = world(&config);
+    let token = |sub: &str, n: u8| {
+        let claims =
+            json!({ "sub": sub, "sid": format!("s-{n}"), "session": format!("x-{n}"), "jti": format!("t-{n}") });
+        world.token(&claims)
+    };
+    let (one, two, bob) = (token("user-1", 1), token("user-1", 2), token("bob", 3));
+    let all = |wanted: [u16; 3]| assert_eq!([&one, &two, &bob].map(|token| world.status(token)), wanted);
+    all([200; 3]);
+    let logout = logout(&json!({ "sid": "s-1" }));
+    assert_eq!(world.log_out("/logout/idp", &world.idp.sign(&header(Some("logout+jwt")), &logout)).status, 200);
+    all([401, 401, 200]);
+    assert_eq!(world.status(&world.token(&json!({ "session": "x-9", "jti": "unseen" }))), 401, "first seen afterwards");
+    assert_eq!(world.status(&world.idp.token(&json!({ "session": "x-1", "jti": "later", "iat": now() + 5 }))), 200);
+    let log = world.edge.gate.log();
+    let line = log.lines().find(|line| line.contains("all tokens of its subject end")).expect("a line");
+    assert!(line.contains("WARN") && line.contains("session_claim"), "{line}");
+    // The same by an event.
+    let event = json!({ "sub_id": {
+        "format": "complex",
+        "session": { "format": "opaque", "id": "s-3" },
+        "user": { "format": "iss_sub", "iss": URL, "sub": "bob" },
+    } });
+    assert_eq!(world.pushed(&event).status, 202);
+    all([401, 401, 401]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn is_of_the_issuer(target: &Target) -> bool {
     match target {
         // Its sessions are named behind a character that is in no issuer's name.
         Target::Subject { issuer, .. } | Target::Token { issuer, .. } => {
-            issuer.strip_prefix(ISSUER).is_some_and(|rest| matches!(rest, "" | "#sid"))
+            issuer.strip_prefix(ISSUER).is_some_and(|rest| matches!(rest, "" | "#sid" | "#any-sid"))
         }
         Target::Session(_) | Target::Client { .. } | Target::Global => false,
     }
@@ -99,12 +99,14 @@ target!(
         assert!(matches!(typ, None | Some("logout+jwt" | "jwt")), "{typ:?}");
         assert!(claims["events"][LOGOUT].is_object() && !claims.contains_key("nonce"));
         assert!(claims["iat"].as_u64().unwrap() + 300 + LEEWAY.as_secs() >= NOW.as_secs(), "too old");
-        let Ended::Tokens { entry, also, told } = ended else { panic!("a logout ends something") };
+        let Ended::Tokens { entry, also, told, is_sure } = ended else { panic!("a logout ends something") };
         assert_eq!(told.as_secs(), claims["iat"].as_u64().unwrap());
         assert!(entry.until > NOW && is_of_the_issuer(&entry.target), "{entry:?}");
         let named = claims.get("sid").or_else(|| claims.get("sub")).and_then(Value::as_str).unwrap();
         assert!(format!("{:?}", entry.target).contains(&format!("{named:?}")), "{entry:?}");
         assert_eq!(also.is_some(), claims.contains_key("sid") && claims.contains_key("sub"), "{also:?}");
+        assert!(also.is_none_or(|also| is_of_the_issuer(&also.target)));
+        assert_eq!(is_sure, claims.contains_key("sub"), "no token named a session");
     }
 );
 

@@ -192,6 +192,8 @@ fn read_credential(
     }
 }
 
+const UNSURE: &str = "a session alone, and no accepted token of the issuer named it";
+
 /// One request at an endpoint.
 struct EndpointCommand<'a> {
     gate: &'a Inner,
@@ -207,7 +209,11 @@ impl EndpointCommand<'_> {
     async fn end_elsewhere(&self, notice: &Notice) -> Result<(), Error> {
         let engine = &self.gate.engine;
         let ended = match self.read_notice(notice) {
-            Ok(Ended::Tokens { entry, also, told }) => engine.end_elsewhere(entry, also, told).await,
+            Ok(Ended::Tokens { entry, also, told, is_sure }) => {
+                let ended = engine.end_elsewhere(entry, also, told).await;
+                // The entry holds. Its sender is told that tokens may go on.
+                if is_sure { ended } else { ended.and(Err(Denial::RefusedEvent(EventFlaw::Request(UNSURE)).into())) }
+            }
             Ok(Ended::Nothing) => Ok(NoticeResult::Noted),
             Err(denial) => Err(denial.into()),
         };

@@ -103,6 +103,24 @@ fn n66_an_entry_of_no_session_matches_what_names_none_of_one_subject_and_issuer(
 }
 
 #[test]
+fn n72_an_entry_of_any_session_matches_all_tokens_of_one_subject_and_no_session_of_ours_that_names_one() {
+    let list = list(&[entry(Target::any_session_of(THEIRS, "ada"), Effect::NotBefore(NOW))]);
+    assert!(refused(&list, FOREIGN));
+    assert!(refused(&list, TokenFacts { issuer_session: Some("s-1"), ..FOREIGN }));
+    for other in [
+        TokenFacts { subject: "bob", ..FOREIGN },
+        TokenFacts { issued_at: Some(NOW.plus(Duration::from_secs(1))), issuer_session: Some("s-1"), ..FOREIGN },
+        LOOSE,
+    ] {
+        assert!(!refused(&list, other), "{other:?}");
+    }
+    let mut by = VouchedBy::new(THEIRS, "ada");
+    assert!(list.ended_elsewhere(&by, NOW));
+    by.session = Some("s-1".into());
+    assert!(!list.ended_elsewhere(&by, NOW));
+}
+
+#[test]
 fn an_empty_list_refuses_nothing() {
     let list = RevocationList::new();
     for facts in [of(session(1), Generation::NONE), LOOSE, FOREIGN, TokenFacts { issued_at: None, jti: None, ..LOOSE }]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::sessions_seen::Named;
 use super::{IssuerRules, Verifier, shape, strict_json};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
@@ -70,8 +71,11 @@ pub enum Ended {
     Tokens {
         /// For the revocation list.
         entry: Revocation,
-        /// The subject's tokens without a session, if the entry is of a session: nothing says of which session they are.
+        /// Of the subject, if the entry is of a session: its tokens without a session, since nothing says of which session
+        /// they are; and all of its tokens if no accepted token named the session.
         also: Option<Revocation>,
+        /// Whether tokens are known to end by it. If not, its sender hears of an error, and the entry holds all the same.
+        is_sure: bool,
         /// `iat`: when the issuer said so.
         told: Timestamp,
     },
@@ -162,14 +166,14 @@ impl Signed<'_> {
         if !events.get(LOGOUT).is_some_and(Value::is_object) {
             return Err(malformed("events has no logout"));
         }
-        let (target, also) = match (text(&claims, "sid")?, text(&claims, "sub")?) {
-            (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject)?,
-            (_, Some(subject)) => (subject_of(rules, subject), None),
+        let (target, also, is_sure) = match (text(&claims, "sid")?, text(&claims, "sub")?) {
+            (Some(sid), subject) if !rules.session_claim.is_empty() => session_target(rules, sid, subject),
+            (_, Some(subject)) => (subject_of(rules, subject), None, true),
             (Some(_), None) => return Err(malformed("sid alone, and session_claim says that tokens have none")),
             (None, None) => return Err(malformed("neither sub nor sid")),
         };
         let also = also.map(|also| before(rules, also, at, wall));
-        Ok(Ended::Tokens { entry: before(rules, target, at, wall), also, told: at })
+        Ok(Ended::Tokens { entry: before(rules, target, at, wall), also, is_sure, told: at })
     }
 
     /// What a security event token ends (CAEP 1.0 §3.1).
@@ -193,7 +197,7 @@ impl Signed<'_> {
             return Ok(Ended::Nothing);
         }
         let subject = claims.get("sub_id").and_then(Value::as_object).ok_or(malformed("no sub_id"))?;
-        let (target, also) = subject_target(rules, subject)?;
+        let (target, also, is_sure) = subject_target(rules, subject)?;
         // The later of both times, never in the future.
         let stated = event.get("event_timestamp").and_then(Value::as_u64).map(Timestamp::from_secs);
         let at = stated.map_or(issued, |stated| stated.max(issued)).min(wall.max(issued));
@@ -202,19 +206,22 @@ impl Signed<'_> {
             target => before(rules, target, at, wall),
         };
         let also = also.map(|also| before(rules, also, at, wall));
-        Ok(Ended::Tokens { entry, also, told: issued })
+        Ok(Ended::Tokens { entry, also, is_sure, told: issued })
     }
 }
 
+/// What a notice ends, what else, and whether tokens are known to end by it.
+type Targets = (Target, Option<Target>, bool);
+
 /// The subject identifiers that name what is ended (RFC 9493 §3).
-fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<(Target, Option<Target>), Denial> {
+fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<Targets, Denial> {
     let inner = |name: &str| subject.get(name).map(|part| part.as_object().ok_or(malformed("sub_id is malformed")));
     match subject.get("format").and_then(Value::as_str) {
-        Some("iss_sub") => Ok((subject_of(rules, user_of(rules, subject)?), None)),
+        Some("iss_sub") => Ok((subject_of(rules, user_of(rules, subject)?), None, true)),
         Some("jwt_id") => {
             is_of(rules, subject)?;
             let jti = text(subject, "jti")?.ok_or(malformed("jwt_id has no jti"))?;
-            Ok((Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() }, None))
+            Ok((Target::Token { issuer: Arc::clone(&rules.issuer), jti: jti.into() }, None, true))
         }
         Some("complex") => match (inner("session").transpose()?, inner("user").transpose()?) {
             (Some(session), of) if !rules.session_claim.is_empty() => {
@@ -223,9 +230,9 @@ fn subject_target(rules: &IssuerRules, subject: &Map<String, Value>) -> Result<(
                     return Err(malformed("a session is named by opaque"));
                 }
                 let id = text(session, "id")?.ok_or(malformed("opaque has no id"))?;
-                session_target(rules, id, of)
+                Ok(session_target(rules, id, of))
             }
-            (_, Some(of)) => Ok((subject_of(rules, user_of(rules, of)?), None)),
+            (_, Some(of)) => Ok((subject_of(rules, user_of(rules, of)?), None, true)),
             (Some(_), None) => Err(malformed("a session alone, and session_claim says that tokens have none")),
             (None, None) => Err(malformed("complex names neither a session nor a user")),
         },
@@ -249,21 +256,32 @@ fn user_of<'c>(rules: &IssuerRules, user: &'c Map<String, Value>) -> Result<&'c 
     text(user, "sub")?.ok_or(malformed("iss_sub has no sub"))
 }
 
-/// A session, and the tokens of its subject that name none: one of them may be of that session. Without a subject nothing
-/// would say whose they are.
-// Requirement N66.
-fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Result<(Target, Option<Target>), Denial> {
-    if subject.is_none() && rules.sessions_seen.are_missing() {
+/// A session, and the tokens of its subject that name none: one of them may be of that session. If no accepted token named
+/// the session, its tokens may name another one, so all tokens of the subject end. Without a subject nothing says whose
+/// they are.
+// Requirements N66, N72, N73.
+fn session_target(rules: &IssuerRules, sid: &str, subject: Option<&str>) -> Targets {
+    let named = rules.sessions_seen.name(sid);
+    let also = subject.map(|subject| match named {
+        Named::Carried => Target::without_session_of(&rules.issuer, subject),
+        Named::Elsewhere | Named::Unproven => Target::any_session_of(&rules.issuer, subject),
+    });
+    let is_sure = also.is_some() || named != Named::Unproven;
+    if !is_sure {
         tracing::error!(
             issuer = %rules.name,
             session_claim = %rules.session_claim,
-            "a notice names a session alone, and no token of this issuer names one: nothing ended. Let the issuer send \
-             `sub`, or name the claim of its tokens that has the session in session_claim"
+            "a notice names a session alone, and no accepted token of this issuer named it: tokens may go on. Let the \
+             issuer send `sub`, or name the claim of its tokens that has the session in session_claim"
         );
-        return Err(malformed("a session alone, and no token of the issuer names one"));
+    } else if named == Named::Unproven {
+        tracing::warn!(
+            issuer = %rules.name,
+            session_claim = %rules.session_claim,
+            "a notice names a session that no accepted token of this issuer named: all tokens of its subject end"
+        );
     }
-    let also = subject.map(|subject| Target::without_session_of(&rules.issuer, subject));
-    Ok((Target::session_of(&rules.issuer, sid), also))
+    (Target::session_of(&rules.issuer, sid), also, is_sure)
 }
 
 fn subject_of(rules: &IssuerRules, subject: &str) -> Target {

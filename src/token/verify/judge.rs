@@ -114,7 +114,7 @@ pub(super) fn claims<'r>(
         response,
     };
     if let Origin::Token(_) | Origin::Response(_) = origin {
-        rules.sessions_seen.note(rare.issuer_session.is_some());
+        rules.sessions_seen.note(rare.issuer_session.as_deref());
     }
     Ok(AccessToken {
         text: text.into(),

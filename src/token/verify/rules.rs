@@ -1,7 +1,6 @@
 //! The rules for each issuer's tokens.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,6 +8,7 @@ use serde_json::Value;
 use super::keys::{Ignored, IssuerKeys, Keys, MAX_KEYS};
 use super::mapping::ClaimMapping;
 use super::preset::Preset;
+use super::sessions_seen::SessionsSeen;
 use crate::claim::{ClaimError, ClaimPath};
 use crate::introspection::Introspection;
 use crate::session::Scope;
@@ -157,30 +157,8 @@ pub struct IssuerRules {
     pub session_claim: Box<str>,
     /// How its tokens are introspected, if they are.
     pub(crate) introspection: Option<Arc<Introspection>>,
-    /// Whether its tokens name a session.
+    /// The sessions that its tokens named.
     pub(super) sessions_seen: Arc<SessionsSeen>,
-}
-
-/// Whether the accepted tokens of an issuer name a session of it.
-#[derive(Debug, Default)]
-pub(super) struct SessionsSeen {
-    with: AtomicBool,
-    without: AtomicBool,
-}
-
-impl SessionsSeen {
-    /// A token was accepted.
-    pub(super) fn note(&self, names_one: bool) {
-        let seen = if names_one { &self.with } else { &self.without };
-        if !seen.load(Ordering::Relaxed) {
-            seen.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Were there tokens, and none of them named a session?
-    pub(super) fn are_missing(&self) -> bool {
-        self.without.load(Ordering::Relaxed) && !self.with.load(Ordering::Relaxed)
-    }
 }
 
 impl IssuerRules {

@@ -1,6 +1,7 @@
 //! Trusted issuers: key sets and rules.
 
 use super::*;
+use crate::token::verify::sessions_seen::Named;
 
 #[test]
 fn a_jwk_set_is_filtered_and_what_is_ignored_is_told() {
@@ -52,6 +53,43 @@ fn a_jwk_set_is_filtered_and_what_is_ignored_is_told() {
         assert!(IssuerKeys::from_jwks(bad.as_bytes(), None).is_err(), "{bad}");
     }
     assert!(IssuerKeys::from_jwks(&vec![b' '; MAX_JWKS + 1], None).is_err());
+}
+
+#[test]
+fn n73_the_sessions_of_tokens_outlive_new_keys_and_a_reload_and_not_another_session_claim() {
+    let world = world();
+    world.idp(1, &with(idp_claims(), json!({ "sid": "s-1" }))).unwrap();
+    let seen = |changed: &dyn Fn(&mut IssuerRules)| {
+        let mut rules = world.verifier.issuers.clone();
+        for rules in &mut rules {
+            rules.sessions_seen = Arc::default();
+        }
+        changed(&mut rules[1]);
+        let next = Verifier::new(rules).unwrap().following(&world.verifier);
+        next.rules(IDP).unwrap().sessions_seen.name("s-1")
+    };
+    let other_keys = |rules: &mut IssuerRules| {
+        rules.keys = IssuerRules::external(
+            IDP,
+            vec!["api".into()],
+            IssuerKeys::from_jwks(jwks(&world.idp[..1]).to_string().as_bytes(), None).unwrap(),
+        )
+        .keys;
+    };
+    assert_eq!(seen(&|_| {}), Named::Carried, "the same rules");
+    assert_eq!(seen(&other_keys), Named::Carried, "other keys");
+    assert_eq!(seen(&|rules| rules.everywhere = true), Named::Carried, "another rule");
+    assert_eq!(seen(&|rules| rules.session_claim = "session".into()), Named::Unproven);
+    // What another session's login says of the issuer is not said of its tokens.
+    let vouched = json!({ "origin_iss": IDP, "origin_sub": "ada", "origin_sid": "s-9" });
+    world.own_claims(vouched).unwrap();
+    let rules = world.verifier.rules(IDP).unwrap();
+    assert_eq!(rules.sessions_seen.name("s-9"), Named::Elsewhere, "s-1 was named before");
+    let fresh = self::world();
+    let sessions = || &fresh.verifier.rules(IDP).unwrap().sessions_seen;
+    assert_eq!(sessions().name("s-9"), Named::Unproven);
+    fresh.own_claims(json!({ "origin_iss": IDP, "origin_sub": "ada" })).unwrap();
+    assert_eq!(sessions().name("s-9"), Named::Elsewhere);
 }
 
 #[test]

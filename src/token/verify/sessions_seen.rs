@@ -1,0 +1,146 @@
+//! Which sessions the accepted tokens of an issuer named. A notice that names another session ends more than that one: the
+//! tokens may have the session in another claim than `session_claim` says.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+/// The most sessions of tokens that are remembered, in four bytes each. One that gave way counts as not seen.
+const CARRIED: usize = 1 << 16;
+/// The most sessions of notices that are remembered.
+const NAMED: usize = 1 << 12;
+/// How many places one session may have. The newest one always has a place.
+const WAYS: usize = 4;
+
+/// Hashes of `N` texts. Two texts are taken for one in one of 500 million cases, and the hash has a secret.
+#[derive(Debug, Default)]
+struct Recent<const N: usize> {
+    /// Allocated when the first one comes. 0 is free.
+    places: OnceLock<Box<[AtomicU32]>>,
+}
+
+impl<const N: usize> Recent<N> {
+    fn ways(places: &[AtomicU32], hash: u64) -> (&[AtomicU32], u32) {
+        let ways = places.chunks_exact(WAYS).nth(hash as usize % (N / WAYS)).unwrap_or_default();
+        (ways, (hash >> 32) as u32 | 1)
+    }
+
+    fn add(&self, hash: u64) {
+        let places = self.places.get_or_init(|| (0..N).map(|_| AtomicU32::new(0)).collect());
+        let (ways, tag) = Self::ways(places, hash);
+        let is_had_by = |place: &AtomicU32| place.load(Relaxed) == tag;
+        let takes = |place: &AtomicU32| place.compare_exchange(0, tag, Relaxed, Relaxed).is_ok();
+        if !ways.iter().any(is_had_by)
+            && !ways.iter().any(takes)
+            && let Some(oldest) = ways.get((hash >> 24) as usize % WAYS)
+        {
+            oldest.store(tag, Relaxed);
+        }
+    }
+
+    fn has(&self, hash: u64) -> bool {
+        let Some(places) = self.places.get() else { return false };
+        let (ways, tag) = Self::ways(places, hash);
+        ways.iter().any(|place| place.load(Relaxed) == tag)
+    }
+}
+
+/// The sessions that tokens and notices of one issuer named, since the start.
+#[derive(Debug, Default)]
+pub(super) struct SessionsSeen {
+    hasher: RandomState,
+    carried: Recent<CARRIED>,
+    named: Recent<NAMED>,
+    /// A token and a notice named the same session, so `session_claim` names the right claim.
+    is_proven: AtomicBool,
+    has_tokens: AtomicBool,
+    vouches: AtomicBool,
+}
+
+/// What is known of a session that a notice names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// An accepted token named it.
+    Carried,
+    /// None did, but what ends by it is known: tokens named sessions of other notices, or the issuer has no tokens here, and
+    /// vouches for sessions of ours, which have its own words.
+    Elsewhere,
+    /// Nothing says that any token names it.
+    Unproven,
+}
+
+impl SessionsSeen {
+    /// A token of the issuer was accepted, with this session.
+    pub(super) fn note(&self, session: Option<&str>) {
+        set(&self.has_tokens);
+        let Some(session) = session else { return };
+        let hash = self.hasher.hash_one(session);
+        self.carried.add(hash);
+        if self.named.has(hash) {
+            set(&self.is_proven);
+        }
+    }
+
+    /// A token of ours was accepted whose session began by the issuer.
+    pub(super) fn note_vouched(&self) {
+        set(&self.vouches);
+    }
+
+    /// A notice names a session.
+    pub(super) fn name(&self, session: &str) -> Named {
+        let hash = self.hasher.hash_one(session);
+        self.named.add(hash);
+        if self.carried.has(hash) {
+            set(&self.is_proven);
+            return Named::Carried;
+        }
+        let vouches_alone = self.vouches.load(Relaxed) && !self.has_tokens.load(Relaxed);
+        if self.is_proven.load(Relaxed) || vouches_alone { Named::Elsewhere } else { Named::Unproven }
+    }
+}
+
+/// Without a write if it is set: each verified token comes here.
+fn set(flag: &AtomicBool) {
+    if !flag.load(Relaxed) {
+        flag.store(true, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n72_a_session_is_known_by_tokens_alone_and_the_newest_always() {
+        let seen = SessionsSeen::default();
+        assert_eq!(seen.name("a"), Named::Unproven, "no token came");
+        seen.note(None);
+        seen.note(Some("b"));
+        assert_eq!(seen.name("a"), Named::Unproven, "and no notice makes it known");
+        assert_eq!((seen.name("b"), seen.name("a")), (Named::Carried, Named::Elsewhere));
+        for n in 0..4 * CARRIED {
+            let session = n.to_string();
+            seen.note(Some(&session));
+            assert_eq!(seen.name(&session), Named::Carried, "{n}");
+        }
+        let known = (0..4 * CARRIED).filter(|n| seen.name(&n.to_string()) == Named::Carried).count();
+        assert!((CARRIED / 2..=CARRIED).contains(&known), "{known} of {CARRIED}");
+    }
+
+    #[test]
+    fn n72_a_token_after_the_notice_of_its_session_proves_the_claim_too() {
+        let seen = SessionsSeen::default();
+        assert_eq!(seen.name("a"), Named::Unproven);
+        seen.note(Some("a"));
+        assert_eq!(seen.name("other"), Named::Elsewhere);
+    }
+
+    #[test]
+    fn n72_an_issuer_that_vouches_alone_needs_no_token_of_its_own() {
+        let seen = SessionsSeen::default();
+        seen.note_vouched();
+        assert_eq!(seen.name("a"), Named::Elsewhere);
+        seen.note(Some("b"));
+        assert_eq!(seen.name("a"), Named::Unproven, "its tokens may have another claim");
+    }
+}
