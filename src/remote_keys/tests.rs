@@ -158,8 +158,9 @@ async fn i1_i3_a_request_that_wants_keys_causes_one_fetch() {
     let remote = RemoteKeys::start_with(settings, None, Arc::clone(&time) as _).unwrap();
     remote.first_attempt().await;
     let clock = EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::ZERO);
-    let asked = |remote: &RemoteKeys| remote.keys().missing::<WithEffects>(clock.now(), None, Duration::ZERO);
-    // Within the cooldown of a good answer: nothing is asked.
+    let asked =
+        |remote: &RemoteKeys| remote.keys().missing::<WithEffects>(clock.now(), Some(Timestamp::ZERO), Duration::ZERO);
+    // Older than a good answer, and within its cooldown: nothing is asked.
     assert!(matches!(asked(&remote), Denial::UnknownKey));
     issuer.publish(&[&first, &second]);
     time.advance(Duration::from_secs(2));
@@ -403,6 +404,75 @@ fn i50_times_that_contradict_each_other_are_refused() {
     for (fresh, min, max, stale_for) in [(10, 1, 1440, 1440), (5, 1, 5, 5), (1, 1, 1, 2)] {
         assert_eq!(said(fresh, min, max, stale_for), None);
     }
+}
+
+/// The messages of errors.
+#[derive(Clone, Default)]
+struct Errors(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "message" {
+                self.0.lock().unwrap().push(format!("{value:?}"));
+            }
+        });
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
+    let errors = Errors::default();
+    let _logged = tracing::subscriber::set_default(errors.clone());
+    let (issuer, first) = (Issuer::new().await, key());
+    issuer.publish(&[&first]);
+    let mut settings = issuer.remote();
+    settings.fetch.min = Duration::from_secs(60);
+    settings.fetch.stale_for = settings.fetch.max;
+    let (stale_for, rest) = (settings.fetch.stale_for, Duration::from_secs(10));
+    let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+    let remote = RemoteKeys::start_with(settings, None, Arc::clone(&time) as _).unwrap();
+    remote.first_attempt().await;
+    // Timers move by `advance` alone: while a blocking task runs they do not jump ahead of sockets.
+    let (_release, held) = std::sync::mpsc::channel::<()>();
+    tokio::task::spawn_blocking(move || held.recv());
+    tokio::time::pause();
+    for path in [DISCOVERY, KEYS] {
+        issuer.answer(path, http("500 Oh", "", ""));
+    }
+    // After so many failures the next attempt is in 48 s or more.
+    time.advance(stale_for - rest);
+    for _ in 0..7 {
+        remote.refresh().await.unwrap_err();
+    }
+    assert_eq!((count(&remote, "status"), remote.status().state), (7, "aging"));
+    assert!(errors.0.lock().unwrap().is_empty());
+    time.advance(rest);
+    tokio::time::advance(rest + Duration::from_millis(1)).await;
+    let watch = SystemTime::new();
+    let began = watch.monotonic();
+    while count(&remote, "status") < 8 {
+        assert!(watch.monotonic().saturating_sub(began) < LONG, "nothing was fetched");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((count(&remote, "status"), remote.status().state), (8, "stale"));
+    assert_eq!(*errors.0.lock().unwrap(), ["issuer keys too old: its tokens get 503"]);
 }
 
 #[tokio::test]

@@ -360,8 +360,9 @@ impl LiveKeys {
             AttemptResult::Good => {
                 // The token may be newer than the answer, and so may its key. Then only an attempt that a request asked
                 // for delays the next one: a scheduled one must not keep out a key of the next second (requirement I51).
+                // One that does not say may be. If another attempt has just failed to find its key, it is refused.
                 let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
-                let since = if is_newer { fetching.last_wanted } else { Some(last.began) };
+                let since = if is_newer || issued_at.is_none() { fetching.last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
                 if rest.is_zero() {
                     self.want::<E>(&mut fetching);

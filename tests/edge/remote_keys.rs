@@ -220,6 +220,41 @@ async fn i3_i43_unknown_kids_cause_one_fetch_and_no_series() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn i51_i58_the_first_unknown_key_after_a_scheduled_fetch_is_taken_up_and_a_flood_fetches_no_more() {
+    // A token, and what the gate takes without `iat` into account: a logout.
+    for is_logout in [false, true] {
+        let provider = Provider::start();
+        let (old, new) = (Issuer::new(1), Issuer::new(2));
+        provider.publish(&[old.jwk("k1")]);
+        let source = "discovery = true\nbackchannel_logout = { path = \"/logout/kc\", audience = [\"our-client\"] }";
+        let edge = edge(&provider.entry("kc", source).replace("cooldown = \"1s\"", "cooldown = \"1h\""));
+        assert_eq!(status(&edge, &provider.token(&old, "k1")), 200);
+        // The fetch of the start is in its cooldown.
+        provider.publish(&[old.jwk("k1"), new.jwk("k2")]);
+        let shown = |key: &Issuer, kid: &str| {
+            if !is_logout {
+                return status(&edge, &provider.token(key, kid));
+            }
+            let events = json!({ "http://schemas.openid.net/event/backchannel-logout": {} });
+            let said = claims(&json!({ "iss": provider.url(), "aud": "our-client", "events": events }));
+            let token = key.sign(&json!({ "alg": "EdDSA", "typ": "logout+jwt", "kid": kid }), &said);
+            edge.form("/logout/kc", &[], &[("logout_token", &token)]).status
+        };
+        until("the new key is taken up", async || match shown(&new, "k2") {
+            200 => true,
+            503 => false,
+            other => panic!("{other}: a good signature was refused"),
+        })
+        .await;
+        assert_eq!(provider.fetches(), 2);
+        for n in 0..20_u64 {
+            assert_eq!(shown(&Issuer::new(9), &format!("evil-{n}")), if is_logout { 400 } else { 503 });
+        }
+        assert_eq!(provider.fetches(), 2, "within the cooldown of a fetch that was asked for");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn i7_i8_odd_keys_are_named_and_another_issuer_is_refused() {
     let (provider, other) = (Provider::start(), Provider::start());
     let key = Issuer::new(1);
@@ -307,6 +342,7 @@ fn i45_check_names_what_is_wrong_and_online_what_it_found() {
         ("{ fresh = \"0s\" }", "issuers[0].fetch.fresh", "1s"),
         ("{ stale_for = \"8d\" }", "issuers[0].fetch.stale_for", "7"),
         ("{ stale_for = \"1h\" }", "issuers[0].fetch.stale_for", "max"),
+        ("{ fresh = \"10m\", max = \"5m\", stale_for = \"5m\" }", "issuers[0].fetch.fresh", "max"),
         ("{ proxy = \"http://proxy\" }", "issuers[0].fetch.proxy", "expected http://host:port"),
         ("{ ca = \"none.pem\" }", "issuers[0].fetch", "none.pem"),
         ("{ max_size = \"2MiB\" }", "issuers[0].fetch.max_size", "1"),

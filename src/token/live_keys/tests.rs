@@ -159,6 +159,25 @@ fn i3_i4_an_unknown_kid_asks_once_for_each_cooldown_and_is_refused_only_by_a_goo
 }
 
 #[test]
+fn i58_a_token_without_iat_asks_at_once_after_a_scheduled_attempt_and_is_refused_after_its_own() {
+    let a = key();
+    let live = LiveKeys::fetched(RULES);
+    attempt(&live, NOW, Some(keys(&[("a", &a)])));
+    assert_eq!(live.missing::<WithEffects>(after(1), None, LEEWAY), unavailable(1));
+    assert!(live.fetching().is_wanted, "at once");
+    attempt(&live, after(1), Some(keys(&[("a", &a)])));
+    for scheduled in [5, 10, 25] {
+        for _ in 0..1000 {
+            assert_eq!(live.missing::<WithEffects>(after(3), None, LEEWAY), Denial::UnknownKey);
+        }
+        assert!(!live.fetching().is_wanted, "one attempt in each cooldown");
+        attempt(&live, after(scheduled), Some(keys(&[("a", &a)])));
+    }
+    assert_eq!(live.missing::<WithEffects>(after(31), None, LEEWAY), unavailable(1));
+    assert!(live.fetching().is_wanted);
+}
+
+#[test]
 fn i51_the_first_unknown_kid_after_a_scheduled_attempt_asks_at_once_and_the_next_waits() {
     let a = key();
     let live = LiveKeys::fetched(RULES);
