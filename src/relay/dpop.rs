@@ -84,6 +84,15 @@ impl Proofs {
     /// The same over all gates that share the store.
     pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
+    /// Remembers as many proofs as it can, each of another key.
+    #[cfg(test)]
+    pub(super) fn fill(&self, now: Timestamp) {
+        for n in 0..MAX_SEEN {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            let key = crate::thumbprint::KeyThumbprint::from_bytes(key);
+            let _ = self.seen.record(&self.seen.name(&key, "a", now), now);
+        }
     }
 
     #[cfg(test)]

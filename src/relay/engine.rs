@@ -24,6 +24,8 @@ use crate::denial::ProofFlaw;
 use crate::dpop::memory::NotRecorded;
 use crate::fault::{Chain, Error, Fault, StoreError};
 use crate::limit::{Buckets, Limits, Rate};
+use crate::network::Holder;
+use crate::overload::{Bound, Pool, PoolPermit};
 use crate::random::{NoRandomness, random};
 use crate::store::Store;
 use crate::store::relay::{RelayId, RelayStore};
@@ -36,7 +38,7 @@ mod revoke;
 mod settings;
 
 pub use answer::{Answer, Presented, Source};
-use flight::{Finished, Pending, Presentation, UnderWay};
+use flight::{Finished, Next, Presentation, UnderWay};
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
 
@@ -74,6 +76,8 @@ struct Core {
     flights: DashMap<RelayId, watch::Receiver<Option<Arc<Finished>>>>,
     /// The number of tasks that exchange or revoke.
     under_way: watch::Sender<usize>,
+    /// Their places.
+    places: Pool,
     proofs: Proofs,
     counts_proofs: Option<Arc<dyn Store>>,
     sends: Buckets,
@@ -107,6 +111,7 @@ impl Relay {
             is_alone,
             flights,
             under_way,
+            places: Pool::new(PLACES),
             proofs,
             counts_proofs,
             sends,
@@ -134,11 +139,12 @@ impl Relay {
     /// Forwards a request that is not a refresh. Stores nothing of it.
     pub async fn pass(&self, request: &ProviderRequest, address: Option<IpAddr>) -> Answer {
         let core = &self.core;
-        if let Err(answer) = core.admit(address) {
-            return answer;
-        }
+        let place = match core.admit(address) {
+            Ok(place) => place,
+            Err(answer) => return answer,
+        };
         let settings = core.settings.load_full();
-        let _task = UnderWay::new(core);
+        let _task = UnderWay::new(core, place);
         let sent = tokio::time::timeout(settings.rules.timeout, settings.provider.send(request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
@@ -153,7 +159,8 @@ impl Relay {
         match settings.provider.read("", &reply) {
             Meaning::Granted { .. } => core.limits.record_valid(address),
             Meaning::Dead => core.limits.record_forged(address),
-            Meaning::Refused => {}
+            Meaning::Refused => core.limits.record_refused(address),
+            Meaning::Again => {}
             Meaning::Busy => {
                 let retry_after = reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER);
                 return Answer::unavailable(retry_after, "provider_busy");
@@ -195,20 +202,19 @@ impl Relay {
                 Ok(known) => known,
                 Err(error) => return self.core.store_failed(error),
             };
-            let (before, pending) = match known {
+            let next = match known {
                 Known::Answer(answer) => return answer,
                 Known::Ask(before) => match self.core.admit(presentation.presented.address) {
-                    Ok(()) => (before, None),
+                    Ok(place) => Next::Ask(before, place),
                     Err(answer) => return answer,
                 },
                 // It belongs to another run of the program, unless the exchange has just ended: then the store has its
                 // outcome.
-                Known::Pending(left) => {
-                    (None, Some(if was_pending { Pending::Orphaned(left) } else { Pending::MaybeOurs }))
-                }
+                Known::Pending(left) if was_pending => Next::Orphaned(left),
+                Known::Pending(_) => Next::MaybeOurs,
             };
-            was_pending = pending.is_some();
-            if let Some(answer) = self.core.join(presentation, before, pending).await {
+            was_pending = !matches!(next, Next::Ask(..));
+            if let Some(answer) = self.core.join(presentation, next).await {
                 return answer;
             }
         }
@@ -223,7 +229,11 @@ impl Relay {
             Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
             Err(NotSealed) => return Answer::failed(&NOT_SEALED),
         };
-        let task = UnderWay::new(&self.core);
+        let place = match self.core.place(presentation.presented.address) {
+            Ok(place) => place,
+            Err(answer) => return answer,
+        };
+        let task = UnderWay::new(&self.core, place);
         let revoked = tokio::spawn(async move { task.core.revoke(&presentation).await }).await;
         revoked.unwrap_or_else(|_| Answer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
@@ -238,8 +248,10 @@ impl Relay {
 }
 
 const NOT_SEALED: Fault = Fault::Signing("an answer could not be sealed");
-/// The most exchanges of one endpoint under way, each with a connection. An exchange goes on if its client disconnects.
-const MAX_UNDER_WAY: usize = 256;
+/// The most exchanges and revocations of one endpoint under way, each with a connection, and the share of one address. They
+/// go on if their client disconnects.
+// Requirement A30.
+const PLACES: Bound = Bound { all: 256, each: 32 };
 const NO_TOKEN: &str = "not a refresh token";
 
 impl Core {
@@ -276,18 +288,23 @@ impl Core {
         }
     }
 
-    /// May a token of this sender go to the provider?
-    fn admit(&self, address: Option<IpAddr>) -> Result<(), Answer> {
-        if *self.under_way.borrow() >= MAX_UNDER_WAY {
-            return Err(Answer::unavailable(RETRY_AFTER, "relay_saturated"));
-        }
+    /// A place at the provider for this sender.
+    fn place(&self, address: Option<IpAddr>) -> Result<PoolPermit, Answer> {
+        let place = self.places.enter(address.map(Holder::address));
+        place.map_err(|_| Answer::unavailable(RETRY_AFTER, "relay_saturated"))
+    }
+
+    /// The same, if a token of this sender may go there.
+    fn admit(&self, address: Option<IpAddr>) -> Result<PoolPermit, Answer> {
+        let place = self.place(address)?;
         self.limits.admit_unverified(address).map_err(|denial| {
             let retry_after = match denial {
                 Denial::TooManyRequests(wait) | Denial::RateLimited(_, wait) => wait,
                 _ => RETRY_AFTER,
             };
             Answer::TooMany { retry_after }
-        })
+        })?;
+        Ok(place)
     }
 
     fn store_failed(&self, error: StoreError) -> Answer {

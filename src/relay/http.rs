@@ -215,7 +215,7 @@ impl Provider for OAuthProvider {
             return Ok((true, ProviderReply { body: Zeroizing::default(), ..reply }));
         }
         match oauth::read("", &reply) {
-            Meaning::Dead | Meaning::Refused => Ok((false, reply)),
+            Meaning::Dead | Meaning::Refused | Meaning::Again => Ok((false, reply)),
             // What its body says is not for clients.
             Meaning::Granted { .. } | Meaning::Busy | Meaning::Unclear => {
                 let status = StatusCode::BAD_GATEWAY.as_u16().max(reply.status);

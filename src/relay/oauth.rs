@@ -22,6 +22,8 @@ pub fn read(token: &str, reply: &ProviderReply) -> Meaning {
         200 => granted(token, reply),
         400 | 401 => match member(reply, "error").as_deref() {
             Some("invalid_grant") => Meaning::Dead,
+            // RFC 9449 §8; RFC 8628 §3.5.
+            Some("use_dpop_nonce" | "authorization_pending" | "slow_down") => Meaning::Again,
             Some(_) => Meaning::Refused,
             // Not a reply of a token endpoint.
             None => Meaning::Unclear,

@@ -108,6 +108,8 @@ pub enum Meaning {
     Dead,
     /// Something else of the request is not good. Nothing was rotated.
     Refused,
+    /// The request is to come again, as the reply says: a step of the protocol. Nothing was rotated.
+    Again,
     /// The provider did not process it. Nothing was rotated.
     Busy,
     /// Anything else: the provider may have rotated.

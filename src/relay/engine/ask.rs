@@ -90,7 +90,10 @@ impl Core {
                 self.keep(keys, &intent, RelayState::Dead, &reply, rules.grace).await;
                 End::Reply(reply)
             }
-            Meaning::Refused => {
+            refused @ (Meaning::Refused | Meaning::Again) => {
+                if refused == Meaning::Refused {
+                    self.limits.record_refused(address);
+                }
                 self.undo(keys, &intent, unknown).await;
                 End::Reply(reply)
             }

@@ -9,16 +9,18 @@ use tokio::sync::watch;
 
 use super::look::Before;
 use super::{Answer, Core, LEASE_MARGIN, MAX_TOKEN, NOT_SEALED, Presented, RETRY_AFTER, RelaySettings, Source};
+use crate::overload::PoolPermit;
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::{NotSealed, RelayKeys};
 use crate::store::relay::RelayId;
 
-/// A pending attempt.
-#[derive(Clone, Copy)]
-pub(super) enum Pending {
-    /// It may be an attempt of this process.
+/// What is next for a presentation, unless its exchange is under way here.
+pub(super) enum Next {
+    /// To ask the provider, in this place.
+    Ask(Option<Before>, PoolPermit),
+    /// An attempt is pending. It may be one of this process.
     MaybeOurs,
-    /// It belongs to another run of the program. Its outcome may arrive for this long.
+    /// The pending attempt belongs to another run of the program. Its outcome may arrive for this long.
     Orphaned(Duration),
 }
 
@@ -50,15 +52,16 @@ pub(super) enum End {
     Again,
 }
 
-/// A task that [`Relay::idle`] waits for.
+/// A task that [`Relay::idle`] waits for, with its place.
 pub(super) struct UnderWay {
     pub(super) core: Arc<Core>,
+    _place: PoolPermit,
 }
 
 impl UnderWay {
-    pub(super) fn new(core: &Arc<Core>) -> Self {
+    pub(super) fn new(core: &Arc<Core>, place: PoolPermit) -> Self {
         core.under_way.send_modify(|tasks| *tasks += 1);
-        Self { core: Arc::clone(core) }
+        Self { core: Arc::clone(core), _place: place }
     }
 }
 
@@ -100,25 +103,18 @@ impl Core {
         Ok(Some(Arc::new(Presentation { presented, settings, keys })))
     }
 
-    /// Waits for the exchange under way, or begins one. `None`: the record must be read again.
-    pub(super) async fn join(
-        self: &Arc<Self>,
-        presentation: &Arc<Presentation>,
-        before: Option<Before>,
-        pending: Option<Pending>,
-    ) -> Option<Answer> {
+    /// Waits for the exchange under way, or begins one, which has its place. `None`: the record must be read again.
+    pub(super) async fn join(self: &Arc<Self>, presentation: &Arc<Presentation>, next: Next) -> Option<Answer> {
         let Ok(current) = presentation.current() else { return Some(Answer::failed(&NOT_SEALED)) };
         let id = current.id();
-        let (mut finished, leads) = match (self.flights.entry(id), pending) {
+        let (mut finished, leads) = match (self.flights.entry(id), next) {
             (Entry::Occupied(flight), _) => (flight.get().clone(), false),
-            (Entry::Vacant(_), Some(Pending::MaybeOurs)) => return None,
-            (Entry::Vacant(_), Some(Pending::Orphaned(left))) => {
-                return Some(Answer::unavailable(left, "relay_pending"));
-            }
-            (Entry::Vacant(place), None) => {
+            (Entry::Vacant(_), Next::MaybeOurs) => return None,
+            (Entry::Vacant(_), Next::Orphaned(left)) => return Some(Answer::unavailable(left, "relay_pending")),
+            (Entry::Vacant(entry), Next::Ask(before, place)) => {
                 let (sender, finished) = watch::channel(None);
-                place.insert(finished.clone());
-                let flight = Flight { task: UnderWay::new(self), id, sender };
+                entry.insert(finished.clone());
+                let flight = Flight { task: UnderWay::new(self, place), id, sender };
                 tokio::spawn(flight.run(Arc::clone(presentation), before));
                 (finished, true)
             }

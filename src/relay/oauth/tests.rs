@@ -41,7 +41,10 @@ fn i39_each_status_is_read_as_what_it_says_of_a_rotation() {
     let dead = r#"{"error":"invalid_grant","error_description":"used"}"#;
     for status in [400, 401] {
         assert_eq!(read("T", &reply(status, dead)), Meaning::Dead);
-        assert_eq!(read("T", &reply(status, r#"{"error":"use_dpop_nonce"}"#)), Meaning::Refused);
+        assert_eq!(read("T", &reply(status, r#"{"error":"invalid_client"}"#)), Meaning::Refused);
+        for step in ["use_dpop_nonce", "authorization_pending", "slow_down"] {
+            assert_eq!(read("T", &reply(status, &format!(r#"{{"error":"{step}"}}"#))), Meaning::Again);
+        }
         assert_eq!(read("T", &reply(status, "<html>")), Meaning::Unclear, "some other server");
         assert_eq!(
             read("T", &reply(status, r#"{"error":"invalid_client","error":"invalid_grant"}"#)),

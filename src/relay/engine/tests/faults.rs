@@ -208,19 +208,86 @@ async fn i39_with_refuse_the_token_of_a_killed_program_is_refused_after_the_leas
     assert_eq!(world.provider.sent(), 1);
 }
 
+fn at(address: [u8; 4], presented: Presented) -> Presented {
+    Presented { address: Some(address.into()), ..presented }
+}
+
+#[tokio::test]
+async fn a30_while_two_addresses_fill_a_slow_provider_a_third_is_served() {
+    // Addresses that share no counter.
+    let mut apart: Vec<[u8; 4]> = Vec::new();
+    for address in (0..=u8::MAX).map(|last| [192, 0, 2, last]) {
+        let index = |address: [u8; 4]| Holder::address(address.into()).index(64);
+        if !apart.iter().any(|other| index(*other) == index(address)) {
+            apart.push(address);
+        }
+    }
+    let (world, others, third) = (World::new(), [apart[0], apart[1]], apart[2]);
+    let relay = Arc::new(world.relay());
+    let held = world.provider.hold();
+    let mut running = Vec::new();
+    for address in others {
+        let before = relay.core.places.now();
+        for n in 0..PLACES.all {
+            running.push(start(&relay, at(address, presented(&format!("T{address:?}{n}")))));
+        }
+        while running.iter().filter(|one| !one.is_finished()).count() > relay.core.places.now() {
+            tokio::task::yield_now().await;
+        }
+        // Alone it has what no reserve is for; another has its part of that.
+        let (own, most) = (relay.core.places.now() - before, PLACES.all - PLACES.each);
+        assert!(if before == 0 { own == most } else { (1..=PLACES.each).contains(&own) }, "{address:?}: {own}");
+    }
+    let third = start(&relay, at(third, presented("third")));
+    world.provider.was_sent(relay.core.places.now() + 1).await;
+    assert!(!third.is_finished(), "it is at the provider");
+    let beyond = at(others[0], presented("beyond"));
+    assert_eq!(unavailable(relay.exchange(beyond).await), ("relay_saturated", 1));
+    let revocation = relay.revoke(at(others[0], presented("beyond"))).await;
+    assert_eq!(unavailable(revocation), ("relay_saturated", 1), "a revocation asks the provider, too");
+    held.add_permits(2 * PLACES.all);
+    body(third.await.unwrap());
+    relay.idle().await;
+    assert_eq!(relay.core.places.now(), 0);
+    body(relay.exchange(at(others[0], presented("again"))).await);
+}
+
+#[tokio::test]
+async fn a31_refused_exchanges_count_against_their_address_and_steps_of_the_protocol_do_not() {
+    let said = |error: &str| Step::Reply(reply(400, &format!(r#"{{"error":"{error}"}}"#)));
+    let from = |n: usize| at([192, 0, 2, 1], presented(&format!("T{n}")));
+    let asked = async |error: &str| {
+        let world = World::new();
+        let relay = world.relay();
+        let mut refused = 0;
+        for n in 0..2 * Rates::default().refused_per_address.burst.get() as usize {
+            world.provider.next(said(error));
+            refused += usize::from(matches!(relay.exchange(from(n)).await, Answer::TooMany { .. }));
+        }
+        body(relay.exchange(at([198, 51, 100, 7], presented("other"))).await);
+        let request = ProviderRequest::default();
+        let passed = relay.pass(&request, Some([192, 0, 2, 1].into())).await;
+        (refused > 0, matches!(passed, Answer::TooMany { .. }))
+    };
+    assert_eq!(asked("invalid_client").await, (true, true));
+    for step in ["use_dpop_nonce", "authorization_pending"] {
+        assert_eq!(asked(step).await, (false, false), "{step}");
+    }
+}
+
 #[tokio::test]
 async fn i39_beyond_its_bound_of_exchanges_a_relay_sends_nothing_and_gives_what_it_has() {
     let world = World::new();
     let relay = Arc::new(world.relay());
     body(relay.exchange(presented("known")).await);
     let held = world.provider.hold();
-    let running: Vec<_> = (0..MAX_UNDER_WAY).map(|n| start(&relay, presented(&format!("T{n}")))).collect();
-    world.provider.was_sent(1 + MAX_UNDER_WAY).await;
+    let running: Vec<_> = (0..PLACES.all).map(|n| start(&relay, presented(&format!("T{n}")))).collect();
+    world.provider.was_sent(1 + PLACES.all).await;
     assert_eq!(unavailable(relay.exchange(presented("one more")).await), ("relay_saturated", 1));
     assert!(matches!(relay.pass(&ProviderRequest::default(), None).await, Answer::Unavailable { .. }));
     assert_eq!(body(relay.exchange(presented("known")).await).1, Source::Replayed);
-    assert_eq!(world.provider.sent(), 1 + MAX_UNDER_WAY);
-    held.add_permits(2 * MAX_UNDER_WAY);
+    assert_eq!(world.provider.sent(), 1 + PLACES.all);
+    held.add_permits(2 * PLACES.all);
     for one in running {
         body(one.await.unwrap());
     }

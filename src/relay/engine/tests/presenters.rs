@@ -125,6 +125,25 @@ async fn i38_a_token_without_an_answer_is_not_sent_for_another_presenter() {
 }
 
 #[tokio::test]
+async fn j24_while_the_memory_of_proofs_is_full_nothing_with_a_proof_is_decided() {
+    let world = World::new();
+    let relay = world.relay();
+    let (client, begun) = (Client::new(), world.clock.now());
+    let with = |jti: &str| {
+        let claims = json!({"jti": jti, "htm": "POST", "htu": PROOF_URL, "iat": world.clock.now().as_secs()});
+        Presented { proof: Some(client.proof(&claims).into()), ..presented("T") }
+    };
+    relay.core.proofs.fill(begun);
+    assert_eq!(unavailable(relay.exchange(with("a")).await), ("proofs_full", 30));
+    body(relay.exchange(presented("without a proof")).await);
+    // A replay counts as an answer. Once the proofs that fill it cannot pass any more, there is room.
+    world.pass(29);
+    assert_eq!(unavailable(relay.exchange(with("b")).await), ("proofs_full", 30));
+    world.pass(121);
+    assert_eq!(body(relay.exchange(with("c")).await).1, Source::Asked);
+}
+
+#[tokio::test]
 async fn j24_a_proof_counts_once_and_who_has_no_good_token_fills_no_memory() {
     let world = World::new();
     let relay = world.relay();
