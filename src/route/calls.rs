@@ -80,10 +80,15 @@ impl fmt::Display for CallPattern {
 /// Finds an envelope's route that is less strict than another route, although no rule says what holds for calls without a
 /// path: such a call would bypass the stricter route. Returns the indices of the stricter route and of the envelope's.
 ///
-/// A rule says it if it is `*`, or if it is as strict as the stricter route, such as one of that route itself.
-/// `envelopes` are the requests that enclose calls of any kind.
+/// A rule says it if it is `*`, or if it is as strict as the stricter route, such as one of that route itself, and names a
+/// controller that the protocol's own API has not: the paths of the API's calls are known, and their routes decide.
+/// `envelopes` are the requests that enclose calls of any kind; `is_of_api` says whether the API has a controller.
 #[doc(hidden)]
-pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(usize, usize)> {
+pub fn ungoverned(
+    routes: &[Route],
+    envelopes: &[(Method, String)],
+    is_of_api: impl Fn(&str) -> bool,
+) -> Option<(usize, usize)> {
     let table = RouteTable::build(routes.to_vec()).ok()?;
     let named = routes.iter().flat_map(|route| &route.hosts).map(|host| Some(host.as_str()));
     for host in named.chain([None]).filter(|host| table.general_rule(*host).is_none()) {
@@ -101,7 +106,9 @@ pub fn ungoverned(routes: &[Route], envelopes: &[(Method, String)]) -> Option<(u
             };
             let says = |route: &Route| {
                 let is_as_strict = |rule: &&Route| serves(rule) && !route.policy.is_stricter_than(&rule.policy);
-                routes.iter().filter(is_as_strict).any(|rule| !rule.kuzzle.is_empty())
+                let is_of_other =
+                    |calls: &CallPattern| calls.controller.as_deref().is_none_or(|named| !is_of_api(named));
+                routes.iter().filter(is_as_strict).any(|rule| rule.kuzzle.iter().any(is_of_other))
             };
             // A rule for calls alone has no path that a call could bypass.
             let is_bypassed =
@@ -120,38 +127,54 @@ mod tests {
     use crate::route::RoutePolicy;
     use crate::session::Scope;
 
+    fn is_of_api(controller: &str) -> bool {
+        ["security", "realtime"].contains(&controller)
+    }
+
     #[test]
-    fn t22_a_stricter_route_beside_the_envelopes_needs_a_rule() {
+    fn t22_t42_a_stricter_route_beside_the_envelopes_needs_a_rule() {
         let envelopes = [(Method::POST, "/_query".to_owned()), (Method::GET, "/".to_owned())];
         let admin = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..RoutePolicy::default() };
         let mut routes =
             vec![Route::new("/users/{*rest}", admin.clone()), Route::new("/{*rest}", RoutePolicy::default())];
-        assert_eq!(ungoverned(&routes, &envelopes), Some((0, 1)));
-        assert_eq!(ungoverned(&routes, &[]), None, "no envelopes");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), Some((0, 1)));
+        assert_eq!(ungoverned(&routes, &[], is_of_api), None, "no envelopes");
         routes.push(Route::new("/_query", admin.clone()));
-        assert_eq!(ungoverned(&routes, &envelopes), Some((0, 1)), "a WebSocket is still open");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), Some((0, 1)), "a WebSocket is still open");
         routes.push(Route::new("/", admin));
-        assert_eq!(ungoverned(&routes, &envelopes), None, "nothing is stricter than the envelopes' own");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "nothing is stricter than the envelopes' own");
         routes.truncate(2);
         let calls = |text: &str| vec![CallPattern::parse(text).unwrap()];
-        routes[0].kuzzle = calls("security:*");
-        assert_eq!(ungoverned(&routes, &envelopes), None, "the operator has said what holds");
+        for own in ["security:*", "realtime:subscribe"] {
+            routes[0].kuzzle = calls(own);
+            assert_eq!(
+                ungoverned(&routes, &envelopes, is_of_api),
+                Some((0, 1)),
+                "{own} says nothing of a plugin's calls"
+            );
+        }
+        routes[0].kuzzle.extend(calls("some-plugin:hello"));
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "the operator has said what holds");
         routes[0].kuzzle = calls("some-plugin:*");
-        assert_eq!(ungoverned(&routes, &envelopes), None, "a plugin's paths are the operator's to know");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "a plugin's paths are the operator's to know");
         routes[0].kuzzle.clear();
         routes.push(Route { kuzzle: calls("some-plugin:*"), ..Route::new("", RoutePolicy::default()) });
-        assert_eq!(ungoverned(&routes, &envelopes), Some((0, 1)), "a less strict rule says nothing of this route");
+        assert_eq!(
+            ungoverned(&routes, &envelopes, is_of_api),
+            Some((0, 1)),
+            "a less strict rule says nothing of this route"
+        );
         routes[2].policy = routes[0].policy.clone();
-        assert_eq!(ungoverned(&routes, &envelopes), None, "it is as strict");
+        assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "it is as strict");
         routes.truncate(2);
         for place in [0, 1] {
             routes[place].kuzzle = calls("*");
-            assert_eq!(ungoverned(&routes, &envelopes), None, "all calls have a rule");
+            assert_eq!(ungoverned(&routes, &envelopes, is_of_api), None, "all calls have a rule");
             routes[place].kuzzle.clear();
         }
         let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
         let tunnels = [Route::new("/{*rest}", upgrade), Route::new("/api/{*rest}", RoutePolicy::default())];
-        assert_eq!(ungoverned(&tunnels, &envelopes), None);
+        assert_eq!(ungoverned(&tunnels, &envelopes, is_of_api), None);
     }
 
     #[test]

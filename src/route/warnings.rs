@@ -19,45 +19,52 @@ pub struct RouteWarning {
     pub message: String,
 }
 
-/// What is strange about a route. `tests/cli/remedies.rs` runs the attack that each kind warns of, with each remedy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
-pub enum WarningKind {
-    /// Something else answers its path.
-    NeverReached,
-    /// A path that lax servers take for that of a stricter route.
-    Beside,
-    /// The same, with any spelling.
-    AnySpelling,
-    /// The same, and such requests are refused.
-    NeverServed,
-    /// A less strict route serves the path above its paths.
-    Uncovered,
-    /// The path above its paths is refused.
-    UncoveredRefused,
-    /// Under other hosts, a less strict route serves its paths.
-    OtherHosts,
+/// Declares the kinds, each with whether it warns of wider access, and lists all of them.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident: $is_wider_access:literal,)*) => {
+        /// What a warning of the configuration is about. `tests/cli/remedies.rs` runs the attack that each kind warns of, with
+        /// each remedy.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[doc(hidden)]
+        pub enum WarningKind {
+            $($(#[$doc])* $kind,)*
+        }
+
+        impl WarningKind {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$kind),*];
+
+            /// Does it warn of wider access than the operator may have meant?
+            pub const fn is_wider_access(self) -> bool {
+                match self {
+                    $(Self::$kind => $is_wider_access,)*
+                }
+            }
+        }
+    };
 }
 
-impl WarningKind {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::NeverReached,
-        Self::Beside,
-        Self::AnySpelling,
-        Self::NeverServed,
-        Self::Uncovered,
-        Self::UncoveredRefused,
-        Self::OtherHosts,
-    ];
-
-    /// Does it warn of wider access than the operator may have meant?
-    pub const fn is_wider_access(self) -> bool {
-        match self {
-            Self::Beside | Self::AnySpelling | Self::Uncovered | Self::OtherHosts => true,
-            Self::NeverReached | Self::NeverServed | Self::UncoveredRefused => false,
-        }
-    }
+kinds! {
+    /// Something else answers the path of a route.
+    NeverReached: false,
+    /// A path that lax servers take for that of a stricter route.
+    Beside: true,
+    /// The same, with any spelling.
+    AnySpelling: true,
+    /// The same, and such requests are refused.
+    NeverServed: false,
+    /// A less strict route serves the path above its paths.
+    Uncovered: true,
+    /// The path above its paths is refused.
+    UncoveredRefused: false,
+    /// Under other hosts, a less strict route serves its paths.
+    OtherHosts: true,
+    /// Tokens for a resource open a route that does not belong to it.
+    OfResource: true,
+    /// An issuer serves everybody, and no claim says whose tokens are meant.
+    Everybody: true,
+    /// Something without effect, or that an upstream or another machine sees: no request gets further by it.
+    NoAccess: false,
 }
 
 /// A value for a parameter that no pattern has as a plain segment.

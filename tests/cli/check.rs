@@ -96,6 +96,8 @@ fn t22_a_scoped_route_beside_unscoped_envelopes_needs_a_rule() {
     assert!(ran.stderr.contains("routes[2].kuzzle: asks for more than /{*rest}"), "{ran:?}");
     assert_eq!(place.run(&["serve"], "").code, Some(2));
     place.write_config(&format!("{CONFIG}{kuzzle}kuzzle = [\"security:*\"]\n"));
+    assert_eq!(place.run(&["check"], "").code, Some(2), "T42: it says nothing of a plugin's calls");
+    place.write_config(&format!("{CONFIG}{kuzzle}kuzzle = [\"security:*\", \"my-plugin:*\"]\n"));
     place.done(&["check"], "");
     // A rule for calls alone has no path; a call has one rule.
     place.write_config(&format!(

@@ -3,7 +3,9 @@
 
 use http::{Method, StatusCode};
 use rotogate::route::WarningKind;
+use serde_json::json;
 
+use crate::edge::issuer::Issuer;
 use support::{CONFIG, Place};
 
 /// A route that asks for a scope which the user of the tests lacks.
@@ -15,7 +17,9 @@ struct Case {
     says: &'static str,
     /// The attack: a path and a host.
     attack: (&'static str, &'static str),
-    /// A request that must pass, with a token, before and after.
+    /// The token of the attack. `None`: one of the gate's own.
+    token: Option<String>,
+    /// A request that must pass, with a token of the gate's own, before and after.
     honest: (&'static str, &'static str),
     routes: String,
     /// Each remedy as the message has it, and the routes with it.
@@ -36,6 +40,7 @@ fn cases() -> Vec<Case> {
             kind: WarningKind::Beside,
             says: "is less strict than /admin/{*rest}, and servers",
             attack: ("/Admin/help", "gate.test"),
+            token: None,
             honest: mine,
             routes: format!("{ADMIN}{bare}{help}"),
             remedies: vec![
@@ -50,6 +55,7 @@ fn cases() -> Vec<Case> {
             kind: WarningKind::AnySpelling,
             says: "loose_match = false lets every spelling of that path pass",
             attack: ("/Admin/x", "gate.test"),
+            token: None,
             honest: mine,
             routes: format!("{ADMIN}{bare}{spelt}loose_match = false\n"),
             remedies: vec![("remove loose_match", format!("{ADMIN}{bare}{spelt}"))],
@@ -58,6 +64,7 @@ fn cases() -> Vec<Case> {
             kind: WarningKind::Uncovered,
             says: "does not cover /admin, which the less strict /admin serves",
             attack: ("/admin", "gate.test"),
+            token: None,
             honest: mine,
             routes: format!("{ADMIN}{}", bare.replace("scopes = [\"admin\"]\n", "")),
             remedies: vec![("replace it by a route for /admin with the same rules", format!("{ADMIN}{bare}"))],
@@ -66,6 +73,7 @@ fn cases() -> Vec<Case> {
             kind: WarningKind::Uncovered,
             says: "does not cover /files, which the less strict /{name} serves",
             attack: ("/files", "gate.test"),
+            token: None,
             honest: mine,
             routes: format!("{any}{files}"),
             remedies: vec![(
@@ -77,23 +85,72 @@ fn cases() -> Vec<Case> {
             kind: WarningKind::OtherHosts,
             says: "serves only a.test: under any other host the less strict /files/{*rest} serves the same path",
             attack: ("/files/secret/x", "gate.test"),
+            token: None,
             honest: mine,
             routes: format!("{lax}{strict}hosts = [\"a.test\"]\n"),
             remedies: vec![("remove hosts here", format!("{lax}{strict}"))],
         },
+        of_resource(),
+        of_everybody("https://accounts.google.com", "hd", "acme.test"),
+        of_everybody("https://token.actions.githubusercontent.com", "repository_owner_id", "65"),
     ]
+}
+
+/// An issuer, and a route for its tokens.
+fn other(url: &str, keys: &str, route: &str) -> String {
+    format!(
+        "[[issuers]]\nname = \"idp\"\nurl = \"{url}\"\njwks_file = \"idp.json\"\n{keys}\
+         [[routes]]\npath = \"/open/{{*rest}}\"\nissuers = [\"idp\"]\nupstream = \"app\"\n{route}"
+    )
+}
+
+/// A token for a resource opens a route beside it.
+fn of_resource() -> Case {
+    let config = |audience: &str, route: &str| {
+        let resource = "[[resources]]\npath = \"/mcp\"\nauthorization_servers = [\"https://idp.test/\"]\n\
+                        [[routes]]\npath = \"/mcp/{*rest}\"\nresource = \"/mcp\"\nissuers = [\"idp\"]\nupstream = \"app\"\n";
+        format!("{}{resource}", other("https://idp.test/", &format!("audience = [{audience}]\n"), route))
+    };
+    let both = "\"api\", \"http://gate.test/mcp\"";
+    Case {
+        kind: WarningKind::OfResource,
+        says: "a token for the resource /mcp opens it",
+        attack: ("/open/x", "gate.test"),
+        token: Some(Issuer::new(3).token(&json!({ "aud": "http://gate.test/mcp" }))),
+        honest: ("/mine", "gate.test"),
+        routes: config(both, ""),
+        remedies: vec![
+            ("remove http://gate.test/mcp there", config("\"api\"", "")),
+            ("write audiences here", config(both, "audiences = [\"api\"]\n")),
+        ],
+    }
+}
+
+/// A token of somebody else's at a provider that serves everybody.
+fn of_everybody(url: &'static str, claim: &'static str, value: &str) -> Case {
+    let config = |require: &str| other(url, &format!("audience = [\"api\"]\n{require}"), "");
+    Case {
+        kind: WarningKind::Everybody,
+        says: "this issuer serves everybody",
+        attack: ("/open/x", "gate.test"),
+        token: Some(Issuer::new(3).token(&json!({ "iss": url, claim: "somebody else's" }))),
+        honest: ("/mine", "gate.test"),
+        routes: config(""),
+        remedies: vec![(claim, config(&format!("require = {{ {claim} = \"{value}\" }}\n")))],
+    }
 }
 
 #[tokio::test]
 async fn p67_each_remedy_of_a_warning_stops_the_attack_that_it_warns_of() {
     let cases = cases();
     let is_tried = |kind| cases.iter().any(|case| case.kind == kind);
-    for kind in WarningKind::ALL {
+    for kind in WarningKind::ALL.iter().copied() {
         assert_eq!(is_tried(kind), kind.is_wider_access(), "{kind:?} needs a case here if it warns of wider access");
     }
     for case in cases {
-        let Case { kind, says, attack, honest, routes, remedies } = case;
+        let Case { kind, says, attack, token, honest, routes, remedies } = case;
         let place = Place::new(&format!("{CONFIG}{routes}"));
+        std::fs::write(place.path("idp.json"), json!({ "keys": [Issuer::new(3).jwk("k1")] }).to_string()).unwrap();
         let message = place.done(&["check"], "").stdout;
         let line = message.lines().find(|line| line.contains(says)).unwrap_or_else(|| panic!("{kind:?}: {message}"));
         // Each remedy that is printed is one of the case's: they stand after the last colon.
@@ -103,19 +160,20 @@ async fn p67_each_remedy_of_a_warning_stops_the_attack_that_it_warns_of() {
         for remedy in &printed {
             assert!(remedies.iter().any(|(known, _)| remedy.contains(known)), "{kind:?}: {remedy:?} is not tried");
         }
-        let reached = async |routes: &str, (path, host): (&str, &str)| {
+        let reached = async |routes: &str, token: &Option<String>, (path, host): (&str, &str)| {
             place.write_config(&format!("{CONFIG}{routes}"));
             let gate = place.start();
-            let token = format!("Bearer {}", gate.login().await.access);
+            let token = token.clone().unwrap_or(gate.login().await.access.clone());
+            let token = format!("Bearer {token}");
             let headers = [("authorization", token.as_str()), ("host", host)];
             gate.call(Method::GET, path, &headers, "").await.status == StatusCode::OK
         };
-        assert!(reached(&routes, attack).await, "{kind:?}: the attack is no attack");
-        assert!(reached(&routes, honest).await, "{kind:?}");
+        assert!(reached(&routes, &token, attack).await, "{kind:?}: the attack is no attack");
+        assert!(reached(&routes, &None, honest).await, "{kind:?}");
         for (remedy, routes) in &remedies {
             assert!(line.contains(remedy), "{kind:?} does not say {remedy:?}: {line}");
-            assert!(!reached(routes, attack).await, "{kind:?}: {remedy:?} does not stop the attack");
-            assert!(reached(routes, honest).await, "{kind:?}: {remedy:?} refuses what it need not");
+            assert!(!reached(routes, &token, attack).await, "{kind:?}: {remedy:?} does not stop the attack");
+            assert!(reached(routes, &None, honest).await, "{kind:?}: {remedy:?} refuses what it need not");
             let said = place.done(&["check"], "").stdout;
             assert!(!said.contains(says), "{kind:?}: {remedy:?} does not silence the warning: {said}");
         }

@@ -49,7 +49,7 @@ fn config(address: SocketAddr, more: &str) -> String {
          \"/kuzzle\"\n[[upstreams]]\nname = \"dead\"\nurls = [\"http://127.0.0.1:1\"]\n[[upstreams]]",
     );
     format!(
-        "{config}[[routes]]\npath = \"/dead\"\nauth = \"none\"\nupstream = \"dead\"\n[[routes]]\npath = \"/admin\"\nkuzzle = [\"security:*\"]\nscopes = \
+        "{config}[[routes]]\npath = \"/dead\"\nauth = \"none\"\nupstream = \"dead\"\n[[routes]]\npath = \"/admin\"\nkuzzle = [\"security:*\", \"my-plugin:*\"]\nscopes = \
          [\"admin\"]\nupstream = \"app\"\n[[routes]]\npath = \"/tunnel\"\nupgrade = true\nupstream = \"app\"\n[[routes]]\npath = \
          \"/health\"\nauth = \"none\"\nupstream = \"app\"\naccess_log = false\n[[routes]]\npath = \"/errors/{{*rest}}\"\n\
          auth = \"none\"\nupstream = \"app\"\naccess_log = \"errors\"\n[cors]\norigins = [\"https://app.test\"]\n[log]\n\

@@ -328,9 +328,15 @@ async fn p67_t42_each_remedy_of_the_message_about_calls_stops_the_attack_that_it
     let message = place.run(&["check"], "").stderr;
     let (all, plugin) = ("kuzzle = [\"*\"]", "kuzzle = [\"my-plugin:*\"]");
     assert_eq!(printed(&message), [all, plugin, all], "each remedy is tried here: {message}");
-    // A rule of a route that is less strict is no answer.
-    place.write_config(&config("", "kuzzle = [\"realtime:*\"]\n"));
-    assert_eq!(printed(&place.run(&["check"], "").stderr).len(), 3);
+    // A rule of a route that is less strict is no answer, nor is one for calls of Kuzzle's own API.
+    for (at_strict, at_envelope) in [
+        ("", "kuzzle = [\"realtime:*\"]\n"),
+        ("kuzzle = [\"realtime:*\"]\n", ""),
+        ("kuzzle = [\"security:*\", \"memoryStorage:*\", \"auth:logout\"]\n", ""),
+    ] {
+        place.write_config(&config(at_strict, at_envelope));
+        assert_eq!(printed(&place.run(&["check"], "").stderr).len(), 3, "{at_strict}");
+    }
     let in_lines = |rule: &str| format!("{rule}\n");
     for (at_strict, at_envelope, others_pass) in
         [(in_lines(all), String::new(), false), (in_lines(plugin), in_lines(all), true)]

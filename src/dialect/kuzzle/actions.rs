@@ -27,6 +27,13 @@ static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {
     actions
 });
 
+/// Does Kuzzle's own API have this controller?
+#[doc(hidden)]
+pub fn is_controller(name: &str) -> bool {
+    let name = if name == "memoryStorage" { "ms" } else { name };
+    ACTIONS.keys().any(|action| action.split_once(':').is_some_and(|(controller, _)| controller == name))
+}
+
 /// The characters that a segment of a canonical path escapes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')

@@ -55,6 +55,8 @@ mod raw;
 mod socket;
 mod words;
 
+#[doc(hidden)]
+pub use self::actions::is_controller;
 pub use self::http::{COOKIE, HOST_COOKIE};
 
 #[cfg(test)]

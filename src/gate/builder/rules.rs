@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
 use crate::client::{Client, Clients, DpopUse};
+use crate::dialect::kuzzle::is_controller;
 use crate::dialect::{self, Dialect};
 use crate::dpop::DpopSettings;
 use crate::engine::Engine;
@@ -77,7 +78,9 @@ impl Rules {
         }
         names(trusted, &self.routes)?;
         sound::roles(trusted, &self.routes)?;
-        if let Some((strict, envelope)) = ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints)) {
+        if let Some((strict, envelope)) =
+            ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints), is_controller)
+        {
             let id = |place: usize| self.routes.get(place).map(|route| route.id.to_string()).unwrap_or_default();
             return Err(BuildError::Ungoverned { strict: id(strict), envelope: id(envelope) });
         }

@@ -16,6 +16,7 @@ use toml::value::Datetime;
 use super::env::{self, Env};
 use super::error::{ConfigError, ConfigErrors};
 use rotogate::private_file;
+use rotogate::route::WarningKind;
 
 /// The prefix of the environment variables.
 const PREFIX: &str = "ROTOGATE_";
@@ -344,8 +345,10 @@ impl<'a> Section<'a> {
         read(&path).map_err(|message| self.blame(key, message)).ok()
     }
 
-    /// Warns about a key, at the table if the key is absent: allowed, but probably not intended.
-    pub(crate) fn warn(&self, key: &str, message: impl Into<String>) {
+    /// Warns about a key, at the table if the key is absent: allowed, but probably not intended. A test asks for the remedies
+    /// of each kind of wider access.
+    // Requirement P67.
+    pub(crate) fn warn(&self, _: WarningKind, key: &str, message: impl Into<String>) {
         let origin = self.entries.and_then(|e| e.get(key)).map(|node| &node.origin);
         let warning = self.problems.placed(origin.or(self.origin), &self.name(key), message.into());
         self.problems.warned.borrow_mut().push(warning);

@@ -358,6 +358,10 @@ fn p69_one_mistake_is_one_message_that_says_what_to_write() {
         ));
         assert!(errors.len() == 1 && errors[0].contains(".kind: "), "{errors:?}");
     }
+    let relly = "[[endpoints]]\ndialect = \"relly\"\ntoken_url = \"https://id.test/token\"\ngrace = \"30s\"\n\
+                 after_unknown = \"refuse\"\nclient = { id = \"c\", secret_file = \"s\" }\n";
+    let errors = said(relly);
+    assert!(errors.len() == 1 && errors[0].contains("endpoints[0].dialect: "), "{errors:?}");
     for key in ["secret", "client_secret"] {
         let errors = said(&format!("[[clients]]\nid = \"web\"\n{key} = \"hunter2hunter2\"\n"));
         assert!(

@@ -14,6 +14,7 @@ use crate::config::Config;
 use rotogate::client::{Client, Grant};
 use rotogate::password::{SecretHash, cost_of};
 use rotogate::private_file::read_private;
+use rotogate::route::WarningKind;
 use rotogate::session::Scope;
 use rotogate::token::claims::CLIENT_PREFIX;
 use rotogate::token::verify::is_subject;
@@ -106,7 +107,7 @@ fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
     let direct = section.get("secret_hash", |v| match v {
         Raw::String(s) | Raw::Env(s) if s == MASK => {
             let message = "is masked by `rotogate check --print`: no secret matches it; write the hash";
-            section.warn("secret_hash", message);
+            section.warn(WarningKind::NoAccess, "secret_hash", message);
             SecretHash::of_nobody().map_err(|error| error.to_string())
         }
         Raw::String(s) | Raw::Env(s) => read(s),

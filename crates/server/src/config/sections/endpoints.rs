@@ -104,7 +104,10 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
     let known: Vec<&str> = clients.iter().map(|client| &*client.id).collect();
     let mut endpoints: Vec<EndpointConfig> = Vec::new();
     for section in sections {
-        let dialect = section.require("dialect", "\"oauth2\"", endpoint_dialect);
+        let dialect = match section.has("dialect") {
+            true => section.kind("dialect", endpoint_dialect),
+            false => section.require("dialect", "\"oauth2\"", endpoint_dialect),
+        };
         #[cfg(feature = "relay")]
         if dialect == Some(RELAY) {
             let endpoint = read_relay(section, surroundings);

@@ -11,6 +11,7 @@ use super::super::value;
 use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
 use rotogate::gate::MAX_IDENTITY_HEADERS;
 use rotogate::headers::HeaderPattern;
+use rotogate::route::WarningKind;
 use rotogate::token::assertion::ASSERTION_TTL;
 
 /// `[identity]`. A header that is `None` is not sent.
@@ -145,7 +146,7 @@ pub(super) fn check(section: &Section<'_>, config: &Config) {
             let message = format!(
                 "{header} is never set: no directory has the claim {claim:?}; write it into claims of the directory"
             );
-            section.warn("claims", message);
+            section.warn(WarningKind::NoAccess, "claims", message);
         }
     }
 }

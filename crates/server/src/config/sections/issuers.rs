@@ -18,12 +18,12 @@ use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
 use super::{DAY, SECOND, mapping, path_in, remote};
 use rotogate::private_file::{read_private, trusted};
-use rotogate::route::{Auth, Route};
+use rotogate::route::{Auth, Route, WarningKind};
 use rotogate::session::Scope;
 use rotogate::token::Algorithm;
 use rotogate::token::algorithm::Family;
 use rotogate::token::assertion::ASSERTION_TYP;
-use rotogate::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, host_of};
+use rotogate::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
 
 /// An entry of `[[issuers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +126,8 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
             section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
         }
         let keys = issuer_keys(section, dir, preset, &name, &url);
+        let claims = mapping::read(section, preset.map(Preset::claims).unwrap_or_default());
+        warn_of_everybody(section, &url, preset, &claims);
         issuers.push(TrustedIssuer {
             name,
             url,
@@ -133,7 +135,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
             everywhere: section.get("everywhere", value::boolean).unwrap_or(false),
             subject_prefix: section.get("subject_prefix", subject_prefix).unwrap_or_default(),
             preset,
-            claims: mapping::read(section, preset.map(Preset::claims).unwrap_or_default()),
+            claims,
             audience: audience(section),
             keys,
             introspection: introspection::read(section, dir),
@@ -156,6 +158,28 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> 
         section.finish();
     }
     issuers
+}
+
+/// Issuers that serve everybody. Their own preset asks for a restriction.
+const OF_EVERYBODY: [(&str, Preset); 2] = [
+    ("https://accounts.google.com", Preset::Google),
+    ("https://token.actions.githubusercontent.com", Preset::GithubActions),
+];
+
+/// Without that preset, nothing but this asks for a restriction.
+// Requirement I60.
+fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, claims: &ClaimMapping) {
+    let is_its = |(known, _): &&(&str, Preset)| url.trim_end_matches('/') == *known;
+    let Some((_, own)) = OF_EVERYBODY.iter().find(is_its).filter(|(_, own)| preset != Some(*own)) else { return };
+    let asked = own.claims().require.into_iter().filter(|asked| asked.wanted.is_open()).map(|asked| asked.path);
+    let asked: Vec<_> = asked.collect();
+    let restricts = |one: &RequiredClaim| asked.contains(&one.path) && matches!(one.wanted, WantedClaim::OneOf(_));
+    if !claims.require.iter().any(restricts) {
+        let names = asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ");
+        let message =
+            format!("this issuer serves everybody, and tokens of all its users pass: write {names} into require");
+        section.warn(WarningKind::Everybody, "require", message);
+    }
 }
 
 /// An endpoint for notices of an issuer.

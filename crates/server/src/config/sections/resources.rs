@@ -8,7 +8,7 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::clients::scopes;
 use crate::config::Config;
-use rotogate::route::{Auth, Resource, Route};
+use rotogate::route::{Auth, Resource, Route, WarningKind};
 
 pub(super) fn read(sections: &[Section<'_>]) -> Vec<Resource> {
     let mut all: Vec<Resource> = Vec::new();
@@ -58,17 +58,18 @@ fn authorization_server(v: &Raw) -> Result<String, String> {
 
 /// A client of the Model Context Protocol looks for an authorization endpoint, and the gate has none.
 pub(super) fn check(sections: &[Section<'_>], all: &[Resource], routes: &[Route], issuer: &str) {
+    let kind = WarningKind::NoAccess;
     for (section, resource) in sections.iter().zip(all) {
         let is_used = |route: &Route| route.policy.resource.as_ref() == Some(&resource.path);
         if !section.is_bad() && !routes.iter().any(is_used) {
-            section.warn("path", "no route belongs to it: add resource to the routes of its path".to_owned());
+            section.warn(kind, "path", "no route belongs to it: add resource to the routes of its path");
         }
         let servers = &resource.authorization_servers;
         let only_ours = servers.is_empty() || servers.iter().all(|server| server == issuer);
         if !section.is_bad() && only_ours && resource.path.split('/').any(|segment| segment == "mcp") {
             let message = "only this gate issues its tokens, and it has no authorization endpoint, which clients of the Model \
                            Context Protocol need; name a provider: authorization_servers = [\"https://…\"]";
-            section.warn("path", message.to_owned());
+            section.warn(kind, "path", message);
         }
     }
 }
@@ -93,6 +94,7 @@ pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
             if let Some(resource) = config.resources.iter().find(opens).filter(|_| policy.takes(name, *everywhere)) {
                 let url = resource.url(&public_url);
                 section.warn(
+                    WarningKind::OfResource,
                     "path",
                     format!(
                         "a token for the resource {} opens it, because {key} names its URL; remove {url} there (the routes of a \

@@ -4,6 +4,7 @@ use http::Method;
 
 use super::super::raw::Section;
 use super::Config;
+use rotogate::dialect::kuzzle::is_controller;
 use rotogate::dialect::{self, Dialect};
 use rotogate::gate::{JWKS_PATH, envelopes};
 use rotogate::route::path::CanonicalPath;
@@ -34,7 +35,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
             }
         }
     }
-    if let Some((strict, envelope)) = ungoverned(routes, &all_envelopes(config))
+    if let Some((strict, envelope)) = ungoverned(routes, &all_envelopes(config), is_controller)
         && let (Some(section), Some(envelope)) = (sections.get(strict), routes.get(envelope))
     {
         let envelope = &envelope.id;
@@ -48,7 +49,7 @@ pub(super) fn check(config: &Config, sections: &[Section<'_>]) {
     }
     for warning in warnings(routes, taken(config)) {
         if let Some(section) = sections.get(warning.route) {
-            section.warn("path", warning.message);
+            section.warn(warning.kind, "path", warning.message);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::super::print::{number, path, put, put_some, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
+use rotogate::route::WarningKind;
 
 /// The default of `tracing.timeout`.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +80,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Option<TracingConfig> {
             section.blame("headers_file", "would be sent in clear text to another machine; expected an https endpoint");
         } else {
             section.warn(
+                WarningKind::NoAccess,
                 "endpoint",
                 "is http: spans, with paths and addresses of clients, go to another machine in clear text",
             );

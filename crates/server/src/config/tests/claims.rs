@@ -195,6 +195,30 @@ fn i53_google_serves_everybody_so_a_domain_a_client_or_an_address_must_be_named(
 }
 
 #[test]
+fn i60_an_issuer_that_serves_everybody_is_known_by_its_url() {
+    let warned = |url: &str, keys: &str| {
+        let text = format!("{MINIMAL}{}{keys}", ISSUER.replace("https://idp.test/", url));
+        let warnings = read(&text).unwrap().warnings;
+        warnings.into_iter().filter(|warning| warning.message.contains("serves everybody")).count()
+    };
+    let require = |claim: &str| format!("require = {{ {claim} = \"x\" }}\n");
+    for (url, preset, claims) in [
+        ("https://accounts.google.com", "google", &["hd", "azp", "email"][..]),
+        ("https://token.actions.githubusercontent.com", "github-actions", &["repository_owner_id"]),
+    ] {
+        for other in ["", "preset = \"oidc\"\n"] {
+            assert_eq!(warned(url, other), 1, "{url} {other}");
+            assert_eq!(warned(&format!("{url}/"), &format!("{other}{}", require("sub"))), 1, "{url} {other}");
+            for claim in claims {
+                assert_eq!(warned(url, &format!("{other}{}", require(claim))), 0, "{url} {claim}");
+            }
+        }
+        assert_eq!(warned(url, &format!("preset = \"{preset}\"\n{}", require(claims[0]))), 0);
+    }
+    assert_eq!(warned("https://accounts.google.com.test", ""), 0);
+}
+
+#[test]
 fn i45_an_issuer_over_plain_http_is_on_this_machine() {
     let url = |url: &str| said(&ISSUER.replace("https://idp.test/", url));
     for good in [

@@ -11,6 +11,7 @@ use super::super::super::value;
 use super::super::path_in;
 use crate::directories::SourceSettings;
 use crate::directories::http::{HttpSettings, target};
+use rotogate::route::WarningKind;
 
 /// The default of `timeout`.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,7 +39,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> Option<SourceSettings> 
     if settings.url.starts_with("https://") && settings.secret_file.is_none() && settings.client_cert.is_none() {
         let message = "missing: without secret_file or client_cert, the hook cannot tell the gate from anyone else, and \
                        answers every client that reaches it";
-        section.warn("secret_file", message);
+        section.warn(WarningKind::NoAccess, "secret_file", message);
     }
     Some(SourceSettings::Http(Box::new(settings)))
 }
