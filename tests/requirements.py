@@ -53,6 +53,7 @@ NUMBERS = (
     + [f"I{n}" for n in range(1, 46)]
     + [f"I{n}" for n in range(46, 58)]
     + [f"I{n}" for n in range(61, 65)]
+    + [f"I{n}" for n in range(46, 61)]
     + ["T25", "T26", "T27", "T28", "T29"]
     + [f"C{n}" for n in range(1, 37)]
     + [f"C{n}" for n in range(37, 45)]
@@ -65,6 +66,10 @@ NUMBERS = (
     + ["J23", "J24", "J25", "J26", "T40"]
     + ["J23", "J24", "J28", "T40"]
     + [f"N{n}" for n in range(61, 72)]
+    + ["A23", "A24", "A25", "A26", "A27", "A28", "A29", "A30", "A31", "T34", "T35", "T36", "T37"]
+    + ["P67", "P68", "P69", "T42"]
+    + ["J23", "J24", "T40"]
+    + [f"N{n}" for n in range(61, 74)]
     + [f"O{n}" for n in range(28, 46)]
 )
 # Folders and files of tests that do not start the real binary.

@@ -347,6 +347,17 @@ mod tests {
             ("08006", Cause::Connect),
         ] {
             assert_eq!(cause_of(state), expected, "{state}");
+    fn i54_every_spelling_of_this_machine_is_this_machine_and_no_other_is() {
+        let mode = |host: &str, more: &str| {
+            config(&format!("postgres://gate:x@{host}/app{more}"), true).map(|config| config.get_ssl_mode())
+        };
+        for host in ["localhost", "127.0.0.1", "127.8.0.1", "[::1]", "[0:0:0:0:0:0:0:1]", "%2Frun%2Fpostgresql"] {
+            assert_eq!(mode(host, "?sslmode=disable"), Ok(SslMode::Disable), "{host}");
+            assert_eq!(mode(host, "?sslmode=require"), Ok(SslMode::Require), "{host}");
+        }
+        for host in ["10.0.0.7", "[2001:db8::1]", "127.0.0.1.example.com", "localhost.example.com", "db", "[::1],db"] {
+            assert_eq!(mode(host, ""), Ok(SslMode::Require), "{host}");
+            assert!(mode(host, "?sslmode=disable").is_err(), "{host}");
         }
     }
 }
