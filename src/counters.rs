@@ -1,7 +1,11 @@
 //! Counters for metrics that many threads write and few read. Each thread has a lane of its own, as long as there are not
 //! more threads than lanes: no thread waits for a line of memory that another one writes. A reader adds the lanes up.
 
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The number of lanes. Further threads share them.
@@ -66,6 +70,26 @@ impl Seldom {
             self.said = Some(now);
         }
         is_due
+    }
+}
+
+/// The same for messages of several kinds that each request may cause, with the number of those left out.
+// Requirements O31, O48.
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+#[derive(Debug, Default)]
+pub(crate) struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
+
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+impl SeldomByKind {
+    /// Whether a message of this kind is due, and how many were left out since the last one.
+    pub(crate) fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seldom, others) = kinds.entry(kind).or_default();
+        if seldom.is_due(now) {
+            return Some(std::mem::take(others));
+        }
+        *others = others.saturating_add(1);
+        None
     }
 }
 
@@ -195,6 +219,17 @@ mod tests {
         assert_eq!((counted.buckets[0], counted.buckets[1], counted.buckets[13]), (threads, threads, threads));
         assert_eq!(counted.buckets.len(), FINE_SECONDS.len());
         assert!((counted.sum - threads as f64 * 1.000_021).abs() < 1e-9, "{counted:?}");
+    }
+
+    #[cfg(any(feature = "kuzzle", feature = "relay"))]
+    #[test]
+    fn o48_a_message_of_each_kind_is_due_once_a_minute_with_the_number_of_the_others() {
+        let (seldom, at) = (SeldomByKind::default(), Duration::from_secs);
+        assert_eq!(seldom.is_due("one", at(0)), Some(0));
+        assert!((0..1000).all(|request| seldom.is_due("one", at(request / 17)).is_none()));
+        assert_eq!(seldom.is_due("other", at(59)), Some(0), "another kind is not held back");
+        assert_eq!(seldom.is_due("one", at(60)), Some(1000));
+        assert_eq!(seldom.is_due("one", at(120)), Some(0));
     }
 
     #[test]

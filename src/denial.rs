@@ -247,9 +247,8 @@ pub enum Denial {
     UnsupportedGrantType,
     /// The user has as many live sessions as allowed, and the rules refuse another one.
     TooManySessions,
-    /// A limit without a key of its own: of a directory, of a provider. The next attempt counts after this time.
-    TooManyRequests(Duration),
-    /// One of the gate's rates of attempts, by its key in `[limits]`. The next attempt counts after this time.
-    // Requirement O35.
+    /// A limit of attempts, by its name: a key of `[limits]`, or one of docs/outcomes.md. The next attempt counts after this
+    /// time.
+    // Requirements O35, O46.
     RateLimited(&'static str, Duration),
 }

@@ -146,7 +146,7 @@ pub enum DirectoryError {
     #[error("the user has no account")]
     NoAccount,
     /// The directory decides after this time, and not before. The caller gets
-    /// [`Denial::TooManyRequests`].
+    /// [`Denial::RateLimited`].
     #[error("the directory answers later")]
     Later(Duration),
 }
@@ -295,7 +295,7 @@ impl<F: Into<Fault>> From<F> for Error {
         match fault.into() {
             Fault::Directory(DirectoryError::NoAccount) => Self::Denied(Denial::NoAccount),
             // A limit of the directory is one of the caller's.
-            Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::TooManyRequests(wait)),
+            Fault::Directory(DirectoryError::Later(wait)) => Self::Denied(Denial::RateLimited("directory", wait)),
             fault => Self::Failed(fault),
         }
     }

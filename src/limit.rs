@@ -343,7 +343,7 @@ impl Limits {
     /// [`logged_in`](Self::logged_in) or [`login_failed`](Self::login_failed).
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`]; [`Fault::Busy`] while too many strangers' passwords are checked.
+    /// [`Denial::RateLimited`]; [`Fault::Busy`] while too many strangers' passwords are checked.
     pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
         if self.is_known(attempt.address, self.user_key(attempt)) {
             let taken = self.login_known.take_share(self.user_key(attempt), self.share());
@@ -402,7 +402,7 @@ impl Limits {
     /// Counts a token for a client's own account, after the client authenticated.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`].
+    /// [`Denial::RateLimited`].
     pub fn client_token(&self, client: &str) -> Result<(), Denial> {
         self.client_tokens.take(client).map_err(|wait| self.too_many(LimitName::LoginPerClient, wait))
     }
@@ -424,7 +424,7 @@ impl Limits {
     /// Counts a refresh from an address.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`].
+    /// [`Denial::RateLimited`].
     pub fn refresh(&self, address: Option<IpAddr>) -> Result<(), Denial> {
         let Some(address) = address else { return Ok(()) };
         let taken = self.refresh_address.take(address, ());
@@ -434,7 +434,7 @@ impl Limits {
     /// Counts a rotation of a session.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`].
+    /// [`Denial::RateLimited`].
     pub fn rotation(&self, session: SessionId) -> Result<(), Denial> {
         self.refresh_session.take(session).map_err(|wait| self.too_many(LimitName::RefreshPerSession, wait))
     }
@@ -442,15 +442,15 @@ impl Limits {
     /// Counts a request of a user about their own sessions.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`].
+    /// [`Denial::RateLimited`].
     pub fn own_sessions(&self, subject: &str) -> Result<(), Denial> {
-        self.own_sessions.take(subject).map_err(too_many)
+        self.own_sessions.take(subject).map_err(|wait| refusal("own_sessions", wait))
     }
 
     /// Admits the verification of an unseen token. Verification costs a signature check.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`] while the sender, or all together, exceed the rate of forged or refused tokens.
+    /// [`Denial::RateLimited`] while the sender, or all together, exceed the rate of forged or refused tokens.
     pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
         self.admit_unverified_as::<WithEffects>(source)
     }
@@ -576,10 +576,10 @@ fn place(of: Option<&Arc<Semaphore>>) -> Result<CheckPermit, Error> {
 }
 
 fn limited(limit: LimitName, wait: Duration) -> Denial {
-    Denial::RateLimited(limit.name(), wait.max(Duration::from_secs(1)))
+    refusal(limit.name(), wait)
 }
 
 /// `Retry-After` is at least one second.
-fn too_many(wait: Duration) -> Denial {
-    Denial::TooManyRequests(wait.max(Duration::from_secs(1)))
+fn refusal(limit: &'static str, wait: Duration) -> Denial {
+    Denial::RateLimited(limit, wait.max(Duration::from_secs(1)))
 }

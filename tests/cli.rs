@@ -9,6 +9,7 @@ mod emergency;
 mod explain;
 mod files;
 mod keys;
+mod limits;
 mod mistakes;
 mod owners;
 mod remedies;

@@ -235,7 +235,7 @@ impl Denial {
             Self::InvalidClient => Class::Client,
             Self::UnauthorizedClient => Class::ClientNotAllowed,
             Self::UnsupportedGrantType => Class::GrantType,
-            Self::TooManyRequests(wait) | Self::RateLimited(_, wait) => Class::Limited(*wait),
+            Self::RateLimited(_, wait) => Class::Limited(*wait),
             Self::KeysUnavailable(wait)
             | Self::IntrospectionUnavailable(wait)
             | Self::RevocationsUnavailable(wait)

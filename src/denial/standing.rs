@@ -11,7 +11,7 @@ use super::Denial;
 /// // A client discards a credential only if it is refused for all time.
 /// let discards = |denial: Denial| denial.standing() == Standing::Dead;
 /// assert!(discards(Denial::TokenRevoked));
-/// assert!(!discards(Denial::TooManyRequests(Duration::from_secs(1))));
+/// assert!(!discards(Denial::RateLimited("login_per_address", Duration::from_secs(1))));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,7 +33,7 @@ pub enum Standing {
 /// let expired = NotGood::of(Denial::TokenExpired);
 /// assert_eq!(expired.map(NotGood::denial), Ok(Denial::TokenExpired));
 /// // A rate limit decides nothing about the credential.
-/// let limited = Denial::TooManyRequests(Duration::from_secs(1));
+/// let limited = Denial::RateLimited("login_per_address", Duration::from_secs(1));
 /// assert_eq!(NotGood::of(limited), Err(limited));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +133,7 @@ impl Denial {
             | Self::InvalidClient
             | Self::UnauthorizedClient
             | Self::UnsupportedGrantType => Standing::Refused,
-            Self::TooManyRequests(_)
-            | Self::RateLimited(..)
+            Self::RateLimited(..)
             | Self::KeysUnavailable(_)
             | Self::ProofsFull(_)
             | Self::ProofsUnavailable(_)

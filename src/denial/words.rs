@@ -92,7 +92,7 @@ impl Denial {
             Self::UnauthorizedClient => "unauthorized_client",
             Self::UnsupportedGrantType => "unsupported_grant_type",
             Self::TooManySessions => "too_many_sessions",
-            Self::TooManyRequests(_) | Self::RateLimited(..) => "too_many_requests",
+            Self::RateLimited(..) => "too_many_requests",
         }
     }
 

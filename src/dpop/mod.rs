@@ -288,7 +288,7 @@ impl Dpop {
     ) -> Result<Option<ProofName>, Denial> {
         self.memory.record(&proof.id, now).map_err(|why| match why {
             NotRecorded::Seen => ProofFlaw::Replayed.into(),
-            NotRecorded::KeyIsFull => Denial::TooManyRequests(TRY_AGAIN),
+            NotRecorded::KeyIsFull => Denial::RateLimited("proofs_per_key", TRY_AGAIN),
             NotRecorded::Full => Denial::ProofsFull(TRY_AGAIN),
         })?;
         Ok(self.settings.counted_in.shared(store).map(|_| proof.id.name()))

@@ -60,7 +60,7 @@ pub(crate) fn login_refused(
     );
 }
 
-/// A rate held an attempt up.
+/// A limit held an attempt up.
 pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
     let HeldUp { session, subject, name_hash, account, client } = held_up;
     warn!(
@@ -73,7 +73,7 @@ pub(super) fn rate_limited(limit: &str, held_up: &HeldUp, origin: &Origin) {
         rotogate.account = account.as_deref(),
         rotogate.client.id = client.as_deref(),
         client.address = address(origin),
-        "attempt held up by a rate of [limits]",
+        "attempt held up by a limit",
     );
 }
 
@@ -238,9 +238,9 @@ pub(super) enum Owed {
 /// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
 /// listener, the actor (`crate::context`). One that the store does not have is told again once it has.
 pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<Owed>) {
-    let effect = match entry.effect {
-        Effect::Minimum { .. } | Effect::Gone => "gone",
-        Effect::NotBefore(_) => "not_before",
+    let (effect, not_before) = match entry.effect {
+        Effect::Minimum { .. } | Effect::Gone => ("gone", None),
+        Effect::NotBefore(moment) => ("not_before", Some(display(moment.rfc3339()))),
     };
     let (kind, issuer, of): (_, Option<&str>, Option<&dyn std::fmt::Display>) = match &entry.target {
         Target::Session(session) => ("session", None, Some(session)),
@@ -275,6 +275,7 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
             of,
             rotogate.issuer = issuer,
             effect,
+            not_before,
             because,
             owed,
             "revocation"
@@ -288,6 +289,7 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
             of,
             rotogate.issuer = issuer,
             effect,
+            not_before,
             because,
             owed,
             "revocation"

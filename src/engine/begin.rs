@@ -35,7 +35,7 @@ impl Engine {
     /// Logs a user in: a new session with its first pair of tokens.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`],
+    /// [`Denial::RateLimited`], [`Denial::WrongPassword`], [`Denial::NoAccount`], [`Denial::InvalidScope`],
     /// [`Denial::TooManySessions`]; a fault, which consumed nothing.
     pub async fn login(&self, login: Login<'_>) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
@@ -319,7 +319,7 @@ impl Engine {
     /// A token for a confidential client's own account (RFC 6749 §4.4): no session, no refresh token, revoked by `jti`.
     ///
     /// # Errors
-    /// [`Denial::TooManyRequests`], [`Denial::InvalidScope`]; a fault.
+    /// [`Denial::RateLimited`], [`Denial::InvalidScope`]; a fault.
     pub async fn client_token(
         &self,
         client: &Client,

@@ -260,10 +260,13 @@ impl Engine {
         self.keep_login_origin.store(keep, Ordering::Relaxed);
     }
 
-    /// Tells the audit trail and the access log whose attempt a rate refused.
-    // Requirement O35.
+    /// Tells the audit trail and the access log whose attempt a limit refused, once for each request.
+    // Requirements O35, O46.
     pub(crate) fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
         let Error::Denied(Denial::RateLimited(limit, _)) = error else { return };
+        if origin.held_up.get().is_some() {
+            return;
+        }
         let held_up = of();
         if self.limits.may_tell((limit, origin.address, &held_up)) {
             audit::rate_limited(limit, &held_up, origin);

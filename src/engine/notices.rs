@@ -95,7 +95,7 @@ impl Engine {
                 audit::notice_refused(issuer, protocol, *flaw, origin);
                 flaw.word()
             }
-            Err(Error::Denied(Denial::TooManyRequests(_) | Denial::RateLimited(..))) => "limited",
+            Err(Error::Denied(Denial::RateLimited(..))) => "limited",
             Err(Error::Denied(_) | Error::Failed(_)) => "unavailable",
         };
         let mut results = self.counts.notices.results.lock().unwrap_or_else(PoisonError::into_inner);

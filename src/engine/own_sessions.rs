@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::{Engine, Origin};
+use super::{Engine, HeldUp, Origin};
 use crate::context::{Actor, Context, inherited};
 use crate::denial::Denial;
 use crate::fault::Error;
@@ -68,7 +68,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::TokenTooOld`],
-    /// [`Denial::UnknownSession`], [`Denial::TooManyRequests`]; a fault of the store.
+    /// [`Denial::UnknownSession`], [`Denial::RateLimited`]; a fault of the store.
     pub(crate) async fn own_sessions(
         &self,
         own: OwnChecked<'_>,
@@ -77,7 +77,11 @@ impl Engine {
     ) -> Result<OwnSessions, Error> {
         let token = own.token();
         let Some((current, _)) = token.session else { return Err(Denial::UnusableCredential.into()) };
-        self.limits().own_sessions(token.token_subject())?;
+        self.limits().own_sessions(token.token_subject()).inspect_err(|denial| {
+            let (session, subject) = (Some(current), Some(token.token_subject().into()));
+            let of = || HeldUp { session, subject, client: token.client.clone(), ..HeldUp::default() };
+            self.tell_held_up(&(*denial).into(), origin, of);
+        })?;
         if !request.scope.iter().all(|scope| token.scope.contains(scope)) {
             return Err(Denial::InsufficientScope.into());
         }

@@ -621,6 +621,8 @@ impl GateBuilder {
             engine: Arc::clone(&engine),
             notices: Notices::default(),
             faults: FaultLog::default(),
+            #[cfg(feature = "kuzzle")]
+            seldom: crate::counters::SeldomByKind::default(),
             asks_audience: AtomicBool::new(false),
             row,
             overload: Overload::new(&self.bounds),

@@ -28,7 +28,7 @@ use crate::dialect::{
     Answer, Call, Command, CommandHandler, Consult, Dialect, Forward, Outcome, OwnSessionsRequest, Reply,
 };
 use crate::dpop;
-use crate::engine::{Arrival, HeldUpNote, Origin, OwnSessions};
+use crate::engine::{Arrival, HeldUp, HeldUpNote, Origin, OwnSessions};
 use crate::fault::{Error, Fault};
 use crate::overload::{PoolPermit, Refusal};
 use crate::reason::Reason;
@@ -325,6 +325,7 @@ where
         }
     };
     if let Some(denial) = unread {
+        gate.tell_limited(&denial, || address);
         return EndpointResponse::reply(endpoint.dialect.write(&call, Err(denial.into())), denial);
     }
     // A browser adds cookies to any site's requests, so a change by cookie must come from an allowed page (requirement
@@ -419,10 +420,8 @@ impl CommandHandler for EndpointHandler<'_> {
         if let Ok(Outcome::Issued(issued)) = &outcome {
             let recipient = Recipient { subject: issued.subject.clone(), session: issued.session };
             let _ = self.recipient.set(Who::Issued(Box::new(recipient)));
-        } else if let Some(held_up) = self.origin.held_up.get() {
-            let _ = self.recipient.set(Who::HeldUp(Box::new(held_up.clone())));
         }
-        self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
+        self.tell(&outcome);
         outcome
     }
 
@@ -436,7 +435,7 @@ impl CommandHandler for EndpointHandler<'_> {
             }
         };
         let outcome = to_its_end(executing).await;
-        self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
+        self.tell(&outcome);
         outcome
     }
 
@@ -450,8 +449,20 @@ impl CommandHandler for EndpointHandler<'_> {
             }
         };
         let outcome = to_its_end(executing).await;
-        self.gate.running.faults.tell(&outcome, || self.gate.engine.clock().source().monotonic());
+        self.tell(&outcome);
         outcome
+    }
+}
+
+impl EndpointHandler<'_> {
+    /// Tells the logs of a fault, and of whose attempt a limit refused.
+    fn tell<T>(&self, outcome: &Result<T, Error>) {
+        self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
+        let Err(error) = outcome else { return };
+        self.gate.engine.tell_held_up(error, &self.origin, HeldUp::default);
+        if let Some(held_up) = self.origin.held_up.get() {
+            let _ = self.recipient.set(Who::HeldUp(Box::new(held_up.clone())));
+        }
     }
 }
 

@@ -252,7 +252,7 @@ impl Rule {
             | Denial::NoAccount
             | Denial::InvalidClient => Self::Credential,
             Denial::CrossOrigin => Self::Origin,
-            Denial::TooManyRequests(_) | Denial::RateLimited(..) => Self::Limit,
+            Denial::RateLimited(..) => Self::Limit,
             Denial::UnknownIssuer
             | Denial::UnknownKey
             | Denial::WrongAlgorithm

@@ -195,8 +195,10 @@ impl EndpointRelay {
         let verified = read.as_ref().and_then(|read| read.as_ref().ok());
         if let Some(Err(denial)) = &read
             && self.config.load().known_issuer
+            && let Some(others) = self.relay.is_due("answer_not_good")
         {
             tracing::warn!(
+                others,
                 endpoint = self.path,
                 reason = denial.reason(),
                 detail = denial.detail(),
@@ -234,8 +236,8 @@ fn reply(answer: Answer) -> Result<(ProviderReply, Source), Error> {
         Answer::InvalidGrant(why) => Denial::RelayRefused(why).into(),
         Answer::InvalidProof(flaw) => Denial::BadProof(flaw).into(),
         Answer::InvalidScope => Denial::InvalidScope.into(),
-        Answer::TooMany { retry_after } => {
-            Denial::TooManyRequests(retry_after.max(std::time::Duration::from_secs(1))).into()
+        Answer::TooMany { limit, retry_after } => {
+            Denial::RateLimited(limit, retry_after.max(std::time::Duration::from_secs(1))).into()
         }
         Answer::Unavailable { retry_after, reason } => Error::Failed(Fault::Provider { reason, retry_after }),
     })

@@ -24,6 +24,9 @@ pub(crate) struct Running {
     pub(super) engine: Arc<Engine>,
     pub(super) notices: Notices,
     pub(super) faults: FaultLog,
+    /// What each message of a connection may cause is logged once a minute.
+    #[cfg(feature = "kuzzle")]
+    pub(super) seldom: crate::counters::SeldomByKind,
     /// Whether any `require()` asks for an audience.
     pub(super) asks_audience: AtomicBool,
     /// What the other gates of the store are told of this one.

@@ -246,7 +246,7 @@ impl Sessions {
     ///
     /// # Errors
     /// [`Denial::UnknownRefreshToken`], [`Denial::Reuse`] and the other refusals of a refresh; [`Denial::OtherDialect`] for a
-    /// session that began at an endpoint; [`Denial::TooManyRequests`]; a fault, after which the same token still works.
+    /// session that began at an endpoint; [`Denial::RateLimited`]; a fault, after which the same token still works.
     pub async fn refresh(&self, token: &str) -> Result<IssuedTokens, Error> {
         self.refresh_at(SecretString::from(token), None).await
     }

@@ -23,7 +23,7 @@ use crate::context::{Context, inherited};
 use crate::credential;
 use crate::denial::Denial;
 use crate::dialect::{Command, CommandHandler, EnclosedCall, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
-use crate::engine::Origin;
+use crate::engine::{HeldUpNote, Origin};
 use crate::fault::Error;
 use crate::headers::Peer;
 use crate::lease::{Dialled, Lease, UntilClosed};
@@ -129,7 +129,8 @@ impl<M: Send + Sync + 'static> CommandHandler for SocketConnection<M> {
             gate: &gate,
             endpoint,
             account: None,
-            origin: self.origin.clone(),
+            // A note for each call.
+            origin: Origin { held_up: HeldUpNote::open(), ..self.origin.clone() },
             arrived: gate.engine.arrival(),
             proof: None,
             certificate: None,
@@ -158,7 +159,8 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     }
 
     fn lease(&self, token: &str) -> Result<Lease, Denial> {
-        Lease::new(&self.gate().leases, token, self.origin.address)
+        let (gate, address) = (self.gate(), self.origin.address);
+        Lease::new(&gate.leases, token, address).inspect_err(|denial| gate.tell_limited(denial, || address))
     }
 
     fn place(&self) -> &SocketPermit {
@@ -203,7 +205,10 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
         parts.extensions.insert(Dialled);
         let mut response = (self.dialer)(parts).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            tracing::warn!(status = response.status().as_u16(), "upstream did not accept a WebSocket");
+            let (gate, status) = (self.gate(), response.status().as_u16());
+            if let Some(others) = gate.running.seldom.is_due("no_websocket", gate.engine.clock().source().monotonic()) {
+                tracing::warn!(status, others, "upstream did not accept a WebSocket");
+            }
             return None;
         }
         hyper::upgrade::on(&mut response).await.ok()

@@ -19,6 +19,7 @@ use super::dpop::{GoodProof, Proofs, TRY_AGAIN};
 use super::provider::{Meaning, ProviderReply, ProviderRequest, SendError};
 use super::seal::NotSealed;
 use crate::clock::EngineClock;
+use crate::counters::SeldomByKind;
 use crate::denial::Denial;
 use crate::denial::ProofFlaw;
 use crate::dpop::memory::NotRecorded;
@@ -81,6 +82,8 @@ struct Core {
     proofs: Proofs,
     counts_proofs: Option<Arc<dyn Store>>,
     sends: Buckets,
+    /// What each request may cause is logged once a minute.
+    seldom: SeldomByKind,
 }
 
 impl fmt::Debug for Core {
@@ -115,8 +118,14 @@ impl Relay {
             proofs,
             counts_proofs,
             sends,
+            seldom: SeldomByKind::default(),
         };
         Ok(Self { core: Arc::new(core) })
+    }
+
+    /// Whether a message of this kind is due, and how many were left out since the last one.
+    pub(crate) fn is_due(&self, kind: &'static str) -> Option<u64> {
+        self.core.is_due(kind)
     }
 
     /// Replaces the settings for the exchanges that begin from now on. The records stay.
@@ -149,7 +158,9 @@ impl Relay {
         let reply = match sent {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => {
-                tracing::warn!(endpoint = core.endpoint, %error, "relay: provider did not answer");
+                if let Some(others) = core.is_due("no_answer") {
+                    tracing::warn!(endpoint = core.endpoint, %error, others, "relay: provider did not answer");
+                }
                 let is_unsent = matches!(error, SendError::NotSent(_));
                 let reason = if is_unsent { "provider_unreachable" } else { "provider_failed" };
                 return Answer::unavailable(RETRY_AFTER, reason);
@@ -166,7 +177,9 @@ impl Relay {
                 return Answer::unavailable(retry_after, "provider_busy");
             }
             Meaning::Unclear => {
-                tracing::warn!(endpoint = core.endpoint, status = reply.status, "relay: provider failed");
+                if let Some(others) = core.is_due("provider_failed") {
+                    tracing::warn!(endpoint = core.endpoint, status = reply.status, others, "relay: provider failed");
+                }
                 return Answer::unavailable(RETRY_AFTER, "provider_failed");
             }
         }
@@ -305,10 +318,31 @@ impl Core {
             Answer::TooMany { retry_after }
         })?;
         Ok(place)
+            Err(NotRecorded::Seen) => Answer::InvalidProof(ProofFlaw::Replayed),
+            Err(NotRecorded::KeyIsFull) => Answer::TooMany { limit: "proofs_per_key", retry_after: TRY_AGAIN },
+            Err(NotRecorded::Full) => Answer::unavailable(TRY_AGAIN, "proofs_full"),
+        }
+    }
+
+    fn is_due(&self, kind: &'static str) -> Option<u64> {
+        self.seldom.is_due(kind, self.clock.source().monotonic())
+    }
+
+    /// May a token of this sender go to the provider?
+    fn admit(&self, address: Option<IpAddr>) -> Result<(), Answer> {
+        if *self.under_way.borrow() >= MAX_UNDER_WAY {
+            return Err(Answer::unavailable(RETRY_AFTER, "relay_saturated"));
+        }
+        self.limits.admit_unverified(address).map_err(|denial| match denial {
+            Denial::RateLimited(limit, retry_after) => Answer::TooMany { limit, retry_after },
+            _ => Answer::unavailable(RETRY_AFTER, denial.reason()),
+        })
     }
 
     fn store_failed(&self, error: StoreError) -> Answer {
-        tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), "relay: store failed");
+        if let Some(others) = self.is_due("store_failed") {
+            tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), others, "relay: store failed");
+        }
         Answer::failed(&Fault::Store(error))
     }
 }

@@ -306,14 +306,14 @@ impl IntrospectedTokens {
     /// [`Self::wait`]. `is_known`: the caller's address had good tokens lately.
     ///
     /// # Errors
-    /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::TooManyRequests`] for a token that was never good while
+    /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never good while
     /// too many of these come.
     pub(super) fn begin<E: Effects>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
         if !self.was_good::<E>(token) && !self.flights.contains_key(&self.id(token)) {
             let kept = if is_known { 0 } else { UNSEEN_KEPT };
             let unseen = &self.unseen;
             let taken = if E::ARE_WANTED { unseen.take_leaving((), kept) } else { unseen.look_leaving((), kept) };
-            taken.map_err(|wait| Denial::TooManyRequests(wait.max(PAUSE)))?;
+            taken.map_err(|wait| Denial::RateLimited("introspected_unseen", wait.max(PAUSE)))?;
         }
         if E::ARE_WANTED && !self.introspection.cache.is_zero() {
             drop(self.ask(token, is_known)?);

@@ -168,7 +168,7 @@ impl TokenChecker {
     /// must judge the returned token in any case.
     ///
     /// # Errors
-    /// The rule that refuses it. [`Denial::TooManyRequests`] for an unseen token, if too many forged ones came from its
+    /// The rule that refuses it. [`Denial::RateLimited`] for an unseen token, if too many forged ones came from its
     /// source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see [`Self::awaited_introspection`].
     pub(crate) fn check_of<'a, E: Effects>(
         &self,

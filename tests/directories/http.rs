@@ -359,9 +359,10 @@ async fn i24_a_refused_secret_is_our_error_and_a_new_secret_file_counts_without_
 }
 
 #[tokio::test]
-async fn i24_retry_after_is_429_and_no_verdict() {
+async fn i24_o46_retry_after_is_429_and_no_verdict() {
     let hook = Hook::start();
-    let (_place, gate) = hook.gate();
+    let (place, gate) = hook.gate();
+    place.point_commands_at(&gate);
     let held = gate.login().await;
     hook.says(|_| json_answer(&json!({"active": false, "retry_after": 60})));
     // More often than faults would open the circuit.
@@ -371,6 +372,8 @@ async fn i24_retry_after_is_429_and_no_verdict() {
             assert_eq!(answer.headers["retry-after"], "60");
         }
     }
+    let told = place.json_lines(&["events", "--action", "rate.limited"]);
+    assert!(!told.is_empty() && told.iter().all(|line| line["limit"] == "directory"), "{told:?}");
     hook.says(honest);
     assert_eq!(gate.refresh(&held.refresh).await.status, StatusCode::OK, "the session goes on");
 }

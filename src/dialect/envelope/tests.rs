@@ -113,7 +113,7 @@ fn a_login_that_fails_and_a_request_that_is_none_have_codes_of_their_own() {
         (Denial::UnauthorizedClient, 401, "AUTH_1001"),
         (Denial::MalformedRequest("x"), 400, "AUTH_1000"),
         (Denial::BodyTooLarge, 413, "AUTH_1000"),
-        (Denial::TooManyRequests(Duration::from_millis(1200)), 429, "AUTH_1000"),
+        (Denial::RateLimited("login_per_address", Duration::from_millis(1200)), 429, "AUTH_1000"),
     ];
     for (denial, status, code) in cases {
         let (got, body, headers) = written(Envelope::default(), &Method::POST, Err(denial.into()));

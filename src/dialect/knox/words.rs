@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn what_may_be_tried_again_says_when() {
         for (error, code) in [
-            (Denial::TooManyRequests(Duration::from_secs(3)).into(), Code::ResourceExhausted),
+            (Denial::RateLimited("login_per_address", Duration::from_secs(3)).into(), Code::ResourceExhausted),
             (Error::Failed(Fault::Contention), Code::Unavailable),
         ] {
             let status = status(&error);

@@ -326,7 +326,7 @@ fn r7_refusals_have_the_ids_of_the_protocol() {
         (Denial::TtlExceeded, 400, "security.token.ttl_exceeded", 117_506_052),
         (Denial::WrongPassword, 401, "plugin.strategy.missing_user", 67_305_492),
         (Denial::NoRoute, 404, "network.http.url_not_found", 50_397_191),
-        (Denial::TooManyRequests(wait), 429, "api.process.too_many_requests", 33_685_512),
+        (Denial::RateLimited("login_per_address", wait), 429, "api.process.too_many_requests", 33_685_512),
         (Denial::BodyTooLarge, 413, "network.http.request_too_large", 50_397_185),
         (Denial::SessionExpired(Lifetime::Idle), 401, "security.token.invalid", 117_506_049),
         (Denial::SessionRevoked(SessionEnd::Record), 401, "security.token.invalid", 117_506_049),
@@ -339,7 +339,7 @@ fn r7_refusals_have_the_ids_of_the_protocol() {
         assert_eq!(body["status"], status, "{denial:?}");
         assert_eq!((&body["error"]["id"], &body["error"]["code"]), (&json!(id), &json!(code)), "{denial:?}");
     }
-    let reply = Kuzzle::default().refuse(&HeaderMap::new(), Denial::TooManyRequests(wait)).unwrap();
+    let reply = Kuzzle::default().refuse(&HeaderMap::new(), Denial::RateLimited("login_per_address", wait)).unwrap();
     assert_eq!(reply.headers()[RETRY_AFTER], "2");
 }
 

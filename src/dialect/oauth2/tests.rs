@@ -255,7 +255,7 @@ fn refusals_are_those_of_rfc_6749_5_2() {
         (Denial::InvalidTarget, None, 400, "invalid_target"),
         (Denial::WrongPassword, Some("Basic x"), 400, "invalid_grant"),
         (Denial::MalformedRequest("x"), None, 400, "invalid_request"),
-        (Denial::TooManyRequests(Duration::from_millis(1200)), None, 429, "too_many_requests"),
+        (Denial::RateLimited("login_per_address", Duration::from_millis(1200)), None, 429, "too_many_requests"),
     ];
     for (denial, authorization, status, error) in cases {
         let (got, body, headers) = written(denial, authorization);

@@ -133,7 +133,10 @@ pub(super) async fn execute(
                 verified.confirm(gate.engine.confirmations());
                 Box::new(checked_of(verified.token()))
             });
-            Ok(Outcome::Checked(decided(checked)?))
+            Ok(Outcome::Checked(decided(checked.inspect_err(|denial| {
+                let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
+                gate.engine.tell_held_up(&(*denial).into(), origin, of);
+            }))?))
         }
         Command::EndedElsewhere(notice) => at.end_elsewhere(&notice).await.map(|()| Outcome::Revoked),
         Command::Check { access, superseded_in_grace } => {

@@ -184,6 +184,9 @@ impl<M> GateLayer<M> {
                          route of the gate (`RoutePolicy::audiences`). Logged once"
                     );
                 }
+                if E::ARE_WANTED {
+                    gate.tell_limited(&denial, || gate.client_address(parts));
+                }
                 Admission::Refused(denial, Some(Arc::clone(route)))
             }
         }

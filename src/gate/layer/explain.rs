@@ -224,7 +224,7 @@ impl<M> GateLayer<M> {
             (denial.map(|denial| (denial.reason(), denial.detail())), route.map(|route| route.id.clone()))
         };
         let of = |explanation: &Explanation| decision(explanation.denial, explanation.route.as_ref());
-        let is_limit = |denial| matches!(denial, Some(Denial::TooManyRequests(_) | Denial::RateLimited(..)));
+        let is_limit = |denial| matches!(denial, Some(Denial::RateLimited(..)));
         let came = decision(denial, route);
         if of(foreseen) == came || is_limit(denial) || is_limit(foreseen.denial) {
             return;

@@ -1,5 +1,6 @@
 //! The replies of the gate to requests that it refuses.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -8,6 +9,7 @@ use super::future::ResponseFuture;
 use crate::credential;
 use crate::denial::Denial;
 use crate::dialect::{Dialect, Reply};
+use crate::engine::{HeldUp, Origin};
 use crate::gate::overloaded::overloaded;
 use crate::gate::verdict::{RefusedToken, Verdict, Who};
 use crate::gate::{Inner, respond};
@@ -86,6 +88,15 @@ pub(super) fn shed<F>(
 }
 
 impl Inner {
+    /// Tells the audit trail that a limit refused a request before its token was checked: its sender's address is known.
+    // Requirement O46.
+    pub(in crate::gate) fn tell_limited(&self, denial: &Denial, address: impl FnOnce() -> Option<IpAddr>) {
+        if let Denial::RateLimited(..) = denial {
+            let origin = Origin { address: address(), ..Origin::default() };
+            self.engine.tell_held_up(&(*denial).into(), &origin, HeldUp::default);
+        }
+    }
+
     /// The claims of the token for which a request was refused.
     pub(in crate::gate) fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
         let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;

@@ -58,6 +58,8 @@ pub enum Answer {
     InvalidScope,
     /// The token was sent too often, or its sender presented too many bad ones: 429.
     TooMany {
+        /// The name of the limit.
+        limit: &'static str,
         /// When it may be tried again.
         retry_after: Duration,
     },

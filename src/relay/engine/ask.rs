@@ -57,7 +57,10 @@ impl Core {
             Ok(false) => return Ok(End::Again),
             Err(error) => {
                 let fault = Fault::Store(error);
-                tracing::error!(endpoint = self.endpoint, error = ?Chain(&fault), "relay: intent not stored; nothing sent");
+                if let Some(others) = self.is_due("no_intent") {
+                    let error = Chain(&fault);
+                    tracing::error!(endpoint = self.endpoint, ?error, others, "relay: intent not stored; nothing sent");
+                }
                 return Ok(End::Unavailable(fault.retry_after(), fault.reason()));
             }
         }
@@ -67,7 +70,9 @@ impl Core {
         let reply = match sent {
             Ok(Ok(reply)) => reply,
             Ok(Err(SendError::NotSent(why))) => {
-                tracing::warn!(endpoint = self.endpoint, why, "relay: provider not reached");
+                if let Some(others) = self.is_due("not_reached") {
+                    tracing::warn!(endpoint = self.endpoint, why, others, "relay: provider not reached");
+                }
                 self.undo(keys, &intent, unknown).await;
                 return Ok(End::Unavailable(RETRY_AFTER, "provider_unreachable"));
             }
@@ -128,12 +133,10 @@ impl Core {
 
     /// Records that the provider may have rotated, for as long as an answer would be kept.
     async fn unknown(&self, rules: &RelayRules, keys: &RelayKeys, intent: &RelayRecord, why: &str) -> End {
-        tracing::warn!(
-            endpoint = self.endpoint,
-            why,
-            attempt = intent.attempt,
-            "relay: no reply to a token that was sent"
-        );
+        if let Some(others) = self.is_due("no_reply") {
+            let (endpoint, attempt) = (&self.endpoint, intent.attempt);
+            tracing::warn!(endpoint, why, attempt, others, "relay: no reply to a token that was sent");
+        }
         let now = self.clock.now();
         let until = now.plus(rules.grace);
         let record = RelayRecord { state: RelayState::Unknown, since: now, until, ..intent.clone() };

@@ -139,7 +139,7 @@ impl Core {
         Some(match &finished.end {
             End::Reply(reply) => Answer::Reply(reply.clone(), source),
             End::Unavailable(retry_after, reason) => Answer::unavailable(*retry_after, reason),
-            End::TooMany(retry_after) => Answer::TooMany { retry_after: *retry_after },
+            End::TooMany(retry_after) => Answer::TooMany { limit: "relay_per_token", retry_after: *retry_after },
             End::Again => return None,
         })
     }

@@ -19,7 +19,9 @@ impl Core {
             Ok(Ok(sent)) => sent,
             // The client may repeat it: a revocation is idempotent.
             Ok(Err(error)) => {
-                tracing::warn!(endpoint = self.endpoint, %error, "relay: revocation not forwarded");
+                if let Some(others) = self.is_due("not_revoked") {
+                    tracing::warn!(endpoint = self.endpoint, %error, others, "relay: revocation not forwarded");
+                }
                 return Answer::unavailable(RETRY_AFTER, "provider_unreachable");
             }
             Err(_) => return Answer::unavailable(RETRY_AFTER, "provider_unreachable"),

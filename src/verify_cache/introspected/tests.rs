@@ -299,7 +299,7 @@ async fn i21_junk_drives_no_more_than_the_bucket_and_evicts_nothing() {
     for n in 0..1000 {
         limited += usize::from(matches!(
             w.check(&format!("junk-{n}")).await,
-            Err(Denial::TooManyRequests(_) | Denial::RateLimited(..))
+            Err(Denial::RateLimited("introspected_unseen", _))
         ));
     }
     assert_eq!((w.issuer.calls(), limited), (1 + 149, 851), "the good token took one of the 150 of strangers");
@@ -307,7 +307,7 @@ async fn i21_junk_drives_no_more_than_the_bucket_and_evicts_nothing() {
     w.issuer.answers(Ok(active(&json!({}))));
     w.check("good").await.unwrap();
     w.time.advance(Duration::from_millis(1));
-    assert!(matches!(w.denied("junk-1000").await, Denial::TooManyRequests(_) | Denial::RateLimited(..)));
+    assert!(matches!(w.denied("junk-1000").await, Denial::RateLimited("introspected_unseen", _)));
     w.time.advance(secs(31));
     w.check("good").await.unwrap();
     let tokens = Arc::clone(&w.checker.keys.load().introspected[0]);
@@ -460,7 +460,7 @@ async fn a19_strangers_leave_questions_to_addresses_that_had_good_tokens() {
     w.settle().await;
     assert_eq!(w.issuer.calls(), asked + 40, "each of them is asked about");
     let second = w.check_from(stranger(1), "good-40", None);
-    assert!(matches!(second, Err(Denial::TooManyRequests(_))), "{second:?}");
+    assert!(matches!(second, Err(Denial::RateLimited("introspected_unseen", _))), "{second:?}");
     // A stranger alone is not held up.
     let idle = world(|it| it);
     for n in 0..100 {

@@ -196,7 +196,9 @@ async fn a_token_is_sent_at_most_so_often() {
         unavailable(relay.exchange(presented("T")).await);
     }
     match relay.exchange(presented("T")).await {
-        Answer::TooMany { retry_after } => assert_eq!(retry_after, Duration::from_secs(2)),
+        Answer::TooMany { limit, retry_after } => {
+            assert_eq!((limit, retry_after), ("relay_per_token", Duration::from_secs(2)));
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(world.provider.sent(), 10);

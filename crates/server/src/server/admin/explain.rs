@@ -359,9 +359,7 @@ impl Explained<'_> {
                 "Send the access token as `Authorization: Bearer …`. A token in the query, or of another scheme, is refused."
             }
             Denial::MalformedToken(_) => "Send the access token, whole: three parts with two dots between them.",
-            Denial::TokenRevoked => {
-                "Log in again: a revocation is never taken back. rotogate session show has the cause."
-            }
+            Denial::TokenRevoked | Denial::SessionRevoked(_) => return Some(self.advice_of_ended()),
             Denial::UnknownHost => "Name the host in server.hosts, or in hosts of a route.",
             Denial::NoRoute => "Add a [[routes]] with this path, or correct the path of the request.",
             Denial::MethodNotAllowed => "Add the method to the route, or use another method.",
@@ -387,9 +385,7 @@ impl Explained<'_> {
             Denial::RateLimited("forged_per_address" | "refused_per_address" | "forged_overall", _) => {
                 "Wait, and find out who sends bad tokens from this address."
             }
-            Denial::TooManyRequests(_) | Denial::RateLimited(..) => {
-                "Wait. rotogate events --action rate.limited has those that the rates of [limits] hold up."
-            }
+            Denial::RateLimited(..) => "Wait. rotogate events --action rate.limited has those that limits hold up.",
             Denial::WrongType => "Use an access token, not an ID token; or list its typ in the entry of [[issuers]].",
             Denial::WrongAudience => {
                 "Ask the issuer for a token of this audience; or add it to audiences of the route."
@@ -398,12 +394,21 @@ impl Explained<'_> {
             Denial::MissingRole | Denial::RolesOverage => "Give the user the role at its issuer; new tokens have it.",
             Denial::BadSignature => "The token was changed, or another key signed it: log in again.",
             Denial::OtherClient => "The client to which the token was issued must present it.",
-            Denial::SessionRevoked(_) | Denial::SessionExpired(_) | Denial::Reuse(_) | Denial::UnknownRefreshToken => {
-                "Log in again."
-            }
+            Denial::SessionExpired(_) | Denial::Reuse(_) | Denial::UnknownRefreshToken => "Log in again.",
             _ => return None,
         };
         Some(advice.to_owned())
+    }
+
+    /// Which command says who ended the session.
+    // Requirement O47.
+    fn advice_of_ended(&self) -> String {
+        let token =
+            self.explanation.token.as_ref().filter(|token| token.issuer_name.as_deref().is_none_or(|of| of == OWN));
+        match token.and_then(|token| token.session.as_deref()) {
+            Some(id) => format!("Log in again. rotogate session show {id} says who ended the session, and why."),
+            None => "Log in again. rotogate events --action revocation says who revoked, and what.".to_owned(),
+        }
     }
 
     /// Where the keys of the token's issuer come from, and how others get there.
