@@ -5,7 +5,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use support::{Answer, Gate, Place, keep_secret, try_send, until};
 
-use super::{admin_token, events, with_tokens, write_token};
+use super::{Ask, admin_token, events, with_tokens, write_token};
 
 const VIEWER: &str = "the-viewer-token-of-the-page-00001";
 const OPERATOR: &str = "the-operator-token-of-the-page-001";
@@ -303,6 +303,58 @@ async fn p56_p53_the_page_does_its_job_by_plain_forms() {
     assert_eq!(answer.headers["location"], "/ui/sign-in");
     browser.cookies = cookies;
     assert_eq!(browser.get("/ui/").await.headers["location"], "/ui/sign-in");
+}
+
+#[tokio::test]
+async fn o30_o31_a_dead_upstream_of_one_address_is_failing_everywhere_and_writes_one_line_a_minute() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    let place = place();
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    place.write_config(&format!(
+        "{config}[[upstreams]]\nname = \"one\"\nurls = [\"http://{address}\"]\n\
+         [[routes]]\npath = \"/one/{{*rest}}\"\nauth = \"none\"\nupstream = \"one\"\n"
+    ));
+    drop(port);
+    let gate = place.start();
+    for _ in 0..50 {
+        assert_eq!(gate.call(Method::GET, "/one/x", &[], "").await.status, StatusCode::BAD_GATEWAY);
+    }
+    for (state, number) in [("failing", 1), ("up", 0)] {
+        let series = format!("rotogate_upstream_addresses{{upstream=\"one\",state=\"{state}\"}}");
+        assert_eq!(gate.metric(&series).await, number, "{state}");
+    }
+    let listed = Ask::with(&gate, VIEWER).get("/v1/upstreams").await.json();
+    let one = listed["upstreams"].as_array().unwrap().iter().find(|upstream| upstream["name"] == "one").unwrap();
+    assert_eq!(one["addresses"][0]["state"], "failing", "{one}");
+    let shown = text(&Browser::signed_in(&gate, VIEWER).await.get("/ui/routes").await);
+    assert!(shown.contains("failing"), "{shown}");
+    let log = gate.log();
+    let lines = log.lines().filter(|line| line.contains("not forwarded") && line.contains(&address)).count();
+    assert_eq!(lines, 1, "{log}");
+}
+
+#[tokio::test]
+async fn o49_the_page_says_who_ended_all_sessions_finds_by_account_and_has_the_age_of_keys() {
+    let place = place();
+    let gate = place.start();
+    let tokens = gate.login().await;
+    let id = id_of(&place, &tokens);
+    let mut browser = Browser::signed_in(&gate, OPERATOR).await;
+    let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
+    assert!(shown.contains("live</span>") && !shown.contains("Ended:"), "{shown}");
+    // A user by account: "none" is a user without one.
+    for (account, is_found) in [("none", true), ("acme", false)] {
+        let shown = text(&browser.get(&format!("/ui/sessions?user=demo&status=any&account={account}")).await);
+        assert!(shown.contains(&format!("value=\"{account}\"")), "{shown}");
+        assert_eq!(shown.contains(&id), is_found, "{account}: {shown}");
+    }
+    let form = browser.get("/ui/revocations?user=demo").await;
+    browser.post("/ui/revocations", &[("csrf", &csrf(&form)), ("user", "demo")]).await;
+    let shown = text(&browser.get(&format!("/ui/sessions/{id}")).await);
+    assert!(shown.contains("by grace (operator)"), "{shown}");
+    let shown = text(&browser.get("/ui/keys").await);
+    assert_eq!(shown.matches("minutes old").count(), 2, "a key and a secret: {shown}");
 }
 
 #[tokio::test]

@@ -83,8 +83,9 @@ impl WithOthers {
         }
     }
 
-    /// Whether all sessions of its user, of its client or of everyone were revoked after it began.
-    // Requirement O34.
+    /// Whether all sessions of its user, of its client or of everyone were revoked that began when it did. The time of the
+    /// line says less: a revocation that was owed has a second line later.
+    // Requirements O34, O47.
     fn is_ended_by(&self, line: &Value) -> bool {
         let field = |name: &str| line.get(name).and_then(Value::as_str);
         let of = |name: &str| field("of") == Some(name) && field("rotogate.issuer") == Some(&self.issuer);
@@ -94,24 +95,32 @@ impl WithOthers {
             Some("client") => of(&self.client),
             Some(_) | None => false,
         };
-        let written = field("timestamp").and_then(|text| humantime::parse_rfc3339(text).ok());
-        let written =
-            written.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| Timestamp::ZERO.plus(since));
+        let not_before = field("not_before").and_then(|text| humantime::parse_rfc3339(text).ok());
+        let not_before =
+            not_before.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| Timestamp::ZERO.plus(since));
         is_named
             && field("event.action") == Some("revocation")
-            && written.is_some_and(|written| written >= self.created)
+            && not_before.is_some_and(|not_before| self.created <= not_before)
     }
 }
 
 impl Filter {
     /// Of these lines in their order, those that are asked for. A session ends once: what revokes all sessions of its user
-    /// later is not about it.
+    /// later is not about it. If its end was owed, a second line says that it is durable.
     fn pick_all<'a>(&self, lines: impl Iterator<Item = &'a Arc<str>>) -> Vec<Value> {
-        let mut is_over = false;
+        let (mut is_over, mut owed) = (false, None);
         let one = |line: &Arc<str>| {
             let line = self.pick(line)?;
-            let is_end = self.session.is_some() && line["event.action"] == "revocation";
-            (!is_end || !std::mem::replace(&mut is_over, true)).then_some(line)
+            if self.session.is_none() || line["event.action"] != "revocation" {
+                return Some(line);
+            }
+            let named = (line["kind"].clone(), line["of"].clone());
+            let is_first = !std::mem::replace(&mut is_over, true);
+            let is_second = line["owed"].is_null() && owed.take_if(|owed| *owed == named).is_some();
+            if is_first && !line["owed"].is_null() {
+                owed = Some(named);
+            }
+            (is_first || is_second).then_some(line)
         };
         lines.filter_map(one).collect()
     }
@@ -256,16 +265,18 @@ mod tests {
     }
 
     #[test]
-    fn o34_what_revokes_all_sessions_of_a_user_is_about_those_that_began_before_once() {
+    fn o34_o47_what_revokes_all_sessions_of_a_user_is_about_those_that_began_before_once() {
         let of = |created: u64| WithOthers {
             issuer: "https://gate.test".to_owned(),
             subject: "u-1".to_owned(),
             client: "web".to_owned(),
             created: Timestamp::from_secs(created),
         };
+        // Each line is written later: its second line, after it was owed, much later.
         let line = |second: u64, rest: &str| -> Arc<str> {
             let rest = rest.replace('\'', "\"");
-            format!(r#"{{"timestamp":"1970-01-01T00:00:{second:02}.5Z","event.action":"revocation",{rest}}}"#).into()
+            let before = format!(r#""not_before":"1970-01-01T00:00:{second:02}.000Z""#);
+            format!(r#"{{"timestamp":"1970-01-01T00:00:50Z","event.action":"revocation",{before},{rest}}}"#).into()
         };
         let filter =
             |created| Filter { session: Some("s-1".to_owned()), with_others: Some(of(created)), ..Filter::default() };
@@ -279,12 +290,24 @@ mod tests {
             (format!("'kind':'token','of':'u-1',{own}"), false),
         ] {
             assert_eq!(filter(10).pick(&line(20, &rest)).is_some(), is_its_end, "{rest}");
-            assert!(filter(30).pick(&line(20, &rest)).is_none(), "it began later: {rest}");
+            assert_eq!(filter(20).pick(&line(20, &rest)).is_some(), is_its_end, "at that moment: {rest}");
+            assert!(filter(21).pick(&line(20, &rest)).is_none(), "it began later: {rest}");
         }
         let all =
             [line(20, "'kind':'global','rotogate.actor':'ada'"), line(25, "'kind':'global','rotogate.actor':'bob'")];
         let picked = filter(10).pick_all(all.iter());
         assert_eq!((picked.len(), ended_by(&picked).as_deref()), (1, Some("ada")), "it ended once");
         assert_eq!(Filter::default().pick_all(all.iter()).len(), 2, "both are events");
+        let owed = [
+            line(20, "'kind':'global','owed':'memory','rotogate.actor':'ada'"),
+            line(25, "'kind':'client','of':'web','rotogate.issuer':'https://gate.test','rotogate.actor':'bob'"),
+            line(20, "'kind':'global','rotogate.actor':'system'"),
+            line(30, "'kind':'global','rotogate.actor':'eve'"),
+        ];
+        let picked = filter(10).pick_all(owed.iter());
+        let actors: Vec<_> = picked.iter().map(|line| line["rotogate.actor"].as_str().unwrap()).collect();
+        assert_eq!(actors, ["ada", "system"], "the second line of its end is about it, too");
+        assert_eq!(ended_by(&picked).as_deref(), Some("ada"));
+        assert!(filter(22).pick_all(owed[2..3].iter()).is_empty(), "it began between the two lines");
     }
 }

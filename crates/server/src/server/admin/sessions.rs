@@ -277,7 +277,10 @@ pub(super) async fn detail(state: &State, name: &str) -> Result<SessionDetail, R
     let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
     let session = session.ok_or_else(|| unknown(name))?;
     let history = events::of_session(&state.config.load().issuer.url, &session);
-    Ok(SessionDetail { session: session_info(gate, &session), ended_by: events::ended_by(&history), history })
+    let session = session_info(gate, &session);
+    // Its lifetimes end a session without anyone.
+    let is_revoked = !matches!(&*session.status, "live" | "expired");
+    Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
 }
 
 /// Ends a session: its tokens are refused from the next request on. Answers once that is durable; `ended` is 0 if it had
