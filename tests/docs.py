@@ -401,6 +401,7 @@ address = "127.0.0.1:8443"
 audience = ["api"]
 [tracing]
 endpoint = "http://127.0.0.1:4317"
+[dpop]
 [[clients]]
 id = "web"
 [[endpoints]]
@@ -408,6 +409,8 @@ dialect = "oauth2"
 [[upstreams]]
 name = "app"
 urls = ["http://127.0.0.1:9000"]
+[upstreams.health]
+path = "/healthz"
 [[routes]]
 path = "/{*rest}"
 upstream = "app"
@@ -429,6 +432,21 @@ audience = "x"
 everywhere = true
 introspection = { url = "https://opaque.example.com/i", client_id = "gate", secret_file = "secret" }
 """
+# gateway.toml has a value for them, because nothing works without one: it is an example, no default.
+REQUIRED = {
+    ("[[clients]]", "id"): "required",
+    ("[[endpoints]]", "dialect"): "required",
+    ("[[upstreams]]", "name"): "required",
+    ("[[upstreams]]", "urls"): "required",
+    ("[[routes]]", "path"): "required",
+    ("[[routes]]", "upstream"): "required, unless only `[[authorizers]]` serve the route",
+}
+# `config show --effective` does not name their default: WHOLE has another value, or the empty one is not printed.
+UNNAMED_DEFAULTS = {
+    ("[server]", "listen"), ("[server]", "max_connections_per_address"), ("[[issuers]]", "everywhere"),
+    ("[directory]", "spring_pbkdf2_iterations"), ("[identity]", "headers"), ("[identity]", "claims"),
+    ("[[routes]]", "hosts"), ("[[routes]]", "methods"), ("[[routes]]", "dangerous_forward_token"),
+}
 KINDS = {
     'directory "http"': '[directory]\nkind = "http"\nurl = "http://127.0.0.1:1/x"\n',
     'directory "ldap"': '[directory]\nkind = "ldap"\nurl = "ldaps://l.example"\nbase = "dc=x"\nfilter = "(uid={username})"\n'
@@ -440,6 +458,7 @@ KINDS = {
     'endpoints "kuzzle"': '[[endpoints]]\ndialect = "kuzzle"\npath = "/other"\n',
     'endpoints "envelope"': '[[endpoints]]\ndialect = "envelope"\npath = "/other"\n',
     'endpoints "knox"': '[[endpoints]]\ndialect = "knox"\n',
+    'endpoints "my-sessions"': '[[endpoints]]\ndialect = "my-sessions"\npath = "/other"\n',
     'endpoints "relay"': '[[endpoints]]\ndialect = "relay"\npath = "/other"\ntoken_url = "https://idp.example.com/token"\n',
 }
 
@@ -566,8 +585,10 @@ def reference(gate):
             is_default = is_default or not page and (
                 kind not in ("text", "list", "table") and not re.search(r"(?i)\bunset:|\bdefault:", text)
             )
-            if text.startswith("required") and own is None:
-                default, text = "required", f"{text.removeprefix('required').lstrip(': ')}; such as {value}"
+            required = REQUIRED.get((heading, key)) if not variant else None
+            if required or text.startswith("required") and own is None:
+                own, text = None, text.removeprefix("required").lstrip(": ")
+                default, text = required or "required", f"{text}; such as {value}" if text else f"such as {value}"
             elif is_default:
                 default = value
             else:
@@ -577,6 +598,8 @@ def reference(gate):
             if own not in (None, [], "") and not re.search(r"(?i)\bunset:", text):
                 default = shown_default(default, own)
                 text = text.removesuffix(f"; such as {default}")
+            if default.startswith("`") and own is None and (heading + variant, key) not in UNNAMED_DEFAULTS:
+                problems.append(f"{shown(REFERENCE)}: {heading}{variant} {key}: the program names no default, and the page has {default}")
             text += f" ([{page}]({page}.md))" if page else ""
             lines.append(f"| `{key}` | {kind} | {default} | {change_of(heading, key, kept)} | {text} |")
     return "\n".join(lines[1:]) + "\n"
