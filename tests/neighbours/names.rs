@@ -295,15 +295,61 @@ fn n70_connection_takes_no_identity_off_behind_any_example_whatever_its_header_i
     }
 }
 
+/// The routes of the examples take the credential from a cookie, too.
+fn with_cookie(config: String) -> String {
+    let config = ["/{*rest}", "/public/{*rest}"].iter().fold(config, |config, path| {
+        config.replace(&format!("path = \"{path}\"\n"), &format!("path = \"{path}\"\ncookie = \"token\"\n"))
+    });
+    config.replace("cookie = \"token\"\nauth = \"none\"", "cookie = \"token\"\nauth = \"optional\"")
+}
+
+#[test]
+fn n76_with_the_lines_of_the_page_the_cookie_of_the_credential_stays_before_the_upstream() {
+    let page = include_str!("../../docs/forward-auth.md");
+    let section = page.split("## The cookie of the credential").nth(1).unwrap();
+    let lines = |language: &str| {
+        let block = section.split(&format!("```{language}\n")).nth(1).unwrap_or_else(|| panic!("{language}"));
+        block.split("```").next().unwrap().to_owned()
+    };
+    let after =
+        |place: &'static str, lines: String| move |text: String| text.replace(place, &format!("{place}{lines}"));
+    let nginx = {
+        let insert = after("access_log off;\n", lines("nginx"));
+        move |text: String| insert(text.replace("Cookie $http_cookie;", "Cookie $app_cookie;"))
+    };
+    let haproxy = after("http-request del-header proxy-authorization\n", lines("haproxy"));
+    let caddy = after("request_header -Proxy-Authorization\n", lines("caddyfile"));
+    let all: [(&Program, &dyn Fn(String) -> String); 3] =
+        [(&super::before::NGINX, &nginx), (&HAPROXY, &haproxy), (&super::before::CADDY, &caddy)];
+    for (program, add) in all {
+        let change = |text: String| if text.contains("[[authorizers]]") { with_cookie(text) } else { add(text) };
+        let before = Before::start_changed("kind = \"memory\"", program, &change, &|_| {});
+        let token = before.login().access;
+        before.stub.take();
+        for cookies in [
+            format!("token={token}; theme=dark"),
+            format!("theme=dark; token={token}"),
+            format!("theme=dark;token={token};x=1"),
+        ] {
+            for target in ["/private/a", "/public/a"] {
+                let reply = before.ask(&format!("GET {target}"), &[&format!("Cookie: {cookies}")]);
+                assert_eq!(reply.status, 200, "{} {target}: {reply:?}", program.name);
+                let arrived = before.stub.one();
+                assert!(!format!("{arrived:?}").contains(&token), "{} {target}: the token", program.name);
+                let kept = arrived.all("cookie");
+                assert!(kept.iter().any(|cookie| cookie.contains("theme=dark")), "{}: {kept:?}", program.name);
+            }
+        }
+        // Several of them: none is a credential, and none arrives.
+        let twice = format!("Cookie: token={token}; theme=dark; token={token}");
+        before.ask("GET /public/a", &[&twice]);
+        assert!(!format!("{:?}", before.stub.take()).contains(&token), "{}", program.name);
+    }
+}
+
 #[test]
 fn n69_the_cookie_of_the_credential_stays_with_the_gate_behind_envoy_in_whatever_header_it_came() {
-    let change = in_config(|config| {
-        let with_cookie = |config: String, path: &str| {
-            config.replace(&format!("path = \"{path}\"\n"), &format!("path = \"{path}\"\ncookie = \"token\"\n"))
-        };
-        let config = with_cookie(with_cookie(config, "/{*rest}"), "/public/{*rest}");
-        config.replace("cookie = \"token\"\nauth = \"none\"", "cookie = \"token\"\nauth = \"optional\"")
-    });
+    let change = in_config(with_cookie);
     for program in [&super::before::ENVOY, &super::before::ENVOY_HTTP] {
         let before = Before::start_changed("kind = \"memory\"", program, &change, &|_| {});
         let token = before.login().access;
