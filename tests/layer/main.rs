@@ -12,6 +12,7 @@ mod explain;
 mod handlers;
 mod kuzzle;
 mod live_keys;
+mod log;
 mod my_sessions;
 mod node_limits;
 mod nodes;
