@@ -18,13 +18,15 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "api.txt"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 # What has an example of its own. The fields, variants and methods of a type are in the type's.
 WITH_EXAMPLE = {"module", "struct", "enum", "trait", "function"}
-NUMBER = re.compile(r"\b[JTRAOI][0-9]{1,2}\b")
+# Not a byte of a URL, as %C3.
+NUMBER = re.compile(r"(?<!%)\b[ACIJNOPRT][0-9]{1,2}\b")
 
 
 def documented():
@@ -39,6 +41,17 @@ def documented():
     if run.returncode != 0:
         sys.exit(f"tests/api.py: rustdoc failed: {run.stderr}")
     return json.loads((target / "doc" / "rotogate.json").read_text())
+
+
+def features():
+    """How the table of features in src/lib.rs differs from Cargo.toml."""
+    table = dict(re.findall(r"(?m)^//! \| `([\w-]+)` \| (yes|no) \|", (ROOT / "src/lib.rs").read_text()))
+    declared = tomllib.loads((ROOT / "Cargo.toml").read_text())["features"]
+    default = declared.pop("default")
+    wanted = {name: "yes" if name in default else "no" for name in declared}
+    for name in sorted(wanted.keys() | table.keys()):
+        if wanted.get(name) != table.get(name):
+            yield f"feature {name}: {wanted.get(name, 'absent')} in Cargo.toml, {table.get(name, 'absent')} in src/lib.rs"
 
 
 def is_hidden(item):
@@ -182,6 +195,8 @@ class Names:
             self.lines.add(f"{path}::{member['name']}: {kind}")
 
 
+if wrong := list(features()):
+    sys.exit("tests/api.py: " + "; ".join(wrong))
 names = Names(documented())
 if unnamed := list(names.unnamed()):
     print("\n".join(unnamed), file=sys.stderr)

@@ -71,6 +71,8 @@ NUMBERS = (
     + ["J23", "J24", "T40"]
     + [f"N{n}" for n in range(61, 74)]
     + [f"O{n}" for n in range(28, 46)]
+    + [f"O{n}" for n in range(46, 51)]
+    + ["N76"]
 )
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
