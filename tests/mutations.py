@@ -37,9 +37,8 @@ from pathlib import Path
 
 # No bytecode files beside the sources.
 sys.dont_write_bytecode = True
-from requirements import LATER, NUMBERS, WITHDRAWN  # noqa: E402
 import mutants  # noqa: E402
-from requirements import ELSEWHERE, LATER, NUMBERS, TEST, proofs  # noqa: E402
+from requirements import ELSEWHERE, LATER, NUMBERS, TEST, WITHDRAWN, proofs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "target/mutations"

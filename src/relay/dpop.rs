@@ -84,6 +84,8 @@ impl Proofs {
     /// The same over all gates that share the store.
     pub(super) async fn use_in_store(&self, proof: &GoodProof, store: &dyn SharedStore) -> Result<(), Error> {
         once_in_store(store, proof.id.name(), COUNTS_FOR).await
+    }
+
     /// Remembers as many proofs as it can, each of another key.
     #[cfg(test)]
     pub(super) fn fill(&self, now: Timestamp) {

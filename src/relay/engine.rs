@@ -287,7 +287,7 @@ impl Core {
         match self.proofs.use_once(proof, self.clock.now()) {
             Ok(()) => {}
             Err(NotRecorded::Seen) => return Answer::InvalidProof(ProofFlaw::Replayed),
-            Err(NotRecorded::KeyIsFull) => return Answer::TooMany { retry_after: TRY_AGAIN },
+            Err(NotRecorded::KeyIsFull) => return Answer::TooMany { limit: "proofs_per_key", retry_after: TRY_AGAIN },
             Err(NotRecorded::Full) => return Answer::unavailable(TRY_AGAIN, "proofs_full"),
         }
         let Some(shared) = self.counts_proofs.as_ref().and_then(|store| store.shared()) else { return answer };
@@ -310,33 +310,15 @@ impl Core {
     /// The same, if a token of this sender may go there.
     fn admit(&self, address: Option<IpAddr>) -> Result<PoolPermit, Answer> {
         let place = self.place(address)?;
-        self.limits.admit_unverified(address).map_err(|denial| {
-            let retry_after = match denial {
-                Denial::TooManyRequests(wait) | Denial::RateLimited(_, wait) => wait,
-                _ => RETRY_AFTER,
-            };
-            Answer::TooMany { retry_after }
+        self.limits.admit_unverified(address).map_err(|denial| match denial {
+            Denial::RateLimited(limit, retry_after) => Answer::TooMany { limit, retry_after },
+            _ => Answer::unavailable(RETRY_AFTER, denial.reason()),
         })?;
         Ok(place)
-            Err(NotRecorded::Seen) => Answer::InvalidProof(ProofFlaw::Replayed),
-            Err(NotRecorded::KeyIsFull) => Answer::TooMany { limit: "proofs_per_key", retry_after: TRY_AGAIN },
-            Err(NotRecorded::Full) => Answer::unavailable(TRY_AGAIN, "proofs_full"),
-        }
     }
 
     fn is_due(&self, kind: &'static str) -> Option<u64> {
         self.seldom.is_due(kind, self.clock.source().monotonic())
-    }
-
-    /// May a token of this sender go to the provider?
-    fn admit(&self, address: Option<IpAddr>) -> Result<(), Answer> {
-        if *self.under_way.borrow() >= MAX_UNDER_WAY {
-            return Err(Answer::unavailable(RETRY_AFTER, "relay_saturated"));
-        }
-        self.limits.admit_unverified(address).map_err(|denial| match denial {
-            Denial::RateLimited(limit, retry_after) => Answer::TooMany { limit, retry_after },
-            _ => Answer::unavailable(RETRY_AFTER, denial.reason()),
-        })
     }
 
     fn store_failed(&self, error: StoreError) -> Answer {

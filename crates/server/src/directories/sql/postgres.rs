@@ -347,6 +347,10 @@ mod tests {
             ("08006", Cause::Connect),
         ] {
             assert_eq!(cause_of(state), expected, "{state}");
+        }
+    }
+
+    #[test]
     fn i54_every_spelling_of_this_machine_is_this_machine_and_no_other_is() {
         let mode = |host: &str, more: &str| {
             config(&format!("postgres://gate:x@{host}/app{more}"), true).map(|config| config.get_ssl_mode())
