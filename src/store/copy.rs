@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::encoding::{encode, encode_target};
+use super::encoding::{encode_session, encode_target};
+use super::owed::OwedFile;
 use super::rules::{end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};
 use crate::clock::Timestamp;
@@ -156,12 +158,7 @@ where
     F: Store + ?Sized,
     T: CopyTarget + ?Sized,
 {
-    if from.owed_file().is_some_and(|file| !file.is_empty()) {
-        return Err(StoreError::new(
-            "the file beside the store has revocations that the store has not taken yet, and the copy would lack them: start a \
-             gate on the store, stop it once it has written them, and copy again",
-        ));
-    }
+    OwedFile::none_beside(from, "the copy would lack them")?;
     let mut latest = Timestamp::ZERO;
     each_page(from, cut, async |page| {
         latest = page.iter().map(Session::created).fold(latest, Timestamp::max);

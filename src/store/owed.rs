@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{Store, StoreError};
 use crate::private_file::{self, Unpublished};
 use crate::revocation::Revocation;
 use crate::session::RevokedBecause;
@@ -63,7 +63,7 @@ impl OwedFile {
         Self::open(PathBuf::from(name), LEN)
     }
 
-    fn open(path: PathBuf, len: usize) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: PathBuf, len: usize) -> Result<Self, StoreError> {
         let state = match std::fs::symlink_metadata(&path) {
             Ok(_) => existing(&path, len)?,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -139,6 +139,28 @@ impl OwedFile {
         write_at(state.file.as_mut(), 0, &zeros)?;
         (state.used, state.written) = (0, 0);
         Ok(())
+    }
+
+    /// Takes no further revocation from now on, because another store takes the place of the one that this file is beside: no
+    /// gate reads the file then. False if it has some: then it stays in use.
+    pub fn retire(&self) -> bool {
+        let mut state = self.state();
+        state.is_retired |= state.written == 0;
+        state.is_retired
+    }
+
+    /// Refuses what needs all revocations in the store, if the file beside it has one. `why` is a half sentence.
+    ///
+    /// # Errors
+    /// It has, with the way out.
+    pub fn none_beside<S: Store + ?Sized>(store: &S, why: &str) -> Result<(), StoreError> {
+        if store.owed_file().is_none_or(|file| file.is_empty()) {
+            return Ok(());
+        }
+        Err(StoreError::new(format!(
+            "the file beside the store has revocations that the store has not taken yet, and {why}: start a gate on the store, \
+             stop it once it has written them, and try again"
+        )))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

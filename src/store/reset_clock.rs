@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::JoinSet;
 
+use super::owed::OwedFile;
 use super::rules::is_revoked;
 use super::{Cursor, Filter, Store, StoreError};
 use crate::clock::Timestamp;
@@ -57,8 +58,9 @@ impl Ahead {
 /// What the store remembers of times that have not come.
 ///
 /// # Errors
-/// Those of the store.
+/// Those of the store. The file beside it has revocations: the next start would bring their times back.
 pub async fn ahead(store: &dyn RemembersTime) -> Result<Ahead, StoreError> {
+    OwedFile::none_beside(store, "times that are ahead would come back with them")?;
     let (entries, _) = store.revocations_since(Cursor::default()).await?;
     let latest = entries.iter().filter_map(moment_of).max().unwrap_or_default();
     Ok(Ahead { now: store.time_now().await?, latest: store.latest_time().await?.max(latest) })

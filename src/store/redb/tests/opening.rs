@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::store::highwater::{COMMITS_PER_MARK, HighWater, Mark};
+use crate::store::owed::Owed;
+use crate::store::reset_clock;
 
 #[tokio::test]
 async fn o4_a_file_that_is_not_a_sound_store_is_refused_and_left_as_it_is() {
@@ -314,4 +316,21 @@ async fn r22_live_sessions_are_known_after_a_restart_and_in_a_store_of_an_earlie
         let store = RedbStore::open(&path, Options { high_water: None, ..place.options() }).unwrap();
         assert_eq!(ended(store.insert(s(5), bound).await.unwrap()), [Target::Session(s(3).id)]);
     }
+}
+
+#[tokio::test]
+async fn c46_the_clock_of_a_store_is_not_reset_while_a_revocation_waits_beside_it() {
+    let place = Place::new();
+    let store = place.open();
+    // Of a time that was ahead.
+    let entry = not_before(Target::Global, later(START, 1_000_000));
+    let file = store.owed_file().unwrap();
+    file.keep(&Owed { entry, because: crate::session::RevokedBecause::Operator }).unwrap();
+    let error = reset_clock::ahead(&store).await.unwrap_err().to_string();
+    assert!(
+        error.contains("has revocations that the store has not taken") && error.contains("start a gate"),
+        "{error}"
+    );
+    file.clear(file.lines()).unwrap();
+    reset_clock::ahead(&store).await.unwrap();
 }
