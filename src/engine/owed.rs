@@ -1,23 +1,28 @@
 //! Revocations that hold here and that the store has not acknowledged. They are written again until it has them
-//! (requirements C22, R24). Beside a store that has a file for it, they outlive the process; elsewhere their callers got
+//! (requirements C22, R24, R30). Beside a store that has a file for it, they outlive the process; elsewhere their callers got
 //! an error.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{Engine, audit};
 use crate::clock::Timestamp;
-use crate::fault::{Chain, Error};
+use crate::fault::Error;
 use crate::revocation::{Revocation, Target};
 use crate::session::{RevokedBecause, SessionId};
+use crate::store::StoreError;
 use crate::store::owed::{Owed, OwedFile};
-use crate::store::{StoreError, WriteOutcome};
 use crate::token::MAX_SESSIONLESS_LIFETIME;
 
 /// The most entries that are kept. Of more, the callers alone know.
 const MAX_OWED: usize = 100_000;
-/// How many of them one round writes.
+/// How many of them are copied at once.
 const PAID_AT_ONCE: usize = 256;
+/// A round ends after so many failures, or so long with a failure. The next one goes on behind them.
+const MAX_FAILURES: usize = 64;
+const FAILING_FOR: Duration = Duration::from_secs(3);
 /// How many of them a message names.
 const NAMED: usize = 10;
 
@@ -30,6 +35,10 @@ struct Inner {
     by_target: BTreeMap<Target, Debt>,
     /// The audit trail says of these that the store does not have them.
     told: BTreeSet<Target>,
+    /// These hold here, and something else is to be written in their place (requirement R31).
+    held: Vec<Revocation>,
+    /// Where a round ended early.
+    tried: Option<Target>,
 }
 
 #[derive(Debug)]
@@ -79,19 +88,24 @@ impl Debts {
     fn extend(&self, now: Timestamp) -> Vec<Revocation> {
         let is_token = |debt: &Debt| matches!(debt.owed.entry.target, Target::Token { .. });
         let mut debts = self.lock();
-        debts.by_target.retain(|_, debt| !is_token(debt) || debt.owed.entry.until > now);
+        let Inner { by_target, held, .. } = &mut *debts;
+        by_target.retain(|_, debt| !is_token(debt) || debt.owed.entry.until > now);
         let soon = now.plus(MAX_SESSIONLESS_LIFETIME / 2);
-        let ending = debts.by_target.values_mut().filter(|debt| !is_token(debt) && debt.owed.entry.until < soon);
-        let extend = |debt: &mut Debt| {
-            debt.owed.entry.until = now.plus(MAX_SESSIONLESS_LIFETIME);
-            debt.owed.entry.clone()
+        let ending = by_target.values_mut().filter(|debt| !is_token(debt) && debt.owed.entry.until < soon);
+        let held = held.iter_mut().filter(|entry| entry.until < soon);
+        let extend = |entry: &mut Revocation| {
+            entry.until = now.plus(MAX_SESSIONLESS_LIFETIME);
+            entry.clone()
         };
-        ending.map(extend).collect()
+        ending.map(|debt| &mut debt.owed.entry).chain(held).map(extend).collect()
     }
 
-    /// What is to be written.
-    fn some(&self) -> Vec<Owed> {
-        self.lock().by_target.values().take(PAID_AT_ONCE).map(|debt| debt.owed.clone()).collect()
+    /// What is to be written, behind this target.
+    fn some(&self, after: Option<&Target>) -> Vec<Owed> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let debts = self.lock();
+        let some = debts.by_target.range::<Target, _>((from, Bound::Unbounded)).take(PAID_AT_ONCE);
+        some.map(|(_, debt)| debt.owed.clone()).collect()
     }
 
     /// The store has this. What was added to it meanwhile stays. True if the audit trail is to say so.
@@ -146,12 +160,15 @@ impl Debts {
 
     fn unpaid(&self) -> Unpaid {
         let debts = self.lock();
-        let lost: Vec<_> = debts.by_target.values().filter(|debt| !debt.is_kept).collect();
-        let mut named: Vec<_> = lost.iter().take(NAMED).map(|debt| debt.owed.entry.target.to_string()).collect();
+        let held: BTreeSet<_> = debts.held.iter().map(|entry| &entry.target).collect();
+        let others = || debts.by_target.iter().filter(|(target, _)| !held.contains(target));
+        let unkept = others().filter(|(_, debt)| !debt.is_kept).map(|(target, _)| target);
+        let lost: Vec<_> = held.iter().copied().chain(unkept).collect();
+        let mut named: Vec<_> = lost.iter().take(NAMED).map(ToString::to_string).collect();
         if lost.len() > NAMED {
             named.push(format!("{} more", lost.len() - NAMED));
         }
-        Unpaid { total: debts.by_target.len(), lost_at_end: lost.len(), named: named.join(", ") }
+        Unpaid { total: held.len() + others().count(), lost_at_end: lost.len(), named: named.join(", ") }
     }
 }
 
@@ -207,7 +224,8 @@ impl Engine {
     /// # Errors
     /// That of the store.
     pub(super) async fn owe(&self, entry: Revocation, because: RevokedBecause, error: StoreError) -> Result<(), Error> {
-        if error.outcome() == WriteOutcome::Refused || !self.owed.note(&entry, because, false) {
+        // A refusal, too: an operator may mend its reason, such as a right that the store took away.
+        if !self.owed.note(&entry, because, false) {
             return Err(error.into());
         }
         let kept = match self.store.owed_file() {
@@ -229,6 +247,23 @@ impl Engine {
                 true
             }
             Ok(Err(_)) | Err(_) => false,
+        }
+    }
+
+    /// Holds an entry without giving it to the store.
+    pub(super) fn hold(&self, entry: &Revocation) {
+        let mut debts = self.owed.lock();
+        if debts.held.len() < MAX_OWED {
+            debts.held.push(entry.clone());
+        }
+    }
+
+    /// What takes the place of a held entry is durable.
+    pub(crate) fn let_go(&self, entry: &Revocation) {
+        let mut debts = self.owed.lock();
+        let is_it = |held: &Revocation| held.target == entry.target && held.effect == entry.effect;
+        if let Some(place) = debts.held.iter().position(is_it) {
+            debts.held.swap_remove(place);
         }
     }
 
@@ -256,44 +291,56 @@ impl Engine {
         }
     }
 
-    /// Writes entries that the store has not acknowledged. Returns how many it did.
+    /// Writes entries that the store has not acknowledged. Returns how many it did. One that fails does not hold up the others:
+    /// they may be of another partition.
     ///
     /// # Errors
     /// Those of the store. What it did not take stays.
     pub async fn pay(&self) -> Result<usize, StoreError> {
-        let mut number = 0;
         for entry in self.owed.extend(self.clock.now()) {
             self.revocations.apply(&entry);
         }
-        loop {
-            let some = self.owed.some();
-            let is_all = some.len() < PAID_AT_ONCE;
+        let monotonic = || self.clock.source().monotonic();
+        let (begun, mut number, mut failures, mut failed) = (monotonic(), 0, 0, None);
+        let mut after = self.owed.lock().tried.take();
+        let mut is_from_first = after.is_none();
+        'round: loop {
+            let some = self.owed.some(after.as_ref());
+            let is_end = some.len() < PAID_AT_ONCE;
             for Owed { entry, because } in some {
-                match self.measured(self.store.revoke(entry.clone(), because)).await {
+                after = Some(entry.target.clone());
+                match self.measured(self.store.revoke(entry, because)).await {
                     Ok(merged) => {
                         self.taken(&merged, because);
                         number += 1;
                     }
-                    Err(error) if error.outcome() == WriteOutcome::Refused => {
-                        tracing::error!(
-                            error = ?Chain(&error),
-                            of = %entry.target,
-                            "revocation refused by the store: it holds at this gate until it stops"
-                        );
-                        self.owed.paid(&entry);
-                    }
                     Err(error) => {
-                        self.keep_unkept().await;
-                        return Err(error);
+                        failed = Some(error);
+                        failures += 1;
+                        if failures >= MAX_FAILURES || monotonic().saturating_sub(begun) >= FAILING_FOR {
+                            self.owed.lock().tried = after;
+                            break 'round;
+                        }
                     }
                 }
             }
-            if is_all {
-                break;
+            if is_end {
+                if std::mem::replace(&mut is_from_first, true) {
+                    break;
+                }
+                after = None;
             }
         }
-        self.clear_file().await;
-        Ok(number)
+        match failed {
+            None => {
+                self.clear_file().await;
+                Ok(number)
+            }
+            Some(error) => {
+                self.keep_unkept().await;
+                Err(error)
+            }
+        }
     }
 
     async fn keep_unkept(&self) {
@@ -344,12 +391,12 @@ mod tests {
     fn what_is_owed_of_one_target_is_one_entry_and_stays_if_it_grew_while_it_was_paid() {
         let owed = Debts::default();
         owed.note(&not_before(5, 100_000), OPERATOR, true);
-        let first = owed.some().remove(0).entry;
+        let first = owed.some(None).remove(0).entry;
         owed.note(&not_before(7, 200_000), OPERATOR, false);
         owed.tell(&Target::Global);
         assert!(!owed.paid(&first));
         assert_eq!(owed.unpaid().lost_at_end, 1, "the file has the earlier one");
-        let grown = owed.some().remove(0).entry;
+        let grown = owed.some(None).remove(0).entry;
         assert_eq!(grown, not_before(7, 200_000));
         assert!(owed.paid(&grown) && !owed.paid(&grown), "it is said once");
         assert!(owed.is_empty());
@@ -364,7 +411,7 @@ mod tests {
         owed.note(&token(1), OPERATOR, false);
         let month = at(9).plus(Duration::from_secs(30 * 86_400));
         assert_eq!(owed.extend(month).len(), 2, "a session goes on by its refresh token; a token alone has expired");
-        assert!(owed.some().iter().all(|owed| owed.entry.until > month), "and until it is written it holds here");
+        assert!(owed.some(None).iter().all(|owed| owed.entry.until > month), "and until it is written it holds here");
     }
 
     #[test]
@@ -374,6 +421,6 @@ mod tests {
         assert!(!owed.note(&token(MAX_OWED), OPERATOR, false) && owed.note(&token(0), OPERATOR, false));
         assert_eq!(owed.unpaid().total, MAX_OWED);
         assert!(owed.unpaid().named.ends_with("99990 more"), "{}", owed.unpaid().named);
-        assert_eq!(owed.some().len(), PAID_AT_ONCE);
+        assert_eq!(owed.some(None).len(), PAID_AT_ONCE);
     }
 }

@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// The end of a session that has no record here. Its moment is a whole hour: to end it again writes nothing.
-    fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
+    pub(crate) fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
         let last = self.clock.now().plus(MAX_SESSIONLESS_LIFETIME).as_secs().next_multiple_of(3600);
         let until = expires.max(Timestamp::from_secs(last)).plus(self.leeway);
         Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until }
@@ -189,9 +189,16 @@ impl Engine {
                 return Ok(false);
             }
             Status::Revoked(_) => {
-                let is_news = self.refuse(&entry, because);
-                self.settle().await?;
-                return Ok(is_news);
+                let is_news = self.apply(&entry, because);
+                let under_way = self.under_way(&entry, because);
+                let settled = self.settle().await;
+                under_way.end();
+                let kept = match settled {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.owe(entry.clone(), because, error).await,
+                };
+                self.tell_where(&entry, because, is_news, kept.is_ok());
+                return kept.map(|()| is_news);
             }
         }
         self.revoke(entry, because).await
@@ -312,6 +319,13 @@ impl Engine {
         let is_news = self.apply(entry, because);
         self.tell_where(entry, because, is_news, false);
         is_news
+    }
+
+    /// The same, for an entry that the store is not given, since what takes its place is not known yet. It is among what a
+    /// stop loses until [`Self::let_go`].
+    pub(crate) fn refuse_for_now(&self, entry: &Revocation, because: RevokedBecause) {
+        self.hold(entry);
+        self.refuse(entry, because);
     }
 
     fn apply(&self, entry: &Revocation, because: RevokedBecause) -> bool {

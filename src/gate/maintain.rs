@@ -58,7 +58,7 @@ pub(super) fn every(period: Duration) -> Interval {
 
 /// Takes over what other gates revoke.
 async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
-    let (mut failing, mut not_restored) = (Seldom::default(), Seldom::default());
+    let (mut late, mut failing, mut not_restored) = (Seldom::default(), Seldom::default(), Seldom::default());
     loop {
         let step = feed.next().await;
         let Some(gate) = gate.upgrade() else { return };
@@ -66,7 +66,7 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
             Ok(step) => {
                 // A part of the store may fail while another brings entries.
                 if step.complete.is_some() {
-                    failing = Seldom::default();
+                    (late, failing) = (Seldom::default(), Seldom::default());
                 }
                 match gate.engine.take_step(&step).await {
                     Ok(()) => not_restored = Seldom::default(),
@@ -77,12 +77,25 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
                     Err(_) => {}
                 }
             }
-            Err(error) if failing.is_due(gate.engine.clock().source().monotonic()) => tracing::error!(
-                error = ?Chain(&error),
-                "the store cannot be followed: revocations of other gates do not come here; retrying"
-            ),
-            Err(_) => {}
+            Err(error) => tell_not_followed(&gate, &error, [&mut late, &mut failing]),
         }
+    }
+}
+
+/// A restart of the store is harmless while the gate is fresh (requirement C45). `seldom`: of the warning, and of the error.
+fn tell_not_followed(gate: &Running, error: &StoreError, [late, failing]: [&mut Seldom; 2]) {
+    let now = gate.engine.clock().source().monotonic();
+    let is_fresh = matches!(gate.engine.freshness(), Freshness::Fresh | Freshness::Restoring);
+    if is_fresh && late.is_due(now) {
+        tracing::warn!(
+            error = ?Chain(error),
+            "the store cannot be followed just now: revocations of other gates come late; retrying"
+        );
+    } else if !is_fresh && failing.is_due(now) {
+        tracing::error!(
+            error = ?Chain(error),
+            "the store cannot be followed: revocations of other gates do not come here; retrying"
+        );
     }
 }
 

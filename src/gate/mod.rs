@@ -551,7 +551,11 @@ impl Gate {
     pub async fn flush(&self) -> Result<(), crate::store::StoreError> {
         let paid = self.0.engine.pay().await;
         let flushed = self.0.engine.flush_confirmations().await;
-        paid.and(flushed)
+        paid.and(flushed)?;
+        match self.unpaid().lost_at_end {
+            0 => Ok(()),
+            lost => Err(crate::store::StoreError::new(format!("{lost} revocations hold at this gate alone"))),
+        }
     }
 
     /// The revocations that the store has not acknowledged.

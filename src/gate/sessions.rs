@@ -361,6 +361,19 @@ impl Sessions {
         self.0.0.engine.refuse(revocation, RevokedBecause::Operator);
     }
 
+    /// Refuses the target of a revocation that another one will take the place of. Until [`Self::let_go`], it is among what a
+    /// stop loses.
+    #[doc(hidden)]
+    pub fn refuse_for_now(&self, revocation: &Revocation) {
+        self.0.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
+    }
+
+    /// What takes its place is durable.
+    #[doc(hidden)]
+    pub fn let_go(&self, revocation: &Revocation) {
+        self.0.0.engine.let_go(revocation);
+    }
+
     /// Makes a revocation durable, and refuses its target.
     ///
     /// # Errors
@@ -369,7 +382,8 @@ impl Sessions {
         self.0.0.engine.keep(revocation, RevokedBecause::Operator).await
     }
 
-    /// Ends a session: its tokens are refused from the next request on. `false` if there is none of this id.
+    /// Ends a session: its tokens are refused from the next request on. `false` if there is none of this id. A store of
+    /// several gates may have lost it: then the id is revoked all the same, so that no gate brings the session back.
     ///
     /// # Errors
     /// A fault of the store, after which the session is refused on this node; call again until it is durable.
@@ -377,6 +391,11 @@ impl Sessions {
         let engine = &self.0.0.engine;
         let session = match engine.store().load(id).await {
             Ok(Some(session)) => session,
+            // Requirement R32.
+            Ok(None) if self.are_shared() => {
+                let entry = engine.end_of(id, Timestamp::ZERO);
+                return engine.revoke(entry, RevokedBecause::Operator).await.map(|_| false);
+            }
             Ok(None) => return Ok(false),
             Err(error) => {
                 engine.end_unread(id, Timestamp::ZERO, RevokedBecause::Operator, error).await?;
@@ -515,16 +534,15 @@ impl Sessions {
         }
     }
 
-    /// Ends a session, and returns whether it was live until then. `None` if there is none of this id.
+    /// Ends a session as [`Self::revoke`], and returns whether it was live until then. `None` if there is none of this id.
     ///
     /// # Errors
     /// As [`Self::revoke`].
     pub async fn end_one(&self, id: SessionId) -> Result<Option<bool>, Error> {
         // If it cannot be read, it ends all the same.
         let lived = match self.get(id).await {
-            Ok(None) => return Ok(None),
             Ok(Some(session)) => session.status == Status::Live && self.is_over(&session).is_none(),
-            Err(_) => true,
+            Ok(None) | Err(_) => true,
         };
         Ok(self.revoke(id).await?.then_some(lived))
     }

@@ -1,18 +1,22 @@
-//! Whatever was refused is durable, or is owed until it is: R24, R25, R26. Each cause of a revocation, on each kind of
+//! Whatever was refused is durable, or is owed until it is: R24, R25, R26, R30. Each cause of a revocation, on each kind of
 //! store, under each fault, with a restart at each moment.
 
 use std::future::Future;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 
-use super::support::{DAY, HOUR, Kind, Mode, Pair, World, denied, secs};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+
+use super::support::{Ask, DAY, HOUR, ISSUER, Kind, Mode, Pair, T0, World, denied, secs};
+use crate::client::Client;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::engine::{AccountRule, IssueKind, Origin, Unpaid};
 use crate::fault::Error;
 use crate::revocation::list::TokenFacts;
 use crate::revocation::{Effect, Revocation, Target};
-use crate::session::profile::OnReuse;
-use crate::session::{RevokedBecause, Session, Status};
+use crate::session::profile::{OnOtherClient, OnReuse};
+use crate::session::{RevokedBecause, Session, SessionId, Status};
 use crate::store::{SharedStore, Store};
 
 /// Why something is refused.
@@ -30,17 +34,34 @@ enum Cause {
     UserChanged,
     PasswordChanged,
     Notice,
+    OtherClient,
+    OwnToken,
+    ForeignToken,
+    ForeignSubject,
 }
 
 impl Cause {
     /// Without its record, and without the time of a store that gates share.
     fn needs_nothing_read(self) -> bool {
-        use Cause::{LogoutByAccess, LogoutByRefresh, Notice, OperatorSession, PasswordChanged};
-        matches!(self, LogoutByRefresh | LogoutByAccess | OperatorSession | PasswordChanged | Notice)
+        use Cause::{LogoutByAccess, LogoutByRefresh, OperatorSession, PasswordChanged};
+        matches!(self, LogoutByRefresh | LogoutByAccess | OperatorSession | PasswordChanged) || self.target().is_some()
+    }
+
+    /// What it ends, if that is no session here.
+    fn target(self) -> Option<Target> {
+        let token = |issuer: &str| Target::Token { issuer: issuer.into(), jti: "t-1".into() };
+        match self {
+            Self::OwnToken => Some(token(ISSUER)),
+            Self::ForeignToken => Some(token(PARTNER)),
+            Self::Notice | Self::ForeignSubject => {
+                Some(Target::Subject { issuer: PARTNER.into(), subject: "eve".into() })
+            }
+            _ => None,
+        }
     }
 }
 
-const CAUSES: [Cause; 12] = [
+const CAUSES: [Cause; 16] = [
     Cause::LogoutByRefresh,
     Cause::LogoutByAccess,
     Cause::LogoutEverywhere,
@@ -53,8 +74,19 @@ const CAUSES: [Cause; 12] = [
     Cause::UserChanged,
     Cause::PasswordChanged,
     Cause::Notice,
+    Cause::OtherClient,
+    Cause::OwnToken,
+    Cause::ForeignToken,
+    Cause::ForeignSubject,
 ];
-const KINDS: [Kind; 3] = [Kind::Alone, Kind::WithFile, Kind::Shared];
+const KINDS: &[Kind] = &[
+    Kind::Alone,
+    Kind::WithFile,
+    Kind::FullFile,
+    Kind::Shared,
+    #[cfg(feature = "redb")]
+    Kind::Redb,
+];
 const PARTNER: &str = "https://partner.test";
 
 /// A world with a session of three generations, about to be ended.
@@ -71,6 +103,7 @@ impl Case {
         if cause == Cause::ReuseOfSubject {
             w.profile.on_reuse = OnReuse::RevokeSubject;
         }
+        w.profile.on_other_client = OnOtherClient::RevokeSession;
         let first = w.login().await;
         w.check(&first.access).unwrap();
         let second = w.refreshed(&first.refresh, IssueKind::Rotated).await;
@@ -124,26 +157,37 @@ impl Case {
                 engine.refuse(&entry, RevokedBecause::UserChanged);
                 engine.keep(entry, RevokedBecause::UserChanged).await
             }
-            Cause::Notice => {
-                let now = engine.clock().now();
-                let target = Target::Subject { issuer: PARTNER.into(), subject: "eve".into() };
-                let entry = Revocation { target, effect: Effect::NotBefore(now), until: now.plus(HOUR) };
-                engine.end_elsewhere(entry, None, now).await.map(drop)
+            Cause::OtherClient => {
+                let ask = Ask { client: Client::public("other"), ..Ask::default() };
+                refused(w.ask(&third.refresh, ask).await.map(drop))
+            }
+            Cause::Notice | Cause::OwnToken | Cause::ForeignToken | Cause::ForeignSubject => {
+                let (now, target) = (engine.clock().now(), self.cause.target().unwrap());
+                let effect = if let Target::Token { .. } = target { Effect::Gone } else { Effect::NotBefore(now) };
+                let entry = Revocation { target, effect, until: now.plus(HOUR) };
+                match self.cause {
+                    Cause::Notice => engine.end_elsewhere(entry, None, now).await.map(drop),
+                    _ => engine.revoke(entry, RevokedBecause::Operator).await.map(drop),
+                }
             }
         }
     }
 
     /// Is everything refused?
     async fn is_refused(&self) -> bool {
-        if self.cause == Cause::Notice {
+        if let Some(target) = self.cause.target() {
+            let (issuer, jti) = match &target {
+                Target::Token { issuer, jti } => (&**issuer, Some(&**jti)),
+                _ => (PARTNER, None),
+            };
             let facts = TokenFacts {
-                issuer: PARTNER,
+                issuer,
                 subject: "eve",
                 client: None,
                 session: None,
                 issuer_session: None,
                 vouched_by: None,
-                jti: None,
+                jti,
                 issued_at: Some(Timestamp::from_secs(1)),
             };
             let now = self.w.engine.clock().now();
@@ -158,13 +202,13 @@ impl Case {
 }
 
 fn each() -> impl Iterator<Item = (Kind, Cause)> {
-    KINDS.into_iter().flat_map(|kind| CAUSES.into_iter().map(move |cause| (kind, cause)))
+    KINDS.iter().flat_map(|kind| CAUSES.into_iter().map(move |cause| (*kind, cause)))
 }
 
 #[tokio::test]
-async fn r24_r25_what_was_refused_is_durable_or_owed_whatever_ended_it() {
+async fn r24_r25_r30_what_was_refused_is_durable_or_owed_whatever_ended_it() {
     for (kind, cause) in each() {
-        for fault in [Mode::Good, Mode::WritesFail, Mode::AllFails] {
+        for fault in [Mode::Good, Mode::WritesFail, Mode::AllFails, Mode::Refuses, Mode::Unanswered] {
             let about = format!("{kind:?} {cause:?} {fault:?}");
             if fault == Mode::AllFails && !cause.needs_nothing_read() {
                 continue;
@@ -173,7 +217,7 @@ async fn r24_r25_what_was_refused_is_durable_or_owed_whatever_ended_it() {
             case.w.store.set(fault);
             let answer = case.end().await;
             case.w.store.set(Mode::Good);
-            let survives = fault == Mode::Good || kind == Kind::WithFile;
+            let survives = fault == Mode::Good || !matches!(kind, Kind::Alone | Kind::FullFile | Kind::Shared);
             let unpaid = case.w.engine.unpaid();
             match &answer {
                 Ok(()) => assert!(survives, "{about}: acknowledged, and not durable"),
@@ -216,7 +260,7 @@ async fn r24_what_a_file_keeps_holds_over_any_number_of_restarts_while_the_store
 
 #[tokio::test]
 async fn r25_a_session_ended_while_the_store_is_away_does_not_come_back_with_it_after_days() {
-    for kind in KINDS {
+    for &kind in KINDS {
         for cause in [Cause::LogoutByRefresh, Cause::OperatorSubject, Cause::PasswordChanged] {
             let case = Case::new(kind, cause).await;
             case.w.store.set(Mode::WritesFail);
@@ -317,4 +361,136 @@ async fn r26_a_record_that_is_there_still_says_whose_its_token_is() {
     assert_eq!(denied(by("other").await), Denial::OtherClient);
     assert_eq!(w.record(first.session).await, before);
     w.check(&first.access).unwrap();
+}
+
+#[tokio::test]
+async fn r30_a_revocation_that_fails_again_and_again_keeps_no_other_from_the_store() {
+    let w = World::new().await;
+    w.store.set(Mode::WritesFail);
+    // They come first, and are more than one round tries.
+    for n in 0..100 {
+        let entry = w.engine.end_of(SessionId::new(T0, [n; 10]), Timestamp::ZERO);
+        w.engine.revoke(entry, RevokedBecause::Operator).await.unwrap_err();
+    }
+    w.engine.revoke_all(RevokedBecause::Operator).await.unwrap_err();
+    w.store.set(Mode::NoSessionEnds);
+    for _ in 0..2 {
+        w.engine.pay().await.unwrap_err();
+    }
+    assert_eq!(w.engine.unpaid().total, 100, "the one for all is written");
+    w.store.set(Mode::Good);
+    assert_eq!(w.engine.pay().await.unwrap(), 100, "from the first again, wherever the last round ended");
+    assert_eq!(w.engine.unpaid(), Unpaid::default());
+}
+
+#[tokio::test]
+async fn r31_what_another_entry_will_take_the_place_of_is_not_written_and_a_stop_loses_it_until_it_is_let_go() {
+    let w = World::on(Kind::Shared).await;
+    let first = w.login().await;
+    let so_far = w.engine.subject_before("ada", w.engine.clock().now());
+    w.engine.refuse_for_now(&so_far, RevokedBecause::Operator);
+    for _ in 0..6 {
+        w.advance(DAY / 2);
+        assert_eq!(w.engine.pay().await.unwrap(), 0);
+        w.engine.revocations().sweep(w.engine.clock().now());
+    }
+    assert!(matches!(denied(w.refresh(&first.refresh).await), Denial::SessionRevoked(_)), "for days");
+    let lost = Unpaid { total: 1, lost_at_end: 1, named: so_far.target.to_string() };
+    assert_eq!(w.engine.unpaid(), lost);
+    // An owed entry of the same target is no second one.
+    w.store.set(Mode::WritesFail);
+    w.engine.revoke(so_far.clone(), RevokedBecause::Operator).await.unwrap_err();
+    assert_eq!(w.engine.unpaid(), lost);
+    w.store.set(Mode::Good);
+    assert_eq!(w.engine.pay().await.unwrap(), 1);
+    assert_eq!(w.engine.unpaid(), lost);
+    w.engine.let_go(&so_far);
+    assert_eq!(w.engine.unpaid(), Unpaid::default());
+}
+
+/// `owed` and `event.outcome` of each revocation in the audit trail.
+#[derive(Clone, Default)]
+struct Trail(Arc<Mutex<Vec<Line>>>);
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Line {
+    event: String,
+    owed: Option<String>,
+    outcome: Option<String>,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        match field.name() {
+            "event" => self.event = value.to_owned(),
+            "owed" => self.owed = Some(value.to_owned()),
+            "event.outcome" => self.outcome = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+}
+
+impl tracing::Subscriber for Trail {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "rotogate::audit"
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        if line.event == "revocation" {
+            self.0.lock().unwrap().push(line);
+        }
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+impl Trail {
+    fn taken(&self) -> Vec<(Option<String>, Option<String>)> {
+        std::mem::take(&mut *self.0.lock().unwrap()).into_iter().map(|line| (line.owed, line.outcome)).collect()
+    }
+}
+
+#[tokio::test]
+async fn r33_the_audit_trail_says_where_a_revocation_is_and_a_second_line_that_the_store_has_it() {
+    let trail = Trail::default();
+    let _guard = tracing::subscriber::set_default(trail.clone());
+    let text = |text: &str| Some(text.to_owned());
+    for (kind, where_it_is) in [
+        (Kind::Alone, (text("memory"), text("unknown"))),
+        (Kind::FullFile, (text("memory"), text("unknown"))),
+        (Kind::Shared, (text("memory"), text("unknown"))),
+        (Kind::WithFile, (text("file"), None)),
+    ] {
+        let case = Case::new(kind, Cause::LogoutByRefresh).await;
+        case.w.store.set(Mode::WritesFail);
+        let _ = case.end().await;
+        let _ = case.end().await;
+        assert_eq!(trail.taken(), [where_it_is], "{kind:?}");
+        case.w.store.set(Mode::Good);
+        case.w.engine.pay().await.unwrap();
+        assert_eq!(trail.taken(), [(None, None)], "{kind:?}: the second line");
+    }
+    // Its record says that it has ended, and no feed has brought that here.
+    let case = Case::new(Kind::Shared, Cause::LogoutByRefresh).await;
+    let elsewhere = case.w.second_node().await;
+    case.end().await.unwrap();
+    assert_eq!(trail.taken(), [(None, None)]);
+    let refresh = &case.pairs[2].refresh;
+    elsewhere.revoke_refresh_token(refresh, "web", AccountRule::Any, &ORIGIN).await.unwrap();
+    assert_eq!(trail.taken(), [(None, None)], "nothing is owed of it");
+    assert_eq!(elsewhere.unpaid(), Unpaid::default());
 }

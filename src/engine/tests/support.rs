@@ -22,13 +22,14 @@ use crate::engine::{
 };
 use crate::fault::{Error, Fault};
 use crate::limit::{Limits, Rate, Rates};
-use crate::revocation::{Revocation, RevocationList};
+use crate::revocation::{Revocation, RevocationList, Target};
 use crate::session::profile::Profile;
 use crate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
 use crate::store::memory::nodes::{MemoryNode, Way};
 use crate::store::owed::OwedFile;
 use crate::store::{
     Cursor, Filter, Inserted, MemoryStore, Page, SharedStore, Store, StoreError, SubjectBound, Swap, Swept,
+    WriteOutcome,
 };
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::AccessToken;
@@ -60,6 +61,12 @@ pub(super) enum Mode {
     Good,
     /// Every write fails, and writes nothing.
     WritesFail,
+    /// Every write is refused, as by a store that takes a right away.
+    Refuses,
+    /// Every write is done, and fails for its caller.
+    Unanswered,
+    /// The part of the store that has sessions takes no revocation.
+    NoSessionEnds,
     /// Everything fails.
     AllFails,
     /// Writes succeed, and then the process is as good as dead: nothing answers.
@@ -77,6 +84,11 @@ pub(super) enum Kind {
     Alone,
     /// It has a file beside it for that, as a store of redb.
     WithFile,
+    /// That file is full.
+    FullFile,
+    /// A store of redb. A restart is a crash.
+    #[cfg(feature = "redb")]
+    Redb,
     /// Other gates write to it, too.
     Shared,
 }
@@ -84,6 +96,7 @@ pub(super) enum Kind {
 /// A store in memory that fails on command.
 pub(super) struct Told {
     inner: Arc<dyn Store>,
+    kind: Kind,
     /// The same, if other gates write to it.
     pub(super) node: Option<Arc<MemoryNode>>,
     owed: Option<Arc<OwedFile>>,
@@ -104,10 +117,17 @@ impl std::fmt::Debug for Told {
 
 impl Told {
     fn new(inner: Arc<dyn Store>, kind: Kind, node: Option<Arc<MemoryNode>>, folder: Arc<tempfile::TempDir>) -> Self {
-        let owed = || Arc::new(OwedFile::beside(&folder.path().join("store")).unwrap());
-        let owed = (kind == Kind::WithFile).then(owed);
+        let owed = match kind {
+            Kind::Alone | Kind::Shared => None,
+            Kind::WithFile => Some(Arc::new(OwedFile::beside(&folder.path().join("store")).unwrap())),
+            // Too short for one line.
+            Kind::FullFile => Some(Arc::new(OwedFile::open(folder.path().join("store.owed"), 16).unwrap())),
+            #[cfg(feature = "redb")]
+            Kind::Redb => inner.owed_file().cloned(),
+        };
         Self {
             inner,
+            kind,
             node,
             owed,
             folder,
@@ -120,9 +140,17 @@ impl Told {
 
     /// What the next process opens.
     fn again(&self) -> Self {
-        let kind = if self.owed.is_some() { Kind::WithFile } else { Kind::Alone };
         let loads = AtomicUsize::new(self.loads.load(Ordering::SeqCst));
-        Self { loads, ..Self::new(Arc::clone(&self.inner), kind, self.node.clone(), Arc::clone(&self.folder)) }
+        #[cfg(feature = "redb")]
+        if self.kind == Kind::Redb {
+            // What is on the disk now, and nothing that its end would write.
+            let folder = tempfile::tempdir().unwrap();
+            for file in std::fs::read_dir(self.folder.path()).unwrap().map(Result::unwrap) {
+                std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+            }
+            return Self { loads, ..Self::new(redb_in(&folder), self.kind, None, Arc::new(folder)) };
+        }
+        Self { loads, ..Self::new(Arc::clone(&self.inner), self.kind, self.node.clone(), Arc::clone(&self.folder)) }
     }
 
     pub(super) fn set(&self, mode: Mode) {
@@ -146,7 +174,12 @@ impl Told {
 
     async fn write<T>(&self, work: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
         match self.mode() {
-            Mode::Good => work.await,
+            Mode::Good | Mode::NoSessionEnds => work.await,
+            Mode::Refuses => Err(Self::broken().with_outcome(WriteOutcome::Refused)),
+            Mode::Unanswered => {
+                work.await?;
+                Err(Self::broken())
+            }
             Mode::WritesFail | Mode::AllFails => Err(Self::broken()),
             Mode::Hangs => pending().await,
             Mode::DiesAfterWrite => {
@@ -166,6 +199,13 @@ impl Told {
             hook.await;
         }
     }
+}
+
+#[cfg(feature = "redb")]
+fn redb_in(folder: &tempfile::TempDir) -> Arc<dyn Store> {
+    use crate::store::redb::{Options, RedbStore};
+    let options = Options { cache_size: 1 << 20, ..Options::new(ISSUER, Uuid::nil(), LEEWAY) };
+    Arc::new(RedbStore::open(folder.path().join("store.redb"), options).unwrap())
 }
 
 #[async_trait]
@@ -194,6 +234,9 @@ impl Store for Told {
     }
 
     async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
+        if self.mode() == Mode::NoSessionEnds && matches!(entry.target, Target::Session(_)) {
+            return Err(Self::broken());
+        }
         self.write(self.inner.revoke(entry, because)).await
     }
 
@@ -419,11 +462,14 @@ impl World {
     async fn with(rates: Rates, kind: Kind) -> Self {
         let time = ManualTime::at(T0);
         let node = (kind == Kind::Shared).then(|| Arc::new(MemoryNode::first(ISSUER, LEEWAY, time.clone())));
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         let inner: Arc<dyn Store> = match &node {
             Some(node) => Arc::<MemoryNode>::clone(node),
+            #[cfg(feature = "redb")]
+            None if kind == Kind::Redb => redb_in(&folder),
             None => Arc::new(MemoryStore::new(ISSUER, LEEWAY)),
         };
-        let store = Arc::new(Told::new(inner, kind, node, Arc::new(tempfile::tempdir().unwrap())));
+        let store = Arc::new(Told::new(inner, kind, node, folder));
         let users = Arc::new(Users::default());
         users.add("ada", None);
         users.add("bob", None);

@@ -125,7 +125,7 @@ fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
 /// one found it. What this gate began since by the old state of the user, it ends besides.
 async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
     let sessions = gate.sessions();
-    let (mut wait, mut is_refused) = (FIRST_RETRY, false);
+    let (mut wait, mut held) = (FIRST_RETRY, None);
     let moment = loop {
         match sessions.moment_of_change(subject, after).await {
             Ok(moment) => break moment,
@@ -134,11 +134,13 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
                     error = why(&error),
                     "moment of a user's change not known; refused on this node, retrying"
                 );
-                if !is_refused {
-                    // More than needs be, perhaps: a login that another gate admitted since is refused here, too.
-                    sessions.refuse(&sessions.subject_before(subject, sessions.now()));
-                    is_refused = true;
-                }
+                // More than needs be, perhaps: a login that another gate admitted since is refused here, too. So the store is
+                // not given it, and the process alone has it.
+                held.get_or_insert_with(|| {
+                    let so_far = sessions.subject_before(subject, sessions.now());
+                    sessions.refuse_for_now(&so_far);
+                    so_far
+                });
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(LAST_RETRY);
             }
@@ -153,6 +155,9 @@ async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
     entries.iter().for_each(|entry| sessions.refuse(entry));
     for entry in entries {
         write_durably(gate, entry).await;
+    }
+    if let Some(held) = held {
+        sessions.let_go(&held);
     }
 }
 

@@ -302,12 +302,18 @@ pub(super) async fn revoke(gate: &Gate, name: &str) -> Answer {
 pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let lived = gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
-    let ended = lived.ok_or_else(|| unknown(name))?;
+    let ended = lived.ok_or_else(|| if gate.sessions().are_shared() { lost(name) } else { unknown(name) })?;
     Ok(RevocationReport::of_one(ended))
 }
 
 fn unknown(id: &str) -> Refusal {
     Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
+}
+
+/// The store may have lost it.
+fn lost(id: &str) -> Refusal {
+    let what = format!("the store has no session {0}; {0} is revoked, so that no gate brings it back", shown(id));
+    Refusal::new(Code::UnknownSession, what)
 }
 
 fn wrong(what: impl Into<String>) -> Refusal {
