@@ -141,9 +141,11 @@ async fn c42_a_login_takes_three_round_trips_to_redis_and_a_refresh_two() {
 
 /// A key of the gates made the token, so it names its session. An earlier one of the session ends it as well.
 #[tokio::test]
-async fn c22_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_gate_and_is_repeated_until_it_is_durable() {
+async fn c22_r33_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_gate_and_is_repeated_until_it_is_durable()
+ {
     let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
-    let place = Place::new(&format!("{CONFIG}{}staleness = \"60s\"\n", store_of(&server)));
+    let log = "[log]\nformat = \"json\"\n";
+    let place = Place::new(&format!("{CONFIG}{}staleness = \"60s\"\n{log}", store_of(&server)));
     let [a, b] = [place.start(), place.start()];
     let (first, goes_on) = (a.login().await, a.login().await);
     let second = b.refresh(&first.refresh).await.tokens();
@@ -153,11 +155,69 @@ async fn c22_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_gate
     assert_eq!(a.revoke(&format!("{}x", goes_on.refresh)).await.status, StatusCode::OK, "an unknown token");
     assert_eq!(a.get("/hello", &goes_on.access).await.status, StatusCode::OK, "nothing vouches for that token");
     assert_eq!(b.get("/hello", &second.access).await.status, StatusCode::OK, "it is not written");
+    until("the log says what a stop would lose", async || a.log().contains(r#""lost_at_end":1"#)).await;
+    let revocations = || {
+        let log = a.log();
+        let lines = log.lines().filter(|line| line.contains(r#""event.action":"revocation""#));
+        lines.map(|line| (line.contains(r#""owed":"memory""#), line.contains(r#""event.outcome":"unknown""#))).collect()
+    };
+    let lines: Vec<_> = revocations();
+    assert_eq!(lines, [(true, true)]);
     server.start_again();
     b.until_refused(&second.access).await;
+    until("a second line follows", async || revocations() == [(true, true), (false, false)]).await;
     let refused = decided(async || b.refresh(&second.refresh).await).await;
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     assert_eq!(decided(async || b.refresh(&goes_on.refresh).await).await.status, StatusCode::OK);
+}
+
+/// The server loses what one gate wrote and another has not read, and the first one stands still until the other has
+/// ended sessions of it.
+#[tokio::test]
+async fn r26_r32_what_ends_at_one_gate_while_the_store_lacks_it_does_not_come_back_with_another() {
+    let mut server = Redis::start(&[]);
+    let (place, [a, b]) = nodes(&server);
+    server.cli(&["SAVE"]);
+    let [logged_out, revoked, goes_on] = [b.login().await, b.login().await, b.login().await];
+    let id = place.json(&["token", "inspect"], &revoked.refresh)["session"].as_str().unwrap().to_owned();
+    b.signal("STOP");
+    server.kill();
+    server.start_again();
+    place.point_commands_at(&a);
+    until("the gate asks the server that lacks them", async || {
+        place.run(&["session", "show", &id], "").stderr.contains("there is no session")
+    })
+    .await;
+    let answer = decided(async || a.revoke(&logged_out.refresh).await).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let said = place.fails(&["session", "revoke", &id], "");
+    assert!(said.contains("is revoked, so that no gate brings it back"), "{said}");
+    b.signal("CONT");
+    until("it is written back", async || b.refresh(&goes_on.refresh).await.status == StatusCode::OK).await;
+    for gate in [&a, &b] {
+        for tokens in [&logged_out, &revoked] {
+            gate.until_refused(&tokens.access).await;
+            let refused = decided(async || gate.refresh(&tokens.refresh).await).await;
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+        }
+    }
+}
+
+#[tokio::test]
+async fn c45_a_restart_within_the_staleness_is_a_warning_and_a_store_that_stays_away_an_error() {
+    let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
+    let patient = Place::new(&format!("{CONFIG}{}staleness = \"60s\"\n", store_of(&server)));
+    let a = patient.start();
+    let other = node_beside(&patient, &server);
+    let b = other.start();
+    server.kill();
+    until("it is an error", async || b.log().contains("the store cannot be followed: ")).await;
+    until("it is a warning", async || a.log().contains("the store cannot be followed just now")).await;
+    server.start_again();
+    until("the gate has looked", async || a.log().contains("lacks nothing that this gate knows")).await;
+    let log = a.log();
+    assert!(!log.contains("ERROR"), "{log}");
+    assert!(b.log().lines().any(|line| line.contains("ERROR") && line.contains("cannot be followed: ")));
 }
 
 /// The server crashes, and comes back with everything.

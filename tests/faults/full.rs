@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use http::StatusCode;
+use serde_json::Value;
 
 use super::{Acknowledged, config, readyz};
 use support::{Gate, Place, until};
@@ -64,17 +65,23 @@ async fn r2_a_disk_that_fills_up_under_a_running_gate_loses_nothing() {
     kept.holds(&gate).await;
 }
 
-/// The warnings and errors of a gate, which a limit on files does not reach in a pipe.
-fn follow(gate: &mut Gate) -> Arc<Mutex<Vec<String>>> {
+/// The warnings and errors among lines.
+fn warnings(said: &Mutex<Vec<Value>>) -> Vec<String> {
+    let is_one = |line: &&Value| ["WARN", "ERROR"].iter().any(|level| line["level"] == *level);
+    let said = said.lock().unwrap();
+    let found = said.iter().filter(is_one).filter(|line| line["target"] != "rotogate::audit");
+    found.map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The lines of a gate, which a limit on files does not reach in a pipe.
+fn follow(gate: &mut Gate) -> Arc<Mutex<Vec<Value>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let (stderr, kept) = (gate.child.stderr.take().unwrap(), Arc::clone(&lines));
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             // The last word of a gate that ends with an error is plain.
-            let Ok(said) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
-            if ["WARN", "ERROR"].iter().any(|level| said["level"] == *level) && said["target"] != "rotogate::audit" {
-                kept.lock().unwrap().push(said["message"].as_str().unwrap().to_owned());
-            }
+            let Ok(said) = serde_json::from_str(&line) else { continue };
+            kept.lock().unwrap().push(said);
         }
     });
     lines
@@ -102,7 +109,7 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     let listed = place.run(&["session", "list"], "");
     assert!(listed.stdout.lines().count() >= 3, "reading goes on: {listed:?}");
     // It has failed for less than a minute: no message is there twice, however many requests it refused.
-    let mut messages = said.lock().unwrap().clone();
+    let mut messages = warnings(&said);
     assert!(messages.iter().any(|message| message.starts_with("store failed")), "{messages:?}");
     messages.sort();
     assert!(messages.is_sorted_by(|one, next| one != next), "{messages:?}");
@@ -114,7 +121,7 @@ async fn p59_o22_a_disk_with_room_again_is_written_without_a_restart() {
     let tokens = gate.login().await;
     assert_eq!(gate.revoke(&tokens.refresh).await.status, StatusCode::OK);
     kept.over.push(tokens);
-    assert_eq!(said.lock().unwrap().len(), messages.len(), "its end is no warning");
+    assert_eq!(warnings(&said).len(), messages.len(), "its end is no warning");
     assert_eq!(gate.stop(), Some(0));
     kept.live.clear();
     kept.holds(&place.start()).await;
@@ -132,7 +139,7 @@ async fn o22_a_gate_that_is_told_to_gives_up_and_says_why() {
 }
 
 #[tokio::test]
-async fn r24_r27_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what_it_does_not_is_named() {
+async fn r24_r27_r33_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what_it_does_not_is_named() {
     let place = Place::new(&format!("{}[log]\nformat = \"json\"\n", config()));
     let mut gate = place.start_with(|command| {
         support::in_shell(TRAP)(command);
@@ -160,13 +167,29 @@ async fn r24_r27_what_a_full_disk_leaves_room_for_outlives_the_gate_and_what_it_
     let ready = String::from_utf8_lossy(&readyz(&gate).await.body).into_owned();
     assert!(ready.contains(&format!("has not taken: {}, of which a stop loses 1", over.len() + 1)), "{ready}");
     assert_eq!(gate.stop(), Some(1), "it could not be written");
-    let lost = |message: &String| message.starts_with("revocations lost with this process");
-    until("the stop says so", async || said.lock().unwrap().iter().any(lost)).await;
+    let says = |line: &Value, what: &str, revocations: usize| {
+        line["revocations"] == revocations && line["message"].as_str().is_some_and(|text| text.starts_with(what))
+    };
+    until("the stop says so", async || {
+        let said = said.lock().unwrap();
+        said.iter().any(|line| says(line, "revocations lost with this process", 1))
+            && said.iter().any(|line| says(line, "revocations wait beside the store", over.len()))
+    })
+    .await;
+    let owed = |place: &str, outcome: &str| {
+        let is_one = |line: &&Value| line["event.action"] == "revocation" && line["owed"] == place;
+        said.lock().unwrap().iter().filter(is_one).filter(|line| line["event.outcome"] == outcome).count()
+    };
+    assert_eq!((owed("file", "success"), owed("memory", "unknown")), (over.len(), 1));
 
+    let number = over.len();
     let gate = place.start();
     Acknowledged { live, over }.holds(&gate).await;
     // Whether the one without an answer counts is not known.
     assert_eq!(gate.revoke(&without_answer.refresh).await.status, StatusCode::OK);
     let owed = place.path("data/rotogate.redb.owed");
     until("the store has them", async || std::fs::read(&owed).unwrap().iter().all(|byte| *byte == 0)).await;
+    let log = gate.log();
+    let second = |line: &&str| line.contains(r#""event.action":"revocation""#) && !line.contains(r#""owed""#);
+    assert!(log.lines().filter(second).count() >= number, "each has its second line: {log}");
 }

@@ -4,10 +4,9 @@ use std::fs;
 
 use http::StatusCode;
 use support::redis::Redis;
-use support::until;
+use support::{CONFIG, Place, until};
 
-use super::node_beside;
-use super::place_on;
+use super::{node_beside, place_on, store_of};
 
 #[tokio::test]
 async fn a_changed_password_ends_the_sessions_of_the_old_one_at_every_gate_and_no_login_by_the_new_one() {
@@ -41,4 +40,36 @@ async fn a_changed_password_ends_the_sessions_of_the_old_one_at_every_gate_and_n
     fs::copy(here.path("data/users.toml"), there.path("data/users.toml")).unwrap();
     a.until_refused(&next.tokens().access).await;
     b.until_refused(&next.tokens().access).await;
+}
+
+#[tokio::test]
+async fn r31_a_change_of_the_users_file_while_the_store_is_away_is_owed_and_a_stop_says_that_it_is_lost() {
+    let mut server = Redis::start(&["--appendonly yes", "--appendfsync always"]);
+    let place = Place::new(&format!("{CONFIG}{}staleness = \"60s\"\n", store_of(&server)));
+    let [a, b] = [place.start(), place.start()];
+    let first = a.login().await;
+    assert_eq!(b.get("/hello", &first.access).await.status, StatusCode::OK);
+    server.kill();
+    place.point_commands_at(&a);
+    assert_ne!(place.run(&["user", "disable", "demo"], "").code, Some(0), "it is not durable");
+    for gate in [&a, &b] {
+        gate.until_refused(&first.access).await;
+        let ready = gate.admin_get("/readyz").await;
+        let said = String::from_utf8_lossy(&ready.body);
+        assert!(said.contains("of which a stop loses 1"), "{said}");
+    }
+    let log = a.log.clone();
+    assert_eq!(a.stop(), Some(1));
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.contains("revocations lost with this process") && said.contains("subject"), "{said}");
+    // The other one goes on, and the moment becomes known.
+    server.start_again();
+    until("nothing is owed", async || {
+        let ready = b.admin_get("/readyz").await;
+        ready.status == StatusCode::OK && !String::from_utf8_lossy(&ready.body).contains("a stop loses")
+    })
+    .await;
+    assert_eq!(b.stop(), Some(0));
+    let next = place.start();
+    assert_eq!(next.get("/hello", &first.access).await.status, StatusCode::UNAUTHORIZED);
 }
