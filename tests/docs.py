@@ -30,7 +30,7 @@ problems = []
 
 
 def pages():
-    folders = ("*.md", "docs/*.md", "packaging/**/*.md", "tests/*.md")
+    folders = ("*.md", "docs/*.md", "packaging/**/*.md", "tests/*.md", "benches/*.md", "benches/*/*.md")
     return sorted(path for folder in folders for path in ROOT.glob(folder))
 
 

@@ -101,21 +101,21 @@ pub fn table(measured: &[Measured], trial: bool) -> Result<String> {
     let refresh = refresh.map(|samples| Spread::of(samples.iter().map(|sample| sample.rate)));
     rows.at_least("refreshes over HTTP, each durable, a second and core", 5000.0, refresh)?;
     for (what, goal, place) in [
-        (
-            "what the layer adds to a hit",
-            "at most 150 ns",
-            "`cargo bench --bench layer`: [performance](performance.md)",
-        ),
+        ("what the layer adds to a hit", "at most 150 ns", "`cargo bench --bench layer`: [results](../RESULTS.md)"),
         (
             "rotations a second, 256 in flight, each durable",
             "at least 40 000",
-            "`cargo bench --bench rotation`: [performance](performance.md)",
+            "`cargo bench --bench rotation`: [results](../RESULTS.md)",
         ),
-        ("a revocation on the same node", "the next request", "not a figure: tests prove it, [security](security.md)"),
+        (
+            "a revocation on the same node",
+            "the next request",
+            "not a figure: tests prove it, [security](../../docs/security.md)",
+        ),
         (
             "a revocation on another node",
             "p99 at most 50 ms",
-            "`cargo bench --bench nodes -- spread`: [several gates](scale.md)",
+            "`cargo bench --bench nodes -- spread`: [several gates](../nodes/RESULTS.md)",
         ),
         ("`kill -9` among 64 chains, 1000 times", "nothing lost, forked or revived", "`bash tests/long.sh`"),
     ] {

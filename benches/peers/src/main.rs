@@ -1,5 +1,5 @@
 //! The bench of peers: rotogate's release binary and other gateways, each in front of the same
-//! upstream and under the same load, measured in turn. `./run` builds and starts it; `docs/peers.md` is what it writes.
+//! upstream and under the same load, measured in turn. `./run` builds and starts it; `benches/peers/RESULTS.md` is what it writes.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The report of a run: `peers.md`, and the plot beside it.
+//! The report of a run: `RESULTS.md`, and a plot.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -81,9 +81,11 @@ fn locked(name: &str) -> Option<String> {
 pub fn write(options: &Options, folder: &Path, machine: &Machine, measured: &[Measured], took: Duration) -> Result<()> {
     let text = text(options, machine, measured, took)?;
     fs::create_dir_all(folder)?;
-    fs::write(folder.join("peers.md"), &text)?;
+    fs::write(folder.join("RESULTS.md"), &text)?;
     if let Some(contenders) = measured.iter().find(|measured| measured.set.key == crate::sets::CONTENDERS) {
-        plot::write(contenders, &folder.join("peers.svg"))?;
+        // The page docs/peers.md shows the plot of a whole run.
+        let pictures = if folder == Path::new(crate::run::RESULTS) { Path::new("docs") } else { folder };
+        plot::write(contenders, &pictures.join("peers.svg"))?;
     }
     println!("{text}");
     eprintln!("written to {}", folder.display());
@@ -92,7 +94,7 @@ pub fn write(options: &Options, folder: &Path, machine: &Machine, measured: &[Me
 
 fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Duration) -> Result<String> {
     let Machine { processor, kernel, load, date, versions } = machine;
-    let mut text = String::from("# rotogate compared with other gateways\n\n");
+    let mut text = String::from("# rotogate beside other gateways: a run\n\n");
     writeln!(text, "Written by a run of\n\n    {}\n", options.command())?;
     writeln!(
         text,
@@ -140,9 +142,6 @@ fn text(options: &Options, machine: &Machine, measured: &[Measured], took: Durat
          - **MiB**: resident memory at the end.\n\n\
          Figures are medians of the rounds; the lowest and the highest are in parentheses.\n"
     )?;
-    if measured.iter().any(|measured| measured.set.key == crate::sets::CONTENDERS) {
-        writeln!(text, "![CPU time of a request, by gateway](peers.svg)\n")?;
-    }
     writeln!(text, "{}", goals::table(measured, options.is_trial())?)?;
     for measured in measured {
         table(&mut text, measured)?;

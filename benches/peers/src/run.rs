@@ -13,6 +13,9 @@ use crate::sets::{self, CORES, Cell, Scale, Set};
 use crate::statistics::{Sample, Spread};
 use crate::{cell, cores};
 
+/// The folder for the report of a whole run.
+pub const RESULTS: &str = "benches/peers";
+
 #[derive(Args)]
 pub struct Options {
     /// The binary to measure.
@@ -36,8 +39,8 @@ pub struct Options {
     /// One short round with fewer tokens and revocations: does it work at all?
     #[arg(long)]
     pub quick: bool,
-    /// The folder for peers.md and peers.svg. Unless said: `docs` for a whole run of three rounds or more, that of
-    /// --scratch for less.
+    /// The folder for RESULTS.md and peers.svg. Unless said: `benches/peers`, and `docs` for the plot, for a whole run of
+    /// three rounds or more, that of --scratch for less.
     #[arg(long)]
     out: Option<PathBuf>,
     /// A folder on a real disk for what is needed meanwhile.
@@ -65,7 +68,7 @@ impl Options {
 
     fn out(&self) -> &Path {
         let whole = !self.is_trial() && self.only.is_empty();
-        self.out.as_deref().unwrap_or(if whole { Path::new("docs") } else { &self.scratch })
+        self.out.as_deref().unwrap_or(if whole { Path::new(RESULTS) } else { &self.scratch })
     }
 
     /// As it stands in the report.
