@@ -773,8 +773,7 @@ def prose():
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "gateway.toml"]:
         if path.name in ("lexicon.md", "commands.md"):
             continue
-        text = path.read_text()
-        text = without_blocks(text.split("<!-- tests: begin -->")[0])
+        text = without_blocks(path.read_text().split("<!-- tests: begin -->")[0])
         for number, line in enumerate(text.splitlines(), 1):
             # A heading or the bold name of a paragraph is no sentence.
             words = re.sub(r"^(?:#.*|[- ]*\*\*[^*]*\*\*)", "", re.sub(r"`[^`]*`", "x", line)).lstrip("-| ")

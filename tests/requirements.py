@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which tests prove which security requirement: docs/security.md, between its two marks.
+"""Which tests prove which security requirement of docs/security.md: docs/security-tests.md, between its two marks.
 
 `requirements.py` checks that the document is what the tests say, and that no requirement is without a test.
 `requirements.py --write` writes it.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENT = ROOT / "docs/security.md"
+DOCUMENT = ROOT / "docs/security-tests.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
 LATER = {
@@ -147,7 +147,7 @@ def main():
     if wrong := sorted({n for n in defined if defined.count(n) > 1} | (set(defined) ^ known) - COMING - LATER - WITHDRAWN):
         problems.append(f"docs/security.md does not define once: {' '.join(wrong)}")
     if text != written:
-        problems.append("docs/security.md is not what the tests say: run tests/requirements.py --write")
+        problems.append("docs/security-tests.md is not what the tests say: run tests/requirements.py --write")
     for problem in problems:
         print(f"tests/requirements.py: {problem}", file=sys.stderr)
     return 1 if problems else 0
