@@ -16,7 +16,7 @@ use crate::support::{measures, quantile};
 
 /// How many gates follow besides one.
 const MORE: usize = 40;
-/// Logouts a second of a million sessions, and rotations, as `docs/scale.md` has them.
+/// Logouts a second of a million sessions, and rotations, as `benches/nodes/RESULTS.md` has them.
 const LOGOUTS: f64 = 35.0;
 const ROTATIONS: f64 = 1700.0;
 /// Processor time of Redis for a rotation, in µs: what the part `rotation` prints, if it is not measured here.

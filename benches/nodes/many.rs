@@ -23,7 +23,7 @@ use crate::support::program::goal;
 use crate::support::{measures, quantile};
 use crate::{runtime, say};
 
-/// Bytes of a session and of a revocation by the design of the store: the goal of `docs/scale.md`.
+/// Bytes of a session and of a revocation by the design of the store: the goal of `benches/nodes/RESULTS.md`.
 const SESSION: f64 = 569.0;
 const REVOCATION: f64 = 284.0;
 /// How many connections ask while revocations arrive, and how often each.
