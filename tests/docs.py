@@ -769,11 +769,15 @@ RIDDLES = re.compile(
 )
 
 
+# Names of tests and mutations are no sentences either.
+TABLES_OF_NAMES = re.compile(r"<!-- (tests|findings|mutations): begin -->.*?<!-- \1: end -->", re.S)
+
+
 def prose():
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "gateway.toml"]:
         if path.name in ("lexicon.md", "commands.md"):
             continue
-        text = without_blocks(path.read_text().split("<!-- tests: begin -->")[0])
+        text = without_blocks(TABLES_OF_NAMES.sub(lambda table: "\n" * table[0].count("\n"), path.read_text()))
         for number, line in enumerate(text.splitlines(), 1):
             # A heading or the bold name of a paragraph is no sentence.
             words = re.sub(r"^(?:#.*|[- ]*\*\*[^*]*\*\*)", "", re.sub(r"`[^`]*`", "x", line)).lstrip("-| ")
