@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use super::encoding::{encode, encode_target};
-use super::encoding::{encode_session, encode_target};
 use super::owed::OwedFile;
 use super::rules::{end_of, is_revoked};
 use super::{Cursor, Filter, Revocation, Store, StoreError, WriteOutcome};

@@ -141,14 +141,6 @@ impl OwedFile {
         Ok(())
     }
 
-    /// Takes no further revocation from now on, because another store takes the place of the one that this file is beside: no
-    /// gate reads the file then. False if it has some: then it stays in use.
-    pub fn retire(&self) -> bool {
-        let mut state = self.state();
-        state.is_retired |= state.written == 0;
-        state.is_retired
-    }
-
     /// Refuses what needs all revocations in the store, if the file beside it has one. `why` is a half sentence.
     ///
     /// # Errors
