@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::super::print::{self, number, put, put_some, time};
-use super::super::raw::{Section, Value as Raw};
+use super::super::raw::Section;
 use super::super::value;
 use super::{DAY, SECOND, path_in, usize_or};
 #[cfg(any(feature = "postgres", feature = "redis"))]
