@@ -2,10 +2,10 @@
 //! more threads than lanes: no thread waits for a line of memory that another one writes. A reader adds the lanes up.
 
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The number of lanes. Further threads share them.
@@ -83,7 +83,7 @@ pub(crate) struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
 impl SeldomByKind {
     /// Whether a message of this kind is due, and how many were left out since the last one.
     pub(crate) fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.0.lock();
         let (seldom, others) = kinds.entry(kind).or_default();
         if seldom.is_due(now) {
             return Some(std::mem::take(others));

@@ -8,11 +8,13 @@
 //! With the feature `imported-hashes`, hashes that other systems made are accepted too (requirement I30), each within a
 //! bound of its cost.
 
+use parking_lot::Mutex;
+
 use crate::random::{NoRandomness, random};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
@@ -273,8 +275,8 @@ impl Times {
         least
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CostClass, Duration>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<CostClass, Duration>> {
+        self.0.lock()
     }
 
     /// The dummy checks after which one of `own` took as long as one of `dearest`.
@@ -298,7 +300,7 @@ struct Memory(Arc<Mutex<Vec<Vec<Block>>>>);
 
 impl Memory {
     fn take(&self) -> Vec<Block> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        self.0.lock().pop().unwrap_or_default()
     }
 
     fn keep(&self, mut memory: Vec<Block>) {
@@ -307,7 +309,7 @@ impl Memory {
         if memory.len() > KEPT_BLOCKS {
             return;
         }
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+        self.0.lock().push(memory);
     }
 }
 
@@ -646,7 +648,7 @@ mod tests {
         let right = secret("right");
         let checks = (0..20).map(|n| passwords.verify(&right, if n % 3 == 0 { &dearer } else { &phc }));
         assert!(futures_util::future::join_all(checks).await.into_iter().all(|matches| matches.unwrap()));
-        let kept = passwords.memory.0.lock().unwrap();
+        let kept = passwords.memory.0.lock();
         assert!((1..=2).contains(&kept.len()), "{}", kept.len());
         assert!(kept.iter().flatten().all(|block| block.as_ref().iter().all(|word| *word == 0)));
     }

@@ -9,10 +9,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::denial::ProofFlaw;
@@ -175,7 +175,7 @@ impl ProofMemory {
     /// Drops all that cannot pass any more.
     pub(crate) fn forget(&self, now: Timestamp) {
         for shard in &self.shards {
-            self.free(shard.lock().unwrap_or_else(PoisonError::into_inner).drop_past(now, self.passes_for));
+            self.free(shard.lock().drop_past(now, self.passes_for));
         }
     }
 
@@ -185,8 +185,8 @@ impl ProofMemory {
         }
     }
 
-    fn shard(&self, proof: &ProofId) -> Option<std::sync::MutexGuard<'_, Shard>> {
-        Some(self.shards.get(proof.shard)?.lock().unwrap_or_else(PoisonError::into_inner))
+    fn shard(&self, proof: &ProofId) -> Option<parking_lot::MutexGuard<'_, Shard>> {
+        Some(self.shards.get(proof.shard)?.lock())
     }
 }
 

@@ -1,8 +1,6 @@
 //! Entries of a directory that cannot be used. The log names such a user as the audit trail does, at most once a minute.
 // Requirement I46.
 
-use std::sync::PoisonError;
-
 use super::Engine;
 use crate::directory::{Directory, DirectoryError, User};
 use crate::fault::Fault;
@@ -31,7 +29,7 @@ impl Engine {
     pub(super) fn noted(&self, error: DirectoryError, asked: &Asked<'_>, account: Option<&str>) -> Fault {
         if matches!(error, DirectoryError::Entry(_)) {
             let now = self.clock.source().monotonic();
-            let is_due = self.bad_entries.lock().unwrap_or_else(PoisonError::into_inner).is_due(now);
+            let is_due = self.bad_entries.lock().is_due(now);
             if is_due {
                 let (subject, hash) = match *asked {
                     Asked::Name(name) => (None, self.keyring().refresh_keys().name_hash(name)),

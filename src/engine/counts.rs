@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::notices::NoticeCounts;
 use crate::counters::Commits;
@@ -102,7 +103,7 @@ impl Counts {
     /// A session began, in this dialect.
     pub(super) fn session_started(&self, dialect: &str) {
         self.add(Event::Login);
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started = self.started.lock();
         match started.get_mut(dialect) {
             Some(number) => *number += 1,
             None => {
@@ -120,7 +121,7 @@ impl Counts {
 
     /// How many sessions began, by dialect.
     pub fn sessions_started(&self) -> BTreeMap<Box<str>, u64> {
-        self.started.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.started.lock().clone()
     }
 
     /// How many sessions were ended one by one for each of [`RevokedBecause::ALL`].

@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::session::{Generation, SessionId};
@@ -72,7 +73,7 @@ impl LiveSessions {
             None => return,
         };
         for line in lines {
-            let mut state = line.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = line.state.lock();
             if state.generation == presented || state.before == Some(presented) {
                 *state = State {
                     generation: issued.generation,
@@ -91,9 +92,7 @@ impl LiveSessions {
 
     /// The sessions with a connection whose token expires within this time.
     pub(crate) fn expiring(&self, within: Range<Timestamp>) -> Vec<SessionId> {
-        let is_due = |line: &Arc<LiveConnection>| {
-            within.contains(&line.state.lock().unwrap_or_else(PoisonError::into_inner).expires)
-        };
+        let is_due = |line: &Arc<LiveConnection>| within.contains(&line.state.lock().expires);
         let mut due = Vec::new();
         // Kept until the map is unlocked: the last reference to a connection removes it from the map.
         let mut seen = Vec::new();
@@ -116,12 +115,12 @@ impl LiveConnection {
 
     /// The generation that it depends on now.
     pub fn generation(&self) -> Generation {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).generation
+        self.state.lock().generation
     }
 
     /// The token that a rotation moved it to, if there was one.
     pub fn advanced_to(&self) -> Option<SuccessorToken> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).advanced_to
+        self.state.lock().advanced_to
     }
 }
 

@@ -2,10 +2,11 @@
 //! that a reply needs before the commit, and replies only after the commit is durable.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::clock::{ClockState, EngineClock, Timestamp};
 use crate::counters::{CountedCommits, Seldom};

@@ -1,7 +1,8 @@
 //! What other issuers tell of ends: carried out, counted, and recorded if it is refused.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::{Engine, Origin, audit};
 use crate::clock::Timestamp;
@@ -43,7 +44,7 @@ impl Default for NoticeCounts {
 impl NoticeCounts {
     /// The issuer's name, the protocol, the result, the number.
     pub fn results(&self) -> Vec<(Box<str>, &'static str, &'static str, u64)> {
-        let results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let results = self.results.lock();
         results
             .iter()
             .map(|((issuer, protocol, result), number)| (issuer.clone(), *protocol, *result, *number))
@@ -98,7 +99,7 @@ impl Engine {
             Err(Error::Denied(Denial::RateLimited(..))) => "limited",
             Err(Error::Denied(_) | Error::Failed(_)) => "unavailable",
         };
-        let mut results = self.counts.notices.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut results = self.counts.notices.results.lock();
         *results.entry((issuer.into(), protocol.word(), result)).or_default() += 1;
     }
 }

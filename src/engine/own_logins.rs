@@ -5,8 +5,9 @@
 //! old password in until then: it ends those sessions one by one.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Revocation, Target};
@@ -46,7 +47,7 @@ impl OwnLogins {
     /// Remembers a login, before it is final.
     pub(super) fn add(&self, session: &Session, state: [u8; 32]) {
         let login = OwnLogin { id: session.id, subject: session.subject.clone(), state, end: end_of(session) };
-        let mut logins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut logins = self.0.lock();
         if logins.all.len() >= MOST
             && let Some(oldest) = logins.all.pop_front()
         {
@@ -63,7 +64,7 @@ impl OwnLogins {
         moment: Timestamp,
         leeway: Duration,
     ) -> Option<Vec<Revocation>> {
-        let logins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let logins = self.0.lock();
         if logins.forgotten > moment {
             return None;
         }

@@ -1,7 +1,7 @@
 //! Builds a gate from its parts.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, Response};
 use ipnet::IpNet;
+use parking_lot::Mutex;
 
 use super::endpoint::{Endpoint, EndpointError, Endpoints};
 use super::fault_log::FaultLog;

@@ -3,8 +3,9 @@
 //! as many lines as it has minutes, however many requests there are. The access log has a line for each of them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::fault::{Chain, Error, Fault};
 
@@ -33,7 +34,7 @@ enum Count {
 
 impl FaultLog {
     fn lasting(&self) -> MutexGuard<'_, BTreeMap<&'static str, Lasting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Is it the first of its kind?

@@ -152,9 +152,9 @@ where
     #[cfg(feature = "kuzzle")]
     fn dialer(kept: S) -> Option<Dialer> {
         // The lock is for services that are `Send` but not `Sync`.
-        let kept = std::sync::Mutex::new(kept);
+        let kept = parking_lot::Mutex::new(kept);
         Some(std::sync::Arc::new(move |parts| {
-            let service = kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let service = kept.lock().clone();
             Box::pin(async move {
                 let response = Self::forward(service, parts, Bytes::new()).await.ok()?.await.ok()?;
                 Some(response.map(drop))

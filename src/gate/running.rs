@@ -3,9 +3,10 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 
 use super::Inner;
 use super::fault_log::FaultLog;
@@ -49,10 +50,10 @@ pub(crate) struct Running {
 
 impl Running {
     pub(super) fn in_force(&self) -> Option<Arc<Inner>> {
-        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+        self.in_force.lock().upgrade()
     }
 
     pub(super) fn put_in_force(&self, gate: &Arc<Inner>) {
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(gate);
+        *self.in_force.lock() = Arc::downgrade(gate);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use base64::Engine;
@@ -14,6 +14,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
+use parking_lot::Mutex;
 
 use super::Inner;
 use super::endpoint::{EndpointHandler, Hit, TakenOver};
@@ -178,7 +179,7 @@ impl<M: Send + Sync + 'static> SocketGate for SocketConnection<M> {
     fn has_new_rules(&self) -> bool {
         let Some(now) = self.gate().successor() else { return false };
         let now = Arc::downgrade(&now);
-        let mut judged = self.judged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut judged = self.judged.lock();
         let is_new = judged.as_ref().is_none_or(|before| !before.ptr_eq(&now));
         *judged = Some(now);
         is_new

@@ -8,7 +8,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::sync::oneshot;
 
@@ -88,8 +89,8 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
     let service = {
         let made = Arc::clone(&made);
         service_fn(move |mut request: Request<Incoming>| {
-            *made.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
-            let agreed = agreed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            *made.lock() = Some(hyper::upgrade::on(&mut request));
+            let agreed = agreed.lock().take();
             async move {
                 if let Some(agreed) = agreed {
                     // An error: the other end was dropped, and this connection with it.
@@ -109,7 +110,7 @@ fn bridge(client: OnUpgrade, is_websocket: bool, lease: Lease) -> Option<OnUpgra
         asked
     }));
     let _ = Pin::new(&mut begin).poll(&mut cx);
-    let own = made.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    let own = made.lock().take()?;
     runtime.spawn(async move {
         // An error: the service did not answer 101, or the client is gone. Then the service's upgrade fails as well.
         let Ok(client) = client.await else { return };

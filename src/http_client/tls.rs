@@ -1,7 +1,8 @@
 //! TLS 1.2 and 1.3, always verified.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -36,7 +37,7 @@ impl Tls {
         if self.ca.is_some() || self.client_cert.is_some() {
             return self.make();
         }
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = SHARED.lock();
         if let Some(config) = shared.upgrade() {
             return Ok(config);
         }

@@ -1,7 +1,8 @@
 //! The permit of one WebSocket whose messages the gate reads itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::{Holder, Pool, PoolPermit, Refusal};
 
@@ -37,14 +38,14 @@ impl SocketPermit {
             return Ok(());
         }
         let tunnel = self.tunnels.enter(Some(caller)).map_err(|_| Refusal::Tunnels)?;
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = (Some(tunnel), Some(caller));
+        *self.place.lock() = (Some(tunnel), Some(caller));
         self.is_known.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     /// A permit for buffered bytes.
     pub(crate) fn buffer(&self, bytes: usize) -> Result<PoolPermit, Refusal> {
-        let holder = self.place.lock().unwrap_or_else(PoisonError::into_inner).1;
+        let holder = self.place.lock().1;
         self.buffered.take(holder, bytes).map_err(|_| Refusal::Buffered)
     }
 }

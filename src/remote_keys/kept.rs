@@ -68,7 +68,7 @@ impl KeptKeySet {
 ///
 /// ```
 /// use std::collections::HashMap;
-/// use std::sync::Mutex;
+/// use parking_lot::Mutex;
 /// use rotogate::remote_keys::{KeptKeySet, KeySetStore};
 ///
 /// #[derive(Debug, Default)]

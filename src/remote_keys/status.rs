@@ -1,9 +1,10 @@
 //! The state of the fetching, its figures and the last failure, as handles and the gate read them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::answer::{CAUSES, FetchFailure, Metadata};
 use super::settings::RemoteIssuer;
@@ -92,7 +93,7 @@ impl Shared {
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 
     pub(super) fn metadata(&self) -> Option<Arc<Metadata>> {

@@ -11,13 +11,14 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use parking_lot::Mutex;
 
 use super::epoch::{Batch, Epochs, SHARDS};
 use super::{ANY_SESSION, Effect, Revocation, SESSIONS_OF, Target, WITHOUT_SESSION};
@@ -420,7 +421,7 @@ impl RevocationList {
             gone += issuer.clients.sweep(|entry| !over(entry.until()));
             gone += issuer.tokens.sweep(|until| !over(*until));
         }
-        let mut global = self.global.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut global = self.global.lock();
         if global.as_ref().is_some_and(|entry| over(entry.until())) {
             *global = None;
             self.global_not_before.store(0, Ordering::Release);
@@ -433,7 +434,7 @@ impl RevocationList {
     pub fn len(&self) -> usize {
         let per_issuer = |i: &Issuer| i.subjects.len() + i.clients.len() + i.tokens.len();
         let issuers: usize = self.issuers.load().iter().map(|(_, i)| per_issuer(i)).sum();
-        let global = self.global.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        let global = self.global.lock().is_some();
         self.sessions.len() + issuers + usize::from(global)
     }
 
@@ -443,7 +444,7 @@ impl RevocationList {
     }
 
     fn merge_global(&self, entry: NotBefore, news: impl FnOnce()) -> bool {
-        let mut global = self.global.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut global = self.global.lock();
         let is_news = match &mut *global {
             Some(there) => there.merge(&entry),
             None => {

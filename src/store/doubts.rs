@@ -2,7 +2,8 @@
 //! copy of its token; the record says whether it is this handle's own.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::fields::Op;
 use super::{StoreError, Swap, WriteOutcome};
@@ -36,7 +37,7 @@ impl Doubts {
     }
 
     fn note(&self, id: SessionId, op: Op) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         let ops = known.ops.entry(id).or_default();
         let is_first = ops.is_empty();
         ops.push(op);
@@ -54,14 +55,14 @@ impl Doubts {
     }
 
     pub(super) fn forget(&self, id: SessionId) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if known.ops.remove(&id).is_some() {
             known.order.retain(|other| *other != id);
         }
     }
 
     pub(super) fn of(&self, id: SessionId) -> Option<Vec<Op>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).ops.get(&id).cloned()
+        self.0.lock().ops.get(&id).cloned()
     }
 }
 
@@ -89,7 +90,7 @@ mod tests {
         doubts.forget(id(5));
         doubts.forget(id(0));
         assert_eq!(doubts.of(id(5)), None);
-        let known = doubts.0.lock().unwrap();
+        let known = doubts.0.lock();
         assert_eq!((known.ops.len(), known.order.len()), (MAX - 1, MAX - 1));
     }
 }

@@ -3,12 +3,13 @@
 //! A hit copies a value that is ready to send. From half of its time on, one request orders a new one, which is signed
 //! apart from requests, and the others go on with the old one meanwhile.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderName, HeaderValue};
+use parking_lot::Mutex;
 
 use super::Verified;
 use crate::clock::Timestamp;
@@ -111,7 +112,7 @@ impl Verified {
     fn sign(&self, engine: &Engine, audience: &Arc<str>, anew: bool) -> Result<Arc<Kept>, Denial> {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
-        let _one_at_once = assertions.signing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_once = assertions.signing.lock();
         // The generation first: keys that are replaced meanwhile make this one old, never a removed key's one new.
         let generation = engine.keys_generation();
         let now = engine.clock().now();

@@ -10,13 +10,14 @@
 //! lately (requirement A19).
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -489,7 +490,7 @@ impl IntrospectedTokens {
     /// Logs a fault: the first of its cause, and then every ten minutes.
     fn log(&self, fault: &IntrospectionFault, now: Timestamp) {
         {
-            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failing = self.failing.lock();
             if failing.is_some_and(|(cause, at)| cause == fault.cause && now.since(at) < LOGGED_AGAIN) {
                 return;
             }
@@ -504,7 +505,7 @@ impl IntrospectedTokens {
     }
 
     fn recovered(&self) {
-        let failed = self.failing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = self.failing.lock().take();
         if failed.is_some() {
             tracing::info!(issuer = self.name(), "introspection succeeds again");
         }

@@ -5,11 +5,12 @@
 //! when the wheel wakes it too early, once in the time that it measures, it is entered again.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// See the module.
@@ -51,7 +52,7 @@ pub(crate) struct ConnectionTimer(Arc<Mutex<Option<LazySleep>>>);
 
 impl ConnectionTimer {
     fn at(&self, until: Instant) -> RequestSleep {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = self.0.lock().take();
         let sleep = match kept {
             Some(mut sleep) => {
                 sleep.set(until);
@@ -104,7 +105,7 @@ impl Future for RequestSleep {
 
 impl Drop for RequestSleep {
     fn drop(&mut self) {
-        *self.timer.0.lock().unwrap_or_else(PoisonError::into_inner) = self.sleep.take();
+        *self.timer.0.lock() = self.sleep.take();
     }
 }
 

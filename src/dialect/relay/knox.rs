@@ -2,7 +2,7 @@
 //!
 //! A reply is kept as a status of HTTP and, if the call succeeded, its message; else the text of the gRPC status.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, Request as HttpRequest};
 use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
 use prost::Message;
 use secrecy::SecretString;
 use tonic::server::Grpc;
@@ -75,7 +76,7 @@ pub(super) async fn answer(call: &Call<'_>, gate: &dyn CommandHandler) -> (Reply
         let mut grpc = Grpc::new(ProstCodec::<RefreshAccessTokenResponse, _>::default());
         collected(grpc.unary(tower::service_fn(serve), request).await).await
     };
-    let reason = *told.lock().unwrap_or_else(PoisonError::into_inner);
+    let reason = *told.lock();
     (reply, reason)
 }
 
@@ -88,7 +89,7 @@ async fn relayed<M: Message + Default>(
     request: RelayRequest,
     told: &Mutex<Reason>,
 ) -> Result<Response<M>, Status> {
-    let tell = |reason| *told.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    let tell = |reason| *told.lock() = reason;
     match gate.relay(request).await {
         Ok(reply) if reply.status == 200 => {
             tell(Reason::ANSWERED);
@@ -141,7 +142,7 @@ impl KnoxProvider {
         let path = PathAndQuery::try_from(format!("/{}/{method}", super::super::knox::SERVICE));
         let path = path.map_err(|_| SendError::NotSent("not a path".to_owned()))?;
         let answered = client.unary(Request::new(message), path, ProstCodec::<I, O>::default()).await;
-        if let Some(error) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(error) = failure.lock().take() {
             return Err(error);
         }
         Ok(match answered {
@@ -185,7 +186,7 @@ async fn exchange(
             } else {
                 SendError::Lost(error.to_string())
             };
-            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            *failed.lock() = Some(error);
             Err(status)
         }
     }

@@ -1,6 +1,6 @@
 //! What one list refuses and another does not.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::entry::{NotBefore, SessionEntry};
 use super::{Effect, Revocation, RevocationList, Target};
@@ -57,8 +57,8 @@ impl RevocationList {
                 }
             }
         }
-        let global = *self.global.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = *other.global.lock().unwrap_or_else(PoisonError::into_inner);
+        let global = *self.global.lock();
+        let same = *other.global.lock();
         if let Some((effect, until)) = global.and_then(|entry| not_before(&entry, same)) {
             add(Target::Global, effect, until);
         }

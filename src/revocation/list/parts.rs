@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
+use parking_lot::RwLock;
 
 use super::entry::SessionEntry;
 use crate::session::SessionId;
@@ -60,13 +60,13 @@ impl SessionTable {
             return None;
         }
         let part = self.parts.get(self.of(id))?;
-        part.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(of)
+        part.read().get(&id).map(of)
     }
 
     /// The rule of `news` in [`Table::merge`](super::Table::merge) holds here, too.
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
         let Some(part) = self.parts.get(self.of(id)) else { return false };
-        let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+        let mut part = part.write();
         let is_news = match part.entry(id) {
             Entry::Occupied(mut there) => there.get_mut().merge(&with),
             Entry::Vacant(free) => {
@@ -84,7 +84,7 @@ impl SessionTable {
     /// Merges entries of this part, before the list is in use.
     pub(super) fn merge_into(&self, part: usize, entries: impl IntoIterator<Item = (SessionId, SessionEntry)>) {
         let Some(part) = self.parts.get(part) else { return };
-        let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+        let mut part = part.write();
         let before = part.len();
         for (id, with) in entries {
             match part.entry(id) {
@@ -105,7 +105,7 @@ impl SessionTable {
     pub(super) fn sweep(&self, mut keep: impl FnMut(&mut SessionEntry) -> bool) -> usize {
         let mut gone = 0;
         for part in &self.parts {
-            let mut part = part.write().unwrap_or_else(PoisonError::into_inner);
+            let mut part = part.write();
             let before = part.len();
             part.retain(|_, entry| keep(entry));
             if part.len() < before {
@@ -122,7 +122,7 @@ impl SessionTable {
     /// A copy of the entries of one part.
     pub(super) fn copy(&self, part: usize) -> Vec<(SessionId, SessionEntry)> {
         let Some(part) = self.parts.get(part) else { return Vec::new() };
-        let part = part.read().unwrap_or_else(PoisonError::into_inner);
+        let part = part.read();
         part.iter().map(|(id, entry)| (*id, entry.clone())).collect()
     }
 
@@ -133,6 +133,6 @@ impl SessionTable {
     /// The number of entries that there is room for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.parts.iter().map(|part| part.read().unwrap().capacity()).sum()
+        self.parts.iter().map(|part| part.read().capacity()).sum()
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 
 use super::super::shared::{
@@ -223,7 +224,7 @@ impl MemoryNode {
 
 impl Common {
     fn head(&self) -> MutexGuard<'_, Head> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+        self.head.lock()
     }
 }
 
@@ -305,7 +306,7 @@ impl SharedStore for MemoryNode {
         self.reach()?;
         let now = self.common.time.wall();
         let floor = if after == Timestamp::ZERO { after } else { after.plus(Duration::from_millis(1)) };
-        let mut last = self.common.last_stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.common.last_stamp.lock();
         let stamp = now.max(*last).max(floor);
         if stamp > now.plus(self.common.leeway) {
             return Ok(None);
@@ -316,27 +317,27 @@ impl SharedStore for MemoryNode {
 
     async fn stamp_not_before(&self) -> Result<Timestamp, StoreError> {
         self.reach()?;
-        let mut last = self.common.last_stamp.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.common.last_stamp.lock();
         let stamp = self.common.time.wall().max(*last);
         *last = stamp.plus(Duration::from_millis(1));
         Ok(stamp)
     }
 
     async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
-        let known = self.common.changes.lock().unwrap_or_else(PoisonError::into_inner).get(&name).copied();
+        let known = self.common.changes.lock().get(&name).copied();
         if let Some((_, stamp)) = known.filter(|(known, _)| *known == state) {
             self.reach()?;
             return Ok(stamp);
         }
         let stamp = self.stamp_not_before().await?;
-        self.common.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(name, (state, stamp));
+        self.common.changes.lock().insert(name, (state, stamp));
         Ok(stamp)
     }
 
     async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError> {
         self.reach()?;
         let now = self.common.time.wall().as_millis() * 1000;
-        let mut counters = self.common.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.common.counters.lock();
         let full_at = counters.get(&counter.name).copied().unwrap_or_default();
         let (next, wait) = how.apply(&counter, full_at, now);
         if let Some(next) = next {
@@ -348,21 +349,21 @@ impl SharedStore for MemoryNode {
     async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError> {
         self.reach()?;
         let until = self.common.time.wall().plus(lifetime);
-        self.common.remembered.lock().unwrap_or_else(PoisonError::into_inner).insert(name, until);
+        self.common.remembered.lock().insert(name, until);
         Ok(())
     }
 
     async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError> {
         self.reach()?;
         let now = self.common.time.wall();
-        let remembered = self.common.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = self.common.remembered.lock();
         Ok(remembered.get(&name).is_some_and(|until| *until > now))
     }
 
     async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
         self.reach()?;
         let after = self.common.time.wall().minus(within);
-        let rows = self.common.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        let rows = self.common.rows.lock();
         let heard = rows.values().filter(|(beat, _)| *beat >= after);
         Ok(heard.map(|(beat, row)| NodeSeen { row: NodeRow::clone(row), beat: *beat }).collect())
     }
@@ -459,7 +460,7 @@ impl Feed for NodeFeed {
         let (entries, end) = self.common.store.revocations_since(self.cursor.clone()).await?;
         let store_time = self.common.time.wall();
         let row = self.follow.row.get();
-        self.common.rows.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id, (store_time, row));
+        self.common.rows.lock().insert(self.id, (store_time, row));
         if *self.way.borrow() == Way::FeedHeld {
             self.held.send_modify(|held| held.began += 1);
             tokio::select! {

@@ -5,12 +5,13 @@
 //! instead.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::poll_fn;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -139,13 +140,13 @@ impl Link {
                 Failed::for_good(error.with_outcome(WriteOutcome::InDoubt))
             }
             Ok(Ok(rows)) => {
-                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                self.idle.lock().push(connection);
                 return Ok(rows);
             }
             Ok(Err(error)) => {
                 let failed = fault::judge(&self.options, &error);
                 if failed.error.outcome() != WriteOutcome::InDoubt && !failed.all && !connection.client.is_closed() {
-                    self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+                    self.idle.lock().push(connection);
                 }
                 failed
             }
@@ -155,7 +156,7 @@ impl Link {
             }
         };
         if failed.all {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.idle.lock().clear();
         }
         if failed.error.outcome() == WriteOutcome::NotDone {
             sent.store(was_sent, Ordering::Relaxed);
@@ -166,7 +167,7 @@ impl Link {
     /// A connection of the pool, or a new one. Nothing keeps count of it but the caller.
     pub(super) async fn connection(&self) -> Result<Connection, Failed> {
         let idle = || {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock();
             while let Some(connection) = idle.pop() {
                 if !connection.client.is_closed() {
                     return Some(connection);
@@ -201,7 +202,7 @@ impl Link {
 
     /// Puts a connection back.
     pub(super) fn give_back(&self, connection: Connection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        self.idle.lock().push(connection);
     }
 }
 

@@ -1,8 +1,9 @@
 //! After a loss of acknowledged writes: a new history, and what the nodes write back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::super::fields::new_op;
 use super::super::rules::end_of;
@@ -60,7 +61,7 @@ impl Known {
     }
 
     pub(super) fn server(&self) -> MutexGuard<'_, Server> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+        self.server.lock()
     }
 
     /// Something shows that the data is no longer all of this history. It counts unless other data was adopted since.

@@ -5,10 +5,11 @@
 //! are shared as well.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, Scope, available_parallelism, scope};
 
+use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 use tokio::sync::oneshot;
 
@@ -62,8 +63,8 @@ fn read(database: &Database) -> Result<(RevocationList, Cursor), StoreError> {
         scope(|threads| loading.take(threads, all));
     }
     let Loading { end, error, shares, .. } = loading;
-    shares.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().for_each(ListShare::finish);
-    match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    shares.into_inner().into_iter().for_each(ListShare::finish);
+    match error.into_inner() {
         Some(error) => Err(error),
         None => Ok((filling.finish(), Cursor::from_place(end.into_inner()))),
     }
@@ -99,12 +100,12 @@ impl Loading<'_> {
 
     /// Reads the entries of these keys, with other threads if there are free ones.
     fn take<'scope>(&'scope self, threads: &'scope Scope<'scope, '_>, keys: Keys) {
-        let share = self.shares.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let share = self.shares.lock().pop();
         let mut share = share.unwrap_or_else(|| self.filling.share(self.threads));
         if let Err(error) = self.read(threads, keys, &mut share) {
-            self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.error.lock().get_or_insert(error);
         }
-        self.shares.lock().unwrap_or_else(PoisonError::into_inner).push(share);
+        self.shares.lock().push(share);
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -116,7 +117,7 @@ impl Loading<'_> {
     ) -> Result<(), StoreError> {
         let mut end = 0;
         loop {
-            if self.error.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            if self.error.lock().is_some() {
                 return Ok(());
             }
             while self.may_begin() {

@@ -28,11 +28,12 @@
 use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
@@ -366,7 +367,7 @@ impl fmt::Debug for RedbStore {
 
 /// A lock whose holders only ever replace a whole value: a panic cannot leave half of one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 fn closed() -> StoreError {

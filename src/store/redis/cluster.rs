@@ -5,12 +5,13 @@
 //! server that sends elsewhere (`MOVED`) corrects it; while a slot moves, each command follows for itself (`ASK`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex as Lock;
 use redis::{ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, cmd, pipe};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -188,7 +189,7 @@ impl Topology {
     }
 
     fn servers(&self, address: &Address, blocks: bool) -> Arc<Servers> {
-        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut servers = self.servers.lock();
         let new = || Servers::new(&Arc::new(self.options.at(address)));
         Arc::clone(servers.entry((address.clone(), blocks)).or_insert_with(new))
     }
@@ -262,8 +263,8 @@ impl Topology {
     }
 
     fn take(&self, primaries: Vec<Address>, nodes: Vec<Address>) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| nodes.contains(node));
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner).retain(|(node, _), _| nodes.contains(node));
+        self.links.lock().retain(|node, _| nodes.contains(node));
+        self.servers.lock().retain(|(node, _), _| nodes.contains(node));
         self.table.send_if_modified(|table| {
             let changed = table.primaries != primaries;
             let number = table.number + u64::from(changed);
@@ -335,7 +336,7 @@ async fn first_that_answers(options: &RedisOptions, seeds: &[Address]) -> Result
 type Links = Lock<HashMap<Address, Arc<Link>>>;
 
 fn link_to(links: &Links, address: &Address, there: impl FnOnce() -> Link) -> Arc<Link> {
-    let mut links = links.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut links = links.lock();
     Arc::clone(links.entry(address.clone()).or_insert_with(|| there().into()))
 }
 
@@ -435,7 +436,7 @@ impl Cluster {
     /// Closes connections to servers that are no primaries any more.
     fn forget_others(&self) {
         let table = self.topology.table();
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.links.lock();
         links.retain(|address, _| table.primaries.contains(address));
     }
 

@@ -4,10 +4,11 @@
 //! on in what it found. A session that lived throughout is in it once.
 
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 use redis::{Value, pipe};
 use tokio::time::Instant;
 
@@ -90,14 +91,14 @@ impl Inner {
 
     async fn all(&self, goes_on: bool) -> Result<Arc<[SessionId]>, StoreError> {
         if goes_on {
-            let known = self.listing.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let known = self.listing.0.lock().clone();
             if let Some(scan) = known.filter(|scan| scan.at.elapsed() < SCAN_KEPT) {
                 return Ok(scan.ids);
             }
         }
         let ids: Arc<[SessionId]> = self.scan().await?.into();
         let scan = Scan { at: Instant::now(), ids: Arc::clone(&ids) };
-        *self.listing.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(scan);
+        *self.listing.0.lock() = Some(scan);
         Ok(ids)
     }
 

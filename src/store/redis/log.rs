@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::{join, try_join_all};
+use parking_lot::Mutex;
 use redis::Value;
 
 use super::super::{Cursor, StoreError, WriteOutcome};
@@ -106,7 +106,7 @@ impl Inner {
         let list = Mutex::new(ListFilling::default());
         let reads = self.partitions.iter().map(|partition| self.fill(&list, partition));
         let ends: Vec<_> = try_join_all(reads).await?;
-        let list = list.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let list = list.into_inner();
         Ok((list.finish(), self.cursor(&ends)))
     }
 
@@ -114,7 +114,7 @@ impl Inner {
     async fn fill(&self, list: &Mutex<ListFilling>, partition: &Partition) -> Result<Place, StoreError> {
         // Some come twice, in any order: the list merges them.
         let add = |entries: Vec<(LogId, Revocation)>| {
-            let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut list = list.lock();
             entries.iter().for_each(|(_, entry)| list.add(entry));
         };
         for _ in 0..MAX_STARTS {

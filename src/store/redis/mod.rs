@@ -104,7 +104,7 @@ struct Inner {
     evicted: u64,
     inserts: session::Turns,
     /// The clients whose not-befores a bounded insert reads besides those of its own.
-    clients: std::sync::Mutex<std::collections::BTreeSet<Box<str>>>,
+    clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: super::doubts::Doubts,
     mark: super::mark::Marker,
     listing: list::Listing,

@@ -139,7 +139,7 @@ pub(super) async fn open_heads(
         store,
         evicted,
         inserts: Turns::new(),
-        clients: std::sync::Mutex::default(),
+        clients: parking_lot::Mutex::default(),
         doubts: super::super::doubts::Doubts::default(),
         mark,
         listing: super::list::Listing::default(),

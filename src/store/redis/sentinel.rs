@@ -4,9 +4,10 @@
 //! configuration epoch counts, for each failover raises it: a Sentinel that is cut off from the others still names the
 //! primary of before. What they name is a server to try: the connection itself shows whether it is a primary.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Value, cmd, pipe};
 use tokio::sync::watch;
@@ -74,14 +75,14 @@ impl Sentinels {
 
     /// Why there is no primary.
     pub(super) fn fault(&self) -> Option<String> {
-        let each = self.said.each.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = self.said.each.lock();
         each.iter().find_map(|word| word.fault.clone())
     }
 }
 
 impl Said {
     fn hear(&self, at: usize, answer: Result<Primary, StoreError>) {
-        let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut each = self.each.lock();
         if let Some(word) = each.get_mut(at) {
             match answer {
                 Ok(primary) => *word = Word { primary: Some(primary), fault: None },

@@ -1,10 +1,11 @@
 //! Which server the connections of a store go to, and how often one is tried.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex as Lock;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
@@ -101,12 +102,12 @@ impl Servers {
         } else {
             (pace.failures, pace.next) = (0, None);
         }
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.fault.lock() = fault;
     }
 
     /// Why no connection is there.
     pub(super) fn fault(&self) -> String {
-        let last = self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = self.fault.lock().clone();
         let without = || self.sentinels.as_ref().and_then(Sentinels::fault);
         last.or_else(without).unwrap_or_else(|| format!("Redis at {} does not answer", self.options.address()))
     }

@@ -334,8 +334,8 @@ impl Inner {
     }
 
     /// The clients of sessions that were counted lately.
-    fn clients(&self) -> std::sync::MutexGuard<'_, BTreeSet<Box<str>>> {
-        self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn clients(&self) -> parking_lot::MutexGuard<'_, BTreeSet<Box<str>>> {
+        self.clients.lock()
     }
 
     /// The live entries of these targets.

@@ -47,9 +47,9 @@ struct Issuer {
 impl Introspector for Arc<Issuer> {
     async fn introspect(&self, token: &str) -> Result<Bytes, IntrospectionFault> {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        self.asked.lock().unwrap().push(token.to_owned());
+        self.asked.lock().push(token.to_owned());
         self.doors.acquire().await.unwrap().forget();
-        let mut answers = self.answers.lock().unwrap();
+        let mut answers = self.answers.lock();
         let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
         answer.unwrap().map(|answer| answer.to_string().into())
     }
@@ -70,7 +70,7 @@ impl Issuer {
     }
 
     fn answers(&self, answer: Result<Value, IntrospectionFault>) {
-        *self.answers.lock().unwrap() = [answer].into();
+        *self.answers.lock() = [answer].into();
     }
 
     fn fails(&self) {
@@ -178,7 +178,7 @@ async fn i20_an_introspected_token_is_verified_as_any_other() {
     assert_eq!(&*verified.token().text, "opaque");
     assert!(w.check("opaque").await.is_ok());
     assert_eq!(w.issuer.calls(), 1);
-    assert_eq!(*w.issuer.asked.lock().unwrap(), ["opaque"]);
+    assert_eq!(*w.issuer.asked.lock(), ["opaque"]);
     assert_eq!(w.checker.cached(), 1);
     assert_eq!(w.results(), [("active", 1)]);
 }

@@ -1,9 +1,9 @@
 //! A circuit breaker: after several faults in a row the source is not asked for a while, so that it can recover and no
 //! request waits for it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::metrics::Label;
@@ -48,7 +48,7 @@ impl Circuit {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The rest of the time for which the source is not asked.

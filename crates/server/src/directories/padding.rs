@@ -4,9 +4,9 @@
 //! A login alone makes an older one count no more: anybody can cause refusals that are fast, and so wear the measure out
 //! (requirement I61).
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// A login or refusal counts for one to two of these in which there are logins.
@@ -26,7 +26,7 @@ struct Windows {
 impl SlowestCheck {
     /// Notes a login that took this long: a password was checked for certain.
     pub(super) fn accepted(&self, took: Duration, now: Instant) {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.0.lock();
         let age = windows.begun.map_or(Duration::MAX, |begun| now.saturating_duration_since(begun));
         if age >= WINDOW {
             // However long ago: a pause would make the next refusal tell.
@@ -37,14 +37,14 @@ impl SlowestCheck {
 
     /// Notes a refusal that took this long. Returns how much longer it must take.
     pub(super) fn refused(&self, took: Duration) -> Duration {
-        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.0.lock();
         windows.current = windows.current.max(took);
         windows.missing(took)
     }
 
     /// How much longer a refusal must take that is faster than others by its nature, and so says nothing of them.
     pub(super) fn missing(&self, took: Duration) -> Duration {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).missing(took)
+        self.0.lock().missing(took)
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the server counts of one request and its response while they pass.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 
 /// The progress of one exchange. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -91,12 +92,12 @@ impl std::fmt::Debug for TunnelEnd {
 impl TunnelEnd {
     /// The tunnel begins. `told` is called at its end.
     pub(crate) fn begin(&self, told: impl FnOnce(&'static str) + Send + 'static) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).told = Some(Box::new(told));
+        self.0.lock().told = Some(Box::new(told));
     }
 
     /// Why the tunnel ends.
     pub(crate) fn set_end(&self, end: &'static str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).end = end;
+        self.0.lock().end = end;
     }
 }
 

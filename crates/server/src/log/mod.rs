@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -193,7 +194,7 @@ fn put_in_force(
     access: Option<AccessLog>,
     used: &[(Arc<Sink>, (usize, Duration))],
 ) {
-    let mut sinks = SINKS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sinks = SINKS.lock();
     for (sink, (buffer, interval)) in used {
         sink.set(*buffer, *interval);
         if !sinks.iter().any(|known| Arc::ptr_eq(known, sink)) {
@@ -229,7 +230,7 @@ pub(crate) fn filter(level: LogLevel) -> Result<EnvFilter, String> {
 }
 
 fn sinks() -> Vec<Arc<Sink>> {
-    SINKS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    SINKS.lock().clone()
 }
 
 /// Reopens the log files after a rotation.

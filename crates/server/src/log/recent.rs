@@ -1,8 +1,9 @@
 //! The last lines of the audit trail, in memory, for the admin listener.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 /// How many lines are kept.
@@ -27,7 +28,7 @@ impl Recent {
 
     fn keep(&self, line: &[u8]) {
         let text: Arc<str> = String::from_utf8_lossy(line.trim_ascii_end()).into();
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock();
         if lines.len() >= self.most {
             lines.pop_front();
         }
@@ -38,7 +39,7 @@ impl Recent {
     }
 
     fn follow(&self) -> (Vec<Arc<str>>, broadcast::Receiver<Arc<str>>) {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock();
         (lines.iter().cloned().collect(), self.followers.subscribe())
     }
 }

@@ -11,9 +11,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::thread::Thread;
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::settings::{LogOutput, OnAuditFailure};
 use crate::worker_id::WorkerId;
@@ -86,7 +88,7 @@ pub(crate) struct Counts {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 impl Sink {
@@ -266,8 +268,8 @@ impl Sink {
     pub(super) fn flush(&self, at_most: Duration) {
         let asked = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
         self.hurry();
-        let done = lock(&self.done);
-        let _ = self.is_done.wait_timeout_while(done, at_most, |done| *done < asked);
+        let mut done = self.done.lock();
+        let _ = self.is_done.wait_while_for(&mut done, |done| *done < asked, at_most);
     }
 }
 

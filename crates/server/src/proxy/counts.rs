@@ -1,11 +1,12 @@
 //! Counts what happens at an upstream. Each thread has a counter of its own, so that no thread waits for another; a
 //! scrape adds them up.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
+use parking_lot::Mutex;
 
 use super::error::ProxyError;
 use crate::durations::Durations;
@@ -93,7 +94,7 @@ impl UpstreamCounts {
 
     fn with(&self, count: impl FnOnce(&mut Counted)) {
         if let Some(own) = WorkerId::current(&self.of_threads) {
-            count(&mut own.lock().unwrap_or_else(PoisonError::into_inner));
+            count(&mut own.lock());
         }
     }
 
@@ -123,7 +124,7 @@ impl UpstreamCounts {
     pub(super) fn total(&self) -> Counted {
         let mut total = Counted::default();
         for counted in &self.of_threads {
-            total.add(&counted.lock().unwrap_or_else(PoisonError::into_inner));
+            total.add(&counted.lock());
         }
         total
     }

@@ -3,14 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -95,7 +96,7 @@ struct HoldState {
 
 impl ConnectionHold {
     pub(super) fn hold(&self, request: InFlightSlot) {
-        *self.0.request.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+        *self.0.request.lock() = Some(request);
     }
 
     /// Counts one more response. Returns the number so far.
@@ -107,7 +108,7 @@ impl ConnectionHold {
 impl Drop for UpstreamConnection {
     fn drop(&mut self) {
         // Responses have clones of the hold; the slot must be released with the connection.
-        drop(self.holding.0.request.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.holding.0.request.lock().take());
     }
 }
 

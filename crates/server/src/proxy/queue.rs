@@ -7,8 +7,8 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::pool::RequestHolders;
@@ -48,7 +48,7 @@ impl<T> Queue<T> {
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters<T>> {
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiters.lock()
     }
 
     /// A place, if `take` finds one now. Those that wait already do so because none is for them.

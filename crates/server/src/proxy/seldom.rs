@@ -2,9 +2,9 @@
 //! counts the others. So an outage writes as many lines as it has minutes.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// How often a line of a kind is written.
@@ -26,7 +26,7 @@ impl Seldom {
     // Requirement O31.
     pub(super) fn is_due(&self, kind: &'static str) -> Option<u64> {
         let now = Instant::now();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         match all.get_mut(kind) {
             Some(said) if now.duration_since(said.at) < SAY_EVERY => {
                 said.others = said.others.saturating_add(1);

@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rotogate::network::{Network, networks};
 
 /// Connections per network. Holds at most three entries for each connection.
@@ -50,7 +51,7 @@ impl Addresses {
     /// Counts a connection from `address`. `None` if the address, or a network around it, is at its bound.
     pub(super) fn acquire(self: &Arc<Self>, address: IpAddr) -> Option<AddressPermit> {
         let max = self.max.load(Ordering::Relaxed);
-        let mut all = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.in_use.lock();
         for (network, times) in networks(address) {
             let max = max.saturating_mul(if self.widens { times as usize } else { 1 });
             let Some(held) = all.get_mut(&network) else { continue };
@@ -76,7 +77,7 @@ impl Addresses {
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        let mut all = self.of.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.of.in_use.lock();
         for (network, _) in networks(self.address) {
             if let Some(held) = all.get_mut(&network) {
                 held.connections -= 1;
@@ -141,6 +142,6 @@ mod tests {
         for last in 0..=255 {
             drop(addresses.acquire([203, 0, 113, last].into()));
         }
-        assert!(addresses.in_use.lock().unwrap().is_empty());
+        assert!(addresses.in_use.lock().is_empty());
     }
 }

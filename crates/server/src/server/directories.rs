@@ -1,7 +1,9 @@
 //! The directories of a running gate, which a reload replaces (requirement I44). A directory whose configuration stays the
 //! same keeps its connections and what it knows of faults.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::config::{DirectoryConfig, UsersConfig};
 use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
@@ -49,7 +51,7 @@ impl LiveDirectories {
     /// # Errors
     /// The key at fault, and what is wrong.
     pub(super) fn prepare(&self, new: &[DirectoryConfig]) -> Result<Vec<Configured>, String> {
-        let old = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.configured.lock();
         let open = |config: &DirectoryConfig| {
             let is_it = |(old, _): &&Configured| old.name == config.name && old.users == config.users;
             if let Some((_, directory)) = old.iter().find(is_it) {
@@ -74,7 +76,7 @@ impl LiveDirectories {
 
     /// Makes prepared directories those of the gate.
     pub(super) fn replace(&self, prepared: Vec<Configured>) {
-        let mut configured = self.configured.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut configured = self.configured.lock();
         self.shared.replace(entries(&prepared));
         *configured = prepared;
     }

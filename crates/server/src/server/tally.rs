@@ -9,11 +9,12 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
 use http::StatusCode;
+use parking_lot::Mutex;
 
 use super::metrics::{RouteLabel, RouteRef};
 use crate::durations::Durations;
@@ -113,7 +114,7 @@ impl Tally {
 
     fn with(&self, count: impl FnOnce(&mut ThreadCounts)) {
         if let Some(counts) = WorkerId::current(&self.0) {
-            count(&mut counts.lock().unwrap_or_else(PoisonError::into_inner));
+            count(&mut counts.lock());
         }
     }
 
@@ -121,7 +122,7 @@ impl Tally {
     pub(super) fn steps(&self) -> [StepDurations; Step::ALL.len()] {
         let mut sums: [StepDurations; Step::ALL.len()] = Default::default();
         for counts in &self.0 {
-            let counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            let counts = counts.lock();
             sums.iter_mut().zip(&counts.steps).for_each(|(sum, own)| sum.add(own));
         }
         sums
@@ -131,7 +132,7 @@ impl Tally {
     pub(super) fn total(&self) -> BTreeMap<Arc<str>, RouteTally> {
         let mut total: BTreeMap<Arc<str>, RouteTally> = BTreeMap::new();
         for counted in &self.0 {
-            for (route, of_route) in &counted.lock().unwrap_or_else(PoisonError::into_inner).routes {
+            for (route, of_route) in &counted.lock().routes {
                 total.entry(route.id().into()).or_default().add(of_route);
             }
         }

@@ -1,14 +1,15 @@
 //! Sends ended spans to the collector.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry_otlp::{Protocol, SpanExporter as Otlp, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::transport::{OtlpHttp, channel, with_headers};
@@ -79,7 +80,7 @@ impl Exporter {
     /// Logs a failure, unless one was logged within the interval.
     fn report(&self, error: &OTelSdkError, spans: usize) {
         let now = self.time.monotonic();
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.reported.lock();
         if reported.is_some_and(|last| now.saturating_sub(last) < REPORT_INTERVAL) {
             return;
         }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime as WallTime, UNIX_EPOCH};
 
 use http::HeaderMap;
@@ -13,6 +13,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, SpanData, SpanEvents, SpanLinks, SpanProcessor,
 };
+use parking_lot::Mutex;
 
 use super::export::Exporter;
 use super::{COUNTS, Credentials, random_span};
@@ -230,7 +231,7 @@ impl RecordedSpan {
     }
 
     fn with(&self, work: impl FnOnce(&mut SpanData)) {
-        self.data.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(work);
+        self.data.lock().as_mut().map(work);
     }
 }
 
@@ -274,7 +275,7 @@ impl Span for RecordedSpan {
     }
 
     fn end(&self) {
-        let Some(mut data) = self.data.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(mut data) = self.data.lock().take() else { return };
         // By the clock that is never set.
         data.end_time = data.start_time + self.recorder.time.monotonic().saturating_sub(self.begun);
         self.recorder.take(data);

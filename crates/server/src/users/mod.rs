@@ -30,10 +30,11 @@ mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
+use parking_lot::{Mutex, RwLock};
 use secrecy::SecretString;
 
 use crate::audit::{self, UserEvent};
@@ -197,7 +198,7 @@ impl FileDirectory {
     /// # Errors
     /// As [`FileDirectory::open`]. The users stay as they were, and the problem is logged.
     pub fn reload(&self) -> Result<bool, DirectoryError> {
-        let _turn = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.reloading.lock();
         self.last_read.begin(&self.file.path);
         let before = self.users.load_full();
         let mut users = match parse::read(&self.file, &before) {
@@ -225,13 +226,13 @@ impl FileDirectory {
         let added = found.iter().filter(|user| user.event == UserEvent::Added).count();
         tracing::info!(changed = changes.len(), added, "users file reloaded");
         audit::write_found_users(&found);
-        let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let hooks = self.hooks.read().clone();
         if !changes.is_empty() {
             for hook in hooks {
                 hook(&changes);
             }
         }
-        let hooks = self.after_reload.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let hooks = self.after_reload.read().clone();
         hooks.iter().for_each(|hook| hook());
         Ok(true)
     }
@@ -267,12 +268,12 @@ impl FileDirectory {
     /// Calls `hook` after each change with the users that differ from before; the new users are in force by then. The hook must not
     /// call [`FileDirectory::reload`].
     pub fn on_change(&self, hook: impl Fn(&[UserChange]) + Send + Sync + 'static) {
-        self.hooks.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
+        self.hooks.write().push(Arc::new(hook));
     }
 
     /// Calls `hook` after each reload that brought other users. The hook must not call [`FileDirectory::reload`].
     pub(crate) fn on_reload(&self, hook: impl Fn() + Send + Sync + 'static) {
-        self.after_reload.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
+        self.after_reload.write().push(Arc::new(hook));
     }
 
     /// A digest of all users, by which gates see whether they have the same. The order in the file does not count, nor does

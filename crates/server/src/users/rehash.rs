@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::UsersFile;
@@ -77,8 +78,8 @@ impl Rehasher {
     }
 }
 
-fn lock(under_way: &UnderWay) -> std::sync::MutexGuard<'_, HashMap<Box<str>, SecretHash>> {
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(under_way: &UnderWay) -> parking_lot::MutexGuard<'_, HashMap<Box<str>, SecretHash>> {
+    under_way.lock()
 }
 
 fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {

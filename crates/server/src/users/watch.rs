@@ -1,8 +1,10 @@
 //! Watches `users.toml` and reloads it when it changes.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::FileDirectory;
 use crate::file_stamp::{CHECK_INTERVAL, ChangeDetector};
@@ -32,7 +34,7 @@ impl LastRead {
     }
 
     fn detector(&self) -> MutexGuard<'_, ChangeDetector> {
-        self.detector.lock().unwrap_or_else(PoisonError::into_inner)
+        self.detector.lock()
     }
 }
 

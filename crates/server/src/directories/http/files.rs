@@ -2,10 +2,11 @@
 //! a new secret needs no restart.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::HttpSettings;
@@ -53,7 +54,7 @@ impl Files {
     /// A file changed, and cannot be used.
     pub(super) fn current(&self) -> Result<Access, String> {
         let now = stamps(&self.settings);
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.read.lock();
         if read.0 != now {
             let access = access(&self.settings).map_err(|(key, message)| format!("{key}: {message}"))?;
             *read = (now, access);

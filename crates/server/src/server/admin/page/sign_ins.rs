@@ -2,12 +2,13 @@
 //! itself is nowhere: a sign-in only knows whether that token is still in force.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::{Mutex, MutexGuard};
 use rotogate::clock::TimeSource;
 use rotogate::random::{NoRandomness, random};
 
@@ -78,7 +79,7 @@ impl SignIns {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<Key, SignIn>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock()
     }
 
     /// Signs a holder in by a token that is in force, and gives the cookie and the name of its folder.
