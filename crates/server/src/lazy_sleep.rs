@@ -139,7 +139,7 @@ mod tests {
         let first = timer.sleep(10 * SECOND);
         drop(first);
         let entry = |timer: &ConnectionTimer| {
-            let kept = timer.0.lock().unwrap();
+            let kept = timer.0.lock();
             std::ptr::from_ref(&*kept.as_ref().unwrap().entry).addr()
         };
         let kept = entry(&timer);

@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread::Thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::settings::{LogOutput, OnAuditFailure};
 use crate::worker_id::WorkerId;
@@ -87,10 +87,6 @@ pub(crate) struct Counts {
     pub(crate) errors: AtomicU64,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
 impl Sink {
     /// Opens an output and starts its thread. `workers` threads write access lines, which share `buffer` bytes.
     ///
@@ -132,7 +128,7 @@ impl Sink {
             time: SystemTime::new(),
         };
         let thread = std::thread::Builder::new().name("rotogate-log".to_owned()).spawn(move || writer.run())?;
-        *lock(&sink.writer) = Some(thread.thread().clone());
+        *sink.writer.lock() = Some(thread.thread().clone());
         Ok(sink)
     }
 
@@ -196,7 +192,7 @@ impl Sink {
         let Some(buffer_of_worker) = WorkerId::current(&self.workers) else { return };
         let (was_empty, is_large) = {
             let share = self.share.load(Ordering::Relaxed);
-            let mut buffer = lock(buffer_of_worker);
+            let mut buffer = buffer_of_worker.lock();
             if buffer.bytes.len() + line.len() > share {
                 // Counted here: a writer that is stuck in its output counts nothing (requirement O32).
                 self.access.dropped.fetch_add(1, Ordering::Relaxed);
@@ -220,7 +216,7 @@ impl Sink {
     pub(super) fn application(&self, line: &[u8], is_important: bool) {
         {
             let most = if is_important { APPLICATION_BYTES + RESERVE_BYTES } else { APPLICATION_BYTES };
-            let mut buffer = lock(&self.application);
+            let mut buffer = self.application.lock();
             if buffer.bytes.len() + line.len() > most {
                 self.app.dropped.fetch_add(1, Ordering::Relaxed);
                 self.set_failing(true);
@@ -235,7 +231,7 @@ impl Sink {
     /// Is there a line to write, or a request to the writer?
     fn has_work(&self) -> bool {
         let mut buffers = self.workers.iter().chain([&self.application]);
-        self.urgent.load(Ordering::Acquire) || buffers.any(|buffer| !lock(buffer).bytes.is_empty())
+        self.urgent.load(Ordering::Acquire) || buffers.any(|buffer| !buffer.lock().bytes.is_empty())
     }
 
     fn wake(&self) {
@@ -253,7 +249,7 @@ impl Sink {
 
     fn unpark(&self) {
         // The lock is held for a moment only, and never by a writer.
-        if let Some(thread) = &*lock(&self.writer) {
+        if let Some(thread) = &*self.writer.lock() {
             thread.unpark();
         }
     }
@@ -350,7 +346,7 @@ impl Writer {
             } else if reopen {
                 self.open_again();
             }
-            *lock(&self.sink.done) = asked;
+            *self.sink.done.lock() = asked;
             self.sink.is_done.notify_all();
             self.report_dropped();
             if !has_written {
@@ -368,11 +364,11 @@ impl Writer {
         let sink = Arc::clone(&self.sink);
         let mut spare = std::mem::take(&mut self.spare);
         // Taken first and written last: a reader of an event finds all earlier access lines.
-        let events = std::mem::take(&mut *lock(&sink.application));
+        let events = std::mem::take(&mut *sink.application.lock());
         let mut has_lines = !events.bytes.is_empty();
         for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
             let taken = {
-                let mut buffer = lock(buffer_of_worker);
+                let mut buffer = buffer_of_worker.lock();
                 let empty = Buffer { bytes: std::mem::take(spare), ..Buffer::default() };
                 std::mem::replace(&mut *buffer, empty)
             };
