@@ -149,6 +149,17 @@ async fn c15_c18_what_gates_know_holds_after_a_standby_was_promoted_that_lacks_t
     assert_eq!(server.sql(ends), "1", "the revocation is in the store again");
 }
 
+#[tokio::test]
+async fn r26_r32_what_ends_at_one_gate_while_postgresql_lacks_it_does_not_come_back_with_another() {
+    let mut server = server();
+    let (place, gates) = nodes(&server);
+    let standby = server.copy();
+    for gate in &gates {
+        until("tokens are issued", async || gate.log_in("demo", &gate.password).await.status == StatusCode::OK).await;
+    }
+    super::redis::ends_while_the_store_lacks_it(&place, gates, || server.fail_over_to(&standby)).await;
+}
+
 #[test]
 fn c20_a_gate_that_cannot_use_the_store_does_not_start_and_says_why_without_credentials() {
     let server = server();

@@ -171,18 +171,25 @@ async fn c22_r33_a_logout_by_refresh_token_while_the_store_is_away_holds_at_its_
     assert_eq!(decided(async || b.refresh(&goes_on.refresh).await).await.status, StatusCode::OK);
 }
 
+#[tokio::test]
+async fn r26_r32_what_ends_at_one_gate_while_redis_lacks_it_does_not_come_back_with_another() {
+    let mut server = Redis::start(&[]);
+    let (place, gates) = nodes(&server);
+    server.cli(&["SAVE"]);
+    ends_while_the_store_lacks_it(&place, gates, || {
+        server.kill();
+        server.start_again();
+    })
+    .await;
+}
+
 /// The server loses what one gate wrote and another has not read, and the first one stands still until the other has
 /// ended sessions of it.
-#[tokio::test]
-async fn r26_r32_what_ends_at_one_gate_while_the_store_lacks_it_does_not_come_back_with_another() {
-    let mut server = Redis::start(&[]);
-    let (place, [a, b]) = nodes(&server);
-    server.cli(&["SAVE"]);
+pub(crate) async fn ends_while_the_store_lacks_it(place: &Place, [a, b]: [Gate; 2], lose: impl FnOnce()) {
     let [logged_out, revoked, goes_on] = [b.login().await, b.login().await, b.login().await];
     let id = place.json(&["token", "inspect"], &revoked.refresh)["session"].as_str().unwrap().to_owned();
     b.signal("STOP");
-    server.kill();
-    server.start_again();
+    lose();
     place.point_commands_at(&a);
     until("the gate asks the server that lacks them", async || {
         place.run(&["session", "show", &id], "").stderr.contains("there is no session")
