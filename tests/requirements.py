@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs/security-tests.md"
+DEFINITIONS = ROOT / "docs/security.md"
 BEGIN, END = "<!-- tests: begin -->\n", "<!-- tests: end -->\n"
 # Requirements for later versions. The document marks them, too.
 LATER = {
@@ -21,8 +22,6 @@ LATER = {
 }
 # No promise any more, or not yet. The document says so, and no test names them.
 WITHDRAWN = {"C30"}
-# Cited, and numbered by a change that is under way.
-COMING = {"J26"}
 # Proved by a bench or a script, which print a figure or whether the requirement is met; or by the tests of others.
 ELSEWHERE = {
     "C7": "`cargo bench --bench nodes -- spread`",
@@ -41,39 +40,11 @@ ELSEWHERE = {
     "P63": "`python3 tests/packages.py`",
     "O8": "C2, C11, C14, C15, C20, C21",
 }
-NUMBERS = (
-    [f"J{n}" for n in [*range(1, 17), 17]]
-    + [f"T{n}" for n in [*range(1, 25), 30, 31, 32, 33]]
-    + [f"R{n}" for n in [*range(1, 15), 22]]
-    + [f"A{n}" for n in range(1, 17)]
-    + [f"O{n}" for n in range(1, 12)]
-    + [f"O{n}" for n in range(12, 28)]
-    + ["J18", "J19", "J20", "J21", "J22", "R15", "R16", "R17", "R18", "R19", "R20", "R21", "R23"]
-    + [f"R{n}" for n in range(24, 34)]
-    + [f"I{n}" for n in range(1, 46)]
-    + [f"I{n}" for n in range(46, 58)]
-    + [f"I{n}" for n in range(61, 65)]
-    + [f"I{n}" for n in range(46, 61)]
-    + ["T25", "T26", "T27", "T28", "T29"]
-    + [f"C{n}" for n in range(1, 37)]
-    + [f"C{n}" for n in range(37, 47)]
-    + [f"P{n}" for n in range(1, 67)]
-    + [f"N{n}" for n in range(1, 61)]
-    + [f"A{n}" for n in range(17, 21)]
-    + ["A23", "A24", "A25", "A26", "A27", "A28", "A29", "A32", "A33", "T34", "T35", "T36", "T37"]
-    + ["P67", "P68", "P69", "T42"]
-    + ["J23", "J24", "J27", "T40"]
-    + ["J23", "J24", "J25", "J26", "T40"]
-    + ["J23", "J24", "J28", "T40"]
-    + [f"N{n}" for n in range(61, 72)]
-    + ["A23", "A24", "A25", "A26", "A27", "A28", "A29", "A30", "A31", "T34", "T35", "T36", "T37"]
-    + ["P67", "P68", "P69", "T42"]
-    + ["J23", "J24", "T40"]
-    + [f"N{n}" for n in range(61, 74)]
-    + [f"O{n}" for n in range(28, 46)]
-    + [f"O{n}" for n in range(46, 51)]
-    + ["N76"]
-)
+LAST = {"J": 28, "T": 37, "R": 33, "A": 33, "O": 50, "I": 64, "C": 46, "P": 69, "N": 73}
+# Numbers that were never given, and those behind a gap.
+UNUSED = {"A21", "A22"}
+NUMBERS = [f"{letter}{n}" for letter, last in LAST.items() for n in range(1, last + 1) if f"{letter}{n}" not in UNUSED]
+NUMBERS += ["T40", "T42", "N76"]
 # Folders and files of tests that do not start the real binary.
 INSIDE = ("src/", "crates/", "tests/layer/", "tests/exploration", "tests/loom_epoch", "tests/simulation")
 TEST = re.compile(r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)")
@@ -123,7 +94,8 @@ def main():
     unknown = sorted(set(found) - (set(NUMBERS) - WITHDRAWN))
     missing = [number for number in NUMBERS if number not in {*LATER, *WITHDRAWN, *ELSEWHERE, *found}]
     text = DOCUMENT.read_text()
-    unsaid = [number for number in sorted(WITHDRAWN) if f"\n- {number}: Withdrawn" not in text]
+    definitions = DEFINITIONS.read_text()
+    unsaid = [number for number in sorted(WITHDRAWN) if f"\n- {number}: Withdrawn" not in definitions]
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     written = head + BEGIN + table(found) + END + tail
@@ -140,11 +112,11 @@ def main():
         problems.append(f"docs/security.md does not say \"Withdrawn\" of {' '.join(unsaid)}")
     if missing:
         problems.append(f"no test names {' '.join(missing)}")
-    numbers, defined = cited(text)
-    known = {*NUMBERS, *LATER, *WITHDRAWN, *COMING}
+    numbers, defined = cited(definitions)
+    known = {*NUMBERS, *LATER, *WITHDRAWN}
     if dead := sorted(numbers - known):
         problems.append(f"docs/security.md cites requirements that there are not: {' '.join(dead)}")
-    if wrong := sorted({n for n in defined if defined.count(n) > 1} | (set(defined) ^ known) - COMING - LATER - WITHDRAWN):
+    if wrong := sorted({n for n in defined if defined.count(n) > 1} | (set(defined) ^ known) - LATER - WITHDRAWN):
         problems.append(f"docs/security.md does not define once: {' '.join(wrong)}")
     if text != written:
         problems.append("docs/security-tests.md is not what the tests say: run tests/requirements.py --write")
