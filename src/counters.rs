@@ -2,11 +2,12 @@
 //! more threads than lanes: no thread waits for a line of memory that another one writes. A reader adds the lanes up.
 
 #[cfg(any(feature = "kuzzle", feature = "relay"))]
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-#[cfg(any(feature = "kuzzle", feature = "relay"))]
 use std::time::Duration;
+
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+use parking_lot::Mutex;
 
 /// The number of lanes. Further threads share them.
 const LANES: usize = 32;

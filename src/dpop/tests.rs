@@ -12,6 +12,7 @@ use super::*;
 use crate::store::memory::MemoryStore;
 use crate::token::keyring::RefreshSecret;
 
+#[cfg(feature = "key-folder")]
 mod shared;
 
 const URL: &str = "https://api.example/orders";

@@ -26,8 +26,6 @@ use crate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session,
 pub(crate) mod copy;
 #[doc(hidden)]
 pub mod loss;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-#[doc(hidden)]
 #[doc(hidden)]
 pub mod races;
 #[cfg(feature = "relay")]

@@ -88,29 +88,36 @@ impl Taken {
         }
     }
 
-    /// Ends the oldest connection of the network with most, a newcomer of this one included. One that is young stays, as
-    /// long as there are seats for young ones; after that it goes only for another network. Returns whether the newcomer may
-    /// come in.
+    /// Ends the oldest connections of the network with most, a newcomer of this one included, until there is room. One that
+    /// is young stays, as long as there are seats for young ones; after that it goes only for another network. Returns
+    /// whether the newcomer may come in.
     fn make_room(&mut self, newcomer: Option<Network>, now: Instant) -> bool {
-        let mut counts: HashMap<Option<Network>, usize> = HashMap::from([(newcomer, 1)]);
-        for stranger in self.strangers.values() {
-            *counts.entry(stranger.network).or_default() += 1;
-        }
-        let most = counts.values().max().copied();
-        let has_most = |network| counts.get(&network).copied() == most;
-        let oldest = self.strangers.iter().find(|(_, stranger)| has_most(stranger.network));
-        let oldest = oldest.map(|(number, stranger)| (*number, now.saturating_duration_since(stranger.since) < YOUNG));
-        match oldest {
-            Some((_, true)) if self.strangers.len() < MAX_WITH_YOUNG => true,
-            Some((_, true)) if has_most(newcomer) => false,
-            Some((number, _)) => {
-                if let Some(stranger) = self.strangers.remove(&number) {
-                    stranger.leaves.notify_one();
-                }
-                true
+        while self.strangers.len() >= MAX_STRANGERS {
+            let mut counts: HashMap<Option<Network>, usize> = HashMap::from([(newcomer, 1)]);
+            for stranger in self.strangers.values() {
+                *counts.entry(stranger.network).or_default() += 1;
             }
-            None => false,
+            let most = counts.values().max().copied();
+            let has_most = |network| counts.get(&network).copied() == most;
+            let Some((number, oldest)) = self.strangers.iter().find(|(_, stranger)| has_most(stranger.network)) else {
+                return false;
+            };
+            let is_young = now.saturating_duration_since(oldest.since) < YOUNG;
+            if is_young && self.strangers.len() < MAX_WITH_YOUNG {
+                return true;
+            }
+            if is_young && has_most(newcomer) {
+                return false;
+            }
+            let number = *number;
+            if let Some(stranger) = self.strangers.remove(&number) {
+                stranger.leaves.notify_one();
+            }
+            if is_young {
+                return true;
+            }
         }
+        true
     }
 }
 
@@ -250,6 +257,6 @@ mod tests {
         tokio::time::advance(YOUNG).await;
         crowd.push(seats.take(OPERATOR).unwrap());
         assert!(has_left(&crowd[1]) && !has_left(&probe));
-        assert_eq!(seats.taken().strangers.len(), MAX_WITH_YOUNG);
+        assert_eq!(seats.taken().strangers.len(), MAX_STRANGERS, "those that are no longer young leave together");
     }
 }
