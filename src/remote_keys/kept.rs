@@ -68,7 +68,7 @@ impl KeptKeySet {
 ///
 /// ```
 /// use std::collections::HashMap;
-/// use parking_lot::Mutex;
+/// use std::sync::Mutex;
 /// use rotogate::remote_keys::{KeptKeySet, KeySetStore};
 ///
 /// #[derive(Debug, Default)]
