@@ -178,6 +178,7 @@ impl Debts {
 pub(super) struct UnderWay<'a> {
     engine: &'a Engine,
     entry: Option<(Revocation, RevokedBecause)>,
+    is_news: bool,
 }
 
 impl UnderWay<'_> {
@@ -191,6 +192,7 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         if let Some((entry, because)) = self.entry.take() {
             self.engine.owed.note(&entry, because, false);
+            self.engine.tell_where(&entry, because, self.is_news, false);
         }
     }
 }
@@ -217,8 +219,8 @@ impl Engine {
     }
 
     /// An entry holds here from now on, and the store is asked to take it.
-    pub(super) fn under_way(&self, entry: &Revocation, because: RevokedBecause) -> UnderWay<'_> {
-        UnderWay { engine: self, entry: Some((entry.clone(), because)) }
+    pub(super) fn under_way(&self, entry: &Revocation, because: RevokedBecause, is_news: bool) -> UnderWay<'_> {
+        UnderWay { engine: self, entry: Some((entry.clone(), because)), is_news }
     }
 
     /// The store did not acknowledge an entry that holds here. `Ok` if it outlives the process all the same.

@@ -190,7 +190,7 @@ impl Engine {
             }
             Status::Revoked(_) => {
                 let is_news = self.apply(&entry, because);
-                let under_way = self.under_way(&entry, because);
+                let under_way = self.under_way(&entry, because, is_news);
                 let settled = self.settle().await;
                 under_way.end();
                 let kept = match settled {
@@ -252,7 +252,7 @@ impl Engine {
         // gate refuses what began until the store's last answer (requirement C4).
         let so_far = self.before(target.clone(), self.following.store_time());
         self.revocations.apply(&so_far);
-        let under_way = self.under_way(&so_far, because);
+        let under_way = self.under_way(&so_far, because, true);
         let stamped = shared.stamp_not_before().await;
         under_way.end();
         match stamped {
@@ -345,7 +345,7 @@ impl Engine {
     }
 
     async fn write(&self, entry: Revocation, because: RevokedBecause, is_news: bool) -> Result<(), Error> {
-        let under_way = self.under_way(&entry, because);
+        let under_way = self.under_way(&entry, because, is_news);
         let revoking = self.measured(self.store.revoke(entry.clone(), because));
         let revoked = trace::step("rotogate.store.commit", "revoke", revoking).await;
         under_way.end();

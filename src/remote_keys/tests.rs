@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
+use support::events::Events;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -406,40 +407,9 @@ fn i50_times_that_contradict_each_other_are_refused() {
     }
 }
 
-/// The messages of errors.
-#[derive(Clone, Default)]
-struct Errors(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Errors {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() == tracing::Level::ERROR
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            if field.name() == "message" {
-                self.0.lock().unwrap().push(format!("{value:?}"));
-            }
-        });
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[tokio::test]
 async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
-    let errors = Errors::default();
-    let _logged = tracing::subscriber::set_default(errors.clone());
+    let errors = Events::collect(|metadata| *metadata.level() == tracing::Level::ERROR);
     let (issuer, first) = (Issuer::new().await, key());
     issuer.publish(&[&first]);
     let mut settings = issuer.remote();
@@ -462,7 +432,7 @@ async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
         remote.refresh().await.unwrap_err();
     }
     assert_eq!((count(&remote, "status"), remote.status().state), (7, "aging"));
-    assert!(errors.0.lock().unwrap().is_empty());
+    assert_eq!(errors.taken(), []);
     time.advance(rest);
     tokio::time::advance(rest + Duration::from_millis(1)).await;
     let watch = SystemTime::new();
@@ -472,7 +442,8 @@ async fn i59_a_set_that_becomes_too_old_is_logged_and_fetched_at_once() {
         tokio::task::yield_now().await;
     }
     assert_eq!((count(&remote, "status"), remote.status().state), (8, "stale"));
-    assert_eq!(*errors.0.lock().unwrap(), ["issuer keys too old: its tokens get 503"]);
+    let messages: Vec<_> = errors.taken().into_iter().map(|event| event["message"].clone()).collect();
+    assert_eq!(messages, ["issuer keys too old: its tokens get 503"]);
 }
 
 #[tokio::test]

@@ -2,10 +2,9 @@
 //! store, under each fault, with a restart at each moment.
 
 use std::future::Future;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
+use support::events::{Events, Fields};
 
 use super::support::{Ask, DAY, HOUR, ISSUER, Kind, Mode, Pair, T0, World, denied, secs};
 use crate::client::Client;
@@ -280,6 +279,7 @@ async fn r25_a_session_ended_while_the_store_is_away_does_not_come_back_with_it_
 
 #[tokio::test]
 async fn r25_a_request_that_is_dropped_while_the_store_writes_leaves_its_revocation_owed() {
+    let audit = Events::collect(|metadata| metadata.target() == "rotogate::audit");
     let w = World::new().await;
     let first = w.login().await;
     w.store.set(Mode::Hangs);
@@ -289,8 +289,10 @@ async fn r25_a_request_that_is_dropped_while_the_store_writes_leaves_its_revocat
         assert_eq!(w.engine.unpaid(), Unpaid::default());
     }
     assert_eq!(w.engine.unpaid().total, 1);
+    assert_eq!(revocations(&audit), [(Some("memory".to_owned()), Some("unknown".to_owned()))]);
     w.store.set(Mode::Good);
     assert_eq!(w.engine.pay().await.unwrap(), 1);
+    assert_eq!(revocations(&audit), [(None, None)], "the store has it");
     assert_eq!(w.record(first.session).await.status, Status::Revoked(RevokedBecause::Logout));
 }
 
@@ -409,65 +411,15 @@ async fn r31_what_another_entry_will_take_the_place_of_is_not_written_and_a_stop
 }
 
 /// `owed` and `event.outcome` of each revocation in the audit trail.
-#[derive(Clone, Default)]
-struct Trail(Arc<Mutex<Vec<Line>>>);
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Line {
-    event: String,
-    owed: Option<String>,
-    outcome: Option<String>,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            "event" => self.event = value.to_owned(),
-            "owed" => self.owed = Some(value.to_owned()),
-            "event.outcome" => self.outcome = Some(value.to_owned()),
-            _ => {}
-        }
-    }
-}
-
-impl tracing::Subscriber for Trail {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "rotogate::audit"
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        if line.event == "revocation" {
-            self.0.lock().unwrap().push(line);
-        }
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-impl Trail {
-    fn taken(&self) -> Vec<(Option<String>, Option<String>)> {
-        std::mem::take(&mut *self.0.lock().unwrap()).into_iter().map(|line| (line.owed, line.outcome)).collect()
-    }
+fn revocations(audit: &Events) -> Vec<(Option<String>, Option<String>)> {
+    let of_a_revocation = |line: &Fields| line["event"] == "revocation";
+    let part = |line: &mut Fields| (line.remove("owed"), line.remove("event.outcome"));
+    audit.taken().iter_mut().filter(|line| of_a_revocation(line)).map(part).collect()
 }
 
 #[tokio::test]
 async fn r33_the_audit_trail_says_where_a_revocation_is_and_a_second_line_that_the_store_has_it() {
-    let trail = Trail::default();
-    let _guard = tracing::subscriber::set_default(trail.clone());
+    let audit = Events::collect(|metadata| metadata.target() == "rotogate::audit");
     let text = |text: &str| Some(text.to_owned());
     for (kind, where_it_is) in [
         (Kind::Alone, (text("memory"), text("unknown"))),
@@ -479,18 +431,18 @@ async fn r33_the_audit_trail_says_where_a_revocation_is_and_a_second_line_that_t
         case.w.store.set(Mode::WritesFail);
         let _ = case.end().await;
         let _ = case.end().await;
-        assert_eq!(trail.taken(), [where_it_is], "{kind:?}");
+        assert_eq!(revocations(&audit), [where_it_is], "{kind:?}");
         case.w.store.set(Mode::Good);
         case.w.engine.pay().await.unwrap();
-        assert_eq!(trail.taken(), [(None, None)], "{kind:?}: the second line");
+        assert_eq!(revocations(&audit), [(None, None)], "{kind:?}: the second line");
     }
     // Its record says that it has ended, and no feed has brought that here.
     let case = Case::new(Kind::Shared, Cause::LogoutByRefresh).await;
     let elsewhere = case.w.second_node().await;
     case.end().await.unwrap();
-    assert_eq!(trail.taken(), [(None, None)]);
+    assert_eq!(revocations(&audit), [(None, None)]);
     let refresh = &case.pairs[2].refresh;
     elsewhere.revoke_refresh_token(refresh, "web", AccountRule::Any, &ORIGIN).await.unwrap();
-    assert_eq!(trail.taken(), [(None, None)], "nothing is owed of it");
+    assert_eq!(revocations(&audit), [(None, None)], "nothing is owed of it");
     assert_eq!(elsewhere.unpaid(), Unpaid::default());
 }
