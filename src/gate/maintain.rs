@@ -58,7 +58,7 @@ pub(super) fn every(period: Duration) -> Interval {
 
 /// Takes over what other gates revoke.
 async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
-    let (mut late, mut failing, mut not_restored) = (Seldom::default(), Seldom::default(), Seldom::default());
+    let (mut not_followed, mut not_restored) = (StoreFaults::default(), Seldom::default());
     loop {
         let step = feed.next().await;
         let Some(gate) = gate.upgrade() else { return };
@@ -66,7 +66,7 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
             Ok(step) => {
                 // A part of the store may fail while another brings entries.
                 if step.complete.is_some() {
-                    (late, failing) = (Seldom::default(), Seldom::default());
+                    not_followed = StoreFaults::default();
                 }
                 match gate.engine.take_step(&step).await {
                     Ok(()) => not_restored = Seldom::default(),
@@ -77,25 +77,45 @@ async fn follow(gate: Weak<Running>, mut feed: Box<dyn Feed>) {
                     Err(_) => {}
                 }
             }
-            Err(error) => tell_not_followed(&gate, &error, [&mut late, &mut failing]),
+            Err(error) => match not_followed.due(&gate) {
+                Some(Severity::Late) => tracing::warn!(
+                    error = ?Chain(&error),
+                    "the store cannot be followed just now: revocations of other gates come late; retrying"
+                ),
+                Some(Severity::Failing) => tracing::error!(
+                    error = ?Chain(&error),
+                    "the store cannot be followed: revocations of other gates do not come here; retrying"
+                ),
+                None => {}
+            },
         }
     }
 }
 
-/// A restart of the store is harmless while the gate is fresh (requirement C45). `seldom`: of the warning, and of the error.
-fn tell_not_followed(gate: &Running, error: &StoreError, [late, failing]: [&mut Seldom; 2]) {
-    let now = gate.engine.clock().source().monotonic();
-    let is_fresh = matches!(gate.engine.freshness(), Freshness::Fresh | Freshness::Restoring);
-    if is_fresh && late.is_due(now) {
-        tracing::warn!(
-            error = ?Chain(error),
-            "the store cannot be followed just now: revocations of other gates come late; retrying"
-        );
-    } else if !is_fresh && failing.is_due(now) {
-        tracing::error!(
-            error = ?Chain(error),
-            "the store cannot be followed: revocations of other gates do not come here; retrying"
-        );
+/// What a fault of the store is to an operator.
+enum Severity {
+    /// A shared store is away, and the gate is fresh: a restart is harmless (requirement C45).
+    Late,
+    Failing,
+}
+
+/// Failures of one task, until it succeeds.
+#[derive(Default)]
+struct StoreFaults {
+    late: Seldom,
+    failing: Seldom,
+}
+
+impl StoreFaults {
+    /// Whether this failure is to be logged, and as what.
+    fn due(&mut self, gate: &Running) -> Option<Severity> {
+        let now = gate.engine.clock().source().monotonic();
+        let is_shared = gate.engine.beats_every().is_some();
+        if is_shared && matches!(gate.engine.freshness(), Freshness::Fresh | Freshness::Restoring) {
+            self.late.is_due(now).then_some(Severity::Late)
+        } else {
+            self.failing.is_due(now).then_some(Severity::Failing)
+        }
     }
 }
 
@@ -231,18 +251,22 @@ async fn advance(gate: Weak<Running>) {
 /// Writes the generations that were seen in use.
 async fn flush(gate: Weak<Running>) {
     let mut ticks = every(FLUSH_EVERY);
-    let mut unwritten = Seldom::default();
+    let mut unwritten = StoreFaults::default();
     loop {
         ticks.tick().await;
         let Some(gate) = gate.upgrade() else { return };
         let engine = &gate.engine;
         match engine.flush_confirmations().await {
-            Ok(()) => unwritten = Seldom::default(),
-            Err(error) if unwritten.is_due(engine.clock().source().monotonic()) => tracing::error!(
-                error = ?Chain(&error),
-                "confirmations not written; kept and retried"
-            ),
-            Err(_) => {}
+            Ok(()) => unwritten = StoreFaults::default(),
+            Err(error) => match unwritten.due(&gate) {
+                Some(Severity::Late) => {
+                    tracing::warn!(error = ?Chain(&error), "confirmations cannot be written just now; kept and retried");
+                }
+                Some(Severity::Failing) => {
+                    tracing::error!(error = ?Chain(&error), "confirmations not written; kept and retried");
+                }
+                None => {}
+            },
         }
         engine.catch_up().await;
     }
@@ -250,6 +274,9 @@ async fn flush(gate: Weak<Running>) {
 
 /// Removes what has ended.
 async fn sweep(gate: Weak<Running>) {
+    let mut unswept = StoreFaults::default();
+    #[cfg(feature = "relay")]
+    let mut unswept_relays = StoreFaults::default();
     let sweep_every = SWEEP_EVERY;
     #[cfg(feature = "failpoints")]
     let sweep_every = crate::failpoint::sweep_every(sweep_every);
@@ -265,21 +292,40 @@ async fn sweep(gate: Weak<Running>) {
         let listed = engine.revocations().sweep(now);
         match engine.store().sweep(now).await {
             Ok(swept) => {
+                unswept = StoreFaults::default();
                 tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, listed, "swept");
             }
-            Err(error) => tracing::error!(error = ?Chain(&error), "store sweep failed; next attempt in a minute"),
+            Err(error) => match unswept.due(&gate) {
+                Some(Severity::Late) => {
+                    tracing::warn!(error = ?Chain(&error), "the store cannot be swept just now; next attempt in a minute");
+                }
+                Some(Severity::Failing) => {
+                    tracing::error!(error = ?Chain(&error), "store sweep failed; next attempt in a minute");
+                }
+                None => {}
+            },
         }
         #[cfg(feature = "relay")]
-        sweep_relays(&gate).await;
+        sweep_relays(&gate, &mut unswept_relays).await;
     }
 }
 
 #[cfg(feature = "relay")]
-async fn sweep_relays(gate: &Running) {
+async fn sweep_relays(gate: &Running, unswept: &mut StoreFaults) {
     // All relays of a gate have one store.
     let Some(relay) = gate.relays.first() else { return };
-    if let Err(error) = relay.sweep(&gate.engine).await {
-        tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
+    let Err(error) = relay.sweep(&gate.engine).await else {
+        *unswept = StoreFaults::default();
+        return;
+    };
+    match unswept.due(gate) {
+        Some(Severity::Late) => {
+            tracing::warn!(error = ?Chain(&error), "relay records cannot be swept just now; next attempt in a minute");
+        }
+        Some(Severity::Failing) => {
+            tracing::error!(error = ?Chain(&error), "relay records not swept; next attempt in a minute");
+        }
+        None => {}
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::history::{Held, Recorder, Reply, Request, Rules, judge};
+use support::history::{Held, Loss, Recorder, Reply, Request, Rules, judge_with_losses};
 use support::random::Random;
 use support::until;
 use tokio::task::JoinSet;
@@ -151,16 +151,34 @@ fn fail(fleet: &mut Fleet, number: usize, random: &mut Random) -> &'static str {
     }
 }
 
-/// Breaks and repairs until the time is over.
-async fn break_and_repair(fleet: &mut Fleet, random: &mut Random, until: Instant) -> usize {
-    let mut faults = 0;
+/// What a server does that is killed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Server {
+    Keeps,
+    /// It comes back without what it acknowledged last.
+    Loses,
+}
+
+/// Breaks and repairs until the time is over. The number of faults, and the losses among them.
+async fn break_and_repair(
+    fleet: &mut Fleet,
+    random: &mut Random,
+    recorder: &Recorder,
+    server: Server,
+    until: Instant,
+) -> (usize, Vec<Loss>) {
+    let (mut faults, mut losses) = (0, Vec::new());
     while Instant::now() < until {
         sleep(Duration::from_millis(200 + random.below(800))).await;
         // The server in any case, and first.
         if faults == 0 || random.one_in(6) {
-            println!("the server is lost");
-            tokio::task::block_in_place(|| fleet.servers.lose_the_server(random));
             faults += 1;
+            if server == Server::Loses {
+                losses.push(lose_writes(fleet, random, recorder).await);
+            } else {
+                println!("the server is lost");
+                tokio::task::block_in_place(|| fleet.servers.lose_the_server(random));
+            }
         } else {
             for _ in 0..=random.below(2) {
                 let number = usize::try_from(random.below(GATES as u64)).unwrap();
@@ -173,10 +191,22 @@ async fn break_and_repair(fleet: &mut Fleet, random: &mut Random, until: Instant
         }
         fleet.heal();
     }
-    faults
+    (faults, losses)
 }
 
-async fn chaos(test: &str, servers: Servers) {
+/// What the server acknowledges for a while is lost, under gates that all go on: they write back what they know.
+async fn lose_writes(fleet: &mut Fleet, random: &mut Random, recorder: &Recorder) -> Loss {
+    fleet.until_all_serve().await;
+    let copy = fleet.servers.copy_of_disk();
+    sleep(Duration::from_millis(random.below(1_000))).await;
+    let at = recorder.now();
+    println!("the server loses writes");
+    tokio::task::block_in_place(|| fleet.servers.go_back_to(&copy));
+    fleet.until_all_serve().await;
+    Loss { at, restored: recorder.now() }
+}
+
+async fn chaos(test: &str, servers: Servers, server: Server) {
     let short = if servers.is_postgres() { SECONDS_OF_POSTGRES } else { SECONDS };
     let seconds = std::env::var("NODES_SECONDS").map_or(short, |seconds| seconds.parse().unwrap());
     let mut random = Random::new(test, "NODES_SEED");
@@ -203,7 +233,8 @@ async fn chaos(test: &str, servers: Servers) {
         };
         clients.spawn(client.run(Arc::clone(&stop)));
     }
-    let faults = break_and_repair(&mut fleet, &mut random, Instant::now() + Duration::from_secs(seconds)).await;
+    let until_then = Instant::now() + Duration::from_secs(seconds);
+    let (faults, losses) = break_and_repair(&mut fleet, &mut random, &recorder, server, until_then).await;
     fleet.until_all_serve().await;
     let refreshes = || recorder.history().iter().filter(|one| one.is_refreshed()).count();
     until("clients refreshed often enough", async || refreshes() > REFRESHES).await;
@@ -219,31 +250,37 @@ async fn chaos(test: &str, servers: Servers) {
     let in_doubt = number(|_, told| told == Reply::InDoubt);
     let sessions = number(|asked, _| asked == Request::LogIn);
     println!(
-        "{} operations in {sessions} sessions: {issued} refreshes, {ended} logouts, {in_doubt} in doubt; {faults} faults",
-        history.len()
+        "{} operations in {sessions} sessions: {issued} refreshes, {ended} logouts, {in_doubt} in doubt; {faults} faults, {} losses",
+        history.len(),
+        losses.len()
     );
     assert!(in_doubt > 0, "clients and faults met");
-    if let Err(verdict) = judge(&history, &rules) {
+    if let Err(verdict) = judge_with_losses(&history, &rules, &losses) {
         panic!("session {}: {:?}\n{}", verdict.session, verdict.rule, verdict.text);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_what_clients_saw_while_gates_and_their_ways_to_the_store_failed_has_one_order() {
-    chaos("c6_alone", Servers::redis()).await;
+    chaos("c6_alone", Servers::redis(), Server::Keeps).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_what_clients_saw_while_gates_and_their_ways_to_postgresql_failed_has_one_order() {
-    chaos("c6_postgres", Servers::postgres()).await;
+    chaos("c6_postgres", Servers::postgres(), Server::Keeps).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_c14_what_clients_saw_while_primaries_were_killed_has_one_order() {
-    chaos("c6_sentinels", Servers::sentinels()).await;
+    chaos("c6_sentinels", Servers::sentinels(), Server::Keeps).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn c6_c14_what_clients_saw_while_standbys_of_postgresql_were_promoted_has_one_order() {
-    chaos("c6_standby", Servers::postgres_with_standby()).await;
+    chaos("c6_standby", Servers::postgres_with_standby(), Server::Keeps).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c6_r29_what_clients_saw_while_the_store_lost_writes_has_one_order() {
+    chaos("c6_losses", Servers::redis(), Server::Loses).await;
 }

@@ -8,6 +8,7 @@ use support::proxy::Proxy;
 use support::random::Random;
 use support::redis::{PRIMARY, Redis, Replicated};
 use support::{Place, keep_secret, until};
+use tempfile::TempDir;
 
 pub(super) enum Servers {
     /// One, which loses nothing when it is killed.
@@ -156,6 +157,18 @@ impl Servers {
                 servers.reverse();
             }
         }
+    }
+
+    /// A copy of what the server has on its disk.
+    pub(super) fn copy_of_disk(&self) -> TempDir {
+        let Self::Redis(server) = self else { panic!("no test asks") };
+        server.copy_of_disk()
+    }
+
+    /// The server loses what it acknowledged since the copy was made.
+    pub(super) fn go_back_to(&mut self, copy: &TempDir) {
+        let Self::Redis(server) = self else { panic!("no test asks") };
+        server.go_back_to(copy);
     }
 
     /// How many revocations the store has.

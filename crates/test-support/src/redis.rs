@@ -1,5 +1,6 @@
 //! A Redis server that a test starts.
 
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -90,11 +91,31 @@ impl Redis {
         process.wait();
     }
 
+    /// What it has on its disk just now.
+    pub fn copy_of_disk(&self) -> TempDir {
+        let copy = folder();
+        copy_files(self.folder.path(), copy.path());
+        copy
+    }
+
+    /// Kills it and starts it on an earlier copy of its disk: what it acknowledged since then is lost.
+    pub fn go_back_to(&mut self, copy: &TempDir) {
+        self.kill();
+        done(Command::new("rm").arg("-r").arg(self.folder.path().join("appendonlydir")));
+        copy_files(copy.path(), self.folder.path());
+        self.start_again();
+    }
+
     /// On the same port, with what is in its folder.
     pub fn start_again(&mut self) {
         self.process = self.serve();
         assert!(self.process.is_some(), "Redis does not start again");
     }
+}
+
+/// With their owners.
+fn copy_files(from: &Path, to: &Path) {
+    done(Command::new("cp").arg("-a").arg(from.join(".")).arg(to));
 }
 
 fn client(port: u16) -> Command {

@@ -64,21 +64,7 @@ impl RedisFeed {
         let begin = follow.time.monotonic();
         let reads = FuturesUnordered::new();
         for (partition, place) in inner.places(from)?.into_iter().enumerate() {
-            let reader = Reader {
-                primaries: Arc::new(inner.commands.another(LONGEST_BLOCK)),
-                inner: Arc::clone(inner),
-                partition,
-                follow: follow.clone(),
-                place,
-                scan: None,
-                ready: Vec::new(),
-                beat: None,
-                reading: None,
-                next_beat: begin,
-                faults: 0,
-                server: None,
-                history: inner.partitions.get(partition).history(),
-            };
+            let reader = Reader::new(inner, partition, place, follow, begin);
             reads.push(read_next(reader));
         }
         Ok(Self { inner: Arc::clone(inner), heard: vec![None; reads.len()].into(), reads, told: None })
@@ -219,6 +205,24 @@ struct Beat {
 }
 
 impl Reader {
+    fn new(inner: &Arc<Inner>, partition: usize, place: Option<Place>, follow: &Follow, begin: Duration) -> Self {
+        Self {
+            primaries: Arc::new(inner.commands.another(LONGEST_BLOCK)),
+            inner: Arc::clone(inner),
+            partition,
+            follow: follow.clone(),
+            place,
+            scan: None,
+            ready: Vec::new(),
+            beat: None,
+            reading: None,
+            next_beat: begin,
+            faults: 0,
+            server: None,
+            history: inner.partitions.get(partition).history(),
+        }
+    }
+
     fn partition(&self) -> &Partition {
         self.inner.partitions.get(self.partition)
     }
@@ -460,3 +464,6 @@ impl super::check::Info {
         String::from_utf8(bytes(reply)?).ok().map(|text| Self::parse(&text))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,8 @@ impl Recorder {
         Self { began: Instant::now(), password: password.to_owned(), notes: Mutex::default() }
     }
 
-    fn now(&self) -> Moment {
+    /// The moment on the clock of the history.
+    pub fn now(&self) -> Moment {
         self.began.elapsed()
     }
 
