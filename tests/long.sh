@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The checks that take too long for every change: run them before a release. docs/security.md has the last figures.
+# The checks that take too long for every change: run them before a release. benches/RESULTS.md has the last figures.
 #
 #   bash tests/long.sh [soak] [kills] [fuzz] [simulation] [overload] [attacks] [nodes] [figures] [versions] [peers]
 #                                                                             all of them without an argument
