@@ -78,7 +78,7 @@ fn ldap() -> (Place, (Process, TempDir)) {
     let head = format!("dn: {BASE}\nobjectClass: dcObject\nobjectClass: organization\ndc: example\no: example\n\n");
     std::fs::write(file("users.ldif"), head + &person("ada", "staff") + &person("gone", "disabled")).unwrap();
     let port = server::free_port();
-    let url = format!("ldap://127.0.0.1:{port}/");
+    let url = format!("ldap://127.0.0.1:{port}");
     let mut command = server::unprivileged(&slapd);
     command.args(["-d", "0", "-h", &url, "-f"]).arg(file("slapd.conf"));
     let ready = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();

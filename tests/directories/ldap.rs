@@ -223,7 +223,7 @@ async fn i48_a_user_of_an_ldap_directory_takes_as_many_guesses_as_nobody() {
 fn with_groups(slapd: &Slapd, groups: &str) -> Place {
     let (keys, _) = KEYS.split_once("groups =").unwrap();
     slapd.place(&format!(
-        "{keys}url = \"ldap://127.0.0.1:{}\"\ndangerous_plaintext = true\ngroups = {{ {groups} }}\n",
+        "{keys}url = \"ldap://127.0.0.1:{}/\"\ndangerous_plaintext = true\ngroups = {{ {groups} }}\n",
         slapd.port
     ))
 }

@@ -147,9 +147,11 @@ impl RefreshKeys {
         Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
     }
 
-    /// The tag of a session's record over `message`.
-    pub(in crate::token) fn seal(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
-        Some(truncated(&hmac::sign(&self.key(id)?.seal, message)))
+    /// The tag of a session's record over these parts, one behind the other.
+    pub(in crate::token) fn seal(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
+        let mut message = hmac::Context::with_key(&self.key(id)?.seal);
+        parts.iter().for_each(|part| message.update(part));
+        Some(truncated(&message.sign()))
     }
 
     /// The tag of a DPoP nonce under each key; the current key's is the first.

@@ -98,14 +98,16 @@ fn urls(section: &Section<'_>) -> Option<Vec<String>> {
     section.one_or_list("url", url).filter(|urls| !urls.is_empty())
 }
 
-/// `ldap://`, `ldaps://` or `ldapi://`, with a host and nothing after it.
+/// `ldap://`, `ldaps://` or `ldapi://`, with a host and no more than a slash after it.
 fn url(value: &Value) -> Result<String, String> {
     let text = value::text(value)?;
-    let rest = ["ldap://", "ldaps://", "ldapi://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let server = text.strip_suffix('/').unwrap_or(&text);
+    let rest = ["ldap://", "ldaps://", "ldapi://"].iter().find_map(|scheme| server.strip_prefix(scheme));
     match rest {
-        Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ']) => Ok(text),
+        Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ']) => Ok(server.to_owned()),
         Some(_) | None => Err(format!(
-            "expected ldaps://host, ldap://host or ldapi://%2fpath%2fof%2fsocket, with a port if it is another, found {}",
+            "expected ldaps://host, ldap://host or ldapi://%2fpath%2fof%2fsocket, with a port if it is another and nothing \
+             behind it (base has the base), found {}",
             value.describe()
         )),
     }
