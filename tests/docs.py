@@ -364,8 +364,8 @@ def cell(text):
 
 
 def kept_by_a_reload():
-    """The keys and sections that a running gate keeps: crates/server/src/server/reload/config.rs decides."""
-    source = (ROOT / "crates/server/src/server/reload/config.rs").read_text()
+    """The keys and sections that a running gate keeps: crates/server/src/server/operate/reload/config.rs decides."""
+    source = (ROOT / "crates/server/src/server/operate/reload/config.rs").read_text()
     names = set(re.findall(r'restart_only\s*\.keep\(\s*"([a-z_.]+)"', source))
     if len(names) < 8:
         problems.append(f"only {len(names)} keys that a reload keeps were found in the sources")

@@ -19,10 +19,10 @@ WORK = ROOT / "target/reload-classes"
 SECTIONS = "crates/server/src/config/sections"
 # The type, its file, and the file that decides about its keys.
 TYPES = [
-    ("Config", f"{SECTIONS}/mod.rs", "crates/server/src/server/reload/config.rs"),
-    ("ServerConfig", f"{SECTIONS}/server.rs", "crates/server/src/server/reload/config.rs"),
-    ("ListenerConfig", f"{SECTIONS}/listeners.rs", "crates/server/src/server/reload/config.rs"),
-    ("LimitsConfig", f"{SECTIONS}/limits.rs", "crates/server/src/server/reload/config.rs"),
+    ("Config", f"{SECTIONS}/mod.rs", "crates/server/src/server/operate/reload/config.rs"),
+    ("ServerConfig", f"{SECTIONS}/server.rs", "crates/server/src/server/operate/reload/config.rs"),
+    ("ListenerConfig", f"{SECTIONS}/listeners.rs", "crates/server/src/server/operate/reload/config.rs"),
+    ("LimitsConfig", f"{SECTIONS}/limits.rs", "crates/server/src/server/operate/reload/config.rs"),
 ]
 # E0027: a pattern does not mention the field.
 UNDECIDED = "E0027"

@@ -24,7 +24,7 @@ const REQUESTS: u64 = 150;
 /// How often a row is counted. The median counts.
 const PERIODS: usize = 5;
 /// What the program calls when it is asked whether it is ready.
-const MARK: &str = "rotogate_server::server::admin::health::readiness::*";
+const MARK: &str = "rotogate_server::server::operate::admin::health::readiness::*";
 /// What allocates: mimalloc for Rust, and the C library for the cryptography in C.
 const ALLOCATORS: [&str; 4] = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned", "malloc"];
 

@@ -20,7 +20,7 @@ use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
 use rotogate::token::seal::sealed;
-use rotogate_server::server::admin::AdminToken;
+use rotogate_server::server::AdminToken;
 use rotogate_server::users::FileDirectory;
 
 use crate::client::Speech;

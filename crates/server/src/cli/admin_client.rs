@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{At, Failure};
 use crate::config::AdminAccess;
-use crate::server::admin::{AdminToken, health};
+use crate::server::AdminToken;
+use crate::server::operate::admin::health;
 use rotogate::fault::Chain;
 
 /// Sends a request with the admin token. `None` if no gate answers.

@@ -6,7 +6,7 @@ use http::Method;
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::Config;
-use crate::server::admin::{ConfigInfo, ConfigValue, ValueSource};
+use crate::server::operate::admin::{ConfigInfo, ConfigValue, ValueSource};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
-use crate::server::admin::{ExplainReport, ExplainedRule, Place};
+use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place};
 
 /// Longer than any token that the gate examines.
 const MAX_INPUT: u64 = 32 << 10;

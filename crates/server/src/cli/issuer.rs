@@ -8,7 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
-use crate::server::issuers::{IssuerReport, IssuerReports};
+use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

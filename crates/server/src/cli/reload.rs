@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::{AdminAccess, Config};
-use crate::server::admin::{ReloadResult, Status};
+use crate::server::operate::admin::{ReloadResult, Status};
 
 pub(super) fn run(gate: &AdminAccess, output: Output) -> CommandResult {
     let body = runtime()?.block_on(admin_client::request(gate, Method::POST, "/v1/config/reload"))?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::output::Output;
 use super::{CommandResult, Failure, admin_client, prompt, runtime};
 use crate::config::AdminAccess;
-use crate::server::admin::{RevocationReport, RevocationRequest, SessionInfo};
+use crate::server::operate::admin::{RevocationReport, RevocationRequest, SessionInfo};
 use rotogate::session::{Generation, SessionId};
 
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,7 @@ use super::output::Output;
 use super::{At, CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, prompt, runtime};
 use crate::audit::{self, ChangedUser, UserEvent};
 use crate::config::{AdminAccess, Config};
-use crate::server::admin::users::DisableRequest;
+use crate::server::operate::admin::users::DisableRequest;
 use crate::users::UsersFile;
 use crate::users::edit::{self, EditError, UserKey};
 use crate::users::import::{self, ImportDefaults, Imported, Place};

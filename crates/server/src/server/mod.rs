@@ -3,42 +3,10 @@
 //! `listener (TLS) → connection → access log → CORS → `[`GateService`](rotogate::gate::GateService)` →
 //! `[`Proxy`](crate::proxy::Proxy)
 
-mod addresses;
-pub mod admin;
-pub(crate) mod assemble;
-mod authorizer;
-mod body;
-#[cfg(feature = "grpc")]
-mod checks;
-mod connection;
-mod connection_counts;
-mod cors;
-mod directories;
-mod drain;
-mod h2;
-pub(crate) mod issuers;
-pub(crate) mod key_roll;
-mod listener;
-pub(crate) mod metrics;
-mod min_rate;
-mod origin;
-mod prepare;
-mod proxy_protocol;
-#[cfg(feature = "relay")]
-mod relays;
-mod reload;
-mod request;
-mod request_record;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-pub(crate) mod shared;
-mod sockets;
-mod start_wait;
-mod stream;
-mod tally;
-mod tls;
-pub(crate) mod users;
-mod watchdog;
-mod workers;
+pub(crate) mod build;
+mod listen;
+pub(crate) mod operate;
+mod serve;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,19 +21,24 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::trace::Tracer;
-use assemble::GateParts;
-use listener::Listener;
-use metrics::Metrics;
-pub(crate) use prepare::Inspected;
-pub use prepare::{StartPlan, prepare};
-pub use reload::read_again;
+pub use build::admin_tokens::AdminToken;
+use build::assemble::{self, GateParts};
+use build::files::LastRead;
+pub(crate) use build::prepare::Inspected;
+pub use build::prepare::{StartPlan, prepare};
+use listen::connection;
+use listen::listener::Listener;
+pub use listen::sockets::passed as passed_sockets;
+use listen::sockets::{self, Sockets};
+pub(crate) use listen::sockets::{UnavailableAddress, unavailable_addresses};
+use listen::workers::Workers;
+use operate::metrics::{self, Metrics};
+pub use operate::reload::read_again;
+use operate::{admin, reload, watchdog};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::engine::Unpaid;
 use rotogate::store::redb::RedbStore;
-use sockets::Sockets;
-pub use sockets::passed as passed_sockets;
-pub(crate) use sockets::{UnavailableAddress, unavailable_addresses};
-use workers::Workers;
+use serve::{authorizer, drain, request};
 
 /// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +102,7 @@ pub struct Server {
     config: Arc<Config>,
     /// A second handle of each listening socket, for an in-place upgrade.
     spare_sockets: Vec<std::net::TcpListener>,
-    last_read: reload::LastRead,
+    last_read: LastRead,
 }
 
 impl Server {
@@ -163,7 +136,7 @@ impl Server {
             None => None,
         };
         let spare_sockets = sockets.into_spare();
-        let mut last_read = plan.last_read.take().unwrap_or_else(|| reload::LastRead::of(&config));
+        let mut last_read = plan.last_read.take().unwrap_or_else(|| LastRead::of(&config));
         let config = Config { warnings: plan.warnings.clone(), ..config };
         let parts = assemble::assemble(&config, plan).await?;
         parts.gate.suspend_grants_while(Arc::clone(crate::log::audit_is_failing()));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::Failure;
 use crate::config::{Config, TrustedIssuer};
-use crate::server::assemble;
+use crate::server::build::assemble;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::denial::Denial;
 use rotogate::policy;

@@ -1,0 +1,169 @@
+//! The tokens of the admin listener: files that only users who may administer the gate can read.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use crate::config::{AdminConfig, AdminRole, AdminTokenConfig};
+use crate::file_stamp::{CHECK_INTERVAL, ChangeDetector};
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::context::Actor;
+use rotogate::private_file;
+use rotogate::random::{are_equal, random};
+
+/// The minimum length of a token.
+const MIN_CHARS: usize = 32;
+
+/// A token. `Debug` does not print it.
+pub struct AdminToken(SecretString);
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken(…)")
+    }
+}
+
+impl AdminToken {
+    /// Reads the token. If the file is missing, creates it with 256 random bits and mode 0600.
+    ///
+    /// # Errors
+    /// The file cannot be read or created, others may access it, or it has fewer than 32 characters.
+    pub fn load_or_create(path: &Path) -> Result<Self, String> {
+        if !path.exists() {
+            let random = random::<32>().map_err(|error| error.to_string())?;
+            let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(random.as_slice())));
+            let failed = |error| format!("the admin token {} cannot be created: {error}", path.display());
+            if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+                private_file::create_private_dir(folder).map_err(failed)?;
+            }
+            private_file::create_private_new(path, text.as_bytes()).map_err(failed)?;
+        }
+        Self::load(path)
+    }
+
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// As [`Self::load_or_create`].
+    pub fn load(path: &Path) -> Result<Self, String> {
+        let text = private_file::read_private(path)?;
+        let token = text.trim();
+        if token.len() < MIN_CHARS {
+            return Err(format!(
+                "the admin token in {} has fewer than {MIN_CHARS} characters; delete the file, and the gate creates a new one",
+                path.display()
+            ));
+        }
+        Ok(Self(SecretString::from(token)))
+    }
+
+    /// Whether `presented` is the token. Compares in constant time.
+    pub(crate) fn is(&self, presented: &str) -> bool {
+        are_equal(self.0.expose_secret().as_bytes(), presented.as_bytes())
+    }
+
+    /// The token, to send it to a running gate.
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// The holder of a token.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    pub(crate) actor: Actor,
+    pub(crate) role: AdminRole,
+}
+
+/// All tokens, each as its file had it last.
+#[derive(Debug)]
+pub(crate) struct AdminTokens(Vec<TokenFile>);
+
+#[derive(Debug)]
+struct TokenFile {
+    holder: Holder,
+    path: PathBuf,
+    token: ArcSwap<AdminToken>,
+    watched: Mutex<Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    detector: ChangeDetector,
+    /// What the log said last about a file that cannot be used.
+    problem: Option<String>,
+}
+
+impl AdminTokens {
+    /// Reads all tokens. A file that is missing is created.
+    ///
+    /// # Errors
+    /// As [`AdminToken::load_or_create`].
+    pub(crate) fn load_or_create(config: &AdminConfig) -> Result<Self, String> {
+        let open = |(_, AdminTokenConfig { name, role, file })| {
+            let detector = ChangeDetector::new([PathBuf::clone(&file)], SystemTime::new().wall());
+            let watched = Mutex::new(Watched { detector, problem: None });
+            let token = ArcSwap::from_pointee(AdminToken::load_or_create(&file)?);
+            let actor = Actor { name: name.into(), role: AdminRole::word(role), via: "api" };
+            Ok(TokenFile { holder: Holder { actor, role }, path: file, token, watched })
+        };
+        config.all_tokens().map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whose token it is. Compares with every token, in constant time.
+    pub(crate) fn holder(&self, presented: &str) -> Option<&Holder> {
+        self.entry(presented).map(|(holder, _)| holder)
+    }
+
+    /// The same, with the token as it is in force.
+    pub(crate) fn entry(&self, presented: &str) -> Option<(&Holder, Arc<AdminToken>)> {
+        let own = self.0.iter().map(|one| (one.token.load_full(), one)).filter(|(token, _)| token.is(presented));
+        own.map(|(token, one)| (&one.holder, token)).fold(None, |first, entry| first.or(Some(entry)))
+    }
+
+    /// Whether a token is still in force.
+    pub(crate) fn has(&self, token: &Weak<AdminToken>) -> bool {
+        self.0.iter().any(|one| std::ptr::eq(Arc::as_ptr(&one.token.load()), token.as_ptr()))
+    }
+
+    /// Reads each file again when it changes. Never ends.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut checks = tokio::time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            checks.tick().await;
+            self.0.iter().for_each(TokenFile::poll);
+        }
+    }
+}
+
+impl TokenFile {
+    fn poll(&self) {
+        let (now, name) = (SystemTime::new().wall(), &*self.holder.actor.name);
+        let mut watched = self.watched.lock();
+        if !watched.detector.poll_changed([self.path.clone()], now) {
+            return;
+        }
+        match AdminToken::load(&self.path) {
+            Ok(token) => {
+                watched.problem = None;
+                if !self.token.load().is(token.expose()) {
+                    self.token.store(Arc::new(token));
+                    tracing::info!(name, file = %self.path.display(), "admin token reloaded");
+                }
+            }
+            Err(error) if watched.problem.as_ref() != Some(&error) => {
+                tracing::error!(name, error, "admin token changed but cannot be used; the old one stays in force");
+                watched.problem = Some(error);
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The directories of a running gate, which a reload replaces (requirement I44). A directory whose configuration stays the
+//! same keeps its connections and what it knows of faults.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::config::{DirectoryConfig, UsersConfig};
+use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
+use rotogate::directory::Directory;
+use rotogate::password::Passwords;
+
+/// A directory with its configuration.
+type Configured = (DirectoryConfig, Arc<dyn Directory>);
+
+/// The directories, and what is needed to open further ones.
+#[derive(Debug)]
+pub(crate) struct LiveDirectories {
+    shared: Directories,
+    configured: Mutex<Vec<Configured>>,
+    passwords: Arc<Passwords>,
+    metrics: DirectoryMetrics,
+}
+
+fn entries(configured: &[Configured]) -> Vec<AccountDirectory> {
+    let entry = |(config, directory): &Configured| AccountDirectory {
+        accounts: config.accounts.clone(),
+        directory: Arc::clone(directory),
+    };
+    configured.iter().map(entry).collect()
+}
+
+impl LiveDirectories {
+    pub(crate) fn new(configured: Vec<Configured>, passwords: Arc<Passwords>, metrics: DirectoryMetrics) -> Self {
+        let shared = Directories::new(entries(&configured), Arc::clone(&passwords));
+        Self { shared, configured: Mutex::new(configured), passwords, metrics }
+    }
+
+    /// All of them, for the gate.
+    pub(crate) fn shared(&self) -> Arc<dyn Directory> {
+        Arc::new(self.shared.clone())
+    }
+
+    /// Their figures.
+    pub(crate) const fn metrics(&self) -> &DirectoryMetrics {
+        &self.metrics
+    }
+
+    /// Opens the directories of another configuration that are not open yet. Nothing takes effect.
+    ///
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub(crate) fn prepare(&self, new: &[DirectoryConfig]) -> Result<Vec<Configured>, String> {
+        let old = self.configured.lock();
+        let open = |config: &DirectoryConfig| {
+            let is_it = |(old, _): &&Configured| old.name == config.name && old.users == config.users;
+            if let Some((_, directory)) = old.iter().find(is_it) {
+                return Ok((config.clone(), Arc::clone(directory)));
+            }
+            let UsersConfig::Remote { source, bounds } = &config.users else {
+                return Err(format!("{}: a users file is opened at a start only", config.key));
+            };
+            let source = source.open().map_err(|(key, message)| format!("{}.{key}: {message}", config.key))?;
+            let directory = RemoteDirectory::new(
+                &config.name,
+                source,
+                bounds.clone(),
+                Arc::clone(&self.passwords),
+                self.metrics.clone(),
+            );
+            let directory: Arc<dyn Directory> = Arc::new(directory);
+            Ok((config.clone(), directory))
+        };
+        new.iter().map(open).collect()
+    }
+
+    /// Makes prepared directories those of the gate.
+    pub(crate) fn replace(&self, prepared: Vec<Configured>) {
+        let mut configured = self.configured.lock();
+        self.shared.replace(entries(&prepared));
+        *configured = prepared;
+    }
+}

@@ -1,0 +1,183 @@
+//! Detects whether files differ from what is in force. Files are checked often, read when their attributes change, and
+//! tried when their content or permissions change. Refused content is logged once, and retried only now and then while
+//! it stays the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use zeroize::Zeroizing;
+
+use crate::config::{Config, ListenerConfig, TrustedIssuer};
+use crate::file_stamp::{ChangeDetector, Stamp};
+use crate::server::listen::tls::files_of;
+use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+
+/// When refused content is tried again: the reason may have been something other than the files.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// The bytes of a file that are compared. Files of keys and certificates are shorter.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Files that are loaded together.
+#[derive(Debug)]
+pub(crate) struct FileGroup {
+    detector: ChangeDetector,
+    in_force: Digests,
+    /// The content that was tried last.
+    tried: Digests,
+    /// The content that was refused last, and when to try it again.
+    refused: Option<(Digests, Timestamp)>,
+    /// When what is in force was read.
+    taken: Timestamp,
+}
+
+/// Each file with a digest of its content and permissions.
+type Digests = BTreeMap<PathBuf, [u8; 32]>;
+
+impl FileGroup {
+    /// A group of files that are about to be read. A change in between is read twice rather than never.
+    pub(crate) fn of(paths: Vec<PathBuf>) -> Self {
+        let detector = ChangeDetector::new(paths.clone(), now());
+        let in_force = digests(paths);
+        Self { detector, tried: in_force.clone(), in_force, refused: None, taken: now() }
+    }
+
+    /// The files that differ from what is in force, if they should be tried now.
+    pub(crate) fn changed(&mut self, paths: impl Fn() -> Vec<PathBuf>) -> Option<Vec<PathBuf>> {
+        let due = self.refused.as_ref().is_some_and(|(_, due)| *due <= now());
+        if !self.detector.poll_changed(paths(), now()) && !due {
+            return None;
+        }
+        let found = digests(paths());
+        if found == self.tried && !due {
+            return None;
+        }
+        self.tried = found;
+        let (old, new) = (&self.in_force, &self.tried);
+        let all: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+        let changed: Vec<_> = all.into_iter().filter(|path| old.get(*path) != new.get(*path)).cloned().collect();
+        if changed.is_empty() {
+            // The files are back to what is in force.
+            self.refused = None;
+            return None;
+        }
+        Some(changed)
+    }
+
+    /// The files that both groups have, with another content here.
+    pub(crate) fn differing_from(&self, other: &Self) -> Vec<PathBuf> {
+        let differs = |path: &PathBuf| other.in_force.get(path).is_some_and(|old| self.in_force.get(path) != Some(old));
+        self.in_force.keys().filter(|path| differs(path)).cloned().collect()
+    }
+
+    /// The content that was tried is in force.
+    pub(crate) fn mark_applied(&mut self) {
+        self.in_force = self.tried.clone();
+        self.refused = None;
+        self.taken = now();
+    }
+
+    /// The content that was tried cannot be used. Returns whether this is news for the log.
+    pub(crate) fn mark_refused(&mut self) -> bool {
+        let is_news = self.refused.as_ref().is_none_or(|(refused, _)| *refused != self.tried);
+        self.refused = Some((self.tried.clone(), now().plus(RETRY_AFTER)));
+        is_news
+    }
+
+    /// When what is in force was read.
+    pub(crate) fn taken(&self) -> Timestamp {
+        self.taken
+    }
+
+    /// Whether the files say something other than what is in force.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+}
+
+/// The watched files of a configuration, as they were last read.
+#[derive(Debug)]
+pub(crate) struct LastRead {
+    pub(crate) own: FileGroup,
+    /// One group for each trusted issuer.
+    pub(crate) issuers: Vec<FileGroup>,
+    /// One group for each listener.
+    pub(crate) certificates: Vec<FileGroup>,
+    pub(crate) upstreams: FileGroup,
+}
+
+impl LastRead {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            own: FileGroup::of(own(config)),
+            issuers: config.issuers.iter().map(|issuer| FileGroup::of(of_issuer(issuer))).collect(),
+            certificates: config.listeners().map(|listener| FileGroup::of(of_listener(listener))).collect(),
+            upstreams: FileGroup::of(of_upstreams(config)),
+        }
+    }
+
+    /// Reads the key folder again, after this process has created the keys.
+    pub(crate) fn refresh_own_keys(&mut self, config: &Config) {
+        self.own = FileGroup::of(own(config));
+    }
+}
+
+/// The gate's own keys: the folder and its files. Without the store's mark, which changes all the time, and without
+/// names that begin with a dot (locks, and files being written).
+pub(crate) fn own(config: &Config) -> Vec<PathBuf> {
+    let mark = config.store.mark();
+    let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+    let entries = std::fs::read_dir(&config.issuer.keys).into_iter().flatten().flatten();
+    let files =
+        entries.filter(|e| !hidden(&e.file_name())).map(|e| e.path()).filter(|path| mark != Some(path.as_path()));
+    files.chain([config.issuer.keys.clone()]).collect()
+}
+
+/// The key file of a trusted issuer, and the files of its introspection.
+pub(crate) fn of_issuer(issuer: &TrustedIssuer) -> Vec<PathBuf> {
+    let introspection = issuer.introspection.iter().flat_map(|it| it.files()).map(|(_, path)| path.to_owned());
+    issuer.keys.file().map(|(_, path)| path.to_owned()).into_iter().chain(introspection).collect()
+}
+
+/// The certificate files of a listener.
+pub(crate) fn of_listener(listener: &ListenerConfig) -> Vec<PathBuf> {
+    listener.tls.iter().flat_map(files_of).map(Path::to_owned).collect()
+}
+
+/// The files of certificates and credentials for upstreams.
+pub(crate) fn of_upstreams(config: &Config) -> Vec<PathBuf> {
+    config.upstreams.iter().flat_map(|upstream| upstream.files()).map(Path::to_owned).collect()
+}
+
+fn digests(paths: Vec<PathBuf>) -> Digests {
+    let digest = |path: PathBuf| {
+        let digest = digest(&path);
+        (path, digest)
+    };
+    paths.into_iter().map(digest).collect()
+}
+
+fn digest(path: &Path) -> [u8; 32] {
+    use std::io::Read;
+    let stamp = Stamp::of(path);
+    let mut context = Context::new(&SHA256);
+    for part in stamp.rights().into_iter().flatten() {
+        context.update(&part.to_be_bytes());
+    }
+    if stamp.is_file() {
+        let mut content = Zeroizing::new(Vec::with_capacity(64 << 10));
+        match std::fs::File::open(path).and_then(|file| file.take(MAX_FILE_BYTES).read_to_end(&mut content)) {
+            Ok(_) => context.update(&content),
+            Err(error) => context.update(format!("unreadable: {:?}", error.kind()).as_bytes()),
+        }
+    }
+    let mut digest = [0; 32];
+    digest.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    digest
+}
+
+/// The wall clock, which file times refer to.
+pub(crate) fn now() -> Timestamp {
+    SystemTime::new().wall()
+}

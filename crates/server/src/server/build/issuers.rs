@@ -1,0 +1,358 @@
+//! The issuers whose keys are fetched: their start, their states, and what an operator asks of them.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+
+use super::assemble;
+use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
+use crate::metric_families as names;
+use crate::server::ServerError;
+use crate::server::operate::metrics::output::Output;
+use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
+use rotogate::token::IgnoredCause;
+use rotogate::token::verify::{IssuerRules, Keys, strict_object};
+
+/// How long a start waits for the first answers of all issuers together.
+const START_WAIT: Duration = Duration::from_secs(3);
+/// The folder of kept sets, beside that of the gate's own keys.
+const KEPT: &str = "issuers";
+/// The states, in the order of their numbers in the metrics.
+const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
+
+/// The issuers whose keys are fetched, in the order of the configuration. Clones share them: a reload replaces them for
+/// all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RemoteIssuers(Arc<ArcSwap<Vec<Remote>>>);
+
+#[derive(Clone, Debug)]
+struct Remote {
+    keys: RemoteKeys,
+    /// What the configuration says of them.
+    source: RemoteSource,
+}
+
+/// The issuers of another configuration. They are asked already; unless they are put in force, that ends with this.
+#[derive(Debug)]
+pub(crate) struct NextIssuers {
+    all: Vec<Remote>,
+    started: Vec<RemoteKeys>,
+}
+
+/// An issuer as an operator sees it.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct IssuerReport {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    /// `empty`, `fresh`, `aging`, `stale`; `file` if its keys are in a file, `introspection` if it has none.
+    pub(crate) state: String,
+    /// The number of usable keys, where they are fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<usize>,
+    /// The key of the configuration and the file of its keys, if they are in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<String>,
+    /// Whether its keys were dropped by an operator.
+    pub(crate) dropped: bool,
+    pub(crate) required: bool,
+    /// In RFC 3339.
+    pub(crate) last_success: Option<String>,
+    pub(crate) failure: Option<IssuerFailure>,
+    pub(crate) refused_keys: Vec<RefusedKey>,
+}
+
+/// Why the last attempt failed.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct IssuerFailure {
+    pub(crate) cause: String,
+    pub(crate) message: String,
+}
+
+/// A key of its set that is not used.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct RefusedKey {
+    pub(crate) kid: Option<String>,
+    pub(crate) cause: String,
+    pub(crate) why: String,
+}
+
+/// All issuers of `[[issuers]]`.
+#[derive(Debug, Serialize, Deserialize, utoipa::ToSchema)]
+pub(crate) struct IssuerReports {
+    pub(crate) issuers: Vec<IssuerReport>,
+}
+
+impl RemoteIssuers {
+    /// Starts to fetch, all issuers side by side, and gives the rules their keys.
+    pub(crate) async fn start(config: &Config, trusted: &mut [IssuerRules]) -> Result<Self, ServerError> {
+        let issuers = Self::default();
+        let next = issuers.prepare(config, trusted).await?;
+        issuers.replace(next);
+        Ok(issuers)
+    }
+
+    /// Starts to fetch the keys of each issuer of `config` whose source is not the same as before, and gives all rules
+    /// their keys. Waits for the first answers, but not for long: an issuer that does not answer is no reason not to
+    /// start, and not to reload.
+    pub(crate) async fn prepare(
+        &self,
+        config: &Config,
+        trusted: &mut [IssuerRules],
+    ) -> Result<NextIssuers, ServerError> {
+        let present = self.0.load_full();
+        let mut next = NextIssuers { all: Vec::new(), started: Vec::new() };
+        for (issuer, rules) in config.issuers.iter().zip(trusted) {
+            let Some(source) = issuer.keys.remote() else { continue };
+            let known = present.iter().find(|known| known.source.is_fetched_as(source));
+            let keys = match known {
+                Some(known) => known.keys.clone(),
+                None => {
+                    let kept = source.keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
+                    let keys = RemoteKeys::start(source.issuer.clone(), kept)
+                        .map_err(|error| ServerError::new(format!("issuer {}: {error}", issuer.name)))?;
+                    next.started.push(keys.clone());
+                    keys
+                }
+            };
+            rules.keys = Keys::Live(keys.keys());
+            next.all.push(Remote { keys, source: source.clone() });
+        }
+        let first = futures_util::future::join_all(next.started.iter().map(RemoteKeys::first_attempt));
+        // What is late goes on in the background.
+        let _ = tokio::time::timeout(START_WAIT, first).await;
+        Ok(next)
+    }
+
+    /// Goes on with these issuers. Those that are not among them are asked no more.
+    pub(crate) fn replace(&self, mut next: NextIssuers) {
+        next.started.clear();
+        let old = self.0.swap(Arc::new(std::mem::take(&mut next.all)));
+        let now = self.0.load();
+        let is_over = |old: &&Remote| !now.iter().any(|now| now.source.is_fetched_as(&old.source));
+        old.iter().filter(is_over).for_each(|old| old.keys.stop());
+    }
+
+    /// The keys of the issuer with this name.
+    pub(crate) fn keys_of(&self, name: &str) -> Option<Keys> {
+        self.named(name).map(|remote| Keys::Live(remote.keys.keys()))
+    }
+
+    /// What the discovery document of an issuer said last.
+    #[cfg(feature = "relay")]
+    pub(crate) fn metadata(&self, name: &str) -> Option<Arc<remote_keys::Metadata>> {
+        self.named(name)?.keys.metadata()
+    }
+
+    /// The required issuer that never had keys.
+    pub(crate) fn missing(&self) -> Option<String> {
+        let missing = |remote: &&Remote| remote.source.required && !remote.keys.status().had_keys;
+        self.0.load().iter().find(missing).map(|remote| remote.keys.issuer().name.clone())
+    }
+
+    /// A line with the state of each issuer.
+    pub(crate) fn states(&self) -> String {
+        let line = |remote: &Remote| {
+            let status = remote.keys.status();
+            let why = status.failure.map(|failure| format!(", {}", failure.cause)).unwrap_or_default();
+            format!("issuer {}: {}{why}\n", remote.keys.issuer().name, status.state)
+        };
+        self.0.load().iter().map(line).collect()
+    }
+
+    /// All issuers.
+    pub(crate) fn report(&self, config: &Config) -> IssuerReports {
+        let all = self.0.load();
+        let of = |issuer: &TrustedIssuer| {
+            let fetched = all.iter().find(|remote| remote.keys.issuer().name == issuer.name);
+            fetched.map_or_else(|| not_fetched(issuer), report)
+        };
+        IssuerReports { issuers: config.issuers.iter().map(of).collect() }
+    }
+
+    /// Fetches the keys of an issuer now. `None`: there is no such issuer.
+    pub(crate) async fn refresh(&self, name: &str) -> Option<(IssuerReport, Result<(), FetchFailure>)> {
+        let remote = self.named(name)?;
+        let result = remote.keys.refresh().await;
+        Some((report(&remote), result))
+    }
+
+    /// Drops the keys of an issuer. `None`: there is no such issuer.
+    pub(crate) async fn drop_keys(&self, name: &str) -> Option<IssuerReport> {
+        let remote = self.named(name)?;
+        remote.keys.drop_keys().await;
+        Some(report(&remote))
+    }
+
+    fn named(&self, name: &str) -> Option<Remote> {
+        self.0.load().iter().find(|remote| remote.source.issuer.name == name).cloned()
+    }
+
+    /// Writes the metrics. Names come from the configuration, causes from closed sets (requirement I43).
+    pub(crate) fn encode(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let issuers = self.0.load();
+        let all: Vec<(&str, RemoteStatus)> =
+            issuers.iter().map(|remote| (remote.keys.issuer().name.as_str(), remote.keys.status())).collect();
+        type Read = fn(&RemoteStatus) -> Option<u64>;
+        let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
+        let gauges: [(_, Read); 4] = [
+            (&names::ISSUER_KEYS, |status| u64::try_from(status.keys).ok()),
+            (&names::ISSUER_STATE, state),
+            (&names::ISSUER_LAST_SUCCESS, |status| status.last_success.map(rotogate::clock::Timestamp::as_secs)),
+            (&names::ISSUER_WAITING, |status| u64::try_from(status.waiting).ok()),
+        ];
+        for (family, read) in gauges {
+            let mut gauge = output.family(family)?;
+            for (issuer, status) in &all {
+                if let Some(value) = read(status) {
+                    gauge.add([issuer], value)?;
+                }
+            }
+        }
+        let mut refused = output.family(&names::ISSUER_REFUSED_KEYS)?;
+        for (issuer, status) in &all {
+            for cause in IgnoredCause::ALL {
+                let count = status.ignored.iter().filter(|ignored| ignored.cause == cause).count();
+                refused.add([issuer, cause.word()], count)?;
+            }
+        }
+        let mut fetches = output.family(&names::ISSUER_FETCHES)?;
+        for remote in issuers.iter() {
+            for (result, count) in remote.keys.fetches() {
+                fetches.add([remote.keys.issuer().name.as_str(), result], count)?;
+            }
+        }
+        let mut unknown = output.family(&names::ISSUER_UNKNOWN_KID)?;
+        for (issuer, status) in &all {
+            unknown.add([issuer], status.unknown_kids)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for NextIssuers {
+    fn drop(&mut self) {
+        self.started.iter().for_each(RemoteKeys::stop);
+    }
+}
+
+/// An issuer whose keys are in a file, or that is always asked.
+// Requirement O39.
+fn not_fetched(issuer: &TrustedIssuer) -> IssuerReport {
+    let file = issuer.keys.file().map(|(key, file)| format!("{key} {}", file.display()));
+    IssuerReport {
+        name: issuer.name.clone(),
+        url: issuer.url.clone(),
+        state: if file.is_some() { "file" } else { "introspection" }.to_owned(),
+        keys: None,
+        file,
+        dropped: false,
+        required: false,
+        last_success: None,
+        failure: None,
+        refused_keys: Vec::new(),
+    }
+}
+
+fn report(remote: &Remote) -> IssuerReport {
+    let RemoteStatus { state, keys, last_success, failure, ignored, is_dropped, .. } = remote.keys.status();
+    let refused = ignored.into_iter().map(|ignored| RefusedKey {
+        kid: ignored.kid,
+        cause: ignored.cause.word().to_owned(),
+        why: ignored.why.to_owned(),
+    });
+    let at = |time: rotogate::clock::Timestamp| {
+        let time = std::time::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
+        time.map(|time| humantime::format_rfc3339_seconds(time).to_string())
+    };
+    IssuerReport {
+        name: remote.keys.issuer().name.clone(),
+        url: remote.keys.issuer().issuer.clone(),
+        state: state.to_owned(),
+        keys: Some(keys),
+        file: None,
+        dropped: is_dropped,
+        required: remote.source.required,
+        last_success: last_success.and_then(at),
+        failure: failure.map(|failure| IssuerFailure { cause: failure.cause.to_owned(), message: failure.message }),
+        refused_keys: refused.collect(),
+    }
+}
+
+/// The folder of kept sets: the data folder, in which the gate's own keys are, too.
+fn folder(config: &Config) -> PathBuf {
+    config.issuer.keys.parent().unwrap_or(Path::new("")).join(KEPT)
+}
+
+/// Asks each issuer once, for `check --online`. What they say, a line each; or what is wrong with which of them.
+pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
+    let asked = config.issuers.iter().enumerate().map(|(index, issuer)| async move {
+        let key = format!("issuers[{index}]");
+        let keys = async {
+            match issuer.keys.remote() {
+                Some(source) => Some(inspect_keys(source).await),
+                None => None,
+            }
+        };
+        let introspection = async {
+            match &issuer.introspection {
+                Some(settings) => Some(inspect_introspection(settings).await),
+                None => None,
+            }
+        };
+        let (keys, introspection) = tokio::join!(keys, introspection);
+        (key, issuer, [keys, introspection])
+    });
+    let (mut lines, mut wrong) = (Vec::new(), Vec::new());
+    for (key, issuer, found) in futures_util::future::join_all(asked).await {
+        for found in found.into_iter().flatten() {
+            match found {
+                Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name))),
+                Err((at, message)) => wrong.push(config.blame(&format!("{key}.{at}"), message)),
+            }
+        }
+    }
+    ConfigErrors::new(wrong).map_or(Ok(lines), Err)
+}
+
+/// What an issuer says when it is asked, or the key at fault and why.
+type Found = Result<Vec<String>, (&'static str, String)>;
+
+async fn inspect_keys(source: &RemoteSource) -> Found {
+    let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
+        let key = match source.issuer.location {
+            remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
+            _ => "discovery",
+        };
+        (key, format!("{}: {failure}", failure.cause))
+    })?;
+    let fresh = rotogate::clock::written(found.fresh_for);
+    let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
+    Ok([keys].into_iter().chain(found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"))).collect())
+}
+
+/// Asks about a token that cannot exist. Only a server that knows the gate as its client says that it is not active.
+async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
+    const URL: &str = "introspection.url";
+    let introspection = assemble::load_introspection(settings).map_err(|(_, message)| ("introspection", message))?;
+    let token = format!("{}rotogate-check-{}", settings.prefix, uuid::Uuid::new_v4().simple());
+    let response = introspection.introspector.introspect(&token).await.map_err(|fault| {
+        let key = if fault.needs_operator() { "introspection.client_id" } else { URL };
+        (key, format!("{}: {fault}", fault.cause))
+    })?;
+    let members = strict_object(&response).map_err(|why| (URL, format!("malformed: {why}")))?;
+    match members.get("active") {
+        Some(serde_json::Value::Bool(false)) => {
+            Ok(vec![format!("introspection at {} answers; an unknown token is not active", settings.url)])
+        }
+        Some(serde_json::Value::Bool(true)) => {
+            let what =
+                "calls a token active that cannot exist; expected {\"active\":false}. It cannot decide about tokens";
+            Err((URL, what.to_owned()))
+        }
+        _ => Err((URL, "malformed: active must be true or false; is this the introspection endpoint?".to_owned())),
+    }
+}

@@ -1,0 +1,14 @@
+//! From a configuration to a gate: the checks of a start, the files, the store, the directories, the issuers.
+
+pub(crate) mod admin_tokens;
+pub(crate) mod assemble;
+pub(crate) mod directories;
+pub(crate) mod files;
+pub(crate) mod issuers;
+pub(crate) mod prepare;
+#[cfg(feature = "relay")]
+pub(crate) mod relays;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) mod shared;
+mod start_wait;
+pub(crate) mod users;

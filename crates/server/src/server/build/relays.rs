@@ -1,0 +1,118 @@
+//! The relays of the configuration: their dialects, their providers, and the files that they need.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::issuers::RemoteIssuers;
+use crate::config::RelaySettings;
+#[cfg(feature = "grpc")]
+use rotogate::dialect::relay::KnoxProvider;
+use rotogate::dialect::relay::{EnvelopeProvider, Wire};
+use rotogate::gate::RelayConfig;
+use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate::private_file::{read_private, trusted};
+use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient, UrlSource};
+use rotogate::remote_keys::Metadata;
+use secrecy::SecretString;
+
+/// The longest file of certificate authorities, in bytes.
+const MAX_CA_BYTES: u64 = 1 << 20;
+
+/// A relay that cannot begin.
+#[derive(Debug)]
+pub(crate) struct BadRelay {
+    /// The key at fault, within the endpoint.
+    pub(crate) key: &'static str,
+    pub(crate) message: String,
+}
+
+fn bad(key: &'static str) -> impl Fn(String) -> BadRelay {
+    move |message| BadRelay { key, message }
+}
+
+/// The files that a relay reads, each with its key.
+pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str, &Path)> {
+    let secret = relay.client.as_ref().and_then(|client| client.secret_file.as_deref());
+    let files = [("client.secret_file", secret), ("ca", relay.ca.as_deref())];
+    files.into_iter().filter_map(|(key, path)| Some((key, path?)))
+}
+
+/// The provider, and the rules. Reads the files.
+///
+/// # Errors
+/// A file cannot be used.
+pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<RelayConfig, BadRelay> {
+    let mut tls = Tls::default();
+    if let Some(path) = &relay.ca {
+        let text = trusted::read(path, MAX_CA_BYTES).map_err(bad("ca"))?;
+        let text = String::from_utf8(text).map_err(|_| bad("ca")(format!("{}: not PEM", path.display())))?;
+        tls.ca = Some(text);
+    }
+    let http = HttpClient::with_tls(&tls).map_err(|error| bad("ca")(error.message))?;
+    let provider: Arc<dyn Provider> = match relay.wire {
+        Wire::OAuth => {
+            let caller = HttpCaller::new(http, relay.rules.timeout);
+            Arc::new(OAuthProvider::new(caller, urls(relay, issuers)?).with_client(client(relay)?))
+        }
+        Wire::Envelope => {
+            Arc::new(EnvelopeProvider::new(HttpCaller::new(http, relay.rules.timeout), urls(relay, issuers)?))
+        }
+        #[cfg(feature = "grpc")]
+        Wire::Knox => {
+            let target = |method: &str| {
+                let base = relay.token_url.as_deref().unwrap_or_default().trim_end_matches('/');
+                let url = format!("{base}/user_api.v1.UserApiService/{method}");
+                Target::parse(&url, Allowed::by_operator()).map_err(|error| bad("token_url")(error.to_string()))
+            };
+            let (authn, refresh) = (target("AuthnWithPassword")?, target("RefreshAccessToken")?);
+            Arc::new(KnoxProvider::new(http, authn, refresh, relay.rules.timeout))
+        }
+    };
+    Ok(RelayConfig {
+        rules: relay.rules,
+        provider,
+        place: match (&relay.token_url, &relay.issuer) {
+            (Some(url), _) => url.clone(),
+            (None, issuer) => format!("issuer {}", issuer.as_deref().unwrap_or_default()),
+        },
+        known_issuer: relay.issuer.is_some(),
+    })
+}
+
+/// Where the provider is: as the configuration says, or else as the discovery document of its issuer says at that moment.
+fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, BadRelay> {
+    let target = |key: &'static str, url: &str| {
+        Target::parse(url, Allowed::by_operator()).map_err(|error| bad(key)(error.to_string()))
+    };
+    let revocation = relay.revocation_url.as_deref().map(|url| target("revocation_url", url)).transpose()?;
+    if let Some(url) = &relay.token_url {
+        return Ok(ProviderUrls::fixed(target("token_url", url)?, revocation));
+    }
+    let issuer: Arc<str> = relay.issuer.as_deref().unwrap_or_default().into();
+    let discovered = |which: fn(&Metadata) -> Option<Target>| -> UrlSource {
+        let (issuers, issuer) = (issuers.clone(), Arc::clone(&issuer));
+        Arc::new(move || which(&*issuers.metadata(&issuer)?))
+    };
+    let has_revocations = relay.revocation_path.is_some();
+    let revocation = match revocation {
+        Some(target) => Some(Arc::new(move || Some(target.clone())) as UrlSource),
+        None => has_revocations.then(|| discovered(Metadata::revocation_target)),
+    };
+    Ok(ProviderUrls { token: discovered(Metadata::token_target), revocation })
+}
+
+fn client(relay: &RelaySettings) -> Result<Option<RelayClient>, BadRelay> {
+    const KEY: &str = "client.secret_file";
+    let Some(client) = &relay.client else { return Ok(None) };
+    let mut secret = None;
+    if let Some(path) = &client.secret_file {
+        let text = trusted::check_folders(path).and_then(|()| read_private(path)).map_err(bad(KEY))?;
+        let text = text.trim();
+        if text.is_empty() || text.contains(char::is_control) {
+            let message = format!("{}: expected the client's secret on one line", path.display());
+            return Err(bad(KEY)(message));
+        }
+        secret = Some((SecretString::from(text.to_owned()), client.secret_in));
+    }
+    Ok(Some(RelayClient { id: client.id.clone(), secret }))
+}

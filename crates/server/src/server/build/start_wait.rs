@@ -1,0 +1,59 @@
+//! A start in the middle of a failover waits, as a gate that runs does.
+
+use std::time::Duration;
+
+use rotogate::fault::Chain;
+use rotogate::store::{StoreError, WriteOutcome};
+use tokio::time::Instant;
+
+/// How long a start waits for a store that is in the middle of a failover (requirement C44): as long as one takes.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The attempts of one start.
+pub(crate) struct StartWait {
+    begun: Instant,
+    is_said: bool,
+}
+
+impl StartWait {
+    pub(crate) fn begin() -> Self {
+        Self { begun: Instant::now(), is_said: false }
+    }
+
+    /// Waits before the next attempt, and logs why at the first one. Returns false at once if no further attempt may
+    /// succeed soon: an operator must act, or the time is over.
+    pub(crate) async fn pause(&mut self, error: &StoreError) -> bool {
+        // What an operator must mend is refused by the server.
+        if error.outcome() == WriteOutcome::Refused || self.begun.elapsed() >= PATIENCE {
+            return false;
+        }
+        if !std::mem::replace(&mut self.is_said, true) {
+            tracing::warn!(
+                error = ?Chain(error),
+                "the store is not there yet: the start tries again, for 15 s at most"
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+        true
+    }
+}
+
+/// Tries until the store is there, or is refused, or does not come.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(super) async fn once_it_is_there<T, C>(mut connect: impl FnMut() -> C) -> Result<T, StoreError>
+where
+    C: Future<Output = Result<T, StoreError>>,
+{
+    let mut wait = StartWait::begin();
+    loop {
+        let error = match connect().await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        if !wait.pause(&error).await {
+            return Err(error);
+        }
+    }
+}

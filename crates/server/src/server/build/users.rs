@@ -1,0 +1,187 @@
+//! Acts on changes of the users file: a user that was disabled, removed, moved to another account or given another
+//! password is refused from the first request after the file was read, not only at the next refresh.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::users::{FileDirectory, FileWatcher, UserChange};
+use rotogate::directory::User;
+use rotogate::fault::Chain;
+use rotogate::gate::Gate;
+use rotogate::revocation::Revocation;
+
+/// The first and the longest pause before a revocation is written again.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long a reload waits until all revocations that it caused are durable.
+const DURABLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The users of a gate.
+#[derive(Debug)]
+pub(crate) struct LiveUsers {
+    directory: Arc<FileDirectory>,
+    _watcher: FileWatcher,
+    /// The number of revocations that are not durable yet. They already count on this gate.
+    unwritten: watch::Receiver<usize>,
+}
+
+/// Why a change of the file was not applied completely.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReloadError {
+    /// The file is broken; the users stay as they were.
+    #[error("{0}")]
+    Broken(String),
+    /// The change counts here, but the store does not have all revocations that it caused.
+    #[error(
+        "the change counts on this gate, but the store cannot be written: the sessions that it ends may return after a restart"
+    )]
+    NotDurable,
+}
+
+impl LiveUsers {
+    /// Ends sessions when the file changes.
+    pub(crate) fn watch(directory: Arc<FileDirectory>, watcher: FileWatcher, gate: &Gate) -> Self {
+        let (unwritten, waiting) = watch::channel(0);
+        gate.say_users(&directory.digest());
+        let (said, speaks) = (Arc::downgrade(&directory), gate.clone());
+        directory.on_reload(move || {
+            if let Some(directory) = said.upgrade() {
+                speaks.say_users(&directory.digest());
+            }
+        });
+        let (gate, runtime) = (gate.clone(), tokio::runtime::Handle::current());
+        directory.on_change(move |changes| {
+            for change in changes {
+                let Some(end) = end_of_sessions(change, &gate) else { continue };
+                if let End::Now(entry) = &end {
+                    // Synchronously: the next request is refused.
+                    gate.sessions().refuse(entry);
+                }
+                unwritten.send_modify(|number| *number += 1);
+                let (gate, unwritten) = (gate.clone(), unwritten.clone());
+                runtime.spawn(async move {
+                    match end {
+                        End::Now(entry) => write_durably(&gate, entry).await,
+                        End::AsOfAll { subject, after } => end_as_of_all(&gate, &subject, after.as_ref()).await,
+                    }
+                    unwritten.send_modify(|number| *number -= 1);
+                });
+            }
+        });
+        Self { directory, _watcher: watcher, unwritten: waiting }
+    }
+
+    /// The users file.
+    pub(crate) fn directory(&self) -> &FileDirectory {
+        &self.directory
+    }
+
+    /// Reads the file now, and waits until all revocations that it caused are durable.
+    pub(crate) async fn reload(&self) -> Result<(), ReloadError> {
+        let directory = Arc::clone(&self.directory);
+        let read = tokio::task::spawn_blocking(move || directory.reload()).await;
+        match read {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(ReloadError::Broken(error.to_string())),
+            Err(error) => return Err(ReloadError::Broken(error.to_string())),
+        }
+        let mut unwritten = self.unwritten.clone();
+        match tokio::time::timeout(DURABLE_TIMEOUT, unwritten.wait_for(|number| *number == 0)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ReloadError::NotDurable),
+        }
+    }
+}
+
+/// How a change ends sessions.
+enum End {
+    /// By this revocation.
+    Now(Revocation),
+    /// As of the moment in which the first gate of the store found the change.
+    AsOfAll { subject: Box<str>, after: Option<User> },
+}
+
+/// How a change ends sessions, if it does: all sessions so far of a user that must log in again.
+fn end_of_sessions(change: &UserChange, gate: &Gate) -> Option<End> {
+    let UserChange { before, after } = change;
+    let sessions = gate.sessions();
+    // The time of this moment, not of the file: a session that began in between began by the old file.
+    let moment = match after {
+        Some(after) if !must_log_in_again(before, after) => {
+            (after.sessions_valid_from > before.sessions_valid_from).then_some(after.sessions_valid_from)?
+        }
+        _ if sessions.are_shared() => {
+            return Some(End::AsOfAll { subject: before.subject.clone(), after: after.clone() });
+        }
+        Some(after) => after.sessions_valid_from.max(sessions.now()),
+        None => sessions.now(),
+    };
+    Some(End::Now(sessions.subject_before(&before.subject, moment)))
+}
+
+/// Ends the sessions of a user that other gates of the store find changed, too. All of them end what began until the first
+/// one found it. What this gate began since by the old state of the user, it ends besides.
+async fn end_as_of_all(gate: &Gate, subject: &str, after: Option<&User>) {
+    let sessions = gate.sessions();
+    let (mut wait, mut held) = (FIRST_RETRY, None);
+    let moment = loop {
+        match sessions.moment_of_change(subject, after).await {
+            Ok(moment) => break moment,
+            Err(error) => {
+                tracing::error!(
+                    error = why(&error),
+                    "moment of a user's change not known; refused on this node, retrying"
+                );
+                // More than needs be, perhaps: a login that another gate admitted since is refused here, too. So the store is
+                // not given it, and the process alone has it.
+                held.get_or_insert_with(|| {
+                    let so_far = sessions.subject_before(subject, sessions.now());
+                    sessions.refuse_for_now(&so_far);
+                    so_far
+                });
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_RETRY);
+            }
+        }
+    };
+    let valid_from = after.map_or(moment, |after| after.sessions_valid_from.max(moment));
+    let mut entries = match sessions.begun_otherwise(subject, after, moment) {
+        Some(entries) => entries,
+        None => vec![sessions.subject_before(subject, sessions.now())],
+    };
+    entries.push(sessions.subject_before(subject, valid_from));
+    entries.iter().for_each(|entry| sessions.refuse(entry));
+    for entry in entries {
+        write_durably(gate, entry).await;
+    }
+    if let Some(held) = held {
+        sessions.let_go(&held);
+    }
+}
+
+/// Whether the user may no longer log in, or has another password or account.
+fn must_log_in_again(before: &User, after: &User) -> bool {
+    (before.active && !after.active) || before.password_mark != after.password_mark || before.account != after.account
+}
+
+fn why(error: &rotogate::fault::Error) -> String {
+    match error {
+        rotogate::fault::Error::Failed(fault) => format!("{:?}", Chain(fault)),
+        rotogate::fault::Error::Denied(denial) => denial.reason().to_owned(),
+    }
+}
+
+/// Writes a revocation, and retries until it is durable.
+async fn write_durably(gate: &Gate, entry: Revocation) {
+    let mut wait = FIRST_RETRY;
+    while let Err(error) = gate.sessions().write(entry.clone()).await {
+        tracing::error!(
+            error = why(&error),
+            "revocation of a changed user not written; refused on this node, retrying"
+        );
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LAST_RETRY);
+    }
+}

@@ -1,0 +1,90 @@
+//! Counts connections: those that are open, and those that were closed before a request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Why a connection was closed before a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RejectCause {
+    /// The connections of its address are at their bound.
+    PerAddress,
+    /// The TLS handshake failed.
+    Tls,
+    /// The PROXY protocol's header is missing, malformed, or of a peer that is not trusted.
+    ProxyProtocol,
+    /// It was not ready for requests in time.
+    HeadTimeout,
+    /// It ended or broke before it was ready for requests.
+    Broken,
+}
+
+impl RejectCause {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::PerAddress, Self::Tls, Self::ProxyProtocol, Self::HeadTimeout, Self::Broken];
+
+    /// Its value as a label.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::PerAddress => "per_address",
+            Self::Tls => "tls",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::HeadTimeout => "head_timeout",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// The protocols of connections, as labels.
+pub(crate) const PROTOCOLS: [&str; 2] = ["h1", "h2"];
+
+/// The counters of one listener.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionCounts {
+    /// In the order of [`PROTOCOLS`].
+    open: [AtomicUsize; PROTOCOLS.len()],
+    /// In the order of [`RejectCause::ALL`].
+    rejected: [AtomicU64; RejectCause::ALL.len()],
+}
+
+impl ConnectionCounts {
+    /// Counts an open connection until what this returns is dropped.
+    pub(crate) fn open(self: &Arc<Self>, is_http2: bool) -> OpenConnection {
+        let place = usize::from(is_http2);
+        if let Some(open) = self.open.get(place) {
+            open.fetch_add(1, Ordering::Relaxed);
+        }
+        OpenConnection { counts: Arc::clone(self), place }
+    }
+
+    /// Counts a connection that was closed before a request.
+    pub(crate) fn reject(&self, cause: RejectCause) {
+        if let Some(rejected) = self.rejected.get(cause as usize) {
+            rejected.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The open connections of each of [`PROTOCOLS`].
+    pub(crate) fn now(&self) -> [usize; PROTOCOLS.len()] {
+        self.open.each_ref().map(|open| open.load(Ordering::Relaxed))
+    }
+
+    /// Those rejected for each of [`RejectCause::ALL`].
+    pub(crate) fn rejected(&self) -> [u64; RejectCause::ALL.len()] {
+        self.rejected.each_ref().map(|rejected| rejected.load(Ordering::Relaxed))
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    counts: Arc<ConnectionCounts>,
+    place: usize,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        if let Some(open) = self.counts.open.get(self.place) {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! A listening socket, and the set-up of each connection before its first request: client address, TLS and protocol.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use super::addresses::{AddressPermit, Addresses};
+use super::connection::Bounds;
+use super::connection_counts::{ConnectionCounts, RejectCause};
+use super::origin::{Origin, RequestedServer};
+use super::proxy_protocol;
+use super::stream::{Socket, Stream};
+use super::tls::{FileFault, Tls, end_of};
+use crate::config::ListenerConfig;
+use crate::server::serve::authorizer::Questions;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::headers::{ClientCertificate, Peer};
+
+/// How often to check for the rest of an HTTP/2 preface that has begun.
+const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// The first bytes of every HTTP/2 connection (RFC 9113 §3.4). No HTTP/1.1 request begins with them.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A listener for requests, or for questions of other proxies about requests.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    tls: Option<Arc<Tls>>,
+    proxy_protocol: bool,
+    addresses: Arc<Addresses>,
+    counts: Arc<ConnectionCounts>,
+    /// What it answers, if it is not public.
+    questions: Option<Arc<Questions>>,
+    /// Whether the socket listens on a loopback address.
+    at_loopback: bool,
+    /// What routes and endpoints call it.
+    name: Option<Arc<str>>,
+}
+
+/// A connection that is ready for requests.
+pub(crate) struct NewConnection {
+    pub(crate) stream: Stream,
+    pub(crate) origin: Origin,
+    pub(super) is_http2: bool,
+    /// `None` for a trusted proxy, whose connections are not counted.
+    pub(crate) permit: Option<[AddressPermit; 2]>,
+    /// The end of the client's certificate. The connection serves no request after it.
+    pub(crate) until: Option<Instant>,
+}
+
+/// Why a connection is not ready for requests.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct SetUpError {
+    pub(crate) cause: RejectCause,
+    #[source]
+    error: io::Error,
+}
+
+impl RejectCause {
+    fn with(self, what: &str) -> SetUpError {
+        self.of(io::Error::new(io::ErrorKind::ConnectionRefused, what))
+    }
+
+    fn of(self, error: io::Error) -> SetUpError {
+        SetUpError { cause: self, error }
+    }
+}
+
+impl Listener {
+    pub(crate) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, FileFault> {
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
+        let addresses = Addresses::new(config.max_connections_per_address);
+        let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
+        let counts = Arc::default();
+        let (proxy_protocol, name) = (config.proxy_protocol, config.name.clone());
+        Ok(Self { socket, tls, proxy_protocol, addresses, counts, questions: None, at_loopback, name })
+    }
+
+    /// The same, for questions of other proxies.
+    pub(crate) fn answering(self, questions: Questions) -> Self {
+        Self { questions: Some(Arc::new(questions)), ..self }
+    }
+
+    /// What it answers, if other proxies ask it.
+    pub(crate) fn questions(&self) -> Option<&Arc<Questions>> {
+        self.questions.as_ref()
+    }
+
+    /// Do clients send their requests here?
+    pub(crate) const fn is_public(&self) -> bool {
+        self.questions.is_none()
+    }
+
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
+    pub(crate) fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.clone()
+    }
+
+    pub(crate) fn addresses(&self) -> &Arc<Addresses> {
+        &self.addresses
+    }
+
+    pub(crate) fn counts(&self) -> &Arc<ConnectionCounts> {
+        &self.counts
+    }
+
+    /// Everything before the first request. The caller sets the deadline.
+    pub(super) async fn establish(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        bounds: &Bounds,
+    ) -> Result<NewConnection, SetUpError> {
+        let client = match self.proxy_protocol {
+            true if bounds.trusts(peer.ip()) => {
+                proxy_protocol::read(&mut stream, peer).await.map_err(|error| RejectCause::ProxyProtocol.of(error))?
+            }
+            true => return Err(RejectCause::ProxyProtocol.with("peer is not in trusted_proxies")),
+            false => peer,
+        };
+        // A trusted proxy carries the connections of all its clients, so its address is not counted. If a PROXY header
+        // names the client, that address is counted. The forwarding headers are then the client's own claims, in
+        // whatever network it is.
+        let is_proxy = match &self.questions {
+            Some(questions) => questions.trusts(client.ip()),
+            None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),
+        };
+        let proxied_by = (client != peer).then(|| peer.ip());
+        let permit = match is_proxy {
+            true => None,
+            false => {
+                let permits = [&self.addresses, &bounds.networks].map(|counted| counted.acquire(client.ip()));
+                let [Some(here), Some(anywhere)] = permits else {
+                    return Err(RejectCause::PerAddress.with("connection limit of the address reached"));
+                };
+                Some([here, anywhere])
+            }
+        };
+        let mut established = match &self.tls {
+            Some(tls) => self.over_tls(tls, stream, client, is_proxy, bounds).await?,
+            None => {
+                let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
+                let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
+                let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
+                NewConnection { stream, origin, is_http2, permit: None, until: None }
+            }
+        };
+        established.permit = permit;
+        established.origin.proxied_by = proxied_by;
+        established.origin.questions.clone_from(&self.questions);
+        Ok(established)
+    }
+
+    /// The TLS handshake, and what the connection is after it. It has no permit yet.
+    async fn over_tls(
+        &self,
+        tls: &Tls,
+        mut stream: TcpStream,
+        client: SocketAddr,
+        is_proxy: bool,
+        bounds: &Bounds,
+    ) -> Result<NewConnection, SetUpError> {
+        if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.of(error))? {
+            // Boxed: its buffer would be a part of each connection's task.
+            Box::pin(answer_plain_http(&mut stream)).await;
+            return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
+        }
+        let loaded = tls.now();
+        let socket = Socket::new(stream, bounds.min_rate);
+        let stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await;
+        let mut stream = stream.map_err(|error| RejectCause::Tls.of(error))?;
+        let (_, session) = stream.get_ref();
+        let name = session.server_name().map(str::to_owned);
+        let requested = RequestedServer { name, certificates: Arc::clone(&loaded.certificates) };
+        let version = match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => Some("1.3"),
+            Some(rustls::ProtocolVersion::TLSv1_2) => Some("1.2"),
+            _ => None,
+        };
+        let mut peer = self.peer(client, true);
+        // A certificate of a proxy is not that of the clients whose requests it carries.
+        if let (Some([leaf, ..]), false, true) = (session.peer_certificates(), is_proxy, self.is_public()) {
+            peer = peer.with_certificate(match loaded.tells_upstreams {
+                true => ClientCertificate::told_to_upstreams(leaf),
+                false => ClientCertificate::from_der(leaf),
+            });
+        }
+        // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
+        let is_http2 = session.alpn_protocol() == Some(b"h2");
+        // It is valid up to and including that second.
+        let end = session.peer_certificates().and_then(|chain| chain.first()).and_then(end_of);
+        let until = end.map(|last| at_unix_time(last.saturating_add(1)));
+        let mut ahead: &[u8] = &[];
+        if is_http2 {
+            // hyper would wait for the preface without a deadline.
+            let mut preface = [0; PREFACE.len()];
+            stream.read_exact(&mut preface).await.map_err(|error| RejectCause::Broken.of(error))?;
+            if preface != PREFACE {
+                return Err(RejectCause::Broken.with("HTTP/2 preface is missing"));
+            }
+            ahead = PREFACE;
+        }
+        let stream = Stream::tls(stream, ahead);
+        let mut origin = Origin::tls(peer, is_proxy, bounds.min_rate, requested);
+        origin.tls = version;
+        Ok(NewConnection { stream, origin, is_http2, permit: None, until })
+    }
+
+    /// The peer, as requests see it.
+    fn peer(&self, client: SocketAddr, secure: bool) -> Peer {
+        let mut peer = Peer::new(client.ip(), secure).at_loopback(self.at_loopback);
+        if let Some(name) = &self.name {
+            peer = peer.on_listener(Arc::clone(name));
+        }
+        if self.proxy_protocol { peer.without_forwarding() } else { peer }
+    }
+}
+
+/// The moment at which the wall clock, as it goes now, will show this Unix time; at the latest in a year, which is longer
+/// than a timer can last.
+fn at_unix_time(seconds: u64) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = Duration::from_millis(SystemTime::new().wall().as_millis());
+    Instant::now() + Duration::from_secs(seconds).saturating_sub(now).min(YEAR)
+}
+
+/// The answer to a request without TLS where TLS is expected: a client would show the user a broken connection.
+const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 48\r\n\
+                          connection: close\r\n\r\nThis port takes HTTPS: write https:// in the URL";
+
+/// Answers a request without TLS. Best effort: the connection ends either way.
+async fn answer_plain_http(stream: &mut TcpStream) {
+    // With unread bytes, the end would be a reset.
+    let _ = stream.read(&mut [0; 8192]).await;
+    let _ = stream.write_all(PLAIN_HTTP.as_bytes()).await;
+}
+
+/// Peeks at the first byte: that of a method is none of TLS.
+async fn begins_with_a_method(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0];
+    stream.peek(&mut first).await.map(|seen| seen == 1 && first[0].is_ascii_uppercase())
+}
+
+/// Peeks at the first bytes without consuming them.
+async fn begins_with_preface(stream: &TcpStream) -> io::Result<bool> {
+    let mut bytes = [0; PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut bytes).await?;
+        let begun = bytes.get(..seen).unwrap_or_default();
+        if seen == PREFACE.len() || !PREFACE.starts_with(begun) || seen == 0 {
+            return Ok(begun == PREFACE);
+        }
+        // The bytes that are there keep the socket readable, so only a timer can wait for the rest.
+        tokio::time::sleep(PREFACE_POLL_INTERVAL).await;
+    }
+}

@@ -1,0 +1,14 @@
+//! The lowest room: sockets, TLS, and connections up to the head of each request. What answers a request is handed in.
+
+pub(crate) mod addresses;
+pub(crate) mod connection;
+pub(crate) mod connection_counts;
+mod h2;
+pub(crate) mod listener;
+pub(crate) mod min_rate;
+pub(crate) mod origin;
+mod proxy_protocol;
+pub(crate) mod sockets;
+pub(crate) mod stream;
+pub(crate) mod tls;
+pub(crate) mod workers;

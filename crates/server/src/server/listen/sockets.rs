@@ -1,0 +1,137 @@
+//! The listening sockets: bound here, or passed by the program that started this one (systemd's `sd_listen_fds(3)`),
+//! with the connections already queued on them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use listenfd::ListenFd;
+use tokio::net::{TcpListener, TcpSocket};
+
+use crate::config::Config;
+use crate::server::ServerError;
+
+/// The sockets of a start.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    passed: Vec<std::net::TcpListener>,
+    spare: Vec<std::net::TcpListener>,
+}
+
+/// The passed sockets, if any. A process can take them once.
+///
+/// # Errors
+/// A passed socket is not a TCP socket.
+pub fn passed() -> Result<Vec<std::net::TcpListener>, ServerError> {
+    let mut fds = ListenFd::from_env();
+    let mut passed = Vec::new();
+    for index in 0..fds.len() {
+        let socket = fds
+            .take_tcp_listener(index)
+            .map_err(|error| ServerError::new(format!("socket {index} of LISTEN_FDS is not a TCP socket: {error}")))?;
+        passed.extend(socket);
+    }
+    Ok(passed)
+}
+
+impl Sockets {
+    pub(crate) const fn with(passed: Vec<std::net::TcpListener>) -> Self {
+        Self { passed, spare: Vec::new() }
+    }
+
+    /// The socket for an address, which `key` of the configuration names.
+    pub(crate) async fn listener_at(
+        &mut self,
+        config: &Config,
+        address: SocketAddr,
+        key: &str,
+    ) -> Result<TcpListener, ServerError> {
+        let failed = |error: io::Error| ServerError::new(config.blame(key, bind_error(address, &error)).to_string());
+        let passed = self.passed.iter().position(|socket| socket.local_addr().is_ok_and(|at| at == address));
+        let socket = match passed.map(|index| self.passed.swap_remove(index)) {
+            Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
+            None => TcpListener::bind(address).await,
+        };
+        let socket = socket.map_err(failed)?;
+        self.spare.push(socket.as_fd().try_clone_to_owned().map_err(failed)?.into());
+        Ok(socket)
+    }
+
+    /// Closes passed sockets that no address claimed. Returns a second handle of each of the others.
+    pub(crate) fn into_spare(self) -> Vec<std::net::TcpListener> {
+        for socket in self.passed {
+            let address = socket.local_addr().map(tracing::field::display).ok();
+            tracing::warn!(address, "passed socket closed: gateway.toml does not name its address");
+        }
+        self.spare
+    }
+}
+
+/// Binds a socket for each wanted address that none of `spare` has: for an in-place upgrade, while this program still
+/// serves. An address with port 0 is left to the next program.
+///
+/// # Errors
+/// An address cannot be bound. Then none of the new sockets stays open.
+pub(crate) fn open_missing(
+    spare: &[std::net::TcpListener],
+    wanted: &[SocketAddr],
+) -> Result<Vec<std::net::TcpListener>, String> {
+    let is_there = |address: &SocketAddr| spare.iter().any(|socket| socket.local_addr().is_ok_and(|at| at == *address));
+    wanted
+        .iter()
+        .filter(|address| address.port() != 0 && !is_there(address))
+        .map(|address| std::net::TcpListener::bind(address).map_err(|error| bind_error(*address, &error)))
+        .collect()
+}
+
+/// An address that cannot be bound now.
+pub(crate) struct UnavailableAddress {
+    /// The key that names the address.
+    pub(crate) key: String,
+    pub(crate) address: SocketAddr,
+    /// Whether only a privilege is missing.
+    pub(crate) is_denied: bool,
+    /// Whether another program listens there.
+    pub(crate) is_in_use: bool,
+    pub(crate) message: String,
+}
+
+/// The addresses of a configuration that cannot be bound now, except those in `held`. Binds without listening, so a
+/// client that connects at this moment is refused as before.
+pub(crate) fn unavailable_addresses(config: &Config, held: &[SocketAddr]) -> Vec<UnavailableAddress> {
+    let listeners = config.listeners().map(|listener| (listener.address, listener.key.as_str()));
+    listeners
+        .chain(config.admin.addresses())
+        .filter(|(address, _)| address.port() != 0 && !held.contains(address))
+        .filter_map(|(address, key)| {
+            let error = try_bind(address).err()?;
+            Some(UnavailableAddress {
+                key: key.to_owned(),
+                address,
+                is_denied: error.kind() == io::ErrorKind::PermissionDenied,
+                is_in_use: error.kind() == io::ErrorKind::AddrInUse,
+                message: bind_error(address, &error),
+            })
+        })
+        .collect()
+}
+
+fn try_bind(address: SocketAddr) -> io::Result<()> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)
+}
+
+fn bind_error(address: SocketAddr, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there, perhaps another rotogate; stop it, or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; choose a higher one, or grant CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address",
+        _ => "see the error",
+    };
+    format!("cannot listen on {address}: {error}: {hint}")
+}

@@ -1,0 +1,131 @@
+//! The certificates of a listener, and the choice among them by server name.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use webpki::{EndEntityCert, KeyUsage};
+
+use super::{FileFault, MAX_FILE_BYTES, chain};
+use crate::config::CertificateFiles;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::private_file::read_private_bytes;
+
+/// The certificates of a listener; at least one.
+#[derive(Debug)]
+pub(crate) struct Certificates(Vec<Arc<CertifiedKey>>);
+
+impl Certificates {
+    pub(super) fn load(
+        files: &[CertificateFiles],
+        provider: &CryptoProvider,
+        warnings: &mut Vec<FileFault>,
+    ) -> Result<Self, FileFault> {
+        files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// When the first certificate of each chain expires, in Unix time.
+    pub(super) fn ends(&self) -> Vec<Option<u64>> {
+        self.0.iter().map(|pair| pair.cert.iter().filter_map(end_of).min()).collect()
+    }
+
+    /// The position of the certificate for a name: the first that a client would accept for it, wildcards included;
+    /// else the first of all.
+    fn position(&self, name: &str) -> usize {
+        // A trailing dot makes a name fully qualified; it is the same name.
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let Ok(name) = ServerName::try_from(name) else { return 0 };
+        let is_for = |key: &Arc<CertifiedKey>| {
+            let certificate = key.cert.first().and_then(|certificate| EndEntityCert::try_from(certificate).ok());
+            certificate.is_some_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
+        };
+        self.0.iter().position(is_for).unwrap_or(0)
+    }
+
+    /// Whether both names get the same certificate. Then a connection for one may carry requests for the other. `None`
+    /// means no SNI, which gets the first certificate.
+    pub(crate) fn share_certificate(&self, name: Option<&str>, other: &str) -> bool {
+        self.0.len() == 1
+            || name.is_some_and(|name| name.eq_ignore_ascii_case(other))
+            || name.map_or(0, |name| self.position(name)) == self.position(other)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let position = hello.server_name().map_or(0, |name| self.position(name));
+        self.0.get(position).cloned()
+    }
+}
+
+/// When a certificate expires, in Unix time.
+pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let certificate = EndEntityCert::try_from(certificate).ok()?;
+    // After the end of time each certificate has expired, and webpki says when.
+    match judge(&certificate, Duration::from_secs(u64::MAX)).err()? {
+        webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
+        _ => None,
+    }
+}
+
+fn load(
+    files: &CertificateFiles,
+    provider: &CryptoProvider,
+    warnings: &mut Vec<FileFault>,
+) -> Result<Arc<CertifiedKey>, FileFault> {
+    let at = |key: &str| {
+        let key = format!("{}.{key}", files.table);
+        move |message| FileFault { key, message }
+    };
+    let certificates = chain(&files.cert).map_err(at("cert"))?;
+    let shown = files.cert.display();
+    if let Some(first) = certificates.first() {
+        let certificate = EndEntityCert::try_from(first)
+            .map_err(|error| format!("{shown}: its first certificate is not a server certificate: {error}"))
+            .map_err(at("cert"))?;
+        let late = wrong_time(&certificate).map(|what| format!("{shown}: {what}: clients will refuse it"));
+        warnings.extend(late.map(at("cert")));
+    }
+    let pem = read_private_bytes(&files.key, MAX_FILE_BYTES).map_err(at("key"))?;
+    let shown_key = files.key.display();
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|error| format!("{shown_key}: no readable private key: {error}; expected an unencrypted key in PEM"))
+        .map_err(at("key"))?;
+    let key = provider
+        .key_provider
+        .load_private_key(key)
+        .map_err(|error| format!("{shown_key}: its private key cannot be used: {error}"))
+        .map_err(at("key"))?;
+    let pair = CertifiedKey::new(certificates, key);
+    match pair.keys_match() {
+        // rustls cannot compare this kind of key; the pair is accepted.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(pair)),
+        Err(_) => Err(at("key")(format!(
+            "{shown_key}: is not the private key of the first certificate in {shown}, which must be the server's own, \
+             before those that issued it"
+        ))),
+    }
+}
+
+/// Whether a certificate is outside its validity period. It is served anyway: clients that check refuse it, the others
+/// keep working, and this machine's clock may be what is wrong.
+fn wrong_time(certificate: &EndEntityCert<'_>) -> Option<String> {
+    let now = Duration::from_millis(SystemTime::new().wall().as_millis());
+    let shown = |time: UnixTime| httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(time.as_secs()));
+    match judge(certificate, now).err()? {
+        webpki::Error::CertExpired { not_after, .. } => Some(format!("expired at {}", shown(not_after))),
+        webpki::Error::CertNotValidYet { not_before, .. } => Some(format!("is not valid before {}", shown(not_before))),
+        _ => None,
+    }
+}
+
+/// Whether a certificate is within its validity period. Without roots, no path can be found; webpki checks the period
+/// first, so its error tells whether that is the problem.
+fn judge(certificate: &EndEntityCert<'_>, at: Duration) -> Result<(), webpki::Error> {
+    let at = UnixTime::since_unix_epoch(at);
+    certificate.verify_for_usage(&[], &[], &[], at, KeyUsage::server_auth(), None, None).map(drop)
+}

@@ -1,0 +1,225 @@
+//! TLS of a listener (requirement T16): TLS 1.2 and 1.3 with the cipher suites of aws-lc-rs, all of which are AEADs
+//! with ephemeral keys. No renegotiation (rustls has none), no early data, and no connection without a common ALPN
+//! protocol if the client offers any.
+//!
+//! Certificates are reloaded when their files change ([`Tls::reload`]): new connections get the new ones, open
+//! connections keep theirs.
+
+mod certificates;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+pub(crate) use certificates::{Certificates, end_of};
+
+use crate::config::{ClientAuth, ClientRoots, TlsConfig};
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::private_file::trusted;
+
+/// The ALPN protocols, in order of preference (RFC 7301). A client that offers only others is refused, so that no bytes
+/// are interpreted in another protocol than the client meant (ALPACA).
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// The longest certificate file, in bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// What connections are accepted with at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsState {
+    pub(crate) settings: Arc<ServerConfig>,
+    pub(crate) certificates: Arc<Certificates>,
+    /// Do upstreams get the certificates of clients?
+    pub(super) tells_upstreams: bool,
+}
+
+/// The TLS of one listener.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    config: ArcSwap<TlsConfig>,
+    loaded: ArcSwap<TlsState>,
+}
+
+impl Tls {
+    /// Warnings are reported when the configuration is prepared.
+    pub(crate) fn load(config: &TlsConfig) -> Result<Self, FileFault> {
+        let (loaded, _) = load(config)?;
+        Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: ArcSwap::from_pointee(loaded) })
+    }
+
+    /// What a new connection is accepted with.
+    pub(crate) fn now(&self) -> Arc<TlsState> {
+        self.loaded.load_full()
+    }
+
+    /// Reads the files again. On an error, nothing changes.
+    pub(crate) fn reload(&self) -> Result<(), FileFault> {
+        // A completely new set, so that no TLS session is resumed under old rules: the new set does not know the old
+        // tickets, and a client that has one makes a full handshake.
+        self.loaded.store(Arc::new(load_and_warn(&self.config.load())?));
+        Ok(())
+    }
+
+    /// Takes over what was loaded for another configuration.
+    pub(crate) fn replace(&self, other: Self) {
+        self.config.store(other.config.into_inner());
+        self.loaded.store(other.loaded.into_inner());
+    }
+
+    /// The file of each certificate, and when the first of the certificates in it expires, in Unix time.
+    pub(crate) fn ends(&self) -> Vec<(String, u64)> {
+        let config = self.config.load();
+        let files = config.certificates.iter().map(|files| files.cert.display().to_string());
+        let ends = self.now().certificates.ends();
+        files.zip(ends).filter_map(|(file, end)| Some((file, end?))).collect()
+    }
+
+    /// Its key in gateway.toml, for logs.
+    pub(crate) fn key(&self) -> String {
+        self.config.load().key.clone()
+    }
+}
+
+/// The files of a TLS configuration.
+pub(crate) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
+    let of_clients = config.client_auth.roots();
+    let of_clients = of_clients.into_iter().flat_map(|ClientRoots { ca, crls, .. }| std::iter::once(ca).chain(crls));
+    let own = config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
+    own.chain(of_clients.map(PathBuf::as_path))
+}
+
+/// A fault of a file, and the key of gateway.toml that names it.
+#[derive(Debug)]
+pub(crate) struct FileFault {
+    pub(crate) key: String,
+    pub(crate) message: String,
+}
+
+impl std::fmt::Display for FileFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+fn load_and_warn(config: &TlsConfig) -> Result<TlsState, FileFault> {
+    let (loaded, warnings) = load(config)?;
+    for FileFault { key, message } in warnings {
+        tracing::warn!(key, "{message}");
+    }
+    Ok(loaded)
+}
+
+/// Reads every file. Returns warnings beside the result.
+pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<FileFault>), FileFault> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut warnings = Vec::new();
+    let certificates = Arc::new(Certificates::load(&config.certificates, &provider, &mut warnings)?);
+    let failed = |what: &str| FileFault { key: config.key.clone(), message: what.to_owned() };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&error.to_string()))?;
+    let verifier = config.client_auth.roots().map(|of_clients| client_verifier(config, of_clients, &provider));
+    let verifier = verifier.transpose()?.map(|(verifier, late)| {
+        warnings.extend(late);
+        if matches!(config.client_auth, ClientAuth::Optional(_)) { verifier.allow_unauthenticated() } else { verifier }
+    });
+    let builder = match verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => {
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| failed(&error.to_string()))?)
+        }
+    };
+    let mut settings = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
+    settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    // Early data can be replayed, and a refresh must not be replayed (RFC 8470 §4).
+    settings.max_early_data_size = 0;
+    match &config.client_auth {
+        // Each listener has tickets of its own.
+        ClientAuth::None => {
+            settings.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| failed(&error.to_string()))?;
+        }
+        // A resumed session would bring its client's certificate back unverified: past its end, and past the end of the
+        // list of revoked ones (requirement T35).
+        ClientAuth::Optional(_) | ClientAuth::Required(_) => {
+            settings.session_storage = Arc::new(NoServerSessionStorage {});
+            settings.send_tls13_tickets = 0;
+        }
+    }
+    let tells_upstreams = config.client_auth.roots().is_some_and(|roots| roots.header);
+    Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams }, warnings))
+}
+
+/// A verifier for client certificates, and warnings. With a list of revoked certificates, each certificate below a root
+/// needs a list of its issuer, and a list that has expired proves nothing: without one, the client is refused.
+fn client_verifier(
+    config: &TlsConfig,
+    ClientRoots { ca, crls, header: _ }: &ClientRoots,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(ClientCertVerifierBuilder, Vec<FileFault>), FileFault> {
+    let at = |key: &str, message| FileFault { key: format!("{}.{key}", config.key), message };
+    let verifier = roots(ca, provider).map_err(|message| at("client_ca", message))?;
+    let (mut lists, mut warnings) = (Vec::new(), Vec::new());
+    for path in crls {
+        let (read, late) = revoked(path).map_err(|message| at("client_crl", message))?;
+        lists.extend(read);
+        warnings.extend(late.map(|message| at("client_crl", message)));
+    }
+    let verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+    Ok((verifier, warnings))
+}
+
+/// The lists in a PEM file, at least one; and what is wrong with their times.
+fn revoked(path: &Path) -> Result<(Vec<CertificateRevocationListDer<'static>>, Option<String>), String> {
+    let shown = path.display();
+    let pem = trusted::read(path, MAX_FILE_BYTES)?;
+    let lists: Vec<CertificateRevocationListDer<'_>> = CertificateRevocationListDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{shown}: is not PEM: {error}"))?;
+    if lists.is_empty() {
+        return Err(format!("{shown}: holds no list of revoked certificates; expected -----BEGIN X509 CRL-----"));
+    }
+    let now = i64::try_from(SystemTime::new().wall().as_millis() / 1000).unwrap_or(i64::MAX);
+    let mut late = None;
+    for list in &lists {
+        let (_, list) = CertificateRevocationList::from_der(list)
+            .map_err(|error| format!("{shown}: a list of revoked certificates cannot be read: {error}"))?;
+        let Some(next) = list.next_update() else {
+            return Err(format!("{shown}: a list of revoked certificates does not say when the next one comes"));
+        };
+        if next.timestamp() < now {
+            let issuer = list.issuer();
+            late = Some(format!(
+                "{shown}: the list of {issuer} was due to be replaced at {next}: certificates of that issuer are refused"
+            ));
+        }
+    }
+    Ok((lists, late))
+}
+
+/// A verifier for client certificates issued by the roots in this file.
+fn roots(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCertVerifierBuilder, String> {
+    let mut roots = RootCertStore::empty();
+    for root in chain(path)? {
+        roots.add(root).map_err(|error| format!("{}: not a root certificate: {error}", path.display()))?;
+    }
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
+}
+
+/// The certificates in a PEM file; at least one.
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = path.display();
+    let pem = trusted::read(path, MAX_FILE_BYTES)?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{shown}: is not PEM: {error}"))?;
+    if chain.is_empty() {
+        return Err(format!("{shown}: holds no certificate; expected -----BEGIN CERTIFICATE-----"));
+    }
+    Ok(chain)
+}

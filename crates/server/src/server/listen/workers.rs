@@ -1,0 +1,194 @@
+//! The worker threads that serve requests. Each has a runtime of its own. A connection stays on its thread from the
+//! first byte to the last, with the upstream connections that its requests use. So no thread waits for another's lock,
+//! and none is woken for another's I/O.
+//!
+//! A connection goes to the thread with the fewest connections. Many small connections even out. One busy connection
+//! does not: its requests share a thread.
+//!
+//! tokio-util's `LocalPoolHandle` chooses threads alike. But its threads have no names, it panics if a runtime cannot
+//! start, and dropping it does not wait for its threads. A stop relies on that wait: the store is closed after the last
+//! worker has ended.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::worker_id::WorkerId;
+
+/// The worker threads. Dropping them ends all tasks on them.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
+    /// Where the search for the least-loaded thread begins, so that ties do not all go to the first.
+    turn: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Worker {
+    runtime: Handle,
+    /// Its reference count is the number of connections, plus one.
+    connections: Arc<()>,
+    /// Dropped to end the thread.
+    goes_on: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// The system provides no thread or no I/O driver.
+    pub(crate) fn start(number: NonZeroUsize) -> io::Result<Self> {
+        let workers = WorkerId::ids(number).map(Worker::start).collect::<io::Result<_>>()?;
+        Ok(Self { workers, turn: AtomicUsize::new(0) })
+    }
+
+    /// Serves a connection on the least-loaded thread.
+    pub(crate) fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
+        let (before, from) = self.workers.split_at_checked(turn).unwrap_or_default();
+        // The first of those with the fewest.
+        let Some(worker) = from.iter().chain(before).min_by_key(|worker| Arc::strong_count(&worker.connections)) else {
+            return;
+        };
+        let counted = Arc::clone(&worker.connections);
+        worker.runtime.spawn(async move {
+            connection.await;
+            drop(counted);
+        });
+    }
+
+    /// What finds out whether the threads still serve. It keeps no thread alive.
+    pub(crate) fn pulse(&self) -> Pulse {
+        Pulse(self.workers.iter().map(|worker| worker.runtime.clone()).collect())
+    }
+}
+
+/// Finds out whether each thread still serves.
+#[derive(Debug)]
+pub(crate) struct Pulse(Vec<Handle>);
+
+impl Pulse {
+    /// Returns when each thread has run a task from now on, or has ended.
+    pub(crate) async fn answered(&self) {
+        let answers: Vec<_> = self.0.iter().map(|runtime| runtime.spawn(async {})).collect();
+        for answer in answers {
+            // A thread that has ended cancels the task.
+            let _ = answer.await;
+        }
+    }
+}
+
+impl Worker {
+    fn start(worker: WorkerId) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().thread_name("rotogate-blocking").build()?;
+        let handle = runtime.handle().clone();
+        let (goes_on, ended) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name(format!("rotogate-{worker}")).spawn(move || {
+            worker.enter();
+            // The sender sends nothing; it is dropped.
+            let _ = runtime.block_on(ended);
+            // Blocking work, such as a password check, ends by itself. Nothing waits for it any more.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { runtime: handle, connections: Arc::default(), goes_on: Some(goes_on), thread: Some(thread) })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.goes_on.take());
+        if let Some(thread) = self.thread.take() {
+            // The thread does not panic: tokio catches the panics of its tasks.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn workers(number: usize) -> Workers {
+        Workers::start(NonZeroUsize::new(number).unwrap()).unwrap()
+    }
+
+    /// Opens connections that last until their sender is dropped. Returns the names of their threads.
+    fn open(workers: &Workers, number: usize) -> Vec<(String, oneshot::Sender<()>)> {
+        let mut open = Vec::new();
+        for _ in 0..number {
+            let (end, ended) = oneshot::channel();
+            let (here, there) = mpsc::channel();
+            workers.spawn(async move {
+                here.send(std::thread::current().name().unwrap_or_default().to_owned()).unwrap();
+                let _ = ended.await;
+            });
+            open.push((there.recv().unwrap(), end));
+        }
+        open
+    }
+
+    fn on(open: &[(String, oneshot::Sender<()>)], thread: &str) -> usize {
+        open.iter().filter(|(name, _)| name == thread).count()
+    }
+
+    #[test]
+    fn a_connection_goes_to_the_thread_that_has_the_fewest() {
+        let workers = workers(3);
+        let mut all = open(&workers, 9);
+        for thread in ["rotogate-1", "rotogate-2", "rotogate-3"] {
+            assert_eq!(on(&all, thread), 3, "{thread}");
+        }
+        // All connections of one thread end.
+        all.retain(|(name, _)| name != "rotogate-2");
+        let worker = &workers.workers[1];
+        while Arc::strong_count(&worker.connections) > 1 {
+            std::thread::yield_now();
+        }
+        let next = open(&workers, 3);
+        assert_eq!(on(&next, "rotogate-2"), 3);
+    }
+
+    /// Without an answer the watchdog gets no report (requirement P60).
+    #[tokio::test]
+    async fn p60_a_thread_that_stands_still_does_not_answer() {
+        let workers = workers(2);
+        let (release, released) = mpsc::channel::<()>();
+        let (stands, standing) = oneshot::channel();
+        workers.workers[0].runtime.spawn(async move {
+            stands.send(()).unwrap();
+            // Blocks the thread, as a task that never yields does.
+            let _ = released.recv();
+        });
+        standing.await.unwrap();
+        let pulse = workers.pulse();
+        let asked = tokio::spawn(async move { pulse.answered().await });
+        tokio::task::yield_now().await;
+        // What the other thread does now comes after its answer, which is thus here.
+        workers.workers[1].runtime.spawn(async {}).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!asked.is_finished());
+        release.send(()).unwrap();
+        asked.await.unwrap();
+        let pulse = workers.pulse();
+        drop(workers);
+        pulse.answered().await;
+    }
+
+    #[test]
+    fn when_they_are_dropped_what_runs_on_them_ends() {
+        let workers = workers(2);
+        let all = open(&workers, 4);
+        drop(workers);
+        for (name, end) in all {
+            assert!(end.is_closed(), "{name}");
+        }
+    }
+}

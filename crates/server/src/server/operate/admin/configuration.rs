@@ -1,0 +1,253 @@
+//! The operator's requests about the configuration: show, check, reload.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use http::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::problem::{Code, Finding, Problem, Refusal};
+use super::{Answer, Body, State, ok};
+use crate::config::{self, Config, ConfigErrors, KeyOrigin, ProcessEnv};
+use crate::server::build::prepare::prepare;
+use crate::server::listen::sockets::unavailable_addresses;
+use crate::server::operate::reload::Source;
+use crate::server::operate::reload::read_again;
+
+/// The configuration in force.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ConfigInfo {
+    /// The file that it was read from.
+    pub(crate) file: String,
+    /// As `rotogate check --print` prints it: with all defaults, and secrets masked.
+    pub(super) toml: String,
+    /// Each value, with where it comes from.
+    pub(crate) values: Vec<ConfigValue>,
+}
+
+/// A value of the configuration.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ConfigValue {
+    /// As in `server.workers` or `routes[1].path`.
+    pub(crate) key: String,
+    pub(crate) value: Value,
+    pub(crate) source: ValueSource,
+    /// The line in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<usize>,
+    /// The environment variable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) variable: Option<String>,
+}
+
+/// Where a value comes from.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ValueSource {
+    Default,
+    File,
+    Environment,
+}
+
+impl ValueSource {
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+            Self::Environment => "environment",
+        }
+    }
+}
+
+/// The configuration in force, secrets masked, with the source of each value.
+#[utoipa::path(
+    get,
+    path = "/v1/config",
+    operation_id = "show_config",
+    tag = "config",
+    responses((status = 200, description = "done", body = ConfigInfo), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) fn show(state: &State) -> Response<Body> {
+    ok(&describe(state))
+}
+
+/// The configuration in force.
+pub(super) fn describe(state: &State) -> ConfigInfo {
+    ConfigInfo::of(&state.config.load())
+}
+
+impl ConfigInfo {
+    pub(crate) fn of(config: &Config) -> Self {
+        let value = |(key, value): (String, toml::Value)| {
+            let (source, line, variable) = match config.source.origin(&key) {
+                KeyOrigin::Default => (ValueSource::Default, None, None),
+                KeyOrigin::File(line) => (ValueSource::File, line, None),
+                KeyOrigin::Environment(variable) => (ValueSource::Environment, None, Some(variable)),
+            };
+            ConfigValue { key, value: serde_json::to_value(value).unwrap_or_default(), source, line, variable }
+        };
+        Self {
+            file: config.source.file().display().to_string(),
+            toml: config.to_toml(),
+            values: values(config).into_iter().map(value).collect(),
+        }
+    }
+}
+
+/// Every key with its value, secrets masked. A list of plain values is one value.
+fn values(config: &Config) -> Vec<(String, toml::Value)> {
+    fn add(key: &str, value: toml::Value, to: &mut Vec<(String, toml::Value)>) {
+        match value {
+            toml::Value::Table(table) => {
+                let begin = if key.is_empty() { String::new() } else { format!("{key}.") };
+                table.into_iter().for_each(|(name, value)| add(&format!("{begin}{name}"), value, to));
+            }
+            toml::Value::Array(list) if list.iter().any(toml::Value::is_table) => {
+                list.into_iter().enumerate().for_each(|(index, value)| add(&format!("{key}[{index}]"), value, to));
+            }
+            value => to.push((key.to_owned(), value)),
+        }
+    }
+    let mut all = Vec::new();
+    // What was printed can be read.
+    add("", toml::Value::Table(config.to_toml().parse().unwrap_or_default()), &mut all);
+    all
+}
+
+/// The keys with another value in `other`, which a start would take up.
+fn differing(in_force: &Config, other: &Config) -> Vec<String> {
+    let (ours, theirs) = (values(in_force), values(other));
+    let only = |one: &[(String, toml::Value)], other: &[(String, toml::Value)]| -> BTreeSet<String> {
+        one.iter().filter(|pair| !other.contains(pair)).map(|(key, _)| key.clone()).collect()
+    };
+    let all: BTreeSet<String> = only(&ours, &theirs).union(&only(&theirs, &ours)).cloned().collect();
+    // An element of a list that the other has not is told whole: its defaults tell nobody anything.
+    let is_in = |values: &[(String, toml::Value)], element: &str| {
+        values
+            .iter()
+            .any(|(key, _)| key.strip_prefix(element).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    };
+    let told = |key: &String| {
+        let ends = key.match_indices(']').map(|(at, _)| key.get(..=at).unwrap_or_default());
+        let new = ends.into_iter().find(|element| is_in(&ours, element) != is_in(&theirs, element));
+        new.unwrap_or(key).to_owned()
+    };
+    let told: BTreeSet<String> = all.iter().map(told).collect();
+    told.into_iter().collect()
+}
+
+/// What a check found.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CheckResult {
+    file: String,
+    /// Whether a start or a reload would take it.
+    ok: bool,
+    /// What would be refused.
+    errors: Vec<Finding>,
+    warnings: Vec<Finding>,
+    /// The keys with another value than in force.
+    changed: Vec<String>,
+}
+
+/// Checks the file again, as `rotogate check` does. Changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/config/check",
+    operation_id = "check_config",
+    tag = "config",
+    responses((status = 200, description = "done", body = CheckResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn check(state: &State) -> Response<Body> {
+    let in_force = state.config.load_full();
+    let file = in_force.source.file();
+    let found = |errors: &[Finding], warnings: Vec<Finding>, changed: Vec<String>| CheckResult {
+        file: file.display().to_string(),
+        ok: errors.is_empty(),
+        errors: errors.to_vec(),
+        warnings,
+        changed,
+    };
+    ok(&match examine(file, &state.listening).await {
+        Ok(config) => {
+            let warnings = config.warnings.iter().map(Finding::of).collect();
+            found(&[], warnings, differing(&in_force, &config))
+        }
+        Err(errors) => found(&findings(&errors), Vec::new(), Vec::new()),
+    })
+}
+
+async fn examine(file: &Path, held: &[std::net::SocketAddr]) -> Result<Config, ConfigErrors> {
+    let config = config::load(file, &ProcessEnv)?;
+    let taken = unavailable_addresses(&config, held);
+    let taken = ConfigErrors::new(taken.into_iter().map(|taken| config.blame(&taken.key, taken.message)).collect());
+    match (prepare(&config).await, taken) {
+        (Ok(plan), None) => Ok(Config { warnings: plan.warnings, ..config }),
+        (Err(wrong), None) | (Ok(_), Some(wrong)) => Err(wrong),
+        (Err(wrong), Some(taken)) => Err(wrong.and(taken)),
+    }
+}
+
+fn findings(errors: &ConfigErrors) -> Vec<Finding> {
+    errors.iter().map(Finding::of).collect()
+}
+
+/// What came of a reload.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ReloadResult {
+    file: String,
+    /// The keys whose new values are in force now.
+    applied: Vec<String>,
+    /// The keys whose new values need a restart, or an in-place upgrade.
+    restart_needed: Vec<String>,
+    warnings: Vec<Finding>,
+}
+
+impl std::fmt::Display for ReloadResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { file, applied, restart_needed, warnings } = self;
+        match applied.len() {
+            0 => write!(f, "{file} reloaded: nothing changed")?,
+            _ => write!(f, "{file} reloaded: {}", applied.join(", "))?,
+        }
+        if !restart_needed.is_empty() {
+            write!(f, "\nrotogate upgrade is needed for: {}", restart_needed.join(", "))?;
+        }
+        warnings.iter().try_for_each(|warning| write!(f, "\nwarning: {}: {}", warning.key, warning.detail))
+    }
+}
+
+/// Reads the file again, as SIGHUP does, and waits until it is in force. 422 with each place if it cannot be used: then
+/// nothing has changed.
+#[utoipa::path(
+    post,
+    path = "/v1/config/reload",
+    operation_id = "reload_config",
+    tag = "config",
+    responses((status = 200, description = "done", body = ReloadResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn reload(state: &State) -> Answer {
+    let before = state.config.load_full();
+    let file = before.source.file();
+    let config = read_again(file).await.map_err(|errors| {
+        state.reloads.set(Source::Configuration, true);
+        let what = "the configuration cannot be used; the old one stays in force";
+        Refusal::new(Code::InvalidConfiguration, what).with_errors(findings(&errors))
+    })?;
+    let wanted = config.clone();
+    if !state.reloader.apply(config).await {
+        let what = "the configuration was not applied; the log says why. The old one stays in force";
+        return Err(Refusal::new(Code::InvalidConfiguration, what));
+    }
+    let now = state.config.load_full();
+    Ok(ok(&ReloadResult {
+        file: file.display().to_string(),
+        applied: differing(&before, &now),
+        restart_needed: differing(&now, &wanted),
+        warnings: wanted.warnings.iter().map(Finding::of).collect(),
+    }))
+}

@@ -1,0 +1,193 @@
+//! Who is let in: the host that was asked for, the page that asks, and the token.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::ORIGIN;
+use http::request::Parts;
+use http::{Method, Uri};
+
+use super::State;
+use super::operations::Access;
+use super::problem::{Code, Refusal};
+use super::seats::Seat;
+use crate::config::AdminRole;
+#[cfg(feature = "page")]
+use crate::server::build::admin_tokens::AdminToken;
+use crate::server::build::admin_tokens::Holder;
+use rotogate::clock::{SystemTime, TimeSource};
+#[cfg(feature = "page")]
+use rotogate::context::Actor;
+use rotogate::credential;
+use rotogate::limit::Failures;
+use rotogate::route::authority;
+
+const TARGET: &str = "rotogate::audit";
+/// How many wrong tokens of one address are looked at within [`FAILURES_WITHIN`].
+const MAX_FAILURES: u32 = 10;
+const FAILURES_WITHIN: Duration = Duration::from_secs(60);
+
+/// The wrong tokens of each address.
+pub(crate) fn failures() -> Failures {
+    let time: Arc<dyn TimeSource> = Arc::new(SystemTime::new());
+    Failures::new(MAX_FAILURES, FAILURES_WITHIN, &time)
+}
+
+/// Refuses a request for another host than this listener: a web page could rebind its name to this address (requirement
+/// O25).
+pub(super) fn host(parts: &Parts, hosts: &[String]) -> Result<(), Refusal> {
+    let authority = authority::check(parts)
+        .map_err(|_| Refusal::new(Code::BadRequest, "Host or target is missing or malformed"))?;
+    if is_own_host(authority.host(), hosts) {
+        return Ok(());
+    }
+    Err(Refusal::new(Code::ForeignHost, "use an IP address or localhost, or add this name to admin.hosts"))
+}
+
+/// Whether `host` is safe from DNS rebinding: an IP address, `localhost`, or a configured name.
+fn is_own_host(host: &str, hosts: &[String]) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
+}
+
+/// Refuses a change that a page of another origin asks for (requirement P50). A program sends neither header.
+pub(super) fn origin(parts: &Parts) -> Result<(), Refusal> {
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        return Ok(());
+    }
+    let own = authority::check(parts).ok().map(authority::Authority::as_str);
+    let is_own = |origin: &http::HeaderValue| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+        let of_origin = origin.as_ref().and_then(Uri::authority);
+        of_origin.zip(own).is_some_and(|(origin, own)| origin.as_str().eq_ignore_ascii_case(own))
+    };
+    match parts.headers.get_all(ORIGIN).iter().all(is_own) {
+        true => is_own_site(parts),
+        false => Err(foreign()),
+    }
+}
+
+fn is_own_site(parts: &Parts) -> Result<(), Refusal> {
+    let is_own = |site: &http::HeaderValue| matches!(site.as_bytes(), b"same-origin" | b"none");
+    match parts.headers.get_all("sec-fetch-site").iter().all(is_own) {
+        true => Ok(()),
+        false => Err(foreign()),
+    }
+}
+
+fn foreign() -> Refusal {
+    Refusal::new(Code::ForeignOrigin, "a page of another origin may not change anything here")
+}
+
+/// The holder of the token, where one is needed.
+pub(super) fn access<'a>(
+    state: &'a State,
+    access: Access,
+    peer: IpAddr,
+    parts: &Parts,
+) -> Result<Option<&'a Holder>, Refusal> {
+    let role = match access {
+        Access::Anyone => return Ok(None),
+        Access::LocalOrViewer if peer.to_canonical().is_loopback() => return Ok(None),
+        Access::LocalOrViewer => AdminRole::Viewer,
+        Access::Role(role) => role,
+    };
+    may_guess(state, peer)?;
+    let unauthorised = || {
+        let what = "send the token of admin.token_file, or one of admin.tokens, as `Authorization: Bearer …`";
+        Refusal::new(Code::Unauthorized, what)
+    };
+    let holder = match credential::extract(&parts.headers, None) {
+        Ok(Some(presented)) => state.tokens.holder(presented.token()),
+        Ok(None) => return Err(unauthorised()),
+        Err(_) => None,
+    };
+    let Some(holder) = holder else {
+        state.failures.count(peer);
+        refuse_login();
+        return Err(unauthorised());
+    };
+    hold_seat(parts);
+    has_role(holder, role, parts)?;
+    Ok(Some(holder))
+}
+
+/// Keeps the connection of a request whose sender has an admin token from giving way to strangers (requirement A26).
+pub(super) fn hold_seat(parts: &Parts) {
+    if let Some(seat) = parts.extensions.get::<Arc<Seat>>() {
+        seat.hold();
+    }
+}
+
+/// As many as [`may_guess`] lets through.
+fn refuse_login() {
+    tracing::warn!(target: TARGET, event = "admin_login_refused", "admin token refused");
+}
+
+/// Refuses the holder of a token whose role does not include another one.
+pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Result<(), Refusal> {
+    if holder.role < role {
+        let (name, own, needed) = (&holder.actor.name, holder.role.word(), role.word());
+        let what =
+            format!("the token {name} is a {own}'s; this needs the role {needed} (admin.tokens in gateway.toml)");
+        let path = parts.uri.path();
+        tracing::warn!(
+            target: TARGET,
+            event = "admin_denied",
+            rotogate.actor = &**name,
+            rotogate.actor.role = own,
+            method = %parts.method,
+            path,
+            "operator lacks the role"
+        );
+        return Err(Refusal::new(Code::Forbidden, what));
+    }
+    Ok(())
+}
+
+/// Refuses an address with too many wrong tokens, whether or not the next one is good: the answer would tell a guess from
+/// the token.
+fn may_guess(state: &State, peer: IpAddr) -> Result<(), Refusal> {
+    let Some(wait) = state.failures.wait(peer) else { return Ok(()) };
+    let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
+    Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait))
+}
+
+/// Whose token a form of the page has. `None` if it is nobody's.
+#[cfg(feature = "page")]
+pub(super) fn sign_in(
+    state: &State,
+    peer: IpAddr,
+    presented: &str,
+) -> Result<Option<(Holder, Arc<AdminToken>)>, Refusal> {
+    may_guess(state, peer)?;
+    let Some((holder, token)) = state.tokens.entry(presented) else {
+        state.failures.count(peer);
+        refuse_login();
+        return Ok(None);
+    };
+    let Actor { name, role, .. } = &holder.actor;
+    tracing::info!(
+        target: TARGET,
+        event = "admin_login",
+        rotogate.actor = &**name,
+        rotogate.actor.role = *role,
+        rotogate.actor.via = "page",
+        "operator signed in"
+    );
+    Ok(Some((holder.clone(), token)))
+}
+
+/// Refuses a form that a page of another origin sends. With `Referrer-Policy: no-referrer` a browser calls our own origin
+/// `null` (Fetch, «append a request Origin header»), so that the form's CSRF token decides then.
+#[cfg(feature = "page")]
+pub(super) fn origin_of_form(parts: &Parts) -> Result<(), Refusal> {
+    let mut origins = parts.headers.get_all(ORIGIN).iter();
+    match (origins.next(), origins.next()) {
+        (Some(only), None) if only == "null" => is_own_site(parts),
+        _ => origin(parts),
+    }
+}

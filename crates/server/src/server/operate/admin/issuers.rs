@@ -1,0 +1,73 @@
+//! The operator's requests about issuers whose keys are fetched.
+
+use percent_encoding::percent_decode_str;
+
+use super::problem::{Code, Problem, Refusal};
+use super::{Answer, Body, State, ok};
+use crate::server::build::issuers::{IssuerReport, IssuerReports};
+
+/// The issuers: of those whose keys are fetched state, keys, last failure, refused keys; of the others where their keys are.
+#[utoipa::path(
+    get,
+    path = "/v1/issuers",
+    operation_id = "list_issuers",
+    tag = "issuers",
+    responses((status = 200, description = "done", body = IssuerReports), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) fn list(state: &State) -> http::Response<Body> {
+    ok(&state.issuers.report(&state.config.load()))
+}
+
+/// Fetches the keys of an issuer now; 502 with the cause if that brings none.
+#[utoipa::path(
+    post,
+    path = "/v1/issuers/{name}/refresh",
+    operation_id = "refresh_issuer",
+    tag = "issuers",
+    params(("name" = String, Path, description = "its name in `[[issuers]]`")),
+    responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn refresh(state: &State, name: &str) -> Answer {
+    let name = decoded(name);
+    match state.issuers.refresh(&name).await {
+        Some((report, Ok(()))) => Ok(ok(&report)),
+        Some((_, Err(failure))) => Err(Refusal::new(Code::IssuerFailed, format!("{}: {failure}", failure.cause))),
+        None => Err(unknown(state, &name)),
+    }
+}
+
+/// Drops the keys of an issuer, kept ones included: its tokens get 503 until the next refresh or start.
+#[utoipa::path(
+    post,
+    path = "/v1/issuers/{name}/drop",
+    operation_id = "drop_issuer_keys",
+    tag = "issuers",
+    params(("name" = String, Path, description = "its name in `[[issuers]]`")),
+    responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn drop_keys(state: &State, name: &str) -> Answer {
+    let name = decoded(name);
+    let report = state.issuers.drop_keys(&name).await.ok_or_else(|| unknown(state, &name))?;
+    tracing::info!(target: "rotogate::audit", event = "issuer_keys_dropped", issuer = name);
+    Ok(ok(&report))
+}
+
+/// The name as it is in the configuration.
+fn decoded(name: &str) -> String {
+    percent_decode_str(name).decode_utf8_lossy().into_owned()
+}
+
+fn unknown(state: &State, name: &str) -> Refusal {
+    let config = state.config.load();
+    let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
+    let what = match issuer.and_then(|issuer| issuer.keys.file()) {
+        Some((key, file)) => {
+            format!("its keys are in a file: replace {} ({key}); the gate reads it within a second", file.display())
+        }
+        None => "no issuer of this name has keys that are fetched".to_owned(),
+    };
+    Refusal::new(Code::UnknownIssuer, what)
+}

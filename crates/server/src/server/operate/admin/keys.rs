@@ -1,0 +1,262 @@
+//! The operator's view of the gate's own keys, and how one takes the place of another.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::context::{Context, inherited};
+use rotogate::gate::JWKS_MAX_AGE;
+use rotogate::token::Algorithm;
+use rotogate::token::keyring::Keyring;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::problem::{Code, Problem, Refusal};
+use super::{Answer, Body, State as Admin, ok, rfc3339};
+use crate::audit;
+use crate::server::operate::key_roll::{self, RollError};
+
+/// The gate's own keys.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Keys {
+    /// Those that sign access tokens.
+    pub(crate) keys: Vec<Key>,
+    /// The secrets of refresh tokens.
+    pub(crate) refresh: Vec<RefreshKey>,
+}
+
+/// A key of access tokens.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Key {
+    pub(crate) kid: String,
+    pub(crate) algorithm: String,
+    pub(crate) state: State,
+    #[serde(flatten)]
+    pub(crate) age: Age,
+}
+
+/// A secret of refresh tokens.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct RefreshKey {
+    /// As `rotogate keys` names it.
+    pub(crate) kid: String,
+    pub(crate) state: State,
+    #[serde(flatten)]
+    pub(crate) age: Age,
+}
+
+/// How old a key is. Absent if its file cannot be seen.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Age {
+    /// When its file was written (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created: Option<String>,
+    /// In seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    age: Option<u64>,
+}
+
+impl Age {
+    // Requirement O42.
+    fn of(folder: &Path, kid: &str) -> Self {
+        let Some(written) = Keyring::written_at(folder, kid).ok().flatten().map(key_roll::time) else {
+            return Self::default();
+        };
+        let age = SystemTime::new().wall().since(written).as_secs();
+        Self { created: Some(rfc3339(written)), age: Some(age) }
+    }
+
+    /// In days, hours or minutes.
+    pub(crate) fn in_words(&self) -> String {
+        const HOUR: u64 = 3600;
+        match self.age {
+            None => "age unknown".to_owned(),
+            Some(age) if age >= 48 * HOUR => format!("{} days old", age / (24 * HOUR)),
+            Some(age) if age >= 2 * HOUR => format!("{} hours old", age / HOUR),
+            Some(age) => format!("{} minutes old", age / 60),
+        }
+    }
+}
+
+/// Whether a key makes tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    Signing,
+    Verifying,
+    Retired,
+}
+
+impl State {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Signing => "signing",
+            Self::Verifying => "verifying",
+            Self::Retired => "retired",
+        }
+    }
+
+    fn of(is_signing: bool) -> Self {
+        if is_signing { Self::Signing } else { Self::Verifying }
+    }
+}
+
+/// The gate's own keys, as they are in force.
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    operation_id = "list_keys",
+    tag = "keys",
+    responses((status = 200, description = "done", body = Keys), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) fn list(state: &Admin) -> Response<Body> {
+    ok(&in_force(state))
+}
+
+/// The gate's own keys, now.
+pub(super) fn in_force(state: &Admin) -> Keys {
+    describe(&state.gate.keyring(), &state.config.load().issuer.keys)
+}
+
+/// The keys of a folder.
+pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
+    let signing = keyring.signer().kid();
+    let keys = keyring.signing_keys().map(|key| Key {
+        kid: key.kid().to_owned(),
+        algorithm: key.algorithm().to_string(),
+        state: State::of(key.kid() == signing),
+        age: Age::of(folder, key.kid()),
+    });
+    let secrets = keyring.refresh_keys();
+    let refresh = secrets.ids().map(|id| {
+        let kid = audit::refresh_name(id);
+        RefreshKey { state: State::of(id == secrets.current()), age: Age::of(folder, &kid), kid }
+    });
+    Keys { keys: keys.collect(), refresh: refresh.collect() }
+}
+
+/// How the key that signs changes.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RotateRequest {
+    /// The algorithm of the new key; by default that of `[issuer]`.
+    #[serde(default)]
+    algorithm: Option<String>,
+    /// Change the secret of refresh tokens instead.
+    #[serde(default)]
+    refresh: bool,
+}
+
+/// What may be overridden.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeyRequest {
+    /// Do it at once, whatever refuses tokens because of it: for a key that was stolen.
+    #[serde(default)]
+    pub(crate) force: bool,
+}
+
+/// A key that changed.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ChangedKey {
+    pub(crate) kid: String,
+    pub(crate) state: State,
+    /// The seconds for which it is published before it signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signs_after: Option<u64>,
+    /// What to do besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) warning: Option<String>,
+}
+
+impl From<RollError> for Refusal {
+    fn from(error: RollError) -> Self {
+        let code = match error {
+            RollError::Unknown(_) => Code::UnknownKey,
+            RollError::TooEarly(_) => Code::KeyInUse,
+            RollError::Failed(_) => {
+                tracing::error!(%error, "keys not changed");
+                Code::Internal
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// Adds a key, which is published at once, and signs with it once other verifiers have it: after 5 minutes, and once all
+/// gates of the store have it. If the gate stops before, promote the key by hand.
+#[utoipa::path(
+    post,
+    path = "/v1/keys/rotate",
+    operation_id = "rotate_keys",
+    tag = "keys",
+    request_body = RotateRequest,
+    responses((status = 202, description = "added; it signs later", body = ChangedKey), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["admin"]))
+)]
+pub(super) async fn rotate(state: &Admin, request: RotateRequest) -> Answer {
+    let RotateRequest { algorithm, refresh } = request;
+    let algorithm = algorithm.map(|name| name.parse::<Algorithm>()).transpose();
+    let algorithm = algorithm.map_err(|error| Refusal::new(Code::InvalidBody, format!("algorithm: {error}")))?;
+    let Ok(turn) = Arc::clone(&state.rotating).try_lock_owned() else {
+        return Err(Refusal::new(Code::KeyInUse, "a rotation is under way: GET /v1/keys shows its key"));
+    };
+    let config = state.config.load_full();
+    let added = {
+        let (config, context) = (Arc::clone(&config), Context::current());
+        let add = move || {
+            let add = || key_roll::add(&config, algorithm, refresh);
+            // The audit trail names the operator.
+            context.map_or_else(add, |context| context.enter(add))
+        };
+        tokio::task::spawn_blocking(add).await
+    };
+    let kid = added.map_err(|error| RollError::Failed(error.to_string()))??;
+    let promoted = kid.clone();
+    tokio::spawn(inherited(Context::current(), async move {
+        if let Err(error) = key_roll::promote(&config, &promoted, Some((true, Duration::ZERO))).await {
+            tracing::error!(kid = promoted, %error, "key does not sign: promote it by hand");
+        }
+        drop(turn);
+    }));
+    let signs_after = (!refresh).then_some(JWKS_MAX_AGE.as_secs());
+    let mut response = ok(&ChangedKey { kid, state: State::Verifying, signs_after, warning: None });
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
+}
+
+/// Signs with a key from now on. 409 while a gate of the store, or another verifier, may not have it.
+#[utoipa::path(
+    post,
+    path = "/v1/keys/{kid}/promote",
+    operation_id = "promote_key",
+    tag = "keys",
+    params(("kid" = String, Path, description = "the key; `refresh-2` is the second secret of refresh tokens")),
+    request_body = KeyRequest,
+    responses((status = 200, description = "done", body = ChangedKey), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["admin"]))
+)]
+pub(super) async fn promote(state: &Admin, kid: &str, request: KeyRequest) -> Answer {
+    let when = (!request.force).then_some((false, Duration::ZERO));
+    key_roll::promote(&state.config.load_full(), kid, when).await?;
+    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: State::Signing, signs_after: None, warning: None }))
+}
+
+/// Removes a key that is no longer used. 409 while a token or a session may need it.
+#[utoipa::path(
+    post,
+    path = "/v1/keys/{kid}/retire",
+    operation_id = "retire_key",
+    tag = "keys",
+    params(("kid" = String, Path, description = "the key; `refresh-1` is the first secret of refresh tokens")),
+    request_body = KeyRequest,
+    responses((status = 200, description = "done", body = ChangedKey), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["admin"]))
+)]
+pub(super) async fn retire(state: &Admin, kid: &str, request: KeyRequest) -> Answer {
+    let warning = key_roll::retire(&state.config.load_full(), kid, request.force).await?;
+    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: State::Retired, signs_after: None, warning }))
+}

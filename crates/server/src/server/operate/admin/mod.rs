@@ -1,0 +1,405 @@
+//! The admin listener (requirement O1): health, metrics, and the operator's requests (`/v1`), which need an admin token.
+//! docs/admin.md describes them, docs/openapi.json for programs; operations.rs has the list.
+//!
+//! A request whose `Host` is not an IP address, `localhost` or one of `admin.hosts` gets 421. Otherwise a web page
+//! could rebind its name to this address and read metrics through a browser on this machine (requirement O25).
+//! The module `seats` says how many connections may be open, and which gives way to another.
+//!
+//! A second listener, `admin.probes`, answers health checks and nothing else, to everyone (requirement P54).
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::metrics::Metrics;
+use super::reload::{Outcomes, Reloader};
+use crate::config::Config;
+use crate::log::{self, request_id};
+use crate::server::build::admin_tokens::AdminTokens;
+use crate::server::build::issuers::RemoteIssuers;
+use crate::server::build::users::LiveUsers;
+use crate::server::listen::connection_counts::ConnectionCounts;
+use crate::server::listen::min_rate::MinRate;
+use crate::server::listen::stream::Socket;
+use crate::server::serve::request::Serving;
+use operations::Operation;
+use problem::{Code, Refusal};
+use rotogate::clock::{Timestamp, wall_micros};
+use rotogate::context::Context;
+use rotogate::gate::Gate;
+use rotogate::limit::Failures;
+use rotogate::store::redb::RedbStore;
+use rotogate::trace::Trace;
+use seats::{Seat, Seats};
+
+mod configuration;
+mod events;
+mod explain;
+mod guard;
+pub(crate) mod health;
+mod issuers;
+pub(crate) mod keys;
+mod moved;
+mod openapi;
+mod operations;
+#[cfg(feature = "page")]
+mod page;
+mod problem;
+mod revocations;
+mod seats;
+mod sessions;
+mod status;
+mod store;
+mod traffic;
+pub(crate) mod users;
+
+pub(crate) use configuration::{ConfigInfo, ConfigValue, ReloadResult, ValueSource};
+pub(crate) use explain::{ExplainReport, ExplainedRule, Place};
+pub(crate) use guard::failures;
+#[cfg(feature = "page")]
+pub(crate) use page::SignIns;
+pub(crate) use revocations::{RevocationReport, RevocationRequest};
+pub(crate) use sessions::SessionInfo;
+pub(crate) use status::Status;
+
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+type Answer = Result<Response<Body>, Refusal>;
+
+/// The longest wait for the head of a request, and for the next request of a connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection serves no new request after this time.
+const LIFETIME: Duration = Duration::from_secs(600);
+/// The bound on a request's body, and on the time that it takes.
+const MAX_BODY: usize = 64 << 10;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// When to try again what the audit log must have.
+const AUDIT_RETRY: Duration = Duration::from_secs(5);
+/// The response header with the id of the request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the admin listener needs.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) gate: Gate,
+    pub(crate) tokens: Arc<AdminTokens>,
+    pub(crate) failures: Failures,
+    #[cfg(feature = "page")]
+    pub(crate) sign_ins: SignIns,
+    pub(crate) store: Option<RedbStore>,
+    /// `None`: another system has the users.
+    pub(crate) users: Option<Arc<LiveUsers>>,
+    /// The issuers whose keys are fetched.
+    pub(crate) issuers: RemoteIssuers,
+    /// The configuration in force.
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    /// What serves requests by it.
+    pub(crate) serving: Serving,
+    pub(crate) reloader: Reloader,
+    pub(crate) reloads: Arc<Outcomes>,
+    /// The connections of each public listener.
+    pub(crate) connections: Vec<Arc<ConnectionCounts>>,
+    pub(crate) began: Timestamp,
+    /// Every address of this gate, the admin listener's included.
+    pub(crate) listening: Vec<SocketAddr>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stopping: watch::Receiver<bool>,
+    /// Held while a rotated key waits to sign.
+    pub(crate) rotating: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Which listener it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// `admin.listen`.
+    Operators,
+    /// `admin.probes`.
+    Probes,
+}
+
+/// Serves until its task is aborted, which is after the gate has drained: readiness fails by then.
+pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) {
+    let seats = Arc::new(Seats::default());
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "admin connection not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(seat) = seats.take(peer.ip()) else { continue };
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let stream = Socket::new(stream, MinRate::of(&state.config.load().server));
+            let of_requests = Arc::clone(&seat);
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(Arc::clone(&of_requests));
+                let id = request_id::new(wall_micros());
+                let context = Context::new(id, peer.ip(), Trace::None);
+                context.scope(answer(Arc::clone(&state), side, peer, request))
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            if let Err(error) = within_its_life(connection, &seat).await {
+                tracing::debug!(%error, "admin connection ended early");
+            }
+        });
+    }
+}
+
+/// Serves a connection until it ends, gives way, or has lasted so long.
+async fn within_its_life<I, S>(connection: http1::Connection<TokioIo<I>, S>, seat: &Seat) -> hyper::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible>,
+{
+    let (mut connection, mut left) = (pin!(connection), pin!(seat.left()));
+    tokio::select! {
+        ended = connection.as_mut() => return ended,
+        () = left.as_mut() => return Ok(()),
+        () = tokio::time::sleep(LIFETIME) => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        ended = connection => ended,
+        () = left => Ok(()),
+    }
+}
+
+async fn answer(
+    state: Arc<State>,
+    side: Side,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let (path, method) = (parts.uri.path().to_owned(), parts.method.clone());
+    let is_probe = operations::at(&path).is_some_and(|(rows, _)| rows.iter().any(|row| row.operation.is_probe()));
+    let answered = match side {
+        Side::Operators => handle(&state, peer, &parts, body, is_probe).await,
+        Side::Probes => probe(&state, &parts).await,
+    };
+    let mut response = answered.unwrap_or_else(Refusal::into_response);
+    let headers = response.headers_mut();
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if let Some(context) = Context::current() {
+        headers.insert(REQUEST_ID, context.id().clone());
+    }
+    let status = response.status().as_u16();
+    // Several times a second, from each that asks.
+    if is_probe {
+        tracing::debug!(target: "rotogate::admin", %method, path, status);
+    } else {
+        tracing::info!(target: "rotogate::admin", %method, path, status);
+    }
+    Ok(response)
+}
+
+/// Health checks alone, for any host: an orchestrator asks by an address that this program does not know.
+async fn probe(state: &State, parts: &Parts) -> Answer {
+    let found = operations::at(parts.uri.path());
+    let row = found.and_then(|(rows, _)| rows.iter().find(|row| row.operation.is_probe()));
+    match row {
+        None => Err(Refusal::new(Code::NotFound, "this listener serves /livez and /readyz")),
+        Some(row) if !row.serves(&parts.method) => Err(Refusal::method_not_allowed(operations::methods(&[row]))),
+        Some(row) if row.operation == Operation::Live => Ok(health::live()),
+        // Without the reason, which names parts of the gate: the admin listener has it.
+        Some(_) => Ok(match health::readiness(state).await.0 {
+            true => plain(StatusCode::OK, "ready\n"),
+            false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        }),
+    }
+}
+
+async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incoming, is_probe: bool) -> Answer {
+    // Health checks of load balancers speak HTTP/1.0. A browser, whose DNS may be rebound, always sends a Host.
+    let needs_no_host = is_probe && parts.version == Version::HTTP_10 && !parts.headers.contains_key(HOST);
+    if !needs_no_host {
+        guard::host(parts, &state.config.load().admin.hosts)?;
+    }
+    let path = parts.uri.path();
+    #[cfg(feature = "page")]
+    if page::is_at(path) {
+        return Ok(page::answer(state, peer, parts, body).await);
+    }
+    let Some((rows, parameter)) = operations::at(path) else {
+        let nothing = || Err(Refusal::new(Code::NotFound, "there is no such path; see /v1/openapi.json"));
+        return moved::answer(path, parts.uri.query()).unwrap_or_else(nothing);
+    };
+    let Some(row) = rows.iter().find(|row| row.serves(&parts.method)) else {
+        return Err(Refusal::method_not_allowed(operations::methods(rows)));
+    };
+    guard::origin(parts)?;
+    let holder = guard::access(state, row.access, peer.ip(), parts)?;
+    if row.needs_audit_log() && log::audit_is_failing().load(Ordering::SeqCst) {
+        let what = "the audit log cannot be written, so nothing may change (audit_log.on_failure)";
+        return Err(Refusal::new(Code::AuditLogFailed, what).retry_after(AUDIT_RETRY));
+    }
+    let work = operate(state, row.operation, parameter, parts, body);
+    let answer = match (holder, Context::current()) {
+        // Log events that this request causes name the operator.
+        (Some(holder), Some(context)) => context.acted_by(holder.actor.clone()).scope(work).await,
+        (None, _) | (_, None) => work.await,
+    };
+    if row.is_change() {
+        log::flush_audit().await;
+    }
+    answer
+}
+
+async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, parts: &Parts, body: Incoming) -> Answer {
+    let takes_parameters = matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events);
+    if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
+        let NoParameters {} = query(parts)?;
+    }
+    match operation {
+        Operation::Live => Ok(health::live()),
+        Operation::Ready => Ok(health::ready(state).await),
+        Operation::Metrics => Ok(health::metrics(state, &parts.headers).await),
+        Operation::OpenApi => Ok(openapi::document()),
+        Operation::Status => Ok(status::show(state).await),
+        Operation::Sessions => sessions::list(state, query(parts)?).await,
+        Operation::Session => sessions::show(state, parameter).await,
+        Operation::RevokeSession => sessions::revoke(&state.gate, parameter).await,
+        Operation::Revocations => revocations::list(state, query(parts)?).await,
+        Operation::Revoke => revocations::revoke(state, json(parts, body).await?).await,
+        Operation::Keys => Ok(keys::list(state)),
+        Operation::RotateKeys => keys::rotate(state, json(parts, body).await?).await,
+        Operation::PromoteKey => keys::promote(state, parameter, json(parts, body).await?).await,
+        Operation::RetireKey => keys::retire(state, parameter, json(parts, body).await?).await,
+        Operation::Routes => Ok(traffic::routes(state)),
+        Operation::Upstreams => Ok(traffic::upstreams(state)),
+        Operation::Issuers => Ok(issuers::list(state)),
+        Operation::RefreshIssuer => issuers::refresh(state, parameter).await,
+        Operation::DropIssuerKeys => issuers::drop_keys(state, parameter).await,
+        Operation::Config => Ok(configuration::show(state)),
+        Operation::CheckConfig => Ok(configuration::check(state).await),
+        Operation::ReloadConfig => configuration::reload(state).await,
+        Operation::ReloadUsers => users::reload(state).await,
+        Operation::DisableUser => users::disable(state, json(parts, body).await?).await,
+        Operation::Backup => store::backup(state).await,
+        Operation::Events => events::list(state, &parts.headers, query(parts)?).await,
+        Operation::Explain => explain::answer(state, &whole_body(parts, body).await?).await,
+    }
+}
+
+/// What a request without parameters may have.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
+
+/// The parameters of a request.
+fn query<T: DeserializeOwned>(parts: &Parts) -> Result<T, Refusal> {
+    serde_urlencoded::from_str(parts.uri.query().unwrap_or_default())
+        .map_err(|error| Refusal::new(Code::InvalidParameter, error.to_string()))
+}
+
+/// The body of a request.
+async fn json<T: DeserializeOwned>(parts: &Parts, body: Incoming) -> Result<T, Refusal> {
+    let bytes = whole_body(parts, body).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Refusal::new(Code::InvalidBody, error.to_string()))
+}
+
+const JSON: &str = "application/json";
+
+/// The same, as it was sent.
+async fn whole_body(parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
+    body_of(JSON, parts, body).await
+}
+
+/// A body of this media type.
+async fn body_of(expected: &str, parts: &Parts, body: Incoming) -> Result<Bytes, Refusal> {
+    let media = parts.headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+    if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(expected) {
+        return Err(Refusal::new(Code::UnsupportedMediaType, format!("expected content-type: {expected}")));
+    }
+    let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    match whole {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refusal::new(Code::BodyTooLong, "a body has at most 64 KiB"))
+        }
+        Ok(Err(_)) | Err(_) => Err(Refusal::new(Code::InvalidBody, "the body was not sent in full in time")),
+    }
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::copy_from_slice(text.as_bytes())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn ok(value: &impl Serialize) -> Response<Body> {
+    let mut response = Response::new(full(serde_json::to_vec(value).unwrap_or_default().into()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A moment as the answers have it, in RFC 3339.
+fn rfc3339(moment: Timestamp) -> String {
+    let moment = std::time::UNIX_EPOCH + Duration::from_secs(moment.as_secs());
+    humantime::format_rfc3339_seconds(moment).to_string()
+}
+
+/// An operator's input, escaped and cut for an answer.
+fn shown(text: &str) -> String {
+    text.chars().take(80).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a33_a_connection_that_asks_without_end_is_closed_after_its_life() {
+        let seat = Arc::new(Seats::default()).take([127, 0, 0, 1].into()).unwrap();
+        let (mut peer, served) = duplex(4096);
+        let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(health::live()));
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        let connection = builder.serve_connection(TokioIo::new(served), service);
+        let begun = Instant::now();
+        let asking = async {
+            // Within the longest wait for the next request.
+            while peer.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.is_ok()
+                && peer.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0)
+            {
+                tokio::time::sleep(HEAD_TIMEOUT / 2).await;
+                assert!(begun.elapsed() < LIFETIME * 2, "it has no end");
+            }
+            begun.elapsed()
+        };
+        let (ended, lasted) = tokio::join!(within_its_life(connection, &seat), asking);
+        ended.unwrap();
+        assert!((LIFETIME..LIFETIME + HEAD_TIMEOUT).contains(&lasted), "{lasted:?}");
+    }
+}

@@ -1,0 +1,127 @@
+//! The document that describes `/v1` for programs: OpenAPI 3.1, made from the types.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use super::problem::Problem;
+use super::{
+    Body, configuration, events, explain, full, health, issuers, keys, revocations, sessions, status, store, traffic,
+    users,
+};
+
+/// The admin listener of a gate. docs/admin.md has an example of each operation, and describes each code of a problem.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "rotogate admin API",
+        description = "The admin listener of a gate. docs/admin.md has an example of each operation, and describes each code of a problem.",
+        version = "1", license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    paths(
+        health::live,
+        health::ready,
+        health::metrics,
+        document,
+        status::show,
+        sessions::list,
+        sessions::show,
+        sessions::revoke,
+        revocations::list,
+        revocations::revoke,
+        keys::list,
+        keys::rotate,
+        keys::promote,
+        keys::retire,
+        traffic::routes,
+        traffic::upstreams,
+        issuers::list,
+        issuers::refresh,
+        issuers::drop_keys,
+        configuration::show,
+        configuration::check,
+        configuration::reload,
+        users::reload,
+        users::disable,
+        store::backup,
+        events::list,
+        explain::answer,
+    ),
+    modifiers(&Tokens)
+)]
+struct Document;
+
+/// Adds how a caller authenticates.
+struct Tokens;
+
+impl Modify for Tokens {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let described = "the token of `admin.token_file`, or one of `admin.tokens`. Its role is `viewer`, `operator` or \
+                         `admin`; each may do what the ones before it may";
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(described)).build();
+        document.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(bearer));
+    }
+}
+
+/// The document as text; it ends with a line break.
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    let text = Document::openapi().to_pretty_json().unwrap_or_default();
+    format!("{text}\n")
+});
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/v1/openapi.json",
+    operation_id = "openapi",
+    tag = "status",
+    responses(
+        (status = 200, description = "an OpenAPI 3.1 document", body = Object),
+        (status = "4XX", description = "a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) fn document() -> Response<Body> {
+    let mut response = Response::new(full(Bytes::from_static(TEXT.as_bytes())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::generated;
+    use crate::server::operate::admin::operations::{Access, TABLE};
+
+    #[test]
+    fn p49_the_document_is_generated() {
+        generated::assert_current("docs/openapi.json", &TEXT);
+    }
+
+    #[test]
+    fn p49_the_document_has_every_operation_with_its_role() {
+        let document: serde_json::Value = serde_json::from_str(&TEXT).unwrap();
+        let mut described = BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let role = operation["security"][0]["token"][0].as_str().unwrap_or("none").to_owned();
+                described.insert((method.to_uppercase(), path.clone(), role));
+            }
+        }
+        let role = |access: Access| match access {
+            Access::Anyone | Access::LocalOrViewer => "none".to_owned(),
+            Access::Role(role) => role.word().to_owned(),
+        };
+        let served = TABLE.iter().map(|row| (row.method.to_string(), row.path.to_owned(), role(row.access)));
+        assert_eq!(described, served.collect());
+        let operations =
+            document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+        let ids: BTreeSet<_> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+        assert_eq!(ids.len(), TABLE.len(), "each has a name of its own");
+    }
+}

@@ -1,0 +1,344 @@
+//! The views of the admin page as templates. askama escapes every value.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use askama::Template;
+use rotogate::clock::{SystemTime, TimeSource};
+use serde_json::Value;
+
+use crate::config::AdminRole;
+use crate::server::build::issuers::IssuerReport;
+use crate::server::operate::admin::configuration::ConfigInfo;
+use crate::server::operate::admin::keys::Keys;
+use crate::server::operate::admin::sessions::{Page, SessionInfo};
+use crate::server::operate::admin::status::Status;
+use crate::server::operate::admin::traffic::{RouteInfo, UpstreamInfo};
+use crate::server::operate::admin::{ExplainReport, explain::TokenClaims};
+
+/// What every view has.
+pub(super) struct Frame {
+    pub(super) version: &'static str,
+    pub(super) is_ready: bool,
+    /// The path of the view.
+    pub(super) at: &'static str,
+    pub(super) name: String,
+    pub(super) role: &'static str,
+    pub(super) may_operate: bool,
+    pub(super) csrf: String,
+    pub(super) notice: Option<String>,
+}
+
+/// Path, name, and who may see it.
+const VIEWS: [(&str, &str, AdminRole); 7] = [
+    ("/ui/", "Overview", AdminRole::Viewer),
+    ("/ui/sessions", "Sessions", AdminRole::Viewer),
+    ("/ui/explain", "Explain", AdminRole::Operator),
+    ("/ui/keys", "Keys", AdminRole::Viewer),
+    ("/ui/routes", "Routes", AdminRole::Viewer),
+    ("/ui/config", "Configuration", AdminRole::Viewer),
+    ("/ui/events", "Events", AdminRole::Viewer),
+];
+
+impl Frame {
+    /// The views that the caller may see.
+    fn views(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let may_operate = self.may_operate;
+        let is_seen = move |(_, _, role): &&(_, _, AdminRole)| may_operate || *role == AdminRole::Viewer;
+        VIEWS.iter().filter(is_seen).map(|(path, name, _)| (*path, *name))
+    }
+}
+
+#[derive(Template)]
+#[template(path = "page/sign_in.html")]
+pub(super) struct SignInView {
+    pub(super) csrf: String,
+    pub(super) problem: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "page/problem.html")]
+pub(super) struct ProblemView<'a> {
+    pub(super) title: &'a str,
+    pub(super) detail: &'a str,
+    pub(super) code: &'a str,
+    pub(super) request: &'a str,
+}
+
+#[derive(Template)]
+#[template(path = "page/overview.html")]
+pub(super) struct OverviewView {
+    pub(super) frame: Frame,
+    pub(super) status: Status,
+}
+
+/// What the search form has.
+#[derive(Default)]
+pub(super) struct AskedSessions {
+    pub(super) user: String,
+    pub(super) account: String,
+    pub(super) subject: String,
+    pub(super) status: String,
+    pub(super) client: String,
+}
+
+/// The offer to revoke all sessions of a user.
+pub(super) struct RevokeAll {
+    pub(super) question: String,
+    pub(super) button: String,
+    pub(super) field: &'static str,
+    pub(super) value: String,
+    /// Of the user, if it was named.
+    pub(super) account: String,
+}
+
+#[derive(Template)]
+#[template(path = "page/sessions.html")]
+pub(super) struct SessionsView {
+    pub(super) frame: Frame,
+    pub(super) asked: AskedSessions,
+    pub(super) statuses: Vec<&'static str>,
+    pub(super) clients: Vec<String>,
+    pub(super) problem: Option<String>,
+    pub(super) page: Option<Page>,
+    /// How many there are, in words.
+    pub(super) count: String,
+    pub(super) all: Option<RevokeAll>,
+    /// This view, to come back to.
+    pub(super) back: String,
+    pub(super) next: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "page/session.html")]
+pub(super) struct SessionView {
+    pub(super) frame: Frame,
+    pub(super) session: SessionInfo,
+    pub(super) of_subject: String,
+    pub(super) ended_by: Option<String>,
+    pub(super) history: Vec<AuditLine>,
+}
+
+#[derive(Template)]
+#[template(path = "page/confirm.html")]
+pub(super) struct ConfirmView {
+    pub(super) frame: Frame,
+    pub(super) question: String,
+    pub(super) action: String,
+    pub(super) fields: Vec<(&'static str, String)>,
+    pub(super) back: String,
+    pub(super) button: String,
+}
+
+#[derive(Default)]
+pub(super) struct AskedExplanation {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) host: String,
+}
+
+#[derive(Template)]
+#[template(path = "page/explain.html")]
+pub(super) struct ExplainView {
+    pub(super) frame: Frame,
+    pub(super) asked: AskedExplanation,
+    pub(super) problem: Option<String>,
+    pub(super) report: Option<ExplainReport>,
+    pub(super) claims: Vec<(&'static str, String)>,
+}
+
+#[derive(Template)]
+#[template(path = "page/keys.html")]
+pub(super) struct KeysView {
+    pub(super) frame: Frame,
+    pub(super) keys: Keys,
+}
+
+#[derive(Template)]
+#[template(path = "page/routes.html")]
+pub(super) struct RoutesView {
+    pub(super) frame: Frame,
+    pub(super) routes: Vec<RouteInfo>,
+    pub(super) upstreams: Vec<UpstreamInfo>,
+    pub(super) issuers: Vec<IssuerReport>,
+}
+
+#[derive(Template)]
+#[template(path = "page/config.html")]
+pub(super) struct ConfigView {
+    pub(super) frame: Frame,
+    pub(super) config: ConfigInfo,
+}
+
+#[derive(Default)]
+pub(super) struct AskedEvents {
+    pub(super) action: String,
+    pub(super) subject: String,
+    pub(super) actor: String,
+}
+
+#[derive(Template)]
+#[template(path = "page/events.html")]
+pub(super) struct EventsView {
+    pub(super) frame: Frame,
+    pub(super) asked: AskedEvents,
+    /// Where the script finds further lines.
+    pub(super) stream: String,
+    pub(super) history: Vec<AuditLine>,
+}
+
+/// A line of the audit log.
+pub(super) struct AuditLine {
+    pub(super) id: String,
+    pub(super) at: String,
+    pub(super) action: String,
+    pub(super) outcome: String,
+    pub(super) actor: String,
+    pub(super) from: String,
+    pub(super) rest: String,
+}
+
+/// Fields that have a column, or that no reader of the page needs. The script has the same list.
+const NOT_REST: [&str; 16] = [
+    "timestamp",
+    "event.action",
+    "event.outcome",
+    "event.id",
+    "event.code",
+    "event.dataset",
+    "rotogate.actor",
+    "rotogate.actor.role",
+    "rotogate.actor.via",
+    "rotogate.audit.boot",
+    "rotogate.audit.seq",
+    "client.address",
+    "http.request.id",
+    "level",
+    "target",
+    "message",
+];
+
+impl AuditLine {
+    fn of(line: &Value) -> Self {
+        let text = |name: &str| line.get(name).map(plain).unwrap_or_default();
+        let rest = line.as_object().into_iter().flatten().filter(|(name, _)| !NOT_REST.contains(&name.as_str()));
+        Self {
+            id: text("event.id"),
+            at: text("timestamp"),
+            action: text("event.action"),
+            outcome: text("event.outcome"),
+            actor: text("rotogate.actor"),
+            from: text("client.address"),
+            rest: rest.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    /// The newest first.
+    pub(super) fn all(lines: &[Value]) -> Vec<Self> {
+        lines.iter().rev().map(Self::of).collect()
+    }
+}
+
+/// A text without quotes.
+pub(super) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A moment relative to now. The exact one is beside it.
+pub(super) fn ago(moment: &str) -> String {
+    let Ok(then) = humantime::parse_rfc3339(moment) else { return moment.to_owned() };
+    let then = then.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    relative(then, Duration::from_secs(SystemTime::new().wall().as_secs()))
+}
+
+fn relative(then: Duration, now: Duration) -> String {
+    let words = |distance: Duration| {
+        let seconds = distance.as_secs();
+        match seconds {
+            0..60 => format!("{seconds} s"),
+            60..3600 => format!("{} min", seconds / 60),
+            3600..86_400 => format!("{} h", seconds / 3600),
+            _ => format!("{} d", seconds / 86_400),
+        }
+    };
+    match now.checked_sub(then) {
+        Some(past) => format!("{} ago", words(past)),
+        None => format!("in {}", words(then.saturating_sub(now))),
+    }
+}
+
+/// What a route asks of a token.
+pub(super) fn asked_of(route: &RouteInfo) -> String {
+    let mut asked = route.scopes.clone();
+    if !route.any_scope.is_empty() {
+        asked.push(format!("one of {}", route.any_scope.join(" ")));
+    }
+    asked.extend(route.roles.iter().map(|role| format!("role {role}")));
+    asked.join(", ")
+}
+
+/// The claims of a token that are known.
+pub(super) fn claims_of(token: &TokenClaims) -> Vec<(&'static str, String)> {
+    let texts = [
+        ("Issuer", &token.issuer),
+        ("Subject", &token.subject),
+        ("User", &token.user),
+        ("Client", &token.client),
+        ("Session", &token.session),
+        ("jti", &token.jti),
+        ("kid", &token.kid),
+        ("Scope", &token.scope),
+    ];
+    let mut claims: Vec<_> =
+        texts.into_iter().filter_map(|(name, text)| text.clone().map(|text| (name, text))).collect();
+    claims.extend(token.generation.map(|generation| ("Generation", generation.to_string())));
+    if !token.audience.is_empty() {
+        claims.push(("Audience", token.audience.join(" ")));
+    }
+    claims
+}
+
+/// A link with these parameters, without the empty ones.
+pub(super) fn link(path: &str, parameters: &[(&str, &str)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let mut is_any = false;
+    for (name, value) in parameters.iter().filter(|(_, value)| !value.is_empty()) {
+        query.append_pair(name, value);
+        is_any = true;
+    }
+    if is_any { format!("{path}?{}", query.finish()) } else { path.to_owned() }
+}
+
+/// The fields of a form, or of a query. Of a repeated one the last counts.
+pub(super) fn fields(text: &[u8]) -> BTreeMap<String, String> {
+    form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_told_relative_to_now() {
+        let at = Duration::from_secs;
+        for (then, now, words) in [
+            (100, 100, "0 s ago"),
+            (40, 100, "1 min ago"),
+            (0, 7300, "2 h ago"),
+            (0, 200_000, "2 d ago"),
+            (8000, 100, "in 2 h"),
+        ] {
+            assert_eq!(relative(at(then), at(now)), words);
+        }
+        assert_eq!(ago("<b>"), "<b>");
+    }
+
+    #[test]
+    fn p56_values_are_text_and_never_markup() {
+        let problem = ProblemView { title: "<img src=x>", detail: "\"'&<script>", code: "x", request: "y" };
+        let html = problem.render().unwrap();
+        assert!(!html.contains("<img") && !html.contains("<script>"), "{html}");
+        assert!(html.contains("&#60;img src=x&#62;"), "{html}");
+        assert_eq!(link("/ui/sessions", &[("user", "a&b=c"), ("status", "")]), "/ui/sessions?user=a%26b%3Dc");
+    }
+}

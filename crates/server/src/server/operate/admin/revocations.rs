@@ -1,0 +1,390 @@
+//! The operator's requests about many sessions: what is revoked, and how one revokes.
+
+use std::time::Duration;
+
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::directory::User;
+use rotogate::fault::Error;
+use rotogate::gate::{Tally, Whose};
+use rotogate::revocation::{Effect, Revocation, Target};
+use rotogate::session::{Session, SessionId, Status};
+use rotogate::store::Filter;
+use rotogate::token::MAX_SESSIONLESS_LIFETIME;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::{Code, Problem, Refusal};
+use super::{Answer, State, ok, rfc3339, shown};
+use crate::config::Config;
+
+/// The number of entries on a page: by default, and at most.
+const DEFAULT_PAGE: usize = 100;
+const MAX_PAGE: usize = 1000;
+
+/// What to revoke: exactly one of `user`, `subject`, `client`, `token`, `all`, and `account` without `user`.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RevocationRequest {
+    /// Every session of the user of this name in the users file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) user: Option<String>,
+    /// Every session of this account; with `user`, the user's account, if several have a user of that name: empty for the one
+    /// that has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) account: Option<String>,
+    /// Every session of this subject, or every token that `issuer` has issued to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subject: Option<String>,
+    /// With `subject`: the name of another issuer in `[[issuers]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) issuer: Option<String>,
+    /// Every session and token of this client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client: Option<String>,
+    /// One token without a session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<TokenName>,
+    /// `true`: every session and token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) all: Option<bool>,
+    /// Counts, and ends nothing.
+    #[serde(default)]
+    pub(crate) dry_run: bool,
+    /// Enters the revocation even if users, clients and store know no such target: always needed for what another
+    /// issuer names, and for a token.
+    #[serde(default)]
+    pub(crate) force: bool,
+}
+
+/// A token without a session.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokenName {
+    /// Its `jti`.
+    pub(crate) jti: String,
+    /// The name of its issuer in `[[issuers]]`; without it, the gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) issuer: Option<String>,
+}
+
+/// What a revocation ended, or would end.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RevocationReport {
+    /// The sessions that it matched, those that had ended before included.
+    #[serde(default)]
+    pub(crate) matched: u64,
+    /// The sessions that were live until then.
+    pub(crate) ended: u64,
+    /// Sessions and tokens from before this moment are refused (RFC 3339). Absent where single sessions or a token end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_before: Option<String>,
+    /// Whether nothing was ended, only counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) dry_run: bool,
+}
+
+impl RevocationReport {
+    /// Of a single session.
+    pub(super) fn of_one(ended: bool) -> Self {
+        Self { matched: 1, ended: ended.into(), ..Self::default() }
+    }
+}
+
+/// An entry of the revocation list. The audit trail has who entered it.
+#[derive(Serialize, ToSchema)]
+struct Entry {
+    /// `session`, `subject`, `client`, `token` or `all`.
+    kind: &'static str,
+    /// Its id, subject, `client_id` or `jti`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<String>,
+    /// `iss` of its tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    /// Sessions that began up to this moment are refused, and tokens without a session that were issued up to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_before: Option<String>,
+    /// When the last token that it can match has expired.
+    until: String,
+}
+
+/// A page of the list.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Entries {
+    /// Those that end last come first.
+    revocations: Vec<Entry>,
+    /// How many there are of this kind.
+    total: usize,
+}
+
+/// Which entries to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EntriesQuery {
+    /// `session`, `subject`, `client`, `token` or `all`.
+    kind: Option<String>,
+    /// The most entries.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    limit: Option<String>,
+}
+
+/// What is revoked and could still match a token.
+#[utoipa::path(
+    get,
+    path = "/v1/revocations",
+    operation_id = "list_revocations",
+    tag = "revocations",
+    params(EntriesQuery),
+    responses((status = 200, description = "done", body = Entries), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) async fn list(state: &State, EntriesQuery { kind, limit }: EntriesQuery) -> Answer {
+    const KINDS: [&str; 5] = ["session", "subject", "client", "token", "all"];
+    if let Some(kind) = kind.as_deref().filter(|kind| !KINDS.contains(kind)) {
+        let what = format!("kind: expected one of {}, found {}", KINDS.join(", "), shown(kind));
+        return Err(Refusal::new(Code::InvalidParameter, what));
+    }
+    let limit = match limit.map(|limit| limit.parse()) {
+        None => DEFAULT_PAGE,
+        Some(Ok(limit @ 1..=MAX_PAGE)) => limit,
+        Some(_) => return Err(Refusal::new(Code::InvalidParameter, "limit: a number from 1 to 1000 is expected")),
+    };
+    let mut all = state.gate.sessions().revocations().await.map_err(|error| Refusal::of_store(&error))?;
+    // A rotation raises a minimum, which revokes nothing that anyone revoked.
+    all.retain(|entry| !matches!(entry.effect, Effect::Minimum { .. }) || entry.effect == Effect::SESSION_REVOKED);
+    all.retain(|entry| kind.as_deref().is_none_or(|kind| entry_of(entry).kind == kind));
+    all.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.target.cmp(&b.target)));
+    let revocations = all.iter().take(limit).map(entry_of).collect();
+    Ok(ok(&Entries { revocations, total: all.len() }))
+}
+
+fn entry_of(entry: &Revocation) -> Entry {
+    let (kind, of, issuer) = match &entry.target {
+        Target::Session(id) => ("session", Some(id.to_string()), None),
+        Target::Subject { issuer, subject } => ("subject", Some(subject.to_string()), Some(issuer.to_string())),
+        Target::Client { issuer, client } => ("client", Some(client.to_string()), Some(issuer.to_string())),
+        Target::Token { issuer, jti } => ("token", Some(jti.to_string()), Some(issuer.to_string())),
+        Target::Global => ("all", None, None),
+    };
+    let not_before = match entry.effect {
+        Effect::NotBefore(moment) => Some(rfc3339(moment)),
+        Effect::Minimum { .. } | Effect::Gone => None,
+    };
+    Entry { kind, of, issuer, not_before, until: rfc3339(entry.until) }
+}
+
+/// A request's target.
+enum Asked {
+    Subject(Box<str>),
+    ForeignSubject { issuer: String, subject: String },
+    Client(String),
+    Account(String),
+    Token { issuer: Option<String>, jti: String },
+    Everyone,
+}
+
+/// Revokes: sessions and tokens of the target are refused from the next request on. Answers once that is durable.
+#[utoipa::path(
+    post,
+    path = "/v1/revocations",
+    operation_id = "revoke",
+    tag = "revocations",
+    request_body = RevocationRequest,
+    responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn revoke(state: &State, request: RevocationRequest) -> Answer {
+    end_all(state, request).await.map(|report| ok(&report))
+}
+
+/// Ends what a request names, or counts it.
+pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
+    let (dry_run, force) = (request.dry_run, request.force);
+    let asked = asked(state, request)?;
+    let config = state.config.load_full();
+    let of_store = |error: Error| Refusal::of_store(&error);
+    let of_revocation = |error: Error| Refusal::of_revocation(&error);
+    let sessions = state.gate.sessions();
+    let whose = match &asked {
+        Asked::Subject(subject) => Whose::Subject(subject),
+        Asked::Client(client) => Whose::Client(client),
+        Asked::Everyone => Whose::Everyone,
+        Asked::Account(account) => return of_account(state, account, dry_run).await,
+        Asked::ForeignSubject { issuer, subject } => {
+            let (url, lifetime) = foreign(&config, issuer)?;
+            must_be_forced(force, &format!("the subject {} of {issuer}", shown(subject)))?;
+            if !dry_run {
+                sessions.revoke_foreign_subject(&url, subject, lifetime).await.map_err(of_revocation)?;
+            }
+            return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
+        }
+        Asked::Token { issuer, jti } => {
+            let (url, lifetime) = match issuer {
+                Some(issuer) => foreign(&config, issuer)?,
+                None => (config.issuer.url.clone(), MAX_SESSIONLESS_LIFETIME),
+            };
+            must_be_forced(force, &format!("the token {}", shown(jti)))?;
+            if !dry_run {
+                let until = SystemTime::new().wall().plus(lifetime);
+                sessions.revoke_token(&url, jti, until).await.map_err(of_revocation)?;
+            }
+            return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
+        }
+    };
+    if !force && let Some(what) = unknown(state, whose).await.map_err(of_store)? {
+        return Err(Refusal::new(Code::UnknownTarget, what));
+    }
+    let Tally { matched, ended, not_before } = match dry_run {
+        true => sessions.count(whose).await.map_err(of_store)?,
+        false => sessions.end(whose).await.map_err(of_revocation)?,
+    };
+    let not_before = (!dry_run).then(|| rfc3339(not_before));
+    Ok(RevocationReport { matched, ended, not_before, dry_run })
+}
+
+fn asked(state: &State, request: RevocationRequest) -> Result<Asked, Refusal> {
+    let RevocationRequest { user, account, subject, issuer, client, token, all, dry_run: _, force: _ } = request;
+    let wrong = |what: &str| Err(Refusal::new(Code::InvalidBody, what));
+    // An empty account is that of the user who has none.
+    let account_alone = account.as_ref().filter(|_| user.is_none()).cloned();
+    let texts = [&user, &account_alone, &subject, &issuer, &client];
+    if texts.into_iter().flatten().any(String::is_empty) || token.as_ref().is_some_and(|token| token.jti.is_empty()) {
+        return wrong("a name is expected, and is empty");
+    }
+    match (user, account, subject, issuer, client, token, all) {
+        (Some(user), account, None, None, None, None, None) => {
+            subject_of(state, &user, account.as_deref()).map(Asked::Subject)
+        }
+        (None, Some(account), None, None, None, None, None) => Ok(Asked::Account(account)),
+        (None, None, Some(subject), None, None, None, None) => Ok(Asked::Subject(subject.into())),
+        (None, None, Some(subject), Some(issuer), None, None, None) => Ok(Asked::ForeignSubject { issuer, subject }),
+        (None, None, None, None, Some(client), None, None) => Ok(Asked::Client(client)),
+        (None, None, None, None, None, Some(TokenName { jti, issuer }), None) => Ok(Asked::Token { issuer, jti }),
+        (None, None, None, None, None, None, Some(true)) => Ok(Asked::Everyone),
+        _ => wrong(
+            "exactly one of \"user\", \"subject\", \"client\", \"account\", \"token\" and \"all\": true is expected; \
+             \"account\" may go with \"user\", and \"issuer\" with \"subject\"",
+        ),
+    }
+}
+
+/// Nothing here knows what another issuer, or a client, named.
+fn must_be_forced(force: bool, what: &str) -> Result<(), Refusal> {
+    match force {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Code::UnknownTarget,
+            format!("the gate cannot know whether there is {what}; enter it all the same with \"force\": true"),
+        )),
+    }
+}
+
+/// `iss` of another issuer, and the longest lifetime of its tokens.
+fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
+    let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
+    let issuer = issuer.ok_or_else(|| {
+        Refusal::new(Code::UnknownTarget, format!("no entry of [[issuers]] has the name {}", shown(name)))
+    })?;
+    Ok((issuer.url.clone(), issuer.max_lifetime))
+}
+
+/// Ends each session of an account: revocations are of subjects, and a subject may have moved.
+async fn of_account(state: &State, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
+    let sessions = state.gate.sessions();
+    let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
+    let mut after = None;
+    loop {
+        let page = sessions.list(Filter::All, after, MAX_PAGE).await.map_err(|error| Refusal::of_store(&error))?;
+        for session in page.sessions.iter().filter(|session| session.account.as_deref() == Some(account)) {
+            report.matched += 1;
+            let lives = session.status == Status::Live && sessions.is_over(session).is_none();
+            report.ended += u64::from(match dry_run {
+                true => lives,
+                false => lives && end(state, session).await?,
+            });
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None if report.matched == 0 => {
+                let what = format!("no session has the account {}", shown(account));
+                return Err(Refusal::new(Code::UnknownTarget, what));
+            }
+            None => return Ok(report),
+        }
+    }
+}
+
+async fn end(state: &State, session: &Session) -> Result<bool, Refusal> {
+    let id: SessionId = session.id;
+    let ended = state.gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
+    Ok(ended == Some(true))
+}
+
+/// What a user without an account is asked for by, beside one that has an account.
+const NO_ACCOUNT: &str = "none";
+
+/// The subject of a user.
+pub(super) fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<str>, Refusal> {
+    let asked = shown(user);
+    let Some(users) = state.users.as_ref().map(|users| users.directory()) else {
+        let what = format!("the users are not in a file, so that {asked} is not known by name; use --subject");
+        return Err(Refusal::new(Code::NotConfigured, what));
+    };
+    // Requirement O38.
+    let mut found = match account {
+        None => users.named(None, user),
+        Some("") => users.named(Some(None), user),
+        Some(account) => users.named(Some(Some(account)), user),
+    };
+    // As the message below calls the user without an account; an account may have that name.
+    if found.is_empty() && account == Some(NO_ACCOUNT) {
+        found = users.named(Some(None), user);
+    }
+    match (found.pop(), found.pop()) {
+        (Some(only), None) => Ok(only.subject),
+        (Some(one), Some(other)) => {
+            let named = |user: &User| user.account.as_deref().unwrap_or(NO_ACCOUNT).to_owned();
+            let accounts = [&one, &other].into_iter().chain(&found).map(named).collect::<Vec<_>>().join(", ");
+            let what = format!("several accounts have a user {asked}: {accounts}; say which: --account");
+            Err(Refusal::new(Code::AmbiguousUser, what))
+        }
+        (None, _) => {
+            let mut what = format!("no user has the name {asked}");
+            if let Some(name) = users.name_of(user) {
+                let name = shown(&name);
+                what.push_str(&format!("; it is the subject of {name}: --user {name} or --subject {asked}"));
+            }
+            Err(Refusal::new(Code::UnknownTarget, what))
+        }
+    }
+}
+
+/// Why there is nothing to end, and what was probably meant. `None` if users, clients or the store know the target.
+async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Error> {
+    let sessions = state.gate.sessions();
+    match whose {
+        Whose::Everyone => Ok(None),
+        Whose::Subject(subject) => {
+            // Another system may have the user: nothing is said to be unknown.
+            let Some(users) = state.users.as_ref().map(|users| users.directory()) else { return Ok(None) };
+            if users.name_of(subject).is_some() || sessions.has_any(whose).await? {
+                return Ok(None);
+            }
+            let asked = shown(subject);
+            let mut what = format!("no user, session or token has the subject {asked}");
+            if let [user] = users.named(None, subject).as_slice() {
+                what.push_str(&format!("; a user of this name has sub {}: --user {asked}", user.subject));
+            }
+            Ok(Some(what))
+        }
+        Whose::Client(client) => {
+            if state.gate.has_client(client) || sessions.has_any(whose).await? {
+                return Ok(None);
+            }
+            Ok(Some(format!("no client, session or token has the client_id {}", shown(client))))
+        }
+        // A kind of target that this program does not know: nothing is said to be unknown.
+        _ => Ok(None),
+    }
+}

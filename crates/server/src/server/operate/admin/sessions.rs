@@ -1,0 +1,321 @@
+//! The operator's requests about sessions: list, show, end one.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::problem::{Code, Problem, Refusal};
+use super::revocations::{RevocationReport, subject_of};
+use super::{Answer, State, events, ok, rfc3339, shown};
+use rotogate::clock::Timestamp;
+use rotogate::gate::Gate;
+use rotogate::session::{RevokedBecause, Session, SessionId, Status};
+use rotogate::store::Filter;
+
+/// The number of sessions on a page: by default, and at most.
+const DEFAULT_PAGE_SESSIONS: usize = 100;
+const MAX_PAGE_SESSIONS: usize = 1000;
+/// How many sessions are read for one page. With a filter that few sessions pass, a page may have fewer than asked for.
+const MAX_READ_SESSIONS: usize = 20_000;
+
+/// A session as an operator sees it, without its secret. Times are in RFC 3339.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SessionInfo {
+    /// Its id: the `sid` of its tokens.
+    pub(crate) id: String,
+    /// The user that logged in.
+    pub(crate) subject: String,
+    /// The user's account, if any.
+    pub(crate) account: Option<String>,
+    /// The client that received the tokens.
+    pub(crate) client: String,
+    /// The dialect of the login.
+    pub(crate) dialect: String,
+    /// The scope granted at login.
+    pub(crate) scope: String,
+    /// `live`, `expired`, or why it was revoked: `logout`, `reuse`, `other-client`, `operator`, `too-many`,
+    /// `user-changed`, `restored`, `issuer-logout`; `not-before` if all sessions of its user, of its client or of everyone were revoked.
+    pub(crate) status: String,
+    /// The time of the login.
+    pub(crate) created: String,
+    /// When the session ends, refreshed or not.
+    pub(crate) expires: String,
+    /// When its latest pair of tokens was issued.
+    pub(crate) refreshed: String,
+    /// The generation of that pair.
+    pub(crate) generation: u64,
+    /// Whether a token of that pair was seen in use. Not noted of the first pair, which replaces none.
+    pub(crate) confirmed: bool,
+    /// The client address at login, if kept.
+    pub(crate) address: Option<String>,
+    /// The user agent at login, if kept.
+    pub(crate) user_agent: Option<String>,
+}
+
+/// A session, and what is known of its past.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SessionDetail {
+    #[serde(flatten)]
+    pub(super) session: SessionInfo,
+    /// What the audit trail has about it among its last 1000 lines: who ended it, too.
+    #[schema(value_type = Vec<Object>)]
+    pub(super) history: Vec<Value>,
+    /// Who ended it, if those lines say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ended_by: Option<String>,
+}
+
+/// Which sessions to list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SessionsQuery {
+    /// Of the user of this name in the users file.
+    pub(super) user: Option<String>,
+    /// Of this account; with `user`, the account of the user. Empty: without an account.
+    pub(super) account: Option<String>,
+    /// Of this subject.
+    pub(super) subject: Option<String>,
+    /// Of this client.
+    pub(super) client: Option<String>,
+    /// That began at an endpoint of this dialect.
+    pub(super) dialect: Option<String>,
+    /// `live`, `ended`, or the reason of the end, as in the answer.
+    pub(super) status: Option<String>,
+    /// That began at this moment or later (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub(super) since: Option<String>,
+    /// That began before this moment (RFC 3339).
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub(super) until: Option<String>,
+    /// The `next` of the page before.
+    pub(super) cursor: Option<String>,
+    /// The most sessions on the page.
+    #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
+    pub(super) limit: Option<String>,
+}
+
+/// A page of sessions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Page {
+    /// The sessions, the oldest first.
+    pub(super) sessions: Vec<SessionInfo>,
+    /// The `cursor` of the next page; `null` at the end. A page may have fewer sessions than asked for, or none, and
+    /// still have a next one.
+    pub(super) next: Option<String>,
+}
+
+/// What a filter asks of the status.
+#[derive(Clone, Copy)]
+enum AskedStatus {
+    Live,
+    Ended,
+    Because(&'static str),
+}
+
+/// Why a session may be over.
+pub(super) fn reasons() -> impl Iterator<Item = &'static str> {
+    ["expired", "not-before"].into_iter().chain(RevokedBecause::ALL.into_iter().map(RevokedBecause::word))
+}
+
+impl AskedStatus {
+    fn parse(text: &str) -> Option<Self> {
+        let mut reasons = reasons();
+        match text {
+            "live" => Some(Self::Live),
+            "ended" => Some(Self::Ended),
+            _ => reasons.find(|reason| *reason == text).map(Self::Because),
+        }
+    }
+
+    fn is(self, status: &str) -> bool {
+        match self {
+            Self::Live => status == "live",
+            Self::Ended => status != "live",
+            Self::Because(reason) => status == reason,
+        }
+    }
+}
+
+fn status_of(gate: &Gate, session: &Session) -> &'static str {
+    match session.status {
+        Status::Revoked(because) => because.word(),
+        Status::Live => gate.sessions().is_over(session).unwrap_or("live"),
+    }
+}
+
+fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
+    SessionInfo {
+        id: session.id.to_string(),
+        subject: session.subject.to_string(),
+        account: session.account.as_deref().map(str::to_owned),
+        client: session.client.to_string(),
+        dialect: session.dialect.to_string(),
+        scope: session.scope.to_string(),
+        status: status_of(gate, session).to_owned(),
+        created: rfc3339(session.created()),
+        expires: rfc3339(session.expires),
+        refreshed: rfc3339(session.issued_at),
+        generation: session.current.get(),
+        confirmed: session.confirmed,
+        address: session.address.map(|address| address.to_string()),
+        user_agent: session.user_agent.as_deref().map(str::to_owned),
+    }
+}
+
+/// The sessions, the oldest first, page by page. One that began before the first page was asked for is on exactly one
+/// page, whatever begins and ends meanwhile.
+#[utoipa::path(
+    get,
+    path = "/v1/sessions",
+    operation_id = "list_sessions",
+    tag = "sessions",
+    params(SessionsQuery),
+    responses((status = 200, description = "done", body = Page), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) async fn list(state: &State, query: SessionsQuery) -> Answer {
+    find(state, query).await.map(|page| ok(&page))
+}
+
+/// A page of the sessions that are asked for.
+pub(super) async fn find(state: &State, query: SessionsQuery) -> Result<Page, Refusal> {
+    let SessionsQuery { user, account, subject, client, dialect, status, since, until, cursor, limit } = query;
+    let gate = &state.gate;
+    let (filter, account) = match (user, subject) {
+        (Some(_), Some(_)) => return Err(wrong("at most one of user and subject is expected")),
+        // The account of the user; a login from before the user moved had another.
+        (Some(user), None) => (Filter::Subject(subject_of(state, &user, account.as_deref())?), None),
+        (None, Some(subject)) => (Filter::Subject(subject.into()), account),
+        (None, None) => (Filter::All, account),
+    };
+    let status = match status.as_deref().map(|text| (text, AskedStatus::parse(text))) {
+        Some((text, None)) => {
+            let known = RevokedBecause::ALL.map(RevokedBecause::word).join(", ");
+            let what = format!("status: expected live, ended, expired, not-before, {known}, found {}", shown(text));
+            return Err(wrong(what));
+        }
+        status => status.and_then(|(_, status)| status),
+    };
+    let (since, until) = (moment("since", since.as_deref())?, moment("until", until.as_deref())?);
+    let mut after = match cursor.map(|cursor| SessionId::parse(&cursor)) {
+        Some(None) => return Err(wrong("cursor: the next of the page before is expected")),
+        cursor => cursor.flatten(),
+    };
+    // Ids are in the order of time.
+    let before_since = since.map(|since| SessionId::new(since, [0; 10]));
+    after = after.max(before_since);
+    let limit = match limit.map(|limit| limit.parse()) {
+        None => DEFAULT_PAGE_SESSIONS,
+        Some(Ok(limit @ 1..=MAX_PAGE_SESSIONS)) => limit,
+        Some(_) => return Err(wrong("limit: a number from 1 to 1000 is expected")),
+    };
+    let is_asked_for = |session: &Session| {
+        account.as_deref().is_none_or(|account| session.account.as_deref().unwrap_or_default() == account)
+            && client.as_deref().is_none_or(|client| *session.client == *client)
+            && dialect.as_deref().is_none_or(|dialect| *session.dialect == *dialect)
+            && since.is_none_or(|since| session.created() >= since)
+            && status.is_none_or(|status| status.is(status_of(gate, session)))
+    };
+    let is_filtered = account.is_some() || client.is_some() || dialect.is_some() || status.is_some();
+    let at_once = if is_filtered { MAX_PAGE_SESSIONS } else { limit };
+    let (mut found, mut read) = (Vec::new(), 0);
+    loop {
+        let page =
+            gate.sessions().list(filter.clone(), after, at_once).await.map_err(|error| Refusal::of_store(&error))?;
+        let last = page.sessions.last().map(|session| session.id);
+        for session in &page.sessions {
+            if until.is_some_and(|until| session.created() >= until) {
+                return Ok(Page { sessions: found, next: None });
+            }
+            if !is_asked_for(session) {
+                continue;
+            }
+            found.push(session_info(gate, session));
+            if found.len() == limit {
+                let is_end = page.next.is_none() && last == Some(session.id);
+                let next = (!is_end).then(|| session.id.to_string());
+                return Ok(Page { sessions: found, next });
+            }
+        }
+        read += page.sessions.len();
+        match page.next {
+            Some(next) if read < MAX_READ_SESSIONS => after = Some(next),
+            next => return Ok(Page { sessions: found, next: next.map(|id| id.to_string()) }),
+        }
+    }
+}
+
+fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    let parsed = humantime::parse_rfc3339_weak(text).ok();
+    let since = parsed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    match since {
+        Some(since) => Ok(Some(Timestamp::ZERO.plus(since))),
+        None => Err(wrong(format!("{name}: expected a time such as 2026-11-22T10:00:00Z, found {}", shown(text)))),
+    }
+}
+
+/// One session.
+#[utoipa::path(
+    get,
+    path = "/v1/sessions/{id}",
+    operation_id = "show_session",
+    tag = "sessions",
+    params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
+    responses((status = 200, description = "done", body = SessionDetail), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) async fn show(state: &State, name: &str) -> Answer {
+    detail(state, name).await.map(|detail| ok(&detail))
+}
+
+/// A session, and what is known of its past.
+pub(super) async fn detail(state: &State, name: &str) -> Result<SessionDetail, Refusal> {
+    let gate = &state.gate;
+    let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
+    let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
+    let session = session.ok_or_else(|| unknown(name))?;
+    let history = events::of_session(&state.config.load().issuer.url, &session);
+    let session = session_info(gate, &session);
+    // Its lifetimes end a session without anyone.
+    let is_revoked = !matches!(&*session.status, "live" | "expired");
+    Ok(SessionDetail { session, ended_by: is_revoked.then(|| events::ended_by(&history)).flatten(), history })
+}
+
+/// Ends a session: its tokens are refused from the next request on. Answers once that is durable; `ended` is 0 if it had
+/// ended before.
+#[utoipa::path(
+    post,
+    path = "/v1/sessions/{id}/revoke",
+    operation_id = "revoke_session",
+    tag = "sessions",
+    params(("id" = String, Path, description = "its id: the `sid` of its tokens")),
+    responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["operator"]))
+)]
+pub(super) async fn revoke(gate: &Gate, name: &str) -> Answer {
+    end(gate, name).await.map(|report| ok(&report))
+}
+
+/// Ends a session.
+pub(super) async fn end(gate: &Gate, name: &str) -> Result<RevocationReport, Refusal> {
+    let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
+    let lived = gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
+    let ended = lived.ok_or_else(|| if gate.sessions().are_shared() { lost(name) } else { unknown(name) })?;
+    Ok(RevocationReport::of_one(ended))
+}
+
+fn unknown(id: &str) -> Refusal {
+    Refusal::new(Code::UnknownSession, format!("there is no session {}", shown(id)))
+}
+
+/// The store may have lost it.
+fn lost(id: &str) -> Refusal {
+    let what = format!("the store has no session {0}; {0} is revoked, so that no gate brings it back", shown(id));
+    Refusal::new(Code::UnknownSession, what)
+}
+
+fn wrong(what: impl Into<String>) -> Refusal {
+    Refusal::new(Code::InvalidParameter, what)
+}

@@ -1,0 +1,114 @@
+//! The operator's view of the gate as a whole.
+
+use std::net::SocketAddr;
+
+use http::Response;
+use rotogate::clock::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::problem::{Finding, Problem};
+use super::{Body, State, health, ok, rfc3339};
+use crate::config::StoreConfig;
+use crate::server::operate::reload::Source;
+
+/// The gate as a whole.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Status {
+    pub(crate) version: String,
+    /// The id of the process.
+    pub(crate) pid: u32,
+    /// When it began to serve (RFC 3339).
+    pub(super) started: String,
+    /// As `/readyz` says.
+    pub(super) ready: bool,
+    /// Why it is not ready, or in which state it serves.
+    pub(super) readiness: String,
+    /// Every address of the gate, those of the admin listener included.
+    #[schema(value_type = Vec<String>)]
+    pub(super) listeners: Vec<SocketAddr>,
+    /// Open connections of clients.
+    pub(super) connections: usize,
+    /// Requests in flight to upstreams.
+    pub(super) requests_in_flight: usize,
+    pub(super) store: StoreStatus,
+    /// What the gate reads again while it runs.
+    pub(super) reloads: Vec<ReloadStatus>,
+    /// What `rotogate check` warns about, of the configuration in force.
+    pub(super) warnings: Vec<Finding>,
+}
+
+#[cfg(feature = "page")]
+impl Status {
+    /// The state and the numbers, in a line.
+    pub(super) fn in_words(&self) -> String {
+        let Self { readiness, connections, requests_in_flight, .. } = self;
+        format!("{readiness}. {connections} client connections, {requests_in_flight} requests in flight to upstreams.")
+    }
+}
+
+/// The store.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct StoreStatus {
+    /// `redb`, `memory`, `postgres` or `redis`.
+    pub(super) kind: String,
+    pub(super) up: bool,
+}
+
+/// What the gate reads again.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct ReloadStatus {
+    /// `configuration`, `keys`, `issuers`, `certificates` or `upstreams`.
+    pub(super) source: String,
+    /// Whether the last change was refused; the log says why.
+    pub(super) refused: bool,
+    /// When a change was taken last (RFC 3339).
+    pub(super) taken: String,
+}
+
+/// Version, state, counts, and what the last reloads came to.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    operation_id = "status",
+    tag = "status",
+    responses((status = 200, description = "done", body = Status), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
+    security(("token" = ["viewer"]))
+)]
+pub(super) async fn show(state: &State) -> Response<Body> {
+    ok(&describe(state).await)
+}
+
+/// The gate as a whole, now.
+pub(super) async fn describe(state: &State) -> Status {
+    let (ready, readiness) = health::readiness(state).await;
+    let config = state.config.load_full();
+    let reload = |source: Source| {
+        let (refused, taken) = state.reloads.get(source);
+        ReloadStatus { source: source.name().to_owned(), refused, taken: rfc3339(Timestamp::from_secs(taken)) }
+    };
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: rfc3339(state.began),
+        ready,
+        readiness,
+        listeners: state.listening.clone(),
+        connections: state.connections.iter().flat_map(|counts| counts.now()).sum(),
+        requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),
+        store: StoreStatus { kind: kind(&config.store).to_owned(), up: health::is_store_up(state).await },
+        reloads: Source::ALL.map(reload).into(),
+        warnings: config.warnings.iter().map(Finding::of).collect(),
+    }
+}
+
+const fn kind(store: &StoreConfig) -> &'static str {
+    match store {
+        StoreConfig::Memory => "memory",
+        StoreConfig::Redb { .. } => "redb",
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(_) => "postgres",
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(_) => "redis",
+    }
+}

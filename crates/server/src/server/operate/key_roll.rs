@@ -1,0 +1,456 @@
+//! When a key may sign, and when it may go.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::audit::{self, KeyEvent};
+use crate::config::Config;
+use crate::server::build::assemble::shared_store;
+use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate::gate::JWKS_MAX_AGE;
+use rotogate::session::{Session, Status};
+use rotogate::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
+use rotogate::token::Algorithm;
+use rotogate::token::keyring::{KeyState, Keyring};
+
+/// How often `promote --wait` looks again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many sessions are read at once.
+const PAGE: usize = 256;
+
+/// Why a key cannot be changed. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RollError {
+    /// There is no such key.
+    #[error("{0}")]
+    Unknown(String),
+    /// It may not sign yet, or is still needed.
+    #[error("{0}")]
+    TooEarly(String),
+    /// The folder or the store failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl RollError {
+    fn of(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// The gates of the store that run, and its time; those of this machine if no other gate uses the store.
+async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), RollError> {
+    Ok(match store.and_then(Store::shared) {
+        Some(shared) => {
+            let nodes = shared.nodes().await.map_err(RollError::of)?;
+            (nodes, shared.last_known_time().await.map_err(RollError::of)?)
+        }
+        None => (Vec::new(), SystemTime::new().wall()),
+    })
+}
+
+/// The gates that are remembered, and were not heard of lately: they ended, or were cut off.
+async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, RollError> {
+    let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
+    let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::of)?;
+    Ok(seen.into_iter().filter(|seen| now.since(seen.beat) > NODE_HEARD_WITHIN).collect())
+}
+
+pub(crate) fn time(of: std::time::SystemTime) -> Timestamp {
+    Timestamp::ZERO.plus(of.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The keys as the folder has them, if the one with this name is among them.
+fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
+    let keyring = load(folder)?;
+    let (is_there, list) = match Keyring::refresh_id(name) {
+        Some(id) => (keyring.refresh_keys().contains(id), "keys list --refresh"),
+        None => (keyring.signing_key(name).is_some(), "keys list"),
+    };
+    let missing = || RollError::Unknown(format!("{}: there is no key {name}; see rotogate {list}", folder.display()));
+    is_there.then_some(keyring).ok_or_else(missing)
+}
+
+/// The keys as the folder has them.
+pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
+    let keyring = Keyring::load_if_there(folder).map_err(RollError::of)?;
+    keyring.ok_or_else(|| {
+        RollError::Failed(format!(
+            "{}: there is no keyring.toml: make keys with rotogate keys init, or copy the key folder of another gate of the \
+             store",
+            folder.display()
+        ))
+    })
+}
+
+/// Does the key sign, or make refresh tokens?
+fn is_in_use(keyring: &Keyring, name: &str) -> bool {
+    keyring.signer().kid() == name || Keyring::refresh_id(name) == Some(keyring.refresh_keys().current())
+}
+
+/// Returns once what this key makes is good everywhere, and a key that is published has been so for `after`.
+async fn until_it_may_sign(
+    config: &Config,
+    keyring: &Keyring,
+    name: &str,
+    (wait, after): (bool, Duration),
+) -> Result<(), RollError> {
+    let refresh = Keyring::refresh_id(name);
+    let published_for = JWKS_MAX_AGE.max(after);
+    let store = shared_store(config, keyring).await.map_err(RollError::of)?;
+    loop {
+        let written = Keyring::written_at(&config.issuer.keys, name).map_err(RollError::of)?;
+        let written = written.map_or(Timestamp::ZERO, time);
+        let (nodes, now) = look(store.as_deref()).await?;
+        let why = match refresh {
+            Some(id) => {
+                let print = keyring.refresh_keys().print(id);
+                lacking(&nodes, now, |seen| knows(&seen.row, id, print.as_deref()))
+            }
+            None => why_not(name, (written, published_for), &nodes, now),
+        };
+        let Some(why) = why else { return Ok(()) };
+        if !wait {
+            return Err(RollError::TooEarly(format!("{name} does not sign yet: {why}; --wait waits for that")));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Has the gate this secret, and not another one with the same id?
+fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
+    let at = row.refresh_keys.iter().position(|known| *known == id);
+    at.is_some_and(|at| row.refresh_prints.get(at).is_none_or(|known| Some(&**known) == print))
+}
+
+fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) -> Option<String> {
+    let named = nodes.iter().filter(|seen| are(seen)).map(|seen| {
+        let ago = rotogate::clock::written(Duration::from_secs(now.since(seen.beat).as_secs()));
+        format!("{} (heard of {ago} ago)", seen.row.node)
+    });
+    let named: Vec<_> = named.collect();
+    (!named.is_empty()).then(|| named.join(", "))
+}
+
+fn lacking(nodes: &[NodeSeen], now: Timestamp, has: impl Fn(&NodeSeen) -> bool) -> Option<String> {
+    let lacking = names(nodes, now, |seen| !has(seen))?;
+    Some(format!("these gates of the store cannot verify by it: {lacking}"))
+}
+
+/// Why a token that this key signs might be refused somewhere; `None` if none would be.
+fn why_not(
+    kid: &str,
+    (written, published_for): (Timestamp, Duration),
+    nodes: &[NodeSeen],
+    now: Timestamp,
+) -> Option<String> {
+    if let Some(why) = lacking(nodes, now, |seen| seen.row.kids.iter().any(|known| **known == *kid)) {
+        return Some(why);
+    }
+    let left = since(written, nodes).plus(published_for).since(now);
+    (left > Duration::ZERO)
+        .then(|| format!("for {}, other verifiers may have the keys that were published before it", rounded(left)))
+}
+
+/// Since when all gates have their keys. A gate that restarts has them anew.
+fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
+    nodes.iter().map(|seen| Timestamp::from_millis(seen.row.keys_since)).fold(written, Timestamp::max)
+}
+
+fn rounded(left: Duration) -> String {
+    rotogate::clock::written(Duration::from_secs(left.as_secs() + 1))
+}
+
+/// The longest times that any endpoint or client of a configuration has.
+pub(crate) struct Longest {
+    pub(crate) access: Duration,
+    idle: Duration,
+    /// For how long a refresh token works after its exchange.
+    again: Duration,
+}
+
+impl Longest {
+    pub(crate) fn of(config: &Config) -> Self {
+        let base = &config.sessions.profile;
+        let clients = config.clients.iter().map(|client| &client.profile);
+        let all = config.endpoints.iter().map(|endpoint| &endpoint.profile).chain(clients);
+        let all: Vec<_> = all.map(|own| own.over(base)).chain([base.clone()]).collect();
+        let most =
+            |of: fn(&rotogate::session::profile::Profile) -> Duration| all.iter().map(of).max().unwrap_or_default();
+        #[cfg(feature = "relay")]
+        let relays = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules.grace)).max();
+        #[cfg(not(feature = "relay"))]
+        let relays = [].into_iter().max();
+        let leeway = config.issuer.leeway;
+        Self {
+            access: most(|profile| profile.max_access_ttl).saturating_add(leeway),
+            idle: most(|profile| profile.idle_ttl),
+            again: most(|profile| profile.grace.max(profile.lost_response_window))
+                .max(relays.unwrap_or_default())
+                .saturating_add(leeway),
+        }
+    }
+}
+
+/// Fails if anything may still need this key. What a gate may need that starts again is a warning.
+async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<Option<String>, RollError> {
+    let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(RollError::of)?);
+    let store = shared_store(config, keyring).await.map_err(RollError::of)?;
+    let (nodes, now) = look(store.as_deref()).await?;
+    let ended = ended(store.as_deref(), now).await?;
+    let longest = Longest::of(config);
+    let refresh = Keyring::refresh_id(name);
+    let used = used_until_the_end(&ended, now, |row| match refresh {
+        Some(id) => row.refresh_current == Some(id),
+        None => *row.signing == *name,
+    });
+    let window = if refresh.is_some() { longest.again } else { longest.access };
+    let why = match Keyring::refresh_id(name) {
+        None => needed(name, changed, &nodes, now, longest.access),
+        Some(id) => {
+            let sessions = match &store {
+                Some(store) => Some(sessions_of(&**store, id, now, longest.idle).await?),
+                None => None,
+            };
+            refresh_needed(id, changed, (&nodes, sessions), now, &longest)
+        }
+    };
+    match why.or_else(|| used.as_ref().and_then(|(last, names)| may_be_used(*last, names, window, now))) {
+        None => Ok(used.map(|(_, names)| {
+            format!(
+                "warning: these gates of the store used {name} until they ended: {names}. Copy the key folder to each before it \
+                 starts again"
+            )
+        })),
+        Some(why) => Err(RollError::TooEarly(format!("{name} is still needed: {why}"))),
+    }
+}
+
+/// The gates that used a key until they were not heard of any more, and when the last of them was.
+fn used_until_the_end(
+    ended: &[NodeSeen],
+    now: Timestamp,
+    uses: impl Fn(&NodeRow) -> bool,
+) -> Option<(Timestamp, String)> {
+    let last = ended.iter().filter(|seen| uses(&seen.row)).map(|seen| seen.beat).max()?;
+    Some((last, names(ended, now, |seen| uses(&seen.row))?))
+}
+
+/// Whether what such a gate made last may be presented.
+fn may_be_used(last: Timestamp, names: &str, window: Duration, now: Timestamp) -> Option<String> {
+    let left = last.plus(window).since(now);
+    (left > Duration::ZERO).then(|| {
+        format!(
+            "for {}, tokens may be in use that these gates of the store made by it until they ended: {names}",
+            rounded(left)
+        )
+    })
+}
+
+/// What needs a key that signed.
+fn needed(kid: &str, changed: Timestamp, nodes: &[NodeSeen], now: Timestamp, access: Duration) -> Option<String> {
+    if let Some(signing) = names(nodes, now, |seen| *seen.row.signing == *kid) {
+        return Some(format!("these gates of the store sign with it: {signing}"));
+    }
+    let left = since(changed, nodes).plus(access).since(now);
+    (left > Duration::ZERO).then(|| format!("for {}, access tokens that it signed may be in use", rounded(left)))
+}
+
+/// What needs a refresh secret. Without sessions to ask, the time has passed in which each of them is refreshed or ends.
+fn refresh_needed(
+    id: u8,
+    changed: Timestamp,
+    (nodes, sessions): (&[NodeSeen], Option<u64>),
+    now: Timestamp,
+    longest: &Longest,
+) -> Option<String> {
+    let makes = |seen: &NodeSeen| seen.row.refresh_current.is_none_or(|current| current == id);
+    if let Some(making) = names(nodes, now, makes) {
+        return Some(format!("these gates of the store may make refresh tokens by it: {making}"));
+    }
+    if let Some(sessions) = sessions.filter(|sessions| *sessions > 0) {
+        return Some(match sessions {
+            1 => "the refresh token of 1 session was made by it".to_owned(),
+            _ => format!("the refresh tokens of {sessions} sessions were made by it"),
+        });
+    }
+    let known = if sessions.is_some() { longest.again } else { longest.idle.max(longest.again) };
+    let left = since(changed, nodes).plus(known).since(now);
+    (left > Duration::ZERO).then(|| format!("for {}, refresh tokens that it made may be presented", rounded(left)))
+}
+
+/// How many live sessions have a refresh token by this secret, or a record that it sealed.
+async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let page = store.list(Filter::All, after, PAGE).await.map_err(RollError::of)?;
+        count += page.sessions.iter().filter(|session| needs(session, id, now, idle)).count() as u64;
+        after = page.next;
+        if after.is_none() {
+            return Ok(count);
+        }
+    }
+}
+
+fn needs(session: &Session, id: u8, now: Timestamp, idle: Duration) -> bool {
+    session.status == Status::Live
+        && (session.last.refresh_key == id || session.seal.key() == Some(id))
+        && session.expires > now
+        && now.since(session.issued_at) < idle
+}
+
+/// Adds a key, or a secret of refresh tokens, that does not sign yet.
+pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) -> Result<String, RollError> {
+    let folder = &config.issuer.keys;
+    load(folder)?;
+    let kid = match refresh {
+        true => Keyring::add_refresh(folder).map(audit::refresh_name),
+        false => Keyring::add(folder, algorithm.unwrap_or(config.issuer.algorithm), KeyState::Verifying),
+    };
+    let kid = kid.map_err(RollError::of)?;
+    audit::write_key(KeyEvent::Added, &kid);
+    Ok(kid)
+}
+
+/// Signs with a key. `when`: refuses or waits while it may not, and the least time for which it is published; `None`: at
+/// once, whatever refuses the tokens.
+pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> Result<(), RollError> {
+    let folder = &config.issuer.keys;
+    let keyring = keys_with(folder, kid)?;
+    // Written anew, the folder would count as changed now.
+    if is_in_use(&keyring, kid) {
+        return Ok(());
+    }
+    if let Some(when) = when {
+        until_it_may_sign(config, &keyring, kid, when).await?;
+    }
+    match Keyring::refresh_id(kid) {
+        Some(id) => Keyring::make_current(folder, id),
+        None => Keyring::make_signing(folder, kid),
+    }
+    .map_err(RollError::of)?;
+    audit::write_key(KeyEvent::Promoted, kid);
+    Ok(())
+}
+
+/// Removes a key, unless something needs it. `Ok(Some(_))` is a warning.
+pub(crate) async fn retire(config: &Config, kid: &str, force: bool) -> Result<Option<String>, RollError> {
+    let keyring = keys_with(&config.issuer.keys, kid)?;
+    if is_in_use(&keyring, kid) {
+        return Err(RollError::TooEarly(format!(
+            "{kid} is in use here: make another key sign first, with rotogate keys promote"
+        )));
+    }
+    let warning = if force { None } else { nothing_needs(config, &keyring, kid).await? };
+    Keyring::retire(&config.issuer.keys, kid).map_err(RollError::of)?;
+    audit::write_key(KeyEvent::Retired, kid);
+    Ok(warning)
+}
+
+#[cfg(test)]
+mod tests {
+    use rotogate::client::Client;
+    use rotogate::gate::{Gate, NewSession};
+
+    use super::*;
+
+    fn node(name: &str, kids: &[&str], keys_since: Timestamp) -> NodeSeen {
+        let signing = kids[0].into();
+        let kids = kids.iter().map(|kid| (*kid).into()).collect();
+        let keys_since = keys_since.as_millis();
+        let row =
+            NodeRow { node: name.into(), kids, signing, keys_since, refresh_current: Some(1), ..NodeRow::default() };
+        NodeSeen { row, beat: Timestamp::from_secs(1_000_000) }
+    }
+
+    #[test]
+    fn c28_a_key_signs_once_every_gate_has_it_and_no_verifier_has_older_keys() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1"], at(0))];
+        let why = why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(3)).unwrap();
+        assert!(why.contains("b (heard of 3s ago)") && !why.contains("a ("), "{why}");
+        let nodes = [node("a", &["k1", "k2"], at(0)), node("b", &["k1", "k2"], at(100))];
+        assert!(why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(399)).unwrap().contains("published before"));
+        assert_eq!(why_not("k2", (at(0), JWKS_MAX_AGE), &nodes, at(400)), None);
+        assert!(why_not("k2", (at(50), JWKS_MAX_AGE), &[], at(349)).is_some(), "a gate with a store of its own");
+        assert_eq!(why_not("k2", (at(50), JWKS_MAX_AGE), &[], at(350)), None);
+    }
+
+    #[test]
+    fn c28_a_key_goes_once_no_gate_signs_with_it_and_its_last_token_has_expired() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let hour = Duration::from_secs(3600);
+        let nodes = [node("a", &["k2", "k1"], at(0)), node("b", &["k1", "k2"], at(0))];
+        let why = needed("k1", at(0), &nodes, at(9999), hour).unwrap();
+        assert!(why.contains("b (") && !why.contains("a ("), "{why}");
+        let nodes = [node("a", &["k2", "k1"], at(0)), node("b", &["k2", "k1"], at(10))];
+        assert!(needed("k1", at(0), &nodes, at(3609), hour).unwrap().contains("may be in use"));
+        assert_eq!(needed("k1", at(0), &nodes, at(3610), hour), None);
+        assert!(needed("k1", at(20), &nodes, at(3619), hour).is_some(), "the folder here changed later");
+    }
+
+    #[test]
+    fn c28_a_key_stays_while_a_token_may_live_of_a_gate_that_signed_by_it_until_it_ended() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let hour = Duration::from_secs(3600);
+        let mut later = node("b", &["k1"], at(0));
+        later.beat = at(50);
+        let ended = [node("a", &["k1"], at(0)), later, node("c", &["k2", "k1"], at(0))];
+        let (last, names) = used_until_the_end(&ended, at(400), |row| &*row.signing == "k1").unwrap();
+        assert_eq!(last, at(50));
+        assert!(names.contains("a (heard of 6m 40s ago), b (heard of") && !names.contains("c ("), "{names}");
+        let why = may_be_used(last, &names, hour, at(3649)).unwrap();
+        assert!(why.contains("until they ended: a ("), "{why}");
+        assert_eq!(may_be_used(last, &names, hour, at(3650)), None);
+        assert_eq!(used_until_the_end(&ended, at(400), |row| &*row.signing == "k3"), None);
+    }
+
+    #[test]
+    fn c28_a_gate_with_another_secret_of_the_same_id_does_not_know_its_tokens() {
+        let refresh_prints = vec!["one".into(), "two".into()];
+        let row = NodeRow { refresh_keys: vec![1, 2], refresh_prints, ..NodeRow::default() };
+        assert!(knows(&row, 2, Some("two")) && !knows(&row, 2, Some("one")) && !knows(&row, 3, Some("two")));
+        let row = NodeRow { refresh_prints: Vec::new(), ..row };
+        assert!(knows(&row, 2, Some("one")), "a version that does not say");
+    }
+
+    #[tokio::test]
+    async fn j28_a_refresh_secret_is_needed_by_the_token_of_a_session_and_by_the_seal_of_its_record() {
+        let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
+        let gate = gate.client(Client::public("web")).build().await.unwrap();
+        let id = gate.sessions().start(NewSession::new("ada", "web")).await.unwrap().session.unwrap();
+        let record = gate.sessions().get(id).await.unwrap().unwrap();
+        let (key, now, idle) = (record.last.refresh_key, record.issued_at, Duration::from_secs(60));
+        let with = |token: u8, seal: u8| {
+            let mut one = record.clone();
+            one.last.refresh_key = token;
+            // A seal has a key and 16 bytes.
+            one.seal = serde_json::from_value(serde_json::to_value((seal, [0_u8; 16])).unwrap()).unwrap();
+            one
+        };
+        let is_needed = |session: &Session| needs(session, key, now, idle);
+        let other = key.wrapping_add(1);
+        assert!(is_needed(&record) && is_needed(&with(key, other)) && !is_needed(&with(other, other)));
+        let sealed = with(other, key);
+        assert!(is_needed(&sealed), "no gate could check the record without it");
+        assert!(!needs(&sealed, key, now.plus(idle), idle) && !needs(&sealed, key, record.expires, Duration::MAX));
+    }
+
+    #[test]
+    fn c28_a_refresh_secret_goes_once_no_session_has_a_token_by_it() {
+        let at = |seconds: u64| Timestamp::from_secs(1_000_000 + seconds);
+        let [access, idle, again] = [600, 1000, 100].map(Duration::from_secs);
+        let longest = Longest { access, idle, again };
+        let nodes = [node("a", &["k1"], at(0))];
+        let why = refresh_needed(1, at(0), (&nodes, Some(0)), at(5000), &longest).unwrap();
+        assert!(why.contains("a (heard of"), "{why}");
+        let mut rolled = node("a", &["k1"], at(50));
+        rolled.row.refresh_current = Some(2);
+        let rolled = [rolled];
+        assert!(refresh_needed(1, at(0), (&rolled, Some(3)), at(5000), &longest).unwrap().contains("3 sessions"));
+        assert!(refresh_needed(1, at(0), (&rolled, Some(0)), at(149), &longest).is_some(), "a repeat may come");
+        assert_eq!(refresh_needed(1, at(0), (&rolled, Some(0)), at(150), &longest), None);
+        assert!(refresh_needed(1, at(0), (&[], None), at(999), &longest).is_some(), "sessions cannot be asked");
+        assert_eq!(refresh_needed(1, at(0), (&[], None), at(1000), &longest), None);
+    }
+}

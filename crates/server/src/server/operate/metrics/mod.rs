@@ -1,0 +1,549 @@
+//! The metrics, in OpenMetrics or Prometheus text format. [`metric_families`](crate::metric_families) has
+//! their names, and `docs/metrics.md` is made of it.
+
+pub(crate) mod output;
+mod process;
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::registry::Registry;
+
+use self::output::Output;
+use self::process::ProcessCollector;
+use super::reload::{Outcomes, Source};
+use crate::config::Config;
+use crate::directories::DirectoryMetrics;
+use crate::metric_families as names;
+use crate::proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
+use crate::server::build::issuers::RemoteIssuers;
+use crate::server::build::users::LiveUsers;
+use crate::server::listen::connection::Limits;
+use crate::server::listen::connection_counts::{ConnectionCounts, PROTOCOLS, RejectCause};
+use crate::server::listen::tls::Tls;
+use crate::server::serve::authorizer::VerdictCounts;
+use crate::server::serve::tally::{GRPC_STATUSES, RequestEnd, Step, Tally};
+use crate::trace::COUNTS;
+use rotogate::counters::FINE_SECONDS;
+use rotogate::dialect::NAMES as DIALECTS;
+use rotogate::engine::Event;
+use rotogate::gate::{Gate, Reason, Verdict};
+use rotogate::password::Passwords;
+use rotogate::route::Route;
+use rotogate::session::RevokedBecause;
+use rotogate::store::RedbStore;
+use rotogate::token::Keyring;
+
+/// A route as a label. Shares the route, so that no request copies its id.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum RouteLabel {
+    Route(Arc<Route>),
+    /// One of the gate's own endpoints.
+    Endpoint,
+    /// A CORS preflight, answered before routing.
+    Preflight,
+    /// Refused before a route was found.
+    #[default]
+    None,
+}
+
+impl RouteLabel {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Route(route) => route.id.as_str(),
+            Self::Endpoint => ENDPOINT,
+            Self::Preflight => PREFLIGHT,
+            Self::None => NO_ROUTE,
+        }
+    }
+
+    /// The route of a verdict that nobody needs any more.
+    pub(crate) fn of(verdict: Option<Verdict>) -> Self {
+        let Some(verdict) = verdict else { return Self::Preflight };
+        match (verdict.route, verdict.operation) {
+            (Some(route), _) => Self::Route(route),
+            (None, Some(_)) => Self::Endpoint,
+            (None, None) => Self::None,
+        }
+    }
+}
+
+/// The same, of a verdict that is needed still. To look a route up it need not be shared: that is a write to memory which
+/// all threads have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RouteRef<'a> {
+    Route(&'a Arc<Route>),
+    Endpoint,
+    Preflight,
+    None,
+}
+
+impl<'a> RouteRef<'a> {
+    fn of(verdict: Option<&'a Verdict>) -> Self {
+        let Some(verdict) = verdict else { return Self::Preflight };
+        match (&verdict.route, verdict.operation) {
+            (Some(route), _) => Self::Route(route),
+            (None, Some(_)) => Self::Endpoint,
+            (None, None) => Self::None,
+        }
+    }
+
+    pub(crate) fn label(self) -> RouteLabel {
+        match self {
+            Self::Route(route) => RouteLabel::Route(Arc::clone(route)),
+            Self::Endpoint => RouteLabel::Endpoint,
+            Self::Preflight => RouteLabel::Preflight,
+            Self::None => RouteLabel::None,
+        }
+    }
+
+    pub(crate) fn id(self) -> &'a str {
+        match self {
+            Self::Route(route) => route.id.as_str(),
+            Self::Endpoint => ENDPOINT,
+            Self::Preflight => PREFLIGHT,
+            Self::None => NO_ROUTE,
+        }
+    }
+}
+
+const ENDPOINT: &str = "_endpoint";
+const PREFLIGHT: &str = "_preflight";
+const NO_ROUTE: &str = "_none";
+
+impl PartialEq for RouteLabel {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for RouteLabel {}
+
+impl Borrow<str> for RouteLabel {
+    fn borrow(&self) -> &str {
+        self.id()
+    }
+}
+
+impl Hash for RouteLabel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+
+/// All metrics of a gate.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    of_gate: Registry,
+    of_process: Registry,
+    tally: &'static Tally,
+    /// The verdicts for other proxies.
+    pub(crate) verdicts: Arc<VerdictCounts>,
+    state: Arc<ScrapeState>,
+}
+
+/// What is found out when the metrics are asked for.
+#[derive(Debug, Default)]
+struct ScrapeState {
+    is_ready: AtomicBool,
+    is_store_up: AtomicBool,
+}
+
+/// What the metrics are read from.
+pub(crate) struct Sources {
+    pub(crate) gate: Gate,
+    pub(crate) proxy: Arc<ArcSwap<Proxy>>,
+    pub(crate) passwords: Arc<Passwords>,
+    pub(crate) directories: DirectoryMetrics,
+    pub(crate) issuers: RemoteIssuers,
+    pub(crate) store: Option<RedbStore>,
+    /// The configuration in force.
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) reloads: Arc<Outcomes>,
+    pub(crate) users: Option<Arc<LiveUsers>>,
+    /// The connections and the certificates of each listener, in the order of the configuration.
+    pub(crate) listeners: Vec<(Arc<ConnectionCounts>, Option<Arc<Tls>>)>,
+}
+
+impl Metrics {
+    /// `threads` is the number of threads that answer requests.
+    pub(crate) fn new(threads: NonZeroUsize, sources: Sources) -> Self {
+        // A process has one, for as long as it runs. Every response refers to it: a reference that all threads count would
+        // be memory that all of them write.
+        let tally: &'static Tally = Box::leak(Box::new(Tally::new(threads)));
+        let state = Arc::<ScrapeState>::default();
+        let mut of_gate = Registry::with_prefix("rotogate");
+        let verdicts = Arc::<VerdictCounts>::default();
+        let counted = Arc::clone(&verdicts);
+        let collector = GateCollector { sources, tally, verdicts: counted, state: Arc::clone(&state) };
+        of_gate.register_collector(Box::new(collector));
+        let mut of_process = Registry::default();
+        of_process.register_collector(Box::new(ProcessCollector));
+        Self { of_gate, of_process, tally, verdicts, state }
+    }
+
+    /// Counts an answered request. `took` is the time from its head to that of the response, `upstream` what an upstream
+    /// had of it.
+    pub(crate) fn begin(&self, verdict: Option<&Verdict>, code: StatusCode, took: Duration, upstream: Duration) {
+        let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
+        let is_endpoint = verdict.is_some_and(|verdict| verdict.operation.is_some());
+        let step = if is_endpoint { Step::Endpoint } else { Step::Decide };
+        self.tally.begin(RouteRef::of(verdict), end, took, Some((step, took.saturating_sub(upstream))));
+    }
+
+    /// Counts a request whose client disconnected before the response.
+    pub(crate) fn record_abort(&self, took: Duration) {
+        let end = RequestEnd { outcome: Reason::CLIENT_GONE.word(), code: None };
+        self.tally.begin(RouteRef::None, end, took, None);
+    }
+
+    /// What counts the ends of responses.
+    pub(crate) fn tally(&self) -> &'static Tally {
+        self.tally
+    }
+
+    /// All metrics as text: in OpenMetrics, or in the older text format of Prometheus.
+    pub(crate) fn text(&self, is_ready: bool, is_store_up: bool, is_open: bool) -> String {
+        let mut text = String::new();
+        self.state.is_ready.store(is_ready, Ordering::Relaxed);
+        self.state.is_store_up.store(is_store_up, Ordering::Relaxed);
+        // Writing into a `String` does not fail.
+        let _ = text::encode_registry(&mut text, &self.of_gate);
+        let _ = text::encode_registry(&mut text, &self.of_process);
+        let _ = text::encode_eof(&mut text);
+        if is_open { text } else { plain(&text) }
+    }
+}
+
+/// The outcome of a request, as in the access log and the metrics.
+pub(crate) fn outcome(verdict: Option<&Verdict>) -> Reason {
+    verdict.map_or(Reason::PREFLIGHT, |verdict| verdict.reason)
+}
+
+/// A status as a label. An upstream may send any number: those that IANA does not list become `other`.
+fn code(status: Option<StatusCode>) -> String {
+    match status {
+        // The client closed the connection before there was a status.
+        None => "none".to_owned(),
+        Some(status) if status.canonical_reason().is_some() => status.as_u16().to_string(),
+        Some(_) => "other".to_owned(),
+    }
+}
+
+/// Converts OpenMetrics to Prometheus text format 0.0.4. There the HELP and TYPE lines of a counter name it with
+/// `_total`, and the text has neither end mark nor units.
+fn plain(open: &str) -> String {
+    let heads = || open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let counters: BTreeSet<&str> = heads().filter_map(|head| head.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(open.len() + 256);
+    for line in open.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let head = ["# HELP ", "# TYPE "].into_iter().find_map(|mark| Some((mark, line.strip_prefix(mark)?)));
+        match head.and_then(|(mark, rest)| Some((mark, rest.split_once(' ')?))) {
+            Some((mark, (name, rest))) if counters.contains(name) => {
+                text.push_str(&format!("{mark}{name}_total {rest}"));
+            }
+            Some(_) | None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// Reads the figures that other modules keep.
+struct GateCollector {
+    sources: Sources,
+    tally: &'static Tally,
+    verdicts: Arc<VerdictCounts>,
+    state: Arc<ScrapeState>,
+}
+
+impl fmt::Debug for GateCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GateCollector")
+    }
+}
+
+impl Collector for GateCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let output = &mut Output::new(&mut encoder);
+        process::build_info(output)?;
+        output.one(&names::READY, u64::from(self.state.is_ready.load(Ordering::Relaxed)))?;
+        output.one(&names::ENGINE_TIME_SKEW, self.sources.gate.time_skew())?;
+        self.requests(output)?;
+        self.connections(output)?;
+        self.upstreams(output)?;
+        self.sessions(output)?;
+        self.store(output)?;
+        self.reloads(output)?;
+        self.logs(output)?;
+        traces(output)?;
+        self.sources.issuers.encode(output)?;
+        self.sources.directories.encode(&mut encoder)
+    }
+}
+
+impl GateCollector {
+    fn requests(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let routes = self.tally.total();
+        let mut requests = output.family(&names::REQUESTS)?;
+        for (route, of_route) in &routes {
+            // Unknown statuses share one label.
+            let mut counts: BTreeMap<(&str, String), u64> = BTreeMap::new();
+            for (end, number) in &of_route.outcomes {
+                *counts.entry((end.outcome, code(end.code))).or_default() += number;
+            }
+            for ((outcome, code), number) in counts {
+                requests.add([route, outcome, &code], number)?;
+            }
+        }
+        let mut durations = output.family(&names::REQUEST_DURATION)?;
+        for (route, of_route) in &routes {
+            durations.add_durations([route], &of_route.durations)?;
+        }
+        let mut own = output.family(&names::GATE_DURATION)?;
+        for (step, durations) in Step::ALL.into_iter().zip(self.tally.steps()) {
+            own.add_histogram([step.name()], &FINE_SECONDS, &durations.buckets, durations.sum)?;
+        }
+        let mut grpc = output.family(&names::GRPC_RESPONSES)?;
+        for (route, of_route) in &routes {
+            for (status, number) in &of_route.grpc {
+                let status = if *status < GRPC_STATUSES { status.to_string() } else { "other".to_owned() };
+                grpc.add([route, &status], *number)?;
+            }
+        }
+        let mut received = output.family(&names::REQUEST_BYTES)?;
+        for (route, of_route) in &routes {
+            received.add([route], of_route.received)?;
+        }
+        let mut sent = output.family(&names::RESPONSE_BYTES)?;
+        for (route, of_route) in &routes {
+            sent.add([route], of_route.sent)?;
+        }
+        let mut streams = output.family(&names::STREAMS_ENDED)?;
+        for (route, of_route) in &routes {
+            for (end, number) in &of_route.streams {
+                streams.add([route, end], *number)?;
+            }
+        }
+        let mut verdicts = output.family(&names::AUTHORIZER_VERDICTS)?;
+        for (labels, number) in self.verdicts.all() {
+            verdicts.add(labels, number)?;
+        }
+        let overload = self.sources.gate.overload();
+        for (family, number) in [
+            (&names::REQUESTS_IN_FLIGHT, overload.requests.now()),
+            (&names::REQUESTS_LIMIT, overload.requests.bound()),
+            (&names::PENDING_BODIES, overload.bodies.now()),
+            (&names::OWN_STREAMS, overload.streams.now()),
+            (&names::TUNNELS, overload.tunnels.now()),
+            (&names::BUFFERED_BYTES, overload.buffered.now()),
+        ] {
+            output.one(family, number)?;
+        }
+        Ok(())
+    }
+
+    fn connections(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let listeners = &self.sources.listeners;
+        let mut open = output.family(&names::CONNECTIONS)?;
+        for (index, (counts, _)) in listeners.iter().enumerate() {
+            for (protocol, number) in PROTOCOLS.into_iter().zip(counts.now()) {
+                open.add([&index.to_string(), protocol], number)?;
+            }
+        }
+        output.one(&names::CONNECTIONS_LIMIT, self.sources.limits.max())?;
+        let mut rejected = output.family(&names::CONNECTIONS_REJECTED)?;
+        for (place, cause) in RejectCause::ALL.into_iter().enumerate() {
+            let of_listeners = listeners.iter().filter_map(|(counts, _)| counts.rejected().get(place).copied());
+            rejected.add([cause.name()], of_listeners.sum::<u64>())?;
+        }
+        let mut ends = output.family(&names::CERTIFICATE_NOT_AFTER)?;
+        let files: BTreeMap<String, u64> =
+            listeners.iter().filter_map(|(_, tls)| tls.as_ref()).flat_map(|tls| tls.ends()).collect();
+        for (file, end) in files {
+            ends.add([&file], end)?;
+        }
+        Ok(())
+    }
+
+    fn upstreams(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let all = self.sources.proxy.load().report();
+        let mut requests = output.family(&names::UPSTREAM_REQUESTS)?;
+        for upstream in &all {
+            for (result, number) in AttemptResult::ALL.into_iter().zip(upstream.counted.results) {
+                requests.add([&upstream.name, result.name()], number)?;
+            }
+        }
+        let mut responses = output.family(&names::UPSTREAM_RESPONSES)?;
+        for upstream in &all {
+            for (class, number) in CODE_CLASSES.into_iter().zip(upstream.counted.classes) {
+                responses.add([&upstream.name, class], number)?;
+            }
+        }
+        let mut durations = output.family(&names::UPSTREAM_REQUEST_DURATION)?;
+        for upstream in &all {
+            durations.add_durations([&upstream.name], &upstream.counted.durations)?;
+        }
+        let mut retries = output.family(&names::UPSTREAM_RETRIES)?;
+        for upstream in &all {
+            retries.add([&upstream.name], upstream.counted.retries)?;
+        }
+        type Read = fn(&UpstreamReport) -> usize;
+        let gauges: [(_, Read); 2] = [
+            (&names::UPSTREAM_IN_FLIGHT, |upstream| upstream.in_flight),
+            (&names::UPSTREAM_CONNECTIONS, |upstream| upstream.connections),
+        ];
+        for (family, read) in gauges {
+            let mut gauge = output.family(family)?;
+            for upstream in &all {
+                gauge.add([&upstream.name], read(upstream))?;
+            }
+        }
+        let mut addresses = output.family(&names::UPSTREAM_ADDRESSES)?;
+        for UpstreamReport { name, up, failing, ejected, unhealthy, .. } in &all {
+            for (state, number) in
+                [("up", *up), ("failing", *failing), ("ejected", *ejected), ("unhealthy", *unhealthy)]
+            {
+                addresses.add([name, state], number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sessions(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let Sources { gate, passwords, .. } = &self.sources;
+        let mut events = output.family(&names::SESSION_EVENTS)?;
+        for event in Event::ALL {
+            events.add([event.name()], gate.events().get(event))?;
+        }
+        let (tokens, revocations) = gate.counts();
+        output.one(&names::VERIFIED_TOKENS, tokens)?;
+        output.one(&names::REVOCATIONS, revocations)?;
+        output.one(&names::PASSWORD_QUEUE, passwords.waiting())?;
+        output.one(&names::PASSWORD_QUEUE_LIMIT, passwords.places())?;
+        output.family(&names::PASSWORD_CHECK_DURATION)?.add_counted([], &passwords.durations())?;
+        let mut started = output.family(&names::SESSIONS_STARTED)?;
+        let mut by_dialect = gate.events().sessions_started();
+        for dialect in DIALECTS {
+            by_dialect.entry((*dialect).into()).or_default();
+        }
+        for (dialect, number) in &by_dialect {
+            started.add([dialect], *number)?;
+        }
+        let mut ended = output.family(&names::SESSIONS_ENDED)?;
+        for (because, number) in RevokedBecause::ALL.into_iter().zip(gate.events().sessions_ended()) {
+            ended.add([because.word()], number)?;
+        }
+        let mut notices = output.family(&names::ISSUER_NOTICES)?;
+        for (issuer, protocol, result, number) in gate.events().notices().results() {
+            notices.add([&issuer, protocol, result], number)?;
+        }
+        output.family(&names::ISSUER_NOTICE_AGE)?.add_counted([], &gate.events().notices().ages())?;
+        let mut verifications = output.family(&names::VERIFICATIONS)?;
+        for (result, number) in gate.verifications() {
+            verifications.add([result], number)?;
+        }
+        let mut signatures = output.family(&names::VERIFICATION_DURATION)?;
+        for (algorithm, durations) in gate.signature_times() {
+            signatures.add_counted([algorithm], &durations)?;
+        }
+        let mut limited = output.family(&names::RATE_LIMITED)?;
+        for (limit, number) in gate.rate_limited() {
+            limited.add([limit], number)?;
+        }
+        let mut keys = output.family(&names::SIGNING_KEY_CREATED)?;
+        let (keyring, folder) = (gate.keyring(), self.sources.config.load().issuer.keys.clone());
+        for key in keyring.signing_keys() {
+            let written = Keyring::written_at(&folder, key.kid()).ok().flatten();
+            if let Some(since) = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok()) {
+                let state = if key.kid() == keyring.signer().kid() { "signing" } else { "verifying" };
+                keys.add([key.kid(), key.algorithm().name(), state], since.as_secs())?;
+            }
+        }
+        let mut exchanges = output.family(&names::RELAY_EXCHANGES)?;
+        for (result, number) in gate.relay_exchanges() {
+            exchanges.add([result], number)?;
+        }
+        let mut introspections = output.family(&names::ISSUER_INTROSPECTIONS)?;
+        for (issuer, result, count) in gate.introspections() {
+            introspections.add([&issuer, result], count)?;
+        }
+        Ok(())
+    }
+
+    fn store(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let Sources { gate, store, .. } = &self.sources;
+        output.one(&names::STORE_UP, u64::from(self.state.is_store_up.load(Ordering::Relaxed)))?;
+        let mut size = output.family(&names::STORE_SIZE_BYTES)?;
+        if let Some(file) = store.as_ref().and_then(|store| std::fs::metadata(store.path()).ok()) {
+            size.add([], file.len())?;
+        }
+        let commits = gate.shared_writes().or_else(|| store.as_ref().map(RedbStore::counted_commits));
+        let mut number = output.family(&names::STORE_COMMITS)?;
+        if let Some(commits) = &commits {
+            number.add(["ok"], commits.done.buckets.iter().sum::<u64>())?;
+            number.add(["failed"], commits.failed)?;
+        }
+        let mut durations = output.family(&names::STORE_COMMIT_DURATION)?;
+        if let Some(commits) = &commits {
+            durations.add_counted([], &commits.done)?;
+        }
+        let mut queue = output.family(&names::STORE_QUEUE)?;
+        if let Some(store) = store {
+            queue.add([], store.queue())?;
+        }
+        output.one(&names::STORE_STALE, u64::from(gate.is_store_stale()))?;
+        let mut heard = output.family(&names::STORE_HEARD_AGE)?;
+        if let Some(unheard) = gate.store_staleness() {
+            heard.add([], unheard.as_secs_f64())?;
+        }
+        Ok(())
+    }
+
+    fn reloads(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let Sources { reloads, users, .. } = &self.sources;
+        let mut successful = output.family(&names::CONFIG_RELOAD_SUCCESSFUL)?;
+        for source in Source::ALL {
+            successful.add([source.name()], u64::from(!reloads.get(source).0))?;
+        }
+        if let Some(users) = users {
+            successful.add(["users"], u64::from(!users.directory().is_broken()))?;
+        }
+        let mut times = output.family(&names::CONFIG_RELOAD_TIME)?;
+        for source in Source::ALL {
+            times.add([source.name()], reloads.get(source).1)?;
+        }
+        let hash = self.sources.config.load().hash();
+        output.family(&names::CONFIG_INFO)?.add([&hash], 1_u64)?;
+        Ok(())
+    }
+
+    fn logs(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+        let logs = crate::log::counts();
+        let families = [&names::LOG_LINES, &names::LOG_DROPPED_LINES, &names::LOG_WRITE_ERRORS];
+        for (index, family) in families.into_iter().enumerate() {
+            let mut lines = output.family(family)?;
+            for (sink, counts) in &logs {
+                lines.add([sink], counts.get(index).copied().unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn traces(output: &mut Output<'_, '_>) -> fmt::Result {
+    output.one(&names::TRACE_SPANS, COUNTS.sent())?;
+    let mut dropped = output.family(&names::TRACE_DROPPED_SPANS)?;
+    COUNTS.dropped().into_iter().try_for_each(|(cause, spans)| dropped.add([cause], spans))
+}

@@ -1,0 +1,101 @@
+//! Writes families with the names, labels and help of [`metric_families`](crate::metric_families).
+
+use std::fmt;
+
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use crate::durations::{BUCKET_SECONDS, Durations};
+use crate::metric_families::{Family, Kind};
+use rotogate::counters::CountedDurations;
+
+/// The families of a scrape, one after the other.
+pub(crate) struct Output<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+/// The series of one family.
+pub(crate) struct Series<'a> {
+    family: &'static Family,
+    encoder: MetricEncoder<'a>,
+}
+
+impl<'a, 'e> Output<'a, 'e> {
+    pub(crate) fn new(encoder: &'a mut DescriptorEncoder<'e>) -> Self {
+        Self(encoder)
+    }
+
+    /// Begins a family, which may have no series.
+    pub(crate) fn family(&mut self, family: &'static Family) -> Result<Series<'_>, fmt::Error> {
+        let kind = match family.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+        };
+        Ok(Series { family, encoder: self.0.encode_descriptor(family.name, family.help, None, kind)? })
+    }
+
+    /// A family of one series without labels.
+    pub(crate) fn one<N>(&mut self, family: &'static Family, value: N) -> fmt::Result
+    where
+        N: EncodeCounterValue + EncodeGaugeValue + Copy,
+    {
+        self.family(family)?.add([], value)
+    }
+}
+
+impl Series<'_> {
+    /// A counter or a gauge, with the values of the family's labels.
+    pub(crate) fn add<N, const LABELS: usize>(&mut self, labels: [&str; LABELS], value: N) -> fmt::Result
+    where
+        N: EncodeCounterValue + EncodeGaugeValue + Copy,
+    {
+        let kind = self.family.kind;
+        self.with(labels, |encoder| match kind {
+            Kind::Counter => encoder.encode_counter::<NoLabelSet, N, f64>(&value, None),
+            Kind::Gauge | Kind::Histogram => encoder.encode_gauge(&value),
+        })
+    }
+
+    /// A histogram in [`BUCKET_SECONDS`], with the values of the family's labels.
+    pub(crate) fn add_durations<const LABELS: usize>(
+        &mut self,
+        labels: [&str; LABELS],
+        durations: &Durations,
+    ) -> fmt::Result {
+        self.add_histogram(labels, &BUCKET_SECONDS, &durations.buckets, durations.sum)
+    }
+
+    /// A histogram that the library counted.
+    pub(crate) fn add_counted<const LABELS: usize>(
+        &mut self,
+        labels: [&str; LABELS],
+        counted: &CountedDurations,
+    ) -> fmt::Result {
+        self.add_histogram(labels, counted.bounds, &counted.buckets, counted.sum)
+    }
+
+    /// A histogram with these upper bounds.
+    pub(crate) fn add_histogram<const LABELS: usize>(
+        &mut self,
+        labels: [&str; LABELS],
+        bounds: &[f64],
+        buckets: &[u64],
+        sum: f64,
+    ) -> fmt::Result {
+        let count = buckets.iter().sum();
+        let buckets: Vec<(f64, u64)> = bounds.iter().copied().zip(buckets.iter().copied()).collect();
+        self.with(labels, |encoder| encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None))
+    }
+
+    fn with<const LABELS: usize>(
+        &mut self,
+        labels: [&str; LABELS],
+        write: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
+        debug_assert_eq!(self.family.labels.len(), LABELS, "{}", self.family.name);
+        if LABELS == 0 {
+            return write(&mut self.encoder);
+        }
+        let labels: Vec<(&str, &str)> = self.family.labels.iter().copied().zip(labels).collect();
+        write(&mut self.encoder.encode_family(&labels)?)
+    }
+}

@@ -1,0 +1,7 @@
+//! What an operator does with a running gate: reload, keys, admin listener, metrics, watchdog.
+
+pub(crate) mod admin;
+pub(crate) mod key_roll;
+pub(crate) mod metrics;
+pub(crate) mod reload;
+pub(crate) mod watchdog;

@@ -1,0 +1,410 @@
+//! Applies another `gateway.toml` to a running gate: routes, clients, endpoints, upstreams, other issuers and much else,
+//! all or nothing. What a start alone reads is kept; the log names the keys that differ.
+
+use std::sync::Arc;
+
+use super::{IssuerState, Reloadable};
+use crate::audit;
+use crate::config::{
+    Config, DirectoryConfig, EndpointConfig, LimitsConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
+};
+use crate::log::{self, AccessLogConfig, AuditLogConfig, LogConfig};
+use crate::server::build::assemble;
+use crate::server::build::files::{FileGroup, LastRead};
+use crate::server::build::issuers::NextIssuers;
+#[cfg(feature = "relay")]
+use crate::server::build::issuers::RemoteIssuers;
+use crate::server::listen::tls::Tls;
+use crate::trace::Tracer;
+use rotogate::fault::Chain;
+use rotogate::gate::PreparedKeys;
+
+impl Reloadable {
+    /// Applies every key that a reload can. If one of them cannot be used, applies nothing and returns `false`.
+    pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
+        let old = self.config.load_full();
+        let (now, restart_only) = with_restart_only_keys_of(&old, new);
+        let LastRead { certificates, upstreams, own: _, issuers } = LastRead::of(&now);
+        if let Err(error) = self.install(&old, &now).await {
+            tracing::error!(
+                target: "rotogate::audit",
+                event = "config_reload_refused",
+                error,
+                "configuration not applied; the old one stays in force"
+            );
+            return false;
+        }
+        // An unchanged upstream goes on with what it had read. From here on the new content of a file counts as read.
+        let other_files = upstreams.differing_from(&last_read.upstreams);
+        if !other_files.is_empty()
+            && let Err(error) = self.read_upstream_files(&now, &other_files)
+        {
+            tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force");
+        }
+        let changed = changed_sections(&old, &now);
+        tracing::info!(
+            target: "rotogate::audit",
+            event = "config_reload",
+            changed = listed(&changed),
+            config.hash = now.hash(),
+            config.hash_before = old.hash(),
+            "configuration reloaded"
+        );
+        audit::write_changed_clients(&old.clients, &now.clients);
+        if !restart_only.is_empty() {
+            tracing::warn!(
+                keys = restart_only.join(", "),
+                "restart needed for changed keys: restart, or SIGUSR2 for an in-place upgrade"
+            );
+        }
+        // These groups have other files now. The other groups are not affected by this reload.
+        (last_read.certificates, last_read.upstreams) = (certificates, upstreams);
+        follow_issuers(&old, &now, &mut last_read.issuers, issuers);
+        self.config.store(Arc::new(now));
+        true
+    }
+
+    /// Everything that can fail comes before anything that takes effect.
+    async fn install(&mut self, old: &Config, now: &Config) -> Result<(), String> {
+        let mut loaded = Vec::new();
+        let of_listeners = self.listeners.iter().zip(old.listeners().zip(now.listeners()));
+        for (listener, (old, now)) in of_listeners.clone() {
+            if let (Some(tls), Some(config)) = (&listener.tls, &now.tls)
+                && old.tls != now.tls
+            {
+                loaded.push((tls, Tls::load(config).map_err(|wrong| wrong.to_string())?));
+            }
+        }
+        #[cfg(feature = "relay")]
+        let relays = relays(now, &self.remote_issuers)?;
+        let directories = self.directories.prepare(&now.directories)?;
+        let issuers = if now.issuers == old.issuers { None } else { Some(self.issuers(old, now).await?) };
+        let upstreams = (assemble::upstreams(now), now.server.trusted_proxies.clone());
+        let proxy = self.proxy.load().with_upstreams(upstreams.0, upstreams.1).map_err(|error| told(&error))?;
+        let states = issuers.as_ref().map_or(&self.trusted, |issuers| &issuers.states);
+        let trusted: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
+        let builder = assemble::builder(now, &self.remote_issuers, &trusted).map_err(|error| error.to_string())?;
+        let rules = self.gate.prepare_rules(builder).map_err(|error| told(&error))?;
+        let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone());
+        let state = state.map_err(|error| error.to_string())?;
+        let tracer = Tracer::start(now, self.serving.load().tracer.as_ref());
+        let state = state.traced_by(tracer.map_err(|(key, message)| format!("{key}: {message}"))?);
+        if logs_of(now) != logs_of(old) {
+            let filter = log::filter(now.log.level)?;
+            let lines = (now.server.workers.get(), now.issuer.url.as_str());
+            let logs = log::prepare(&now.log, &now.access_log, &now.audit_log, lines, filter);
+            log::replace(logs.map_err(|error| error.to_string())?)?;
+        }
+        // Nothing below can fail.
+        loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
+        self.directories.replace(directories);
+        if let Some(NextRules { states, remote, keys }) = issuers {
+            self.gate.use_keys(keys);
+            self.remote_issuers.replace(remote);
+            self.trusted = states;
+            log_issuers(old, now);
+        }
+        #[cfg(feature = "relay")]
+        for (path, relay) in relays {
+            self.gate.set_relay(path, relay);
+        }
+        self.gate = self.gate.use_rules(rules);
+        self.serve(proxy, state);
+        self.limits.set(&now.server);
+        self.gate.set_bounds(&now.server.overload);
+        of_listeners.for_each(|(listener, (_, now))| listener.addresses.set_max(now.max_connections_per_address));
+        let asked = self.listeners.iter().filter_map(|listener| listener.questions.as_ref());
+        asked.zip(&now.authorizers).for_each(|(questions, authorizer)| questions.trust(&now.server, authorizer));
+        Ok(())
+    }
+}
+
+fn logs_of(config: &Config) -> (&LogConfig, &AccessLogConfig, &AuditLogConfig) {
+    (&config.log, &config.access_log, &config.audit_log)
+}
+
+fn told(error: &dyn std::error::Error) -> String {
+    format!("{:?}", Chain(error))
+}
+
+/// The names of the sections that differ.
+fn changed_sections(old: &Config, now: &Config) -> Vec<&'static str> {
+    let sections = [
+        ("server", now.server != old.server),
+        ("issuers", now.issuers != old.issuers),
+        ("sessions", now.sessions != old.sessions),
+        ("directories", now.directories != old.directories),
+        ("limits", now.limits != old.limits),
+        ("cors", now.cors != old.cors),
+        ("clients", now.clients != old.clients),
+        ("endpoints", now.endpoints != old.endpoints),
+        ("identity", now.identity != old.identity),
+        ("upstreams", now.upstreams != old.upstreams),
+        ("resources", now.resources != old.resources),
+        ("routes", now.routes != old.routes),
+        ("log", now.log != old.log),
+        ("access_log", now.access_log != old.access_log),
+        ("audit_log", now.audit_log != old.audit_log),
+        ("tracing", now.tracing != old.tracing),
+    ];
+    sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
+}
+
+/// The rules of another configuration for the tokens of other issuers.
+struct NextRules {
+    states: Vec<IssuerState>,
+    remote: NextIssuers,
+    keys: PreparedKeys,
+}
+
+impl Reloadable {
+    /// The rules for each issuer. An unchanged one goes on with what it has, even if its file is broken by now.
+    async fn issuers(&self, old: &Config, now: &Config) -> Result<NextRules, String> {
+        let mut states = Vec::new();
+        for issuer in &now.issuers {
+            let known = old.issuers.iter().position(|known| known == issuer);
+            states.push(match known.and_then(|place| self.trusted.get(place)) {
+                Some(state) => state.clone(),
+                None => IssuerState::new(assemble::load_issuer_and_log(issuer).map_err(|error| error.to_string())?),
+            });
+        }
+        let mut rules: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
+        let remote = self.remote_issuers.prepare(now, &mut rules).await.map_err(|error| error.to_string())?;
+        for (state, rules) in states.iter_mut().zip(rules) {
+            state.rules = rules;
+        }
+        let in_force = IssuerState::in_force(&states);
+        let keys = self.gate.prepare_keys(self.gate.keyring(), in_force);
+        let keys = keys.map_err(|error| format!("{:?}", Chain(&error)))?;
+        Ok(NextRules { states, remote, keys })
+    }
+}
+
+/// Names as one value of a log line. A line has no empty values.
+fn listed(names: &[&str]) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Names the issuers that came, left or changed.
+fn log_issuers(old: &Config, now: &Config) {
+    let named = |all: &[TrustedIssuer], name: &str| all.iter().find(|issuer| issuer.name == name).cloned();
+    let only_in = |one: &Config, other: &Config| {
+        let only = one.issuers.iter().filter(|issuer| named(&other.issuers, &issuer.name).is_none());
+        listed(&only.map(|issuer| issuer.name.as_str()).collect::<Vec<_>>())
+    };
+    let is_other = |issuer: &&TrustedIssuer| named(&old.issuers, &issuer.name).is_some_and(|known| known != **issuer);
+    let changed: Vec<_> = now.issuers.iter().filter(is_other).map(|issuer| issuer.name.as_str()).collect();
+    tracing::info!(
+        added = only_in(now, old),
+        removed = only_in(old, now),
+        changed = listed(&changed),
+        "issuers reloaded"
+    );
+}
+
+/// The files of an unchanged issuer are those that were read last; those of the others were read now.
+fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mut read: Vec<FileGroup>) {
+    if old.issuers == now.issuers {
+        return;
+    }
+    let mut known: Vec<_> = std::mem::take(last_read).into_iter().map(Some).collect();
+    for (issuer, group) in now.issuers.iter().zip(&mut read) {
+        let place = old.issuers.iter().position(|known| known == issuer);
+        if let Some(same) = place.and_then(|place| known.get_mut(place)?.take()) {
+            *group = same;
+        }
+    }
+    *last_read = read;
+}
+
+/// The relays with the content that their files have now, each with the path of its endpoint.
+#[cfg(feature = "relay")]
+fn relays<'a>(
+    config: &'a Config,
+    issuers: &RemoteIssuers,
+) -> Result<Vec<(&'a str, rotogate::gate::RelayConfig)>, String> {
+    let relays =
+        config.endpoints.iter().filter_map(|endpoint| Some((endpoint.path.as_str(), endpoint.relay.as_ref()?)));
+    relays
+        .map(|(path, relay)| {
+            Ok((path, crate::server::build::relays::load(relay, issuers).map_err(|wrong| wrong.message)?))
+        })
+        .collect()
+}
+
+/// The name, place and keys of the users file.
+fn users_file(directories: &[DirectoryConfig]) -> Option<(&str, &UsersConfig)> {
+    let file = directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }));
+    file.map(|one| (one.name.as_str(), &one.users))
+}
+
+/// Keeps the old values of keys that are read at a start only, and notes those that differ.
+#[derive(Default)]
+struct RestartOnly(Vec<&'static str>);
+
+impl RestartOnly {
+    fn keep<T: Clone + PartialEq>(&mut self, key: &'static str, old: &T, new: &T) -> T {
+        if old != new {
+            self.0.push(key);
+        }
+        old.clone()
+    }
+}
+
+/// `new`, with the values of `old` for every key that is read at a start only; and the names of those that differ.
+///
+/// The types are destructured without `..`: a new key does not compile until it is kept here or applied by
+/// [`Reloadable::install`] (requirement P6). The keys of all other sections have the class of their section.
+fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
+    let mut restart_only = RestartOnly::default();
+    let Config {
+        server,
+        admin,
+        issuer,
+        issuers,
+        sessions,
+        store,
+        directories,
+        limits,
+        cors,
+        dpop,
+        clients,
+        endpoints,
+        identity,
+        upstreams,
+        resources,
+        authorizers,
+        routes,
+        log,
+        warnings,
+        access_log,
+        audit_log,
+        tracing,
+        source,
+    } = new;
+    let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
+    let now = Config {
+        server,
+        admin: restart_only.keep("admin", &old.admin, &admin),
+        issuer: restart_only.keep("issuer", &old.issuer, &issuer),
+        issuers,
+        sessions,
+        store: restart_only.keep("store", &old.store, &store),
+        // A users file is opened at a start only. All or nothing: with another file, no directory changes.
+        directories: if users_file(&old.directories) == users_file(&directories) {
+            directories
+        } else {
+            restart_only.keep("directories", &old.directories, &directories)
+        },
+        limits: limits_with_restart_only_keys_of(&old.limits, &limits, &mut restart_only),
+        cors,
+        dpop: restart_only.keep("dpop", &old.dpop, &dpop),
+        clients,
+        // All or nothing: with another relay, no endpoint changes.
+        endpoints: if relays_at(&old.endpoints) == relays_at(&endpoints) {
+            endpoints
+        } else {
+            restart_only.keep("endpoints", &old.endpoints, &endpoints)
+        },
+        identity,
+        resources,
+        authorizers: restart_only.keep("authorizers", &old.authorizers, &authorizers),
+        routes,
+        upstreams,
+        log,
+        warnings,
+        access_log,
+        audit_log,
+        tracing,
+        source,
+    };
+    (now, restart_only.0)
+}
+
+/// The path and dialect of each endpoint with a relay: these last as long as the process.
+fn relays_at(endpoints: &[EndpointConfig]) -> Vec<(&str, &str)> {
+    #[cfg(feature = "relay")]
+    let relays = endpoints.iter().filter(|endpoint| endpoint.relay.is_some());
+    #[cfg(not(feature = "relay"))]
+    let relays = endpoints.iter().take(0);
+    relays.map(|endpoint| (endpoint.path.as_str(), endpoint.dialect)).collect()
+}
+
+fn limits_with_restart_only_keys_of(
+    old: &LimitsConfig,
+    new: &LimitsConfig,
+    restart_only: &mut RestartOnly,
+) -> LimitsConfig {
+    let LimitsConfig { rates, shared, verified_cache, max_password_checks, password_queue, max_token_body } = *new;
+    LimitsConfig {
+        rates,
+        max_token_body,
+        shared: restart_only.keep("limits.shared", &old.shared, &shared),
+        verified_cache: restart_only.keep("limits.verified_cache", &old.verified_cache, &verified_cache),
+        max_password_checks: restart_only.keep(
+            "limits.max_password_checks",
+            &old.max_password_checks,
+            &max_password_checks,
+        ),
+        password_queue: restart_only.keep("limits.password_queue", &old.password_queue, &password_queue),
+    }
+}
+
+fn server_with_restart_only_keys_of(
+    old: &ServerConfig,
+    new: ServerConfig,
+    restart_only: &mut RestartOnly,
+) -> ServerConfig {
+    let same_sockets = are_the_same_sockets(old, &new);
+    let ServerConfig {
+        listeners,
+        public_url,
+        trusted_proxies,
+        hosts,
+        connect_timeout,
+        head_timeout,
+        idle_timeout,
+        max_head,
+        max_connections,
+        overload,
+        max_requests_per_connection,
+        workers,
+        min_body_rate,
+        drain_timeout,
+        stream_drain,
+        watch,
+        request_id_header,
+    } = new;
+    restart_only.keep("server.listen", &true, &same_sockets);
+    ServerConfig {
+        listeners: if same_sockets { listeners } else { old.listeners.clone() },
+        public_url,
+        hosts,
+        trusted_proxies,
+        workers: restart_only.keep("server.workers", &old.workers, &workers),
+        watch: restart_only.keep("server.watch", &old.watch, &watch),
+        request_id_header: restart_only.keep("server.request_id_header", &old.request_id_header, &request_id_header),
+        connect_timeout,
+        head_timeout,
+        idle_timeout,
+        max_head,
+        max_connections,
+        overload,
+        max_requests_per_connection,
+        min_body_rate,
+        drain_timeout,
+        stream_drain,
+    }
+}
+
+fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {
+    let sockets = |config: &ServerConfig| -> Vec<_> {
+        // The key is for errors. A reload applies the certificates and the bound.
+        let one =
+            |ListenerConfig { address, name, key: _, tls, proxy_protocol, max_connections_per_address: _ }: &_| {
+                (*address, name.clone(), *proxy_protocol, tls.is_some())
+            };
+        config.listeners.iter().map(one).collect()
+    };
+    sockets(old) == sockets(new)
+}

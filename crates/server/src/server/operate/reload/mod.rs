@@ -1,0 +1,345 @@
+//! What a running gate reloads: its keys, the keys of trusted issuers and certificates when their files change; and, on
+//! SIGHUP, what [`config`] can apply of `gateway.toml`. The users file has its own watcher. A broken file is not
+//! applied: the old content stays in force, and the log says so once for each change. A broken file of one issuer or
+//! listener does not affect another.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use self::outcomes::{Outcomes, Source};
+use crate::audit;
+use crate::config::{Config, ConfigErrors, ProcessEnv};
+use crate::file_stamp::CHECK_INTERVAL;
+use crate::proxy::Proxy;
+use crate::server::build::assemble;
+use crate::server::build::directories::LiveDirectories;
+use crate::server::build::files::{self, LastRead};
+use crate::server::build::issuers::RemoteIssuers;
+use crate::server::build::prepare::prepare;
+use crate::server::listen::addresses::Addresses;
+use crate::server::listen::connection::Limits;
+use crate::server::listen::listener::Listener;
+use crate::server::listen::tls::Tls;
+use crate::server::serve::authorizer::Questions;
+use crate::server::serve::request::{Serving, State};
+use rotogate::clock::Timestamp;
+use rotogate::context::{Context, inherited};
+use rotogate::fault::Chain;
+use rotogate::gate::Gate;
+use rotogate::token::keyring::Keyring;
+use rotogate::token::verify::IssuerRules;
+
+mod config;
+mod outcomes;
+
+/// How long the keys of an issuer stay in force while its file is broken or missing. After that its tokens are refused:
+/// a key that should be removed does not stay because the file remains broken.
+const BROKEN_KEYS_GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads a configuration again, and checks it as a start does. The log says what is wrong.
+///
+/// # Errors
+/// Everything that a start would refuse.
+pub async fn read_again(path: &Path) -> Result<Config, ConfigErrors> {
+    let read = async {
+        let config = crate::config::load(path, &ProcessEnv)?;
+        let plan = prepare(&config).await?;
+        Ok(Config { warnings: plan.warnings, ..config })
+    };
+    read.await.inspect_err(|errors: &ConfigErrors| {
+        tracing::error!(
+            target: "rotogate::audit",
+            event = "config_reload_refused",
+            %errors,
+            "configuration invalid; the old one stays in force"
+        );
+    })
+}
+
+/// The parts of a running gate that a reload can change.
+pub(crate) struct Reloadable {
+    /// The configuration in force.
+    pub(crate) config: Arc<ArcSwap<Config>>,
+    pub(crate) gate: Gate,
+    pub(crate) proxy: Arc<ArcSwap<Proxy>>,
+    pub(crate) serving: Serving,
+    pub(crate) directories: Arc<LiveDirectories>,
+    pub(crate) remote_issuers: RemoteIssuers,
+    pub(crate) limits: Arc<Limits>,
+    /// In the order of the configuration.
+    pub(crate) listeners: Vec<ReloadableListener>,
+    /// The trusted issuers, in the order of the configuration.
+    pub(crate) trusted: Vec<IssuerState>,
+}
+
+/// A trusted issuer.
+#[derive(Clone)]
+pub(crate) struct IssuerState {
+    rules: IssuerRules,
+    /// Since when its file differs and cannot be used.
+    broken_since: Option<Timestamp>,
+    /// Whether that was longer ago than [`BROKEN_KEYS_GRACE`].
+    dropped: bool,
+}
+
+impl IssuerState {
+    pub(crate) fn new(rules: IssuerRules) -> Self {
+        Self { rules, broken_since: None, dropped: false }
+    }
+
+    /// The rules of all issuers whose keys are not dropped.
+    fn in_force(all: &[Self]) -> Vec<IssuerRules> {
+        all.iter().filter(|trusted| !trusted.dropped).map(|trusted| trusted.rules.clone()).collect()
+    }
+
+    fn is_over(&self) -> bool {
+        self.broken_since.is_some_and(|since| files::now() >= since.plus(BROKEN_KEYS_GRACE))
+    }
+}
+
+/// The parts of a listener that a reload can change.
+pub(crate) struct ReloadableListener {
+    tls: Option<Arc<Tls>>,
+    addresses: Arc<Addresses>,
+    questions: Option<Arc<Questions>>,
+}
+
+impl ReloadableListener {
+    pub(crate) fn new(listener: &Listener) -> Self {
+        let questions = listener.questions().cloned();
+        Self { tls: listener.tls(), addresses: Arc::clone(listener.addresses()), questions }
+    }
+}
+
+/// A configuration to apply.
+#[derive(Debug)]
+struct Asked {
+    config: Config,
+    /// The operator's request, for the audit trail.
+    context: Option<Context>,
+    /// Who waits for what comes of it.
+    done: Option<oneshot::Sender<bool>>,
+}
+
+/// The task that watches files and applies configurations. Dropping this ends it.
+#[derive(Debug)]
+pub(crate) struct ReloadTask {
+    asks: Reloader,
+    outcomes: Arc<Outcomes>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// Asks the task to apply a configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Reloader(mpsc::Sender<Asked>);
+
+impl Reloader {
+    /// Applies another configuration, as far as a reload can. Returns whether it was applied; the log says why not.
+    pub(crate) async fn apply(&self, config: Config) -> bool {
+        let (done, is_done) = oneshot::channel();
+        let asked = Asked { config, context: Context::current(), done: Some(done) };
+        // It fails at the end of the gate.
+        self.0.send(asked).await.is_ok() && is_done.await.unwrap_or(false)
+    }
+}
+
+impl ReloadTask {
+    /// Applies another configuration, as far as a reload can.
+    pub(crate) async fn apply(&self, config: Config) {
+        // The task lives as long as this handle.
+        let _ = self.asks.0.send(Asked { config, context: None, done: None }).await;
+    }
+
+    /// What asks it.
+    pub(crate) fn reloader(&self) -> Reloader {
+        self.asks.clone()
+    }
+
+    /// Another configuration cannot be used.
+    pub(crate) fn refuse(&self) {
+        self.outcomes.set(Source::Configuration, true);
+    }
+}
+
+impl Drop for ReloadTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts to watch the gate's keys, the keys of trusted issuers, and certificates. `last_read` is their state before
+/// they were first read.
+pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcomes: Arc<Outcomes>) -> ReloadTask {
+    let told = Arc::clone(&outcomes);
+    let (configs, mut asked) = mpsc::channel::<Asked>(1);
+    let task = tokio::spawn(async move {
+        let mut checks = tokio::time::interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                asked = asked.recv() => {
+                    let Some(Asked { config, context, done }) = asked else { return };
+                    let is_applied = inherited(context, reloadable.apply(config, &mut last_read)).await;
+                    told.set(Source::Configuration, !is_applied);
+                    // Who asked may be gone.
+                    let _ = done.map(|done| done.send(is_applied));
+                }
+                _ = checks.tick() => reloadable.poll_files(&mut last_read),
+            }
+            told.follow(&last_read);
+        }
+    });
+    ReloadTask { asks: Reloader(configs), outcomes, task }
+}
+
+impl Reloadable {
+    /// Reloads the files that changed.
+    fn poll_files(&mut self, last_read: &mut LastRead) {
+        let config = self.config.load_full();
+        self.poll_keys(&config, last_read);
+        let listeners = config.listeners().zip(&self.listeners);
+        for ((config, listener), group) in listeners.zip(&mut last_read.certificates) {
+            if let Some(tls) = &listener.tls
+                && group.changed(|| files::of_listener(config)).is_some()
+            {
+                reload_certificates(tls, group);
+            }
+        }
+        if let Some(changed) = last_read.upstreams.changed(|| files::of_upstreams(&config)) {
+            match self.read_upstream_files(&config, &changed) {
+                Ok(()) => {
+                    let files: Vec<_> = changed.iter().map(|file| file.to_string_lossy()).collect();
+                    let files = files.join(", ");
+                    tracing::info!(files, "upstream files reloaded");
+                    last_read.upstreams.mark_applied();
+                }
+                Err(error) if last_read.upstreams.mark_refused() => {
+                    tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Reads certificates, keys and credentials for upstreams again.
+    fn read_upstream_files(&self, config: &Config, changed: &[PathBuf]) -> Result<(), String> {
+        let proxy = self.proxy.load().with_files(changed).map_err(|error| format!("{:?}", Chain(&error)))?;
+        let state = self.serving.load().with_proxy(config, proxy.clone()).map_err(|error| error.to_string())?;
+        self.serve(proxy, state);
+        Ok(())
+    }
+
+    /// Serves requests with this state from now on.
+    fn serve(&self, proxy: Proxy, state: State) {
+        self.serving.store(Arc::new(state));
+        self.proxy.store(Arc::new(proxy));
+    }
+
+    /// Reloads the gate's keys and those of trusted issuers, each for itself: a broken file keeps no other key in
+    /// force.
+    fn poll_keys(&mut self, config: &Config, last_read: &mut LastRead) {
+        let mut own = None;
+        if last_read.own.changed(|| files::own(config)).is_some() {
+            match Keyring::load(&config.issuer.keys) {
+                Ok(keys) => own = Some(Arc::new(keys)),
+                Err(error) if last_read.own.mark_refused() => tracing::error!(
+                    error = ?Chain(&error),
+                    "own keys changed but cannot be used; the old ones stay in force"
+                ),
+                Err(_) => {}
+            }
+        }
+        let mut issuers = Vec::new();
+        for (index, (issuer, group)) in config.issuers.iter().zip(&mut last_read.issuers).enumerate() {
+            let Some(trusted) = self.trusted.get_mut(index) else { continue };
+            if group.changed(|| files::of_issuer(issuer)).is_some() {
+                match assemble::load_issuer_and_log(issuer) {
+                    Ok(mut rules) => {
+                        // Its files say how it is asked. Where its keys are fetched, they are not in a file.
+                        if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {
+                            rules.keys = keys;
+                        }
+                        *trusted = IssuerState::new(rules);
+                        issuers.push(index);
+                    }
+                    Err(error) => {
+                        trusted.broken_since.get_or_insert_with(files::now);
+                        if group.mark_refused() {
+                            let until = humantime::format_duration(BROKEN_KEYS_GRACE);
+                            tracing::error!(
+                                %error,
+                                issuer = %issuer.url,
+                                "issuer keys changed but cannot be used; the old ones stay in force for {until}"
+                            );
+                        }
+                    }
+                }
+            }
+            if !group.is_refused() {
+                trusted.broken_since = None;
+            }
+            if trusted.is_over() != trusted.dropped {
+                trusted.dropped = trusted.is_over();
+                issuers.push(index);
+                if trusted.dropped {
+                    tracing::error!(
+                        issuer = %issuer.url,
+                        "issuer keys broken for too long: its tokens are refused"
+                    );
+                }
+            }
+        }
+        if own.is_none() && issuers.is_empty() {
+            return;
+        }
+        let former = self.gate.keyring();
+        let keyring = own.clone().unwrap_or_else(|| Arc::clone(&former));
+        match self.gate.swap_keys(keyring, IssuerState::in_force(&self.trusted)) {
+            Ok(other) => {
+                if own.is_some() {
+                    last_read.own.mark_applied();
+                    let signing = self.gate.keyring().signer().kid().to_owned();
+                    tracing::info!(keys = %config.issuer.keys.display(), signing, "own keys reloaded");
+                    audit::write_found_keys(&former, &self.gate.keyring());
+                }
+                for index in issuers {
+                    let (Some(issuer), Some(group)) = (config.issuers.get(index), last_read.issuers.get_mut(index))
+                    else {
+                        continue;
+                    };
+                    if self.trusted.get(index).is_some_and(|trusted| trusted.broken_since.is_none()) {
+                        group.mark_applied();
+                        tracing::info!(issuer = %issuer.url, other, "issuer keys reloaded");
+                    }
+                }
+            }
+            Err(error) => {
+                if own.is_some() {
+                    last_read.own.mark_refused();
+                }
+                tracing::error!(
+                    error = ?Chain(&error),
+                    "keys changed but cannot be used; the old ones stay in force"
+                );
+            }
+        }
+    }
+}
+
+/// While certificate and key are replaced one after the other, they do not match; the next check finds both.
+fn reload_certificates(tls: &Tls, group: &mut files::FileGroup) {
+    match tls.reload() {
+        Ok(()) => {
+            tracing::info!(key = tls.key(), "certificates reloaded");
+            group.mark_applied();
+        }
+        Err(error) if group.mark_refused() => {
+            tracing::error!(%error, "certificates changed but cannot be used; the old ones stay in force");
+        }
+        Err(_) => {}
+    }
+}

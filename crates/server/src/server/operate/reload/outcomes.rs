@@ -1,0 +1,91 @@
+//! What came of the last change of each kind of files.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::server::build::files::{self, FileGroup, LastRead};
+use rotogate::clock::Timestamp;
+
+/// What a running gate reads again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// `gateway.toml`, with the environment.
+    Configuration,
+    /// The gate's own keys.
+    Keys,
+    /// The key files of other issuers, and what is presented at them.
+    Issuers,
+    /// The certificates of listeners.
+    Certificates,
+    /// Certificates and credentials for upstreams.
+    Upstreams,
+}
+
+impl Source {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams];
+
+    /// Its value as a label.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Keys => "keys",
+            Self::Issuers => "issuers",
+            Self::Certificates => "certificates",
+            Self::Upstreams => "upstreams",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Outcome {
+    is_refused: AtomicBool,
+    /// When files were last taken, in seconds of Unix time.
+    taken: AtomicU64,
+}
+
+/// The outcome for each [`Source`].
+#[derive(Debug)]
+pub(crate) struct Outcomes([Outcome; Source::ALL.len()]);
+
+impl Outcomes {
+    /// Everything was taken now.
+    pub(crate) fn new() -> Self {
+        let now = files::now().as_secs();
+        Self(std::array::from_fn(|_| Outcome { is_refused: AtomicBool::new(false), taken: AtomicU64::new(now) }))
+    }
+
+    fn of(&self, source: Source) -> Option<&Outcome> {
+        self.0.get(source as usize)
+    }
+
+    /// Whether the last change was refused, and when one was last taken, in seconds of Unix time.
+    pub(crate) fn get(&self, source: Source) -> (bool, u64) {
+        let read = |of: &Outcome| (of.is_refused.load(Ordering::Relaxed), of.taken.load(Ordering::Relaxed));
+        self.of(source).map_or_else(Default::default, read)
+    }
+
+    /// A change was taken, or refused.
+    pub(crate) fn set(&self, source: Source, is_refused: bool) {
+        let Some(of) = self.of(source) else { return };
+        of.is_refused.store(is_refused, Ordering::Relaxed);
+        if !is_refused {
+            of.taken.store(files::now().as_secs(), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes over what became of files.
+    pub(super) fn follow(&self, last_read: &LastRead) {
+        let LastRead { own, issuers, certificates, upstreams } = last_read;
+        for (source, groups) in [
+            (Source::Keys, std::slice::from_ref(own)),
+            (Source::Issuers, issuers),
+            (Source::Certificates, certificates),
+            (Source::Upstreams, std::slice::from_ref(upstreams)),
+        ] {
+            let Some(of) = self.of(source) else { continue };
+            of.is_refused.store(groups.iter().any(FileGroup::is_refused), Ordering::Relaxed);
+            let taken = groups.iter().map(FileGroup::taken).max().map_or(0, Timestamp::as_secs);
+            of.taken.fetch_max(taken, Ordering::Relaxed);
+        }
+    }
+}

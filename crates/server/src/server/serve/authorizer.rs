@@ -1,0 +1,176 @@
+//! The listeners on which other proxies ask for verdicts. A question becomes the request that it asks about, and then has
+//! what every request has: a permit, a line of the access log, metrics, and the gate's decision.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+
+use super::request::{State, panic_response};
+use super::request_record::{LoggedBody, RequestRecord};
+use crate::config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
+use crate::server::listen::origin::Origin;
+use rotogate::denial::Denial;
+use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
+use rotogate::headers::Peer;
+use rotogate::overload::PermitBody;
+
+/// What an authorizer's listener answers.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    kind: AuthorizerKind,
+    /// Whether the listener has verified the asking peer's certificate.
+    proves: bool,
+    /// The networks from which questions are accepted; `None`: all, because of the certificate. A reload replaces them
+    /// (requirement T37).
+    trusted: ArcSwap<Option<Arc<[IpNet]>>>,
+    assertion_audience: Option<Arc<str>>,
+}
+
+/// A reply, as each request has it.
+pub(crate) type Answer = Result<Response<PermitBody<LoggedBody>>, Infallible>;
+
+impl Questions {
+    pub(crate) fn new(config: &Config, authorizer: &AuthorizerConfig) -> Self {
+        let tls = authorizer.listener.tls.as_ref();
+        let proves = tls.is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
+        let assertion_audience = authorizer.assertion_audience.as_deref().map(Arc::from);
+        let questions = Self { kind: authorizer.kind, proves, trusted: ArcSwap::default(), assertion_audience };
+        questions.trust(&config.server, authorizer);
+        questions
+    }
+
+    /// Accepts questions from the networks of this configuration, from the next question on.
+    pub(crate) fn trust(&self, server: &ServerConfig, authorizer: &AuthorizerConfig) {
+        let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
+        // With both, both are asked for.
+        let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && self.proves));
+        self.trusted.store(Arc::new(trusted));
+    }
+
+    /// Are questions of a peer at this address accepted?
+    pub(crate) fn trusts(&self, peer: std::net::IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        let trusted = self.trusted.load();
+        (**trusted).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
+    }
+
+    fn authorizer(&self, state: &State) -> Authorizer {
+        let neighbour = match self.kind {
+            AuthorizerKind::ForwardAuth(neighbour) => neighbour,
+            AuthorizerKind::ExtAuthz => Neighbour::Envoy,
+        };
+        let authorizer = state.gate().authorizer(neighbour);
+        let authorizer = match &**self.trusted.load() {
+            Some(networks) => authorizer.trusting(networks.clone()),
+            None => authorizer.trusting_all(),
+        };
+        match &self.assertion_audience {
+            Some(audience) => authorizer.asserting_to(Arc::clone(audience)),
+            None => authorizer,
+        }
+    }
+}
+
+/// Answers a question.
+pub(crate) fn answer(
+    state: Arc<State>,
+    origin: Arc<Origin>,
+    questions: Arc<Questions>,
+    request: Request<Incoming>,
+) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+    Box::pin(async move {
+        let authorizer = questions.authorizer(&state);
+        let (mut question, body) = request.into_parts();
+        question.extensions.insert(origin.peer.clone());
+        #[cfg(feature = "grpc")]
+        if questions.kind == AuthorizerKind::ExtAuthz {
+            return super::checks::answer(&state, &origin, &authorizer, question, body).await;
+        }
+        // Neither read nor awaited.
+        drop(body);
+        let closing = Authorizer::closing(&question);
+        let head = authorizer.head(&mut question);
+        let mut reply = pin!(verdict(&state, &origin, (&authorizer, questions.kind), head, &question)).await;
+        reply.headers_mut().extend(closing);
+        Ok(reply)
+    })
+}
+
+/// The verdict on a request with this head, or the refusal of the question, with a record of either.
+pub(crate) async fn verdict(
+    state: &State,
+    origin: &Arc<Origin>,
+    (authorizer, kind): (&Authorizer, AuthorizerKind),
+    head: Result<Parts, Denial>,
+    question: &Parts,
+) -> Response<PermitBody<LoggedBody>> {
+    let began = state.monotonic();
+    let (parts, denial) = match head {
+        Ok(parts) => (parts, None),
+        Err(denial) => (question.clone(), Some(denial)),
+    };
+    let of_client = parts.extensions.get::<Peer>().filter(|_| denial.is_none()).map(|peer| origin.asked_for(peer));
+    let origin = of_client.map_or_else(|| Arc::clone(origin), Arc::new);
+    let mut request = Request::from_parts(parts, ());
+    let record = RequestRecord::new(state, &origin, &mut request, began, None);
+    let permit = state.enter(&origin, request.headers());
+    let (parts, ()) = request.into_parts();
+    let decided = {
+        // Pinned where it is made: each future around it would copy it.
+        let decided = pin!(async {
+            match &permit {
+                Ok(_) => authorizer.decide(denial.map_or(Ok(parts), Err)).await,
+                Err(rejection) => authorizer.overloaded(rejection.refusal()),
+            }
+        });
+        record.context().clone().scope(AssertUnwindSafe(decided).catch_unwind()).await
+    };
+    let mut response = decided.map_or_else(|_| panic_response(), |reply| reply.map(GateBody::own));
+    let verdict = response.extensions_mut().remove::<Verdict>();
+    state.metrics.verdicts.count(kind, response.status());
+    let now = state.monotonic();
+    state.metrics.begin(verdict.as_ref(), response.status(), now.saturating_sub(began), Duration::ZERO);
+    record.complete(state, response, verdict, now).map(|body| PermitBody::new(body, permit.ok()))
+}
+
+/// How many verdicts of each kind there were.
+#[derive(Debug, Default)]
+pub(crate) struct VerdictCounts([[AtomicU64; 3]; 2]);
+
+impl VerdictCounts {
+    /// The labels, in order.
+    const KINDS: [&str; 2] = ["forward-auth", "ext-authz"];
+    const VERDICTS: [&str; 3] = ["allowed", "denied", "unavailable"];
+
+    fn count(&self, kind: AuthorizerKind, status: StatusCode) {
+        let place = match status {
+            status if status.is_success() => 0,
+            StatusCode::TOO_MANY_REQUESTS => 2,
+            status if status.is_client_error() => 1,
+            _ => 2,
+        };
+        let of_kind = Self::KINDS.iter().position(|word| *word == kind.word());
+        if let Some(count) = of_kind.and_then(|kind| self.0.get(kind)?.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each count, with the values of its labels.
+    pub(crate) fn all(&self) -> impl Iterator<Item = ([&'static str; 2], u64)> {
+        let kinds = Self::KINDS.iter().zip(&self.0);
+        kinds.flat_map(|(kind, counts)| {
+            let of_kind = Self::VERDICTS.iter().zip(counts);
+            of_kind.map(move |(verdict, count)| ([*kind, *verdict], count.load(Ordering::Relaxed)))
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! Request bodies: from the connection, or already read by an endpoint.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::{Request, Version};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::runtime::Handle;
+
+use crate::log::ExchangeProgress;
+use crate::proxy::{BoxError, TooSlow};
+use crate::server::listen::min_rate::{MinRate, RateBudget};
+use rotogate::gate::Gate;
+use rotogate::linger::drop_rest;
+
+/// The body that the gate's services receive.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// From the connection.
+    Incoming(FilteredBody),
+    /// From the connection, at no less than the minimum rate (requirement A4).
+    MinRateBody(Box<MinRateBody>),
+    /// Already in memory. Empty once polled.
+    Read(Bytes),
+}
+
+/// A body from the connection. Removes trailers that only the gate may set (requirement T3).
+#[derive(Debug)]
+pub(crate) struct FilteredBody {
+    /// `None` once [`drop_rest`] has taken it over.
+    body: Option<Incoming>,
+    /// Filters the trailers. `None` if the body is empty.
+    gate: Option<Gate>,
+    /// Counts the received bytes.
+    progress: Option<ExchangeProgress>,
+}
+
+/// A body with a minimum rate until the response begins. After that, the two directions may be a conversation in which
+/// a client that listens sends nothing.
+#[derive(Debug)]
+pub(crate) struct MinRateBody {
+    body: FilteredBody,
+    budget: RateBudget,
+    progress: ExchangeProgress,
+    /// Whether the rest of the body is read and discarded when this is dropped.
+    lingers: bool,
+}
+
+impl RequestBody {
+    pub(super) fn incoming(body: Incoming, gate: &Gate, progress: Option<ExchangeProgress>) -> Self {
+        Self::Incoming(FilteredBody::new(body, gate, progress))
+    }
+
+    pub(super) fn with_min_rate(
+        request: Request<Incoming>,
+        gate: &Gate,
+        min_rate: MinRate,
+        progress: ExchangeProgress,
+    ) -> Request<Self> {
+        // Over HTTP/1.1, reading the body would send `100 Continue` to a client that waits for it.
+        let lingers = request.version() == Version::HTTP_2 || !request.headers().contains_key(EXPECT);
+        let budget = RateBudget::new(min_rate);
+        request.map(|body| {
+            let body = FilteredBody::new(body, gate, Some(progress.clone()));
+            Self::MinRateBody(Box::new(MinRateBody { body, budget, progress, lingers }))
+        })
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Read(bytes)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Incoming(body) => body.poll_frame(cx).map_err(Into::into),
+            Self::MinRateBody(body) => body.poll_frame(cx),
+            Self::Read(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Incoming(body) => body.is_end_stream(),
+            Self::MinRateBody(body) => body.body.is_end_stream(),
+            Self::Read(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Incoming(body) => body.size_hint(),
+            Self::MinRateBody(body) => body.body.size_hint(),
+            Self::Read(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+impl FilteredBody {
+    fn new(body: Incoming, gate: &Gate, progress: Option<ExchangeProgress>) -> Self {
+        let gate = (!body.is_end_stream()).then(|| gate.clone());
+        Self { body: Some(body), gate, progress }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        loop {
+            let mut next = std::task::ready!(Pin::new(&mut *body).poll_frame(cx));
+            let trailers = match &mut next {
+                Some(Ok(frame)) => {
+                    if let (Some(data), Some(progress)) = (frame.data_ref(), &self.progress) {
+                        progress.add_received(data.len() as u64);
+                    }
+                    frame.trailers_mut()
+                }
+                Some(Err(_)) | None => None,
+            };
+            if let (Some(trailers), Some(gate)) = (trailers, &self.gate) {
+                gate.strip_trailers(trailers);
+                if trailers.is_empty() {
+                    continue;
+                }
+            }
+            return Poll::Ready(next);
+        }
+    }
+}
+
+impl MinRateBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.body.poll_frame(cx) {
+            Poll::Ready(frame) => {
+                let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
+                self.budget.record(data.map_or(0, |data| data.len() as u64));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            Poll::Pending if self.progress.is_response_started() => Poll::Pending,
+            Poll::Pending => self.budget.poll_exhausted(cx).map(|()| Some(Err(TooSlow.into()))),
+        }
+    }
+}
+
+impl Drop for MinRateBody {
+    /// A client that is answered before it has sent its whole body should receive the response, not a reset.
+    fn drop(&mut self) {
+        if self.lingers
+            && !self.body.is_end_stream()
+            && let (Some(body), Ok(runtime)) = (self.body.body.take(), Handle::try_current())
+        {
+            runtime.spawn(drop_rest(body));
+        }
+    }
+}

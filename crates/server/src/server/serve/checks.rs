@@ -1,0 +1,55 @@
+//! Envoy's questions over gRPC.
+
+use std::pin::pin;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::authorizer::{Answer, verdict};
+use super::request::State;
+use super::request_record::LoggedBody;
+use crate::config::AuthorizerKind;
+use crate::server::listen::origin::Origin;
+use rotogate::dialect::{Reply, ReplyBody};
+use rotogate::gate::grpc::Checks;
+use rotogate::gate::{Authorizer, GateBody};
+use rotogate::overload::PermitBody;
+use rotogate::reply;
+
+/// How long a question may arrive, and its verdict take. Envoy asks with a timeout of its own, which is shorter.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
+
+/// Answers a call. Only a verdict has a line in the access log, under the request that it is about.
+pub(crate) async fn answer(
+    state: &State,
+    origin: &Arc<Origin>,
+    authorizer: &Authorizer,
+    question: Parts,
+    body: Incoming,
+) -> Answer {
+    let question = &question;
+    let decide = |head| async move {
+        let asked = (authorizer, AuthorizerKind::ExtAuthz);
+        let response = pin!(verdict(state, origin, asked, head, question)).await;
+        whole(response).await
+    };
+    // Pinned here, because a timeout would move it.
+    let answer = pin!(CHECKS.answer(authorizer, question, body, decide));
+    let reply = tokio::time::timeout(TIMEOUT, answer)
+        .await
+        .unwrap_or_else(|_| reply::problem(StatusCode::REQUEST_TIMEOUT, None));
+    Ok(reply.map(|body| PermitBody::new(LoggedBody::unrecorded(GateBody::own(body)), None)))
+}
+
+/// A verdict with the bytes of its body.
+async fn whole(response: Response<PermitBody<LoggedBody>>) -> Reply {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Response::from_parts(parts, ReplyBody::from(bytes))
+}

@@ -1,0 +1,97 @@
+//! CORS (requirement T19): an explicit list of origins. Preflights are answered before authentication.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HeaderName, ORIGIN, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use tower::{Layer, Service};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use super::body::RequestBody;
+use super::request::ReplyBody;
+use crate::config::{Config, CorsConfig};
+use crate::server::ServerError;
+use rotogate::gate::Gate;
+
+static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// Applies the `[cors]` section to a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Cors<S> {
+    gate: Gate,
+    plain: S,
+    /// `None` if no origin is allowed: then no response has CORS headers.
+    with_cors: Option<tower_http::cors::Cors<S>>,
+}
+
+impl<S: Clone> Cors<S> {
+    pub(crate) fn new(config: &Config, gate: Gate, inner: S) -> Result<Self, ServerError> {
+        let CorsConfig { origins, allow_credentials, max_age, expose } = &config.cors;
+        let (allow_credentials, max_age) = (*allow_credentials, *max_age);
+        let mut expose = expose.clone();
+        if config.uses_dpop() {
+            // A page that proves its key needs both for the next proof (RFC 9449 §8, §9).
+            for name in [WWW_AUTHENTICATE, DPOP_NONCE.clone()] {
+                if !expose.contains(&name) {
+                    expose.push(name);
+                }
+            }
+        }
+        let allowed = origins
+            .iter()
+            .map(HeaderValue::try_from)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| ServerError::new("cors.origins: not an origin"))?;
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::list(allowed))
+            .allow_methods(AllowMethods::mirror_request())
+            .allow_headers(AllowHeaders::mirror_request())
+            .allow_credentials(allow_credentials)
+            .max_age(max_age);
+        let layer = if expose.is_empty() { layer } else { layer.expose_headers(expose) };
+        let with_cors = (!origins.is_empty()).then(|| layer.layer(inner.clone()));
+        Ok(Self { gate, with_cors, plain: inner })
+    }
+}
+
+/// Does the gate itself answer this request, because it is a CORS preflight?
+pub(crate) fn answers(config: &CorsConfig, gate: &Gate, head: &Parts) -> bool {
+    if config.origins.is_empty() || !is_preflight(&head.method, &head.headers) {
+        return false;
+    }
+    let request = Request::from_parts(head.clone(), ());
+    !gate.leaves_preflight_to_upstream(&request) && !gate.answers_any_origin(&request)
+}
+
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+impl<S> Service<Request<RequestBody>> for Cors<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<ReplyBody>, Error = Infallible> + Clone,
+{
+    type Response = Response<ReplyBody>;
+    type Error = Infallible;
+    type Future = Either<S::Future, tower_http::cors::ResponseFuture<S::Future>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The gate around the proxy is always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let Some(with_cors) = &mut self.with_cors else { return Either::Left(self.plain.call(request)) };
+        // tower-http treats every `OPTIONS` request as a preflight. One without the preflight headers is an ordinary
+        // request.
+        let plain = *request.method() == Method::OPTIONS && !is_preflight(request.method(), request.headers());
+        if !plain && !self.gate.leaves_preflight_to_upstream(&request) && !self.gate.answers_any_origin(&request) {
+            Either::Right(with_cors.call(request))
+        } else {
+            Either::Left(self.plain.call(request))
+        }
+    }
+}

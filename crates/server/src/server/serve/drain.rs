@@ -1,0 +1,101 @@
+//! Ends streams early at an in-place upgrade (requirement P4): new requests wait until the last one under way has ended,
+//! and a reply without an end of its own would make them wait for `drain_timeout`.
+//!
+//! Such replies are event streams, which end as if the upstream had ended them, and gRPC calls, which end with the status
+//! `UNAVAILABLE`. Their clients come back by themselves. Other replies end by themselves.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use http::HeaderMap;
+use rotogate::reply::{GrpcCode, grpc_trailers};
+use tokio::sync::watch;
+
+/// Whether the streams of a server must end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StreamDrain(Arc<watch::Sender<bool>>);
+
+impl StreamDrain {
+    /// Ends all streams, and those that begin from now on.
+    pub(crate) fn end_streams(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn ended(self) {
+        // The sender lives as long as this.
+        let _ = self.0.subscribe().wait_for(|ended| *ended).await;
+    }
+}
+
+/// How a reply that has no end of its own is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// Server-sent events.
+    Events,
+    /// The messages of a gRPC call.
+    Grpc,
+}
+
+/// A reply that ends with its server's streams.
+pub(crate) struct DrainedStream {
+    kind: StreamKind,
+    drain: StreamDrain,
+    /// Made when the reply first waits: most gRPC replies never do.
+    end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    is_over: bool,
+}
+
+impl std::fmt::Debug for DrainedStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DrainedStream").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl DrainedStream {
+    pub(crate) fn new(kind: StreamKind, drain: StreamDrain) -> Self {
+        Self { kind, drain, end: None, is_over: false }
+    }
+
+    /// Called while the reply waits for its next frame. Ready once it must end, with its trailers if it has any.
+    pub(super) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
+        let end = self.end.get_or_insert_with(|| Box::pin(self.drain.clone().ended()));
+        if end.poll_unpin(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.is_over = true;
+        let is_grpc = self.kind == StreamKind::Grpc;
+        Poll::Ready(is_grpc.then(|| grpc_trailers(GrpcCode::Unavailable, "the gate is upgraded in place; try again")))
+    }
+
+    /// Was it ended here?
+    pub(crate) const fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn p4_a_stream_ends_once_it_waits_after_the_order_and_as_its_protocol_ends() {
+        let drain = StreamDrain::default();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut kinds = [StreamKind::Events, StreamKind::Grpc].map(|kind| DrainedStream::new(kind, drain.clone()));
+        for stream in &mut kinds {
+            assert!(stream.poll_end(cx).is_pending() && !stream.is_over());
+        }
+        drain.end_streams();
+        let [events, grpc] = &mut kinds;
+        assert_eq!(events.poll_end(cx), Poll::Ready(None));
+        let Poll::Ready(Some(trailers)) = grpc.poll_end(cx) else { panic!("it goes on") };
+        assert_eq!(trailers["grpc-status"], "14", "UNAVAILABLE: the client tries again");
+        assert!(events.is_over() && grpc.is_over());
+        let mut late = DrainedStream::new(StreamKind::Events, drain);
+        assert!(late.poll_end(cx).is_ready(), "it began after the order");
+    }
+}

@@ -1,0 +1,11 @@
+//! One request: its record, its permit, CORS, the gate around the proxy, and the counts.
+
+pub(crate) mod authorizer;
+mod body;
+#[cfg(feature = "grpc")]
+mod checks;
+pub(crate) mod cors;
+pub(crate) mod drain;
+pub(crate) mod request;
+mod request_record;
+pub(crate) mod tally;

@@ -1,0 +1,403 @@
+//! One request: its record, panics, overload, CORS, and then the gate around the proxy.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::body::RequestBody;
+use super::cors::Cors;
+use super::drain::StreamDrain;
+use super::request_record::{LoggedBody, RequestRecord};
+use crate::config::Config;
+use crate::log::ExchangeProgress;
+use crate::proxy::{Proxy, ProxyBody};
+use crate::server::ServerError;
+use crate::server::listen::origin::Origin;
+use crate::server::operate::metrics::Metrics;
+use crate::trace::Tracer;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Reason, Verdict};
+use rotogate::headers::Peer;
+use rotogate::overload::{Holder, PermitBody, PoolPermit, Refusal};
+use rotogate::reply;
+
+/// The layer around the proxy.
+pub(crate) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
+    gate.layer().rewriting().annotated().forward_buffered().at_edge()
+}
+
+/// The body of every response.
+pub(crate) type ReplyBody = GateBody<ProxyBody>;
+
+/// What serves requests now.
+pub(crate) type Serving = Arc<ArcSwap<State>>;
+
+/// What each request needs. A reload replaces all of it at once: a request goes on with the one that it began with.
+#[derive(Debug)]
+pub(crate) struct State {
+    service: Cors<GateService<Proxy, BufferedForward>>,
+    gate: Gate,
+    pub(crate) metrics: Arc<Metrics>,
+    time: SystemTime,
+    /// Knows the names of the upstreams.
+    pub(crate) proxy: Proxy,
+    /// The header that carries the request id.
+    pub(crate) request_id: HeaderName,
+    pub(crate) drain: StreamDrain,
+    /// Records requests, if `[tracing]` says so.
+    pub(crate) tracer: Option<Arc<Tracer>>,
+}
+
+impl State {
+    pub(crate) fn new(
+        config: &Config,
+        gate: Gate,
+        proxy: Proxy,
+        metrics: Arc<Metrics>,
+        (request_id, drain): (HeaderName, StreamDrain),
+    ) -> Result<Self, ServerError> {
+        let inner = gate_layer(&gate).layer(proxy.clone());
+        let service = Cors::new(config, gate.clone(), inner)?;
+        Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
+    }
+
+    /// What goes on with another configuration.
+    pub(crate) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, ServerError> {
+        let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
+        let state = Self::new(config, gate, proxy, Arc::clone(&self.metrics), (request_id, drain))?;
+        Ok(state.traced_by(self.tracer.clone()))
+    }
+
+    /// The same, with what records requests.
+    pub(crate) fn traced_by(self, tracer: Option<Arc<Tracer>>) -> Self {
+        Self { tracer, ..self }
+    }
+
+    /// The same, with another proxy.
+    pub(crate) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, ServerError> {
+        self.replaced_by(config, self.gate.clone(), proxy)
+    }
+
+    /// The monotonic time.
+    pub(crate) fn monotonic(&self) -> Duration {
+        self.time.monotonic()
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The trusted proxies, if the peer is one of them; else none.
+    pub(super) fn trusted_by(&self, peer: &Peer) -> &[IpNet] {
+        let proxies = self.gate.trusted_proxies();
+        let address = peer.address().to_canonical();
+        if peer.may_forward() && proxies.iter().any(|network| network.contains(&address)) { proxies } else { &[] }
+    }
+
+    /// A permit for a request.
+    ///
+    /// # Errors
+    /// The gate is at its bound, or the holder is.
+    pub(crate) fn enter(&self, origin: &Origin, headers: &HeaderMap) -> Result<PoolPermit, Rejection> {
+        let of_proxy = || origin.peer.client_of(headers, self.gate.trusted_proxies());
+        let holder = origin.holder.or_else(of_proxy);
+        self.gate.overload().request(holder).map_err(|refusal| Rejection { refusal, holder })
+    }
+}
+
+/// A request that got no permit.
+#[derive(Debug)]
+pub(crate) struct Rejection {
+    refusal: Refusal,
+    holder: Option<Holder>,
+}
+
+impl Rejection {
+    /// The bound that was reached.
+    pub(crate) fn refusal(&self) -> Refusal {
+        self.refusal
+    }
+}
+
+/// A response, and the permit that its request holds.
+type Answered = (Response<ReplyBody>, Option<PoolPermit>);
+type ResponseBoxFuture = Pin<Box<dyn Future<Output = Answered> + Send>>;
+/// The gate around the proxy, at work.
+type ServiceFuture = <Cors<GateService<Proxy, BufferedForward>> as Service<Request<RequestBody>>>::Future;
+
+/// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
+pub(crate) fn serve(
+    state: Arc<State>,
+    origin: &Arc<Origin>,
+    mut request: Request<Incoming>,
+    permit: Result<PoolPermit, Rejection>,
+) -> Served {
+    let began = state.time.monotonic();
+    let received = (!request.body().is_end_stream()).then(ExchangeProgress::default);
+    let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
+    let is_grpc = reply::is_grpc(request.headers());
+    let (is_misdirected, request) = origin.is_misdirected(request);
+    // Taken and written in place: `enter` copies what its closure captures and returns, several times.
+    let (mut asked, mut answer) = (Some((request, permit, received)), None);
+    record.context().clone().enter(|| {
+        answer = asked.take().map(|(request, permit, received)| match permit {
+            _ if is_misdirected => Answer::boxed(std::future::ready((misdirected(), permit.ok()))),
+            Ok(permit) => call_service(&state, origin, request, is_grpc, received, permit),
+            Err(rejection) => {
+                let (state, origin) = (Arc::clone(&state), Arc::clone(origin));
+                Answer::boxed(wait_or_reject(state, origin, request, is_grpc, received, rejection))
+            }
+        });
+    });
+    Served { answer, request: Some(ServedRequest { state, record, began, is_grpc }) }
+}
+
+pin_project! {
+    /// A request that is served, until its response begins.
+    ///
+    /// A struct instead of `async` blocks inside each other. A block holds the future that it awaits twice, as what it
+    /// captures and as what it awaits; and a future is moved, and thereby copied, several times on its way to the
+    /// connection.
+    pub(crate) struct Served {
+        // `None` after the response.
+        #[pin]
+        answer: Option<Answer>,
+        request: Option<ServedRequest>,
+    }
+
+    impl PinnedDrop for Served {
+        // What ends with the request logs in its context. A request that is still here lost its client.
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(ServedRequest { state, record, began, .. }) = this.request {
+                record.context().clone().enter(|| this.answer.set(None));
+                state.metrics.record_abort(state.time.monotonic().saturating_sub(*began));
+            }
+        }
+    }
+}
+
+struct ServedRequest {
+    state: Arc<State>,
+    record: RequestRecord,
+    began: Duration,
+    is_grpc: bool,
+}
+
+impl Future for Served {
+    type Output = Result<Response<PermitBody<LoggedBody>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let Some(served) = &this.request else { return Poll::Pending };
+        // Written in place: `enter` would copy what it returns.
+        let mut answered = None;
+        served.record.context().clone().enter(|| {
+            if let Some(Poll::Ready(answer)) = this.answer.as_mut().as_pin_mut().map(|answer| answer.poll(cx)) {
+                answered = Some(answer);
+                this.answer.set(None);
+            }
+        });
+        let Some(((response, permit), served)) = answered.and_then(|answered| Some((answered, this.request.take()?)))
+        else {
+            return Poll::Pending;
+        };
+        Poll::Ready(Ok(served.complete(response).map(|body| PermitBody::new(body, permit))))
+    }
+}
+
+impl ServedRequest {
+    fn complete(self, mut response: Response<ReplyBody>) -> Response<LoggedBody> {
+        let Self { state, record, began, is_grpc } = self;
+        let verdict = response.extensions_mut().remove::<Verdict>();
+        if is_grpc && verdict.as_ref().is_some_and(|verdict| verdict.reason == Reason::PANIC) {
+            response = reply::grpc_status(reply::GrpcCode::Internal, "internal error").map(GateBody::own);
+        }
+        let now = state.time.monotonic();
+        let upstream = response.body().inner_ref().map_or(Duration::ZERO, |body| body.sent().2);
+        state.metrics.begin(verdict.as_ref(), response.status(), now.saturating_sub(began), upstream);
+        record.complete(&state, response, verdict, now)
+    }
+}
+
+pin_project! {
+    #[project = AnswerProjection]
+    enum Answer {
+        // By the gate, and by the upstream behind it.
+        Called { #[pin] called: ServiceFuture, received: Option<ExchangeProgress>, permit: Option<PoolPermit> },
+        // By neither, or after a wait.
+        Boxed { answer: ResponseBoxFuture },
+    }
+}
+
+impl Answer {
+    fn boxed(answer: impl Future<Output = Answered> + Send + 'static) -> Self {
+        Self::Boxed { answer: Box::pin(answer) }
+    }
+}
+
+impl Future for Answer {
+    type Output = Answered;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
+        match self.project() {
+            AnswerProjection::Called { called, received, permit } => {
+                let response = ready!(poll_caught(called, cx));
+                if let Some(progress) = received {
+                    progress.set_response_started();
+                }
+                Poll::Ready((response, permit.take()))
+            }
+            AnswerProjection::Boxed { answer } => answer.as_mut().poll(cx),
+        }
+    }
+}
+
+/// A request without a permit. Waits for one if the connection was rejected less than `Retry-After` ago; else rejects.
+async fn wait_or_reject(
+    state: Arc<State>,
+    origin: Arc<Origin>,
+    request: Request<Incoming>,
+    is_grpc: bool,
+    received: Option<ExchangeProgress>,
+    Rejection { mut refusal, holder }: Rejection,
+) -> Answered {
+    let overload = state.gate.overload();
+    if overload.delayed_retries.wait_out(&origin.last_rejection, state.time.monotonic(), holder).await {
+        match overload.request(holder) {
+            Ok(permit) => return call_service(&state, &origin, request, is_grpc, received, permit).await,
+            Err(still) => refusal = still,
+        }
+    }
+    origin.last_rejection.record(state.time.monotonic());
+    (reject(&state.gate, &request, refusal), None)
+}
+
+/// Calls the gate, and the upstream behind it.
+fn call_service(
+    state: &State,
+    origin: &Origin,
+    request: Request<Incoming>,
+    is_grpc: bool,
+    received: Option<ExchangeProgress>,
+    permit: PoolPermit,
+) -> Answer {
+    // A stream of gRPC messages may be silent, so no minimum rate applies.
+    let mut request = match &received {
+        Some(progress) if !is_grpc => {
+            RequestBody::with_min_rate(request, &state.gate, origin.min_rate, progress.clone())
+        }
+        received => request.map(|body| RequestBody::incoming(body, &state.gate, received.clone())),
+    };
+    request.extensions_mut().insert(origin.peer.clone());
+    #[cfg(feature = "failpoints")]
+    rotogate::failpoint::at_request(request.uri().path());
+    // In place, as in `serve`. The service is always ready.
+    let (mut request, mut called) = (Some(request), None);
+    let caught = catch_unwind(AssertUnwindSafe(|| {
+        called = request.take().map(|request| state.service.clone().call(request));
+    }));
+    match called.filter(|_| caught.is_ok()) {
+        Some(called) => Answer::Called { called, received, permit: Some(permit) },
+        None => {
+            if let Some(progress) = received {
+                progress.set_response_started();
+            }
+            Answer::boxed(std::future::ready((panic_response(), Some(permit))))
+        }
+    }
+}
+
+/// 421: the client asks for another server than its connection was opened for.
+fn misdirected() -> Response<ReplyBody> {
+    let detail = "this host is served on a connection of its own";
+    let mut reply = reply::problem(StatusCode::MISDIRECTED_REQUEST, Some(detail)).map(GateBody::own);
+    Reason::MISDIRECTED.tell();
+    reply.extensions_mut().insert(Verdict::new(Reason::MISDIRECTED));
+    reply
+}
+
+/// Renders a rejection for overload.
+fn reject<B>(gate: &Gate, request: &Request<B>, refusal: Refusal) -> Response<ReplyBody> {
+    let (reply, verdict) = gate.overloaded(request, refusal);
+    let mut reply = reply.map(GateBody::own);
+    reply.extensions_mut().insert(verdict);
+    reply
+}
+
+/// The response, or a 500 if the service panicked.
+///
+/// tower-http's `CatchPanic` boxes the body of every response. That would cost each request an allocation and hide the
+/// [`GateBody`], which the access log asks how a response ended. `CatchUnwind` of futures-util copies each response twice.
+fn poll_caught<B>(
+    answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Response<GateBody<B>>> {
+    let mut response = None;
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        if let Poll::Ready(Ok(ready)) = answer.poll(cx) {
+            response = Some(ready);
+        }
+    }));
+    match (polled, response) {
+        (Ok(()), None) => Poll::Pending,
+        (Ok(()), Some(response)) => Poll::Ready(response),
+        (Err(_), _) => Poll::Ready(panic_response()),
+    }
+}
+
+/// The log has the details; the caller gets none.
+pub(super) fn panic_response<B>() -> Response<GateBody<B>> {
+    let mut reply = reply::problem(StatusCode::INTERNAL_SERVER_ERROR, None).map(GateBody::own);
+    reply.extensions_mut().insert(Verdict::new(Reason::PANIC));
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::header::CONTENT_TYPE;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    type Answer = Result<Response<GateBody<Full<Bytes>>>, Infallible>;
+
+    async fn caught<B>(
+        answer: impl Future<Output = Result<Response<GateBody<B>>, Infallible>>,
+    ) -> Response<GateBody<B>> {
+        let mut answer = std::pin::pin!(answer);
+        std::future::poll_fn(|cx| poll_caught(answer.as_mut(), cx)).await
+    }
+
+    #[tokio::test]
+    async fn a8_a_panic_is_a_500_that_tells_nothing() {
+        let panicking = async { panic!("a detail that stays here") };
+        let response = caught::<Full<Bytes>>(panicking).await;
+        let (parts, body) = response.into_parts();
+        assert_eq!(parts.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(parts.headers[CONTENT_TYPE], "application/problem+json");
+        assert_eq!(parts.extensions.get::<Verdict>().unwrap().reason, Reason::PANIC);
+        let body = body.collect().await.unwrap().to_bytes();
+        assert!(!String::from_utf8_lossy(&body).contains("detail"), "{body:?}");
+    }
+
+    #[tokio::test]
+    async fn a8_an_answer_without_a_panic_is_left_as_it_is() {
+        let answer = async { Answer::Ok(Response::new(GateBody::own(Bytes::from_static(b"whole").into()))) };
+        let response = caught(answer).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "whole");
+    }
+}

@@ -1,0 +1,268 @@
+//! What the server records about a request: its id, its access-log line, and the context for log events that it causes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Polled, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header::{CONTENT_TYPE, UPGRADE};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::drain::{DrainedStream, StreamKind};
+use super::request::{ReplyBody, State};
+use super::tally::Tally;
+use crate::log::{self, AccessLogLine, ExchangeEnd, ExchangeProgress, TunnelEnd, UpstreamInfo, request_id};
+use crate::proxy::ProxyBody;
+use crate::server::listen::origin::Origin;
+use crate::server::operate::metrics::{self, RouteLabel};
+use crate::trace::{RequestFacts, RequestTrace};
+use rotogate::clock::{SystemTime, TimeSource, wall_micros};
+use rotogate::context::Context;
+use rotogate::gate::Verdict;
+use rotogate::headers;
+use rotogate::lease::UntilClosed;
+
+const PROBLEM: &[u8] = b"application/problem+json";
+const EVENTS: &[u8] = b"text/event-stream";
+const GRPC: &[u8] = b"application/grpc";
+/// A response of unknown length that lasts longer than this is a stream.
+const STREAM_AFTER: Duration = Duration::from_secs(1);
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// The record of one request, until its response begins. Dropped before the response, it logs that the client disconnected.
+pub(crate) struct RequestRecord {
+    context: Context,
+    line: Option<AccessLogLine>,
+    /// The end of an upgraded connection.
+    tunnel: Option<TunnelEnd>,
+    received: Option<ExchangeProgress>,
+    began: Duration,
+    method: Method,
+    trace: RequestTrace,
+}
+
+impl RequestRecord {
+    /// Gives the request an id, which the upstream sees too, and begins its line.
+    pub(crate) fn new<B>(
+        state: &State,
+        origin: &Origin,
+        request: &mut Request<B>,
+        began: Duration,
+        received: Option<&ExchangeProgress>,
+    ) -> Self {
+        let micros = wall_micros();
+        let peer = origin.peer.address();
+        let proxies = state.trusted_by(&origin.peer);
+        let given = (!proxies.is_empty()).then(|| request_id::trusted(request.headers(), &state.request_id)).flatten();
+        let id = given.unwrap_or_else(|| request_id::new(micros));
+        let client = if proxies.is_empty() { peer } else { headers::client_ip(request.headers(), peer, proxies) };
+        let facts = RequestFacts {
+            is_trusted: !proxies.is_empty(),
+            micros,
+            id: &id,
+            client,
+            peer,
+            scheme: origin.peer.scheme(),
+        };
+        let trace = RequestTrace::begin(state.tracer.as_ref(), request, &facts);
+        let mut line = log::access().map(|log| {
+            let connection = (origin.log_fields(log), (client != peer).then_some(client));
+            log.begin(request, &id, (micros, began), connection)
+        });
+        if let Some(line) = &mut line {
+            line.set_trace(trace.trace());
+        }
+        let tunnel = request.headers().contains_key(UPGRADE).then(TunnelEnd::default);
+        if let Some(tunnel) = &tunnel {
+            request.extensions_mut().insert(tunnel.clone());
+            request.extensions_mut().insert(UntilClosed(Arc::new(tunnel.clone())));
+        }
+        request.headers_mut().insert(state.request_id.clone(), id.clone());
+        let method = request.method().clone();
+        let context = Context::new(id, client, trace.trace().clone());
+        Self { context, line, tunnel, received: received.cloned(), began, method, trace }
+    }
+
+    /// The context for the code that works on the request.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Completes the record with the response.
+    pub(crate) fn complete(
+        self,
+        state: &State,
+        mut response: Response<ReplyBody>,
+        verdict: Option<Verdict>,
+        now: Duration,
+    ) -> Response<LoggedBody> {
+        let Self { context, mut line, tunnel, received, began, method, trace } = self;
+        trace.end(&method, response.status(), metrics::outcome(verdict.as_ref()), verdict.as_ref());
+        let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+        let (is_problem, is_grpc, is_events) = (media == PROBLEM, media.starts_with(GRPC), media.starts_with(EVENTS));
+        if is_problem && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes) {
+            add_request_id(bytes, context.id());
+        }
+        response.headers_mut().insert(state.request_id.clone(), context.id().clone());
+        let kind = if is_events { Some(StreamKind::Events) } else { is_grpc.then_some(StreamKind::Grpc) };
+        let stream = kind.map(|kind| DrainedStream::new(kind, state.drain.clone()));
+        let status = response.status();
+        if let Some(line) = &mut line {
+            let reason = metrics::outcome(verdict.as_ref());
+            let upstream = verdict.as_ref().and_then(|verdict| verdict.route.as_ref()?.upstream);
+            match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
+                (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
+                    let sent = UpstreamInfo { upstream, address, attempts, took };
+                    line.set_response(now, status, reason, verdict.as_ref(), Some(&sent));
+                }),
+                (Some(_) | None, _) => line.set_response(now, status, reason, verdict.as_ref(), None),
+            }
+        }
+        let tally = state.metrics.tally();
+        let so_far = ExchangeEnd::default();
+        let mut record = ReplyRecord { line, tally, route: RouteLabel::of(verdict), received, began, so_far };
+        // A response without a message has its status here, not in trailers.
+        if is_grpc {
+            record.so_far.set_grpc_status(response.headers().get(&GRPC_STATUS));
+        }
+        if let Some(tunnel) = tunnel.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS) {
+            record.begin_stream();
+            tunnel.begin(move |end| record.end(end));
+            return response.map(|body| LoggedBody { body, record: None, stream: None });
+        }
+        if is_events {
+            record.begin_stream();
+        }
+        let is_bare = method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if is_bare || response.body().is_end_stream() {
+            record.so_far.end = "complete";
+        }
+        response.map(|body| LoggedBody { body, record: Some(record), stream })
+    }
+}
+
+/// The record of a response. Dropped, it counts the end of the exchange, and completes the line.
+#[derive(Debug)]
+struct ReplyRecord {
+    line: Option<AccessLogLine>,
+    tally: &'static Tally,
+    route: RouteLabel,
+    received: Option<ExchangeProgress>,
+    began: Duration,
+    so_far: ExchangeEnd,
+}
+
+impl ReplyRecord {
+    /// The response is a stream or a tunnel.
+    fn begin_stream(&mut self) {
+        if !self.so_far.is_stream {
+            self.so_far.is_stream = true;
+            if let Some(line) = &self.line {
+                line.begin_stream();
+            }
+        }
+    }
+
+    fn end(mut self, end: &'static str) {
+        self.so_far.end = end;
+    }
+
+    /// Called for each frame of a response of unknown length.
+    fn body_continues(&mut self) {
+        if !self.so_far.is_stream && SystemTime::new().monotonic().saturating_sub(self.began) > STREAM_AFTER {
+            self.begin_stream();
+        }
+    }
+}
+
+impl Drop for ReplyRecord {
+    fn drop(&mut self) {
+        self.so_far.received = self.received.as_ref().map_or(0, ExchangeProgress::received);
+        self.tally.end(&self.route, &self.so_far);
+        if let Some(line) = self.line.take() {
+            line.finish(self.so_far);
+        }
+    }
+}
+
+/// Adds the request id to a problem document (RFC 9457) of the gate.
+fn add_request_id(problem: &mut Bytes, id: &HeaderValue) {
+    if let Some(document) = problem.strip_suffix(b"}") {
+        *problem = [document, b",\"request_id\":\"", id.as_bytes(), b"\"}"].concat().into();
+    }
+}
+
+pin_project! {
+    /// A response body whose end is counted, and written to the access log.
+    #[derive(Debug)]
+    pub(crate) struct LoggedBody {
+        #[pin]
+        body: ReplyBody,
+        // Of a tunnel, the task that carries it has the record.
+        record: Option<ReplyRecord>,
+        // If the reply may have no end of its own.
+        stream: Option<DrainedStream>,
+    }
+}
+
+impl LoggedBody {
+    /// A body without a record: its request is not one of a client.
+    #[cfg(feature = "grpc")]
+    pub(super) fn unrecorded(body: ReplyBody) -> Self {
+        Self { body, record: None, stream: None }
+    }
+}
+
+impl Body for LoggedBody {
+    type Data = <ReplyBody as Body>::Data;
+    type Error = <ReplyBody as Body>::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Polled<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut this = self.project();
+        if this.stream.as_ref().is_some_and(DrainedStream::is_over) {
+            return Poll::Ready(None);
+        }
+        let next = this.body.as_mut().poll_frame(cx);
+        if next.is_pending()
+            && let Some(stream) = this.stream
+            && let Poll::Ready(trailers) = stream.poll_end(cx)
+        {
+            if let Some(record) = this.record {
+                record.so_far.set_grpc_status(trailers.as_ref().and_then(|trailers| trailers.get(&GRPC_STATUS)));
+                record.so_far.end = "shutdown";
+            }
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let Some(record) = this.record else { return next };
+        match &next {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    record.so_far.sent = record.so_far.sent.saturating_add(data.remaining() as u64);
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    record.so_far.set_grpc_status(trailers.get(&GRPC_STATUS));
+                }
+                if this.body.is_end_stream() {
+                    record.so_far.end = this.body.cut().unwrap_or("complete");
+                } else if this.body.size_hint().exact().is_none() {
+                    record.body_continues();
+                }
+            }
+            Poll::Ready(None) => record.so_far.end = this.body.cut().unwrap_or("complete"),
+            Poll::Ready(Some(Err(_))) => record.so_far.end = this.body.cut().unwrap_or("upstream"),
+        }
+        next
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.stream.as_ref().is_some_and(DrainedStream::is_over) || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
