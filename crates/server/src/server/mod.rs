@@ -4,6 +4,7 @@
 //! `[`Proxy`](crate::proxy::Proxy)
 
 pub(crate) mod build;
+mod error;
 mod listen;
 pub(crate) mod operate;
 mod serve;
@@ -26,6 +27,7 @@ use build::assemble::{self, GateParts};
 use build::files::LastRead;
 pub(crate) use build::prepare::Inspected;
 pub use build::prepare::{StartPlan, prepare};
+pub use error::{KeyFault, ServerError};
 use listen::connection;
 use listen::listener::Listener;
 pub use listen::sockets::passed as passed_sockets;
@@ -39,17 +41,6 @@ use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::engine::Unpaid;
 use rotogate::store::redb::RedbStore;
 use serve::{authorizer, drain, request};
-
-/// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ServerError(pub(crate) String);
-
-impl ServerError {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-}
 
 /// An instruction to a running gate.
 #[derive(Debug)]
@@ -121,10 +112,7 @@ impl Server {
         let mut listeners = Vec::new();
         for listener in config.listeners() {
             let socket = sockets.listener_at(&config, listener.address, &listener.key).await?;
-            listeners.push(
-                Listener::new(socket, listener)
-                    .map_err(|wrong| ServerError::new(config.blame(&wrong.key, wrong.message).to_string()))?,
-            );
+            listeners.push(Listener::new(socket, listener).map_err(|fault| ServerError::at(&config, fault))?);
         }
         let of_authorizers = listeners.split_off(config.server.listeners.len());
         for (listener, authorizer) in of_authorizers.into_iter().zip(&config.authorizers) {
@@ -209,7 +197,7 @@ impl Server {
         let state = request::State::new(&config, gate, forward, Arc::clone(&metrics), (request_id, drain.clone()))?;
         // The files were read before; a fault can only be new.
         let tracer = Tracer::start(&config, None);
-        let tracer = tracer.map_err(|(key, message)| ServerError::new(config.blame(key, message).to_string()))?;
+        let tracer = tracer.map_err(|(key, message)| ServerError::at(&config, KeyFault::new(key, message)))?;
         let serving = Arc::new(ArcSwap::from_pointee(state.traced_by(tracer)));
         let config = in_force;
         let reloadable = reload::Reloadable {
@@ -246,8 +234,7 @@ impl Server {
         });
         let admin_side = AdminSide::start(admin, probes, &admin_state)?;
         let workers = Workers::start(workers);
-        let workers =
-            Arc::new(workers.map_err(|error| ServerError::new(format!("worker threads cannot be started: {error}")))?);
+        let workers = Arc::new(workers.map_err(|error| ServerError::Workers(error))?);
         watchdog::start(&workers);
         let mut accepting = tokio::task::JoinSet::new();
         for listener in listeners {
@@ -351,7 +338,7 @@ impl Server {
             // A store that fails at the last moment does not cancel the upgrade: the next program opens it and judges.
             (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(%error, "confirmations not written"),
             (Err(error), ShutdownKind::Stopped) => {
-                return Err(ServerError::new(format!("revocations or confirmations could not be written: {error}")));
+                return Err(ServerError::Unwritten(error));
             }
         }
         while let Ok(order) = orders.try_recv() {
@@ -388,12 +375,7 @@ async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> S
     loop {
         looks.tick().await;
         if store.failed_for().is_some_and(|failed_for| failed_for >= give_up) {
-            let longest = rotogate::clock::written(give_up);
-            return ServerError::new(format!(
-                "the store {} could not be written for {longest} (store.give_up): the gate stops. Nothing that was \
-                 acknowledged is lost. Free space on its disk and start the gate again",
-                store.path().display()
-            ));
+            return ServerError::StoreLost { path: store.path().to_owned(), give_up };
         }
     }
 }
@@ -427,7 +409,7 @@ impl AdminSide {
         probes: Option<TcpListener>,
         state: &Arc<admin::State>,
     ) -> Result<Self, ServerError> {
-        let failed = |error: std::io::Error| ServerError::new(format!("the admin listener cannot be served: {error}"));
+        let failed = |error: std::io::Error| ServerError::AdminListener(error);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("rotogate-admin")

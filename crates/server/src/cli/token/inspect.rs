@@ -238,8 +238,8 @@ async fn by_introspection(
         let why = format!("its issuer decides; --online shows it the token, and asks {}", settings.url);
         return Ok(AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why)));
     }
-    let introspection = assemble::load_introspection(settings)
-        .map_err(|(key, why)| Failure::Failed(format!("introspection.{key}: {why}")))?;
+    let introspection =
+        assemble::load_introspection(settings).map_err(|fault| Failure::Failed(format!("introspection.{fault}")))?;
     let unavailable = |why| AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why));
     let response = match introspection.introspector.introspect(token).await {
         Ok(response) => response,

@@ -25,7 +25,7 @@ use crate::config::{
     SessionsConfig, StoreConfig, TrustedIssuer, read_event_token,
 };
 use crate::proxy::{Proxy, Settings, Upstream};
-use crate::server::ServerError;
+use crate::server::error::{KeyFault, ServerError};
 use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
@@ -105,7 +105,7 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
             "issuer.algorithm ignored: it applies to new keyrings, and the keyring's key decides"
         );
     }
-    let admin_tokens = Arc::new(AdminTokens::load_or_create(&config.admin).map_err(ServerError::new)?);
+    let admin_tokens = Arc::new(AdminTokens::load_or_create(&config.admin).map_err(ServerError::Unusable)?);
     let now = SystemTime::new().wall();
     let mut first_user = None;
     let mut file = None;
@@ -113,8 +113,9 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
     for (section, planned) in config.directories.iter().zip(planned) {
         let users = match planned {
             DirectoryPlan::NewFile => {
-                let path = UsersFile::configured(config).map_err(ServerError::new)?;
-                let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now).map_err(from)?;
+                let path = UsersFile::configured(config).map_err(ServerError::Unusable)?;
+                let made = FileDirectory::create_with_first_user(path, Arc::clone(&passwords), now)
+                    .map_err(ServerError::part)?;
                 first_user = Some(made.1);
                 DirectoryPlan::File(Arc::new(made.0))
             }
@@ -126,8 +127,9 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
         entries.extend(users.directory().map(|directory| (section.clone(), directory)));
     }
     let directories = Arc::new(LiveDirectories::new(entries, Arc::clone(&passwords), metrics));
-    let watching = file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(from)?;
-    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(from)?;
+    let watching =
+        file.map(|file| file.watch().map(|watcher| (file, watcher))).transpose().map_err(ServerError::part)?;
+    let proxy = Proxy::new(upstreams(config), proxy_settings(config)).map_err(ServerError::part)?;
     let remote_issuers = RemoteIssuers::start(config, &mut trusted).await?;
     let mut wait = StartWait::begin();
     let (gate, redb) = loop {
@@ -138,9 +140,9 @@ pub(crate) async fn assemble(config: &Config, plan: StartPlan) -> Result<GatePar
             // In the middle of a failover: another gate has given the data a new history, or another server is the primary.
             Err(BuildError::Store(error)) if config.store.is_shared() => match wait.pause(&error).await {
                 true => opened = keys_and_stores(config).await?,
-                false => return Err(from(BuildError::Store(error))),
+                false => return Err(ServerError::part(BuildError::Store(error))),
             },
-            Err(error) => return Err(from(error)),
+            Err(error) => return Err(ServerError::part(error)),
         }
     };
     let users = watching.map(|(file, watcher)| Arc::new(LiveUsers::watch(file, watcher, &gate)));
@@ -238,7 +240,7 @@ pub(crate) fn builder(
         if let Some(events) = &issuer.events
             && let Some(file) = &events.token_file
         {
-            let token = read_event_token(file).map_err(ServerError::new)?;
+            let token = read_event_token(file).map_err(ServerError::Unusable)?;
             let dialect = Events::security_events(&issuer.name, of(&events.audience), token);
             builder = builder.endpoint(Endpoint::new(dialect).path(events.path.as_str()));
         }
@@ -270,11 +272,11 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
     let listeners = || listeners.iter().cloned();
     #[cfg(feature = "relay")]
     if let Some(settings) = relay {
-        let relay = relays::load(settings, remote_issuers).map_err(|wrong| ServerError::new(wrong.message))?;
+        let relay = relays::load(settings, remote_issuers).map_err(|fault| ServerError::Unusable(fault.message))?;
         return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
     }
     let dialect = dialect::by_name(dialect, options)
-        .ok_or_else(|| ServerError::new(format!("there is no dialect {dialect:?}")))?;
+        .ok_or_else(|| ServerError::Unusable(format!("there is no dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).listeners(listeners()).profile(profile.clone());
     if let Some(clients) = clients {
         endpoint = endpoint.clients(clients.iter().map(String::as_str));
@@ -286,10 +288,6 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         endpoint = endpoint.account(account.as_str());
     }
     Ok(accepts.iter().fold(endpoint, |endpoint, accepted| endpoint.accepts(*accepted)))
-}
-
-pub(crate) fn from(error: impl std::error::Error) -> ServerError {
-    ServerError::new(format!("{:?}", rotogate::fault::Chain(&error)))
 }
 
 /// The store of sessions, and the same store for the records of relays.
@@ -329,22 +327,18 @@ type OpenedStores = (Option<RedbStore>, Stores);
 async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
     let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
     if !config.store.is_shared() {
-        let keyring = Keyring::load_or_create(keys, algorithm).map_err(from)?;
+        let keyring = Keyring::load_or_create(keys, algorithm).map_err(ServerError::part)?;
         let stores = stores(config, &keyring).await?;
         return Ok((keyring, stores));
     }
-    match Keyring::load_or_begin(keys, algorithm).map_err(from)? {
+    match Keyring::load_or_begin(keys, algorithm).map_err(ServerError::part)? {
         Begun::Loaded(keyring) => {
             let stores = stores(config, &keyring).await?;
             Ok((*keyring, stores))
         }
         Begun::New(new) => match stores(config, new.keyring()).await {
-            Ok(stores) => Ok((new.publish().map_err(from)?, stores)),
-            Err(error) => Err(ServerError::new(format!(
-                "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another \
-                 gate of this store",
-                keys.display()
-            ))),
+            Ok(stores) => Ok((new.publish().map_err(ServerError::part)?, stores)),
+            Err(error) => Err(ServerError::NoKeys { error: Box::new(error), folder: keys.clone() }),
         },
     }
 }
@@ -369,7 +363,7 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
             Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
         }
         StoreConfig::Redb { path, .. } => {
-            let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(from)?;
+            let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(ServerError::part)?;
             let stores = Stores {
                 sessions: Arc::new(store.clone()),
                 #[cfg(feature = "relay")]
@@ -379,9 +373,9 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
         }
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
-            let options = shared::of_postgres(config, settings, keyring.id()).map_err(from)?;
+            let options = shared::of_postgres(config, settings, keyring.id())?;
             let connect = || PostgresStore::connect(options.clone());
-            let store = Arc::new(once_it_is_there(connect).await.map_err(from)?);
+            let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
@@ -391,9 +385,9 @@ async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, Serv
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = shared::of_redis(config, settings, keyring.id()).map_err(from)?;
+            let options = shared::of_redis(config, settings, keyring.id())?;
             let connect = || RedisStore::connect(options.clone());
-            let store = Arc::new(once_it_is_there(connect).await.map_err(from)?);
+            let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
             let stores = Stores {
                 #[cfg(feature = "relay")]
                 relay: Arc::clone(&store) as _,
@@ -422,7 +416,7 @@ pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
 
 /// Reads the rules for an issuer, and logs each key of its file that cannot be used.
 pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
-    let rules = load_issuer(issuer).map_err(ServerError::new)?;
+    let rules = load_issuer(issuer).map_err(ServerError::Unusable)?;
     if let Some((_, file)) = issuer.keys.file() {
         for ignored in rules.keys.ignored() {
             tracing::warn!(issuer = issuer.url, file = %file.display(), "not used: {ignored}");
@@ -451,7 +445,7 @@ fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
 ///
 /// # Errors
 /// The key at fault, and what is wrong with it.
-pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, (&'static str, String)> {
+pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, KeyFault> {
     let IntrospectionConfig {
         url,
         client_id,
@@ -467,27 +461,28 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         always,
         audience_optional,
     } = config;
-    let in_file = |key: &'static str, file: &Path, what: &str| (key, format!("{}: {what}", file.display()));
-    let text = private_file::read_private(secret_file).map_err(|message| ("secret_file", message))?;
+    let in_file = |key, file: &Path, what: &str| KeyFault::new(key, format!("{}: {what}", file.display()));
+    let text = private_file::read_private(secret_file).map_err(|message| KeyFault::new("secret_file", message))?;
     let secret = text.trim_end_matches(['\n', '\r']);
     if secret.is_empty() {
         return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
     }
     let mut tls = Tls::default();
     if let Some(ca) = ca {
-        let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| ("ca", message))?;
+        let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| KeyFault::new("ca", message))?;
         tls.ca = Some(String::from_utf8(bytes.to_vec()).map_err(|_| in_file("ca", ca, "is not PEM"))?);
     }
     if let Some(file) = client_cert {
-        let pem = private_file::read_private(file).map_err(|message| ("client_cert", message))?;
+        let pem = private_file::read_private(file).map_err(|message| KeyFault::new("client_cert", message))?;
         tls.client_cert = Some((pem.to_string(), SecretString::from(pem.to_string())));
     }
     let client = HttpClient::with_tls(&tls).map_err(|error| match (error.key, ca, client_cert) {
         ("ca", Some(ca), _) => in_file("ca", ca, &error.message),
         ("client_cert", _, Some(file)) => in_file("client_cert", file, &error.message),
-        _ => ("url", error.message),
+        _ => KeyFault::new("url", error.message),
     })?;
-    let endpoint = Target::parse(url, Allowed::by_operator()).map_err(|error| ("url", error.to_string()))?;
+    let endpoint =
+        Target::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new("url", error.to_string()))?;
     let secret = SecretString::from(secret.to_owned());
     let client = client.with_timeout(*timeout);
     let introspector = match secret_in {
@@ -507,7 +502,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
 pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
     let keys = load_keys(issuer)?;
     let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
-    let introspection = introspection.map_err(|(key, message)| format!("introspection.{key}: {message}"))?;
+    let introspection = introspection.map_err(|fault| format!("introspection.{fault}"))?;
     let TrustedIssuer {
         name,
         url,

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::config::{DirectoryConfig, UsersConfig};
 use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
+use crate::server::error::KeyFault;
 use rotogate::directory::Directory;
 use rotogate::password::Passwords;
 
@@ -50,7 +51,7 @@ impl LiveDirectories {
     ///
     /// # Errors
     /// The key at fault, and what is wrong.
-    pub(crate) fn prepare(&self, new: &[DirectoryConfig]) -> Result<Vec<Configured>, String> {
+    pub(crate) fn prepare(&self, new: &[DirectoryConfig]) -> Result<Vec<Configured>, KeyFault> {
         let old = self.configured.lock();
         let open = |config: &DirectoryConfig| {
             let is_it = |(old, _): &&Configured| old.name == config.name && old.users == config.users;
@@ -58,9 +59,10 @@ impl LiveDirectories {
                 return Ok((config.clone(), Arc::clone(directory)));
             }
             let UsersConfig::Remote { source, bounds } = &config.users else {
-                return Err(format!("{}: a users file is opened at a start only", config.key));
+                return Err(KeyFault::new(&config.key, "a users file is opened at a start only"));
             };
-            let source = source.open().map_err(|(key, message)| format!("{}.{key}: {message}", config.key))?;
+            let source =
+                source.open().map_err(|(key, message)| KeyFault::new(format!("{}.{key}", config.key), message))?;
             let directory = RemoteDirectory::new(
                 &config.name,
                 source,

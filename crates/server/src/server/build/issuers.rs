@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::assemble;
 use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
 use crate::metric_families as names;
-use crate::server::ServerError;
+use crate::server::error::{KeyFault, ServerError};
 use crate::server::operate::metrics::output::Output;
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
 use rotogate::token::IgnoredCause;
@@ -113,7 +113,7 @@ impl RemoteIssuers {
                 None => {
                     let kept = source.keep.then(|| Arc::new(KeySetFolder::new(folder(config))) as Arc<dyn KeySetStore>);
                     let keys = RemoteKeys::start(source.issuer.clone(), kept)
-                        .map_err(|error| ServerError::new(format!("issuer {}: {error}", issuer.name)))?;
+                        .map_err(|error| ServerError::Unusable(format!("issuer {}: {error}", issuer.name)))?;
                     next.started.push(keys.clone());
                     keys
                 }
@@ -311,7 +311,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
         for found in found.into_iter().flatten() {
             match found {
                 Ok(found) => lines.extend(found.into_iter().map(|line| format!("issuer {}: {line}", issuer.name))),
-                Err((at, message)) => wrong.push(config.blame(&format!("{key}.{at}"), message)),
+                Err(fault) => wrong.push(config.blame(&format!("{key}.{}", fault.key), fault.message)),
             }
         }
     }
@@ -319,7 +319,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
 }
 
 /// What an issuer says when it is asked, or the key at fault and why.
-type Found = Result<Vec<String>, (&'static str, String)>;
+type Found = Result<Vec<String>, KeyFault>;
 
 async fn inspect_keys(source: &RemoteSource) -> Found {
     let found = remote_keys::inspect(source.issuer.clone()).await.map_err(|failure| {
@@ -327,7 +327,7 @@ async fn inspect_keys(source: &RemoteSource) -> Found {
             remote_keys::KeyLocation::JwksUrl(_) => "jwks_url",
             _ => "discovery",
         };
-        (key, format!("{}: {failure}", failure.cause))
+        KeyFault::new(key, format!("{}: {failure}", failure.cause))
     })?;
     let fresh = rotogate::clock::written(found.fresh_for);
     let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
@@ -337,13 +337,14 @@ async fn inspect_keys(source: &RemoteSource) -> Found {
 /// Asks about a token that cannot exist. Only a server that knows the gate as its client says that it is not active.
 async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
     const URL: &str = "introspection.url";
-    let introspection = assemble::load_introspection(settings).map_err(|(_, message)| ("introspection", message))?;
+    let introspection =
+        assemble::load_introspection(settings).map_err(|fault| KeyFault::new("introspection", fault.message))?;
     let token = format!("{}rotogate-check-{}", settings.prefix, uuid::Uuid::new_v4().simple());
     let response = introspection.introspector.introspect(&token).await.map_err(|fault| {
         let key = if fault.needs_operator() { "introspection.client_id" } else { URL };
-        (key, format!("{}: {fault}", fault.cause))
+        KeyFault::new(key, format!("{}: {fault}", fault.cause))
     })?;
-    let members = strict_object(&response).map_err(|why| (URL, format!("malformed: {why}")))?;
+    let members = strict_object(&response).map_err(|why| KeyFault::new(URL, format!("malformed: {why}")))?;
     match members.get("active") {
         Some(serde_json::Value::Bool(false)) => {
             Ok(vec![format!("introspection at {} answers; an unknown token is not active", settings.url)])
@@ -351,8 +352,8 @@ async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
         Some(serde_json::Value::Bool(true)) => {
             let what =
                 "calls a token active that cannot exist; expected {\"active\":false}. It cannot decide about tokens";
-            Err((URL, what.to_owned()))
+            Err(KeyFault::new(URL, what))
         }
-        _ => Err((URL, "malformed: active must be true or false; is this the introspection endpoint?".to_owned())),
+        _ => Err(KeyFault::new(URL, "malformed: active must be true or false; is this the introspection endpoint?")),
     }
 }

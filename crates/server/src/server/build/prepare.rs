@@ -427,8 +427,8 @@ impl Findings<'_> {
         }
         match assemble::load_introspection(config) {
             Ok(_) => true,
-            Err((key, message)) => {
-                self.blame(&named(key), message);
+            Err(fault) => {
+                self.blame(&named(&fault.key), fault.message);
                 false
             }
         }
@@ -460,7 +460,7 @@ impl Findings<'_> {
                 self.unchecked(&named(key), why);
                 are_good = false;
             } else if let Err(wrong) = super::relays::load(relay, &RemoteIssuers::default()) {
-                self.blame(&named(wrong.key), wrong.message);
+                self.blame(&named(&wrong.key), wrong.message);
                 are_good = false;
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::issuers::RemoteIssuers;
 use crate::config::RelaySettings;
+use crate::server::error::KeyFault;
 #[cfg(feature = "grpc")]
 use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
@@ -18,16 +19,9 @@ use secrecy::SecretString;
 /// The longest file of certificate authorities, in bytes.
 const MAX_CA_BYTES: u64 = 1 << 20;
 
-/// A relay that cannot begin.
-#[derive(Debug)]
-pub(crate) struct BadRelay {
-    /// The key at fault, within the endpoint.
-    pub(crate) key: &'static str,
-    pub(crate) message: String,
-}
-
-fn bad(key: &'static str) -> impl Fn(String) -> BadRelay {
-    move |message| BadRelay { key, message }
+/// A fault of a key within the endpoint.
+fn bad(key: &'static str) -> impl Fn(String) -> KeyFault {
+    move |message| KeyFault::new(key, message)
 }
 
 /// The files that a relay reads, each with its key.
@@ -41,7 +35,7 @@ pub(crate) fn files(relay: &RelaySettings) -> impl Iterator<Item = (&'static str
 ///
 /// # Errors
 /// A file cannot be used.
-pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<RelayConfig, BadRelay> {
+pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<RelayConfig, KeyFault> {
     let mut tls = Tls::default();
     if let Some(path) = &relay.ca {
         let text = trusted::read(path, MAX_CA_BYTES).map_err(bad("ca"))?;
@@ -80,7 +74,7 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
 }
 
 /// Where the provider is: as the configuration says, or else as the discovery document of its issuer says at that moment.
-fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, BadRelay> {
+fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, KeyFault> {
     let target = |key: &'static str, url: &str| {
         Target::parse(url, Allowed::by_operator()).map_err(|error| bad(key)(error.to_string()))
     };
@@ -101,7 +95,7 @@ fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, 
     Ok(ProviderUrls { token: discovered(Metadata::token_target), revocation })
 }
 
-fn client(relay: &RelaySettings) -> Result<Option<RelayClient>, BadRelay> {
+fn client(relay: &RelaySettings) -> Result<Option<RelayClient>, KeyFault> {
     const KEY: &str = "client.secret_file";
     let Some(client) = &relay.client else { return Ok(None) };
     let mut secret = None;

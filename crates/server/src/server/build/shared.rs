@@ -17,6 +17,7 @@ use crate::config::PostgresSettings;
 use crate::config::{Config, ConfigErrors, StoreConfig};
 #[cfg(feature = "redis")]
 use crate::config::{RedisSettings, SentinelSettings};
+use crate::server::error::KeyFault;
 
 /// Asks the store's server what a start would, for `check --online`.
 pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors> {
@@ -27,12 +28,16 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
         StoreConfig::Memory | StoreConfig::Redb { .. } => return Ok(Vec::new()),
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => match of_postgres(config, settings, keyring) {
-            Ok(options) => PostgresStore::inspect(options).await.map_err(|error| wrong("store", error.to_string())),
+            Ok(options) => {
+                PostgresStore::inspect(options).await.map_err(|error| KeyFault::new("store", error.to_string()))
+            }
             Err(message) => Err(message),
         },
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => match of_redis(config, settings, keyring) {
-            Ok(options) => RedisStore::inspect(options).await.map_err(|error| wrong("store", error.to_string())),
+            Ok(options) => {
+                RedisStore::inspect(options).await.map_err(|error| KeyFault::new("store", error.to_string()))
+            }
             Err(message) => Err(message),
         },
     };
@@ -41,7 +46,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
         let needed = Staleness::needed_for(server.round_trip);
         let (away, needed_ms) = (server.round_trip.as_secs_f64() * 1e3, needed.as_millis());
         if staleness < needed {
-            return Err(wrong(
+            return Err(KeyFault::new(
                 "store.staleness",
                 format!(
                     "the server is {away:.0} ms away (a round trip): with less than {needed_ms}ms a gate refuses good tokens. \
@@ -53,30 +58,18 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     });
     match found {
         Ok(line) => Ok(vec![line]),
-        Err(Wrong { key, message }) => Err(ConfigErrors::of(config.blame(key, message), [])),
+        Err(KeyFault { key, message }) => Err(ConfigErrors::of(config.blame(&key, message), [])),
     }
 }
 
-/// A file that a key names cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{key}: {message}")]
-pub(crate) struct Wrong {
-    key: &'static str,
-    message: String,
-}
-
-fn wrong(key: &'static str, message: impl Into<String>) -> Wrong {
-    Wrong { key, message: message.into() }
-}
-
 /// The authorities of the server's certificate.
-fn authorities(ca: &Path) -> Result<Vec<u8>, Wrong> {
-    std::fs::read(ca).map_err(|error| wrong("store.ca", format!("{}: {error}", ca.display())))
+fn authorities(ca: &Path) -> Result<Vec<u8>, KeyFault> {
+    std::fs::read(ca).map_err(|error| KeyFault::new("store.ca", format!("{}: {error}", ca.display())))
 }
 
 /// The gate's own certificate, and its key.
-fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretString), Wrong> {
-    let of_pair = |message: String| wrong("store.client_cert", message);
+fn own_certificate((cert, key): &(PathBuf, PathBuf)) -> Result<(Vec<u8>, SecretString), KeyFault> {
+    let of_pair = |message: String| KeyFault::new("store.client_cert", message);
     let pem = std::fs::read(cert).map_err(|error| of_pair(format!("{}: {error}", cert.display())))?;
     let key = read_private(key).map_err(of_pair)?;
     Ok((pem, SecretString::from(key.as_str())))
@@ -88,7 +81,7 @@ pub(crate) fn of_postgres(
     config: &Config,
     settings: &PostgresSettings,
     keyring: Uuid,
-) -> Result<PostgresOptions, Wrong> {
+) -> Result<PostgresOptions, KeyFault> {
     let PostgresSettings {
         url,
         listen_url,
@@ -129,7 +122,7 @@ pub(crate) fn of_postgres(
 
 /// What the files of the section say, besides. They are read at a start only, but for the passwords.
 #[cfg(feature = "redis")]
-pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, Wrong> {
+pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid) -> Result<RedisOptions, KeyFault> {
     let RedisSettings {
         urls,
         sentinel,
@@ -148,7 +141,7 @@ pub(crate) fn of_redis(config: &Config, settings: &RedisSettings, keyring: Uuid)
         staleness: _,
     } = settings;
     let issuer = &config.issuer;
-    let (first, more) = urls.split_first().ok_or_else(|| wrong("store.urls", "is empty"))?;
+    let (first, more) = urls.split_first().ok_or_else(|| KeyFault::new("store.urls", "is empty"))?;
     let mut options = RedisOptions::new(first.as_str(), issuer.url.as_str(), keyring, issuer.leeway)
         .more_urls(more)
         .prefix(prefix.as_str())

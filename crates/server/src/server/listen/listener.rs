@@ -16,8 +16,9 @@ use super::connection_counts::{ConnectionCounts, RejectCause};
 use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
-use super::tls::{FileFault, Tls, end_of};
+use super::tls::{Tls, end_of};
 use crate::config::ListenerConfig;
+use crate::server::error::KeyFault;
 use crate::server::serve::authorizer::Questions;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::headers::{ClientCertificate, Peer};
@@ -74,7 +75,7 @@ impl RejectCause {
 }
 
 impl Listener {
-    pub(crate) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, FileFault> {
+    pub(crate) fn new(socket: TcpListener, config: &ListenerConfig) -> Result<Self, KeyFault> {
         let tls = config.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let addresses = Addresses::new(config.max_connections_per_address);
         let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());

@@ -9,7 +9,7 @@ use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::config::Config;
-use crate::server::ServerError;
+use crate::server::error::{KeyFault, ServerError};
 
 /// The sockets of a start.
 #[derive(Debug)]
@@ -26,9 +26,7 @@ pub fn passed() -> Result<Vec<std::net::TcpListener>, ServerError> {
     let mut fds = ListenFd::from_env();
     let mut passed = Vec::new();
     for index in 0..fds.len() {
-        let socket = fds
-            .take_tcp_listener(index)
-            .map_err(|error| ServerError::new(format!("socket {index} of LISTEN_FDS is not a TCP socket: {error}")))?;
+        let socket = fds.take_tcp_listener(index).map_err(|error| ServerError::PassedSocket { index, error })?;
         passed.extend(socket);
     }
     Ok(passed)
@@ -46,7 +44,7 @@ impl Sockets {
         address: SocketAddr,
         key: &str,
     ) -> Result<TcpListener, ServerError> {
-        let failed = |error: io::Error| ServerError::new(config.blame(key, bind_error(address, &error)).to_string());
+        let failed = |error: io::Error| ServerError::at(config, KeyFault::new(key, bind_error(address, &error)));
         let passed = self.passed.iter().position(|socket| socket.local_addr().is_ok_and(|at| at == address));
         let socket = match passed.map(|index| self.passed.swap_remove(index)) {
             Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),

@@ -13,7 +13,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use super::body::RequestBody;
 use super::request::ReplyBody;
 use crate::config::{Config, CorsConfig};
-use crate::server::ServerError;
+use crate::server::error::KeyFault;
 use rotogate::gate::Gate;
 
 static DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -28,7 +28,7 @@ pub(crate) struct Cors<S> {
 }
 
 impl<S: Clone> Cors<S> {
-    pub(crate) fn new(config: &Config, gate: Gate, inner: S) -> Result<Self, ServerError> {
+    pub(crate) fn new(config: &Config, gate: Gate, inner: S) -> Result<Self, KeyFault> {
         let CorsConfig { origins, allow_credentials, max_age, expose } = &config.cors;
         let (allow_credentials, max_age) = (*allow_credentials, *max_age);
         let mut expose = expose.clone();
@@ -44,7 +44,7 @@ impl<S: Clone> Cors<S> {
             .iter()
             .map(HeaderValue::try_from)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| ServerError::new("cors.origins: not an origin"))?;
+            .map_err(|_| KeyFault::new("cors.origins", "not an origin"))?;
         let layer = CorsLayer::new()
             .allow_origin(AllowOrigin::list(allowed))
             .allow_methods(AllowMethods::mirror_request())

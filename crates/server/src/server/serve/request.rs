@@ -22,7 +22,7 @@ use super::request_record::{LoggedBody, RequestRecord};
 use crate::config::Config;
 use crate::log::ExchangeProgress;
 use crate::proxy::{Proxy, ProxyBody};
-use crate::server::ServerError;
+use crate::server::error::KeyFault;
 use crate::server::listen::origin::Origin;
 use crate::server::operate::metrics::Metrics;
 use crate::trace::Tracer;
@@ -66,14 +66,14 @@ impl State {
         proxy: Proxy,
         metrics: Arc<Metrics>,
         (request_id, drain): (HeaderName, StreamDrain),
-    ) -> Result<Self, ServerError> {
+    ) -> Result<Self, KeyFault> {
         let inner = gate_layer(&gate).layer(proxy.clone());
         let service = Cors::new(config, gate.clone(), inner)?;
         Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
     }
 
     /// What goes on with another configuration.
-    pub(crate) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, ServerError> {
+    pub(crate) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, KeyFault> {
         let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
         let state = Self::new(config, gate, proxy, Arc::clone(&self.metrics), (request_id, drain))?;
         Ok(state.traced_by(self.tracer.clone()))
@@ -85,7 +85,7 @@ impl State {
     }
 
     /// The same, with another proxy.
-    pub(crate) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, ServerError> {
+    pub(crate) fn with_proxy(&self, config: &Config, proxy: Proxy) -> Result<Self, KeyFault> {
         self.replaced_by(config, self.gate.clone(), proxy)
     }
 

@@ -10,8 +10,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::{FileFault, MAX_FILE_BYTES, chain};
+use super::{MAX_FILE_BYTES, chain};
 use crate::config::CertificateFiles;
+use crate::server::error::KeyFault;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::private_file::read_private_bytes;
 
@@ -23,8 +24,8 @@ impl Certificates {
     pub(super) fn load(
         files: &[CertificateFiles],
         provider: &CryptoProvider,
-        warnings: &mut Vec<FileFault>,
-    ) -> Result<Self, FileFault> {
+        warnings: &mut Vec<KeyFault>,
+    ) -> Result<Self, KeyFault> {
         files.iter().map(|files| load(files, provider, warnings)).collect::<Result<_, _>>().map(Self)
     }
 
@@ -75,11 +76,11 @@ pub(crate) fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
 fn load(
     files: &CertificateFiles,
     provider: &CryptoProvider,
-    warnings: &mut Vec<FileFault>,
-) -> Result<Arc<CertifiedKey>, FileFault> {
+    warnings: &mut Vec<KeyFault>,
+) -> Result<Arc<CertifiedKey>, KeyFault> {
     let at = |key: &str| {
         let key = format!("{}.{key}", files.table);
-        move |message| FileFault { key, message }
+        move |message| KeyFault { key, message }
     };
     let certificates = chain(&files.cert).map_err(at("cert"))?;
     let shown = files.cert.display();

@@ -21,6 +21,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 pub(crate) use certificates::{Certificates, end_of};
 
 use crate::config::{ClientAuth, ClientRoots, TlsConfig};
+use crate::server::error::KeyFault;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::private_file::trusted;
 
@@ -48,7 +49,7 @@ pub(crate) struct Tls {
 
 impl Tls {
     /// Warnings are reported when the configuration is prepared.
-    pub(crate) fn load(config: &TlsConfig) -> Result<Self, FileFault> {
+    pub(crate) fn load(config: &TlsConfig) -> Result<Self, KeyFault> {
         let (loaded, _) = load(config)?;
         Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: ArcSwap::from_pointee(loaded) })
     }
@@ -59,7 +60,7 @@ impl Tls {
     }
 
     /// Reads the files again. On an error, nothing changes.
-    pub(crate) fn reload(&self) -> Result<(), FileFault> {
+    pub(crate) fn reload(&self) -> Result<(), KeyFault> {
         // A completely new set, so that no TLS session is resumed under old rules: the new set does not know the old
         // tickets, and a client that has one makes a full handshake.
         self.loaded.store(Arc::new(load_and_warn(&self.config.load())?));
@@ -94,33 +95,20 @@ pub(crate) fn files_of(config: &TlsConfig) -> impl Iterator<Item = &Path> {
     own.chain(of_clients.map(PathBuf::as_path))
 }
 
-/// A fault of a file, and the key of gateway.toml that names it.
-#[derive(Debug)]
-pub(crate) struct FileFault {
-    pub(crate) key: String,
-    pub(crate) message: String,
-}
-
-impl std::fmt::Display for FileFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.key, self.message)
-    }
-}
-
-fn load_and_warn(config: &TlsConfig) -> Result<TlsState, FileFault> {
+fn load_and_warn(config: &TlsConfig) -> Result<TlsState, KeyFault> {
     let (loaded, warnings) = load(config)?;
-    for FileFault { key, message } in warnings {
+    for KeyFault { key, message } in warnings {
         tracing::warn!(key, "{message}");
     }
     Ok(loaded)
 }
 
 /// Reads every file. Returns warnings beside the result.
-pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<FileFault>), FileFault> {
+pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyFault> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut warnings = Vec::new();
     let certificates = Arc::new(Certificates::load(&config.certificates, &provider, &mut warnings)?);
-    let failed = |what: &str| FileFault { key: config.key.clone(), message: what.to_owned() };
+    let failed = |what: &str| KeyFault::new(&config.key, what);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(&error.to_string()))?;
@@ -161,8 +149,8 @@ fn client_verifier(
     config: &TlsConfig,
     ClientRoots { ca, crls, header: _ }: &ClientRoots,
     provider: &Arc<CryptoProvider>,
-) -> Result<(ClientCertVerifierBuilder, Vec<FileFault>), FileFault> {
-    let at = |key: &str, message| FileFault { key: format!("{}.{key}", config.key), message };
+) -> Result<(ClientCertVerifierBuilder, Vec<KeyFault>), KeyFault> {
+    let at = |key: &str, message: String| KeyFault::new(format!("{}.{key}", config.key), message);
     let verifier = roots(ca, provider).map_err(|message| at("client_ca", message))?;
     let (mut lists, mut warnings) = (Vec::new(), Vec::new());
     for path in crls {

@@ -14,9 +14,11 @@ use crate::server::build::files::{FileGroup, LastRead};
 use crate::server::build::issuers::NextIssuers;
 #[cfg(feature = "relay")]
 use crate::server::build::issuers::RemoteIssuers;
+#[cfg(feature = "relay")]
+use crate::server::build::relays;
+use crate::server::error::{KeyFault, ServerError};
 use crate::server::listen::tls::Tls;
 use crate::trace::Tracer;
-use rotogate::fault::Chain;
 use rotogate::gate::PreparedKeys;
 
 impl Reloadable {
@@ -29,7 +31,7 @@ impl Reloadable {
             tracing::error!(
                 target: "rotogate::audit",
                 event = "config_reload_refused",
-                error,
+                %error,
                 "configuration not applied; the old one stays in force"
             );
             return false;
@@ -39,7 +41,7 @@ impl Reloadable {
         if !other_files.is_empty()
             && let Err(error) = self.read_upstream_files(&now, &other_files)
         {
-            tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force");
+            tracing::error!(%error, "upstream files changed but cannot be used; the old ones stay in force");
         }
         let changed = changed_sections(&old, &now);
         tracing::info!(
@@ -65,14 +67,14 @@ impl Reloadable {
     }
 
     /// Everything that can fail comes before anything that takes effect.
-    async fn install(&mut self, old: &Config, now: &Config) -> Result<(), String> {
+    async fn install(&mut self, old: &Config, now: &Config) -> Result<(), ServerError> {
         let mut loaded = Vec::new();
         let of_listeners = self.listeners.iter().zip(old.listeners().zip(now.listeners()));
         for (listener, (old, now)) in of_listeners.clone() {
             if let (Some(tls), Some(config)) = (&listener.tls, &now.tls)
                 && old.tls != now.tls
             {
-                loaded.push((tls, Tls::load(config).map_err(|wrong| wrong.to_string())?));
+                loaded.push((tls, Tls::load(config)?));
             }
         }
         #[cfg(feature = "relay")]
@@ -80,20 +82,20 @@ impl Reloadable {
         let directories = self.directories.prepare(&now.directories)?;
         let issuers = if now.issuers == old.issuers { None } else { Some(self.issuers(old, now).await?) };
         let upstreams = (assemble::upstreams(now), now.server.trusted_proxies.clone());
-        let proxy = self.proxy.load().with_upstreams(upstreams.0, upstreams.1).map_err(|error| told(&error))?;
+        let proxy = self.proxy.load().with_upstreams(upstreams.0, upstreams.1).map_err(ServerError::part)?;
         let states = issuers.as_ref().map_or(&self.trusted, |issuers| &issuers.states);
         let trusted: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
-        let builder = assemble::builder(now, &self.remote_issuers, &trusted).map_err(|error| error.to_string())?;
-        let rules = self.gate.prepare_rules(builder).map_err(|error| told(&error))?;
-        let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone());
-        let state = state.map_err(|error| error.to_string())?;
+        let builder = assemble::builder(now, &self.remote_issuers, &trusted)?;
+        let rules = self.gate.prepare_rules(builder).map_err(ServerError::part)?;
+        let state = self.serving.load().replaced_by(now, rules.gate().clone(), proxy.clone())?;
         let tracer = Tracer::start(now, self.serving.load().tracer.as_ref());
-        let state = state.traced_by(tracer.map_err(|(key, message)| format!("{key}: {message}"))?);
+        let state = state.traced_by(tracer.map_err(|(key, message)| KeyFault::new(key, message))?);
         if logs_of(now) != logs_of(old) {
-            let filter = log::filter(now.log.level)?;
+            let filter = log::filter(now.log.level).map_err(ServerError::Unusable)?;
             let lines = (now.server.workers.get(), now.issuer.url.as_str());
             let logs = log::prepare(&now.log, &now.access_log, &now.audit_log, lines, filter);
-            log::replace(logs.map_err(|error| error.to_string())?)?;
+            let logs = logs.map_err(|error| ServerError::Unusable(error.to_string()))?;
+            log::replace(logs).map_err(ServerError::Unusable)?;
         }
         // Nothing below can fail.
         loaded.into_iter().for_each(|(tls, loaded)| tls.replace(loaded));
@@ -121,10 +123,6 @@ impl Reloadable {
 
 fn logs_of(config: &Config) -> (&LogConfig, &AccessLogConfig, &AuditLogConfig) {
     (&config.log, &config.access_log, &config.audit_log)
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    format!("{:?}", Chain(error))
 }
 
 /// The names of the sections that differ.
@@ -159,23 +157,23 @@ struct NextRules {
 
 impl Reloadable {
     /// The rules for each issuer. An unchanged one goes on with what it has, even if its file is broken by now.
-    async fn issuers(&self, old: &Config, now: &Config) -> Result<NextRules, String> {
+    async fn issuers(&self, old: &Config, now: &Config) -> Result<NextRules, ServerError> {
         let mut states = Vec::new();
         for issuer in &now.issuers {
             let known = old.issuers.iter().position(|known| known == issuer);
             states.push(match known.and_then(|place| self.trusted.get(place)) {
                 Some(state) => state.clone(),
-                None => IssuerState::new(assemble::load_issuer_and_log(issuer).map_err(|error| error.to_string())?),
+                None => IssuerState::new(assemble::load_issuer_and_log(issuer)?),
             });
         }
         let mut rules: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();
-        let remote = self.remote_issuers.prepare(now, &mut rules).await.map_err(|error| error.to_string())?;
+        let remote = self.remote_issuers.prepare(now, &mut rules).await?;
         for (state, rules) in states.iter_mut().zip(rules) {
             state.rules = rules;
         }
         let in_force = IssuerState::in_force(&states);
         let keys = self.gate.prepare_keys(self.gate.keyring(), in_force);
-        let keys = keys.map_err(|error| format!("{:?}", Chain(&error)))?;
+        let keys = keys.map_err(ServerError::part)?;
         Ok(NextRules { states, remote, keys })
     }
 }
@@ -222,12 +220,12 @@ fn follow_issuers(old: &Config, now: &Config, last_read: &mut Vec<FileGroup>, mu
 fn relays<'a>(
     config: &'a Config,
     issuers: &RemoteIssuers,
-) -> Result<Vec<(&'a str, rotogate::gate::RelayConfig)>, String> {
+) -> Result<Vec<(&'a str, rotogate::gate::RelayConfig)>, ServerError> {
     let relays =
         config.endpoints.iter().filter_map(|endpoint| Some((endpoint.path.as_str(), endpoint.relay.as_ref()?)));
     relays
         .map(|(path, relay)| {
-            Ok((path, crate::server::build::relays::load(relay, issuers).map_err(|wrong| wrong.message)?))
+            Ok((path, relays::load(relay, issuers).map_err(|fault| ServerError::Unusable(fault.message))?))
         })
         .collect()
 }

@@ -20,6 +20,7 @@ use crate::server::build::directories::LiveDirectories;
 use crate::server::build::files::{self, LastRead};
 use crate::server::build::issuers::RemoteIssuers;
 use crate::server::build::prepare::prepare;
+use crate::server::error::ServerError;
 use crate::server::listen::addresses::Addresses;
 use crate::server::listen::connection::Limits;
 use crate::server::listen::listener::Listener;
@@ -218,7 +219,7 @@ impl Reloadable {
                     last_read.upstreams.mark_applied();
                 }
                 Err(error) if last_read.upstreams.mark_refused() => {
-                    tracing::error!(error, "upstream files changed but cannot be used; the old ones stay in force");
+                    tracing::error!(%error, "upstream files changed but cannot be used; the old ones stay in force");
                 }
                 Err(_) => {}
             }
@@ -226,9 +227,9 @@ impl Reloadable {
     }
 
     /// Reads certificates, keys and credentials for upstreams again.
-    fn read_upstream_files(&self, config: &Config, changed: &[PathBuf]) -> Result<(), String> {
-        let proxy = self.proxy.load().with_files(changed).map_err(|error| format!("{:?}", Chain(&error)))?;
-        let state = self.serving.load().with_proxy(config, proxy.clone()).map_err(|error| error.to_string())?;
+    fn read_upstream_files(&self, config: &Config, changed: &[PathBuf]) -> Result<(), ServerError> {
+        let proxy = self.proxy.load().with_files(changed).map_err(ServerError::part)?;
+        let state = self.serving.load().with_proxy(config, proxy.clone())?;
         self.serve(proxy, state);
         Ok(())
     }

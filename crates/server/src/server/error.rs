@@ -1,0 +1,92 @@
+//! Why a gate does not start, does not apply another configuration, or stops.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{Config, ConfigError};
+use rotogate::clock::written;
+use rotogate::fault::Chain;
+use rotogate::store::StoreError;
+
+/// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A key of the configuration, at its place: its value, or a file that it names, cannot be used.
+    #[error("{0}")]
+    Configured(ConfigError),
+    /// The same, without the place.
+    #[error("{0}")]
+    Key(#[from] KeyFault),
+    /// A file or a value cannot be used. The text names it.
+    #[error("{0}")]
+    Unusable(String),
+    /// A part of the gate cannot be opened or built.
+    #[error("{:?}", Chain(&**.0))]
+    Part(Box<dyn std::error::Error + Send + Sync>),
+    /// A shared store exists, and its keys are not here.
+    #[error(
+        "{error}. There are no keys in {}, and a gate makes keys for a new store only: copy the key folder of another gate of \
+         this store", .folder.display()
+    )]
+    NoKeys {
+        /// Why the store cannot be opened.
+        error: Box<Self>,
+        /// Where the keys should be.
+        folder: PathBuf,
+    },
+    /// A socket that another program passed.
+    #[error("socket {index} of LISTEN_FDS is not a TCP socket: {error}")]
+    PassedSocket {
+        /// Its number, from 0.
+        index: usize,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The system provides no worker threads.
+    #[error("worker threads cannot be started: {0}")]
+    Workers(io::Error),
+    /// The admin listener has no thread or no socket.
+    #[error("the admin listener cannot be served: {0}")]
+    AdminListener(io::Error),
+    /// The embedded store could not be written for `store.give_up`.
+    #[error(
+        "the store {} could not be written for {} (store.give_up): the gate stops. Nothing that was acknowledged is lost. \
+         Free space on its disk and start the gate again", .path.display(), written(*.give_up)
+    )]
+    StoreLost {
+        /// The file of the store.
+        path: PathBuf,
+        /// `store.give_up`.
+        give_up: Duration,
+    },
+    /// The store did not take what the gate owed it at the end.
+    #[error("revocations or confirmations could not be written: {0}")]
+    Unwritten(StoreError),
+}
+
+impl ServerError {
+    /// A part of the gate that cannot be opened or built.
+    pub(crate) fn part(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Part(Box::new(error))
+    }
+
+    /// A fault of a key, with the place of the key.
+    pub(crate) fn at(config: &Config, KeyFault { key, message }: KeyFault) -> Self {
+        Self::Configured(config.blame(&key, message))
+    }
+}
+
+/// What is wrong with a key of the configuration, or with a file that it names.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct KeyFault {
+    pub(crate) key: String,
+    pub(crate) message: String,
+}
+
+impl KeyFault {
+    pub(crate) fn new(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into() }
+    }
+}
