@@ -40,6 +40,7 @@ use operate::{admin, reload, watchdog};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::engine::Unpaid;
 use rotogate::store::redb::RedbStore;
+use serve::tally::Tally;
 use serve::{authorizer, drain, request};
 
 /// An instruction to a running gate.
@@ -175,7 +176,9 @@ impl Server {
         let reloads = Arc::new(reload::Outcomes::new());
         let proxy = Arc::new(ArcSwap::from_pointee(parts.proxy.clone()));
         let in_force = Arc::new(ArcSwap::new(Arc::clone(&config)));
+        let tally = Tally::of_process(workers);
         let sources = metrics::Sources {
+            tally,
             gate: parts.gate.clone(),
             proxy: Arc::clone(&proxy),
             passwords: Arc::clone(&parts.passwords),
@@ -188,13 +191,13 @@ impl Server {
             users: parts.users.clone(),
             listeners: listeners.iter().map(|listener| (Arc::clone(listener.counts()), listener.tls())).collect(),
         };
-        let metrics = Arc::new(Metrics::new(workers, sources));
+        let metrics = Arc::new(Metrics::new(sources));
         // The name is cloned for each request: a name from static text needs no reference count.
         let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
         let request_id = HeaderName::from_static(request_id);
         let drain = drain::StreamDrain::default();
         let (gate, forward) = (parts.gate.clone(), parts.proxy.clone());
-        let state = request::State::new(&config, gate, forward, Arc::clone(&metrics), (request_id, drain.clone()))?;
+        let state = request::State::new(&config, gate, forward, tally, (request_id, drain.clone()))?;
         // The files were read before; a fault can only be new.
         let tracer = Tracer::start(&config, None);
         let tracer = tracer.map_err(|(key, message)| ServerError::at(&config, KeyFault::new(key, message)))?;

@@ -1,6 +1,5 @@
 //! The issuers whose keys are fetched: their start, their states, and what an operator asks of them.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,20 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::assemble;
 use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
-use crate::metric_families as names;
 use crate::server::error::{KeyFault, ServerError};
-use crate::server::operate::metrics::output::Output;
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
-use rotogate::token::IgnoredCause;
 use rotogate::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
 /// The folder of kept sets, beside that of the gate's own keys.
 const KEPT: &str = "issuers";
-/// The states, in the order of their numbers in the metrics.
-const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
-
 /// The issuers whose keys are fetched, in the order of the configuration. Clones share them: a reload replaces them for
 /// all.
 #[derive(Clone, Debug, Default)]
@@ -191,45 +184,12 @@ impl RemoteIssuers {
         self.0.load().iter().find(|remote| remote.source.issuer.name == name).cloned()
     }
 
-    /// Writes the metrics. Names come from the configuration, causes from closed sets (requirement I43).
-    pub(crate) fn encode(&self, output: &mut Output<'_, '_>) -> fmt::Result {
-        let issuers = self.0.load();
-        let all: Vec<(&str, RemoteStatus)> =
-            issuers.iter().map(|remote| (remote.keys.issuer().name.as_str(), remote.keys.status())).collect();
-        type Read = fn(&RemoteStatus) -> Option<u64>;
-        let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
-        let gauges: [(_, Read); 4] = [
-            (&names::ISSUER_KEYS, |status| u64::try_from(status.keys).ok()),
-            (&names::ISSUER_STATE, state),
-            (&names::ISSUER_LAST_SUCCESS, |status| status.last_success.map(rotogate::clock::Timestamp::as_secs)),
-            (&names::ISSUER_WAITING, |status| u64::try_from(status.waiting).ok()),
-        ];
-        for (family, read) in gauges {
-            let mut gauge = output.family(family)?;
-            for (issuer, status) in &all {
-                if let Some(value) = read(status) {
-                    gauge.add([issuer], value)?;
-                }
-            }
-        }
-        let mut refused = output.family(&names::ISSUER_REFUSED_KEYS)?;
-        for (issuer, status) in &all {
-            for cause in IgnoredCause::ALL {
-                let count = status.ignored.iter().filter(|ignored| ignored.cause == cause).count();
-                refused.add([issuer, cause.word()], count)?;
-            }
-        }
-        let mut fetches = output.family(&names::ISSUER_FETCHES)?;
-        for remote in issuers.iter() {
-            for (result, count) in remote.keys.fetches() {
-                fetches.add([remote.keys.issuer().name.as_str(), result], count)?;
-            }
-        }
-        let mut unknown = output.family(&names::ISSUER_UNKNOWN_KID)?;
-        for (issuer, status) in &all {
-            unknown.add([issuer], status.unknown_kids)?;
-        }
-        Ok(())
+    /// The state of each issuer, and how its fetches ended.
+    pub(crate) fn states_and_fetches(&self) -> Vec<(String, RemoteStatus, Vec<(&'static str, u64)>)> {
+        let of = |remote: &Remote| {
+            (remote.keys.issuer().name.clone(), remote.keys.status(), remote.keys.fetches().collect())
+        };
+        self.0.load().iter().map(of).collect()
     }
 }
 

@@ -5,13 +5,12 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
@@ -137,40 +136,8 @@ pub(crate) async fn verdict(
     };
     let mut response = decided.map_or_else(|_| panic_response(), |reply| reply.map(GateBody::own));
     let verdict = response.extensions_mut().remove::<Verdict>();
-    state.metrics.verdicts.count(kind, response.status());
+    state.tally.verdicts.count(kind, response.status());
     let now = state.monotonic();
-    state.metrics.begin(verdict.as_ref(), response.status(), now.saturating_sub(began), Duration::ZERO);
+    state.tally.count_answer(verdict.as_ref(), response.status(), now.saturating_sub(began), Duration::ZERO);
     record.complete(state, response, verdict, now).map(|body| PermitBody::new(body, permit.ok()))
-}
-
-/// How many verdicts of each kind there were.
-#[derive(Debug, Default)]
-pub(crate) struct VerdictCounts([[AtomicU64; 3]; 2]);
-
-impl VerdictCounts {
-    /// The labels, in order.
-    const KINDS: [&str; 2] = ["forward-auth", "ext-authz"];
-    const VERDICTS: [&str; 3] = ["allowed", "denied", "unavailable"];
-
-    fn count(&self, kind: AuthorizerKind, status: StatusCode) {
-        let place = match status {
-            status if status.is_success() => 0,
-            StatusCode::TOO_MANY_REQUESTS => 2,
-            status if status.is_client_error() => 1,
-            _ => 2,
-        };
-        let of_kind = Self::KINDS.iter().position(|word| *word == kind.word());
-        if let Some(count) = of_kind.and_then(|kind| self.0.get(kind)?.get(place)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Each count, with the values of its labels.
-    pub(crate) fn all(&self) -> impl Iterator<Item = ([&'static str; 2], u64)> {
-        let kinds = Self::KINDS.iter().zip(&self.0);
-        kinds.flat_map(|(kind, counts)| {
-            let of_kind = Self::VERDICTS.iter().zip(counts);
-            of_kind.map(move |(verdict, count)| ([*kind, *verdict], count.load(Ordering::Relaxed)))
-        })
-    }
 }

@@ -8,4 +8,5 @@ pub(crate) mod cors;
 pub(crate) mod drain;
 pub(crate) mod request;
 mod request_record;
+mod route_label;
 pub(crate) mod tally;

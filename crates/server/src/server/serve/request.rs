@@ -19,12 +19,12 @@ use super::body::RequestBody;
 use super::cors::Cors;
 use super::drain::StreamDrain;
 use super::request_record::{LoggedBody, RequestRecord};
+use super::tally::Tally;
 use crate::config::Config;
 use crate::log::ExchangeProgress;
 use crate::proxy::{Proxy, ProxyBody};
 use crate::server::error::KeyFault;
 use crate::server::listen::origin::Origin;
-use crate::server::operate::metrics::Metrics;
 use crate::trace::Tracer;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Reason, Verdict};
@@ -48,7 +48,7 @@ pub(crate) type Serving = Arc<ArcSwap<State>>;
 pub(crate) struct State {
     service: Cors<GateService<Proxy, BufferedForward>>,
     gate: Gate,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tally: &'static Tally,
     time: SystemTime,
     /// Knows the names of the upstreams.
     pub(crate) proxy: Proxy,
@@ -64,18 +64,18 @@ impl State {
         config: &Config,
         gate: Gate,
         proxy: Proxy,
-        metrics: Arc<Metrics>,
+        tally: &'static Tally,
         (request_id, drain): (HeaderName, StreamDrain),
     ) -> Result<Self, KeyFault> {
         let inner = gate_layer(&gate).layer(proxy.clone());
         let service = Cors::new(config, gate.clone(), inner)?;
-        Ok(Self { service, gate, metrics, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
+        Ok(Self { service, gate, tally, time: SystemTime::new(), proxy, request_id, drain, tracer: None })
     }
 
     /// What goes on with another configuration.
     pub(crate) fn replaced_by(&self, config: &Config, gate: Gate, proxy: Proxy) -> Result<Self, KeyFault> {
         let (request_id, drain) = (self.request_id.clone(), self.drain.clone());
-        let state = Self::new(config, gate, proxy, Arc::clone(&self.metrics), (request_id, drain))?;
+        let state = Self::new(config, gate, proxy, self.tally, (request_id, drain))?;
         Ok(state.traced_by(self.tracer.clone()))
     }
 
@@ -182,7 +182,7 @@ pin_project! {
             let mut this = this.project();
             if let Some(ServedRequest { state, record, began, .. }) = this.request {
                 record.context().clone().enter(|| this.answer.set(None));
-                state.metrics.record_abort(state.time.monotonic().saturating_sub(*began));
+                state.tally.count_abort(state.time.monotonic().saturating_sub(*began));
             }
         }
     }
@@ -226,7 +226,7 @@ impl ServedRequest {
         }
         let now = state.time.monotonic();
         let upstream = response.body().inner_ref().map_or(Duration::ZERO, |body| body.sent().2);
-        state.metrics.begin(verdict.as_ref(), response.status(), now.saturating_sub(began), upstream);
+        state.tally.count_answer(verdict.as_ref(), response.status(), now.saturating_sub(began), upstream);
         record.complete(&state, response, verdict, now)
     }
 }

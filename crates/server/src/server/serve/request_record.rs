@@ -13,11 +13,11 @@ use pin_project_lite::pin_project;
 
 use super::drain::{DrainedStream, StreamKind};
 use super::request::{ReplyBody, State};
+use super::route_label::{RouteLabel, outcome};
 use super::tally::Tally;
 use crate::log::{self, AccessLogLine, ExchangeEnd, ExchangeProgress, TunnelEnd, UpstreamInfo, request_id};
 use crate::proxy::ProxyBody;
 use crate::server::listen::origin::Origin;
-use crate::server::operate::metrics::{self, RouteLabel};
 use crate::trace::{RequestFacts, RequestTrace};
 use rotogate::clock::{SystemTime, TimeSource, wall_micros};
 use rotogate::context::Context;
@@ -100,7 +100,7 @@ impl RequestRecord {
         now: Duration,
     ) -> Response<LoggedBody> {
         let Self { context, mut line, tunnel, received, began, method, trace } = self;
-        trace.end(&method, response.status(), metrics::outcome(verdict.as_ref()), verdict.as_ref());
+        trace.end(&method, response.status(), outcome(verdict.as_ref()), verdict.as_ref());
         let media = response.headers().get(CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
         let (is_problem, is_grpc, is_events) = (media == PROBLEM, media.starts_with(GRPC), media.starts_with(EVENTS));
         if is_problem && let Some(bytes) = response.body_mut().own_bytes(ProxyBody::own_bytes) {
@@ -111,7 +111,7 @@ impl RequestRecord {
         let stream = kind.map(|kind| DrainedStream::new(kind, state.drain.clone()));
         let status = response.status();
         if let Some(line) = &mut line {
-            let reason = metrics::outcome(verdict.as_ref());
+            let reason = outcome(verdict.as_ref());
             let upstream = verdict.as_ref().and_then(|verdict| verdict.route.as_ref()?.upstream);
             match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
                 (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
@@ -121,7 +121,7 @@ impl RequestRecord {
                 (Some(_) | None, _) => line.set_response(now, status, reason, verdict.as_ref(), None),
             }
         }
-        let tally = state.metrics.tally();
+        let tally = state.tally;
         let so_far = ExchangeEnd::default();
         let mut record = ReplyRecord { line, tally, route: RouteLabel::of(verdict), received, began, so_far };
         // A response without a message has its status here, not in trailers.

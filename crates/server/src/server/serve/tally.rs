@@ -10,21 +10,28 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::HashMap;
 use http::StatusCode;
 use parking_lot::Mutex;
 
+use super::route_label::{RouteLabel, RouteRef, outcome};
+use crate::config::AuthorizerKind;
 use crate::durations::Durations;
 use crate::log::ExchangeEnd;
-use crate::server::operate::metrics::{RouteLabel, RouteRef};
 use crate::worker_id::WorkerId;
 use rotogate::counters::FINE_SECONDS;
+use rotogate::gate::{Reason, Verdict};
 
-/// The counters of all threads.
+/// What is counted of requests, by thread.
 #[derive(Debug)]
-pub(crate) struct Tally(Box<[Mutex<ThreadCounts>]>);
+pub(crate) struct Tally {
+    threads: Box<[Mutex<ThreadCounts>]>,
+    /// The verdicts for other proxies.
+    pub(crate) verdicts: VerdictCounts,
+}
 
 /// The counters of one thread.
 #[derive(Debug, Default)]
@@ -83,7 +90,28 @@ pub(crate) struct RouteTally {
 
 impl Tally {
     pub(crate) fn new(threads: NonZeroUsize) -> Self {
-        Self(WorkerId::per_worker(threads.get(), Mutex::default))
+        Self { threads: WorkerId::per_worker(threads.get(), Mutex::default), verdicts: VerdictCounts::default() }
+    }
+
+    /// The counters of a process, for as long as it runs. Every response refers to them: a reference that all threads count
+    /// would be memory that all of them write.
+    pub(crate) fn of_process(threads: NonZeroUsize) -> &'static Self {
+        Box::leak(Box::new(Self::new(threads)))
+    }
+
+    /// Counts an answered request. `took` is the time from its head to that of the response, `upstream` what an upstream
+    /// had of it.
+    pub(super) fn count_answer(&self, verdict: Option<&Verdict>, code: StatusCode, took: Duration, upstream: Duration) {
+        let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
+        let is_endpoint = verdict.is_some_and(|verdict| verdict.operation.is_some());
+        let step = if is_endpoint { Step::Endpoint } else { Step::Decide };
+        self.begin(RouteRef::of(verdict), end, took, Some((step, took.saturating_sub(upstream))));
+    }
+
+    /// Counts a request whose client disconnected before the response.
+    pub(super) fn count_abort(&self, took: Duration) {
+        let end = RequestEnd { outcome: Reason::CLIENT_GONE.word(), code: None };
+        self.begin(RouteRef::None, end, took, None);
     }
 
     /// Counts a response that begins: `took` since the head of its request, `own` of that in the gate.
@@ -113,7 +141,7 @@ impl Tally {
     }
 
     fn with(&self, count: impl FnOnce(&mut ThreadCounts)) {
-        if let Some(counts) = WorkerId::current(&self.0) {
+        if let Some(counts) = WorkerId::current(&self.threads) {
             count(&mut counts.lock());
         }
     }
@@ -121,7 +149,7 @@ impl Tally {
     /// How long each of [`Step::ALL`] took.
     pub(crate) fn steps(&self) -> [StepDurations; Step::ALL.len()] {
         let mut sums: [StepDurations; Step::ALL.len()] = Default::default();
-        for counts in &self.0 {
+        for counts in &self.threads {
             let counts = counts.lock();
             sums.iter_mut().zip(&counts.steps).for_each(|(sum, own)| sum.add(own));
         }
@@ -131,7 +159,7 @@ impl Tally {
     /// The sum over all threads, by the id of the route.
     pub(crate) fn total(&self) -> BTreeMap<Arc<str>, RouteTally> {
         let mut total: BTreeMap<Arc<str>, RouteTally> = BTreeMap::new();
-        for counted in &self.0 {
+        for counted in &self.threads {
             for (route, of_route) in &counted.lock().routes {
                 total.entry(route.id().into()).or_default().add(of_route);
             }
@@ -176,6 +204,38 @@ fn add<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K, number: u64) {
     match counts.iter_mut().find(|(known, _)| *known == key) {
         Some((_, count)) => *count += number,
         None => counts.push((key, number)),
+    }
+}
+
+/// How many verdicts of each kind there were.
+#[derive(Debug, Default)]
+pub(crate) struct VerdictCounts([[AtomicU64; 3]; 2]);
+
+impl VerdictCounts {
+    /// The labels, in order.
+    const KINDS: [&str; 2] = ["forward-auth", "ext-authz"];
+    const VERDICTS: [&str; 3] = ["allowed", "denied", "unavailable"];
+
+    pub(super) fn count(&self, kind: AuthorizerKind, status: StatusCode) {
+        let place = match status {
+            status if status.is_success() => 0,
+            StatusCode::TOO_MANY_REQUESTS => 2,
+            status if status.is_client_error() => 1,
+            _ => 2,
+        };
+        let of_kind = Self::KINDS.iter().position(|word| *word == kind.word());
+        if let Some(count) = of_kind.and_then(|kind| self.0.get(kind)?.get(place)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each count, with the values of its labels.
+    pub(crate) fn all(&self) -> impl Iterator<Item = ([&'static str; 2], u64)> {
+        let kinds = Self::KINDS.iter().zip(&self.0);
+        kinds.flat_map(|(kind, counts)| {
+            let of_kind = Self::VERDICTS.iter().zip(counts);
+            of_kind.map(move |(verdict, count)| ([*kind, *verdict], count.load(Ordering::Relaxed)))
+        })
     }
 }
 

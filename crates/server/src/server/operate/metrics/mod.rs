@@ -1,17 +1,15 @@
 //! The metrics, in OpenMetrics or Prometheus text format. [`metric_families`](crate::metric_families) has
 //! their names, and `docs/metrics.md` is made of it.
 
-pub(crate) mod output;
+mod issuers;
+mod output;
 mod process;
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
@@ -31,124 +29,22 @@ use crate::server::build::users::LiveUsers;
 use crate::server::listen::connection::Limits;
 use crate::server::listen::connection_counts::{ConnectionCounts, PROTOCOLS, RejectCause};
 use crate::server::listen::tls::Tls;
-use crate::server::serve::authorizer::VerdictCounts;
-use crate::server::serve::tally::{GRPC_STATUSES, RequestEnd, Step, Tally};
+use crate::server::serve::tally::{GRPC_STATUSES, Step, Tally};
 use crate::trace::COUNTS;
 use rotogate::counters::FINE_SECONDS;
 use rotogate::dialect::NAMES as DIALECTS;
 use rotogate::engine::Event;
-use rotogate::gate::{Gate, Reason, Verdict};
+use rotogate::gate::Gate;
 use rotogate::password::Passwords;
-use rotogate::route::Route;
 use rotogate::session::RevokedBecause;
 use rotogate::store::RedbStore;
 use rotogate::token::Keyring;
-
-/// A route as a label. Shares the route, so that no request copies its id.
-#[derive(Clone, Debug, Default)]
-pub(crate) enum RouteLabel {
-    Route(Arc<Route>),
-    /// One of the gate's own endpoints.
-    Endpoint,
-    /// A CORS preflight, answered before routing.
-    Preflight,
-    /// Refused before a route was found.
-    #[default]
-    None,
-}
-
-impl RouteLabel {
-    pub(crate) fn id(&self) -> &str {
-        match self {
-            Self::Route(route) => route.id.as_str(),
-            Self::Endpoint => ENDPOINT,
-            Self::Preflight => PREFLIGHT,
-            Self::None => NO_ROUTE,
-        }
-    }
-
-    /// The route of a verdict that nobody needs any more.
-    pub(crate) fn of(verdict: Option<Verdict>) -> Self {
-        let Some(verdict) = verdict else { return Self::Preflight };
-        match (verdict.route, verdict.operation) {
-            (Some(route), _) => Self::Route(route),
-            (None, Some(_)) => Self::Endpoint,
-            (None, None) => Self::None,
-        }
-    }
-}
-
-/// The same, of a verdict that is needed still. To look a route up it need not be shared: that is a write to memory which
-/// all threads have in common.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum RouteRef<'a> {
-    Route(&'a Arc<Route>),
-    Endpoint,
-    Preflight,
-    None,
-}
-
-impl<'a> RouteRef<'a> {
-    fn of(verdict: Option<&'a Verdict>) -> Self {
-        let Some(verdict) = verdict else { return Self::Preflight };
-        match (&verdict.route, verdict.operation) {
-            (Some(route), _) => Self::Route(route),
-            (None, Some(_)) => Self::Endpoint,
-            (None, None) => Self::None,
-        }
-    }
-
-    pub(crate) fn label(self) -> RouteLabel {
-        match self {
-            Self::Route(route) => RouteLabel::Route(Arc::clone(route)),
-            Self::Endpoint => RouteLabel::Endpoint,
-            Self::Preflight => RouteLabel::Preflight,
-            Self::None => RouteLabel::None,
-        }
-    }
-
-    pub(crate) fn id(self) -> &'a str {
-        match self {
-            Self::Route(route) => route.id.as_str(),
-            Self::Endpoint => ENDPOINT,
-            Self::Preflight => PREFLIGHT,
-            Self::None => NO_ROUTE,
-        }
-    }
-}
-
-const ENDPOINT: &str = "_endpoint";
-const PREFLIGHT: &str = "_preflight";
-const NO_ROUTE: &str = "_none";
-
-impl PartialEq for RouteLabel {
-    fn eq(&self, other: &Self) -> bool {
-        self.id() == other.id()
-    }
-}
-
-impl Eq for RouteLabel {}
-
-impl Borrow<str> for RouteLabel {
-    fn borrow(&self) -> &str {
-        self.id()
-    }
-}
-
-impl Hash for RouteLabel {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id().hash(state);
-    }
-}
 
 /// All metrics of a gate.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     of_gate: Registry,
     of_process: Registry,
-    tally: &'static Tally,
-    /// The verdicts for other proxies.
-    pub(crate) verdicts: Arc<VerdictCounts>,
     state: Arc<ScrapeState>,
 }
 
@@ -161,6 +57,7 @@ struct ScrapeState {
 
 /// What the metrics are read from.
 pub(crate) struct Sources {
+    pub(crate) tally: &'static Tally,
     pub(crate) gate: Gate,
     pub(crate) proxy: Arc<ArcSwap<Proxy>>,
     pub(crate) passwords: Arc<Passwords>,
@@ -177,40 +74,13 @@ pub(crate) struct Sources {
 }
 
 impl Metrics {
-    /// `threads` is the number of threads that answer requests.
-    pub(crate) fn new(threads: NonZeroUsize, sources: Sources) -> Self {
-        // A process has one, for as long as it runs. Every response refers to it: a reference that all threads count would
-        // be memory that all of them write.
-        let tally: &'static Tally = Box::leak(Box::new(Tally::new(threads)));
+    pub(crate) fn new(sources: Sources) -> Self {
         let state = Arc::<ScrapeState>::default();
         let mut of_gate = Registry::with_prefix("rotogate");
-        let verdicts = Arc::<VerdictCounts>::default();
-        let counted = Arc::clone(&verdicts);
-        let collector = GateCollector { sources, tally, verdicts: counted, state: Arc::clone(&state) };
-        of_gate.register_collector(Box::new(collector));
+        of_gate.register_collector(Box::new(GateCollector { sources, state: Arc::clone(&state) }));
         let mut of_process = Registry::default();
         of_process.register_collector(Box::new(ProcessCollector));
-        Self { of_gate, of_process, tally, verdicts, state }
-    }
-
-    /// Counts an answered request. `took` is the time from its head to that of the response, `upstream` what an upstream
-    /// had of it.
-    pub(crate) fn begin(&self, verdict: Option<&Verdict>, code: StatusCode, took: Duration, upstream: Duration) {
-        let end = RequestEnd { outcome: outcome(verdict).word(), code: Some(code) };
-        let is_endpoint = verdict.is_some_and(|verdict| verdict.operation.is_some());
-        let step = if is_endpoint { Step::Endpoint } else { Step::Decide };
-        self.tally.begin(RouteRef::of(verdict), end, took, Some((step, took.saturating_sub(upstream))));
-    }
-
-    /// Counts a request whose client disconnected before the response.
-    pub(crate) fn record_abort(&self, took: Duration) {
-        let end = RequestEnd { outcome: Reason::CLIENT_GONE.word(), code: None };
-        self.tally.begin(RouteRef::None, end, took, None);
-    }
-
-    /// What counts the ends of responses.
-    pub(crate) fn tally(&self) -> &'static Tally {
-        self.tally
+        Self { of_gate, of_process, state }
     }
 
     /// All metrics as text: in OpenMetrics, or in the older text format of Prometheus.
@@ -224,11 +94,6 @@ impl Metrics {
         let _ = text::encode_eof(&mut text);
         if is_open { text } else { plain(&text) }
     }
-}
-
-/// The outcome of a request, as in the access log and the metrics.
-pub(crate) fn outcome(verdict: Option<&Verdict>) -> Reason {
-    verdict.map_or(Reason::PREFLIGHT, |verdict| verdict.reason)
 }
 
 /// A status as a label. An upstream may send any number: those that IANA does not list become `other`.
@@ -263,8 +128,6 @@ fn plain(open: &str) -> String {
 /// Reads the figures that other modules keep.
 struct GateCollector {
     sources: Sources,
-    tally: &'static Tally,
-    verdicts: Arc<VerdictCounts>,
     state: Arc<ScrapeState>,
 }
 
@@ -288,14 +151,14 @@ impl Collector for GateCollector {
         self.reloads(output)?;
         self.logs(output)?;
         traces(output)?;
-        self.sources.issuers.encode(output)?;
+        issuers::write(&self.sources.issuers, output)?;
         self.sources.directories.encode(&mut encoder)
     }
 }
 
 impl GateCollector {
     fn requests(&self, output: &mut Output<'_, '_>) -> fmt::Result {
-        let routes = self.tally.total();
+        let routes = self.sources.tally.total();
         let mut requests = output.family(&names::REQUESTS)?;
         for (route, of_route) in &routes {
             // Unknown statuses share one label.
@@ -312,7 +175,7 @@ impl GateCollector {
             durations.add_durations([route], &of_route.durations)?;
         }
         let mut own = output.family(&names::GATE_DURATION)?;
-        for (step, durations) in Step::ALL.into_iter().zip(self.tally.steps()) {
+        for (step, durations) in Step::ALL.into_iter().zip(self.sources.tally.steps()) {
             own.add_histogram([step.name()], &FINE_SECONDS, &durations.buckets, durations.sum)?;
         }
         let mut grpc = output.family(&names::GRPC_RESPONSES)?;
@@ -337,7 +200,7 @@ impl GateCollector {
             }
         }
         let mut verdicts = output.family(&names::AUTHORIZER_VERDICTS)?;
-        for (labels, number) in self.verdicts.all() {
+        for (labels, number) in self.sources.tally.verdicts.all() {
             verdicts.add(labels, number)?;
         }
         let overload = self.sources.gate.overload();

@@ -1,0 +1,52 @@
+//! The figures of the issuers whose keys are fetched.
+
+use std::fmt;
+
+use super::output::Output;
+use crate::metric_families as names;
+use crate::server::build::issuers::RemoteIssuers;
+use rotogate::clock::Timestamp;
+use rotogate::remote_keys::RemoteStatus;
+use rotogate::token::IgnoredCause;
+
+/// The states, in the order of their numbers in the metrics.
+const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
+
+/// Names come from the configuration, causes from closed sets (requirement I43).
+pub(super) fn write(issuers: &RemoteIssuers, output: &mut Output<'_, '_>) -> fmt::Result {
+    let all = issuers.states_and_fetches();
+    type Read = fn(&RemoteStatus) -> Option<u64>;
+    let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
+    let gauges: [(_, Read); 4] = [
+        (&names::ISSUER_KEYS, |status| u64::try_from(status.keys).ok()),
+        (&names::ISSUER_STATE, state),
+        (&names::ISSUER_LAST_SUCCESS, |status| status.last_success.map(Timestamp::as_secs)),
+        (&names::ISSUER_WAITING, |status| u64::try_from(status.waiting).ok()),
+    ];
+    for (family, read) in gauges {
+        let mut gauge = output.family(family)?;
+        for (issuer, status, _) in &all {
+            if let Some(value) = read(status) {
+                gauge.add([issuer], value)?;
+            }
+        }
+    }
+    let mut refused = output.family(&names::ISSUER_REFUSED_KEYS)?;
+    for (issuer, status, _) in &all {
+        for cause in IgnoredCause::ALL {
+            let count = status.ignored.iter().filter(|ignored| ignored.cause == cause).count();
+            refused.add([issuer, cause.word()], count)?;
+        }
+    }
+    let mut fetches = output.family(&names::ISSUER_FETCHES)?;
+    for (issuer, _, results) in &all {
+        for (result, count) in results {
+            fetches.add([issuer, result], *count)?;
+        }
+    }
+    let mut unknown = output.family(&names::ISSUER_UNKNOWN_KID)?;
+    for (issuer, status, _) in &all {
+        unknown.add([issuer], status.unknown_kids)?;
+    }
+    Ok(())
+}
