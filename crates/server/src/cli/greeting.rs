@@ -12,7 +12,7 @@ use super::output::Output;
 use crate::config::Config;
 use crate::log::LogFormat;
 use crate::proxy::UpstreamUrl;
-use crate::server::Server;
+use crate::server::{PublicAddress, Server};
 use rotogate::client::Grant;
 use rotogate::dialect;
 
@@ -59,38 +59,30 @@ impl Greeting {
     pub(super) fn write(&self, server: &Server, output: Output) -> CommandResult {
         let asked = output.json;
         let first = server.parts().first_user.as_ref();
+        let public = server.addresses();
         let started = StartReport {
-            listening: server.addresses(),
+            listening: public.iter().map(|public| public.address).collect(),
             admin: server.admin_address(),
             first_user: first.map(|first| FirstUser {
                 username: first.username.clone(),
                 password: first.password.expose_secret().to_owned(),
             }),
         };
-        let shown =
-            |address: &SocketAddr, is_secure| format!("{}://{address}", if is_secure { "https" } else { "http" });
-        let listening: Vec<_> = started
-            .listening
-            .iter()
-            .zip(server.are_secure())
-            .map(|(address, is_secure)| shown(address, is_secure))
-            .collect();
+        let listening: Vec<_> = public.iter().map(ToString::to_string).collect();
         let admin = started.admin.map(display);
         tracing::info!(listening = listening.join(", "), admin, version = env!("CARGO_PKG_VERSION"), "listening");
         // For an operator who asked for it or looks on, and for the first password, which is shown nowhere else.
         let is_terminal = std::io::stdout().is_terminal();
         let output = Output { json: output.json || (self.is_json && !is_terminal) };
         if asked || is_terminal || started.first_user.is_some() {
-            return output.write(&started, || self.text(&started, &server.are_secure()));
+            return output.write(&started, || self.text(&started, &public));
         }
         Ok(())
     }
 
-    fn text(&self, started: &StartReport, are_secure: &[bool]) -> String {
+    fn text(&self, started: &StartReport, public: &[PublicAddress]) -> String {
         let mut text = String::from("rotogate listens on");
-        for (address, is_secure) in started.listening.iter().zip(are_secure) {
-            text.push_str(&format!(" {}://{address}", if *is_secure { "https" } else { "http" }));
-        }
+        public.iter().for_each(|public| text.push_str(&format!(" {public}")));
         if let Some(admin) = started.admin {
             text.push_str(&format!("; for operators on http://{admin} (/livez, /readyz)"));
         }
@@ -102,8 +94,8 @@ impl Greeting {
             ));
         }
         // A certificate is for a name, not for the address.
-        let clear = started.listening.iter().zip(are_secure).find(|(_, is_secure)| !**is_secure);
-        let base = clear.map_or_else(|| self.public_url.clone(), |(address, _)| format!("http://{address}"));
+        let clear = public.iter().find(|public| !public.is_secure);
+        let base = clear.map_or_else(|| self.public_url.clone(), ToString::to_string);
         if let (Some(client), Some(path)) = (&self.client, &self.token_path) {
             let (username, password) = match &started.first_user {
                 Some(first) => (first.username.as_str(), first.password.as_str()),

@@ -29,6 +29,7 @@ pub(crate) use build::prepare::Inspected;
 pub use build::prepare::{StartPlan, prepare};
 pub use error::{KeyFault, ServerError};
 use listen::connection;
+use listen::limits::Limits;
 use listen::listener::Listener;
 pub use listen::sockets::passed as passed_sockets;
 use listen::sockets::{self, Sockets};
@@ -40,8 +41,10 @@ use operate::{admin, reload, watchdog};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::engine::Unpaid;
 use rotogate::store::redb::RedbStore;
+use serve::authorizer::Questions;
+use serve::handler::GateHandler;
 use serve::tally::Tally;
-use serve::{authorizer, drain, request};
+use serve::{drain, request};
 
 /// An instruction to a running gate.
 #[derive(Debug)]
@@ -84,10 +87,32 @@ impl ShutdownKind {
     }
 }
 
+/// A listener, and what it answers if other proxies ask there.
+#[derive(Debug)]
+struct BoundListener {
+    listener: Listener,
+    questions: Option<Arc<Questions>>,
+}
+
+/// Where clients send their requests.
+#[derive(Clone, Copy, Debug)]
+pub struct PublicAddress {
+    /// The address of the socket.
+    pub address: SocketAddr,
+    /// Whether the listener speaks TLS.
+    pub is_secure: bool,
+}
+
+impl std::fmt::Display for PublicAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", if self.is_secure { "https" } else { "http" }, self.address)
+    }
+}
+
 /// A gate whose sockets are bound.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<Listener>,
+    listeners: Vec<BoundListener>,
     admin: TcpListener,
     probes: Option<TcpListener>,
     parts: GateParts,
@@ -116,8 +141,12 @@ impl Server {
             listeners.push(Listener::new(socket, listener).map_err(|fault| ServerError::at(&config, fault))?);
         }
         let of_authorizers = listeners.split_off(config.server.listeners.len());
+        let public = listeners.into_iter();
+        let mut bound: Vec<_> = public.map(|listener| BoundListener { listener, questions: None }).collect();
         for (listener, authorizer) in of_authorizers.into_iter().zip(&config.authorizers) {
-            listeners.push(listener.answering(authorizer::Questions::new(&config, authorizer)));
+            let questions = Questions::new(&config, authorizer);
+            let listener = listener.asked_by(questions.asking());
+            bound.push(BoundListener { listener, questions: Some(Arc::new(questions)) });
         }
         let admin = sockets.listener_at(&config, config.admin.listen, "admin.listen").await?;
         let probes = match config.admin.probes {
@@ -132,18 +161,16 @@ impl Server {
         if parts.new_keys {
             last_read.refresh_own_keys(&config);
         }
-        Ok(Self { listeners, admin, probes, parts, config: Arc::new(config), spare_sockets, last_read })
+        Ok(Self { listeners: bound, admin, probes, parts, config: Arc::new(config), spare_sockets, last_read })
     }
 
     /// The addresses of the public listeners.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter(|listener| listener.is_public()).filter_map(Listener::address).collect()
-    }
-
-    /// For each of [`Self::addresses`], whether it speaks TLS.
-    pub fn are_secure(&self) -> Vec<bool> {
-        let public = self.listeners.iter().filter(|listener| listener.is_public());
-        public.map(|listener| listener.tls().is_some()).collect()
+    pub fn addresses(&self) -> Vec<PublicAddress> {
+        let public = self.listeners.iter().filter(|bound| bound.questions.is_none());
+        let of = |BoundListener { listener, .. }: &_| {
+            Some(PublicAddress { address: listener.address()?, is_secure: listener.tls().is_some() })
+        };
+        public.filter_map(of).collect()
     }
 
     /// The address of the admin listener.
@@ -168,11 +195,12 @@ impl Server {
     /// # Errors
     /// The store cannot be closed cleanly.
     pub async fn run(self, mut orders: mpsc::Receiver<Order>) -> Result<ShutdownKind, ServerError> {
-        let own = self.listeners.iter().filter_map(Listener::address).chain(self.admin_addresses()).collect();
+        let own =
+            self.listeners.iter().filter_map(|bound| bound.listener.address()).chain(self.admin_addresses()).collect();
         let Self { listeners, admin, probes, parts, config, mut spare_sockets, last_read } = self;
         let (stopping, stopped) = watch::channel(false);
         let workers = config.server.workers;
-        let limits = Arc::new(connection::Limits::new(&config.server));
+        let limits = Arc::new(Limits::new(&config.server));
         let reloads = Arc::new(reload::Outcomes::new());
         let proxy = Arc::new(ArcSwap::from_pointee(parts.proxy.clone()));
         let in_force = Arc::new(ArcSwap::new(Arc::clone(&config)));
@@ -189,7 +217,10 @@ impl Server {
             limits: Arc::clone(&limits),
             reloads: Arc::clone(&reloads),
             users: parts.users.clone(),
-            listeners: listeners.iter().map(|listener| (Arc::clone(listener.counts()), listener.tls())).collect(),
+            listeners: listeners
+                .iter()
+                .map(|bound| (Arc::clone(bound.listener.counts()), bound.listener.tls()))
+                .collect(),
         };
         let metrics = Arc::new(Metrics::new(sources));
         // The name is cloned for each request: a name from static text needs no reference count.
@@ -211,7 +242,10 @@ impl Server {
             directories: Arc::clone(&parts.directories),
             remote_issuers: parts.remote_issuers.clone(),
             limits: Arc::clone(&limits),
-            listeners: listeners.iter().map(reload::ReloadableListener::new).collect(),
+            listeners: listeners
+                .iter()
+                .map(|bound| reload::ReloadableListener::new(&bound.listener, bound.questions.clone()))
+                .collect(),
             trusted: parts.trusted.iter().cloned().map(reload::IssuerState::new).collect(),
         };
         let reload = reload::watch(reloadable, last_read, Arc::clone(&reloads));
@@ -225,7 +259,7 @@ impl Server {
             serving: Arc::clone(&serving),
             reloader: reload.reloader(),
             reloads,
-            connections: listeners.iter().map(|listener| Arc::clone(listener.counts())).collect(),
+            connections: listeners.iter().map(|bound| Arc::clone(bound.listener.counts())).collect(),
             began: SystemTime::new().wall(),
             store: parts.redb.clone(),
             users: parts.users.clone(),
@@ -240,9 +274,10 @@ impl Server {
         let workers = Arc::new(workers.map_err(|error| ServerError::Workers(error))?);
         watchdog::start(&workers);
         let mut accepting = tokio::task::JoinSet::new();
-        for listener in listeners {
-            let (serving, limits, workers) = (Arc::clone(&serving), Arc::clone(&limits), Arc::clone(&workers));
-            accepting.spawn(connection::serve(listener, serving, limits, workers, stopped.clone()));
+        for BoundListener { listener, questions } in listeners {
+            let handler = GateHandler { serving: Arc::clone(&serving), questions };
+            let (limits, workers) = (Arc::clone(&limits), Arc::clone(&workers));
+            accepting.spawn(connection::serve(listener, handler, limits, workers, stopped.clone()));
         }
         let mut lost = std::pin::pin!(store_is_lost(parts.redb.clone(), parts.give_up));
         let mut gave_up = None;

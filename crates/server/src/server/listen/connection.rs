@@ -2,39 +2,33 @@
 //! HTTP/2 (RFC 9113 §3.3).
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::FutureExt;
-use futures_util::future::Either;
-use http::Request;
 use http::header::UPGRADE;
+use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use ipnet::IpNet;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
-use super::addresses::Addresses;
 use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
+use super::limits::{Bounds, Limits};
 use super::listener::{Listener, NewConnection};
-use super::min_rate::MinRate;
+use super::origin::Origin;
 use super::stream::Stream;
 use super::workers::Workers;
-use crate::config::ServerConfig;
 use crate::lazy_sleep::ConnectionTimer;
 use crate::proxy::ConnectionPermit;
-use crate::server::serve::authorizer;
-use crate::server::serve::request::{self, Serving};
 
 /// The pause after `accept` failed, for example because no file descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -53,126 +47,41 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// Why a connection ended early.
-type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type ConnectionError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The bound on the number of connections, and the bounds of each.
-#[derive(Debug)]
-pub(crate) struct Limits {
-    permits: Arc<Semaphore>,
-    max: AtomicU32,
-    bounds: ArcSwap<Bounds>,
-    /// The connections of each network, over all listeners.
-    networks: Arc<Addresses>,
+/// Answers the requests of connections.
+pub(crate) trait RequestHandler: Clone + Send + 'static {
+    type Body: Body<Data: Send, Error: Into<ConnectionError>> + Send + 'static;
+    type Reply: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+
+    fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>) -> Self::Reply;
 }
 
-/// The bounds of one connection, fixed when it begins.
-#[derive(Debug)]
-pub(crate) struct Bounds {
-    head_timeout: Duration,
-    idle_timeout: Duration,
-    max_head: usize,
-    max_streams: u32,
-    pub(crate) min_rate: MinRate,
-    trusted_proxies: Arc<[IpNet]>,
-    pub(crate) networks: Arc<Addresses>,
+fn http1_builder(bounds: &Bounds) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // hyper's default is 100 header fields. Setting the same bound here would allocate on each request.
+    builder.timer(ConnectionTimer::default()).header_read_timeout(bounds.head_timeout).max_buf_size(bounds.max_head);
+    builder
 }
 
-impl Limits {
-    pub(crate) fn new(config: &ServerConfig) -> Self {
-        let max = max_connections(config);
-        let networks = Addresses::of_any_network(max_of_a_network(config));
-        Self {
-            permits: Arc::new(Semaphore::new(max as usize)),
-            max: AtomicU32::new(max),
-            bounds: ArcSwap::from_pointee(Bounds::new(config, Arc::clone(&networks))),
-            networks,
-        }
-    }
-
-    /// The bound on connections in force.
-    pub(crate) fn max(&self) -> u32 {
-        self.max.load(Ordering::Relaxed)
-    }
-
-    /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
-    /// further ones wait until enough have ended.
-    pub(crate) fn set(&self, config: &ServerConfig) {
-        self.bounds.store(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
-        self.networks.set_max(max_of_a_network(config));
-        let now = max_connections(config);
-        let before = self.max.swap(now, Ordering::Relaxed);
-        self.permits.add_permits(now.saturating_sub(before) as usize);
-        let too_many = before.saturating_sub(now);
-        // Free places are gone at once, those of open connections as they end.
-        let free = self.permits.forget_permits(too_many as usize);
-        let rest = too_many.saturating_sub(u32::try_from(free).unwrap_or(u32::MAX));
-        if rest > 0 {
-            let permits = Arc::clone(&self.permits);
-            tokio::spawn(async move {
-                if let Ok(gathered) = permits.acquire_many(rest).await {
-                    gathered.forget();
-                }
-            });
-        }
-    }
-}
-
-/// The bound on connections, limited to what the semaphore can count.
-fn max_connections(config: &ServerConfig) -> u32 {
-    u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
-}
-
-/// The most connections of one network, over all listeners: half of all, or what the configuration grants an address.
-/// The bounds of a /48 are wider than that (requirement A28).
-fn max_of_a_network(config: &ServerConfig) -> usize {
-    let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
-    config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())
-}
-
-impl Bounds {
-    fn new(config: &ServerConfig, networks: Arc<Addresses>) -> Self {
-        Self {
-            networks,
-            head_timeout: config.head_timeout,
-            idle_timeout: config.idle_timeout,
-            max_head: config.max_head,
-            max_streams: config.max_requests_per_connection,
-            min_rate: MinRate::of(config),
-            trusted_proxies: config.trusted_proxies.as_slice().into(),
-        }
-    }
-
-    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.trusted_proxies.iter().any(|network| network.contains(&address))
-    }
-
-    fn http1(&self) -> http1::Builder {
-        let mut builder = http1::Builder::new();
-        // hyper's default is 100 header fields. Setting the same bound here would allocate on each request.
-        builder.timer(ConnectionTimer::default()).header_read_timeout(self.head_timeout).max_buf_size(self.max_head);
-        builder
-    }
-
-    fn http2(&self, streams: H2Streams) -> http2::Builder<H2Streams> {
-        let mut builder = http2::Builder::new(streams);
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(self.max_streams)
-            .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
-            .max_local_error_reset_streams(MAX_STREAM_ERRORS)
-            .max_send_buf_size(MAX_UNSENT_BYTES)
-            .max_header_list_size(u32::try_from(self.max_head).unwrap_or(u32::MAX))
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT);
-        builder
-    }
+fn http2_builder(bounds: &Bounds, streams: H2Streams) -> http2::Builder<H2Streams> {
+    let mut builder = http2::Builder::new(streams);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(bounds.max_streams)
+        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
+        .max_local_error_reset_streams(MAX_STREAM_ERRORS)
+        .max_send_buf_size(MAX_UNSENT_BYTES)
+        .max_header_list_size(u32::try_from(bounds.max_head).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
 }
 
 /// Serves a listener until `stopped`, then waits for its connections to end.
 pub(crate) async fn serve(
     listener: Listener,
-    serving: Serving,
+    handler: impl RequestHandler,
     limits: Arc<Limits>,
     workers: Arc<Workers>,
     mut stopped: watch::Receiver<bool>,
@@ -199,11 +108,11 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         // Detaches the socket from this thread's runtime.
         let Ok(stream) = stream.into_std() else { continue };
-        let (listener, serving, bounds) = (Arc::clone(&listener), Arc::clone(&serving), limits.bounds.load_full());
+        let (listener, handler, bounds) = (Arc::clone(&listener), handler.clone(), limits.bounds.load_full());
         let stopped = stopped.clone();
         workers.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let ended = serve_connection(listener, stream, peer, serving, &bounds, stopped, permit).await;
+            let ended = serve_connection(listener, (stream, peer), handler, &bounds, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?rotogate::fault::Chain(&*error), "connection ended early");
             }
@@ -211,14 +120,13 @@ pub(crate) async fn serve(
     }
     drop(listener);
     // Each connection, upgraded ones included, holds its permit to the end.
-    let _ = limits.permits.acquire_many(limits.max.load(Ordering::Relaxed)).await;
+    let _ = limits.permits.acquire_many(limits.max()).await;
 }
 
 async fn serve_connection(
     listener: Arc<Listener>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    serving: Serving,
+    (stream, peer): (TcpStream, SocketAddr),
+    handler: impl RequestHandler,
     bounds: &Bounds,
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
@@ -226,19 +134,8 @@ async fn serve_connection(
     let established = tokio::select! {
         // `biased`: a request that has already arrived is answered.
         biased;
-        established = tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)) => established,
+        established = establish(&listener, stream, peer, bounds) => established?,
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
-    };
-    let established = match established {
-        Ok(Ok(established)) => established,
-        Ok(Err(error)) => {
-            listener.counts().reject(error.cause);
-            return Err(error.into());
-        }
-        Err(elapsed) => {
-            listener.counts().reject(RejectCause::HeadTimeout);
-            return Err(elapsed.into());
-        }
     };
     let open = listener.counts().open(established.is_http2);
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
@@ -257,17 +154,9 @@ async fn serve_connection(
             request.extensions_mut().insert(permit.clone());
         }
         let pending = of_http2.as_ref().map(H2Streams::pending_reply);
-        let (state, origin) = (serving.load_full(), Arc::clone(&origin));
         // Outside the future: over HTTP/2 that future is a task of its own, and a request whose task waits to run is in
         // flight too.
-        let answer = match origin.questions.clone() {
-            Some(questions) => Either::Right(authorizer::answer(state, origin, questions, request)),
-            None => {
-                let request_permit = state.enter(&origin, request.headers());
-                Either::Left(request::serve(state, &origin, request, request_permit))
-            }
-        };
-        answer.map(move |answered| {
+        handler.handle(&origin, request).map(move |answered| {
             let Ok(response) = answered;
             if let Some(pending) = pending {
                 pending.complete();
@@ -280,23 +169,60 @@ async fn serve_connection(
     if is_http2 {
         // Boxed: until its task runs, a request is copied several times.
         let service = service_fn(move |request| Service::call(&service, request).boxed());
-        let connection = bounds.http2(streams.clone()).serve_connection(stream, service);
+        let connection = http2_builder(bounds, streams.clone()).serve_connection(stream, service);
         drive_http2(connection, &streams, bounds.idle_timeout, (stopped, until)).await
     } else {
-        let mut connection = pin!(bounds.http1().serve_connection(stream, service).with_upgrades());
+        let connection = http1_builder(bounds).serve_connection(stream, service).with_upgrades();
+        drive_http1(connection, &asked, (stopped, until)).await
+    }
+}
+
+/// Sets the connection up within `head_timeout`, and counts it if that fails.
+async fn establish(
+    listener: &Listener,
+    stream: TcpStream,
+    peer: SocketAddr,
+    bounds: &Bounds,
+) -> Result<NewConnection, ConnectionError> {
+    match tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)).await {
+        Ok(Ok(established)) => Ok(established),
+        Ok(Err(error)) => {
+            listener.counts().reject(error.cause);
+            Err(error.into())
+        }
+        Err(elapsed) => {
+            listener.counts().reject(RejectCause::HeadTimeout);
+            Err(elapsed.into())
+        }
+    }
+}
+
+/// Drives an HTTP/1.1 connection to its end. At a stop, and at the end of the client's certificate, the request in flight
+/// is the last; a connection that `asked` nothing yet has a moment for its first one.
+async fn drive_http1<S, B>(
+    connection: http1::UpgradeableConnection<TokioIo<Stream>, S>,
+    asked: &AtomicBool,
+    (mut stopped, until): (watch::Receiver<bool>, Option<Instant>),
+) -> Result<(), ConnectionError>
+where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<ConnectionError>,
+    B: Body + 'static,
+    B::Error: Into<ConnectionError>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return Ok(ended?),
+        () = until_over(&mut stopped, until) => {}
+    }
+    if !asked.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = until_over(&mut stopped, until) => {}
+            () = tokio::time::sleep(STOP_GRACE) => {}
         }
-        if !asked.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
-            tokio::select! {
-                ended = connection.as_mut() => return Ok(ended?),
-                () = tokio::time::sleep(STOP_GRACE) => {}
-            }
-        }
-        connection.as_mut().graceful_shutdown();
-        Ok(connection.await?)
     }
+    connection.as_mut().graceful_shutdown();
+    Ok(connection.await?)
 }
 
 /// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, at the end of the client's certificate, after

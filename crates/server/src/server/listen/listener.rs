@@ -1,25 +1,26 @@
 //! A listening socket, and the set-up of each connection before its first request: client address, TLS and protocol.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{AddressPermit, Addresses};
-use super::connection::Bounds;
 use super::connection_counts::{ConnectionCounts, RejectCause};
+use super::limits::Bounds;
 use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
 use super::tls::{Tls, end_of};
 use crate::config::ListenerConfig;
 use crate::server::error::KeyFault;
-use crate::server::serve::authorizer::Questions;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::headers::{ClientCertificate, Peer};
 
@@ -36,12 +37,33 @@ pub(crate) struct Listener {
     proxy_protocol: bool,
     addresses: Arc<Addresses>,
     counts: Arc<ConnectionCounts>,
-    /// What it answers, if it is not public.
-    questions: Option<Arc<Questions>>,
+    /// Who may ask here for verdicts, if it is not public.
+    asking: Option<Arc<AskingNetworks>>,
     /// Whether the socket listens on a loopback address.
     at_loopback: bool,
     /// What routes and endpoints call it.
     name: Option<Arc<str>>,
+}
+
+/// The networks from which a listener takes questions; `None`: all, because of the certificate. A reload replaces them
+/// (requirement T37).
+#[derive(Debug, Default)]
+pub(crate) struct AskingNetworks(ArcSwap<Option<Arc<[IpNet]>>>);
+
+impl AskingNetworks {
+    pub(crate) fn set(&self, networks: Option<Arc<[IpNet]>>) {
+        self.0.store(Arc::new(networks));
+    }
+
+    pub(crate) fn now(&self) -> Arc<Option<Arc<[IpNet]>>> {
+        self.0.load_full()
+    }
+
+    /// Are questions of a peer at this address accepted?
+    fn has(&self, peer: IpAddr) -> bool {
+        let (peer, networks) = (peer.to_canonical(), self.0.load());
+        (**networks).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
+    }
 }
 
 /// A connection that is ready for requests.
@@ -81,22 +103,17 @@ impl Listener {
         let at_loopback = socket.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
         let counts = Arc::default();
         let (proxy_protocol, name) = (config.proxy_protocol, config.name.clone());
-        Ok(Self { socket, tls, proxy_protocol, addresses, counts, questions: None, at_loopback, name })
+        Ok(Self { socket, tls, proxy_protocol, addresses, counts, asking: None, at_loopback, name })
     }
 
     /// The same, for questions of other proxies.
-    pub(crate) fn answering(self, questions: Questions) -> Self {
-        Self { questions: Some(Arc::new(questions)), ..self }
-    }
-
-    /// What it answers, if other proxies ask it.
-    pub(crate) fn questions(&self) -> Option<&Arc<Questions>> {
-        self.questions.as_ref()
+    pub(crate) fn asked_by(self, asking: Arc<AskingNetworks>) -> Self {
+        Self { asking: Some(asking), ..self }
     }
 
     /// Do clients send their requests here?
     pub(crate) const fn is_public(&self) -> bool {
-        self.questions.is_none()
+        self.asking.is_none()
     }
 
     pub(crate) fn address(&self) -> Option<SocketAddr> {
@@ -132,8 +149,8 @@ impl Listener {
         // A trusted proxy carries the connections of all its clients, so its address is not counted. If a PROXY header
         // names the client, that address is counted. The forwarding headers are then the client's own claims, in
         // whatever network it is.
-        let is_proxy = match &self.questions {
-            Some(questions) => questions.trusts(client.ip()),
+        let is_proxy = match &self.asking {
+            Some(asking) => asking.has(client.ip()),
             None => bounds.trusts(client.ip()) && (!self.proxy_protocol || client == peer),
         };
         let proxied_by = (client != peer).then(|| peer.ip());
@@ -158,7 +175,6 @@ impl Listener {
         };
         established.permit = permit;
         established.origin.proxied_by = proxied_by;
-        established.origin.questions.clone_from(&self.questions);
         Ok(established)
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod addresses;
 pub(crate) mod connection;
 pub(crate) mod connection_counts;
 mod h2;
+pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod min_rate;
 pub(crate) mod origin;

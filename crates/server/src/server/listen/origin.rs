@@ -8,7 +8,6 @@ use http::Request;
 use super::min_rate::MinRate;
 use super::tls::Certificates;
 use crate::log::{AccessLog, ConnectionFields};
-use crate::server::serve::authorizer::Questions;
 use rotogate::headers::Peer;
 use rotogate::overload::{Holder, LastRejection};
 use rotogate::route::authority;
@@ -28,8 +27,6 @@ pub(crate) struct Origin {
     pub(crate) last_rejection: LastRejection,
     /// The TLS version.
     pub(crate) tls: Option<&'static str>,
-    /// What the connection's listener answers, if other proxies ask it for verdicts.
-    pub(crate) questions: Option<Arc<Questions>>,
     /// For each format: a reload may change it.
     log_fields: [OnceLock<ConnectionFields>; 2],
     requested: Option<RequestedServer>,
@@ -54,7 +51,6 @@ impl Origin {
             holder,
             last_rejection: LastRejection::default(),
             tls: None,
-            questions: None,
             log_fields: Default::default(),
             requested: None,
         }

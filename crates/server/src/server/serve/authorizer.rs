@@ -7,7 +7,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response};
@@ -17,6 +16,7 @@ use ipnet::IpNet;
 use super::request::{State, panic_response};
 use super::request_record::{LoggedBody, RequestRecord};
 use crate::config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
+use crate::server::listen::listener::AskingNetworks;
 use crate::server::listen::origin::Origin;
 use rotogate::denial::Denial;
 use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
@@ -29,11 +29,12 @@ pub(crate) struct Questions {
     kind: AuthorizerKind,
     /// Whether the listener has verified the asking peer's certificate.
     proves: bool,
-    /// The networks from which questions are accepted; `None`: all, because of the certificate. A reload replaces them
-    /// (requirement T37).
-    trusted: ArcSwap<Option<Arc<[IpNet]>>>,
+    asking: Arc<AskingNetworks>,
     assertion_audience: Option<Arc<str>>,
 }
+
+/// A question at work.
+pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// A reply, as each request has it.
 pub(crate) type Answer = Result<Response<PermitBody<LoggedBody>>, Infallible>;
@@ -43,7 +44,7 @@ impl Questions {
         let tls = authorizer.listener.tls.as_ref();
         let proves = tls.is_some_and(|tls| matches!(tls.client_auth, ClientAuth::Required(_)));
         let assertion_audience = authorizer.assertion_audience.as_deref().map(Arc::from);
-        let questions = Self { kind: authorizer.kind, proves, trusted: ArcSwap::default(), assertion_audience };
+        let questions = Self { kind: authorizer.kind, proves, asking: Arc::default(), assertion_audience };
         questions.trust(&config.server, authorizer);
         questions
     }
@@ -53,14 +54,12 @@ impl Questions {
         let trusted: Arc<[IpNet]> = authorizer.trusted(server).into();
         // With both, both are asked for.
         let trusted = Some(trusted).filter(|networks| !(networks.is_empty() && self.proves));
-        self.trusted.store(Arc::new(trusted));
+        self.asking.set(trusted);
     }
 
-    /// Are questions of a peer at this address accepted?
-    pub(crate) fn trusts(&self, peer: std::net::IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        let trusted = self.trusted.load();
-        (**trusted).as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(&peer)))
+    /// From where questions are accepted.
+    pub(crate) fn asking(&self) -> Arc<AskingNetworks> {
+        Arc::clone(&self.asking)
     }
 
     fn authorizer(&self, state: &State) -> Authorizer {
@@ -69,7 +68,7 @@ impl Questions {
             AuthorizerKind::ExtAuthz => Neighbour::Envoy,
         };
         let authorizer = state.gate().authorizer(neighbour);
-        let authorizer = match &**self.trusted.load() {
+        let authorizer = match &*self.asking.now() {
             Some(networks) => authorizer.trusting(networks.clone()),
             None => authorizer.trusting_all(),
         };
@@ -86,7 +85,7 @@ pub(crate) fn answer(
     origin: Arc<Origin>,
     questions: Arc<Questions>,
     request: Request<Incoming>,
-) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+) -> VerdictFuture {
     Box::pin(async move {
         let authorizer = questions.authorizer(&state);
         let (mut question, body) = request.into_parts();

@@ -6,6 +6,7 @@ mod body;
 mod checks;
 pub(crate) mod cors;
 pub(crate) mod drain;
+pub(crate) mod handler;
 pub(crate) mod request;
 mod request_record;
 mod route_label;

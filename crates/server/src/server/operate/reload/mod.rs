@@ -22,7 +22,7 @@ use crate::server::build::issuers::RemoteIssuers;
 use crate::server::build::prepare::prepare;
 use crate::server::error::ServerError;
 use crate::server::listen::addresses::Addresses;
-use crate::server::listen::connection::Limits;
+use crate::server::listen::limits::Limits;
 use crate::server::listen::listener::Listener;
 use crate::server::listen::tls::Tls;
 use crate::server::serve::authorizer::Questions;
@@ -110,8 +110,7 @@ pub(crate) struct ReloadableListener {
 }
 
 impl ReloadableListener {
-    pub(crate) fn new(listener: &Listener) -> Self {
-        let questions = listener.questions().cloned();
+    pub(crate) fn new(listener: &Listener, questions: Option<Arc<Questions>>) -> Self {
         Self { tls: listener.tls(), addresses: Arc::clone(listener.addresses()), questions }
     }
 }

@@ -1,0 +1,107 @@
+//! The bound on the number of connections, and the bounds of each.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio::sync::Semaphore;
+
+use super::addresses::Addresses;
+use super::min_rate::MinRate;
+use crate::config::ServerConfig;
+
+/// The bound on the number of connections, and the bounds of each.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    pub(super) permits: Arc<Semaphore>,
+    max: AtomicU32,
+    pub(super) bounds: ArcSwap<Bounds>,
+    /// The connections of each network, over all listeners.
+    networks: Arc<Addresses>,
+}
+
+/// The bounds of one connection, fixed when it begins.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    pub(super) head_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    pub(super) max_head: usize,
+    pub(super) max_streams: u32,
+    pub(crate) min_rate: MinRate,
+    trusted_proxies: Arc<[IpNet]>,
+    pub(crate) networks: Arc<Addresses>,
+}
+
+impl Limits {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        let max = max_connections(config);
+        let networks = Addresses::of_any_network(max_of_a_network(config));
+        Self {
+            permits: Arc::new(Semaphore::new(max as usize)),
+            max: AtomicU32::new(max),
+            bounds: ArcSwap::from_pointee(Bounds::new(config, Arc::clone(&networks))),
+            networks,
+        }
+    }
+
+    /// The bound on connections in force.
+    pub(crate) fn max(&self) -> u32 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
+    /// further ones wait until enough have ended.
+    pub(crate) fn set(&self, config: &ServerConfig) {
+        self.bounds.store(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
+        self.networks.set_max(max_of_a_network(config));
+        let now = max_connections(config);
+        let before = self.max.swap(now, Ordering::Relaxed);
+        self.permits.add_permits(now.saturating_sub(before) as usize);
+        let too_many = before.saturating_sub(now);
+        // Free places are gone at once, those of open connections as they end.
+        let free = self.permits.forget_permits(too_many as usize);
+        let rest = too_many.saturating_sub(u32::try_from(free).unwrap_or(u32::MAX));
+        if rest > 0 {
+            let permits = Arc::clone(&self.permits);
+            tokio::spawn(async move {
+                if let Ok(gathered) = permits.acquire_many(rest).await {
+                    gathered.forget();
+                }
+            });
+        }
+    }
+}
+
+/// The bound on connections, limited to what the semaphore can count.
+fn max_connections(config: &ServerConfig) -> u32 {
+    u32::try_from(config.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX)
+}
+
+/// The most connections of one network, over all listeners: half of all, or what the configuration grants an address.
+/// The bounds of a /48 are wider than that (requirement A28).
+fn max_of_a_network(config: &ServerConfig) -> usize {
+    let of_address = config.listeners.iter().map(|listener| listener.max_connections_per_address).max();
+    config.max_connections.div_ceil(2).max(of_address.unwrap_or_default())
+}
+
+impl Bounds {
+    fn new(config: &ServerConfig, networks: Arc<Addresses>) -> Self {
+        Self {
+            networks,
+            head_timeout: config.head_timeout,
+            idle_timeout: config.idle_timeout,
+            max_head: config.max_head,
+            max_streams: config.max_requests_per_connection,
+            min_rate: MinRate::of(config),
+            trusted_proxies: config.trusted_proxies.as_slice().into(),
+        }
+    }
+
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
+}

@@ -1,0 +1,39 @@
+//! What answers the requests of a listener.
+
+use std::sync::Arc;
+
+use futures_util::future::Either;
+use http::Request;
+use hyper::body::Incoming;
+
+use super::authorizer::{self, Questions, VerdictFuture};
+use super::request::{self, Served, Serving};
+use super::request_record::LoggedBody;
+use crate::server::listen::connection::RequestHandler;
+use crate::server::listen::origin::Origin;
+use rotogate::overload::PermitBody;
+
+/// Serves requests, or answers questions about requests if other proxies ask here.
+#[derive(Clone, Debug)]
+pub(crate) struct GateHandler {
+    pub(crate) serving: Serving,
+    pub(crate) questions: Option<Arc<Questions>>,
+}
+
+impl RequestHandler for GateHandler {
+    type Body = PermitBody<LoggedBody>;
+    type Reply = Either<Served, VerdictFuture>;
+
+    fn handle(&self, origin: &Arc<Origin>, request: Request<Incoming>) -> Self::Reply {
+        let state = self.serving.load_full();
+        match &self.questions {
+            Some(questions) => {
+                Either::Right(authorizer::answer(state, Arc::clone(origin), Arc::clone(questions), request))
+            }
+            None => {
+                let permit = state.enter(origin, request.headers());
+                Either::Left(request::serve(state, origin, request, permit))
+            }
+        }
+    }
+}
