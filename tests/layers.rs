@@ -7,8 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// The crates, each with the heading of its map.
-const CRATES: [(&str, &str); 2] = [("src", "### `rotogate`"), ("crates/server/src", "### `rotogate-server`")];
+/// The folders with a map: its heading, and how their modules are named.
+const MAPS: [(&str, &str, &str); 3] = [
+    ("src", "### `rotogate`", "crate::"),
+    ("crates/server/src", "### `rotogate-server`", "crate::"),
+    (SERVER, "#### The rooms of `server`", "crate::server::"),
+];
+const SERVER: &str = "crates/server/src/server";
 
 /// The modules of a map, each with its line: lines further down are lower floors.
 fn map(heading: &str) -> BTreeMap<String, usize> {
@@ -74,8 +79,9 @@ fn used<'a>(text: &'a str, prefix: &str) -> Vec<(&'a str, usize)> {
 #[test]
 fn no_module_uses_one_that_stands_above_it() {
     let mut wrong = Vec::new();
-    for (folder, heading) in CRATES {
+    for (folder, heading, prefix) in MAPS {
         let floors = map(heading);
+        let has_roof = folder == SERVER;
         let folder = Path::new(ROOT).join(folder);
         let mut found = BTreeSet::new();
         for path in sources(&folder) {
@@ -83,7 +89,7 @@ fn no_module_uses_one_that_stands_above_it() {
             let parts: Vec<_> = within.iter().map(|part| part.to_str().unwrap()).collect();
             let module = parts[0].trim_end_matches(".rs");
             let is_test = parts.iter().any(|part| matches!(*part, "tests" | "tests.rs"));
-            if !parts.last().unwrap().ends_with(".rs") || ["lib", "main"].contains(&module) || is_test {
+            if !parts.last().unwrap().ends_with(".rs") || ["lib", "main", "mod"].contains(&module) || is_test {
                 continue;
             }
             found.insert(module.to_owned());
@@ -91,13 +97,16 @@ fn no_module_uses_one_that_stands_above_it() {
             let text = code(&text);
             // `super::` as often as the file is deep leads to the root, too.
             let depth = parts.len() - usize::from(parts.last() == Some(&"mod.rs"));
-            let mut arrows = used(&text, "crate::");
-            if depth == 1 {
-                arrows.extend(used(&text, "super::"));
-            }
+            let mut arrows = used(&text, prefix);
+            arrows.extend(used(&text, &"super::".repeat(depth)));
             for (other, line) in arrows {
-                let (Some(from), Some(to)) = (floors.get(module), floors.get(other)) else { continue };
-                if module != other && to <= from {
+                let Some(from) = floors.get(module) else { continue };
+                let is_up = match floors.get(other) {
+                    Some(to) => to <= from,
+                    // A name of the roof, which uses all rooms.
+                    None => has_roof,
+                };
+                if module != other && is_up {
                     wrong.push(format!("{}:{line}: {module} uses {other}", path.display()));
                 }
             }
@@ -106,6 +115,82 @@ fn no_module_uses_one_that_stands_above_it() {
         assert_eq!(found, mapped, "{heading}: the modules, and those of the map in CONTRIBUTING.md");
     }
     assert!(wrong.is_empty(), "an arrow points up or sideways:\n{}", wrong.join("\n"));
+}
+
+/// The modules that a text names below `root`, by `super::` and with groups, and the files that it declares.
+fn named(text: &str, root: &str, own: &[&str]) -> Vec<Vec<String>> {
+    fn expand<'a>(mut rest: &'a str, mut path: Vec<String>, all: &mut Vec<Vec<String>>) -> &'a str {
+        loop {
+            if let Some(mut group) = rest.strip_prefix('{') {
+                while !group.is_empty() && !group.starts_with('}') {
+                    group = expand(group.trim_start_matches([',', ' ', '\n']), path.clone(), all);
+                }
+                return group.get(1..).unwrap_or_default();
+            }
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            path.push(rest[..end].to_owned());
+            match rest[end..].strip_prefix("::") {
+                Some(more) => rest = more,
+                None => {
+                    all.push(path);
+                    // ` as name`
+                    return rest[end..].trim_start_matches(|c| !",}".contains(c));
+                }
+            }
+        }
+    }
+    let mut all = Vec::new();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    for (at, _) in text.match_indices(root).filter(|(at, _)| !text[..*at].ends_with(is_word)) {
+        expand(&text[at + root.len()..], Vec::new(), &mut all);
+    }
+    for (at, _) in text.match_indices("super::").filter(|(at, _)| !text[..*at].ends_with(is_word)) {
+        let rest = text[at..].trim_start_matches("super::");
+        let up = (text[at..].len() - rest.len()) / "super::".len();
+        let Some(left) = own.len().checked_sub(up) else { continue };
+        expand(rest, own[..left].iter().map(|part| (*part).to_owned()).collect(), &mut all);
+    }
+    let declared = text.lines().filter_map(|line| line.trim_end().strip_suffix(';')?.rsplit_once("mod "));
+    all.extend(declared.map(|(_, name)| own.iter().copied().chain([name]).map(str::to_owned).collect()));
+    all
+}
+
+/// Files of two folders do not use each other in a circle. What a file uses of the module that it is in does not count.
+#[test]
+fn no_circle_of_files_crosses_a_folder_of_the_server() {
+    let root = Path::new(ROOT).join(SERVER);
+    let mut modules: BTreeMap<Vec<String>, (PathBuf, String)> = BTreeMap::new();
+    for path in sources(&root).into_iter().filter(|path| path.extension().is_some_and(|end| end == "rs")) {
+        let within = path.strip_prefix(&root).unwrap().with_extension("");
+        let mut module: Vec<_> = within.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        module.pop_if(|last| last == "mod");
+        let text = code(&fs::read_to_string(&path).unwrap());
+        modules.insert(module, (path, text));
+    }
+    let mut arrows: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
+    for (module, (path, text)) in &modules {
+        let own: Vec<_> = module.iter().map(String::as_str).collect();
+        for mut to in named(text, "crate::server::", &own) {
+            while !modules.contains_key(&to) {
+                to.pop();
+            }
+            if !module.starts_with(&to) {
+                arrows.entry(path).or_default().insert(&modules[&to].0);
+            }
+        }
+    }
+    let mut reached: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
+    for from in arrows.keys() {
+        let (found, mut next) = (reached.entry(from).or_default(), vec![*from]);
+        while let Some(file) = next.pop() {
+            next.extend(arrows.get(file).into_iter().flatten().filter(|to| found.insert(**to)));
+        }
+    }
+    assert!(reached.values().any(|files| files.len() > 20), "no arrows were found");
+    let both = |a: &Path, b: &Path| reached.get(b).is_some_and(|files| files.contains(a)) && a.parent() != b.parent();
+    let circles = reached.iter().flat_map(|(a, files)| files.iter().filter(|b| both(a, b)).map(move |b| (a, b)));
+    let circles: Vec<_> = circles.map(|(a, b)| format!("{} and {}", a.display(), b.display())).collect();
+    assert!(circles.is_empty(), "files of two folders use each other:\n{}", circles.join("\n"));
 }
 
 /// Where a document sends its reader, there is something.
@@ -140,4 +225,7 @@ fn an_arrow_is_found_in_every_form() {
     let found = used(text, "crate::");
     assert_eq!(found, [("gate", 1), ("route", 1), ("token", 2)]);
     assert_eq!(code("a\n// crate::gate\nb // crate::x"), "a\n\nb ");
+    let text = "use crate::server::{a::{B, c}, d as e};\nuse super::{self, f};\nuse super::super::g::h;\nmod i;";
+    let found: Vec<_> = named(text, "crate::server::", &["x", "y"]).iter().map(|path| path.join("::")).collect();
+    assert_eq!(found, ["a::B", "a::c", "d", "x::self", "x::f", "g::h", "x::y::i"]);
 }
