@@ -70,6 +70,7 @@ mod seats;
 mod sessions;
 mod status;
 mod store;
+mod thread;
 mod traffic;
 pub(crate) mod users;
 
@@ -81,6 +82,7 @@ pub(crate) use page::SignIns;
 pub(crate) use revocations::{RevocationReport, RevocationRequest};
 pub(crate) use sessions::SessionInfo;
 pub(crate) use status::Status;
+pub(crate) use thread::AdminThread;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 type Answer = Result<Response<Body>, Refusal>;

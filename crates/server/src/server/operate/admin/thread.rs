@@ -1,0 +1,49 @@
+//! The thread of the admin listener.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::{Side, State, serve};
+use crate::server::error::ServerError;
+
+/// The admin listener, on a thread of its own: health checks are answered even if the worker threads are saturated.
+pub(crate) struct AdminThread(Option<Runtime>);
+
+impl AdminThread {
+    pub(crate) fn start(
+        listener: TcpListener,
+        probes: Option<TcpListener>,
+        state: &Arc<State>,
+    ) -> Result<Self, ServerError> {
+        let failed = ServerError::AdminListener;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("rotogate-admin")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        runtime.spawn(Arc::clone(&state.tokens).watch());
+        let all = [(Some(listener), Side::Operators), (probes, Side::Probes)];
+        for (listener, side) in all.into_iter().filter_map(|(listener, side)| Some((listener?, side))) {
+            let (listener, state) = (listener.into_std().map_err(failed)?, Arc::clone(state));
+            runtime.spawn(async move {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => serve(listener, side, state).await,
+                    Err(error) => tracing::error!(%error, "admin listener not served"),
+                }
+            });
+        }
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Drop for AdminThread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // A request still waiting here is cut with the process.
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! A gate from its start to its stop: start, orders, drain.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use http::HeaderName;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::build::assemble::GateParts;
+use super::error::{KeyFault, ServerError};
+use super::listen::limits::Limits;
+use super::listen::workers::Workers;
+use super::listen::{connection, sockets};
+use super::operate::admin::{self, AdminThread};
+use super::operate::metrics::{Metrics, Sources};
+use super::operate::reload::{self, IssuerState, Outcomes, ReloadTask, Reloadable, ReloadableListener};
+use super::operate::watchdog;
+use super::serve::drain::StreamDrain;
+use super::serve::handler::GateHandler;
+use super::serve::request::{Serving, State};
+use super::serve::tally::Tally;
+use super::{BoundListener, Order, Server, ShutdownKind, UpgradeState};
+use crate::config::Config;
+use crate::proxy::Proxy;
+use crate::trace::Tracer;
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::engine::Unpaid;
+use rotogate::store::redb::RedbStore;
+
+/// A gate that serves.
+pub(super) struct RunningGate {
+    parts: GateParts,
+    in_force: InForce,
+    drain: StreamDrain,
+    reload: ReloadTask,
+    admin: AdminThread,
+    workers: Arc<Workers>,
+    accepting: JoinSet<()>,
+    stopping: watch::Sender<bool>,
+    spare_sockets: Vec<std::net::TcpListener>,
+}
+
+/// What a reload replaces, and what came of reloads.
+struct InForce {
+    config: Arc<ArcSwap<Config>>,
+    proxy: Arc<ArcSwap<Proxy>>,
+    serving: Serving,
+    limits: Arc<Limits>,
+    outcomes: Arc<Outcomes>,
+}
+
+impl InForce {
+    fn metrics(&self, parts: &GateParts, listeners: &[BoundListener], tally: &'static Tally) -> Arc<Metrics> {
+        let of = |bound: &BoundListener| (Arc::clone(bound.listener.counts()), bound.listener.tls());
+        Arc::new(Metrics::new(Sources {
+            tally,
+            gate: parts.gate.clone(),
+            proxy: Arc::clone(&self.proxy),
+            passwords: Arc::clone(&parts.passwords),
+            directories: parts.directories.metrics().clone(),
+            issuers: parts.remote_issuers.clone(),
+            store: parts.redb.clone(),
+            config: Arc::clone(&self.config),
+            limits: Arc::clone(&self.limits),
+            reloads: Arc::clone(&self.outcomes),
+            users: parts.users.clone(),
+            listeners: listeners.iter().map(of).collect(),
+        }))
+    }
+
+    fn reloadable(&self, parts: &GateParts, listeners: &[BoundListener]) -> Reloadable {
+        let of = |bound: &BoundListener| ReloadableListener::new(&bound.listener, bound.questions.clone());
+        Reloadable {
+            config: Arc::clone(&self.config),
+            gate: parts.gate.clone(),
+            proxy: Arc::clone(&self.proxy),
+            serving: Arc::clone(&self.serving),
+            directories: Arc::clone(&parts.directories),
+            remote_issuers: parts.remote_issuers.clone(),
+            limits: Arc::clone(&self.limits),
+            listeners: listeners.iter().map(of).collect(),
+            trusted: parts.trusted.iter().cloned().map(IssuerState::new).collect(),
+        }
+    }
+}
+
+impl RunningGate {
+    /// Begins to serve.
+    ///
+    /// # Errors
+    /// The system provides no threads, or a file can no longer be used.
+    pub(super) fn start(server: Server) -> Result<Self, ServerError> {
+        let own = server.listeners.iter().filter_map(|bound| bound.listener.address());
+        let listening = own.chain(server.admin_addresses()).collect();
+        let Server { listeners, admin, probes, parts, config, spare_sockets, last_read } = server;
+        let (stopping, stopped) = watch::channel(false);
+        let (workers, tally) = (config.server.workers, Tally::of_process(config.server.workers));
+        let drain = StreamDrain::default();
+        let in_force = InForce {
+            limits: Arc::new(Limits::new(&config.server)),
+            outcomes: Arc::new(Outcomes::new()),
+            proxy: Arc::new(ArcSwap::from_pointee(parts.proxy.clone())),
+            serving: Arc::new(ArcSwap::from_pointee(first_state(&config, &parts, tally, &drain)?)),
+            config: Arc::new(ArcSwap::new(config)),
+        };
+        let metrics = in_force.metrics(&parts, &listeners, tally);
+        let reloadable = in_force.reloadable(&parts, &listeners);
+        let reload = reload::watch(reloadable, last_read, Arc::clone(&in_force.outcomes));
+        let admin_state = admin::State {
+            gate: parts.gate.clone(),
+            tokens: Arc::clone(&parts.admin_tokens),
+            failures: admin::failures(),
+            #[cfg(feature = "page")]
+            sign_ins: admin::SignIns::new(Arc::new(SystemTime::new())),
+            config: Arc::clone(&in_force.config),
+            serving: Arc::clone(&in_force.serving),
+            reloader: reload.reloader(),
+            reloads: Arc::clone(&in_force.outcomes),
+            connections: listeners.iter().map(|bound| Arc::clone(bound.listener.counts())).collect(),
+            began: SystemTime::new().wall(),
+            store: parts.redb.clone(),
+            users: parts.users.clone(),
+            issuers: parts.remote_issuers.clone(),
+            listening,
+            metrics,
+            stopping: stopped.clone(),
+            rotating: Arc::default(),
+        };
+        let admin = AdminThread::start(admin, probes, &Arc::new(admin_state))?;
+        let workers = Arc::new(Workers::start(workers).map_err(ServerError::Workers)?);
+        watchdog::start(&workers);
+        let mut accepting = JoinSet::new();
+        for BoundListener { listener, questions } in listeners {
+            let handler = GateHandler { serving: Arc::clone(&in_force.serving), questions };
+            let (limits, workers) = (Arc::clone(&in_force.limits), Arc::clone(&workers));
+            accepting.spawn(connection::serve(listener, handler, limits, workers, stopped.clone()));
+        }
+        Ok(Self { parts, in_force, drain, reload, admin, workers, accepting, stopping, spare_sockets })
+    }
+
+    /// Carries out orders, until one of them ends the gate or its store is lost.
+    pub(super) async fn take_orders(
+        &mut self,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> (ShutdownKind, Option<ServerError>) {
+        let mut lost = pin!(store_is_lost(self.parts.redb.clone(), self.parts.give_up));
+        let error = loop {
+            let order = tokio::select! {
+                order = orders.recv() => order,
+                error = &mut lost => break Some(error),
+            };
+            match order {
+                Some(Order::Reload(config)) => self.reload.apply(*config).await,
+                Some(Order::RefusedReload) => self.reload.refuse(),
+                Some(Order::Upgrade(wanted)) => match self.prepare_upgrade(&wanted).await {
+                    Ok(more) => {
+                        tracing::info!("in-place upgrade started; connections queue meanwhile");
+                        let sockets = self.spare_sockets.drain(..).chain(more).collect();
+                        let config = self.in_force.config.load_full();
+                        return (ShutdownKind::Upgrade(UpgradeState { sockets, config }), None);
+                    }
+                    Err(error) => {
+                        refuse_upgrade(&error);
+                        tracing::error!(error, "in-place upgrade refused; this program keeps running");
+                    }
+                },
+                Some(Order::Stop) | None => break None,
+            }
+        };
+        // Close the spare sockets now: no successor will accept what queues on them.
+        self.spare_sockets.clear();
+        (ShutdownKind::Stopped, error)
+    }
+
+    /// Checks that an in-place upgrade can go on: the store accepts writes, and the new addresses can be bound. Returns
+    /// the new sockets.
+    async fn prepare_upgrade(&self, wanted: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("the store is not writable: {error}");
+        self.parts.gate.flush().await.map_err(|error| failed(&error))?;
+        if let Some(store) = &self.parts.redb {
+            rotogate::store::Store::check(store).await.map_err(|error| failed(&error))?;
+        }
+        sockets::open_missing(&self.spare_sockets, wanted)
+    }
+
+    /// Lets the requests in flight finish, and closes everything. `lost` is why the gate had to stop.
+    ///
+    /// # Errors
+    /// `lost`; or the store did not take what it is owed.
+    pub(super) async fn drain(
+        mut self,
+        mut shutdown: ShutdownKind,
+        lost: Option<ServerError>,
+        mut orders: mpsc::Receiver<Order>,
+    ) -> Result<ShutdownKind, ServerError> {
+        shutdown.announce();
+        let _ = self.stopping.send(true);
+        self.parts.gate.close_connections();
+        self.await_requests(&mut shutdown, &mut orders).await;
+        let Self { parts, in_force, reload: _reload, admin, workers, mut accepting, .. } = self;
+        accepting.shutdown().await;
+        drop(workers);
+        let tracer = in_force.serving.load().tracer.clone();
+        if let Some(tracer) = tracer {
+            tracer.flush().await;
+        }
+        let flushed = parts.gate.flush().await;
+        tell_unpaid(&parts.gate);
+        drop(admin);
+        parts.close().await;
+        if let Some(error) = lost {
+            return Err(error);
+        }
+        match (flushed, &shutdown) {
+            (Ok(()), _) => {}
+            // A store that fails at the last moment does not cancel the upgrade: the next program opens it and judges.
+            (Err(error), ShutdownKind::Upgrade(_)) => tracing::error!(%error, "confirmations not written"),
+            (Err(error), ShutdownKind::Stopped) => return Err(ServerError::Unwritten(error)),
+        }
+        while let Ok(order) = orders.try_recv() {
+            shutdown.cancel_upgrade_on_stop(&order);
+        }
+        tracing::info!("stopped");
+        Ok(shutdown)
+    }
+
+    /// Waits for the requests in flight, for `drain_timeout` at most. An in-place upgrade ends streams after `stream_drain`.
+    async fn await_requests(&mut self, shutdown: &mut ShutdownKind, orders: &mut mpsc::Receiver<Order>) {
+        #[cfg_attr(
+            not(feature = "relay"),
+            expect(unused_variables, reason = "relays alone have exchanges to wait for")
+        )]
+        let Self { parts, in_force, drain, accepting, .. } = self;
+        let (drain_timeout, stream_drain) = {
+            let config = in_force.config.load();
+            (config.server.drain_timeout, config.server.stream_drain)
+        };
+        let ends_streams = matches!(shutdown, ShutdownKind::Upgrade(_));
+        let streams = async {
+            if ends_streams {
+                tokio::time::sleep(stream_drain).await;
+                drain.end_streams();
+            }
+        };
+        let drained = async {
+            while accepting.join_next().await.is_some() {}
+            // A client that went away does not end its exchange.
+            #[cfg(feature = "relay")]
+            parts.gate.relays_idle().await;
+        };
+        let mut streams = pin!(streams.fuse());
+        let mut drained = pin!(tokio::time::timeout(drain_timeout, drained));
+        let in_time = loop {
+            tokio::select! {
+                in_time = &mut drained => break in_time.is_ok(),
+                () = &mut streams => {}
+                Some(order) = orders.recv() => shutdown.cancel_upgrade_on_stop(&order),
+            }
+        };
+        if !in_time {
+            tracing::warn!("drain_timeout passed; requests cut off");
+        }
+    }
+}
+
+/// What serves the first requests.
+fn first_state(
+    config: &Config,
+    parts: &GateParts,
+    tally: &'static Tally,
+    drain: &StreamDrain,
+) -> Result<State, ServerError> {
+    // The name is cloned for each request: a name from static text needs no reference count.
+    let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
+    let named = (HeaderName::from_static(request_id), drain.clone());
+    let state = State::new(config, parts.gate.clone(), parts.proxy.clone(), tally, named)?;
+    // The files were read before; a fault can only be new.
+    let tracer = Tracer::start(config, None);
+    let tracer = tracer.map_err(|(key, message)| ServerError::at(config, KeyFault::new(key, message)))?;
+    Ok(state.traced_by(tracer))
+}
+
+impl ShutdownKind {
+    fn announce(&self) {
+        match self {
+            Self::Stopped => tracing::info!(
+                target: "rotogate::audit",
+                event = "process_stop",
+                "stopping: no new connections; requests in flight may finish"
+            ),
+            Self::Upgrade(_) => tracing::info!(
+                target: "rotogate::audit",
+                event = "process_upgrade",
+                "stopping: no new connections; requests in flight may finish"
+            ),
+        }
+    }
+
+    /// A `Stop` during an in-place upgrade cancels the upgrade. Other orders are ignored by then.
+    fn cancel_upgrade_on_stop(&mut self, order: &Order) {
+        if let (Self::Upgrade(_), Order::Stop) = (&*self, order) {
+            tracing::info!("in-place upgrade cancelled by a stop");
+            *self = Self::Stopped;
+        }
+    }
+}
+
+/// Says what the store did not take until the end.
+fn tell_unpaid(gate: &rotogate::Gate) {
+    let Unpaid { total, lost_at_end, named } = gate.unpaid();
+    if lost_at_end > 0 {
+        tracing::error!(
+            revocations = lost_at_end,
+            of = named,
+            "revocations lost with this process: the store did not take them. Revoke the same again once it works"
+        );
+    }
+    if total > lost_at_end {
+        tracing::warn!(
+            revocations = total - lost_at_end,
+            "revocations wait beside the store: the next start takes them over"
+        );
+    }
+}
+
+/// Resolves when the store could not be written for `give_up`.
+async fn store_is_lost(store: Option<RedbStore>, give_up: Option<Duration>) -> ServerError {
+    let (Some(store), Some(give_up)) = (store, give_up) else { return std::future::pending().await };
+    let mut looks = tokio::time::interval(Duration::from_secs(1).min(give_up));
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if store.failed_for().is_some_and(|failed_for| failed_for >= give_up) {
+            return ServerError::StoreLost { path: store.path().to_owned(), give_up };
+        }
+    }
+}
+
+/// Writes to the audit log that an in-place upgrade is refused: this program serves on.
+pub(crate) fn refuse_upgrade(reason: &str) {
+    tracing::warn!(target: "rotogate::audit", event = "process_upgrade_refused", reason, "upgrade refused");
+}
