@@ -31,8 +31,7 @@ pub(crate) struct Workers {
 #[derive(Debug)]
 struct Worker {
     runtime: Handle,
-    /// Its reference count is the number of connections, plus one.
-    connections: Arc<()>,
+    connections: Arc<AtomicUsize>,
     /// Dropped to end the thread.
     goes_on: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -53,10 +52,11 @@ impl Workers {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);
         let (before, from) = self.workers.split_at_checked(turn).unwrap_or_default();
         // The first of those with the fewest.
-        let Some(worker) = from.iter().chain(before).min_by_key(|worker| Arc::strong_count(&worker.connections)) else {
+        let Some(worker) = from.iter().chain(before).min_by_key(|worker| worker.connections.load(Ordering::Relaxed))
+        else {
             return;
         };
-        let counted = Arc::clone(&worker.connections);
+        let counted = CountedConnection::new(&worker.connections);
         worker.runtime.spawn(async move {
             connection.await;
             drop(counted);
@@ -66,6 +66,22 @@ impl Workers {
     /// What finds out whether the threads still serve. It keeps no thread alive.
     pub(crate) fn pulse(&self) -> Pulse {
         Pulse(self.workers.iter().map(|worker| worker.runtime.clone()).collect())
+    }
+}
+
+/// Counts a connection of a worker until dropped.
+struct CountedConnection(Arc<AtomicUsize>);
+
+impl CountedConnection {
+    fn new(connections: &Arc<AtomicUsize>) -> Self {
+        connections.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -149,7 +165,7 @@ mod tests {
         // All connections of one thread end.
         all.retain(|(name, _)| name != "rotogate-2");
         let worker = &workers.workers[1];
-        while Arc::strong_count(&worker.connections) > 1 {
+        while worker.connections.load(Ordering::Relaxed) > 0 {
             std::thread::yield_now();
         }
         let next = open(&workers, 3);

@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::outcomes::{Outcomes, Source};
 use crate::audit;
-use crate::config::{Config, ConfigErrors, ProcessEnv};
+use crate::config::{Config, ConfigErrors, ProcessEnv, TrustedIssuer};
 use crate::file_stamp::CHECK_INTERVAL;
 use crate::proxy::Proxy;
 use crate::server::build::assemble;
 use crate::server::build::directories::LiveDirectories;
-use crate::server::build::files::{self, LastRead};
+use crate::server::build::files::{self, FileGroup, LastRead};
 use crate::server::build::issuers::RemoteIssuers;
 use crate::server::build::prepare::prepare;
 use crate::server::error::ServerError;
@@ -242,57 +242,10 @@ impl Reloadable {
     /// Reloads the gate's keys and those of trusted issuers, each for itself: a broken file keeps no other key in
     /// force.
     fn poll_keys(&mut self, config: &Config, last_read: &mut LastRead) {
-        let mut own = None;
-        if last_read.own.changed(|| files::own(config)).is_some() {
-            match Keyring::load(&config.issuer.keys) {
-                Ok(keys) => own = Some(Arc::new(keys)),
-                Err(error) if last_read.own.mark_refused() => tracing::error!(
-                    error = ?Chain(&error),
-                    "own keys changed but cannot be used; the old ones stay in force"
-                ),
-                Err(_) => {}
-            }
-        }
-        let mut issuers = Vec::new();
-        for (index, (issuer, group)) in config.issuers.iter().zip(&mut last_read.issuers).enumerate() {
-            let Some(trusted) = self.trusted.get_mut(index) else { continue };
-            if group.changed(|| files::of_issuer(issuer)).is_some() {
-                match assemble::load_issuer_and_log(issuer) {
-                    Ok(mut rules) => {
-                        // Its files say how it is asked. Where its keys are fetched, they are not in a file.
-                        if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {
-                            rules.keys = keys;
-                        }
-                        *trusted = IssuerState::new(rules);
-                        issuers.push(index);
-                    }
-                    Err(error) => {
-                        trusted.broken_since.get_or_insert_with(files::now);
-                        if group.mark_refused() {
-                            let until = humantime::format_duration(BROKEN_KEYS_GRACE);
-                            tracing::error!(
-                                %error,
-                                issuer = %issuer.url,
-                                "issuer keys changed but cannot be used; the old ones stay in force for {until}"
-                            );
-                        }
-                    }
-                }
-            }
-            if !group.is_refused() {
-                trusted.broken_since = None;
-            }
-            if trusted.is_over() != trusted.dropped {
-                trusted.dropped = trusted.is_over();
-                issuers.push(index);
-                if trusted.dropped {
-                    tracing::error!(
-                        issuer = %issuer.url,
-                        "issuer keys broken for too long: its tokens are refused"
-                    );
-                }
-            }
-        }
+        let own = read_own_keys(config, &mut last_read.own);
+        let issuers = config.issuers.iter().zip(&mut last_read.issuers).enumerate();
+        let issuers = issuers.filter_map(|(at, (issuer, group))| self.poll_issuer(at, issuer, group).then_some(at));
+        let issuers: Vec<_> = issuers.collect();
         if own.is_none() && issuers.is_empty() {
             return;
         }
@@ -328,10 +281,64 @@ impl Reloadable {
             }
         }
     }
+
+    /// Reads the files of an issuer if they changed. Returns whether its rules differ from those in force.
+    fn poll_issuer(&mut self, index: usize, issuer: &TrustedIssuer, group: &mut FileGroup) -> bool {
+        let Some(trusted) = self.trusted.get_mut(index) else { return false };
+        let mut differs = false;
+        if group.changed(|| files::of_issuer(issuer)).is_some() {
+            match assemble::load_issuer_and_log(issuer) {
+                Ok(mut rules) => {
+                    // Its files say how it is asked. Where its keys are fetched, they are not in a file.
+                    if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {
+                        rules.keys = keys;
+                    }
+                    *trusted = IssuerState::new(rules);
+                    differs = true;
+                }
+                Err(error) => {
+                    trusted.broken_since.get_or_insert_with(files::now);
+                    if group.mark_refused() {
+                        let until = humantime::format_duration(BROKEN_KEYS_GRACE);
+                        tracing::error!(
+                            %error,
+                            issuer = %issuer.url,
+                            "issuer keys changed but cannot be used; the old ones stay in force for {until}"
+                        );
+                    }
+                }
+            }
+        }
+        if !group.is_refused() {
+            trusted.broken_since = None;
+        }
+        if trusted.is_over() != trusted.dropped {
+            trusted.dropped = trusted.is_over();
+            differs = true;
+            if trusted.dropped {
+                tracing::error!(issuer = %issuer.url, "issuer keys broken for too long: its tokens are refused");
+            }
+        }
+        differs
+    }
+}
+
+/// The gate's own keys, if their files changed and can be used.
+fn read_own_keys(config: &Config, group: &mut FileGroup) -> Option<Arc<Keyring>> {
+    group.changed(|| files::own(config))?;
+    match Keyring::load(&config.issuer.keys) {
+        Ok(keys) => return Some(Arc::new(keys)),
+        Err(error) if group.mark_refused() => tracing::error!(
+            error = ?Chain(&error),
+            "own keys changed but cannot be used; the old ones stay in force"
+        ),
+        Err(_) => {}
+    }
+    None
 }
 
 /// While certificate and key are replaced one after the other, they do not match; the next check finds both.
-fn reload_certificates(tls: &Tls, group: &mut files::FileGroup) {
+fn reload_certificates(tls: &Tls, group: &mut FileGroup) {
     match tls.reload() {
         Ok(()) => {
             tracing::info!(key = tls.key(), "certificates reloaded");
