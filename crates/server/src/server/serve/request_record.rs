@@ -210,7 +210,6 @@ pin_project! {
 
 impl LoggedBody {
     /// A body without a record: its request is not one of a client.
-    #[cfg(feature = "grpc")]
     pub(super) fn unrecorded(body: ReplyBody) -> Self {
         Self { body, record: None, stream: None }
     }
