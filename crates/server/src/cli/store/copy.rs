@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, load, runtime};
 use crate::config::{Config, StoreConfig};
-use crate::server::build::assemble::{open_store, redb_options};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
+use crate::server::build::stores::{open_store, redb_options};
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;

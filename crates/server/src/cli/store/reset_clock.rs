@@ -9,9 +9,9 @@ use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, keys, prompt, runtime};
 use super::copy::no_gate_runs;
 use crate::config::{Config, StoreConfig};
-use crate::server::build::assemble::redb_options;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use crate::server::build::shared;
+use crate::server::build::stores::redb_options;
 #[cfg(feature = "postgres")]
 use rotogate::store::PostgresStore;
 #[cfg(feature = "redis")]

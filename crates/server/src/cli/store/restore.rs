@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, keys, runtime};
 use crate::config::Config;
-use crate::server::build::assemble::redb_options;
+use crate::server::build::stores::redb_options;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::private_file;
 use rotogate::session::RevokedBecause;

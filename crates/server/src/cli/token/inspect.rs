@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::Failure;
 use crate::config::{Config, TrustedIssuer};
-use crate::server::build::assemble;
+use crate::server::build::issuer_rules;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::denial::Denial;
 use rotogate::policy;
@@ -174,7 +174,7 @@ async fn of_another(
     token: &str,
     online: bool,
 ) -> Result<AccessReport, Failure> {
-    let mut rules = assemble::load_issuer(issuer).map_err(Failure::Failed)?;
+    let mut rules = issuer_rules::load_issuer(issuer).map_err(Failure::Failed)?;
     let is_asked = issuer.introspection.as_ref().is_some_and(|it| it.always || !is_jwt_shaped(token));
     let has_keys = issuer.keys.file().is_some() || issuer.keys.remote().is_some();
     let mut report = AccessReport::default();
@@ -238,8 +238,8 @@ async fn by_introspection(
         let why = format!("its issuer decides; --online shows it the token, and asks {}", settings.url);
         return Ok(AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why)));
     }
-    let introspection =
-        assemble::load_introspection(settings).map_err(|fault| Failure::Failed(format!("introspection.{fault}")))?;
+    let introspection = issuer_rules::load_introspection(settings)
+        .map_err(|fault| Failure::Failed(format!("introspection.{fault}")))?;
     let unavailable = |why| AccessReport::refused(Denial::IntrospectionUnavailable(settings.timeout), Some(why));
     let response = match introspection.introspector.introspect(token).await {
         Ok(response) => response,

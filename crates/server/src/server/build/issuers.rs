@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use super::assemble;
+use super::issuer_rules::load_introspection;
 use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
 use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
@@ -297,8 +297,7 @@ async fn inspect_keys(source: &RemoteSource) -> Found {
 /// Asks about a token that cannot exist. Only a server that knows the gate as its client says that it is not active.
 async fn inspect_introspection(settings: &IntrospectionConfig) -> Found {
     const URL: &str = "introspection.url";
-    let introspection =
-        assemble::load_introspection(settings).map_err(|fault| KeyFault::new("introspection", fault.message))?;
+    let introspection = load_introspection(settings).map_err(|fault| KeyFault::new("introspection", fault.message))?;
     let token = format!("{}rotogate-check-{}", settings.prefix, uuid::Uuid::new_v4().simple());
     let response = introspection.introspector.introspect(&token).await.map_err(|fault| {
         let key = if fault.needs_operator() { "introspection.client_id" } else { URL };

@@ -4,6 +4,8 @@ pub(crate) mod admin_tokens;
 pub(crate) mod assemble;
 pub(crate) mod directories;
 pub(crate) mod files;
+mod findings;
+pub(crate) mod issuer_rules;
 pub(crate) mod issuers;
 pub(crate) mod prepare;
 #[cfg(feature = "relay")]
@@ -11,4 +13,5 @@ pub(crate) mod relays;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod shared;
 mod start_wait;
+pub(crate) mod stores;
 pub(crate) mod users;

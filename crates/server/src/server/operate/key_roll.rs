@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::audit::{self, KeyEvent};
 use crate::config::Config;
-use crate::server::build::assemble::shared_store;
+use crate::server::build::stores::shared_store;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate::session::{Session, Status};

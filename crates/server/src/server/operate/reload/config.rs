@@ -11,6 +11,7 @@ use crate::config::{
 use crate::log::{self, AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
+use crate::server::build::issuer_rules::load_issuer_and_log;
 use crate::server::build::issuers::NextIssuers;
 #[cfg(feature = "relay")]
 use crate::server::build::issuers::RemoteIssuers;
@@ -163,7 +164,7 @@ impl Reloadable {
             let known = old.issuers.iter().position(|known| known == issuer);
             states.push(match known.and_then(|place| self.trusted.get(place)) {
                 Some(state) => state.clone(),
-                None => IssuerState::new(assemble::load_issuer_and_log(issuer)?),
+                None => IssuerState::new(load_issuer_and_log(issuer)?),
             });
         }
         let mut rules: Vec<_> = states.iter().map(|state| state.rules.clone()).collect();

@@ -15,9 +15,9 @@ use crate::audit;
 use crate::config::{Config, ConfigErrors, ProcessEnv, TrustedIssuer};
 use crate::file_stamp::CHECK_INTERVAL;
 use crate::proxy::Proxy;
-use crate::server::build::assemble;
 use crate::server::build::directories::LiveDirectories;
 use crate::server::build::files::{self, FileGroup, LastRead};
+use crate::server::build::issuer_rules::load_issuer_and_log;
 use crate::server::build::issuers::RemoteIssuers;
 use crate::server::build::prepare::prepare;
 use crate::server::error::ServerError;
@@ -287,7 +287,7 @@ impl Reloadable {
         let Some(trusted) = self.trusted.get_mut(index) else { return false };
         let mut differs = false;
         if group.changed(|| files::of_issuer(issuer)).is_some() {
-            match assemble::load_issuer_and_log(issuer) {
+            match load_issuer_and_log(issuer) {
                 Ok(mut rules) => {
                     // Its files say how it is asked. Where its keys are fetched, they are not in a file.
                     if let Some(keys) = self.remote_issuers.keys_of(&issuer.name) {

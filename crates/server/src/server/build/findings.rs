@@ -1,0 +1,435 @@
+//! What a start would find wrong with the files of a configuration, each fault at its key.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::admin_tokens::AdminToken;
+use super::issuers::RemoteIssuers;
+use super::prepare::DirectoryPlan;
+use super::stores::Stores;
+use super::{assemble, issuer_rules};
+use crate::config::{
+    Config, ConfigError, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig, TrustedIssuer,
+    UsersConfig,
+};
+use crate::directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
+use crate::server::listen::tls;
+#[cfg(feature = "otel")]
+use crate::trace::Credentials;
+use crate::users::{FileDirectory, UsersFile};
+use rotogate::directory::Directory;
+use rotogate::fault::Chain;
+use rotogate::gate::{BuildError, GateBuilder};
+use rotogate::http_client::HttpClient;
+use rotogate::password::Passwords;
+use rotogate::private_file::{self, trusted};
+use rotogate::store::MemoryStore;
+use rotogate::store::redb::check_mark;
+use rotogate::token::keyring::Keyring;
+use rotogate::token::verify::IssuerRules;
+
+/// What is found in a configuration and in the files that it names.
+pub(super) struct Findings<'a> {
+    config: &'a Config,
+    pub(super) wrong: Vec<ConfigError>,
+    pub(super) warnings: Vec<ConfigError>,
+}
+
+impl<'a> Findings<'a> {
+    pub(super) fn new(config: &'a Config) -> Self {
+        Self { config, wrong: Vec::new(), warnings: config.warnings.clone() }
+    }
+
+    /// Each fault of a file becomes an error of its own.
+    fn blame(&mut self, key: &str, message: impl Into<String>) {
+        let faults = message.into();
+        self.wrong.extend(faults.lines().map(|fault| self.config.blame(key, fault)));
+    }
+
+    fn warn(&mut self, key: &str, message: impl Into<String>) {
+        self.warnings.push(self.config.blame(key, message));
+    }
+
+    /// A file that the gate's user may read but this process may not is neither good nor bad.
+    fn unchecked(&mut self, key: &str, message: String) {
+        self.wrong.push(ConfigError { unchecked: true, ..self.config.blame(key, message) });
+    }
+
+    /// Calls `read` on a private file. `None` if the file is missing or cannot be used.
+    fn private<T>(&mut self, key: &str, path: &Path, read: impl FnOnce() -> Result<T, String>) -> Option<T> {
+        if let Some(why) = private_file::denied_as_another(path) {
+            self.unchecked(key, why);
+            return None;
+        }
+        // A dangling link is not a missing file: a missing file would be created.
+        if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            self.writable(key, path);
+            return None;
+        }
+        match trusted::check_folders(path).and_then(|()| read()) {
+            Ok(read) => Some(read),
+            Err(message) => {
+                self.blame(key, message);
+                None
+            }
+        }
+    }
+
+    /// Checks a file that the gate creates or writes.
+    fn writable(&mut self, key: &str, path: &Path) {
+        match private_file::unwritable(path) {
+            None => {}
+            Some((why, true)) => self.unchecked(key, why),
+            Some((why, false)) => self.blame(key, why),
+        }
+    }
+
+    pub(super) fn suspicious(&mut self) {
+        let config = self.config;
+        let tls = config.server.listeners.iter().find_map(|listener| listener.tls.as_ref());
+        if let Some(TlsConfig { key, .. }) = tls
+            && config.server.public_url.scheme_str() == Some("http")
+        {
+            let message =
+                format!("is http, but {key} makes a listener https: clients would be sent to the wrong place");
+            self.warn("server.public_url", message);
+        }
+        for (index, client) in config.clients.iter().enumerate() {
+            let key = format!("clients[{index}].secret_hash");
+            if client.secret_hash.is_some()
+                && config.source.is_in_file(&key)
+                && let Some(mode) = trusted::is_for_everyone(config.source.file())
+            {
+                let file = config.source.file().display();
+                self.warn(
+                    &key,
+                    format!("everyone may read it (mode {mode:03o}): chmod o-r {file}, or write a secret_hash_file"),
+                );
+            }
+        }
+    }
+
+    pub(super) fn keys(&mut self) -> Option<Keyring> {
+        const KEY: &str = "issuer.keys";
+        let folder = &self.config.issuer.keys;
+        let inside = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        if let Some(why) =
+            std::iter::once(folder.clone()).chain(inside).find_map(|at| private_file::denied_as_another(&at))
+        {
+            self.unchecked(KEY, why);
+            return None;
+        }
+        if let Some(mode) = private_file::is_open(folder) {
+            let shown = folder.display();
+            self.warn(KEY, format!("{shown}: others may look into it (mode {mode:03o}): chmod 700 {shown}"));
+        }
+        match Keyring::load_if_there(folder) {
+            Ok(Some(keyring)) => return Some(keyring),
+            Ok(None) => self.writable(KEY, folder),
+            Err(error) => self.blame(KEY, format!("{:?}", Chain(&error))),
+        }
+        None
+    }
+
+    /// Can a file with a secret be read, if there is one?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn secret(&mut self, key: &'static str, file: Option<&Path>) {
+        if let Some(file) = file {
+            self.readable(key, file, private_file::read_private(file).map(drop));
+        }
+    }
+
+    /// Can a file without secrets be read, if there is one?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn public(&mut self, key: &'static str, file: Option<&Path>) {
+        if let Some(file) = file {
+            let read = std::fs::read(file).map(drop);
+            self.readable(key, file, read.map_err(|error| format!("{}: {error}", file.display())));
+        }
+    }
+
+    /// Can a certificate and its key be read, if there are any?
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn pair(&mut self, key: &'static str, pair: Option<&(PathBuf, PathBuf)>) {
+        let (certificate, secret) = pair.map(|(certificate, key)| (certificate.as_path(), key.as_path())).unzip();
+        self.secret(key, secret);
+        self.public(key, certificate);
+    }
+
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    fn readable(&mut self, key: &'static str, file: &Path, read: Result<(), String>) {
+        let Err(message) = read else { return };
+        match private_file::denied_as_another(file) {
+            Some(why) => self.unchecked(key, why),
+            None => self.blame(key, message),
+        }
+    }
+
+    pub(super) fn store(&mut self) {
+        const KEY: &str = "store.path";
+        let config = self.config;
+        #[cfg(feature = "postgres")]
+        if let StoreConfig::Postgres(settings) = &config.store {
+            self.secret("store.password_file", settings.password_file.as_deref());
+            self.pair("store.client_cert", settings.client_cert.as_ref());
+            self.public("store.ca", settings.ca.as_deref());
+        }
+        #[cfg(feature = "redis")]
+        if let StoreConfig::Redis(settings) = &config.store {
+            let sentinel = settings.sentinel.as_ref().and_then(|sentinel| sentinel.password_file.as_deref());
+            self.secret("store.password_file", settings.password_file.as_deref());
+            self.secret("store.sentinel_password_file", sentinel);
+            self.pair("store.client_cert", settings.client_cert.as_ref());
+            self.public("store.ca", settings.ca.as_deref());
+        }
+        if let Some(mark) = config.store.mark()
+            && config.store.is_shared()
+        {
+            // Each start replaces it.
+            self.writable("store.mark", private_file::parent(mark));
+        }
+        let StoreConfig::Redb { path, mark, accept_restored_store, .. } = &config.store else { return };
+        let is_there = self.private(KEY, path, || private_file::open_private(path, true)).is_some();
+        if let Some(why) = private_file::denied_as_another(mark) {
+            self.unchecked("store.mark", why);
+        } else if let Err(error) = check_mark(mark, path, is_there || *accept_restored_store || path.exists()) {
+            self.blame(KEY, error.to_string());
+        } else if mark.parent().is_some_and(Path::is_dir) {
+            // Each start replaces it.
+            self.writable("store.mark", private_file::parent(mark));
+        }
+    }
+
+    /// The files of `[tracing]`.
+    #[cfg(feature = "otel")]
+    pub(super) fn tracing(&mut self) {
+        let Some(settings) = &self.config.tracing else { return };
+        for (key, file) in Credentials::files(settings) {
+            if let Some(why) = private_file::denied_as_another(file) {
+                return self.unchecked(key, why);
+            }
+        }
+        if let Err((key, message)) = Credentials::read(settings) {
+            self.blame(key, message);
+        }
+    }
+
+    pub(super) fn admin_token(&mut self) {
+        let config = self.config;
+        let mut seen: Vec<(String, AdminToken)> = Vec::new();
+        for (key, token) in config.admin.all_tokens() {
+            let read = self.private(&key, &token.file, || AdminToken::load(&token.file));
+            let Some(read) = read else { continue };
+            if let Some((other, _)) = seen.iter().find(|(_, known)| known.is(read.expose())) {
+                self.blame(&key, format!("the token is that of {other}; expected a token of its own"));
+            }
+            seen.push((key, read));
+        }
+    }
+
+    pub(super) fn certificates(&mut self) {
+        let mut seen: Vec<&TlsConfig> = Vec::new();
+        for tls in self.config.listeners().filter_map(|listener| listener.tls.as_ref()) {
+            if seen.contains(&tls) {
+                continue;
+            }
+            seen.push(tls);
+            if let Some(why) = tls::files_of(tls).find_map(private_file::denied) {
+                self.unchecked(&tls.key, why);
+                continue;
+            }
+            match tls::load(tls) {
+                Ok((_, warnings)) => warnings.into_iter().for_each(|warning| self.warn(&warning.key, warning.message)),
+                Err(wrong) => self.blame(&wrong.key, wrong.message),
+            }
+        }
+    }
+
+    pub(super) fn trusted(&mut self) -> Vec<IssuerRules> {
+        let mut all = Vec::new();
+        // While there is a client, the system's authorities are read once for all of them.
+        let _reads_authorities_once = self.config.issuers.iter().any(is_asked).then(HttpClient::new);
+        for (index, issuer) in self.config.issuers.iter().enumerate() {
+            if let Some(source) = issuer.keys.remote() {
+                self.fetch_files(index, source);
+            }
+            if !self.introspection(index, issuer) {
+                continue;
+            }
+            let (key, path) = match issuer.keys.file() {
+                Some((key, path)) => (format!("issuers[{index}].{key}"), path.to_owned()),
+                None => (format!("issuers[{index}]"), PathBuf::new()),
+            };
+            if issuer.keys.file().is_some()
+                && let Some(why) = private_file::denied(&path)
+            {
+                self.unchecked(&key, why);
+                continue;
+            }
+            match issuer_rules::load_issuer(issuer) {
+                Ok(rules) => {
+                    for ignored in rules.keys.ignored() {
+                        self.warn(&key, format!("{}: not used: {ignored}", path.display()));
+                    }
+                    all.push(rules);
+                }
+                Err(message) => self.blame(&key, message),
+            }
+        }
+        all
+    }
+
+    /// Checks the files of `introspection`. Returns whether they can be used.
+    fn introspection(&mut self, index: usize, issuer: &TrustedIssuer) -> bool {
+        let Some(config) = &issuer.introspection else { return true };
+        let named = |key: &str| format!("issuers[{index}].introspection.{key}");
+        for (key, path) in config.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&named(key), why);
+                return false;
+            }
+        }
+        match issuer_rules::load_introspection(config) {
+            Ok(_) => true,
+            Err(fault) => {
+                self.blame(&named(&fault.key), fault.message);
+                false
+            }
+        }
+    }
+
+    /// The files that the client of an issuer's server needs.
+    fn fetch_files(&mut self, index: usize, source: &RemoteSource) {
+        let key = format!("issuers[{index}].fetch");
+        let files = &source.issuer.files;
+        let all = [&files.ca, &files.client_cert, &files.bearer].into_iter().flatten();
+        if let Some(why) = all.into_iter().find_map(|path| private_file::denied_as_another(path)) {
+            self.unchecked(&key, why);
+        } else if let Err(error) = source.issuer.check_files() {
+            self.blame(&key, error.message);
+        }
+    }
+
+    /// Whether every relay can begin.
+    #[cfg(feature = "relay")]
+    pub(super) fn relays(&mut self) -> bool {
+        let config = self.config;
+        let mut are_good = true;
+        for (index, endpoint) in config.endpoints.iter().enumerate() {
+            let Some(relay) = &endpoint.relay else { continue };
+            let named = |key: &str| format!("endpoints[{index}].{key}");
+            let denied =
+                super::relays::files(relay).find_map(|(key, path)| Some((key, private_file::denied_as_another(path)?)));
+            if let Some((key, why)) = denied {
+                self.unchecked(&named(key), why);
+                are_good = false;
+            } else if let Err(wrong) = super::relays::load(relay, &RemoteIssuers::default()) {
+                self.blame(&named(&wrong.key), wrong.message);
+                are_good = false;
+            }
+        }
+        are_good
+    }
+
+    /// This build has no relays.
+    #[cfg(not(feature = "relay"))]
+    pub(super) fn relays(&mut self) -> bool {
+        true
+    }
+
+    pub(super) fn directories(&mut self, passwords: &Arc<Passwords>, metrics: &DirectoryMetrics) -> Vec<DirectoryPlan> {
+        let all = &self.config.directories;
+        all.iter().map(|section| self.directory(section, passwords, metrics)).collect()
+    }
+
+    /// With a problem, the plan is not used.
+    fn directory(
+        &mut self,
+        section: &DirectoryConfig,
+        passwords: &Arc<Passwords>,
+        metrics: &DirectoryMetrics,
+    ) -> DirectoryPlan {
+        let planned = match &section.users {
+            UsersConfig::File { path, hashes } => self.file(&section.key, path, hashes, passwords),
+            UsersConfig::Remote { source, bounds } => self.source(&section.key, source).map(|source| {
+                let (passwords, metrics) = (Arc::clone(passwords), metrics.clone());
+                DirectoryPlan::Remote(RemoteDirectory::new(&section.name, source, bounds.clone(), passwords, metrics))
+            }),
+        };
+        planned.unwrap_or(DirectoryPlan::NewFile)
+    }
+
+    fn file(
+        &mut self,
+        table: &str,
+        path: &Path,
+        hashes: &HashesConfig,
+        passwords: &Arc<Passwords>,
+    ) -> Option<DirectoryPlan> {
+        for (key, path) in [("firebase", &hashes.firebase), ("spring_pbkdf2_secret_file", &hashes.spring_secret_file)] {
+            let Some(path) = path else { continue };
+            let key = format!("{table}.{key}");
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&key, why);
+                return None;
+            }
+            if let Err(message) = trusted::check_folders(path).and_then(|()| private_file::open_private(path, false)) {
+                self.blame(&key, message);
+                return None;
+            }
+        }
+        let config = self.config;
+        let open = || {
+            let file = UsersFile::configured(config)?;
+            FileDirectory::open(file, Arc::clone(passwords)).map_err(|error| error.to_string())
+        };
+        let key = format!("{table}.path");
+        let directory = self.private(&key, path, open)?;
+        if let Some(warning) = directory.warning() {
+            self.warn(&key, warning);
+        }
+        Some(DirectoryPlan::File(Arc::new(directory)))
+    }
+
+    fn source(&mut self, table: &str, settings: &SourceSettings) -> Option<Arc<dyn Source>> {
+        for (key, path) in settings.files() {
+            if let Some(why) = private_file::denied_as_another(path) {
+                self.unchecked(&format!("{table}.{key}"), why);
+                return None;
+            }
+        }
+        settings.open().map_err(|(key, message)| self.blame(&format!("{table}.{key}"), message)).ok()
+    }
+
+    /// Builds a gate on a memory store: what the builder refuses, a start refuses.
+    pub(super) async fn gate(
+        &mut self,
+        keyring: Keyring,
+        directory: Option<Arc<dyn Directory>>,
+        passwords: &Arc<Passwords>,
+        trusted: &[IssuerRules],
+    ) {
+        let config = self.config;
+        let store = MemoryStore::for_a_trial(config.issuer.url.as_str(), config.issuer.leeway);
+        let given = |builder: GateBuilder| {
+            let builder = Stores::from(store).given_to(builder.keys(keyring).passwords(Arc::clone(passwords)));
+            match directory {
+                Some(directory) => builder.directory(directory),
+                None => builder,
+            }
+        };
+        match assemble::builder(config, &RemoteIssuers::default(), trusted) {
+            Ok(builder) => match given(builder).build().await {
+                Ok(_) => {}
+                Err(BuildError::Endpoint(error)) => self.blame("endpoints", error.to_string()),
+                Err(error) => self.blame("", format!("{:?}", Chain(&error))),
+            },
+            Err(error) => self.blame("", error.to_string()),
+        }
+    }
+}
+
+/// Is the issuer's server asked, for keys or about tokens?
+fn is_asked(issuer: &TrustedIssuer) -> bool {
+    issuer.keys.remote().is_some() || issuer.introspection.is_some()
+}

@@ -1,0 +1,141 @@
+//! The rules for tokens of another issuer, with the keys and the secret that its files hold now.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+
+use crate::config::{IntrospectionConfig, KeySource, SecretIn, TrustedIssuer};
+use crate::server::error::{KeyFault, ServerError};
+use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate::introspection::{HttpIntrospector, Introspection};
+use rotogate::private_file::{self, trusted};
+use rotogate::token::verify::{IssuerKeys, IssuerRules};
+
+/// The longest key file of another issuer, in bytes.
+const MAX_KEY_FILE_BYTES: u64 = 4 << 20;
+
+/// Reads the rules for an issuer, and logs each key of its file that cannot be used.
+pub(crate) fn load_issuer_and_log(issuer: &TrustedIssuer) -> Result<IssuerRules, ServerError> {
+    let rules = load_issuer(issuer).map_err(ServerError::Unusable)?;
+    if let Some((_, file)) = issuer.keys.file() {
+        for ignored in rules.keys.ignored() {
+            tracing::warn!(issuer = issuer.url, file = %file.display(), "not used: {ignored}");
+        }
+    }
+    Ok(rules)
+}
+
+/// The keys of an issuer: those that its file holds now, or unknown ones that are fetched later. `None`: it has no keys.
+fn load_keys(issuer: &TrustedIssuer) -> Result<Option<IssuerKeys>, String> {
+    let read = |path| trusted::read(path, MAX_KEY_FILE_BYTES);
+    let (path, keys) = match &issuer.keys {
+        KeySource::Jwks(path, algorithm) => (path, IssuerKeys::from_jwks(&read(path)?, *algorithm)),
+        KeySource::PublicKey(path, algorithm) => (path, IssuerKeys::from_public_pem(&read(path)?, *algorithm)),
+        KeySource::Remote(_) => return Ok(Some(IssuerKeys::unknown())),
+        KeySource::None => return Ok(None),
+    };
+    let remedy = match &issuer.keys {
+        KeySource::Jwks(..) => "; save the set that the issuer publishes",
+        _ => "",
+    };
+    keys.map(Some).map_err(|error| format!("{}: the keys of issuer {}: {error}{remedy}", path.display(), issuer.url))
+}
+
+/// How an issuer is asked about opaque tokens, with the secret that its file holds now.
+///
+/// # Errors
+/// The key at fault, and what is wrong with it.
+pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introspection, KeyFault> {
+    let IntrospectionConfig {
+        url,
+        client_id,
+        secret_file,
+        secret_in,
+        cache,
+        negative,
+        stale_if_error,
+        timeout,
+        ca,
+        client_cert,
+        prefix,
+        always,
+        audience_optional,
+    } = config;
+    let in_file = |key, file: &Path, what: &str| KeyFault::new(key, format!("{}: {what}", file.display()));
+    let text = private_file::read_private(secret_file).map_err(|message| KeyFault::new("secret_file", message))?;
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.is_empty() {
+        return Err(in_file("secret_file", secret_file, "is empty; expected the secret of client_id"));
+    }
+    let mut tls = Tls::default();
+    if let Some(ca) = ca {
+        let bytes = trusted::read(ca, MAX_KEY_FILE_BYTES).map_err(|message| KeyFault::new("ca", message))?;
+        tls.ca = Some(String::from_utf8(bytes.to_vec()).map_err(|_| in_file("ca", ca, "is not PEM"))?);
+    }
+    if let Some(file) = client_cert {
+        let pem = private_file::read_private(file).map_err(|message| KeyFault::new("client_cert", message))?;
+        tls.client_cert = Some((pem.to_string(), SecretString::from(pem.to_string())));
+    }
+    let client = HttpClient::with_tls(&tls).map_err(|error| match (error.key, ca, client_cert) {
+        ("ca", Some(ca), _) => in_file("ca", ca, &error.message),
+        ("client_cert", _, Some(file)) => in_file("client_cert", file, &error.message),
+        _ => KeyFault::new("url", error.message),
+    })?;
+    let endpoint =
+        Target::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new("url", error.to_string()))?;
+    let secret = SecretString::from(secret.to_owned());
+    let client = client.with_timeout(*timeout);
+    let introspector = match secret_in {
+        SecretIn::Basic => HttpIntrospector::new(client, endpoint, client_id, &secret),
+        SecretIn::Form => HttpIntrospector::with_secret_in_form(client, endpoint, client_id, &secret),
+    };
+    let mut introspection = Introspection::by(introspector)
+        .cache(*cache)
+        .negative(*negative)
+        .stale_if_error(*stale_if_error)
+        .prefix(prefix.as_str());
+    (introspection.always, introspection.audience_optional) = (*always, *audience_optional);
+    Ok(introspection)
+}
+
+/// The rules for an issuer, with the keys and the secret that its files hold now.
+pub(crate) fn load_issuer(issuer: &TrustedIssuer) -> Result<IssuerRules, String> {
+    let keys = load_keys(issuer)?;
+    let introspection = issuer.introspection.as_ref().map(load_introspection).transpose();
+    let introspection = introspection.map_err(|fault| format!("introspection.{fault}"))?;
+    let TrustedIssuer {
+        name,
+        url,
+        scopes,
+        everywhere,
+        subject_prefix,
+        // Its values are in the other keys.
+        preset: _,
+        claims,
+        audience,
+        keys: _,
+        introspection: _,
+        typ,
+        max_lifetime,
+        leeway,
+        session_claim,
+        // Their endpoints are the gate's.
+        backchannel_logout: _,
+        events: _,
+    } = issuer;
+    let audience = audience.iter().map(|audience| audience.as_str().into()).collect();
+    let rules = match (keys, introspection) {
+        (Some(keys), None) => IssuerRules::external(url.as_str(), audience, keys),
+        (Some(keys), Some(it)) => IssuerRules::external(url.as_str(), audience, keys).introspection(it),
+        (None, Some(it)) => IssuerRules::introspected(url.as_str(), audience, it),
+        (None, None) => return Err(format!("the issuer {url} has neither keys nor introspection")),
+    };
+    let mut rules = rules.named(name.as_str()).scopes(scopes.clone()).claims(claims.clone());
+    rules.everywhere = *everywhere;
+    rules.subject_prefix = subject_prefix.as_str().into();
+    rules.typ = typ.iter().map(|typ| typ.as_str().into()).collect();
+    rules.leeway = *leeway;
+    rules.session_claim = session_claim.as_str().into();
+    rules.max_lifetime = Some(*max_lifetime);
+    Ok(rules)
+}

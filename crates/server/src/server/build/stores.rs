@@ -1,0 +1,141 @@
+//! Opens the store of a configuration, with the keys that belong to it.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::shared;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use super::start_wait::once_it_is_there;
+use crate::config::{Config, StoreConfig};
+use crate::server::error::ServerError;
+use rotogate::gate::GateBuilder;
+#[cfg(feature = "postgres")]
+use rotogate::store::PostgresStore;
+#[cfg(feature = "redis")]
+use rotogate::store::RedisStore;
+use rotogate::store::redb::{Options, RedbStore};
+#[cfg(feature = "relay")]
+use rotogate::store::relay::RelayStore;
+use rotogate::store::{MemoryStore, Store};
+use rotogate::token::keyring::{Begun, Keyring};
+
+/// The store of sessions, and the same store for the records of relays.
+#[derive(Debug)]
+pub(crate) struct Stores {
+    sessions: Arc<dyn Store>,
+    #[cfg(feature = "relay")]
+    relay: Arc<dyn RelayStore>,
+}
+
+impl Stores {
+    /// A builder of a gate on these stores.
+    pub(super) fn given_to(self, builder: GateBuilder) -> GateBuilder {
+        let builder = builder.shared_store(self.sessions);
+        #[cfg(feature = "relay")]
+        let builder = builder.relay_store(self.relay);
+        builder
+    }
+}
+
+impl From<MemoryStore> for Stores {
+    fn from(store: MemoryStore) -> Self {
+        let store = Arc::new(store);
+        Self {
+            #[cfg(feature = "relay")]
+            relay: Arc::clone(&store) as _,
+            sessions: store,
+        }
+    }
+}
+
+/// The embedded store, if it is one, and the stores of the gate.
+pub(super) type OpenedStores = (Option<RedbStore>, Stores);
+
+/// The keys, and the store that was made with them. Gates of one store have the same keys: a gate without keys makes some only
+/// if it also makes the store.
+pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedStores), ServerError> {
+    let (keys, algorithm) = (&config.issuer.keys, config.issuer.algorithm);
+    if !config.store.is_shared() {
+        let keyring = Keyring::load_or_create(keys, algorithm).map_err(ServerError::part)?;
+        let stores = stores(config, &keyring).await?;
+        return Ok((keyring, stores));
+    }
+    match Keyring::load_or_begin(keys, algorithm).map_err(ServerError::part)? {
+        Begun::Loaded(keyring) => {
+            let stores = stores(config, &keyring).await?;
+            Ok((*keyring, stores))
+        }
+        Begun::New(new) => match stores(config, new.keyring()).await {
+            Ok(stores) => Ok((new.publish().map_err(ServerError::part)?, stores)),
+            Err(error) => Err(ServerError::NoKeys { error: Box::new(error), folder: keys.clone() }),
+        },
+    }
+}
+
+/// The store of a configuration.
+pub(crate) async fn open_store(config: &Config, keyring: &Keyring) -> Result<Arc<dyn Store>, ServerError> {
+    Ok(stores(config, keyring).await?.1.sessions)
+}
+
+/// The store that other gates use, too, as the configuration names it; `None` if it names no such store.
+pub(crate) async fn shared_store(config: &Config, keyring: &Keyring) -> Result<Option<Arc<dyn Store>>, ServerError> {
+    if !config.store.is_shared() {
+        return Ok(None);
+    }
+    Ok(Some(stores(config, keyring).await?.1.sessions))
+}
+
+async fn stores(config: &Config, keyring: &Keyring) -> Result<OpenedStores, ServerError> {
+    match &config.store {
+        StoreConfig::Memory => {
+            tracing::warn!("store.kind is \"memory\": all sessions are lost when the gate stops");
+            Ok((None, MemoryStore::new(config.issuer.url.as_str(), config.issuer.leeway).into()))
+        }
+        StoreConfig::Redb { path, .. } => {
+            let store = RedbStore::open(path, redb_options(config, keyring.id())).map_err(ServerError::part)?;
+            let stores = Stores {
+                sessions: Arc::new(store.clone()),
+                #[cfg(feature = "relay")]
+                relay: Arc::new(store.clone()),
+            };
+            Ok((Some(store), stores))
+        }
+        #[cfg(feature = "postgres")]
+        StoreConfig::Postgres(settings) => {
+            let options = shared::of_postgres(config, settings, keyring.id())?;
+            let connect = || PostgresStore::connect(options.clone());
+            let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
+            let stores = Stores {
+                #[cfg(feature = "relay")]
+                relay: Arc::clone(&store) as _,
+                sessions: store,
+            };
+            Ok((None, stores))
+        }
+        #[cfg(feature = "redis")]
+        StoreConfig::Redis(settings) => {
+            let options = shared::of_redis(config, settings, keyring.id())?;
+            let connect = || RedisStore::connect(options.clone());
+            let store = Arc::new(once_it_is_there(connect).await.map_err(ServerError::part)?);
+            let stores = Stores {
+                #[cfg(feature = "relay")]
+                relay: Arc::clone(&store) as _,
+                sessions: store,
+            };
+            Ok((None, stores))
+        }
+    }
+}
+
+/// How the embedded store of a configuration is opened.
+pub(crate) fn redb_options(config: &Config, keyring: Uuid) -> Options {
+    let mut options = Options::new(config.issuer.url.as_str(), keyring, config.issuer.leeway);
+    if let StoreConfig::Redb { path: _, mark, accept_restored_store, cache_size, give_up: _ } = &config.store {
+        options.high_water = Some(mark.clone());
+        options.accept_restored = *accept_restored_store;
+        options.cache_size = *cache_size;
+    }
+    options
+}
