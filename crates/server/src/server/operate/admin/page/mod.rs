@@ -11,34 +11,28 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use askama::Template;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, LOCATION, REFERRER_POLICY, SET_COOKIE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
-use http_body::Frame as BodyFrame;
-use http_body_util::{BodyExt, BodyStream, StreamBody};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::events::{self, EventsQuery};
-use super::explain::{Question, explain_question};
 use super::problem::{Code, Refusal};
-use super::revocations::{RevocationRequest, end_all};
-use super::sessions::{self, SessionsQuery};
-use super::{Body, State, body_of, configuration, full, guard, health, keys, shown, status, traffic};
-use crate::config::AdminRole;
+use super::{Body, State, body_of, full, guard};
 use crate::log;
+use request::Request;
 use rotogate::context::{Actor, Context};
 use rotogate::credential;
 use rotogate::random::{NoRandomness, are_equal};
 use sign_ins::SignedIn;
-use view::{AskedEvents, AskedExplanation, AskedSessions, AuditLine, Frame, RevokeAll, fields, link};
+use view::fields;
 
+mod request;
 mod sign_ins;
 pub(super) mod view;
 
@@ -51,12 +45,6 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 const SIGN_IN: &str = "rotogate-admin";
 const FORM: &str = "rotogate-admin-form";
 const FORM_MEDIA: &str = "application/x-www-form-urlencoded";
-/// The number of sessions of a view.
-const PAGE_SESSIONS: &str = "50";
-/// How long a stream of events goes on. The browser opens it again, and is asked who it is.
-const STREAM: Duration = Duration::from_secs(60);
-/// How often the numbers of the overview are sent.
-const NUMBERS_EVERY: Duration = Duration::from_secs(2);
 /// What a proxy with TLS says of the connection to it.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// The files beside the views.
@@ -230,338 +218,6 @@ fn cookie(parts: &Parts, name: &str) -> Option<String> {
     }
 }
 
-/// A request of somebody who is signed in.
-struct Request<'a> {
-    state: &'a Arc<State>,
-    parts: &'a Parts,
-    caller: SignedIn,
-}
-
-impl Request<'_> {
-    async fn view(&self, segments: &[&str]) -> Shown {
-        let state = self.state;
-        match segments {
-            [""] => {
-                let status = status::describe(state).await;
-                html(&view::OverviewView { frame: self.frame("/ui/").await, status })
-            }
-            ["overview", "stream"] => Ok(self.numbers()),
-            ["sessions"] => self.sessions().await,
-            ["sessions", id] => self.session(id).await,
-            ["sessions", id, "revoke"] => {
-                self.may(AdminRole::Operator)?;
-                let detail = sessions::detail(state, id).await?;
-                let (back, id) = (self.back(&self.parameters()), detail.session.id);
-                html(&view::ConfirmView {
-                    frame: self.frame("/ui/sessions").await,
-                    question: format!("Revoke session {id}? Its tokens are refused from the next request on."),
-                    action: format!("/ui/sessions/{id}/revoke"),
-                    fields: vec![("back", back.clone())],
-                    back,
-                    button: "Revoke session".to_owned(),
-                })
-            }
-            ["revocations"] => self.confirm_all().await,
-            ["explain"] => {
-                self.may(AdminRole::Operator)?;
-                let asked = AskedExplanation { method: "GET".to_owned(), ..AskedExplanation::default() };
-                self.explained(asked, None, None).await
-            }
-            ["keys"] => html(&view::KeysView { frame: self.frame("/ui/keys").await, keys: keys::in_force(state) }),
-            ["routes"] => html(&view::RoutesView {
-                frame: self.frame("/ui/routes").await,
-                routes: traffic::all_routes(state),
-                upstreams: traffic::all_upstreams(state),
-                issuers: state.issuers.report(&state.config.load()).issuers,
-            }),
-            ["config"] => html(&view::ConfigView {
-                frame: self.frame("/ui/config").await,
-                config: configuration::describe(state),
-            }),
-            ["events"] => self.events().await,
-            ["events", "stream"] => Ok(events::follow(self.state, self.asked_events().1).await?.map(limited)),
-            _ => Err(nothing()),
-        }
-    }
-
-    async fn change(&self, segments: &[&str], form: BTreeMap<String, String>) -> Shown {
-        let state = self.state;
-        match segments {
-            ["sign-out"] => {
-                state.sign_ins.end(&self.caller);
-                let mut response = lead_to("/ui/sign-in");
-                let folder = format!("/ui/{}/", self.caller.place);
-                let gone = cookie_header(self.parts, (SIGN_IN, &folder), "", "; Max-Age=0");
-                response.headers_mut().insert(SET_COOKIE, gone);
-                Ok(response)
-            }
-            ["sessions", id, "revoke"] => {
-                self.may(AdminRole::Operator)?;
-                let ended = sessions::end(&state.gate, id).await?.ended;
-                self.done(
-                    &form,
-                    match ended {
-                        0 => format!("Session {} had ended before.", shown(id)),
-                        _ => format!("Session {} revoked: its tokens are refused.", shown(id)),
-                    },
-                )
-            }
-            ["revocations"] => {
-                self.may(AdminRole::Operator)?;
-                let request = revocation(&form)?;
-                let whose = shown(form.get("user").or(form.get("subject")).map_or("", String::as_str));
-                let ended = end_all(state, request).await?.ended;
-                self.done(&form, format!("{ended} {} of {whose} revoked.", sessions_in_words(ended)))
-            }
-            ["explain"] => {
-                self.may(AdminRole::Operator)?;
-                let text = |name: &str| form.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
-                let some = |name: &str| Some(text(name)).filter(|text| !text.is_empty());
-                let asked = AskedExplanation { method: text("method"), path: text("path"), host: text("host") };
-                let question = Question {
-                    path: some("path"),
-                    method: some("method"),
-                    host: some("host"),
-                    token: some("token").map(Into::into),
-                    ..Question::default()
-                };
-                match explain_question(state, question).await {
-                    Ok(report) => self.explained(asked, Some(report), None).await,
-                    Err(problem) => self.explained(asked, None, Some(problem)).await,
-                }
-            }
-            _ => Err(nothing()),
-        }
-    }
-
-    /// The line with the numbers of the overview, again and again.
-    fn numbers(&self) -> Response<Body> {
-        let ticks = tokio::time::interval(NUMBERS_EVERY);
-        let lines = stream::unfold((ticks, Arc::clone(self.state)), |(mut ticks, state)| async move {
-            ticks.tick().await;
-            let line = status::describe(&state).await.in_words();
-            Some((Ok(BodyFrame::data(Bytes::from(format!("data: {line}\n\n")))), (ticks, state)))
-        });
-        let mut response = Response::new(limited(StreamBody::new(lines).boxed_unsync()));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        response
-    }
-
-    async fn frame(&self, at: &'static str) -> Frame {
-        let holder = &self.caller.holder;
-        Frame {
-            version: env!("CARGO_PKG_VERSION"),
-            is_ready: health::readiness(self.state).await.0,
-            at,
-            name: holder.actor.name.to_string(),
-            role: holder.actor.role,
-            may_operate: holder.role >= AdminRole::Operator,
-            csrf: self.caller.csrf.to_string(),
-            notice: self.state.sign_ins.take_notice(&self.caller),
-        }
-    }
-
-    fn may(&self, role: AdminRole) -> Result<(), Refusal> {
-        guard::has_role(&self.caller.holder, role, self.parts)
-    }
-
-    fn parameters(&self) -> BTreeMap<String, String> {
-        fields(self.parts.uri.query().unwrap_or_default().as_bytes())
-    }
-
-    /// Where a form leads back to: a view of the page, whatever the form says.
-    fn back(&self, form: &BTreeMap<String, String>) -> String {
-        let is_view = |back: &&String| back.starts_with("/ui/sessions") && back.bytes().all(|b| b.is_ascii_graphic());
-        form.get("back").filter(is_view).cloned().unwrap_or_else(|| "/ui/sessions".to_owned())
-    }
-
-    fn done(&self, form: &BTreeMap<String, String>, notice: String) -> Shown {
-        self.state.sign_ins.leave_notice(&self.caller, notice);
-        let mut back = self.back(form);
-        if let (true, Some(user)) = (!form.contains_key("back"), form.get("user")) {
-            back = link("/ui/sessions", &[("user", user)]);
-        }
-        Ok(lead_to(&back))
-    }
-
-    async fn sessions(&self) -> Shown {
-        let state = self.state;
-        let parameters = self.parameters();
-        let text = |name: &str| parameters.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
-        let status = Some(text("status")).filter(|status| !status.is_empty()).unwrap_or_else(|| "live".to_owned());
-        let (user, account, subject, client) = (text("user"), text("account"), text("subject"), text("client"));
-        let asked = AskedSessions { user, account, subject, client, status };
-        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let query = SessionsQuery {
-            user: some(&asked.user),
-            account: some(&asked.account),
-            subject: some(&asked.subject),
-            client: some(&asked.client),
-            status: some(&asked.status).filter(|status| status != "any"),
-            cursor: some(&text("cursor")),
-            limit: Some(PAGE_SESSIONS.to_owned()),
-            ..SessionsQuery::default()
-        };
-        let (page, problem) = match sessions::find(state, query).await {
-            Ok(page) => (Some(page), None),
-            // A wrong search is said beside the form.
-            Err(refusal) if refusal.code.status().is_client_error() => (None, Some(refusal.detail)),
-            Err(refusal) => return Err(refusal),
-        };
-        let all = self.all_of(&asked).await;
-        let own = [
-            ("user", asked.user.as_str()),
-            ("account", &asked.account),
-            ("subject", &asked.subject),
-            ("status", &asked.status),
-            ("client", &asked.client),
-        ];
-        let next = page.as_ref().and_then(|page| page.next.as_deref());
-        let next = next.map(|next| link("/ui/sessions", &[&own[..], &[("cursor", next)]].concat()));
-        let count = page.as_ref().map_or(0, |page| page.sessions.len() as u64);
-        let more = if next.is_some() { ", and there may be more on the next page" } else { "" };
-        let config = state.config.load();
-        html(&view::SessionsView {
-            frame: self.frame("/ui/sessions").await,
-            statuses: ["live", "ended", "any"].into_iter().chain(sessions::reasons()).collect(),
-            clients: config.clients.iter().map(|client| client.id.to_string()).collect(),
-            back: link("/ui/sessions", &own),
-            count: format!("{count} {}{more}", sessions_in_words(count)),
-            asked,
-            problem,
-            page,
-            all,
-            next,
-        })
-    }
-
-    /// The offer to revoke all sessions of the user that was searched for, if there are any.
-    async fn all_of(&self, asked: &AskedSessions) -> Option<RevokeAll> {
-        if self.may(AdminRole::Operator).is_err() {
-            return None;
-        }
-        let (field, value) = match (asked.user.as_str(), asked.subject.as_str()) {
-            ("", "") => return None,
-            (user, "") => ("user", user),
-            ("", subject) => ("subject", subject),
-            (_, _) => return None,
-        };
-        self.offer(field, value, &asked.account).await.ok().flatten()
-    }
-
-    /// The number of live sessions of a user, in a question.
-    async fn offer(&self, field: &'static str, value: &str, account: &str) -> Result<Option<RevokeAll>, Refusal> {
-        let account = Some(account).filter(|account| field == "user" && !account.is_empty());
-        let request = RevocationRequest { dry_run: true, ..named(field, value, account) };
-        let live = end_all(self.state, request).await?.ended;
-        let (words, whose) = (sessions_in_words(live), shown(value));
-        Ok((live > 0).then(|| RevokeAll {
-            question: format!(
-                "Revoke all {live} live {words} of {whose}? Their tokens are refused from the next request on."
-            ),
-            button: format!("Revoke all {live} {words}"),
-            field,
-            value: value.to_owned(),
-            account: account.unwrap_or_default().to_owned(),
-        }))
-    }
-
-    async fn confirm_all(&self) -> Shown {
-        self.may(AdminRole::Operator)?;
-        let parameters = self.parameters();
-        let (field, value) = match (parameters.get("user"), parameters.get("subject")) {
-            (Some(user), None) => ("user", user),
-            (None, Some(subject)) => ("subject", subject),
-            _ => return Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
-        };
-        let account = parameters.get("account").map_or("", String::as_str);
-        let back = link("/ui/sessions", &[(field, value), ("account", account)]);
-        let Some(RevokeAll { question, button, account, .. }) = self.offer(field, value, account).await? else {
-            return Ok(lead_to(&back));
-        };
-        html(&view::ConfirmView {
-            frame: self.frame("/ui/sessions").await,
-            question,
-            action: "/ui/revocations".to_owned(),
-            fields: vec![(field, value.clone()), ("account", account), ("back", back.clone())],
-            back,
-            button,
-        })
-    }
-
-    async fn session(&self, id: &str) -> Shown {
-        let detail = sessions::detail(self.state, id).await?;
-        html(&view::SessionView {
-            frame: self.frame("/ui/sessions").await,
-            of_subject: link("/ui/sessions", &[("subject", &detail.session.subject), ("status", "any")]),
-            ended_by: detail.ended_by,
-            history: AuditLine::all(&detail.history),
-            session: detail.session,
-        })
-    }
-
-    async fn explained(
-        &self,
-        asked: AskedExplanation,
-        report: Option<super::ExplainReport>,
-        problem: Option<String>,
-    ) -> Shown {
-        let claims = report.as_ref().and_then(|report| report.token.as_ref()).map(view::claims_of).unwrap_or_default();
-        html(&view::ExplainView { frame: self.frame("/ui/explain").await, asked, problem, report, claims })
-    }
-
-    fn asked_events(&self) -> (AskedEvents, EventsQuery) {
-        let parameters = self.parameters();
-        let text = |name: &str| parameters.get(name).map(|text| text.trim().to_owned()).unwrap_or_default();
-        let some = |name: &str| Some(text(name)).filter(|text| !text.is_empty());
-        let asked = AskedEvents { action: text("action"), subject: text("subject"), actor: text("actor") };
-        let query = EventsQuery {
-            action: some("action"),
-            subject: some("subject"),
-            actor: some("actor"),
-            ..EventsQuery::default()
-        };
-        (asked, query)
-    }
-
-    async fn events(&self) -> Shown {
-        let (asked, query) = self.asked_events();
-        let (lines, _) = events::kept(self.state, query).await?;
-        let own = [("action", asked.action.as_str()), ("subject", &asked.subject), ("actor", &asked.actor)];
-        let stream = link("/ui/events/stream", &own);
-        let frame = self.frame("/ui/events").await;
-        html(&view::EventsView { frame, asked, stream, history: AuditLine::all(&lines) })
-    }
-}
-
-/// The revocation that a form asks for.
-fn revocation(form: &BTreeMap<String, String>) -> Result<RevocationRequest, Refusal> {
-    match (form.get("user"), form.get("subject")) {
-        (Some(user), None) => {
-            let account = form.get("account").map(|account| account.trim()).filter(|account| !account.is_empty());
-            Ok(named("user", user, account))
-        }
-        (None, Some(subject)) => Ok(named("subject", subject, None)),
-        _ => Err(Refusal::new(Code::InvalidParameter, "one of user and subject is expected")),
-    }
-}
-
-fn named(field: &str, value: &str, account: Option<&str>) -> RevocationRequest {
-    let (value, account) = (Some(value.to_owned()), account.map(str::to_owned));
-    match field {
-        "user" => RevocationRequest { user: value, account, ..RevocationRequest::default() },
-        _ => RevocationRequest { subject: value, ..RevocationRequest::default() },
-    }
-}
-
-fn sessions_in_words(number: u64) -> &'static str {
-    if number == 1 { "session" } else { "sessions" }
-}
-
-fn nothing() -> Refusal {
-    Refusal::new(Code::NotFound, "there is no such view")
-}
-
 fn no_randomness(error: NoRandomness) -> Refusal {
     Refusal::new(Code::Internal, error.to_string())
 }
@@ -579,12 +235,6 @@ fn lead_to(path: &str) -> Response<Body> {
 fn html(view: &impl Template) -> Shown {
     let text = view.render().map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
     Ok(text_of("text/html; charset=utf-8", text.into()))
-}
-
-/// A stream that ends in time: the sign-in may have ended, so the browser has to ask again.
-fn limited(body: Body) -> Body {
-    let limit = Box::pin(tokio::time::sleep(STREAM));
-    StreamBody::new(BodyStream::new(body).take_until(limit)).boxed_unsync()
 }
 
 fn text_of(media: &'static str, text: Bytes) -> Response<Body> {
