@@ -184,12 +184,20 @@ impl RemoteIssuers {
         self.0.load().iter().find(|remote| remote.source.issuer.name == name).cloned()
     }
 
-    /// The state of each issuer, and how its fetches ended.
-    pub(crate) fn states_and_fetches(&self) -> Vec<(String, RemoteStatus, Vec<(&'static str, u64)>)> {
-        let of = |remote: &Remote| {
-            (remote.keys.issuer().name.clone(), remote.keys.status(), remote.keys.fetches().collect())
-        };
+    /// The status of each issuer, by name.
+    pub(crate) fn statuses(&self) -> Vec<(String, RemoteStatus)> {
+        let of = |remote: &Remote| (remote.keys.issuer().name.clone(), remote.keys.status());
         self.0.load().iter().map(of).collect()
+    }
+
+    /// How often the fetches of each issuer ended in which way.
+    pub(crate) fn fetches(&self) -> Vec<(String, &'static str, u64)> {
+        let all = self.0.load();
+        let of = |remote: &Remote| {
+            let name = remote.keys.issuer().name.clone();
+            remote.keys.fetches().map(move |(result, count)| (name.clone(), result, count)).collect::<Vec<_>>()
+        };
+        all.iter().flat_map(of).collect()
     }
 }
 

@@ -14,7 +14,7 @@ const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
 
 /// Names come from the configuration, causes from closed sets (requirement I43).
 pub(super) fn write(issuers: &RemoteIssuers, output: &mut Output<'_, '_>) -> fmt::Result {
-    let all = issuers.states_and_fetches();
+    let all = issuers.statuses();
     type Read = fn(&RemoteStatus) -> Option<u64>;
     let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
     let gauges: [(_, Read); 4] = [
@@ -25,27 +25,25 @@ pub(super) fn write(issuers: &RemoteIssuers, output: &mut Output<'_, '_>) -> fmt
     ];
     for (family, read) in gauges {
         let mut gauge = output.family(family)?;
-        for (issuer, status, _) in &all {
+        for (issuer, status) in &all {
             if let Some(value) = read(status) {
                 gauge.add([issuer], value)?;
             }
         }
     }
     let mut refused = output.family(&names::ISSUER_REFUSED_KEYS)?;
-    for (issuer, status, _) in &all {
+    for (issuer, status) in &all {
         for cause in IgnoredCause::ALL {
             let count = status.ignored.iter().filter(|ignored| ignored.cause == cause).count();
             refused.add([issuer, cause.word()], count)?;
         }
     }
     let mut fetches = output.family(&names::ISSUER_FETCHES)?;
-    for (issuer, _, results) in &all {
-        for (result, count) in results {
-            fetches.add([issuer, result], *count)?;
-        }
+    for (issuer, result, count) in issuers.fetches() {
+        fetches.add([&issuer, result], count)?;
     }
     let mut unknown = output.family(&names::ISSUER_UNKNOWN_KID)?;
-    for (issuer, status, _) in &all {
+    for (issuer, status) in &all {
         unknown.add([issuer], status.unknown_kids)?;
     }
     Ok(())
