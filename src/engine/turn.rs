@@ -12,7 +12,14 @@ use crate::session::SessionId;
 /// The queue of each session. The map holds an entry only while a request has or awaits a turn.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
-    queues: DashMap<SessionId, Arc<Mutex<()>>>,
+    queues: DashMap<SessionId, TurnQueue>,
+}
+
+#[derive(Debug, Default)]
+struct TurnQueue {
+    lock: Arc<Mutex<()>>,
+    /// How many requests have or await a turn.
+    requests: usize,
 }
 
 /// A turn. It ends when dropped.
@@ -25,10 +32,14 @@ pub(crate) struct Turn<'a> {
 impl Turns {
     /// Waits for a turn.
     pub(crate) async fn take(&self, session: SessionId) -> Turn<'_> {
-        let queue = Arc::clone(&self.queues.entry(session).or_default());
-        // Made before the wait, so that a cancelled wait also removes its entry.
+        let lock = {
+            let mut queue = self.queues.entry(session).or_default();
+            queue.requests += 1;
+            Arc::clone(&queue.lock)
+        };
+        // Made before the wait, so that a cancelled wait also leaves the queue.
         let mut turn = Turn { turns: self, session, guard: None };
-        turn.guard = Some(queue.lock_owned().await);
+        turn.guard = Some(lock.lock_owned().await);
         turn
     }
 }
@@ -36,8 +47,10 @@ impl Turns {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.guard = None;
-        // Other requests clone the queue only under this lock, so a count of one means that no other request has it.
-        self.turns.queues.remove_if(&self.session, |_, queue| Arc::strong_count(queue) == 1);
+        self.turns.queues.remove_if_mut(&self.session, |_, queue| {
+            queue.requests -= 1;
+            queue.requests == 0
+        });
     }
 }
 
