@@ -13,7 +13,7 @@ use crate::denial::Denial;
 use crate::directory::{Directory, DirectoryError, LoginRequest, User};
 use crate::dpop::OnceProof;
 use crate::fault::{Error, Fault};
-use crate::limit::Attempt;
+use crate::limit::{Attempt, CheckPermit};
 use crate::random::random;
 use crate::revocation::Revocation;
 use crate::session::profile::Profile;
@@ -24,6 +24,7 @@ use crate::store::{Inserted, SubjectBound};
 use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
 use crate::token::claims::CLIENT_PREFIX;
 use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::keyring::Keyring;
 use crate::token::mint;
 use crate::token::verify::{is_name, is_subject};
 use crate::trace;
@@ -49,21 +50,9 @@ impl Engine {
             username: &name,
             client: &login.client.id,
         };
-        let admitted = async {
-            self.limits.admit_login(attempt).await.inspect_err(|error| {
-                let name_hash = || self.keyring().refresh_keys().name_hash(login.username).map(Into::into);
-                let (account, client) = (login.account.map(Into::into), Some((*login.client.id).into()));
-                self.tell_held_up(error, login.origin, || HeldUp {
-                    name_hash: name_hash(),
-                    account,
-                    client,
-                    ..HeldUp::default()
-                });
-            })
-        };
         // At once: a store that gates share may be far away (requirement C42).
         let stamping = async { self.stamp_creation(Timestamp::ZERO).await.map_err(Error::from) };
-        let (_place, first) = tokio::try_join!(admitted, stamping)?;
+        let (_place, first) = tokio::try_join!(self.admit_login(&login, attempt), stamping)?;
         let mut first = Some(first);
         // A revocation from another node may be stamped ahead of this node's time.
         let mut known = Timestamp::ZERO;
@@ -74,33 +63,7 @@ impl Engine {
                 Some(asked) => asked,
                 None => self.stamp_creation(Timestamp::ZERO).await?,
             };
-            let user = trace::step("rotogate.directory", "log_in", directory.log_in(&asked_of(&login))).await;
-            let noted = |error| self.noted(error, &Asked::Name(login.username), login.account);
-            let (user, refusal) = match user {
-                Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
-                answered => (answered.map_err(noted)?, Denial::WrongPassword),
-            };
-            // A directory should not return an inactive user. A session that no refresh would continue is not begun.
-            let subject = user.as_ref().map(|user| user.subject.clone());
-            let Some(user) = user.filter(|user| user.active) else {
-                self.counts.add(Event::LoginRefused);
-                self.limits.record_failed_login(attempt).await;
-                let unknown = if subject.is_none() { Some(login.username) } else { None };
-                let name_hash = unknown.and_then(|name| self.keyring().refresh_keys().name_hash(name));
-                audit::login_refused(
-                    subject.as_deref(),
-                    name_hash.as_deref(),
-                    login.account,
-                    &login.client.id,
-                    login.origin,
-                );
-                return Err(refusal.into());
-            };
-            // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
-            if !crate::directory::is_valid_subject(&user.subject) {
-                let problem = "the directory named a user whose subject no user may have".to_owned();
-                return Err(noted(DirectoryError::Entry(problem)).into());
-            }
+            let user = self.authenticate(directory.as_ref(), &login, attempt).await?;
             let not_before =
                 self.revocations.not_before(&self.issuer, &user.subject, Some(&login.client.id)).max(known);
             if not_before >= asked && not_before > known {
@@ -154,6 +117,50 @@ impl Engine {
             }
         }
         Err(Fault::Contention.into())
+    }
+
+    /// Counts the login against the limits.
+    async fn admit_login(&self, login: &Login<'_>, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
+        self.limits.admit_login(attempt).await.inspect_err(|error| {
+            self.tell_held_up(error, login.origin, || HeldUp {
+                name_hash: self.keyring().refresh_keys().name_hash(login.username).map(Into::into),
+                account: login.account.map(Into::into),
+                client: Some((*login.client.id).into()),
+                ..HeldUp::default()
+            });
+        })
+    }
+
+    /// The user of a name and password, as the directory answers.
+    async fn authenticate(
+        &self,
+        directory: &dyn Directory,
+        login: &Login<'_>,
+        attempt: Attempt<'_>,
+    ) -> Result<User, Error> {
+        let answer = trace::step("rotogate.directory", "log_in", directory.log_in(&asked_of(login))).await;
+        let noted = |error| self.noted(error, &Asked::Name(login.username), login.account);
+        let (user, refusal) = match answer {
+            Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
+            answered => (answered.map_err(noted)?, Denial::WrongPassword),
+        };
+        // A directory should not return an inactive user. A session that no refresh would continue is not begun.
+        let subject = user.as_ref().map(|user| user.subject.clone());
+        let Some(user) = user.filter(|user| user.active) else {
+            self.counts.add(Event::LoginRefused);
+            self.limits.record_failed_login(attempt).await;
+            let unknown = if subject.is_none() { Some(login.username) } else { None };
+            let name_hash = unknown.and_then(|name| self.keyring().refresh_keys().name_hash(name));
+            let (subject, name_hash) = (subject.as_deref(), name_hash.as_deref());
+            audit::login_refused(subject, name_hash, login.account, &login.client.id, login.origin);
+            return Err(refusal.into());
+        };
+        // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
+        if !crate::directory::is_valid_subject(&user.subject) {
+            let problem = "the directory named a user whose subject no user may have".to_owned();
+            return Err(noted(DirectoryError::Entry(problem)).into());
+        }
+        Ok(user)
     }
 
     /// Begins a session on the application's authority. It ends when it is revoked or expires.
@@ -212,42 +219,7 @@ impl Engine {
             Some(stamp) if stamp > new.valid_from => stamp,
             Some(_) | None => self.stamp_creation(new.valid_from).await?,
         };
-        let expires = created.plus(new.profile.session_ttl);
-        let last = LastPair {
-            scope: new.scope.clone(),
-            access_expires: access_expiry(created, expires, new.access_ttl, new.profile),
-            kid: keyring.signer().kid().into(),
-            refresh_key: keyring.refresh_keys().current(),
-        };
-        let origin = self.kept_origin(new.origin);
-        let session = Session {
-            id: SessionId::new(created, *random().map_err(Fault::from)?),
-            secret: SessionSecret::new(*random().map_err(Fault::from)?),
-            subject: new.subject.into(),
-            account: new.account.map(Into::into),
-            client: new.client.into(),
-            scope: new.scope.clone(),
-            dialect: new.dialect.into(),
-            expires,
-            latest_access_expires: last.access_expires,
-            current: Generation::FIRST,
-            previous: Generation::NONE,
-            rotated_at: created,
-            issued_at: created,
-            confirmed: false,
-            last,
-            status: Status::Live,
-            revision: 1,
-            user_agent: origin.user_agent,
-            address: origin.address,
-            claims: new.claims,
-            bound_to: new.bound_to,
-            resource: new.resource,
-            vouched_by: new.vouched_by,
-            certificate: new.certificate,
-            // The engine seals each record on its way to the store.
-            seal: Seal::default(),
-        };
+        let session = self.first_record(&new, created, &keyring)?;
         let issued = self.pair(&keyring, &session, created, IssueKind::Login)?;
         if let (Some(own), Some(checked)) = (&self.own_logins, &new.checked) {
             // Before the user is looked up again: a change that is found from then on finds this login.
@@ -286,6 +258,46 @@ impl Engine {
             }
             Inserted::NoLongerValid(moment) => Ok(BeginOutcome::Changed(moment)),
         }
+    }
+
+    /// The record of a new session, at its first generation.
+    fn first_record(&self, new: &SessionDraft<'_>, created: Timestamp, keyring: &Keyring) -> Result<Session, Error> {
+        let expires = created.plus(new.profile.session_ttl);
+        let last = LastPair {
+            scope: new.scope.clone(),
+            access_expires: access_expiry(created, expires, new.access_ttl, new.profile),
+            kid: keyring.signer().kid().into(),
+            refresh_key: keyring.refresh_keys().current(),
+        };
+        let origin = self.kept_origin(new.origin);
+        Ok(Session {
+            id: SessionId::new(created, *random().map_err(Fault::from)?),
+            secret: SessionSecret::new(*random().map_err(Fault::from)?),
+            subject: new.subject.into(),
+            account: new.account.map(Into::into),
+            client: new.client.into(),
+            scope: new.scope.clone(),
+            dialect: new.dialect.into(),
+            expires,
+            latest_access_expires: last.access_expires,
+            current: Generation::FIRST,
+            previous: Generation::NONE,
+            rotated_at: created,
+            issued_at: created,
+            confirmed: false,
+            last,
+            status: Status::Live,
+            revision: 1,
+            user_agent: origin.user_agent,
+            address: origin.address,
+            claims: new.claims.clone(),
+            bound_to: new.bound_to,
+            resource: new.resource.clone(),
+            vouched_by: new.vouched_by.clone(),
+            certificate: new.certificate,
+            // The engine seals each record on its way to the store.
+            seal: Seal::default(),
+        })
     }
 
     /// Is the user unchanged since the password was checked?
