@@ -1,0 +1,77 @@
+//! What a client presents for a refresh, and whether it fits the session.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::denial::{Denial, ProofFlaw};
+use crate::engine::{Exchange, Refresh};
+use crate::session::{Generation, Session, SessionId};
+use crate::token::keyring::Keyring;
+use crate::token::refresh;
+
+/// A credential whose authenticity was checked as far as possible without the session's record.
+pub(super) struct PresentedCredential {
+    pub(super) session: SessionId,
+    pub(super) generation: Generation,
+    /// What remains to be checked against the record. `None` for an access token: its signature proves everything.
+    refresh: Option<refresh::Authentic>,
+}
+
+impl PresentedCredential {
+    pub(super) fn of(credential: Exchange<'_>, keyring: &Keyring) -> Result<Self, Denial> {
+        let by_refresh = |token: &SecretString| {
+            let authentic = refresh::authenticate(keyring.refresh_keys(), token.expose_secret())
+                .ok_or(Denial::UnknownRefreshToken)?;
+            Ok(Self { session: authentic.session, generation: authentic.generation, refresh: Some(authentic) })
+        };
+        match credential {
+            Exchange::Refresh(token) => by_refresh(token),
+            Exchange::Access(access) => {
+                let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
+                Ok(Self { session, generation, refresh: None })
+            }
+            Exchange::Pair(token, access) => {
+                let held = by_refresh(token)?;
+                let (session, generation) = access.token().session.ok_or(Denial::UnknownRefreshToken)?;
+                let fits = session == held.session
+                    && (generation == held.generation || generation.next() == Some(held.generation));
+                if fits { Ok(held) } else { Err(Denial::MismatchedPair) }
+            }
+        }
+    }
+
+    pub(super) fn proves(&self, session: &Session) -> bool {
+        self.refresh.as_ref().is_none_or(|authentic| authentic.proves(&session.secret, &session.client))
+    }
+}
+
+/// Checks the key of a bound session. That of a public client stays what it was at its login; a confidential client
+/// authenticates by its secret, so it may use another one, but never none.
+// Requirements N35, N37.
+pub(super) fn proves_key(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
+    let Some(bound_to) = session.bound_to else { return Ok(()) };
+    let proof = refresh.proof.as_ref().ok_or(ProofFlaw::Missing)?;
+    if may_change_binding(session, refresh) || proof.key() == bound_to { Ok(()) } else { Err(Denial::OtherSessionKey) }
+}
+
+/// The same for the client certificate (RFC 8705 §4).
+pub(super) fn presents_certificate(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
+    let Some(bound_to) = session.certificate else { return Ok(()) };
+    let presented = refresh.certificate.ok_or(Denial::OtherSessionCertificate)?;
+    if may_change_binding(session, refresh) || presented == bound_to {
+        Ok(())
+    } else {
+        Err(Denial::OtherSessionCertificate)
+    }
+}
+
+/// Does the client prove by its secret that the session is its own?
+fn may_change_binding(session: &Session, refresh: &Refresh<'_>) -> bool {
+    refresh.client.secret_hash.is_some() && session.client == refresh.client.id
+}
+
+/// A refresh may name the resource of its session, and no other (RFC 8707 §2.2). Judged of good tokens alone: a bad one gets
+/// the answer that every bad one gets.
+// Requirement N45.
+pub(super) fn names_resource(session: &Session, refresh: &Refresh<'_>) -> Result<(), Denial> {
+    if refresh.resource.is_none() || refresh.resource == session.resource { Ok(()) } else { Err(Denial::InvalidTarget) }
+}

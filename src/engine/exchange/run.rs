@@ -1,0 +1,329 @@
+//! The steps of one refresh. Each try reads the record, decides, and carries the decision out.
+
+use std::sync::Arc;
+
+use super::presented::{PresentedCredential, names_resource, presents_certificate, proves_key};
+use super::{Begun, ReadRecord, bounded, claims_now, ends_for_its_user, successor_token};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::directory::User;
+use crate::dpop::OnceProof;
+use crate::engine::grant::{access_expiry, granted_at_refresh, still_granted};
+use crate::engine::turn::Turn;
+use crate::engine::{Engine, Event, HeldUp, IssueKind, IssuedTokens, Refresh, audit};
+use crate::fault::{Error, Fault};
+use crate::revocation::Revocation;
+use crate::session::profile::Profile;
+use crate::session::rotation::{self, Decision, RecordChange, Reuse, SessionEnd, decide};
+use crate::session::{LastPair, RevokedBecause, Session, Status};
+use crate::store::Swap;
+use crate::token::keyring::Keyring;
+use crate::trace;
+
+/// A refresh that is under way.
+pub(super) struct RefreshRun<'e, 'r> {
+    engine: &'e Engine,
+    refresh: Refresh<'r>,
+    keyring: Arc<Keyring>,
+    presented: PresentedCredential,
+    /// The turn of the session. A replay gives it up.
+    turn: Option<Turn<'e>>,
+    /// The record that the next try begins with; `None` if it must be read.
+    known: Option<ReadRecord>,
+    /// The user, once looked up; `None` if no directory answers for the session.
+    user: Option<Option<User>>,
+    is_proof_used: bool,
+    is_counted: bool,
+}
+
+impl<'e, 'r> RefreshRun<'e, 'r> {
+    pub(super) async fn begin(
+        engine: &'e Engine,
+        refresh: Refresh<'r>,
+        begun: Option<Begun<'e>>,
+    ) -> Result<Self, Error> {
+        let keyring = engine.keyring();
+        let presented = PresentedCredential::of(refresh.credential, &keyring)?;
+        let (known, turn) = match begun.filter(|begun| begun.record.session.id == presented.session) {
+            Some(Begun { record, turn }) => (Some(record), turn),
+            None => {
+                let turn = engine.turns.take(presented.session).await;
+                (engine.recall_for_refresh(presented.session, presented.generation), turn)
+            }
+        };
+        let (turn, user) = (Some(turn), None);
+        Ok(Self { engine, refresh, keyring, presented, turn, known, user, is_proof_used: false, is_counted: false })
+    }
+
+    /// The user that the directory returned.
+    pub(super) fn into_user(self) -> Option<User> {
+        self.user.flatten()
+    }
+
+    /// Makes one try. `None` if the record changed meanwhile: the next try decides on the new one.
+    pub(super) async fn attempt(&mut self) -> Result<Option<IssuedTokens>, Error> {
+        let mut read = self.read().await?;
+        self.check_presenter(&read.session).await?;
+        self.look_up_user(&read.session).await?;
+        // Notes that are not written yet count.
+        read.session.confirmed |= self.engine.confirmations.has(read.session.id, read.session.current);
+        let now = self.engine.clock.now();
+        let profile = bounded(&read.session, self.refresh.profile);
+        let decision = self.decide(&read, now, &profile).await?;
+        if read.is_recalled && decision != Decision::Rotate {
+            // Only the swap of a rotation finds out whether the record is still so.
+            return Ok(None);
+        }
+        let how = match decision {
+            Decision::Revoked(why) => return Err(self.end_revoked(&read.session, why).await?.into()),
+            Decision::Expired(which) => return Err(Denial::SessionExpired(which).into()),
+            Decision::Ahead { fast_forward: false } => {
+                self.engine.counts.add(Event::Ahead);
+                audit::ahead(&read.session, self.presented.generation, self.refresh.origin);
+                return Err(Denial::Ahead.into());
+            }
+            Decision::Reuse(reuse) => return self.judge_reuse(&read.session, reuse, now).await,
+            Decision::Replay => return self.replay(read.session, now).await,
+            Decision::Rotate => IssueKind::Rotated,
+            Decision::Reissue => IssueKind::Reissued,
+            Decision::Ahead { fast_forward: true } => IssueKind::FastForwarded,
+        };
+        names_resource(&read.session, &self.refresh)?;
+        self.count_rotation(&read.session)?;
+        let change = self.next_record(&read.session, decision, now, &profile)?;
+        self.write(&read, change, how, now).await
+    }
+
+    /// The record that this try decides on, if the credential proves itself by it.
+    async fn read(&mut self) -> Result<ReadRecord, Error> {
+        let record = match self.known.take() {
+            Some(record) => Some(record),
+            None => self.engine.read_for_refresh(self.presented.session).await?,
+        };
+        let record = record.ok_or(Denial::UnknownRefreshToken)?;
+        if self.presented.proves(&record.session) { Ok(record) } else { Err(Denial::UnknownRefreshToken.into()) }
+    }
+
+    /// Checks key, certificate, client and endpoint, before anything that could change or end the session.
+    async fn check_presenter(&mut self, session: &Session) -> Result<(), Error> {
+        proves_key(session, &self.refresh)?;
+        presents_certificate(session, &self.refresh)?;
+        if let (Some(proof), false) = (&self.refresh.proof, self.is_proof_used) {
+            proof.use_once(self.engine.clock.now(), &*self.engine.store).await?;
+            self.is_proof_used = true;
+        }
+        self.engine.belongs(session, &self.refresh).await
+    }
+
+    async fn look_up_user(&mut self, session: &Session) -> Result<(), Error> {
+        if self.user.is_none() {
+            self.user = self.engine.user_of(session).await?;
+        }
+        Ok(())
+    }
+
+    async fn decide(&self, read: &ReadRecord, now: Timestamp, profile: &Profile) -> Result<Decision, Error> {
+        let (session, presented) = (&read.session, self.presented.generation);
+        let mut facts = self.engine.facts(session, self.user.as_ref(), read.minimum_known);
+        let decision = decide(session, presented, facts, now, profile);
+        let is_ahead = decision == (Decision::Ahead { fast_forward: false });
+        if !is_ahead || read.is_recalled || !self.engine.may_continue(session).await? {
+            return Ok(decision);
+        }
+        facts.unbroken_revocations = true;
+        Ok(decide(session, presented, facts, now, profile))
+    }
+
+    /// The refusal of an ended session. A session that its user or another issuer ended also ends in the store.
+    async fn end_revoked(&self, session: &Session, why: SessionEnd) -> Result<Denial, Error> {
+        let (engine, user) = (self.engine, self.user.as_ref());
+        if session.status == Status::Live && engine.ended_elsewhere(session) {
+            engine.revoke_session(session, RevokedBecause::IssuerLogout).await?;
+        } else if ends_for_its_user(session, user, why) {
+            engine.revoke_session(session, RevokedBecause::UserChanged).await?;
+        }
+        Ok(Denial::SessionRevoked(engine.cause_of(session, user, why)))
+    }
+
+    /// Ends the session for a reuse, unless the token's own refresh at this node is in doubt: then repeats its reply.
+    async fn judge_reuse(
+        &mut self,
+        session: &Session,
+        reuse: Reuse,
+        now: Timestamp,
+    ) -> Result<Option<IssuedTokens>, Error> {
+        // Its client may have gone on at another gate meanwhile (requirement C9).
+        self.engine.is_recent(self.refresh.arrived)?;
+        let Some(own) = self.engine.written_in_doubt(session, self.presented.generation).await? else {
+            return Err(self.engine.reused(session, reuse, &self.refresh).await?.into());
+        };
+        let id = own.id;
+        // The replay must not give up the turn: the refresh in doubt is answered once.
+        let turn = self.turn.take();
+        let issued = self.replay(own, now).await?;
+        self.turn = turn;
+        if issued.is_some() {
+            self.engine.resolved(id);
+        }
+        Ok(issued)
+    }
+
+    /// Returns the current pair again: the same bytes, if key and time allow it. `None` if the session changed
+    /// meanwhile.
+    async fn replay(&mut self, session: Session, now: Timestamp) -> Result<Option<IssuedTokens>, Error> {
+        // The pair is bound to the key of the request that it answered first.
+        if session.bound_to.is_some() && session.bound_to != self.refresh.proof.as_ref().map(OnceProof::key) {
+            return Err(Denial::OtherSessionKey.into());
+        }
+        if session.certificate.is_some() && session.certificate != self.refresh.certificate {
+            return Err(Denial::OtherSessionCertificate.into());
+        }
+        names_resource(&session, &self.refresh)?;
+        let (engine, refresh_keys) = (self.engine, self.keyring.refresh_keys());
+        let last = &session.last;
+        let life = last.access_expires.since(session.issued_at);
+        let left = last.access_expires.since(now);
+        let has_refresh_key = refresh_keys.contains(last.refresh_key);
+        let same_keys = self.keyring.signing_key(&last.kid).is_some() && has_refresh_key;
+        let scope = still_granted(&last.scope, self.refresh.client, self.user.as_ref().and_then(Option::as_ref));
+        let claims = claims_now(&session, self.user.as_ref());
+        let allowed = scope == last.scope && claims == session.claims;
+        // Near the session's end, no new token would live longer.
+        let longest = left * 2 >= life || last.access_expires.as_secs() >= session.expires.as_secs();
+        if same_keys && allowed && longest {
+            // Nothing is written from here on. Those that wait for replicas wait together, not one after the other.
+            drop(self.turn.take());
+            // The rotation may have been read before it was acknowledged (requirement C14).
+            engine.settle().await?;
+            let issued = engine.pair(&self.keyring, &session, now, IssueKind::Replayed)?;
+            engine.count_replay(&session);
+            return Ok(Some(issued));
+        }
+        let fresh = LastPair {
+            scope,
+            access_expires: access_expiry(now, session.expires, self.refresh.access_ttl, self.refresh.profile),
+            kid: self.keyring.signer().kid().into(),
+            refresh_key: if has_refresh_key { last.refresh_key } else { refresh_keys.current() },
+        };
+        let expected = session.revision;
+        let record = Session {
+            latest_access_expires: session.latest_access_expires.max(fresh.access_expires),
+            last: fresh,
+            claims,
+            revision: expected + 1,
+            ..session
+        };
+        let issued = engine.pair(&self.keyring, &record, now, IssueKind::Replayed)?;
+        let swapping = engine.measured(engine.store.compare_and_swap(expected, record.clone(), None));
+        match trace::step("rotogate.store.commit", "swap", swapping).await? {
+            Swap::Swapped => {
+                engine.keep_written(&record);
+                engine.count_replay(&record);
+                if let Some(successor) = successor_token(&self.keyring, &record) {
+                    engine.live_sessions.advance(record.id, record.current, successor);
+                }
+                Ok(Some(issued))
+            }
+            Swap::Changed(_) | Swap::NoLongerValid => Ok(None),
+        }
+    }
+
+    /// Counts the rotation against the session's limit, once in all tries.
+    fn count_rotation(&mut self, session: &Session) -> Result<(), Denial> {
+        if !self.is_counted {
+            self.engine.limits.rotation(session.id).inspect_err(|denial| {
+                let (subject, client) = (Some(session.subject.clone()), Some(session.client.clone()));
+                let of = || HeldUp { session: Some(session.id), subject, client, ..HeldUp::default() };
+                self.engine.tell_held_up(&(*denial).into(), self.refresh.origin, of);
+            })?;
+            self.is_counted = true;
+        }
+        Ok(())
+    }
+
+    /// The record with the new generation and its pair.
+    fn next_record(
+        &self,
+        session: &Session,
+        decision: Decision,
+        now: Timestamp,
+        profile: &Profile,
+    ) -> Result<RecordChange, Error> {
+        let (refresh, user) = (&self.refresh, self.user.as_ref());
+        let pair = LastPair {
+            scope: granted_at_refresh(session, refresh, user.and_then(Option::as_ref))?,
+            access_expires: access_expiry(now, session.expires, refresh.access_ttl, refresh.profile),
+            kid: self.keyring.signer().kid().into(),
+            refresh_key: self.keyring.refresh_keys().current(),
+        };
+        let presented = self.presented.generation;
+        let mut change = rotation::apply_decision(session, decision, presented, pair, now, profile)
+            .ok_or(Error::from(Fault::Contention))?;
+        change.record.claims = claims_now(session, user);
+        if let (Some(_), Some(proof)) = (session.bound_to, &refresh.proof) {
+            // A confidential client may change its key: its refresh tokens are bound to its secret.
+            change.record.bound_to = Some(proof.key());
+        }
+        if session.certificate.is_some() {
+            // The same for its certificate, which was renewed.
+            change.record.certificate = refresh.certificate;
+        }
+        Ok(change)
+    }
+
+    /// Swaps the new record in, and signs its pair. `None` if another request changed the session, or the session
+    /// ended: the next try decides on the new record.
+    async fn write(
+        &mut self,
+        read: &ReadRecord,
+        change: RecordChange,
+        how: IssueKind,
+        now: Timestamp,
+    ) -> Result<Option<IssuedTokens>, Error> {
+        let RecordChange { record, raised } = change;
+        let (engine, id) = (self.engine, read.session.id);
+        let raised = raised.map(|raised| Revocation::raised(id, raised, engine.leeway));
+        engine.is_recent(self.refresh.arrived)?;
+        // As before a read: the swap brings the record if another request has changed it.
+        let minimum_known = engine.revocations.minimum(id);
+        // The first is asked first: while the store writes, the token is signed.
+        let (swapped, issued) =
+            tokio::join!(engine.swap(read.session.revision, record.clone(), raised.clone()), async {
+                engine.pair(&self.keyring, &record, now, how)
+            });
+        let swapped = swapped?;
+        if read.is_recalled {
+            match swapped {
+                Swap::Swapped => engine.written.count_right(),
+                Swap::Changed(_) | Swap::NoLongerValid => engine.written.count_wrong(),
+            }
+        }
+        match swapped {
+            Swap::Swapped => {
+                self.publish(&record, raised.as_ref(), how);
+                // Without a token the session has gone on all the same, as if this reply were lost.
+                Ok(Some(issued?))
+            }
+            Swap::Changed(now) => {
+                self.known = now.map(|session| ReadRecord { session: *session, minimum_known, is_recalled: false });
+                Ok(None)
+            }
+            Swap::NoLongerValid => Ok(None),
+        }
+    }
+
+    /// Makes the rotation known at this node, after the store has it.
+    fn publish(&self, record: &Session, raised: Option<&Revocation>, how: IssueKind) {
+        let (engine, origin) = (self.engine, self.refresh.origin);
+        engine.keep_written(record);
+        engine.last_refreshes.remember(record, engine.kept_origin(origin));
+        if let Some(successor) = successor_token(&self.keyring, record) {
+            engine.live_sessions.advance(record.id, self.presented.generation, successor);
+        }
+        if let Some(raised) = raised {
+            engine.revocations.apply(raised);
+        }
+        engine.counts.add(if how == IssueKind::Rotated { Event::Rotated } else { Event::Reissued });
+        audit::refreshed(record, how, origin);
+    }
+}
