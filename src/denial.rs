@@ -23,6 +23,7 @@ mod event;
 mod path;
 mod proof;
 mod standing;
+mod table;
 mod words;
 
 pub use class::{BadHead, Class, TokenFlaw};

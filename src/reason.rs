@@ -165,7 +165,7 @@ mod tests {
     fn o27_every_outcome_has_a_line_in_the_documentation() {
         let page = include_str!("../docs/outcomes.md");
         let mut all = words(include_str!("reason.rs"), "Self::new(\"");
-        all.append(&mut words(include_str!("denial/words.rs"), "=> \""));
+        all.append(&mut words(include_str!("denial/table.rs"), "=> \""));
         all.append(&mut words(include_str!("denial/proof.rs"), "=> \""));
         all.append(&mut words(include_str!("fault.rs"), "=> \""));
         all.append(&mut words(include_str!("../crates/server/src/proxy/error.rs"), "=> \""));

@@ -642,7 +642,7 @@ def words_of_the_program(gate):
     read = lambda name: (ROOT / name).read_text()
     for source, pattern in (
         ("src/reason.rs", r'Self::new\("(\w+)"'),
-        ("src/denial/words.rs", r'=> "(\w+)"'),
+        ("src/denial/table.rs", r'=> "(\w+)"'),
         ("src/fault.rs", r'=> "(\w+)"'),
         ("crates/server/src/proxy/error.rs", r'=> "(\w+)"'),
     ):

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Denial, ProofFlaw};
+use super::Denial;
 
 /// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
 ///
@@ -135,116 +135,7 @@ pub enum TokenFlaw {
     Expired,
 }
 
-impl BadHead {
-    const fn class(status: StatusCode, detail: Option<&'static str>, summary: &'static str) -> Class {
-        Class::Head(Self { status, detail, summary, closes: false })
-    }
-}
-
 impl Denial {
-    /// What a reply may reveal.
-    pub const fn class(&self) -> Class {
-        match self {
-            Self::BadPath(error) => {
-                BadHead::class(StatusCode::BAD_REQUEST, Some(error.what()), "the path is malformed")
-            }
-            Self::BadHost => BadHead::class(
-                StatusCode::BAD_REQUEST,
-                Some("Host is missing, repeated, malformed or contradictory"),
-                "Host is missing or malformed",
-            ),
-            Self::BadTarget => BadHead::class(
-                StatusCode::BAD_REQUEST,
-                Some("the request target must be in origin form"),
-                "the request target is malformed",
-            ),
-            Self::BadFraming => Class::Head(BadHead {
-                status: StatusCode::BAD_REQUEST,
-                detail: Some("a body has a length, or comes in chunks, once"),
-                summary: "the body is framed twice",
-                closes: true,
-            }),
-            Self::TargetTooLong => BadHead::class(StatusCode::URI_TOO_LONG, None, "the request target is too long"),
-            Self::Tunnel => Class::Tunnel,
-            Self::UnknownHost => Class::UnknownHost,
-            Self::NoRoute | Self::NearMiss => Class::NotFound(None),
-            Self::EndpointElsewhere => Class::NotFound(Some("an endpoint of the gate: send it to a public listener")),
-            Self::UntrustedNeighbour => BadHead::class(
-                StatusCode::FORBIDDEN,
-                Some("the peer is not a trusted proxy of this listener"),
-                "the peer may not ask",
-            ),
-            Self::BadFact(what) => BadHead::class(StatusCode::BAD_REQUEST, Some(what), "a fact is malformed"),
-            Self::DisguisedHeader => BadHead::class(
-                StatusCode::BAD_REQUEST,
-                Some("a header imitates one that only the gate sets"),
-                "a header is not allowed",
-            ),
-            Self::UnknownSession => Class::NotFound(Some("you have no such session")),
-            Self::AmbiguousPath => Class::NotFound(Some("ambiguous_path: the path can be read in two ways")),
-            Self::MethodNotAllowed => Class::WrongMethod,
-            Self::BodyTooLarge => Class::TooLarge,
-            Self::MalformedRequest(what) => Class::Request(what),
-            Self::RefusedEvent(flaw) => Class::Request(flaw.what()),
-            Self::TwoCredentials => Class::TwoCredentials,
-            Self::NoCredential => Class::NoCredential,
-            Self::UnusableCredential => Class::UnusableCredential,
-            Self::CrossOrigin => Class::CrossOrigin,
-            Self::MalformedToken(_) => Class::BadToken(TokenFlaw::Malformed),
-            Self::UnknownIssuer
-            // Most issuers are refused before the signature is verified.
-            | Self::WrongIssuer
-            | Self::UnknownKey
-            | Self::WrongAlgorithm
-            | Self::WrongType
-            | Self::BadSignature
-            | Self::TokenInactive
-            | Self::BadClaim(_) => Class::BadToken(TokenFlaw::Unproved),
-            Self::UnprovedBinding
-            | Self::UnboundToken
-            | Self::OtherKey
-            | Self::NoCertificate
-            | Self::OtherCertificate
-            | Self::TokenNotYetValid
-            | Self::TokenRevoked
-            | Self::WrongAudience
-            | Self::InsufficientAuthentication => Class::BadToken(TokenFlaw::Proved),
-            Self::TokenExpired | Self::TokenTooOld => Class::BadToken(TokenFlaw::Expired),
-            Self::InsufficientScope => Class::InsufficientScope,
-            Self::MissingRole | Self::RolesOverage | Self::MissingClaim | Self::Predicate | Self::ClaimsShape => {
-                Class::Forbidden
-            }
-            Self::SessionExpired(_) => Class::BadGrant { expired: true },
-            Self::UnknownRefreshToken
-            | Self::OtherClient
-            | Self::OtherAccount
-            | Self::OtherDialect
-            | Self::SessionRevoked(_)
-            | Self::Ahead
-            | Self::Reuse(_)
-            | Self::MismatchedPair
-            | Self::OtherSessionKey
-            | Self::OtherSessionCertificate
-            | Self::RelayRefused(_) => Class::BadGrant { expired: false },
-            Self::BadProof(flaw) => Class::BadProof { needs_nonce: matches!(flaw, ProofFlaw::Nonce) },
-            Self::TtlExceeded => Class::Lifetime,
-            Self::InvalidScope => Class::Scope,
-            Self::InvalidTarget => Class::Target,
-            Self::WrongPassword | Self::NoAccount => Class::Login,
-            Self::TooManySessions => Class::TooManySessions,
-            Self::InvalidClient => Class::Client,
-            Self::UnauthorizedClient => Class::ClientNotAllowed,
-            Self::UnsupportedGrantType => Class::GrantType,
-            Self::RateLimited(_, wait) => Class::Limited(*wait),
-            Self::KeysUnavailable(wait)
-            | Self::IntrospectionUnavailable(wait)
-            | Self::RevocationsUnavailable(wait)
-            | Self::AssertionUnavailable(wait)
-            | Self::ProofsFull(wait)
-            | Self::ProofsUnavailable(wait) => Class::Unavailable(*wait),
-        }
-    }
-
     /// Whether the signature of the refused access token was verified; `None` if the denial is not about a token that
     /// parses. Without a good signature, the claims of a token prove nothing.
     pub const fn token_is_proved(&self) -> Option<bool> {

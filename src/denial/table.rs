@@ -1,0 +1,152 @@
+//! What each denial says: its word in logs and metrics, its standing, and its class in replies.
+
+use http::StatusCode;
+
+use super::{BadHead, Class, Denial, ProofFlaw, Standing, TokenFlaw};
+use crate::session::rotation::{Lifetime, SessionEnd};
+
+const UNPROVED: Class = Class::BadToken(TokenFlaw::Unproved);
+const PROVED: Class = Class::BadToken(TokenFlaw::Proved);
+const EXPIRED: Class = Class::BadToken(TokenFlaw::Expired);
+const BAD_GRANT: Class = Class::BadGrant { expired: false };
+const EXPIRED_GRANT: Class = Class::BadGrant { expired: true };
+
+const fn head(status: StatusCode, detail: Option<&'static str>, summary: &'static str) -> Class {
+    Class::Head(BadHead { status, detail, summary, closes: false })
+}
+
+const fn bad_request(detail: &'static str, summary: &'static str) -> Class {
+    head(StatusCode::BAD_REQUEST, Some(detail), summary)
+}
+
+const fn unframed() -> Class {
+    Class::Head(BadHead {
+        status: StatusCode::BAD_REQUEST,
+        detail: Some("a body has a length, or comes in chunks, once"),
+        summary: "the body is framed twice",
+        closes: true,
+    })
+}
+
+/// Makes a method of each column. The compiler finds a denial without a row.
+macro_rules! table {
+    ($($denial:pat => $word:expr, $standing:ident, $class:expr;)*) => {
+        impl Denial {
+            /// The word for log lines and metrics, from a fixed set.
+            #[expect(unused_variables, reason = "for the class")]
+            pub const fn reason(&self) -> &'static str {
+                match self { $($denial => $word,)* }
+            }
+
+            /// What this denial says about the credential that was presented.
+            #[expect(unused_variables, reason = "for the class")]
+            pub const fn standing(&self) -> Standing {
+                match self { $($denial => Standing::$standing,)* }
+            }
+
+            /// What a reply may reveal.
+            pub const fn class(&self) -> Class {
+                match self { $($denial => $class,)* }
+            }
+        }
+    };
+}
+
+table! {
+    // The request itself.
+    Self::BadPath(error) => "bad_path", Refused, bad_request(error.what(), "the path is malformed");
+    Self::BadHost => "bad_host", Refused,
+        bad_request("Host is missing, repeated, malformed or contradictory", "Host is missing or malformed");
+    Self::BadTarget => "bad_target", Refused,
+        bad_request("the request target must be in origin form", "the request target is malformed");
+    Self::BadFraming => "bad_framing", Refused, unframed();
+    Self::Tunnel => "tunnel", Refused, Class::Tunnel;
+    Self::TargetTooLong => "target_too_long", Refused,
+        head(StatusCode::URI_TOO_LONG, None, "the request target is too long");
+    Self::TwoCredentials => "two_credentials", Refused, Class::TwoCredentials;
+    Self::UnknownHost => "unknown_host", Refused, Class::UnknownHost;
+    Self::NoRoute => "no_route", Refused, Class::NotFound(None);
+    Self::UnknownSession => "unknown_session", Refused, Class::NotFound(Some("you have no such session"));
+    Self::AmbiguousPath => "ambiguous_path", Refused,
+        Class::NotFound(Some("ambiguous_path: the path can be read in two ways"));
+    Self::MethodNotAllowed => "method_not_allowed", Refused, Class::WrongMethod;
+    Self::NearMiss => "near_miss", Refused, Class::NotFound(None);
+    Self::EndpointElsewhere => "endpoint_elsewhere", Refused,
+        Class::NotFound(Some("an endpoint of the gate: send it to a public listener"));
+    Self::UntrustedNeighbour => "untrusted_neighbour", Refused,
+        head(StatusCode::FORBIDDEN, Some("the peer is not a trusted proxy of this listener"), "the peer may not ask");
+    Self::BadFact(what) => "bad_fact", Refused, bad_request(what, "a fact is malformed");
+    Self::DisguisedHeader => "disguised_header", Refused,
+        bad_request("a header imitates one that only the gate sets", "a header is not allowed");
+    Self::BodyTooLarge => "body_too_large", Refused, Class::TooLarge;
+    Self::MalformedRequest(what) => "malformed_request", Refused, Class::Request(what);
+    Self::RefusedEvent(flaw) => "refused_event", Refused, Class::Request(flaw.what());
+    // The bearer token on a data route.
+    Self::NoCredential => "no_credential", Refused, Class::NoCredential;
+    Self::UnusableCredential => "unusable_credential", Refused, Class::UnusableCredential;
+    Self::CrossOrigin => "cross_origin", Refused, Class::CrossOrigin;
+    Self::MalformedToken(_) => "malformed_token", Dead, Class::BadToken(TokenFlaw::Malformed);
+    Self::UnknownIssuer => "unknown_issuer", Dead, UNPROVED;
+    Self::UnknownKey => "unknown_key", Dead, UNPROVED;
+    Self::WrongAlgorithm => "wrong_algorithm", Dead, UNPROVED;
+    Self::WrongType => "wrong_type", Dead, UNPROVED;
+    Self::BadSignature => "bad_signature", Dead, UNPROVED;
+    Self::BadClaim(_) => "bad_claim", Dead, UNPROVED;
+    Self::UnprovedBinding => "unproved_binding", Refused, PROVED;
+    Self::UnboundToken => "unbound_token", Refused, PROVED;
+    Self::OtherKey => "other_key", Refused, PROVED;
+    Self::NoCertificate => "no_certificate", Refused, PROVED;
+    Self::OtherCertificate => "other_certificate", Refused, PROVED;
+    Self::TokenExpired => "token_expired", Dead, EXPIRED;
+    Self::TokenTooOld => "token_too_old", Refused, EXPIRED;
+    Self::TokenNotYetValid => "token_not_yet_valid", Refused, PROVED;
+    Self::TokenRevoked => "token_revoked", Dead, PROVED;
+    Self::KeysUnavailable(wait) => "keys_unavailable", Undecided, Class::Unavailable(*wait);
+    Self::TokenInactive => "token_inactive", Dead, UNPROVED;
+    Self::IntrospectionUnavailable(wait) => "introspection_unavailable", Undecided, Class::Unavailable(*wait);
+    Self::RevocationsUnavailable(wait) => "revocations_unavailable", Undecided, Class::Unavailable(*wait);
+    Self::AssertionUnavailable(wait) => "assertion_unavailable", Undecided, Class::Unavailable(*wait);
+    Self::WrongAudience => "wrong_audience", Refused, PROVED;
+    // Most issuers are refused before the signature is verified.
+    Self::WrongIssuer => "wrong_issuer", Refused, UNPROVED;
+    Self::InsufficientScope => "insufficient_scope", Refused, Class::InsufficientScope;
+    Self::MissingRole => "missing_role", Refused, Class::Forbidden;
+    Self::RolesOverage => "roles_overage", Refused, Class::Forbidden;
+    Self::InsufficientAuthentication => "insufficient_authentication", Refused, PROVED;
+    Self::MissingClaim => "missing_claim", Refused, Class::Forbidden;
+    Self::Predicate => "predicate", Refused, Class::Forbidden;
+    Self::ClaimsShape => "claims_shape", Refused, Class::Forbidden;
+    // A refresh credential.
+    Self::UnknownRefreshToken => "unknown_refresh_token", Dead, BAD_GRANT;
+    Self::OtherClient => "other_client", Refused, BAD_GRANT;
+    Self::OtherAccount => "other_account", Refused, BAD_GRANT;
+    Self::OtherDialect => "other_dialect", Refused, BAD_GRANT;
+    Self::SessionRevoked(SessionEnd::Record) => "session_revoked", Dead, BAD_GRANT;
+    Self::SessionRevoked(SessionEnd::List) => "session_revoked_by_list", Dead, BAD_GRANT;
+    Self::SessionRevoked(SessionEnd::UserInactive) => "user_inactive", Dead, BAD_GRANT;
+    Self::SessionRevoked(SessionEnd::BeforeValidFrom) => "session_before_valid_from", Dead, BAD_GRANT;
+    Self::SessionRevoked(SessionEnd::NotBefore) => "session_not_before", Dead, BAD_GRANT;
+    Self::SessionRevoked(SessionEnd::Elsewhere) => "session_ended_elsewhere", Dead, BAD_GRANT;
+    Self::SessionExpired(Lifetime::Session) => "session_expired", Dead, EXPIRED_GRANT;
+    Self::SessionExpired(Lifetime::Idle) => "session_idle", Dead, EXPIRED_GRANT;
+    Self::Ahead => "ahead_of_store", Refused, BAD_GRANT;
+    Self::Reuse(_) => "reuse", Dead, BAD_GRANT;
+    Self::MismatchedPair => "mismatched_pair", Refused, BAD_GRANT;
+    Self::RelayRefused(_) => "relay_refused", Refused, BAD_GRANT;
+    Self::BadProof(flaw) => flaw.reason(), Refused, Class::BadProof { needs_nonce: matches!(flaw, ProofFlaw::Nonce) };
+    Self::ProofsFull(wait) => "proofs_full", Undecided, Class::Unavailable(*wait);
+    Self::ProofsUnavailable(wait) => "proofs_unavailable", Undecided, Class::Unavailable(*wait);
+    Self::OtherSessionKey => "other_session_key", Refused, BAD_GRANT;
+    Self::OtherSessionCertificate => "other_session_certificate", Refused, BAD_GRANT;
+    Self::TtlExceeded => "ttl_exceeded", Refused, Class::Lifetime;
+    Self::InvalidScope => "invalid_scope", Refused, Class::Scope;
+    Self::InvalidTarget => "invalid_target", Refused, Class::Target;
+    // A login or a client.
+    Self::WrongPassword => "wrong_password", Refused, Class::Login;
+    Self::NoAccount => "no_account", Refused, Class::Login;
+    Self::InvalidClient => "invalid_client", Refused, Class::Client;
+    Self::UnauthorizedClient => "unauthorized_client", Refused, Class::ClientNotAllowed;
+    Self::UnsupportedGrantType => "unsupported_grant_type", Refused, Class::GrantType;
+    Self::TooManySessions => "too_many_sessions", Refused, Class::TooManySessions;
+    Self::RateLimited(_, wait) => "too_many_requests", Undecided, Class::Limited(*wait);
+}
