@@ -14,7 +14,7 @@ use crate::dialect::{self, Dialect};
 use crate::dpop::DpopSettings;
 use crate::engine::Engine;
 use crate::gate::Inner;
-use crate::gate::endpoint::{Endpoint, Endpoints};
+use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
 use crate::gate::origin::{Origins, origin_of};
 use crate::gate::possession::External;
 use crate::gate::resources;
@@ -115,16 +115,16 @@ impl Rules {
         let asking = asking.cloned().collect();
         let external = External::new(&public_url, self.hosts.as_deref().unwrap_or_default(), &routes);
         let hosts = self.hosts.map(|hosts| served_hosts(&hosts, &public_url, &routes)).transpose()?;
-        let issuer = engine.issuer();
-        let endpoints = Endpoints::new(
-            self.endpoints,
-            &self.profile,
-            &self.clients,
-            issuer,
-            &public_url,
-            (running.has_directory, uses_dpop),
-            &resources,
-        )?;
+        let common = CommonRules {
+            profile: &self.profile,
+            clients: &self.clients,
+            issuer: engine.issuer(),
+            public_url: &public_url,
+            has_directory: running.has_directory,
+            uses_dpop,
+            resources: &resources,
+        };
+        let endpoints = Endpoints::new(self.endpoints, &common)?;
         let clients = Clients::new(self.clients, Arc::clone(&running.passwords))?;
         Ok(Inner {
             id,

@@ -82,23 +82,12 @@ pub(super) async fn execute(
         }
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
-            gate.engine.limits().refresh(origin.address).inspect_err(|denial| {
-                let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
-                gate.engine.tell_held_up(&(*denial).into(), origin, of);
-            })?;
+            at.count_refresh(&client)?;
             let proof = gate.proof_of_refresh(proof, client.dpop)?;
             let certificate = Inner::certificate_of_refresh(certificate, client.certificate_bound)?;
-            let (token, access) = read_credential(gate, credential, origin)?;
-            // Another issuer's token is not a refresh credential here, and the reply says no more than that.
-            let own = access.as_ref().map(AccessToken::own).transpose().map_err(|_| Denial::UnknownRefreshToken)?;
-            let credential = match (&token, own) {
-                (Some(token), Some(own)) => Exchange::Pair(token, own),
-                (Some(token), None) => Exchange::Refresh(token),
-                (None, Some(own)) => Exchange::Access(own),
-                (None, None) => return Err(Denial::UnknownRefreshToken.into()),
-            };
+            let credential = ReadCredential::read(gate, credential, origin)?;
             let refresh = Refresh {
-                credential,
+                credential: credential.exchange()?,
                 client: &client,
                 account: of_account,
                 scope,
@@ -119,25 +108,7 @@ pub(super) async fn execute(
             at.revoke(&client, &token).await.map(|()| Outcome::Revoked)
         }
         Command::Logout { access, everywhere } => at.log_out(&access, everywhere).await.map(|()| Outcome::Revoked),
-        Command::Introspect { client, token } => {
-            let client = at.client(Some(client), None).await?;
-            // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
-            if client.secret_hash.is_none() {
-                return Err(Denial::InvalidClient.into());
-            }
-            // The limits count the resource server, not an address: forged tokens that one client sends to it must not
-            // block the introspection of other clients' tokens.
-            let checked = at.check_unproved(&token, Source::Client(&client.id));
-            let checked = checked.map(|verified| {
-                // Its resource server checks the proof.
-                verified.confirm(gate.engine.confirmations());
-                Box::new(checked_of(verified.token()))
-            });
-            Ok(Outcome::Checked(decided(checked.inspect_err(|denial| {
-                let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
-                gate.engine.tell_held_up(&(*denial).into(), origin, of);
-            }))?))
-        }
+        Command::Introspect { client, token } => at.introspect(client, &token).await,
         Command::EndedElsewhere(notice) => at.end_elsewhere(&notice).await.map(|()| Outcome::Revoked),
         Command::Check { access, superseded_in_grace } => {
             Ok(Outcome::Checked(decided(at.check_with_user(&access, superseded_in_grace).await)?))
@@ -177,20 +148,35 @@ fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, NotGood>, 
     }
 }
 
-/// The presented credential, verified as far as possible without the session's record.
-fn read_credential(
-    gate: &Inner,
-    credential: RefreshCredential,
-    origin: &Origin,
-) -> Result<(Option<SecretString>, Option<AccessToken>), Denial> {
-    let read = |access: &SecretString, expired_for_at_most| {
-        gate.checker.verify_ignoring_expiry(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))
-    };
-    match credential {
-        RefreshCredential::Refresh(token) => Ok((Some(token), None)),
-        RefreshCredential::Access(access) => Ok((None, Some(read(&access, Duration::ZERO)?))),
-        RefreshCredential::Pair { access, refresh, expired_for_at_most } => {
-            Ok((Some(refresh), Some(read(&access, expired_for_at_most)?)))
+/// A refresh credential, verified as far as possible without the session's record.
+enum ReadCredential {
+    Refresh(SecretString),
+    Access(AccessToken),
+    Pair(SecretString, AccessToken),
+}
+
+impl ReadCredential {
+    fn read(gate: &Inner, credential: RefreshCredential, origin: &Origin) -> Result<Self, Denial> {
+        let read = |access: &SecretString, expired_for_at_most| {
+            gate.checker.verify_ignoring_expiry(access.expose_secret(), expired_for_at_most, gate.shown(origin.address))
+        };
+        match credential {
+            RefreshCredential::Refresh(token) => Ok(Self::Refresh(token)),
+            RefreshCredential::Access(access) => Ok(Self::Access(read(&access, Duration::ZERO)?)),
+            RefreshCredential::Pair { access, refresh, expired_for_at_most } => {
+                Ok(Self::Pair(refresh, read(&access, expired_for_at_most)?))
+            }
+        }
+    }
+
+    /// What the engine exchanges.
+    fn exchange(&self) -> Result<Exchange<'_>, Denial> {
+        // Another issuer's token is not a refresh credential here, and the reply says no more than that.
+        let own = |access| AccessToken::own(access).map_err(|_| Denial::UnknownRefreshToken);
+        match self {
+            Self::Refresh(token) => Ok(Exchange::Refresh(token)),
+            Self::Access(access) => own(access).map(Exchange::Access),
+            Self::Pair(token, access) => own(access).map(|access| Exchange::Pair(token, access)),
         }
     }
 }
@@ -262,6 +248,35 @@ impl EndpointCommand<'_> {
             return Err(Denial::UnauthorizedClient.into());
         }
         Ok(client)
+    }
+
+    /// Counts a refresh against the limit of its address.
+    fn count_refresh(&self, client: &Client) -> Result<(), Denial> {
+        let engine = &self.gate.engine;
+        engine.limits().refresh(self.origin.address).inspect_err(|denial| self.tell_held_up(*denial, client))
+    }
+
+    fn tell_held_up(&self, denial: Denial, client: &Client) {
+        let of = || HeldUp { client: Some((*client.id).into()), ..HeldUp::default() };
+        self.gate.engine.tell_held_up(&denial.into(), self.origin, of);
+    }
+
+    /// Says whether a token is good (RFC 7662).
+    async fn introspect(&self, client: PresentedClient, token: &SecretString) -> Result<Outcome, Error> {
+        let client = self.client(Some(client), None).await?;
+        // RFC 7662 §2.1: the client must be authenticated, or anyone could scan for valid tokens.
+        if client.secret_hash.is_none() {
+            return Err(Denial::InvalidClient.into());
+        }
+        // The limits count the resource server, not an address: forged tokens that one client sends to it must not
+        // block the introspection of other clients' tokens.
+        let checked = self.check_unproved(token, Source::Client(&client.id));
+        let checked = checked.inspect_err(|denial| self.tell_held_up(*denial, &client)).map(|verified| {
+            // Its resource server checks the proof.
+            verified.confirm(self.gate.engine.confirmations());
+            Box::new(checked_of(verified.token()))
+        });
+        Ok(Outcome::Checked(decided(checked)?))
     }
 
     /// Checks a token completely: it must be valid now, and for this endpoint.

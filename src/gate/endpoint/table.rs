@@ -40,6 +40,105 @@ pub(super) struct Ready {
     pub(super) names_accounts: bool,
 }
 
+/// What the endpoints of a gate have in common.
+pub(in crate::gate) struct CommonRules<'a> {
+    pub(in crate::gate) profile: &'a Profile,
+    pub(in crate::gate) clients: &'a [Client],
+    pub(in crate::gate) issuer: &'a str,
+    pub(in crate::gate) public_url: &'a str,
+    pub(in crate::gate) has_directory: bool,
+    pub(in crate::gate) uses_dpop: bool,
+    pub(in crate::gate) resources: &'a [ReadyResource],
+}
+
+/// The dialects that endpoints may name.
+struct KnownDialects {
+    all: Vec<&'static str>,
+    /// Those whose access token is its own refresh credential.
+    by_access: Vec<Box<str>>,
+}
+
+impl KnownDialects {
+    fn of(endpoints: &[Endpoint]) -> Self {
+        let served = endpoints.iter().map(|endpoint| &endpoint.dialect);
+        let by_access = served.clone().filter(|dialect| dialect.refreshes_by_access());
+        let all = served.map(|dialect| dialect.name()).chain(dialect::NAMES.iter().copied()).chain([APPLICATION]);
+        Self { by_access: by_access.map(|dialect| dialect.name().into()).collect(), all: all.collect() }
+    }
+}
+
+impl Ready {
+    fn new(
+        endpoint: Endpoint,
+        names_accounts: bool,
+        common: &CommonRules<'_>,
+        dialects: &KnownDialects,
+    ) -> Result<Self, EndpointError> {
+        let failed = |problem: String| EndpointError {
+            dialect: endpoint.dialect.name().to_owned(),
+            path: endpoint.base().to_owned(),
+            problem,
+        };
+        let client = own_client(&endpoint, common.clients).map_err(failed)?;
+        if names_accounts && endpoint.account.is_some() {
+            return Err(failed("is bound to one account, and its path contains {account}".to_owned()));
+        }
+        if let Some(unknown) = endpoint.accepts.iter().find(|other| !dialects.all.contains(&&***other)) {
+            return Err(failed(format!(
+                "accepts {unknown:?}, which is no dialect: expected the name of one, or {APPLICATION:?} for sessions that the \
+                 application begins"
+            )));
+        }
+        let impossible = endpoint.accepts.iter().find(|other| !dialects.by_access.contains(other));
+        if endpoint.dialect.refreshes_by_access()
+            && let Some(other) = impossible
+        {
+            return Err(failed(format!(
+                "accepts {other:?}, whose access tokens are no refresh credentials: its sessions could never refresh here"
+            )));
+        }
+        let profile = endpoint.profile.over(&endpoint.dialect.profile().over(common.profile));
+        // Contradictory rules are found here, not at a client's refresh.
+        let of_clients = common.clients.iter().map(|client| client.profile.over(&profile));
+        let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
+        if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
+            return Err(failed(problem.to_string()));
+        }
+        let mut accepts = endpoint.accepts;
+        accepts.push(endpoint.dialect.name().into());
+        Ok(Self {
+            client,
+            #[cfg(feature = "relay")]
+            relay: endpoint.relay,
+            listeners: endpoint.listeners,
+            account: endpoint.account,
+            by_access: accepts.iter().filter(|name| dialects.by_access.contains(name)).cloned().collect(),
+            dialect: endpoint.dialect,
+            profile,
+            clients: endpoint.clients,
+            accepts,
+            names_accounts,
+        })
+    }
+}
+
+/// The client of an endpoint's sessions, if the protocol names none: the registered client, with its grants and scopes;
+/// or a public one of the dialect's default name, if none of that name is registered. A confidential client is an
+/// error, because it could not authenticate (requirement R20).
+fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
+    let default = endpoint.dialect.client();
+    let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
+    // Of several clients of one id the last one counts.
+    match clients.iter().rev().find(|client| *client.id == *id) {
+        Some(client) if client.secret_hash.is_some() => Err(format!(
+            "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
+        )),
+        Some(client) => Ok(Some(Arc::new(client.clone()))),
+        None if endpoint.client.is_none() => Ok(Some(Arc::new(Client::public(id)))),
+        None => Err(format!("there is no client {id:?}")),
+    }
+}
+
 /// What one of our paths serves.
 #[derive(Clone, Debug)]
 enum Entry {
@@ -131,23 +230,6 @@ pub(in crate::gate) enum Hit {
     NearMiss(Option<usize>),
 }
 
-/// The client of an endpoint's sessions, if the protocol names none: the registered client, with its grants and scopes;
-/// or a public one of the dialect's default name, if none of that name is registered. A confidential client is an
-/// error, because it could not authenticate (requirement R20).
-fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Client>>, String> {
-    let default = endpoint.dialect.client();
-    let Some(id) = endpoint.client.as_deref().or(default) else { return Ok(None) };
-    // Of several clients of one id the last one counts.
-    match clients.iter().rev().find(|client| *client.id == *id) {
-        Some(client) if client.secret_hash.is_some() => Err(format!(
-            "the client {id:?} is confidential, and this protocol has no place for its secret; name a public client"
-        )),
-        Some(client) => Ok(Some(Arc::new(client.clone()))),
-        None if endpoint.client.is_none() => Ok(Some(Arc::new(Client::public(id)))),
-        None => Err(format!("there is no client {id:?}")),
-    }
-}
-
 impl Endpoints {
     /// The style of access token that the clients of each dialect need.
     pub(in crate::gate) fn styles(endpoints: &[Endpoint]) -> Vec<(Box<str>, TokenStyle)> {
@@ -160,15 +242,11 @@ impl Endpoints {
         endpoints.iter().flat_map(of).collect()
     }
 
-    pub(in crate::gate) fn new(
-        endpoints: Vec<Endpoint>,
-        profile: &Profile,
-        clients: &[Client],
-        issuer: &str,
-        public_url: &str,
-        (has_directory, uses_dpop): (bool, bool),
-        resources: &[ReadyResource],
-    ) -> Result<Self, EndpointError> {
+    /// The table of these endpoints.
+    ///
+    /// # Errors
+    /// When paths or rules of endpoints contradict each other.
+    pub(in crate::gate) fn new(endpoints: Vec<Endpoint>, common: &CommonRules<'_>) -> Result<Self, EndpointError> {
         let mut all = Self {
             ready: Vec::new(),
             exact: matchit::Router::new(),
@@ -176,101 +254,51 @@ impl Endpoints {
             metadata: Vec::new(),
         };
         all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
-        for (index, resource) in resources.iter().enumerate() {
+        for (index, resource) in common.resources.iter().enumerate() {
             all.insert("the gate", &resource.document_path, Entry::Resource(index))?;
         }
-        let protected: Vec<&str> =
-            resources.iter().filter(|resource| resource.is_ours).map(|resource| &*resource.url).collect();
-        let by_access: Vec<Box<str>> = endpoints
-            .iter()
-            .filter(|endpoint| endpoint.dialect.refreshes_by_access())
-            .map(|endpoint| endpoint.dialect.name().into())
-            .collect();
-        let known: Vec<&'static str> = endpoints
-            .iter()
-            .map(|endpoint| endpoint.dialect.name())
-            .chain(dialect::NAMES.iter().copied())
-            .chain([APPLICATION])
-            .collect();
+        let dialects = KnownDialects::of(&endpoints);
         for endpoint in endpoints {
-            let base = endpoint.base().to_owned();
-            let base = base.as_str();
-            let index = all.ready.len();
-            let mut names_accounts = false;
-            for served in endpoint.dialect.serves(base) {
-                names_accounts |= served.template.contains("{account}");
-                let template = served.template.clone();
-                let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
-                all.insert(endpoint.dialect.name(), &template, entry)?;
-            }
-            if let Some(paths) = endpoint.dialect.oauth(base) {
-                // The first endpoint is that of the gate's issuer. Each later one has the issuer of its own path.
-                let own = match all.metadata.is_empty() {
-                    true => Some(issuer.to_owned()),
-                    false => metadata::issuer_of_endpoint(public_url, base),
-                };
-                let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
-                if let Some(own) = own.filter(|own| all.is_issuer_free(own)) {
-                    for path in metadata::paths(&own) {
-                        all.insert("the gate", &path, Entry::Metadata(all.metadata.len()))?;
-                    }
-                    let clients = clients.iter().filter(served);
-                    let mut metadata = Metadata::new(&own, public_url, &paths, clients, has_directory, uses_dpop);
-                    metadata.protected_resources.clone_from(&protected);
-                    all.metadata.push(metadata.to_bytes());
-                }
-            }
-            let failed = |problem: String| EndpointError {
-                dialect: endpoint.dialect.name().to_owned(),
-                path: base.to_owned(),
-                problem,
-            };
-            let client = own_client(&endpoint, clients).map_err(failed)?;
-            if names_accounts && endpoint.account.is_some() {
-                return Err(failed("is bound to one account, and its path contains {account}".to_owned()));
-            }
-            if let Some(unknown) = endpoint.accepts.iter().find(|other| !known.contains(&&***other)) {
-                return Err(failed(format!(
-                    "accepts {unknown:?}, which is no dialect: expected the name of one, or {APPLICATION:?} for sessions that the \
-                     application begins"
-                )));
-            }
-            let impossible = endpoint.accepts.iter().find(|other| !by_access.contains(other));
-            if endpoint.dialect.refreshes_by_access()
-                && let Some(other) = impossible
-            {
-                return Err(failed(format!(
-                    "accepts {other:?}, whose access tokens are no refresh credentials: its sessions could never refresh here"
-                )));
-            }
-            let mut accepts = endpoint.accepts;
-            accepts.push(endpoint.dialect.name().into());
-            let profile = endpoint.profile.over(&endpoint.dialect.profile().over(profile));
-            // Contradictory rules are found here, not at a client's refresh.
-            let of_clients = clients.iter().map(|client| client.profile.over(&profile));
-            let mut all_rules = std::iter::once(profile.clone()).chain(of_clients);
-            if let Some(problem) = all_rules.find_map(|rules| rules.problems().into_iter().next()) {
-                return Err(EndpointError {
-                    dialect: endpoint.dialect.name().to_owned(),
-                    path: base.to_owned(),
-                    problem: problem.to_string(),
-                });
-            }
-            all.ready.push(Ready {
-                client,
-                #[cfg(feature = "relay")]
-                relay: endpoint.relay,
-                listeners: endpoint.listeners,
-                account: endpoint.account,
-                by_access: accepts.iter().filter(|name| by_access.contains(name)).cloned().collect(),
-                dialect: endpoint.dialect,
-                profile,
-                clients: endpoint.clients,
-                accepts,
-                names_accounts,
-            });
+            let names_accounts = all.insert_paths(&endpoint)?;
+            all.insert_metadata(&endpoint, common)?;
+            all.ready.push(Ready::new(endpoint, names_accounts, common, &dialects)?);
         }
         Ok(all)
+    }
+
+    /// Inserts the paths of an endpoint. Does one of them contain `{account}`?
+    fn insert_paths(&mut self, endpoint: &Endpoint) -> Result<bool, EndpointError> {
+        let index = self.ready.len();
+        let mut names_accounts = false;
+        for served in endpoint.dialect.serves(endpoint.base()) {
+            names_accounts |= served.template.contains("{account}");
+            let template = served.template.clone();
+            let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
+            self.insert(endpoint.dialect.name(), &template, entry)?;
+        }
+        Ok(names_accounts)
+    }
+
+    /// Inserts the metadata of an endpoint of OAuth. The first endpoint is that of the gate's issuer. Each later one has
+    /// the issuer of its own path.
+    fn insert_metadata(&mut self, endpoint: &Endpoint, common: &CommonRules<'_>) -> Result<(), EndpointError> {
+        let (base, public_url) = (endpoint.base(), common.public_url);
+        let Some(paths) = endpoint.dialect.oauth(base) else { return Ok(()) };
+        let own = match self.metadata.is_empty() {
+            true => Some(common.issuer.to_owned()),
+            false => metadata::issuer_of_endpoint(public_url, base),
+        };
+        let Some(own) = own.filter(|own| self.is_issuer_free(own)) else { return Ok(()) };
+        for path in metadata::paths(&own) {
+            self.insert("the gate", &path, Entry::Metadata(self.metadata.len()))?;
+        }
+        let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
+        let (clients, has_directory) = (common.clients.iter().filter(served), common.has_directory);
+        let mut metadata = Metadata::new(&own, public_url, &paths, clients, has_directory, common.uses_dpop);
+        let protected = common.resources.iter().filter(|resource| resource.is_ours);
+        metadata.protected_resources = protected.map(|resource| &*resource.url).collect();
+        self.metadata.push(metadata.to_bytes());
+        Ok(())
     }
 
     /// No document stands at the paths of this issuer's metadata.

@@ -1,0 +1,246 @@
+//! Answers a request to an endpoint: reads its body, has the dialect answer, and checks the reply.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::StatusCode;
+use http::header::{SET_COOKIE, USER_AGENT};
+use http::request::Parts;
+use http_body::Body;
+use http_body_util::BodyExt;
+
+use super::Operation;
+use super::handler::EndpointHandler;
+use super::read::{Reading, Unread};
+use super::table::Ready;
+use crate::credential;
+use crate::denial::Denial;
+use crate::dialect::{Answer, Call, Consult, Forward, Reply};
+use crate::dpop;
+use crate::engine::{Arrival, HeldUpNote, Origin};
+use crate::gate::overloaded::overloaded;
+use crate::gate::possession::certificate_of;
+use crate::gate::stall_timeout::StallTimeout;
+use crate::gate::{Inner, Who, respond};
+use crate::overload::{PoolPermit, Refusal};
+use crate::reason::Reason;
+use crate::reply;
+use crate::route::RoutePolicy;
+
+/// The time limit for the body of a streamed request, whatever arrives meanwhile.
+const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The response of an endpoint to a request.
+pub(in crate::gate) enum EndpointResponse {
+    /// A reply, with its reason and recipient for the access log.
+    Reply(Reply, Reason, Option<Who>),
+    /// The service gets the same request, and the dialect makes the reply from the service's.
+    Consult(Box<Parts>, Consult),
+    /// The request, with another body, is decided by its route like any other. The permit is for the buffered body.
+    Forward(Box<Parts>, Forward, Option<PoolPermit>),
+    /// The dialect takes over the connection.
+    #[cfg(feature = "kuzzle")]
+    Upgrade(Box<TakenOver>),
+}
+
+impl EndpointResponse {
+    fn reply(reply: Reply, reason: impl Into<Reason>) -> Self {
+        Self::Reply(reply, reason.into(), None)
+    }
+}
+
+/// A connection that a dialect takes over.
+#[cfg(feature = "kuzzle")]
+pub(in crate::gate) struct TakenOver {
+    pub(in crate::gate) endpoint: usize,
+    pub(in crate::gate) head: Parts,
+    pub(in crate::gate) sources: crate::dialect::Sources,
+    pub(in crate::gate) origin: Origin,
+    pub(in crate::gate) upgrade: crate::dialect::Upgrade,
+}
+
+/// Answers a request to an endpoint.
+pub(in crate::gate) async fn answer<B>(
+    gate: Arc<Inner>,
+    operation: Operation,
+    parts: Parts,
+    body: B,
+    address: Option<IpAddr>,
+) -> EndpointResponse
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let arrived = gate.engine.arrival();
+    let Some(endpoint) = gate.endpoints.get(operation.endpoint) else {
+        return EndpointResponse::reply(reply::problem(StatusCode::NOT_FOUND, None), Denial::NoRoute);
+    };
+    let dialect = &*endpoint.dialect;
+    let request = EndpointRequest { gate: &gate, endpoint, operation: &operation, parts: &parts, address, arrived };
+    let methods = operation.served.methods;
+    if !methods.contains(&parts.method) {
+        let (plain, denial) = (reply::method_not_allowed(methods), Denial::MethodNotAllowed);
+        let reply = respond::worded(Some(dialect), &parts.headers, denial, &plain).unwrap_or(plain);
+        return EndpointResponse::reply(reply, denial);
+    }
+    if dialect.is_streamed(operation.name()) {
+        return request.stream(body).await;
+    }
+    let reading = Reading { gate: &gate, dialect, operation: operation.name(), parts: &parts };
+    let (body, room) = match reading.read(body).await {
+        Ok(read) => read,
+        Err(unread) => return request.answer_unread(unread),
+    };
+    let call = request.call(&body, gate.origins.asked(&parts.headers));
+    if request.changes_by_foreign_cookie() {
+        return request.refuse(&call, Denial::CrossOrigin);
+    }
+    let handler = request.handler(call.account());
+    match dialect.answer(&call, &handler).await {
+        Answer::Reply(reply, reason) => request.finish(&call, handler, reply, reason),
+        Answer::Consult(consult) => EndpointResponse::Consult(Box::new(parts), consult),
+        Answer::Forward(forward) => EndpointResponse::Forward(Box::new(parts), forward, room),
+        #[cfg(feature = "kuzzle")]
+        Answer::Upgrade(upgrade) => {
+            let (sources, origin) = (dialect.sources(), handler.origin);
+            let endpoint = operation.endpoint;
+            EndpointResponse::Upgrade(Box::new(TakenOver { endpoint, head: parts, sources, origin, upgrade }))
+        }
+    }
+}
+
+/// A request to an endpoint, without its body.
+struct EndpointRequest<'a> {
+    gate: &'a Arc<Inner>,
+    endpoint: &'a Ready,
+    operation: &'a Operation,
+    parts: &'a Parts,
+    address: Option<IpAddr>,
+    /// When the request was read.
+    arrived: Arrival,
+}
+
+impl<'a> EndpointRequest<'a> {
+    /// The request in the terms of a dialect.
+    fn call(&self, body: &'a Bytes, from_own_origin: bool) -> Call<'a> {
+        let Self { operation, parts, address, .. } = *self;
+        Call {
+            operation: operation.name(),
+            params: &operation.params,
+            method: &parts.method,
+            headers: &parts.headers,
+            path: parts.uri.path(),
+            query: parts.uri.query(),
+            body,
+            address,
+            from_own_origin,
+        }
+    }
+
+    /// Has the dialect answer while the body arrives.
+    async fn stream<B>(&self, body: B) -> EndpointResponse
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Ok(place) = self.gate.running.overload.streams.enter(self.gate.holder(self.parts)) else {
+            return self.shed(Refusal::Streams);
+        };
+        let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+        let body = StallTimeout::new(body.map_err(Into::into).boxed_unsync(), STREAMED_BODY_TIMEOUT);
+        let empty = Bytes::new();
+        let (reply, reason) = self.endpoint.dialect.stream(&self.call(&empty, false), body.boxed_unsync()).await;
+        EndpointResponse::reply(reply.map(|body| body.holding(place)), reason)
+    }
+
+    /// The reply to a request whose body was not read.
+    fn answer_unread(&self, unread: Unread) -> EndpointResponse {
+        let denial = match unread {
+            Unread::TooLong => Denial::BodyTooLarge,
+            Unread::Undecided(denial) => denial,
+            Unread::Broken => Denial::MalformedRequest("the body broke off"),
+            Unread::TooSlow => return EndpointResponse::reply(self.too_slow(), Reason::BODY_TOO_SLOW),
+            Unread::Shed(refusal) => return self.shed(refusal),
+        };
+        self.gate.tell_limited(&denial, || self.address);
+        let empty = Bytes::new();
+        self.refuse(&self.call(&empty, self.gate.origins.asked(&self.parts.headers)), denial)
+    }
+
+    fn too_slow(&self) -> Reply {
+        if reply::is_grpc(&self.parts.headers) {
+            return reply::grpc_status(reply::GrpcCode::DeadlineExceeded, "the request came too slowly");
+        }
+        let status = StatusCode::REQUEST_TIMEOUT;
+        let worded = self.endpoint.dialect.failed(status, "the body came too slowly");
+        worded.unwrap_or_else(|| reply::problem(status, None))
+    }
+
+    fn shed(&self, refusal: Refusal) -> EndpointResponse {
+        let reply = overloaded(refusal, Some(&*self.endpoint.dialect), &self.parts.headers);
+        EndpointResponse::reply(reply, Reason::shed(refusal))
+    }
+
+    fn refuse(&self, call: &Call<'_>, denial: Denial) -> EndpointResponse {
+        EndpointResponse::reply(self.endpoint.dialect.write(call, Err(denial.into())), denial)
+    }
+
+    /// Is this a change by cookie that no allowed page made? A browser adds cookies to any site's requests (requirement
+    /// T18).
+    fn changes_by_foreign_cookie(&self) -> bool {
+        let cookie = self.endpoint.dialect.sources().cookie;
+        let by_cookie = cookie.is_some_and(|name| credential::cookies(&self.parts.headers, name).next().is_some());
+        by_cookie && !self.gate.origins.admit(self.parts, &RoutePolicy::default())
+    }
+
+    fn handler(&self, account: Option<&'a str>) -> EndpointHandler<'a> {
+        let agent = self.parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+        // Only a token endpoint of OAuth says in its protocol what a proof or a certificate causes.
+        let is_oauth = self.endpoint.dialect.oauth("").is_some();
+        EndpointHandler {
+            gate: self.gate,
+            endpoint: self.operation.endpoint,
+            account,
+            origin: Origin { address: self.address, user_agent: agent.map(shortened), held_up: HeldUpNote::open() },
+            arrived: self.arrived,
+            proof: is_oauth.then(|| self.gate.presented_proof(self.parts)).flatten().map(Arc::new),
+            certificate: is_oauth.then(|| certificate_of(self.parts)).flatten(),
+            recipient: OnceLock::new(),
+        }
+    }
+
+    /// The reply of a dialect, as it is sent.
+    fn finish(
+        &self,
+        call: &Call<'_>,
+        handler: EndpointHandler<'_>,
+        mut reply: Reply,
+        reason: Reason,
+    ) -> EndpointResponse {
+        let recipient = handler.recipient.into_inner();
+        // Each dialect checks this before it acts. This is the second line of defence (requirement T25).
+        let may_set_cookie = call.from_own_origin && !call.method.is_safe();
+        if reply.headers().contains_key(SET_COOKIE) && !may_set_cookie {
+            let dialect = &self.endpoint.dialect;
+            tracing::error!(dialect = dialect.name(), "reply dropped: it sets a cookie without proof of origin");
+            let denial = Denial::CrossOrigin;
+            return EndpointResponse::Reply(dialect.write(call, Err(denial.into())), denial.into(), recipient);
+        }
+        // A client that proves its key goes on with the latest nonce.
+        if handler.proof.is_some()
+            && let Some(nonce) = self.gate.dpop_nonce()
+        {
+            reply.headers_mut().insert(dpop::NONCE.clone(), nonce);
+        }
+        EndpointResponse::Reply(reply, reason, recipient)
+    }
+}
+
+/// A user agent, cut at 256 characters.
+fn shortened(agent: &str) -> Box<str> {
+    agent.chars().take(256).collect::<String>().into()
+}

@@ -1,0 +1,113 @@
+//! Carries out what the dialect of one request asks for, each in a task of its own.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use tracing::Instrument;
+
+use super::execute;
+use crate::context::{Context, inherited};
+use crate::denial::Denial;
+use crate::dialect::{Command, CommandHandler, Outcome, OwnSessionsRequest};
+use crate::engine::{Arrival, HeldUp, Origin, OwnSessions};
+use crate::fault::{Error, Fault};
+use crate::gate::possession::PresentedProof;
+use crate::gate::{Inner, Recipient, Who};
+use crate::thumbprint::CertificateThumbprint;
+
+/// Executes the commands of one request.
+pub(in crate::gate) struct EndpointHandler<'a> {
+    pub(in crate::gate) gate: &'a Arc<Inner>,
+    pub(in crate::gate) endpoint: usize,
+    pub(in crate::gate) account: Option<&'a str>,
+    pub(in crate::gate) origin: Origin,
+    /// When the request was read.
+    pub(in crate::gate) arrived: Arrival,
+    /// The proof of a key that came with it.
+    pub(in crate::gate) proof: Option<Arc<PresentedProof>>,
+    /// The client certificate of its connection.
+    pub(in crate::gate) certificate: Option<CertificateThumbprint>,
+    /// The recipient of issued tokens, or whose attempt was held up, for the access log.
+    pub(in crate::gate) recipient: OnceLock<Who>,
+}
+
+#[async_trait]
+impl CommandHandler for EndpointHandler<'_> {
+    async fn execute(&self, command: Command) -> Result<Outcome, Error> {
+        let (gate, index) = (Arc::clone(self.gate), self.endpoint);
+        let (account, origin, arrived) = (self.account.map(str::to_owned), self.origin.clone(), self.arrived);
+        let (proof, certificate) = (self.proof.clone(), self.certificate);
+        let executing = async move {
+            match gate.endpoints.get(index) {
+                Some(endpoint) => {
+                    let presented = execute::Presented { proof: proof.as_deref(), certificate };
+                    execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived, presented).await
+                }
+                None => Err(Denial::NoRoute.into()),
+            }
+        };
+        let outcome = to_its_end(executing).await;
+        if let Ok(Outcome::Issued(issued)) = &outcome {
+            let recipient = Recipient { subject: issued.subject.clone(), session: issued.session };
+            let _ = self.recipient.set(Who::Issued(Box::new(recipient)));
+        }
+        self.tell(&outcome);
+        outcome
+    }
+
+    async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
+        let (gate, index) = (Arc::clone(self.gate), self.endpoint);
+        let (account, origin) = (self.account.map(str::to_owned), self.origin.clone());
+        let executing = async move {
+            match gate.endpoints.get(index) {
+                Some(endpoint) => execute::own_sessions(&gate, endpoint, &request, account.as_deref(), &origin).await,
+                None => Err(Denial::NoRoute.into()),
+            }
+        };
+        let outcome = to_its_end(executing).await;
+        self.tell(&outcome);
+        outcome
+    }
+
+    #[cfg(feature = "relay")]
+    async fn relay(&self, request: crate::dialect::RelayRequest) -> Result<crate::relay::ProviderReply, Error> {
+        let (gate, index, origin) = (Arc::clone(self.gate), self.endpoint, self.origin.clone());
+        let executing = async move {
+            match gate.endpoints.get(index).and_then(|endpoint| endpoint.relay.as_ref()) {
+                Some(relay) => relay.answer(&gate, request, &origin).await,
+                None => Err(Denial::NoRoute.into()),
+            }
+        };
+        let outcome = to_its_end(executing).await;
+        self.tell(&outcome);
+        outcome
+    }
+}
+
+impl EndpointHandler<'_> {
+    /// Tells the logs of a fault, and of whose attempt a limit refused.
+    fn tell<T>(&self, outcome: &Result<T, Error>) {
+        self.gate.running.faults.tell(outcome, || self.gate.engine.clock().source().monotonic());
+        let Err(error) = outcome else { return };
+        self.gate.engine.tell_held_up(error, &self.origin, HeldUp::default);
+        if let Some(held_up) = self.origin.held_up.get() {
+            let _ = self.recipient.set(Who::HeldUp(Box::new(held_up.clone())));
+        }
+    }
+}
+
+/// Runs work of the engine in a separate task, to its end: a client that disconnects must not stop it between the store
+/// and the revocation list.
+pub(in crate::gate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::spawn(inherited(Context::current(), work.in_current_span())).await {
+        Ok(done) => done,
+        // Resumes the panic in the task of the request, which answers 500.
+        Err(panicked) => match panicked.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Fault::Busy.into()),
+        },
+    }
+}
