@@ -1,47 +1,40 @@
 //! Builds a gate from its parts.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, Response};
 use ipnet::IpNet;
-use parking_lot::Mutex;
 
-use super::endpoint::{Endpoint, EndpointError, Endpoints};
-use super::fault_log::FaultLog;
-use super::notice::Notices;
+use super::endpoint::Endpoint;
 use super::respond::RefusalHook;
-use super::running::Running;
-use super::{Gate, PreparedRules, maintain, nodes, system_time};
-use crate::client::{Client, NoRandomness};
-use crate::clock::{EngineClock, TimeSource, Timestamp};
+use crate::client::Client;
+use crate::clock::TimeSource;
 use crate::denial::Denial;
 use crate::directory::Directory;
-use crate::dpop::{Dpop, DpopSettings};
-use crate::engine::{Engine, EngineConfig, StoreCounters};
+use crate::dpop::DpopSettings;
 use crate::headers::HeaderPattern;
-use crate::lease::LeaseContext;
-use crate::limit::{Limits, Rates};
-use crate::overload::{Bounds, Overload};
+use crate::limit::Rates;
+use crate::overload::Bounds;
 use crate::password::Passwords;
-use crate::policy::GateId;
-use crate::random::random;
-use crate::route::{HostError, Resource, Route, RouteError};
-use crate::session::profile::{Profile, ProfileError};
-use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError, round_trip};
+use crate::route::{Resource, Route};
+use crate::session::profile::Profile;
+use crate::store::{Staleness, Store};
 use crate::token::assertion::ASSERTION_TTL;
 use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, RulesError, Verifier};
-use crate::verify_cache::{AssertionHeader, DEFAULT_CACHE, IdentityField, MAX_IDENTITY_HEADERS, TokenChecker};
+use crate::token::verify::IssuerRules;
+use crate::verify_cache::{AssertionHeader, IdentityField};
 
+mod build;
+mod error;
 mod rules;
 mod sound;
 
-use rules::{Kept, Rules};
+pub(super) use build::verifier;
+pub use error::BuildError;
+use rules::Rules;
 pub(super) use sound::assertion;
 
 /// The largest body of a request to an endpoint, in bytes (requirement A4).
@@ -53,134 +46,7 @@ pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 /// The tolerance for clock differences.
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
-/// Why a gate could not be built.
-///
-/// ```
-/// use rotogate::Gate;
-/// use rotogate::gate::BuildError;
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// let error = Gate::builder().issuer("https://api.example.com").build().await.unwrap_err();
-/// assert!(matches!(error, BuildError::NoKeys));
-/// assert!(error.to_string().contains("call `.keys(Keyring::…)`"), "it says what to do");
-/// # });
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// [`GateBuilder::issuer`] was not called.
-    #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
-    NoIssuer,
-    /// Clients could not use this issuer.
-    #[error("the issuer {issuer:?}: {why}")]
-    Issuer {
-        /// The issuer.
-        issuer: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// The public URL has a path, or is no URL.
-    #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
-    PublicUrl(String),
-    /// An origin that no browser spells so.
-    #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
-    Origin(String),
-    /// A client is invalid, or not registered.
-    #[error("the client {client:?}: {why}")]
-    Client {
-        /// Its id.
-        client: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A staleness that no gate may have.
-    #[error("staleness: a limit of {least:?} to {most:?} is needed, and `served` may not be below it", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
-    Staleness,
-    /// [`GateBuilder::keys`] was not called.
-    #[error("keys are needed: call `.keys(Keyring::…)`")]
-    NoKeys,
-    /// Nodes of the store that run have other keys, and more than one step of a roll is between them.
-    #[error("{0}")]
-    OtherKeys(String),
-    /// An endpoint has a relay, and no store keeps its records.
-    #[cfg(feature = "relay")]
-    #[doc(hidden)]
-    #[error("an endpoint with a relay needs a store for its records")]
-    NoRelayStore,
-    /// Other rules name an endpoint with a relay that the running gate has not.
-    #[cfg(feature = "relay")]
-    #[doc(hidden)]
-    #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]
-    NewRelay(String),
-    /// The rules of a profile contradict each other.
-    #[error("the profile contradicts itself: {0}")]
-    Profile(#[from] ProfileError),
-    /// The leeway is more than 30 s.
-    // Requirement J7.
-    #[error("leeway must be at most 30s")]
-    Leeway,
-    /// Routes conflict, or a pattern is malformed.
-    #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Routes(Vec<RouteError>),
-    /// One of [`GateBuilder::hosts`] is not a host.
-    #[error(transparent)]
-    Host(#[from] HostError),
-    /// Calls in envelopes would bypass a route.
-    #[error(
-        "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, and a call whose path is \
-         unknown would bypass it: write which calls it is for (`Route::kuzzle`), or a route for all others: `*`"
-    )]
-    Ungoverned {
-        /// The id of the stricter route.
-        strict: String,
-        /// The id of the envelopes' route.
-        envelope: String,
-    },
-    /// A route names an unknown issuer.
-    #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
-    UnknownIssuer(String),
-    /// A protected resource cannot be described.
-    #[error("the resource {path:?}: {why}")]
-    Resource {
-        /// Its path.
-        path: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// No assertions can be made as they are configured.
-    #[error("assertions: {0}")]
-    Assertion(String),
-    /// Too many of [`GateBuilder::identity_headers`].
-    #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
-    IdentityHeaders(usize),
-    /// A role that a route asks for could not be judged, or no token could have it.
-    #[error("the role {role:?} of route {route:?} {why}")]
-    Role {
-        /// The id of the route.
-        route: String,
-        /// The role.
-        role: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A route names an unknown dialect.
-    #[error("there is no dialect {0:?}")]
-    Dialect(String),
-    /// Endpoints conflict, or a template is malformed.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The keys of an issuer cannot be used.
-    #[error(transparent)]
-    Verifier(#[from] RulesError),
-    /// The store failed while revocations were loaded. Without them the gate fails closed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The system gave no random bytes.
-    #[error(transparent)]
-    Random(#[from] NoRandomness),
-}
-
-/// Builds a [`Gate`]. A value that is not set has the default of `gateway.toml`.
+/// Builds a [`Gate`](super::Gate). A value that is not set has the default of `gateway.toml`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -284,7 +150,7 @@ impl GateBuilder {
         self
     }
 
-    /// The source of users. Without one, only the application starts sessions: [`Gate::sessions`].
+    /// The source of users. Without one, only the application starts sessions: [`Gate::sessions`](super::Gate::sessions).
     #[must_use]
     pub fn directory(mut self, directory: Arc<dyn Directory>) -> Self {
         self.directory = Some(directory);
@@ -504,7 +370,7 @@ impl GateBuilder {
         self
     }
 
-    /// A hook that replaces the replies to refused requests: those that [`Gate::layer`] and [`Gate::require`] refuse,
+    /// A hook that replaces the replies to refused requests: those that [`Gate::layer`](super::Gate::layer) and [`Gate::require`](super::Gate::require) refuse,
     /// and those that the extractors [`Identity`](super::Identity) and [`Claims`](super::Claims) refuse. `None` keeps
     /// the gate's reply. [`Denial::reason`](crate::denial::Denial::reason) is the word for a log, not for the client.
     ///
@@ -531,190 +397,4 @@ impl GateBuilder {
         self.rules.refusals = Some(RefusalHook::new(reply));
         self
     }
-
-    /// Builds the gate, and loads the revocations in force. It needs a tokio runtime, where a background task runs for
-    /// as long as the gate lives.
-    ///
-    /// # Errors
-    /// See [`BuildError`].
-    pub async fn build(
-        #[cfg_attr(not(feature = "relay"), expect(unused_mut, reason = "for relays"))] mut self,
-    ) -> Result<Gate, BuildError> {
-        let issuer = self.issuer.ok_or(BuildError::NoIssuer)?;
-        sound::issuer(&issuer, self.plain_issuer)?;
-        let keyring = Arc::new(self.keyring.ok_or(BuildError::NoKeys)?);
-        let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
-        if leeway > DEFAULT_LEEWAY {
-            return Err(BuildError::Leeway);
-        }
-        let audience = if self.audience.is_empty() { vec![(*issuer).into()] } else { self.audience };
-        self.rules.check(&self.trusted, &audience, &keyring)?;
-        let store = self.store.unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
-        let time = self.time.map_or_else(system_time, |time| time.0);
-        if !self.staleness.is_sound() {
-            return Err(BuildError::Staleness);
-        }
-        let clock = Arc::new(match store.shared() {
-            None => EngineClock::start(Arc::clone(&time), store.last_known_time().await?, leeway),
-            Some(_) => {
-                warn_of_distance(&*store, self.staleness).await?;
-                let asked = time.monotonic();
-                let store_time = store.last_known_time().await?;
-                EngineClock::start_with_store(Arc::clone(&time), (asked, time.monotonic()), store_time, leeway)
-            }
-        });
-        // Loaded before anything is served (requirement R10).
-        let (revocations, loaded_to) = store.revocations().await?;
-        let revocations = Arc::new(revocations);
-        let row = nodes::row(self.node_name, u64::from_be_bytes(*random()?));
-        nodes::keys::say(&row, &keyring, clock.now());
-        if let Some(shared) = store.shared() {
-            // Before the first beat: the others must not count on this node.
-            let (others, now) = (shared.nodes().await?, store.last_known_time().await?);
-            nodes::keys::check(&row.get(), &others, now).map_err(BuildError::OtherKeys)?;
-        }
-        let feed = begin_feed(&*store, loaded_to, &time, self.staleness, &row).await?;
-        if feed.is_some() {
-            revocations.use_until(Timestamp::ZERO);
-        }
-        let passwords = self.passwords.unwrap_or_else(|| Arc::new(Passwords::default()));
-        let identity = self.rules.identity(&self.trusted);
-        let has_directory = self.directory.is_some();
-        let mut limits = Limits::new(self.rates, Arc::clone(&time)).with_password_places(passwords.places());
-        let counters = (store.shared().is_some() && !self.limits_per_node)
-            .then(|| Arc::new(StoreCounters::new(Arc::clone(&store), Arc::clone(&keyring))));
-        if let Some(counters) = &counters {
-            limits = limits.shared_by(Arc::clone(counters) as _, Arc::clone(&time));
-        }
-        let engine = Engine::new(EngineConfig {
-            issuer: Arc::clone(&issuer),
-            audience,
-            leeway,
-            styles: Endpoints::styles(&self.rules.endpoints),
-            keyring: Arc::clone(&keyring),
-            store,
-            directory: self.directory,
-            clock: Arc::clone(&clock),
-            revocations: Arc::clone(&revocations),
-            limits: Arc::new(limits),
-            counters,
-            keep_login_origin: !self.forget_login_origin,
-            staleness: feed.is_some().then_some(self.staleness),
-        });
-        // Keys that are fetched count by the time that requests see.
-        self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
-        let verifier = verifier(&engine, &keyring, leeway, self.trusted)?;
-        let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
-        let requests_per_caller = self.bounds.requests_per_caller;
-        let checker = TokenChecker::new(verifier, clock, revocations, identity.clone(), capacity, requests_per_caller);
-        let (engine, checker) = (Arc::new(engine), Arc::new(checker));
-        #[cfg(feature = "relay")]
-        let relays = {
-            let proofs = self.rules.dpop.as_ref().map(|dpop| dpop.counted_in).unwrap_or_default();
-            let (engine, checker) = (Arc::clone(&engine), Arc::clone(&checker));
-            let shared = super::relay::Shared { store: self.relay_store, engine, checker, time, proofs };
-            let begun = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.begin_relay(&shared));
-            begun.filter_map(Result::transpose).collect::<Result<_, _>>()?
-        };
-        let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
-        let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
-        let running = Arc::new(Running {
-            engine: Arc::clone(&engine),
-            notices: Notices::default(),
-            faults: FaultLog::default(),
-            #[cfg(feature = "kuzzle")]
-            seldom: crate::counters::SeldomByKind::default(),
-            asks_audience: AtomicBool::new(false),
-            row,
-            overload: Overload::new(&self.bounds),
-            unfit_store: ArcSwapOption::empty(),
-            passwords,
-            has_directory,
-            dpop: Arc::new(dpop),
-            clients: ArcSwap::default(),
-            #[cfg(feature = "relay")]
-            relays,
-            in_force: Mutex::default(),
-        });
-        let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
-        let kept = Kept { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
-        let gate = Gate(Arc::new(self.rules.into_inner(kept, &identity, None)?));
-        running.clients.store(Arc::new(gate.0.clients.ids()));
-        maintain::begin(&running, feed).await?;
-        Ok(gate)
-    }
-
-    /// See [`Gate::prepare_rules`].
-    pub(super) fn prepare_rules(
-        #[cfg_attr(not(feature = "relay"), expect(unused_mut, reason = "for relays"))] mut self,
-        running: &Gate,
-    ) -> Result<PreparedRules, BuildError> {
-        let old = &running.0;
-        self.rules.check(&self.trusted, old.engine.audience(), &old.engine.keyring())?;
-        #[cfg(feature = "relay")]
-        for endpoint in &mut self.rules.endpoints {
-            endpoint.go_on_with(&old.running.relays)?;
-        }
-        let kept = Kept {
-            id: old.id,
-            running: Arc::clone(&old.running),
-            engine: Arc::clone(&old.engine),
-            checker: Arc::clone(&old.checker),
-            leases: Arc::clone(&old.leases),
-            leeway: old.leeway,
-        };
-        let (styles, identity) = (Endpoints::styles(&self.rules.endpoints), self.rules.identity(&self.trusted));
-        Ok(PreparedRules {
-            gate: Gate(Arc::new(self.rules.into_inner(kept, &identity, Some(old))?)),
-            styles,
-            identity,
-            rates: self.rates,
-            keep_login_origin: !self.forget_login_origin,
-            max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
-        })
-    }
-}
-
-/// A store that is further away than the staleness allows makes a gate refuse good tokens (requirement C43).
-async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(), StoreError> {
-    let round_trip = round_trip(|| store.last_known_time()).await?;
-    let needed = Staleness::needed_for(round_trip);
-    if staleness.limit < needed {
-        tracing::warn!(
-            ?round_trip,
-            staleness = ?staleness.limit,
-            ?needed,
-            "the staleness is too short for a store that is so far away: good tokens will be refused. Raise it"
-        );
-    }
-    Ok(())
-}
-
-/// What follows the revocations that other gates write, if the store is shared.
-async fn begin_feed(
-    store: &dyn Store,
-    from: Cursor,
-    time: &Arc<dyn TimeSource>,
-    staleness: Staleness,
-    row: &Arc<LiveRow>,
-) -> Result<Option<Box<dyn Feed>>, StoreError> {
-    match store.shared() {
-        None => Ok(None),
-        Some(shared) => {
-            let follow = Follow { time: Arc::clone(time), every: staleness.every(), row: Arc::clone(row) };
-            shared.follow(from, follow).await.map(Some)
-        }
-    }
-}
-
-/// The verifier for the gate's own keys, then for those of the other issuers.
-pub(super) fn verifier(
-    engine: &Engine,
-    keyring: &Keyring,
-    leeway: Duration,
-    trusted: Vec<IssuerRules>,
-) -> Result<Verifier, RulesError> {
-    let mut rules = vec![IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)];
-    rules.extend(trusted);
-    Verifier::new(rules)
 }

@@ -1,0 +1,265 @@
+//! Wires the parts of a gate together: for a start, and for other rules of a running gate.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+
+use super::rules::Kept;
+use super::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_STREAM, GateBuilder, sound};
+use crate::clock::{EngineClock, TimeSource, Timestamp};
+use crate::dpop::Dpop;
+use crate::engine::{Engine, EngineConfig, StoreCounters};
+use crate::gate::endpoint::Endpoints;
+use crate::gate::fault_log::FaultLog;
+use crate::gate::notice::Notices;
+#[cfg(feature = "relay")]
+use crate::gate::relay::{EndpointRelay, Shared};
+use crate::gate::running::Running;
+use crate::gate::{Gate, PreparedRules, maintain, nodes, system_time};
+use crate::lease::LeaseContext;
+use crate::limit::Limits;
+use crate::overload::Overload;
+use crate::password::Passwords;
+use crate::policy::GateId;
+use crate::random::random;
+use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError, round_trip};
+use crate::token::keyring::Keyring;
+use crate::token::verify::{IssuerRules, RulesError, Verifier};
+use crate::verify_cache::{DEFAULT_CACHE, TokenChecker};
+
+impl GateBuilder {
+    /// Builds the gate, and loads the revocations in force. It needs a tokio runtime, where a background task runs for
+    /// as long as the gate lives.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub async fn build(mut self) -> Result<Gate, BuildError> {
+        let issuer = self.issuer.take().ok_or(BuildError::NoIssuer)?;
+        sound::issuer(&issuer, self.plain_issuer)?;
+        let keyring = Arc::new(self.keyring.take().ok_or(BuildError::NoKeys)?);
+        let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
+        if leeway > DEFAULT_LEEWAY {
+            return Err(BuildError::Leeway);
+        }
+        if self.audience.is_empty() {
+            self.audience.push((*issuer).into());
+        }
+        self.rules.check(&self.trusted, &self.audience, &keyring)?;
+        let store = self.store.take().unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
+        let time = self.time.take().map_or_else(system_time, |time| time.0);
+        if !self.staleness.is_sound() {
+            return Err(BuildError::Staleness);
+        }
+        let clock = Arc::new(start_clock(&*store, &time, self.staleness, leeway).await?);
+        // Loaded before anything is served (requirement R10).
+        let (revocations, loaded_to) = store.revocations().await?;
+        let revocations = Arc::new(revocations);
+        let row = nodes::row(self.node_name.take(), u64::from_be_bytes(*random()?));
+        nodes::keys::say(&row, &keyring, clock.now());
+        check_other_nodes(&*store, &row).await?;
+        let feed = begin_feed(&*store, loaded_to, &time, self.staleness, &row).await?;
+        if feed.is_some() {
+            revocations.use_until(Timestamp::ZERO);
+        }
+        let passwords = self.passwords.take().unwrap_or_else(|| Arc::new(Passwords::default()));
+        let (limits, counters) = self.limits(&store, &keyring, &time, &passwords);
+        let engine = Engine::new(EngineConfig {
+            issuer,
+            audience: std::mem::take(&mut self.audience),
+            leeway,
+            styles: Endpoints::styles(&self.rules.endpoints),
+            keyring: Arc::clone(&keyring),
+            store,
+            directory: self.directory.clone(),
+            clock: Arc::clone(&clock),
+            revocations: Arc::clone(&revocations),
+            limits: Arc::new(limits),
+            counters,
+            keep_login_origin: !self.forget_login_origin,
+            staleness: feed.is_some().then_some(self.staleness),
+        });
+        // Keys that are fetched count by the time that requests see.
+        self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
+        let identity = self.rules.identity(&self.trusted);
+        let verifier = verifier(&engine, &keyring, leeway, std::mem::take(&mut self.trusted))?;
+        let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
+        let requests_per_caller = self.bounds.requests_per_caller;
+        let checker = TokenChecker::new(verifier, clock, revocations, identity.clone(), capacity, requests_per_caller);
+        let (engine, checker) = (Arc::new(engine), Arc::new(checker));
+        let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
+        let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
+        let running = Arc::new(self.running(&engine, &checker, row, passwords)?);
+        let kept = Kept { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
+        let gate = Gate(Arc::new(self.rules.into_inner(kept, &identity, None)?));
+        running.clients.store(Arc::new(gate.0.clients.ids()));
+        maintain::begin(&running, feed).await?;
+        Ok(gate)
+    }
+
+    /// The limits, and the counters that gates of one store share.
+    fn limits(
+        &self,
+        store: &Arc<dyn Store>,
+        keyring: &Arc<Keyring>,
+        time: &Arc<dyn TimeSource>,
+        passwords: &Passwords,
+    ) -> (Limits, Option<Arc<StoreCounters>>) {
+        let limits = Limits::new(self.rates, Arc::clone(time)).with_password_places(passwords.places());
+        let is_shared = store.shared().is_some() && !self.limits_per_node;
+        if !is_shared {
+            return (limits, None);
+        }
+        let counters = Arc::new(StoreCounters::new(Arc::clone(store), Arc::clone(keyring)));
+        (limits.shared_by(Arc::clone(&counters) as _, Arc::clone(time)), Some(counters))
+    }
+
+    #[cfg(feature = "relay")]
+    fn begin_relays(
+        &mut self,
+        engine: &Arc<Engine>,
+        checker: &Arc<TokenChecker>,
+    ) -> Result<Vec<Arc<EndpointRelay>>, BuildError> {
+        let shared = Shared {
+            store: self.relay_store.take(),
+            engine: Arc::clone(engine),
+            checker: Arc::clone(checker),
+            time: engine.clock().source(),
+            proofs: self.rules.dpop.as_ref().map(|dpop| dpop.counted_in).unwrap_or_default(),
+        };
+        let begun = self.rules.endpoints.iter_mut().map(|endpoint| endpoint.begin_relay(&shared));
+        begun.filter_map(Result::transpose).collect()
+    }
+
+    /// What runs, without its clients.
+    fn running(
+        &mut self,
+        engine: &Arc<Engine>,
+        #[cfg_attr(not(feature = "relay"), expect(unused_variables, reason = "for relays"))] checker: &Arc<
+            TokenChecker,
+        >,
+        row: Arc<LiveRow>,
+        passwords: Arc<Passwords>,
+    ) -> Result<Running, BuildError> {
+        let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
+        let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
+        Ok(Running {
+            engine: Arc::clone(engine),
+            notices: Notices::default(),
+            faults: FaultLog::default(),
+            #[cfg(feature = "kuzzle")]
+            seldom: crate::counters::SeldomByKind::default(),
+            asks_audience: AtomicBool::new(false),
+            row,
+            overload: Overload::new(&self.bounds),
+            unfit_store: ArcSwapOption::empty(),
+            passwords,
+            has_directory: self.directory.is_some(),
+            dpop: Arc::new(dpop),
+            clients: ArcSwap::default(),
+            #[cfg(feature = "relay")]
+            relays: self.begin_relays(engine, checker)?,
+            in_force: Mutex::default(),
+        })
+    }
+
+    /// See [`Gate::prepare_rules`].
+    pub(in crate::gate) fn prepare_rules(
+        #[cfg_attr(not(feature = "relay"), expect(unused_mut, reason = "for relays"))] mut self,
+        running: &Gate,
+    ) -> Result<PreparedRules, BuildError> {
+        let old = &running.0;
+        self.rules.check(&self.trusted, old.engine.audience(), &old.engine.keyring())?;
+        #[cfg(feature = "relay")]
+        for endpoint in &mut self.rules.endpoints {
+            endpoint.go_on_with(&old.running.relays)?;
+        }
+        let kept = Kept {
+            id: old.id,
+            running: Arc::clone(&old.running),
+            engine: Arc::clone(&old.engine),
+            checker: Arc::clone(&old.checker),
+            leases: Arc::clone(&old.leases),
+            leeway: old.leeway,
+        };
+        let (styles, identity) = (Endpoints::styles(&self.rules.endpoints), self.rules.identity(&self.trusted));
+        Ok(PreparedRules {
+            gate: Gate(Arc::new(self.rules.into_inner(kept, &identity, Some(old))?)),
+            styles,
+            identity,
+            rates: self.rates,
+            keep_login_origin: !self.forget_login_origin,
+            max_stream: self.max_stream.unwrap_or(DEFAULT_MAX_STREAM),
+        })
+    }
+}
+
+/// The time of the engine, which never goes back behind that of the store.
+async fn start_clock(
+    store: &dyn Store,
+    time: &Arc<dyn TimeSource>,
+    staleness: Staleness,
+    leeway: Duration,
+) -> Result<EngineClock, StoreError> {
+    if store.shared().is_none() {
+        return Ok(EngineClock::start(Arc::clone(time), store.last_known_time().await?, leeway));
+    }
+    warn_of_distance(store, staleness).await?;
+    let asked = time.monotonic();
+    let store_time = store.last_known_time().await?;
+    Ok(EngineClock::start_with_store(Arc::clone(time), (asked, time.monotonic()), store_time, leeway))
+}
+
+/// Compares the keys with those of the other gates of the store. Before the first beat: the others must not count on this
+/// node.
+async fn check_other_nodes(store: &dyn Store, row: &LiveRow) -> Result<(), BuildError> {
+    let Some(shared) = store.shared() else { return Ok(()) };
+    let (others, now) = (shared.nodes().await?, store.last_known_time().await?);
+    nodes::keys::check(&row.get(), &others, now).map_err(BuildError::OtherKeys)
+}
+
+/// A store that is further away than the staleness allows makes a gate refuse good tokens (requirement C43).
+async fn warn_of_distance(store: &dyn Store, staleness: Staleness) -> Result<(), StoreError> {
+    let round_trip = round_trip(|| store.last_known_time()).await?;
+    let needed = Staleness::needed_for(round_trip);
+    if staleness.limit < needed {
+        tracing::warn!(
+            ?round_trip,
+            staleness = ?staleness.limit,
+            ?needed,
+            "the staleness is too short for a store that is so far away: good tokens will be refused. Raise it"
+        );
+    }
+    Ok(())
+}
+
+/// What follows the revocations that other gates write, if the store is shared.
+async fn begin_feed(
+    store: &dyn Store,
+    from: Cursor,
+    time: &Arc<dyn TimeSource>,
+    staleness: Staleness,
+    row: &Arc<LiveRow>,
+) -> Result<Option<Box<dyn Feed>>, StoreError> {
+    match store.shared() {
+        None => Ok(None),
+        Some(shared) => {
+            let follow = Follow { time: Arc::clone(time), every: staleness.every(), row: Arc::clone(row) };
+            shared.follow(from, follow).await.map(Some)
+        }
+    }
+}
+
+/// The verifier for the gate's own keys, then for those of the other issuers.
+pub(in crate::gate) fn verifier(
+    engine: &Engine,
+    keyring: &Keyring,
+    leeway: Duration,
+    trusted: Vec<IssuerRules>,
+) -> Result<Verifier, RulesError> {
+    let mut rules = vec![IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)];
+    rules.extend(trusted);
+    Verifier::new(rules)
+}

@@ -1,0 +1,136 @@
+//! Why a gate could not be built.
+
+use crate::client::NoRandomness;
+use crate::gate::endpoint::EndpointError;
+use crate::route::{HostError, RouteError};
+use crate::session::profile::ProfileError;
+use crate::store::{Staleness, StoreError};
+use crate::token::verify::RulesError;
+use crate::verify_cache::MAX_IDENTITY_HEADERS;
+
+/// Why a gate could not be built.
+///
+/// ```
+/// use rotogate::Gate;
+/// use rotogate::gate::BuildError;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let error = Gate::builder().issuer("https://api.example.com").build().await.unwrap_err();
+/// assert!(matches!(error, BuildError::NoKeys));
+/// assert!(error.to_string().contains("call `.keys(Keyring::…)`"), "it says what to do");
+/// # });
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// [`GateBuilder::issuer`] was not called.
+    #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
+    NoIssuer,
+    /// Clients could not use this issuer.
+    #[error("the issuer {issuer:?}: {why}")]
+    Issuer {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The public URL has a path, or is no URL.
+    #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
+    PublicUrl(String),
+    /// An origin that no browser spells so.
+    #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
+    Origin(String),
+    /// A client is invalid, or not registered.
+    #[error("the client {client:?}: {why}")]
+    Client {
+        /// Its id.
+        client: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A staleness that no gate may have.
+    #[error("staleness: a limit of {least:?} to {most:?} is needed, and `served` may not be below it", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
+    Staleness,
+    /// [`GateBuilder::keys`] was not called.
+    #[error("keys are needed: call `.keys(Keyring::…)`")]
+    NoKeys,
+    /// Nodes of the store that run have other keys, and more than one step of a roll is between them.
+    #[error("{0}")]
+    OtherKeys(String),
+    /// An endpoint has a relay, and no store keeps its records.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    #[error("an endpoint with a relay needs a store for its records")]
+    NoRelayStore,
+    /// Other rules name an endpoint with a relay that the running gate has not.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]
+    NewRelay(String),
+    /// The rules of a profile contradict each other.
+    #[error("the profile contradicts itself: {0}")]
+    Profile(#[from] ProfileError),
+    /// The leeway is more than 30 s.
+    // Requirement J7.
+    #[error("leeway must be at most 30s")]
+    Leeway,
+    /// Routes conflict, or a pattern is malformed.
+    #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Routes(Vec<RouteError>),
+    /// One of [`GateBuilder::hosts`] is not a host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Calls in envelopes would bypass a route.
+    #[error(
+        "route {strict:?} is stricter than {envelope:?}, which admits calls in envelopes, and a call whose path is \
+         unknown would bypass it: write which calls it is for (`Route::kuzzle`), or a route for all others: `*`"
+    )]
+    Ungoverned {
+        /// The id of the stricter route.
+        strict: String,
+        /// The id of the envelopes' route.
+        envelope: String,
+    },
+    /// A route names an unknown issuer.
+    #[error("there is no issuer {0:?}: a route takes the tokens of \"self\", or of a trusted one by its name")]
+    UnknownIssuer(String),
+    /// A protected resource cannot be described.
+    #[error("the resource {path:?}: {why}")]
+    Resource {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No assertions can be made as they are configured.
+    #[error("assertions: {0}")]
+    Assertion(String),
+    /// Too many of [`GateBuilder::identity_headers`].
+    #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
+    IdentityHeaders(usize),
+    /// A role that a route asks for could not be judged, or no token could have it.
+    #[error("the role {role:?} of route {route:?} {why}")]
+    Role {
+        /// The id of the route.
+        route: String,
+        /// The role.
+        role: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A route names an unknown dialect.
+    #[error("there is no dialect {0:?}")]
+    Dialect(String),
+    /// Endpoints conflict, or a template is malformed.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The keys of an issuer cannot be used.
+    #[error(transparent)]
+    Verifier(#[from] RulesError),
+    /// The store failed while revocations were loaded. Without them the gate fails closed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system gave no random bytes.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
+}
