@@ -28,7 +28,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::client::Clients;
-use crate::clock::{ClockState, TimeSource};
+use crate::clock::TimeSource;
 use crate::counters::{CountedCommits, CountedDurations};
 use crate::dialect::Dialect;
 use crate::engine::{Engine, Freshness};
@@ -40,11 +40,9 @@ use crate::policy::GateId;
 use crate::route::path::CanonicalPath;
 use crate::route::{Hosts, RESOURCE_METADATA_PATH, RoutePolicy, RouteTable};
 use crate::session::profile::Profile;
-use crate::token::claims::{AccessToken, TokenStyle};
+use crate::token::claims::AccessToken;
 use crate::token::keyring::Keyring;
-use crate::token::live_keys::Validity;
-use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
-use crate::verify_cache::{CheckResult, IdentityHeaders, MissContext, TokenChecker};
+use crate::verify_cache::{CheckResult, MissContext, TokenChecker};
 
 mod authorizer;
 mod body;
@@ -69,8 +67,10 @@ mod origin;
 mod overloaded;
 mod possession;
 mod preflight;
+mod readiness;
 #[cfg(feature = "relay")]
 mod relay;
+mod replace;
 mod reply_guard;
 mod require;
 mod resources;
@@ -106,9 +106,12 @@ pub use identity::{Claims, NoIdentity};
 pub use identity::{ClaimsError, Identity};
 pub use layer::{GateLayer, GateService, ResponseFuture};
 pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
+pub use readiness::Readiness;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub use relay::RelayConfig;
+#[doc(hidden)]
+pub use replace::{PreparedKeys, PreparedRules};
 pub use require::{Require, RequireLayer};
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
@@ -118,10 +121,6 @@ pub use crate::reason::Reason;
 pub use crate::verify_cache::IdentityField;
 #[doc(hidden)]
 pub use crate::verify_cache::MAX_IDENTITY_HEADERS;
-
-/// Why a gate is not, or only in part, ready that shares its store with others.
-const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
-const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
 ///
@@ -223,68 +222,7 @@ impl Inner {
     }
 }
 
-/// Keys and rules that a gate can go on with.
-#[derive(Debug)]
-#[doc(hidden)]
-pub struct PreparedKeys {
-    verifier: Verifier,
-    keyring: Arc<Keyring>,
-}
-
-/// Rules that a gate can go on with.
-#[derive(Debug)]
-#[doc(hidden)]
-pub struct PreparedRules {
-    gate: Gate,
-    styles: Vec<(Box<str>, TokenStyle)>,
-    identity: IdentityHeaders,
-    rates: Rates,
-    keep_login_origin: bool,
-    max_stream: Duration,
-}
-
-/// Whether the gate can serve.
-///
-/// ```
-/// use rotogate::gate::Readiness;
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// // `GET /ready`, for an orchestrator.
-/// let status = match gate.readiness().await {
-///     Readiness::Ready | Readiness::Degraded(_) => http::StatusCode::OK,
-///     _ => http::StatusCode::SERVICE_UNAVAILABLE,
-/// };
-/// assert_eq!(status, 200);
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Readiness {
-    /// It can.
-    Ready,
-    /// Tokens pass, but none is minted, or a revocation is not durable; the text says why, for the operator.
-    Degraded(String),
-    /// It cannot; the text says why, for the operator.
-    NotReady(String),
-}
-
-impl PreparedRules {
-    /// The gate with these rules.
-    pub fn gate(&self) -> &Gate {
-        &self.gate
-    }
-}
-
 impl Gate {
-    /// Replaces the bounds on concurrency and buffers for new requests.
-    pub fn set_bounds(&self, bounds: &Bounds) {
-        self.0.running.overload.set(bounds);
-        self.0.checker.callers().set(bounds.requests_per_caller);
-    }
-
     /// Starts building a gate.
     pub fn builder() -> GateBuilder {
         GateBuilder::default()
@@ -326,173 +264,9 @@ impl Gate {
         preflight::is_for_upstream(&self.0, request.method(), request.uri(), request.headers())
     }
 
-    /// Mints and verifies with other keys, and trusts these issuers and no others, from the next request on. Tokens of
-    /// an issuer whose keys and rules stay the same remain in the cache of verified tokens. Those of an issuer that is
-    /// not among `trusted` any more are refused, and their long-lived connections end within a second; so do those of an
-    /// issuer whose rules differ. Routes stay: they name issuers, and accept none that they do not name unless its rules
-    /// say `everywhere`.
-    ///
-    /// # Errors
-    /// When no verifier can be made of the keys; the old ones stay in use then.
-    pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
-        self.swap_keys(Arc::new(keyring), trusted).map(drop)
-    }
-
-    /// The same. Returns whether keys or rules differ.
-    ///
-    /// # Errors
-    /// As [`Self::set_keys`].
-    pub fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
-        Ok(self.use_keys(self.prepare_keys(keyring, trusted)?))
-    }
-
-    /// The part of [`Self::swap_keys`] that can fail. Changes nothing.
-    ///
-    /// # Errors
-    /// As [`Self::set_keys`].
-    #[doc(hidden)]
-    pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
-        if self.0.checker.asserts() {
-            builder::assertion(&keyring)?;
-        }
-        let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
-        Ok(PreparedKeys { verifier, keyring })
-    }
-
-    /// The other part.
-    #[doc(hidden)]
-    pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
-        // The verifier first: otherwise a token could be minted that the gate refuses.
-        let other = self.0.checker.set_verifier(verifier);
-        #[cfg(feature = "relay")]
-        self.0.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
-        if keyring.fingerprint() != *self.0.running.row.get().keyring {
-            nodes::keys::say(&self.0.running.row, &keyring, self.0.engine.clock().now());
-        }
-        self.0.engine.set_keyring(keyring);
-        other
-    }
-
-    /// This gate with the rules of a builder: its routes, clients, endpoints, profile, hosts, trusted proxies, CORS origins,
-    /// identity headers, rates and bound of bodies. Everything else is that of this gate, and is shared with it; what else
-    /// the builder has is not used. Changes nothing.
-    ///
-    /// # Errors
-    /// As [`GateBuilder::build`]. An endpoint with a relay must have one already.
-    #[doc(hidden)]
-    pub fn prepare_rules(&self, builder: GateBuilder) -> Result<PreparedRules, BuildError> {
-        builder.prepare_rules(self)
-    }
-
-    /// Puts in force what the two gates share of the rules, and returns the gate with them, for a server to replace its
-    /// services. Requests that a service of this gate has admitted go on under its rules. Once for a gate: later rules are
-    /// for the one that this returns.
-    #[doc(hidden)]
-    pub fn use_rules(&self, prepared: PreparedRules) -> Self {
-        let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
-        // First: from here on, requests of both gates are rid of the identity headers of both.
-        self.0.running.put_in_force(&gate.0);
-        self.0.is_replaced.store(true, Ordering::Release);
-        self.0.engine.set_styles(styles);
-        self.0.engine.set_keep_login_origin(keep_login_origin);
-        self.0.engine.limits().set_rates(rates);
-        self.0.leases.set_max_stream(max_stream);
-        self.0.checker.set_identity(identity);
-        self.0.running.clients.store(Arc::new(gate.0.clients.ids()));
-        gate
-    }
-
-    /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
-    /// token whose key is gone is refused, and its long-lived connections end within a second. Own tokens, other issuers
-    /// and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
-    ///
-    /// Before the first keys are there, build the gate with [`IssuerKeys::unknown`](crate::token::IssuerKeys::unknown):
-    /// until then the issuer's tokens are answered with 503 and `Retry-After`.
-    ///
-    /// ```
-    /// use rotogate::gate::{BuildError, Gate};
-    /// use rotogate::token::IssuerKeys;
-    ///
-    /// /// Called with each JWK set that the application fetched.
-    /// fn renew(gate: &Gate, jwks: &[u8]) -> Result<(), BuildError> {
-    ///     gate.set_trusted("partner", IssuerKeys::from_jwks(jwks, None)?)
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// [`BuildError::UnknownIssuer`]: no trusted issuer has this name.
-    pub fn set_trusted(&self, name: &str, keys: IssuerKeys) -> Result<(), BuildError> {
-        let live = self.0.checker.keys_of(name).ok_or_else(|| BuildError::UnknownIssuer(name.to_owned()))?;
-        live.set(keys, Validity::ENDLESS);
-        Ok(())
-    }
-
     /// The gate's own keys.
     pub fn keyring(&self) -> Arc<Keyring> {
         self.0.engine.keyring()
-    }
-
-    /// Whether the gate can serve: checks the clock and the store.
-    pub async fn readiness(&self) -> Readiness {
-        match self.0.engine.clock().tick() {
-            ClockState::Good => {}
-            ClockState::Jumped => {
-                return Readiness::NotReady(
-                    "the wall clock jumped more than an hour ahead of the monotonic clock; it is not followed, and nothing is \
-                     minted"
-                        .into(),
-                );
-            }
-            ClockState::Behind => {
-                return Readiness::NotReady(
-                    "the wall clock is behind the last time in the store; nothing is minted until it has caught up"
-                        .into(),
-                );
-            }
-            ClockState::Skewed => {
-                return Readiness::NotReady(
-                    "the wall clock differs from the time of the store by more than the leeway; nothing is minted until \
-                     they agree"
-                        .into(),
-                );
-            }
-        }
-        self.store_readiness().await
-    }
-
-    /// The same, as far as the store decides it.
-    #[doc(hidden)]
-    pub async fn store_readiness(&self) -> Readiness {
-        let unpaid = self.unpaid();
-        let owed = match (unpaid.total, unpaid.lost_at_end) {
-            (0, _) => return self.state_of_store().await,
-            (total, 0) => format!("revocations that the store has not taken: {total}, all kept beside it"),
-            (total, lost) => format!("revocations that the store has not taken: {total}, of which a stop loses {lost}"),
-        };
-        match self.state_of_store().await {
-            // They are about to be written.
-            Readiness::Ready if unpaid.lost_at_end == 0 => Readiness::Ready,
-            Readiness::Ready => Readiness::Degraded(owed),
-            Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {owed}")),
-            Readiness::NotReady(why) => Readiness::NotReady(format!("{why}; {owed}")),
-        }
-    }
-
-    async fn state_of_store(&self) -> Readiness {
-        match self.0.engine.freshness() {
-            Freshness::Fresh => {}
-            Freshness::Restoring => return Readiness::Degraded(RESTORING.into()),
-            Freshness::Degraded => return Readiness::Degraded(NOT_HEARD.into()),
-            Freshness::Stale => return Readiness::NotReady(NOT_HEARD.into()),
-        }
-        if self.0.engine.store().shared().is_some() {
-            let unfit = self.0.running.unfit_store.load_full();
-            return unfit.map_or(Readiness::Ready, |why| Readiness::NotReady(why.as_str().to_owned()));
-        }
-        match self.0.engine.store().check().await {
-            Ok(()) => Readiness::Ready,
-            Err(error) => Readiness::NotReady(error.to_string()),
-        }
     }
 
     /// The peers whose forwarding headers count.
@@ -532,14 +306,6 @@ impl Gate {
         for relay in &self.0.running.relays {
             relay.idle().await;
         }
-    }
-
-    /// Goes on with this provider and these rules at the endpoint of this path. False if it has no relay.
-    #[cfg(feature = "relay")]
-    #[doc(hidden)]
-    pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
-        let found = self.0.running.relays.iter().find(|relay| relay.path() == path);
-        found.map(|relay| relay.replace(config, &self.keyring())).is_some()
     }
 
     /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process

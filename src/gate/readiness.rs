@@ -1,0 +1,102 @@
+//! Whether a gate can serve, for an orchestrator.
+
+use super::Gate;
+use crate::clock::ClockState;
+use crate::engine::Freshness;
+
+/// Why a gate is not, or only in part, ready that shares its store with others.
+const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";
+const RESTORING: &str = "the store has lost writes; nothing is minted until the gates have written back what they know";
+
+/// Whether the gate can serve.
+///
+/// ```
+/// use rotogate::gate::Readiness;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// // `GET /ready`, for an orchestrator.
+/// let status = match gate.readiness().await {
+///     Readiness::Ready | Readiness::Degraded(_) => http::StatusCode::OK,
+///     _ => http::StatusCode::SERVICE_UNAVAILABLE,
+/// };
+/// assert_eq!(status, 200);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// It can.
+    Ready,
+    /// Tokens pass, but none is minted, or a revocation is not durable; the text says why, for the operator.
+    Degraded(String),
+    /// It cannot; the text says why, for the operator.
+    NotReady(String),
+}
+
+impl Gate {
+    /// Whether the gate can serve: checks the clock and the store.
+    pub async fn readiness(&self) -> Readiness {
+        match self.0.engine.clock().tick() {
+            ClockState::Good => {}
+            ClockState::Jumped => {
+                return Readiness::NotReady(
+                    "the wall clock jumped more than an hour ahead of the monotonic clock; it is not followed, and nothing is \
+                     minted"
+                        .into(),
+                );
+            }
+            ClockState::Behind => {
+                return Readiness::NotReady(
+                    "the wall clock is behind the last time in the store; nothing is minted until it has caught up"
+                        .into(),
+                );
+            }
+            ClockState::Skewed => {
+                return Readiness::NotReady(
+                    "the wall clock differs from the time of the store by more than the leeway; nothing is minted until \
+                     they agree"
+                        .into(),
+                );
+            }
+        }
+        self.store_readiness().await
+    }
+
+    /// The same, as far as the store decides it.
+    #[doc(hidden)]
+    pub async fn store_readiness(&self) -> Readiness {
+        let unpaid = self.unpaid();
+        let owed = match (unpaid.total, unpaid.lost_at_end) {
+            (0, _) => return self.state_of_store().await,
+            (total, 0) => format!("revocations that the store has not taken: {total}, all kept beside it"),
+            (total, lost) => format!("revocations that the store has not taken: {total}, of which a stop loses {lost}"),
+        };
+        match self.state_of_store().await {
+            // They are about to be written.
+            Readiness::Ready if unpaid.lost_at_end == 0 => Readiness::Ready,
+            Readiness::Ready => Readiness::Degraded(owed),
+            Readiness::Degraded(why) => Readiness::Degraded(format!("{why}; {owed}")),
+            Readiness::NotReady(why) => Readiness::NotReady(format!("{why}; {owed}")),
+        }
+    }
+
+    async fn state_of_store(&self) -> Readiness {
+        match self.0.engine.freshness() {
+            Freshness::Fresh => {}
+            Freshness::Restoring => return Readiness::Degraded(RESTORING.into()),
+            Freshness::Degraded => return Readiness::Degraded(NOT_HEARD.into()),
+            Freshness::Stale => return Readiness::NotReady(NOT_HEARD.into()),
+        }
+        if self.0.engine.store().shared().is_some() {
+            let unfit = self.0.running.unfit_store.load_full();
+            return unfit.map_or(Readiness::Ready, |why| Readiness::NotReady(why.as_str().to_owned()));
+        }
+        match self.0.engine.store().check().await {
+            Ok(()) => Readiness::Ready,
+            Err(error) => Readiness::NotReady(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Replaces keys, rules and bounds of a gate that runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+#[cfg(feature = "relay")]
+use super::RelayConfig;
+use super::{Bounds, BuildError, Gate, GateBuilder, Rates, builder, nodes};
+use crate::token::claims::TokenStyle;
+use crate::token::keyring::Keyring;
+use crate::token::live_keys::Validity;
+use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
+use crate::verify_cache::IdentityHeaders;
+
+/// Keys and rules that a gate can go on with.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct PreparedKeys {
+    verifier: Verifier,
+    keyring: Arc<Keyring>,
+}
+
+/// Rules that a gate can go on with.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct PreparedRules {
+    pub(super) gate: Gate,
+    pub(super) styles: Vec<(Box<str>, TokenStyle)>,
+    pub(super) identity: IdentityHeaders,
+    pub(super) rates: Rates,
+    pub(super) keep_login_origin: bool,
+    pub(super) max_stream: Duration,
+}
+
+impl PreparedRules {
+    /// The gate with these rules.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+impl Gate {
+    /// Replaces the bounds on concurrency and buffers for new requests.
+    pub fn set_bounds(&self, bounds: &Bounds) {
+        self.0.running.overload.set(bounds);
+        self.0.checker.callers().set(bounds.requests_per_caller);
+    }
+
+    /// Mints and verifies with other keys, and trusts these issuers and no others, from the next request on. Tokens of
+    /// an issuer whose keys and rules stay the same remain in the cache of verified tokens. Those of an issuer that is
+    /// not among `trusted` any more are refused, and their long-lived connections end within a second; so do those of an
+    /// issuer whose rules differ. Routes stay: they name issuers, and accept none that they do not name unless its rules
+    /// say `everywhere`.
+    ///
+    /// # Errors
+    /// When no verifier can be made of the keys; the old ones stay in use then.
+    pub fn set_keys(&self, keyring: Keyring, trusted: Vec<IssuerRules>) -> Result<(), BuildError> {
+        self.swap_keys(Arc::new(keyring), trusted).map(drop)
+    }
+
+    /// The same. Returns whether keys or rules differ.
+    ///
+    /// # Errors
+    /// As [`Self::set_keys`].
+    pub fn swap_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<bool, BuildError> {
+        Ok(self.use_keys(self.prepare_keys(keyring, trusted)?))
+    }
+
+    /// The part of [`Self::swap_keys`] that can fail. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::set_keys`].
+    #[doc(hidden)]
+    pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
+        if self.0.checker.asserts() {
+            builder::assertion(&keyring)?;
+        }
+        let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
+        Ok(PreparedKeys { verifier, keyring })
+    }
+
+    /// The other part.
+    #[doc(hidden)]
+    pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
+        // The verifier first: otherwise a token could be minted that the gate refuses.
+        let other = self.0.checker.set_verifier(verifier);
+        #[cfg(feature = "relay")]
+        self.0.running.relays.iter().for_each(|relay| relay.set_keyring(&keyring));
+        if keyring.fingerprint() != *self.0.running.row.get().keyring {
+            nodes::keys::say(&self.0.running.row, &keyring, self.0.engine.clock().now());
+        }
+        self.0.engine.set_keyring(keyring);
+        other
+    }
+
+    /// This gate with the rules of a builder: its routes, clients, endpoints, profile, hosts, trusted proxies, CORS origins,
+    /// identity headers, rates and bound of bodies. Everything else is that of this gate, and is shared with it; what else
+    /// the builder has is not used. Changes nothing.
+    ///
+    /// # Errors
+    /// As [`GateBuilder::build`]. An endpoint with a relay must have one already.
+    #[doc(hidden)]
+    pub fn prepare_rules(&self, builder: GateBuilder) -> Result<PreparedRules, BuildError> {
+        builder.prepare_rules(self)
+    }
+
+    /// Puts in force what the two gates share of the rules, and returns the gate with them, for a server to replace its
+    /// services. Requests that a service of this gate has admitted go on under its rules. Once for a gate: later rules are
+    /// for the one that this returns.
+    #[doc(hidden)]
+    pub fn use_rules(&self, prepared: PreparedRules) -> Self {
+        let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
+        // First: from here on, requests of both gates are rid of the identity headers of both.
+        self.0.running.put_in_force(&gate.0);
+        self.0.is_replaced.store(true, Ordering::Release);
+        self.0.engine.set_styles(styles);
+        self.0.engine.set_keep_login_origin(keep_login_origin);
+        self.0.engine.limits().set_rates(rates);
+        self.0.leases.set_max_stream(max_stream);
+        self.0.checker.set_identity(identity);
+        self.0.running.clients.store(Arc::new(gate.0.clients.ids()));
+        gate
+    }
+
+    /// Replaces the keys of one trusted issuer from the next request on: for an application that fetches them itself. A
+    /// token whose key is gone is refused, and its long-lived connections end within a second. Own tokens, other issuers
+    /// and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
+    ///
+    /// Before the first keys are there, build the gate with [`IssuerKeys::unknown`](crate::token::IssuerKeys::unknown):
+    /// until then the issuer's tokens are answered with 503 and `Retry-After`.
+    ///
+    /// ```
+    /// use rotogate::gate::{BuildError, Gate};
+    /// use rotogate::token::IssuerKeys;
+    ///
+    /// /// Called with each JWK set that the application fetched.
+    /// fn renew(gate: &Gate, jwks: &[u8]) -> Result<(), BuildError> {
+    ///     gate.set_trusted("partner", IssuerKeys::from_jwks(jwks, None)?)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BuildError::UnknownIssuer`]: no trusted issuer has this name.
+    pub fn set_trusted(&self, name: &str, keys: IssuerKeys) -> Result<(), BuildError> {
+        let live = self.0.checker.keys_of(name).ok_or_else(|| BuildError::UnknownIssuer(name.to_owned()))?;
+        live.set(keys, Validity::ENDLESS);
+        Ok(())
+    }
+
+    /// Goes on with this provider and these rules at the endpoint of this path. False if it has no relay.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
+        let found = self.0.running.relays.iter().find(|relay| relay.path() == path);
+        found.map(|relay| relay.replace(config, &self.keyring())).is_some()
+    }
+}
