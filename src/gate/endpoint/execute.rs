@@ -11,6 +11,7 @@ use crate::credential::Credential;
 use crate::denial::{Denial, EventFlaw, NotGood};
 use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
+use crate::dpop::OnceProof;
 use crate::engine::{AccountRule, Arrival, Exchange, HeldUp, Login, NoticeResult, Origin, OwnSessions, Refresh};
 use crate::fault::Error;
 use crate::gate::possession::PresentedProof;
@@ -31,6 +32,23 @@ pub(super) struct Presented<'a> {
     pub(super) certificate: Option<CertificateThumbprint>,
 }
 
+impl<'a> Presented<'a> {
+    /// What the tokens of a new grant are bound to.
+    fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
+        let proof = gate.proof_of_client(self.proof, client.dpop)?;
+        Ok((proof, Inner::certificate_of_client(self.certificate, client.certificate_bound)?))
+    }
+
+    /// What the tokens of a refresh are bound to.
+    fn of_refresh(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
+        let proof = gate.proof_of_refresh(self.proof, client.dpop)?;
+        Ok((proof, Inner::certificate_of_refresh(self.certificate, client.certificate_bound)?))
+    }
+}
+
+/// The key and the client certificate that tokens are bound to.
+type Binding<'a> = (Option<OnceProof<'a>>, Option<CertificateThumbprint>);
+
 /// Executes a command.
 pub(super) async fn execute(
     gate: &Inner,
@@ -41,15 +59,13 @@ pub(super) async fn execute(
     arrived: Arrival,
     presented: Presented<'_>,
 ) -> Result<Outcome, Error> {
-    let Presented { proof, certificate } = presented;
     let (account, of_account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };
     match command {
         Command::Login { client, username, password, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::Password)).await?;
             let resource = resources::granted(&gate.resources, resource)?;
-            let proof = gate.proof_of_client(proof, client.dpop)?;
-            let certificate = Inner::certificate_of_client(certificate, client.certificate_bound)?;
+            let (proof, certificate) = presented.of_client(gate, &client)?;
             let login = Login {
                 client: &client,
                 account,
@@ -73,18 +89,15 @@ pub(super) async fn execute(
                 return Err(Denial::UnauthorizedClient.into());
             }
             let resource = resources::granted(&gate.resources, resource)?;
-            let proof = gate.proof_of_client(proof, client.dpop)?;
-            let certificate = Inner::certificate_of_client(certificate, client.certificate_bound)?;
+            let bound_to = presented.of_client(gate, &client)?;
             let profile = client.profile.over(&endpoint.profile);
             let (scope, resource) = (scope.as_ref(), resource.as_ref().map(std::slice::from_ref));
-            let bound_to = (proof, certificate);
             issued(gate.engine.client_token(&client, scope, resource, &profile, bound_to, origin).await?)
         }
         Command::Refresh { client, credential, scope, access_ttl, resource } => {
             let client = at.client(client, Some(Grant::RefreshToken)).await?;
             at.count_refresh(&client)?;
-            let proof = gate.proof_of_refresh(proof, client.dpop)?;
-            let certificate = Inner::certificate_of_refresh(certificate, client.certificate_bound)?;
+            let (proof, certificate) = presented.of_refresh(gate, &client)?;
             let credential = ReadCredential::read(gate, credential, origin)?;
             let refresh = Refresh {
                 credential: credential.exchange()?,
