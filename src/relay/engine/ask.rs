@@ -9,7 +9,8 @@ use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
 use crate::fault::{Chain, Fault};
 use crate::relay::provider::{Meaning, ProviderReply, SendError};
-use crate::relay::seal::{NotSealed, RelayKeys};
+use crate::relay::seal::{NotSealed, Params, RelayKeys};
+use crate::store::StoreError;
 use crate::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
 
 /// The grace of an answer without a new refresh token: the token stays valid at the provider.
@@ -26,33 +27,11 @@ impl Core {
         if let Err(wait) = self.sends.take(keys.id()) {
             return Ok(End::TooMany(wait));
         }
-        let now = self.clock.now();
         let before = before.map(|before| before.record);
         // A refusal of another presenter is not an attempt of this one.
         let unknown = before.as_ref().filter(|record| record.state != RelayState::Dead);
-        let lease = now.plus(rules.timeout).plus(LEASE_MARGIN);
-        let intent = RelayRecord {
-            state: RelayState::Pending,
-            attempt: unknown.map_or(1, |record| record.attempt.saturating_add(1)),
-            owner: self.owner,
-            since: now,
-            lease,
-            until: lease.plus(rules.grace),
-            params: keys.params(&presentation.presented.params),
-            sealed: Vec::new(),
-        };
-        let intent = keys.seal(intent, &[])?;
-        let claimed = match &before {
-            Some(old) => {
-                let swapped = self.store.swap_relay(keys.id(), old.version(), intent.clone()).await;
-                swapped.map(|swapped| swapped == RelaySwapped::Swapped)
-            }
-            None => {
-                let inserted = self.store.insert_relay(keys.id(), intent.clone(), now).await;
-                inserted.map(|inserted| inserted == RelayInserted::Inserted)
-            }
-        };
-        match claimed {
+        let intent = self.intent(rules, keys, &presentation.presented.params, unknown)?;
+        match self.claim(keys, before.as_ref(), intent.clone()).await {
             Ok(true) => {}
             Ok(false) => return Ok(End::Again),
             Err(error) => {
@@ -65,7 +44,6 @@ impl Core {
             }
         }
         // The intent is durable. From here on the token counts as sent.
-        let token = &presentation.presented.token;
         let sent = tokio::time::timeout(rules.timeout, provider.send(&presentation.presented.request)).await;
         let reply = match sent {
             Ok(Ok(reply)) => reply,
@@ -79,35 +57,90 @@ impl Core {
             Ok(Err(SendError::Lost(why))) => return Ok(self.unknown(rules, keys, &intent, &why).await),
             Err(_) => return Ok(self.unknown(rules, keys, &intent, "timed out").await),
         };
-        let address = presentation.presented.address;
-        Ok(match provider.read(token.expose_secret(), &reply) {
+        Ok(self.act_on(presentation, keys, &intent, unknown, reply).await)
+    }
+
+    /// The record that is stored before the token is sent.
+    fn intent(
+        &self,
+        rules: &RelayRules,
+        keys: &RelayKeys,
+        params: &Params,
+        unknown: Option<&RelayRecord>,
+    ) -> Result<RelayRecord, NotSealed> {
+        let now = self.clock.now();
+        let lease = now.plus(rules.timeout).plus(LEASE_MARGIN);
+        let intent = RelayRecord {
+            state: RelayState::Pending,
+            attempt: unknown.map_or(1, |record| record.attempt.saturating_add(1)),
+            owner: self.owner,
+            since: now,
+            lease,
+            until: lease.plus(rules.grace),
+            params: keys.params(params),
+            sealed: Vec::new(),
+        };
+        keys.seal(intent, &[])
+    }
+
+    /// Stores the intent. False if another request was first.
+    async fn claim(
+        &self,
+        keys: &RelayKeys,
+        before: Option<&RelayRecord>,
+        intent: RelayRecord,
+    ) -> Result<bool, StoreError> {
+        match before {
+            Some(old) => {
+                let swapped = self.store.swap_relay(keys.id(), old.version(), intent).await?;
+                Ok(swapped == RelaySwapped::Swapped)
+            }
+            None => {
+                let now = intent.since;
+                Ok(self.store.insert_relay(keys.id(), intent, now).await? == RelayInserted::Inserted)
+            }
+        }
+    }
+
+    /// Acts on what the provider's reply means.
+    async fn act_on(
+        &self,
+        presentation: &Presentation,
+        keys: &RelayKeys,
+        intent: &RelayRecord,
+        unknown: Option<&RelayRecord>,
+        reply: ProviderReply,
+    ) -> End {
+        let RelaySettings { rules, provider, sealer: _ } = &*presentation.settings;
+        let (token, address) = (&presentation.presented.token, presentation.presented.address);
+        match provider.read(token.expose_secret(), &reply) {
             Meaning::Granted { rotates, lifetime } => {
                 self.limits.record_valid(address);
                 let mut grace = lifetime.map_or(rules.grace, |lifetime| rules.grace.min(lifetime / 2));
                 if !rotates {
                     grace = grace.min(GRACE_WITHOUT_ROTATION);
                 }
-                self.keep(keys, &intent, RelayState::Done, &reply, grace).await;
+                self.keep(keys, intent, RelayState::Done, &reply, grace).await;
                 End::Reply(reply)
             }
             Meaning::Dead => {
                 self.limits.record_forged(address);
-                self.keep(keys, &intent, RelayState::Dead, &reply, rules.grace).await;
+                self.keep(keys, intent, RelayState::Dead, &reply, rules.grace).await;
                 End::Reply(reply)
             }
             refused @ (Meaning::Refused | Meaning::Again) => {
                 if refused == Meaning::Refused {
                     self.limits.record_refused(address);
                 }
-                self.undo(keys, &intent, unknown).await;
+                self.undo(keys, intent, unknown).await;
                 End::Reply(reply)
             }
             Meaning::Busy => {
-                self.undo(keys, &intent, unknown).await;
+                self.undo(keys, intent, unknown).await;
                 End::Unavailable(reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER), "provider_busy")
             }
-            Meaning::Unclear => self.unknown(rules, keys, &intent, &format!("status {}", reply.status)).await,
-        })
+            Meaning::Unclear => self.unknown(rules, keys, intent, &format!("status {}", reply.status)).await,
+        }
     }
 
     /// Replaces the intent by the answer. If that fails, the client gets the answer all the same: the tokens exist.
