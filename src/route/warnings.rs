@@ -78,94 +78,117 @@ pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec
     let mut found = Vec::new();
     for (place, route) in routes.iter().enumerate() {
         let Ok(pattern) = pattern::parse(&route.path) else { continue };
-        let mut warn = |kind, message: String| found.push(RouteWarning { route: place, kind, message });
-        let is_one_path = pattern.iter().all(|segment| matches!(segment, Segment::Plain(_)));
+        let mut warn = |(kind, message)| found.push(RouteWarning { route: place, kind, message });
         let sample = sample(&pattern);
         if !matches!(pattern.last(), Some(Segment::Rest))
             && let Some(by) = taken(&sample)
         {
-            warn(WarningKind::NeverReached, format!("is never reached: {sample} is answered by {by}"));
+            warn((WarningKind::NeverReached, format!("is never reached: {sample} is answered by {by}")));
             continue;
         }
         let method = route.methods.first().unwrap_or(&Method::GET);
+        let examined = ExaminedRoute { table: &table, route, pattern: &pattern, sample: &sample, method };
         for host in hosts(route) {
-            let at = |path: &str| look_up(&table, host, method, path);
-            if let Some(stricter) = table.stricter_reading(host, method, &sample)
-                && stricter.id != route.id
-            {
-                let than = &stricter.id;
-                let (kind, message) = match (is_one_path, route.policy.loose_match) {
-                    (true, _) => (
-                        WarningKind::Beside,
-                        format!(
-                            "is less strict than {than}, and servers that fold case or cut parameters, dots and slashes take \
-                             it for that one; it is served because this very path is configured: remove it, or write the \
-                             rules of {than} here"
-                        ),
-                    ),
-                    (false, LooseMatch::Ignore) => (
-                        WarningKind::AnySpelling,
-                        format!(
-                            "is less strict than {than}, and loose_match = false lets every spelling of that path pass: \
-                             remove loose_match, unless the upstream compares paths byte by byte"
-                        ),
-                    ),
-                    (false, LooseMatch::Refuse) => (
-                        WarningKind::NeverServed,
-                        format!(
-                            "is never served: {than} is stricter, and servers that fold case or cut parameters and dots take \
-                             the one for the other; such requests are 404 (ambiguous_path): remove it"
-                        ),
-                    ),
-                };
-                warn(kind, message);
-            }
-            // The prefix itself.
-            if let Some((Segment::Rest, before)) = pattern.split_last()
-                && !before.is_empty()
-                && let Some((other, is_served)) = at(&self::sample(before))
-                && route.policy.is_stricter_than(&other.policy)
-            {
-                let bare = shown(before);
-                let (kind, message) = match is_served {
-                    true => (
-                        WarningKind::Uncovered,
-                        format!(
-                            "does not cover {bare}, which the less strict {} serves: {} for {bare} with the same rules",
-                            other.id,
-                            if other.path == bare { "replace it by a route" } else { "write a route" },
-                        ),
-                    ),
-                    false => (
-                        WarningKind::UncoveredRefused,
-                        format!(
-                            "does not cover {bare}, which the less strict {} would serve: it is 404 (ambiguous_path); write a \
-                             route for {bare}",
-                            other.id
-                        ),
-                    ),
-                };
-                warn(kind, message);
-            }
-            // The same path under a name that no route has.
-            if host.is_some()
-                && let Some((other, true)) = look_up(&table, None, method, &sample)
-                && other.upstream == route.upstream
-                && route.upstream.is_some()
-                && route.policy.is_stricter_than(&other.policy)
-            {
-                let message = format!(
-                    "serves only {}: under any other host the less strict {} serves the same path of the same upstream: \
-                     remove hosts here",
-                    route.hosts.join(", "),
-                    other.id
-                );
-                warn(WarningKind::OtherHosts, message);
-            }
+            let of_host = [examined.beside(host), examined.uncovered(host), examined.other_hosts(host)];
+            of_host.into_iter().flatten().for_each(&mut warn);
         }
     }
     found.dedup();
     found
+}
+
+/// A route, and what is needed to compare it with the others.
+struct ExaminedRoute<'a> {
+    table: &'a RouteTable,
+    route: &'a Route,
+    pattern: &'a [Segment<'a>],
+    /// A path that the pattern matches.
+    sample: &'a str,
+    method: &'a Method,
+}
+
+impl ExaminedRoute<'_> {
+    /// Lax servers take its paths for those of a stricter route.
+    fn beside(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
+        let stricter = self.table.stricter_reading(host, self.method, self.sample)?;
+        if stricter.id == self.route.id {
+            return None;
+        }
+        let than = &stricter.id;
+        let is_one_path = self.pattern.iter().all(|segment| matches!(segment, Segment::Plain(_)));
+        Some(match (is_one_path, self.route.policy.loose_match) {
+            (true, _) => (
+                WarningKind::Beside,
+                format!(
+                    "is less strict than {than}, and servers that fold case or cut parameters, dots and slashes take it \
+                     for that one; it is served because this very path is configured: remove it, or write the rules of \
+                     {than} here"
+                ),
+            ),
+            (false, LooseMatch::Ignore) => (
+                WarningKind::AnySpelling,
+                format!(
+                    "is less strict than {than}, and loose_match = false lets every spelling of that path pass: \
+                     remove loose_match, unless the upstream compares paths byte by byte"
+                ),
+            ),
+            (false, LooseMatch::Refuse) => (
+                WarningKind::NeverServed,
+                format!(
+                    "is never served: {than} is stricter, and servers that fold case or cut parameters and dots take the \
+                     one for the other; such requests are 404 (ambiguous_path): remove it"
+                ),
+            ),
+        })
+    }
+
+    /// The prefix of its paths leads to a less strict route.
+    fn uncovered(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
+        let (Segment::Rest, before) = self.pattern.split_last()? else { return None };
+        if before.is_empty() {
+            return None;
+        }
+        let (other, is_served) = look_up(self.table, host, self.method, &sample(before))?;
+        if !self.route.policy.is_stricter_than(&other.policy) {
+            return None;
+        }
+        let bare = shown(before);
+        Some(match is_served {
+            true => (
+                WarningKind::Uncovered,
+                format!(
+                    "does not cover {bare}, which the less strict {} serves: {} for {bare} with the same rules",
+                    other.id,
+                    if other.path == bare { "replace it by a route" } else { "write a route" },
+                ),
+            ),
+            false => (
+                WarningKind::UncoveredRefused,
+                format!(
+                    "does not cover {bare}, which the less strict {} would serve: it is 404 (ambiguous_path); write a route \
+                     for {bare}",
+                    other.id
+                ),
+            ),
+        })
+    }
+
+    /// The same path leads to a less strict route, under a name that no route has.
+    fn other_hosts(&self, host: Option<&str>) -> Option<(WarningKind, String)> {
+        let (route, _) = (self.route, host?);
+        let (other, true) = look_up(self.table, None, self.method, self.sample)? else { return None };
+        let shares_upstream = route.upstream.is_some() && other.upstream == route.upstream;
+        if !shares_upstream || !route.policy.is_stricter_than(&other.policy) {
+            return None;
+        }
+        let message = format!(
+            "serves only {}: under any other host the less strict {} serves the same path of the same upstream: remove \
+             hosts here",
+            route.hosts.join(", "),
+            other.id
+        );
+        Some((WarningKind::OtherHosts, message))
+    }
 }
 
 /// The hosts under which a route is looked up.
