@@ -9,7 +9,7 @@ use super::{Cursor, Filter, MemoryStore, Store, SubjectBound};
 use crate::clock::Timestamp;
 use crate::revocation::{Effect, Target};
 use crate::session::profile::OnTooMany;
-use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use crate::session::{Generation, RevokedBecause, Session, SessionId, Status};
 
 /// A small domain, with numbers around the bounds of what a Lua number, a bigint and a `u64` can hold. It has more than
 /// 10 000 pairs.
@@ -43,108 +43,139 @@ impl Numbers {
 
 /// The same operations on a store that runs the rules, and on this one, which is empty, have the same results.
 pub(super) async fn agrees_with_the_rules(store: &dyn Store, seed: u64, operations: u64) {
-    let mut numbers = Numbers(seed);
     let memory = MemoryStore::for_a_trial(ISSUER, LEEWAY);
-    let stores: [&dyn Store; 2] = [store, &memory];
+    let mut trial = Trial { numbers: Numbers(seed), store, memory: &memory, known: Vec::new(), said: Vec::new() };
     // The latest end of all sessions only grows here, so that one that stays makes it the same.
     let longest = session("dave", 1 << 41, start());
     let longest = Session { expires: longest.expires.plus(Duration::from_secs(86_400)), ..longest };
-    for store in stores {
+    for store in trial.stores() {
         conformance::insert(store, &longest).await;
     }
-    let mut known: Vec<SessionId> = Vec::new();
     let mut kinds = BTreeSet::new();
     for n in 0..operations {
         let at = later(start(), n * 3);
-        let name = ["alice", "bob", "carol"][numbers.below(3) as usize];
-        let pick = numbers.below(known.len().max(1) as u64) as usize;
-        let id = known.get(pick).copied().unwrap_or_else(|| session(name, 1 << 40, at).id);
-        let kind = numbers.below(10);
-        let mut said = Vec::new();
+        let name = ["alice", "bob", "carol"][trial.numbers.below(3) as usize];
+        let pick = trial.numbers.below(trial.known.len().max(1) as u64) as usize;
+        let id = trial.known.get(pick).copied().unwrap_or_else(|| session(name, 1 << 40, at).id);
+        let kind = trial.numbers.below(10);
         match kind {
-            0 | 1 => {
-                let most = [2, 4, u32::MAX][numbers.below(3) as usize];
-                let on_too_many = [OnTooMany::Refuse, OnTooMany::EndOldest][numbers.below(2) as usize];
-                let bound = SubjectBound { most, idle_ttl: Duration::from_secs(3), on_too_many };
-                let bound = if most == u32::MAX { SubjectBound::NONE } else { bound };
-                let client = ["web", "tv"][numbers.below(2) as usize];
-                let created = Timestamp::from_millis(at.as_millis() - numbers.below(20));
-                let begun = Session { client: client.into(), issued_at: at, ..session(name, n, created) };
-                for store in stores {
-                    said.push(format!("{:?}", store.insert(begun.clone(), bound).await.map_err(|e| e.outcome())));
-                }
-                known.push(begun.id);
-            }
-            2..=4 => {
-                let Some(record) = memory.load(id).await.unwrap() else { continue };
-                let next = Session { status: crate::session::Status::Live, ..rotated(&record, at) };
-                let expected = record.revision - numbers.below(4) / 3;
-                let entry = minimum(id, numbers.below(6), later(at, numbers.below(900_000)));
-                let entry = (numbers.below(2) == 0).then_some(entry);
-                for store in stores {
-                    let swap = store.compare_and_swap(expected, next.clone(), entry.clone()).await;
-                    said.push(format!("{:?}", swap.map_err(|error| error.outcome())));
-                }
-            }
-            5 | 6 => {
-                let moment = Timestamp::from_millis(at.as_millis() - numbers.below(5000));
-                let entry = match numbers.below(8) {
-                    0..=3 => gone(id),
-                    4 => minimum(id, numbers.below(9), later(at, numbers.below(900_000))),
-                    5 => not_before(conformance::client("tv"), moment),
-                    6 => not_before(Target::Global, Timestamp::from_millis(moment.as_millis() - 3000)),
-                    _ => not_before(subject(name), moment),
-                };
-                let because = [RevokedBecause::Logout, RevokedBecause::Reuse][numbers.below(2) as usize];
-                for store in stores {
-                    let merged = store.revoke(entry.clone(), because).await;
-                    said.push(format!("{:?}", merged.map_err(|error| error.outcome())));
-                }
-            }
-            7 => {
-                let seen = vec![(id, Generation::new(1 + numbers.below(3)))];
-                for store in stores {
-                    said.push(format!("{:?}", store.confirm(seen.clone()).await.unwrap()));
-                }
-            }
+            0 | 1 => trial.insert(name, n, at).await,
+            2..=4 if !trial.swap(id, at).await => continue,
+            2..=4 => {}
+            5 | 6 => trial.revoke(id, name, at).await,
+            7 => trial.confirm(id).await,
             8 => {
-                let shared = store.shared().unwrap();
-                let record = match memory.load(id).await.unwrap() {
-                    Some(record) => Session { status: crate::session::Status::Live, ..record },
-                    None => session(name, n, at),
-                };
-                let generation = (record.current.get() + numbers.below(3)).saturating_sub(1);
-                let revision = (record.revision + numbers.below(3)).saturating_sub(1).max(1);
-                let record = Session { current: Generation::new(generation), revision, ..record };
-                // Nothing was written since.
-                shared.adopt().await.unwrap();
-                let written = shared.restore(vec![record.clone()]).await.unwrap();
-                let restored = memory.restore(&record).unwrap();
-                assert_eq!(written, usize::from(restored), "seed {seed}, operation {n}");
+                let restored = trial.restore(session(name, n, at), id).await;
                 kinds.insert(100 + u64::from(restored));
-                known.push(record.id);
             }
-            _ => {
-                for store in stores {
-                    let page = store.list(Filter::Subject(name.into()), None, 1000).await.unwrap();
-                    said.push(format!("{:?} {:?}", page.sessions, page.next));
-                }
-            }
+            _ => trial.list(name).await,
         }
-        for store in stores {
-            said.push(format!("{:?}", store.load(id).await.unwrap()));
+        for store in trial.stores() {
+            trial.said.push(format!("{:?}", store.load(id).await.unwrap()));
         }
+        let said = std::mem::take(&mut trial.said);
         let (of_store, of_memory): (Vec<_>, Vec<_>) =
             said.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).unzip();
         assert_eq!(of_store, of_memory, "seed {seed}, operation {n}, kind {kind}");
         kinds.insert(kind);
     }
     assert_eq!(kinds.len(), 12, "each kind, and records that were restored and not: {kinds:?}");
-    let all = stores.map(|store| store.revocations_since(Cursor::default()));
-    let [of_store, of_memory] = all;
+    let [of_store, of_memory] = trial.stores().map(|store| store.revocations_since(Cursor::default()));
     let (mut of_store, mut of_memory) = (of_store.await.unwrap().0, of_memory.await.unwrap().0);
     // No order is promised between entries of different targets.
     of_store.sort_by(|a, b| a.target.cmp(&b.target));
     of_memory.sort_by(|a, b| a.target.cmp(&b.target));
     assert_eq!(of_store, of_memory);
+}
+
+/// Both stores, and what they said of an operation: the store first, then the memory store.
+struct Trial<'a> {
+    numbers: Numbers,
+    store: &'a dyn Store,
+    memory: &'a MemoryStore,
+    known: Vec<SessionId>,
+    said: Vec<String>,
+}
+
+impl<'a> Trial<'a> {
+    fn stores(&self) -> [&'a dyn Store; 2] {
+        [self.store, self.memory]
+    }
+
+    async fn insert(&mut self, name: &str, n: u64, at: Timestamp) {
+        let most = [2, 4, u32::MAX][self.numbers.below(3) as usize];
+        let on_too_many = [OnTooMany::Refuse, OnTooMany::EndOldest][self.numbers.below(2) as usize];
+        let bound = SubjectBound { most, idle_ttl: Duration::from_secs(3), on_too_many };
+        let bound = if most == u32::MAX { SubjectBound::NONE } else { bound };
+        let client = ["web", "tv"][self.numbers.below(2) as usize];
+        let created = Timestamp::from_millis(at.as_millis() - self.numbers.below(20));
+        let begun = Session { client: client.into(), issued_at: at, ..session(name, n, created) };
+        for store in self.stores() {
+            self.said.push(format!("{:?}", store.insert(begun.clone(), bound).await.map_err(|e| e.outcome())));
+        }
+        self.known.push(begun.id);
+    }
+
+    /// False: there is no record to swap.
+    async fn swap(&mut self, id: SessionId, at: Timestamp) -> bool {
+        let Some(record) = self.memory.load(id).await.unwrap() else { return false };
+        let next = Session { status: Status::Live, ..rotated(&record, at) };
+        let expected = record.revision - self.numbers.below(4) / 3;
+        let entry = minimum(id, self.numbers.below(6), later(at, self.numbers.below(900_000)));
+        let entry = (self.numbers.below(2) == 0).then_some(entry);
+        for store in self.stores() {
+            let swap = store.compare_and_swap(expected, next.clone(), entry.clone()).await;
+            self.said.push(format!("{:?}", swap.map_err(|error| error.outcome())));
+        }
+        true
+    }
+
+    async fn revoke(&mut self, id: SessionId, name: &str, at: Timestamp) {
+        let moment = Timestamp::from_millis(at.as_millis() - self.numbers.below(5000));
+        let entry = match self.numbers.below(8) {
+            0..=3 => gone(id),
+            4 => minimum(id, self.numbers.below(9), later(at, self.numbers.below(900_000))),
+            5 => not_before(conformance::client("tv"), moment),
+            6 => not_before(Target::Global, Timestamp::from_millis(moment.as_millis() - 3000)),
+            _ => not_before(subject(name), moment),
+        };
+        let because = [RevokedBecause::Logout, RevokedBecause::Reuse][self.numbers.below(2) as usize];
+        for store in self.stores() {
+            let merged = store.revoke(entry.clone(), because).await;
+            self.said.push(format!("{:?}", merged.map_err(|error| error.outcome())));
+        }
+    }
+
+    async fn confirm(&mut self, id: SessionId) {
+        let seen = vec![(id, Generation::new(1 + self.numbers.below(3)))];
+        for store in self.stores() {
+            self.said.push(format!("{:?}", store.confirm(seen.clone()).await.unwrap()));
+        }
+    }
+
+    /// Writes back a record around the one that there is, or `unknown`. Was it restored?
+    async fn restore(&mut self, unknown: Session, id: SessionId) -> bool {
+        let shared = self.store.shared().unwrap();
+        let record = match self.memory.load(id).await.unwrap() {
+            Some(record) => Session { status: Status::Live, ..record },
+            None => unknown,
+        };
+        let generation = (record.current.get() + self.numbers.below(3)).saturating_sub(1);
+        let revision = (record.revision + self.numbers.below(3)).saturating_sub(1).max(1);
+        let record = Session { current: Generation::new(generation), revision, ..record };
+        // Nothing was written since.
+        shared.adopt().await.unwrap();
+        let written = shared.restore(vec![record.clone()]).await.unwrap();
+        let restored = self.memory.restore(&record).unwrap();
+        assert_eq!(written, usize::from(restored), "{record:?}");
+        self.known.push(record.id);
+        restored
+    }
+
+    async fn list(&mut self, name: &str) {
+        for store in self.stores() {
+            let page = store.list(Filter::Subject(name.into()), None, 1000).await.unwrap();
+            self.said.push(format!("{:?} {:?}", page.sessions, page.next));
+        }
+    }
 }
