@@ -10,7 +10,7 @@
 
 use parking_lot::Mutex;
 
-use crate::random::{NoRandomness, random};
+use crate::random::random;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::fault::DirectoryError;
 mod argon;
 #[cfg(feature = "imported-hashes")]
 mod bcrypt;
+mod cost;
 #[cfg(feature = "imported-hashes")]
 mod firebase;
 #[cfg(feature = "imported-hashes")]
@@ -38,8 +39,11 @@ mod pbkdf2;
 mod scheme;
 #[cfg(feature = "imported-hashes")]
 mod scrypt;
+mod secret_hash;
 
 use argon::Argon2Hash;
+pub use cost::Cost;
+use cost::SHARE_KIB;
 #[cfg(feature = "imported-hashes")]
 #[doc(hidden)]
 pub use firebase::Parameters as FirebaseParameters;
@@ -48,68 +52,13 @@ pub use firebase::Parameters as FirebaseParameters;
 pub use pbkdf2::Spring;
 #[doc(hidden)]
 pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
+pub use secret_hash::SecretHash;
 
 /// The longest password, in bytes.
 pub const MAX_PASSWORD: usize = 1024;
 
-/// The memory of a check of our own hashes, and what any check counts for at least.
-const SHARE_KIB: u32 = 19 * 1024;
 /// Memory above this is not kept for the next run.
 const KEPT_BLOCKS: usize = 64 * 1024;
-
-/// The cost of one argon2 run.
-///
-/// ```
-/// use rotogate::directory::password::Cost;
-///
-/// let dear = Cost { passes: 3, ..Cost::default() };
-/// assert!(dear.work() > Cost::default().work());
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cost {
-    /// Memory, in KiB.
-    pub memory_kib: u32,
-    /// Passes over it.
-    pub passes: u32,
-    /// Lanes.
-    pub lanes: u32,
-}
-
-impl Cost {
-    /// The time of a run: blocks of 1 KiB filled. Lanes are filled one after the other.
-    pub fn work(self) -> u64 {
-        u64::from(self.memory_kib) * u64::from(self.passes)
-    }
-
-    /// The cost of the run that makes one of `self` take as long as one of `dearest`; `None` if it would be negligible.
-    fn up_to(self, dearest: Self) -> Option<Self> {
-        dearest.with_work(dearest.work().saturating_sub(self.work()))
-    }
-
-    /// The cost of a run that takes `share` of `whole` of one of `self`; `None` if it would be negligible.
-    fn part(self, share: u32, whole: u32) -> Option<Self> {
-        self.with_work(self.work().saturating_mul(share.into()).checked_div(whole.into())?)
-    }
-
-    /// The same lanes, and as much memory and passes as make this work; `None` if it is too little.
-    fn with_work(self, work: u64) -> Option<Self> {
-        let least = u64::from(self.lanes.max(1)) * 8;
-        let passes = u64::from(self.passes).min(work / least);
-        let memory_kib = work.checked_div(passes)?;
-        Some(Self {
-            memory_kib: u32::try_from(memory_kib).ok()?,
-            passes: u32::try_from(passes).ok()?,
-            lanes: self.lanes,
-        })
-    }
-}
-
-impl Default for Cost {
-    /// 19 MiB, 2 passes, 1 lane: the minimum that OWASP recommends.
-    fn default() -> Self {
-        Self { memory_kib: SHARE_KIB, passes: 2, lanes: 1 }
-    }
-}
 
 /// A stored hash that is not usable: of another kind, damaged, or more expensive than the bound of its scheme (argon2id
 /// of our own: 64 MiB, 10 passes, 4 lanes).
@@ -253,7 +202,7 @@ impl Times {
 
     /// Blocks for some checks if the class is new.
     fn of(&self, class: CostClass, memory: &mut Vec<Block>) -> Duration {
-        if let Some(time) = self.lock().get(&class) {
+        if let Some(time) = self.0.lock().get(&class) {
             return *time;
         }
         let Ok(dummy) = class.dummy() else { return Duration::ZERO };
@@ -267,16 +216,12 @@ impl Times {
                 break;
             }
         }
-        let mut times = self.lock();
+        let mut times = self.0.lock();
         if times.len() >= Self::MAX {
             times.clear();
         }
         times.insert(class, least);
         least
-    }
-
-    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<CostClass, Duration>> {
-        self.0.lock()
     }
 
     /// The dummy checks after which one of `own` took as long as one of `dearest`.
@@ -509,220 +454,5 @@ impl Passwords {
     }
 }
 
-/// An argon2id hash in PHC form. Does not print.
-///
-/// ```
-/// use rotogate::client::{Client, SecretHash};
-///
-/// let mut client = Client::public("backend");
-/// // The line that `rotogate hash` printed for the client's secret.
-/// let line = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$yFl2Zn4Ldm0lJg8bB6m9Yd5gYcT7rJ3k5xw0iVq1h2E";
-/// client.secret_hash = Some(SecretHash::new(line));
-/// assert!(!format!("{client:?}").contains("yFl2"));
-/// ```
-#[derive(Clone)]
-pub struct SecretHash(SecretString);
-
-impl SecretHash {
-    /// From its PHC form.
-    pub fn new(phc: impl Into<String>) -> Self {
-        Self(SecretString::from(phc.into()))
-    }
-
-    /// A hash that no secret matches: random bytes instead of a digest.
-    ///
-    /// # Errors
-    /// If the system has no randomness.
-    #[doc(hidden)]
-    pub fn of_nobody() -> Result<Self, NoRandomness> {
-        use base64::Engine as _;
-        let bytes = random::<48>()?;
-        let (salt, digest) = bytes.split_at(16);
-        let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
-        Ok(Self::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
-    }
-
-    /// The PHC string, for [`Passwords::verify`].
-    pub fn expose(&self) -> &str {
-        self.0.expose_secret()
-    }
-}
-
-/// Are they the same text? For a configuration that is read again, not for a presented secret.
-impl PartialEq for SecretHash {
-    fn eq(&self, other: &Self) -> bool {
-        self.expose() == other.expose()
-    }
-}
-
-impl Eq for SecretHash {}
-
-impl fmt::Debug for SecretHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretHash(…)")
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHEAP: Cost = Cost { memory_kib: 8, passes: 1, lanes: 1 };
-
-    fn secret(text: &str) -> SecretString {
-        SecretString::from(text.to_owned())
-    }
-
-    #[tokio::test]
-    async fn the_right_password_and_no_other_is_taken() {
-        let passwords = Passwords::new(1, 1);
-        let phc = hash(&secret("correct horse")).unwrap();
-        assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
-        assert_eq!(cost_of(&phc), Ok(Cost::default()));
-        assert!(passwords.verify(&secret("correct horse"), &phc).await.unwrap());
-        assert!(!passwords.verify(&secret("correct horsf"), &phc).await.unwrap());
-        assert!(!passwords.verify(&secret(""), &phc).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a_hash_made_elsewhere_is_understood() {
-        // From the tests of the reference implementation (phc-winner-argon2, src/test.c): two lanes.
-        let phc = "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
-        assert!(Passwords::new(1, 0).verify(&secret("password"), phc).await.unwrap());
-    }
-
-    #[tokio::test]
-    async fn a2_every_check_costs_one_run() {
-        let passwords = Passwords::new(1, 1);
-        let phc = hash_with(&secret("right"), CHEAP).unwrap();
-        passwords.verify(&secret("right"), &phc).await.unwrap();
-        assert_eq!(passwords.runs(), 1);
-        passwords.verify(&secret("wrong"), &phc).await.unwrap();
-        assert_eq!(passwords.runs(), 2);
-        passwords.check(&secret("wrong"), None, CostClass::Argon2(CHEAP)).await.unwrap();
-        assert_eq!(passwords.runs(), 3);
-    }
-
-    #[tokio::test]
-    async fn a2_a_cheaper_hash_is_made_up_for() {
-        let passwords = Passwords::new(1, 1);
-        for (own, dearest) in [
-            (CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }),
-            (CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 4 }),
-            (Cost { memory_kib: 64, passes: 1, lanes: 1 }, Cost { memory_kib: 16, passes: 10, lanes: 2 }),
-            (Cost { memory_kib: 16, passes: 2, lanes: 1 }, Cost { memory_kib: 48, passes: 1, lanes: 1 }),
-        ] {
-            let phc = hash_with(&secret("right"), own).unwrap();
-            for password in ["right", "wrong"] {
-                let before = passwords.work();
-                assert_eq!(
-                    passwords
-                        .check(&secret(password), Some(parse(&phc).unwrap()), CostClass::Argon2(dearest))
-                        .await
-                        .unwrap(),
-                    password == "right"
-                );
-                let work = passwords.work() - before;
-                assert!(work <= dearest.work() && work + 10 >= dearest.work(), "{own:?} up to {dearest:?}: {work}");
-            }
-        }
-        // A run that is as expensive, or more, gets no addition.
-        let phc = hash_with(&secret("right"), Cost { memory_kib: 64, passes: 3, lanes: 1 }).unwrap();
-        let before = passwords.runs();
-        for dearest in [CHEAP, Cost { memory_kib: 64, passes: 3, lanes: 1 }] {
-            assert!(
-                passwords
-                    .check(&secret("right"), Some(parse(&phc).unwrap()), CostClass::Argon2(dearest))
-                    .await
-                    .unwrap()
-            );
-        }
-        assert_eq!(passwords.runs(), before + 2);
-    }
-
-    #[tokio::test]
-    async fn a3_the_memory_of_runs_is_kept_for_as_many_as_may_run_and_holds_nothing() {
-        let passwords = Passwords::new(2, 64);
-        let phc = hash_with(&secret("right"), CHEAP).unwrap();
-        let dearer = hash_with(&secret("right"), Cost { memory_kib: 16, ..CHEAP }).unwrap();
-        let right = secret("right");
-        let checks = (0..20).map(|n| passwords.verify(&right, if n % 3 == 0 { &dearer } else { &phc }));
-        assert!(futures_util::future::join_all(checks).await.into_iter().all(|matches| matches.unwrap()));
-        let kept = passwords.memory.0.lock();
-        assert!((1..=2).contains(&kept.len()), "{}", kept.len());
-        assert!(kept.iter().flatten().all(|block| block.as_ref().iter().all(|word| *word == 0)));
-    }
-
-    #[tokio::test]
-    async fn a3_a_password_over_1024_bytes_is_false_without_any_work() {
-        let passwords = Passwords::new(1, 1);
-        let long = secret(&"x".repeat(MAX_PASSWORD));
-        let phc = hash_with(&long, CHEAP).unwrap();
-        assert!(passwords.verify(&long, &phc).await.unwrap());
-        let longer = secret(&"x".repeat(MAX_PASSWORD + 1));
-        assert!(!passwords.verify(&longer, &phc).await.unwrap());
-        passwords.check(&longer, None, CostClass::Argon2(CHEAP)).await.unwrap();
-        assert_eq!(passwords.runs(), 1);
-        assert_eq!(hash(&longer), Err(BadPassword::TooLong));
-        assert_eq!(hash(&secret("")), Err(BadPassword::Empty));
-    }
-
-    #[tokio::test]
-    async fn a3_a_check_beyond_the_queue_is_told_to_come_again() {
-        let passwords = Passwords::new(1, 1);
-        let phc = hash_with(&secret("right"), CHEAP).unwrap();
-        let running = Arc::clone(&passwords.running).try_acquire_owned().unwrap();
-        let right = secret("right");
-        let mut waiting = Box::pin(passwords.verify(&right, &phc));
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        let mut second = Box::pin(passwords.verify(&right, &phc));
-        assert!(futures_util::poll!(&mut second).is_pending());
-        assert!(matches!(passwords.verify(&right, &phc).await, Err(DirectoryError::Busy)));
-        assert_eq!(passwords.runs(), 0, "none ran while the only permit was taken");
-        drop(second);
-        drop(running);
-        assert!(waiting.await.unwrap());
-        assert!(passwords.verify(&right, &phc).await.unwrap(), "the queue is free again");
-    }
-
-    #[tokio::test]
-    async fn a3_a_check_of_much_memory_takes_the_places_of_several() {
-        let passwords = Passwords::new(2, 8);
-        let right = secret("right");
-        let cheap = hash_with(&right, CHEAP).unwrap();
-        let large = CostClass::Argon2(Cost { memory_kib: SHARE_KIB + 1, ..CHEAP });
-        let one = Arc::clone(&passwords.running).try_acquire_many_owned(SHARE_KIB).unwrap();
-        assert!(passwords.verify(&right, &cheap).await.unwrap(), "there is a place for a usual one");
-        let mut waiting = Box::pin(passwords.check(&right, None, large));
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        drop(one);
-        assert!(!waiting.await.unwrap(), "without a hash, no password is right");
-        // What takes more than there is runs alone.
-        let larger = CostClass::Argon2(Cost { memory_kib: 3 * SHARE_KIB, ..CHEAP });
-        assert!(!passwords.check(&right, None, larger).await.unwrap());
-    }
-
-    #[test]
-    fn a3_a_stored_hash_beyond_the_caps_is_refused() {
-        let phc = |kind: &str, v: u32, m: u32, t: u32, p: u32| {
-            format!("${kind}$v={v}$m={m},t={t},p={p}$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG")
-        };
-        assert!(cost_of(&phc("argon2id", 19, 65_536, 10, 4)).is_ok());
-        for bad in [
-            phc("argon2id", 19, 65_537, 1, 1),
-            phc("argon2id", 19, 19_456, 11, 1),
-            phc("argon2id", 19, 19_456, 1, 5),
-            phc("argon2id", 16, 19_456, 2, 1),
-            phc("argon2i", 19, 19_456, 2, 1),
-            phc("argon2d", 19, 19_456, 2, 1),
-            phc("argon2id", 19, 1, 1, 1),
-            "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ".to_owned(),
-            "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$AAAA".to_owned(),
-            "$2b$12$abcdefghijklmnopqrstuv".to_owned(),
-            "secret".to_owned(),
-            String::new(),
-        ] {
-            assert!(cost_of(&bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

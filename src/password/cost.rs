@@ -1,0 +1,58 @@
+//! What a run of argon2 costs.
+
+/// The memory of a check of our own hashes, and what any check counts for at least.
+pub(super) const SHARE_KIB: u32 = 19 * 1024;
+
+/// The cost of one argon2 run.
+///
+/// ```
+/// use rotogate::directory::password::Cost;
+///
+/// let dear = Cost { passes: 3, ..Cost::default() };
+/// assert!(dear.work() > Cost::default().work());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cost {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub passes: u32,
+    /// Lanes.
+    pub lanes: u32,
+}
+
+impl Cost {
+    /// The time of a run: blocks of 1 KiB filled. Lanes are filled one after the other.
+    pub fn work(self) -> u64 {
+        u64::from(self.memory_kib) * u64::from(self.passes)
+    }
+
+    /// The cost of the run that makes one of `self` take as long as one of `dearest`; `None` if it would be negligible.
+    pub(super) fn up_to(self, dearest: Self) -> Option<Self> {
+        dearest.with_work(dearest.work().saturating_sub(self.work()))
+    }
+
+    /// The cost of a run that takes `share` of `whole` of one of `self`; `None` if it would be negligible.
+    pub(super) fn part(self, share: u32, whole: u32) -> Option<Self> {
+        self.with_work(self.work().saturating_mul(share.into()).checked_div(whole.into())?)
+    }
+
+    /// The same lanes, and as much memory and passes as make this work; `None` if it is too little.
+    pub(super) fn with_work(self, work: u64) -> Option<Self> {
+        let least = u64::from(self.lanes.max(1)) * 8;
+        let passes = u64::from(self.passes).min(work / least);
+        let memory_kib = work.checked_div(passes)?;
+        Some(Self {
+            memory_kib: u32::try_from(memory_kib).ok()?,
+            passes: u32::try_from(passes).ok()?,
+            lanes: self.lanes,
+        })
+    }
+}
+
+impl Default for Cost {
+    /// 19 MiB, 2 passes, 1 lane: the minimum that OWASP recommends.
+    fn default() -> Self {
+        Self { memory_kib: SHARE_KIB, passes: 2, lanes: 1 }
+    }
+}

@@ -1,0 +1,61 @@
+//! The stored hash of a secret.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::random::{NoRandomness, random};
+
+/// An argon2id hash in PHC form. Does not print.
+///
+/// ```
+/// use rotogate::client::{Client, SecretHash};
+///
+/// let mut client = Client::public("backend");
+/// // The line that `rotogate hash` printed for the client's secret.
+/// let line = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$yFl2Zn4Ldm0lJg8bB6m9Yd5gYcT7rJ3k5xw0iVq1h2E";
+/// client.secret_hash = Some(SecretHash::new(line));
+/// assert!(!format!("{client:?}").contains("yFl2"));
+/// ```
+#[derive(Clone)]
+pub struct SecretHash(SecretString);
+
+impl SecretHash {
+    /// From its PHC form.
+    pub fn new(phc: impl Into<String>) -> Self {
+        Self(SecretString::from(phc.into()))
+    }
+
+    /// A hash that no secret matches: random bytes instead of a digest.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    #[doc(hidden)]
+    pub fn of_nobody() -> Result<Self, NoRandomness> {
+        use base64::Engine as _;
+        let bytes = random::<48>()?;
+        let (salt, digest) = bytes.split_at(16);
+        let text = |bytes| base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes);
+        Ok(Self::new(format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", text(salt), text(digest))))
+    }
+
+    /// The PHC string, for [`Passwords::verify`](super::Passwords::verify).
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// Are they the same text? For a configuration that is read again, not for a presented secret.
+impl PartialEq for SecretHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for SecretHash {}
+
+impl fmt::Debug for SecretHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretHash(…)")
+    }
+}
