@@ -4,11 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
 
 use super::Gate;
 use super::endpoint::to_its_end;
-use crate::claim::{ClaimError, OwnClaims};
 use crate::client::Grant;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
@@ -18,9 +16,12 @@ use crate::fault::Error;
 use crate::reason::Reason;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::Status;
-use crate::session::profile::Profile;
-use crate::session::{RevokedBecause, Scope, Session, SessionId, VouchedBy};
+use crate::session::{RevokedBecause, Session, SessionId};
 use crate::store::{Cursor, Filter, Page};
+
+mod new_session;
+
+pub use new_session::NewSession;
 
 /// Starts, refreshes, lists and revokes sessions. See [`Gate::sessions`].
 ///
@@ -37,115 +38,6 @@ use crate::store::{Cursor, Filter, Page};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Sessions(pub(super) Gate);
-
-/// A session to start. See [`Sessions::start`].
-///
-/// ```
-/// use rotogate::session::Scope;
-///
-/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
-/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
-/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
-/// # let gate = gate.client(Client::public("web")).build().await?;
-/// let new = NewSession::new("ada", "web").account("acme").scope(Scope::parse("read")?);
-/// let tokens = gate.sessions().start(new).await?;
-/// assert_eq!(tokens.scope.as_str(), "read");
-/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
-/// ```
-#[derive(Clone, Debug)]
-pub struct NewSession {
-    subject: Box<str>,
-    account: Option<Box<str>>,
-    client: Box<str>,
-    scope: Scope,
-    claims: OwnClaims,
-    vouched_by: Option<VouchedBy>,
-    profile: Option<Profile>,
-    origin: Origin,
-}
-
-impl NewSession {
-    /// A session of this user, whom the application has logged in, with this client.
-    pub fn new(subject: impl Into<Box<str>>, client: impl Into<Box<str>>) -> Self {
-        Self {
-            subject: subject.into(),
-            account: None,
-            client: client.into(),
-            scope: Scope::default(),
-            claims: OwnClaims::default(),
-            vouched_by: None,
-            profile: None,
-            origin: Origin::default(),
-        }
-    }
-
-    /// Sets the scope. The default is empty.
-    #[must_use]
-    pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
-        self
-    }
-
-    /// Adds a claim to every access token of the session: a role, a tenant. Roles are the claim `roles`, a text or a
-    /// list of texts.
-    ///
-    /// ```
-    /// use rotogate::gate::NewSession;
-    ///
-    /// let session = NewSession::new("ada", "web").claim("roles", ["editor"])?.claim("tenant", "acme")?;
-    /// assert!(session.claim("sub", "root").is_err(), "the gate itself sets it");
-    /// # Ok::<(), rotogate::claim::ClaimError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// For a claim that the gate itself sets, for an invalid name or value, and for more than 2 KiB of claims.
-    // Requirement I42.
-    pub fn claim(mut self, name: impl Into<String>, value: impl Serialize) -> Result<Self, ClaimError> {
-        self.claims.insert(name, value)?;
-        Ok(self)
-    }
-
-    /// Sets the issuer that vouched for the user: an OpenID provider, where the application logged the user in. When that
-    /// issuer, one of the gate's, tells of the end of the login there, the session ends. It must be refreshed every three
-    /// days.
-    ///
-    /// ```
-    /// use rotogate::gate::NewSession;
-    /// use rotogate::session::VouchedBy;
-    ///
-    /// // `iss`, `sub` and `sid` of the ID token.
-    /// let by = VouchedBy::new("https://idp.example.com", "u-1").session("s-9");
-    /// let session = NewSession::new("ada", "web").vouched_by(by);
-    /// # let _ = session;
-    /// ```
-    #[must_use]
-    pub fn vouched_by(mut self, by: VouchedBy) -> Self {
-        self.vouched_by = Some(by);
-        self
-    }
-
-    /// Sets the account. An endpoint with `{account}` in its path refreshes the session under that account only.
-    #[must_use]
-    pub fn account(mut self, account: impl Into<Box<str>>) -> Self {
-        self.account = Some(account.into());
-        self
-    }
-
-    /// Overrides the gate's profile for the lifetime of the session and of its first access token. Refreshes follow the
-    /// profile of the endpoint.
-    #[must_use]
-    pub fn profile(mut self, profile: Profile) -> Self {
-        self.profile = Some(profile);
-        self
-    }
-
-    /// Sets the client's address.
-    #[must_use]
-    pub fn address(mut self, address: IpAddr) -> Self {
-        self.origin.address = Some(address);
-        self
-    }
-}
 
 /// Selects the sessions to end.
 ///
