@@ -36,12 +36,9 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use redb::{Database, ReadableDatabase};
 use tokio::sync::{mpsc, oneshot};
-use uuid::Uuid;
 
 use super::encoding::{decode, decode_session};
 use super::owed::OwedFile;
-#[cfg(feature = "relay")]
-use super::relay::{self, RelayId, RelayInserted, RelayRecord, RelayStore, RelaySwapped, RelayVersion};
 use super::rules::{Failure, Rules, page_size};
 use super::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
@@ -59,6 +56,9 @@ mod backup;
 mod copy;
 mod load;
 mod open;
+mod options;
+#[cfg(feature = "relay")]
+mod relay;
 mod schema;
 mod staged;
 mod writer;
@@ -66,76 +66,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-/// The default size of the cache in memory: 16 MiB. The system also keeps the file in unused memory, so more makes
-/// little difference (docs/state.md).
+pub use options::Options;
 #[doc(hidden)]
-pub const DEFAULT_CACHE_SIZE: usize = 16 << 20;
-/// The default size up to which a file is verified in full when it is opened: 256 MiB.
-#[doc(hidden)]
-pub const DEFAULT_CHECK_UP_TO: u64 = 256 << 20;
+pub use options::{DEFAULT_CACHE_SIZE, DEFAULT_CHECK_UP_TO};
+
 /// How many revocations are read at a time, so that other tasks run in between.
 const REVOCATIONS_PER_READ: usize = 2048;
 /// How many generations are confirmed at a time, for the same reason.
 const CONFIRMATIONS_PER_WRITE: usize = 256;
-
-/// The options of a store.
-///
-/// ```
-/// use rotogate::gate::DEFAULT_LEEWAY;
-/// use rotogate::store::redb::Options;
-/// # let keyring = rotogate::token::Keyring::ephemeral()?;
-///
-/// let options = Options::new("https://api.example.com", keyring.id(), DEFAULT_LEEWAY);
-/// let options = Options { cache_size: 64 << 20, ..options }.high_water("data/keys/high-water");
-/// assert!(!options.accept_restored, "an older copy of the store is refused");
-/// # Ok::<(), rotogate::token::KeyError>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Our own issuer. The sessions belong to its subjects and clients.
-    pub issuer: Arc<str>,
-    /// The keyring in use. A store of another one is refused.
-    pub keyring_id: Uuid,
-    /// Added to the end of what a revocation can match.
-    pub leeway: Duration,
-    /// The file of the high-water mark, beside the keys and not beside the store. Without one, an older store in place
-    /// of this one goes unnoticed.
-    pub high_water: Option<PathBuf>,
-    /// The operator accepts a store that is missing, another one, or older than its mark.
-    pub accept_restored: bool,
-    /// The size of the cache in memory, in bytes.
-    pub cache_size: usize,
-    /// Up to this size, in bytes, all checksums of the file are verified when it is opened.
-    pub check_up_to: u64,
-    /// The store is to become a copy of the one with this name. It is new, or such a copy that is not whole.
-    #[doc(hidden)]
-    pub copying: Option<String>,
-}
-
-impl Options {
-    /// The defaults, without a high-water mark. Then an older copy in place of the store goes unnoticed, and so do the
-    /// sessions and revocations that it lacks; the log says so when the store is opened. See [`Self::high_water`].
-    pub fn new(issuer: impl Into<Arc<str>>, keyring_id: Uuid, leeway: Duration) -> Self {
-        Self {
-            issuer: issuer.into(),
-            keyring_id,
-            leeway,
-            high_water: None,
-            accept_restored: false,
-            cache_size: DEFAULT_CACHE_SIZE,
-            check_up_to: DEFAULT_CHECK_UP_TO,
-            copying: None,
-        }
-    }
-
-    /// Detects a store that was lost or restored from a back-up, by a file at this path. It belongs beside the keys,
-    /// not beside the store: a mark that is restored together with the store detects nothing.
-    #[must_use]
-    pub fn high_water(mut self, path: impl Into<PathBuf>) -> Self {
-        self.high_water = Some(path.into());
-        self
-    }
-}
 
 /// A handle to the store. Clones are handles to the same store; dropping the last one closes it.
 ///
@@ -517,53 +455,6 @@ impl Store for RedbStore {
             Some(queue) if !queue.is_closed() => Ok(()),
             Some(_) => Err(stopped()),
             None => Err(closed()),
-        }
-    }
-}
-
-#[cfg(feature = "relay")]
-#[async_trait]
-impl RelayStore for RedbStore {
-    async fn load_relay(&self, id: RelayId) -> Result<Option<RelayRecord>, StoreError> {
-        let read = self.database()?.begin_read().map_err(failed)?;
-        let records = match read.open_table(schema::RELAYS) {
-            Ok(records) => records,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let row = records.get(&id.0).map_err(failed)?;
-        row.map(|row| schema::decode_relay(id, row.value())).transpose()
-    }
-
-    async fn insert_relay(
-        &self,
-        id: RelayId,
-        record: RelayRecord,
-        now: Timestamp,
-    ) -> Result<RelayInserted, StoreError> {
-        self.write(move |_, state| relay::insert(state, id, &record, now)).await
-    }
-
-    async fn swap_relay(
-        &self,
-        id: RelayId,
-        expected: RelayVersion,
-        record: RelayRecord,
-    ) -> Result<RelaySwapped, StoreError> {
-        self.write(move |_, state| relay::swap(state, id, expected, &record)).await
-    }
-
-    async fn remove_relay(&self, id: RelayId, expected: Option<RelayVersion>) -> Result<bool, StoreError> {
-        self.write(move |_, state| relay::remove(state, id, expected)).await
-    }
-
-    async fn sweep_relay(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let mut total = 0;
-        loop {
-            match self.write(move |_, state| relay::sweep_step(state, now)).await? {
-                0 => return Ok(total),
-                step => total += step,
-            }
         }
     }
 }
