@@ -8,8 +8,8 @@ use futures_util::future::try_join_all;
 use redis::{Pipeline, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::super::rules::{Failure, Rules, State, end_of, is_revoked};
-use super::super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
+use super::super::rules::Rules;
+use super::super::{Inserted, StoreError, SubjectBound, Swap, WriteOutcome};
 use super::cluster::Primaries;
 use super::connect::FIRST_PAUSE;
 use super::fault::not_done;
@@ -23,6 +23,10 @@ use crate::clock::Timestamp;
 use crate::random::jittered;
 use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
+
+mod view;
+
+use view::View;
 
 /// How often an insert that is bounded is decided again, because another node changed the subject's sessions meanwhile.
 const MAX_DECISIONS: u32 = 24;
@@ -452,68 +456,4 @@ fn of_places(seen: &[(SessionId, Generation)], places: &[Value]) -> impl Iterato
 fn time_in(answer: &mut Answer) -> Result<Timestamp, StoreError> {
     let bytes = answer.bytes()?.try_into().map_err(|_| unexpected("no time"))?;
     Ok(Timestamp::from_millis(u64::from_be_bytes(bytes)))
-}
-
-/// What a bounded insert is decided by. Nothing is written here: the script does it, if all is as it was.
-#[derive(Default)]
-struct View {
-    inserts: Vec<String>,
-    sessions: BTreeMap<SessionId, Session>,
-    revocations: BTreeMap<Target, Revocation>,
-    gives_way: Vec<(SessionId, u64)>,
-}
-
-impl View {
-    fn room(self) -> Room {
-        let gives_way: BTreeSet<_> = self.gives_way.iter().map(|(id, _)| *id).collect();
-        let stays = self.sessions.values().filter(|one| !is_revoked(one) && !gives_way.contains(&one.id));
-        Room { stays: stays.map(|one| one.id).collect(), inserts: self.inserts, gives_way: self.gives_way }
-    }
-}
-
-impl State for View {
-    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure> {
-        Ok(self.sessions.get(&id).cloned())
-    }
-
-    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure> {
-        Ok(self.revocations.get(target).cloned())
-    }
-
-    fn end_of_subject(&self, _subject: &str) -> Result<Timestamp, Failure> {
-        Ok(self.sessions.values().map(end_of).max().unwrap_or_default())
-    }
-
-    fn end_of_all(&self) -> Result<Timestamp, Failure> {
-        Err(Failure::Broken(StoreError::new("one subject's sessions do not show the end of all")))
-    }
-
-    fn live_of(&self, _subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure> {
-        let live = self.sessions.values().filter(|one| !is_revoked(one));
-        Ok(live.map(|one| (one.id, end_of(one))).take(limit).collect())
-    }
-
-    fn forget_live(&mut self, _subject: &str, _id: SessionId) -> Result<(), Failure> {
-        // The index drops what ended by the server's time.
-        Ok(())
-    }
-
-    fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure> {
-        if let Some(old) = old {
-            self.gives_way.push((new.id, old.revision));
-        }
-        Ok(())
-    }
-
-    fn put_revocation(&mut self, _entry: &Revocation) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn raise_time(&mut self, _time: Timestamp) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn remove_ended(&mut self, _before: Timestamp, _limit: usize) -> Result<Swept, Failure> {
-        Ok(Swept::default())
-    }
 }
