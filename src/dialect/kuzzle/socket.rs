@@ -13,10 +13,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
+use ::http::{HeaderMap, StatusCode};
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -27,12 +24,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
+use super::super::EnclosedCall;
 use super::super::socket::{Identity, SocketGate};
-use super::super::{EnclosedCall, Reply, ReplyBody};
 use super::MALFORMED;
 use super::message::{self, Action, Message};
 use super::perform::{self, ActionResult};
@@ -44,9 +40,11 @@ use crate::lease::Lease;
 use crate::linger::linger;
 use crate::reason::Reason;
 
+mod accept;
 mod inflow;
 mod upstream;
 
+pub(super) use accept::accept;
 use inflow::Inflow;
 use upstream::{Caller, Upstream, UpstreamEvent, relayed};
 
@@ -75,31 +73,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-/// The reply to a request for a WebSocket (RFC 6455 §4.2); `None` if it is not one.
-pub(super) fn accept(headers: &HeaderMap) -> Option<Reply> {
-    let is_websocket = headers.get(UPGRADE)?.as_bytes().eq_ignore_ascii_case(b"websocket");
-    if !is_websocket || headers.get(SEC_WEBSOCKET_VERSION)?.as_bytes() != b"13" {
-        return None;
-    }
-    let key = headers.get(SEC_WEBSOCKET_KEY)?.as_bytes();
-    let accept = HeaderValue::try_from(derive_accept_key(key)).ok()?;
-    // With the WebSocket of a browser or of Node.js the SDK offers a subprotocol called "null", and a browser closes
-    // the connection if none was chosen. There is only one protocol here, so the first one is chosen, whatever its
-    // name.
-    let offered =
-        headers.get(SEC_WEBSOCKET_PROTOCOL).and_then(|list| list.as_bytes().split(|byte| *byte == b',').next());
-    let protocol = offered.map(<[u8]>::trim_ascii).filter(|name| !name.is_empty());
-    let protocol = protocol.and_then(|name| HeaderValue::from_bytes(name).ok());
-    let mut reply = Response::new(ReplyBody::default());
-    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = reply.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    headers.extend(protocol.map(|name| (SEC_WEBSOCKET_PROTOCOL, name)));
-    Some(reply)
-}
 
 async fn socket<S: Stream>(stream: S, role: Role) -> WebSocketStream<S> {
     let config = WebSocketConfig::default()
