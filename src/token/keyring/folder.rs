@@ -23,8 +23,13 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::algorithm::Family;
-use super::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshKeys, RefreshSecret, SigningKey, new_id};
+use super::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshKeys, RefreshSecret, SigningKey};
 use crate::private_file::{self, EditLock};
+
+mod new_keyring;
+
+pub use new_keyring::NewKeyring;
+use new_keyring::refuse_leftovers;
 
 const INDEX: &str = "keyring.toml";
 const VERSION: u32 = 1;
@@ -208,88 +213,6 @@ pub enum Begun {
     Loaded(Box<Keyring>),
     /// It was not.
     New(Box<NewKeyring>),
-}
-
-/// A key ring whose keys are in its folder, and which is not in force yet. Dropped, it leaves nothing behind.
-#[doc(hidden)]
-pub struct NewKeyring {
-    folder: Writing,
-    dir: PathBuf,
-    index: Index,
-    keyring: Keyring,
-    is_published: bool,
-}
-
-impl std::fmt::Debug for NewKeyring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewKeyring").field("keyring", &self.keyring).finish_non_exhaustive()
-    }
-}
-
-impl NewKeyring {
-    fn begin(folder: Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
-        refuse_leftovers(dir)?;
-        let material = KeyMaterial::generate(algorithm)?;
-        let key = SigningKey::from_material(algorithm, &material)?;
-        let signing = SigningEntry::new(&key, KeyState::Signing);
-        folder.create(&dir.join(&signing.file), material.expose())?;
-        let refresh = RefreshEntry { id: 1, state: RefreshState::Current, file: "refresh-1.secret".to_owned() };
-        let secret = RefreshSecret::generate()?.to_text();
-        folder.create(&dir.join(&refresh.file), secret.as_bytes())?;
-        let index = Index { version: VERSION, id: new_id()?, signing: vec![signing], refresh: vec![refresh] };
-        let keyring = index.keyring(dir)?;
-        Ok(Self { folder, dir: dir.to_owned(), index, keyring, is_published: false })
-    }
-
-    /// The keys.
-    pub fn keyring(&self) -> &Keyring {
-        &self.keyring
-    }
-
-    /// Puts it in force.
-    ///
-    /// # Errors
-    /// The folder cannot be written.
-    pub fn publish(mut self) -> Result<Keyring, KeyError> {
-        self.index.write(&self.folder, &self.dir)?;
-        self.is_published = true;
-        self.index.keyring(&self.dir)
-    }
-}
-
-impl Drop for NewKeyring {
-    fn drop(&mut self) {
-        if self.is_published {
-            return;
-        }
-        let signing = self.index.signing.iter().map(|key| &key.file);
-        for file in signing.chain(self.index.refresh.iter().map(|secret| &secret.file)) {
-            // A key that is left behind is named at the next start.
-            let _ = std::fs::remove_file(self.dir.join(file));
-        }
-    }
-}
-
-/// Keys without a `keyring.toml` are an error, not a first start.
-fn refuse_leftovers(dir: &Path) -> Result<(), KeyError> {
-    let index = dir.join(INDEX);
-    if std::fs::symlink_metadata(&index).is_ok() {
-        return Err(file_error(&index, "there is a key ring already"));
-    }
-    let entries = std::fs::read_dir(dir).map_err(|e| io(dir, e))?;
-    for entry in entries {
-        let name = entry.map_err(|e| io(dir, e))?.file_name();
-        if Path::new(&name).extension().is_some_and(|e| e == "pem" || e == "secret") {
-            return Err(file_error(
-                &dir.join(name),
-                format!(
-                    "a key without a {INDEX}: either that file was lost (bring it back), or a first start was cut \
-                     short (empty the folder)"
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn is_missing(path: &Path) -> bool {
