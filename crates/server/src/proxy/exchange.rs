@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -108,12 +109,8 @@ impl Inner {
         let mut tried: Vec<Arc<Address>> = Vec::new();
         let mut attempt_begun = begun;
         let kind = 'failed: {
-            let mut in_flight = match pool.enter(&tried, holders).await {
-                Ok(Some(in_flight)) => in_flight,
-                Ok(None) => {
-                    tracing::error!(upstream = pool.upstream.name, "upstream without address");
-                    break 'failed ProxyError::Miswired;
-                }
+            let mut in_flight = match first_place(pool, pool.enter(&tried, holders).await) {
+                Ok(in_flight) => in_flight,
                 Err(kind) => break 'failed kind,
             };
             // No copy is kept if the request cannot be sent twice.
@@ -127,16 +124,7 @@ impl Inner {
                     Err(kind) => break 'failed kind,
                 };
                 if address.url == UpstreamUrl::Echo {
-                    let answered = Box::pin(echo::answer(head, body)).await;
-                    info.took = begun.elapsed();
-                    match answered {
-                        Ok(mut response) => {
-                            pool.counts.answered(response.status(), info.took);
-                            response.body_mut().sent = info;
-                            return Ok(response);
-                        }
-                        Err(error) => break 'failed of_body(&error),
-                    }
+                    return Box::pin(answer_by_echo(pool, head, body, info, begun)).await;
                 }
                 let (lent, back) = body.lend();
                 let counted = Attempt::begin(&pool.counts);
@@ -156,18 +144,12 @@ impl Inner {
                 let failure = match sent {
                     Ok((response, in_use)) => {
                         span.answered(response.status());
-                        if address.record_success(&pool.upstream) {
-                            pool.log_recovery(&address);
-                        }
                         info.took = begun.elapsed();
                         let took = if info.attempts == 1 { info.took } else { attempt_begun.elapsed() };
-                        pool.counts.answered(response.status(), took);
+                        record_answer(pool, &address, response.status(), took);
                         match self.finish(pool, response, Exchange { progress, in_flight, in_use }, upgrade) {
                             Ok(mut response) => {
-                                response.body_mut().sent = info;
-                                if response.extensions().is_empty() {
-                                    *response.extensions_mut() = std::mem::take(room);
-                                }
+                                deliver(&mut response, info, room);
                                 return Ok(response);
                             }
                             Err(kind) => break 'failed kind,
@@ -175,46 +157,21 @@ impl Inner {
                     }
                     Err(failure) => failure,
                 };
-                span.failed(failure.kind);
-                if let Some(result) = AttemptResult::of(failure.kind) {
-                    pool.counts.failed(result);
-                }
-                if failure.kind.blames_address() {
-                    in_flight.record_failure(failure.kind.reason());
-                }
-                drop(in_flight);
+                record_failure(pool, in_flight, span, failure.kind);
                 tried.push(Arc::clone(&address));
                 info.address = Some(Arc::clone(&address));
                 let again = Box::pin(next_attempt(pool, &tried, holders, &failure, back, &mut repeatable)).await;
-                let name = pool.upstream.name.as_str();
                 let Some(((next, same), again)) = again.and_then(|again| Some((again, kept.clone()?))) else {
-                    let (reason, detail) = (failure.kind.reason(), failure.kind.detail());
-                    let error = failure.what;
-                    if let Some(others) = pool.seldom.is_due(reason) {
-                        tracing::warn!(upstream = name, %address, %method, reason, detail, error, others, "not forwarded");
-                    }
+                    log_failure(pool, &address, &method, &failure);
                     break 'failed failure.kind;
                 };
-                let error = failure.what;
-                tracing::debug!(upstream = name, %address, next = %next.address, error, "request sent again");
-                pool.counts.retried();
+                record_repeat(pool, &address, &next.address, &failure);
                 *template = again;
                 (in_flight, body, attempt_begun) = (next, same, Instant::now());
             }
         };
         info.took = begun.elapsed();
-        if info.attempts == 0
-            && let Some(result) = AttemptResult::of(kind)
-        {
-            pool.counts.failed(result);
-        }
-        // Failures at an address were logged there.
-        if kind == ProxyError::Overloaded
-            && let Some(others) = pool.seldom.is_due(kind.reason())
-        {
-            let (reason, detail) = (kind.reason(), kind.detail());
-            tracing::warn!(upstream = pool.upstream.name, reason, detail, others, "not forwarded");
-        }
+        record_unforwarded(pool, kind, info.attempts);
         Err(ForwardError { kind, sent: info })
     }
 
@@ -275,6 +232,88 @@ impl Inner {
         parts.version = Version::HTTP_11;
         let idle = self.idle_timeout(Some(pool));
         Ok(Response::from_parts(parts, ProxyBody::upstream(body, idle, exchange)))
+    }
+}
+
+/// The place of a first attempt, if there is one.
+fn first_place(pool: &Pool, entered: Result<Option<InFlightSlot>, ProxyError>) -> Result<InFlightSlot, ProxyError> {
+    entered?.ok_or_else(|| {
+        tracing::error!(upstream = pool.upstream.name, "upstream without address");
+        ProxyError::Miswired
+    })
+}
+
+/// The answer of the upstream that repeats the request.
+async fn answer_by_echo(
+    pool: &Pool,
+    head: Parts,
+    body: RequestBody,
+    mut info: ForwardInfo,
+    begun: Instant,
+) -> Result<Response<ProxyBody>, ForwardError> {
+    let answered = echo::answer(head, body).await;
+    info.took = begun.elapsed();
+    match answered {
+        Ok(mut response) => {
+            pool.counts.answered(response.status(), info.took);
+            response.body_mut().sent = info;
+            Ok(response)
+        }
+        Err(error) => Err(ForwardError { kind: of_body(&error), sent: info }),
+    }
+}
+
+fn deliver(response: &mut Response<ProxyBody>, info: ForwardInfo, room: &mut Extensions) {
+    response.body_mut().sent = info;
+    if response.extensions().is_empty() {
+        *response.extensions_mut() = std::mem::take(room);
+    }
+}
+
+fn record_answer(pool: &Pool, address: &Arc<Address>, status: StatusCode, took: Duration) {
+    if address.record_success(&pool.upstream) {
+        pool.log_recovery(address);
+    }
+    pool.counts.answered(status, took);
+}
+
+fn record_failure(pool: &Pool, in_flight: InFlightSlot, span: AttemptSpan, kind: ProxyError) {
+    span.failed(kind);
+    if let Some(result) = AttemptResult::of(kind) {
+        pool.counts.failed(result);
+    }
+    if kind.blames_address() {
+        in_flight.record_failure(kind.reason());
+    }
+    drop(in_flight);
+}
+
+fn record_repeat(pool: &Pool, address: &Address, next: &Address, failure: &AttemptError) {
+    let (name, error) = (pool.upstream.name.as_str(), &failure.what);
+    tracing::debug!(upstream = name, %address, %next, error, "request sent again");
+    pool.counts.retried();
+}
+
+fn log_failure(pool: &Pool, address: &Address, method: &Method, failure: &AttemptError) {
+    let (reason, detail, error) = (failure.kind.reason(), failure.kind.detail(), &failure.what);
+    if let Some(others) = pool.seldom.is_due(reason) {
+        let name = pool.upstream.name.as_str();
+        tracing::warn!(upstream = name, %address, %method, reason, detail, error, others, "not forwarded");
+    }
+}
+
+fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
+    if attempts == 0
+        && let Some(result) = AttemptResult::of(kind)
+    {
+        pool.counts.failed(result);
+    }
+    // Failures at an address were logged there.
+    if kind == ProxyError::Overloaded
+        && let Some(others) = pool.seldom.is_due(kind.reason())
+    {
+        let (reason, detail) = (kind.reason(), kind.detail());
+        tracing::warn!(upstream = pool.upstream.name, reason, detail, others, "not forwarded");
     }
 }
 
