@@ -188,17 +188,15 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Reads every section, and then checks them against each other.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let at = |key| root.section(key);
+    let sections = CheckedSections::of(root);
 
     let server_section = at("server");
     let server = server::read(&server_section, dir);
     let admin = admin::read(&at("admin"), dir, &server);
     let issuer = issuer::read(&at("issuer"), dir, &server);
-    let issuer_sections = root.sections("issuers");
-    let issuers = issuers::read(&issuer_sections, dir, &issuer);
+    let issuers = issuers::read(&sections.issuers, dir, &issuer);
 
-    let sessions_section = at("sessions");
-    let sessions = sessions::read(&sessions_section);
-    let sessions_are_sound = sessions.profile.problems().is_empty() && !sessions_section.is_bad();
+    let sessions = sessions::read(&sections.sessions);
 
     let store = store::read(&at("store"), dir, &issuer.keys);
     let directories = directory::read(root, dir);
@@ -210,17 +208,12 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
     let audit_log = log::read_audit(&at("audit_log"), dir, &log, &access_log);
     let tracing = tracing::read(root, dir);
 
-    let authorizer_sections = root.sections("authorizers");
-    let authorizers = authorizers::read(&authorizer_sections, dir, &server, &admin);
-    let of_authorizers = authorizers.iter().map(|authorizer| &authorizer.listener);
-    let all_listeners = server.listeners.iter().chain(of_authorizers);
-    let listener_names: Vec<&str> = all_listeners.filter_map(|listener| listener.name.as_deref()).collect();
+    let authorizers = authorizers::read(&sections.authorizers, dir, &server, &admin);
+    let listener_names = listener_names(&server, &authorizers);
 
-    let client_sections = root.sections("clients");
-    let clients = clients::read(&client_sections, dir);
-    let endpoint_sections = root.sections("endpoints");
+    let clients = clients::read(&sections.clients, dir);
     let endpoints = endpoints::read(
-        &endpoint_sections,
+        &sections.endpoints,
         &endpoints::Surroundings {
             #[cfg(feature = "relay")]
             dir,
@@ -231,13 +224,9 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
             is_https: server.public_url.scheme_str() == Some("https"),
         },
     );
-    let identity_section = at("identity");
-    let identity = identity::read(&identity_section, &issuers);
-    let upstream_sections = root.sections("upstreams");
-    let upstreams = upstreams::read(&upstream_sections, dir, &server, &admin);
-    let resource_sections = root.sections("resources");
-    let resources = resources::read(&resource_sections);
-    let route_sections = root.sections("routes");
+    let identity = identity::read(&sections.identity, &issuers);
+    let upstreams = upstreams::read(&sections.upstreams, dir, &server, &admin);
+    let resources = resources::read(&sections.resources);
     let names = routes::Names {
         upstreams: &upstreams,
         issuers: &issuers,
@@ -246,9 +235,7 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         listeners: &listener_names,
         are_asked_about: !authorizers.is_empty(),
     };
-    let routes = routes::read(&route_sections, &names, &mut access_log.routes);
-    issuers::check_used(&issuer_sections, &issuers, &routes, &endpoints);
-    introspection::check(&route_sections, &routes, &issuers);
+    let routes = routes::read(&sections.routes, &names, &mut access_log.routes);
     root.finish();
 
     let config = Config {
@@ -276,16 +263,57 @@ pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
         tracing,
         source: std::sync::Arc::default(),
     };
-    routing::check(&config, &route_sections);
-    identity::check(&identity_section, &config);
-    resources::check(&resource_sections, &config.resources, &config.routes, &config.issuer.url);
-    resources::check_audiences(&config, &route_sections);
-    clients::check_certificates(&config, &client_sections, &route_sections);
-    upstreams::check_assertions(&config, &identity_section, (&upstream_sections, &authorizer_sections));
-    if sessions_are_sound {
-        sessions::check_profiles(&config, &client_sections, &endpoint_sections);
-    }
+    sections.check(&config);
     config
+}
+
+/// The names of the listeners that routes and endpoints can be bound to.
+fn listener_names<'a>(server: &'a ServerConfig, authorizers: &'a [AuthorizerConfig]) -> Vec<&'a str> {
+    let of_authorizers = authorizers.iter().map(|authorizer| &authorizer.listener);
+    server.listeners.iter().chain(of_authorizers).filter_map(|listener| listener.name.as_deref()).collect()
+}
+
+/// The sections that are checked against others, once all are read.
+struct CheckedSections<'a> {
+    authorizers: Vec<Section<'a>>,
+    clients: Vec<Section<'a>>,
+    endpoints: Vec<Section<'a>>,
+    identity: Section<'a>,
+    issuers: Vec<Section<'a>>,
+    resources: Vec<Section<'a>>,
+    routes: Vec<Section<'a>>,
+    sessions: Section<'a>,
+    upstreams: Vec<Section<'a>>,
+}
+
+impl<'a> CheckedSections<'a> {
+    fn of(root: &Section<'a>) -> Self {
+        Self {
+            authorizers: root.sections("authorizers"),
+            clients: root.sections("clients"),
+            endpoints: root.sections("endpoints"),
+            identity: root.section("identity"),
+            issuers: root.sections("issuers"),
+            resources: root.sections("resources"),
+            routes: root.sections("routes"),
+            sessions: root.section("sessions"),
+            upstreams: root.sections("upstreams"),
+        }
+    }
+
+    fn check(&self, config: &Config) {
+        issuers::check_used(&self.issuers, &config.issuers, &config.routes, &config.endpoints);
+        introspection::check(&self.routes, &config.routes, &config.issuers);
+        routing::check(config, &self.routes);
+        identity::check(&self.identity, config);
+        resources::check(&self.resources, &config.resources, &config.routes, &config.issuer.url);
+        resources::check_audiences(config, &self.routes);
+        clients::check_certificates(config, &self.clients, &self.routes);
+        upstreams::check_assertions(config, &self.identity, (&self.upstreams, &self.authorizers));
+        if config.sessions.profile.problems().is_empty() && !self.sessions.is_bad() {
+            sessions::check_profiles(config, &self.clients, &self.endpoints);
+        }
+    }
 }
 
 /// Prints every section; see [`Config::to_toml`].

@@ -127,8 +127,15 @@ fn call_pattern(v: &Raw) -> Result<CallPattern, String> {
     CallPattern::parse(&value::text(v)?).map_err(|why| format!("{why}, found {}", v.describe()))
 }
 
-fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Route {
-    section.later(&["max_stream", "websocket"]);
+/// What a route is for, and where it leads.
+struct Destination {
+    path: String,
+    kuzzle: Vec<CallPattern>,
+    upstream: String,
+    is_path: bool,
+}
+
+fn read_destination(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Destination {
     let kuzzle = section.list("kuzzle", call_pattern).unwrap_or_default();
     // A rule for calls in envelopes needs no path, and then has no upstream.
     let is_path = section.has("path") || !section.has("kuzzle");
@@ -147,6 +154,29 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
     if !upstream.is_empty() && !upstreams.contains(&upstream.as_str()) {
         section.blame("upstream", dangling("upstream", &upstream, upstreams));
     }
+    Destination { path, kuzzle, upstream, is_path }
+}
+
+/// Reports what a public route never asks for: with both, the route looks protected but is not.
+fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
+    let asked = [
+        ("scopes", !policy.scopes.is_empty()),
+        ("any_scope", !policy.any_scope.is_empty()),
+        ("roles", !policy.roles.is_empty()),
+        ("audiences", !policy.audiences.is_empty()),
+        ("issuers", !policy.issuers.is_empty()),
+        ("cookie", section.has("cookie")),
+        ("dpop", policy.dpop_required),
+        ("certificate_bound", policy.certificate_required),
+    ];
+    for (key, _) in asked.iter().filter(|(_, given)| *given) {
+        section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
+    }
+}
+
+fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Route {
+    section.later(&["max_stream", "websocket"]);
+    let Destination { path, kuzzle, upstream, is_path } = read_destination(section, upstreams, names);
     let modes = [Auth::Required, Auth::Optional, Auth::None].map(|auth| (auth.word(), auth));
     let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(Auth::Required);
     let any_scope = scopes(section, "any_scope").unwrap_or_default();
@@ -158,24 +188,6 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
     for (key, is_empty) in [("any_scope", any_scope.is_empty()), ("roles", roles.is_empty())] {
         if section.has(key) && is_empty && !section.is_bad() {
             section.blame(key, "is empty; expected at least one, or remove it");
-        }
-    }
-    if auth == Auth::None {
-        // With both, the route looks protected but is not.
-        let asked = [
-            ("scopes", !scopes.is_empty()),
-            ("any_scope", !any_scope.is_empty()),
-            ("roles", !roles.is_empty()),
-            ("audiences", !audiences.is_empty()),
-            ("issuers", !issuers.is_empty()),
-            ("cookie", section.has("cookie")),
-            ("dpop", section.get("dpop", value::word(&PROOFS, &[])) == Some(true)),
-            ("certificate_bound", section.get("certificate_bound", value::word(&PROOFS, &[])) == Some(true)),
-        ];
-        for (key, given) in asked {
-            if given {
-                section.blame(key, "is never asked for, because auth = \"none\"; remove one of the two");
-            }
         }
     }
     let slashes = [EncodedSlash::Refuse, EncodedSlash::Keep].map(|slash| (slash.word(), slash));
@@ -210,6 +222,9 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
         resource,
         step_up: section.has("step_up").then(|| step_up(section, auth)),
     };
+    if auth == Auth::None {
+        blame_unasked(section, &policy);
+    }
     if section.has("bad_credential") && auth != Auth::Optional {
         section.blame("bad_credential", "only applies with auth = \"optional\"; remove it");
     }
