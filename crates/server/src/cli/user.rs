@@ -16,7 +16,7 @@ use crate::server::operate::admin::users::DisableRequest;
 use crate::users::UsersFile;
 use crate::users::edit::{self, EditError, UserKey};
 use crate::users::import::{self, ImportDefaults, Imported, Place};
-use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::password::FirebaseParameters;
 use rotogate::private_file;
 use rotogate::session::Scope;
@@ -218,20 +218,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         output.write(&changed, || format!("{} {done}", who.username))
     };
     match command {
-        Command::List => {
-            let users = edit::list(file).map_err(Failure::of)?;
-            let rows: Vec<Row> = users
-                .into_iter()
-                .map(|listed| Row {
-                    username: listed.username,
-                    account: listed.user.account.as_deref().map(str::to_owned),
-                    subject: listed.user.subject.to_string(),
-                    active: listed.user.active,
-                    scopes: listed.user.scopes.to_string(),
-                })
-                .collect();
-            output.list(&rows, line)
-        }
+        Command::List => list(file, output),
         Command::Add { who, subject, scopes, stdin } => {
             belongs_into_the_file(config, who.account.as_deref())?;
             let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
@@ -243,10 +230,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             belongs_into_the_file(config, account.as_deref())?;
             let firebase = firebase(parameters.as_deref(), file)?;
             let defaults = ImportDefaults { account, scopes: Scope::parse(&scopes).map_err(Failure::of)?, firebase };
-            let text = private_file::read_private(&path).map_err(Failure::Failed)?;
-            let name = path.to_string_lossy();
-            let done = import::import(file, &name, &text, &defaults, now, dry_run);
-            let done = done.map_err(|error| refused(&name, error))?;
+            let done = read_import(file, &path, &defaults, now, dry_run)?;
             if !dry_run {
                 audit::write_imported_users(done.users);
                 reload_running_gate(config)?;
@@ -287,6 +271,30 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             changed(&who, (UserEvent::Enabled, None), "enabled")
         }
     }
+}
+
+fn list(file: &UsersFile, output: Output) -> CommandResult {
+    let users = edit::list(file).map_err(Failure::of)?;
+    let rows = users.into_iter().map(|listed| Row {
+        username: listed.username,
+        account: listed.user.account.as_deref().map(str::to_owned),
+        subject: listed.user.subject.to_string(),
+        active: listed.user.active,
+        scopes: listed.user.scopes.to_string(),
+    });
+    output.list(&rows.collect::<Vec<_>>(), line)
+}
+
+fn read_import(
+    file: &UsersFile,
+    path: &Path,
+    defaults: &ImportDefaults,
+    now: Timestamp,
+    dry_run: bool,
+) -> Result<Imported, Failure> {
+    let text = private_file::read_private(path).map_err(Failure::Failed)?;
+    let name = path.to_string_lossy();
+    import::import(file, &name, &text, defaults, now, dry_run).map_err(|error| refused(&name, error))
 }
 
 fn unchanged(error: &EditError) -> Failure {
