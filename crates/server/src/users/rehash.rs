@@ -45,7 +45,7 @@ impl Rehasher {
             return;
         };
         {
-            let mut under_way = lock(&self.under_way);
+            let mut under_way = self.under_way.lock();
             if under_way.get(&user.subject).is_some_and(|old| *old == user.hash) {
                 return;
             }
@@ -67,19 +67,15 @@ impl Rehasher {
                 }
             };
             if !sent {
-                lock(&under_way).remove(&subject);
+                under_way.lock().remove(&subject);
             }
         });
     }
 
     /// Forgets users whose hash in the file is another one now.
     pub(super) fn forget_replaced(&self, users: &Users) {
-        lock(&self.under_way).retain(|subject, old| users.by_subject(subject).is_some_and(|entry| entry.hash == *old));
+        self.under_way.lock().retain(|subject, old| users.by_subject(subject).is_some_and(|entry| entry.hash == *old));
     }
-}
-
-fn lock(under_way: &UnderWay) -> parking_lot::MutexGuard<'_, HashMap<Box<str>, SecretHash>> {
-    under_way.lock()
 }
 
 fn start(file: UsersFile, under_way: UnderWay) -> Option<Sender<Rehash>> {
@@ -111,7 +107,7 @@ fn write_all(file: &UsersFile, receiver: &Receiver<Rehash>, under_way: &UnderWay
             Ok(replaced) => tracing::info!(replaced, "password hashes replaced by argon2id after logins"),
             Err(error) => {
                 tracing::warn!(%error, hashes = hashes.len(), "password hashes not replaced; the next login tries again");
-                let mut under_way = lock(under_way);
+                let mut under_way = under_way.lock();
                 for rehash in &hashes {
                     under_way.remove(&rehash.subject);
                 }
