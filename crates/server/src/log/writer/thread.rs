@@ -1,0 +1,268 @@
+//! The thread that writes the buffers of an output.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Buffer, Counts, Sink, open};
+use crate::log::settings::LogOutput;
+use rotogate::clock::{SystemTime, TimeSource};
+
+/// How often dropped lines are reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// The pause before a retry when an output would block.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// The pause before lines that could not be written are tried again, where they are kept.
+const KEPT_RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// The bound on lines that are kept.
+const MAX_KEPT_BYTES: usize = 1 << 20;
+/// A file whose lines must be durable is synchronised at most this often.
+const SYNC_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The writer thread of an output.
+pub(super) struct Writer {
+    sink: Arc<Sink>,
+    /// `None` once no log writes here, until there is a line.
+    file: Option<File>,
+    /// Empty buffers, to swap for full ones.
+    spare: Vec<Vec<u8>>,
+    /// Lines that could not be written and are tried again.
+    kept: Buffer,
+    /// The last line was written only in part.
+    torn: bool,
+    /// When the file was synchronised.
+    synced_at: Option<Duration>,
+    /// How many dropped lines were reported, and when.
+    reported: u64,
+    reported_at: Option<Duration>,
+    time: SystemTime,
+}
+
+impl Writer {
+    pub(super) fn new(sink: Arc<Sink>, file: File) -> Self {
+        Self {
+            spare: (0..sink.workers.len()).map(|_| Vec::new()).collect(),
+            sink,
+            file: Some(file),
+            kept: Buffer::default(),
+            torn: false,
+            synced_at: None,
+            reported: 0,
+            reported_at: None,
+            time: SystemTime::new(),
+        }
+    }
+
+    /// Waits for lines, then for the flush interval or a full buffer, and writes. `pending` stays set while lines come, so
+    /// that a line in an empty buffer wakes only a writer that had nothing to write for a whole interval.
+    pub(super) fn run(mut self) {
+        loop {
+            while !self.sink.pending.load(Ordering::Acquire) {
+                let retry = (!self.kept.bytes.is_empty()).then_some(KEPT_RETRY_PAUSE);
+                match self.report_due_in().into_iter().chain(retry).min() {
+                    // Wake up to report the lines dropped meanwhile.
+                    Some(wait) => std::thread::park_timeout(wait),
+                    None => std::thread::park(),
+                }
+                self.report_dropped();
+                if retry.is_some() {
+                    break;
+                }
+            }
+            let begun = self.time.monotonic();
+            while !self.sink.urgent.swap(false, Ordering::AcqRel) {
+                let interval = Duration::from_millis(self.sink.interval.load(Ordering::Relaxed));
+                let Some(left) = interval.checked_sub(self.time.monotonic().saturating_sub(begun)) else {
+                    break;
+                };
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::park_timeout(left);
+            }
+            let asked = self.sink.asked.load(Ordering::Acquire);
+            let reopen = self.sink.reopen.swap(false, Ordering::AcqRel);
+            if reopen && !self.kept.bytes.is_empty() {
+                // The new file may be where there is room.
+                self.open_again();
+            }
+            let has_written = self.pass();
+            if self.sink.is_retired.load(Ordering::Relaxed) {
+                self.file = None;
+            } else if reopen {
+                self.open_again();
+            }
+            *self.sink.done.lock() = asked;
+            self.sink.is_done.notify_all();
+            self.report_dropped();
+            if !has_written {
+                self.sink.pending.store(false, Ordering::SeqCst);
+                // A line that arrived between the pass and this found `pending` set, and did not wake this thread.
+                if self.sink.has_work() {
+                    self.sink.pending.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+
+    /// Writes all buffers. `true` if there was a line.
+    fn pass(&mut self) -> bool {
+        let sink = Arc::clone(&self.sink);
+        let mut spare = std::mem::take(&mut self.spare);
+        // Taken first and written last: a reader of an event finds all earlier access lines.
+        let events = std::mem::take(&mut *sink.application.lock());
+        let mut has_lines = !events.bytes.is_empty();
+        for (buffer_of_worker, spare) in sink.workers.iter().zip(&mut spare) {
+            let taken = {
+                let mut buffer = buffer_of_worker.lock();
+                let empty = Buffer { bytes: std::mem::take(spare), ..Buffer::default() };
+                std::mem::replace(&mut *buffer, empty)
+            };
+            has_lines |= !taken.bytes.is_empty();
+            *spare = self.write_out(taken, &sink.access);
+        }
+        self.spare = spare;
+        if sink.is_audit() || !self.kept.bytes.is_empty() {
+            self.write_audit(&events);
+        } else {
+            self.write_out(events, &sink.app);
+        }
+        has_lines
+    }
+
+    /// Writes a buffer, counts its lines, and returns it empty.
+    fn write_out(&mut self, buffer: Buffer, counts: &Counts) -> Vec<u8> {
+        let Buffer { mut bytes, lines } = buffer;
+        let lost = if bytes.is_empty() { 0 } else { self.write(&bytes, counts) };
+        bytes.clear();
+        counts.written.fetch_add(lines.saturating_sub(lost), Ordering::Relaxed);
+        counts.dropped.fetch_add(lost, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Writes lines of the audit log. What cannot be written is tried again, if no line may be missing.
+    fn write_audit(&mut self, events: &Buffer) {
+        let mut buffer = std::mem::take(&mut self.kept);
+        if buffer.bytes.len() + events.bytes.len() > MAX_KEPT_BYTES {
+            self.sink.app.dropped.fetch_add(events.lines, Ordering::Relaxed);
+        } else {
+            buffer.bytes.extend_from_slice(&events.bytes);
+            buffer.lines += events.lines;
+        }
+        if buffer.bytes.is_empty() {
+            return;
+        }
+        let sink = Arc::clone(&self.sink);
+        if !sink.keeps_lines() {
+            self.write_out(buffer, &sink.app);
+            if !self.sync() {
+                sink.app.errors.fetch_add(1, Ordering::Relaxed);
+            }
+            return;
+        }
+        let mut rest = &*buffer.bytes;
+        let is_written = self.put(&mut rest).is_ok() && self.sync();
+        let left = if is_written { Vec::new() } else { rest.to_vec() };
+        let lines_left = count_lines(&left);
+        sink.app.written.fetch_add(buffer.lines.saturating_sub(lines_left), Ordering::Relaxed);
+        if !is_written {
+            sink.app.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        self.kept = Buffer { bytes: left, lines: lines_left };
+        sink.set_failing(!is_written);
+    }
+
+    /// Makes what was written durable. False if that fails.
+    fn sync(&mut self) -> bool {
+        if !matches!(self.sink.output, LogOutput::File(_)) {
+            return true;
+        }
+        let since = self.synced_at.map(|at| self.time.monotonic().saturating_sub(at));
+        if let Some(wait) = since.and_then(|since| SYNC_INTERVAL.checked_sub(since)) {
+            // What comes meanwhile is written and synchronised together.
+            std::thread::sleep(wait);
+        }
+        let Some(file) = &self.file else { return true };
+        let synced = file.sync_data();
+        self.synced_at = Some(self.time.monotonic());
+        match synced {
+            Ok(()) => true,
+            // A pipe or a device.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Writes whole lines. Returns how many were lost.
+    fn write(&mut self, mut bytes: &[u8], counts: &Counts) -> u64 {
+        // End a torn line, so that the next line stays whole.
+        if self.torn && self.put(&mut &b"\n"[..]).is_ok() {
+            self.torn = false;
+        }
+        if self.put(&mut bytes).is_ok() {
+            return 0;
+        }
+        counts.errors.fetch_add(1, Ordering::Relaxed);
+        count_lines(bytes)
+    }
+
+    /// Leaves the unwritten rest in `bytes`.
+    fn put(&mut self, bytes: &mut &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(open(&self.sink.output)?),
+            };
+            match file.write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.torn = bytes.get(written.saturating_sub(1)) != Some(&b'\n');
+                    *bytes = bytes.get(written..).unwrap_or_default();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(RETRY_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn open_again(&mut self) {
+        if !matches!(self.sink.output, LogOutput::File(_)) {
+            return;
+        }
+        match open(&self.sink.output) {
+            Ok(file) => (self.file, self.torn) = (Some(file), false),
+            Err(error) => {
+                self.sink.app.errors.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(output = %self.sink.output, %error, "log file not reopened; the old one stays in use");
+            }
+        }
+    }
+
+    /// The time until dropped lines may be reported, if there are any.
+    fn report_due_in(&self) -> Option<Duration> {
+        (self.sink.dropped() > self.reported).then(|| {
+            let since = self.reported_at.map_or(REPORT_INTERVAL, |at| self.time.monotonic().saturating_sub(at));
+            REPORT_INTERVAL.saturating_sub(since).max(RETRY_PAUSE)
+        })
+    }
+
+    /// Logs how many lines were dropped, at most once a minute.
+    fn report_dropped(&mut self) {
+        let now = self.time.monotonic();
+        let dropped = self.sink.dropped();
+        if dropped <= self.reported || self.reported_at.is_some_and(|at| now.saturating_sub(at) < REPORT_INTERVAL) {
+            return;
+        }
+        let lines = dropped - self.reported;
+        (self.reported, self.reported_at) = (dropped, Some(now));
+        tracing::error!(output = %self.sink.output, lines, "log lines dropped");
+    }
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u64::MAX)
+}
