@@ -14,9 +14,13 @@ use toml::de::{DeTable, DeValue};
 use toml::value::Datetime;
 
 use super::env::{self, Env};
-use super::error::{ConfigError, ConfigErrors};
+use super::error::ConfigError;
 use rotogate::private_file;
 use rotogate::route::WarningKind;
+
+mod problems;
+
+pub(crate) use problems::Problems;
 
 /// The prefix of the environment variables.
 const PREFIX: &str = "ROTOGATE_";
@@ -184,69 +188,6 @@ fn set(node: &mut Node, keys: &[String], text: &str, origin: &Origin) -> Result<
             }
         }
         _ => Err("is not a table: it has no keys of its own".to_owned()),
-    }
-}
-
-/// Collects problems.
-pub(crate) struct Problems<'a> {
-    file: &'a str,
-    text: &'a str,
-    /// The offset of each line.
-    lines: Vec<usize>,
-    found: RefCell<Vec<ConfigError>>,
-    warned: RefCell<Vec<ConfigError>>,
-}
-
-impl<'a> Problems<'a> {
-    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
-        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file, text, lines, found: RefCell::default(), warned: RefCell::default() }
-    }
-
-    pub(super) fn text(&self) -> &'a str {
-        self.text
-    }
-
-    /// The file or variable of an origin, with line and column.
-    pub(super) fn place(&self, origin: Option<&Origin>) -> (String, Option<(usize, usize)>) {
-        match origin {
-            Some(Origin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
-            Some(Origin::Env(name)) => (format!("environment {name}"), None),
-            None => (self.file.to_owned(), None),
-        }
-    }
-
-    fn line_and_column(&self, at: usize) -> (usize, usize) {
-        let line = self.lines.partition_point(|start| *start <= at).max(1);
-        let start = self.lines.get(line - 1).copied().unwrap_or_default();
-        let end = at.min(self.text.len());
-        (line, self.text.get(start..end).unwrap_or_default().chars().count() + 1)
-    }
-
-    /// Adds a problem. Without an origin it is about the file as a whole.
-    pub(crate) fn add(&self, origin: Option<&Origin>, key: &str, message: String) {
-        self.found.borrow_mut().push(self.placed(origin, key, message));
-    }
-
-    fn placed(&self, origin: Option<&Origin>, key: &str, message: String) -> ConfigError {
-        let (source, position) = self.place(origin);
-        // A quoted key may hold anything, even a line break that would imitate another problem.
-        let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
-        ConfigError { source, position, key, message, unchecked: false }
-    }
-
-    /// Settings that are allowed but probably not intended.
-    pub(crate) fn warnings(&self) -> Vec<ConfigError> {
-        self.warned.borrow().clone()
-    }
-
-    fn any_under(&self, path: &str) -> bool {
-        let under = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        self.found.borrow().iter().any(|problem| under(&problem.key))
-    }
-
-    pub(crate) fn into_errors(self) -> Option<ConfigErrors> {
-        ConfigErrors::new(self.found.into_inner())
     }
 }
 
@@ -530,24 +471,4 @@ pub(crate) fn nearest<'k>(found: &str, known: &[&'k str]) -> Option<&'k str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_name_is_the_one_meant() {
-        let known = ["access_ttl", "session_ttl", "idle_ttl", "grace"];
-        assert_eq!(nearest("acess_ttl", &known), Some("access_ttl"));
-        assert_eq!(nearest("garce", &known), Some("grace"));
-        assert_eq!(nearest("colour", &known), None);
-    }
-
-    #[test]
-    fn positions_count_lines_and_characters_from_one() {
-        let text = "a = 1\nß = \"é\" # x\nb = 2";
-        let place = |at| Problems::new("file", text).line_and_column(at);
-        assert_eq!(place(0), (1, 1));
-        assert_eq!(place(text.find('#').unwrap()), (2, 9));
-        assert_eq!(place(text.find('b').unwrap()), (3, 1));
-        assert_eq!(place(10_000), (3, 6));
-    }
-}
+mod tests;

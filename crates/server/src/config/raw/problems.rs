@@ -1,0 +1,69 @@
+//! The problems of a configuration, each with its place.
+
+use std::cell::RefCell;
+
+use super::{Origin, printable};
+use crate::config::error::{ConfigError, ConfigErrors};
+
+/// Collects problems.
+pub(crate) struct Problems<'a> {
+    file: &'a str,
+    text: &'a str,
+    /// The offset of each line.
+    lines: Vec<usize>,
+    pub(super) found: RefCell<Vec<ConfigError>>,
+    pub(super) warned: RefCell<Vec<ConfigError>>,
+}
+
+impl<'a> Problems<'a> {
+    pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { file, text, lines, found: RefCell::default(), warned: RefCell::default() }
+    }
+
+    pub(in crate::config) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The file or variable of an origin, with line and column.
+    pub(in crate::config) fn place(&self, origin: Option<&Origin>) -> (String, Option<(usize, usize)>) {
+        match origin {
+            Some(Origin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
+            Some(Origin::Env(name)) => (format!("environment {name}"), None),
+            None => (self.file.to_owned(), None),
+        }
+    }
+
+    fn line_and_column(&self, at: usize) -> (usize, usize) {
+        let line = self.lines.partition_point(|start| *start <= at).max(1);
+        let start = self.lines.get(line - 1).copied().unwrap_or_default();
+        let end = at.min(self.text.len());
+        (line, self.text.get(start..end).unwrap_or_default().chars().count() + 1)
+    }
+
+    /// Adds a problem. Without an origin it is about the file as a whole.
+    pub(crate) fn add(&self, origin: Option<&Origin>, key: &str, message: String) {
+        self.found.borrow_mut().push(self.placed(origin, key, message));
+    }
+
+    pub(super) fn placed(&self, origin: Option<&Origin>, key: &str, message: String) -> ConfigError {
+        let (source, position) = self.place(origin);
+        // A quoted key may hold anything, even a line break that would imitate another problem.
+        let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };
+        ConfigError { source, position, key, message, unchecked: false }
+    }
+
+    /// Settings that are allowed but probably not intended.
+    pub(crate) fn warnings(&self) -> Vec<ConfigError> {
+        self.warned.borrow().clone()
+    }
+
+    pub(super) fn any_under(&self, path: &str) -> bool {
+        let under = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.found.borrow().iter().any(|problem| under(&problem.key))
+    }
+
+    pub(crate) fn into_errors(self) -> Option<ConfigErrors> {
+        ConfigErrors::new(self.found.into_inner())
+    }
+}
