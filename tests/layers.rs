@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "layers/sizes.rs"]
+mod sizes;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// The folders with a map: its heading, and how their modules are named.
 const MAPS: [(&str, &str, &str); 3] = [
