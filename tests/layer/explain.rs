@@ -364,7 +364,7 @@ const ELSEWHERE: &[&str] = &[
 
 /// The words of all denials.
 fn words() -> BTreeSet<String> {
-    let sources = [include_str!("../../src/denial/words.rs"), include_str!("../../src/denial/proof.rs")];
+    let sources = [include_str!("../../src/denial/table.rs"), include_str!("../../src/denial/proof.rs")];
     let body = |source: &'static str| source.split("fn reason").nth(1).unwrap().split("\n    }\n").next().unwrap();
     let of = |source| body(source).split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
     sources.into_iter().flat_map(of).collect()
