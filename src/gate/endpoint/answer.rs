@@ -92,7 +92,7 @@ where
     let reading = Reading { gate: &gate, dialect, operation: operation.name(), parts: &parts };
     let (body, room) = match reading.read(body).await {
         Ok(read) => read,
-        Err(unread) => return request.answer_unread(unread),
+        Err(unread) => return request.answer_unread(&unread),
     };
     let call = request.call(&body, gate.origins.asked(&parts.headers));
     if request.changes_by_foreign_cookie() {
@@ -158,13 +158,13 @@ impl<'a> EndpointRequest<'a> {
     }
 
     /// The reply to a request whose body was not read.
-    fn answer_unread(&self, unread: Unread) -> EndpointResponse {
+    fn answer_unread(&self, unread: &Unread) -> EndpointResponse {
         let denial = match unread {
             Unread::TooLong => Denial::BodyTooLarge,
-            Unread::Undecided(denial) => denial,
+            Unread::Undecided(denial) => *denial,
             Unread::Broken => Denial::MalformedRequest("the body broke off"),
             Unread::TooSlow => return EndpointResponse::reply(self.too_slow(), Reason::BODY_TOO_SLOW),
-            Unread::Shed(refusal) => return self.shed(refusal),
+            Unread::Shed(refusal) => return self.shed(*refusal),
         };
         self.gate.tell_limited(&denial, || self.address);
         let empty = Bytes::new();

@@ -4,6 +4,8 @@ use std::sync::mpsc as std_mpsc;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use uuid::Uuid;
+
 use super::*;
 use crate::revocation::{Effect, Target};
 use crate::session::profile::OnTooMany;
