@@ -19,35 +19,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::UPGRADE;
-use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use tower::{Layer, Service};
 
+use super::Gate;
 #[cfg(feature = "kuzzle")]
 use super::Inner;
 use super::body::GateBody;
-use super::endpoint::{self, EndpointResponse, Hit};
 use super::forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
-use super::in_flight::InFlightSlot;
 use super::notice::Notice;
-#[cfg(feature = "kuzzle")]
-use super::overloaded::overloaded;
-use super::verdict::{Operation, Verdict};
-use super::{Gate, resources, upgrade};
-use crate::denial::Denial;
-use crate::dialect::{ConsultResult, Dialect};
-use crate::lease::Lease;
-use crate::overload::Refusal;
-#[cfg(feature = "kuzzle")]
-use crate::overload::SocketPermit;
-use crate::policy::Permitted;
-use crate::reason::Reason;
-use crate::trace::{self, StepKind, Value};
 
 mod admit;
+mod answer;
 mod awaited;
+mod endpoint_run;
 mod explain;
 mod forward;
 mod future;
@@ -57,11 +43,10 @@ mod refuse;
 pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
-use future::{EndpointOutcome, Kind, PassedRequest};
+use future::{Kind, PassedRequest};
 pub(super) use permit::{has_token_in_query, permit, prepare, withhold};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};
-use refuse::{denied, refused, shed};
 
 /// Puts the gate in front of a service. See [`Gate::layer`].
 ///
@@ -265,219 +250,6 @@ where
         let admitted =
             async move { (layer.admit_after(admission, wait, &mut parts, EndpointMatch::Serve).await, parts) };
         ResponseFuture::later(admitted, move |(admission, parts)| service.answer(admission, parts, body))
-    }
-}
-
-impl<S, M> GateService<S, M> {
-    /// Steps 8 and 9 of an admitted request, the reply of an endpoint, or a refusal.
-    fn answer<B, R>(&mut self, admission: Admission, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
-    where
-        S: Service<Request<B>, Response = Response<R>>,
-        M: ForwardBuffered<S, B>,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-        R: Body,
-        R::Data: From<Bytes>,
-    {
-        let annotate = self.layer.annotate;
-        let gate = &self.layer.gate.0;
-        match admission {
-            Admission::In(permitted) => {
-                // 8. Prepare. Concurrency bounds first: a request that they reject is not changed.
-                let policy = &permitted.route().policy;
-                let caller = permitted.caller();
-                let counted =
-                    caller.map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(&parts))).transpose();
-                let counted = match counted {
-                    Ok(counted) => counted,
-                    Err(refusal) => return shed(gate, &parts, refusal, permitted, annotate),
-                };
-                let mut place = None;
-                if policy.upgrade && parts.headers.contains_key(UPGRADE) {
-                    place = match gate.running.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
-                        Ok(place) => Some(place),
-                        Err(_) => return shed(gate, &parts, Refusal::Tunnels, permitted, annotate),
-                    };
-                }
-                if !self.layer.edge {
-                    upgrade::settle(gate, &mut parts, &permitted, place);
-                } else if caller.is_some()
-                    && let Some(place) = place
-                {
-                    parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
-                }
-                // Kept for requests with a caller or a verdict; the others cost nothing here.
-                let is_kept = annotate || caller.is_some();
-                if let Err(denial) = prepare(gate, &mut parts, &permitted) {
-                    return denied(gate, &parts, denial, permitted, annotate);
-                }
-                let keep = |permitted| PassedRequest {
-                    gate: Arc::clone(gate),
-                    permitted,
-                    counted,
-                    is_guarded: true,
-                    undecided: None,
-                };
-                let passed = if self.layer.headers_only {
-                    // Nor does a caller pass that a layer in front put there.
-                    parts.extensions.remove::<Permitted>();
-                    is_kept.then(|| keep(permitted))
-                } else {
-                    let passed = is_kept.then(|| keep(permitted.clone()));
-                    parts.extensions.insert(permitted);
-                    passed
-                };
-                // 9. Service.
-                let future = self.inner.call(Request::from_parts(parts, body));
-                ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
-            }
-            Admission::Undecided(undecided, anonymous) => {
-                let counted = match InFlightSlot::enter(gate, undecided.caller(), || gate.holder(&parts)) {
-                    Ok(counted) => counted,
-                    Err(refusal) => return shed(gate, &parts, refusal, anonymous, annotate),
-                };
-                upgrade::refuse(&mut parts);
-                if let Err(denial) = prepare(gate, &mut parts, &anonymous) {
-                    return denied(gate, &parts, denial, anonymous, annotate);
-                }
-                parts.extensions.insert(undecided.clone());
-                let passed = Some(PassedRequest {
-                    gate: Arc::clone(gate),
-                    permitted: anonymous,
-                    counted: Some(counted),
-                    is_guarded: true,
-                    undecided: Some(Box::new(undecided)),
-                });
-                let future = self.inner.call(Request::from_parts(parts, body));
-                ResponseFuture { kind: Kind::Inner { future, passed, annotate } }
-            }
-            Admission::Endpoint(Hit::Operation(operation)) => {
-                let (layer, kept) = (self.layer.clone(), M::keep(&self.inner));
-                // Boxed: a rotation costs a disk write anyway, and forwarded requests then have a small future.
-                let answer = Box::pin(async move {
-                    let gate = &layer.gate.0;
-                    let address = gate.client_address(&parts);
-                    let index = operation.endpoint();
-                    let named =
-                        Operation::new(gate.endpoints.dialect(index).map_or("", Dialect::name), operation.name());
-                    // The one place that reports the outcome of an endpoint, whichever part of it refused.
-                    let verdict = |reason: Reason| {
-                        reason.tell();
-                        annotate.then(|| Verdict::at(named, reason))
-                    };
-                    let span = trace::begin(StepKind::Internal, "rotogate.endpoint");
-                    if let Some(span) = &span {
-                        span.set("rotogate.dialect", Value::Fixed(named.dialect));
-                        span.set("rotogate.operation", Value::Fixed(named.name));
-                    }
-                    let answering = endpoint::answer(Arc::clone(gate), operation, parts, body, address);
-                    let answered = trace::inside(span.as_ref(), answering).await;
-                    if let Some(span) = span {
-                        if let EndpointResponse::Reply(_, reason, _) = &answered
-                            && !reason.is_served()
-                        {
-                            span.set_error(reason.word(), !reason.is_refusal());
-                        }
-                        span.end();
-                    }
-                    match answered {
-                        EndpointResponse::Reply(reply, reason, who) => {
-                            EndpointOutcome::reply(reply, verdict(reason).map(|verdict| Verdict { who, ..verdict }))
-                        }
-                        EndpointResponse::Consult(mut parts, consult) => {
-                            let admitted = layer.admit_on_route_waiting(&mut parts).await;
-                            let prepared = admitted.and_then(|permitted| layer.prepare_bare(&mut parts, permitted));
-                            let said = match prepared {
-                                Ok(()) => M::consult(kept, *parts).await,
-                                Err(denial) => ConsultResult::Refused(denial),
-                            };
-                            let (reply, reason) = (consult.then)(said);
-                            EndpointOutcome::reply(reply, verdict(reason))
-                        }
-                        EndpointResponse::Forward(parts, forward, room) => {
-                            match layer.forwarded(index, *parts, forward, room).await {
-                                Ok((parts, body, permitted, counted)) => match M::forward(kept, parts, body).await {
-                                    Ok(future) => {
-                                        let passed = PassedRequest {
-                                            gate: Arc::clone(gate),
-                                            permitted,
-                                            counted,
-                                            is_guarded: false,
-                                            undecided: None,
-                                        };
-                                        EndpointOutcome::In { future, passed, annotate }
-                                    }
-                                    Err(not_forwarded) => {
-                                        let reply = not_forwarded.reply(gate.endpoints.dialect(index));
-                                        EndpointOutcome::reply(reply, verdict(Reason::NOT_FORWARDED))
-                                    }
-                                },
-                                Err(refused) => {
-                                    let (reply, reason, route) = *refused;
-                                    EndpointOutcome::reply(
-                                        reply,
-                                        verdict(reason).map(|verdict| Verdict { route, ..verdict }),
-                                    )
-                                }
-                            }
-                        }
-                        #[cfg(feature = "kuzzle")]
-                        EndpointResponse::Upgrade(taken) => {
-                            let place = match SocketPermit::new(&gate.running.overload, gate.holder(&taken.head)) {
-                                Ok(place) => place,
-                                Err(refusal) => {
-                                    let dialect = gate.endpoints.dialect(index);
-                                    let reply = overloaded(refusal, dialect, &taken.head.headers);
-                                    return EndpointOutcome::reply(reply, verdict(Reason::shed(refusal)));
-                                }
-                            };
-                            match super::socket::take_over(layer.clone(), *taken, place, M::dialer(kept)) {
-                                Ok(reply) => EndpointOutcome::reply(reply, verdict(Reason::ANSWERED)),
-                                Err(not_forwarded) => {
-                                    let reply = not_forwarded.reply(gate.endpoints.dialect(index));
-                                    EndpointOutcome::reply(reply, verdict(Reason::NOT_FORWARDED))
-                                }
-                            }
-                        }
-                    }
-                });
-                ResponseFuture { kind: Kind::Endpoint { answer } }
-            }
-            Admission::Endpoint(Hit::Jwks) => {
-                let (reply, reason) = endpoint::jwks(gate, &parts.method);
-                ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
-            }
-            Admission::Endpoint(Hit::Metadata(index)) => {
-                let (reply, reason) = endpoint::metadata(gate, index, &parts.method);
-                ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
-            }
-            Admission::Endpoint(Hit::Resource(index)) => match gate.resources.get(index) {
-                Some(resource) => {
-                    let (reply, reason) = resources::document(resource, &parts.method);
-                    ResponseFuture::own(reply, annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
-                }
-                None => {
-                    let (reply, verdict) = refused(gate, &parts, Denial::NoRoute, None, None, annotate);
-                    ResponseFuture::own(reply, annotate.then_some(verdict))
-                }
-            },
-            Admission::Endpoint(Hit::NearMiss(endpoint)) => {
-                let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
-                let (reply, verdict) = refused(gate, &parts, Denial::NearMiss, dialect, None, annotate);
-                ResponseFuture::own(reply, annotate.then_some(verdict))
-            }
-            Admission::Refused(denial, route) => {
-                let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
-                let (reply, verdict) = refused(gate, &parts, denial, dialect, route, annotate);
-                ResponseFuture::own(reply, annotate.then_some(verdict))
-            }
-            Admission::WrongMethod(reply) => {
-                let reason = Reason::from(Denial::MethodNotAllowed);
-                reason.tell();
-                ResponseFuture::own(reply, annotate.then(|| Verdict::new(reason)))
-            }
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The response future: the reply of the service, of an endpoint, or of the gate itself.
 
-use std::future::Future;
+use std::future::{Future, Ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -117,7 +117,7 @@ pin_project! {
     pub(super) enum Kind<F> {
         Inner { #[pin] future: F, passed: Option<PassedRequest>, annotate: bool },
         Endpoint { answer: Pin<Box<dyn Future<Output = EndpointOutcome<F>> + Send>> },
-        Own { reply: Option<(Reply, Option<Verdict>)> },
+        Own { reply: Ready<(Reply, Option<Verdict>)> },
     }
 }
 
@@ -129,7 +129,7 @@ impl<F> std::fmt::Debug for ResponseFuture<F> {
 
 impl<F> ResponseFuture<F> {
     pub(in crate::gate) fn own(reply: Reply, verdict: Option<Verdict>) -> Self {
-        Self { kind: Kind::Own { reply: Some((reply, verdict)) } }
+        Self { kind: Kind::Own { reply: std::future::ready((reply, verdict)) } }
     }
 
     /// An answer that begins with a wait.
@@ -155,58 +155,63 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut kind = self.project().kind;
-        while let KindProjection::Endpoint { answer } = kind.as_mut().project() {
-            let next = match ready!(answer.as_mut().poll(cx)) {
-                EndpointOutcome::Reply(reply) => Kind::Own { reply: Some(*reply) },
-                EndpointOutcome::In { future, passed, annotate } => {
-                    Kind::Inner { future, passed: Some(passed), annotate }
+        loop {
+            let next = match kind.as_mut().project() {
+                KindProjection::Inner { future, passed, annotate } => {
+                    let response = ready!(future.poll(cx))?;
+                    return Poll::Ready(Ok(answered(response, passed.take(), *annotate)));
                 }
-                EndpointOutcome::Admitted(answer) => answer.kind,
+                KindProjection::Own { reply } => {
+                    let (reply, verdict) = ready!(Pin::new(reply).poll(cx));
+                    return Poll::Ready(Ok(annotated(reply.map(GateBody::own), verdict)));
+                }
+                KindProjection::Endpoint { answer } => match ready!(answer.as_mut().poll(cx)) {
+                    EndpointOutcome::Reply(reply) => Kind::Own { reply: std::future::ready(*reply) },
+                    EndpointOutcome::In { future, passed, annotate } => {
+                        Kind::Inner { future, passed: Some(passed), annotate }
+                    }
+                    EndpointOutcome::Admitted(answer) => answer.kind,
+                },
             };
             kind.set(next);
         }
-        let (mut response, verdict) = match kind.project() {
-            KindProjection::Inner { future, passed, annotate } => {
-                let mut response = ready!(future.poll(cx))?;
-                let mut passed = passed.take();
-                let mut counted = passed.as_mut().and_then(|passed| passed.counted.take());
-                if let Some(counted) = &mut counted {
-                    counted.answered();
-                }
-                if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unjudged(response.headers())) {
-                    let mut reply = reply.map(GateBody::own);
-                    if let Some(passed) = passed.filter(|_| *annotate) {
-                        let verdict = Verdict { reason, ..Verdict::passed(passed.permitted) };
-                        reply.extensions_mut().insert(verdict);
-                    }
-                    return Poll::Ready(Ok(reply));
-                }
-                let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
-                if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
-                    response.headers_mut().insert(dpop::NONCE.clone(), nonce);
-                }
-                let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
-                let verdict = passed.filter(|_| *annotate).map(|passed| {
-                    let verdict = Verdict::passed(passed.permitted);
-                    // A `require()` behind the gate, an extractor, or the proxy may have set a more exact reason.
-                    match response.extensions_mut().remove::<Reason>() {
-                        Some(reason) => Verdict { reason, ..verdict },
-                        None => verdict,
-                    }
-                });
-                (response.map(|body| GateBody::inner(body, guard, counted)), verdict)
-            }
-            // Replaced above by another kind.
-            KindProjection::Endpoint { .. } => return Poll::Pending,
-            // Polled after completion: a caller's error, which need not panic.
-            KindProjection::Own { reply } => match reply.take() {
-                Some((reply, verdict)) => (reply.map(GateBody::own), verdict),
-                None => return Poll::Pending,
-            },
-        };
-        if let Some(verdict) = verdict {
-            response.extensions_mut().insert(verdict);
-        }
-        Poll::Ready(Ok(response))
     }
+}
+
+/// The reply of the service.
+fn answered<R: Body>(
+    mut response: Response<R>,
+    mut passed: Option<PassedRequest>,
+    annotate: bool,
+) -> Response<GateBody<R>> {
+    let mut counted = passed.as_mut().and_then(|passed| passed.counted.take());
+    if let Some(counted) = &mut counted {
+        counted.answered();
+    }
+    if let Some((reply, reason)) = passed.as_ref().and_then(|passed| passed.unjudged(response.headers())) {
+        let verdict = passed.filter(|_| annotate);
+        let verdict = verdict.map(|passed| Verdict { reason, ..Verdict::passed(passed.permitted) });
+        return annotated(reply.map(GateBody::own), verdict);
+    }
+    let renewed = passed.as_ref().filter(|passed| passed.permitted.renews_nonce());
+    if let Some(nonce) = renewed.and_then(|passed| passed.gate.dpop_nonce()) {
+        response.headers_mut().insert(dpop::NONCE.clone(), nonce);
+    }
+    let guard = passed.as_ref().and_then(|passed| passed.guard(&response));
+    let verdict = passed.filter(|_| annotate).map(|passed| {
+        let verdict = Verdict::passed(passed.permitted);
+        // A `require()` behind the gate, an extractor, or the proxy may have set a more exact reason.
+        match response.extensions_mut().remove::<Reason>() {
+            Some(reason) => Verdict { reason, ..verdict },
+            None => verdict,
+        }
+    });
+    annotated(response.map(|body| GateBody::inner(body, guard, counted)), verdict)
+}
+
+fn annotated<B>(mut response: Response<B>, verdict: Option<Verdict>) -> Response<B> {
+    if let Some(verdict) = verdict {
+        response.extensions_mut().insert(verdict);
+    }
+    response
 }

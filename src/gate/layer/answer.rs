@@ -1,0 +1,214 @@
+//! Steps 8 and 9 of an admitted request, the reply of an endpoint, or a refusal.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body::Body;
+use tower::Service;
+
+use super::admit::Admission;
+use super::endpoint_run::EndpointRun;
+use super::future::{Kind, PassedRequest, ResponseFuture};
+use super::permit::prepare;
+use super::refuse::{denied, refused, shed};
+use super::{GateLayer, GateService};
+use crate::denial::Denial;
+use crate::dialect::{Dialect, Reply};
+use crate::gate::endpoint::{self, Hit};
+use crate::gate::forward_buffered::ForwardBuffered;
+use crate::gate::in_flight::InFlightSlot;
+use crate::gate::verdict::{Operation, Verdict};
+use crate::gate::{resources, upgrade};
+use crate::lease::Lease;
+use crate::overload::Refusal;
+use crate::policy::{Permitted, Undecided};
+use crate::reason::Reason;
+use crate::route::Route;
+
+/// Why a request that its route permits does not enter the service.
+enum NotEntered {
+    /// A concurrency bound is reached.
+    Shed(Refusal, Permitted),
+    /// Step 8 refuses.
+    Denied(Denial, Permitted),
+}
+
+impl<S, M> GateService<S, M> {
+    /// Answers a request by what became of it in steps 1 to 7.
+    pub(super) fn answer<B, R>(&mut self, admission: Admission, parts: Parts, body: B) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>, Response = Response<R>> + 'static,
+        M: ForwardBuffered<S, B>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        R: Body,
+        R::Data: From<Bytes>,
+    {
+        let layer = &self.layer;
+        let gate = &layer.gate.0;
+        match admission {
+            Admission::In(permitted) => self.enter(permitted, parts, body),
+            Admission::Undecided(undecided, anonymous) => self.enter_undecided(undecided, anonymous, parts, body),
+            Admission::Endpoint(Hit::Operation(operation)) => {
+                let run = EndpointRun::new(layer.clone(), &operation);
+                // Boxed: a rotation costs a disk write anyway, and forwarded requests then have a small future.
+                let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
+                ResponseFuture { kind: Kind::Endpoint { answer } }
+            }
+            Admission::Endpoint(Hit::Jwks) => layer.published(endpoint::jwks(gate, &parts.method)),
+            Admission::Endpoint(Hit::Metadata(index)) => {
+                layer.published(endpoint::metadata(gate, index, &parts.method))
+            }
+            Admission::Endpoint(Hit::Resource(index)) => match gate.resources.get(index) {
+                Some(resource) => layer.published(resources::document(resource, &parts.method)),
+                None => layer.refuse(&parts, Denial::NoRoute, None, None),
+            },
+            Admission::Endpoint(Hit::NearMiss(endpoint)) => {
+                let dialect = endpoint.and_then(|endpoint| gate.endpoints.dialect(endpoint));
+                layer.refuse(&parts, Denial::NearMiss, dialect, None)
+            }
+            Admission::Refused(denial, route) => {
+                let dialect = route.as_ref().and_then(|route| gate.dialect(&route.policy));
+                layer.refuse(&parts, denial, dialect, route)
+            }
+            Admission::WrongMethod(reply) => {
+                let reason = Reason::from(Denial::MethodNotAllowed);
+                reason.tell();
+                ResponseFuture::own(reply, layer.annotate.then(|| Verdict::new(reason)))
+            }
+        }
+    }
+
+    /// Steps 8 and 9 of a permitted request.
+    fn enter<B>(&mut self, permitted: Permitted, mut parts: Parts, body: B) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>>,
+    {
+        match self.layer.prepared(&mut parts, permitted) {
+            Ok(passed) => self.serve(passed, parts, body),
+            Err(why) => self.layer.not_entered(why, &parts),
+        }
+    }
+
+    /// Steps 8 and 9 of a request whose audience a `require()` in the service judges.
+    fn enter_undecided<B>(
+        &mut self,
+        undecided: Undecided,
+        anonymous: Permitted,
+        mut parts: Parts,
+        body: B,
+    ) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>>,
+    {
+        match self.layer.prepared_undecided(&mut parts, undecided, anonymous) {
+            Ok(passed) => self.serve(Some(passed), parts, body),
+            Err(why) => self.layer.not_entered(why, &parts),
+        }
+    }
+
+    /// 9. Service.
+    fn serve<B>(&mut self, passed: Option<PassedRequest>, parts: Parts, body: B) -> ResponseFuture<S::Future>
+    where
+        S: Service<Request<B>>,
+    {
+        let future = self.inner.call(Request::from_parts(parts, body));
+        ResponseFuture { kind: Kind::Inner { future, passed, annotate: self.layer.annotate } }
+    }
+}
+
+impl<M> GateLayer<M> {
+    /// 8. Prepare. Concurrency bounds first: a request that they reject is not changed. The state of the request is kept for
+    /// a caller or a verdict; other requests cost nothing here.
+    fn prepared(&self, parts: &mut Parts, permitted: Permitted) -> Result<Option<PassedRequest>, NotEntered> {
+        let gate = &self.gate.0;
+        let policy = &permitted.route().policy;
+        let caller = permitted.caller();
+        let counted = caller.map(|caller| InFlightSlot::enter(gate, caller, || gate.holder(parts))).transpose();
+        let counted = match counted {
+            Ok(counted) => counted,
+            Err(refusal) => return Err(NotEntered::Shed(refusal, permitted)),
+        };
+        let mut place = None;
+        if policy.upgrade && parts.headers.contains_key(UPGRADE) {
+            place = match gate.running.overload.tunnels.enter(caller.map(|caller| caller.holder())) {
+                Ok(place) => Some(place),
+                Err(_) => return Err(NotEntered::Shed(Refusal::Tunnels, permitted)),
+            };
+        }
+        if !self.edge {
+            upgrade::settle(gate, parts, &permitted, place);
+        } else if caller.is_some()
+            && let Some(place) = place
+        {
+            parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
+        }
+        let is_kept = self.annotate || caller.is_some();
+        if let Err(denial) = prepare(gate, parts, &permitted) {
+            return Err(NotEntered::Denied(denial, permitted));
+        }
+        let keep =
+            |permitted| PassedRequest { gate: Arc::clone(gate), permitted, counted, is_guarded: true, undecided: None };
+        if self.headers_only {
+            // Nor does a caller pass that a layer in front put there.
+            parts.extensions.remove::<Permitted>();
+            return Ok(is_kept.then(|| keep(permitted)));
+        }
+        let passed = is_kept.then(|| keep(permitted.clone()));
+        parts.extensions.insert(permitted);
+        Ok(passed)
+    }
+
+    fn prepared_undecided(
+        &self,
+        parts: &mut Parts,
+        undecided: Undecided,
+        anonymous: Permitted,
+    ) -> Result<PassedRequest, NotEntered> {
+        let gate = &self.gate.0;
+        let counted = match InFlightSlot::enter(gate, undecided.caller(), || gate.holder(parts)) {
+            Ok(counted) => counted,
+            Err(refusal) => return Err(NotEntered::Shed(refusal, anonymous)),
+        };
+        upgrade::refuse(parts);
+        if let Err(denial) = prepare(gate, parts, &anonymous) {
+            return Err(NotEntered::Denied(denial, anonymous));
+        }
+        parts.extensions.insert(undecided.clone());
+        Ok(PassedRequest {
+            gate: Arc::clone(gate),
+            permitted: anonymous,
+            counted: Some(counted),
+            is_guarded: true,
+            undecided: Some(Box::new(undecided)),
+        })
+    }
+
+    fn not_entered<F>(&self, why: NotEntered, parts: &Parts) -> ResponseFuture<F> {
+        let gate = &self.gate.0;
+        match why {
+            NotEntered::Shed(refusal, permitted) => shed(gate, parts, refusal, permitted, self.annotate),
+            NotEntered::Denied(denial, permitted) => denied(gate, parts, denial, permitted, self.annotate),
+        }
+    }
+
+    /// What the gate publishes: keys and metadata.
+    fn published<F>(&self, (reply, reason): (Reply, Reason)) -> ResponseFuture<F> {
+        ResponseFuture::own(reply, self.annotate.then(|| Verdict::at(Operation::PUBLIC, reason)))
+    }
+
+    fn refuse<F>(
+        &self,
+        parts: &Parts,
+        denial: Denial,
+        dialect: Option<&dyn Dialect>,
+        route: Option<Arc<Route>>,
+    ) -> ResponseFuture<F> {
+        let (reply, verdict) = refused(&self.gate.0, parts, denial, dialect, route, self.annotate);
+        ResponseFuture::own(reply, self.annotate.then_some(verdict))
+    }
+}
