@@ -6,7 +6,6 @@
 //! - `wall-clock:FILE`: the wall clock is ahead by the milliseconds in the file, or behind with a `-`.
 //! - `sweep-every:MS`: the interval of the sweep.
 //! - `panic-at:PATH`: a request for this path ends the process by a panic that cannot be caught.
-//! - `explain-requests`: each request is explained first, and the process ends if the decision is another one.
 //! - `slow-sync:MS`: each sync of the store's disk takes this much longer.
 
 use std::path::PathBuf;
@@ -27,7 +26,6 @@ struct Active {
     sweep_every: Option<Duration>,
     slow_sync: Option<Duration>,
     panic_at: Option<String>,
-    explain_requests: bool,
 }
 
 /// Called after each commit that is not acknowledged yet.
@@ -83,11 +81,6 @@ pub fn at_request(path: &str) {
     }
 }
 
-/// Is each request explained first?
-pub(crate) fn explains_requests() -> bool {
-    active().explain_requests
-}
-
 /// Called before each sync of the store.
 pub fn before_sync() {
     if let Some(longer) = active().slow_sync {
@@ -111,7 +104,6 @@ fn parse(text: &str) -> Active {
             Some(("panic-at", path)) => active.panic_at = Some(path.to_owned()),
             Some(("slow-sync", millis)) => active.slow_sync = millis.parse().ok().map(Duration::from_millis),
             None if one == "ack-before-commit" => active.ack_before_commit = true,
-            None if one == "explain-requests" => active.explain_requests = true,
             Some(_) | None => {}
         }
     }

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[tokio::test]
 async fn a_user_logs_in_calls_refreshes_and_is_refused_after_revocation() {
     let place = Place::new(CONFIG);
-    let gate = place.start_explaining();
+    let gate = place.start();
     let first = gate.login().await;
 
     let answer = gate.get("/hello?a=1", &first.access).await;
@@ -47,7 +47,7 @@ async fn a_user_logs_in_calls_refreshes_and_is_refused_after_revocation() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1_two_hundred_presentations_at_once_get_one_successor() {
     let place = Place::new(&with_sessions("grace = \"60s\""));
-    let gate = Arc::new(place.start_explaining());
+    let gate = Arc::new(place.start());
     let first = gate.login().await;
     let mut presentations = JoinSet::new();
     for _ in 0..200 {
@@ -71,7 +71,7 @@ async fn r1_two_hundred_presentations_at_once_get_one_successor() {
 #[tokio::test]
 async fn r4_a_token_that_comes_again_after_its_successor_was_used_ends_the_session() {
     let place = Place::new(&with_sessions("grace = \"1s\""));
-    let gate = place.start_explaining();
+    let gate = place.start();
     let first = gate.login().await;
     let second = gate.refresh(&first.refresh).await.tokens();
     assert_eq!(gate.get("/", &second.access).await.status, StatusCode::OK);
@@ -83,7 +83,7 @@ async fn r4_a_token_that_comes_again_after_its_successor_was_used_ends_the_sessi
 #[tokio::test]
 async fn r3_what_nobody_used_is_abandoned_when_its_predecessor_comes_again() {
     let place = Place::new(&with_sessions("grace = \"1s\""));
-    let gate = place.start_explaining();
+    let gate = place.start();
     let first = gate.login().await;
     let lost = gate.refresh(&first.refresh).await.tokens();
     let other = |answer: &Answer| answer.status != StatusCode::OK || answer.tokens() != lost;
@@ -108,14 +108,14 @@ async fn r2_a_restart_in_order_keeps_what_was_acknowledged() {
 
 async fn keeps_what_was_acknowledged(end: impl Fn(Gate)) {
     let place = Place::new(&with_sessions("grace = \"60s\""));
-    let gate = place.start_explaining();
+    let gate = place.start();
     let first = gate.login().await;
     let second = gate.refresh(&first.refresh).await.tokens();
     let revoked = gate.login().await;
     assert_eq!(gate.revoke(&revoked.refresh).await.status, StatusCode::OK);
     end(gate);
 
-    let gate = place.start_explaining();
+    let gate = place.start();
     assert_over(&gate, &[&revoked]).await;
     assert_eq!(gate.get("/", &second.access).await.status, StatusCode::OK);
     assert_eq!(gate.refresh(&first.refresh).await.tokens(), second, "a replay gets the same pair after a restart, too");
@@ -124,7 +124,7 @@ async fn keeps_what_was_acknowledged(end: impl Fn(Gate)) {
     assert_eq!(gate.revoke(&third.access).await.status, StatusCode::OK);
     end(gate);
 
-    let gate = place.start_explaining();
+    let gate = place.start();
     assert_over(&gate, &[&revoked, &second, &third]).await;
 }
 
@@ -134,7 +134,7 @@ async fn tokens_are_signed_as_configured_and_others_can_verify_them_with_the_pub
         // Other gates take an issuer's tokens only if its URL is https.
         let config = with_sessions("grace = \"60s\"").replace("http://gate.test", "https://gate.test");
         let place = Place::new(&support::with(&config, "issuer", &format!("algorithm = \"{algorithm}\"")));
-        let gate = place.start_explaining();
+        let gate = place.start();
         let first = gate.login().await;
         let header = part(&first.access, 0);
         assert_eq!((&header["alg"], &header["typ"]), (&Value::from(algorithm), &Value::from("at+jwt")));

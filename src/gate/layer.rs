@@ -230,14 +230,7 @@ where
             let future = self.inner.call(Request::from_parts(parts, body));
             return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
         }
-        #[cfg(feature = "failpoints")]
-        let foreseen = (self.layer.edge && crate::failpoint::explains_requests())
-            .then(|| (self.layer.foresee(&parts), parts.clone()));
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
-        #[cfg(feature = "failpoints")]
-        if let Some((foreseen, presented)) = foreseen {
-            self.layer.must_be(&foreseen, &admission, &presented);
-        }
         let wait = self.layer.awaited(&parts, &admission);
         if wait.is_none() && !admission.owes_proof() {
             return self.answer(admission, parts, body);

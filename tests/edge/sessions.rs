@@ -10,7 +10,7 @@ fn invalid_grant(reply: &support::wire::Reply, what: &str) {
 #[tokio::test]
 async fn r5_the_keys_alone_make_no_token_and_go_on_with_none() {
     let place = Place::new(CONFIG);
-    let gate = place.start_explaining();
+    let gate = place.start();
     let held = gate.login().await;
     // A thief has the keys, and begins with a store of his own.
     let thief = Place::new(CONFIG);
@@ -147,7 +147,7 @@ fn r9_the_end_of_a_session_is_there_before_its_answer_and_for_its_owner_alone() 
 #[tokio::test]
 async fn r10_revocations_are_there_again_before_the_first_request_after_a_kill() {
     let place = Place::new(CONFIG);
-    let mut gate = place.start_explaining();
+    let mut gate = place.start();
     let mut over = Vec::new();
     for _ in 0..20 {
         let held = gate.login().await;
@@ -157,7 +157,7 @@ async fn r10_revocations_are_there_again_before_the_first_request_after_a_kill()
     }
     let lives = gate.login().await;
     gate.kill();
-    let gate: Gate = place.start_explaining();
+    let gate: Gate = place.start();
     for held in &over {
         assert_eq!(gate.get("/x", &held.access).await.status.as_u16(), 401);
     }
@@ -167,7 +167,7 @@ async fn r10_revocations_are_there_again_before_the_first_request_after_a_kill()
 #[tokio::test]
 async fn r22_a_user_has_so_many_sessions_and_the_oldest_ends_first() {
     let place = Place::new(&format!("{CONFIG}[sessions]\nmax_sessions_per_subject = 2\n"));
-    let gate = place.start_explaining();
+    let gate = place.start();
     let status = async |gate: &Gate, held: &Tokens| gate.get("/hello", &held.access).await.status.as_u16();
     let first = gate.login().await;
     let second = gate.login().await;
@@ -182,7 +182,7 @@ async fn r22_a_user_has_so_many_sessions_and_the_oldest_ends_first() {
     assert_eq!(gate.stop(), Some(0));
 
     // Counted still after a restart.
-    let mut gate = place.start_explaining();
+    let mut gate = place.start();
     gate.password = password;
     assert_eq!(status(&gate, &first).await, 401);
     let fourth = gate.login().await;

@@ -105,13 +105,6 @@ impl Place {
         self.start_with(|_| {})
     }
 
-    /// Starts a gate that explains each request first, and ends if it then decides otherwise (requirement P58).
-    pub fn start_explaining(&self) -> Gate {
-        self.start_with(|command| {
-            let _ = command.env("ROTOGATE_FAILPOINT", "explain-requests");
-        })
-    }
-
     /// Starts a gate whose command was changed first.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Gate {
         self.start_command(self.command(), change)

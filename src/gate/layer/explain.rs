@@ -201,38 +201,3 @@ fn settle(rules: &mut [RuleVerdict], denial: Option<Denial>) {
     let all = Rule::OF_REQUESTS;
     rules.sort_by_key(|verdict| all.iter().position(|rule| *rule == verdict.rule));
 }
-
-/// For tests of the program: each of their requests is explained first, and thereby a test of the explanation.
-#[cfg(feature = "failpoints")]
-impl<M> GateLayer<M> {
-    /// The explanation of a request that comes next.
-    pub(super) fn foresee(&self, request: &Parts) -> Explanation {
-        self.explained(request.clone()).0
-    }
-
-    /// Ends the process if a request was decided in another way than it was explained before, and is explained now. Other
-    /// requests may change what decides in between; a limit counts this one, too.
-    pub(super) fn must_be(&self, foreseen: &Explanation, admission: &Admission, presented: &Parts) {
-        let (denial, route) = match admission {
-            Admission::In(permitted) | Admission::Undecided(_, permitted) => (None, Some(permitted.route())),
-            Admission::Refused(denial, route) => (Some(*denial), route.as_ref()),
-            Admission::WrongMethod(_) => (Some(Denial::MethodNotAllowed), None),
-            Admission::Endpoint(Hit::NearMiss(_)) => (Some(Denial::NearMiss), None),
-            Admission::Endpoint(Hit::Operation(_) | Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_)) => (None, None),
-        };
-        let decision = |denial: Option<Denial>, route: Option<&Arc<Route>>| {
-            (denial.map(|denial| (denial.reason(), denial.detail())), route.map(|route| route.id.clone()))
-        };
-        let of = |explanation: &Explanation| decision(explanation.denial, explanation.route.as_ref());
-        let is_limit = |denial| matches!(denial, Some(Denial::RateLimited(..)));
-        let came = decision(denial, route);
-        if of(foreseen) == came || is_limit(denial) || is_limit(foreseen.denial) {
-            return;
-        }
-        let now = self.foresee(presented);
-        if of(&now) != came {
-            tracing::error!(foreseen = ?of(foreseen), ?came, now = ?of(&now), "a request was not decided as it was explained");
-            std::process::abort();
-        }
-    }
-}
