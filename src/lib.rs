@@ -145,6 +145,7 @@ pub mod remote_keys;
 pub mod reply;
 #[doc(hidden)]
 pub mod revocation;
+mod rule;
 mod thumbprint;
 #[doc(hidden)]
 pub use context::trace;
