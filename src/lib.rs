@@ -101,7 +101,6 @@ pub mod context;
 pub mod counters;
 #[doc(hidden)]
 pub mod credential;
-mod effects;
 #[doc(hidden)]
 pub mod engine;
 #[cfg(feature = "failpoints")]

@@ -49,7 +49,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::clock::TimeSource;
 use crate::counters::Counters;
 use crate::denial::Denial;
-use crate::effects::{Effects, WithEffects};
 use crate::fault::{Error, Fault};
 use crate::network::network;
 pub use crate::network::{SITE_48, SITE_56};
@@ -452,13 +451,14 @@ impl Limits {
     /// # Errors
     /// [`Denial::RateLimited`] while the sender, or all together, exceed the rate of forged or refused tokens.
     pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
-        self.admit_unverified_as::<WithEffects>(source)
+        let wait = self.unverified_wait(source.into());
+        wait.map_or(Ok(()), |(limit, wait)| Err(self.too_many(limit, wait)))
     }
 
-    /// The same, with effects or without.
-    pub(crate) fn admit_unverified_as<'a, E: Effects>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
-        let refuse = |(limit, wait)| if E::ARE_WANTED { self.too_many(limit, wait) } else { limited(limit, wait) };
-        self.unverified_wait(source.into()).map_or(Ok(()), |refused| Err(refuse(refused)))
+    /// Whether an unseen token would be held up, with the limit. Counts nothing.
+    pub(crate) fn foresee_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
+        let wait = self.unverified_wait(source.into());
+        wait.map_or(Ok(()), |(limit, wait)| Err(limited(limit, wait)))
     }
 
     fn unverified_wait(&self, source: Source<'_>) -> Option<(LimitName, Duration)> {

@@ -9,7 +9,9 @@ use crate::denial::Denial;
 use crate::dpop::UsedProof;
 use crate::dpop::memory::ProofName;
 use crate::route::{Auth, Role, Route, RoutePolicy};
+use crate::rule::Rule;
 use crate::token::claims::AccessToken;
+use crate::token::observer::Observer;
 use crate::verify_cache::Verified;
 
 /// The permit of a request: its route and its caller. It is in the extensions of the request that the inner service
@@ -104,17 +106,22 @@ pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
 ///
 /// # Errors
 /// Those of [`authorise`].
-pub(crate) fn authorise_again(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
+pub(crate) fn authorise_again<O: Observer>(
+    route: &Arc<Route>,
+    verified: Arc<Verified>,
+    by: By,
+    observer: &mut O,
+) -> Result<Permitted, Denial> {
     let policy = &route.policy;
     if policy.auth != Auth::None {
         let token = verified.token();
-        judge_issuer(policy, token)?;
-        judge_binding(policy, token)?;
-        if !policy.audiences.is_empty() && !token.is_for(&policy.audiences) {
-            return Err(Denial::WrongAudience);
+        observer.judged(Rule::Issuer, judge_issuer(policy, token))?;
+        observer.judged(Rule::Proof, judge_binding(policy, token))?;
+        if !policy.audiences.is_empty() {
+            observer.judged(Rule::Audience, judge_audience(policy, token))?;
         }
-        judge_scopes(policy, token)?;
-        judge_roles(policy, token)?;
+        observer.judged(Rule::Scope, judge_scopes(policy, token))?;
+        observer.judged(Rule::Role, judge_roles(policy, token))?;
     }
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
 }
@@ -155,7 +162,7 @@ impl Undecided {
         if route.policy.audiences.is_empty() {
             return Err(Denial::WrongAudience);
         }
-        authorise_again(route, Arc::clone(&self.caller), self.by)
+        authorise_again(route, Arc::clone(&self.caller), self.by, &mut ())
     }
 }
 
@@ -164,8 +171,13 @@ impl Undecided {
 /// # Errors
 /// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`], [`Denial::MissingRole`],
 /// [`Denial::RolesOverage`].
-pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> Result<Permitted, Denial> {
-    judge(&route.policy, verified.token())?;
+pub(crate) fn authorise<O: Observer>(
+    route: &Arc<Route>,
+    verified: Arc<Verified>,
+    by: By,
+    observer: &mut O,
+) -> Result<Permitted, Denial> {
+    judge_observed(&route.policy, verified.token(), observer)?;
     Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
 }
 
@@ -174,14 +186,18 @@ pub(crate) fn authorise(route: &Arc<Route>, verified: Arc<Verified>, by: By) -> 
 /// # Errors
 /// The rule that refuses it.
 pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
-    judge_issuer(policy, token)?;
-    judge_binding(policy, token)?;
-    judge_audience(policy, token)?;
-    judge_scopes(policy, token)?;
-    judge_roles(policy, token)
+    judge_observed(policy, token, &mut ())
 }
 
-pub(crate) fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observer: &mut O) -> Result<(), Denial> {
+    observer.judged(Rule::Issuer, judge_issuer(policy, token))?;
+    observer.judged(Rule::Proof, judge_binding(policy, token))?;
+    observer.judged(Rule::Audience, judge_audience(policy, token))?;
+    observer.judged(Rule::Scope, judge_scopes(policy, token))?;
+    observer.judged(Rule::Role, judge_roles(policy, token))
+}
+
+fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     let in_audience = if policy.audiences.is_empty() {
         token.is_for(&token.issued_by.audience)
     } else {
@@ -190,24 +206,24 @@ pub(crate) fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Resul
     if in_audience { Ok(()) } else { Err(Denial::WrongAudience) }
 }
 
-pub(crate) fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if policy.takes(token.issuer_name(), token.is_accepted_everywhere()) { Ok(()) } else { Err(Denial::WrongIssuer) }
 }
 
 /// A caller with a bound token has proved its key, and has its certificate: both were judged before.
-pub(crate) fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     let lacks_key = policy.dpop_required && token.bound_to().is_none();
     let lacks_certificate = policy.certificate_required && token.certificate().is_none();
     if lacks_key || lacks_certificate { Err(Denial::UnboundToken) } else { Ok(()) }
 }
 
-pub(crate) fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     let granted = &token.scope;
     let has_one = policy.any_scope.is_empty() || policy.any_scope.iter().any(|one| granted.contains(one));
     if has_one && policy.scopes.is_within(granted) { Ok(()) } else { Err(Denial::InsufficientScope) }
 }
 
-pub(crate) fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
     if policy.roles.is_empty() {
         return Ok(());
     }

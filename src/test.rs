@@ -231,7 +231,7 @@ impl TestIdentity {
             || MissContext { limits: &limits, confirmations: &confirmations, source: None.into(), introspected: None };
         let verified = checker.check(Credential::new(token.expose()), context).expect("it was made so");
         let route = Arc::new(Route::catch_all(RoutePolicy::default()));
-        authorise(&route, verified, by()).expect("the route asks for nothing else")
+        authorise(&route, verified, by(), &mut ()).expect("the route asks for nothing else")
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{Kind, PassedRequest};
-pub(super) use permit::{has_token_in_query, permit, prepare, withhold};
+pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};
 

@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::effects::Effects;
-
 /// Mistakes in the setup around a gate that a request reveals.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Notice {
@@ -29,11 +27,6 @@ pub(super) enum Notice {
 pub(super) struct Notices([AtomicBool; 7]);
 
 impl Notices {
-    /// Is this the first time? Never without effects.
-    pub(super) fn first_as<E: Effects>(&self, notice: Notice) -> bool {
-        E::ARE_WANTED && self.first(notice)
-    }
-
     /// Is this the first time?
     pub(super) fn first(&self, notice: Notice) -> bool {
         self.0

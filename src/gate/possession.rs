@@ -12,7 +12,6 @@ use crate::client::{CertificateUse, DpopUse};
 use crate::credential::Scheme as Presented;
 use crate::denial::{Denial, ProofFlaw};
 use crate::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target, UsedProof};
-use crate::effects::Effects;
 use crate::fault::Error;
 use crate::headers::{self, Peer};
 use crate::policy::Permitted;
@@ -118,12 +117,8 @@ impl Inner {
         }
     }
 
-    /// Uses a proof at this gate, and says what is left to do; without effects, only says whether it was used here before.
-    pub(super) fn use_proof<E: Effects>(&self, proof: Option<&CheckedProof>) -> Result<Option<Box<UsedProof>>, Denial> {
-        let Some(proof) = proof else { return Ok(None) };
-        if !E::ARE_WANTED {
-            return self.running.dpop.was_used(proof).map(|()| None);
-        }
+    /// Uses a proof at this gate, and says what is left to do.
+    pub(super) fn use_proof(&self, proof: &CheckedProof) -> Result<Option<Box<UsedProof>>, Denial> {
         let owed = self.running.dpop.use_once(proof, self.engine.clock().now(), &**self.engine.store())?;
         let renews_nonce = proof.renews_nonce();
         Ok((renews_nonce || owed.is_some()).then(|| Box::new(UsedProof { renews_nonce, owed })))

@@ -31,7 +31,6 @@ use super::layer::ResponseFuture;
 use super::{Gate, layer, respond, upgrade};
 use crate::claim::ClaimPath;
 use crate::denial::Denial;
-use crate::effects::WithEffects;
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::reason::Reason;
 use crate::route::{Auth, Role, Route, RoutePolicy};
@@ -382,7 +381,7 @@ impl RequireLayer {
         let known = parts.extensions.get::<Permitted>().filter(|known| known.by().gate == gate.id);
         let (is_known, has_caller) = (known.is_some(), known.is_some_and(|known| known.caller().is_some()));
         let by = known.map_or(By { gate: gate.id, layer: false, defers: false }, Permitted::by);
-        let permitted = layer::permit::<WithEffects>(gate, parts, &self.route, by)?;
+        let permitted = layer::RoutedRequest::new(gate, parts, &self.route, by, &mut ()).permit()?;
         self.judge_conditions(parts, &permitted)?;
         Ok(Some(Judged { permitted, is_known, has_caller }))
     }

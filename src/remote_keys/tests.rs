@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::clock::ManualTime;
 use crate::denial::Denial;
-use crate::effects::WithEffects;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{KeyPrint, Keyring};
 use crate::token::live_keys::KeyState;
@@ -159,8 +158,7 @@ async fn i1_i3_a_request_that_wants_keys_causes_one_fetch() {
     let remote = RemoteKeys::start_with(settings, None, Arc::clone(&time) as _).unwrap();
     remote.first_attempt().await;
     let clock = EngineClock::start(Arc::clone(&time) as _, Timestamp::ZERO, Duration::ZERO);
-    let asked =
-        |remote: &RemoteKeys| remote.keys().missing::<WithEffects>(clock.now(), Some(Timestamp::ZERO), Duration::ZERO);
+    let asked = |remote: &RemoteKeys| remote.keys().missing(clock.now(), Some(Timestamp::ZERO), Duration::ZERO);
     // Older than a good answer, and within its cooldown: nothing is asked.
     assert!(matches!(asked(&remote), Denial::UnknownKey));
     issuer.publish(&[&first, &second]);
@@ -349,7 +347,7 @@ async fn dropped_keys_stay_away_until_they_are_refreshed() {
     let before = issuer.seen().len();
     let now = EngineClock::start(Arc::new(SystemTime::new()), Timestamp::ZERO, Duration::ZERO).now();
     assert!(matches!(
-        remote.keys().missing::<WithEffects>(now.plus(Duration::from_secs(100)), None, Duration::ZERO),
+        remote.keys().missing(now.plus(Duration::from_secs(100)), None, Duration::ZERO),
         Denial::KeysUnavailable(_)
     ));
     // The task has seen it by the time that it answers.

@@ -22,7 +22,6 @@ use super::keyring::KeyPrint;
 use super::verify::IssuerKeys;
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
-use crate::effects::Effects;
 
 /// The most requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
@@ -339,25 +338,41 @@ impl LiveKeys {
 
     /// The refusal of a token whose key is not in the set. `issued_at` is its `iat`, unverified; `leeway` the allowed
     /// difference of the issuer's clock. Asks for an attempt to fetch keys, if one is due.
-    pub(crate) fn missing<E: Effects>(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
-        if E::ARE_WANTED {
-            self.unknown_kids.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        self.unknown_kids.fetch_add(1, Ordering::Relaxed);
+        let mut fetching = self.fetching();
+        let (denial, is_due) = self.judge_missing(&fetching, now, issued_at, leeway);
+        if is_due {
+            fetching.is_wanted = true;
+            self.wanted.notify_one();
         }
+        denial
+    }
+
+    /// The same refusal. Counts nothing, and asks for nothing.
+    pub(crate) fn foresee_missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        self.judge_missing(&self.fetching(), now, issued_at, leeway).0
+    }
+
+    /// The refusal, and whether an attempt to fetch keys is due.
+    fn judge_missing(
+        &self,
+        fetching: &Fetching,
+        now: Timestamp,
+        issued_at: Option<Timestamp>,
+        leeway: Duration,
+    ) -> (Denial, bool) {
         let has_keys = !self.is_empty() && self.are_usable(now);
         let Some(rules) = self.fetch else {
-            return if has_keys { Denial::UnknownKey } else { Denial::KeysUnavailable(TRY_AGAIN) };
+            return (if has_keys { Denial::UnknownKey } else { Denial::KeysUnavailable(TRY_AGAIN) }, false);
         };
-        let mut fetching = self.fetching();
         if fetching.is_under_way || fetching.is_wanted {
-            return Denial::KeysUnavailable(TRY_AGAIN);
+            return (Denial::KeysUnavailable(TRY_AGAIN), false);
         }
-        let Some(last) = fetching.last else {
-            self.want::<E>(&mut fetching);
-            return Denial::KeysUnavailable(TRY_AGAIN);
-        };
+        let Some(last) = &fetching.last else { return (Denial::KeysUnavailable(TRY_AGAIN), true) };
         match last.result {
             // The token may be good. The schedule of retries alone decides when the issuer is asked again.
-            AttemptResult::Failed { .. } => Denial::KeysUnavailable(fetching.next_try(now)),
+            AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
             AttemptResult::Good => {
                 // The token may be newer than the answer, and so may its key. Then only an attempt that a request asked
                 // for delays the next one: a scheduled one must not keep out a key of the next second (requirement I51).
@@ -366,18 +381,11 @@ impl LiveKeys {
                 let since = if is_newer || issued_at.is_none() { fetching.last_wanted } else { Some(last.began) };
                 let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
                 if rest.is_zero() {
-                    self.want::<E>(&mut fetching);
-                    return Denial::KeysUnavailable(TRY_AGAIN);
+                    return (Denial::KeysUnavailable(TRY_AGAIN), true);
                 }
-                if is_newer || !has_keys { Denial::KeysUnavailable(rest.max(TRY_AGAIN)) } else { Denial::UnknownKey }
+                let may_exist = is_newer || !has_keys;
+                (if may_exist { Denial::KeysUnavailable(rest.max(TRY_AGAIN)) } else { Denial::UnknownKey }, false)
             }
-        }
-    }
-
-    fn want<E: Effects>(&self, fetching: &mut Fetching) {
-        if E::ARE_WANTED {
-            fetching.is_wanted = true;
-            self.wanted.notify_one();
         }
     }
 

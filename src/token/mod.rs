@@ -29,6 +29,7 @@ pub mod keyring;
 pub mod live_keys;
 #[doc(hidden)]
 pub mod mint;
+pub(crate) mod observer;
 #[doc(hidden)]
 pub mod refresh;
 #[doc(hidden)]

@@ -27,13 +27,13 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::effects::{Effects, WithEffects};
+use crate::rule::Rule;
 use crate::token::claims::{AccessToken, TokenIssuer};
-use crate::token::keyring::KeyPrint;
+use crate::token::keyring::{KeyPrint, VerifyingKey};
 use crate::token::live_keys::KeysWait;
+use crate::token::observer::Observer;
 
 mod event;
-mod examine;
 mod judge;
 mod keys;
 mod mapping;
@@ -50,7 +50,6 @@ pub use event::EventProtocol;
 pub(crate) use event::VOUCHED_IDLE;
 #[doc(hidden)]
 pub use event::{Ended, SentNotice};
-pub(crate) use examine::Examined;
 use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
@@ -236,16 +235,17 @@ impl Verifier {
         wall_now: Timestamp,
         for_at_most: Duration,
     ) -> Result<AccessToken, Refusal> {
-        self.verify_as::<WithEffects>(token, engine_now, wall_now, for_at_most)
+        self.verify_observed(token, engine_now, wall_now, for_at_most, &mut ())
     }
 
-    /// The same, with effects or without: notes of a missing key, and log lines.
-    pub(crate) fn verify_as<E: Effects>(
+    /// The same. An observer that goes on after a refusal gets the claims of a token that is refused, if they can be read.
+    pub(crate) fn verify_observed<O: Observer>(
         &self,
         token: &str,
         engine_now: Timestamp,
         wall_now: Timestamp,
         for_at_most: Duration,
+        observer: &mut O,
     ) -> Result<AccessToken, Refusal> {
         let parts = shape::TokenParts::split(token)?;
         let header = shape::Header::read(parts.header)?;
@@ -255,39 +255,68 @@ impl Verifier {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
         let (rules, of_tokens) = self.found(issuer).ok_or(Denial::UnknownIssuer)?;
+        let times = Times::read(&claims);
         let moments = Moments::of(rules, engine_now, wall_now);
+        let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
         let keys = rules.keys.now(engine_now);
-        let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
-            // The times first: for an expired token no issuer is asked.
-            let times = Times::read(&claims)?;
-            times.judge(rules, moments, for_at_most)?;
-            return Err(rules.keys.missing::<E>(engine_now, times.issued_at, rules.leeway).into());
+        let key = match keys.find(header.kid.as_deref(), &header.algorithm) {
+            Some(key) => {
+                let is_right = *header.algorithm == *key.algorithm().name();
+                observer.judged(Rule::Key, if is_right { Ok(()) } else { Err(Denial::WrongAlgorithm) })?;
+                is_right.then_some(key)
+            }
+            None => {
+                // The times first: for an expired token no issuer is asked.
+                observer.judged(Rule::Claims, in_time())?;
+                let issued_at = times.ok().and_then(|times| times.issued_at);
+                let missing = if O::HAS_EFFECTS { Keys::missing } else { Keys::foresee_missing };
+                observer.judged(Rule::Key, Err(missing(&rules.keys, engine_now, issued_at, rules.leeway)))?;
+                None
+            }
         };
-        if &*header.algorithm != key.algorithm().name() {
-            return Err(Denial::WrongAlgorithm.into());
-        }
-        let holds = || self.signature_times.measure::<E>(key.algorithm(), || parts.is_signed_by(key));
+        let holds = |key: &VerifyingKey| {
+            let check = || parts.is_signed_by(key);
+            if O::HAS_EFFECTS { self.signature_times.measure(key.algorithm(), check) } else { check() }
+        };
         if !rules.accepts_typ(header.typ.as_deref()) {
-            return Err(self.wrong_type::<E>(rules, header.typ.as_deref(), holds));
+            let typ = header.typ.as_deref();
+            let refusal = key.map_or(Denial::WrongType.into(), |key| self.wrong_type::<O>(rules, typ, || holds(key)));
+            observer.judged(Rule::Claims, Err(refusal.into_denial())).map_err(|_| refusal)?;
         }
-        let times = Times::read(&claims)?;
-        times.judge(rules, moments, for_at_most)?;
-        if parts.signature.len() != key.signature_len() {
-            return Err(Denial::BadSignature.into());
+        observer.judged(Rule::Claims, in_time())?;
+        if let Some(key) = key {
+            let signed = match parts.signature.len() == key.signature_len() {
+                false => Err(Denial::BadSignature.into()),
+                true if holds(key) => Ok(()),
+                true => Err(Refusal::Forged),
+            };
+            let denied = signed.map_err(Refusal::into_denial);
+            observer.judged(Rule::Signature, denied).or(signed)?;
         }
-        if !holds() {
-            return Err(Refusal::Forged);
+        let judged =
+            judge::claims(token, &claims, (rules, of_tokens), key.map_or(Origin::Unknown, Origin::Token), times?);
+        if O::HAS_EFFECTS {
+            self.note(rules, judged).map_err(Refusal::Authentic)
+        } else {
+            judged.map_err(|refused| Refusal::Authentic(refused.denial))
         }
-        let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Token(key), times);
-        if let Some(by) = judged.as_ref().ok().and_then(AccessToken::vouched_by)
-            && let Some(other) = self.rules(&by.issuer)
-        {
-            other.sessions_seen.note_vouched();
+    }
+
+    /// Notes what a genuine token of an issuer with these rules says of sessions, or which claim refuses it.
+    fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
+        match judged {
+            Ok(token) => {
+                rules.sessions_seen.note(token.issuer_session());
+                if let Some(other) = token.vouched_by().and_then(|by| self.rules(&by.issuer)) {
+                    other.sessions_seen.note_vouched();
+                }
+                Ok(token)
+            }
+            Err(refused) => {
+                let place = self.issuers.iter().position(|known| std::ptr::eq(known, rules));
+                Err(name_claim(rules, refused, place.and_then(|place| self.told_claims.get(place))))
+            }
         }
-        let told = || self.told_claims.get(self.issuers.iter().position(|known| std::ptr::eq(known, rules))?);
-        judged.map_err(|refused| {
-            Refusal::Authentic(if E::ARE_WANTED { name_claim(rules, refused, told()) } else { refused.denial })
-        })
     }
 
     /// The mapped claim that refuses a token whose key is known, for an operator who asks why. It does not check the
@@ -301,21 +330,20 @@ impl Verifier {
         let keys = rules.keys.now(engine_now);
         keys.find(header.kid.as_deref(), &header.algorithm)?;
         let times = Times::read(&claims).ok()?;
-        // Nothing is noted of a token without a checked signature.
         let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Unknown, times);
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
     /// may be wrong, and not the token.
-    fn wrong_type<E: Effects>(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
+    fn wrong_type<O: Observer>(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
         if rules.ours || self.told.load(Ordering::Relaxed) {
             return Denial::WrongType.into();
         }
         if !holds() {
             return Refusal::Forged;
         }
-        if E::ARE_WANTED && !self.told.swap(true, Ordering::Relaxed) {
+        if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
             // It comes from outside, although its issuer has signed it.
             let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
             tracing::warn!(
@@ -419,6 +447,8 @@ pub struct Peeked {
     pub token_id: Option<Box<str>>,
     /// `kid` of the header.
     pub kid: Option<Box<str>>,
+    /// `alg` of the header.
+    pub algorithm: Option<Box<str>>,
 }
 
 /// The longest text in [`Peeked`], in bytes.
@@ -447,6 +477,7 @@ pub fn peek(token: &str) -> Option<Peeked> {
         session: text("sid"),
         token_id: text("jti"),
         kid: header.kid.as_deref().map(cut),
+        algorithm: Some(cut(&header.algorithm)),
     })
 }
 

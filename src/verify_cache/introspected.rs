@@ -25,9 +25,9 @@ use super::key_set::entry;
 use super::{Shared, Verified};
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::{Denial, NotGood};
-use crate::effects::{Effects, WithEffects};
 use crate::introspection::{Introspection, IntrospectionFault};
 use crate::limit::{Buckets, Limits, Rate, Source};
+use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, Responses, RulesId, Told};
 
 /// The memory of an issuer's introspected tokens, in bytes.
@@ -281,14 +281,14 @@ impl IntrospectedTokens {
     }
 
     /// What is known of a token without a question; `None` if the issuer must be asked.
-    pub(super) fn known<E: Effects>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
+    pub(super) fn known<O: Observer>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
         let now = self.clock.now();
-        if let Some(seen) = entry::<E, _, _, _, _>(&self.seen, token) {
+        if let Some(seen) = entry::<O, _, _, _, _>(&self.seen, token) {
             if now < seen.fresh_until {
                 if let Some(denial) = seen.ended {
                     return Some(Err(denial));
                 }
-                if E::ARE_WANTED && now >= seen.renew_from {
+                if O::HAS_EFFECTS && now >= seen.renew_from {
                     self.ask_in_background(token, &seen, now);
                 }
                 return Some(Ok(Arc::clone(&seen.verified)));
@@ -299,7 +299,7 @@ impl IntrospectedTokens {
             }
             return None;
         }
-        let refused = entry::<E, _, _, _, _>(&self.inactive, &self.id(token)).filter(|refused| now < refused.until)?;
+        let refused = entry::<O, _, _, _, _>(&self.inactive, &self.id(token)).filter(|refused| now < refused.until)?;
         Some(Err(refused.denial))
     }
 
@@ -309,21 +309,21 @@ impl IntrospectedTokens {
     /// # Errors
     /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never good while
     /// too many of these come.
-    pub(super) fn begin<E: Effects>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
-        if !self.was_good::<E>(token) && !self.flights.contains_key(&self.id(token)) {
+    pub(super) fn begin<O: Observer>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
+        if !self.was_good::<O>(token) && !self.flights.contains_key(&self.id(token)) {
             let kept = if is_known { 0 } else { UNSEEN_KEPT };
             let unseen = &self.unseen;
-            let taken = if E::ARE_WANTED { unseen.take_leaving((), kept) } else { unseen.look_leaving((), kept) };
+            let taken = if O::HAS_EFFECTS { unseen.take_leaving((), kept) } else { unseen.look_leaving((), kept) };
             taken.map_err(|wait| Denial::RateLimited("introspected_unseen", wait.max(PAUSE)))?;
         }
-        if E::ARE_WANTED && !self.introspection.cache.is_zero() {
+        if O::HAS_EFFECTS && !self.introspection.cache.is_zero() {
             drop(self.ask(token, is_known)?);
         }
         Err(unavailable(None))
     }
 
-    fn was_good<E: Effects>(&self, token: &str) -> bool {
-        entry::<E, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
+    fn was_good<O: Observer>(&self, token: &str) -> bool {
+        entry::<O, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
     }
 
     /// What a request with this token waits for; `None` if too many questions are under way, or the last was answered with
@@ -333,7 +333,7 @@ impl IntrospectedTokens {
             Some(self.ask(token, is_known).ok()?)
         } else {
             let flight = self.flights.get(&self.id(token)).map(|flight| flight.clone());
-            if flight.is_none() && self.known::<WithEffects>(token).is_none() {
+            if flight.is_none() && self.known::<()>(token).is_none() {
                 return None;
             }
             flight
@@ -372,7 +372,7 @@ impl IntrospectedTokens {
     fn depart(self: &Arc<Self>, token: &str, id: TokenId, is_shared: bool, is_known: bool) -> Result<Receiver, Denial> {
         let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok());
         let kept = if is_known { 0 } else { UNSEEN_FLIGHTS_KEPT };
-        let unseen_place = if self.was_good::<WithEffects>(token) {
+        let unseen_place = if self.was_good::<()>(token) {
             Some(None)
         } else if self.unseen_places.available_permits() > kept {
             Arc::clone(&self.unseen_places).try_acquire_owned().ok().map(Some)
@@ -417,15 +417,17 @@ impl IntrospectedTokens {
             Told::Active(mut access) => {
                 // The cache key and its entry share the text.
                 access.text = Arc::clone(&token);
-                match self.shared.accept(*access, None, self.id, now) {
-                    Ok(verified) => {
+                let judged = self.shared.judge(&access, now);
+                match judged.passes(now) {
+                    Ok(()) => {
+                        let verified = self.shared.accept(*access, None, self.id, judged);
                         self.results.count("active");
                         self.keep(token, &verified, now, wall);
                         return Ok(verified);
                     }
-                    Err(_) => {
+                    Err(denial) => {
                         self.results.count("refused");
-                        Denial::TokenRevoked
+                        denial
                     }
                 }
             }

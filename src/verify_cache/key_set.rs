@@ -16,8 +16,8 @@ use super::verified::{Shared, Verified, as_weight};
 use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR};
 use crate::clock::EngineClock;
 use crate::denial::Denial;
-use crate::effects::Effects;
 use crate::token::claims::AccessToken;
+use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, Refusal, RulesId, Verifier, introspecting, is_jwt_shaped, is_opaque};
 
 /// The verified tokens of all threads.
@@ -118,20 +118,20 @@ impl KeySet {
     }
 
     /// A token in the shared cache whose issuer has the rules and keys that judged it.
-    pub(super) fn cached<E: Effects>(&self, token: TokenRef<'_>) -> Option<Arc<Verified>> {
-        let verified = entry::<E, _, _, _, _>(&self.cache, &token)?;
+    pub(super) fn cached<O: Observer>(&self, token: TokenRef<'_>) -> Option<Arc<Verified>> {
+        let verified = entry::<O, _, _, _, _>(&self.cache, &token)?;
         if verified.stands_in(self) {
             return Some(verified);
         }
-        if E::ARE_WANTED {
+        if O::HAS_EFFECTS {
             self.cache.invalidate(&token);
         }
         None
     }
 
     /// The refusal of a token that is refused although its signature is good.
-    pub(super) fn refused<E: Effects>(&self, token: TokenRef<'_>) -> Option<Denial> {
-        entry::<E, _, _, _, _>(&self.refused, &token).map(|refused| refused.denial)
+    pub(super) fn refused<O: Observer>(&self, token: TokenRef<'_>) -> Option<Denial> {
+        entry::<O, _, _, _, _>(&self.refused, &token).map(|refused| refused.denial)
     }
 
     /// The introspected tokens of an issuer.
@@ -177,15 +177,15 @@ impl KeySet {
 }
 
 /// An entry of a cache. Without effects it does not count as used, which a look over all entries brings about.
-pub(super) fn entry<E, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
+pub(super) fn entry<O, K, Q, V, S>(cache: &Cache<K, V, S>, key: &Q) -> Option<V>
 where
-    E: Effects,
+    O: Observer,
     K: Hash + Eq + Send + Sync + 'static,
     Q: Equivalent<K> + Hash + ?Sized,
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Clone + Send + Sync + 'static,
 {
-    if E::ARE_WANTED {
+    if O::HAS_EFFECTS {
         return cache.get(key);
     }
     let is_there = cache.contains_key(key);

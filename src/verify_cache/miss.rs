@@ -8,11 +8,12 @@ use super::key_set::{AskedAbout, KeySet};
 use super::token_key::{TokenKey, TokenRef};
 use super::{TokenChecker, Verified, front};
 use crate::denial::Denial;
-use crate::effects::{Effects, WithEffects};
 use crate::engine::Engine;
 use crate::engine::confirm::Confirmations;
 use crate::limit::{Limits, Source};
 use crate::reason::Reason;
+use crate::rule::Rule;
+use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, Refusal, is_jwt_shaped};
 use crate::trace::{self, StepKind};
 
@@ -77,95 +78,108 @@ impl<'a> MissContext<'a> {
 impl TokenChecker {
     /// A token that this thread does not have. Apart, so that a hit is a short way.
     #[inline(never)]
-    pub(super) fn check_absent<'a, E: Effects>(
+    pub(super) fn check_absent<'a, O: Observer>(
         &self,
         keys: &KeySet,
         token: &str,
         asked_about: AskedAbout,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
         let key = keys.key(token);
-        let verified = match keys.cached::<E>(key) {
+        let verified = match keys.cached::<O>(key) {
             Some(verified) => {
-                self.counted::<E>(CheckResult::Hit);
+                self.counted::<O>(CheckResult::Hit);
+                observer.judged(Rule::Signature, Ok(()))?;
                 verified
             }
             None => match keys.introspecting(token, asked_about, &taken) {
                 Some(tokens) => {
-                    return match tokens.known::<E>(token) {
+                    return match tokens.known::<O>(token) {
                         Some(known) => {
-                            self.counted::<E>(CheckResult::Hit);
-                            known
+                            self.counted::<O>(CheckResult::Hit);
+                            observer.read(Rule::Signature, known)
                         }
-                        None => self.check_unknown::<E>(keys, tokens, key, shown()),
+                        None => self.check_unknown(keys, tokens, key, shown(), observer),
                     };
                 }
-                None => self.check_new::<E>(keys, key, taken, shown())?,
+                None => self.check_new(keys, key, taken, shown(), observer)?,
             },
         };
         // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
-        if E::ARE_WANTED && self.capacity > 0 {
+        if O::HAS_EFFECTS && self.capacity > 0 {
             front::keep(keys.id, &verified);
         }
         Ok(verified)
     }
 
+    /// May a token be examined that is in no cache of good ones? Not if it was refused before.
+    fn admit_absent<O: Observer>(
+        &self,
+        keys: &KeySet,
+        key: TokenRef<'_>,
+        shown: MissContext<'_>,
+        observer: &mut O,
+    ) -> Result<(), Denial> {
+        if let Some(denial) = keys.refused::<O>(key) {
+            self.counted::<O>(CheckResult::Hit);
+            return observer.judged(Rule::of(denial), Err(denial));
+        }
+        let admitted =
+            if O::HAS_EFFECTS { self.admit_unseen(shown) } else { shown.limits.foresee_unverified(shown.source) };
+        observer.judged(Rule::Limit, admitted)
+    }
+
     /// A token whose issuer must be asked. Begins to ask, unless each request asks for itself.
-    fn check_unknown<E: Effects>(
+    fn check_unknown<O: Observer>(
         &self,
         keys: &KeySet,
         tokens: &Arc<IntrospectedTokens>,
         key: TokenRef<'_>,
         shown: MissContext<'_>,
+        observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
         let token = key.text;
         if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
             return outcome;
         }
-        if let Some(denial) = keys.refused::<E>(key) {
-            self.counted::<E>(CheckResult::Hit);
-            return Err(denial);
-        }
-        self.admit_unseen::<E>(shown)?;
+        self.admit_absent(keys, key, shown, observer)?;
         let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
         if is_jwt_shaped(token) && has_keys() {
-            let now = self.clock.now();
-            if let Err(refusal) = keys.verifier.verify_as::<E>(token, now, self.clock.wall(), Duration::ZERO) {
-                if E::ARE_WANTED {
+            let (now, wall) = (self.clock.now(), self.clock.wall());
+            if let Err(refusal) = keys.verifier.verify_observed(token, now, wall, Duration::ZERO, observer) {
+                if O::HAS_EFFECTS {
                     keys.remember(key.owned(), refusal);
                     self.count(refusal, shown);
                 }
                 return Err(refusal.into_denial());
             }
         }
-        tokens.begin::<E>(token, shown.limits.knows(shown.source))
+        tokens.begin::<O>(token, shown.limits.knows(shown.source))
     }
 
-    fn check_new<E: Effects>(
+    fn check_new<O: Observer>(
         &self,
         keys: &KeySet,
         key: TokenRef<'_>,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: MissContext<'_>,
+        observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
-        if let Some(denial) = keys.refused::<E>(key) {
-            self.counted::<E>(CheckResult::Hit);
-            return Err(denial);
-        }
-        self.admit_unseen::<E>(shown)?;
+        self.admit_absent(keys, key, shown, observer)?;
         // Before the shared verification below: which issuers a route accepts is that route's own matter.
         if keys.verifier.has_others() && !taken(keys.verifier.claimed(key.text)?) {
-            self.counted::<E>(CheckResult::Unchecked);
-            return Err(Denial::WrongIssuer);
+            self.counted::<O>(CheckResult::Unchecked);
+            observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
         }
         let key = key.owned();
-        if !E::ARE_WANTED {
-            return self.verify::<E>(keys, &key, shown.confirmations).map_err(Refusal::into_denial);
+        if !O::HAS_EFFECTS {
+            return self.verify(keys, &key, shown.confirmations, observer).map_err(Refusal::into_denial);
         }
         let span = trace::begin(StepKind::Internal, "rotogate.verify");
-        let verify = || self.verify::<E>(keys, &key, shown.confirmations);
-        let anew = keys.cache.try_get_with(key.clone(), verify).map_err(|refusal| *refusal);
+        let mut verify = || self.verify(keys, &key, shown.confirmations, observer);
+        let anew = keys.cache.try_get_with(key.clone(), &mut verify).map_err(|refusal| *refusal);
         let anew = match anew {
             // A request that began before a change of the rules put it there.
             Ok(verified) if !verified.stands_in(keys) => {
@@ -175,7 +189,7 @@ impl TokenChecker {
         };
         match &anew {
             Ok(_) => {
-                self.counted::<E>(CheckResult::Valid);
+                self.counted::<O>(CheckResult::Valid);
                 shown.limits.record_valid(shown.source);
             }
             Err(refusal) => self.count(*refusal, shown),
@@ -187,16 +201,17 @@ impl TokenChecker {
         anew
     }
 
-    fn verify<E: Effects>(
+    fn verify<O: Observer>(
         &self,
         keys: &KeySet,
         key: &TokenKey,
         confirmations: &Confirmations,
+        observer: &mut O,
     ) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
-        let verified = keys.verifier.verify_as::<E>(key.text(), now, self.clock.wall(), Duration::ZERO);
+        let verified = keys.verifier.verify_observed(key.text(), now, self.clock.wall(), Duration::ZERO, observer);
         let mut access = verified.inspect_err(|refusal| {
-            if E::ARE_WANTED {
+            if O::HAS_EFFECTS {
                 keys.remember(key.clone(), *refusal);
             }
         })?;
@@ -204,15 +219,16 @@ impl TokenChecker {
         access.text = Arc::clone(key.text());
         let issuer_keys = keys.verifier.rules(access.issuer()).and_then(|rules| rules.keys.live()).map(Arc::clone);
         let rules = keys.verifier.id_of(access.issuer()).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
-        let accepted = keys.shared.accept(access, issuer_keys, rules, now);
-        let verified = accepted.map_err(|revoked| {
-            if E::ARE_WANTED {
-                keys.remember_revoked(*revoked);
+        let judged = keys.shared.judge(&access, now);
+        if let Err(denial) = observer.judged(Rule::Revocation, judged.passes(now)) {
+            if O::HAS_EFFECTS {
+                keys.remember_revoked(access);
             }
-            Refusal::Authentic(Denial::TokenRevoked)
-        })?;
+            return Err(Refusal::Authentic(denial));
+        }
+        let verified = keys.shared.accept(access, issuer_keys, rules, judged);
         // The use of a bound token is noted when its key was proved.
-        if let Some((session, generation)) = verified.token.session.filter(|_| E::ARE_WANTED)
+        if let Some((session, generation)) = verified.token.session.filter(|_| O::HAS_EFFECTS)
             && !verified.token.is_bound()
         {
             confirmations.seen(session, generation);
@@ -221,9 +237,9 @@ impl TokenChecker {
     }
 
     /// May a token be examined that was not seen before?
-    pub(super) fn admit_unseen<E: Effects>(&self, shown: MissContext<'_>) -> Result<(), Denial> {
-        let admitted = shown.limits.admit_unverified_as::<E>(shown.source);
-        admitted.inspect_err(|_| self.counted::<E>(CheckResult::RefusedUnverified))
+    pub(super) fn admit_unseen(&self, shown: MissContext<'_>) -> Result<(), Denial> {
+        let admitted = shown.limits.admit_unverified(shown.source);
+        admitted.inspect_err(|_| self.counted::<()>(CheckResult::RefusedUnverified))
     }
 
     /// Counts a failed verification by what it cost.
@@ -239,13 +255,13 @@ impl TokenChecker {
                 CheckResult::Refused
             }
         };
-        self.counted::<WithEffects>(result);
+        self.counted::<()>(result);
     }
 
     /// Counts a check, unless it is without effects.
     #[inline]
-    pub(super) fn counted<E: Effects>(&self, result: CheckResult) {
-        if E::ARE_WANTED {
+    pub(super) fn counted<O: Observer>(&self, result: CheckResult) {
+        if O::HAS_EFFECTS {
             self.results.add(result as usize, 1);
         }
     }

@@ -31,18 +31,19 @@ use crate::clock::{EngineClock, Timestamp};
 use crate::counters::{CountedDurations, Counters};
 use crate::credential::Credential;
 use crate::denial::Denial;
-use crate::effects::{Effects, WithEffects};
 use crate::engine::live_sessions::SuccessorToken;
 use crate::overload::Shares;
 use crate::revocation::RevocationList;
 use crate::revocation::list::TokenFacts;
 use crate::route::OnExpiry;
+use crate::rule::Rule;
+use crate::session::rotation::REVOKED;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
+use crate::token::observer::Observer;
 use crate::token::verify::{Ended, IssuerRules, Refusal, SentNotice, Verifier};
 
 mod assertions;
-mod examine;
 mod front;
 mod identity;
 mod introspected;
@@ -160,7 +161,7 @@ impl TokenChecker {
         credential: Credential<'_>,
         shown: impl FnOnce() -> MissContext<'a>,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with::<WithEffects>(credential, true, AskedAbout::Jwts, |_| true, shown)
+        self.check_with(credential, true, AskedAbout::Jwts, |_| true, shown, &mut ())
     }
 
     /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. For an unseen token,
@@ -170,82 +171,89 @@ impl TokenChecker {
     /// # Errors
     /// The rule that refuses it. [`Denial::RateLimited`] for an unseen token, if too many forged ones came from its
     /// source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see [`Self::awaited_introspection`].
-    pub(crate) fn check_of<'a, E: Effects>(
+    pub(crate) fn check_of<'a, O: Observer>(
         &self,
         credential: Credential<'_>,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with::<E>(credential, true, AskedAbout::All, taken, shown)
+        self.check_with(credential, true, AskedAbout::All, taken, shown, observer)
     }
 
     /// [`Self::check_of`] for a token that [`Self::at_hand`] did not find.
     ///
     /// # Errors
     /// As [`Self::check_of`].
-    pub(crate) fn check_not_at_hand<'a, E: Effects>(
+    pub(crate) fn check_not_at_hand<'a, O: Observer>(
         &self,
         credential: Credential<'_>,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
-        self.check_with::<E>(credential, false, AskedAbout::All, taken, shown)
+        self.check_with(credential, false, AskedAbout::All, taken, shown, observer)
     }
 
-    fn check_with<'a, E: Effects>(
+    fn check_with<'a, O: Observer>(
         &self,
         credential: Credential<'_>,
         may_be_at_hand: bool,
         asked_about: AskedAbout,
         taken: impl Fn(&IssuerRules) -> bool,
         shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
     ) -> Result<Arc<Verified>, Denial> {
         let token = credential.token();
         let keys = self.keys.load();
-        let is_sought = E::ARE_WANTED && may_be_at_hand;
+        let is_sought = O::HAS_EFFECTS && may_be_at_hand;
         let at_hand = if is_sought { front::find(keys.id, token.as_bytes()) } else { None };
         let verified = match at_hand {
             Some(verified) => {
-                self.counted::<E>(CheckResult::Hit);
+                self.counted::<O>(CheckResult::Hit);
                 verified
             }
-            None => self.check_absent::<E>(&keys, token, asked_about, taken, shown)?,
+            None => self.check_absent(&keys, token, asked_about, taken, shown, observer)?,
         };
         if credential.is_bearer() && verified.token.is_bound() {
             return Err(Denial::UnprovedBinding);
         }
-        self.check_now::<E>(verified)
+        self.check_now(verified, observer)
     }
 
     /// A token that this thread has, by the bytes of it that a request presents. Check it with [`Self::check_known`].
-    pub(crate) fn at_hand<E: Effects>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
-        if E::ARE_WANTED { front::find(self.keys.load().id, presented) } else { None }
+    pub(crate) fn at_hand<O: Observer>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
+        if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None }
     }
 
     /// Checks a token that [`Self::at_hand`] found. It may be bound, which the caller judges.
     ///
     /// # Errors
     /// As [`Self::check_of`], for a token that was good before.
-    pub(crate) fn check_known<E: Effects>(&self, verified: Arc<Verified>) -> Result<Arc<Verified>, Denial> {
-        self.counted::<E>(CheckResult::Hit);
-        self.check_now::<E>(verified)
+    pub(crate) fn check_known<O: Observer>(
+        &self,
+        verified: Arc<Verified>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.counted::<O>(CheckResult::Hit);
+        self.check_now(verified, observer)
     }
 
     /// Times and revocation of a verified token.
-    fn check_now<E: Effects>(&self, verified: Arc<Verified>) -> Result<Arc<Verified>, Denial> {
+    fn check_now<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
         let (now, latest) = self.clock.now_and_latest();
-        self.in_time(&verified.token, now, latest)?;
-        verified.recheck_key::<E>(now)?;
-        self.heard_of_revocations(now)?;
+        observer.token(&verified.token);
+        observer.judged(Rule::Claims, self.in_time(&verified.token, now, latest))?;
+        observer.judged(Rule::Key, verified.recheck_key(now))?;
+        observer.judged(Rule::Revocation, self.heard_of_revocations(now))?;
         let epoch = self.revocations.epoch(verified.shard());
         if !verified.watch.is_current(epoch) {
             let judged = self.revocations.judge(verified.facts(), now);
-            if !E::ARE_WANTED {
-                return if judged.refuses(now) { Err(Denial::TokenRevoked) } else { Ok(verified) };
-            }
             verified.watch.update(epoch, judged.refuse_from);
         }
-        if verified.watch.refuse_from() <= now { Err(Denial::TokenRevoked) } else { Ok(verified) }
+        let is_revoked = verified.watch.refuse_from() <= now;
+        observer.judged(Rule::Revocation, if is_revoked { Err(Denial::TokenRevoked) } else { Ok(()) })?;
+        Ok(verified)
     }
 
     /// Checks a long-lived connection again: its verified token, or the one that a rotation moved it to.
@@ -334,16 +342,16 @@ impl TokenChecker {
         let keys = self.keys.load();
         // A token that was verified before needs no second signature check. Its times are judged as ever.
         let key = keys.key(token);
-        let seen = keys.cached::<WithEffects>(key).map(|verified| verified.token.clone());
+        let seen = keys.cached::<()>(key).map(|verified| verified.token.clone());
         let seen = seen.or_else(|| keys.refused.get(&key)?.token.map(|token| AccessToken::clone(&token)));
         if let Some(token) = seen {
             let (now, latest) = self.clock.now_and_latest();
             keys.verifier.holds(token.issuer(), &token.key(), now)?;
             self.in_time_for(&token, expired_for_at_most, now, latest)?;
-            self.counted::<WithEffects>(CheckResult::Hit);
+            self.counted::<()>(CheckResult::Hit);
             return Ok(token);
         }
-        self.admit_unseen::<WithEffects>(shown)?;
+        self.admit_unseen(shown)?;
         let now = self.clock.now();
         match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
             Ok(token) => {
@@ -351,7 +359,7 @@ impl TokenChecker {
                     self.count(Refusal::Authentic(Denial::TokenRevoked), shown);
                     keys.remember_revoked(token.clone());
                 } else {
-                    self.counted::<WithEffects>(CheckResult::Valid);
+                    self.counted::<()>(CheckResult::Valid);
                 }
                 Ok(token)
             }
@@ -408,6 +416,40 @@ impl TokenChecker {
             tokens.results().counts().map(move |(result, count)| (Arc::clone(&name), result, count)).collect::<Vec<_>>()
         };
         keys.introspected.iter().flat_map(of).collect()
+    }
+
+    /// The issuer that is asked about a token; `None` if its keys alone decide.
+    pub(crate) fn asked_about(&self, token: &str, taken: impl Fn(&IssuerRules) -> bool) -> Option<Arc<str>> {
+        let keys = self.keys.load();
+        keys.introspecting(token, AskedAbout::All, taken).map(|tokens| Arc::clone(&tokens.rules().name))
+    }
+
+    /// The name of an issuer.
+    pub(crate) fn name_of(&self, issuer: &str) -> Option<Arc<str>> {
+        self.keys.load().verifier.rules(issuer).map(|rules| Arc::clone(&rules.name))
+    }
+
+    /// The mapped claim that refuses a token, in words.
+    pub(crate) fn refused_claim(&self, token: &str) -> Option<String> {
+        self.keys.load().verifier.refused_claim(token, self.clock.now())
+    }
+
+    /// What the entry of the revocation list is about that refuses this token, in words.
+    pub(crate) fn revoked_by(&self, token: &AccessToken) -> &'static str {
+        let facts = facts(token);
+        let list = &self.revocations;
+        let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
+        let is_before = |at| begun.is_none_or(|begun| begun <= at);
+        match facts.session {
+            Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
+            _ if is_before(list.not_before(facts.issuer, "", None)) => "everything up to a moment after it was revoked",
+            _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
+                "everything of its subject was revoked"
+            }
+            _ if is_before(list.not_before(facts.issuer, "", facts.client)) => "everything of its client was revoked",
+            Some(_) => "a later generation of its session ended this one",
+            None => "it was revoked itself",
+        }
     }
 
     /// The keys of the issuer with this name; `None` for our own, and for an unknown one.

@@ -11,7 +11,6 @@ use super::key_set::KeySet;
 use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::effects::Effects;
 use crate::engine::confirm::Confirmations;
 use crate::overload::{Holder, Shares};
 use crate::revocation::RevocationList;
@@ -56,6 +55,24 @@ struct More {
     assertions: Assertions,
 }
 
+/// What the revocation list says of a token: from when on it is refused, as of an epoch of its shard.
+#[derive(Clone, Copy)]
+pub(super) struct RevocationVerdict {
+    shard: usize,
+    epoch: u64,
+    refuse_from: Timestamp,
+}
+
+impl RevocationVerdict {
+    /// Is the token good at this moment?
+    ///
+    /// # Errors
+    /// [`Denial::TokenRevoked`].
+    pub(super) fn passes(self, now: Timestamp) -> Result<(), Denial> {
+        if self.refuse_from <= now { Err(Denial::TokenRevoked) } else { Ok(()) }
+    }
+}
+
 impl std::fmt::Debug for Verified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Verified").field("token", &self.token).finish_non_exhaustive()
@@ -63,30 +80,29 @@ impl std::fmt::Debug for Verified {
 }
 
 impl Shared {
+    /// What the revocation list says of a token.
+    pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
+        let shard = self.revocations.shard_of(facts(access));
+        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
+        let epoch = self.revocations.epoch(shard);
+        RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
+    }
+
     /// A token that was verified, or introspected, with the keys of its issuer if they may change.
-    ///
-    /// # Errors
-    /// The token itself, if it is revoked.
     pub(super) fn accept(
         self: &Arc<Self>,
         access: AccessToken,
         keys: Option<Arc<LiveKeys>>,
         rules: RulesId,
-        now: Timestamp,
-    ) -> Result<Arc<Verified>, Box<AccessToken>> {
-        let shard = self.revocations.shard_of(facts(&access));
-        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
-        let epoch = self.revocations.epoch(shard);
-        let judged = self.revocations.judge(facts(&access), now);
-        if judged.refuse_from <= now {
-            return Err(Box::new(access));
-        }
+        judged: RevocationVerdict,
+    ) -> Arc<Verified> {
+        let RevocationVerdict { shard, epoch, refuse_from } = judged;
         let headers = self.identity.values(&access);
-        let watch = RevocationEpoch::new(epoch, judged.refuse_from);
+        let watch = RevocationEpoch::new(epoch, refuse_from);
         let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound();
         let more = needs_more.then(|| Box::new(More { keys, ..More::default() }));
         let holder = Holder::caller(access.issuer(), &access.subject);
-        Ok(Arc::new(Verified {
+        Arc::new(Verified {
             token: access,
             headers,
             // There are few shards.
@@ -96,7 +112,7 @@ impl Shared {
             holder,
             more,
             shared: Arc::clone(self),
-        }))
+        })
     }
 }
 
@@ -133,14 +149,10 @@ impl Verified {
     }
 
     /// Is the key that signed it still one of its issuer's?
-    pub(super) fn recheck_key<E: Effects>(&self, now: Timestamp) -> Result<(), Denial> {
-        let Some((keys, stamp)) = self.more.as_deref().and_then(|more| Some((more.keys.as_ref()?, &more.keys_stamp)))
-        else {
-            return Ok(());
-        };
-        match E::ARE_WANTED {
-            true => keys.recheck(&self.token.key(), stamp, now),
-            false => keys.holds(&self.token.key(), now),
+    pub(super) fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
+        match self.more.as_deref().and_then(|more| Some((more.keys.as_ref()?, &more.keys_stamp))) {
+            Some((keys, stamp)) => keys.recheck(&self.token.key(), stamp, now),
+            None => Ok(()),
         }
     }
 

@@ -9,10 +9,9 @@ use http::{Method, Uri};
 
 use super::GateLayer;
 use super::awaited::{Awaited, awaited};
-use super::permit::{permit, set_path, undecided};
+use super::permit::{RoutedRequest, set_path};
 use crate::denial::{Denial, NotGood};
 use crate::dialect::Reply;
-use crate::effects::{Effects, WithEffects};
 use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
 #[cfg(feature = "axum")]
@@ -25,6 +24,8 @@ use crate::reply;
 use crate::route::hosts::is_loopback;
 use crate::route::path::{CanonicalPath, PathError};
 use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use crate::rule::Rule;
+use crate::token::observer::Observer;
 use crate::verify_cache::Introspected;
 
 /// Where a request goes.
@@ -70,91 +71,52 @@ fn takes_bad_for_none(policy: &RoutePolicy) -> bool {
 impl<M> GateLayer<M> {
     /// The decision: steps 1 to 7. No await: all that it needs is in memory.
     pub(in crate::gate) fn admit(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
-        self.admit_as::<WithEffects>(parts, endpoints)
+        self.admit_observed(parts, endpoints, &mut ())
     }
 
-    /// The same, with effects or without.
-    pub(super) fn admit_as<E: Effects>(&self, parts: &mut Parts, endpoints: EndpointMatch) -> Admission {
+    /// The same. An observer that goes on after a refusal may get another admission than a request: its refusal counts.
+    pub(super) fn admit_observed<O: Observer>(
+        &self,
+        parts: &mut Parts,
+        endpoints: EndpointMatch,
+        observer: &mut O,
+    ) -> Admission {
         let gate = &self.gate.0;
         // 1. Framing and host.
-        let host = match gate.host(parts) {
+        let host = gate.host(parts);
+        if let Err(denial) = observer.judged(Rule::Request, host.map(drop)) {
+            return Admission::Refused(denial, None);
+        }
+        // 2. Canonical path. All later steps match the path that is forwarded.
+        let whole = self.whole::<O>(parts);
+        let raw = whole.as_ref().unwrap_or(&parts.uri).path();
+        let path = match observer.read(Rule::Path, CanonicalPath::parse(raw).map_err(Denial::from)) {
+            Ok(path) => path,
+            Err(denial) => return Admission::Refused(denial, None),
+        };
+        // An observer may go on without a host; no route does.
+        let host = match host {
             Ok(host) => host,
             Err(denial) => return Admission::Refused(denial, None),
         };
-        // 2. Canonical path. All later steps match the path that is forwarded.
-        let whole = self.whole::<E>(parts);
-        let raw = whole.as_ref().unwrap_or(&parts.uri).path();
-        let path = match CanonicalPath::parse(raw) {
-            Ok(path) => path,
-            Err(error) => return Admission::Refused(error.into(), None),
-        };
         // 3. Endpoint. Before any route, so that no route, however wide, can shadow or forward one.
-        if endpoints == EndpointMatch::Serve
-            && let Some(hit) = gate.endpoints.find(&path, raw)
-        {
-            if let Hit::Operation(operation) = &hit
-                && !Peer::is_on(parts.extensions.get(), gate.endpoints.listeners(operation))
-            {
-                return Admission::Refused(Denial::NoRoute, None);
-            }
-            let passes = matches!(&hit, Hit::Operation(operation) if gate.endpoints.upgrades(operation))
-                && !parts.headers.contains_key(UPGRADE);
-            if !passes {
-                return Admission::Endpoint(hit);
-            }
-        }
-        if endpoints == EndpointMatch::Refuse
-            && let Some(hit) = gate.endpoints.find(&path, raw)
-        {
-            let denial = match hit {
-                Hit::NearMiss(_) => Denial::NearMiss,
-                Hit::Operation(_) | Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_) => Denial::EndpointElsewhere,
-            };
-            return Admission::Refused(denial, None);
+        if let Some(admission) = self.at_endpoint(parts, &path, raw, endpoints) {
+            return admission;
         }
         // 4. Route. Its policy says what steps 5 to 7 require.
         let preflight = preflight::requested_method(&parts.method, &parts.headers);
-        let route = match gate.routes.find(Some(host), preflight.as_ref().unwrap_or(&parts.method), &path) {
-            Match::Found(route) => route,
-            Match::Ambiguous(route) => return Admission::Refused(Denial::AmbiguousPath, Some(Arc::clone(route))),
-            Match::MethodNotAllowed(allowed) => {
-                let here = self.served_here(parts, host, &path, allowed);
-                let allowed = here.as_slice();
-                if allowed.is_empty() {
-                    return Admission::Refused(Denial::NoRoute, None);
-                }
-                return Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
-                    respond::denied_grpc(Denial::MethodNotAllowed)
-                } else {
-                    // Any route of the path will do for the dialect: they differ in methods.
-                    let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, &path) {
-                        Match::Found(route) | Match::Ambiguous(route) => Some(route),
-                        Match::MethodNotAllowed(_) | Match::None => None,
-                    });
-                    let dialect = route.and_then(|route| gate.dialect(&route.policy));
-                    let (denial, plain) = (Denial::MethodNotAllowed, reply::method_not_allowed(allowed));
-                    respond::worded(dialect, &parts.headers, denial, &plain)
-                        .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
-                });
-            }
-            Match::None => return Admission::Refused(Denial::NoRoute, None),
+        let method = preflight.as_ref().unwrap_or(&parts.method);
+        let route = match self.route(parts, host, method, &path, observer) {
+            Ok(route) => route,
+            Err(admission) => return admission,
         };
-        if !Peer::is_on(parts.extensions.get(), &route.listeners) {
-            return Admission::Refused(Denial::NoRoute, Some(Arc::clone(route)));
-        }
-        if let Err(denial) = route.policy.admits(&path) {
-            return Admission::Refused(denial, Some(Arc::clone(route)));
-        }
         if path.is_rewritten() {
-            if self.rewrite && whole.is_none() {
-                let canonical = path.as_str().to_owned();
-                if !set_path(parts, &canonical) {
-                    return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
-                }
-            } else if !path.equals_but_for_hex_case(raw) || gate.routes.has_escapes() {
-                // A router outside of this layer has matched the path as the client spelt it. Letter case in an escape
-                // can change its match only where a pattern has an escape.
-                return Admission::Refused(PathError::NotCanonical.into(), Some(Arc::clone(route)));
+            let may_stay = self.may_stay(&path, raw);
+            let canonical = (self.rewrite && whole.is_none()).then(|| path.as_str().to_owned());
+            let is_right = canonical.map_or(may_stay, |path| set_path(parts, &path));
+            let judged = if is_right { Ok(()) } else { Err(PathError::NotCanonical.into()) };
+            if let Err(denial) = observer.judged(Rule::Path, judged) {
+                return Admission::Refused(denial, Some(Arc::clone(route)));
             }
         }
         if preflight.is_some() && route.policy.preflight_to_upstream {
@@ -163,33 +125,136 @@ impl<M> GateLayer<M> {
             parts.headers.remove(AUTHORIZATION);
             return Admission::In(policy::permit_anonymous(route, self.by()));
         }
-        // 5. Credential, 6. verify, 7. authorise: each takes what the one before it made.
-        match permit::<E>(gate, parts, route, self.by()) {
+        self.permitted(parts, route, observer)
+    }
+
+    /// Steps 5 to 7, of a request whose audience a `require()` may judge.
+    fn permitted<O: Observer>(&self, parts: &Parts, route: &Arc<Route>, observer: &mut O) -> Admission {
+        let (gate, by) = (&*self.gate.0, self.by());
+        let permitted = observer.attempt(|observer| RoutedRequest::new(gate, parts, route, by, observer).permit());
+        match permitted {
             Ok(permitted) => Admission::In(permitted),
             Err(Denial::WrongAudience) if self.defer_audience && route.policy.audiences.is_empty() => {
-                match undecided::<E>(gate, parts, route, self.by()) {
+                match RoutedRequest::new(gate, parts, route, by, observer).undecided() {
                     Ok((undecided, anonymous)) => Admission::Undecided(undecided, anonymous),
                     Err(denial) => Admission::Refused(denial, Some(Arc::clone(route))),
                 }
             }
             Err(denial) => {
-                if denial == Denial::WrongAudience
-                    && route.policy.audiences.is_empty()
-                    && gate.running.asks_audience.load(Ordering::Relaxed)
-                    && gate.running.notices.first_as::<E>(Notice::Audience)
-                {
-                    tracing::warn!(
-                        "token for another audience refused by `gate.layer()`: a `require().audience(…)` behind it \
-                         never sees the token. Use `gate.layer().deferring_audience()`, or add the audience to a \
-                         route of the gate (`RoutePolicy::audiences`). Logged once"
-                    );
-                }
-                if E::ARE_WANTED {
-                    gate.tell_limited(&denial, || gate.client_address(parts));
+                if O::HAS_EFFECTS {
+                    self.report(parts, denial, &route.policy);
                 }
                 Admission::Refused(denial, Some(Arc::clone(route)))
             }
         }
+    }
+
+    /// Reports a refusal by the steps 5 to 7 that an operator should know of.
+    fn report(&self, parts: &Parts, denial: Denial, policy: &RoutePolicy) {
+        let gate = &self.gate.0;
+        if denial == Denial::WrongAudience
+            && policy.audiences.is_empty()
+            && gate.running.asks_audience.load(Ordering::Relaxed)
+            && gate.running.notices.first(Notice::Audience)
+        {
+            tracing::warn!(
+                "token for another audience refused by `gate.layer()`: a `require().audience(…)` behind it never sees the \
+                 token. Use `gate.layer().deferring_audience()`, or add the audience to a route of the gate \
+                 (`RoutePolicy::audiences`). Logged once"
+            );
+        }
+        gate.tell_limited(&denial, || gate.client_address(parts));
+    }
+
+    /// 3. The admission of a request whose path matches one of our endpoints.
+    fn at_endpoint(
+        &self,
+        parts: &Parts,
+        path: &CanonicalPath<'_>,
+        raw: &str,
+        endpoints: EndpointMatch,
+    ) -> Option<Admission> {
+        let table = &self.gate.0.endpoints;
+        if endpoints == EndpointMatch::Skip {
+            return None;
+        }
+        let hit = table.find(path, raw)?;
+        if endpoints == EndpointMatch::Refuse {
+            let denial = match hit {
+                Hit::NearMiss(_) => Denial::NearMiss,
+                Hit::Operation(_) | Hit::Jwks | Hit::Metadata(_) | Hit::Resource(_) => Denial::EndpointElsewhere,
+            };
+            return Some(Admission::Refused(denial, None));
+        }
+        if let Hit::Operation(operation) = &hit {
+            if !Peer::is_on(parts.extensions.get(), table.listeners(operation)) {
+                return Some(Admission::Refused(Denial::NoRoute, None));
+            }
+            if table.upgrades(operation) && !parts.headers.contains_key(UPGRADE) {
+                return None;
+            }
+        }
+        Some(Admission::Endpoint(hit))
+    }
+
+    /// 4. The route of a request.
+    #[expect(clippy::result_large_err, reason = "an allocation would cost more than the move")]
+    fn route<'g, O: Observer>(
+        &'g self,
+        parts: &Parts,
+        host: &str,
+        method: &Method,
+        path: &CanonicalPath<'_>,
+        observer: &mut O,
+    ) -> Result<&'g Arc<Route>, Admission> {
+        let (route, found) = match self.gate.0.routes.find(Some(host), method, path) {
+            Match::Found(route) => (route, Ok(())),
+            Match::Ambiguous(route) => (route, Err(Denial::AmbiguousPath)),
+            Match::MethodNotAllowed(allowed) => return Err(self.wrong_method(parts, host, path, allowed)),
+            Match::None => return Err(Admission::Refused(Denial::NoRoute, None)),
+        };
+        let refused = |denial| Err(Admission::Refused(denial, Some(Arc::clone(route))));
+        if let Err(denial) = observer.judged(Rule::Route, found) {
+            return refused(denial);
+        }
+        if !Peer::is_on(parts.extensions.get(), &route.listeners)
+            && let Err(denial) = observer.judged(Rule::Route, Err(Denial::NoRoute))
+        {
+            return refused(denial);
+        }
+        match observer.judged(Rule::Path, route.policy.admits(path)) {
+            Ok(()) => Ok(route),
+            Err(denial) => refused(denial),
+        }
+    }
+
+    /// The refusal of a method that no route of the path serves.
+    fn wrong_method(&self, parts: &Parts, host: &str, path: &CanonicalPath<'_>, allowed: &[Method]) -> Admission {
+        let gate = &self.gate.0;
+        let here = self.served_here(parts, host, path, allowed);
+        let allowed = here.as_slice();
+        if allowed.is_empty() {
+            return Admission::Refused(Denial::NoRoute, None);
+        }
+        Admission::WrongMethod(if reply::is_grpc(&parts.headers) {
+            respond::denied_grpc(Denial::MethodNotAllowed)
+        } else {
+            // Any route of the path will do for the dialect: they differ in methods.
+            let route = allowed.iter().find_map(|method| match gate.routes.find(Some(host), method, path) {
+                Match::Found(route) | Match::Ambiguous(route) => Some(route),
+                Match::MethodNotAllowed(_) | Match::None => None,
+            });
+            let dialect = route.and_then(|route| gate.dialect(&route.policy));
+            let (denial, plain) = (Denial::MethodNotAllowed, reply::method_not_allowed(allowed));
+            respond::worded(dialect, &parts.headers, denial, &plain)
+                .unwrap_or_else(|| respond::hooked(gate.refusals.as_ref(), parts, denial, plain))
+        })
+    }
+
+    /// May a path stay as it is that is not canonical? A router outside of this layer has matched it as the client spelt it.
+    /// Letter case in an escape can change its match only where a pattern has an escape.
+    fn may_stay(&self, path: &CanonicalPath<'_>, raw: &str) -> bool {
+        path.equals_but_for_hex_case(raw) && !self.gate.0.routes.has_escapes()
     }
 
     /// Those of the methods of a path whose route is on the listener of the request.
@@ -270,9 +335,9 @@ impl<M> GateLayer<M> {
     /// The whole path of a request, if this layer is inside a nest and sees only a part of it. Routes match whole
     /// paths.
     #[cfg(feature = "axum")]
-    pub(super) fn whole<E: Effects>(&self, parts: &Parts) -> Option<Uri> {
+    pub(super) fn whole<O: Observer>(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.edge { None } else { nested::whole(parts) }?;
-        if self.gate.0.running.notices.first_as::<E>(Notice::Nested) {
+        if O::HAS_EFFECTS && self.gate.0.running.notices.first(Notice::Nested) {
             tracing::error!(
                 "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
                  path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` into nests. \
@@ -283,7 +348,7 @@ impl<M> GateLayer<M> {
     }
 
     #[cfg(not(feature = "axum"))]
-    pub(super) fn whole<E: Effects>(&self, _: &Parts) -> Option<Uri> {
+    pub(super) fn whole<O: Observer>(&self, _: &Parts) -> Option<Uri> {
         None
     }
 

@@ -122,8 +122,8 @@ impl<S, M> GateService<S, M> {
 }
 
 impl<M> GateLayer<M> {
-    /// 8. Prepare. Concurrency bounds first: a request that they reject is not changed. The state of the request is kept for
-    /// a caller or a verdict; other requests cost nothing here.
+    /// Step 8, prepare. Concurrency bounds first: a request that they reject is not changed. The state of the request is
+    /// kept for a caller or a verdict; other requests cost nothing here.
     fn prepared(&self, parts: &mut Parts, permitted: Permitted) -> Result<Option<PassedRequest>, NotEntered> {
         let gate = &self.gate.0;
         let policy = &permitted.route().policy;

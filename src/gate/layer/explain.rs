@@ -1,5 +1,5 @@
-//! The explanation of a request. [`GateLayer::admit_as`] decides, without effects, as it does for a request; around its
-//! decision each rule is asked by itself, so that the rules after the one that refuses are judged, too.
+//! The explanation of a request. It takes the path of a request with an observer that records what each rule says, and goes
+//! on after a refusal, so that the rules after it are judged, too.
 
 use std::sync::Arc;
 
@@ -12,26 +12,36 @@ use super::admit::{Admission, EndpointMatch};
 use super::refuse::rendered;
 use crate::denial::Denial;
 use crate::dialect::{Dialect, Reply};
-use crate::effects::WithoutEffects;
+use crate::fault::Fault;
 use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
-use crate::gate::explanation::{Conclusion, Explanation, Rule, RuleResult, RuleVerdict};
+use crate::gate::explanation::{Conclusion, Explanation};
 use crate::gate::preflight;
 use crate::headers::Peer;
 use crate::reason::Reason;
 use crate::route::path::CanonicalPath;
 use crate::route::{Route, RouteId};
+use crate::rule::Rule;
 use crate::session::{SessionId, Status};
+use crate::verify_cache::Verified;
 
-mod judge;
+mod describe;
+mod recorder;
 
-use judge::Judge;
+use describe::Described;
+use recorder::Recorder;
 
-/// What a request that is not forwarded gets.
-struct Refusal {
-    denial: Denial,
-    reply: Reply,
+/// What becomes of a request that is explained.
+#[derive(Default)]
+struct Decision {
     route: Option<Arc<Route>>,
+    caller: Option<Arc<Verified>>,
+    /// The reply, if it is refused.
+    refusal: Option<Reply>,
+    /// What answers it, if the gate itself does.
+    endpoint: Option<String>,
+    /// Why that cannot do what it should.
+    fault: Option<Fault>,
 }
 
 impl<M> GateLayer<M> {
@@ -72,65 +82,35 @@ impl<M> GateLayer<M> {
     }
 
     fn explained(&self, request: Parts) -> (Explanation, Option<(SessionId, u64)>) {
-        let gate = &*self.gate.0;
-        let mut parts = request;
+        let mut presented = request;
         let mut extensions = Extensions::new();
-        if let Some(peer) = parts.extensions.remove::<Peer>() {
+        if let Some(peer) = presented.extensions.remove::<Peer>() {
             extensions.insert(peer);
         }
-        parts.extensions = extensions;
-        let presented = parts.clone();
-        let mut permitted = None;
-        let mut refusal = None;
-        let mut endpoint = None;
-        let mut fault = None;
-        match self.admit_as::<WithoutEffects>(&mut parts, EndpointMatch::Serve) {
-            Admission::In(permit) | Admission::Undecided(_, permit) => permitted = Some(permit),
-            Admission::Refused(denial, route) => refusal = Some(gate.refusal(&parts, denial, None, route)),
-            Admission::WrongMethod(reply) => {
-                refusal = Some(Refusal { denial: Denial::MethodNotAllowed, reply, route: None });
-            }
-            Admission::Endpoint(Hit::NearMiss(of)) => {
-                let dialect = of.and_then(|endpoint| gate.endpoints.dialect(endpoint));
-                refusal = Some(gate.refusal(&parts, Denial::NearMiss, dialect, None));
-            }
-            Admission::Endpoint(Hit::Operation(operation)) => {
-                let dialect = gate.endpoints.dialect(operation.endpoint()).map_or("", Dialect::name);
-                if issues(dialect, operation.name()) {
-                    fault = gate.engine.may_mint().err();
-                }
-                let nothing = fault.as_ref().map_or_else(String::new, |fault| format!("; it issues nothing: {fault}"));
-                endpoint = Some(format!("{dialect}.{}{nothing}", operation.name()));
-            }
-            Admission::Endpoint(Hit::Jwks) => endpoint = Some("the JWK set".to_owned()),
-            Admission::Endpoint(Hit::Resource(_)) => endpoint = Some("the document of a resource".to_owned()),
-            Admission::Endpoint(Hit::Metadata(_)) => endpoint = Some("the metadata".to_owned()),
-        }
-        let denial = refusal.as_ref().map(|refusal| refusal.denial);
+        presented.extensions = extensions;
+        let mut parts = presented.clone();
+        let mut recorder = Recorder::default();
+        let admission = self.admit_observed(&mut parts, EndpointMatch::Serve, &mut recorder);
+        let Decision { route, caller, refusal, endpoint, fault } = self.decision(admission, &parts, &mut recorder);
+        let denial = recorder.refusal;
         let reason = match (denial, &fault, &endpoint) {
             (Some(denial), _, _) => Reason::denied(&denial),
             (None, Some(fault), _) => Reason::failed(fault),
             (None, None, Some(_)) => Reason::ANSWERED,
             (None, None, None) => Reason::PASSED,
         };
-        let route = permitted.as_ref().map(|permitted| Arc::clone(permitted.route()));
-        let route = route.or_else(|| refusal.as_ref()?.route.clone());
-        let mut judge = Judge { layer: self, parts: &presented, rules: Vec::new(), token: None, session: None };
-        judge.all(route.as_ref(), endpoint.as_deref());
-        let (mut rules, token, session) = (judge.rules, judge.token, judge.session);
-        settle(&mut rules, denial);
+        let described = Described::new(self, &presented, &recorder, route.as_ref(), endpoint.as_deref());
+        let (rules, token) = (described.rules(), described.token());
         let also_matched = route.as_ref().map(|route| self.also_matched(&presented, route)).unwrap_or_default();
-        let caller = permitted.as_ref().and_then(|permitted| permitted.caller());
         let identity =
             caller.map(|caller| caller.headers().map(|(name, value)| (name.clone(), value.clone())).collect());
-        let reply = refusal.as_ref().map(|refusal| &refusal.reply);
         let explanation = Explanation {
             decision: match (denial, &fault, reason.is_refusal()) {
                 (None, None, _) => Conclusion::Passed,
                 (Some(_), _, true) => Conclusion::Refused,
                 (Some(_), _, false) | (None, Some(_), _) => Conclusion::Unavailable,
             },
-            status: match (reply, &fault) {
+            status: match (&refusal, &fault) {
                 (Some(reply), _) => Some(reply.status().as_u16()),
                 (None, Some(_)) => Some(StatusCode::SERVICE_UNAVAILABLE.as_u16()),
                 (None, None) => None,
@@ -138,20 +118,63 @@ impl<M> GateLayer<M> {
             outcome: reason.word(),
             detail: reason.detail(),
             denial,
-            challenge: reply.and_then(|reply| Some(reply.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?.to_owned())),
+            challenge: refusal.and_then(|reply| Some(reply.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?.to_owned())),
             route,
             also_matched,
             rules,
             identity: identity.unwrap_or_default(),
             token,
         };
-        (explanation, session)
+        let session = recorder.token.and_then(|token| token.session);
+        (explanation, session.map(|(id, generation)| (id, generation.get())))
+    }
+
+    /// What becomes of the request. A refusal that is part of the admission is recorded, too.
+    fn decision(&self, admission: Admission, parts: &Parts, recorder: &mut Recorder) -> Decision {
+        let gate = &*self.gate.0;
+        let mut decision = Decision::default();
+        match admission {
+            Admission::In(permitted) | Admission::Undecided(_, permitted) => {
+                let (route, caller) = permitted.into_parts();
+                if let Some(denial) = recorder.refusal {
+                    decision.refusal = Some(gate.refusal(parts, denial, None, Some(&route)));
+                }
+                (decision.route, decision.caller) = (Some(route), caller);
+            }
+            Admission::Refused(denial, route) => {
+                let denial = recorder.refused(denial);
+                decision.refusal = Some(gate.refusal(parts, denial, None, route.as_ref()));
+                decision.route = route;
+            }
+            Admission::WrongMethod(reply) => {
+                recorder.refused(Denial::MethodNotAllowed);
+                decision.refusal = Some(reply);
+            }
+            Admission::Endpoint(Hit::NearMiss(of)) => {
+                recorder.refused(Denial::NearMiss);
+                let dialect = of.and_then(|endpoint| gate.endpoints.dialect(endpoint));
+                decision.refusal = Some(gate.refusal(parts, Denial::NearMiss, dialect, None));
+            }
+            Admission::Endpoint(Hit::Operation(operation)) => {
+                let dialect = gate.endpoints.dialect(operation.endpoint()).map_or("", Dialect::name);
+                if issues(dialect, operation.name()) {
+                    decision.fault = gate.engine.may_mint().err();
+                }
+                let fault = decision.fault.as_ref();
+                let nothing = fault.map_or_else(String::new, |fault| format!("; it issues nothing: {fault}"));
+                decision.endpoint = Some(format!("{dialect}.{}{nothing}", operation.name()));
+            }
+            Admission::Endpoint(Hit::Jwks) => decision.endpoint = Some("the JWK set".to_owned()),
+            Admission::Endpoint(Hit::Resource(_)) => decision.endpoint = Some("the document of a resource".to_owned()),
+            Admission::Endpoint(Hit::Metadata(_)) => decision.endpoint = Some("the metadata".to_owned()),
+        }
+        decision
     }
 
     /// The other routes that match the path.
     fn also_matched(&self, parts: &Parts, route: &Arc<Route>) -> Vec<RouteId> {
         let gate = &self.gate.0;
-        let (Ok(host), Some(uri)) = (gate.host(parts), Some(self.whole::<WithoutEffects>(parts))) else {
+        let (Ok(host), Some(uri)) = (gate.host(parts), Some(self.whole::<Recorder>(parts))) else {
             return Vec::new();
         };
         let Ok(path) = CanonicalPath::parse(uri.as_ref().unwrap_or(&parts.uri).path()) else { return Vec::new() };
@@ -172,32 +195,15 @@ fn issues(dialect: &str, operation: &str) -> bool {
 }
 
 impl Inner {
+    /// The reply to a refused request.
     fn refusal(
         &self,
         parts: &Parts,
         denial: Denial,
         dialect: Option<&dyn Dialect>,
-        route: Option<Arc<Route>>,
-    ) -> Refusal {
-        let dialect = dialect.or_else(|| route.as_ref().and_then(|route| self.dialect(&route.policy)));
-        let reply = rendered(self, parts, denial, dialect, route.as_ref());
-        Refusal { denial, reply, route }
+        route: Option<&Arc<Route>>,
+    ) -> Reply {
+        let dialect = dialect.or_else(|| route.and_then(|route| self.dialect(&route.policy)));
+        rendered(self, parts, denial, dialect, route)
     }
-}
-
-/// The decision counts: the rule that refused has failed. If the request passes, a rule that says otherwise was ignored,
-/// as on a route that takes a bad token for none.
-fn settle(rules: &mut [RuleVerdict], denial: Option<Denial>) {
-    let refusing = denial.map(Rule::of);
-    for verdict in rules.iter_mut() {
-        let is_it = refusing == Some(verdict.rule);
-        if is_it && verdict.result != RuleResult::Fail {
-            let denial = denial.map(|denial| denial.to_string()).unwrap_or_default();
-            *verdict = RuleVerdict::fail(verdict.rule, denial);
-        } else if denial.is_none() && verdict.result == RuleResult::Fail {
-            *verdict = RuleVerdict::skip(verdict.rule, format!("ignored by the route: {}", verdict.detail));
-        }
-    }
-    let all = Rule::OF_REQUESTS;
-    rules.sort_by_key(|verdict| all.iter().position(|rule| *rule == verdict.rule));
 }

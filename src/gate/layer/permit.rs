@@ -6,134 +6,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
-use crate::credential::{self, Credential, Places};
+use crate::credential::{self, Credential, Found, Places};
 use crate::denial::{Denial, NotGood};
 use crate::dialect::EnclosedCall;
-use crate::dpop::CheckedProof;
-use crate::effects::{Effects, WithEffects};
+use crate::dpop::{CheckedProof, UsedProof};
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
 use crate::headers::{self, Peer};
 use crate::policy::{self, By, Permitted, Undecided};
 use crate::route::path::CanonicalPath;
 use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use crate::rule::Rule;
+use crate::token::observer::Observer;
 use crate::token::verify::IssuerRules;
 use crate::verify_cache::{Introspected, Verified};
 
-/// Steps 5 to 7: each takes what the one before it made. A request that this gate has permitted before keeps its caller
-/// and is only authorised again; its credential is gone.
-pub(in crate::gate) fn permit<E: Effects>(
-    gate: &Inner,
-    parts: &Parts,
-    route: &Arc<Route>,
+/// A request whose route is known. Steps 5 to 7 are its methods: each takes what the one before it made.
+pub(in crate::gate) struct RoutedRequest<'a, O> {
+    gate: &'a Inner,
+    parts: &'a Parts,
+    route: &'a Arc<Route>,
+    /// The policy in whose places the token may be.
+    places_of: &'a RoutePolicy,
     by: By,
-) -> Result<Permitted, Denial> {
-    match parts.extensions.get::<Permitted>() {
-        None => permit_first::<E>(gate, parts, route, by),
-        Some(known) if known.by().gate == gate.id => match known.caller() {
-            Some(caller) => policy::authorise_again(route, Arc::clone(caller), by)
-                .and_then(|permitted| stepped_up(gate, route, permitted)),
-            None => permit_first::<E>(gate, parts, route, by),
-        },
-        Some(_) => {
-            let permitted = permit_first::<E>(gate, parts, route, by);
-            if matches!(permitted, Err(Denial::NoCredential)) && gate.running.notices.first_as::<E>(Notice::OtherGate) {
-                tracing::error!(
-                    "request without a credential: another gate in front removed the Authorization header. Set \
-                     `forward_token: true` on its route, or put one gate around both. Logged once"
-                );
-            }
-            permitted
-        }
-    }
-}
-
-fn permit_first<E: Effects>(gate: &Inner, parts: &Parts, route: &Arc<Route>, by: By) -> Result<Permitted, Denial> {
-    match (route.policy.auth, route.policy.bad_credential_on_optional) {
-        // No token is required, but two Authorization headers are refused: the upstream could choose either.
-        (Auth::None, _) => credential::at_most_one(&parts.headers).map(|()| policy::permit_anonymous(route, by)),
-        (Auth::Required, _) => permit_caller::<E>(gate, parts, route, by)?.ok_or(Denial::NoCredential),
-        (Auth::Optional, BadCredential::Refuse) => {
-            Ok(permit_caller::<E>(gate, parts, route, by)?.unwrap_or_else(|| policy::permit_anonymous(route, by)))
-        }
-        (Auth::Optional, BadCredential::Anonymous) => {
-            credential::at_most_one(&parts.headers)?;
-            match permit_caller::<E>(gate, parts, route, by) {
-                Ok(Some(caller)) => Ok(caller),
-                // Two credentials are refused even on an optional route.
-                Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
-                // A credential that was not examined is not a bad one (requirement R15).
-                Err(denial) => NotGood::of(denial).map(|_| policy::permit_anonymous(route, by)),
-                Ok(None) => Ok(policy::permit_anonymous(route, by)),
-            }
-        }
-    }
-}
-
-/// The permit for the caller; `None` without a credential.
-fn permit_caller<E: Effects>(
-    gate: &Inner,
-    parts: &Parts,
-    route: &Arc<Route>,
-    by: By,
-) -> Result<Option<Permitted>, Denial> {
-    permit_as::<E>(gate, parts, route, &route.policy, by)
-}
-
-/// The same, with the token in a place that the policy `places_of` accepts.
-fn permit_as<E: Effects>(
-    gate: &Inner,
-    parts: &Parts,
-    route: &Arc<Route>,
-    places_of: &RoutePolicy,
-    by: By,
-) -> Result<Option<Permitted>, Denial> {
-    let Some(CheckedCaller { verified, first_sight, proof }) = caller::<E>(gate, parts, &route.policy, places_of)?
-    else {
-        return Ok(None);
-    };
-    // 7. Authorise.
-    let authorised = policy::authorise(route, verified, by);
-    let authorised = authorised.and_then(|permitted| stepped_up(gate, route, permitted));
-    // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
-    // requests with this token hit the cache.
-    if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, by.defers)
-        && E::ARE_WANTED
-    {
-        gate.engine.limits().record_refused(address);
-    }
-    let permitted = authorised?;
-    // Last: a request that is refused for another reason leaves its proof unused.
-    let used = gate.use_proof::<E>(proof.as_ref())?;
-    Ok(Some(permitted.proved_by(used)))
-}
-
-/// The permit, if its caller logged in as the route asks. Judged each time: a login ages.
-fn stepped_up(gate: &Inner, route: &Route, permitted: Permitted) -> Result<Permitted, Denial> {
-    if let (Some(_), Some(caller)) = (&route.policy.step_up, permitted.caller()) {
-        policy::judge_step_up(&route.policy, caller.token(), gate.engine.clock().wall())?;
-    }
-    Ok(permitted)
-}
-
-/// The caller of a request whose token meets the policy of its route in all but the audience, and the permit without a
-/// caller.
-pub(super) fn undecided<E: Effects>(
-    gate: &Inner,
-    parts: &Parts,
-    route: &Arc<Route>,
-    by: By,
-) -> Result<(Undecided, Permitted), Denial> {
-    let found = caller::<E>(gate, parts, &route.policy, &route.policy)?.ok_or(Denial::NoCredential)?;
-    let CheckedCaller { verified, proof, .. } = found;
-    let caller = policy::authorise_again(route, verified, by)?;
-    let caller = stepped_up(gate, route, caller)?;
-    let used = gate.use_proof::<E>(proof.as_ref())?;
-    let caller = caller.caller().ok_or(Denial::NoCredential)?;
-    Ok((Undecided::new(Arc::clone(caller), by), policy::permit_anonymous(route, by).proved_by(used)))
+    observer: &'a mut O,
 }
 
 /// The token that a request presents.
@@ -158,46 +58,187 @@ struct CheckedCaller {
     proof: Option<CheckedProof>,
 }
 
-fn caller<E: Effects>(
-    gate: &Inner,
-    parts: &Parts,
-    policy: &RoutePolicy,
-    places_of: &RoutePolicy,
-) -> Result<Option<CheckedCaller>, Denial> {
-    // 5. Credential.
-    let places = gate.places(places_of);
-    let mut is_sought = false;
-    let at_hand = |token: &[u8]| {
-        is_sought = true;
-        gate.checker.at_hand::<E>(token).map(PresentedToken::Known)
-    };
-    let Some(found) = credential::extract_known(&parts.headers, parts.uri.query(), places, at_hand)? else {
-        return Ok(None);
-    };
-    // Before the token is examined: a page that may not send the request learns nothing, and confirms no generation.
-    if found.by_cookie && !gate.origins.admit(parts, places_of) {
-        return Err(Denial::CrossOrigin);
+impl<'a, O: Observer> RoutedRequest<'a, O> {
+    pub(in crate::gate) fn new(
+        gate: &'a Inner,
+        parts: &'a Parts,
+        route: &'a Arc<Route>,
+        by: By,
+        observer: &'a mut O,
+    ) -> Self {
+        Self { gate, parts, route, places_of: &route.policy, by, observer }
     }
-    // 6. Verify.
-    let mut first_sight = None;
-    let shown = || {
-        let address = *first_sight.insert(gate.client_address_as::<E>(parts));
-        gate.shown(address).after(parts.extensions.get::<Introspected>())
-    };
-    let taken = |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere);
-    let verified = match found.token {
-        PresentedToken::Known(verified) => gate.checker.check_known::<E>(verified)?,
-        // No second look for it by its text.
-        PresentedToken::Text(token) if is_sought => {
-            gate.checker.check_not_at_hand::<E>(Credential::maybe_bound(&token), taken, shown)?
+
+    /// Steps 5 to 7. A request that this gate has permitted before keeps its caller and is only authorised again; its
+    /// credential is gone.
+    pub(in crate::gate) fn permit(&mut self) -> Result<Permitted, Denial> {
+        match self.parts.extensions.get::<Permitted>() {
+            None => self.permit_first(),
+            Some(known) if known.by().gate == self.gate.id => match known.caller() {
+                Some(caller) => self.authorise_again(Arc::clone(caller)),
+                None => self.permit_first(),
+            },
+            Some(_) => {
+                let permitted = self.permit_first();
+                if O::HAS_EFFECTS
+                    && matches!(permitted, Err(Denial::NoCredential))
+                    && self.gate.running.notices.first(Notice::OtherGate)
+                {
+                    tracing::error!(
+                        "request without a credential: another gate in front removed the Authorization header. Set \
+                         `forward_token: true` on its route, or put one gate around both. Logged once"
+                    );
+                }
+                permitted
+            }
         }
-        PresentedToken::Text(token) => gate.checker.check_of::<E>(Credential::maybe_bound(&token), taken, shown)?,
-    };
-    let proof = gate.possession(parts, found.scheme, verified.token())?;
-    if E::ARE_WANTED {
-        verified.confirm(gate.engine.confirmations());
     }
-    Ok(Some(CheckedCaller { verified, first_sight, proof }))
+
+    fn permit_first(&mut self) -> Result<Permitted, Denial> {
+        let Self { gate, parts, route, places_of, by, .. } = *self;
+        match (route.policy.auth, route.policy.bad_credential_on_optional) {
+            // No token is required, but two Authorization headers are refused: the upstream could choose either.
+            (Auth::None, _) => {
+                self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
+                Ok(policy::permit_anonymous(route, by))
+            }
+            (Auth::Required, _) => self.caller()?.ok_or(Denial::NoCredential),
+            (Auth::Optional, BadCredential::Refuse) => {
+                Ok(self.caller()?.unwrap_or_else(|| policy::permit_anonymous(route, by)))
+            }
+            (Auth::Optional, BadCredential::Anonymous) => {
+                self.observer.judged(Rule::Credential, credential::at_most_one(&parts.headers))?;
+                let caller = self
+                    .observer
+                    .attempt(|observer| RoutedRequest { gate, parts, route, places_of, by, observer }.caller());
+                match caller {
+                    Ok(Some(caller)) => Ok(caller),
+                    // Two credentials are refused even on an optional route.
+                    Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
+                    // A credential that was not examined is not a bad one (requirement R15).
+                    Err(denial) => NotGood::of(denial).map(|_| policy::permit_anonymous(route, by)),
+                    Ok(None) => Ok(policy::permit_anonymous(route, by)),
+                }
+            }
+        }
+    }
+
+    /// The permit for the caller; `None` without a credential.
+    fn caller(&mut self) -> Result<Option<Permitted>, Denial> {
+        let Some(found) = self.credential()? else { return Ok(None) };
+        let checked = self.verify(found)?;
+        self.authorise(checked).map(Some)
+    }
+
+    /// 5. Credential.
+    fn credential(&mut self) -> Result<Option<Found<PresentedToken<'a>>>, Denial> {
+        let Self { gate, parts, places_of, .. } = *self;
+        let at_hand = |token: &[u8]| gate.checker.at_hand::<O>(token).map(PresentedToken::Known);
+        let found = credential::extract_known(&parts.headers, parts.uri.query(), gate.places(places_of), at_hand);
+        let found = self.observer.read(Rule::Credential, found)?;
+        // Before the token is examined: a page that may not send the request learns nothing, and confirms no generation.
+        if let Some(Found { by_cookie: true, .. }) = &found {
+            let may_send = gate.origins.admit(parts, places_of);
+            self.observer.judged(Rule::Origin, if may_send { Ok(()) } else { Err(Denial::CrossOrigin) })?;
+        }
+        Ok(found)
+    }
+
+    /// 6. Verify.
+    fn verify(&mut self, found: Found<PresentedToken<'a>>) -> Result<CheckedCaller, Denial> {
+        let Self { gate, parts, route, .. } = *self;
+        let observer = &mut *self.observer;
+        let mut first_sight = None;
+        let shown = || {
+            let address = if O::HAS_EFFECTS { gate.client_address(parts) } else { gate.address_of(parts) };
+            gate.shown(*first_sight.insert(address)).after(parts.extensions.get::<Introspected>())
+        };
+        let taken = |rules: &IssuerRules| route.policy.takes(&rules.name, rules.everywhere);
+        let verified = match found.token {
+            PresentedToken::Known(verified) => gate.checker.check_known(verified, observer)?,
+            PresentedToken::Text(token) => {
+                let presented = Credential::maybe_bound(&token);
+                // The token of an `Authorization` header was sought at hand by its bytes.
+                if !found.by_cookie && parts.headers.contains_key(AUTHORIZATION) {
+                    gate.checker.check_not_at_hand(presented, taken, shown, observer)?
+                } else {
+                    gate.checker.check_of(presented, taken, shown, observer)?
+                }
+            }
+        };
+        let proof = self.proved(gate.possession(parts, found.scheme, verified.token()))?;
+        if O::HAS_EFFECTS {
+            verified.confirm(gate.engine.confirmations());
+        }
+        Ok(CheckedCaller { verified, first_sight, proof })
+    }
+
+    /// 7. Authorise.
+    fn authorise(&mut self, checked: CheckedCaller) -> Result<Permitted, Denial> {
+        let CheckedCaller { verified, first_sight, proof } = checked;
+        let authorised = policy::authorise(self.route, verified, self.by, self.observer);
+        let authorised = authorised.and_then(|permitted| self.stepped_up(permitted));
+        // The verification was wasted, unless a `require()` inside asks for this audience. The limit counts it once: later
+        // requests with this token hit the cache.
+        if let (Some(address), Err(Denial::WrongAudience), false) = (first_sight, &authorised, self.by.defers)
+            && O::HAS_EFFECTS
+        {
+            self.gate.engine.limits().record_refused(address);
+        }
+        let permitted = authorised?;
+        // Last: a request that is refused for another reason leaves its proof unused.
+        let used = self.use_proof(proof.as_ref())?;
+        Ok(permitted.proved_by(used))
+    }
+
+    fn authorise_again(&mut self, verified: Arc<Verified>) -> Result<Permitted, Denial> {
+        let permitted = policy::authorise_again(self.route, verified, self.by, self.observer)?;
+        self.stepped_up(permitted)
+    }
+
+    /// The permit, if its caller logged in as the route asks. Judged each time: a login ages.
+    fn stepped_up(&mut self, permitted: Permitted) -> Result<Permitted, Denial> {
+        let policy = &self.route.policy;
+        if let (Some(_), Some(caller)) = (&policy.step_up, permitted.caller()) {
+            let now = self.gate.engine.clock().wall();
+            self.observer.judged(Rule::StepUp, policy::judge_step_up(policy, caller.token(), now))?;
+        }
+        Ok(permitted)
+    }
+
+    /// The caller of a request whose token meets the policy of its route in all but the audience, and the permit without
+    /// a caller.
+    pub(super) fn undecided(&mut self) -> Result<(Undecided, Permitted), Denial> {
+        let found = self.credential()?.ok_or(Denial::NoCredential)?;
+        let CheckedCaller { verified, proof, .. } = self.verify(found)?;
+        let caller = self.authorise_again(verified)?;
+        let used = self.use_proof(proof.as_ref())?;
+        let caller = caller.caller().ok_or(Denial::NoCredential)?;
+        let anonymous = policy::permit_anonymous(self.route, self.by).proved_by(used);
+        Ok((Undecided::new(Arc::clone(caller), self.by), anonymous))
+    }
+
+    /// Uses a proof at this gate; without effects, only asks whether it was used here before.
+    fn use_proof(&mut self, proof: Option<&CheckedProof>) -> Result<Option<Box<UsedProof>>, Denial> {
+        let Some(proof) = proof else { return Ok(None) };
+        let used = if O::HAS_EFFECTS {
+            self.gate.use_proof(proof)
+        } else {
+            self.gate.running.dpop.was_used(proof).map(|()| None)
+        };
+        self.proved(used)
+    }
+
+    /// What proves that the caller has the key of the token; `None` if nothing does, and the observer goes on.
+    fn proved<T>(&mut self, proof: Result<Option<T>, Denial>) -> Result<Option<T>, Denial> {
+        match proof {
+            Ok(proof) => {
+                self.observer.judged(Rule::Proof, Ok(()))?;
+                Ok(proof)
+            }
+            Err(denial) => self.observer.judged(Rule::Proof, Err(denial)).map(|()| None),
+        }
+    }
 }
 
 /// Judges the call in an envelope, in addition to the envelope itself (requirement T22). The first of these decides:
@@ -263,7 +304,8 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
         }
         // The envelope's route required no token, or treated a bad one as none.
         (Auth::Optional | Auth::Required, None) => {
-            permit_as::<WithEffects>(gate, parts, rule, &permitted.route().policy, permitted.by())
+            let places_of = &permitted.route().policy;
+            RoutedRequest { gate, parts, route: rule, places_of, by: permitted.by(), observer: &mut () }.caller()
         }
     };
     match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
@@ -375,37 +417,39 @@ impl Inner {
         }
     }
 
-    /// The client's address: the peer's, or the one that trusted proxies state.
+    /// The client's address: the peer's, or the one that trusted proxies state. Reports what is wrong with the set-up.
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
-        self.client_address_as::<WithEffects>(parts)
-    }
-
-    /// The same, with log lines or without.
-    pub(super) fn client_address_as<E: Effects>(&self, parts: &Parts) -> Option<IpAddr> {
-        let Some(peer) = parts.extensions.get::<Peer>() else {
-            if self.running.notices.first_as::<E>(Notice::NoPeer) {
+        let client = self.address_of(parts);
+        match parts.extensions.get::<Peer>() {
+            None if self.running.notices.first(Notice::NoPeer) => {
                 tracing::warn!(
                     "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
                      address. Insert one where you accept connections: \
                      `request.extensions_mut().insert(Peer::new(address, tls))`. Logged once"
                 );
             }
-            return None;
-        };
-        let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };
-        let client = headers::client_ip(&parts.headers, peer.address(), trusted);
-        if peer.may_forward()
-            && client == peer.address().to_canonical()
-            && headers::says_for_whom(&parts.headers)
-            && !headers::is_trusted(client, &self.trusted_proxies)
-            && self.running.notices.first_as::<E>(Notice::UntrustedProxy)
-        {
-            tracing::warn!(
-                peer = %client,
-                "X-Forwarded-For ignored: the peer is not a trusted proxy, so all clients behind it count as one \
-                 address and share its limits. If it is your proxy, list it: `GateBuilder::trusted_proxies`. Logged once"
-            );
+            Some(peer)
+                if peer.may_forward()
+                    && client == Some(peer.address().to_canonical())
+                    && headers::says_for_whom(&parts.headers)
+                    && !headers::is_trusted(peer.address().to_canonical(), &self.trusted_proxies)
+                    && self.running.notices.first(Notice::UntrustedProxy) =>
+            {
+                tracing::warn!(
+                    peer = %peer.address().to_canonical(),
+                    "X-Forwarded-For ignored: the peer is not a trusted proxy, so all clients behind it count as one \
+                     address and share its limits. If it is your proxy, list it: `GateBuilder::trusted_proxies`. Logged once"
+                );
+            }
+            None | Some(_) => {}
         }
-        Some(client)
+        client
+    }
+
+    /// The client's address alone.
+    pub(super) fn address_of(&self, parts: &Parts) -> Option<IpAddr> {
+        let peer = parts.extensions.get::<Peer>()?;
+        let trusted: &[_] = if peer.may_forward() { &self.trusted_proxies } else { &[] };
+        Some(headers::client_ip(&parts.headers, peer.address(), trusted))
     }
 }

@@ -1,5 +1,4 @@
 use super::*;
-use crate::effects::WithEffects;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{Keyring, SigningKey};
 
@@ -124,7 +123,7 @@ fn i4_keys_are_used_until_they_are_too_old_and_then_nothing_is_decided() {
     assert_eq!(live.state(after(100)), KeyState::Stale);
     assert_eq!(live.recheck(&print(&a), &stamp, after(100)), Err(unavailable(10)), "the next attempt is in 10 s");
     assert!(live.usable(after(100)).is_none() && live.usable(after(99)).is_some());
-    assert_eq!(live.missing::<WithEffects>(after(100), None, LEEWAY), unavailable(10));
+    assert_eq!(live.missing(after(100), None, LEEWAY), unavailable(10));
     live.renew(until(200));
     assert_eq!(live.recheck(&print(&a), &stamp, after(100)), Ok(()));
 }
@@ -134,26 +133,26 @@ fn i3_i4_an_unknown_kid_asks_once_for_each_cooldown_and_is_refused_only_by_a_goo
     let a = key();
     let live = LiveKeys::fetched(RULES);
     // Before the first answer.
-    assert_eq!(live.missing::<WithEffects>(NOW, None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
     attempt(&live, NOW, Some(keys(&[("a", &a)])));
     assert!(!live.fetching().is_wanted, "the attempt is the one that was wanted");
     // Within the cooldown of a good answer: refused, unless the token is newer than the answer.
-    assert_eq!(live.missing::<WithEffects>(after(10), Some(NOW.minus(LEEWAY)), LEEWAY), Denial::UnknownKey);
-    assert_eq!(live.missing::<WithEffects>(after(10), None, LEEWAY), Denial::UnknownKey);
-    assert_eq!(live.missing::<WithEffects>(after(10), Some(NOW), LEEWAY), unavailable(20));
+    assert_eq!(live.missing(after(10), Some(NOW.minus(LEEWAY)), LEEWAY), Denial::UnknownKey);
+    assert_eq!(live.missing(after(10), None, LEEWAY), Denial::UnknownKey);
+    assert_eq!(live.missing(after(10), Some(NOW), LEEWAY), unavailable(20));
     for _ in 0..10_000 {
-        live.missing::<WithEffects>(after(29), Some(after(20)), LEEWAY);
+        live.missing(after(29), Some(after(20)), LEEWAY);
     }
     assert!(!live.fetching().is_wanted, "no number of unknown kids asks within the cooldown");
     // After it, one attempt.
-    assert_eq!(live.missing::<WithEffects>(after(30), None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing(after(30), None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
     attempt(&live, after(30), None);
     // A failed attempt proves nothing, and the schedule of retries alone decides.
-    assert_eq!(live.missing::<WithEffects>(after(40), None, LEEWAY), unavailable(50));
+    assert_eq!(live.missing(after(40), None, LEEWAY), unavailable(50));
     assert!(!live.fetching().is_wanted);
-    assert_eq!(live.missing::<WithEffects>(after(4000), None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing(after(4000), None, LEEWAY), unavailable(1));
     assert!(!live.fetching().is_wanted);
     assert_eq!(live.unknown_kids(), 10_007);
 }
@@ -163,17 +162,17 @@ fn i58_a_token_without_iat_asks_at_once_after_a_scheduled_attempt_and_is_refused
     let a = key();
     let live = LiveKeys::fetched(RULES);
     attempt(&live, NOW, Some(keys(&[("a", &a)])));
-    assert_eq!(live.missing::<WithEffects>(after(1), None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing(after(1), None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted, "at once");
     attempt(&live, after(1), Some(keys(&[("a", &a)])));
     for scheduled in [5, 10, 25] {
         for _ in 0..1000 {
-            assert_eq!(live.missing::<WithEffects>(after(3), None, LEEWAY), Denial::UnknownKey);
+            assert_eq!(live.missing(after(3), None, LEEWAY), Denial::UnknownKey);
         }
         assert!(!live.fetching().is_wanted, "one attempt in each cooldown");
         attempt(&live, after(scheduled), Some(keys(&[("a", &a)])));
     }
-    assert_eq!(live.missing::<WithEffects>(after(31), None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing(after(31), None, LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
 }
 
@@ -184,24 +183,20 @@ fn i51_the_first_unknown_kid_after_a_scheduled_attempt_asks_at_once_and_the_next
     // A scheduled attempt, right before the issuer signs with a new key.
     attempt(&live, NOW, Some(keys(&[("a", &a)])));
     let of_before = Some(NOW.minus(LEEWAY));
-    assert_eq!(
-        live.missing::<WithEffects>(after(1), of_before, LEEWAY),
-        Denial::UnknownKey,
-        "it is older than the keys"
-    );
+    assert_eq!(live.missing(after(1), of_before, LEEWAY), Denial::UnknownKey, "it is older than the keys");
     assert!(!live.fetching().is_wanted);
-    assert_eq!(live.missing::<WithEffects>(after(1), Some(after(1)), LEEWAY), unavailable(1));
+    assert_eq!(live.missing(after(1), Some(after(1)), LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted, "at once");
     attempt(&live, after(1), Some(keys(&[("a", &a)])));
     // Whatever tokens say of their time: one attempt in each cooldown, beside the scheduled ones.
     for scheduled in [5, 10, 25] {
         for _ in 0..1000 {
-            assert_eq!(live.missing::<WithEffects>(after(3), Some(after(4000)), LEEWAY), unavailable(28));
+            assert_eq!(live.missing(after(3), Some(after(4000)), LEEWAY), unavailable(28));
         }
         assert!(!live.fetching().is_wanted);
         attempt(&live, after(scheduled), Some(keys(&[("a", &a)])));
     }
-    assert_eq!(live.missing::<WithEffects>(after(31), Some(after(31)), LEEWAY), unavailable(1));
+    assert_eq!(live.missing(after(31), Some(after(31)), LEEWAY), unavailable(1));
     assert!(live.fetching().is_wanted);
 }
 
@@ -209,14 +204,11 @@ fn i51_the_first_unknown_kid_after_a_scheduled_attempt_asks_at_once_and_the_next
 fn i4_keys_that_an_application_sets_are_unknown_until_then_and_after_a_clear() {
     let a = key();
     let live = Arc::<LiveKeys>::from(IssuerKeys::unknown());
-    assert_eq!(live.missing::<WithEffects>(NOW, None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
     live.set(keys(&[("a", &a)]), Validity::ENDLESS);
-    assert_eq!(
-        (live.missing::<WithEffects>(NOW, Some(NOW), LEEWAY), live.state(NOW)),
-        (Denial::UnknownKey, KeyState::Fresh)
-    );
+    assert_eq!((live.missing(NOW, Some(NOW), LEEWAY), live.state(NOW)), (Denial::UnknownKey, KeyState::Fresh));
     live.clear();
-    assert_eq!(live.missing::<WithEffects>(NOW, None, LEEWAY), unavailable(1));
+    assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
     assert_eq!(live.holds(&print(&a), NOW), Err(unavailable(1)));
 }
 
@@ -224,7 +216,7 @@ fn i4_keys_that_an_application_sets_are_unknown_until_then_and_after_a_clear() {
 async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     let live = LiveKeys::fetched(RULES);
     assert!(live.join().is_none(), "nothing is under way");
-    live.missing::<WithEffects>(NOW, None, LEEWAY);
+    live.missing(NOW, None, LEEWAY);
     let mut waits: Vec<_> = std::iter::from_fn(|| live.join()).collect();
     assert_eq!((waits.len(), live.waiting()), (MAX_WAITING, MAX_WAITING));
     let one = waits.pop().unwrap();
@@ -241,7 +233,7 @@ async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     let wait = live.join().unwrap();
     under_way.succeed();
     assert!(!wait.ended().await);
-    live.missing::<WithEffects>(after(80), None, LEEWAY);
+    live.missing(after(80), None, LEEWAY);
     let wait = live.join().unwrap();
     drop(live.begin(after(80), after(80)));
     assert!(!wait.ended().await, "an attempt without a result failed");

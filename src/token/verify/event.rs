@@ -10,7 +10,6 @@ use super::sessions_seen::Named;
 use super::{IssuerRules, Verifier, shape, strict_json};
 use crate::clock::Timestamp;
 use crate::denial::{Denial, EventFlaw};
-use crate::effects::WithEffects;
 use crate::revocation::{Effect, Revocation, Target};
 
 /// How old a logout token may be. The issuer sends it at the logout.
@@ -120,7 +119,7 @@ impl Verifier {
         }
         let keys = rules.keys.now(now);
         let Some(key) = keys.find(header.kid.as_deref(), &header.algorithm) else {
-            return Err(match rules.keys.missing::<WithEffects>(now, None, rules.leeway) {
+            return Err(match rules.keys.missing(now, None, rules.leeway) {
                 unavailable @ Denial::KeysUnavailable(_) => unavailable,
                 _ => Denial::RefusedEvent(EventFlaw::Key),
             });

@@ -113,9 +113,6 @@ pub(super) fn claims<'r>(
         not_before,
         response,
     };
-    if let Origin::Token(_) | Origin::Response(_) = origin {
-        rules.sessions_seen.note(rare.issuer_session.as_deref());
-    }
     Ok(AccessToken {
         text: text.into(),
         issued_by: Arc::clone(issuer),

@@ -12,7 +12,6 @@ use super::rules::RulesError;
 use super::strict_json;
 use crate::clock::Timestamp;
 use crate::denial::Denial;
-use crate::effects::Effects;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
 use crate::token::live_keys::{LiveKeys, PresentKeys};
@@ -331,16 +330,18 @@ impl Keys {
     }
 
     /// The refusal of a token whose key is missing.
-    pub(super) fn missing<E: Effects>(
+    pub(super) fn missing(&self, engine_now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        self.live().map_or(Denial::UnknownKey, |keys| keys.missing(engine_now, issued_at, leeway))
+    }
+
+    /// The same refusal, without effects.
+    pub(super) fn foresee_missing(
         &self,
         engine_now: Timestamp,
         issued_at: Option<Timestamp>,
         leeway: Duration,
     ) -> Denial {
-        match self {
-            Self::Own(_) => Denial::UnknownKey,
-            Self::Live(keys) => keys.missing::<E>(engine_now, issued_at, leeway),
-        }
+        self.live().map_or(Denial::UnknownKey, |keys| keys.foresee_missing(engine_now, issued_at, leeway))
     }
 
     /// Is this key among them?

@@ -94,6 +94,7 @@ impl Responses {
         times.judge(rules, Moments { expiry: now, beginning: now }, Duration::ZERO)?;
         let judged = judge::claims(token, claims, (rules, &self.of_tokens), Origin::Response(response), times)
             .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
+        rules.sessions_seen.note(judged.issuer_session());
         // The key must be named, too: the proof is checked against it.
         if is_dpop && judged.bound_to().is_none() { Err(Denial::UnprovedBinding) } else { Ok(judged) }
     }

@@ -4,7 +4,6 @@ use std::sync::OnceLock;
 
 use crate::clock::{SystemTime, TimeSource};
 use crate::counters::{CountedDurations, Durations, FINE_SECONDS};
-use crate::effects::Effects;
 use crate::token::algorithm::Algorithm;
 
 type OfAlgorithm = Durations<{ FINE_SECONDS.len() + 1 }>;
@@ -17,11 +16,8 @@ pub(crate) struct SignatureTimes {
 }
 
 impl SignatureTimes {
-    /// Checks a signature and counts how long it took. Without effects it only checks.
-    pub(super) fn measure<E: Effects>(&self, algorithm: Algorithm, check: impl FnOnce() -> bool) -> bool {
-        if !E::ARE_WANTED {
-            return check();
-        }
+    /// Checks a signature and counts how long it took.
+    pub(super) fn measure(&self, algorithm: Algorithm, check: impl FnOnce() -> bool) -> bool {
         let begun = self.time.monotonic();
         let holds = check();
         let took = self.time.monotonic().saturating_sub(begun);

@@ -1,0 +1,394 @@
+//! What each rule says of a request, in words.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::{HeaderMap, Method};
+
+use super::recorder::Recorder;
+use crate::clock::Timestamp;
+use crate::credential::{self, Found, Scheme};
+use crate::denial::Denial;
+use crate::gate::explanation::{ExplainedToken, RuleVerdict};
+use crate::gate::layer::GateLayer;
+use crate::gate::preflight;
+use crate::route::path::CanonicalPath;
+use crate::route::{Auth, Match, Route, RoutePolicy};
+use crate::rule::Rule;
+use crate::token::claims::AccessToken;
+use crate::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
+
+/// A request, and what a recorder heard of it.
+pub(super) struct Described<'a, M> {
+    layer: &'a GateLayer<M>,
+    parts: &'a Parts,
+    heard: &'a Recorder,
+    route: Option<&'a Arc<Route>>,
+    /// What of the gate answers it.
+    endpoint: Option<&'a str>,
+    /// The method that a CORS preflight asks about.
+    asked: Option<Method>,
+    /// Its token, if a route asks for one.
+    found: Result<Option<Found<Cow<'a, str>>>, Denial>,
+    /// What the token says, unverified.
+    says: Peeked,
+    /// The issuer that is asked about the token.
+    asked_about: Option<Arc<str>>,
+}
+
+impl<'a, M> Described<'a, M> {
+    pub(super) fn new(
+        layer: &'a GateLayer<M>,
+        parts: &'a Parts,
+        heard: &'a Recorder,
+        route: Option<&'a Arc<Route>>,
+        endpoint: Option<&'a str>,
+    ) -> Self {
+        let gate = &*layer.gate.0;
+        let policy = route.map(|route| &route.policy).filter(|policy| policy.auth != Auth::None);
+        let found = policy.map_or(Ok(None), |policy| {
+            credential::extract_from(&parts.headers, parts.uri.query(), gate.places(policy))
+        });
+        let token = found.as_ref().ok().and_then(Option::as_ref).map(|found| &*found.token);
+        let asked_about = policy.zip(token).and_then(|(policy, token)| {
+            gate.checker.asked_about(token, |rules: &IssuerRules| policy.takes(&rules.name, rules.everywhere))
+        });
+        let says = token.and_then(peek).unwrap_or_default();
+        let asked = preflight::requested_method(&parts.method, &parts.headers);
+        Self { layer, parts, heard, route, endpoint, asked, found, says, asked_about }
+    }
+
+    /// Every rule, in order.
+    pub(super) fn rules(&self) -> Vec<RuleVerdict> {
+        Rule::OF_REQUESTS.into_iter().map(|rule| self.rule(rule)).collect()
+    }
+
+    fn rule(&self, rule: Rule) -> RuleVerdict {
+        match self.heard.said(rule) {
+            Some(Err(denial)) if self.heard.refusal.is_some() => RuleVerdict::fail(rule, self.refused(rule, denial)),
+            Some(Err(denial)) => {
+                RuleVerdict::skip(rule, format!("ignored by the route: {}", self.refused(rule, denial)))
+            }
+            Some(Ok(())) if !self.is_void(rule) => RuleVerdict::ok(rule, self.passed(rule)),
+            None if rule == Rule::Route && self.endpoint.is_some() => RuleVerdict::ok(rule, self.passed(rule)),
+            Some(Ok(())) | None => RuleVerdict::skip(rule, self.unjudged(rule)),
+        }
+    }
+
+    /// Does a rule that passes every request pass this one?
+    fn is_void(&self, rule: Rule) -> bool {
+        match rule {
+            Rule::Role => self.policy().is_none_or(|policy| policy.roles.is_empty()),
+            Rule::Key => self.asked_about.is_some(),
+            _ => false,
+        }
+    }
+
+    fn policy(&self) -> Option<&RoutePolicy> {
+        self.route.map(|route| &route.policy)
+    }
+
+    fn token_text(&self) -> Option<&Found<Cow<'a, str>>> {
+        self.found.as_ref().ok()?.as_ref()
+    }
+
+    /// Why a rule was not judged.
+    fn unjudged(&self, rule: Rule) -> String {
+        let Some(policy) = self.policy() else {
+            let is_answered = self.endpoint.is_some();
+            return if is_answered { "the gate itself answers" } else { "not judged without a route" }.to_owned();
+        };
+        let is_asked = matches!(rule, Rule::Key | Rule::Signature);
+        if let Some(issuer) = self.asked_about.as_ref().filter(|_| is_asked) {
+            return format!("issuer {issuer} is asked about the token");
+        }
+        let why = match (&self.found, rule) {
+            _ if self.asked.is_some() && policy.preflight_to_upstream => "a CORS preflight, which the upstream answers",
+            _ if policy.auth == Auth::None => "the route asks for no token",
+            (Err(_), _) => "there is not exactly one credential that the route accepts",
+            (Ok(None), _) => "no token was sent",
+            (Ok(Some(_)), Rule::Origin) => "the token came in no cookie",
+            (Ok(Some(_)), Rule::Limit) => "the token was examined before",
+            (Ok(Some(_)), Rule::Role | Rule::StepUp) if self.heard.token.is_some() => "the route asks for none",
+            (Ok(Some(_)), _) => "not judged: nothing is known of the token",
+        };
+        why.to_owned()
+    }
+
+    /// Why a rule passes the request.
+    fn passed(&self, rule: Rule) -> String {
+        let token = self.heard.token.as_ref();
+        match rule {
+            Rule::Request => format!("host {}", self.layer.gate.0.host(self.parts).unwrap_or_default()),
+            Rule::Path => {
+                let raw = self.raw();
+                match CanonicalPath::parse(&raw) {
+                    Ok(path) if path.is_rewritten() => format!("{raw} is {}", path.as_str()),
+                    Ok(_) | Err(_) => format!("{raw} is canonical"),
+                }
+            }
+            Rule::Route => match (self.endpoint, self.route) {
+                (Some(endpoint), _) => format!("the gate itself answers: {endpoint}"),
+                (None, Some(route)) => format!("{}: {}, {}", route.id, route.path, self.method()),
+                (None, None) => String::new(),
+            },
+            Rule::Credential => self.place().to_owned(),
+            Rule::Origin => "the request may bring a cookie".to_owned(),
+            Rule::Limit => "tokens of this address are examined".to_owned(),
+            Rule::Key => self.key(),
+            Rule::Signature => match &self.asked_about {
+                Some(issuer) => format!("{issuer} says that the token is active"),
+                None => "valid".to_owned(),
+            },
+            Rule::Claims => match token {
+                Some(token) => self.claims_of(token),
+                None => format!("type and times are good{}", self.note()),
+            },
+            Rule::Revocation => "no entry of the token, its session, subject or client, or of all".to_owned(),
+            Rule::Proof => token.map(bindings_of).unwrap_or_default(),
+            Rule::Issuer => token.map(|token| token.issuer_name().to_string()).unwrap_or_default(),
+            Rule::Audience => token.map(|token| token.audience.join(" ")).unwrap_or_default(),
+            Rule::Scope => match self.asked_scopes() {
+                asked if asked.is_empty() => "the route asks for none".to_owned(),
+                asked => format!("route asks {asked}; token has {}", self.scope()),
+            },
+            Rule::Role => self.roles(),
+            Rule::StepUp => "the login is as the route asks".to_owned(),
+            Rule::Session | Rule::Rotation => String::new(),
+        }
+    }
+
+    /// Why a rule refuses the request.
+    fn refused(&self, rule: Rule, denial: Denial) -> String {
+        let token = self.heard.token.as_ref();
+        match (rule, denial, token) {
+            (_, Denial::BadPath(error), _) => format!("{}: {}", self.raw(), error.what()),
+            (Rule::Route, _, _) => self.no_route(denial),
+            (_, Denial::NoCredential, _) => "no token was sent".to_owned(),
+            (_, Denial::MalformedToken(_), _) if !self.token_text().is_some_and(|found| is_jwt_shaped(&found.token)) => {
+                format!("{denial}; no issuer of the route is asked about such a token")
+            }
+            (Rule::Credential, _, _) => two(denial, &self.parts.headers),
+            (Rule::Origin, _, _) => {
+                "the token came in a cookie, and neither Origin nor Sec-Fetch-Site says that one of our own pages sent the \
+                 request"
+                    .to_owned()
+            }
+            (Rule::Key, _, _) => format!("{}: {denial}", self.key()),
+            (Rule::Claims, _, _) => {
+                let claim = match token {
+                    Some(_) => None,
+                    None => self.token_text().and_then(|found| self.layer.gate.0.checker.refused_claim(&found.token)),
+                };
+                let why = match claim {
+                    Some(claim) => format!(": {claim}"),
+                    None => time_of(token, denial, self.wall()),
+                };
+                format!("{denial}{why}{}", self.note())
+            }
+            (_, Denial::RevocationsUnavailable(_), _) => {
+                "the revocations of other gates were not heard of for too long".to_owned()
+            }
+            (Rule::Revocation, _, Some(token)) => self.layer.gate.0.checker.revoked_by(token).to_owned(),
+            (_, Denial::UnprovedBinding, None) => {
+                "the token is bound to something that the gate cannot check".to_owned()
+            }
+            (Rule::Issuer, _, _) => {
+                let asked = self.policy().map(|policy| policy.issuers.join(" ")).unwrap_or_default();
+                let issuer = self.issuer_name().unwrap_or_default();
+                match asked.is_empty() {
+                    true => format!("the route names no issuers, and {issuer} is not accepted everywhere"),
+                    false => format!("the route accepts {asked}; the token is of {issuer}"),
+                }
+            }
+            (Rule::Audience, _, Some(token)) => {
+                let named = self.policy().map(|policy| &policy.audiences).filter(|named| !named.is_empty());
+                let asked = named.map_or_else(|| token.issued_by.audience.join(" "), |named| named.join(" "));
+                format!("the route asks for {asked}; the token is for {}", token.audience.join(" "))
+            }
+            (Rule::Scope, _, Some(_)) => format!("route asks {}; token has {}", self.asked_scopes(), self.scope()),
+            (_, Denial::RolesOverage, _) => format!("{}, and its issuer left roles out", self.roles()),
+            (Rule::Role, _, _) => self.roles(),
+            _ => denial.to_string(),
+        }
+    }
+
+    /// Why no route serves the request, or the one that matches does not.
+    fn no_route(&self, denial: Denial) -> String {
+        let gate = &*self.layer.gate.0;
+        let raw = self.raw();
+        let (Ok(host), Ok(path)) = (gate.host(self.parts), CanonicalPath::parse(&raw)) else {
+            return denial.to_string();
+        };
+        let method = self.method();
+        match (gate.routes.find(Some(host), method, &path), self.route) {
+            (Match::Ambiguous(_), Some(route)) if denial == Denial::AmbiguousPath => {
+                let stricter = gate.routes.stricter_reading(Some(host), method, path.as_str());
+                let to = stricter.map_or_else(String::new, |other| format!("route {}, which is stricter", other.id));
+                format!("matches {}, and can be read as a path of {to}", route.id)
+            }
+            (Match::MethodNotAllowed(allowed), None) => {
+                let allowed: Vec<_> = allowed.iter().map(|method| method.as_str()).collect();
+                format!("the routes of this path serve {}, not {method}", allowed.join(" "))
+            }
+            (Match::None, None) if denial == Denial::NoRoute => {
+                format!("no route serves {} on the host {host}", path.as_str())
+            }
+            _ => denial.to_string(),
+        }
+    }
+
+    /// What the token says.
+    pub(super) fn token(&self) -> Option<ExplainedToken> {
+        let (is_proved, says) = (self.heard.is_proved(), &self.says);
+        let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+        match &self.heard.token {
+            Some(token) => Some(ExplainedToken {
+                is_proved,
+                issuer_name: Some(token.issuer_name().to_string()),
+                issuer: Some(token.issuer().to_string()),
+                subject: Some(token.subject.to_string()),
+                client: token.client.as_deref().map(str::to_owned),
+                session: token.session.map(|(id, _)| id.to_string()),
+                generation: token.session.map(|(_, generation)| generation.get()),
+                token_id: token.jti.as_deref().map(str::to_owned),
+                kid: text(&says.kid).or_else(|| token.kid().map(str::to_owned)),
+                scope: Some(token.scope.clone()),
+                audience: token.audience.iter().map(ToString::to_string).collect(),
+            }),
+            // It has the form of a token, but its claims are not.
+            None => says.algorithm.is_some().then(|| ExplainedToken {
+                is_proved,
+                issuer_name: self.issuer_name(),
+                issuer: text(&says.issuer),
+                subject: text(&says.subject),
+                client: text(&says.client),
+                session: text(&says.session),
+                token_id: text(&says.token_id),
+                kid: text(&says.kid),
+                ..ExplainedToken::default()
+            }),
+        }
+    }
+
+    fn raw(&self) -> String {
+        let whole = self.layer.whole::<Recorder>(self.parts);
+        whole.as_ref().unwrap_or(&self.parts.uri).path().to_owned()
+    }
+
+    fn method(&self) -> &Method {
+        self.asked.as_ref().unwrap_or(&self.parts.method)
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.layer.gate.0.engine.clock().wall()
+    }
+
+    /// The place of the token.
+    fn place(&self) -> &'static str {
+        let Some(found) = self.token_text() else {
+            let is_public = self.policy().is_some_and(|policy| policy.auth == Auth::None);
+            return if is_public { "the route asks for no token" } else { "no token was sent" };
+        };
+        match (found.by_cookie, self.parts.headers.contains_key(AUTHORIZATION)) {
+            (true, _) => "a cookie",
+            (false, true) if found.scheme == Scheme::Dpop => "Authorization: DPoP",
+            (false, true) => "Authorization: Bearer",
+            (false, false) => "a parameter of the query",
+        }
+    }
+
+    fn key(&self) -> String {
+        let or_dash = |text: &Option<Box<str>>| text.as_deref().unwrap_or("-").to_owned();
+        let Peeked { kid, issuer, algorithm, .. } = &self.says;
+        format!("kid {} of {}, {}", or_dash(kid), or_dash(issuer), or_dash(algorithm))
+    }
+
+    fn issuer_name(&self) -> Option<String> {
+        let named = || self.layer.gate.0.checker.name_of(self.says.issuer.as_deref()?);
+        self.heard.token.as_ref().map(|token| token.issuer_name().to_string()).or_else(|| Some(named()?.to_string()))
+    }
+
+    /// Marks claims that nothing proves.
+    fn note(&self) -> &'static str {
+        if self.heard.is_proved() { "" } else { " (unverified)" }
+    }
+
+    fn claims_of(&self, token: &AccessToken) -> String {
+        let (audience, subject) = (token.audience.join(" "), &token.subject);
+        let expires = shown(token.expires.since(self.wall()));
+        format!("aud {audience}, expires in {expires}, sub {subject}{}", self.note())
+    }
+
+    fn asked_scopes(&self) -> String {
+        match self.policy() {
+            Some(policy) if policy.any_scope.is_empty() => policy.scopes.to_string(),
+            Some(policy) if policy.scopes.is_empty() => format!("one of {}", policy.any_scope),
+            Some(policy) => format!("{}, and one of {}", policy.scopes, policy.any_scope),
+            None => String::new(),
+        }
+    }
+
+    fn scope(&self) -> &str {
+        or_none(self.heard.token.as_ref().map_or("", |token| token.scope.as_str()))
+    }
+
+    fn roles(&self) -> String {
+        let asked = self.policy().map(|policy| &*policy.roles).unwrap_or_default();
+        let asked: Vec<_> = asked.iter().map(ToString::to_string).collect();
+        let has = self.heard.token.as_ref().map(|token| token.roles().names()).unwrap_or_default();
+        let has: Vec<_> = has.iter().map(ToString::to_string).collect();
+        format!("route asks for one of {}; token has {}", asked.join(" "), or_none(&has.join(" ")))
+    }
+}
+
+/// What the token is bound to, and the request proves.
+fn bindings_of(token: &AccessToken) -> String {
+    let key = token.bound_to().map(|key| format!("the request proves the key {key}"));
+    let certificate =
+        token.certificate().map(|certificate| format!("the connection has the certificate {certificate}"));
+    let bindings: Vec<String> = key.into_iter().chain(certificate).collect();
+    match bindings.is_empty() {
+        true => "the token is bound to no key and no certificate".to_owned(),
+        false => bindings.join(", "),
+    }
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}
+
+fn two(denial: Denial, headers: &HeaderMap) -> String {
+    let number = headers.get_all(AUTHORIZATION).iter().count();
+    match (denial, number) {
+        (Denial::TwoCredentials, 2..) => format!("{number} Authorization headers"),
+        (Denial::TwoCredentials, _) => "two credentials, in two places".to_owned(),
+        (Denial::UnusableCredential, 1) => "the Authorization header is not one bearer token".to_owned(),
+        (Denial::UnusableCredential, _) => "a token in the query, or in a cookie that is no text".to_owned(),
+        (denial, _) => denial.to_string(),
+    }
+}
+
+/// How far its time is off, if that is what refuses it.
+fn time_of(token: Option<&AccessToken>, denial: Denial, wall: Timestamp) -> String {
+    match (denial, token) {
+        (Denial::TokenExpired, Some(token)) => format!(" {} ago", shown(wall.since(token.expires))),
+        (Denial::TokenNotYetValid, Some(token)) => match token.not_before().max(token.issued_at) {
+            Some(from) => format!(": in {}", shown(from.since(wall))),
+            None => String::new(),
+        },
+        _ => String::new(),
+    }
+}
+
+fn shown(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds @ ..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}

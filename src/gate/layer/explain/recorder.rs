@@ -1,0 +1,56 @@
+//! What the rules say of a request that is explained.
+
+use crate::denial::Denial;
+use crate::rule::Rule;
+use crate::token::claims::AccessToken;
+use crate::token::observer::Observer;
+
+/// Records each rule. It goes on after a refusal.
+#[derive(Default)]
+pub(super) struct Recorder {
+    /// The first refusal, which is that of the request.
+    pub(super) refusal: Option<Denial>,
+    pub(super) token: Option<AccessToken>,
+    rules: Vec<(Rule, Result<(), Denial>)>,
+}
+
+impl Recorder {
+    /// What a rule says; `None` if it was not judged. A rule of several parts refuses by the first that does.
+    pub(super) fn said(&self, rule: Rule) -> Option<Result<(), Denial>> {
+        let mut all = self.rules.iter().filter(|(judged, _)| *judged == rule).map(|(_, said)| *said);
+        all.clone().find(Result::is_err).or_else(|| all.next())
+    }
+
+    /// Records the refusal that ended the path, and returns the one that counts.
+    pub(super) fn refused(&mut self, denial: Denial) -> Denial {
+        self.rules.push((Rule::of(denial), Err(denial)));
+        *self.refusal.get_or_insert(denial)
+    }
+
+    /// Did the issuer's key, or the issuer itself, vouch for the token?
+    pub(super) fn is_proved(&self) -> bool {
+        self.said(Rule::Signature) == Some(Ok(()))
+    }
+}
+
+impl Observer for Recorder {
+    const HAS_EFFECTS: bool = false;
+
+    fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial> {
+        let rule = judged.map_or_else(Rule::of, |()| rule);
+        self.rules.push((rule, judged));
+        self.refusal = self.refusal.or(judged.err());
+        Ok(())
+    }
+
+    fn token(&mut self, token: &AccessToken) {
+        self.token = Some(token.clone());
+    }
+
+    fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial> {
+        let before = self.refusal.take();
+        let judged = judge(self);
+        let refusal = std::mem::replace(&mut self.refusal, before);
+        refusal.map_or(judged, Err)
+    }
+}
