@@ -343,12 +343,15 @@ fn seal(number: u32) {
         vouched_by: None,
         seal: Seal::default(),
     };
-    let begun = Instant::now();
+    let begun = cpu_time();
     for _ in 0..number {
         record = sealed(keys, record).unwrap();
         check(keys, &record).unwrap();
     }
-    println!("seal: {:.3} µs a refresh, to check and to seal", begun.elapsed().as_secs_f64() * 1e6 / f64::from(number));
+    let taken = cpu_time().zip(begun).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64());
+    let micros = taken * 1e6 / f64::from(number);
+    let met = if micros <= 2.0 { "met" } else { "NOT MET" };
+    println!("seal: {micros:.3} µs of a processor a refresh, to check and to seal; goal 2: {met}");
 }
 
 fn main() {
