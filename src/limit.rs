@@ -39,7 +39,6 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,12 +55,16 @@ use crate::session::SessionId;
 pub use buckets::Bucket;
 pub(crate) use buckets::Buckets;
 use by_network::ByNetwork;
+pub use failures::Failures;
 pub use name::LimitName;
+pub use rates::{Rate, Rates};
 use shared::Shared;
 
 mod buckets;
 mod by_network;
+mod failures;
 mod name;
+mod rates;
 pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
@@ -86,83 +89,6 @@ type RememberedKeys = moka::sync::Cache<u64, (), foldhash::quality::RandomState>
 
 fn remembered() -> RememberedKeys {
     moka::sync::Cache::builder().max_capacity(MAX_REMEMBERED_KEYS).build_with_hasher(Default::default())
-}
-
-/// A burst, and the time that earns one further attempt.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::gate::Rate;
-///
-/// // Five attempts at once, then one each minute.
-/// let rate = Rate::new(5, Duration::from_secs(60));
-/// assert_eq!(rate.burst.get(), 5);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// The number of attempts at once.
-    pub burst: NonZeroU32,
-    /// The time that earns one more.
-    pub every: Duration,
-}
-
-impl Rate {
-    /// `burst` attempts at once, then one more every `every`. A burst or time of zero counts as the smallest possible
-    /// one.
-    pub const fn new(burst: u32, every: Duration) -> Self {
-        let burst = match NonZeroU32::new(burst) {
-            Some(burst) => burst,
-            None => NonZeroU32::MIN,
-        };
-        Self { burst, every }
-    }
-}
-
-/// The rates of a gate.
-///
-/// ```
-/// use std::time::Duration;
-/// use rotogate::gate::{Rate, Rates};
-///
-/// let rates = Rates { login_per_account: Rate::new(5, Duration::from_secs(60)), ..Rates::default() };
-/// let builder = rotogate::Gate::builder().rates(rates);
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rates {
-    /// Logins from one address. Logins of a user from an address where that user logged in before have this rate for
-    /// themselves.
-    pub login_per_address: Rate,
-    /// Logins of one user from addresses where that user never logged in.
-    pub login_per_account: Rate,
-    /// Failed logins with one client, wrong secrets of one client, and tokens for one client's own account.
-    pub login_per_client: Rate,
-    /// Refreshes from one address.
-    pub refresh_per_address: Rate,
-    /// Rotations of one session; a replay does not count.
-    pub refresh_per_session: Rate,
-    /// Access tokens from one address with a bad signature.
-    pub forged_per_address: Rate,
-    /// Access tokens from one address that are refused although their signature is good.
-    pub refused_per_address: Rate,
-    /// Forged and refused access tokens from all addresses together, and those that one client introspects.
-    pub forged_overall: Rate,
-}
-
-impl Default for Rates {
-    fn default() -> Self {
-        Self {
-            login_per_address: Rate::new(20, Duration::from_secs(3)),
-            login_per_account: Rate::new(10, Duration::from_secs(30)),
-            login_per_client: Rate::new(200, Duration::from_millis(50)),
-            refresh_per_address: Rate::new(200, Duration::from_millis(50)),
-            refresh_per_session: Rate::new(10, Duration::from_secs(2)),
-            forged_per_address: Rate::new(50, Duration::from_millis(100)),
-            refused_per_address: Rate::new(200, Duration::from_millis(50)),
-            // A twentieth of one processor's time with RS256 of 2048 bits, a fifth with ES256.
-            forged_overall: Rate::new(5000, Duration::from_micros(200)),
-        }
-    }
 }
 
 /// The limits, with their counters.
@@ -203,34 +129,6 @@ pub struct Limits {
 impl std::fmt::Debug for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Limits").finish_non_exhaustive()
-    }
-}
-
-/// The failures of each network, for a listener that refuses networks with too many of them.
-pub struct Failures(ByNetwork);
-
-impl std::fmt::Debug for Failures {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Failures").finish_non_exhaustive()
-    }
-}
-
-impl Failures {
-    /// At most so many failures at once, and so many in each further `within`.
-    pub fn new(most: u32, within: Duration, time: &Arc<dyn TimeSource>) -> Self {
-        // The failure after the burst is the one that begins the wait.
-        let rate = Rate::new(most.saturating_sub(1), within / most.max(1));
-        Self(ByNetwork::new(rate, time))
-    }
-
-    /// Counts a failure.
-    pub fn count(&self, address: IpAddr) {
-        self.0.charge(address, ());
-    }
-
-    /// How long the network has to wait; `None` if it need not.
-    pub fn wait(&self, address: IpAddr) -> Option<Duration> {
-        self.0.debt(address, ())
     }
 }
 

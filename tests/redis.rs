@@ -220,7 +220,7 @@ async fn c45_a_restart_within_the_staleness_is_a_warning_and_a_store_that_stays_
     let first = a.login().await;
     let second = a.refresh(&first.refresh).await.tokens();
     server.kill();
-    // Its first use confirms the refresh, which the store is told.
+    // The first use of its access token confirms the refresh, and the gate writes that into the store.
     assert_eq!(a.get("/hello", &second.access).await.status, StatusCode::OK);
     until("it is an error", async || b.log().contains("the store cannot be followed: ")).await;
     for late in ["the store cannot be followed just now", "confirmations cannot be written just now"] {

@@ -15,7 +15,6 @@ use crate::verify_cache::IdentityHeaders;
 
 /// Keys and rules that a gate can go on with.
 #[derive(Debug)]
-#[doc(hidden)]
 pub struct PreparedKeys {
     verifier: Verifier,
     keyring: Arc<Keyring>,
@@ -23,7 +22,6 @@ pub struct PreparedKeys {
 
 /// Rules that a gate can go on with.
 #[derive(Debug)]
-#[doc(hidden)]
 pub struct PreparedRules {
     pub(super) gate: Gate,
     pub(super) styles: Vec<(Box<str>, TokenStyle)>,

@@ -8,7 +8,6 @@
 //! While the keys cannot be known, the answer is [`Denial::KeysUnavailable`]: the token may be good, and a client
 //! discards a token that is refused.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +21,12 @@ use super::keyring::KeyPrint;
 use super::verify::IssuerKeys;
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
+
+pub use change::KeyChange;
+pub use state::{KeyState, Validity};
+
+mod change;
+mod state;
 
 /// The most requests that wait for the keys of one issuer.
 const MAX_WAITING: usize = 256;
@@ -89,89 +94,9 @@ enum AttemptResult {
     Failed { next: Timestamp },
 }
 
-/// How long a set of keys counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Validity {
-    /// From then on another set should have been fetched.
-    pub fresh_until: Timestamp,
-    /// From then on the set is not used any more.
-    pub usable_until: Timestamp,
-}
-
-impl Validity {
-    /// For keys that are never fetched.
-    pub const ENDLESS: Self = Self { fresh_until: Timestamp::MAX, usable_until: Timestamp::MAX };
-}
-
-/// The state of an issuer's keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    /// There are none, and there were none.
-    Empty,
-    /// They are up to date.
-    Fresh,
-    /// Another set is due, or could not be fetched. The present one is used.
-    Aging,
-    /// They are too old to be used.
-    Stale,
-}
-
-impl KeyState {
-    /// The word for logs and readiness.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Empty => "empty",
-            Self::Fresh => "fresh",
-            Self::Aging => "aging",
-            Self::Stale => "stale",
-        }
-    }
-}
-
-/// The difference between two sets of keys. A key is named by its `kid`, escaped for a log; empty if it has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyChange {
-    /// The new keys.
-    pub added: Vec<String>,
-    /// The keys that are gone.
-    pub left: Vec<String>,
-    /// The names that stand for another key now.
-    pub reused: Vec<String>,
-}
-
-impl KeyChange {
-    /// Is there none?
-    pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.left.is_empty() && self.reused.is_empty()
-    }
-
-    fn between(old: Option<&IssuerKeys>, new: Option<&IssuerKeys>) -> Self {
-        let named = |keys: Option<&IssuerKeys>| -> Vec<(String, KeyPrint)> {
-            keys.into_iter().flat_map(IssuerKeys::prints).map(|(kid, print)| (shown(kid), print)).collect()
-        };
-        let (old, new) = (named(old), named(new));
-        let has = |all: &[(String, KeyPrint)], print| all.iter().any(|(_, known)| *known == print);
-        let names: BTreeSet<_> = old.iter().map(|(kid, _)| kid).collect();
-        let (mut added, mut reused) = (Vec::new(), Vec::new());
-        for (kid, print) in &new {
-            if old.contains(&(kid.clone(), *print)) {
-                continue;
-            }
-            if names.contains(kid) { &mut reused } else { &mut added }.push(kid.clone());
-        }
-        let left = old.iter().filter(|(_, print)| !has(&new, *print)).map(|(kid, _)| kid.clone());
-        Self { left: left.filter(|kid| !reused.contains(kid)).collect(), added, reused }
-    }
-}
-
 /// An empty set says that the keys are not known.
 fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
     (!keys.is_empty()).then_some(keys)
-}
-
-/// A kid for a log: it comes from outside.
-fn shown(kid: Option<&str>) -> String {
-    kid.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect()
 }
 
 /// The present set, while it is looked at.

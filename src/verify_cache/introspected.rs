@@ -24,11 +24,17 @@ use tokio::sync::{Semaphore, watch};
 use super::key_set::entry;
 use super::{Shared, Verified};
 use crate::clock::{EngineClock, Timestamp};
-use crate::denial::{Denial, NotGood};
+use crate::denial::Denial;
 use crate::introspection::{Introspection, IntrospectionFault};
-use crate::limit::{Buckets, Limits, Rate, Source};
+use crate::limit::{Buckets, Rate};
 use crate::token::observer::Observer;
 use crate::token::verify::{IssuerRules, Responses, RulesId, Told};
+
+mod results;
+mod wait;
+
+use results::Results;
+pub(crate) use wait::{Introspected, IntrospectionWait};
 
 /// The memory of an issuer's introspected tokens, in bytes.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -60,46 +66,6 @@ type Receiver = watch::Receiver<Option<Outcome>>;
 
 /// A keyed hash of a token.
 type TokenId = [u64; 2];
-
-/// The results of questions, by name.
-const RESULTS: [&str; 17] = [
-    "active",
-    "inactive",
-    "refused",
-    IntrospectionFault::CLIENT_REFUSED,
-    IntrospectionFault::MALFORMED,
-    "status",
-    "dns",
-    "connect",
-    "tls",
-    "timeout",
-    "too_large",
-    "redirect",
-    "encoding",
-    "refused_address",
-    "http",
-    "busy",
-    "other",
-];
-
-/// How often each result occurred.
-#[derive(Debug, Default)]
-pub(super) struct Results([AtomicU64; RESULTS.len()]);
-
-impl Results {
-    fn count(&self, result: &str) {
-        let place = RESULTS.iter().position(|known| *known == result).unwrap_or(RESULTS.len() - 1);
-        if let Some(counter) = self.0.get(place) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Each result that occurred.
-    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let counts = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
-        RESULTS.into_iter().zip(counts).filter(|(_, count)| *count > 0)
-    }
-}
 
 /// See the module.
 pub(super) struct IntrospectedTokens {
@@ -143,54 +109,6 @@ struct SeenToken {
 struct InactiveToken {
     denial: Denial,
     until: Timestamp,
-}
-
-/// What a request waits for whose token's issuer is asked.
-pub(crate) struct IntrospectionWait {
-    issuer: Arc<str>,
-    token: Arc<str>,
-    /// `None`: the question has been answered meanwhile.
-    flight: Option<Receiver>,
-}
-
-/// What the issuer answered, for the request that waited for it.
-#[derive(Clone)]
-pub(crate) struct Introspected {
-    issuer: Arc<str>,
-    token: Arc<str>,
-    outcome: Outcome,
-}
-
-impl IntrospectionWait {
-    /// Waits for the answer. `None` if it is in the cache.
-    pub(crate) async fn ended(self) -> Option<Introspected> {
-        let mut flight = self.flight?;
-        let outcome = match flight.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone(),
-            // The task that asked has ended without an outcome.
-            Err(_) => None,
-        };
-        let outcome = outcome.unwrap_or_else(|| Err(unavailable(None)));
-        Some(Introspected { issuer: self.issuer, token: self.token, outcome })
-    }
-}
-
-impl Introspected {
-    /// The outcome, if it is about this token of this issuer.
-    pub(super) fn about(&self, tokens: &IntrospectedTokens, token: &str) -> Option<Outcome> {
-        let is_it = *self.issuer == *tokens.rules().issuer && *self.token == *token;
-        is_it.then(|| self.outcome.clone())
-    }
-
-    /// Counts what the question was worth, for the limits on its source.
-    pub(crate) fn record(&self, limits: &Limits, source: Source<'_>) {
-        match &self.outcome {
-            Ok(_) => limits.record_valid(source),
-            Err(Denial::TokenInactive) => limits.record_forged(source),
-            Err(denial) if NotGood::of(*denial).is_ok() => limits.record_refused(source),
-            Err(_) => {}
-        }
-    }
 }
 
 /// Nothing was decided.

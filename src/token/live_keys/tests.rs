@@ -1,3 +1,4 @@
+use super::change::shown;
 use super::*;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{Keyring, SigningKey};

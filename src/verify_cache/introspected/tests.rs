@@ -14,7 +14,7 @@ use crate::clock::ManualTime;
 use crate::credential::Credential;
 use crate::engine::confirm::Confirmations;
 use crate::introspection::Introspector;
-use crate::limit::Rates;
+use crate::limit::{Limits, Rates};
 use crate::revocation::{Effect, Revocation, RevocationList, Target};
 use crate::route::OnExpiry;
 use crate::session::Scope;

@@ -1,0 +1,37 @@
+//! Networks that failed too often.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Rate;
+use super::by_network::ByNetwork;
+use crate::clock::TimeSource;
+
+/// The failures of each network, for a listener that refuses networks with too many of them.
+pub struct Failures(ByNetwork);
+
+impl std::fmt::Debug for Failures {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Failures").finish_non_exhaustive()
+    }
+}
+
+impl Failures {
+    /// At most so many failures at once, and so many in each further `within`.
+    pub fn new(most: u32, within: Duration, time: &Arc<dyn TimeSource>) -> Self {
+        // The failure after the burst is the one that begins the wait.
+        let rate = Rate::new(most.saturating_sub(1), within / most.max(1));
+        Self(ByNetwork::new(rate, time))
+    }
+
+    /// Counts a failure.
+    pub fn count(&self, address: IpAddr) {
+        self.0.charge(address, ());
+    }
+
+    /// How long the network has to wait; `None` if it need not.
+    pub fn wait(&self, address: IpAddr) -> Option<Duration> {
+        self.0.debt(address, ())
+    }
+}

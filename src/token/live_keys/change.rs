@@ -1,0 +1,47 @@
+//! What a new set of keys changes.
+
+use std::collections::BTreeSet;
+
+use crate::token::keyring::KeyPrint;
+use crate::token::verify::IssuerKeys;
+
+/// The difference between two sets of keys. A key is named by its `kid`, escaped for a log; empty if it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The new keys.
+    pub added: Vec<String>,
+    /// The keys that are gone.
+    pub left: Vec<String>,
+    /// The names that stand for another key now.
+    pub reused: Vec<String>,
+}
+
+impl KeyChange {
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.left.is_empty() && self.reused.is_empty()
+    }
+
+    pub(super) fn between(old: Option<&IssuerKeys>, new: Option<&IssuerKeys>) -> Self {
+        let named = |keys: Option<&IssuerKeys>| -> Vec<(String, KeyPrint)> {
+            keys.into_iter().flat_map(IssuerKeys::prints).map(|(kid, print)| (shown(kid), print)).collect()
+        };
+        let (old, new) = (named(old), named(new));
+        let has = |all: &[(String, KeyPrint)], print| all.iter().any(|(_, known)| *known == print);
+        let names: BTreeSet<_> = old.iter().map(|(kid, _)| kid).collect();
+        let (mut added, mut reused) = (Vec::new(), Vec::new());
+        for (kid, print) in &new {
+            if old.contains(&(kid.clone(), *print)) {
+                continue;
+            }
+            if names.contains(kid) { &mut reused } else { &mut added }.push(kid.clone());
+        }
+        let left = old.iter().filter(|(_, print)| !has(&new, *print)).map(|(kid, _)| kid.clone());
+        Self { left: left.filter(|kid| !reused.contains(kid)).collect(), added, reused }
+    }
+}
+
+/// A kid for a log: it comes from outside.
+pub(super) fn shown(kid: Option<&str>) -> String {
+    kid.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect()
+}

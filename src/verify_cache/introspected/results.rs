@@ -1,0 +1,45 @@
+//! What questions to an issuer came to, counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::introspection::IntrospectionFault;
+
+/// The results of questions, by name.
+const RESULTS: [&str; 17] = [
+    "active",
+    "inactive",
+    "refused",
+    IntrospectionFault::CLIENT_REFUSED,
+    IntrospectionFault::MALFORMED,
+    "status",
+    "dns",
+    "connect",
+    "tls",
+    "timeout",
+    "too_large",
+    "redirect",
+    "encoding",
+    "refused_address",
+    "http",
+    "busy",
+    "other",
+];
+
+/// How often each result occurred.
+#[derive(Debug, Default)]
+pub(in crate::verify_cache) struct Results([AtomicU64; RESULTS.len()]);
+
+impl Results {
+    pub(super) fn count(&self, result: &str) {
+        let place = RESULTS.iter().position(|known| *known == result).unwrap_or(RESULTS.len() - 1);
+        if let Some(counter) = self.0.get(place) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each result that occurred.
+    pub(in crate::verify_cache) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.0.iter().map(|counter| counter.load(Ordering::Relaxed));
+        RESULTS.into_iter().zip(counts).filter(|(_, count)| *count > 0)
+    }
+}
