@@ -24,6 +24,8 @@ use others::{Others, Seen};
 
 /// The part of what the others ask that must get the right answer.
 const RIGHT: f64 = 0.99;
+/// Of fewer answers, that part is not to be told: one that is wrong would be too many.
+const ANSWERS: usize = 200;
 /// How much longer the others may wait than without the attack.
 const SLOWER: f64 = 2.0;
 /// How many clients ask beside the attack, each from an address and as a user of its own.
@@ -81,7 +83,7 @@ impl fmt::Display for Round {
 
 /// How the attacks run.
 pub(crate) struct Settings {
-    /// How long each of them does.
+    /// How long each of them does, or longer, until the others have answers enough.
     pub(crate) time: Duration,
     /// The processor of the gate; everything else is on the others.
     pub(crate) pinned: Option<usize>,
@@ -111,7 +113,7 @@ pub(crate) async fn attacks(settings: &Settings) {
         }
         let (others, begun) = (Others::start(watched), Instant::now());
         let mut peak = 0;
-        while begun.elapsed() < settings.time {
+        while begun.elapsed() < settings.time || others.answers() < ANSWERS {
             peak = peak.max(resident(&gate));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

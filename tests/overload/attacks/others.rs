@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -194,13 +194,15 @@ impl fmt::Display for Seen {
 pub(super) struct Others {
     tasks: JoinSet<(Seen, Client)>,
     ending: Arc<AtomicBool>,
+    answers: Arc<AtomicUsize>,
 }
 
 impl Others {
     pub(super) fn start(clients: Vec<Client>) -> Self {
         let (mut tasks, ending) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+        let answers = Arc::new(AtomicUsize::new(0));
         for mut client in clients {
-            let ending = Arc::clone(&ending);
+            let (ending, answers) = (Arc::clone(&ending), Arc::clone(&answers));
             tasks.spawn(async move {
                 let mut seen = Seen::default();
                 while !ending.load(Ordering::Relaxed) {
@@ -208,6 +210,7 @@ impl Others {
                     let (what, came) = tokio::time::timeout(PATIENCE, client.ask())
                         .await
                         .unwrap_or_else(|_| ("any", Err("no answer".to_owned())));
+                    answers.fetch_add(1, Ordering::Relaxed);
                     match came {
                         Ok(()) => seen.right += 1,
                         Err(why) => *seen.wrong.entry(format!("{what}: {why}")).or_default() += 1,
@@ -220,7 +223,12 @@ impl Others {
                 (seen, client)
             });
         }
-        Self { tasks, ending }
+        Self { tasks, ending, answers }
+    }
+
+    /// How many answers came so far, right or wrong.
+    pub(super) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
     }
 
     pub(super) async fn end(self) -> (Seen, Vec<Client>) {
