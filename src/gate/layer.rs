@@ -140,7 +140,7 @@ impl<M> GateLayer<M> {
     }
 
     /// For the proxy: no other layer is in front, and the service inside obeys the policy's `upgrade` and ends an
-    /// upgraded connection with its [`Lease`].
+    /// upgraded connection with its [`Lease`](crate::lease::Lease).
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.edge = true;
@@ -155,7 +155,7 @@ impl<M> GateLayer<M> {
         Self { gate: Gate(gate), ..*self }
     }
 
-    /// Adds a [`Verdict`] to the extensions of each reply.
+    /// Adds a [`Verdict`](super::Verdict) to the extensions of each reply.
     #[must_use]
     pub const fn annotated(mut self) -> Self {
         self.annotate = true;

@@ -23,7 +23,7 @@ use crate::verify_cache::MAX_IDENTITY_HEADERS;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// [`GateBuilder::issuer`] was not called.
+    /// [`GateBuilder::issuer`](crate::gate::GateBuilder::issuer) was not called.
     #[error("an issuer is needed: call `.issuer(\"https://…\")`, the `iss` of the tokens that this gate mints")]
     NoIssuer,
     /// Clients could not use this issuer.
@@ -51,7 +51,7 @@ pub enum BuildError {
     /// A staleness that no gate may have.
     #[error("staleness: a limit of {least:?} to {most:?} is needed, and `served` may not be below it", least = Staleness::SHORTEST, most = Staleness::LONGEST)]
     Staleness,
-    /// [`GateBuilder::keys`] was not called.
+    /// [`GateBuilder::keys`](crate::gate::GateBuilder::keys) was not called.
     #[error("keys are needed: call `.keys(Keyring::…)`")]
     NoKeys,
     /// Nodes of the store that run have other keys, and more than one step of a roll is between them.
@@ -77,7 +77,7 @@ pub enum BuildError {
     /// Routes conflict, or a pattern is malformed.
     #[error("routes: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Routes(Vec<RouteError>),
-    /// One of [`GateBuilder::hosts`] is not a host.
+    /// One of [`GateBuilder::hosts`](crate::gate::GateBuilder::hosts) is not a host.
     #[error(transparent)]
     Host(#[from] HostError),
     /// Calls in envelopes would bypass a route.
@@ -105,7 +105,7 @@ pub enum BuildError {
     /// No assertions can be made as they are configured.
     #[error("assertions: {0}")]
     Assertion(String),
-    /// Too many of [`GateBuilder::identity_headers`].
+    /// Too many of [`GateBuilder::identity_headers`](crate::gate::GateBuilder::identity_headers).
     #[error("{0} identity headers: the most is {most}", most = MAX_IDENTITY_HEADERS)]
     IdentityHeaders(usize),
     /// A role that a route asks for could not be judged, or no token could have it.
