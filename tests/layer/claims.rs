@@ -119,7 +119,9 @@ async fn i42_claims_follow_the_directory_at_each_refresh_and_a_replay_is_the_sam
     let second = server.refresh("/token", &first.member("refresh_token")).await;
     assert_eq!(server.get_with("/", &second.member("access_token")).await.body, "eve");
     let replay = server.refresh("/token", &first.member("refresh_token")).await;
-    assert_eq!(replay.body, second.body);
+    for member in ["access_token", "refresh_token"] {
+        assert_eq!(replay.member(member), second.member(member));
+    }
     users.has(&["clerk"]);
     let replay = server.refresh("/token", &first.member("refresh_token")).await;
     assert_eq!(replay.member("refresh_token"), second.member("refresh_token"));
