@@ -168,7 +168,7 @@ mod tests {
         all.append(&mut words(include_str!("denial/table.rs"), "=> \""));
         all.append(&mut words(include_str!("denial/proof.rs"), "=> \""));
         all.append(&mut words(include_str!("fault.rs"), "=> \""));
-        all.append(&mut words(include_str!("../crates/server/src/proxy/error.rs"), "=> \""));
+        all.append(&mut words(include_str!("../crates/proxy/src/error.rs"), "=> \""));
         all.append(&mut words(include_str!("overload/mod.rs"), "=> \""));
         assert!(all.len() > 60, "{all:?}");
         let missing: Vec<_> = all.iter().filter(|word| !page.contains(&format!("| `{word}` |"))).collect();

@@ -644,12 +644,12 @@ def words_of_the_program(gate):
         ("src/reason.rs", r'Self::new\("(\w+)"'),
         ("src/denial/table.rs", r'=> "(\w+)"'),
         ("src/fault.rs", r'=> "(\w+)"'),
-        ("crates/server/src/proxy/error.rs", r'=> "(\w+)"'),
+        ("crates/proxy/src/error.rs", r'=> "(\w+)"'),
     ):
         yield from (("docs/outcomes.md", f"| `{word}` |") for word in re.findall(pattern, read(source)))
     for action, code in re.findall(r'(?:good|bad)\("[\w.]+", "([\w.]+)", "(RG\d{4}[IW])"\)', read("crates/server/src/log/audit.rs")):
         yield ("docs/logs.md", f"| `{action}` | `{code}` |")
-    families = read("crates/server/src/metric_families.rs")
+    families = read("crates/kit/src/metric_families.rs")
     for kind, name in re.findall(r'(?m)^    [A-Z_]+ = (Counter|Gauge|Histogram) "(\w+)"', families):
         prefix, suffix = "" if name.startswith("process_") else "rotogate_", "_total" if kind == "Counter" else ""
         yield ("docs/metrics.md", f"| `{prefix}{name}{suffix}` |")

@@ -18,10 +18,10 @@ const MAPS: [(&str, &str, &str); 3] = [
 ];
 const SERVER: &str = "crates/server/src/server";
 
-/// The modules of a map, each with its line: lines further down are lower floors.
+/// The modules, or crates, of a map, each with its line: lines further down are lower floors.
 fn map(heading: &str) -> BTreeMap<String, usize> {
     let text = fs::read_to_string(Path::new(ROOT).join("CONTRIBUTING.md")).unwrap();
-    let section = text.split_once(heading).expect("a map for each crate").1;
+    let section = text.split_once(heading).expect("the heading of a map").1;
     let block = section.split_once("```text\n").unwrap().1.split_once("```").unwrap().0;
     let mut floors = BTreeMap::new();
     for (floor, line) in block.lines().enumerate() {
@@ -118,6 +118,29 @@ fn no_module_uses_one_that_stands_above_it() {
         assert_eq!(found, mapped, "{heading}: the modules, and those of the map in CONTRIBUTING.md");
     }
     assert!(wrong.is_empty(), "an arrow points up or sideways:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_crate_uses_one_that_stands_above_it() {
+    let floors = map("## Where things are");
+    let root = Path::new(ROOT);
+    let folders =
+        fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut found: BTreeSet<_> = folders.filter(|name| name != "test-support").collect();
+    found.insert("rotogate".to_owned());
+    assert_eq!(found, floors.keys().cloned().collect(), "the crates, and those of the map in CONTRIBUTING.md");
+    let mut arrows = 0;
+    for (name, floor) in &floors {
+        let folder = if name == "rotogate" { root.to_owned() } else { root.join("crates").join(name) };
+        let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = manifest.parse().unwrap();
+        for dependency in manifest["dependencies"].as_table().unwrap().keys() {
+            let Some(other) = floors.get(dependency.trim_start_matches("rotogate-")) else { continue };
+            assert!(other > floor, "an arrow points up or sideways: {name} uses {dependency}");
+            arrows += 1;
+        }
+    }
+    assert!(arrows > floors.len(), "no arrows were found");
 }
 
 /// The modules that a text names below `root`, by `super::` and with groups, and the files that it declares.

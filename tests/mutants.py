@@ -5,7 +5,7 @@ MUTANT of the environment chooses. What stands outside of a body, or in one that
 import re
 
 # A switch for each crate: its folder of sources, whose lib.rs gets the function.
-CRATES = ("src/", "crates/server/src/")
+CRATES = ("src/", *(f"crates/{name}/src/" for name in ("directories", "kit", "proxy", "server")))
 SWITCH = """
 pub(crate) fn mutant() -> usize {
     static NUMBER: std::sync::LazyLock<usize> =
@@ -17,6 +17,11 @@ pub(crate) fn mutant() -> usize {
 OPAQUE = re.compile(
     r"""//[^\n]*|/\*.*?\*/|b?r(#*)".*?"\1|b?"(?:\\.|[^"\\])*"|b?'(?:\\(?:x..|u\{[^}]*\}|.)|[^'\\\n])'""", re.S
 )
+
+
+def package(crate):
+    """The package of a folder of sources."""
+    return "rotogate" if crate == "src/" else f"rotogate-{crate.split('/')[1]}"
 
 
 def masked(text):

@@ -62,7 +62,7 @@ SOURCES = ["src", "crates", "proto", "build.rs", "Cargo.toml", "Cargo.lock", ":(
 # A target of tests/fuzz.
 FUZZED = re.compile(r"^target!\(\s*(?:///.*\s*)*(\w+),", re.M)
 PROGRAM = "rotogate-server"
-FOLDERS = {"rotogate": "src", PROGRAM: "crates/server/src"}
+FOLDERS = {mutants.package(folder): folder.rstrip("/") for folder in mutants.CRATES}
 # Own crates without optimisation, and nothing for a debugger: most of the time of a mutation is its build.
 QUICK = {"CARGO_INCREMENTAL": "1", "CARGO_PROFILE_DEV_DEBUG": "0", "CARGO_PROFILE_DEV_OPT_LEVEL": "0", "CARGO_TERM_COLOR": "never"}
 ENVIRONMENT = {**{name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}, **QUICK}

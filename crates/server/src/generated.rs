@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use rotogate_kit::metric_families::{ALL, Kind, OF_PROCESS};
+
 pub(crate) const COMMAND: &str = "WRITE_DOCS=1 cargo test --all-features --lib -- generated";
 
 /// Compares a document with what the code says. `path` is relative to the root of the repository.
@@ -28,4 +30,21 @@ pub(crate) fn assert_part_is_current(path: &str, part: &str, text: &str) {
     let (head, rest) = page.split_once(&begin).unwrap();
     let (_, tail) = rest.split_once(&end).unwrap();
     assert_current(path, &[head, &begin, text, &end, tail].concat());
+}
+
+#[test]
+fn the_families_on_the_page_are_generated() {
+    let mut table = "| name | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    let of_gate = ALL.iter().map(|family| ("rotogate_", family));
+    for (prefix, family) in of_gate.chain(OF_PROCESS.iter().map(|family| ("", family))) {
+        let (kind, suffix) = match family.kind {
+            Kind::Counter => ("counter", "_total"),
+            Kind::Gauge => ("gauge", ""),
+            Kind::Histogram => ("histogram", ""),
+        };
+        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let (name, labels, help) = (family.name, labels.join(", "), family.help);
+        table += &format!("| `{prefix}{name}{suffix}` | {kind} | {labels} | {help} |\n");
+    }
+    assert_part_is_current("docs/metrics.md", "families", &table);
 }

@@ -8,23 +8,16 @@
 //! | `gateway.toml` | [`config`] |
 //! | listeners, connections, admin listener, reload | [`server`] |
 //! | the users file | [`users`] |
-//! | users in other systems | [`directories`] |
-//! | forwarding to upstreams | [`proxy`] |
+//! | users in other systems | [`rotogate_directories`] |
+//! | forwarding to upstreams | [`rotogate_proxy`] |
 //! | traces | [`trace`] |
 
 mod audit;
 pub mod cli;
 pub mod config;
-pub mod directories;
-mod durations;
-mod file_stamp;
 #[cfg(test)]
 mod generated;
-mod lazy_sleep;
 pub mod log;
-mod metric_families;
-pub mod proxy;
 pub mod server;
 pub mod trace;
 pub mod users;
-pub mod worker_id;

@@ -11,10 +11,10 @@ use super::CommandResult;
 use super::output::Output;
 use crate::config::Config;
 use crate::log::LogFormat;
-use crate::proxy::UpstreamUrl;
 use crate::server::{PublicAddress, Server};
 use rotogate::client::Grant;
 use rotogate::dialect;
+use rotogate_proxy::UpstreamUrl;
 
 /// The parts of the configuration that the greeting needs.
 pub(super) struct Greeting {

@@ -14,9 +14,9 @@ use super::output::Output;
 use super::upgrade::{Baton, Program};
 use super::{CommandResult, Failure, greeting, runtime, upgrade};
 use crate::config::{self, Config, ConfigError, ProcessEnv};
-use crate::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 use crate::server::{self, Order, Server, ShutdownKind};
 use rotogate::clock::{SystemTime, TimeSource};
+use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {
     // A program started by an in-place upgrade has the variable already.

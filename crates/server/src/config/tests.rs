@@ -568,7 +568,7 @@ fn an_upstream_has_bounds_and_checks_of_its_own() {
 
     let shipped = "path = \"/healthz\"\ninterval = \"5s\"\ntimeout = \"2s\"\nhealthy_after = 2\nunhealthy_after = 3\n";
     let check = of(&format!("[upstreams.health]\n{shipped}")).health.unwrap();
-    assert_eq!(check, crate::proxy::HealthCheck::new("/healthz".parse().unwrap()));
+    assert_eq!(check, rotogate_proxy::HealthCheck::new("/healthz".parse().unwrap()));
     assert_eq!(
         said(&upstream("[upstreams.health]\ninterval = \"5s\"\n")),
         ["4: upstreams[0].health.path: missing; expected a path such as \"/healthz\""]

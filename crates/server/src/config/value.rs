@@ -9,10 +9,10 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::raw::{Value, nearest, printable};
-use crate::proxy::UpstreamUrl;
 use rotogate::limit::Rate;
 use rotogate::route::{Hosts, check_pattern};
 use rotogate::session::Scope;
+use rotogate_proxy::UpstreamUrl;
 
 /// Longer than any sensible time, and far from overflow.
 const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);

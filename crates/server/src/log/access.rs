@@ -12,7 +12,6 @@ use std::time::Duration;
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Request, StatusCode, Version};
 
-use super::exchange::ExchangeEnd;
 use super::line::{LogLine, key};
 use super::settings::{LogFormat, RouteLog, Sample};
 use super::writer::Sink;
@@ -20,6 +19,7 @@ use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate::headers::Peer;
 use rotogate::trace::Trace;
+use rotogate_kit::exchange::ExchangeEnd;
 
 /// The access log of the process. It is never dropped: lines refer to it without a reference count.
 #[derive(Debug)]

@@ -18,7 +18,6 @@ mod access;
 mod access_fields;
 mod audit;
 mod event;
-mod exchange;
 mod line;
 pub(crate) mod recent;
 pub(crate) mod request_id;
@@ -26,7 +25,6 @@ mod settings;
 mod writer;
 
 pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamInfo};
-pub(crate) use exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
 pub use settings::{
     AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
     Sample,

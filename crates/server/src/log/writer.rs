@@ -18,8 +18,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::settings::{LogOutput, OnAuditFailure};
-use crate::worker_id::WorkerId;
 use rotogate::private_file;
+use rotogate_kit::worker_id::WorkerId;
 
 mod thread;
 

@@ -1,7 +1,7 @@
 //! The standalone gate: the layer around the reverse proxy, behind listeners of its own.
 //!
 //! `listener (TLS) → connection → access log → CORS → `[`GateService`](rotogate::gate::GateService)` →
-//! `[`Proxy`](crate::proxy::Proxy)
+//! `[`Proxy`](rotogate_proxy::Proxy)
 
 pub(crate) mod build;
 mod error;

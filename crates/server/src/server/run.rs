@@ -26,11 +26,11 @@ use super::serve::request::{Serving, State};
 use super::serve::tally::Tally;
 use super::{BoundListener, Order, Server, ShutdownKind, UpgradeState};
 use crate::config::Config;
-use crate::proxy::Proxy;
 use crate::trace::Tracer;
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::engine::Unpaid;
 use rotogate::store::redb::RedbStore;
+use rotogate_proxy::Proxy;
 
 /// A gate that serves.
 pub(super) struct RunningGate {

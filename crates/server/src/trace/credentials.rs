@@ -8,9 +8,9 @@ use http::header::{
 use rustls::ClientConfig;
 
 use crate::config::TracingConfig;
-use crate::file_stamp::Stamp;
-use crate::proxy::{BadTls, UpstreamTls};
 use rotogate::private_file::{read_private, trusted};
+use rotogate_kit::file_stamp::Stamp;
+use rotogate_kit::upstream_tls::{BadTls, UpstreamTls};
 
 /// Headers that belong to the transport.
 const OF_TRANSPORT: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRANSFER_ENCODING];

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 
-use crate::proxy::known_method;
 use rotogate::gate::{Reason, Verdict, Who};
 use rotogate::token::verify::beginning;
 use rotogate::trace::{Position, Span, TRACEPARENT, TRACESTATE, Trace, Value};
+use rotogate_proxy::known_method;
 
 #[cfg(feature = "otel")]
 mod credentials;

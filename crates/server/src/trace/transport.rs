@@ -22,7 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request as GrpcRequest, Status};
 
 use super::Credentials;
-use crate::proxy::server_name;
+use rotogate_kit::upstream_tls::server_name;
 
 /// The longest answer of a collector, in bytes.
 const MAX_ANSWER: usize = 256 << 10;

@@ -8,8 +8,8 @@ use super::super::print::{self, list, number, put, put_some, texts, time};
 use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
-use crate::directories::{Bounds, SourceSettings};
 use rotogate::token::verify::is_subject;
+use rotogate_directories::{Bounds, SourceSettings};
 
 mod hashes;
 #[cfg(feature = "hook")]
@@ -19,8 +19,8 @@ mod ldap;
 #[cfg(feature = "sql")]
 mod sql;
 
-pub use crate::directories::ExpectedHash;
 pub use hashes::HashesConfig;
+pub use rotogate_directories::ExpectedHash;
 
 /// `[directory]`, or an entry of `[[directories]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use super::raw::{Section, Value, nearest, printable};
 use super::source::Source;
 use super::value;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig};
-use crate::proxy::Upstream;
 use rotogate::client::DpopUse;
 use rotogate::dpop::DpopSettings;
 use rotogate::route::{Resource, Route};
 use rotogate::session::profile::Profile;
+use rotogate_proxy::Upstream;
 
 mod admin;
 mod authorizers;

@@ -13,10 +13,11 @@ use super::super::print::{self, number, put, put_some, texts, time};
 use super::super::raw::Section;
 use super::super::value::{self, Share};
 use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
-use crate::proxy::authorization;
-use crate::proxy::{HealthCheck, Reuse, Upstream, UpstreamTls, UpstreamUrl};
 use rotogate::private_file;
 use rotogate::token::assertion::can_sign_assertions;
+use rotogate_kit::upstream_tls::UpstreamTls;
+use rotogate_proxy::authorization;
+use rotogate_proxy::{HealthCheck, Reuse, Upstream, UpstreamUrl};
 
 /// The shortest time of a timeout or an interval.
 const MIN_TIME: Duration = Duration::from_millis(100);

@@ -12,11 +12,11 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::config::{AdminConfig, AdminRole, AdminTokenConfig};
-use crate::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::context::Actor;
 use rotogate::private_file;
 use rotogate::random::{are_equal, random};
+use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 /// The minimum length of a token.
 const MIN_CHARS: usize = 32;

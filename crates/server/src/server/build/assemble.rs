@@ -17,7 +17,6 @@ use super::users::LiveUsers;
 use crate::config::{
     Config, EndpointConfig, IdentityConfig, IssuerConfig, LimitsConfig, SessionsConfig, StoreConfig, read_event_token,
 };
-use crate::proxy::{Proxy, Settings, Upstream};
 use crate::server::error::ServerError;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
 use rotogate::clock::{SystemTime, TimeSource};
@@ -28,6 +27,7 @@ use rotogate::password::Passwords;
 use rotogate::store::redb::RedbStore;
 use rotogate::token::verify::IssuerRules;
 use rotogate::verify_cache::IdentityField;
+use rotogate_proxy::{Proxy, Settings, Upstream};
 
 /// A gate, and what the server keeps beside it.
 #[derive(Debug)]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::config::{DirectoryConfig, UsersConfig};
-use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 use crate::server::error::KeyFault;
 use rotogate::directory::Directory;
 use rotogate::password::Passwords;
+use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
 /// A directory with its configuration.
 type Configured = (DirectoryConfig, Arc<dyn Directory>);

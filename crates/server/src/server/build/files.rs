@@ -10,9 +10,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 use crate::config::{Config, ListenerConfig, TrustedIssuer};
-use crate::file_stamp::{ChangeDetector, Stamp};
 use crate::server::listen::tls::files_of;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_kit::file_stamp::{ChangeDetector, Stamp};
 
 /// When refused content is tried again: the reason may have been something other than the files.
 const RETRY_AFTER: Duration = Duration::from_secs(30);

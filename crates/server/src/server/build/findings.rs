@@ -12,7 +12,6 @@ use crate::config::{
     Config, ConfigError, DirectoryConfig, HashesConfig, RemoteSource, StoreConfig, TlsConfig, TrustedIssuer,
     UsersConfig,
 };
-use crate::directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 use crate::server::listen::tls;
 #[cfg(feature = "otel")]
 use crate::trace::Credentials;
@@ -27,6 +26,7 @@ use rotogate::store::MemoryStore;
 use rotogate::store::redb::check_mark;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
+use rotogate_directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 
 /// What is found in a configuration and in the files that it names.
 pub(super) struct Findings<'a> {

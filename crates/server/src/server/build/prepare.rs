@@ -10,13 +10,13 @@ use super::issuers;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use super::shared;
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
-use crate::directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 use crate::users::FileDirectory;
 use rotogate::directory::Directory;
 use rotogate::password::Passwords;
 use rotogate::token::Algorithm;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
+use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
 /// What the systems that a configuration names answered, a line each.
 #[derive(Debug, Default)]

@@ -27,8 +27,8 @@ use super::listener::{Listener, NewConnection};
 use super::origin::Origin;
 use super::stream::Stream;
 use super::workers::Workers;
-use crate::lazy_sleep::ConnectionTimer;
-use crate::proxy::ConnectionPermit;
+use rotogate_kit::lazy_sleep::ConnectionTimer;
+use rotogate_proxy::ConnectionPermit;
 
 /// The pause after `accept` failed, for example because no file descriptor was left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-use crate::worker_id::WorkerId;
+use rotogate_kit::worker_id::WorkerId;
 
 /// The worker threads. Dropping them ends all tasks on them.
 #[derive(Debug)]

@@ -10,11 +10,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 
-use crate::log::ExchangeProgress;
-use crate::proxy::{BoxError, TooSlow};
 use crate::server::listen::min_rate::{MinRate, RateBudget};
 use rotogate::gate::Gate;
 use rotogate::linger::drop_rest;
+use rotogate_kit::exchange::ExchangeProgress;
+use rotogate_proxy::{BoxError, TooSlow};
 
 /// The body that the gate's services receive.
 #[derive(Debug)]

@@ -21,8 +21,6 @@ use super::drain::StreamDrain;
 use super::request_record::{LoggedBody, RequestRecord};
 use super::tally::Tally;
 use crate::config::Config;
-use crate::log::ExchangeProgress;
-use crate::proxy::{Proxy, ProxyBody};
 use crate::server::error::KeyFault;
 use crate::server::listen::origin::Origin;
 use crate::trace::Tracer;
@@ -31,6 +29,8 @@ use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Re
 use rotogate::headers::Peer;
 use rotogate::overload::{Holder, PermitBody, PoolPermit, Refusal};
 use rotogate::reply;
+use rotogate_kit::exchange::ExchangeProgress;
+use rotogate_proxy::{Proxy, ProxyBody};
 
 /// The layer around the proxy.
 pub(crate) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {

@@ -15,8 +15,7 @@ use super::drain::{DrainedStream, StreamKind};
 use super::request::{ReplyBody, State};
 use super::route_label::{RouteLabel, outcome};
 use super::tally::Tally;
-use crate::log::{self, AccessLogLine, ExchangeEnd, ExchangeProgress, TunnelEnd, UpstreamInfo, request_id};
-use crate::proxy::ProxyBody;
+use crate::log::{self, AccessLogLine, UpstreamInfo, request_id};
 use crate::server::listen::origin::Origin;
 use crate::trace::{RequestFacts, RequestTrace};
 use rotogate::clock::{SystemTime, TimeSource, wall_micros};
@@ -24,6 +23,8 @@ use rotogate::context::Context;
 use rotogate::gate::Verdict;
 use rotogate::headers;
 use rotogate::lease::UntilClosed;
+use rotogate_kit::exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
+use rotogate_proxy::ProxyBody;
 
 const PROBLEM: &[u8] = b"application/problem+json";
 const EVENTS: &[u8] = b"text/event-stream";

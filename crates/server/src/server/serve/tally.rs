@@ -19,11 +19,11 @@ use parking_lot::Mutex;
 
 use super::route_label::{RouteLabel, RouteRef, outcome};
 use crate::config::AuthorizerKind;
-use crate::durations::Durations;
-use crate::log::ExchangeEnd;
-use crate::worker_id::WorkerId;
 use rotogate::counters::FINE_SECONDS;
 use rotogate::gate::{Reason, Verdict};
+use rotogate_kit::durations::Durations;
+use rotogate_kit::exchange::ExchangeEnd;
+use rotogate_kit::worker_id::WorkerId;
 
 /// What is counted of requests, by thread.
 #[derive(Debug)]

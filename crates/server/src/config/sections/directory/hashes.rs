@@ -8,9 +8,9 @@ use super::super::super::print::{list, path, put, put_some};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
-use crate::directories::ExpectedHash;
 use rotogate::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
 use rotogate::private_file::read_private;
+use rotogate_directories::ExpectedHash;
 use secrecy::SecretString;
 
 /// Imported password hashes: which are accepted besides those that always are, and what some of them need.

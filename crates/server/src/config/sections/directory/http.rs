@@ -9,9 +9,9 @@ use super::super::super::print::{path, put, put_some};
 use super::super::super::raw::Section;
 use super::super::super::value;
 use super::super::path_in;
-use crate::directories::SourceSettings;
-use crate::directories::http::{HttpSettings, target};
 use rotogate::route::WarningKind;
+use rotogate_directories::SourceSettings;
+use rotogate_directories::http::{HttpSettings, target};
 
 /// The default of `timeout`.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);

@@ -10,11 +10,11 @@ use super::super::super::print::{number, path, put, put_some, texts};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
-use crate::directories::SourceSettings;
-use crate::directories::ldap::filter::{Filter, Placeholder};
-use crate::directories::ldap::{GroupSettings, GroupsBy, LdapSettings};
 use rotogate::claim::{OwnClaims, ROLES};
 use rotogate::session::Scope;
+use rotogate_directories::SourceSettings;
+use rotogate_directories::ldap::filter::{Filter, Placeholder};
+use rotogate_directories::ldap::{GroupSettings, GroupsBy, LdapSettings};
 
 /// The defaults that depend on the server.
 #[derive(Clone, Copy)]

@@ -8,10 +8,10 @@ use super::super::super::print::{number, path, put, put_some, texts};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
-use crate::directories::SourceSettings;
-use crate::directories::sql::template::{AUTHENTICATE, LOOKUP, Purpose, REHASH, Template};
-use crate::directories::sql::{DatabaseUrl, SqlSettings, check_url, has_password};
 use rotogate::claim::OwnClaims;
+use rotogate_directories::SourceSettings;
+use rotogate_directories::sql::template::{AUTHENTICATE, LOOKUP, Purpose, REHASH, Template};
+use rotogate_directories::sql::{DatabaseUrl, SqlSettings, check_url, has_password};
 
 /// What a missing statement is to look like.
 const EXPECTED_AUTHENTICATE: &str = "a statement such as \"SELECT id AS subject, password AS password_hash FROM users \

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::problem::Problem;
 use super::{Body, State, ok};
-use crate::proxy::UpstreamAddress;
+use rotogate_proxy::UpstreamAddress;
 
 /// The routes.
 #[derive(Serialize, ToSchema)]

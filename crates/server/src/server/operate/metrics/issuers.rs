@@ -3,11 +3,11 @@
 use std::fmt;
 
 use super::output::Output;
-use crate::metric_families as names;
 use crate::server::build::issuers::RemoteIssuers;
 use rotogate::clock::Timestamp;
 use rotogate::remote_keys::RemoteStatus;
 use rotogate::token::IgnoredCause;
+use rotogate_kit::metric_families as names;
 
 /// The states, in the order of their numbers in the metrics.
 const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];

@@ -1,4 +1,4 @@
-//! The metrics, in OpenMetrics or Prometheus text format. [`metric_families`](crate::metric_families) has
+//! The metrics, in OpenMetrics or Prometheus text format. [`metric_families`](rotogate_kit::metric_families) has
 //! their names, and `docs/metrics.md` is made of it.
 
 mod issuers;
@@ -21,9 +21,6 @@ use self::output::Output;
 use self::process::ProcessCollector;
 use super::reload::{Outcomes, Source};
 use crate::config::Config;
-use crate::directories::DirectoryMetrics;
-use crate::metric_families as names;
-use crate::proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
 use crate::server::build::issuers::RemoteIssuers;
 use crate::server::build::users::LiveUsers;
 use crate::server::listen::connection_counts::{ConnectionCounts, PROTOCOLS, RejectCause};
@@ -39,6 +36,9 @@ use rotogate::password::Passwords;
 use rotogate::session::RevokedBecause;
 use rotogate::store::RedbStore;
 use rotogate::token::Keyring;
+use rotogate_directories::DirectoryMetrics;
+use rotogate_kit::metric_families as names;
+use rotogate_proxy::{AttemptResult, CODE_CLASSES, Proxy, UpstreamReport};
 
 /// All metrics of a gate.
 #[derive(Debug)]

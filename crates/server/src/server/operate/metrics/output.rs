@@ -1,13 +1,13 @@
-//! Writes families with the names, labels and help of [`metric_families`](crate::metric_families).
+//! Writes families with the names, labels and help of [`metric_families`](rotogate_kit::metric_families).
 
 use std::fmt;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::durations::{BUCKET_SECONDS, Durations};
-use crate::metric_families::{Family, Kind};
 use rotogate::counters::CountedDurations;
+use rotogate_kit::durations::{BUCKET_SECONDS, Durations};
+use rotogate_kit::metric_families::{Family, Kind};
 
 /// The families of a scrape, one after the other.
 pub(crate) struct Output<'a, 'e>(&'a mut DescriptorEncoder<'e>);

@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::output::Output;
-use crate::metric_families as names;
+use rotogate_kit::metric_families as names;
 
 /// The Git revision of a package, set when it is built.
 const REVISION: &str = match option_env!("BUILD_REVISION") {

@@ -13,8 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::outcomes::{Outcomes, Source};
 use crate::audit;
 use crate::config::{Config, ConfigErrors, ProcessEnv, TrustedIssuer};
-use crate::file_stamp::CHECK_INTERVAL;
-use crate::proxy::Proxy;
 use crate::server::build::directories::LiveDirectories;
 use crate::server::build::files::{self, FileGroup, LastRead};
 use crate::server::build::issuer_rules::load_issuer_and_log;
@@ -33,6 +31,8 @@ use rotogate::fault::Chain;
 use rotogate::gate::Gate;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::verify::IssuerRules;
+use rotogate_kit::file_stamp::CHECK_INTERVAL;
+use rotogate_proxy::Proxy;
 
 mod config;
 mod outcomes;

@@ -1,0 +1,92 @@
+//! Several directories, each with accounts of its own. The account decides which one is asked, and no other is asked
+//! instead: a user of one directory is never taken for one of another (requirement I25).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use rotogate::directory::{Directory, DirectoryError, LoginRequest, User};
+use rotogate::password::{Cost, Passwords};
+
+/// A directory, and the accounts that it has.
+#[derive(Clone, Debug)]
+pub struct AccountDirectory {
+    /// `None`: all accounts that no other directory has, and users without an account.
+    pub accounts: Option<Vec<String>>,
+    /// The directory.
+    pub directory: Arc<dyn Directory>,
+}
+
+/// The directories of a gate. A reload replaces them; clones share them.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    all: Arc<ArcSwap<Vec<AccountDirectory>>>,
+    passwords: Arc<Passwords>,
+}
+
+impl Directories {
+    /// Asks the directories by account, in this order.
+    pub fn new(all: Vec<AccountDirectory>, passwords: Arc<Passwords>) -> Self {
+        Self { all: Arc::new(ArcSwap::from_pointee(all)), passwords }
+    }
+
+    /// Requests that are under way end at the directory where they began.
+    pub fn replace(&self, all: Vec<AccountDirectory>) {
+        self.all.store(Arc::new(all));
+    }
+
+    /// The directory of an account.
+    fn of(&self, account: Option<&str>) -> Option<Arc<dyn Directory>> {
+        let all = self.all.load();
+        let has = |one: &&AccountDirectory| {
+            one.accounts.as_ref().is_some_and(|names| account.is_some_and(|account| names.iter().any(|n| n == account)))
+        };
+        let found = all.iter().find(has).or_else(|| all.iter().find(|one| one.accounts.is_none()));
+        found.map(|one| Arc::clone(&one.directory))
+    }
+}
+
+#[async_trait]
+impl Directory for Directories {
+    async fn authenticate(
+        &self,
+        account: Option<&str>,
+        username: &str,
+        password: &SecretString,
+    ) -> Result<Option<User>, DirectoryError> {
+        self.log_in(&LoginRequest::new(account, username, password)).await
+    }
+
+    async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
+        match self.of(login.account) {
+            Some(directory) => directory.log_in(login).await,
+            // The work of a check, as for an unknown user (requirement I64).
+            None => self.passwords.verify_dummy(login.password, Cost::default()).await.map(|()| None),
+        }
+    }
+
+    async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+        self.lookup_in(None, subject).await
+    }
+
+    async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
+        match self.of(account) {
+            Some(directory) => directory.lookup_in(account, subject).await,
+            // The session began under another configuration. That does not mean that its user was removed.
+            None => Err(DirectoryError::Unavailable(match account {
+                Some(account) => format!("no directory of the configuration has the account {account:?}"),
+                None => "no directory of the configuration has users without an account".to_owned(),
+            })),
+        }
+    }
+
+    fn limit_key<'a>(&self, account: Option<&str>, username: &'a str) -> Cow<'a, str> {
+        match self.of(account) {
+            Some(directory) => directory.limit_key(account, username),
+            None => Cow::Borrowed(username),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The files that a login hook needs: its secret, and those of TLS. They are read again when one of them changes, so that
+//! a new secret needs no restart.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+use secrecy::SecretString;
+
+use super::HttpSettings;
+use rotogate::http_client::{BadTls, HttpClient, Tls, bearer};
+use rotogate::private_file::{read_private, trusted};
+use rotogate_kit::file_stamp::Stamp;
+
+/// The longest certificate file, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+/// How long connecting may take, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The longest answer, in bytes.
+const MAX_ANSWER: usize = 64 << 10;
+/// More than any `timeout` of the section, which bounds a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What the files make.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    pub(super) client: HttpClient,
+    /// The value of `Authorization`.
+    pub(super) authorization: Option<HeaderValue>,
+}
+
+/// The access, and the state of the files that it was made of.
+#[derive(Debug)]
+pub(super) struct Files {
+    settings: Arc<HttpSettings>,
+    read: Mutex<(Vec<Stamp>, Access)>,
+}
+
+impl Files {
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub(super) fn open(settings: &Arc<HttpSettings>) -> Result<Self, (&'static str, String)> {
+        // Before they are read: a change in between is found by the next request.
+        let stamps = stamps(settings);
+        let access = access(settings)?;
+        Ok(Self { settings: Arc::clone(settings), read: Mutex::new((stamps, access)) })
+    }
+
+    /// The access of now. Cheap while the files stay as they are.
+    ///
+    /// # Errors
+    /// A file changed, and cannot be used.
+    pub(super) fn current(&self) -> Result<Access, String> {
+        let now = stamps(&self.settings);
+        let mut read = self.read.lock();
+        if read.0 != now {
+            let access = access(&self.settings).map_err(|(key, message)| format!("{key}: {message}"))?;
+            *read = (now, access);
+        }
+        Ok(read.1.clone())
+    }
+}
+
+fn stamps(settings: &HttpSettings) -> Vec<Stamp> {
+    settings.files().into_iter().map(|(_, path)| Stamp::of(path)).collect()
+}
+
+fn access(settings: &HttpSettings) -> Result<Access, (&'static str, String)> {
+    let authorization = settings.secret_file.as_deref().map(authorization).transpose();
+    let authorization = authorization.map_err(|error| ("secret_file", error))?;
+    let mut tls = Tls::default();
+    if let Some(ca) = &settings.ca {
+        tls.ca = Some(pem(ca).map_err(|error| ("ca", error))?);
+    }
+    if let Some((cert, key)) = &settings.client_cert {
+        let in_pair = |error| ("client_cert", error);
+        let chain = pem(cert).map_err(in_pair)?;
+        let key = SecretString::from(read_private(key).map_err(in_pair)?.to_string());
+        tls.client_cert = Some((chain, key));
+    }
+    let client = HttpClient::with_tls(&tls).map_err(|BadTls { key, message, .. }| (key, message))?;
+    let client = client.with_timeout(REQUEST_TIMEOUT).with_connect_timeout(CONNECT_TIMEOUT).with_max_size(MAX_ANSWER);
+    Ok(Access { client, authorization })
+}
+
+/// The text of a file with certificates.
+fn pem(path: &Path) -> Result<String, String> {
+    let bytes = trusted::read(path, MAX_FILE_BYTES)?;
+    String::from_utf8(bytes).map_err(|_| format!("{}: is not PEM", path.display()))
+}
+
+fn authorization(path: &Path) -> Result<HeaderValue, String> {
+    let text = read_private(path)?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    let is_usable = !secret.is_empty() && secret.bytes().all(|byte| byte.is_ascii_graphic());
+    let header = is_usable.then(|| bearer(&SecretString::from(secret.to_owned()))).flatten();
+    header.ok_or_else(|| format!("{}: expected one line of visible ASCII characters, the secret", path.display()))
+}

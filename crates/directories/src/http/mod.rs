@@ -1,0 +1,279 @@
+//! Users of an application that decides on logins itself: the login hook.
+//!
+//! The gate posts a JSON object to `…/authenticate` and `…/lookup`; status 200 with `active` is the only verdict
+//! (requirement I24). A password is sent once: the other side may lock a user out after some attempts. Each request has
+//! a connection of its own, so none is lost to an idle connection that the other side closes.
+
+mod answer;
+mod files;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
+use files::{Access, Files};
+use rotogate::context::Context;
+use rotogate::directory::User;
+use rotogate::http_client::{Allowed, FetchError, FetchErrorKind, Target};
+use rotogate::password::MAX_PASSWORD;
+
+/// The version of the contract.
+const VERSION: u8 = 1;
+/// The header with the request's id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A subject that no user has: `check --online` looks it up.
+const UNKNOWN_SUBJECT: &str = "rotogate-check";
+
+/// `[directory]` with `kind = "http"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// The URL of the hook, without the last segment of the path.
+    pub url: String,
+    /// The file with the secret that the hook knows the gate by.
+    pub secret_file: Option<PathBuf>,
+    /// The authorities for the hook's certificate. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// PEM files of the gate's certificate with its chain, and of its private key.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// Whether a refusal takes as long as the slowest recent login or refusal.
+    pub pad_refusals: bool,
+}
+
+impl HttpSettings {
+    pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
+        let pair = self.client_cert.iter().flat_map(|(cert, key)| [cert.as_path(), key.as_path()]);
+        let single = [("secret_file", self.secret_file.as_deref()), ("ca", self.ca.as_deref())];
+        let single = single.into_iter().filter_map(|(key, path)| Some((key, path?)));
+        single.chain(pair.map(|path| ("client_cert", path))).collect()
+    }
+}
+
+/// The target of an operation.
+///
+/// # Errors
+/// Why the URL cannot be asked.
+pub fn target(url: &str, operation: &str) -> Result<Target, String> {
+    if url.contains('?') {
+        return Err("expected a URL without a query".to_owned());
+    }
+    let url = format!("{}/{operation}", url.trim_end_matches('/'));
+    Target::parse(&url, Allowed::by_operator()).map_err(|error| error.to_string())
+}
+
+/// A login hook as a source of users.
+pub struct HttpSource {
+    authenticate: Target,
+    lookup: Target,
+    files: Files,
+    pads_refusals: bool,
+}
+
+impl fmt::Debug for HttpSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSource").field("host", &self.lookup.host()).finish_non_exhaustive()
+    }
+}
+
+/// The body of `authenticate`. Does not print: it has the password.
+#[derive(Serialize)]
+struct Authenticate<'a> {
+    v: u8,
+    username: &'a str,
+    password: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<&'a str>,
+}
+
+/// The body of `lookup`.
+#[derive(Serialize)]
+struct Lookup<'a> {
+    v: u8,
+    subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<&'a str>,
+}
+
+impl HttpSource {
+    /// Reads the files that the settings name. Opens no connection.
+    ///
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub fn open(settings: &HttpSettings) -> Result<Self, (&'static str, String)> {
+        let target = |operation| target(&settings.url, operation).map_err(|error| ("url", error));
+        Ok(Self {
+            authenticate: target("authenticate")?,
+            lookup: target("lookup")?,
+            files: Files::open(&Arc::new(settings.clone()))?,
+            pads_refusals: settings.pad_refusals,
+        })
+    }
+
+    /// Sends a request once.
+    async fn ask(&self, target: &Target, body: Bytes) -> Result<Option<User>, Asked> {
+        let access = self.files.current();
+        let Access { client, authorization } =
+            access.map_err(|error| SourceError::new(Cause::Credentials, format!("{target}: {error}")))?;
+        let json = HeaderValue::from_static("application/json");
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, json.clone());
+        headers.insert(header::ACCEPT, json);
+        let id = Context::current().map(|context| context.id().clone());
+        let given = [(header::AUTHORIZATION, authorization), (REQUEST_ID, id)];
+        headers.extend(given.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let answered = client.send(target, Method::POST, headers, body).await.map_err(Asked::Unanswered)?;
+        match answered.status() {
+            StatusCode::OK => {
+                let read = answer::read(answered.body());
+                read.map_err(|error| Asked::Failed(SourceError::new(error.cause, format!("{target}: {error}"))))
+            }
+            status => Err(refused(target, status).into()),
+        }
+    }
+}
+
+/// Why a request has no answer that counts.
+enum Asked {
+    Unanswered(FetchError),
+    Failed(SourceError),
+}
+
+impl From<SourceError> for Asked {
+    fn from(error: SourceError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Asked> for SourceError {
+    fn from(asked: Asked) -> Self {
+        match asked {
+            Asked::Unanswered(error) => Self::new(cause(error.kind()), error.to_string()),
+            Asked::Failed(error) => error,
+        }
+    }
+}
+
+/// A status that is no verdict. 401 and 403 are about the gate's own secret.
+fn refused(target: &Target, status: StatusCode) -> SourceError {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let message = format!("{target}: answered {status}: the hook does not accept the gate's secret");
+            SourceError::new(Cause::Credentials, message)
+        }
+        // The hook, or what stands before it, is overloaded or away.
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            SourceError::new(Cause::Refused, format!("{target}: answered {status}"))
+        }
+        // It answered, and failed at this user. So with 429: a hook may limit the attempts with one name.
+        status => {
+            let message = format!("{target}: answered {status}; a hook answers 200, for an unknown user, too");
+            SourceError::new(Cause::Entry, message)
+        }
+    }
+}
+
+fn cause(kind: FetchErrorKind) -> Cause {
+    match kind {
+        FetchErrorKind::Timeout => Cause::Timeout,
+        FetchErrorKind::TooLarge | FetchErrorKind::Encoding => Cause::Entry,
+        FetchErrorKind::Redirect | FetchErrorKind::Status | FetchErrorKind::Http => Cause::Answer,
+        // No connection, and kinds that the client adds later.
+        _ => Cause::Connect,
+    }
+}
+
+/// A body of a request. Its memory is wiped afterwards.
+fn body(members: &impl Serialize) -> Result<Bytes, SourceError> {
+    // Texts and a number can always be written.
+    let body = serde_json::to_vec(members).map(|bytes| Bytes::from_owner(Zeroizing::new(bytes)));
+    body.map_err(|_| SourceError::new(Cause::Answer, "the request cannot be written"))
+}
+
+#[async_trait]
+impl Source for HttpSource {
+    fn kind(&self) -> &'static str {
+        "http"
+    }
+
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
+        let password = login.password.expose_secret();
+        // A hook that binds to an LDAP server with an empty password would accept every login.
+        if password.is_empty() || password.len() > MAX_PASSWORD {
+            return Ok(Login::Absent);
+        }
+        let body = body(&Authenticate {
+            v: VERSION,
+            username: &login.username,
+            password,
+            account: login.account.as_deref(),
+            client_id: login.client.as_deref(),
+            address: login.address.map(|address| address.to_string()),
+            user_agent: login.user_agent.as_deref(),
+            scope: login.scope.as_deref(),
+        })?;
+        Ok(Login::Checked(self.ask(&self.authenticate, body).await?))
+    }
+
+    async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
+        let body = body(&Lookup { v: VERSION, subject, account })?;
+        match self.ask(&self.lookup, body.clone()).await {
+            // A hook that restarts, or a balancer before it, may close the connection. A lookup changes nothing.
+            Err(Asked::Unanswered(error)) if error.kind() == FetchErrorKind::Http => {
+                Ok(self.ask(&self.lookup, body).await?)
+            }
+            answered => Ok(answered?),
+        }
+    }
+
+    fn pads_refusals(&self) -> bool {
+        self.pads_refusals
+    }
+
+    async fn inspect(&self) -> Result<Found, SourceError> {
+        let found = self.lookup(None, UNKNOWN_SUBJECT).await?;
+        let said = if found.is_some() { "it has a user of this subject" } else { "inactive, as it should be" };
+        // What it says of accounts, it says of users only.
+        Ok(Found { lines: vec![format!("lookup of {UNKNOWN_SUBJECT}: {said}")], lacks_account: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rotogate::directory::LoginRequest;
+    use secrecy::SecretString;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn i61_a_password_that_is_not_sent_is_none_that_was_checked() {
+        // Whatever is asked there is a fault.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let url = format!("http://127.0.0.1:{port}/hook");
+        let settings = HttpSettings { url, secret_file: None, ca: None, client_cert: None, pad_refusals: true };
+        let source = HttpSource::open(&settings).unwrap();
+        let login = async |password: String| {
+            let password = SecretString::from(password);
+            source.authenticate(&LoginAttempt::from(&LoginRequest::new(None, "demo", &password))).await
+        };
+        for password in [String::new(), "x".repeat(MAX_PASSWORD + 1)] {
+            assert!(matches!(login(password).await, Ok(Login::Absent)));
+        }
+        assert!(login("x".repeat(MAX_PASSWORD)).await.is_err(), "any other is asked about");
+    }
+}

@@ -1,0 +1,395 @@
+//! Users in an LDAP directory or Active Directory. A login searches for the entry and binds as it.
+//!
+//! Two pools: connections that search, and connections that bind. A bind changes the identity of a connection, so none
+//! that was bound as a user ever searches (requirement I26).
+
+mod connection;
+mod entry;
+pub mod filter;
+mod groups;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use deadpool::managed::{Object, Pool, PoolError};
+use ldap3::{Scope as SearchScope, SearchEntry, SearchOptions};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
+use connection::{Connector, OPERATION_TIMEOUT, bind_password, code, describe, lost, refused};
+use entry::{Entry, filetime, subject_value};
+use filter::Filter;
+pub use groups::{GroupSettings, GroupsBy};
+use rotogate::claim::{OwnClaims, ROLES};
+use rotogate::clock::{SystemTime, TimeSource};
+use rotogate::directory::User;
+use rotogate::password::MAX_PASSWORD;
+use rotogate::session::Scope;
+use rotogate_kit::upstream_tls::UpstreamTls;
+
+/// How long a request waits for a connection of a pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The filter that each entry matches.
+const ANY: &str = "(objectClass=*)";
+/// The attribute list for "no attributes" (RFC 4511 §4.5.1.8).
+const NO_ATTRIBUTES: &str = "1.1";
+
+/// `[directory]` with `kind = "ldap"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LdapSettings {
+    /// The servers, tried in order.
+    pub urls: Vec<String>,
+    /// Whether `ldap://` connections become TLS connections before anything else is sent.
+    pub starttls: bool,
+    /// Whether connections without TLS are allowed.
+    pub dangerous_plaintext: bool,
+    /// The authorities for the servers' certificates. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The name and the password file of the account that searches. `None`: anonymous.
+    pub bind: Option<(String, PathBuf)>,
+    /// Where users are.
+    pub base: String,
+    /// Finds a user by `{username}`.
+    pub filter: Filter,
+    /// Whether a name may begin with a domain, as in `EXAMPLE\ada`, which does not count.
+    pub strip_domain: bool,
+    /// The attribute with the subject.
+    pub subject: String,
+    /// The filter that an active user matches.
+    pub active: Option<Filter>,
+    /// The attribute with the time from which sessions are valid.
+    pub valid_from: Option<String>,
+    /// The attribute with the account.
+    pub account: Option<String>,
+    /// The scopes of every user.
+    pub scopes: Scope,
+    /// Claims, and their attributes.
+    pub claims: BTreeMap<String, String>,
+    /// Fields that dialects report of the user, and their attributes.
+    pub profile: BTreeMap<String, String>,
+    /// The groups of users.
+    pub groups: Option<GroupSettings>,
+    /// The number of connections that search, and of those that bind.
+    pub pool: usize,
+}
+
+impl LdapSettings {
+    /// The default of `pool`.
+    pub const POOL: usize = 8;
+
+    /// The names of all claims.
+    pub(super) fn claims(&self) -> Vec<&str> {
+        let roles = self.groups.as_ref().filter(|groups| groups.roles).map(|_| ROLES);
+        self.claims.keys().map(String::as_str).chain(roles).collect()
+    }
+
+    pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
+        let password = self.bind.as_ref().map(|(_, file)| ("bind_password_file", file.as_path()));
+        password.into_iter().chain(self.ca.as_deref().map(|ca| ("ca", ca))).collect()
+    }
+}
+
+/// An LDAP directory as a source of users.
+pub struct LdapSource {
+    settings: Arc<LdapSettings>,
+    searching: Pool<Connector>,
+    binding: Pool<Connector>,
+    /// The attributes of a user that are asked for.
+    attributes: Vec<String>,
+    time: SystemTime,
+}
+
+impl std::fmt::Debug for LdapSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LdapSource").field("urls", &self.settings.urls).finish_non_exhaustive()
+    }
+}
+
+/// What a search asks for.
+struct Search<'a> {
+    base: &'a str,
+    scope: SearchScope,
+    filter: &'a str,
+    attributes: &'a [String],
+    /// More entries than this are a fault.
+    most: usize,
+}
+
+impl LdapSource {
+    /// Reads the files that the settings name. Opens no connection.
+    ///
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub fn open(settings: &LdapSettings) -> Result<Self, (&'static str, String)> {
+        let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
+        let tls = Arc::new(tls.load().map_err(|bad| ("ca", bad.message))?);
+        if let Some((_, file)) = &settings.bind {
+            bind_password(file).map_err(|error| ("bind_password_file", error))?;
+        }
+        let settings = Arc::new(settings.clone());
+        let pool = |binds| {
+            Pool::builder(Connector { settings: Arc::clone(&settings), tls: Arc::clone(&tls), binds })
+                .max_size(settings.pool)
+                .runtime(deadpool::Runtime::Tokio1)
+                .wait_timeout(Some(ACQUIRE_TIMEOUT))
+                .build()
+                .map_err(|error| ("pool", error.to_string()))
+        };
+        let of_groups = settings.groups.as_ref().and_then(GroupSettings::attribute);
+        let single = [&settings.valid_from, &settings.account].into_iter().flatten().chain(of_groups);
+        let mapped = settings.claims.values().chain(settings.profile.values());
+        let attributes: BTreeSet<&String> = single.chain(mapped).chain([&settings.subject]).collect();
+        Ok(Self {
+            searching: pool(true)?,
+            binding: pool(false)?,
+            attributes: attributes.into_iter().cloned().collect(),
+            settings: Arc::clone(&settings),
+            time: SystemTime::new(),
+        })
+    }
+
+    async fn connection(pool: &Pool<Connector>) -> Result<Object<Connector>, SourceError> {
+        pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            other => SourceError::new(Cause::Timeout, other.to_string()),
+        })
+    }
+
+    /// The entries that match; references to other servers are skipped. A base that is not there has none if
+    /// `may_be_absent`.
+    async fn search(&self, search: Search<'_>, may_be_absent: bool) -> Result<Vec<Entry>, SourceError> {
+        let mut connection = Self::connection(&self.searching).await?;
+        Self::search_on(&mut connection, search, may_be_absent).await
+    }
+
+    /// As [`LdapSource::search`], on a connection that searches.
+    async fn search_on(
+        connection: &mut Object<Connector>,
+        search: Search<'_>,
+        may_be_absent: bool,
+    ) -> Result<Vec<Entry>, SourceError> {
+        connection.is_spoilt = true;
+        let Search { base, scope, filter, attributes, most } = search;
+        let limit = i32::try_from(most + 1).unwrap_or(i32::MAX);
+        connection.ldap.with_timeout(OPERATION_TIMEOUT);
+        connection.ldap.with_search_options(SearchOptions::new().sizelimit(limit));
+        let started = connection.ldap.streaming_search(base, scope, filter, attributes.to_vec());
+        let mut stream = started.await.map_err(|error| lost(&error))?;
+        let mut entries = Vec::new();
+        while let Some(entry) = stream.next().await.map_err(|error| lost(&error))? {
+            // `construct` panics on what is not an entry.
+            if entry.is_ref() || entry.is_intermediate() {
+                continue;
+            }
+            if entries.len() == most {
+                let message = if most == 1 { "the search found more than one entry" } else { "too many groups" };
+                return Err(SourceError::new(Cause::Entry, message));
+            }
+            entries.push(Entry(SearchEntry::construct(entry)));
+        }
+        let result = stream.finish().await;
+        drop(stream);
+        match result.rc {
+            code::SUCCESS => {}
+            code::NO_SUCH_OBJECT if may_be_absent => entries.clear(),
+            code::SIZE_LIMIT_EXCEEDED => {
+                return Err(SourceError::new(Cause::Entry, "the server has more entries than it returned"));
+            }
+            _ => return Err(refused(&result, scope)),
+        }
+        connection.is_spoilt = false;
+        Ok(entries)
+    }
+
+    /// Is this the password of the entry?
+    async fn bind(&self, dn: &str, password: &SecretString) -> Result<bool, SourceError> {
+        let mut connection = Self::connection(&self.binding).await?;
+        connection.is_spoilt = true;
+        connection.ldap.with_timeout(OPERATION_TIMEOUT);
+        let result = connection.ldap.simple_bind(dn, password.expose_secret()).await.map_err(|error| lost(&error))?;
+        let is_right = match result.rc {
+            code::SUCCESS => true,
+            // Wrong password; no password; locked, or disabled, as some servers say it: another answer would tell the name
+            // (requirement I63).
+            code::INVALID_CREDENTIALS
+            | code::UNWILLING
+            | code::INAPPROPRIATE_AUTHENTICATION
+            | code::CONSTRAINT_VIOLATION
+            | code::NO_SUCH_OBJECT => false,
+            _ => {
+                let message = format!("the bind of a user was not decided: {}", describe(&result));
+                let cause = match result.rc {
+                    code::BUSY | code::UNAVAILABLE => Cause::Connect,
+                    code::STRONGER_AUTH_REQUIRED | code::CONFIDENTIALITY_REQUIRED => Cause::Refused,
+                    _ => Cause::Entry,
+                };
+                return Err(SourceError::new(cause, message));
+            }
+        };
+        connection.is_spoilt = false;
+        Ok(is_right)
+    }
+
+    /// The filter that active users match.
+    fn active(&self) -> String {
+        let now = || filetime(self.time.wall()).to_string();
+        self.settings.active.as_ref().map_or_else(|| ANY.to_owned(), |filter| filter.of(&now()))
+    }
+
+    /// The user of an entry.
+    async fn user(&self, entry: &Entry) -> Result<User, SourceError> {
+        let LdapSettings { subject, valid_from, account, scopes, claims, profile, groups, .. } = &*self.settings;
+        let mut own = OwnClaims::new();
+        let mut set = |name: &str, value: serde_json::Value| {
+            own.insert(name, value).map_err(|error| SourceError::new(Cause::Entry, error.to_string()))
+        };
+        for (name, attribute) in claims {
+            if let Some(value) = json(&entry.texts(attribute)?) {
+                set(name, value)?;
+            }
+        }
+        let mut granted = scopes.to_string();
+        if let Some(groups) = groups {
+            let names = self.groups_of(entry, groups).await?;
+            for scope in names.iter().filter_map(|name| groups.scopes.get(name)) {
+                granted.push(' ');
+                granted.push_str(scope.as_str());
+            }
+            if groups.roles {
+                set(ROLES, names.into_iter().collect::<Vec<_>>().into())?;
+            }
+        }
+        let granted = Scope::parse(granted.trim())
+            .map_err(|_| SourceError::new(Cause::Entry, "the scopes of the user are too long together"))?;
+        let mut user = User::new(entry.subject(subject)?).scopes(granted).claims(own);
+        if let Some(attribute) = valid_from {
+            user = user.sessions_valid_from(entry.moment(attribute)?);
+        }
+        if let Some(attribute) = account
+            && let Some(account) = entry.text(attribute)?
+        {
+            user = user.account(account);
+        }
+        for (name, attribute) in profile {
+            if let Some(value) = json(&entry.texts(attribute)?) {
+                user = user.field(name.as_str(), value);
+            }
+        }
+        Ok(user)
+    }
+}
+
+/// One value as a text, several as a list.
+fn json(values: &[&str]) -> Option<serde_json::Value> {
+    match values {
+        [] => None,
+        [only] => Some((*only).into()),
+        [..] => Some(values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>().into()),
+    }
+}
+
+#[async_trait]
+impl Source for LdapSource {
+    fn kind(&self) -> &'static str {
+        "ldap"
+    }
+
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
+        let password = &login.password;
+        let secret = password.expose_secret();
+        // A bind with an empty password succeeds without any check (RFC 4513 §5.1.2); a server may cut one at a NUL.
+        if secret.is_empty() || secret.contains('\0') || secret.len() > MAX_PASSWORD {
+            return Ok(Login::Absent);
+        }
+        let settings = &*self.settings;
+        let filter = settings.filter.of(self.significant(&login.username));
+        let search = Search {
+            base: &settings.base,
+            scope: SearchScope::Subtree,
+            filter: &filter,
+            attributes: &[NO_ATTRIBUTES.to_owned()],
+            most: 1,
+        };
+        let Some(found) = self.search(search, false).await?.pop() else {
+            // The same requests as for a user whose password is wrong. The server hashes nothing for this one; the padding
+            // of refusals makes up for that (requirement I49). An answer to a name that is nobody's decides nothing.
+            return match self.bind(&format!("uid=rotogate-unknown-user,{}", settings.base), password).await {
+                Err(error) if error.cause != Cause::Entry => Err(error),
+                _ => Ok(Login::Absent),
+            };
+        };
+        // An empty name would be an anonymous bind, whatever the password.
+        if found.dn().is_empty() {
+            return Err(SourceError::new(Cause::Entry, "the search found an entry without a name"));
+        }
+        if !self.bind(found.dn(), password).await? {
+            return Ok(Login::Checked(None));
+        }
+        let active = self.active();
+        let search = Search {
+            base: found.dn(),
+            scope: SearchScope::Base,
+            filter: &active,
+            attributes: &self.attributes,
+            most: 1,
+        };
+        match self.search(search, true).await?.pop() {
+            Some(entry) => Ok(Login::Checked(Some(self.user(&entry).await?))),
+            None => Ok(Login::Checked(None)),
+        }
+    }
+
+    fn significant<'a>(&self, username: &'a str) -> &'a str {
+        match username.split_once('\\') {
+            Some((_, name)) if self.settings.strip_domain => name,
+            _ => username,
+        }
+    }
+
+    fn pads_refusals(&self) -> bool {
+        true
+    }
+
+    async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
+        let settings = &*self.settings;
+        let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
+        // Whom the login would not find may not refresh either.
+        let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.of_any(), self.active());
+        let search = Search {
+            base: &settings.base,
+            scope: SearchScope::Subtree,
+            filter: &filter,
+            attributes: &self.attributes,
+            most: 1,
+        };
+        match self.search(search, false).await?.pop() {
+            Some(entry) => self.user(&entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn inspect(&self) -> Result<Found, SourceError> {
+        let groups = self.settings.groups.as_ref().and_then(GroupSettings::base).map(|base| ("groups.base", base));
+        let mut lines = Vec::new();
+        for (key, base) in [("base", &self.settings.base)].into_iter().chain(groups) {
+            let attributes = [NO_ATTRIBUTES.to_owned()];
+            let search = Search { base, scope: SearchScope::Base, filter: ANY, attributes: &attributes, most: 1 };
+            let found = self.search(search, false).await;
+            let found = found.map_err(|error| SourceError::new(error.cause, format!("{key}: {error}")))?;
+            if found.is_empty() {
+                return Err(SourceError::new(
+                    Cause::Answer,
+                    format!("{key}: the account that searches does not see it"),
+                ));
+            }
+            lines.push(format!("{key}: {base}: found"));
+        }
+        Ok(Found { lines, lacks_account: self.settings.account.is_none().then_some("account") })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! Users that another system keeps. A source asks that system. A directory over a source bounds how often, how long and
+//! in how many requests at once it is asked, and checks passwords where the source has only hashes.
+
+#![cfg_attr(
+    not(any(feature = "hook", feature = "ldap", feature = "sql")),
+    allow(dead_code, unused_imports, reason = "no source is built in")
+)]
+
+mod by_account;
+mod circuit;
+#[cfg(feature = "hook")]
+pub mod http;
+#[cfg(feature = "ldap")]
+pub mod ldap;
+mod metrics;
+mod padding;
+mod remote;
+#[cfg(feature = "sql")]
+pub mod sql;
+mod username;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::SecretString;
+
+use rotogate::directory::{LoginRequest, User};
+use rotogate::password::{CostClass, SecretHash};
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use by_account::{AccountDirectory, Directories};
+pub use metrics::DirectoryMetrics;
+pub use remote::Bounds;
+pub use remote::RemoteDirectory;
+
+/// An element of `hashes`: a scheme, at the usual cost or at this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpectedHash {
+    /// As it is written.
+    pub text: String,
+    /// What a check costs.
+    pub class: CostClass,
+}
+
+/// Why a source has no answer. A word for logs and metrics, from this closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// No answer in time.
+    Timeout,
+    /// No connection, or it was lost.
+    Connect,
+    /// The source refused the gate's own credentials.
+    Credentials,
+    /// The source answered with an error of its own.
+    Refused,
+    /// The answer cannot be right.
+    Answer,
+    /// What the source has of one user cannot be used, or the source failed at this user: two users of one name, another
+    /// user than the one asked for, a wrong type. Others are not concerned.
+    Entry,
+    /// The code that reads the answer panicked.
+    Panic,
+    /// The source answers after this time, and not before: no fault.
+    Later(Duration),
+}
+
+impl Cause {
+    /// Its word in logs and metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Connect => "connect",
+            Self::Credentials => "credentials",
+            Self::Refused => "refused_by_source",
+            Self::Answer => "bad_answer",
+            Self::Entry => "bad_entry",
+            Self::Panic => "panic",
+            Self::Later(_) => "later",
+        }
+    }
+
+    /// Whether it says something of one user, and nothing of the source.
+    // Requirement I46.
+    pub const fn is_of_one_user(self) -> bool {
+        match self {
+            Self::Entry | Self::Panic | Self::Later(_) => true,
+            Self::Timeout | Self::Connect | Self::Credentials | Self::Refused | Self::Answer => false,
+        }
+    }
+}
+
+/// A failure of a source: never a verdict on a user.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// Why.
+    pub cause: Cause,
+    message: String,
+}
+
+impl SourceError {
+    /// A failure; `message` is for the log.
+    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into() }
+    }
+}
+
+/// The system that keeps the users, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceSettings {
+    /// `kind = "http"`.
+    #[cfg(feature = "hook")]
+    Http(Box<http::HttpSettings>),
+    /// `kind = "ldap"`.
+    #[cfg(feature = "ldap")]
+    Ldap(Box<ldap::LdapSettings>),
+    /// `kind = "sql"`.
+    #[cfg(feature = "sql")]
+    Sql(Box<sql::SqlSettings>),
+}
+
+impl SourceSettings {
+    /// Reads the files that the settings name. Opens no connection.
+    ///
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub fn open(&self) -> Result<Arc<dyn Source>, (&'static str, String)> {
+        match *self {
+            #[cfg(feature = "hook")]
+            Self::Http(ref settings) => Ok(Arc::new(http::HttpSource::open(settings)?)),
+            #[cfg(feature = "ldap")]
+            Self::Ldap(ref settings) => Ok(Arc::new(ldap::LdapSource::open(settings)?)),
+            #[cfg(feature = "sql")]
+            Self::Sql(ref settings) => Ok(Arc::new(sql::SqlSource::open(settings)?)),
+        }
+    }
+
+    /// The claims that users have; `None` if the system itself names them.
+    pub fn claims(&self) -> Option<Vec<&str>> {
+        match *self {
+            #[cfg(feature = "hook")]
+            Self::Http(_) => None,
+            #[cfg(feature = "ldap")]
+            Self::Ldap(ref settings) => Some(settings.claims()),
+            #[cfg(feature = "sql")]
+            Self::Sql(ref settings) => Some(settings.claims.iter().map(String::as_str).collect()),
+        }
+    }
+
+    /// The files that the settings name, each with its key.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        match *self {
+            #[cfg(feature = "hook")]
+            Self::Http(ref settings) => settings.files(),
+            #[cfg(feature = "ldap")]
+            Self::Ldap(ref settings) => settings.files(),
+            #[cfg(feature = "sql")]
+            Self::Sql(ref settings) => settings.files(),
+        }
+    }
+}
+
+/// What a source says of a login.
+#[cfg_attr(
+    not(all(feature = "ldap", feature = "sql")),
+    allow(dead_code, reason = "each kind of source has one of them")
+)]
+pub enum Login {
+    /// The source checked the password itself. `None`: unknown, inactive or wrong password.
+    Checked(Option<User>),
+    /// No password was checked: the source has no such user, or no user has such a password. The refusal takes as long as
+    /// the slowest recent check, if refusals do.
+    Absent,
+    /// The source has a hash, which the gate checks. `None`: unknown.
+    Hashed(Option<HashedUser>),
+}
+
+/// A user with the hash of the password.
+pub struct HashedUser {
+    /// The user.
+    pub user: User,
+    /// The hash of the password.
+    pub hash: SecretHash,
+    /// Whether a changed hash shows in [`User::password_mark`].
+    pub is_marked: bool,
+}
+
+/// A login, for a task of its own. Does not print: it has the password.
+pub struct LoginAttempt {
+    /// The account of the path.
+    pub account: Option<String>,
+    /// As the caller sent it.
+    pub username: String,
+    /// As the caller sent it.
+    pub password: SecretString,
+    /// The OAuth client.
+    pub client: Option<String>,
+    /// The address of the caller.
+    pub address: Option<IpAddr>,
+    /// The header `User-Agent`.
+    pub user_agent: Option<String>,
+    /// The scope that is asked for.
+    pub scope: Option<String>,
+}
+
+impl From<&LoginRequest<'_>> for LoginAttempt {
+    fn from(login: &LoginRequest<'_>) -> Self {
+        Self {
+            account: login.account.map(str::to_owned),
+            username: login.username.to_owned(),
+            password: login.password.clone(),
+            client: login.client.map(str::to_owned),
+            address: login.address,
+            user_agent: login.user_agent.map(str::to_owned),
+            scope: login.scope.map(ToString::to_string),
+        }
+    }
+}
+
+/// What a source looks like before anybody logs in.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// A line each.
+    pub lines: Vec<String>,
+    /// No user can have an account: the key that would name it.
+    pub lacks_account: Option<&'static str>,
+}
+
+/// A system that keeps users.
+#[async_trait]
+pub trait Source: fmt::Debug + Send + Sync + 'static {
+    /// The word for metrics and logs.
+    fn kind(&self) -> &'static str;
+
+    /// Looks a user up for a login. The name is one that `username::is_acceptable` accepts.
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError>;
+
+    /// The current entry of a subject, whose session has this account.
+    async fn lookup(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, SourceError>;
+
+    /// The part of a submitted name that the source looks for: names with the same part are one user's.
+    fn significant<'a>(&self, username: &'a str) -> &'a str {
+        username
+    }
+
+    /// Whether a refusal takes as long as the slowest recent check.
+    fn pads_refusals(&self) -> bool {
+        false
+    }
+
+    /// The classes of hashes that users may have, although none was seen yet.
+    fn expected_hashes(&self) -> &[CostClass] {
+        &[]
+    }
+
+    /// Whether hashes of an old kind are replaced.
+    fn rehashes(&self) -> bool {
+        false
+    }
+
+    /// Replaces a hash if it is still `old`. Returns whether it was.
+    async fn rehash(&self, _subject: &str, _old: &SecretHash, _new: &SecretHash) -> Result<bool, SourceError> {
+        Ok(false)
+    }
+
+    /// Connects, and describes what it finds.
+    async fn inspect(&self) -> Result<Found, SourceError>;
+}

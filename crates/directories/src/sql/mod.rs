@@ -1,0 +1,341 @@
+//! Users in a database: PostgreSQL, SQLite, MySQL or MariaDB. The configuration has the statements.
+
+mod mysql;
+mod postgres;
+mod row;
+mod sqlite;
+pub mod template;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Cause, ExpectedHash, Found, Login, LoginAttempt, Source, SourceError};
+use mysql::MySql;
+use postgres::Postgres;
+use rotogate::directory::User;
+use rotogate::password::{CostClass, SecretHash};
+use rotogate::private_file::read_private;
+use rotogate_kit::upstream_tls::UpstreamTls;
+use row::Row;
+use sqlite::Sqlite;
+use template::{Param, Placeholder, Template};
+
+/// How long a request waits for a connection of the pool.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a new connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a statement may take.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection is kept without use.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Where the URL of the database is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// In the configuration: a URL without a password.
+    Plain(String),
+    /// In a private file.
+    File(PathBuf),
+}
+
+/// `[directory]` with `kind = "sql"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlSettings {
+    /// The database.
+    pub url: DatabaseUrl,
+    /// The folder that a relative path of an SQLite file begins in.
+    pub folder: PathBuf,
+    /// The authorities for the server's certificate. `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// Finds a user for a login.
+    pub authenticate: Template,
+    /// Finds a user by subject.
+    pub lookup: Template,
+    /// Replaces a weak password hash.
+    pub rehash: Option<Template>,
+    /// The columns that become claims.
+    pub claims: Vec<String>,
+    /// The columns that dialects report of the user.
+    pub profile: Vec<String>,
+    /// The number of connections.
+    pub pool: usize,
+    /// Whether statements are prepared once for each connection.
+    pub statement_cache: bool,
+    /// Hashes that users may have, although none was seen yet.
+    pub hashes: Vec<ExpectedHash>,
+}
+
+impl SqlSettings {
+    /// The default of `pool`.
+    pub const POOL: usize = 8;
+
+    pub(super) fn files(&self) -> Vec<(&'static str, &Path)> {
+        let url = match &self.url {
+            DatabaseUrl::Plain(_) => None,
+            DatabaseUrl::File(path) => Some(("url_file", path.as_path())),
+        };
+        url.into_iter().chain(self.ca.as_deref().map(|ca| ("ca", ca))).collect()
+    }
+}
+
+/// The columns beyond those with a fixed meaning.
+#[derive(Clone, Debug, Default)]
+struct Columns {
+    claims: Vec<String>,
+    profile: Vec<String>,
+    /// Whether the lookup returns the password hash, so that a changed password shows.
+    is_marked: bool,
+}
+
+/// A statement for the database.
+#[derive(Debug)]
+struct Statement {
+    text: String,
+    params: Vec<Param>,
+}
+
+impl Statement {
+    fn of(template: &Template, placeholder: Placeholder) -> Arc<Self> {
+        Arc::new(Self { text: template.render(placeholder), params: template.params().collect() })
+    }
+}
+
+/// What a database says of a statement: types of the parameters, columns with their types.
+struct Prepared {
+    parameters: Vec<String>,
+    columns: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Database {
+    MySql(MySql),
+    Postgres(Postgres),
+    Sqlite(Sqlite),
+}
+
+/// The database of a URL.
+enum Target {
+    MySql(mysql_async::Opts),
+    Postgres(Box<tokio_postgres::Config>),
+    Sqlite(PathBuf),
+}
+
+impl Target {
+    fn of(url: &str, settings: &SqlSettings) -> Result<Self, String> {
+        let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+        match scheme {
+            Some("postgres" | "postgresql") => {
+                postgres::config(url, settings.statement_cache).map(|config| Self::Postgres(Box::new(config)))
+            }
+            Some("mysql" | "mariadb") => mysql::options(url, settings.statement_cache).map(Self::MySql),
+            Some("sqlite") => {
+                let path = url.trim_start_matches("sqlite:");
+                let path = path.strip_prefix("//").unwrap_or(path);
+                if path.is_empty() || path.contains('?') {
+                    return Err(
+                        "is no path of an SQLite file; expected sqlite:users.db or sqlite:///var/users.db".into()
+                    );
+                }
+                Ok(Self::Sqlite(settings.folder.join(path)))
+            }
+            Some(_) | None => Err("has no scheme of a database; expected postgres://, mysql:// or sqlite:".to_owned()),
+        }
+    }
+}
+
+/// Whether a URL has a password, which belongs into a file.
+pub fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map_or("", |(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || url.contains("password=")
+}
+
+/// Whether a URL is one of a database that is supported.
+///
+/// # Errors
+/// What is wrong with it. The text does not quote it.
+pub fn check_url(url: &str, settings: &SqlSettings) -> Result<(), String> {
+    Target::of(url, settings).map(|_| ())
+}
+
+/// A database as a source of users.
+#[derive(Debug)]
+pub struct SqlSource {
+    database: Database,
+    authenticate: Arc<Statement>,
+    lookup: Arc<Statement>,
+    rehash: Option<Arc<Statement>>,
+    columns: Columns,
+    hashes: Vec<CostClass>,
+}
+
+impl SqlSource {
+    /// Reads the files that the settings name. Opens no connection.
+    ///
+    /// # Errors
+    /// The key at fault, and what is wrong.
+    pub fn open(settings: &SqlSettings) -> Result<Self, (&'static str, String)> {
+        let (key, url) = match &settings.url {
+            DatabaseUrl::Plain(url) => ("url", SecretString::from(url.clone())),
+            DatabaseUrl::File(path) => ("url_file", read_url(path).map_err(|error| ("url_file", error))?),
+        };
+        let in_file = |message: String| match &settings.url {
+            DatabaseUrl::Plain(_) => (key, message),
+            DatabaseUrl::File(path) => (key, format!("{}: {message}", path.display())),
+        };
+        let target = Target::of(url.expose_secret(), settings).map_err(in_file)?;
+        let SqlSettings { authenticate, lookup, rehash, claims, profile, pool, statement_cache, .. } = settings;
+        let (database, placeholder): (_, Placeholder) = match target {
+            Target::Postgres(config) => {
+                let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
+                let tls = tls.load().map_err(|bad| ("ca", bad.message))?;
+                let opened = Postgres::new(*config, tls, *statement_cache, *pool).map_err(in_file)?;
+                (Database::Postgres(opened), |number| format!("${number}"))
+            }
+            Target::MySql(options) => {
+                let opened = MySql::new(options, settings.ca.as_deref(), *pool)?;
+                (Database::MySql(opened), |_| "?".to_owned())
+            }
+            Target::Sqlite(path) => {
+                let opened = Sqlite::new(path, rehash.is_some(), *pool).map_err(in_file)?;
+                (Database::Sqlite(opened), |number| format!("?{number}"))
+            }
+        };
+        Ok(Self {
+            database,
+            hashes: settings.hashes.iter().map(|hash| hash.class).collect(),
+            authenticate: Statement::of(authenticate, placeholder),
+            lookup: Statement::of(lookup, placeholder),
+            rehash: rehash.as_ref().map(|template| Statement::of(template, placeholder)),
+            columns: Columns {
+                claims: claims.clone(),
+                profile: profile.clone(),
+                is_marked: lookup.mentions("password_hash"),
+            },
+        })
+    }
+
+    /// One row, or none.
+    async fn one(
+        &self,
+        statement: &Arc<Statement>,
+        value: impl Fn(Param) -> Option<String>,
+    ) -> Result<Option<Row>, SourceError> {
+        let values = statement.params.iter().map(|param| value(*param)).collect();
+        let mut rows = match &self.database {
+            Database::MySql(database) => database.query(statement, values).await?,
+            Database::Postgres(database) => database.query(statement, values).await?,
+            Database::Sqlite(database) => database.query(statement, values).await?,
+        };
+        match (rows.pop(), rows.pop()) {
+            (row, None) => Ok(row),
+            (_, Some(_)) => Err(SourceError::new(Cause::Entry, "the statement returned more than one user")),
+        }
+    }
+}
+
+/// Whether an SQLSTATE is about the values of this user, and not about the statement: a subquery with two rows, a value
+/// that cannot be converted, a constraint, or what a function of the database raised (`P0`: PL/pgSQL, `45`: `SIGNAL`).
+fn is_of_values(state: &str) -> bool {
+    ["21", "22", "23", "45", "P0"].iter().any(|class| state.starts_with(class))
+}
+
+/// The URL in a private file.
+fn read_url(path: &Path) -> Result<SecretString, String> {
+    let text = read_private(path)?;
+    let url = text.trim();
+    if url.is_empty() || url.contains(char::is_control) {
+        return Err(format!(
+            "{}: expected one line with a URL such as postgres://user:password@host/db",
+            path.display()
+        ));
+    }
+    Ok(SecretString::from(url.to_owned()))
+}
+
+#[async_trait]
+impl Source for SqlSource {
+    fn kind(&self) -> &'static str {
+        "sql"
+    }
+
+    async fn authenticate(&self, login: &LoginAttempt) -> Result<Login, SourceError> {
+        let value = |param| match param {
+            Param::Username => Some(login.username.clone()),
+            Param::Account => login.account.clone(),
+            Param::Subject | Param::OldHash | Param::NewHash => None,
+        };
+        let row = self.one(&self.authenticate, value).await?;
+        let user = row.map_or(Ok(None), |row| row.hashed_user(&self.columns))?;
+        Ok(Login::Hashed(user))
+    }
+
+    async fn lookup(&self, _: Option<&str>, subject: &str) -> Result<Option<User>, SourceError> {
+        let row = self.one(&self.lookup, |_| Some(subject.to_owned())).await?;
+        row.map(|row| row.looked_up(&self.columns)).transpose()
+    }
+
+    fn expected_hashes(&self) -> &[CostClass] {
+        &self.hashes
+    }
+
+    fn rehashes(&self) -> bool {
+        self.rehash.is_some()
+    }
+
+    async fn rehash(&self, subject: &str, old: &SecretHash, new: &SecretHash) -> Result<bool, SourceError> {
+        let Some(statement) = &self.rehash else { return Ok(false) };
+        let value = |param: &Param| match param {
+            Param::Subject => Some(subject.to_owned()),
+            Param::OldHash => Some(old.expose().to_owned()),
+            Param::NewHash => Some(new.expose().to_owned()),
+            Param::Username | Param::Account => None,
+        };
+        let values = statement.params.iter().map(value).collect();
+        let changed = match &self.database {
+            Database::MySql(database) => database.execute(statement, values).await?,
+            Database::Postgres(database) => database.execute(statement, values).await?,
+            Database::Sqlite(database) => database.execute(statement, values).await?,
+        };
+        match changed {
+            0 | 1 => Ok(changed == 1),
+            more => Err(SourceError::new(Cause::Entry, format!("rehash changed {more} rows; expected one user"))),
+        }
+    }
+
+    async fn inspect(&self) -> Result<Found, SourceError> {
+        let mut found = Found::default();
+        let all = [
+            ("authenticate", Some(&self.authenticate)),
+            ("lookup", Some(&self.lookup)),
+            ("rehash", self.rehash.as_ref()),
+        ];
+        for (name, statement) in all.into_iter().filter_map(|(name, statement)| Some((name, statement?))) {
+            let prepared = match &self.database {
+                Database::MySql(database) => database.prepare(statement).await,
+                Database::Postgres(database) => database.prepare(statement).await,
+                Database::Sqlite(database) => database.prepare(statement).await,
+            };
+            let Prepared { parameters, columns } =
+                prepared.map_err(|error| SourceError::new(error.cause, format!("{name}: {error}")))?;
+            if parameters.len() != statement.params.len() {
+                let message = format!("{name}: a value in braces is no parameter; is it in a comment or in quotes?");
+                return Err(SourceError::new(Cause::Answer, message));
+            }
+            let types = parameters.join(", ");
+            let of = if types.trim_matches([',', ' ']).is_empty() { String::new() } else { format!(" ({types})") };
+            // PostgreSQL adds the type.
+            let is_account =
+                |column: &String| column.split(' ').next().is_some_and(|column| column.eq_ignore_ascii_case("account"));
+            if name != "rehash" && !columns.iter().any(is_account) {
+                found.lacks_account.get_or_insert(name);
+            }
+            found.lines.push(format!("{name}{of}: {}", columns.join(", ")));
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,9 @@
+//! What the crates of the program `rotogate` share, and no user of the layer needs. No promise of compatibility.
+
+pub mod durations;
+pub mod exchange;
+pub mod file_stamp;
+pub mod lazy_sleep;
+pub mod metric_families;
+pub mod upstream_tls;
+pub mod worker_id;

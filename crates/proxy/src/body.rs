@@ -1,0 +1,363 @@
+//! Forwarded bodies: frame by frame, with back-pressure. The next frame is requested only when the other side can take
+//! it; nothing more than the current frame is buffered.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::address::Address;
+use super::http1::ConnectionGuard;
+use super::pool::InFlightSlot;
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The body is longer than the route allows.
+    #[error("the body is longer than the route allows")]
+    TooLarge,
+    /// No frame came within the idle timeout.
+    #[error("the body stalled")]
+    Idle,
+    /// The connection of the body failed.
+    #[error("the body broke off")]
+    Broken(#[source] BoxError),
+}
+
+/// The error of a request body that comes below the minimum rate. Counts as [`BodyError::Idle`].
+#[derive(Debug, thiserror::Error)]
+#[error("the request body comes too slowly")]
+pub struct TooSlow;
+
+/// Runs while a frame is awaited. Restarts while the other body of the exchange makes progress: a client that listens
+/// sends nothing (gRPC, server-sent events).
+#[derive(Debug)]
+struct IdleTimer {
+    limit: Duration,
+    running: Option<Pin<Box<Sleep>>>,
+    exchange: Progress,
+    seen: u64,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration, exchange: Progress) -> Self {
+        Self { limit, running: None, exchange, seen: 0 }
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        loop {
+            if self.running.is_none() {
+                self.seen = self.exchange.count();
+            }
+            let running = self.running.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            std::task::ready!(running.as_mut().poll(cx));
+            if self.exchange.count() == self.seen {
+                return Poll::Ready(());
+            }
+            self.running = None;
+        }
+    }
+}
+
+/// A request body on its way to an upstream. Most requests have none, so what one needs is boxed: requests are moved
+/// several times.
+pub(super) struct RequestBody(Option<Box<Forwarding>>);
+
+/// A request body that is not empty.
+struct Forwarding {
+    inner: UnsyncBoxBody<Bytes, BoxError>,
+    /// The bytes that may still come.
+    allowance: Option<u64>,
+    idle: IdleTimer,
+    progress: Progress,
+}
+
+/// A counter of the frames that the upstream has received or sent. The default does not count: if the request has no
+/// body, only the response can make progress.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Option<Arc<AtomicU64>>);
+
+impl Progress {
+    pub(super) fn counted() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    pub(super) fn advance(&self) {
+        if let Some(count) = &self.0 {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+}
+
+impl RequestBody {
+    /// Refuses a body at once if its declared length exceeds `max`.
+    pub(super) fn new<B>(body: B, max: Option<u64>, idle: Duration) -> Result<Self, BodyError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if max.is_some_and(|max| body.size_hint().lower() > max) {
+            return Err(BodyError::TooLarge);
+        }
+        Ok(if body.is_end_stream() {
+            Self::empty()
+        } else {
+            let (inner, progress) = (body.map_err(Into::into).boxed_unsync(), Progress::counted());
+            let idle = IdleTimer::new(idle, progress.clone());
+            Self(Some(Box::new(Forwarding { inner, allowance: max, idle, progress })))
+        })
+    }
+
+    pub(super) const fn empty() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.0.as_ref().map(|body| body.progress.clone()).unwrap_or_default()
+    }
+}
+
+impl Forwarding {
+    fn allow(&mut self, frame: &Frame<Bytes>) -> bool {
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        match &mut self.allowance {
+            None => true,
+            Some(left) => left.checked_sub(length).map(|rest| *left = rest).is_some(),
+        }
+    }
+}
+
+impl RequestBody {
+    /// A body to send, and a channel that returns it if no frame of it was read.
+    pub(super) fn lend(self) -> (LentBody, BodyReturn) {
+        if self.is_end_stream() {
+            return (LentBody { body: None, home: None }, BodyReturn(None));
+        }
+        let (home, back) = oneshot::channel();
+        (LentBody { body: Some(self), home: Some(home) }, BodyReturn(Some(back)))
+    }
+}
+
+/// Returns an unread body; see [`RequestBody::lend`]. An empty body is always available.
+pub(super) struct BodyReturn(Option<oneshot::Receiver<RequestBody>>);
+
+impl BodyReturn {
+    /// To be called after the lent body was dropped.
+    pub(super) fn take(self) -> Option<RequestBody> {
+        match self.0 {
+            None => Some(RequestBody::empty()),
+            Some(mut back) => back.try_recv().ok(),
+        }
+    }
+}
+
+/// See [`RequestBody::lend`].
+pub(super) struct LentBody {
+    body: Option<RequestBody>,
+    /// `None` once a frame was requested.
+    home: Option<oneshot::Sender<RequestBody>>,
+}
+
+impl Drop for LentBody {
+    fn drop(&mut self) {
+        if let (Some(body), Some(home)) = (self.body.take(), self.home.take()) {
+            let _ = home.send(body);
+        }
+    }
+}
+
+impl Body for LentBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.home = None;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(this) = self.0.as_deref_mut() else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(next) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            return this.idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
+        };
+        this.idle.stop();
+        this.progress.advance();
+        Poll::Ready(match next {
+            Some(Ok(frame)) if this.allow(&frame) => Some(Ok(frame)),
+            Some(Ok(_)) => Some(Err(BodyError::TooLarge)),
+            Some(Err(error)) if error.is::<TooSlow>() => Some(Err(BodyError::Idle)),
+            Some(Err(error)) => Some(Err(BodyError::Broken(error))),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.inner.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.inner.size_hint())
+    }
+}
+
+/// The body of a response: an upstream's, or the proxy's own.
+#[derive(Debug)]
+pub struct ProxyBody {
+    kind: Kind,
+    /// How the response came about.
+    pub(super) sent: ForwardInfo,
+}
+
+/// What was done with a request, for the access log.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ForwardInfo {
+    /// The last address that was tried. `None` for a response of an upstream, whose body knows the address.
+    pub(super) address: Option<Arc<Address>>,
+    pub(super) attempts: u8,
+    pub(super) took: Duration,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Own(Option<Bytes>),
+    Upstream { body: Incoming, idle: IdleTimer, under_way: Option<(InFlightSlot, Option<ConnectionGuard>)> },
+}
+
+/// What belongs to a response until its body ends.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) progress: Progress,
+    pub(super) in_flight: InFlightSlot,
+    /// The connection, if this proxy pools it.
+    pub(super) in_use: Option<ConnectionGuard>,
+}
+
+impl ProxyBody {
+    /// A body of the proxy's own.
+    pub fn full(text: impl Into<Bytes>) -> Self {
+        let bytes = text.into();
+        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), sent: ForwardInfo::default() }
+    }
+
+    pub(super) fn upstream(body: Incoming, idle: Duration, exchange: Exchange) -> Self {
+        let Exchange { progress, in_flight, in_use } = exchange;
+        let kind = Kind::Upstream { body, idle: IdleTimer::new(idle, progress), under_way: Some((in_flight, in_use)) };
+        Self { kind, sent: ForwardInfo::default() }
+    }
+
+    /// The address, the number of attempts, and the time until the response head.
+    pub fn sent(&self) -> (Option<&str>, u8, Duration) {
+        let address = match &self.kind {
+            Kind::Upstream { under_way: Some((in_flight, _)), .. } => Some(&*in_flight.address),
+            Kind::Upstream { .. } | Kind::Own(_) => self.sent.address.as_deref(),
+        };
+        (address.map(Address::name), self.sent.attempts, self.sent.took)
+    }
+
+    /// The whole body, if it is the proxy's own.
+    pub fn own_bytes(&mut self) -> Option<&mut Bytes> {
+        match &mut self.kind {
+            Kind::Own(bytes) => bytes.as_mut(),
+            Kind::Upstream { .. } => None,
+        }
+    }
+}
+
+impl Body for ProxyBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Upstream { body, idle, under_way } => {
+                let Poll::Ready(next) = Pin::new(body).poll_frame(cx) else {
+                    return idle.poll(cx).map(|()| Some(Err(BodyError::Idle)));
+                };
+                idle.stop();
+                idle.exchange.advance();
+                if !matches!(next, Some(Ok(_))) {
+                    *under_way = None;
+                }
+                Poll::Ready(next.map(|frame| frame.map_err(|error| BodyError::Broken(error.into()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Own(bytes) => bytes.is_none(),
+            Kind::Upstream { body, .. } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Upstream { body, .. } => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_request_is_idle_only_when_the_response_does_not_move_either() {
+        let silent = StreamBody::new(stream::pending::<Result<Frame<Bytes>, BoxError>>());
+        let mut body = RequestBody::new(silent, None, Duration::from_secs(60)).unwrap();
+        let response = body.progress();
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                tokio::time::sleep(Duration::from_secs(40)).await;
+                response.advance();
+            }
+        });
+        let began = tokio::time::Instant::now();
+        assert!(matches!(body.frame().await, Some(Err(BodyError::Idle))));
+        assert!(began.elapsed() > Duration::from_secs(400), "{:?}", began.elapsed());
+    }
+}

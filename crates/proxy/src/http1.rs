@@ -1,0 +1,233 @@
+//! A pool of clear-text HTTP/1.1 connections to one address.
+//!
+//! A LIFO pool. A connection is checked out until its response body is fully read; surplus connections go idle and time
+//! out.
+//!
+//! hyper-util's client costs more instructions for each request (docs/performance.md, "Where the time of a proxied request
+//! goes"), and bounds neither the age of a connection nor the number of its requests.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use super::body::LentBody;
+use super::dial::{ConnectionHold, Dial};
+use super::error::SendError;
+use super::head_timeout::HeadTimeout;
+use rotogate_kit::lazy_sleep::LazySleep;
+
+/// The connections to one address.
+#[derive(Clone)]
+pub(super) struct Connections(Arc<Shared>);
+
+struct Shared {
+    dial: Dial,
+    builder: Builder,
+    /// How long an idle connection is kept, and how many.
+    idle_timeout: Duration,
+    max_idle: usize,
+    /// A connection is closed after this many requests.
+    requests_each: NonZeroU32,
+    /// The most recently used connection is the last.
+    idle: Mutex<Vec<IdleConnection>>,
+    is_swept: AtomicBool,
+}
+
+struct IdleConnection {
+    connection: Connection,
+    since: Instant,
+}
+
+enum Checkout {
+    Idle(Connection),
+    /// Connections came back a moment ago, but their tasks have not seen the end of the response yet.
+    NotReadyYet,
+    None,
+}
+
+struct Connection {
+    sender: SendRequest<LentBody>,
+    /// Of the response heads. `None` before the first one that was waited for.
+    timer: Option<LazySleep>,
+    holding: ConnectionHold,
+    /// The requests that it has carried.
+    requests: u32,
+}
+
+impl Connections {
+    /// An empty pool.
+    pub(super) fn new(
+        dial: Dial,
+        builder: Builder,
+        idle_timeout: Duration,
+        max_idle: usize,
+        requests_each: NonZeroU32,
+    ) -> Self {
+        let (idle, is_swept) = (Mutex::default(), AtomicBool::new(false));
+        Self(Arc::new(Shared { dial, builder, idle_timeout, max_idle, requests_each, idle, is_swept }))
+    }
+
+    /// Sends the request, which it takes, in origin form. Returns the response head, and a guard of the connection that
+    /// the body comes over.
+    ///
+    /// A pooled connection may turn out to be closed. If nothing of the request was written, it is sent on another.
+    ///
+    /// # Errors
+    /// `None`: no response head came in time.
+    pub(super) async fn send(
+        &self,
+        request: &mut Option<Request<LentBody>>,
+        timeout: HeadTimeout<'_>,
+    ) -> Result<(Response<Incoming>, ConnectionGuard), Option<SendError>> {
+        loop {
+            let kept = match self.0.check_out() {
+                Checkout::Idle(connection) => Some(connection),
+                Checkout::None => None,
+                Checkout::NotReadyYet => {
+                    tokio::task::yield_now().await;
+                    match self.0.check_out() {
+                        Checkout::Idle(connection) => Some(connection),
+                        Checkout::None | Checkout::NotReadyYet => None,
+                    }
+                }
+            };
+            let is_new = kept.is_none();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                // Boxed, as everything rare on this path: every request's future would carry its size. It has a limit of
+                // its own.
+                None => Box::pin(self.connect()).await?,
+            };
+            let taken = request.take().ok_or_else(SendError::nothing)?;
+            let Connection { sender, timer, .. } = &mut connection;
+            // Pinned where it is made: what a future captures would be copied into it.
+            let sending = pin!(sender.try_send_request(taken));
+            let sent = timeout.within_on(timer, sending).await;
+            let mut error = match sent.ok_or(None)? {
+                Ok(response) => {
+                    connection.requests = connection.requests.saturating_add(1);
+                    let in_use = ConnectionGuard { connection: Some(connection), home: Arc::downgrade(&self.0) };
+                    return Ok((response, in_use));
+                }
+                Err(error) => error,
+            };
+            match error.take_message() {
+                Some(same) if !is_new => *request = Some(same),
+                Some(_) => return Err(Some(SendError::unsent(error.into_error()))),
+                None => return Err(Some(SendError::sent(error.into_error()))),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, SendError> {
+        let link = self.0.dial.clone().connect().await.map_err(SendError::unconnected)?;
+        let holding = link.holding();
+        let (sender, connection) =
+            self.0.builder.handshake(TokioIo::new(link)).await.map_err(SendError::unconnected)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "upstream connection ended early");
+            }
+        });
+        Ok(Connection { sender, timer: None, holding, requests: 0 })
+    }
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
+        self.idle.lock()
+    }
+
+    fn check_out(&self) -> Checkout {
+        let mut idle = self.idle();
+        for at in (0..idle.len()).rev() {
+            let Some(sender) = idle.get(at).map(|idle| &idle.connection.sender) else { break };
+            if sender.is_closed() {
+                idle.remove(at);
+            } else if sender.is_ready() {
+                return Checkout::Idle(idle.remove(at).connection);
+            }
+        }
+        if idle.is_empty() { Checkout::None } else { Checkout::NotReadyYet }
+    }
+
+    fn check_in(self: Arc<Self>, connection: Connection) {
+        if connection.requests >= self.requests_each.get() {
+            return;
+        }
+        let mut idle = self.idle();
+        if idle.len() < self.max_idle {
+            idle.push(IdleConnection { connection, since: Instant::now() });
+            drop(idle);
+            if !self.is_swept.load(Ordering::Relaxed)
+                && let Ok(runtime) = Handle::try_current()
+                && !self.is_swept.swap(true, Ordering::Relaxed)
+            {
+                runtime.spawn(sweep(Arc::downgrade(&self), self.idle_timeout));
+            }
+        }
+    }
+
+    /// Closes connections that are idle for too long. Returns when to check again; `None` if none is left.
+    fn close_old(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.idle();
+        idle.retain(|idle| now.saturating_duration_since(idle.since) < self.idle_timeout);
+        let next = idle.iter().map(|idle| idle.since).min();
+        if next.is_none() {
+            self.is_swept.store(false, Ordering::Relaxed);
+        }
+        next.map(|oldest| oldest + self.idle_timeout)
+    }
+}
+
+/// Runs while there are idle connections.
+async fn sweep(connections: Weak<Shared>, first: Duration) {
+    let mut next = Instant::now() + first;
+    loop {
+        tokio::time::sleep_until(next).await;
+        let Some(again) = connections.upgrade().and_then(|shared| shared.close_old(Instant::now())) else { return };
+        next = again;
+    }
+}
+
+/// The connection that a response comes over. Dropping it returns the connection to the pool, or closes it if the
+/// response was not read to its end.
+pub(super) struct ConnectionGuard {
+    connection: Option<Connection>,
+    /// Dangling if the pool was replaced meanwhile.
+    home: Weak<Shared>,
+}
+
+impl ConnectionGuard {
+    /// Takes the connection out of the pool: it changes its protocol.
+    pub(super) fn upgraded(mut self) -> Option<ConnectionHold> {
+        self.connection.take().map(|connection| connection.holding)
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        if let (Some(connection), Some(home)) = (self.connection.take(), self.home.upgrade())
+            && !connection.sender.is_closed()
+        {
+            home.check_in(connection);
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionGuard")
+    }
+}

@@ -1,0 +1,375 @@
+//! The reverse proxy: forwards the requests that the gate admits, and streams bodies both ways with back-pressure,
+//! without buffering them.
+//!
+//! It expects a request with a canonical path (others are refused here again) and with a [`Peer`] in its extensions,
+//! from which [`rotogate::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must not
+//! set.
+//!
+//! **Addresses**: an upstream has one or more; a host name has as many as it resolves to. Of two random addresses, the
+//! one with fewer requests in flight is chosen. An address that keeps failing is ejected for a time (see [`Upstream`]).
+//! If all are ejected, all are used.
+//!
+//! **Connections** are used again, but only after request and response were read in full, and not beyond a maximum age.
+//! **Retries**: a request of which nothing was written, because a pooled connection turned out to be closed or none
+//! could be opened, goes out again on another connection or to another address, whatever its method. A request that was
+//! written when the connection was lost, before any byte of the response, goes out again once if it is repeatable: its
+//! method is idempotent (RFC 9110 §9.2.2) and it has no body. Another address is preferred. Everything else is a 502.
+//!
+//! **Timeouts**: for a connection; for the response head, at each address anew; and for the next frame of either body.
+//! The head's timeout restarts while the upstream reads the request body; a body's timeout restarts while the other
+//! body makes progress. A stream with progress has no time limit.
+//!
+//! **HTTP/2**: an `h2c://` upstream, or an `https://` one that negotiates it, gets each request as a stream of one
+//! connection. Bodies flow both ways at once, and trailers pass. A gRPC client receives failures as a gRPC status.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use ipnet::IpNet;
+use tokio::task::JoinSet;
+
+use self::address::Connector;
+use self::body::RequestBody;
+use self::counts::UpstreamCounts;
+use self::exchange::ForwardError;
+use self::pool::{Pool, RequestHolders, Resolver};
+use self::upgrade::UpgradeRequest;
+use rotogate::headers::Peer;
+use rotogate::policy::Permitted;
+use rotogate::reply;
+use rotogate::route::{RoutePolicy, UpstreamId};
+use rotogate_kit::upstream_tls::BadTls;
+
+mod address;
+pub mod authorization;
+mod body;
+mod counts;
+mod dial;
+mod echo;
+mod error;
+mod exchange;
+mod head_timeout;
+mod health;
+mod http1;
+mod pool;
+mod queue;
+mod seldom;
+mod span;
+mod upgrade;
+mod upstream;
+mod url;
+
+pub use body::TooSlow;
+pub use body::{BodyError, BoxError, ProxyBody};
+pub use counts::{AttemptResult, CODE_CLASSES, Counted};
+pub use error::ProxyError;
+pub use span::known_method;
+pub use upgrade::ConnectionPermit;
+pub use upstream::{HealthCheck, MAX_EJECTION, MAX_REQUESTS_PER_CONNECTION, Reuse, Upstream};
+pub use url::{BadUpstreamUrl, HttpUrl, UpstreamUrl};
+
+/// Limits and trust, for all upstreams.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For a connection to one address, its TLS handshake included, and for the lookup of a name. Default 5 s.
+    pub connect_timeout: Duration,
+    /// From the last progress of the request to the response head. Default 60 s; with a request body, the refusal may
+    /// take up to twice as long.
+    pub head_timeout: Duration,
+    /// For the next frame of a body, while the other direction makes no progress either. Default 60 s.
+    pub idle_timeout: Duration,
+    /// How long an idle connection is kept. Default 30 s.
+    pub pool_idle: Duration,
+    /// How many idle connections are kept for one address. Default 1024.
+    pub pool_size: usize,
+    /// The size of socket buffers, in bytes. Default: the system's choice.
+    pub socket_buffer: Option<u32>,
+    /// The proxies whose forwarding headers count. Default: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How many threads have connections of their own; each enters its [`WorkerId`](rotogate_kit::worker_id::WorkerId).
+    /// Default 0.
+    pub workers: usize,
+}
+
+/// An upstream that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream {name:?}")]
+pub struct BadUpstream {
+    /// The name of the upstream.
+    pub name: String,
+    /// The problem.
+    #[source]
+    pub source: BadTls,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            pool_idle: Duration::from_secs(30),
+            pool_size: 1024,
+            socket_buffer: None,
+            trusted_proxies: Vec::new(),
+            workers: 0,
+        }
+    }
+}
+
+/// The proxy, with the upstreams of one configuration. Cheap to clone; clones share the connections.
+#[derive(Clone)]
+pub struct Proxy(Arc<Inner>);
+
+struct Inner {
+    /// Routes refer to their positions.
+    upstreams: Vec<Arc<ActiveUpstream>>,
+    settings: Settings,
+    resolver: Resolver,
+}
+
+/// An upstream in service. Its lookups and health checks end when it is dropped.
+struct ActiveUpstream {
+    pool: Arc<Pool>,
+    _tasks: JoinSet<()>,
+}
+
+impl ActiveUpstream {
+    /// `before`: the upstream of this name that it replaces.
+    fn start(
+        upstream: Upstream,
+        settings: &Settings,
+        resolver: &Resolver,
+        before: Option<&Self>,
+    ) -> Result<Arc<Self>, BadUpstream> {
+        let counts = before.map(|before| Arc::clone(&before.pool.counts));
+        let counts = counts.unwrap_or_else(|| Arc::new(UpstreamCounts::new(settings.workers)));
+        let connecting = Connector::new(&upstream, settings, Arc::clone(&counts))
+            .map_err(|source| BadUpstream { name: upstream.name.clone(), source })?;
+        let authorization = upstream.authorization_file.as_deref().map(authorization::load).transpose();
+        let authorization = authorization.map_err(|message| BadUpstream {
+            name: upstream.name.clone(),
+            source: BadTls { key: "authorization_file", message },
+        })?;
+        let pool = Arc::new(Pool::new(upstream, connecting, counts, authorization, Arc::clone(resolver)));
+        let mut tasks = JoinSet::new();
+        pool.start(&mut tasks);
+        Ok(Arc::new(Self { pool, _tasks: tasks }))
+    }
+}
+
+/// The figures of an upstream, for metrics.
+pub struct UpstreamReport {
+    /// The name of the upstream.
+    pub name: String,
+    /// What was counted since the start.
+    pub counted: Counted,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// Open connections, idle ones included.
+    pub connections: usize,
+    /// Addresses in service.
+    pub up: usize,
+    /// Addresses that are ejected after failures.
+    pub ejected: usize,
+    /// Addresses that fail their health checks.
+    pub unhealthy: usize,
+    /// Addresses in service whose last attempts all failed.
+    pub failing: usize,
+    /// Each address.
+    pub addresses: Vec<UpstreamAddress>,
+}
+
+/// An address of an upstream.
+pub struct UpstreamAddress {
+    /// Host and port, or the path of a socket.
+    pub name: String,
+    /// `up`, `failing`, `ejected` or `unhealthy`.
+    pub state: &'static str,
+    /// Requests in flight.
+    pub in_flight: usize,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("pools", &self.0.upstreams.iter().map(|running| &running.pool).collect::<Vec<_>>())
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// A proxy to these upstreams; routes refer to their positions. Must be called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// The certificates of an upstream cannot be used.
+    pub fn new(upstreams: Vec<Upstream>, settings: Settings) -> Result<Self, BadUpstream> {
+        Self::with_resolver(upstreams, settings, &pool::system_resolver())
+    }
+
+    fn with_resolver(upstreams: Vec<Upstream>, settings: Settings, resolver: &Resolver) -> Result<Self, BadUpstream> {
+        let started = upstreams.into_iter().map(|upstream| ActiveUpstream::start(upstream, &settings, resolver, None));
+        let upstreams = started.collect::<Result<_, _>>()?;
+        Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(resolver) })))
+    }
+
+    /// A proxy to these upstreams that trusts these proxies, to replace this one. An unchanged upstream goes on with its connections and the
+    /// state of its addresses; a changed one with its counters. Requests of this proxy finish where they are. Must be
+    /// called in a Tokio runtime.
+    ///
+    /// # Errors
+    /// The certificates of an upstream cannot be used.
+    pub fn with_upstreams(&self, upstreams: Vec<Upstream>, trusted_proxies: Vec<IpNet>) -> Result<Self, BadUpstream> {
+        let go_on = |upstream: Upstream| match self.running(&upstream.name) {
+            Some(running) if running.pool.upstream == upstream => Ok(Arc::clone(running)),
+            before => self.start(upstream, before.map(AsRef::as_ref)),
+        };
+        let upstreams = upstreams.into_iter().map(go_on).collect::<Result<_, _>>()?;
+        let settings = Settings { trusted_proxies, ..self.0.settings.clone() };
+        Ok(Self(Arc::new(Inner { upstreams, settings, resolver: Arc::clone(&self.0.resolver) })))
+    }
+
+    /// The same upstreams, those with a file in `changed` anew: with the certificates, keys and credentials that the files
+    /// have now.
+    ///
+    /// # Errors
+    /// They cannot be used.
+    pub fn with_files(&self, changed: &[PathBuf]) -> Result<Self, BadUpstream> {
+        let go_on = |running: &Arc<ActiveUpstream>| {
+            let upstream = &running.pool.upstream;
+            if upstream.files().any(|file| changed.iter().any(|changed| changed == file)) {
+                self.start(upstream.clone(), Some(running))
+            } else {
+                Ok(Arc::clone(running))
+            }
+        };
+        let upstreams = self.0.upstreams.iter().map(go_on).collect::<Result<_, _>>()?;
+        let (settings, resolver) = (self.0.settings.clone(), Arc::clone(&self.0.resolver));
+        Ok(Self(Arc::new(Inner { upstreams, settings, resolver })))
+    }
+
+    fn running(&self, name: &str) -> Option<&Arc<ActiveUpstream>> {
+        self.0.upstreams.iter().find(|running| running.pool.upstream.name == name)
+    }
+
+    fn start(&self, upstream: Upstream, before: Option<&ActiveUpstream>) -> Result<Arc<ActiveUpstream>, BadUpstream> {
+        ActiveUpstream::start(upstream, &self.0.settings, &self.0.resolver, before)
+    }
+
+    /// The position of the upstream of this name.
+    pub fn upstream(&self, name: &str) -> Option<UpstreamId> {
+        self.0.upstreams.iter().position(|running| running.pool.upstream.name == name).map(UpstreamId::new)
+    }
+
+    /// The figures of all upstreams.
+    pub fn report(&self) -> Vec<UpstreamReport> {
+        let report = |running: &Arc<ActiveUpstream>| running.pool.report();
+        self.0.upstreams.iter().map(report).collect()
+    }
+
+    /// Calls `work` with the name of an upstream.
+    pub fn with_name<T>(&self, upstream: UpstreamId, work: impl FnOnce(Option<&str>) -> T) -> T {
+        work(self.0.upstreams.get(upstream.position()).map(|running| running.pool.upstream.name.as_str()))
+    }
+
+    /// Sends a request to an upstream. A failure is a response too, with its [`ProxyError`] in the extensions.
+    ///
+    /// Dropping the future, or the response body before its end, closes the connection to the upstream.
+    fn forward<B>(
+        &self,
+        upstream: UpstreamId,
+        policy: &RoutePolicy,
+        request: Request<B>,
+        upgrade: Option<Box<UpgradeRequest>>,
+        holders: RequestHolders,
+    ) -> impl Future<Output = Result<Response<ProxyBody>, Infallible>> + Send + 'static + use<B>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let inner = Arc::clone(&self.0);
+        let (parts, body) = request.into_parts();
+        let is_grpc = reply::is_grpc(&parts.headers);
+        let dialect = policy.dialect.clone();
+        let pool = inner.pool(upstream);
+        let body = RequestBody::new(body, policy.max_body, inner.idle_timeout(pool.as_deref()));
+        let mut prepared = match (pool, body) {
+            (Some(pool), Ok(body)) => inner.prepare(parts).map(|outgoing| (pool, body, outgoing)),
+            (Some(_), Err(_)) => Err(ProxyError::TooLarge),
+            (None, _) => {
+                tracing::error!(upstream = upstream.position(), "route names an unknown upstream");
+                Err(ProxyError::Miswired)
+            }
+        };
+        async move {
+            let sent = match &mut prepared {
+                Ok((pool, body, outgoing)) => {
+                    let body = std::mem::replace(body, RequestBody::empty());
+                    inner.send(pool, outgoing, body, upgrade, holders).await
+                }
+                Err(kind) => Err((*kind).into()),
+            };
+            Ok(sent.unwrap_or_else(|ForwardError { kind, sent }| {
+                let mut response = match &dialect {
+                    _ if is_grpc => kind.grpc_response(),
+                    Some(dialect) => kind.response_in(dialect),
+                    None => kind.response(),
+                };
+                response.body_mut().sent = sent;
+                response
+            }))
+        }
+    }
+}
+
+impl Inner {
+    fn pool(&self, upstream: UpstreamId) -> Option<Arc<Pool>> {
+        self.upstreams.get(upstream.position()).map(|running| Arc::clone(&running.pool))
+    }
+
+    fn idle_timeout(&self, pool: Option<&Pool>) -> Duration {
+        pool.and_then(|pool| pool.upstream.idle_timeout).unwrap_or(self.settings.idle_timeout)
+    }
+}
+
+/// Forwards permitted requests only: a request without a [`Permitted`] in its extensions did not pass the gate.
+impl<B> tower::Service<Request<B>> for Proxy
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ProxyBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let permitted = request.extensions_mut().remove::<Permitted>();
+        let failed = |error: ProxyError| Box::pin(std::future::ready(Ok(error.response())));
+        let Some(permitted) = permitted else {
+            tracing::error!("request reached the proxy without a route");
+            return failed(ProxyError::Miswired);
+        };
+        let Some(upstream) = permitted.route().upstream else { return failed(ProxyError::NoUpstream) };
+        let upgrade = upgrade::requested_upgrade(&mut request, &permitted);
+        let peer = request.extensions().get::<Peer>();
+        let client = peer.and_then(|peer| peer.client_of(request.headers(), &self.0.settings.trusted_proxies));
+        let holders = RequestHolders { caller: permitted.caller().map(|caller| caller.holder()), client };
+        Box::pin(self.forward(upstream, &permitted.route().policy, request, upgrade, holders))
+    }
+}
+
+#[cfg(test)]
+mod tests;

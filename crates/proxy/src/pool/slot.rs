@@ -1,0 +1,47 @@
+//! The place that a request has at an address.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Pool, RequestHolders};
+use crate::address::Address;
+
+/// A request at an address, counted there and for its holders until dropped.
+pub(crate) struct InFlightSlot {
+    pub(super) pool: Arc<Pool>,
+    pub(super) holders: RequestHolders,
+    pub(crate) address: Arc<Address>,
+}
+
+impl InFlightSlot {
+    /// Counts a failure of the address.
+    pub(crate) fn record_failure(&self, reason: &str) {
+        // A single address is never ejected: there would be no other.
+        let pool = &self.pool;
+        if pool.all().len() < 2 {
+            return self.address.record_failure_alone();
+        }
+        if let Some(time) = self.address.record_failure(&pool.upstream) {
+            let time = pool.upstream.health.is_none().then_some(time);
+            pool.eject(&self.address, reason, time);
+        }
+    }
+}
+
+impl Drop for InFlightSlot {
+    fn drop(&mut self) {
+        // In this order: who sees the place sees that the holders left.
+        self.pool.leave(self.holders);
+        self.address.leave();
+        // Where none waits, nothing is written that all workers would share.
+        if !self.pool.queue.is_empty() {
+            self.pool.serve_waiting();
+        }
+    }
+}
+
+impl fmt::Debug for InFlightSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InFlightSlot({})", self.address)
+    }
+}

@@ -1,0 +1,104 @@
+//! Upgraded connections (RFC 9110 §7.8) through the proxy, such as WebSockets. They are forwarded if the route allows
+//! it and the caller is authenticated, and end when the caller's token ends (requirement T9).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::ProxyBody;
+use rotogate::context::{Context, inherited};
+use rotogate::gate::tunnel::{carry, protocol};
+use rotogate::headers;
+use rotogate::lease::{Dialled, Lease};
+use rotogate::policy::Permitted;
+use rotogate_kit::exchange::TunnelEnd;
+
+/// In the extensions of a request: held until its connection closes, upgraded or not.
+#[derive(Clone)]
+pub struct ConnectionPermit(pub Arc<dyn Any + Send + Sync>);
+
+/// An upgrade that will be forwarded.
+pub(super) struct UpgradeRequest {
+    protocol: HeaderValue,
+    end: Downstream,
+}
+
+/// The downstream end of the upgrade.
+enum Downstream {
+    /// A client.
+    Client { client: OnUpgrade, lease: Lease, permit: Option<ConnectionPermit>, tunnel: TunnelEnd },
+    /// The gate, which authenticates each message.
+    Gate,
+}
+
+/// The upgrade that a request asks for, if it may be forwarded.
+pub(super) fn requested_upgrade<B>(request: &mut Request<B>, permitted: &Permitted) -> Option<Box<UpgradeRequest>> {
+    if !permitted.route().policy.upgrade || !request.headers().contains_key(UPGRADE) {
+        return None;
+    }
+    if request.extensions_mut().remove::<Dialled>().is_some() {
+        return Some(Box::new(UpgradeRequest { protocol: protocol(request.headers())?, end: Downstream::Gate }));
+    }
+    // Without a lease nothing could end the tunnel: a route without authentication allows none.
+    if permitted.caller().is_none() || *request.method() != Method::GET || request.version() != Version::HTTP_11 {
+        return None;
+    }
+    let protocol = protocol(request.headers())?;
+    let lease = request.extensions_mut().remove::<Lease>()?;
+    let permit = request.extensions_mut().remove::<ConnectionPermit>();
+    let tunnel = request.extensions_mut().remove::<TunnelEnd>().unwrap_or_default();
+    let end = Downstream::Client { client: hyper::upgrade::on(request), lease, permit, tunnel };
+    Some(Box::new(UpgradeRequest { protocol, end }))
+}
+
+impl UpgradeRequest {
+    /// Asks the upstream for the same upgrade.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, self.protocol.clone());
+    }
+
+    /// Turns the upstream's 101 response into a tunnel, if it is for the requested protocol.
+    pub(super) fn switch(self, mut response: Response<hyper::body::Incoming>) -> Option<Response<ProxyBody>> {
+        let said = response.headers().get(UPGRADE)?;
+        if !said.as_bytes().eq_ignore_ascii_case(self.protocol.as_bytes()) {
+            return None;
+        }
+        let upstream = hyper::upgrade::on(&mut response);
+        let (parts, _) = response.into_parts();
+        let mut switched = Response::new(ProxyBody::full(Vec::new()));
+        *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *switched.headers_mut() = parts.headers;
+        headers::remove_hop_by_hop(switched.headers_mut());
+        self.ask(switched.headers_mut());
+        let is_websocket = self.protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+        match self.end {
+            Downstream::Client { client, lease, permit, tunnel } => {
+                let carried = carry_tunnel(client, upstream, is_websocket, lease, permit, tunnel);
+                drop(tokio::spawn(inherited(Context::current(), carried)));
+            }
+            Downstream::Gate => drop(switched.extensions_mut().insert(upstream)),
+        }
+        Some(switched)
+    }
+}
+
+/// The client's bytes go out only after the upstream has agreed, because the client receives its 101 only then.
+async fn carry_tunnel(
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    is_websocket: bool,
+    lease: Lease,
+    permit: Option<ConnectionPermit>,
+    tunnel: TunnelEnd,
+) {
+    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
+    if let Some(ending) = carry(TokioIo::new(client), TokioIo::new(upstream), is_websocket, &lease).await {
+        tunnel.set_end(ending.end());
+    }
+    drop((permit, tunnel));
+}

@@ -1,0 +1,148 @@
+//! The configuration of an upstream.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+
+use super::url::UpstreamUrl;
+use rotogate_kit::upstream_tls::UpstreamTls;
+
+/// One `[[upstreams]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Its addresses. A host name has as many as it resolves to.
+    pub urls: Vec<UpstreamUrl>,
+    /// Whether it receives the client's verified `Host` instead of the configured address. An `https://` address is
+    /// then spoken to in HTTP/1.1.
+    pub preserve_host: bool,
+    /// Overrides [`Settings::connect_timeout`](super::Settings::connect_timeout).
+    pub connect_timeout: Option<Duration>,
+    /// Overrides [`Settings::head_timeout`](super::Settings::head_timeout).
+    pub head_timeout: Option<Duration>,
+    /// Overrides [`Settings::idle_timeout`](super::Settings::idle_timeout).
+    pub idle_timeout: Option<Duration>,
+    /// How `https://` addresses are verified, and the gate's own certificate.
+    pub tls: UpstreamTls,
+    /// The file with the gate's own `Authorization`. It replaces the caller's.
+    pub authorization_file: Option<PathBuf>,
+    /// The `aud` of the signed assertions that it gets. `None`: its name.
+    pub assertion_audience: Option<String>,
+    /// The most requests in flight at one address, streams and upgraded connections included. In HTTP/1.1 each has a
+    /// connection of its own. Default 1024.
+    pub max_requests: usize,
+    /// The most of them for one caller, at each address. Default 103, a tenth.
+    pub max_requests_per_caller: usize,
+    /// The most of them from one client address, at each address. Default 256, a quarter.
+    pub max_requests_per_address: usize,
+    /// How long a request may wait while all addresses are full. Default 1 s.
+    pub queue_timeout: Duration,
+    /// The consecutive failures that eject an address. Default 5.
+    pub max_failures: u32,
+    /// The time of an ejection; twice as long for each further one in a row, up to [`MAX_EJECTION`]. Default 10 s.
+    pub eject_for: Duration,
+    /// Active health checks of the addresses. Default: none.
+    pub health: Option<HealthCheck>,
+    /// How often a host name is looked up again. Default 30 s.
+    pub dns_refresh: Duration,
+    /// A connection that is older takes no further request. Default 5 min.
+    pub max_connection_age: Duration,
+    /// Whether an HTTP/1.1 connection carries more than one request. Default [`Reuse::Safe`].
+    pub reuse: Reuse,
+    /// An HTTP/1.1 connection takes no request beyond this many. Default [`MAX_REQUESTS_PER_CONNECTION`].
+    pub max_requests_per_connection: NonZeroU32,
+}
+
+/// Whether a connection to an upstream is used again. HTTP/2 numbers its responses, so this concerns HTTP/1.1 only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// A connection is used again once its response was read to the end and nothing else came. If the upstream sends a
+    /// second response *after* that, while the next request is in flight, the second response still goes to that
+    /// request: HTTP/1.1 has no number to tell them apart. [`Upstream::max_requests_per_connection`] bounds how long
+    /// that lasts.
+    #[default]
+    Safe,
+    /// Each request has a connection of its own: for upstreams that are not trusted to answer once.
+    Never,
+}
+
+/// The default of [`Upstream::max_requests_per_connection`].
+pub const MAX_REQUESTS_PER_CONNECTION: NonZeroU32 = match NonZeroU32::new(1000) {
+    Some(number) => number,
+    None => NonZeroU32::MIN,
+};
+
+/// The longest ejection, unless [`Upstream::eject_for`] is longer.
+pub const MAX_EJECTION: Duration = Duration::from_secs(300);
+
+impl Upstream {
+    /// An upstream with the defaults.
+    pub fn new(name: impl Into<String>, urls: Vec<UpstreamUrl>) -> Self {
+        Self {
+            name: name.into(),
+            urls,
+            preserve_host: false,
+            connect_timeout: None,
+            head_timeout: None,
+            idle_timeout: None,
+            tls: UpstreamTls::default(),
+            authorization_file: None,
+            assertion_audience: None,
+            max_requests: 1024,
+            max_requests_per_caller: 103,
+            max_requests_per_address: 256,
+            queue_timeout: Duration::from_secs(1),
+            max_failures: 5,
+            eject_for: Duration::from_secs(10),
+            health: None,
+            dns_refresh: Duration::from_secs(30),
+            max_connection_age: Duration::from_secs(300),
+            reuse: Reuse::default(),
+            max_requests_per_connection: MAX_REQUESTS_PER_CONNECTION,
+        }
+    }
+
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tls.files().chain(self.authorization_file.as_deref())
+    }
+
+    /// The most requests on one HTTP/1.1 connection.
+    pub(super) const fn requests_per_connection(&self) -> NonZeroU32 {
+        match self.reuse {
+            Reuse::Safe => self.max_requests_per_connection,
+            Reuse::Never => NonZeroU32::MIN,
+        }
+    }
+}
+
+/// `[upstreams.health]`: a `GET` to each address. A 2xx response in time is a good check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The path of the request.
+    pub path: PathAndQuery,
+    /// The time between two checks. Default 5 s.
+    pub interval: Duration,
+    /// The time limit for the whole response. Default 2 s.
+    pub timeout: Duration,
+    /// The consecutive good checks that readmit an address. Default 2.
+    pub healthy_after: u32,
+    /// The consecutive bad checks that eject an address. Default 3.
+    pub unhealthy_after: u32,
+}
+
+impl HealthCheck {
+    /// A health check with the defaults.
+    pub fn new(path: PathAndQuery) -> Self {
+        Self {
+            path,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            healthy_after: 2,
+            unhealthy_after: 3,
+        }
+    }
+}
