@@ -722,7 +722,7 @@ def on_their_pages(gate):
 
 def messages():
     """The errors and warnings of the application log, as the sources have them."""
-    for path in sorted([*ROOT.glob("src/**/*.rs"), *ROOT.glob("crates/server/src/**/*.rs")]):
+    for path in sorted([*ROOT.glob("src/**/*.rs"), *ROOT.glob("crates/*/src/**/*.rs")]):
         if "tests" in path.relative_to(ROOT).parts or path.name == "tests.rs":
             continue
         source = path.read_text().split("#[cfg(test)]\nmod tests {")[0]
