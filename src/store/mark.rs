@@ -79,3 +79,20 @@ pub(super) fn compare(
         Some(alarm) => Err(StoreError::new(alarm).with_outcome(WriteOutcome::Refused)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn c19_a_gate_that_knows_of_fewer_writes_does_not_lower_the_mark_that_it_shares() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("store.mark");
+        let [a, b] = [(); 2].map(|()| Marker::new(Some(&file), Op::default()));
+        a.raise(9).await;
+        b.raise(5).await;
+        assert_eq!(HighWater::at(file.clone()).read().unwrap().unwrap().sequence, 9);
+        b.raise(12).await;
+        assert_eq!(HighWater::at(file).read().unwrap().unwrap().sequence, 12);
+    }
+}
