@@ -29,7 +29,7 @@ pub struct Family {
 macro_rules! families {
     ($list:ident: $($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
         $(
-            #[doc = $help]
+            #[doc = concat!("`", $name, "`")]
             pub const $constant: Family =
                 Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };
         )*
