@@ -32,13 +32,13 @@ use rotogate::Gate;
 use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::dpop::DpopSettings;
 use rotogate::gate::{GateService, NewSession};
-use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::{RevokedBecause, Scope, SessionId};
 use rotogate::store::{MemoryStore, Store};
 use rotogate::token::algorithm::Algorithm;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::{KeyThumbprint, MintedClaims, TokenStyle, mint};
+use rotogate_core::revocation::{Effect, Revocation, Target};
 use support::{Case, Heads, Inner, busy, exchange, interleave, measures};
 use tower::{Layer, Service};
 

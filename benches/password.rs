@@ -26,9 +26,9 @@ use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::Directory;
 use rotogate::gate::{Endpoint, Gate, GateService, NewSession};
-use rotogate::password::Passwords;
 use rotogate::token::algorithm::Algorithm;
 use rotogate::token::keyring::Keyring;
+use rotogate_core::password::Passwords;
 use rotogate_server::users::FileDirectory;
 use support::{Case, Heads, Inner, exchange, interleave, measures, quantile};
 use tower::{Layer, ServiceExt};
@@ -88,7 +88,7 @@ fn imported(runtime: &tokio::runtime::Runtime) {
             format!("[[users]]\nsubject = \"{name}\"\nusername = \"{name}\"\npassword = \"{hash}\"\n")
         };
         let text = user("cheap", &cheap) + &user("dear", &dear);
-        rotogate::private_file::write_private_atomic(&path, text.as_bytes()).unwrap();
+        rotogate_core::private_file::write_private_atomic(&path, text.as_bytes()).unwrap();
         let directory = FileDirectory::open(&path, Arc::new(Passwords::new(1, 1))).unwrap();
         let wrong = rotogate::SecretString::from("wrong".to_owned());
         let users = ["nobody", "cheap", "dear"];

@@ -26,10 +26,7 @@ use http_body_util::{BodyExt, Full};
 use rotogate::client::Client;
 use rotogate::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate::dialect::oauth2::OAuth2;
-use rotogate::engine::{APPLICATION, ApplicationLogin, Engine, EngineConfig, Origin, Refresh};
 use rotogate::gate::{Endpoint, Gate, GateService, NewSession, Peer};
-use rotogate::limit::Limits;
-use rotogate::revocation::RevocationList;
 use rotogate::session::profile::Profile;
 use rotogate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::RedbStore;
@@ -37,6 +34,9 @@ use rotogate::store::redb::Options;
 use rotogate::token::algorithm::Algorithm;
 use rotogate::token::keyring::Keyring;
 use rotogate::token::seal::{check, sealed};
+use rotogate_core::engine::{APPLICATION, ApplicationLogin, Engine, EngineConfig, Origin, Refresh};
+use rotogate_core::limit::Limits;
+use rotogate_core::revocation::RevocationList;
 use secrecy::SecretString;
 use support::{Inner, cpu_time, measures, quantile};
 use tower::{Layer, ServiceExt};
@@ -128,14 +128,14 @@ impl Rotate for ByEngine {
                 resource: None,
                 proof: None,
                 certificate: None,
-                credential: rotogate::engine::Exchange::Refresh(&token),
+                credential: rotogate_core::engine::Exchange::Refresh(&token),
                 client: &self.client,
-                account: rotogate::engine::AccountRule::Any,
+                account: rotogate_core::engine::AccountRule::Any,
                 scope: None,
                 access_ttl: None,
                 profile: &self.profile,
                 by_access: &[],
-                arrived: rotogate::engine::Arrival::default(),
+                arrived: rotogate_core::engine::Arrival::default(),
                 accepts: &self.accepts,
                 origin: &self.origin,
             };

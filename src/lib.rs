@@ -76,80 +76,19 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod claim;
-pub mod client;
-pub mod clock;
-pub mod denial;
 pub mod dialect;
-pub mod directory;
-pub mod dpop;
-pub mod fault;
 pub mod gate;
-pub mod route;
-pub mod session;
-pub mod store;
-#[cfg(feature = "test")]
-pub mod test;
-pub mod token;
-
-// Hidden, here and in the modules above: items that rotogate-server, and the tests and benches of this repository, use
-// beyond the API. They have no promise of compatibility, and change with the program. docs/api.txt has the names that
-// are not hidden.
-#[doc(hidden)]
-pub mod context;
-#[doc(hidden)]
-pub mod counters;
-#[doc(hidden)]
-pub mod credential;
-#[doc(hidden)]
-pub mod engine;
-#[cfg(feature = "failpoints")]
-#[doc(hidden)]
-pub mod failpoint;
-#[doc(hidden)]
-pub mod headers;
-// The interface is not settled before its users are there.
-#[cfg(feature = "http-client")]
-#[doc(hidden)]
-pub mod http_client;
-#[doc(hidden)]
-pub mod introspection;
-#[doc(hidden)]
-pub mod lease;
-#[doc(hidden)]
-pub mod limit;
-#[doc(hidden)]
-pub mod linger;
-#[doc(hidden)]
-pub mod network;
-#[doc(hidden)]
-pub mod overload;
-#[doc(hidden)]
-pub mod password;
-#[doc(hidden)]
-pub mod policy;
-#[doc(hidden)]
-pub mod private_file;
-#[doc(hidden)]
-pub mod random;
-#[doc(hidden)]
-pub mod reason;
-mod refusal;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
+#[cfg(feature = "test")]
+pub mod test;
+
 #[cfg(feature = "remote-keys")]
-pub mod remote_keys;
-#[doc(hidden)]
-pub mod reply;
-#[doc(hidden)]
-pub mod revocation;
-mod rule;
-mod thumbprint;
-#[doc(hidden)]
-pub use context::trace;
-#[doc(hidden)]
-pub mod verify_cache;
+#[doc(inline)]
+pub use rotogate_core::remote_keys;
+#[doc(inline)]
+pub use rotogate_core::{claim, client, clock, denial, directory, dpop, fault, route, session, store, token};
 
 pub use gate::{Gate, Identity};
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).

@@ -51,21 +51,21 @@ use http::Request;
 use serde::Serialize;
 use tower::{Layer, Service};
 
-use crate::claim::{OwnClaims, ROLES};
-use crate::clock::{EngineClock, SystemTime, Timestamp};
-use crate::credential::Credential;
-use crate::engine::confirm::Confirmations;
 use crate::gate::Identity;
-use crate::limit::{Limits, Rates};
-use crate::policy::{By, GateId, Permitted, authorise, permit_anonymous};
-use crate::revocation::RevocationList;
-use crate::route::{Route, RoutePolicy};
-use crate::session::{Generation, Scope, SessionId};
-use crate::token::claims::{MintedClaims, TokenStyle};
-use crate::token::keyring::Keyring;
-use crate::token::mint::mint;
-use crate::token::verify::{IssuerRules, Verifier};
-use crate::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
+use rotogate_core::claim::{OwnClaims, ROLES};
+use rotogate_core::clock::{EngineClock, SystemTime, Timestamp};
+use rotogate_core::credential::Credential;
+use rotogate_core::engine::confirm::Confirmations;
+use rotogate_core::limit::{Limits, Rates};
+use rotogate_core::policy::{By, GateId, Permitted, authorise, permit_anonymous};
+use rotogate_core::revocation::RevocationList;
+use rotogate_core::route::{Route, RoutePolicy};
+use rotogate_core::session::{Generation, Scope, SessionId};
+use rotogate_core::token::claims::{MintedClaims, TokenStyle};
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::mint::mint;
+use rotogate_core::token::verify::{IssuerRules, Verifier};
+use rotogate_core::verify_cache::{IdentityHeaders, MissContext, TokenChecker};
 
 /// The issuer, and the audience, of the tokens of test callers.
 const ISSUER: &str = "https://test.invalid";

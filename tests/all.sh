@@ -37,7 +37,7 @@ run_tests() {
 }
 
 run_small_tests() {
-    cargo test --package rotogate --no-default-features --lib 2>&1 | tee "$target/test-output/run-small.log"
+    cargo test --package rotogate --package rotogate-core --no-default-features --lib 2>&1 | tee "$target/test-output/run-small.log"
 }
 
 rm -rf "$target/test-output" "$target/test-secrets"
@@ -46,7 +46,7 @@ mkdir -p "$target/test-output"
 # twice for the lints and twice for the tests.
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --all-targets --all-features -- -D warnings
-step "lints without features" cargo clippy --package rotogate --all-targets --no-default-features -- -D warnings
+step "lints without features" cargo clippy --package rotogate --package rotogate-core --all-targets --no-default-features -- -D warnings
 step "lints of the program without features" cargo clippy --package rotogate-server --no-default-features -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --all-features --lib --examples
 step "the public API is the recorded one" python3 tests/api.py

@@ -29,9 +29,9 @@ WITH_EXAMPLE = {"module", "struct", "enum", "trait", "function"}
 NUMBER = re.compile(r"(?<!%)\b[ACIJNOPRT][0-9]{1,2}\b")
 
 
-def documented():
-    """rustdoc's JSON of the library with all features."""
-    command = ["cargo", "rustdoc", "--quiet", "--package", "rotogate", "--lib", "--all-features", "--message-format", "json"]
+def documented(package):
+    """rustdoc's JSON of a library with all features."""
+    command = ["cargo", "rustdoc", "--quiet", "--package", package, "--lib", "--all-features", "--message-format", "json"]
     command += ["--", "-Z", "unstable-options", "--output-format", "json", "--document-hidden-items"]
     metadata = subprocess.run(
         ["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -40,7 +40,7 @@ def documented():
     run = subprocess.run(command, cwd=ROOT, env={**os.environ, "RUSTC_BOOTSTRAP": "1"}, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"tests/api.py: rustdoc failed: {run.stderr}")
-    return json.loads((target / "doc" / "rotogate.json").read_text())
+    return json.loads((target / "doc" / f"{package.replace('-', '_')}.json").read_text())
 
 
 def features():
@@ -70,8 +70,13 @@ def has_example(docs):
 
 
 class Names:
-    def __init__(self, document):
+    """What is visible of a library: of `rotogate` all, of `rotogate-core` what that re-exports (`parts`)."""
+
+    def __init__(self, document, parts=None):
         self.index = document["index"]
+        self.paths = document["paths"]
+        # What is visible here of the core: its path here and there.
+        self.parts = []
         self.lines = set()
         self.top = set()
         self.mentions = set()
@@ -79,8 +84,15 @@ class Names:
         self.docs = {}
         self.examples = {}
         root = self.index[str(document["root"])]
-        self.text(root, "rotogate", "module")
-        self.module(root, "rotogate")
+        if parts is None:
+            self.text(root, "rotogate", "module")
+            self.module(root, "rotogate")
+            return
+        numbers = {tuple(known["path"]): number for number, known in self.paths.items() if known["crate_id"] == 0}
+        for path, there in parts:
+            if (item := self.get(numbers.get(tuple(there)))) is None:
+                sys.exit(f"tests/api.py: {path} is {'::'.join(there)}, which rustdoc does not have")
+            self.item(item, path)
 
     def text(self, item, path, kind):
         self.docs.setdefault(item["id"], (path, item["docs"] or ""))
@@ -114,6 +126,14 @@ class Names:
             if ours and number not in self.top and "trait_alias" not in mentioned["inner"]:
                 yield f"{path} mentions {mentioned['name']}"
 
+    def unnamed_of(self, core):
+        """The types of the core that a visible signature mentions, and that have no visible name."""
+        shown = {core.get(number)["name"] for number in core.top if core.get(number)}
+        for number, path in sorted(self.mentions, key=str):
+            mentioned = self.paths.get(str(number))
+            if mentioned and mentioned["path"][0] == "rotogate_core" and mentioned["path"][-1] not in shown:
+                yield f"{path} mentions {mentioned['path'][-1]}"
+
     def mention(self, part, path):
         """Notes each type below `part` of a declaration."""
         if isinstance(part, dict):
@@ -136,7 +156,10 @@ class Names:
             if "use" in child["inner"]:
                 used = child["inner"]["use"]
                 target = self.get(used["id"]) if used["id"] is not None else None
-                if target is None:
+                named = self.paths.get(str(used["id"]), {"path": [""]})
+                if target is None and named["path"][0] == "rotogate_core":
+                    self.parts.append((f"{path}::{used['name']}", named["path"]))
+                elif target is None:
                     self.lines.add(f"{path}::{used['name']} (of another crate)")
                     self.top.add(used["name"])
                 elif not is_hidden(target):
@@ -197,31 +220,34 @@ class Names:
 
 if wrong := list(features()):
     sys.exit("tests/api.py: " + "; ".join(wrong))
-names = Names(documented())
-if unnamed := list(names.unnamed()):
+facade = Names(documented("rotogate"))
+core = Names(documented("rotogate-core"), facade.parts)
+both = (facade, core)
+if unnamed := [*facade.unnamed(), *core.unnamed(), *facade.unnamed_of(core)]:
     print("\n".join(unnamed), file=sys.stderr)
     sys.exit("tests/api.py: make these types visible, or the signature private: a user cannot name them")
-without = names.without_example()
+without = [path for names in both for path in names.without_example()]
 for path in without:
     print(f"tests/api.py: {path} has no example in its documentation", file=sys.stderr)
-numbered = names.numbered()
+numbered = [found for names in both for found in names.numbered()]
 for path, number in numbered:
     print(f"tests/api.py: the documentation of {path} names {number}: say what it means", file=sys.stderr)
-hidden = sorted(names.hidden_links())
+hidden = sorted(found for names in both for found in names.hidden_links())
 for problem in hidden:
     print(f"tests/api.py: {problem}: name what the reader can see", file=sys.stderr)
-total = len(names.examples)
+total = len(facade.examples) + len(core.examples)
 print(f"{total - len(without)} of {total} modules, types, traits and functions have an example")
 if without or numbered or hidden:
     sys.exit(1)
-text = "\n".join(sorted(names.lines)) + "\n"
+lines = facade.lines | core.lines
+text = "\n".join(sorted(lines)) + "\n"
 if sys.argv[1:] == ["--write"]:
     RECORD.write_text(text)
-    print(f"{len(names.top)} names, {len(names.lines)} lines")
+    print(f"{len(facade.top) + len(core.top)} names, {len(lines)} lines")
 elif RECORD.read_text() != text:
     before = set(RECORD.read_text().splitlines())
-    for line in sorted(names.lines - before):
+    for line in sorted(lines - before):
         print(f"+ {line}", file=sys.stderr)
-    for line in sorted(before - names.lines):
+    for line in sorted(before - lines):
         print(f"- {line}", file=sys.stderr)
     sys.exit("tests/api.py: the public API differs from docs/api.txt: if it should, run tests/api.py --write")

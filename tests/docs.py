@@ -641,9 +641,9 @@ def words_of_the_program(gate):
     """Each outcome, audit event, metric, command and exit code of the program, and the page that must name it."""
     read = lambda name: (ROOT / name).read_text()
     for source, pattern in (
-        ("src/reason.rs", r'Self::new\("(\w+)"'),
-        ("src/denial/table.rs", r'=> "(\w+)"'),
-        ("src/fault.rs", r'=> "(\w+)"'),
+        ("crates/core/src/reason.rs", r'Self::new\("(\w+)"'),
+        ("crates/core/src/denial/table.rs", r'=> "(\w+)"'),
+        ("crates/core/src/fault.rs", r'=> "(\w+)"'),
         ("crates/proxy/src/error.rs", r'=> "(\w+)"'),
     ):
         yield from (("docs/outcomes.md", f"| `{word}` |") for word in re.findall(pattern, read(source)))

@@ -11,8 +11,9 @@ mod sizes;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// The folders with a map: its heading, and how their modules are named.
-const MAPS: [(&str, &str, &str); 3] = [
+const MAPS: [(&str, &str, &str); 4] = [
     ("src", "### `rotogate`", "crate::"),
+    ("crates/core/src", "### `rotogate-core`", "crate::"),
     ("crates/server/src", "### `rotogate-server`", "crate::"),
     (SERVER, "#### The rooms of `server`", "crate::server::"),
 ];

@@ -84,7 +84,7 @@ figures() {
 # release formats may change: from the revision on that changed one of these files last, they are those of today.
 versions() {
     local earlier folder=target/versions
-    local formats='src/store/postgres/migrations src/store/redis/record.rs src/store/redis/scripts/common.lua'
+    local formats='crates/core/src/store/postgres/migrations crates/core/src/store/redis/record.rs crates/core/src/store/redis/scripts/common.lua'
     earlier=${REVISION:-$(git describe --tags --abbrev=0 2>/dev/null || git rev-list -1 HEAD -- $formats)}
     earlier=$(git rev-parse --verify "$earlier^{commit}")
     echo "compares $(git log -1 --format='%h, %s' "$earlier") with the working tree"

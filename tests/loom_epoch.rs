@@ -20,7 +20,7 @@ mod clock {
 }
 
 #[allow(dead_code, unreachable_pub)]
-#[path = "../src/revocation/epoch.rs"]
+#[path = "../crates/core/src/revocation/epoch.rs"]
 mod epoch;
 
 use epoch::{Epochs, RevocationEpoch};

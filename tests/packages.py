@@ -432,7 +432,7 @@ def release(gate):
         expect(checked.returncode == 0, f"release: its configuration: {said(checked)}")
     published = run("cargo", "publish", "--workspace", "--dry-run", "--no-verify", "--allow-dirty", cwd=ROOT)
     expect(published.returncode == 0, f"cargo publish --dry-run: {said(published)[-2000:]}")
-    for crate in ("rotogate v", "rotogate-kit v", "rotogate-proxy v", "rotogate-directories v", "rotogate-server v"):
+    for crate in ("rotogate-core v", "rotogate v", "rotogate-kit v", "rotogate-proxy v", "rotogate-directories v", "rotogate-server v"):
         expect(f"Uploading {crate}" in published.stderr, f"cargo publish --dry-run: not {crate}")
 
 

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rotogate::clock::Timestamp;
-use rotogate::revocation::list::ListFilling;
-use rotogate::revocation::{Effect, Revocation, RevocationList, Target};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::Options;
 use rotogate::store::{RedbStore, Store, SubjectBound};
 use rotogate::token::Keyring;
 use rotogate::token::seal::sealed;
+use rotogate_core::revocation::list::ListFilling;
+use rotogate_core::revocation::{Effect, Revocation, RevocationList, Target};
 use uuid::Uuid;
 
 const ISSUER: &str = "https://auth.example.com";

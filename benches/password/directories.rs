@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use ::support::server::{self, Process};
 use ::support::{CONFIG, Gate, Place, with};
 use http::StatusCode;
-use rotogate::password::{Cost, hash_with};
+use rotogate_core::password::{Cost, hash_with};
 use tempfile::TempDir;
 
 use crate::support::{measures, quantile};
@@ -34,7 +34,7 @@ fn file() -> Place {
     std::fs::create_dir(place.path("data")).unwrap();
     std::fs::set_permissions(place.path("data"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let text = user("ada", true) + &user("gone", false);
-    rotogate::private_file::write_private_atomic(&place.path("data/users.toml"), text.as_bytes()).unwrap();
+    rotogate_core::private_file::write_private_atomic(&place.path("data/users.toml"), text.as_bytes()).unwrap();
     place
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use rotogate::clock::Timestamp;
-use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound, Swept};
+use rotogate_core::revocation::{Effect, Revocation, Target};
 use uuid::Uuid;
 
 use super::Kind;

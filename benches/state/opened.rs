@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use rotogate::clock::Timestamp;
-use rotogate::revocation::RevocationList;
-use rotogate::revocation::list::TokenFacts;
 use rotogate::session::{Generation, SessionId};
 use rotogate::store::Store;
+use rotogate_core::revocation::RevocationList;
+use rotogate_core::revocation::list::TokenFacts;
 
 use super::contents::{self, BEGUN, ISSUER, id, store, unknown};
 use super::support::busy;

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
-use rotogate::limit::{Rate, Rates};
+use rotogate_core::limit::{Rate, Rates};
 use tower::Service;
 
 /// How long one case runs in one round.

@@ -11,10 +11,10 @@ use super::call::EnclosedCall;
 use super::command::Outcome;
 #[cfg(feature = "kuzzle")]
 use super::socket::Upgrade;
-use crate::denial::Denial;
-use crate::fault::Error;
-use crate::reason::Reason;
-use crate::reply::{Reply, ReplyBody};
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::reply::{Reply, ReplyBody};
 
 /// What a dialect makes of a request.
 ///

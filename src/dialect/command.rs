@@ -6,16 +6,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use crate::client::PresentedClient;
-use crate::clock::Timestamp;
-use crate::denial::{Denial, NotGood};
-use crate::directory::User;
-use crate::engine::{IssuedTokens, OwnSessions, OwnSessionsRequest};
-use crate::fault::Error;
 #[cfg(feature = "relay")]
 use crate::relay::{Presented, ProviderReply, ProviderRequest};
-use crate::session::{Scope, SessionId};
-use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
+use rotogate_core::client::PresentedClient;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::directory::User;
+use rotogate_core::engine::{IssuedTokens, OwnSessions, OwnSessionsRequest};
+use rotogate_core::fault::Error;
+use rotogate_core::session::{Scope, SessionId};
+use rotogate_core::thumbprint::{CertificateThumbprint, KeyThumbprint};
 
 /// A credential presented for an exchange.
 ///

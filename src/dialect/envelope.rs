@@ -27,11 +27,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Call, Command, Dialect, Outcome, RefreshCredential, Reply, ServedPath, json, said_json};
-use crate::denial::{Class, Denial};
-use crate::engine::IssuedTokens;
-use crate::fault::Error;
-use crate::reply::retry_after;
-use crate::token::verify::strict_json;
+use rotogate_core::denial::{Class, Denial};
+use rotogate_core::engine::IssuedTokens;
+use rotogate_core::fault::Error;
+use rotogate_core::reply::retry_after;
+use rotogate_core::token::verify::strict_json;
 
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,11 @@ use serde_json::json;
 
 use super::oauth2::form;
 use super::{Call, Command, Dialect, Outcome, Reply, ServedPath};
-use crate::denial::{Class, Denial, EventFlaw};
-use crate::fault::Error;
-use crate::random::are_equal;
-use crate::reply::{self, ReplyBody};
-pub use crate::token::verify::EventProtocol;
+use rotogate_core::denial::{Class, Denial, EventFlaw};
+use rotogate_core::fault::Error;
+use rotogate_core::random::are_equal;
+use rotogate_core::reply::{self, ReplyBody};
+pub use rotogate_core::token::verify::EventProtocol;
 
 /// The longest request, in bytes.
 // Requirement N56.

@@ -34,10 +34,6 @@ pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
-#[doc(hidden)]
-pub use crate::engine::{OwnSessionsAction, OwnSessionsRequest};
-pub use crate::reply::{Reply, ReplyBody, StreamedBody};
-pub use crate::token::TokenStyle;
 pub use answer::{Answer, Consult, ConsultResult, Forward, reason};
 pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
 #[cfg(feature = "relay")]
@@ -46,6 +42,10 @@ pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
 pub use protocol::Dialect;
 pub use registry::{NAMES, Options, by_name};
+#[doc(hidden)]
+pub use rotogate_core::engine::{OwnSessionsAction, OwnSessionsRequest};
+pub use rotogate_core::reply::{Reply, ReplyBody, StreamedBody};
+pub use rotogate_core::token::TokenStyle;
 #[cfg(feature = "kuzzle")]
 pub use socket::{Identity as SocketIdentity, Serve, SocketGate, Upgrade};
 

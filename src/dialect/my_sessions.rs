@@ -32,14 +32,14 @@ use super::{
     Answer, Call, Command, CommandHandler, Dialect, Outcome, OwnSessionsAction, OwnSessionsRequest, Reply, ServedPath,
     Sources,
 };
-use crate::credential::{self, ACCESS_COOKIE, Places};
-use crate::denial::Denial;
-use crate::engine::{OwnSession, OwnSessions};
-use crate::fault::Error;
-use crate::reason::Reason;
-use crate::refusal::{Asked, denied};
-use crate::reply::{self, problem};
-use crate::session::{Scope, SessionId};
+use rotogate_core::credential::{self, ACCESS_COOKIE, Places};
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{OwnSession, OwnSessions};
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::refusal::{Asked, denied};
+use rotogate_core::reply::{self, problem};
+use rotogate_core::session::{Scope, SessionId};
 
 /// The dialect's name in `gateway.toml`.
 #[doc(hidden)]

@@ -9,11 +9,11 @@ use secrecy::SecretString;
 use super::{
     Answer, Call, Command, CommandHandler, OAuthPaths, Outcome, Reply, ServedPath, Sources, StreamedBody, reason,
 };
-use crate::denial::Denial;
-use crate::fault::Error;
-use crate::reason::Reason;
-use crate::session::profile::ProfileOverride;
-use crate::token::claims::TokenStyle;
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::claims::TokenStyle;
 
 /// One wire protocol.
 ///

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use hyper::upgrade::Upgraded;
 
 use super::{CommandHandler, EnclosedCall, Reply};
-use crate::denial::Denial;
-use crate::lease::Lease;
-use crate::overload::SocketPermit;
+use rotogate_core::denial::Denial;
+use rotogate_core::lease::Lease;
+use rotogate_core::overload::SocketPermit;
 
 /// Selects the upstream connection of a message: callers of one identity share it.
 #[doc(hidden)]

@@ -10,22 +10,22 @@ use ipnet::IpNet;
 
 use super::endpoint::Endpoint;
 use super::respond::RefusalHook;
-use crate::client::Client;
-use crate::clock::TimeSource;
-use crate::denial::Denial;
-use crate::directory::Directory;
-use crate::dpop::DpopSettings;
-use crate::headers::HeaderPattern;
-use crate::limit::Rates;
-use crate::overload::Bounds;
-use crate::password::Passwords;
-use crate::route::{Resource, Route};
-use crate::session::profile::Profile;
-use crate::store::{Staleness, Store};
-use crate::token::assertion::ASSERTION_TTL;
-use crate::token::keyring::Keyring;
-use crate::token::verify::IssuerRules;
-use crate::verify_cache::{AssertionHeader, IdentityField};
+use rotogate_core::client::Client;
+use rotogate_core::clock::TimeSource;
+use rotogate_core::denial::Denial;
+use rotogate_core::directory::Directory;
+use rotogate_core::dpop::DpopSettings;
+use rotogate_core::headers::HeaderPattern;
+use rotogate_core::limit::Rates;
+use rotogate_core::overload::Bounds;
+use rotogate_core::password::Passwords;
+use rotogate_core::route::{Resource, Route};
+use rotogate_core::session::profile::Profile;
+use rotogate_core::store::{Staleness, Store};
+use rotogate_core::token::assertion::ASSERTION_TTL;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::IssuerRules;
+use rotogate_core::verify_cache::{AssertionHeader, IdentityField};
 
 mod build;
 mod error;
@@ -73,7 +73,7 @@ pub struct GateBuilder {
     store: Option<Arc<dyn Store>>,
     staleness: Staleness,
     #[cfg(feature = "relay")]
-    relay_store: Option<Arc<dyn crate::store::relay::RelayStore>>,
+    relay_store: Option<Arc<dyn rotogate_core::store::relay::RelayStore>>,
     directory: Option<Arc<dyn Directory>>,
     passwords: Option<Arc<Passwords>>,
     rates: Rates,
@@ -270,7 +270,7 @@ impl GateBuilder {
     #[cfg(feature = "relay")]
     #[doc(hidden)]
     #[must_use]
-    pub fn relay_store(mut self, store: Arc<dyn crate::store::relay::RelayStore>) -> Self {
+    pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);
         self
     }
@@ -372,7 +372,7 @@ impl GateBuilder {
 
     /// A hook that replaces the replies to refused requests: those that [`Gate::layer`](super::Gate::layer) and [`Gate::require`](super::Gate::require) refuse,
     /// and those that the extractors [`Identity`](super::Identity) and [`Claims`](super::Claims) refuse. `None` keeps
-    /// the gate's reply. [`Denial::reason`](crate::denial::Denial::reason) is the word for a log, not for the client.
+    /// the gate's reply. [`Denial::reason`](rotogate_core::denial::Denial::reason) is the word for a log, not for the client.
     ///
     /// The gate adds headers that clients rely on, unless the hook's reply has them: `WWW-Authenticate`, `Allow`,
     /// `Retry-After`, `Cache-Control`. The hook is not called where a protocol fixes the reply: for gRPC, on a route

@@ -2,7 +2,7 @@
 //!
 //! The access token is in `__Host-access`, the refresh token in `__Host-refresh`. A login sets both, a refresh replaces both,
 //! a logout clears both. The routes take the access token from its cookie:
-//! [`RoutePolicy::cookie`](crate::route::RoutePolicy::cookie) or [`require().cookie(…)`](super::RequireLayer::cookie).
+//! [`RoutePolicy::cookie`](rotogate_core::route::RoutePolicy::cookie) or [`require().cookie(…)`](super::RequireLayer::cookie).
 //!
 //! ```
 //! use http::request::Parts;
@@ -40,12 +40,12 @@ use http::{HeaderMap, HeaderValue};
 use secrecy::SecretString;
 
 use super::Gate;
-use crate::credential;
-use crate::denial::Denial;
-use crate::engine::IssuedTokens;
-use crate::fault::Error;
+use rotogate_core::credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::IssuedTokens;
+use rotogate_core::fault::Error;
 
-pub use crate::credential::ACCESS_COOKIE;
+pub use rotogate_core::credential::ACCESS_COOKIE;
 /// The cookie of the refresh token.
 pub const REFRESH_COOKIE: &str = "__Host-refresh";
 /// The longest cookie that browsers keep: name and value together, in bytes (RFC 6265 §6.1).

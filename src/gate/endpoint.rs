@@ -11,11 +11,11 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response};
 
 use super::Inner;
-use crate::denial::Denial;
 use crate::dialect::{Dialect, Reply};
-use crate::reason::Reason;
-use crate::reply;
-use crate::session::profile::ProfileOverride;
+use rotogate_core::denial::Denial;
+use rotogate_core::reason::Reason;
+use rotogate_core::reply;
+use rotogate_core::session::profile::ProfileOverride;
 
 mod answer;
 mod execute;

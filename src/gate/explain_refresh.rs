@@ -7,18 +7,18 @@ use secrecy::SecretString;
 
 use super::Gate;
 use super::explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleVerdict};
-use crate::client::Grant;
-use crate::denial::Denial;
-use crate::engine::{APPLICATION, denial_of};
-use crate::fault::Error;
-use crate::reason::Reason;
-use crate::session::profile::Profile;
-use crate::session::rotation::{Decision, SessionEnd};
-use crate::session::{Session, Status};
+use rotogate_core::client::Grant;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{APPLICATION, denial_of};
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::session::profile::Profile;
+use rotogate_core::session::rotation::{Decision, SessionEnd};
+use rotogate_core::session::{Session, Status};
 
 impl Gate {
     /// Explains what a refresh token would cause at the endpoint of its session: the row of the table of
-    /// [`session::rotation`](crate::session::rotation). It consumes nothing, ends nothing, and counts nothing. It reads the
+    /// [`session::rotation`](rotogate_core::session::rotation). It consumes nothing, ends nothing, and counts nothing. It reads the
     /// record, and asks the directory for the user, as a refresh does. `client` is the client that presents the token;
     /// `None` for the one of its session.
     ///

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::denial::Denial;
-use crate::route::{Route, RouteId};
-pub use crate::rule::Rule;
-use crate::session::Scope;
+use rotogate_core::denial::Denial;
+use rotogate_core::route::{Route, RouteId};
+pub use rotogate_core::rule::Rule;
+use rotogate_core::session::Scope;
 
 /// What the gate would make of a request, rule by rule. A token is never in it.
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::fault::{Chain, Error, Fault};
+use rotogate_core::fault::{Chain, Error, Fault};
 
 /// How often the others are counted in a line.
 const COUNT_EVERY: Duration = Duration::from_secs(60);

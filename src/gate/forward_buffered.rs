@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt};
 #[cfg(feature = "kuzzle")]
 use super::socket::Dialer;
 use crate::dialect::{ConsultResult, Dialect, Reply};
-use crate::reply;
+use rotogate_core::reply;
 
 /// The longest reply that a consult reads, in bytes.
 const MAX_CONSULTED: usize = 1024 * 1024;

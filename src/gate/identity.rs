@@ -17,13 +17,13 @@ use http::Extensions;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::clock::Timestamp;
-use crate::policy::Permitted;
-use crate::session::{Generation, Scope, SessionId};
-use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
-use crate::token::claims::AccessToken;
-use crate::token::verify::Roles;
-use crate::verify_cache::Verified;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::policy::Permitted;
+use rotogate_core::session::{Generation, Scope, SessionId};
+use rotogate_core::thumbprint::{CertificateThumbprint, KeyThumbprint};
+use rotogate_core::token::claims::AccessToken;
+use rotogate_core::token::verify::Roles;
+use rotogate_core::verify_cache::Verified;
 
 /// The caller of a request that the gate let pass: [`Identity::of`] its extensions, and an axum extractor (feature
 /// `axum`): `Identity` where the route requires one, `Option<Identity>` where it is optional. Without a gate in front both
@@ -123,7 +123,7 @@ impl Identity {
     }
 
     /// The short name of the issuer: `self` for this gate, or what
-    /// [`IssuerRules::name`](crate::token::IssuerRules::name) says.
+    /// [`IssuerRules::name`](rotogate_core::token::IssuerRules::name) says.
     pub fn issuer_name(&self) -> &str {
         self.verified.token().issuer_name()
     }
@@ -159,7 +159,7 @@ impl Identity {
     }
 
     /// Does the caller have this role? Of our own tokens the claim `roles` decides, of another issuer's the claims that
-    /// [`IssuerRules::roles`](crate::token::IssuerRules::roles) names.
+    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
     // Requirement I17.
     pub fn has_role(&self, role: &str) -> bool {
         self.verified.token().roles().contains(role)
@@ -219,11 +219,11 @@ mod extract {
     use serde::de::DeserializeOwned;
 
     use super::Identity;
-    use crate::denial::Denial;
     use crate::gate::respond;
-    use crate::policy::{Permitted, Undecided};
-    use crate::reason::Reason;
-    use crate::reply;
+    use rotogate_core::denial::Denial;
+    use rotogate_core::policy::{Permitted, Undecided};
+    use rotogate_core::reason::Reason;
+    use rotogate_core::reply;
 
     /// The claims of the caller's token in a type of the application's: an axum extractor (feature `axum`). Claims of
     /// another shape are 403 with the reason `claims_shape`; `Option<Claims<T>>` is `None` for a request without a caller.

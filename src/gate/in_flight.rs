@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::Inner;
-use crate::overload::{Holder, Lent, PoolPermit, Refusal};
-use crate::verify_cache::Verified;
+use rotogate_core::overload::{Holder, Lent, PoolPermit, Refusal};
+use rotogate_core::verify_cache::Verified;
 
 /// One request of a caller, counted from its admission to the last byte of its reply.
 pub(super) struct InFlightSlot {

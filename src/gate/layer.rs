@@ -140,7 +140,7 @@ impl<M> GateLayer<M> {
     }
 
     /// For the proxy: no other layer is in front, and the service inside obeys the policy's `upgrade` and ends an
-    /// upgraded connection with its [`Lease`](crate::lease::Lease).
+    /// upgraded connection with its [`Lease`](rotogate_core::lease::Lease).
     #[must_use]
     pub fn at_edge(mut self) -> Self {
         self.edge = true;

@@ -8,12 +8,12 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::nodes;
 use super::running::Running;
-use crate::clock::ClockState;
-use crate::counters::Seldom;
-use crate::engine::confirm::FLUSH_EVERY;
-use crate::engine::{Freshness, Unpaid};
-use crate::fault::Chain;
-use crate::store::{Feed, StoreError, WriteOutcome};
+use rotogate_core::clock::ClockState;
+use rotogate_core::counters::Seldom;
+use rotogate_core::engine::confirm::FLUSH_EVERY;
+use rotogate_core::engine::{Freshness, Unpaid};
+use rotogate_core::fault::Chain;
+use rotogate_core::store::{Feed, StoreError, WriteOutcome};
 
 /// How often engine time follows the wall clock.
 const TICK_EVERY: Duration = Duration::from_secs(1);
@@ -279,7 +279,7 @@ async fn sweep(gate: Weak<Running>) {
     let mut unswept_relays = StoreFaults::default();
     let sweep_every = SWEEP_EVERY;
     #[cfg(feature = "failpoints")]
-    let sweep_every = crate::failpoint::sweep_every(sweep_every);
+    let sweep_every = rotogate_core::failpoint::sweep_every(sweep_every);
     loop {
         tokio::time::sleep(sweep_every).await;
         let Some(gate) = gate.upgrade() else { return };
@@ -334,10 +334,10 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::client::Client;
-    use crate::credential::Credential;
     use crate::gate::{Gate, NewSession};
-    use crate::token::Keyring;
+    use rotogate_core::client::Client;
+    use rotogate_core::credential::Credential;
+    use rotogate_core::token::Keyring;
 
     #[tokio::test(start_paused = true)]
     async fn r28_a_proof_of_delivery_is_in_the_store_within_its_bound() {

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use http::Uri;
 use serde::Serialize;
 
-use crate::client::{CertificateUse, Client, Grant};
 use crate::dialect::OAuthPaths;
-use crate::dpop::ALGORITHM_NAMES;
 use crate::gate::JWKS_PATH;
+use rotogate_core::client::{CertificateUse, Client, Grant};
+use rotogate_core::dpop::ALGORITHM_NAMES;
 
 /// RFC 8414 §3. An issuer's path is appended to it.
 #[doc(hidden)]
@@ -75,7 +75,7 @@ impl<'a> Metadata<'a> {
             grant_types_supported: all
                 .iter()
                 .filter(|grant| grants.contains(grant) && (has_directory || **grant != Grant::Password))
-                .map(|grant| name(*grant))
+                .map(|grant| grant.word())
                 .collect(),
             response_types_supported: [],
             token_endpoint_auth_methods_supported: METHODS,
@@ -89,14 +89,6 @@ impl<'a> Metadata<'a> {
 
     pub(super) fn to_bytes(&self) -> Bytes {
         serde_json::to_vec(self).unwrap_or_default().into()
-    }
-}
-
-const fn name(grant: Grant) -> &'static str {
-    match grant {
-        Grant::Password => "password",
-        Grant::RefreshToken => "refresh_token",
-        Grant::ClientCredentials => "client_credentials",
     }
 }
 
@@ -126,7 +118,7 @@ mod tests {
     use super::*;
     use crate::dialect::Dialect;
     use crate::dialect::oauth2::OAuth2;
-    use crate::password::SecretHash;
+    use rotogate_core::password::SecretHash;
 
     fn metadata(issuer: &str, base: &str, clients: &[Client]) -> serde_json::Value {
         let paths = OAuth2.oauth(base).unwrap();

@@ -27,22 +27,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::client::Clients;
-use crate::clock::TimeSource;
-use crate::counters::{CountedCommits, CountedDurations};
 use crate::dialect::Dialect;
-use crate::engine::{Engine, Freshness};
-use crate::headers::ProtectedNames;
-use crate::lease::LeaseContext;
-use crate::limit::{LimitName, Source};
-use crate::overload::{Holder, Overload};
-use crate::policy::GateId;
-use crate::route::path::CanonicalPath;
-use crate::route::{Hosts, RESOURCE_METADATA_PATH, RoutePolicy, RouteTable};
-use crate::session::profile::Profile;
-use crate::token::claims::AccessToken;
-use crate::token::keyring::Keyring;
-use crate::verify_cache::{CheckResult, MissContext, TokenChecker};
+use rotogate_core::client::Clients;
+use rotogate_core::clock::TimeSource;
+use rotogate_core::counters::{CountedCommits, CountedDurations};
+use rotogate_core::engine::{Engine, Freshness};
+use rotogate_core::headers::ProtectedNames;
+use rotogate_core::lease::LeaseContext;
+use rotogate_core::limit::{LimitName, Source};
+use rotogate_core::overload::{Holder, Overload};
+use rotogate_core::policy::GateId;
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Hosts, RESOURCE_METADATA_PATH, RoutePolicy, RouteTable};
+use rotogate_core::session::profile::Profile;
+use rotogate_core::token::claims::AccessToken;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::verify_cache::{CheckResult, MissContext, TokenChecker};
 
 mod authorizer;
 mod body;
@@ -85,11 +85,6 @@ pub mod tunnel;
 mod upgrade;
 mod verdict;
 
-pub use crate::engine::{IssueKind, IssuedTokens};
-pub use crate::headers::{ClientCertificate, HeaderPattern, Peer};
-pub use crate::lease::{Lease, LeaseEnd};
-pub use crate::limit::{Rate, Rates};
-pub use crate::overload::{Bound, Bounds};
 #[cfg(feature = "grpc")]
 #[doc(hidden)]
 pub use authorizer::grpc;
@@ -113,14 +108,19 @@ pub use relay::RelayConfig;
 #[doc(hidden)]
 pub use replace::{PreparedKeys, PreparedRules};
 pub use require::{Require, RequireLayer};
+pub use rotogate_core::engine::{IssueKind, IssuedTokens};
+pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
+pub use rotogate_core::lease::{Lease, LeaseEnd};
+pub use rotogate_core::limit::{Rate, Rates};
+pub use rotogate_core::overload::{Bound, Bounds};
 pub use sessions::{NewSession, Sessions, Tally, Whose};
 pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
-pub use crate::random::NoRandomness;
-pub use crate::reason::Reason;
-pub use crate::verify_cache::IdentityField;
+pub use rotogate_core::random::NoRandomness;
+pub use rotogate_core::reason::Reason;
+pub use rotogate_core::verify_cache::IdentityField;
 #[doc(hidden)]
-pub use crate::verify_cache::MAX_IDENTITY_HEADERS;
+pub use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
 ///
@@ -198,7 +198,7 @@ impl Inner {
             resource: resource.map(|resource| (&*resource.document_url, &resource.scopes)),
             step_up: policy.step_up.as_ref(),
             schemes: self.schemes(policy.dpop_required),
-            used: crate::credential::scheme(headers),
+            used: rotogate_core::credential::scheme(headers),
         }
     }
 
@@ -310,23 +310,23 @@ impl Gate {
 
     /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process
     /// ends. A lost confirmation may force a user to log in again. Revocations that the store still does not take are lost
-    /// with the process, unless they are kept [beside it](crate::store::RedbStore); the log names them.
+    /// with the process, unless they are kept [beside it](rotogate_core::store::RedbStore); the log names them.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn flush(&self) -> Result<(), crate::store::StoreError> {
+    pub async fn flush(&self) -> Result<(), rotogate_core::store::StoreError> {
         let paid = self.0.engine.pay().await;
         let flushed = self.0.engine.flush_confirmations().await;
         paid.and(flushed)?;
         match self.unpaid().lost_at_end {
             0 => Ok(()),
-            lost => Err(crate::store::StoreError::new(format!("{lost} revocations hold at this gate alone"))),
+            lost => Err(rotogate_core::store::StoreError::new(format!("{lost} revocations hold at this gate alone"))),
         }
     }
 
     /// The revocations that the store has not acknowledged.
     #[doc(hidden)]
-    pub fn unpaid(&self) -> crate::engine::Unpaid {
+    pub fn unpaid(&self) -> rotogate_core::engine::Unpaid {
         self.0.engine.unpaid()
     }
 
@@ -337,7 +337,7 @@ impl Gate {
 
     /// Counters of session events in this process.
     #[doc(hidden)]
-    pub fn events(&self) -> &crate::engine::Counts {
+    pub fn events(&self) -> &rotogate_core::engine::Counts {
         self.0.engine.counts()
     }
 
@@ -415,5 +415,5 @@ impl Gate {
 
 /// The default time source.
 fn system_time() -> Arc<dyn TimeSource> {
-    Arc::new(crate::clock::SystemTime::new())
+    Arc::new(rotogate_core::clock::SystemTime::new())
 }

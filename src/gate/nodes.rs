@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::Gate;
 use super::running::Running;
-use crate::fault::StoreError;
-use crate::store::{LiveRow, NodeSeen};
+use rotogate_core::fault::StoreError;
+use rotogate_core::store::{LiveRow, NodeSeen};
 
 pub(super) mod keys;
 
@@ -100,8 +100,8 @@ pub(super) fn row(name: Option<Box<str>>, id: u64) -> Arc<LiveRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::store::NodeRow;
+    use rotogate_core::clock::Timestamp;
+    use rotogate_core::store::NodeRow;
 
     #[test]
     fn gates_whose_users_differ_for_a_minute_are_named_once() {

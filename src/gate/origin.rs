@@ -6,8 +6,8 @@ use http::header::{ORIGIN, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Uri};
 
-use crate::headers;
-use crate::route::RoutePolicy;
+use rotogate_core::headers;
+use rotogate_core::route::RoutePolicy;
 
 /// The origins from which a request with a token cookie is accepted.
 #[derive(Debug)]

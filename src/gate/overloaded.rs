@@ -9,10 +9,10 @@ use http::{Request, header::HOST};
 
 use super::{Gate, Inner, Verdict, endpoint::Hit};
 use crate::dialect::{Dialect, Reply};
-use crate::overload::{Refusal, TRY_AGAIN};
-use crate::reason::Reason;
-use crate::reply;
-use crate::route::{Match, Route, path::CanonicalPath};
+use rotogate_core::overload::{Refusal, TRY_AGAIN};
+use rotogate_core::reason::Reason;
+use rotogate_core::reply;
+use rotogate_core::route::{Match, Route, path::CanonicalPath};
 
 /// 503 with `Retry-After`, or gRPC's `UNAVAILABLE`.
 pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, headers: &HeaderMap) -> Reply {

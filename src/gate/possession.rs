@@ -8,18 +8,18 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::Inner;
 use super::origin::origin_of;
-use crate::client::{CertificateUse, DpopUse};
-use crate::credential::Scheme as Presented;
-use crate::denial::{Denial, ProofFlaw};
-use crate::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target, UsedProof};
-use crate::fault::Error;
-use crate::headers::{self, Peer};
-use crate::policy::Permitted;
-use crate::refusal::Schemes;
-use crate::reply::Reply;
-use crate::route::{Hosts, Route, authority};
-use crate::thumbprint::CertificateThumbprint;
-use crate::token::claims::AccessToken;
+use rotogate_core::client::{CertificateUse, DpopUse};
+use rotogate_core::credential::Scheme as Presented;
+use rotogate_core::denial::{Denial, ProofFlaw};
+use rotogate_core::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target, UsedProof};
+use rotogate_core::fault::Error;
+use rotogate_core::headers::{self, Peer};
+use rotogate_core::policy::Permitted;
+use rotogate_core::refusal::Schemes;
+use rotogate_core::reply::Reply;
+use rotogate_core::route::{Hosts, Route, authority};
+use rotogate_core::thumbprint::CertificateThumbprint;
+use rotogate_core::token::claims::AccessToken;
 
 /// The URLs under which clients know the gate.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri};
 
 use super::Inner;
-use crate::route::Match;
-use crate::route::path::CanonicalPath;
+use rotogate_core::route::Match;
+use rotogate_core::route::path::CanonicalPath;
 
 /// The method that a preflight asks about (Fetch standard, «CORS-preflight request»); `None` for any other request, a
 /// plain `OPTIONS` too.

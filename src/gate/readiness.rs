@@ -1,8 +1,8 @@
 //! Whether a gate can serve, for an orchestrator.
 
 use super::Gate;
-use crate::clock::ClockState;
-use crate::engine::Freshness;
+use rotogate_core::clock::ClockState;
+use rotogate_core::engine::Freshness;
 
 /// Why a gate is not, or only in part, ready that shares its store with others.
 const NOT_HEARD: &str = "the store was not heard of for longer than the staleness";

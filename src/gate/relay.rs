@@ -6,21 +6,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Inner, builder::BuildError};
-use crate::counters::Counters;
-use crate::denial::{Denial, NotGood};
 use crate::dialect::RelayRequest;
-use crate::dpop::CountedIn;
-use crate::engine::{Engine, HeldUp, Origin};
-use crate::fault::{Error, Fault, StoreError};
 use crate::relay::{
     Answer, EndTokens, Presented, Provider, ProviderReply, Relay, RelayParts, RelayRules, RelaySettings, Sealer, Source,
 };
-use crate::revocation::{Effect, Revocation, Target};
-use crate::session::RevokedBecause;
-use crate::store::relay::RelayStore;
-use crate::token::keyring::Keyring;
-use crate::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};
-use crate::verify_cache::TokenChecker;
+use rotogate_core::counters::Counters;
+use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::dpop::CountedIn;
+use rotogate_core::engine::{Engine, HeldUp, Origin};
+use rotogate_core::fault::{Error, Fault, StoreError};
+use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::session::RevokedBecause;
+use rotogate_core::store::relay::RelayStore;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::{AccessToken, MAX_SESSIONLESS_LIFETIME};
+use rotogate_core::verify_cache::TokenChecker;
 
 /// The longest text of a client's id in the log.
 const MAX_SHOWN: usize = 128;
@@ -89,7 +89,7 @@ pub(super) struct Shared {
     pub(super) store: Option<Arc<dyn RelayStore>>,
     pub(super) engine: Arc<Engine>,
     pub(super) checker: Arc<TokenChecker>,
-    pub(super) time: Arc<dyn crate::clock::TimeSource>,
+    pub(super) time: Arc<dyn rotogate_core::clock::TimeSource>,
     pub(super) proofs: CountedIn,
 }
 

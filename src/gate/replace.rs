@@ -7,11 +7,11 @@ use std::time::Duration;
 #[cfg(feature = "relay")]
 use super::RelayConfig;
 use super::{Bounds, BuildError, Gate, GateBuilder, Rates, builder, nodes};
-use crate::token::claims::TokenStyle;
-use crate::token::keyring::Keyring;
-use crate::token::live_keys::Validity;
-use crate::token::verify::{IssuerKeys, IssuerRules, Verifier};
-use crate::verify_cache::IdentityHeaders;
+use rotogate_core::token::claims::TokenStyle;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::live_keys::Validity;
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Verifier};
+use rotogate_core::verify_cache::IdentityHeaders;
 
 /// Keys and rules that a gate can go on with.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Gate {
     /// token whose key is gone is refused, and its long-lived connections end within a second. Own tokens, other issuers
     /// and the tokens of the remaining keys stay in the cache. Equal keys change nothing.
     ///
-    /// Before the first keys are there, build the gate with [`IssuerKeys::unknown`](crate::token::IssuerKeys::unknown):
+    /// Before the first keys are there, build the gate with [`IssuerKeys::unknown`](rotogate_core::token::IssuerKeys::unknown):
     /// until then the issuer's tokens are answered with 503 and `Retry-After`.
     ///
     /// ```

@@ -14,11 +14,11 @@ use http_body::SizeHint;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::Inner;
-use crate::context::Context;
-use crate::lease::{Lease, LeaseEnd};
-use crate::reply::{GrpcCode, grpc_trailers};
-use crate::route::Route;
-use crate::verify_cache::Verified;
+use rotogate_core::context::Context;
+use rotogate_core::lease::{Lease, LeaseEnd};
+use rotogate_core::reply::{GrpcCode, grpc_trailers};
+use rotogate_core::route::Route;
+use rotogate_core::verify_cache::Verified;
 
 /// How often a long reply is checked, and so the longest delay of its end (requirement T9's bound for tunnels).
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

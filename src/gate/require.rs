@@ -29,13 +29,13 @@ use super::body::GateBody;
 use super::identity::Identity;
 use super::layer::ResponseFuture;
 use super::{Gate, layer, respond, upgrade};
-use crate::claim::ClaimPath;
-use crate::denial::Denial;
-use crate::policy::{self, By, Permitted, Undecided};
-use crate::reason::Reason;
-use crate::route::{Auth, Role, Route, RoutePolicy};
-use crate::session::Scope;
-use crate::verify_cache::Introspected;
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::denial::Denial;
+use rotogate_core::policy::{self, By, Permitted, Undecided};
+use rotogate_core::reason::Reason;
+use rotogate_core::route::{Auth, Role, Route, RoutePolicy};
+use rotogate_core::session::Scope;
+use rotogate_core::verify_cache::Introspected;
 
 /// Admits a request whose caller meets all conditions. See [`Gate::require`].
 ///
@@ -115,7 +115,7 @@ impl RequireLayer {
 
     /// Asks for a role (and for each of those asked before). Roles are those of the token's own issuer: of our own
     /// tokens the claim `roles`, of another issuer's the claims that
-    /// [`IssuerRules::roles`](crate::token::IssuerRules::roles) names.
+    /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
     ///
     /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is of the
     /// issuer that [`Self::issuer`] names, if it names exactly one, and otherwise of our own tokens.
@@ -180,7 +180,7 @@ impl RequireLayer {
     }
 
     /// Accepts tokens of the issuer with this name, and of those named before. `self` is our own; other names are those
-    /// of [`IssuerRules::name`](crate::token::IssuerRules::name). Without it, tokens of our own issuer and of
+    /// of [`IssuerRules::name`](rotogate_core::token::IssuerRules::name). Without it, tokens of our own issuer and of
     /// issuers that are accepted everywhere.
     #[must_use]
     pub fn issuer(self, name: impl Into<String>) -> Self {

@@ -7,12 +7,12 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use serde::Serialize;
 
 use super::builder::BuildError;
-use crate::denial::Denial;
-use crate::dpop::ALGORITHM_NAMES;
-use crate::reason::Reason;
-use crate::reply::{self, Reply};
-use crate::route::{Resource, Route};
-use crate::session::Scope;
+use rotogate_core::denial::Denial;
+use rotogate_core::dpop::ALGORITHM_NAMES;
+use rotogate_core::reason::Reason;
+use rotogate_core::reply::{self, Reply};
+use rotogate_core::route::{Resource, Route};
+use rotogate_core::session::Scope;
 
 /// How long a client may keep a document.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("max-age=300");

@@ -11,10 +11,10 @@ use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, RETRY_AFTER, WWW_AUTHENTICA
 use http::request::Parts;
 use http::{HeaderMap, Response};
 
-use crate::denial::Denial;
 use crate::dialect::Dialect;
-pub(crate) use crate::refusal::{Asked, denied, denied_grpc};
-use crate::reply::{self, Reply};
+use rotogate_core::denial::Denial;
+pub(crate) use rotogate_core::refusal::{Asked, denied, denied_grpc};
+use rotogate_core::reply::{self, Reply};
 
 type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
 

@@ -13,11 +13,11 @@ use super::fault_log::FaultLog;
 use super::notice::Notices;
 #[cfg(feature = "relay")]
 use super::relay::EndpointRelay;
-use crate::dpop::Dpop;
-use crate::engine::Engine;
-use crate::overload::Overload;
-use crate::password::Passwords;
-use crate::store::LiveRow;
+use rotogate_core::dpop::Dpop;
+use rotogate_core::engine::Engine;
+use rotogate_core::overload::Overload;
+use rotogate_core::password::Passwords;
+use rotogate_core::store::LiveRow;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Running {
     pub(super) faults: FaultLog,
     /// What each message of a connection may cause is logged once a minute.
     #[cfg(feature = "kuzzle")]
-    pub(super) seldom: crate::counters::SeldomByKind,
+    pub(super) seldom: rotogate_core::counters::SeldomByKind,
     /// Whether any `require()` asks for an audience.
     pub(super) asks_audience: AtomicBool,
     /// What the other gates of the store are told of this one.

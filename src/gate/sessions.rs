@@ -7,17 +7,19 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Gate;
 use super::endpoint::to_its_end;
-use crate::client::Grant;
-use crate::clock::Timestamp;
-use crate::denial::Denial;
-use crate::directory::User;
-use crate::engine::{APPLICATION, AccountRule, ApplicationLogin, Exchange, HeldUp, IssuedTokens, Origin, Refresh};
-use crate::fault::Error;
-use crate::reason::Reason;
-use crate::revocation::{Effect, Revocation, Target};
-use crate::session::Status;
-use crate::session::{RevokedBecause, Session, SessionId};
-use crate::store::{Cursor, Filter, Page};
+use rotogate_core::client::Grant;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::Denial;
+use rotogate_core::directory::User;
+use rotogate_core::engine::{
+    APPLICATION, AccountRule, ApplicationLogin, Exchange, HeldUp, IssuedTokens, Origin, Refresh,
+};
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::session::Status;
+use rotogate_core::session::{RevokedBecause, Session, SessionId};
+use rotogate_core::store::{Cursor, Filter, Page};
 
 mod new_session;
 

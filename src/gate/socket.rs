@@ -20,17 +20,17 @@ use super::Inner;
 use super::endpoint::{EndpointHandler, Hit, TakenOver};
 use super::forward_buffered::NotForwarded;
 use super::layer::{GateLayer, permit_call, prepare, set_target};
-use crate::context::{Context, inherited};
-use crate::credential;
-use crate::denial::Denial;
 use crate::dialect::{Command, CommandHandler, EnclosedCall, Outcome, Reply, SocketGate, SocketIdentity, Upgrade};
-use crate::engine::{HeldUpNote, Origin};
-use crate::fault::Error;
-use crate::headers::Peer;
-use crate::lease::{Dialled, Lease, UntilClosed};
-use crate::overload::SocketPermit;
-use crate::policy::Permitted;
-use crate::route::path::CanonicalPath;
+use rotogate_core::context::{Context, inherited};
+use rotogate_core::credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{HeldUpNote, Origin};
+use rotogate_core::fault::Error;
+use rotogate_core::headers::Peer;
+use rotogate_core::lease::{Dialled, Lease, UntilClosed};
+use rotogate_core::overload::SocketPermit;
+use rotogate_core::policy::Permitted;
+use rotogate_core::route::path::CanonicalPath;
 
 /// Calls the service behind the gate, and returns the head of its reply.
 pub(super) type Dialer = Arc<dyn Fn(Parts) -> Pin<Box<dyn Future<Output = Option<Response<()>>> + Send>> + Send + Sync>;

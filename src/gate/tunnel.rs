@@ -8,7 +8,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::lease::{Lease, LeaseEnd};
+use rotogate_core::lease::{Lease, LeaseEnd};
 use websocket::WebSocket;
 
 mod frame_copy;

@@ -28,9 +28,9 @@ use tokio::sync::oneshot;
 use super::Inner;
 use super::notice::Notice;
 use super::tunnel::{carry, protocol};
-use crate::lease::Lease;
-use crate::overload::PoolPermit;
-use crate::policy::Permitted;
+use rotogate_core::lease::Lease;
+use rotogate_core::overload::PoolPermit;
+use rotogate_core::policy::Permitted;
 
 /// The buffer of the pipe in each direction, in bytes.
 const PIPE: usize = 8 * 1024;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::denial::Denial;
-use crate::engine::HeldUp;
-use crate::policy::Permitted;
-use crate::reason::Reason;
-use crate::route::Route;
-use crate::session::SessionId;
-use crate::token::verify;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::HeldUp;
+use rotogate_core::policy::Permitted;
+use rotogate_core::reason::Reason;
+use rotogate_core::route::Route;
+use rotogate_core::session::SessionId;
+use rotogate_core::token::verify;
 
 use super::Identity;
 

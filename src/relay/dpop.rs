@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::denial::ProofFlaw;
-use crate::dpop::memory::{NotRecorded, ProofId, ProofMemory, once_in_store};
-use crate::dpop::proof::{Form, SignedProof};
-use crate::fault::Error;
-use crate::store::SharedStore;
-use crate::token::Algorithm;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::ProofFlaw;
+use rotogate_core::dpop::memory::{NotRecorded, ProofId, ProofMemory, once_in_store};
+use rotogate_core::dpop::proof::{Form, SignedProof};
+use rotogate_core::fault::Error;
+use rotogate_core::store::SharedStore;
+use rotogate_core::token::Algorithm;
 
 /// The longest proof, in bytes. An RSA key of 8192 bits and its signature fit.
 const MAX_PROOF: usize = 8 << 10;
@@ -92,7 +92,7 @@ impl Proofs {
         for n in 0..MAX_SEEN {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&n.to_be_bytes());
-            let key = crate::thumbprint::KeyThumbprint::from_bytes(key);
+            let key = rotogate_core::thumbprint::KeyThumbprint::from_bytes(key);
             let _ = self.seen.record(&self.seen.name(&key, "a", now), now);
         }
     }

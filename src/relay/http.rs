@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::oauth;
 use super::provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
-use crate::http_client::{FetchError, HttpClient, Target};
+use rotogate_core::http_client::{FetchError, HttpClient, Target};
 
 /// RFC 9449 §8.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");

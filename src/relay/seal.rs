@@ -22,9 +22,9 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::random::are_equal;
-use crate::store::relay::{RelayId, RelayRecord, RelayState};
-use crate::token::Keyring;
+use rotogate_core::random::are_equal;
+use rotogate_core::store::relay::{RelayId, RelayRecord, RelayState};
+use rotogate_core::token::Keyring;
 
 const LABEL_ID: &[u8] = b"rotogate relay id";
 const LABEL_SEAL: &[u8] = b"rotogate relay seal";

@@ -111,10 +111,16 @@ async fn o46_each_limit_is_named_with_its_caller_in_the_access_log_and_in_the_au
         assert!(lines.any(|line| line["rotogate.detail"] == limit), "{limit}: {log}");
     }
     // Each name that the sources give is explained.
-    let sources = ["limit.rs", "fault.rs", "dpop/mod.rs", "verify_cache/introspected.rs", "relay/engine/flight.rs"];
+    let sources = [
+        "crates/core/src/limit.rs",
+        "crates/core/src/fault.rs",
+        "crates/core/src/dpop/mod.rs",
+        "crates/core/src/verify_cache/introspected.rs",
+        "src/relay/engine/flight.rs",
+    ];
     let mut named = 0;
     for file in sources {
-        let source = fs::read_to_string(format!("{}/../../src/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let source = fs::read_to_string(format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
         for marker in ["RateLimited(\"", "refusal(\"", "limit: \""] {
             for name in source.split(marker).skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name) {
                 assert!(page.contains(&format!("| `{name}` |")), "{name} of {file}");

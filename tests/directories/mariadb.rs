@@ -8,7 +8,7 @@ use support::{Gate, Place, keep_secret, until, with};
 use tempfile::TempDir;
 
 use super::sqlite::{CHEAP, PASSWORD, hash};
-use rotogate::password::Cost;
+use rotogate_core::password::Cost;
 use support::server::{Process, done, folder, free_port, give, program, unprivileged, write};
 
 const GATE_PASSWORD: &str = "gate-mariadb-password";

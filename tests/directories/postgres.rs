@@ -7,7 +7,7 @@ use support::pki::{Pki, write_private};
 use support::{Gate, Place, keep_secret, until, with};
 
 use super::sqlite::{CHEAP, PASSWORD, hash};
-use rotogate::password::Cost;
+use rotogate_core::password::Cost;
 use support::postgres::{ADMIN_PASSWORD, Postgres as Server};
 use support::server::Process;
 

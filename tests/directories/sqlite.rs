@@ -1,7 +1,7 @@
 //! An SQLite file with the users.
 
 use http::{Method, StatusCode};
-use rotogate::password::{Cost, hash_with};
+use rotogate_core::password::{Cost, hash_with};
 use rusqlite::Connection;
 
 use crate::rotation_table::dialects::dialects;

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use rotogate::password::{Accepted, CostClass, FirebaseParameters, Legacy, PasswordHash, Passwords};
 use rotogate::store::redb::records_read_back_the_same;
 use rotogate::token::{IssuerKeys, IssuerRules, Verifier};
+use rotogate_core::password::{Accepted, CostClass, FirebaseParameters, Legacy, PasswordHash, Passwords};
 use rotogate_server::users::FileDirectory;
 use serde_json::Value;
 use tempfile::TempDir;

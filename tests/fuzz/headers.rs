@@ -11,9 +11,9 @@ use http_body_util::{BodyExt, Empty, Full};
 use ipnet::IpNet;
 use rotogate::Gate;
 use rotogate::gate::NewSession;
-use rotogate::headers::{Peer, client_ip, forwarded};
 use rotogate::route::{BadCredential, Route, RoutePolicy};
 use rotogate::token::keyring::Keyring;
+use rotogate_core::headers::{Peer, client_ip, forwarded};
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 

@@ -4,10 +4,10 @@ use std::sync::LazyLock;
 
 use rotogate::claim::ClaimPath;
 use rotogate::clock::Timestamp;
-use rotogate::introspection::{Introspection, IntrospectionFault, Introspector};
 use rotogate::session::Scope;
 use rotogate::token::IssuerRules;
 use rotogate::token::verify::{AllowedScopes, ClaimMapping, Responses, Told};
+use rotogate_core::introspection::{Introspection, IntrospectionFault, Introspector};
 use serde_json::{Map, Value};
 
 use crate::input::target;

@@ -12,15 +12,15 @@ use rotogate::SecretString;
 use rotogate::client::Client;
 use rotogate::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate::denial::Denial;
-use rotogate::engine::{AccountRule, Engine, EngineConfig, Exchange, Origin, Refresh};
 use rotogate::fault::Error;
-use rotogate::limit::{Limits, Rate, Rates};
-use rotogate::revocation::{Revocation, RevocationList};
 use rotogate::session::profile::Profile;
 use rotogate::session::{Generation, RevokedBecause, Session, SessionId, SessionSecret};
 use rotogate::store::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::refresh::{self, PREFIX};
+use rotogate_core::engine::{AccountRule, Engine, EngineConfig, Exchange, Origin, Refresh};
+use rotogate_core::limit::{Limits, Rate, Rates};
+use rotogate_core::revocation::{Revocation, RevocationList};
 
 use crate::input::target;
 
@@ -126,7 +126,7 @@ fn presented(token: &str) -> Error {
         profile: &Profile::default(),
         accepts: &[],
         by_access: &[],
-        arrived: rotogate::engine::Arrival::default(),
+        arrived: rotogate_core::engine::Arrival::default(),
         origin: &Origin::default(),
     };
     ENGINE.refresh(refresh).now_or_never().expect("an answer at once").unwrap_err()

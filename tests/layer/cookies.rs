@@ -11,13 +11,13 @@ use rotogate::denial::Denial;
 use rotogate::fault::Error;
 use rotogate::gate::NewSession;
 use rotogate::gate::cookies::{ACCESS_COOKIE, REFRESH_COOKIE, SameSite};
-use rotogate::limit::{Rate, Rates};
 use rotogate::{Gate, Identity};
+use rotogate_core::limit::{Rate, Rates};
 
 use crate::client::{Answer, Server, send};
 use crate::{builder, gate, tokens};
 
-fn denied(result: Result<rotogate::engine::IssuedTokens, Error>) -> Denial {
+fn denied(result: Result<rotogate_core::engine::IssuedTokens, Error>) -> Denial {
     match result {
         Err(Error::Denied(denial)) => denial,
         other => panic!("{other:?}"),

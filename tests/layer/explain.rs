@@ -15,7 +15,6 @@ use rotogate::client::Client;
 use rotogate::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{Conclusion, Endpoint, Explanation, NewSession, Peer, Rate, Rates, Rule, RuleResult, Verdict};
-use rotogate::introspection::{Introspection, IntrospectionFault, Introspector};
 use rotogate::route::{Auth, BadCredential, Role, Route, RoutePolicy, StepUp};
 use rotogate::session::Scope;
 use rotogate::store::Staleness;
@@ -23,6 +22,7 @@ use rotogate::store::memory::nodes::{MemoryNode, Way};
 use rotogate::token::keyring::Keyring;
 use rotogate::token::live_keys::{FetchRules, LiveKeys};
 use rotogate::token::verify::{IssuerKeys, IssuerRules, Keys};
+use rotogate_core::introspection::{Introspection, IntrospectionFault, Introspector};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -364,7 +364,8 @@ const ELSEWHERE: &[&str] = &[
 
 /// The words of all denials.
 fn words() -> BTreeSet<String> {
-    let sources = [include_str!("../../src/denial/table.rs"), include_str!("../../src/denial/proof.rs")];
+    let sources =
+        [include_str!("../../crates/core/src/denial/table.rs"), include_str!("../../crates/core/src/denial/proof.rs")];
     let body = |source: &'static str| source.split("fn reason").nth(1).unwrap().split("\n    }\n").next().unwrap();
     let of = |source| body(source).split("=> \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
     sources.into_iter().flat_map(of).collect()

@@ -13,7 +13,7 @@ use rotogate::clock::{ManualTime, Timestamp};
 use rotogate::gate::{BuildError, GateBuilder, GateLayer};
 use rotogate::route::{Auth, Route, RoutePolicy};
 use rotogate::token::{Algorithm, Keyring};
-use rotogate::verify_cache::IdentityField;
+use rotogate_core::verify_cache::IdentityField;
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{builder, tokens};

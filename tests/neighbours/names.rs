@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rotogate::headers::not_from_clients;
+use rotogate_core::headers::not_from_clients;
 use serde_json::json;
 use support::wire::Reply;
 use support::{Place, with};

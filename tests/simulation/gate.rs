@@ -11,19 +11,19 @@ use futures_util::FutureExt;
 use rotogate::SecretString;
 use rotogate::client::Client;
 use rotogate::clock::{EngineClock, ManualTime, Timestamp};
-use rotogate::engine::{
-    APPLICATION, AccountRule, ApplicationLogin, Engine, EngineConfig, Exchange, IssuedTokens, Origin, Refresh,
-};
 use rotogate::fault::Error;
-use rotogate::limit::{Limits, Rate, Rates};
-use rotogate::revocation::RevocationList;
-use rotogate::revocation::list::TokenFacts;
 use rotogate::session::profile::Profile;
 use rotogate::session::rotation::{Decision, Facts, decide};
 use rotogate::session::{Generation, RevokedBecause, Scope, SessionId};
 use rotogate::store::{Cursor, Store};
 use rotogate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
 use rotogate::token::{Algorithm, refresh};
+use rotogate_core::engine::{
+    APPLICATION, AccountRule, ApplicationLogin, Engine, EngineConfig, Exchange, IssuedTokens, Origin, Refresh,
+};
+use rotogate_core::limit::{Limits, Rate, Rates};
+use rotogate_core::revocation::RevocationList;
+use rotogate_core::revocation::list::TokenFacts;
 use uuid::Uuid;
 
 use crate::store::{Faulty, ISSUER, LEEWAY};
@@ -142,7 +142,7 @@ impl Gate {
                 profile,
                 accepts: &[APPLICATION.into()],
                 by_access: &[],
-                arrived: rotogate::engine::Arrival::default(),
+                arrived: rotogate_core::engine::Arrival::default(),
                 origin: &Origin::default(),
             };
             Done::Refreshed(engine.refresh(refresh).await)

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use rotogate::clock::Timestamp;
-use rotogate::revocation::{Effect, Revocation};
 use rotogate::session::{Generation, Session, SessionId};
+use rotogate_core::revocation::{Effect, Revocation};
 
 /// The rules of every commit, whatever its cause. Proof 1 of the rotation table, on the disk.
 #[derive(Debug, Default)]

@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use rotogate::clock::Timestamp;
-use rotogate::revocation::{Revocation, Target};
 use rotogate::session::{Generation, RevokedBecause, Session, SessionId};
 use rotogate::store::{Cursor, Filter, Inserted, MemoryStore, Page, Store, StoreError, SubjectBound, Swap, Swept};
+use rotogate_core::revocation::{Revocation, Target};
 
 use crate::oracle::Commits;
 use support::random::Random;

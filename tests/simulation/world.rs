@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use rotogate::clock::{ManualTime, Timestamp};
 use rotogate::denial::Denial;
-use rotogate::engine::{IssueKind, IssuedTokens};
 use rotogate::fault::Error;
 use rotogate::session::rotation::REVOKED;
 use rotogate::session::{Generation, SessionId};
+use rotogate_core::engine::{IssueKind, IssuedTokens};
 
 use crate::gate::{Done, GRACE, Gate, LAX, WINDOW, Work, generation, poll};
 use crate::store::{Faulty, Plant, Trust};

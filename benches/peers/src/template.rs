@@ -14,12 +14,12 @@ use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::clock::Timestamp;
 use rotogate::gate::NewSession;
-use rotogate::revocation::{Effect, Revocation, Target};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
 use rotogate::token::seal::sealed;
+use rotogate_core::revocation::{Effect, Revocation, Target};
 use rotogate_server::server::AdminToken;
 use rotogate_server::users::FileDirectory;
 

@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use rotogate::directory::{Directory, DirectoryError, LoginRequest, User};
-use rotogate::password::{Cost, Passwords};
+use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, User};
+use rotogate_core::password::{Cost, Passwords};
 
 /// A directory, and the accounts that it has.
 #[derive(Clone, Debug)]

@@ -29,8 +29,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use secrecy::SecretString;
 
-use rotogate::directory::{LoginRequest, User};
-use rotogate::password::{CostClass, SecretHash};
+use rotogate_core::directory::{LoginRequest, User};
+use rotogate_core::password::{CostClass, SecretHash};
 
 use std::path::Path;
 use std::sync::Arc;

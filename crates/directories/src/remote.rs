@@ -22,10 +22,10 @@ use super::circuit::Circuit;
 use super::metrics::Label;
 use super::padding::SlowestCheck;
 use super::{Cause, DirectoryMetrics, Found, HashedUser, Login, LoginAttempt, Source, SourceError, username};
-use rotogate::context::{Context, inherited};
-use rotogate::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
-use rotogate::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
-use rotogate::trace::{Trace, Value};
+use rotogate_core::context::{Context, inherited};
+use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
+use rotogate_core::password::{self, Accepted, Cost, CostClass, PasswordHash, Passwords, SecretHash};
+use rotogate_core::trace::{Trace, Value};
 
 /// The operation that checks a password.
 const LOGIN: &str = "authenticate";

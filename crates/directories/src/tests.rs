@@ -9,8 +9,8 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
 use super::*;
-use rotogate::directory::{Directory, DirectoryError, PasswordMark};
-use rotogate::password::{Cost, CostClass, Passwords, hash_with};
+use rotogate_core::directory::{Directory, DirectoryError, PasswordMark};
+use rotogate_core::password::{Cost, CostClass, Passwords, hash_with};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BOUNDS: Bounds =

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rotogate::clock::Timestamp;
+use rotogate_core::clock::Timestamp;
 
 /// How often files are checked. A change counts once two checks in a row find the same state, so that a file is not
 /// read while it is being written: after two intervals, or a little more.
@@ -180,7 +180,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         std::fs::write(&path, "old").unwrap();
-        let now = rotogate::clock::TimeSource::wall(&rotogate::clock::SystemTime::new());
+        let now = rotogate_core::clock::TimeSource::wall(&rotogate_core::clock::SystemTime::new());
         let mut detector = ChangeDetector::new([path.clone()], now);
         assert!(!detector.poll_changed([path.clone()], now), "not while it is young");
         assert!(detector.poll_changed([path.clone()], LATER));

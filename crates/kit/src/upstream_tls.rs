@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
-use rotogate::private_file::{read_private, trusted};
+use rotogate_core::private_file::{read_private, trusted};
 
 /// The longest certificate file, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;

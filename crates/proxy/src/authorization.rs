@@ -4,7 +4,7 @@ use std::path::Path;
 
 use http::HeaderValue;
 
-use rotogate::private_file::{read_private, trusted};
+use rotogate_core::private_file::{read_private, trusted};
 
 /// Reads the value of `Authorization` from a private file: scheme and credential on one line.
 ///
@@ -38,7 +38,7 @@ mod tests {
         let path = folder.path().join("app.authorization");
         let read = |text: &str| {
             let _ = std::fs::remove_file(&path);
-            rotogate::private_file::create_private_new(&path, text.as_bytes()).unwrap();
+            rotogate_core::private_file::create_private_new(&path, text.as_bytes()).unwrap();
             load(&path)
         };
         let value = read("Bearer kapikey-1234\n").unwrap();

@@ -10,8 +10,8 @@ use hyper_util::client::legacy;
 
 use super::body::{BodyError, BoxError, ProxyBody};
 use rotogate::dialect;
-use rotogate::reason::Reason;
-use rotogate::reply::{self, GrpcCode};
+use rotogate_core::reason::Reason;
+use rotogate_core::reply::{self, GrpcCode};
 
 /// `Retry-After` for a busy upstream, in seconds.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");

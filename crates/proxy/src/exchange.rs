@@ -24,9 +24,9 @@ use super::span::AttemptSpan;
 use super::upgrade::UpgradeRequest;
 use super::url::UpstreamUrl;
 use super::{Inner, echo};
-use rotogate::headers::{self, Peer};
-use rotogate::reply;
-use rotogate::route::path::CanonicalPath;
+use rotogate_core::headers::{self, Peer};
+use rotogate_core::reply;
+use rotogate_core::route::path::CanonicalPath;
 
 /// The most addresses that a request is tried at.
 const MAX_ADDRESSES_TRIED: usize = 3;

@@ -2,7 +2,7 @@
 //! without buffering them.
 //!
 //! It expects a request with a canonical path (others are refused here again) and with a [`Peer`] in its extensions,
-//! from which [`rotogate::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must not
+//! from which [`rotogate_core::headers::ProtectedNames::strip_untrusted`] has removed the headers that a client must not
 //! set.
 //!
 //! **Addresses**: an upstream has one or more; a host name has as many as it resolves to. Of two random addresses, the
@@ -42,10 +42,10 @@ use self::counts::UpstreamCounts;
 use self::exchange::ForwardError;
 use self::pool::{Pool, RequestHolders, Resolver};
 use self::upgrade::UpgradeRequest;
-use rotogate::headers::Peer;
-use rotogate::policy::Permitted;
-use rotogate::reply;
-use rotogate::route::{RoutePolicy, UpstreamId};
+use rotogate_core::headers::Peer;
+use rotogate_core::policy::Permitted;
+use rotogate_core::reply;
+use rotogate_core::route::{RoutePolicy, UpstreamId};
 use rotogate_kit::upstream_tls::BadTls;
 
 mod address;

@@ -26,7 +26,7 @@ use super::upstream::Upstream;
 use super::url::{HttpUrl, UpstreamUrl};
 use super::{UpstreamAddress, UpstreamReport};
 use http::HeaderValue;
-use rotogate::overload::{Holder, Shares, Usage};
+use rotogate_core::overload::{Holder, Shares, Usage};
 
 mod slot;
 

@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use super::address::Address;
 use super::counts::AttemptResult;
 use super::error::ProxyError;
-use rotogate::trace::{self, Span, StepKind, TRACEPARENT, Value};
+use rotogate_core::trace::{self, Span, StepKind, TRACEPARENT, Value};
 
 /// The methods that OpenTelemetry knows: a client cannot make names of spans.
 pub fn known_method(method: &Method) -> Option<&'static str> {

@@ -10,11 +10,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::ProxyBody;
-use rotogate::context::{Context, inherited};
 use rotogate::gate::tunnel::{carry, protocol};
-use rotogate::headers;
-use rotogate::lease::{Dialled, Lease};
-use rotogate::policy::Permitted;
+use rotogate_core::context::{Context, inherited};
+use rotogate_core::headers;
+use rotogate_core::lease::{Dialled, Lease};
+use rotogate_core::policy::Permitted;
 use rotogate_kit::exchange::TunnelEnd;
 
 /// In the extensions of a request: held until its connection closes, upgraded or not.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 
-use rotogate::route::authority::is_authority;
-use rotogate::route::path::CanonicalPath;
+use rotogate_core::route::authority::is_authority;
+use rotogate_core::route::path::CanonicalPath;
 
 /// One address of an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]

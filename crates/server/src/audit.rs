@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::ClientConfig;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::token::keyring::Keyring;
 
 const TARGET: &str = "rotogate::audit";
 /// The actor of what a gate finds in a file.

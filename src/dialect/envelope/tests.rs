@@ -5,13 +5,8 @@ use http::HeaderMap;
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::clock::Timestamp;
-use crate::engine::IssueKind;
-use crate::fault::Fault;
-use crate::session::Scope;
-use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
-use crate::token::mint::AccessTokenText;
-use crate::token::refresh::RefreshToken;
+use rotogate_core::fault::Fault;
+use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 fn call<'a>(method: &'a Method, headers: &'a HeaderMap, body: &'a Bytes) -> Call<'a> {
     Call {
@@ -39,20 +34,7 @@ fn written(dialect: Envelope, method: &Method, outcome: Result<Outcome, Error>) 
 
 #[test]
 fn a_success_is_the_documented_body_with_an_array_of_one() {
-    let issued = IssuedTokens {
-        bound_to: None,
-        certificate: None,
-        access_token: AccessTokenText::for_test("aaa.bbb.ccc"),
-        refresh_token: Some(RefreshToken::for_test("rg1_x")),
-        expires: Timestamp::from_secs(10),
-        expires_in: 3600,
-        subject: "ada".into(),
-        scope: Scope::default(),
-        session_expires_in: None,
-        session: None,
-        user: None,
-        how: IssueKind::Rotated,
-    };
+    let issued = IssuedTokens::for_test("aaa.bbb.ccc", "rg1_x", 3600);
     let (status, body, headers) = written(Envelope::default(), &Method::PUT, Ok(Outcome::Issued(Box::new(issued))));
     assert_eq!(status, StatusCode::OK);
     assert_eq!(

@@ -15,12 +15,12 @@ use super::proto::{
     RefreshAccessTokenRequest, RefreshAccessTokenResponse, User,
 };
 use super::{user, words};
-use crate::credential;
-use crate::denial::Denial;
 use crate::dialect::{Call, Command, CommandHandler, Outcome, RefreshCredential, Reply, ReplyBody};
-use crate::engine::IssuedTokens;
-use crate::fault::Error;
-use crate::reason::Reason;
+use rotogate_core::credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::IssuedTokens;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
 
 /// A message that could not be decoded.
 pub(in crate::dialect) const UNREAD: Reason = Reason::denied(&Denial::MalformedRequest("not a message of this call"));

@@ -28,10 +28,10 @@ use tonic::Status;
 use self::calls::{Calling, refusal};
 use self::streams::Streams;
 use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, Reply, ServedPath, StreamedBody};
-use crate::denial::Denial;
-use crate::fault::Error;
-use crate::reason::Reason;
-use crate::reply;
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::reply;
 
 pub(crate) mod calls;
 #[doc(hidden)]

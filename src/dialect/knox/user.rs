@@ -7,7 +7,7 @@ use prost_types::{ListValue, Struct, Value};
 use serde_json::Value as Json;
 
 use super::proto::{Role, User};
-use crate::directory;
+use rotogate_core::directory;
 
 /// A user of the directory.
 pub(super) fn known(user: &directory::User) -> User {
@@ -78,22 +78,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::session::Scope;
 
     fn with(profile: Json) -> User {
         let Json::Object(profile) = profile else { panic!("not an object") };
-        known(&directory::User {
-            vouched_by: None,
-            subject: "u-1".into(),
-            account: Some("acme".into()),
-            active: true,
-            sessions_valid_from: Timestamp::default(),
-            password_mark: None,
-            claims: crate::claim::OwnClaims::default(),
-            scopes: Scope::default(),
-            profile: profile.into_iter().collect(),
-        })
+        let user = directory::User::new("u-1").account("acme");
+        known(&profile.into_iter().fold(user, |user, (name, value)| user.field(name, value)))
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::denial::{Class, Denial};
-use crate::fault::Error;
+use rotogate_core::denial::{Class, Denial};
+use rotogate_core::fault::Error;
 
 /// An empty mandatory field, with the detail that names it (`google.rpc.BadRequest`).
 pub(in crate::dialect) fn empty_field(name: &'static str) -> Status {
@@ -60,7 +60,7 @@ fn later(code: Code, message: &str, wait: Duration) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::Fault;
+    use rotogate_core::fault::Fault;
 
     #[test]
     fn what_may_be_tried_again_says_when() {

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::super::{ConsultResult, Reply, ServedPath};
 use super::message::{Action, Message};
 use super::words::Problem;
-use crate::clock::Timestamp;
-use crate::denial::Denial;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::denial::Denial;
 
 /// The query parameter for a token.
 pub(super) const PARAMETER: &str = "jwt";

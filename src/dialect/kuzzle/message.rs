@@ -9,7 +9,7 @@ use super::super::oauth2::form::MAX_PARAMETERS;
 use super::super::{Call, EnclosedCall};
 use super::actions;
 use super::words::{self, Problem};
-use crate::token::verify::{members_of_depth, object_of_depth};
+use rotogate_core::token::verify::{members_of_depth, object_of_depth};
 
 /// The deepest nesting of JSON: more than any query for documents has.
 const MAX_DEPTH: usize = 64;

@@ -38,12 +38,12 @@ use super::{
     Answer, Call, Command, CommandHandler, Dialect, EnclosedCall, Forward, Outcome, Reply, ServedPath, Sources,
     said_json,
 };
-use crate::credential::{self, Found, Places, Scheme};
-use crate::denial::Denial;
-use crate::fault::Error;
-use crate::reason::Reason;
-use crate::session::profile::{OnReuse, ProfileOverride};
-use crate::token::claims::TokenStyle;
+use rotogate_core::credential::{self, Found, Places, Scheme};
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
+use rotogate_core::session::profile::{OnReuse, ProfileOverride};
+use rotogate_core::token::claims::TokenStyle;
 
 mod actions;
 mod expiry;

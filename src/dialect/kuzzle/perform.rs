@@ -9,11 +9,11 @@ use super::super::{CheckedToken, Command, CommandHandler, Outcome, RefreshCreden
 use super::message::{Action, Message};
 use super::words::Problem;
 use super::{MALFORMED, expiry, http};
-use crate::credential::Found;
-use crate::denial::{Denial, NotGood, Standing};
-use crate::engine::IssuedTokens;
-use crate::fault::Error;
-use crate::reason::Reason;
+use rotogate_core::credential::Found;
+use rotogate_core::denial::{Denial, NotGood, Standing};
+use rotogate_core::engine::IssuedTokens;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
 
 /// The one strategy of a login.
 const STRATEGY: &str = "local";

@@ -34,11 +34,11 @@ use super::message::{self, Action, Message};
 use super::perform::{self, ActionResult};
 use super::raw;
 use super::words::{self, Problem};
-use crate::credential::{Found, Scheme};
-use crate::denial::Denial;
-use crate::lease::Lease;
-use crate::linger::linger;
-use crate::reason::Reason;
+use rotogate_core::credential::{Found, Scheme};
+use rotogate_core::denial::Denial;
+use rotogate_core::lease::Lease;
+use rotogate_core::linger::linger;
+use rotogate_core::reason::Reason;
 
 mod accept;
 mod inflow;

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::super::oauth2::form::MAX_PARAMETERS;
 use super::super::{ConsultResult, RefreshCredential};
 use super::*;
-use crate::denial::NotGood;
-use crate::fault::Fault;
-use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
+use rotogate_core::denial::NotGood;
+use rotogate_core::fault::Fault;
+use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 /// Accepts one command, and returns the given outcome.
 struct Engine {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::super::{Reply, ReplyBody};
 use super::message::Message;
-use crate::denial::{Class, Denial, TokenFlaw};
-use crate::fault::{Error, Fault};
-use crate::reply::{retry_after, seconds};
+use rotogate_core::denial::{Class, Denial, TokenFlaw};
+use rotogate_core::fault::{Error, Fault};
+use rotogate_core::reply::{retry_after, seconds};
 
 /// The protocol names the node of the cluster that answers.
 const NODE: &str = "knode-rotogate";

@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 
 use super::super::Call;
 use super::secret;
-use crate::client::PresentedClient;
-use crate::denial::Denial;
-use crate::session::Scope;
+use rotogate_core::client::PresentedClient;
+use rotogate_core::denial::Denial;
+use rotogate_core::session::Scope;
 
 /// The parameters of a request (RFC 6749 §3.2): none repeated, an empty one as if absent.
 pub(in crate::dialect) struct Form {

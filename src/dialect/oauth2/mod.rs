@@ -26,8 +26,8 @@ use http::Method;
 use secrecy::SecretString;
 
 use super::{Call, Command, Dialect, OAuthPaths, Outcome, RefreshCredential, Reply, ServedPath};
-use crate::denial::{Denial, NotGood};
-use crate::fault::Error;
+use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::fault::Error;
 
 pub(super) mod form;
 pub(super) mod words;

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::fault::Fault;
-use crate::session::rotation::{Lifetime, Reuse, SessionEnd};
+use rotogate_core::fault::Fault;
+use rotogate_core::session::rotation::{Lifetime, Reuse, SessionEnd};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

@@ -7,12 +7,12 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
 use super::super::{CheckedToken, Reply, ReplyBody};
-use crate::denial::{Class, Denial};
-use crate::engine::IssuedTokens;
-use crate::fault::Fault;
-use crate::reply::retry_after;
-use crate::thumbprint::KeyThumbprint;
-use crate::token::claims::Confirmation;
+use rotogate_core::denial::{Class, Denial};
+use rotogate_core::engine::IssuedTokens;
+use rotogate_core::fault::Fault;
+use rotogate_core::reply::retry_after;
+use rotogate_core::thumbprint::KeyThumbprint;
+use rotogate_core::token::claims::Confirmation;
 
 /// RFC 6749 §5.1. `refresh_token` is in every reply that has one: clients replace theirs with whatever arrives.
 #[derive(Serialize)]

@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 
 use super::super::{Call, RelayRequest, Reply, ReplyBody, envelope, said_json};
 use super::RelayDialect;
-use crate::denial::Denial;
 use crate::relay::oauth::MAX_BODY;
 use crate::relay::{
     HttpCaller, Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, ProviderUrls,
     SendError,
 };
-use crate::token::verify::object_of_depth;
+use rotogate_core::denial::Denial;
+use rotogate_core::token::verify::object_of_depth;
 
 /// A login, by its name in `grants`.
 pub const PASSWORD: &str = "password";
@@ -180,14 +180,15 @@ fn validity(body: &[u8]) -> Option<(usize, usize, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http_client::{Allowed, HttpClient, Target};
+    use rotogate_core::http_client::{Allowed, HttpClient, Target};
 
     const FULL: &str = r#"{"errorCode":"","errorMessage":"","content":[{"token":"A","refreshToken":"R","validityTime" : 3600}],"pageable":{}}"#;
 
     fn provider() -> EnvelopeProvider {
         let target = Target::parse("http://127.0.0.1:1/api/v2/auth/token", Allowed::by_operator()).unwrap();
         let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let tls = crate::http_client::Tls { ca: Some(authority.cert.pem()), ..Default::default() };
+        let mut tls = rotogate_core::http_client::Tls::default();
+        tls.ca = Some(authority.cert.pem());
         let caller = HttpCaller::new(HttpClient::with_tls(&tls).unwrap(), Duration::from_secs(1));
         EnvelopeProvider::new(caller, ProviderUrls::fixed(target, None))
     }

@@ -24,10 +24,10 @@ use super::super::knox::proto::{
 };
 use super::super::knox::{AUTHN, REFRESH, not_grpc, words};
 use super::super::{Call, CommandHandler, RelayRequest, Reply};
-use crate::http_client::{HttpClient, Target};
-use crate::reason::Reason;
 use crate::relay::{Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, SendError};
-use crate::reply::is_grpc;
+use rotogate_core::http_client::{HttpClient, Target};
+use rotogate_core::reason::Reason;
+use rotogate_core::reply::is_grpc;
 
 /// The statuses that refuse a request. Of all others, only what they say about a rotation is read.
 const CODES: [(Code, u16); 6] = [
@@ -246,6 +246,6 @@ impl Provider for KnoxProvider {
 }
 
 /// A refusal or a fault of the gate's own.
-pub(super) fn refused(error: &crate::fault::Error) -> Reply {
+pub(super) fn refused(error: &rotogate_core::fault::Error) -> Reply {
     refusal(&words::status(error))
 }

@@ -14,10 +14,10 @@ use http::Method;
 
 use super::envelope::Envelope;
 use super::{Answer, Call, Command, CommandHandler, Dialect, Outcome, RelayRequest, Reply, ServedPath};
-use crate::denial::Denial;
-use crate::fault::Error;
-use crate::reason::Reason;
 use crate::relay::ProviderReply;
+use rotogate_core::denial::Denial;
+use rotogate_core::fault::Error;
+use rotogate_core::reason::Reason;
 
 mod envelope;
 #[cfg(feature = "grpc")]
@@ -184,7 +184,7 @@ impl Dialect for RelayDialect {
     fn refuse(&self, headers: &http::HeaderMap, denial: Denial) -> Option<Reply> {
         match self.wire {
             Wire::OAuth | Wire::Envelope => None,
-            Wire::Knox => crate::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
+            Wire::Knox => rotogate_core::reply::is_grpc(headers).then(|| knox::refused(&denial.into())),
         }
     }
 }

@@ -10,11 +10,11 @@ use super::super::oauth2::form::{self, Form};
 use super::super::oauth2::words;
 use super::super::{Call, RelayRequest, Reply, ReplyBody};
 use super::{REFRESH_TOKEN, REVOCATION, RelayDialect};
-use crate::denial::{Class, Denial, ProofFlaw};
-use crate::fault::Error;
 use crate::relay::http::DPOP_NONCE;
 use crate::relay::{Params, Presented, Presenter, ProviderReply, ProviderRequest};
-use crate::reply::retry_after;
+use rotogate_core::denial::{Class, Denial, ProofFlaw};
+use rotogate_core::fault::Error;
+use rotogate_core::reply::retry_after;
 
 const DPOP: HeaderName = HeaderName::from_static("dpop");
 /// Parameters that may be repeated (RFC 8707 §2, RFC 8693 §2.1).

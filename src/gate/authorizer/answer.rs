@@ -11,18 +11,18 @@ use super::grpc::Allowed;
 #[cfg(feature = "grpc")]
 use super::kept;
 use super::{Disguises, Form, Neighbour};
-use crate::denial::Denial;
 use crate::gate::Inner;
 use crate::gate::layer::withhold;
 use crate::gate::overloaded::overloaded as in_words_of;
 use crate::gate::verdict::Verdict;
-use crate::headers::withheld;
-use crate::overload::Refusal;
-use crate::policy::Permitted;
-use crate::reason::Reason;
-use crate::refusal;
-use crate::reply::{self, Reply};
-use crate::route::Route;
+use rotogate_core::denial::Denial;
+use rotogate_core::headers::withheld;
+use rotogate_core::overload::Refusal;
+use rotogate_core::policy::Permitted;
+use rotogate_core::reason::Reason;
+use rotogate_core::refusal;
+use rotogate_core::reply::{self, Reply};
+use rotogate_core::route::Route;
 
 /// When the token expires, in Unix seconds.
 pub(super) const EXPIRES: HeaderName = HeaderName::from_static("x-auth-expires");

@@ -8,9 +8,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::Neighbour;
-use crate::denial::Denial;
-use crate::headers::Peer;
-use crate::route::authority;
+use rotogate_core::denial::Denial;
+use rotogate_core::headers::Peer;
+use rotogate_core::route::authority;
 
 const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use crate::route::Route;
-use crate::verify_cache::Verified;
+use rotogate_core::route::Route;
+use rotogate_core::verify_cache::Verified;
 
 /// The number of slots of a thread.
 const SLOTS: usize = 1024;

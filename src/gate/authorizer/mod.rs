@@ -22,11 +22,11 @@ use tower::Service;
 use super::in_flight::InFlightSlot;
 use super::layer::{Admission, EndpointMatch, GateLayer, has_token_in_query};
 use super::{Gate, preflight};
-use crate::denial::Denial;
-use crate::headers::{self, Peer};
-use crate::overload::Refusal;
-use crate::policy::Permitted;
-use crate::reply::Reply;
+use rotogate_core::denial::Denial;
+use rotogate_core::headers::{self, Peer};
+use rotogate_core::overload::Refusal;
+use rotogate_core::policy::Permitted;
+use rotogate_core::reply::Reply;
 
 mod answer;
 mod facts;

@@ -5,8 +5,8 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::Gate;
-use crate::route::{Route, RoutePolicy};
-use crate::token::keyring::Keyring;
+use rotogate_core::route::{Route, RoutePolicy};
+use rotogate_core::token::keyring::Keyring;
 
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -15,7 +15,7 @@ const FAMILIES: [Neighbour; 4] = [Neighbour::Nginx, Neighbour::Traefik, Neighbou
 
 async fn gate() -> Gate {
     let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
-    let open = RoutePolicy { auth: crate::route::Auth::None, ..RoutePolicy::default() };
+    let open = RoutePolicy { auth: rotogate_core::route::Auth::None, ..RoutePolicy::default() };
     let gate = gate.route(Route::new("/public/{*rest}", open)).route(Route::catch_all(RoutePolicy::default()));
     gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap()
 }
@@ -263,19 +263,20 @@ async fn n11_n12_each_neighbour_gets_a_status_that_it_can_hand_on() {
     for neighbour in Neighbour::ALL {
         let is_nginx = matches!(neighbour, Neighbour::Nginx | Neighbour::IngressNginx);
         let authorizer = gate.authorizer(neighbour);
-        let stated = answer::stated(neighbour, crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None));
+        let stated =
+            answer::stated(neighbour, rotogate_core::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None));
         assert_eq!(
             (stated.status().as_u16(), &stated.headers()[&answer::STATUS]),
             (503, &"503".parse::<HeaderValue>().unwrap())
         );
         for real in [400, 404, 405, 413, 421] {
             let status = http::StatusCode::from_u16(real).unwrap();
-            let stated = answer::stated(neighbour, crate::reply::problem(status, None));
+            let stated = answer::stated(neighbour, rotogate_core::reply::problem(status, None));
             assert_eq!(stated.status().as_u16(), if is_nginx { 403 } else { real }, "{neighbour:?}");
             assert_eq!(stated.headers()[&answer::STATUS], real.to_string().as_str());
         }
         // A gRPC status is a 200 to everybody else, and a 200 is a permit here.
-        let passing = crate::refusal::denied_grpc(Denial::NoCredential);
+        let passing = rotogate_core::refusal::denied_grpc(Denial::NoCredential);
         assert_eq!(answer::stated(neighbour, passing).status(), 503, "{neighbour:?}");
         let target = [("x-forwarded-uri", "/private"), ("x-original-url", "https://gate.test/private")];
         let mut asked = question(neighbour, if neighbour == Neighbour::Envoy { &[] } else { &target });
@@ -320,7 +321,7 @@ async fn n70_connection_cannot_name_a_header_of_the_identity_away_whatever_its_n
 #[tokio::test]
 async fn n65_this_machine_may_be_named_at_a_listener_on_loopback_and_another_host_is_refused_with_the_reason() {
     let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
-    let open = RoutePolicy { auth: crate::route::Auth::None, ..RoutePolicy::default() };
+    let open = RoutePolicy { auth: rotogate_core::route::Auth::None, ..RoutePolicy::default() };
     let gate = gate.route(Route::catch_all(open)).hosts(["gate.test"]);
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
     for neighbour in Neighbour::ALL {
@@ -349,7 +350,8 @@ async fn n65_this_machine_may_be_named_at_a_listener_on_loopback_and_another_hos
 /// A gate whose open route may have a token in a cookie.
 async fn gate_with_a_cookie() -> Gate {
     let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
-    let open = RoutePolicy { auth: crate::route::Auth::None, cookie: Some("token".into()), ..RoutePolicy::default() };
+    let open =
+        RoutePolicy { auth: rotogate_core::route::Auth::None, cookie: Some("token".into()), ..RoutePolicy::default() };
     let own = RoutePolicy { forward_token: true, ..open.clone() };
     let gate = gate.route(Route::new("/own/{*rest}", own)).route(Route::catch_all(open));
     gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap()

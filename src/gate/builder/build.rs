@@ -9,9 +9,6 @@ use parking_lot::Mutex;
 
 use super::rules::Kept;
 use super::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_STREAM, GateBuilder, sound};
-use crate::clock::{EngineClock, TimeSource, Timestamp};
-use crate::dpop::Dpop;
-use crate::engine::{Engine, EngineConfig, StoreCounters};
 use crate::gate::endpoint::Endpoints;
 use crate::gate::fault_log::FaultLog;
 use crate::gate::notice::Notices;
@@ -19,16 +16,19 @@ use crate::gate::notice::Notices;
 use crate::gate::relay::{EndpointRelay, Shared};
 use crate::gate::running::Running;
 use crate::gate::{Gate, PreparedRules, maintain, nodes, system_time};
-use crate::lease::LeaseContext;
-use crate::limit::Limits;
-use crate::overload::Overload;
-use crate::password::Passwords;
-use crate::policy::GateId;
-use crate::random::random;
-use crate::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError, round_trip};
-use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, RulesError, Verifier};
-use crate::verify_cache::{DEFAULT_CACHE, TokenChecker};
+use rotogate_core::clock::{EngineClock, TimeSource, Timestamp};
+use rotogate_core::dpop::Dpop;
+use rotogate_core::engine::{Engine, EngineConfig, StoreCounters};
+use rotogate_core::lease::LeaseContext;
+use rotogate_core::limit::Limits;
+use rotogate_core::overload::Overload;
+use rotogate_core::password::Passwords;
+use rotogate_core::policy::GateId;
+use rotogate_core::random::random;
+use rotogate_core::store::{Cursor, Feed, Follow, LiveRow, MemoryStore, Staleness, Store, StoreError, round_trip};
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::{IssuerRules, RulesError, Verifier};
+use rotogate_core::verify_cache::{DEFAULT_CACHE, TokenChecker};
 
 impl GateBuilder {
     /// Builds the gate, and loads the revocations in force. It needs a tokio runtime, where a background task runs for
@@ -150,7 +150,7 @@ impl GateBuilder {
             notices: Notices::default(),
             faults: FaultLog::default(),
             #[cfg(feature = "kuzzle")]
-            seldom: crate::counters::SeldomByKind::default(),
+            seldom: rotogate_core::counters::SeldomByKind::default(),
             asks_audience: AtomicBool::new(false),
             row,
             overload: Overload::new(&self.bounds),

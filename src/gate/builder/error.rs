@@ -1,12 +1,12 @@
 //! Why a gate could not be built.
 
-use crate::client::NoRandomness;
 use crate::gate::endpoint::EndpointError;
-use crate::route::{HostError, RouteError};
-use crate::session::profile::ProfileError;
-use crate::store::{Staleness, StoreError};
-use crate::token::verify::RulesError;
-use crate::verify_cache::MAX_IDENTITY_HEADERS;
+use rotogate_core::client::NoRandomness;
+use rotogate_core::route::{HostError, RouteError};
+use rotogate_core::session::profile::ProfileError;
+use rotogate_core::store::{Staleness, StoreError};
+use rotogate_core::token::verify::RulesError;
+use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
 
 /// Why a gate could not be built.
 ///

@@ -8,11 +8,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
-use crate::client::{Client, Clients, DpopUse};
 use crate::dialect::kuzzle::is_controller;
 use crate::dialect::{self, Dialect};
-use crate::dpop::DpopSettings;
-use crate::engine::Engine;
 use crate::gate::Inner;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
 use crate::gate::origin::{Origins, origin_of};
@@ -20,14 +17,19 @@ use crate::gate::possession::External;
 use crate::gate::resources;
 use crate::gate::respond::RefusalHook;
 use crate::gate::running::Running;
-use crate::headers::{HeaderPattern, ProtectedNames};
-use crate::lease::LeaseContext;
-use crate::policy::GateId;
-use crate::route::{HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned};
-use crate::session::profile::Profile;
-use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, OWN};
-use crate::verify_cache::{AssertionHeader, IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS, TokenChecker};
+use rotogate_core::client::{Client, Clients, DpopUse};
+use rotogate_core::dpop::DpopSettings;
+use rotogate_core::engine::Engine;
+use rotogate_core::headers::{HeaderPattern, ProtectedNames};
+use rotogate_core::lease::LeaseContext;
+use rotogate_core::policy::GateId;
+use rotogate_core::route::{HostError, Hosts, Resource, Route, RoutePolicy, RouteTable, authority, ungoverned};
+use rotogate_core::session::profile::Profile;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::{IssuerRules, OWN};
+use rotogate_core::verify_cache::{
+    AssertionHeader, IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS, TokenChecker,
+};
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use http::Uri;
 
 use super::BuildError;
-use crate::client::{Client, Grant};
 use crate::gate::Endpoint;
 use crate::gate::origin::origin_of;
-use crate::route::Route;
-use crate::token::assertion::can_sign_assertions;
-use crate::token::keyring::Keyring;
-use crate::token::verify::{IssuerRules, OWN, is_name};
+use rotogate_core::client::{Client, Grant};
+use rotogate_core::route::Route;
+use rotogate_core::token::assertion::can_sign_assertions;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::{IssuerRules, OWN, is_name};
 
 /// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
 /// answer in its name.

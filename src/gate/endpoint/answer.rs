@@ -15,19 +15,19 @@ use super::Operation;
 use super::handler::EndpointHandler;
 use super::read::{Reading, Unread};
 use super::table::Ready;
-use crate::credential;
-use crate::denial::Denial;
 use crate::dialect::{Answer, Call, Consult, Forward, Reply};
-use crate::dpop;
-use crate::engine::{Arrival, HeldUpNote, Origin};
 use crate::gate::overloaded::overloaded;
 use crate::gate::possession::certificate_of;
 use crate::gate::stall_timeout::StallTimeout;
 use crate::gate::{Inner, Who, respond};
-use crate::overload::{PoolPermit, Refusal};
-use crate::reason::Reason;
-use crate::reply;
-use crate::route::RoutePolicy;
+use rotogate_core::credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::dpop;
+use rotogate_core::engine::{Arrival, HeldUpNote, Origin};
+use rotogate_core::overload::{PoolPermit, Refusal};
+use rotogate_core::reason::Reason;
+use rotogate_core::reply;
+use rotogate_core::route::RoutePolicy;
 
 /// The time limit for the body of a streamed request, whatever arrives meanwhile.
 const STREAMED_BODY_TIMEOUT: Duration = Duration::from_secs(60);

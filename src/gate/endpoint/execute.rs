@@ -6,22 +6,24 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::table::Ready;
-use crate::client::{Client, Grant, PresentedClient};
-use crate::credential::Credential;
-use crate::denial::{Denial, EventFlaw, NotGood};
 use crate::dialect::events::Notice;
 use crate::dialect::{CheckedToken, Command, Outcome, OwnSessionsRequest, RefreshCredential};
-use crate::dpop::OnceProof;
-use crate::engine::{AccountRule, Arrival, Exchange, HeldUp, Login, NoticeResult, Origin, OwnSessions, Refresh};
-use crate::fault::Error;
 use crate::gate::possession::PresentedProof;
 use crate::gate::{Inner, layer, resources};
-use crate::limit::Source;
-use crate::session::{RevokedBecause, Status};
-use crate::thumbprint::CertificateThumbprint;
-use crate::token::claims::AccessToken;
-use crate::token::verify::{Ended, SentNotice};
-use crate::verify_cache::{Introspected, Verified};
+use rotogate_core::client::{Client, Grant, PresentedClient};
+use rotogate_core::credential::Credential;
+use rotogate_core::denial::{Denial, EventFlaw, NotGood};
+use rotogate_core::dpop::OnceProof;
+use rotogate_core::engine::{
+    AccountRule, Arrival, Exchange, HeldUp, Login, NoticeResult, Origin, OwnSessions, Refresh,
+};
+use rotogate_core::fault::Error;
+use rotogate_core::limit::Source;
+use rotogate_core::session::{RevokedBecause, Status};
+use rotogate_core::thumbprint::CertificateThumbprint;
+use rotogate_core::token::claims::AccessToken;
+use rotogate_core::token::verify::{Ended, SentNotice};
+use rotogate_core::verify_cache::{Introspected, Verified};
 
 /// What a request presents besides its credentials.
 #[derive(Clone, Copy)]
@@ -453,6 +455,6 @@ fn checked_of(token: &AccessToken) -> CheckedToken {
     }
 }
 
-fn issued(issued: crate::engine::IssuedTokens) -> Result<Outcome, Error> {
+fn issued(issued: rotogate_core::engine::IssuedTokens) -> Result<Outcome, Error> {
     Ok(Outcome::Issued(Box::new(issued)))
 }

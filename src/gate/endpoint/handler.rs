@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use super::execute;
-use crate::context::{Context, inherited};
-use crate::denial::Denial;
 use crate::dialect::{Command, CommandHandler, Outcome, OwnSessionsRequest};
-use crate::engine::{Arrival, HeldUp, Origin, OwnSessions};
-use crate::fault::{Error, Fault};
 use crate::gate::possession::PresentedProof;
 use crate::gate::{Inner, Recipient, Who};
-use crate::thumbprint::CertificateThumbprint;
+use rotogate_core::context::{Context, inherited};
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{Arrival, HeldUp, Origin, OwnSessions};
+use rotogate_core::fault::{Error, Fault};
+use rotogate_core::thumbprint::CertificateThumbprint;
 
 /// Executes the commands of one request.
 pub(in crate::gate) struct EndpointHandler<'a> {

@@ -16,10 +16,10 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::super::Inner;
-use crate::credential::{self, Credential, Places};
-use crate::denial::{Denial, NotGood};
 use crate::dialect::Dialect;
-use crate::overload::{Holder, PoolPermit, Refusal};
+use rotogate_core::credential::{self, Credential, Places};
+use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::overload::{Holder, PoolPermit, Refusal};
 
 /// The time limit for a small body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(3);

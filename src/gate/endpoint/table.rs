@@ -6,17 +6,17 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{Endpoint, JWKS_PATH};
-use crate::client::Client;
 use crate::dialect::{self, Dialect, ServedPath};
-use crate::engine::APPLICATION;
 use crate::gate::metadata::{self, Metadata};
 #[cfg(feature = "relay")]
 use crate::gate::relay::EndpointRelay;
 use crate::gate::resources::ReadyResource;
-use crate::route::path::CanonicalPath;
-use crate::session::Session;
-use crate::session::profile::Profile;
-use crate::token::claims::TokenStyle;
+use rotogate_core::client::Client;
+use rotogate_core::engine::APPLICATION;
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::session::Session;
+use rotogate_core::session::profile::Profile;
+use rotogate_core::token::claims::TokenStyle;
 
 /// An endpoint, ready to serve.
 #[derive(Debug)]

@@ -10,7 +10,6 @@ use http::{Method, Uri};
 use super::GateLayer;
 use super::awaited::{Awaited, awaited};
 use super::permit::{RoutedRequest, set_path};
-use crate::denial::{Denial, NotGood};
 use crate::dialect::Reply;
 use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
@@ -18,15 +17,16 @@ use crate::gate::endpoint::Hit;
 use crate::gate::nested;
 use crate::gate::notice::Notice;
 use crate::gate::{preflight, respond};
-use crate::headers::{self, Peer};
-use crate::policy::{self, By, Permitted, Undecided};
-use crate::reply;
-use crate::route::hosts::is_loopback;
-use crate::route::path::{CanonicalPath, PathError};
-use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
-use crate::rule::Rule;
-use crate::token::observer::Observer;
-use crate::verify_cache::Introspected;
+use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::headers::{self, Peer};
+use rotogate_core::policy::{self, By, Permitted, Undecided};
+use rotogate_core::reply;
+use rotogate_core::route::hosts::is_loopback;
+use rotogate_core::route::path::{CanonicalPath, PathError};
+use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use rotogate_core::rule::Rule;
+use rotogate_core::token::observer::Observer;
+use rotogate_core::verify_cache::Introspected;
 
 /// Where a request goes.
 pub(in crate::gate) enum Admission {
@@ -348,6 +348,7 @@ impl<M> GateLayer<M> {
     }
 
     #[cfg(not(feature = "axum"))]
+    #[expect(clippy::extra_unused_type_parameters, reason = "the callers are the same with axum")]
     pub(super) fn whole<O: Observer>(&self, _: &Parts) -> Option<Uri> {
         None
     }

@@ -15,18 +15,18 @@ use super::future::{Kind, PassedRequest, ResponseFuture};
 use super::permit::prepare;
 use super::refuse::{denied, refused, shed};
 use super::{GateLayer, GateService};
-use crate::denial::Denial;
 use crate::dialect::{Dialect, Reply};
 use crate::gate::endpoint::{self, Hit};
 use crate::gate::forward_buffered::ForwardBuffered;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::verdict::{Operation, Verdict};
 use crate::gate::{resources, upgrade};
-use crate::lease::Lease;
-use crate::overload::Refusal;
-use crate::policy::{Permitted, Undecided};
-use crate::reason::Reason;
-use crate::route::Route;
+use rotogate_core::denial::Denial;
+use rotogate_core::lease::Lease;
+use rotogate_core::overload::Refusal;
+use rotogate_core::policy::{Permitted, Undecided};
+use rotogate_core::reason::Reason;
+use rotogate_core::route::Route;
 
 /// Why a request that its route permits does not enter the service.
 enum NotEntered {

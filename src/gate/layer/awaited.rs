@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
-use crate::credential;
-use crate::denial::Denial;
-use crate::engine::Engine;
 use crate::gate::Inner;
-use crate::overload::{Holder, PoolPermit};
-use crate::route::RoutePolicy;
-use crate::token::live_keys::KeysWait;
-use crate::token::verify::IssuerRules;
-use crate::verify_cache::{Introspected, IntrospectionWait};
+use rotogate_core::credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::Engine;
+use rotogate_core::overload::{Holder, PoolPermit};
+use rotogate_core::route::RoutePolicy;
+use rotogate_core::token::live_keys::KeysWait;
+use rotogate_core::token::verify::IssuerRules;
+use rotogate_core::verify_cache::{Introspected, IntrospectionWait};
 
 /// What a request waits for.
 pub(in crate::gate) struct Awaited {

@@ -20,11 +20,11 @@ use crate::gate::overloaded::overloaded;
 #[cfg(feature = "kuzzle")]
 use crate::gate::socket;
 use crate::gate::verdict::{Operation, Verdict};
-use crate::overload::PoolPermit;
+use rotogate_core::overload::PoolPermit;
 #[cfg(feature = "kuzzle")]
-use crate::overload::SocketPermit;
-use crate::reason::Reason;
-use crate::trace::{self, StepKind, Value};
+use rotogate_core::overload::SocketPermit;
+use rotogate_core::reason::Reason;
+use rotogate_core::trace::{self, StepKind, Value};
 
 /// A request to an operation of an endpoint.
 pub(super) struct EndpointRun<M> {

@@ -14,16 +14,16 @@ use secrecy::ExposeSecret;
 use super::GateLayer;
 use super::admit::{Admission, EndpointMatch};
 use super::permit::{permit_call, prepare, withhold};
-use crate::credential::Places;
-use crate::denial::Denial;
 use crate::dialect::{Forward, Reply};
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::overloaded::overloaded;
 use crate::gate::upgrade;
-use crate::overload::PoolPermit;
-use crate::policy::Permitted;
-use crate::reason::Reason;
-use crate::route::Route;
+use rotogate_core::credential::Places;
+use rotogate_core::denial::Denial;
+use rotogate_core::overload::PoolPermit;
+use rotogate_core::policy::Permitted;
+use rotogate_core::reason::Reason;
+use rotogate_core::route::Route;
 
 /// The reply to a request that may not be forwarded, the reason, and its route.
 type RefusedForward = (Reply, Reason, Option<Arc<Route>>);

@@ -9,18 +9,18 @@ use http::{HeaderMap, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use crate::denial::Denial;
 use crate::dialect::Reply;
-use crate::dpop;
 use crate::gate::body::GateBody;
 use crate::gate::in_flight::InFlightSlot;
 use crate::gate::notice::Notice;
 use crate::gate::reply_guard::{ReplyGuard, is_short};
 use crate::gate::verdict::Verdict;
 use crate::gate::{Inner, respond};
-use crate::policy::{Permitted, Undecided};
-use crate::reason::Reason;
-use crate::reply;
+use rotogate_core::denial::Denial;
+use rotogate_core::dpop;
+use rotogate_core::policy::{Permitted, Undecided};
+use rotogate_core::reason::Reason;
+use rotogate_core::reply;
 
 /// The result of a request to an endpoint.
 pub(super) enum EndpointOutcome<F> {

@@ -10,20 +10,20 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 
-use crate::credential::{self, Credential, Found, Places};
-use crate::denial::{Denial, NotGood};
 use crate::dialect::EnclosedCall;
-use crate::dpop::{CheckedProof, UsedProof};
 use crate::gate::Inner;
 use crate::gate::notice::Notice;
-use crate::headers::{self, Peer};
-use crate::policy::{self, By, Permitted, Undecided};
-use crate::route::path::CanonicalPath;
-use crate::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
-use crate::rule::Rule;
-use crate::token::observer::Observer;
-use crate::token::verify::IssuerRules;
-use crate::verify_cache::{Introspected, Verified};
+use rotogate_core::credential::{self, Credential, Found, Places};
+use rotogate_core::denial::{Denial, NotGood};
+use rotogate_core::dpop::{CheckedProof, UsedProof};
+use rotogate_core::headers::{self, Peer};
+use rotogate_core::policy::{self, By, Permitted, Undecided};
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Auth, BadCredential, Match, Route, RoutePolicy, authority};
+use rotogate_core::rule::Rule;
+use rotogate_core::token::observer::Observer;
+use rotogate_core::token::verify::IssuerRules;
+use rotogate_core::verify_cache::{Introspected, Verified};
 
 /// A request whose route is known. Steps 5 to 7 are its methods: each takes what the one before it made.
 pub(in crate::gate) struct RoutedRequest<'a, O> {

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use http::request::Parts;
 
 use super::future::ResponseFuture;
-use crate::credential;
-use crate::denial::Denial;
 use crate::dialect::{Dialect, Reply};
-use crate::engine::{HeldUp, Origin};
 use crate::gate::overloaded::overloaded;
 use crate::gate::verdict::{RefusedToken, Verdict, Who};
 use crate::gate::{Inner, respond};
-use crate::overload::Refusal;
-use crate::policy::Permitted;
-use crate::reason::Reason;
-use crate::reply;
-use crate::route::{Route, RoutePolicy};
+use rotogate_core::credential;
+use rotogate_core::denial::Denial;
+use rotogate_core::engine::{HeldUp, Origin};
+use rotogate_core::overload::Refusal;
+use rotogate_core::policy::Permitted;
+use rotogate_core::reason::Reason;
+use rotogate_core::reply;
+use rotogate_core::route::{Route, RoutePolicy};
 
 /// Renders a denial: in the route's dialect; without a route, in the dialect whose client this looks like; else as a
 /// gRPC status or a problem document.

@@ -1,9 +1,9 @@
 //! Whether the keys of a gate are those of the others of its store, but for one step of a roll.
 
 use super::RUNS_FOR;
-use crate::clock::Timestamp;
-use crate::store::{LiveRow, NodeRow, NodeSeen};
-use crate::token::keyring::Keyring;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::store::{LiveRow, NodeRow, NodeSeen};
+use rotogate_core::token::keyring::Keyring;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Says by which keys this gate verifies from now on.

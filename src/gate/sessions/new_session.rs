@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::claim::{ClaimError, OwnClaims};
-use crate::engine::Origin;
-use crate::session::profile::Profile;
-use crate::session::{Scope, VouchedBy};
+use rotogate_core::claim::{ClaimError, OwnClaims};
+use rotogate_core::engine::Origin;
+use rotogate_core::session::profile::Profile;
+use rotogate_core::session::{Scope, VouchedBy};
 
 /// A session to start. See [`Sessions::start`](super::Sessions::start).
 ///

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::frame_copy::FrameCopy;
 use super::frames::CLOSE;
 use crate::gate::LeaseEnd;
-use crate::linger::linger;
-use crate::random::random;
+use rotogate_core::linger::linger;
+use rotogate_core::random::random;
 
 /// The time limit for the Close frames to both sides. Within it the upstream must send the rest of the current frame,
 /// and the client must read that rest and the Close frame.

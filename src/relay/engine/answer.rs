@@ -7,10 +7,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::RETRY_AFTER;
-use crate::denial::ProofFlaw;
-use crate::fault::Fault;
 use crate::relay::provider::{ProviderReply, ProviderRequest};
 use crate::relay::seal::{Params, Presenter};
+use rotogate_core::denial::ProofFlaw;
+use rotogate_core::fault::Fault;
 
 /// A refresh token as a dialect read it, and the request that exchanges it.
 pub struct Presented {

@@ -7,11 +7,11 @@ use secrecy::ExposeSecret;
 use super::flight::{End, Presentation};
 use super::look::Before;
 use super::{Core, LEASE_MARGIN, MAX_RETRY_AFTER, RETRY_AFTER, RelayRules, RelaySettings};
-use crate::fault::{Chain, Fault};
 use crate::relay::provider::{Meaning, ProviderReply, SendError};
 use crate::relay::seal::{NotSealed, Params, RelayKeys};
-use crate::store::StoreError;
-use crate::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
+use rotogate_core::fault::{Chain, Fault};
+use rotogate_core::store::StoreError;
+use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped};
 
 /// The grace of an answer without a new refresh token: the token stays valid at the provider.
 const GRACE_WITHOUT_ROTATION: Duration = Duration::from_secs(10);

@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 use super::look::Before;
 use super::{Answer, Core, LEASE_MARGIN, MAX_TOKEN, NOT_SEALED, Presented, RETRY_AFTER, RelaySettings, Source};
-use crate::overload::PoolPermit;
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::{NotSealed, RelayKeys};
-use crate::store::relay::RelayId;
+use rotogate_core::overload::PoolPermit;
+use rotogate_core::store::relay::RelayId;
 
 /// What is next for a presentation, unless its exchange is under way here.
 pub(super) enum Next {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::flight::Presentation;
 use super::{AfterUnknown, Answer, Core, Source};
-use crate::clock::Timestamp;
-use crate::fault::StoreError;
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::RelayKeys;
-use crate::store::relay::{RelayRecord, RelayState};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::fault::StoreError;
+use rotogate_core::store::relay::{RelayRecord, RelayState};
 
 /// The record that the intent to send replaces, and the index of its keys.
 pub(super) struct Before {

@@ -4,9 +4,9 @@ use secrecy::ExposeSecret;
 
 use super::flight::Presentation;
 use super::{Answer, Core, MAX_RETRY_AFTER, RETRY_AFTER, RelaySettings, Source};
-use crate::fault::StoreError;
 use crate::relay::provider::ProviderReply;
-use crate::store::relay::RelayState;
+use rotogate_core::fault::StoreError;
+use rotogate_core::store::relay::RelayState;
 
 /// Header, payload, signature.
 const JWS_PARTS: usize = 3;

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::clock::{EngineClock, TimeSource};
-use crate::fault::StoreError;
-use crate::limit::Limits;
 use crate::relay::provider::Provider;
 use crate::relay::seal::Sealer;
-use crate::store::Store;
-use crate::store::relay::RelayStore;
+use rotogate_core::clock::{EngineClock, TimeSource};
+use rotogate_core::fault::StoreError;
+use rotogate_core::limit::Limits;
+use rotogate_core::store::Store;
+use rotogate_core::store::relay::RelayStore;
 
 /// The longest grace: within it the provider does not see a token presented twice.
 pub const MAX_GRACE: Duration = Duration::from_secs(60);

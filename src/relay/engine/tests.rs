@@ -8,14 +8,14 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::clock::{ManualTime, Timestamp};
-use crate::limit::Rates;
 use crate::relay::oauth;
 use crate::relay::provider::Provider;
 use crate::relay::seal::{Params, Presenter, Sealer};
-use crate::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, RelayVersion};
-use crate::store::{MemoryStore, conformance};
-use crate::token::Keyring;
+use rotogate_core::clock::{ManualTime, Timestamp};
+use rotogate_core::limit::Rates;
+use rotogate_core::store::relay::{RelayInserted, RelayRecord, RelayState, RelaySwapped, RelayVersion};
+use rotogate_core::store::{MemoryStore, conformance};
+use rotogate_core::token::Keyring;
 
 #[cfg(feature = "redb")]
 mod durable;

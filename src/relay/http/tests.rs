@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::http_client::{Allowed, Tls};
+use rotogate_core::http_client::{Allowed, Tls};
 
 /// Says `text` to each connection once it sent anything, and closes it.
 async fn server(text: &'static str) -> (String, Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
@@ -28,7 +28,8 @@ async fn server(text: &'static str) -> (String, Arc<AtomicUsize>, tokio::task::J
 
 fn provider(url: &str) -> OAuthProvider {
     let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let tls = Tls { ca: Some(authority.cert.pem()), ..Tls::default() };
+    let mut tls = Tls::default();
+    tls.ca = Some(authority.cert.pem());
     let caller = HttpCaller::new(HttpClient::with_tls(&tls).unwrap(), Duration::from_secs(5));
     let target = |url: &str| Target::parse(url, Allowed::by_operator()).unwrap();
     OAuthProvider::new(caller, ProviderUrls::fixed(target(url), Some(target(url))))

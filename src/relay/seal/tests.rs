@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::clock::Timestamp;
-use crate::token::Algorithm;
-use crate::token::keyring::{KeyMaterial, RefreshKeys, RefreshSecret, SigningKey};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::keyring::{KeyMaterial, RefreshKeys, RefreshSecret, SigningKey};
 
 /// A keyring of these refresh secrets; the last one is current.
 fn keyring(secrets: &[[u8; 32]]) -> Keyring {

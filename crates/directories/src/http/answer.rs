@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::super::{Cause, SourceError};
-use rotogate::claim::OwnClaims;
-use rotogate::clock::Timestamp;
-use rotogate::directory::{User, is_valid_subject};
-use rotogate::session::{Scope, VouchedBy};
-use rotogate::token::verify::{is_name, strict_object};
+use rotogate_core::claim::OwnClaims;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::directory::{User, is_valid_subject};
+use rotogate_core::session::{Scope, VouchedBy};
+use rotogate_core::token::verify::{is_name, strict_object};
 
 /// The longest time that a hook can put an answer off.
 const MAX_RETRY_AFTER: u64 = 86_400;

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use super::HttpSettings;
-use rotogate::http_client::{BadTls, HttpClient, Tls, bearer};
-use rotogate::private_file::{read_private, trusted};
+use rotogate_core::http_client::{BadTls, HttpClient, Tls, bearer};
+use rotogate_core::private_file::{read_private, trusted};
 use rotogate_kit::file_stamp::Stamp;
 
 /// The longest certificate file, in bytes.

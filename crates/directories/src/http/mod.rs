@@ -21,10 +21,10 @@ use zeroize::Zeroizing;
 
 use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
 use files::{Access, Files};
-use rotogate::context::Context;
-use rotogate::directory::User;
-use rotogate::http_client::{Allowed, FetchError, FetchErrorKind, Target};
-use rotogate::password::MAX_PASSWORD;
+use rotogate_core::context::Context;
+use rotogate_core::directory::User;
+use rotogate_core::http_client::{Allowed, FetchError, FetchErrorKind, Target};
+use rotogate_core::password::MAX_PASSWORD;
 
 /// The version of the contract.
 const VERSION: u8 = 1;
@@ -255,7 +255,7 @@ impl Source for HttpSource {
 
 #[cfg(test)]
 mod tests {
-    use rotogate::directory::LoginRequest;
+    use rotogate_core::directory::LoginRequest;
     use secrecy::SecretString;
 
     use super::*;

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::super::{Cause, SourceError};
 use super::LdapSettings;
-use rotogate::private_file::read_private;
+use rotogate_core::private_file::read_private;
 
 /// How long connecting to one server may take, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

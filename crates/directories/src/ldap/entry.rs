@@ -1,7 +1,7 @@
 //! An entry of a search, and the user that it describes.
 
 use ldap3::SearchEntry;
-use rotogate::clock::Timestamp;
+use rotogate_core::clock::Timestamp;
 use std::time::Duration;
 use uuid::Uuid;
 

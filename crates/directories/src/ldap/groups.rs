@@ -8,7 +8,7 @@ use super::super::{Cause, SourceError};
 use super::entry::Entry;
 use super::filter::Filter;
 use super::{ANY, LdapSource, Search};
-use rotogate::session::Scope;
+use rotogate_core::session::Scope;
 
 /// The most groups of one user.
 const MAX_GROUPS: usize = 1000;

@@ -23,11 +23,11 @@ use connection::{Connector, OPERATION_TIMEOUT, bind_password, code, describe, lo
 use entry::{Entry, filetime, subject_value};
 use filter::Filter;
 pub use groups::{GroupSettings, GroupsBy};
-use rotogate::claim::{OwnClaims, ROLES};
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::directory::User;
-use rotogate::password::MAX_PASSWORD;
-use rotogate::session::Scope;
+use rotogate_core::claim::{OwnClaims, ROLES};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::directory::User;
+use rotogate_core::password::MAX_PASSWORD;
+use rotogate_core::session::Scope;
 use rotogate_kit::upstream_tls::UpstreamTls;
 
 /// How long a request waits for a connection of a pool.

@@ -4,11 +4,11 @@ use serde_json::Value as Json;
 
 use super::super::{Cause, HashedUser, SourceError};
 use super::Columns;
-use rotogate::claim::OwnClaims;
-use rotogate::clock::Timestamp;
-use rotogate::directory::{PasswordMark, User};
-use rotogate::password::SecretHash;
-use rotogate::session::Scope;
+use rotogate_core::claim::OwnClaims;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::directory::{PasswordMark, User};
+use rotogate_core::password::SecretHash;
+use rotogate_core::session::Scope;
 
 /// A value of a column, whichever database it is from.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! Several addresses, over real sockets.
 
-use rotogate::route::UpstreamId;
+use rotogate_core::route::UpstreamId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,12 +1,12 @@
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body_util::{Empty, Full};
-use rotogate::route::UpstreamId;
+use rotogate_core::route::UpstreamId;
 use tokio::io::AsyncWriteExt;
 
 use super::support::*;
 use crate::pool::RequestHolders;
 use crate::{Proxy, ProxyError, Settings, Upstream};
-use rotogate::route::RoutePolicy;
+use rotogate_core::route::RoutePolicy;
 
 async fn seen_headers(headers: &[(&'static str, &'static str)]) -> HeaderMap {
     let (address, seen) = mirror().await;
@@ -160,7 +160,7 @@ async fn the_service_forwards_to_the_target_of_the_request() {
     let (address, seen) = mirror().await;
     let mut service = proxy(address);
     let mut request = get("/x", &[]);
-    let route = rotogate::route::Route {
+    let route = rotogate_core::route::Route {
         listeners: Vec::new(),
         kuzzle: Vec::new(),
         id: "r".into(),
@@ -171,8 +171,8 @@ async fn the_service_forwards_to_the_target_of_the_request() {
         assertion_audience: None,
         upstream: Some(UpstreamId::new(0)),
     };
-    let by = rotogate::policy::By { gate: rotogate::policy::GateId::next(), layer: true, defers: false };
-    request.extensions_mut().insert(rotogate::policy::permit_anonymous(&std::sync::Arc::new(route), by));
+    let by = rotogate_core::policy::By { gate: rotogate_core::policy::GateId::next(), layer: true, defers: false };
+    request.extensions_mut().insert(rotogate_core::policy::permit_anonymous(&std::sync::Arc::new(route), by));
     let response = tower::Service::call(&mut service, request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(seen.lock().unwrap().len(), 1);

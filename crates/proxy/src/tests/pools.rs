@@ -1,8 +1,8 @@
 //! The choice among addresses, without sockets.
 
-use rotogate::headers::Peer;
-use rotogate::overload::{Holder, Shares, Usage};
-use rotogate::route::UpstreamId;
+use rotogate_core::headers::Peer;
+use rotogate_core::overload::{Holder, Shares, Usage};
+use rotogate_core::route::UpstreamId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};

@@ -14,7 +14,7 @@ use super::{At, Failure};
 use crate::config::AdminAccess;
 use crate::server::AdminToken;
 use crate::server::operate::admin::health;
-use rotogate::fault::Chain;
+use rotogate_core::fault::Chain;
 
 /// Sends a request with the admin token. `None` if no gate answers.
 pub(super) async fn send(

@@ -11,7 +11,7 @@ use super::output::Output;
 use super::{At, CommandResult, Failure, admin_client, runtime};
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv, StoreConfig};
 use crate::server::{self, Inspected, UnavailableAddress};
-use rotogate::private_file;
+use rotogate_core::private_file;
 
 /// Names the addresses of the gate that asks for this check; its in-place upgrade need not find them free. The name
 /// differs from other variables of ours, so that an older program ignores it.

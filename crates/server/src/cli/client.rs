@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::output::Output;
 use super::{CommandResult, Failure, prompt};
-use rotogate::password;
-use rotogate::random::random;
+use rotogate_core::password;
+use rotogate_core::random::random;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::IpAddr;
 
 use clap::Args;
-use rotogate::token::CertificateThumbprint;
+use rotogate_core::token::CertificateThumbprint;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
@@ -76,7 +76,7 @@ pub(super) fn run(gate: &AdminAccess, options: &Options, output: Output) -> Comm
     let Options { path, method, host, from, listener, client_certificate, headers, client } = options;
     let token = token()?;
     let token = token.trim();
-    if path.is_none() && !token.starts_with(rotogate::token::refresh::PREFIX) {
+    if path.is_none() && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
         return Err(Failure::Usage("--path is missing: only a refresh token is explained without one".to_owned()));
     }
     let question = Question {

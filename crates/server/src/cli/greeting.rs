@@ -12,8 +12,8 @@ use super::output::Output;
 use crate::config::Config;
 use crate::log::LogFormat;
 use crate::server::{PublicAddress, Server};
-use rotogate::client::Grant;
 use rotogate::dialect;
+use rotogate_core::client::Grant;
 use rotogate_proxy::UpstreamUrl;
 
 /// The parts of the configuration that the greeting needs.

@@ -12,7 +12,7 @@ use toml_edit::Value;
 use super::output::Output;
 use super::{CommandResult, Failure};
 use crate::config::{self, ProcessEnv};
-use rotogate::private_file::{self, Unpublished};
+use rotogate_core::private_file::{self, Unpublished};
 
 const FILE: &str = "gateway.toml";
 

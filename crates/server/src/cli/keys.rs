@@ -15,8 +15,8 @@ use crate::config::{AdminAccess, Config};
 use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, Keys, State};
 use crate::server::operate::key_roll;
 use rotogate::gate::JWKS_MAX_AGE;
-use rotogate::token::Algorithm;
-use rotogate::token::keyring::{KeyState, Keyring};
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::keyring::{KeyState, Keyring};
 
 /// How long a running gate may take to have a key, and how often it is asked.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, ProcessEnv};
 use crate::log::{self, Logs, OnAuditFailure};
-use rotogate::token::keyring::Keyring;
+use rotogate_core::token::keyring::Keyring;
 
 mod admin_client;
 mod check;

@@ -15,7 +15,7 @@ use super::upgrade::{Baton, Program};
 use super::{CommandResult, Failure, greeting, runtime, upgrade};
 use crate::config::{self, Config, ConfigError, ProcessEnv};
 use crate::server::{self, Order, Server, ShutdownKind};
-use rotogate::clock::{SystemTime, TimeSource};
+use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 pub(super) fn run(path: &Path, output: Output, baton: Option<Baton>) -> CommandResult {

@@ -9,7 +9,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, prompt, runtime};
 use crate::config::AdminAccess;
 use crate::server::operate::admin::{RevocationReport, RevocationRequest, SessionInfo};
-use rotogate::session::{Generation, SessionId};
+use rotogate_core::session::{Generation, SessionId};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

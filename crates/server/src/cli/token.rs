@@ -9,11 +9,11 @@ use serde::Serialize;
 use super::output::Output;
 use super::{CommandResult, Failure, audit_trail, prompt, runtime};
 use crate::config::Config;
-use rotogate::clock::{SystemTime, TimeSource, Timestamp};
-use rotogate::session::Scope;
-use rotogate::token::claims::MintedClaims;
-use rotogate::token::keyring::Keyring;
-use rotogate::token::{MAX_SESSIONLESS_LIFETIME, mint};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::session::Scope;
+use rotogate_core::token::claims::MintedClaims;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::{MAX_SESSIONLESS_LIFETIME, mint};
 
 mod inspect;
 
@@ -108,7 +108,7 @@ fn make(
         certificate: None,
         vouched_by: None,
         own: None,
-        style: rotogate::token::claims::TokenStyle::default(),
+        style: rotogate_core::token::claims::TokenStyle::default(),
     };
     let _trail = audit_trail(config)?;
     let token = mint::mint(keyring.signer(), &claims).map_err(Failure::of)?;

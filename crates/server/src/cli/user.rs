@@ -16,10 +16,10 @@ use crate::server::operate::admin::users::DisableRequest;
 use crate::users::UsersFile;
 use crate::users::edit::{self, EditError, UserKey};
 use crate::users::import::{self, ImportDefaults, Imported, Place};
-use rotogate::clock::{SystemTime, TimeSource, Timestamp};
-use rotogate::password::FirebaseParameters;
-use rotogate::private_file;
-use rotogate::session::Scope;
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::password::FirebaseParameters;
+use rotogate_core::private_file;
+use rotogate_core::session::Scope;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -32,7 +32,7 @@ pub use sections::*;
 pub(crate) use source::KeyOrigin;
 pub use source::Source;
 
-use rotogate::private_file::{self, trusted};
+use rotogate_core::private_file::{self, trusted};
 
 /// The longest configuration, in bytes.
 const MAX_FILE_BYTES: u64 = 4 << 20;

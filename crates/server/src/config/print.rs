@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use rotogate::limit::Rate;
+use rotogate_core::limit::Rate;
 
 /// Replaces a secret. Read again, it is a hash that no secret has, and a warning.
 pub(super) const MASK: &str = "(masked)";
@@ -34,12 +34,12 @@ pub(super) fn number(n: impl TryInto<i64>) -> Value {
 }
 
 pub(super) fn time(duration: Duration) -> Value {
-    rotogate::clock::written(duration).into()
+    rotogate_core::clock::written(duration).into()
 }
 
 pub(super) fn rate(rate: Rate) -> Value {
     let Rate { burst, every } = rate;
-    format!("{burst}/{}", rotogate::clock::written(every.saturating_mul(burst.get()))).into()
+    format!("{burst}/{}", rotogate_core::clock::written(every.saturating_mul(burst.get()))).into()
 }
 
 /// An absolute path, which means the same in a file elsewhere.

@@ -15,8 +15,8 @@ use toml::value::Datetime;
 
 use super::env::{self, Env};
 use super::error::ConfigError;
-use rotogate::private_file;
-use rotogate::route::WarningKind;
+use rotogate_core::private_file;
+use rotogate_core::route::WarningKind;
 
 mod problems;
 

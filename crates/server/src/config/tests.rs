@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use rotogate::session::profile::{OnTooMany, Profile};
+use rotogate_core::session::profile::{OnTooMany, Profile};
 
 use crate::log::{LogFormat, LogOutput};
 
@@ -689,7 +689,7 @@ fn o2_a_secret_hash_is_read_from_a_file_for_us_alone() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
-    rotogate::private_file::write_private_atomic(&secret, format!("{PHC}\n").as_bytes()).unwrap();
+    rotogate_core::private_file::write_private_atomic(&secret, format!("{PHC}\n").as_bytes()).unwrap();
     let file = dir.path().join("gateway.toml");
     std::fs::write(&file, format!("{MINIMAL}[[clients]]\nid = \"svc\"\nsecret_hash_file = \"secret\"\n")).unwrap();
     assert_eq!(load(&file, &()).unwrap().clients[0].secret_hash.as_ref().unwrap().expose(), PHC);

@@ -9,9 +9,9 @@ use http::{HeaderName, Method};
 use ipnet::IpNet;
 
 use super::raw::{Value, nearest, printable};
-use rotogate::limit::Rate;
-use rotogate::route::{Hosts, check_pattern};
-use rotogate::session::Scope;
+use rotogate_core::limit::Rate;
+use rotogate_core::route::{Hosts, check_pattern};
+use rotogate_core::session::Scope;
 use rotogate_proxy::UpstreamUrl;
 
 /// Longer than any sensible time, and far from overflow.
@@ -146,7 +146,7 @@ pub(crate) fn duration(value: &Value) -> Result<Duration, String> {
 pub(crate) fn duration_within(min: Duration, max: Duration) -> impl Fn(&Value) -> Result<Duration, String> {
     move |value| {
         let d = duration(value)?;
-        let show = rotogate::clock::written;
+        let show = rotogate_core::clock::written;
         if d < min {
             return unexpected(&format!("at least {}", show(min)), value);
         }

@@ -15,10 +15,10 @@ use http::{HeaderValue, Request, StatusCode, Version};
 use super::line::{LogLine, key};
 use super::settings::{LogFormat, RouteLog, Sample};
 use super::writer::Sink;
-use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{Reason, Verdict, Who};
-use rotogate::headers::Peer;
-use rotogate::trace::Trace;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::headers::Peer;
+use rotogate_core::trace::Trace;
 use rotogate_kit::exchange::ExchangeEnd;
 
 /// The access log of the process. It is never dropped: lines refer to it without a reference count.

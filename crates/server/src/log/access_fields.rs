@@ -142,7 +142,7 @@ mod tests {
         found
             .extend(access.split("(\"").skip(1).filter_map(|rest| rest.split_once("\", &says.").map(|(name, _)| name)));
         // Those of a trace have their names from the library.
-        let trace = std::fs::read_to_string(root().join("src/context/trace.rs")).unwrap();
+        let trace = std::fs::read_to_string(root().join("crates/core/src/context/trace.rs")).unwrap();
         let (_, trace) = trace.split_once("pub fn log(").unwrap();
         found.extend(trace.split("field(\"").skip(1).take(3).filter_map(|rest| rest.split('"').next()));
         let found: BTreeSet<&str> = found.into_iter().filter(|name| !name.contains([' ', '\n'])).collect();

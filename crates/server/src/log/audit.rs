@@ -108,7 +108,7 @@ pub(super) struct Trail {
 
 impl Trail {
     pub(super) fn new(addresses: LogAddresses, actor: String) -> Self {
-        let boot = id(rotogate::clock::wall_micros());
+        let boot = id(rotogate_core::clock::wall_micros());
         Self { boot, last: AtomicU64::new(0), addresses: ArcSwap::from_pointee(addresses), actor }
     }
 
@@ -200,7 +200,7 @@ mod tests {
     fn every_event_has_a_kind_and_every_kind_a_line_on_the_page() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut found = BTreeSet::new();
-        for folder in ["src", "crates/server/src"] {
+        for folder in ["src", "crates/core/src", "crates/server/src"] {
             events_in(&root.join(folder), &mut found);
         }
         // Whose name is chosen when it happens.

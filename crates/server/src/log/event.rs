@@ -14,7 +14,7 @@ use super::line::LogLine;
 use super::recent;
 use super::settings::LogFormat;
 use super::writer::Sink;
-use rotogate::context::{Actor, Context};
+use rotogate_core::context::{Actor, Context};
 
 /// Writes events to the outputs in force.
 pub(super) struct Events {
@@ -39,7 +39,7 @@ impl<S: Subscriber> Layer<S> for Events {
         let outputs = self.outputs.load();
         let own_sink = outputs.audit.as_ref().filter(|_| is_audit);
         let format = if own_sink.is_some() { LogFormat::Json } else { outputs.format };
-        let micros = rotogate::clock::wall_micros();
+        let micros = rotogate_core::clock::wall_micros();
         let mut fields = Fields { message: String::new(), rest: Vec::new() };
         event.record(&mut fields);
         let entry = is_audit.then(|| {

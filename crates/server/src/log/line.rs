@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 
 use super::settings::LogFormat;
-use rotogate::session::SessionId;
-use rotogate::token::verify::beginning;
+use rotogate_core::session::SessionId;
+use rotogate_core::token::verify::beginning;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 

@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use rotogate::clock::SystemTime;
+use rotogate_core::clock::SystemTime;
 mod access;
 #[cfg(test)]
 mod access_fields;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use rotogate::headers::unindexed;
+use rotogate_core::headers::unindexed;
 
 /// The longest id that is accepted from a proxy, in bytes.
 const MAX_ID_BYTES: usize = 128;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::settings::{LogOutput, OnAuditFailure};
-use rotogate::private_file;
+use rotogate_core::private_file;
 use rotogate_kit::worker_id::WorkerId;
 
 mod thread;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
-use rotogate::clock::written;
-use rotogate::fault::Chain;
-use rotogate::store::StoreError;
+use rotogate_core::clock::written;
+use rotogate_core::fault::Chain;
+use rotogate_core::store::StoreError;
 
 /// Why the gate could not start, or had to stop. The text says what failed, where, and what to do.
 #[derive(Debug, thiserror::Error)]

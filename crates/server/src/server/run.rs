@@ -27,9 +27,9 @@ use super::serve::tally::Tally;
 use super::{BoundListener, Order, Server, ShutdownKind, UpgradeState};
 use crate::config::Config;
 use crate::trace::Tracer;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::engine::Unpaid;
-use rotogate::store::redb::RedbStore;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::engine::Unpaid;
+use rotogate_core::store::redb::RedbStore;
 use rotogate_proxy::Proxy;
 
 /// A gate that serves.
@@ -183,7 +183,7 @@ impl RunningGate {
         let failed = |error: &dyn std::fmt::Display| format!("the store is not writable: {error}");
         self.parts.gate.flush().await.map_err(|error| failed(&error))?;
         if let Some(store) = &self.parts.redb {
-            rotogate::store::Store::check(store).await.map_err(|error| failed(&error))?;
+            rotogate_core::store::Store::check(store).await.map_err(|error| failed(&error))?;
         }
         sockets::open_missing(&self.spare_sockets, wanted)
     }

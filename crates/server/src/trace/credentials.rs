@@ -8,7 +8,7 @@ use http::header::{
 use rustls::ClientConfig;
 
 use crate::config::TracingConfig;
-use rotogate::private_file::{read_private, trusted};
+use rotogate_core::private_file::{read_private, trusted};
 use rotogate_kit::file_stamp::Stamp;
 use rotogate_kit::upstream_tls::{BadTls, UpstreamTls};
 
@@ -85,7 +85,7 @@ mod tests {
         let path = folder.path().join("collector.headers");
         let read = |text: &str| {
             let _ = std::fs::remove_file(&path);
-            rotogate::private_file::create_private_new(&path, text.as_bytes()).unwrap();
+            rotogate_core::private_file::create_private_new(&path, text.as_bytes()).unwrap();
             headers(&path)
         };
         let read_back = read("authorization: Bearer kapikey-1234\n\nx-tenant:  a b \n").unwrap();

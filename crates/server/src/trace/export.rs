@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use super::transport::{OtlpHttp, channel, with_headers};
 use super::{COUNTS, Credentials};
 use crate::config::{TraceProtocol, TracingConfig};
-use rotogate::clock::{SystemTime, TimeSource};
+use rotogate_core::clock::{SystemTime, TimeSource};
 
 /// The interval between reports that spans cannot be sent.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);

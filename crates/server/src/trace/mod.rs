@@ -3,7 +3,7 @@
 //! Whether a request is recorded is decided once, before any span exists. A request that is not recorded costs a look
 //! at its `traceparent`, and where it names no trace of a trusted proxy, the making of another `traceparent`.
 //!
-//! The spans are those of [`rotogate::trace`]: data of the OpenTelemetry SDK, made here and handed to its batch
+//! The spans are those of [`rotogate_core::trace`]: data of the OpenTelemetry SDK, made here and handed to its batch
 //! processor. Neither its tracer nor `tracing` spans stand in between. Both decide about each span anew, and both look
 //! for the parent in a context of their own; here the parent is at hand, in the context of the request.
 
@@ -14,8 +14,8 @@ use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, StatusCode, Version};
 
 use rotogate::gate::{Reason, Verdict, Who};
-use rotogate::token::verify::beginning;
-use rotogate::trace::{Position, Span, TRACEPARENT, TRACESTATE, Trace, Value};
+use rotogate_core::token::verify::beginning;
+use rotogate_core::trace::{Position, Span, TRACEPARENT, TRACESTATE, Trace, Value};
 use rotogate_proxy::known_method;
 
 #[cfg(feature = "otel")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::config::Config;
-use rotogate::trace::{Position, Span};
+use rotogate_core::trace::{Position, Span};
 
 /// What would record requests.
 #[derive(Debug)]

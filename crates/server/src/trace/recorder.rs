@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 use super::export::Exporter;
 use super::{COUNTS, Credentials, random_span};
 use crate::config::{Config, TracingConfig};
-use rotogate::clock::{SystemTime, TimeSource, wall_micros};
-use rotogate::trace::{Position, Span, StepKind, TRACESTATE, Value};
+use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
+use rotogate_core::trace::{Position, Span, StepKind, TRACESTATE, Value};
 use rotogate_kit::file_stamp::Stamp;
 
 /// How long the end of a process, or of a configuration, waits for a collector.

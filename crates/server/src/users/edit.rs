@@ -21,11 +21,11 @@ use super::import::{Place, Problems};
 use super::list::Users;
 use super::parse;
 use super::{FirstUser, UsersFile, private_file};
-use rotogate::clock::Timestamp;
-use rotogate::directory::{PasswordMark, User, is_valid_subject};
-use rotogate::password::{self, BadPassword, SecretHash};
-use rotogate::random::random;
-use rotogate::session::Scope;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
+use rotogate_core::password::{self, BadPassword, SecretHash};
+use rotogate_core::random::random;
+use rotogate_core::session::Scope;
 
 mod draft;
 

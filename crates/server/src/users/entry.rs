@@ -7,12 +7,12 @@ use base64::Engine as _;
 
 use crate::config::raw::{self, Section, Value};
 use crate::config::value;
-use rotogate::clock::Timestamp;
-use rotogate::directory::{PasswordMark, User, is_valid_subject};
-use rotogate::password::{Accepted, CostClass, PasswordHash, SecretHash};
-use rotogate::session::Scope;
-use rotogate::token::claims::CLIENT_PREFIX;
-use rotogate::token::verify::is_subject;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
+use rotogate_core::password::{Accepted, CostClass, PasswordHash, SecretHash};
+use rotogate_core::session::Scope;
+use rotogate_core::token::claims::CLIENT_PREFIX;
+use rotogate_core::token::verify::is_subject;
 
 /// A user, in as little memory as is sensible: there may be many.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ impl Entry {
         let account = user.account.as_deref().unwrap_or_default();
         let parts = [&*user.subject, &*self.username, account, &user.scopes.to_string()].map(str::to_owned);
         let text = format!("{parts:?} {} {:?}", user.account.is_some(), user.profile);
-        let state = rotogate::directory::PasswordMark::of(&user.login_state());
-        rotogate::directory::PasswordMark::of(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
+        let state = rotogate_core::directory::PasswordMark::of(&user.login_state());
+        rotogate_core::directory::PasswordMark::of(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
     }
 }
 

@@ -11,10 +11,10 @@ use serde_json::{Map, Value};
 
 use super::edit::{self, EditError, NewUser};
 use super::{UsersFile, entry};
-use rotogate::clock::Timestamp;
-use rotogate::directory::is_valid_subject;
-use rotogate::password::{FirebaseParameters, PasswordHash, SecretHash};
-use rotogate::session::Scope;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::directory::is_valid_subject;
+use rotogate_core::password::{FirebaseParameters, PasswordHash, SecretHash};
+use rotogate_core::session::Scope;
 
 /// How many problems an error names.
 const SHOWN: usize = 20;

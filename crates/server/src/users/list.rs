@@ -10,8 +10,8 @@ use hashbrown::{HashTable, hash_table};
 use super::UserChange;
 use super::entry::Entry;
 use crate::audit::{ChangedUser, UserEvent};
-use rotogate::directory::User;
-use rotogate::password::{CostClass, Passwords};
+use rotogate_core::directory::User;
+use rotogate_core::password::{CostClass, Passwords};
 
 /// The users, in the order of the file.
 #[derive(Debug, Default)]

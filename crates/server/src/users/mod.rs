@@ -41,10 +41,10 @@ use crate::audit::{self, UserEvent};
 use crate::config::{Config, DirectoryConfig, UsersConfig};
 use entry::Entry;
 use list::Users;
-use rotogate::clock::Timestamp;
-use rotogate::directory::{Directory, DirectoryError, User};
-use rotogate::password::{Accepted, CostClass, FirebaseParameters, PasswordHash, Passwords};
-use rotogate::private_file;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::directory::{Directory, DirectoryError, User};
+use rotogate_core::password::{Accepted, CostClass, FirebaseParameters, PasswordHash, Passwords};
+use rotogate_core::private_file;
 pub use watch::FileWatcher;
 
 /// A user before and after a change of the file. A new user is none: nothing depends on it yet.

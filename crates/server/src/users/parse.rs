@@ -19,8 +19,8 @@ use super::entry::{Entry, Fields};
 use super::list::Users;
 use super::plain::PlainReader;
 use crate::config::raw::{self, Problems, Section, Value};
-use rotogate::password::Accepted;
-use rotogate::private_file::{open_private, read_private};
+use rotogate_core::password::Accepted;
+use rotogate_core::private_file::{open_private, read_private};
 use zeroize::Zeroizing;
 
 /// Reads the file, which must be private. Users that `known` has of the same text are taken from there.

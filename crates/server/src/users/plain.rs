@@ -15,8 +15,8 @@ use toml_parser::{ErrorSink, ParseError, Source, Span};
 use super::entry::{self, Entry, Fields};
 use crate::config::raw::Value;
 use crate::config::value;
-use rotogate::password::Accepted;
-use rotogate::session::Scope;
+use rotogate_core::password::Accepted;
+use rotogate_core::session::Scope;
 
 /// Deeper than any value that is read here.
 const MAX_DEPTH: u32 = 2;
@@ -227,7 +227,7 @@ fn put<T>(place: &mut Option<T>, value: T) -> Option<()> {
 mod tests {
     use super::super::parse::single;
     use super::*;
-    use rotogate::clock::Timestamp;
+    use rotogate_core::clock::Timestamp;
 
     const HASH: &str = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHRzYWx0$bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
     const MARK: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

@@ -14,9 +14,9 @@ use super::UsersFile;
 use super::edit::{self, Rehash};
 use super::entry::Entry;
 use super::list::Users;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::directory::DirectoryError;
-use rotogate::password::{Passwords, SecretHash};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::directory::DirectoryError;
+use rotogate_core::password::{Passwords, SecretHash};
 
 /// How long hashes are collected for one write.
 const COLLECT: Duration = Duration::from_millis(500);

@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 
-use rotogate::private_file;
+use rotogate_core::private_file;
 
 use super::edit::{EditError, UserKey};
 use super::*;
 use crate::audit::UserEvent::{Added, Changed, Removed};
-use rotogate::password::{self, Cost, CostClass, hash_with};
-use rotogate::session::Scope;
+use rotogate_core::password::{self, Cost, CostClass, hash_with};
+use rotogate_core::session::Scope;
 
 const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_123);
 const LATER: Timestamp = Timestamp::from_millis(1_767_225_700_456);
@@ -582,8 +582,8 @@ async fn i31_a_hash_that_was_changed_meanwhile_is_not_overwritten() {
     let bob = UserKey { account: None, username: "bob" };
     let rehash = |old: &str| edit::Rehash {
         subject: "s-bob".into(),
-        old: rotogate::password::SecretHash::new(old),
-        new: rotogate::password::SecretHash::new(hash_with(&secret("correct horse"), CHEAP).unwrap()),
+        old: rotogate_core::password::SecretHash::new(old),
+        new: rotogate_core::password::SecretHash::new(hash_with(&secret("correct horse"), CHEAP).unwrap()),
     };
     edit::set_password(&path, bob, &secret("another"), NOW).unwrap();
     let text = std::fs::read_to_string(&path).unwrap();
@@ -601,7 +601,7 @@ async fn i31_another_password_ends_the_sessions_also_after_a_replaced_hash() {
     let ours = hash_with(&secret("correct horse"), CHEAP).unwrap();
     let rehash = |old: &str, new: &str| {
         let (old, new) = (old.to_owned(), new.to_owned());
-        let (old, new) = (rotogate::password::SecretHash::new(old), rotogate::password::SecretHash::new(new));
+        let (old, new) = (rotogate_core::password::SecretHash::new(old), rotogate_core::password::SecretHash::new(new));
         assert_eq!(edit::rehash(&(&path).into(), &[edit::Rehash { subject: "s-bob".into(), old, new }]).unwrap(), 1);
     };
     rehash(BCRYPT, &ours);
@@ -759,7 +759,7 @@ mod import {
              "passwordHash": "lSrfV15cpx95/sZS2W9c9Kp6i/LVgQNDNC/qzrCnh1SAyZvqmZqAjTdn3aoItz+VHjoZilo78198JAdRuid5lQ=="},
             {"localId": "u2", "email": "b@x", "providerUserInfo": [{"providerId": "google.com"}]}
         ]}"#;
-        let parameters = rotogate::password::FirebaseParameters::from_json(FIREBASE).unwrap();
+        let parameters = rotogate_core::password::FirebaseParameters::from_json(FIREBASE).unwrap();
         let defaults = ImportDefaults { firebase: Some(parameters.clone()), ..ImportDefaults::default() };
         let without = run(&(&path).into(), "x.json", text, &ImportDefaults::default()).unwrap_err().to_string();
         assert!(without.contains("--firebase"), "{without}");

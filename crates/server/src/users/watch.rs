@@ -7,8 +7,8 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::FileDirectory;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::directory::DirectoryError;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::directory::DirectoryError;
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 /// Watches the users file until dropped. A change counts within a second.

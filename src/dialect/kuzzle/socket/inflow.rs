@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, OpCode}
 
 use super::super::super::socket::SocketGate;
 use super::MAX_MESSAGE_BYTES;
-use crate::overload::PoolPermit;
+use rotogate_core::overload::PoolPermit;
 
 /// The longest message on a connection without a valid token so far.
 pub(super) const MAX_ANONYMOUS_BYTES: usize = 16 * 1024;

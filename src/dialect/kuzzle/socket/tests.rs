@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 
 use super::super::super::{Command, CommandHandler, Outcome};
 use super::*;
-use crate::fault::Error;
-use crate::overload::{Bounds, Overload, SocketPermit};
+use rotogate_core::fault::Error;
+use rotogate_core::overload::{Bounds, Overload, SocketPermit};
 
 /// A gate that knows no token, and may admit anonymous calls.
 struct Nobody {

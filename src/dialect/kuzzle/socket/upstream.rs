@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::super::super::socket::{Identity, SocketGate};
 use super::super::raw;
 use super::{MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, WRITE_TIMEOUT, socket};
-use crate::denial::Denial;
-use crate::lease::Lease;
-use crate::overload::PoolPermit;
+use rotogate_core::denial::Denial;
+use rotogate_core::lease::Lease;
+use rotogate_core::overload::PoolPermit;
 
 /// A connection to the upstream.
 pub(super) struct Upstream {

@@ -59,7 +59,7 @@ async fn n21_n22_n27_attributes_are_the_facts_and_headers_never() {
     let head = head.unwrap();
     assert_eq!((head.method.as_str(), head.uri.path(), head.uri.query()), ("GET", "/public/a", Some("b=c")));
     assert_eq!(head.headers[HOST], "gate.test");
-    assert_eq!(head.extensions.get::<crate::headers::Peer>().unwrap().address().to_string(), "192.0.2.7");
+    assert_eq!(head.extensions.get::<rotogate_core::headers::Peer>().unwrap().address().to_string(), "192.0.2.7");
     let empty: [fn(&mut HttpRequest); 4] =
         [|http| http.method.clear(), |http| http.host.clear(), |http| http.path.clear(), |http| http.scheme.clear()];
     for clear in empty {
@@ -157,7 +157,7 @@ fn n21_a_message_has_the_fields_of_the_protocol_on_the_wire() {
 async fn called(authorizer: &Authorizer, path: &str, message: &[u8]) -> (http::StatusCode, Vec<u8>) {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     let framed = bytes::Bytes::from([&[0], &length[..], message].concat());
-    let peer = crate::headers::Peer::new([127, 0, 0, 1].into(), false);
+    let peer = rotogate_core::headers::Peer::new([127, 0, 0, 1].into(), false);
     let call = http::Request::post(path).header("content-type", "application/grpc").extension(peer);
     let (call, ()) = call.body(()).unwrap().into_parts();
     let checks = Checks::default();
@@ -217,9 +217,11 @@ async fn n69_each_cookie_header_of_a_check_loses_the_credential() {
 #[tokio::test]
 async fn n24_a_permit_tells_the_caller_in_headers_and_in_metadata_that_others_read() {
     let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
-    let gate = gate.client(crate::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
+    let gate =
+        gate.client(rotogate_core::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
-    let session = crate::gate::NewSession::new("ann", "web").scope(crate::session::Scope::parse("read write").unwrap());
+    let session =
+        crate::gate::NewSession::new("ann", "web").scope(rotogate_core::session::Scope::parse("read write").unwrap());
     let tokens = gate.sessions().start(session).await.unwrap();
     let bearer = format!("Bearer {}", tokens.access_token.expose());
     let question = check(|http| {
@@ -254,7 +256,7 @@ async fn n24_a_permit_tells_the_caller_in_headers_and_in_metadata_that_others_re
 async fn n24_n25_an_answer_that_is_kept_is_of_its_caller_and_route_and_decides_nothing() {
     let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
     let own = RoutePolicy { forward_token: true, ..RoutePolicy::default() };
-    let gate = gate.client(crate::client::Client::public("web")).route(Route::new("/own/{*rest}", own));
+    let gate = gate.client(rotogate_core::client::Client::public("web")).route(Route::new("/own/{*rest}", own));
     let gate = gate.route(Route::catch_all(RoutePolicy::default()));
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
     let authorizer = gate.authorizer(Neighbour::Envoy);
@@ -315,7 +317,8 @@ async fn n24_n25_an_answer_that_is_kept_is_of_its_caller_and_route_and_decides_n
 async fn n24_n25_n57_an_answer_with_an_assertion_is_not_kept() {
     let gate = Gate::builder().issuer("https://gate.test").keys(Keyring::ephemeral().unwrap());
     let gate = gate.assertion(HeaderName::from_static("x-asserted"), std::time::Duration::from_secs(60));
-    let gate = gate.client(crate::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
+    let gate =
+        gate.client(rotogate_core::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
     let tokens = gate.sessions().start(crate::gate::NewSession::new("ann", "web")).await.unwrap();
     let bearer = format!("Bearer {}", tokens.access_token.expose());
@@ -341,9 +344,10 @@ async fn n24_n25_n57_an_answer_with_an_assertion_is_not_kept() {
 async fn n24_a_kept_answer_is_found_by_its_caller_and_its_route_alone() {
     // More than there are slots, so that some share one.
     const MANY: usize = 1100;
-    let keys = Keyring::generate(crate::token::Algorithm::Hs256).unwrap();
+    let keys = Keyring::generate(rotogate_core::token::Algorithm::Hs256).unwrap();
     let gate = Gate::builder().issuer("https://gate.test").keys(keys);
-    let gate = gate.client(crate::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
+    let gate =
+        gate.client(rotogate_core::client::Client::public("web")).route(Route::catch_all(RoutePolicy::default()));
     let gate = gate.trusted_proxies(vec!["127.0.0.1/32".parse().unwrap()]).build().await.unwrap();
     let authorizer = gate.authorizer(Neighbour::Envoy);
     let mut callers = Vec::new();
@@ -403,11 +407,11 @@ async fn n26_n24_a_refusal_and_a_fault_are_denials_with_a_status_and_headers_ove
         let has = |name: &str| denied.headers.iter().any(|header| header.header.as_ref().unwrap().key == name);
         assert_eq!(has("www-authenticate"), status == 401);
     }
-    let mut fault = crate::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None);
+    let mut fault = rotogate_core::reply::problem(http::StatusCode::SERVICE_UNAVAILABLE, None);
     let Some(HttpResponse::DeniedResponse(denied)) = spoken(&mut fault).http_response else { panic!("allowed") };
     assert_eq!(denied.status.unwrap().code, 503);
     // Both challenges of a route that takes both schemes arrive, in their order.
-    let mut both = crate::reply::problem(http::StatusCode::UNAUTHORIZED, None);
+    let mut both = rotogate_core::reply::problem(http::StatusCode::UNAUTHORIZED, None);
     for challenge in ["Bearer", "DPoP algs=\"ES256\""] {
         both.headers_mut().append("www-authenticate", challenge.parse().unwrap());
     }

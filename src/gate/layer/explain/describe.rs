@@ -9,17 +9,17 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use super::recorder::Recorder;
-use crate::clock::Timestamp;
-use crate::credential::{self, Found, Scheme};
-use crate::denial::Denial;
 use crate::gate::explanation::{ExplainedToken, RuleVerdict};
 use crate::gate::layer::GateLayer;
 use crate::gate::preflight;
-use crate::route::path::CanonicalPath;
-use crate::route::{Auth, Match, Route, RoutePolicy};
-use crate::rule::Rule;
-use crate::token::claims::AccessToken;
-use crate::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::credential::{self, Found, Scheme};
+use rotogate_core::denial::Denial;
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Auth, Match, Route, RoutePolicy};
+use rotogate_core::rule::Rule;
+use rotogate_core::token::claims::AccessToken;
+use rotogate_core::token::verify::{IssuerRules, Peeked, is_jwt_shaped, peek};
 
 /// A request, and what a recorder heard of it.
 pub(super) struct Described<'a, M> {

@@ -1,9 +1,9 @@
 //! What the rules say of a request that is explained.
 
-use crate::denial::Denial;
-use crate::rule::Rule;
-use crate::token::claims::AccessToken;
-use crate::token::observer::Observer;
+use rotogate_core::denial::Denial;
+use rotogate_core::rule::Rule;
+use rotogate_core::token::claims::AccessToken;
+use rotogate_core::token::observer::Observer;
 
 /// Records each rule. It goes on after a refusal.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
 use super::*;
-use crate::denial::Denial;
+use rotogate_core::denial::Denial;
 
 const CLOSE: OpCode = OpCode::Control(Control::Close);
 

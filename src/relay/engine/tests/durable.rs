@@ -5,10 +5,10 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::*;
-use crate::store::RedbStore;
-use crate::store::redb::Options;
-use crate::token::Algorithm;
-use crate::token::keyring::{KeyMaterial, RefreshKeys, RefreshSecret, SigningKey};
+use rotogate_core::store::RedbStore;
+use rotogate_core::store::redb::Options;
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::keyring::{KeyMaterial, RefreshKeys, RefreshSecret, SigningKey};
 
 /// A keyring that another process can have, too.
 fn keyring() -> Keyring {

@@ -139,8 +139,9 @@ struct History {
 }
 
 /// Large tables, so all schedules share them. No sender has an address.
-static LIMITS: std::sync::LazyLock<Arc<Limits>> =
-    std::sync::LazyLock::new(|| Arc::new(Limits::new(Rates::default(), Arc::new(crate::clock::SystemTime::new()))));
+static LIMITS: std::sync::LazyLock<Arc<Limits>> = std::sync::LazyLock::new(|| {
+    Arc::new(Limits::new(Rates::default(), Arc::new(rotogate_core::clock::SystemTime::new())))
+});
 
 /// Runs one schedule. `choose(n)` is below n.
 async fn run(

@@ -4,9 +4,9 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::*;
-use crate::denial::ProofFlaw;
 use crate::relay::dpop::tests::Client;
-use crate::store::memory::nodes::{MemoryNode, Way};
+use rotogate_core::denial::ProofFlaw;
+use rotogate_core::store::memory::nodes::{MemoryNode, Way};
 
 /// Each differs from [`presented`] in one thing.
 fn others() -> Vec<(&'static str, Presented)> {

@@ -13,13 +13,13 @@ use crate::config::{Config, StoreConfig};
 use crate::server::build::shared;
 use crate::server::build::stores::redb_options;
 #[cfg(feature = "postgres")]
-use rotogate::store::PostgresStore;
+use rotogate_core::store::PostgresStore;
 #[cfg(feature = "redis")]
-use rotogate::store::RedisStore;
-use rotogate::store::redb::RedbStore;
-use rotogate::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock};
-use rotogate::token::MAX_SESSIONLESS_LIFETIME;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::store::RedisStore;
+use rotogate_core::store::redb::RedbStore;
+use rotogate_core::store::reset_clock::{Ahead, RemembersTime, ahead, reset_clock};
+use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
+use rotogate_core::token::keyring::Keyring;
 
 /// What is given up.
 const GIVEN_UP: &str = "every session ends, and every token issued so far: all users log in again. A token of a client's own \

@@ -10,13 +10,13 @@ use super::super::output::Output;
 use super::super::{CommandResult, Failure, audit_trail, keys, runtime};
 use crate::config::Config;
 use crate::server::build::stores::redb_options;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::private_file;
-use rotogate::session::RevokedBecause;
-use rotogate::store::redb::RedbStore;
-use rotogate::store::{Effect, Revocation, Store, StoreError, Target};
-use rotogate::token::MAX_SESSIONLESS_LIFETIME;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::private_file;
+use rotogate_core::session::RevokedBecause;
+use rotogate_core::store::redb::RedbStore;
+use rotogate_core::store::{Effect, Revocation, Store, StoreError, Target};
+use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
+use rotogate_core::token::keyring::Keyring;
 
 #[derive(Serialize)]
 struct RestoreReport<'a> {

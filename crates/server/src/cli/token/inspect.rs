@@ -7,14 +7,16 @@ use serde::Serialize;
 use crate::cli::Failure;
 use crate::config::{Config, TrustedIssuer};
 use crate::server::build::issuer_rules;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::denial::Denial;
-use rotogate::policy;
-use rotogate::remote_keys;
-use rotogate::route::Auth;
-use rotogate::token::keyring::Keyring;
-use rotogate::token::verify::{IssuerKeys, IssuerRules, Keys, OWN, Responses, Told, Verifier, is_jwt_shaped, peek};
-use rotogate::token::{AccessToken, refresh};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::denial::Denial;
+use rotogate_core::policy;
+use rotogate_core::remote_keys;
+use rotogate_core::route::Auth;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::{
+    IssuerKeys, IssuerRules, Keys, OWN, Responses, Told, Verifier, is_jwt_shaped, peek,
+};
+use rotogate_core::token::{AccessToken, refresh};
 
 /// What a token is, and what the gate makes of it.
 #[derive(Serialize)]
@@ -91,8 +93,8 @@ impl AccessReport {
     }
 
     fn accepted(config: &Config, token: &AccessToken) -> Self {
-        let asks = |route: &&rotogate::route::Route| route.policy.auth != Auth::None;
-        let decision = |route: &rotogate::route::Route| RouteDecision {
+        let asks = |route: &&rotogate_core::route::Route| route.policy.auth != Auth::None;
+        let decision = |route: &rotogate_core::route::Route| RouteDecision {
             route: route.id.as_str().to_owned(),
             decision: policy::judge(&route.policy, token).map_or_else(|denial| denial.reason(), |()| "accepted"),
         };

@@ -11,13 +11,13 @@ use super::dpop::{CERTIFICATE_USES, USES, word};
 use super::path_in;
 use super::sessions::{put_override, read_override};
 use crate::config::Config;
-use rotogate::client::{Client, Grant};
-use rotogate::password::{SecretHash, cost_of};
-use rotogate::private_file::read_private;
-use rotogate::route::WarningKind;
-use rotogate::session::Scope;
-use rotogate::token::claims::CLIENT_PREFIX;
-use rotogate::token::verify::is_subject;
+use rotogate_core::client::{Client, Grant};
+use rotogate_core::password::{SecretHash, cost_of};
+use rotogate_core::private_file::read_private;
+use rotogate_core::route::WarningKind;
+use rotogate_core::session::Scope;
+use rotogate_core::token::claims::CLIENT_PREFIX;
+use rotogate_core::token::verify::is_subject;
 
 /// `[[clients]]`.
 pub type ClientConfig = Client;

@@ -8,7 +8,7 @@ use super::super::print::{self, list, number, put, put_some, texts, time};
 use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
-use rotogate::token::verify::is_subject;
+use rotogate_core::token::verify::is_subject;
 use rotogate_directories::{Bounds, SourceSettings};
 
 mod hashes;

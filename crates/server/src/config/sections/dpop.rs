@@ -8,8 +8,8 @@ use super::super::print::{number, put, time};
 use super::super::raw::Section;
 use super::super::value;
 use super::SECOND;
-use rotogate::client::{CertificateUse, DpopUse};
-use rotogate::dpop::{CountedIn, DpopSettings, NoncePolicy};
+use rotogate_core::client::{CertificateUse, DpopUse};
+use rotogate_core::dpop::{CountedIn, DpopSettings, NoncePolicy};
 
 const NONCES: [(&str, NoncePolicy); 2] = [("off", NoncePolicy::Off), ("required", NoncePolicy::Required)];
 const REPLAYS: [(&str, CountedIn); 2] = [("store", CountedIn::Store), ("gate", CountedIn::Gate)];

@@ -14,10 +14,10 @@ use super::listeners;
 use super::sessions::{put_override, read_override};
 use super::{ClientConfig, DAY, dangling};
 use rotogate::dialect::{self, envelope::Envelope, kuzzle::Kuzzle, my_sessions::MySessions};
-use rotogate::engine::APPLICATION;
 use rotogate::gate::ACCESS_COOKIE;
-use rotogate::session::profile::ProfileOverride;
-use rotogate::token::verify::is_subject;
+use rotogate_core::engine::APPLICATION;
+use rotogate_core::session::profile::ProfileOverride;
+use rotogate_core::token::verify::is_subject;
 
 /// `[[endpoints]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

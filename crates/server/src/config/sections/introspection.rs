@@ -10,9 +10,9 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::{SECOND, path_in};
-use rotogate::http_client::{Allowed, Target};
-use rotogate::introspection::Introspection;
-use rotogate::route::{Auth, Route};
+use rotogate_core::http_client::{Allowed, Target};
+use rotogate_core::introspection::Introspection;
+use rotogate_core::route::{Auth, Route};
 
 /// `introspection` of an entry of `[[issuers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

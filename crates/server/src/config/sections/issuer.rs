@@ -11,7 +11,7 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{ServerConfig, path_in};
 use rotogate::gate::DEFAULT_LEEWAY;
-use rotogate::token::Algorithm;
+use rotogate_core::token::Algorithm;
 
 /// `[issuer]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

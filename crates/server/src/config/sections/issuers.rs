@@ -17,13 +17,13 @@ use super::introspection::{self, IntrospectionConfig};
 use super::issuer::{IssuerConfig, algorithm, audience, leeway};
 use super::remote::RemoteSource;
 use super::{DAY, SECOND, mapping, path_in, remote};
-use rotogate::private_file::{read_private, trusted};
-use rotogate::route::{Auth, Route, WarningKind};
-use rotogate::session::Scope;
-use rotogate::token::Algorithm;
-use rotogate::token::algorithm::Family;
-use rotogate::token::assertion::ASSERTION_TYP;
-use rotogate::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
+use rotogate_core::private_file::{read_private, trusted};
+use rotogate_core::route::{Auth, Route, WarningKind};
+use rotogate_core::session::Scope;
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::algorithm::Family;
+use rotogate_core::token::assertion::ASSERTION_TYP;
+use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
 
 /// An entry of `[[issuers]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use super::super::raw::Section;
 use super::super::value;
 use super::usize_or;
 use rotogate::gate::DEFAULT_MAX_ENDPOINT_BODY;
-use rotogate::limit::Rates;
-use rotogate::verify_cache::DEFAULT_CACHE;
+use rotogate_core::limit::Rates;
+use rotogate_core::verify_cache::DEFAULT_CACHE;
 
 /// `[limits]` (requirements A1, A3, A4).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use toml::{Table, Value};
 use super::super::print::{list, put, put_some, texts};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
-use rotogate::claim::ClaimPath;
-use rotogate::session::Scope;
-use rotogate::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
 
 /// A claim of Supabase's tokens that users write themselves.
 const OF_THE_USER: &str = "user_metadata";

@@ -18,10 +18,10 @@ use super::raw::{Section, Value, nearest, printable};
 use super::source::Source;
 use super::value;
 use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig};
-use rotogate::client::DpopUse;
-use rotogate::dpop::DpopSettings;
-use rotogate::route::{Resource, Route};
-use rotogate::session::profile::Profile;
+use rotogate_core::client::DpopUse;
+use rotogate_core::dpop::DpopSettings;
+use rotogate_core::route::{Resource, Route};
+use rotogate_core::session::profile::Profile;
 use rotogate_proxy::Upstream;
 
 mod admin;

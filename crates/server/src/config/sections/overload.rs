@@ -6,7 +6,7 @@ use toml::Table;
 use super::super::print::{number, put};
 use super::super::raw::Section;
 use super::super::value::{self, Share};
-use rotogate::overload::{Bound, Bounds};
+use rotogate_core::overload::{Bound, Bounds};
 
 /// The default of `max_requests`.
 const MAX_REQUESTS: usize = 10_000;

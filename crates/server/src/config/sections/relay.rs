@@ -12,9 +12,9 @@ use super::issuers::TrustedIssuer;
 use super::remote::RemoteSource;
 use super::{SECOND, dangling, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
-use rotogate::http_client::{Allowed, Target};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules, SecretPlace};
+use rotogate_core::http_client::{Allowed, Target};
 
 /// A relay: the provider behind an endpoint, and the rules for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,9 +9,9 @@ use super::super::print::{number, path, put, put_some, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
-use rotogate::http_client::Proxy;
-use rotogate::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
-use rotogate::token::Algorithm;
+use rotogate_core::http_client::Proxy;
+use rotogate_core::remote_keys::{FetchFiles, FetchSettings, KeyLocation, RemoteIssuer};
+use rotogate_core::token::Algorithm;
 
 /// The keys of an issuer that are fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::clients::scopes;
 use crate::config::Config;
-use rotogate::route::{Auth, Resource, Route, WarningKind};
+use rotogate_core::route::{Auth, Resource, Route, WarningKind};
 
 pub(super) fn read(sections: &[Section<'_>]) -> Vec<Resource> {
     let mut all: Vec<Resource> = Vec::new();
@@ -82,7 +82,7 @@ pub(super) fn check_audiences(config: &Config, route_sections: &[Section<'_>]) {
     let of_others = config.issuers.iter().enumerate().map(|(index, issuer)| {
         (issuer.name.as_str(), issuer.everywhere, format!("issuers[{index}].audience"), &issuer.audience)
     });
-    let own = (rotogate::token::verify::OWN, true, "issuer.audience".to_owned(), &config.issuer.audience);
+    let own = (rotogate_core::token::verify::OWN, true, "issuer.audience".to_owned(), &config.issuer.audience);
     let issuers: Vec<_> = std::iter::once(own).chain(of_others).collect();
     for (section, route) in route_sections.iter().zip(&config.routes) {
         let policy = &route.policy;

@@ -13,11 +13,11 @@ use super::dpop::word;
 use super::endpoints::dialect_name;
 use super::{IdentityConfig, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
-use rotogate::route::{
+use rotogate_core::route::{
     Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy,
     StepUp, UpstreamId,
 };
-use rotogate::token::verify::OWN;
+use rotogate_core::token::verify::OWN;
 use rotogate_proxy::Upstream;
 
 /// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.

@@ -7,8 +7,8 @@ use super::Config;
 use rotogate::dialect::kuzzle::is_controller;
 use rotogate::dialect::{self, Dialect};
 use rotogate::gate::{JWKS_PATH, envelopes};
-use rotogate::route::path::CanonicalPath;
-use rotogate::route::{RouteProblem, RouteTable, ungoverned, warnings};
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{RouteProblem, RouteTable, ungoverned, warnings};
 
 /// Checks the routes; `sections` are their tables.
 pub(super) fn check(config: &Config, sections: &[Section<'_>]) {

@@ -14,7 +14,7 @@ use super::super::raw::Section;
 use super::super::value;
 use super::listeners::{self, ListenerConfig};
 use super::{HOUR, overload, usize_or};
-use rotogate::overload::Bounds;
+use rotogate_core::overload::Bounds;
 
 /// `[server]`: the public listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use super::super::raw::Section;
 use super::super::value;
 use super::{Config, DAY, EndpointConfig, SECOND};
 use rotogate::gate::DEFAULT_MAX_STREAM;
-use rotogate::session::profile::{
+use rotogate_core::session::profile::{
     MAX_SESSIONS_PER_SUBJECT, OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride,
 };
 
@@ -85,7 +85,7 @@ fn check_profile(section: &Section<'_>, rules: &Profile, place: &str) -> bool {
             "lost_response_window" => rules.lost_response_window,
             _ => rules.idle_ttl,
         };
-        let found = rotogate::clock::written(found);
+        let found = rotogate_core::clock::written(found);
         section.blame(problem.key, format!("is {found}{place}, and {}", problem.expected));
     }
     problems.is_empty()

@@ -10,8 +10,8 @@ use super::super::raw::Section;
 use super::super::value;
 use super::{DAY, SECOND, path_in, usize_or};
 #[cfg(any(feature = "postgres", feature = "redis"))]
-use rotogate::store::Staleness;
-use rotogate::store::redb::DEFAULT_CACHE_SIZE;
+use rotogate_core::store::Staleness;
+use rotogate_core::store::redb::DEFAULT_CACHE_SIZE;
 
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -10,7 +10,7 @@ use super::super::print::{number, path, put, put_some, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
-use rotogate::route::WarningKind;
+use rotogate_core::route::WarningKind;
 
 /// The default of `tracing.timeout`.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,9 +1,9 @@
 //! Claims of other issuers: which are read, what is required of them, and what they mean here.
 
 use super::*;
-use rotogate::claim::ClaimPath;
-use rotogate::session::Scope;
-use rotogate::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::{ClaimMapping, RequiredClaim, SubjectEncoding, WantedClaim};
 use serde_json::{Value, json};
 
 const ISSUER: &str =
@@ -145,7 +145,7 @@ fn i17_the_header_of_roles_is_sent_where_another_issuer_has_roles() {
 
 #[test]
 fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
-    use rotogate::token::verify::Preset;
+    use rotogate_core::token::verify::Preset;
     let kc = read(&format!("{MINIMAL}{ISSUER}preset = \"keycloak\"\n")).unwrap().issuers.remove(0);
     assert_eq!((kc.preset, &kc.claims), (Some(Preset::Keycloak), &Preset::Keycloak.claims()));
     assert_eq!(kc.typ, ["JWT", "at+jwt"]);
@@ -174,8 +174,11 @@ fn i19_i45_a_preset_gives_what_is_not_written_and_says_what_must_be() {
     // Entra publishes keys without `alg`.
     let keys = |more: &str| read(&format!("{MINIMAL}{ISSUER}{more}")).unwrap().issuers.remove(0).keys;
     let of = |algorithm| KeySource::Jwks(PathBuf::from("/etc/rotogate/idp.json"), algorithm);
-    assert_eq!(keys("preset = \"entra-v2\"\n"), of(Some(rotogate::token::Algorithm::Rs256)));
-    assert_eq!(keys("preset = \"entra-v2\"\nalgorithm = \"ES256\"\n"), of(Some(rotogate::token::Algorithm::Es256)));
+    assert_eq!(keys("preset = \"entra-v2\"\n"), of(Some(rotogate_core::token::Algorithm::Rs256)));
+    assert_eq!(
+        keys("preset = \"entra-v2\"\nalgorithm = \"ES256\"\n"),
+        of(Some(rotogate_core::token::Algorithm::Es256))
+    );
     assert_eq!(keys("preset = \"keycloak\"\n"), of(None));
 }
 

@@ -18,7 +18,7 @@ fn r17_a_protocol_that_exchanges_access_tokens_accepts_no_session_that_has_refre
 
 #[test]
 fn r20_a_confidential_client_is_no_endpoint_s_own_whether_it_is_written_or_not() {
-    let hash = rotogate::password::hash(&secrecy::SecretString::from("secret")).unwrap();
+    let hash = rotogate_core::password::hash(&secrecy::SecretString::from("secret")).unwrap();
     for dialect in ["kuzzle", "envelope"] {
         let client = |secret: &str| format!("[[clients]]\nid = \"{dialect}\"\n{secret}");
         let endpoint = format!("[[endpoints]]\ndialect = \"{dialect}\"\n");
@@ -81,13 +81,13 @@ fn j19_an_issuer_has_a_name_by_which_routes_take_its_tokens() {
 
 #[test]
 fn j18_another_issuer_s_scopes_count_where_they_are_listed() {
-    use rotogate::token::verify::AllowedScopes;
+    use rotogate_core::token::verify::AllowedScopes;
     let scopes = |more: &str| {
         let text =
             format!("{MINIMAL}{}{}", issuer("https://idp.test/", &format!("everywhere = true\n{more}")), route(""));
         read(&text).unwrap().issuers.remove(0).scopes
     };
-    let only = |text: &str| AllowedScopes::Only(rotogate::session::Scope::parse(text).unwrap());
+    let only = |text: &str| AllowedScopes::Only(rotogate_core::session::Scope::parse(text).unwrap());
     assert_eq!(scopes(""), only(""));
     assert_eq!(scopes("scopes = [\"read\", \"write\"]\n"), only("read write"));
     assert_eq!(scopes("scopes = \"any\"\n"), AllowedScopes::Any);
@@ -112,7 +112,7 @@ fn r21_an_endpoint_is_for_one_account_by_its_path_or_by_its_key() {
     assert_eq!(endpoint("/connect/token"), Vec::<String>::new());
     assert!(endpoint("/{account}/connect/token")[0].contains("remove one of the two"));
     let long = "c".repeat(250);
-    let hash = rotogate::password::hash(&secrecy::SecretString::from("secret")).unwrap();
+    let hash = rotogate_core::password::hash(&secrecy::SecretString::from("secret")).unwrap();
     let found =
         said(&format!("[[clients]]\nid = \"{long}\"\ngrants = [\"client_credentials\"]\nsecret_hash = \"{hash}\"\n"));
     assert!(found.len() == 1 && found[0].contains("too long for client_credentials"), "{found:?}");

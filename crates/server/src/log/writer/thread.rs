@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Buffer, Counts, Sink, open};
 use crate::log::settings::LogOutput;
-use rotogate::clock::{SystemTime, TimeSource};
+use rotogate_core::clock::{SystemTime, TimeSource};
 
 /// How often dropped lines are reported.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);

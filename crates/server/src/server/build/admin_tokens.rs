@@ -12,10 +12,10 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::config::{AdminConfig, AdminRole, AdminTokenConfig};
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::context::Actor;
-use rotogate::private_file;
-use rotogate::random::{are_equal, random};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::context::Actor;
+use rotogate_core::private_file;
+use rotogate_core::random::{are_equal, random};
 use rotogate_kit::file_stamp::{CHECK_INTERVAL, ChangeDetector};
 
 /// The minimum length of a token.

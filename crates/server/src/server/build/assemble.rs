@@ -19,14 +19,14 @@ use crate::config::{
 };
 use crate::server::error::ServerError;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
-use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::dialect;
 use rotogate::dialect::events::Events;
 use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
-use rotogate::password::Passwords;
-use rotogate::store::redb::RedbStore;
-use rotogate::token::verify::IssuerRules;
-use rotogate::verify_cache::IdentityField;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::password::Passwords;
+use rotogate_core::store::redb::RedbStore;
+use rotogate_core::token::verify::IssuerRules;
+use rotogate_core::verify_cache::IdentityField;
 use rotogate_proxy::{Proxy, Settings, Upstream};
 
 /// A gate, and what the server keeps beside it.
@@ -63,7 +63,7 @@ impl GateParts {
         if let Some(store) = &self.redb
             && let Err(error) = store.close().await
         {
-            tracing::error!(error = ?rotogate::fault::Chain(&error), "store not closed cleanly");
+            tracing::error!(error = ?rotogate_core::fault::Chain(&error), "store not closed cleanly");
         }
     }
 }

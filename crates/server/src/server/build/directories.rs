@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::config::{DirectoryConfig, UsersConfig};
 use crate::server::error::KeyFault;
-use rotogate::directory::Directory;
-use rotogate::password::Passwords;
+use rotogate_core::directory::Directory;
+use rotogate_core::password::Passwords;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
 /// A directory with its configuration.

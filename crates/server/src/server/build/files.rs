@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, ListenerConfig, TrustedIssuer};
 use crate::server::listen::tls::files_of;
-use rotogate::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_kit::file_stamp::{ChangeDetector, Stamp};
 
 /// When refused content is tried again: the reason may have been something other than the files.

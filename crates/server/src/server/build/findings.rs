@@ -16,16 +16,16 @@ use crate::server::listen::tls;
 #[cfg(feature = "otel")]
 use crate::trace::Credentials;
 use crate::users::{FileDirectory, UsersFile};
-use rotogate::directory::Directory;
-use rotogate::fault::Chain;
 use rotogate::gate::{BuildError, GateBuilder};
-use rotogate::http_client::HttpClient;
-use rotogate::password::Passwords;
-use rotogate::private_file::{self, trusted};
-use rotogate::store::MemoryStore;
-use rotogate::store::redb::check_mark;
-use rotogate::token::keyring::Keyring;
-use rotogate::token::verify::IssuerRules;
+use rotogate_core::directory::Directory;
+use rotogate_core::fault::Chain;
+use rotogate_core::http_client::HttpClient;
+use rotogate_core::password::Passwords;
+use rotogate_core::private_file::{self, trusted};
+use rotogate_core::store::MemoryStore;
+use rotogate_core::store::redb::check_mark;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::{DirectoryMetrics, RemoteDirectory, Source, SourceSettings};
 
 /// What is found in a configuration and in the files that it names.

@@ -6,10 +6,10 @@ use secrecy::SecretString;
 
 use crate::config::{IntrospectionConfig, KeySource, SecretIn, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
-use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
-use rotogate::introspection::{HttpIntrospector, Introspection};
-use rotogate::private_file::{self, trusted};
-use rotogate::token::verify::{IssuerKeys, IssuerRules};
+use rotogate_core::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate_core::introspection::{HttpIntrospector, Introspection};
+use rotogate_core::private_file::{self, trusted};
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
 
 /// The longest key file of another issuer, in bytes.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 20;

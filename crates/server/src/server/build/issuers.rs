@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::issuer_rules::load_introspection;
 use crate::config::{Config, ConfigErrors, IntrospectionConfig, RemoteSource, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
-use rotogate::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
-use rotogate::token::verify::{IssuerRules, Keys, strict_object};
+use rotogate_core::remote_keys::{self, FetchFailure, KeySetFolder, KeySetStore, RemoteKeys, RemoteStatus};
+use rotogate_core::token::verify::{IssuerRules, Keys, strict_object};
 
 /// How long a start waits for the first answers of all issuers together.
 const START_WAIT: Duration = Duration::from_secs(3);
@@ -232,7 +232,7 @@ fn report(remote: &Remote) -> IssuerReport {
         cause: ignored.cause.word().to_owned(),
         why: ignored.why.to_owned(),
     });
-    let at = |time: rotogate::clock::Timestamp| {
+    let at = |time: rotogate_core::clock::Timestamp| {
         let time = std::time::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
         time.map(|time| humantime::format_rfc3339_seconds(time).to_string())
     };
@@ -297,7 +297,7 @@ async fn inspect_keys(source: &RemoteSource) -> Found {
         };
         KeyFault::new(key, format!("{}: {failure}", failure.cause))
     })?;
-    let fresh = rotogate::clock::written(found.fresh_for);
+    let fresh = rotogate_core::clock::written(found.fresh_for);
     let keys = format!("keys {}; fresh for {fresh}", found.keys.describe().join(", "));
     Ok([keys].into_iter().chain(found.keys.ignored().iter().map(|ignored| format!("not used: {ignored}"))).collect())
 }

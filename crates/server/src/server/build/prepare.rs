@@ -11,11 +11,11 @@ use super::issuers;
 use super::shared;
 use crate::config::{Config, ConfigError, ConfigErrors, DirectoryConfig};
 use crate::users::FileDirectory;
-use rotogate::directory::Directory;
-use rotogate::password::Passwords;
-use rotogate::token::Algorithm;
-use rotogate::token::keyring::Keyring;
-use rotogate::token::verify::IssuerRules;
+use rotogate_core::directory::Directory;
+use rotogate_core::password::Passwords;
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::IssuerRules;
 use rotogate_directories::{AccountDirectory, Directories, DirectoryMetrics, RemoteDirectory};
 
 /// What the systems that a configuration names answered, a line each.

@@ -10,10 +10,10 @@ use crate::server::error::KeyFault;
 use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
-use rotogate::http_client::{Allowed, HttpClient, Target, Tls};
-use rotogate::private_file::{read_private, trusted};
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient, UrlSource};
-use rotogate::remote_keys::Metadata;
+use rotogate_core::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate_core::private_file::{read_private, trusted};
+use rotogate_core::remote_keys::Metadata;
 use secrecy::SecretString;
 
 /// The longest file of certificate authorities, in bytes.

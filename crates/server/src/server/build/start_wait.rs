@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rotogate::fault::Chain;
-use rotogate::store::{StoreError, WriteOutcome};
+use rotogate_core::fault::Chain;
+use rotogate_core::store::{StoreError, WriteOutcome};
 use tokio::time::Instant;
 
 /// How long a start waits for a store that is in the middle of a failover (requirement C44): as long as one takes.

@@ -12,14 +12,14 @@ use crate::config::{Config, StoreConfig};
 use crate::server::error::ServerError;
 use rotogate::gate::GateBuilder;
 #[cfg(feature = "postgres")]
-use rotogate::store::PostgresStore;
+use rotogate_core::store::PostgresStore;
 #[cfg(feature = "redis")]
-use rotogate::store::RedisStore;
-use rotogate::store::redb::{Options, RedbStore};
+use rotogate_core::store::RedisStore;
+use rotogate_core::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
-use rotogate::store::relay::RelayStore;
-use rotogate::store::{MemoryStore, Store};
-use rotogate::token::keyring::{Begun, Keyring};
+use rotogate_core::store::relay::RelayStore;
+use rotogate_core::store::{MemoryStore, Store};
+use rotogate_core::token::keyring::{Begun, Keyring};
 
 /// The store of sessions, and the same store for the records of relays.
 #[derive(Debug)]

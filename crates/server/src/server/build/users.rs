@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::users::{FileDirectory, FileWatcher, UserChange};
-use rotogate::directory::User;
-use rotogate::fault::Chain;
 use rotogate::gate::Gate;
-use rotogate::revocation::Revocation;
+use rotogate_core::directory::User;
+use rotogate_core::fault::Chain;
+use rotogate_core::revocation::Revocation;
 
 /// The first and the longest pause before a revocation is written again.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -166,10 +166,10 @@ fn must_log_in_again(before: &User, after: &User) -> bool {
     (before.active && !after.active) || before.password_mark != after.password_mark || before.account != after.account
 }
 
-fn why(error: &rotogate::fault::Error) -> String {
+fn why(error: &rotogate_core::fault::Error) -> String {
     match error {
-        rotogate::fault::Error::Failed(fault) => format!("{:?}", Chain(fault)),
-        rotogate::fault::Error::Denied(denial) => denial.reason().to_owned(),
+        rotogate_core::fault::Error::Failed(fault) => format!("{:?}", Chain(fault)),
+        rotogate_core::fault::Error::Denied(denial) => denial.reason().to_owned(),
     }
 }
 

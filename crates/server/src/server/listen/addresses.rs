@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use rotogate::network::{Network, networks};
+use rotogate_core::network::{Network, networks};
 
 /// Connections per network. Holds at most three entries for each connection.
 #[derive(Debug)]

@@ -114,7 +114,7 @@ pub(crate) async fn serve(
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             let ended = serve_connection(listener, (stream, peer), handler, &bounds, stopped, permit).await;
             if let Err(error) = ended {
-                tracing::debug!(%peer, error = ?rotogate::fault::Chain(&*error), "connection ended early");
+                tracing::debug!(%peer, error = ?rotogate_core::fault::Chain(&*error), "connection ended early");
             }
         });
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http_body::{Body, Frame, SizeHint};
 use hyper::rt::Executor;
 use pin_project_lite::pin_project;
-use rotogate::limit::{Bucket, Rate};
+use rotogate_core::limit::{Bucket, Rate};
 use tokio::sync::Notify;
 use tokio::task::futures::TaskLocalFuture;
 use tokio::time::Instant;

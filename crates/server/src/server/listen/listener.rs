@@ -21,8 +21,8 @@ use super::stream::{Socket, Stream};
 use super::tls::{Tls, end_of};
 use crate::config::ListenerConfig;
 use crate::server::error::KeyFault;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::headers::{ClientCertificate, Peer};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::headers::{ClientCertificate, Peer};
 
 /// How often to check for the rest of an HTTP/2 preface that has begun.
 const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(5);

@@ -8,9 +8,9 @@ use http::Request;
 use super::min_rate::MinRate;
 use super::tls::Certificates;
 use crate::log::{AccessLog, ConnectionFields};
-use rotogate::headers::Peer;
-use rotogate::overload::{Holder, LastRejection};
-use rotogate::route::authority;
+use rotogate_core::headers::Peer;
+use rotogate_core::overload::{Holder, LastRejection};
+use rotogate_core::route::authority;
 
 /// The origin of a connection.
 #[derive(Debug)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::audit::{self, KeyEvent};
 use crate::config::Config;
 use crate::server::build::stores::shared_store;
-use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::gate::JWKS_MAX_AGE;
-use rotogate::session::{Session, Status};
-use rotogate::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
-use rotogate::token::Algorithm;
-use rotogate::token::keyring::{KeyState, Keyring};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::session::{Session, Status};
+use rotogate_core::store::{Filter, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Store};
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::keyring::{KeyState, Keyring};
 
 /// How often `promote --wait` looks again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -125,7 +125,7 @@ fn knows(row: &NodeRow, id: u8, print: Option<&str>) -> bool {
 
 fn names(nodes: &[NodeSeen], now: Timestamp, are: impl Fn(&NodeSeen) -> bool) -> Option<String> {
     let named = nodes.iter().filter(|seen| are(seen)).map(|seen| {
-        let ago = rotogate::clock::written(Duration::from_secs(now.since(seen.beat).as_secs()));
+        let ago = rotogate_core::clock::written(Duration::from_secs(now.since(seen.beat).as_secs()));
         format!("{} (heard of {ago} ago)", seen.row.node)
     });
     let named: Vec<_> = named.collect();
@@ -158,7 +158,7 @@ fn since(written: Timestamp, nodes: &[NodeSeen]) -> Timestamp {
 }
 
 fn rounded(left: Duration) -> String {
-    rotogate::clock::written(Duration::from_secs(left.as_secs() + 1))
+    rotogate_core::clock::written(Duration::from_secs(left.as_secs() + 1))
 }
 
 /// The longest times that any endpoint or client of a configuration has.
@@ -175,8 +175,9 @@ impl Longest {
         let clients = config.clients.iter().map(|client| &client.profile);
         let all = config.endpoints.iter().map(|endpoint| &endpoint.profile).chain(clients);
         let all: Vec<_> = all.map(|own| own.over(base)).chain([base.clone()]).collect();
-        let most =
-            |of: fn(&rotogate::session::profile::Profile) -> Duration| all.iter().map(of).max().unwrap_or_default();
+        let most = |of: fn(&rotogate_core::session::profile::Profile) -> Duration| {
+            all.iter().map(of).max().unwrap_or_default()
+        };
         #[cfg(feature = "relay")]
         let relays = config.endpoints.iter().filter_map(|endpoint| Some(endpoint.relay.as_ref()?.rules.grace)).max();
         #[cfg(not(feature = "relay"))]
@@ -349,8 +350,8 @@ pub(crate) async fn retire(config: &Config, kid: &str, force: bool) -> Result<Op
 
 #[cfg(test)]
 mod tests {
-    use rotogate::client::Client;
     use rotogate::gate::{Gate, NewSession};
+    use rotogate_core::client::Client;
 
     use super::*;
 

@@ -18,10 +18,10 @@ use super::request_record::{LoggedBody, RequestRecord};
 use crate::config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
 use crate::server::listen::listener::AskingNetworks;
 use crate::server::listen::origin::Origin;
-use rotogate::denial::Denial;
 use rotogate::gate::{Authorizer, GateBody, Neighbour, Verdict};
-use rotogate::headers::Peer;
-use rotogate::overload::PermitBody;
+use rotogate_core::denial::Denial;
+use rotogate_core::headers::Peer;
+use rotogate_core::overload::PermitBody;
 
 /// What an authorizer's listener answers.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::server::listen::min_rate::{MinRate, RateBudget};
 use rotogate::gate::Gate;
-use rotogate::linger::drop_rest;
+use rotogate_core::linger::drop_rest;
 use rotogate_kit::exchange::ExchangeProgress;
 use rotogate_proxy::{BoxError, TooSlow};
 

@@ -17,8 +17,8 @@ use crate::server::listen::origin::Origin;
 use rotogate::dialect::{Reply, ReplyBody};
 use rotogate::gate::grpc::Checks;
 use rotogate::gate::{Authorizer, GateBody};
-use rotogate::overload::PermitBody;
-use rotogate::reply;
+use rotogate_core::overload::PermitBody;
+use rotogate_core::reply;
 
 /// How long a question may arrive, and its verdict take. Envoy asks with a timeout of its own, which is shorter.
 const TIMEOUT: Duration = Duration::from_secs(10);

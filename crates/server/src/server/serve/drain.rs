@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
 use http::HeaderMap;
-use rotogate::reply::{GrpcCode, grpc_trailers};
+use rotogate_core::reply::{GrpcCode, grpc_trailers};
 use tokio::sync::watch;
 
 /// Whether the streams of a server must end.

@@ -11,7 +11,7 @@ use super::request::{self, Served, Serving};
 use super::request_record::LoggedBody;
 use crate::server::listen::connection::RequestHandler;
 use crate::server::listen::origin::Origin;
-use rotogate::overload::PermitBody;
+use rotogate_core::overload::PermitBody;
 
 /// Serves requests, or answers questions about requests if other proxies ask here.
 #[derive(Clone, Debug)]

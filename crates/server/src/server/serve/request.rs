@@ -24,11 +24,11 @@ use crate::config::Config;
 use crate::server::error::KeyFault;
 use crate::server::listen::origin::Origin;
 use crate::trace::Tracer;
-use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::gate::{BufferedForward, Gate, GateBody, GateLayer, GateService, Reason, Verdict};
-use rotogate::headers::Peer;
-use rotogate::overload::{Holder, PermitBody, PoolPermit, Refusal};
-use rotogate::reply;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::headers::Peer;
+use rotogate_core::overload::{Holder, PermitBody, PoolPermit, Refusal};
+use rotogate_core::reply;
 use rotogate_kit::exchange::ExchangeProgress;
 use rotogate_proxy::{Proxy, ProxyBody};
 
@@ -319,7 +319,7 @@ fn call_service(
     };
     request.extensions_mut().insert(origin.peer.clone());
     #[cfg(feature = "failpoints")]
-    rotogate::failpoint::at_request(request.uri().path());
+    rotogate_core::failpoint::at_request(request.uri().path());
     // The service is always ready.
     match in_place(caught, || state.service.clone().call(request)) {
         Some(called) => Answer::Called { called, received, permit: Some(permit) },

@@ -18,11 +18,11 @@ use super::tally::Tally;
 use crate::log::{self, AccessLogLine, UpstreamInfo, request_id};
 use crate::server::listen::origin::Origin;
 use crate::trace::{RequestFacts, RequestTrace};
-use rotogate::clock::{SystemTime, TimeSource, wall_micros};
-use rotogate::context::Context;
 use rotogate::gate::Verdict;
-use rotogate::headers;
-use rotogate::lease::UntilClosed;
+use rotogate_core::clock::{SystemTime, TimeSource, wall_micros};
+use rotogate_core::context::Context;
+use rotogate_core::headers;
+use rotogate_core::lease::UntilClosed;
 use rotogate_kit::exchange::{ExchangeEnd, ExchangeProgress, TunnelEnd};
 use rotogate_proxy::ProxyBody;
 

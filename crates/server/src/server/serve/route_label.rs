@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use rotogate::gate::{Reason, Verdict};
-use rotogate::route::Route;
+use rotogate_core::route::Route;
 
 /// A route as a label. Shares the route, so that no request copies its id.
 #[derive(Clone, Debug, Default)]

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 
 use super::route_label::{RouteLabel, RouteRef, outcome};
 use crate::config::AuthorizerKind;
-use rotogate::counters::FINE_SECONDS;
 use rotogate::gate::{Reason, Verdict};
+use rotogate_core::counters::FINE_SECONDS;
 use rotogate_kit::durations::Durations;
 use rotogate_kit::exchange::ExchangeEnd;
 use rotogate_kit::worker_id::WorkerId;

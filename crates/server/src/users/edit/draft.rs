@@ -11,7 +11,7 @@ use crate::users::UsersFile;
 use crate::users::entry::Entry;
 use crate::users::list::Users;
 use crate::users::parse;
-use rotogate::clock::Timestamp;
+use rotogate_core::clock::Timestamp;
 
 /// Changes a user's table.
 pub(super) type Edit<'a> = &'a dyn Fn(&Entry, &mut Table);

@@ -8,8 +8,8 @@ use super::super::super::print::{list, path, put, put_some};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
-use rotogate::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
-use rotogate::private_file::read_private;
+use rotogate_core::password::{Accepted, Cost, CostClass, FirebaseParameters, Legacy, Spring};
+use rotogate_core::private_file::read_private;
 use rotogate_directories::ExpectedHash;
 use secrecy::SecretString;
 

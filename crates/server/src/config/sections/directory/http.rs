@@ -9,7 +9,7 @@ use super::super::super::print::{path, put, put_some};
 use super::super::super::raw::Section;
 use super::super::super::value;
 use super::super::path_in;
-use rotogate::route::WarningKind;
+use rotogate_core::route::WarningKind;
 use rotogate_directories::SourceSettings;
 use rotogate_directories::http::{HttpSettings, target};
 

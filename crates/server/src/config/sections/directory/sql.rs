@@ -8,7 +8,7 @@ use super::super::super::print::{number, path, put, put_some, texts};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
-use rotogate::claim::OwnClaims;
+use rotogate_core::claim::OwnClaims;
 use rotogate_directories::SourceSettings;
 use rotogate_directories::sql::template::{AUTHENTICATE, LOOKUP, Purpose, REHASH, Template};
 use rotogate_directories::sql::{DatabaseUrl, SqlSettings, check_url, has_password};

@@ -9,7 +9,7 @@ use super::super::super::print::{path, put, time};
 use super::super::super::raw::Section;
 use super::super::super::value;
 use super::super::{DAY, path_in};
-use rotogate::store::Staleness;
+use rotogate_core::store::Staleness;
 
 pub(super) fn read(section: &Section<'_>) -> Staleness {
     let limit = value::duration_within(Staleness::SHORTEST, Staleness::LONGEST);

@@ -13,8 +13,8 @@ use webpki::{EndEntityCert, KeyUsage};
 use super::{MAX_FILE_BYTES, chain};
 use crate::config::CertificateFiles;
 use crate::server::error::KeyFault;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::private_file::read_private_bytes;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::private_file::read_private_bytes;
 
 /// The certificates of a listener; at least one.
 #[derive(Debug)]

@@ -22,8 +22,8 @@ pub(crate) use certificates::{Certificates, end_of};
 
 use crate::config::{ClientAuth, ClientRoots, TlsConfig};
 use crate::server::error::KeyFault;
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::private_file::trusted;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::private_file::trusted;
 
 /// The ALPN protocols, in order of preference (RFC 7301). A client that offers only others is refused, so that no bytes
 /// are interpreted in another protocol than the client meant (ALPACA).

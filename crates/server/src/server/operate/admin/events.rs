@@ -19,9 +19,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::problem::{Code, Problem, Refusal};
 use super::{Answer, Body, State, ok};
 use crate::log::recent;
-use rotogate::clock::Timestamp;
-use rotogate::credential;
-use rotogate::session::{Session, SessionId};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::credential;
+use rotogate_core::session::{Session, SessionId};
 
 /// The number of lines: by default.
 const DEFAULT_LINES: usize = 100;

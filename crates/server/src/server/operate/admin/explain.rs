@@ -17,13 +17,13 @@ use super::{Answer, State, ok};
 use crate::config::Config;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
-use rotogate::denial::Denial;
 use rotogate::gate::{Conclusion, Explanation, Reason, Rule, RuleVerdict};
-use rotogate::headers::{ClientCertificate, Peer};
-use rotogate::route::Route;
-use rotogate::session::Scope;
-use rotogate::token::verify::OWN;
-use rotogate::token::{CertificateThumbprint, refresh};
+use rotogate_core::denial::Denial;
+use rotogate_core::headers::{ClientCertificate, Peer};
+use rotogate_core::route::Route;
+use rotogate_core::session::Scope;
+use rotogate_core::token::verify::OWN;
+use rotogate_core::token::{CertificateThumbprint, refresh};
 
 /// A question.
 #[derive(Default, Deserialize, ToSchema)]

@@ -16,12 +16,12 @@ use crate::config::AdminRole;
 #[cfg(feature = "page")]
 use crate::server::build::admin_tokens::AdminToken;
 use crate::server::build::admin_tokens::Holder;
-use rotogate::clock::{SystemTime, TimeSource};
+use rotogate_core::clock::{SystemTime, TimeSource};
 #[cfg(feature = "page")]
-use rotogate::context::Actor;
-use rotogate::credential;
-use rotogate::limit::Failures;
-use rotogate::route::authority;
+use rotogate_core::context::Actor;
+use rotogate_core::credential;
+use rotogate_core::limit::Failures;
+use rotogate_core::route::authority;
 
 const TARGET: &str = "rotogate::audit";
 /// How many wrong tokens of one address are looked at within [`FAILURES_WITHIN`].

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::context::{Context, inherited};
 use rotogate::gate::JWKS_MAX_AGE;
-use rotogate::token::Algorithm;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::context::{Context, inherited};
+use rotogate_core::token::Algorithm;
+use rotogate_core::token::keyring::Keyring;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

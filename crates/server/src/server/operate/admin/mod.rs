@@ -44,12 +44,12 @@ use crate::server::listen::stream::Socket;
 use crate::server::serve::request::Serving;
 use operations::Operation;
 use problem::{Code, Refusal};
-use rotogate::clock::{Timestamp, wall_micros};
-use rotogate::context::Context;
 use rotogate::gate::Gate;
-use rotogate::limit::Failures;
-use rotogate::store::redb::RedbStore;
-use rotogate::trace::Trace;
+use rotogate_core::clock::{Timestamp, wall_micros};
+use rotogate_core::context::Context;
+use rotogate_core::limit::Failures;
+use rotogate_core::store::redb::RedbStore;
+use rotogate_core::trace::Trace;
 use seats::{Seat, Seats};
 
 mod configuration;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode};
-use rotogate::context::Context;
-use rotogate::fault::{Chain, Error};
+use rotogate_core::context::Context;
+use rotogate_core::fault::{Chain, Error};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

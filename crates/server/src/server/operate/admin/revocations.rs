@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::directory::User;
-use rotogate::fault::Error;
 use rotogate::gate::{Tally, Whose};
-use rotogate::revocation::{Effect, Revocation, Target};
-use rotogate::session::{Session, SessionId, Status};
-use rotogate::store::Filter;
-use rotogate::token::MAX_SESSIONLESS_LIFETIME;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::directory::User;
+use rotogate_core::fault::Error;
+use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::session::{Session, SessionId, Status};
+use rotogate_core::store::Filter;
+use rotogate_core::token::MAX_SESSIONLESS_LIFETIME;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 

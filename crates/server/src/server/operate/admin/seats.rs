@@ -15,7 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use rotogate::network::{Network, networks};
+use rotogate_core::network::{Network, networks};
 
 /// The most connections of each kind: enough for some scrapers, probes and commands, and few of the process's file
 /// descriptors.

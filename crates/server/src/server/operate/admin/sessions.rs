@@ -7,10 +7,10 @@ use utoipa::{IntoParams, ToSchema};
 use super::problem::{Code, Problem, Refusal};
 use super::revocations::{RevocationReport, subject_of};
 use super::{Answer, State, events, ok, rfc3339, shown};
-use rotogate::clock::Timestamp;
 use rotogate::gate::Gate;
-use rotogate::session::{RevokedBecause, Session, SessionId, Status};
-use rotogate::store::Filter;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
+use rotogate_core::store::Filter;
 
 /// The number of sessions on a page: by default, and at most.
 const DEFAULT_PAGE_SESSIONS: usize = 100;

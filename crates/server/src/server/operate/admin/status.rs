@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::Response;
-use rotogate::clock::Timestamp;
+use rotogate_core::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

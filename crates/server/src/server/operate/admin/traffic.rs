@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use http::{Method, Response};
-use rotogate::route::{DEFAULT_METHODS, REGISTERED_METHODS, Route};
+use rotogate_core::route::{DEFAULT_METHODS, REGISTERED_METHODS, Route};
 use serde::Serialize;
 use utoipa::ToSchema;
 

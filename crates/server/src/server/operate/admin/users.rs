@@ -1,8 +1,8 @@
 //! The operator's requests about the users file.
 
 use http::{Response, StatusCode};
-use rotogate::clock::{SystemTime, TimeSource};
-use rotogate::context::Context;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::context::Context;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::output::Output;
 use crate::server::build::issuers::RemoteIssuers;
-use rotogate::clock::Timestamp;
-use rotogate::remote_keys::RemoteStatus;
-use rotogate::token::IgnoredCause;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::remote_keys::RemoteStatus;
+use rotogate_core::token::IgnoredCause;
 use rotogate_kit::metric_families as names;
 
 /// The states, in the order of their numbers in the metrics.

@@ -5,7 +5,7 @@ use std::fmt;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use rotogate::counters::CountedDurations;
+use rotogate_core::counters::CountedDurations;
 use rotogate_kit::durations::{BUCKET_SECONDS, Durations};
 use rotogate_kit::metric_families::{Family, Kind};
 

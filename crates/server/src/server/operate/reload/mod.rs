@@ -25,12 +25,12 @@ use crate::server::listen::listener::Listener;
 use crate::server::listen::tls::Tls;
 use crate::server::serve::authorizer::Questions;
 use crate::server::serve::request::{Serving, State};
-use rotogate::clock::Timestamp;
-use rotogate::context::{Context, inherited};
-use rotogate::fault::Chain;
 use rotogate::gate::Gate;
-use rotogate::token::keyring::Keyring;
-use rotogate::token::verify::IssuerRules;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::context::{Context, inherited};
+use rotogate_core::fault::Chain;
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::verify::IssuerRules;
 use rotogate_kit::file_stamp::CHECK_INTERVAL;
 use rotogate_proxy::Proxy;
 

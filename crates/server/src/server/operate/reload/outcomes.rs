@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::server::build::files::{self, FileGroup, LastRead};
-use rotogate::clock::Timestamp;
+use rotogate_core::clock::Timestamp;
 
 /// What a running gate reads again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

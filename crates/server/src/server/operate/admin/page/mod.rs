@@ -26,9 +26,9 @@ use super::problem::{Code, Refusal};
 use super::{Body, State, body_of, full, guard};
 use crate::log;
 use request::Request;
-use rotogate::context::{Actor, Context};
-use rotogate::credential;
-use rotogate::random::{NoRandomness, are_equal};
+use rotogate_core::context::{Actor, Context};
+use rotogate_core::credential;
+use rotogate_core::random::{NoRandomness, are_equal};
 use sign_ins::SignedIn;
 use view::fields;
 

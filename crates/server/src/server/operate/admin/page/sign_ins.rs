@@ -9,8 +9,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::{Mutex, MutexGuard};
-use rotogate::clock::TimeSource;
-use rotogate::random::{NoRandomness, random};
+use rotogate_core::clock::TimeSource;
+use rotogate_core::random::{NoRandomness, random};
 
 use crate::server::build::admin_tokens::{AdminToken, AdminTokens, Holder};
 
@@ -140,11 +140,11 @@ impl SignIn {
 mod tests {
     use std::path::Path;
 
-    use rotogate::clock::{ManualTime, Timestamp};
+    use rotogate_core::clock::{ManualTime, Timestamp};
 
     use super::*;
     use crate::config::{AdminConfig, AdminRole};
-    use rotogate::context::Actor;
+    use rotogate_core::context::Actor;
 
     struct Scene {
         time: Arc<ManualTime>,

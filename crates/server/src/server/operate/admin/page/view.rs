@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use askama::Template;
-use rotogate::clock::{SystemTime, TimeSource};
+use rotogate_core::clock::{SystemTime, TimeSource};
 use serde_json::Value;
 
 use crate::config::AdminRole;

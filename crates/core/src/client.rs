@@ -1,0 +1,268 @@
+//! OAuth clients (RFC 6749 §2): which clients may ask for tokens, and how they authenticate.
+//!
+//! ```
+//! use rotogate::client::{Client, Grant};
+//!
+//! let web = Client::public("web");
+//! assert!(web.may(Grant::RefreshToken) && web.secret_hash.is_none());
+//! let builder = rotogate::Gate::builder().client(web);
+//! # let _ = builder;
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::hmac;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::denial::Denial;
+use crate::fault::Error;
+use crate::limit::Limits;
+use crate::password::Passwords;
+pub use crate::password::SecretHash;
+#[doc(hidden)]
+pub use crate::random::NoRandomness;
+use crate::random::{are_equal, random};
+use crate::session::Scope;
+use crate::session::profile::ProfileOverride;
+
+/// A grant of RFC 6749.
+///
+/// ```
+/// use rotogate::client::{Client, Grant};
+///
+/// // The application logs its users in itself; the client only refreshes.
+/// let mobile = Client { grants: vec![Grant::RefreshToken], ..Client::public("mobile") };
+/// assert!(mobile.may(Grant::RefreshToken) && !mobile.may(Grant::Password));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Grant {
+    /// §4.3.
+    Password,
+    /// §6.
+    RefreshToken,
+    /// §4.4; confidential clients only.
+    ClientCredentials,
+}
+
+impl Grant {
+    /// Its `grant_type` (RFC 6749).
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+        }
+    }
+}
+
+/// Whether a client proves a key at the token endpoint (RFC 9449), to which its tokens are then bound.
+///
+/// ```
+/// use rotogate::client::{Client, DpopUse};
+///
+/// let mobile = Client { dpop: DpopUse::Required, ..Client::public("mobile") };
+/// let builder = rotogate::Gate::builder().client(mobile);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DpopUse {
+    /// A proof has no effect.
+    #[default]
+    Off,
+    /// A request with a proof gets bound tokens, one without gets bearer tokens.
+    Optional,
+    /// A request without a proof is refused.
+    Required,
+}
+
+/// Whether a client's tokens are bound to the client certificate of its connection (RFC 8705 §3).
+///
+/// ```
+/// use rotogate::client::{CertificateUse, Client};
+///
+/// let robot = Client { certificate_bound: CertificateUse::Required, ..Client::public("robot") };
+/// let builder = rotogate::Gate::builder().client(robot);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CertificateUse {
+    /// A client certificate has no effect on tokens.
+    #[default]
+    Off,
+    /// A request on a connection with a client certificate gets bound tokens, one without gets bearer tokens.
+    Optional,
+    /// A request on a connection without a client certificate is refused.
+    Required,
+}
+
+/// A registered client.
+///
+/// ```
+/// use rotogate::client::Client;
+/// use rotogate::session::Scope;
+///
+/// let web = Client { scopes: Some(Scope::parse("read write")?), ..Client::public("web") };
+/// let builder = rotogate::Gate::builder().client(web);
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// `client_id`.
+    pub id: Box<str>,
+    /// The argon2id hash of its secret, if it is confidential (RFC 6749 §2.1).
+    pub secret_hash: Option<SecretHash>,
+    /// The grants that it may use.
+    pub grants: Vec<Grant>,
+    /// The scopes that it may ask for; `None` for no bound of its own.
+    pub scopes: Option<Scope>,
+    /// Rules that differ from the endpoint's.
+    pub profile: ProfileOverride,
+    /// Whether its tokens are bound to a key of its own.
+    pub dpop: DpopUse,
+    /// Whether its tokens are bound to its client certificate.
+    pub certificate_bound: CertificateUse,
+}
+
+impl Client {
+    /// A public client that logs users in with a password and refreshes.
+    pub fn public(id: impl Into<Box<str>>) -> Self {
+        Self {
+            id: id.into(),
+            secret_hash: None,
+            grants: vec![Grant::Password, Grant::RefreshToken],
+            scopes: None,
+            profile: ProfileOverride::default(),
+            dpop: DpopUse::Off,
+            certificate_bound: CertificateUse::Off,
+        }
+    }
+
+    /// May it use this grant?
+    pub fn may(&self, grant: Grant) -> bool {
+        self.grants.contains(&grant)
+    }
+}
+
+/// The client credentials of a request.
+///
+/// ```
+/// use rotogate::SecretString;
+/// use rotogate::client::PresentedClient;
+///
+/// // `client_id` and `client_secret` of a request, as a dialect reads them.
+/// let client = PresentedClient { id: "billing".to_owned(), secret: Some(SecretString::from("of this client")) };
+/// assert!(!format!("{client:?}").contains("of this client"), "a secret does not print");
+/// ```
+#[derive(Clone, Debug)]
+pub struct PresentedClient {
+    /// `client_id`.
+    pub id: String,
+    /// The secret, if a non-empty one was sent.
+    pub secret: Option<SecretString>,
+}
+
+/// The registered clients.
+#[doc(hidden)]
+pub struct Clients {
+    by_id: HashMap<Box<str>, KnownClient>,
+    passwords: Arc<Passwords>,
+    /// The key of the digests of good secrets, for this process alone.
+    digest_key: hmac::Key,
+}
+
+struct KnownClient {
+    client: Arc<Client>,
+    /// A digest of the last good secret. Without it, each refresh would cost an argon2 run, which is more than the
+    /// refresh itself.
+    good: ArcSwapOption<[u8; 32]>,
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.by_id.values().map(|known| &known.client)).finish()
+    }
+}
+
+impl Clients {
+    /// These clients. A later one replaces an earlier one with the same id.
+    ///
+    /// # Errors
+    /// If the system has no randomness.
+    pub fn new(clients: Vec<Client>, passwords: Arc<Passwords>) -> Result<Self, NoRandomness> {
+        let digest_key = hmac::Key::new(hmac::HMAC_SHA256, random::<32>()?.as_slice());
+        let by_id = clients
+            .into_iter()
+            .map(|client| (client.id.clone(), KnownClient { client: Arc::new(client), good: ArcSwapOption::empty() }))
+            .collect();
+        Ok(Self { by_id, passwords, digest_key })
+    }
+
+    /// These clients, with the secrets that are known to be good of those that had the same hash before.
+    pub fn following(mut self, old: &Self) -> Self {
+        self.digest_key.clone_from(&old.digest_key);
+        for (id, known) in &mut self.by_id {
+            if let Some(before) = old.by_id.get(id)
+                && before.client.secret_hash == known.client.secret_hash
+            {
+                known.good = ArcSwapOption::new(before.good.load_full());
+            }
+        }
+        self
+    }
+
+    /// Their ids.
+    pub fn ids(&self) -> HashSet<Box<str>> {
+        self.by_id.keys().cloned().collect()
+    }
+
+    /// The client with that id.
+    pub fn get(&self, id: &str) -> Option<Arc<Client>> {
+        self.by_id.get(id).map(|known| Arc::clone(&known.client))
+    }
+
+    /// The presented client, if it authenticates: a confidential one with its secret, a public one by sending none (RFC
+    /// 6749 §3.2.1). `limits` must admit a secret before it is hashed; the last good secret needs no admission.
+    ///
+    /// # Errors
+    /// [`Denial::InvalidClient`], or a denial of `limits`; a fault if too many password checks wait.
+    pub async fn authenticate(
+        &self,
+        presented: &PresentedClient,
+        limits: &Limits,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<Client>, Error> {
+        let known = self.by_id.get(presented.id.as_str()).ok_or(Denial::InvalidClient)?;
+        match (&known.client.secret_hash, &presented.secret) {
+            (None, None) => Ok(Arc::clone(&known.client)),
+            (None, Some(_)) | (Some(_), None) => Err(Denial::InvalidClient.into()),
+            (Some(hash), Some(secret)) => {
+                let digest: [u8; 32] = self.digest(secret);
+                let was_good =
+                    known.good.load().as_deref().is_some_and(|good| are_equal(good.as_slice(), digest.as_slice()));
+                if was_good {
+                    return Ok(Arc::clone(&known.client));
+                }
+                let _place = limits.admit_secret(address, &presented.id).await?;
+                if !self.passwords.verify(secret, hash.expose()).await? {
+                    limits.record_failed_secret(address, &presented.id).await;
+                    return Err(Denial::InvalidClient.into());
+                }
+                known.good.store(Some(Arc::new(digest)));
+                Ok(Arc::clone(&known.client))
+            }
+        }
+    }
+
+    fn digest(&self, secret: &SecretString) -> [u8; 32] {
+        let tag = hmac::sign(&self.digest_key, secret.expose_secret().as_bytes());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.as_ref());
+        digest
+    }
+}

@@ -1,0 +1,484 @@
+//! Time, as the engine sees it. Only this module reads a clock of the machine.
+//!
+//! **Engine time** is the wall clock or the last time that the store remembers, whichever is later, carried forward by
+//! the monotonic clock. So a wall clock that steps back re-opens no window, and one that jumps more than an hour ahead
+//! is not followed: see `ClockState`. With a store that several gates share, engine time is the store's time at its last
+//! answer, carried forward in the same way: so all gates have one time, and the wall clock is only compared with it.
+//!
+//! The monotonic clock includes the time that a machine is suspended (CLOCK_BOOTTIME), if the system has such a clock.
+//! Elsewhere a suspension of more than an hour looks like a jump of the wall clock.
+//!
+//! Timeouts, pauses between attempts and the ages of connections are measured by tokio's clock, which a test stops and
+//! moves. It decides when something is done, never whether a credential is good.
+//!
+//! `exp` of our own tokens is judged by the later of engine time and wall clock: an error in either of them prolongs no
+//! token.
+//!
+//! ```
+//! use std::time::Duration;
+//! use rotogate::clock::Timestamp;
+//!
+//! let login = Timestamp::from_secs(1_800_000_000);
+//! assert_eq!(login.plus(Duration::from_secs(60)).since(login), Duration::from_secs(60));
+//! ```
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A wall clock further than this ahead of the monotonic one is neither followed nor persisted.
+#[doc(hidden)]
+pub const MAX_JUMP: Duration = Duration::from_secs(3600);
+
+/// A point in time: milliseconds since the Unix epoch.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::clock::Timestamp;
+///
+/// let expires = Timestamp::from_secs(1_800_000_000);
+/// let refresh_at = expires.minus(Duration::from_secs(30));
+/// assert_eq!(refresh_at.as_secs(), 1_799_999_970);
+/// assert_eq!(expires.plus(Duration::MAX), Timestamp::MAX, "arithmetic saturates");
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The epoch: before every other moment.
+    pub const ZERO: Self = Self(0);
+    /// After every other moment: "never".
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// From milliseconds since the epoch.
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// From seconds since the epoch; saturates.
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1000))
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Whole seconds since the epoch, rounded down, as in a JWT NumericDate (RFC 7519 §2).
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// Whole seconds since the epoch, rounded up.
+    pub const fn as_secs_rounded_up(self) -> u64 {
+        self.0.div_ceil(1000)
+    }
+
+    /// This point, moved later. Saturates at [`Timestamp::MAX`].
+    pub const fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(millis(by)))
+    }
+
+    /// This point, moved earlier. Saturates at [`Timestamp::ZERO`].
+    pub const fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+
+    /// The time since `earlier`; zero if this is not after it.
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// As RFC 3339 has it, to the millisecond, for logs.
+    #[doc(hidden)]
+    pub fn rfc3339(self) -> impl fmt::Display {
+        // The last moment of the year 9999: the form has no later ones.
+        const LAST: u64 = 253_402_300_799_999;
+        humantime::format_rfc3339_millis(std::time::UNIX_EPOCH + Duration::from_millis(self.0.min(LAST)))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}ms", self.0)
+    }
+}
+
+const fn millis(d: Duration) -> u64 {
+    let ms = d.as_millis();
+    if ms > u64::MAX as u128 { u64::MAX } else { ms as u64 }
+}
+
+/// A source of time. Production uses `SystemTime`; tests move a [`ManualTime`] by hand.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::clock::{TimeSource, Timestamp};
+///
+/// /// A clock that stands still, for runs that can be repeated.
+/// struct Fixed;
+///
+/// impl TimeSource for Fixed {
+///     fn wall(&self) -> Timestamp { Timestamp::from_secs(1_800_000_000) }
+///     fn monotonic(&self) -> Duration { Duration::ZERO }
+/// }
+/// let builder = rotogate::Gate::builder().time(std::sync::Arc::new(Fixed));
+/// # let _ = builder;
+/// ```
+pub trait TimeSource: Send + Sync + 'static {
+    /// The wall clock. It may step either way.
+    fn wall(&self) -> Timestamp;
+    /// Time since some fixed point of this process. It never goes back.
+    fn monotonic(&self) -> Duration;
+}
+
+/// The wall clock in microseconds since 1970, for logs only: nothing is decided by it.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+#[doc(hidden)]
+pub fn wall_micros() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The machine's clocks.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct SystemTime {
+    start: Monotonic,
+}
+
+impl SystemTime {
+    /// The machine's clocks. Monotonic time counts from the first call in this process, so that the readings of two such
+    /// sources may be compared.
+    pub fn new() -> Self {
+        static START: OnceLock<Monotonic> = OnceLock::new();
+        Self { start: *START.get_or_init(Monotonic::now) }
+    }
+}
+
+/// A reading of the monotonic clock, which also counts while the machine is suspended.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[derive(Clone, Copy, Debug)]
+struct Monotonic(Duration);
+
+/// The processor time of this thread: what a computation takes, whatever else the machine does.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn thread_cpu_time() -> Duration {
+    let read = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let (secs, nanos) = (u64::try_from(read.tv_sec).unwrap_or(0), u32::try_from(read.tv_nsec).unwrap_or(0));
+    Duration::new(secs, nanos)
+}
+
+/// The monotonic time, where the processor time of a thread is not known.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn thread_cpu_time() -> Duration {
+    static CLOCK: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::new);
+    CLOCK.monotonic()
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+impl Monotonic {
+    fn now() -> Self {
+        let read = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // Neither field of this clock is ever negative, and nanoseconds are less than a second.
+        let (secs, nanos) = (u64::try_from(read.tv_sec).unwrap_or(0), u32::try_from(read.tv_nsec).unwrap_or(0));
+        Self(Duration::new(secs, nanos))
+    }
+
+    fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+}
+
+/// A reading of the monotonic clock. The system decides whether it counts while suspended.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[derive(Clone, Copy, Debug)]
+struct Monotonic(std::time::Instant);
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+impl Monotonic {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
+    fn now() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+impl Default for SystemTime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TimeSource for SystemTime {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    fn wall(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let wall = Timestamp(millis(since.unwrap_or_default()));
+        #[cfg(feature = "failpoints")]
+        let wall = Timestamp(crate::failpoint::shifted(wall.0));
+        wall
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// A clock that stands still until a test moves it.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::clock::{ManualTime, TimeSource, Timestamp};
+///
+/// let time = ManualTime::at(Timestamp::from_secs(1_800_000_000));
+/// let builder = rotogate::Gate::builder().time(time.clone());
+/// # let _ = builder;
+/// time.advance(Duration::from_secs(600));
+/// assert_eq!(time.wall(), Timestamp::from_secs(1_800_000_600));
+/// ```
+#[cfg(any(test, feature = "test-util"))]
+#[derive(Debug)]
+pub struct ManualTime {
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl ManualTime {
+    /// A clock at `wall`.
+    pub fn at(wall: Timestamp) -> Arc<Self> {
+        Arc::new(Self { wall: AtomicU64::new(wall.0), monotonic: AtomicU64::new(0) })
+    }
+
+    /// Moves both clocks forward.
+    pub fn advance(&self, by: Duration) {
+        self.wall.fetch_add(millis(by), Ordering::SeqCst);
+        self.monotonic.fetch_add(millis(by), Ordering::SeqCst);
+    }
+
+    /// Steps the wall clock alone, either way.
+    pub fn set_wall(&self, to: Timestamp) {
+        self.wall.store(to.0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl TimeSource for ManualTime {
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
+    }
+}
+
+/// What the engine may do with the time it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum ClockState {
+    /// Everything.
+    Good,
+    /// The wall clock jumped more than [`MAX_JUMP`] past the monotonic one. The gate is not ready, sweeps nothing, and
+    /// mints nothing: by the wall clock, a new token would be expired already. This lasts until the two agree again, or
+    /// until a restart, which accepts the wall clock as it is.
+    Jumped,
+    /// The store remembers a time that the wall clock has not reached. The gate mints nothing until it has.
+    Behind,
+    /// The wall clock differs from the time of the store that several gates share by more than the leeway. The gate
+    /// mints nothing until the two agree.
+    Skewed,
+}
+
+/// Engine time. A call costs one clock read and one or two atomic loads.
+#[doc(hidden)]
+pub struct EngineClock {
+    source: Arc<dyn TimeSource>,
+    /// Engine time minus monotonic time, in ms. It only rises, but for [`Self::follow_store`].
+    offset: AtomicU64,
+    /// The later of engine time and wall clock at the last tick, minus monotonic time, in ms.
+    latest_offset: AtomicU64,
+    /// The last stamp, so that a creation and a not-before never share a millisecond.
+    last_stamp: AtomicU64,
+    persisted_at_start: Timestamp,
+    leeway: Duration,
+    jumped: AtomicBool,
+    /// It follows the time of a shared store, and not the wall clock.
+    follows_store: bool,
+}
+
+impl fmt::Debug for EngineClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineClock").field("now", &self.now()).field("state", &self.state()).finish()
+    }
+}
+
+impl EngineClock {
+    /// A clock that starts at the later of the wall clock and `persisted`, the last time that the store remembers.
+    pub fn start(source: Arc<dyn TimeSource>, persisted: Timestamp, leeway: Duration) -> Self {
+        let begin = source.wall().max(persisted);
+        let offset = begin.0.saturating_sub(millis(source.monotonic()));
+        Self {
+            source,
+            offset: AtomicU64::new(offset),
+            latest_offset: AtomicU64::new(offset),
+            last_stamp: AtomicU64::new(0),
+            persisted_at_start: persisted,
+            leeway,
+            jumped: AtomicBool::new(false),
+            follows_store: false,
+        }
+    }
+
+    /// A clock that follows the time of a store that several gates share. `store_time` was read between two readings of
+    /// the monotonic clock. The wall clock is only compared with it.
+    pub fn start_with_store(
+        source: Arc<dyn TimeSource>,
+        (asked, answered): (Duration, Duration),
+        store_time: Timestamp,
+        leeway: Duration,
+    ) -> Self {
+        let clock = Self::start(source, Timestamp::ZERO, leeway);
+        let offset = store_time.0.saturating_sub(millis((asked + answered) / 2));
+        Self { offset: AtomicU64::new(offset), follows_store: true, ..clock }
+    }
+
+    /// Takes over a further reading of the store's time. Engine time moves forward at once, and back by a millisecond at
+    /// most, so that it does not drift away.
+    pub(crate) fn follow_store(&self, (asked, answered): (Duration, Duration), store_time: Timestamp) {
+        let heard = store_time.0.saturating_sub(millis((asked + answered) / 2));
+        let _ = self.offset.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| {
+            let is_jump = heard > known.saturating_add(millis(MAX_JUMP));
+            (!is_jump).then(|| heard.max(known.saturating_sub(1)))
+        });
+    }
+
+    /// Engine time at a reading of the monotonic clock.
+    pub(crate) fn at(&self, monotonic: Duration) -> Timestamp {
+        Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(monotonic)))
+    }
+
+    /// The clocks behind it.
+    pub fn source(&self) -> Arc<dyn TimeSource> {
+        Arc::clone(&self.source)
+    }
+
+    /// Engine time.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.offset.load(Ordering::Relaxed).saturating_add(millis(self.source.monotonic())))
+    }
+
+    /// The wall clock, for tokens of other issuers.
+    pub fn wall(&self) -> Timestamp {
+        self.source.wall()
+    }
+
+    /// Engine time, and the later of it and the wall clock, with one clock read. The wall clock is that of the last
+    /// [`tick`](Self::tick), carried forward.
+    pub(crate) fn now_and_latest(&self) -> (Timestamp, Timestamp) {
+        let mono = millis(self.source.monotonic());
+        let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
+        let latest = self.latest_offset.load(Ordering::Relaxed).saturating_add(mono);
+        (Timestamp(now), Timestamp(now.max(latest)))
+    }
+
+    /// The later of engine time and wall clock. It decides the `exp` of our own tokens: the engine does not mint on a
+    /// wall clock that jumped ahead, but such a clock prolongs no token either.
+    pub fn latest(&self) -> Timestamp {
+        self.now_and_latest().1
+    }
+
+    /// Follows the wall clock forward, unless it jumped. Called before each login and refresh, and once a second.
+    pub fn tick(&self) -> ClockState {
+        let mono = millis(self.source.monotonic());
+        let wall = self.source.wall();
+        let now = self.offset.load(Ordering::Relaxed).saturating_add(mono);
+        let jumped = wall.0 > now.saturating_add(millis(MAX_JUMP));
+        let wall_offset = wall.0.saturating_sub(mono);
+        if !jumped && !self.follows_store {
+            self.offset.fetch_max(wall_offset, Ordering::Relaxed);
+        }
+        self.latest_offset.store(wall.0.max(now).saturating_sub(mono), Ordering::Relaxed);
+        self.jumped.store(jumped, Ordering::Relaxed);
+        self.state()
+    }
+
+    /// See `ClockState`.
+    pub fn state(&self) -> ClockState {
+        if self.follows_store {
+            let (wall, now) = (self.source.wall(), self.now());
+            let differs = wall > now.plus(self.leeway) || now > wall.plus(self.leeway);
+            return if differs { ClockState::Skewed } else { ClockState::Good };
+        }
+        if self.jumped.load(Ordering::Relaxed) {
+            ClockState::Jumped
+        } else if self.persisted_at_start > self.source.wall().plus(self.leeway) {
+            ClockState::Behind
+        } else {
+            ClockState::Good
+        }
+    }
+
+    /// The last time that the store remembered when this clock started.
+    pub fn persisted_at_start(&self) -> Timestamp {
+        self.persisted_at_start
+    }
+
+    /// By how much the wall clock is behind engine time, if by more than the leeway: it was set back, or was ahead before.
+    /// Engine time goes on without it, and each start waits for it (requirement C40).
+    pub fn wall_is_behind(&self) -> Option<Duration> {
+        let by = self.now().since(self.source.wall());
+        (by > self.leeway).then_some(by)
+    }
+
+    /// A stamp for a new session, later than `after` and than every not-before so far. `None` if that is further ahead
+    /// of engine time than the leeway: then a clock is wrong, and a later attempt succeeds.
+    pub fn stamp_creation(&self, after: Timestamp) -> Option<Timestamp> {
+        let now = self.now();
+        let floor = if after == Timestamp::ZERO { 0 } else { after.0.saturating_add(1) };
+        let mut stamp = 0;
+        self.last_stamp
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
+                stamp = now.0.max(last).max(floor);
+                (stamp <= now.plus(self.leeway).0).then_some(stamp)
+            })
+            .is_ok()
+            .then_some(Timestamp(stamp))
+    }
+
+    /// A stamp for a not-before: no earlier than any session created so far, and earlier than each later one.
+    pub fn stamp_not_before(&self) -> Timestamp {
+        let now = self.now().0;
+        let mut stamp = 0;
+        let _ = self.last_stamp.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
+            stamp = now.max(last);
+            Some(stamp + 1)
+        });
+        Timestamp(stamp)
+    }
+}
+
+/// A duration as it is written in a configuration: days are the longest unit, because months and years have no fixed length.
+#[doc(hidden)]
+pub fn written(duration: Duration) -> String {
+    const DAY: u64 = 86_400;
+    let days = duration.as_secs() / DAY;
+    let rest = duration.saturating_sub(Duration::from_secs(days * DAY));
+    match (days, rest.is_zero()) {
+        (0, _) => humantime::format_duration(rest).to_string(),
+        (_, true) => format!("{days}d"),
+        (_, false) => format!("{days}d {}", humantime::format_duration(rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Counters for metrics that many threads write and few read. Each thread has a lane of its own, as long as there are not
+//! more threads than lanes: no thread waits for a line of memory that another one writes. A reader adds the lanes up.
+
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+use parking_lot::Mutex;
+
+/// The number of lanes. Further threads share them.
+const LANES: usize = 32;
+
+thread_local! {
+    static LANE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % LANES
+    };
+}
+
+/// The counters of one lane. Two lanes share no line, nor the one that a processor reads ahead.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Lane<const N: usize>([AtomicU64; N]);
+
+/// `N` counters.
+#[derive(Debug)]
+pub struct Counters<const N: usize>(Box<[Lane<N>]>);
+
+impl<const N: usize> Default for Counters<N> {
+    fn default() -> Self {
+        Self((0..LANES).map(|_| Lane(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
+    }
+}
+
+impl<const N: usize> Counters<N> {
+    /// Adds to one of them.
+    pub fn add(&self, which: usize, number: u64) {
+        // While a thread ends, its lane is not known any more.
+        let lane = LANE.try_with(|lane| *lane).unwrap_or_default();
+        if let Some(count) = self.0.get(lane).and_then(|lane| lane.0.get(which)) {
+            count.fetch_add(number, Ordering::Relaxed);
+        }
+    }
+
+    /// The sums over all threads.
+    pub fn sums(&self) -> [u64; N] {
+        let mut sums = [0; N];
+        for Lane(counts) in &self.0 {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.load(Ordering::Relaxed));
+        }
+        sums
+    }
+}
+
+/// A log message that is written again after this time at the earliest.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Rate limit of a log message: at once, then once a minute for as long as the condition lasts.
+#[derive(Debug, Default)]
+pub struct Seldom {
+    /// The monotonic time of the last message; `None` before the first.
+    said: Option<Duration>,
+}
+
+impl Seldom {
+    /// Whether the message is written at this monotonic time.
+    pub fn is_due(&mut self, now: Duration) -> bool {
+        let is_due = self.said.is_none_or(|said| now >= said + SAY_AGAIN_AFTER);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
+}
+
+/// The same for messages of several kinds that each request may cause, with the number of those left out.
+// Requirements O31, O48.
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+#[derive(Debug, Default)]
+pub struct SeldomByKind(Mutex<BTreeMap<&'static str, (Seldom, u64)>>);
+
+#[cfg(any(feature = "kuzzle", feature = "relay"))]
+impl SeldomByKind {
+    /// Whether a message of this kind is due, and how many were left out since the last one.
+    pub fn is_due(&self, kind: &'static str, now: Duration) -> Option<u64> {
+        let mut kinds = self.0.lock();
+        let (seldom, others) = kinds.entry(kind).or_default();
+        if seldom.is_due(now) {
+            return Some(std::mem::take(others));
+        }
+        *others = others.saturating_add(1);
+        None
+    }
+}
+
+/// The upper bounds of the buckets of what takes microseconds, in seconds.
+pub const FINE_SECONDS: [f64; 14] = [
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    f64::INFINITY,
+];
+/// Those of what takes milliseconds: writes to a store, checks of passwords.
+pub const COARSE_SECONDS: [f64; 13] =
+    [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, f64::INFINITY];
+
+/// How often something took how long, as a reader finds it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CountedDurations {
+    /// The upper bounds of the buckets, in seconds.
+    pub bounds: &'static [f64],
+    /// Those up to each bound and above the one before.
+    pub buckets: Vec<u64>,
+    /// In seconds.
+    pub sum: f64,
+}
+
+/// Counts how long something takes. `N` is one more than the number of buckets.
+#[derive(Debug)]
+pub(crate) struct Durations<const N: usize> {
+    bounds: &'static [f64],
+    /// One for each bucket, and the sum in nanoseconds.
+    counters: Counters<N>,
+}
+
+impl<const N: usize> Durations<N> {
+    pub(crate) fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, counters: Counters::default() }
+    }
+
+    /// Counts one.
+    pub(crate) fn add(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let bucket = self.bounds.iter().position(|bound| seconds <= *bound).unwrap_or_default();
+        self.counters.add(bucket, 1);
+        self.counters.add(self.bounds.len(), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The counts so far.
+    pub(crate) fn counted(&self) -> CountedDurations {
+        let sums = self.counters.sums();
+        let (buckets, rest) = sums.split_at(self.bounds.len().min(N));
+        let nanos = rest.first().copied().unwrap_or_default();
+        let sum = Duration::from_nanos(nanos).as_secs_f64();
+        CountedDurations { bounds: self.bounds, buckets: buckets.to_vec(), sum }
+    }
+}
+
+/// Counts the durable writes of a store: those that ended well with their duration, and those that failed.
+#[derive(Debug)]
+pub(crate) struct Commits {
+    durations: Durations<{ COARSE_SECONDS.len() + 1 }>,
+    failed: AtomicU64,
+}
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self { durations: Durations::new(&COARSE_SECONDS), failed: AtomicU64::new(0) }
+    }
+}
+
+impl Commits {
+    /// Counts one.
+    pub(crate) fn add(&self, took: Duration, is_done: bool) {
+        if is_done {
+            self.durations.add(took);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The counts so far.
+    pub(crate) fn counted(&self) -> CountedCommits {
+        CountedCommits { done: self.durations.counted(), failed: self.failed.load(Ordering::Relaxed) }
+    }
+}
+
+/// The durable writes of a store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CountedCommits {
+    /// Those that were acknowledged.
+    pub done: CountedDurations,
+    /// Those that failed.
+    pub failed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_threads_count_is_added_up() {
+        let counters = Counters::<3>::default();
+        let durations = Durations::<15>::new(&FINE_SECONDS);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * LANES {
+                scope.spawn(|| {
+                    counters.add(0, 1);
+                    counters.add(2, 5);
+                    durations.add(Duration::from_micros(10));
+                    durations.add(Duration::from_micros(11));
+                    durations.add(Duration::from_secs(1));
+                });
+            }
+        });
+        let threads = 2 * LANES as u64;
+        assert_eq!(counters.sums(), [threads, 0, 5 * threads]);
+        let counted = durations.counted();
+        assert_eq!((counted.buckets[0], counted.buckets[1], counted.buckets[13]), (threads, threads, threads));
+        assert_eq!(counted.buckets.len(), FINE_SECONDS.len());
+        assert!((counted.sum - threads as f64 * 1.000_021).abs() < 1e-9, "{counted:?}");
+    }
+
+    #[cfg(any(feature = "kuzzle", feature = "relay"))]
+    #[test]
+    fn o48_a_message_of_each_kind_is_due_once_a_minute_with_the_number_of_the_others() {
+        let (seldom, at) = (SeldomByKind::default(), Duration::from_secs);
+        assert_eq!(seldom.is_due("one", at(0)), Some(0));
+        assert!((0..1000).all(|request| seldom.is_due("one", at(request / 17)).is_none()));
+        assert_eq!(seldom.is_due("other", at(59)), Some(0), "another kind is not held back");
+        assert_eq!(seldom.is_due("one", at(60)), Some(1000));
+        assert_eq!(seldom.is_due("one", at(120)), Some(0));
+    }
+
+    #[test]
+    fn p28_no_two_threads_write_the_same_line_of_memory() {
+        assert_eq!((align_of::<Lane<1>>(), size_of::<Lane<1>>()), (128, 128));
+        let counters = Counters::<1>::default();
+        let lines: std::collections::BTreeSet<_> =
+            counters.0.iter().map(|lane| std::ptr::from_ref(lane).addr() / 128).collect();
+        assert_eq!(lines.len(), LANES);
+    }
+}

@@ -1,0 +1,292 @@
+//! Where a bearer token may be in a request: in exactly one `Authorization` header (RFC 6750 §2.1). A request with two
+//! credentials is refused, equal or not: the gate could judge one and the upstream the other.
+
+use std::borrow::Cow;
+
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderValue};
+
+use crate::denial::Denial;
+
+/// The cookie of the access token.
+pub const ACCESS_COOKIE: &str = "__Host-access";
+
+/// A token as it was sent, not verified yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Credential<'a> {
+    token: &'a str,
+    bearer: bool,
+}
+
+impl<'a> Credential<'a> {
+    /// A token that did not come in the head of a request.
+    pub const fn new(token: &'a str) -> Self {
+        Self { token, bearer: true }
+    }
+
+    /// A token that may be bound to a key: either the caller judges whether the presenter has it, or the presenter need
+    /// not, because it only asks about the token or ends it.
+    pub const fn maybe_bound(token: &'a str) -> Self {
+        Self { token, bearer: false }
+    }
+
+    /// Does whoever has it count as its owner? Then it must not be bound to a key.
+    pub(crate) const fn is_bearer(self) -> bool {
+        self.bearer
+    }
+
+    /// The token.
+    pub const fn token(self) -> &'a str {
+        self.token
+    }
+}
+
+impl std::fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credential(…)")
+    }
+}
+
+/// The places of a token besides `Authorization`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Places<'a> {
+    /// A parameter of the query. `Authorization` takes precedence over it.
+    pub query: Option<&'a str>,
+    /// Cookies. Together with another credential they are refused.
+    pub cookies: [Option<&'a str>; 2],
+    /// Whether `Authorization` may have the scheme `DPoP`.
+    pub dpop: bool,
+}
+
+/// How a token was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// As a bearer token (RFC 6750), in any place.
+    Bearer,
+    /// With a proof of the key that it is bound to (RFC 9449 §7.1): only in `Authorization`.
+    Dpop,
+}
+
+/// The scheme that the first `Authorization` header names; `Bearer` without one.
+pub fn scheme(headers: &HeaderMap) -> Scheme {
+    let dpop = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().split_first_chunk::<5>());
+    match dpop {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case(b"dpop ") => Scheme::Dpop,
+        Some(_) | None => Scheme::Bearer,
+    }
+}
+
+/// A credential, and whether a browser adds it by itself: then the request must prove its origin.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Found<T> {
+    /// The credential.
+    pub token: T,
+    /// The scheme of `Authorization`; of a cookie, `Bearer`.
+    pub scheme: Scheme,
+    /// Whether a cookie has it.
+    pub by_cookie: bool,
+}
+
+/// The one credential of a request, in any place that its route and dialect allow.
+pub fn extract_from<'h>(
+    headers: &'h HeaderMap,
+    query: Option<&str>,
+    places: Places<'_>,
+) -> Result<Option<Found<Cow<'h, str>>>, Denial> {
+    extract_known(headers, query, places, |_| None)
+}
+
+/// The same. `known` may recognise the token of an `Authorization` header by its bytes: a recognised one was examined
+/// before, so its characters need not be.
+pub fn extract_known<'h, T: From<Cow<'h, str>>>(
+    headers: &'h HeaderMap,
+    query: Option<&str>,
+    places: Places<'_>,
+    known: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<Option<Found<T>>, Denial> {
+    let scheme = if places.dpop { scheme(headers) } else { Scheme::Bearer };
+    let read = |value| {
+        let token = after_scheme(value, scheme)?;
+        known(token).or_else(|| token68(token).map(|token| Cow::Borrowed(token).into()))
+    };
+    let by_header = extract_as(headers, query, read)?;
+    let mut by_cookie = None;
+    let [first, second] = places.cookies;
+    // The same name in both settings is one cookie.
+    for name in first.into_iter().chain(second.filter(|name| first != Some(*name))) {
+        for value in cookies(headers, name) {
+            if by_cookie.replace(value).is_some() {
+                return Err(Denial::TwoCredentials);
+            }
+        }
+    }
+    let in_query = || Some(Cow::<str>::Owned(single_parameter(query?, places.query?)?));
+    match (by_header, by_cookie) {
+        (Some(_), Some(_)) => Err(Denial::TwoCredentials),
+        (Some(token), None) => Ok(Some(Found { token, scheme, by_cookie: false })),
+        (None, Some(value)) => {
+            let token = std::str::from_utf8(value).map_err(|_| Denial::UnusableCredential)?;
+            Ok(Some(Found { token: Cow::Borrowed(token).into(), scheme: Scheme::Bearer, by_cookie: true }))
+        }
+        (None, None) => {
+            Ok(in_query().map(|token| Found { token: token.into(), scheme: Scheme::Bearer, by_cookie: false }))
+        }
+    }
+}
+
+/// The values of a cookie (RFC 6265 §4.2). The value `null`, with which Kuzzle deletes a cookie, does not count.
+pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pairs(headers)
+        .filter_map(move |pair| split_pair(pair).filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value))
+        .filter(|value| !value.is_empty() && *value != b"null")
+}
+
+/// Bytes, because other cookies need not be text, and such a cookie must not hide ours.
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(COOKIE).iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'))
+}
+
+/// As lenient about white space as the parsers of upstreams.
+fn split_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    Some((pair.get(..at)?.trim_ascii(), pair.get(at + 1..)?.trim_ascii()))
+}
+
+/// A parameter that occurs exactly once in the query.
+fn single_parameter(query: &str, name: &str) -> Option<String> {
+    let mut values = form_urlencoded::parse(query.as_bytes()).filter(|(known, _)| known == name);
+    match (values.next(), values.next()) {
+        (Some((_, value)), None) if !value.is_empty() => Some(value.into_owned()),
+        _ => None,
+    }
+}
+
+/// Removes a cookie from a request and leaves the others as they are.
+pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    let is_it = |pair: &[u8]| split_pair(pair).map_or(pair.trim_ascii(), |(known, _)| known) == name.as_bytes();
+    if !pairs(headers).any(is_it) {
+        return;
+    }
+    let kept: Vec<&[u8]> =
+        pairs(headers).map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty() && !is_it(pair)).collect();
+    let kept = HeaderValue::from_bytes(&kept.join(&b"; "[..]));
+    headers.remove(COOKIE);
+    if let Ok(value) = kept
+        && !value.is_empty()
+    {
+        headers.insert(COOKIE, value);
+    }
+}
+
+/// Removes a parameter from a query; `None` if the query does not have it.
+pub fn strip_parameter(query: &str, name: &str) -> Option<String> {
+    let is_it = |piece: &str| form_urlencoded::parse(piece.as_bytes()).next().is_some_and(|(known, _)| known == name);
+    let pieces: Vec<&str> = query.split('&').collect();
+    let kept: Vec<&str> = pieces.iter().copied().filter(|piece| !is_it(piece)).collect();
+    (kept.len() < pieces.len()).then(|| kept.join("&"))
+}
+
+/// For public routes: two `Authorization` headers are refused there, too, because the upstream would choose one.
+pub fn at_most_one(headers: &HeaderMap) -> Result<(), Denial> {
+    if headers.get_all(AUTHORIZATION).iter().nth(1).is_some() { Err(Denial::TwoCredentials) } else { Ok(()) }
+}
+
+/// The one bearer token of a request, or `None` if it has none.
+///
+/// # Errors
+/// [`Denial::TwoCredentials`] for a second `Authorization` header, or one beside a token in the query.
+/// [`Denial::UnusableCredential`] for a token in the query alone (RFC 6750 §2.3, which RFC 9700 §4.3.2 forbids),
+/// another scheme, a list, or anything but one `token68` (RFC 9110 §11.2).
+pub fn extract<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Result<Option<Credential<'h>>, Denial> {
+    let token = extract_as(headers, query, |value| token68(after_scheme(value, Scheme::Bearer)?))?;
+    Ok(token.map(Credential::new))
+}
+
+/// What `read` makes of the one `Authorization` header; `None` from it is an unusable credential.
+fn extract_as<'h, T>(
+    headers: &'h HeaderMap,
+    query: Option<&str>,
+    read: impl FnOnce(&'h [u8]) -> Option<T>,
+) -> Result<Option<T>, Denial> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (first, second) = (values.next(), values.next());
+    let in_query = query.is_some_and(has_query_token);
+    match (first, second, in_query) {
+        (None, _, false) => Ok(None),
+        (None, _, true) => Err(Denial::UnusableCredential),
+        (Some(_), Some(_), _) | (Some(_), None, true) => Err(Denial::TwoCredentials),
+        (Some(value), None, false) => read(value.as_bytes()).map(Some).ok_or(Denial::UnusableCredential),
+    }
+}
+
+/// What stands after the scheme and its spaces, if the header has this scheme.
+fn after_scheme(value: &[u8], scheme: Scheme) -> Option<&[u8]> {
+    let name: &[u8] = match scheme {
+        Scheme::Bearer => b"bearer",
+        Scheme::Dpop => b"dpop",
+    };
+    let (named, rest) = value.split_at_checked(name.len())?;
+    if !named.eq_ignore_ascii_case(name) || rest.first() != Some(&b' ') {
+        return None;
+    }
+    rest.get(rest.iter().position(|&b| b != b' ')?..)
+}
+
+fn token68(token: &[u8]) -> Option<&str> {
+    if is_token68(token) { std::str::from_utf8(token).ok() } else { None }
+}
+
+/// RFC 9110 §11.2: at least one character of the set, then any number of `=`.
+fn is_token68(text: &[u8]) -> bool {
+    let padding = text.iter().rev().take_while(|&&b| b == b'=').count();
+    let body = text.get(..text.len() - padding).unwrap_or_default();
+    // A loop without an exit is vectorised, and each request has some hundred of these bytes.
+    !body.is_empty() && body.iter().fold(true, |all, &b| all & is_token_character(b))
+}
+
+const fn is_token_character(b: u8) -> bool {
+    let letter = (b | 0x20).wrapping_sub(b'a') < 26;
+    let digit_dot_or_slash = b.wrapping_sub(b'.') < 12;
+    letter | digit_dot_or_slash | (b == b'-') | (b == b'_') | (b == b'~') | (b == b'+')
+}
+
+/// Does the query have an `access_token` parameter, in any spelling that some parser reads as one: escaped, in another
+/// letter case, after `;`?
+pub(crate) fn has_query_token(query: &str) -> bool {
+    query.len() >= TOKEN_PARAMETER.len() && query.split(SEPARATORS).any(is_token_parameter)
+}
+
+/// The query without its `access_token` parameters, with the rest unchanged. `None` if there were none. An empty string
+/// means that nothing is left; then the `?` goes, too.
+pub fn strip_query_token(query: &str) -> Option<String> {
+    if !has_query_token(query) {
+        return None;
+    }
+    let mut out = String::with_capacity(query.len());
+    for piece in query.split_inclusive(SEPARATORS) {
+        let parameter = piece.strip_suffix(SEPARATORS);
+        if !is_token_parameter(parameter.unwrap_or(piece)) {
+            out.push_str(piece);
+        } else if parameter.is_none() {
+            // The last parameter: the separator before it goes with it.
+            out.pop();
+        }
+    }
+    Some(out)
+}
+
+/// No spelling of it is shorter.
+const TOKEN_PARAMETER: &str = "access_token";
+const SEPARATORS: [char; 2] = ['&', ';'];
+
+fn is_token_parameter(piece: &str) -> bool {
+    let name = piece.split('=').next().unwrap_or_default();
+    if name.len() < TOKEN_PARAMETER.len() {
+        return false;
+    }
+    let name = form_urlencoded::parse(name.as_bytes()).next().map_or(Cow::Borrowed(""), |(name, _)| name);
+    name.trim_matches([' ', '\0']).eq_ignore_ascii_case(TOKEN_PARAMETER)
+}
+
+#[cfg(test)]
+mod tests;

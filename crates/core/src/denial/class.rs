@@ -1,0 +1,171 @@
+//! What a reply may reveal of a denial. Denials of one class get one reply.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::Denial;
+
+/// What a reply may reveal of a [`Denial`]. Denials of one class get the same reply, in every protocol.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial};
+///
+/// // The status of a refusal, in a protocol of your own.
+/// fn status(denial: &Denial) -> u16 {
+///     match denial.class() {
+///         Class::BadGrant { .. } | Class::BadToken(_) => 401,
+///         Class::Limited(_) => 429,
+///         _ => 400,
+///     }
+/// }
+/// assert_eq!(status(&Denial::UnknownRefreshToken), status(&Denial::OtherClient));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The head of the request is unusable.
+    Head(BadHead),
+    /// `CONNECT`, which the gate does not serve.
+    Tunnel,
+    /// The gate does not serve the host that the request names.
+    UnknownHost,
+    /// There is nothing at the path. The detail is for plain replies.
+    NotFound(Option<&'static str>),
+    /// The method is not served at this path.
+    WrongMethod,
+    /// The body is too large.
+    TooLarge,
+    /// The body or a parameter is not what the protocol says: a fixed text.
+    Request(&'static str),
+    /// More than one credential was sent.
+    TwoCredentials,
+    /// No credential was sent.
+    NoCredential,
+    /// A credential was sent that cannot be used here.
+    UnusableCredential,
+    /// The request came from another origin.
+    CrossOrigin,
+    /// The access token is not good.
+    BadToken(TokenFlaw),
+    /// The proof that goes with the access token, or with a request for one, is missing or not good.
+    BadProof {
+        /// The client must use a nonce of the gate.
+        needs_nonce: bool,
+    },
+    /// The access token is good, but lacks a scope.
+    InsufficientScope,
+    /// The access token is good, but does not permit this for another reason: a role, a claim, a check of the
+    /// application.
+    Forbidden,
+    /// The refresh credential is not good.
+    BadGrant {
+        /// The session outlived a lifetime.
+        expired: bool,
+    },
+    /// The requested lifetime is too long.
+    Lifetime,
+    /// The requested scope is malformed, or goes beyond what may be granted.
+    Scope,
+    /// The requested resource is not one that the gate grants tokens for (RFC 8707).
+    Target,
+    /// The login failed: unknown user or wrong password.
+    Login,
+    /// The user has too many sessions.
+    TooManySessions,
+    /// The client is unknown, or failed to authenticate.
+    Client,
+    /// The client may not do this.
+    ClientNotAllowed,
+    /// The endpoint does not serve this grant type.
+    GrantType,
+    /// A rate limit applies; the next attempt counts after this time.
+    Limited(Duration),
+    /// What is needed to decide is not available: 503. Nothing was decided, and another attempt may succeed after this
+    /// time.
+    Unavailable(Duration),
+}
+
+/// An unusable request head, and what replies say about it.
+///
+/// ```
+/// use rotogate::denial::{BadHead, Class, Denial};
+///
+/// fn reply(head: &BadHead) -> http::Response<&'static str> {
+///     let mut reply = http::Response::new(head.detail.unwrap_or(head.summary));
+///     *reply.status_mut() = head.status;
+///     reply
+/// }
+/// let Class::Head(head) = Denial::BadHost.class() else { unreachable!() };
+/// assert_eq!(reply(&head).status(), 400);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BadHead {
+    /// The status of a reply in HTTP's own terms.
+    pub status: StatusCode,
+    /// What is wrong, for a problem document.
+    pub detail: Option<&'static str>,
+    /// What is wrong, for a protocol that reports an HTTP error inside its own.
+    pub summary: &'static str,
+    /// The end of the request is not known, so the connection must be closed (RFC 9112 §6.3).
+    pub closes: bool,
+}
+
+/// What is wrong with an access token, as far as a reply or the access log differs by it.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial, TokenFlaw};
+///
+/// // Only an expired token is worth a refresh.
+/// let is_expired = |denial: Denial| denial.class() == Class::BadToken(TokenFlaw::Expired);
+/// assert!(is_expired(Denial::TokenExpired));
+/// assert!(!is_expired(Denial::BadSignature));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenFlaw {
+    /// It does not parse.
+    Malformed,
+    /// It was refused before its signature was verified, or its signature is bad: its claims prove nothing.
+    Unproved,
+    /// Its signature is good, its claims or their use are not.
+    Proved,
+    /// Its signature is good, and it expired.
+    Expired,
+}
+
+impl Denial {
+    /// Whether the signature of the refused access token was verified; `None` if the denial is not about a token that
+    /// parses. Without a good signature, the claims of a token prove nothing.
+    pub const fn token_is_proved(&self) -> Option<bool> {
+        match self.class() {
+            Class::BadToken(TokenFlaw::Proved | TokenFlaw::Expired)
+            | Class::BadProof { .. }
+            | Class::InsufficientScope
+            | Class::Forbidden => Some(true),
+            Class::BadToken(TokenFlaw::Unproved) => Some(false),
+            Class::BadToken(TokenFlaw::Malformed)
+            | Class::Head(_)
+            | Class::Tunnel
+            | Class::UnknownHost
+            | Class::NotFound(_)
+            | Class::WrongMethod
+            | Class::TooLarge
+            | Class::Request(_)
+            | Class::TwoCredentials
+            | Class::NoCredential
+            | Class::UnusableCredential
+            | Class::CrossOrigin
+            | Class::BadGrant { .. }
+            | Class::Lifetime
+            | Class::Scope
+            | Class::Target
+            | Class::Login
+            | Class::TooManySessions
+            | Class::Client
+            | Class::ClientNotAllowed
+            | Class::GrantType
+            | Class::Limited(_)
+            | Class::Unavailable(_) => None,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The proofs that were used, so that none is used twice. The memory is bounded, and never forgets a proof that could
+//! still pass: when it is full, it refuses.
+//!
+//! A proof is kept as 128 bits of a hash, in a shard by its key and in a bucket by its `iat`. A bucket is dropped when no
+//! `iat` of it can pass any more.
+//!
+//! Gates that share a store count each proof there as well, by the same hash: see [`once_in_store`].
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::denial::ProofFlaw;
+use crate::fault::Error;
+use crate::store::{CounterUse, SharedCounter, SharedStore};
+use crate::thumbprint::KeyThumbprint;
+
+/// How many parts of the memory are locked apart from each other.
+const SHARDS: usize = 64;
+/// The time that a bucket covers.
+const BUCKET: Duration = Duration::from_secs(30);
+/// One key may fill this part of the memory: one in so many.
+pub(crate) const SHARE: u64 = 50;
+
+/// Why a proof was not recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRecorded {
+    /// It is there already.
+    #[doc(hidden)]
+    Seen,
+    /// Its key has its share of the memory.
+    #[doc(hidden)]
+    KeyIsFull,
+    /// The memory is full.
+    #[doc(hidden)]
+    Full,
+}
+
+/// See the module.
+pub struct ProofMemory {
+    shards: Box<[Mutex<Shard>]>,
+    /// What the proofs are for: the memories of different kinds know a proof by different names.
+    kind: &'static str,
+    /// Hashes the keys of clients. Keys with the same hash share one part of the memory.
+    of_keys: RandomState,
+    most: u64,
+    held: AtomicU64,
+    /// How long after its `iat` a proof may pass.
+    passes_for: Duration,
+}
+
+#[derive(Default)]
+struct Shard(VecDeque<Bucket>);
+
+#[derive(Default)]
+struct Bucket {
+    number: u64,
+    /// Their clients choose what is hashed, so the table has a key of its own.
+    proofs: HashSet<u128>,
+    /// How many of them each key has.
+    by_key: HashMap<u32, u32, BuildHasherDefault<Prehashed>>,
+}
+
+/// Takes a hash as it is: the bits of a keyed one.
+#[derive(Default)]
+struct Prehashed(u64);
+
+impl Hasher for Prehashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // A table takes its place from the low bits, and what it compares first from the high ones.
+        self.0 = u64::from(number) | u64::from(number) << 32;
+    }
+}
+
+/// A proof, as all gates know it, in the stores that they share.
+pub(crate) type ProofName = [u8; 16];
+
+/// A proof, as the memory knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProofId {
+    proof: u128,
+    key: u32,
+    shard: usize,
+    issued_at: Timestamp,
+}
+
+impl ProofId {
+    /// The name of the proof in a store. It depends on no key of the gates: they may have different ones for a while.
+    #[doc(hidden)]
+    pub const fn name(&self) -> ProofName {
+        self.proof.to_be_bytes()
+    }
+}
+
+/// Counts a proof in the store that gates share. `kept` is how long it may pass at any of them.
+///
+/// # Errors
+/// It was counted before. A fault: nothing is known of it.
+#[doc(hidden)]
+pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
+    // The next one is earned when the proof cannot pass any more. Until then the store keeps the counter.
+    let counter = SharedCounter { name, every: kept, burst: 1 };
+    match store.count(counter, CounterUse::Take).await? {
+        None => Ok(()),
+        Some(_) => Err(Error::Denied(ProofFlaw::Replayed.into())),
+    }
+}
+
+impl ProofMemory {
+    /// A memory of at most `most` proofs, each of which passes for this long after its `iat`.
+    #[doc(hidden)]
+    pub fn new(kind: &'static str, most: u64, passes_for: Duration) -> Self {
+        let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
+        Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
+    }
+
+    /// How many proofs it has.
+    #[cfg(any(test, feature = "test-util"))]
+    #[doc(hidden)]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// How this memory knows a proof.
+    #[doc(hidden)]
+    pub fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
+        let of_key = self.of_keys.hash_one(key.as_bytes());
+        let proof = hash(&[self.kind.as_bytes(), key.as_bytes(), id.as_bytes()]);
+        let shard = usize::try_from(of_key >> 32).unwrap_or_default() % SHARDS;
+        ProofId { proof, key: of_key as u32, shard, issued_at }
+    }
+
+    /// Is the proof there?
+    #[doc(hidden)]
+    pub fn has(&self, proof: &ProofId) -> bool {
+        self.shard(proof).is_some_and(|shard| shard.has(proof.proof))
+    }
+
+    /// Records a proof that was not seen. Check and insert are one step.
+    ///
+    /// # Errors
+    /// See [`NotRecorded`]. Then nothing is recorded.
+    #[doc(hidden)]
+    pub fn record(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
+        match self.record_once(proof, now) {
+            Err(NotRecorded::Full) => {
+                // Other parts may hold what no longer counts.
+                self.forget(now);
+                self.record_once(proof, now)
+            }
+            done => done,
+        }
+    }
+
+    fn record_once(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
+        let Some(mut shard) = self.shard(proof) else { return Err(NotRecorded::Full) };
+        self.free(shard.drop_past(now, self.passes_for));
+        if shard.has(proof.proof) {
+            return Err(NotRecorded::Seen);
+        }
+        if shard.of_key(proof.key) >= (self.most / SHARE).max(1) {
+            return Err(NotRecorded::KeyIsFull);
+        }
+        let room = |held: u64| (held < self.most).then(|| held + 1);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).map_err(|_| NotRecorded::Full)?;
+        shard.insert(proof);
+        Ok(())
+    }
+
+    /// Drops all that cannot pass any more.
+    pub(crate) fn forget(&self, now: Timestamp) {
+        for shard in &self.shards {
+            self.free(shard.lock().drop_past(now, self.passes_for));
+        }
+    }
+
+    fn free(&self, dropped: usize) {
+        if dropped > 0 {
+            self.held.fetch_sub(dropped as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn shard(&self, proof: &ProofId) -> Option<parking_lot::MutexGuard<'_, Shard>> {
+        Some(self.shards.get(proof.shard)?.lock())
+    }
+}
+
+impl Shard {
+    /// In any bucket: a key must not repeat a `jti` under another `iat` either.
+    fn has(&self, proof: u128) -> bool {
+        self.0.iter().any(|bucket| bucket.proofs.contains(&proof))
+    }
+
+    fn of_key(&self, key: u32) -> u64 {
+        self.0.iter().filter_map(|bucket| bucket.by_key.get(&key)).map(|count| u64::from(*count)).sum()
+    }
+
+    fn insert(&mut self, proof: &ProofId) {
+        let number = number_of(proof.issued_at);
+        let at = match self.0.iter().position(|bucket| bucket.number == number) {
+            Some(at) => at,
+            None => {
+                self.0.push_back(Bucket { number, ..Bucket::default() });
+                self.0.len() - 1
+            }
+        };
+        if let Some(bucket) = self.0.get_mut(at) {
+            bucket.proofs.insert(proof.proof);
+            *bucket.by_key.entry(proof.key).or_default() += 1;
+        }
+    }
+
+    /// Drops the buckets of which no proof passes, and returns how many proofs were in them.
+    fn drop_past(&mut self, now: Timestamp, passes_for: Duration) -> usize {
+        let mut dropped = 0;
+        self.0.retain(|bucket| {
+            let end = Timestamp::from_secs((bucket.number + 1).saturating_mul(BUCKET.as_secs()));
+            let passes = end.plus(passes_for) >= now;
+            if !passes {
+                dropped += bucket.proofs.len();
+            }
+            passes
+        });
+        dropped
+    }
+}
+
+fn number_of(issued_at: Timestamp) -> u64 {
+    issued_at.as_secs() / BUCKET.as_secs()
+}
+
+fn hash(parts: &[&[u8]]) -> u128 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    let hash = context.finish();
+    hash.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first))
+}

@@ -1,0 +1,406 @@
+//! Proofs of possession (RFC 9449, DPoP): a token that is bound to a key is good only with a proof that the key signed for
+//! this one request.
+//!
+//! ```
+//! use rotogate::dpop::DpopSettings;
+//!
+//! // Bound tokens are accepted with a proof, beside bearer tokens.
+//! let builder = rotogate::Gate::builder().dpop(DpopSettings::default());
+//! # let _ = builder;
+//! ```
+//!
+//! A proof is checked in this order, cheap first; each check has a [`ProofFlaw`] of its own:
+//!
+//! | # | check | flaw |
+//! |---|---|---|
+//! | 1 | one `DPoP` header, one JWT, at most 4 KiB, as strict as a token | `Missing`, `Malformed` |
+//! | 2 | `typ` is `dpop+jwt` | `Type` |
+//! | 3 | `alg` is ES256, EdDSA, Ed25519, ES384, RS256 or PS256 | `Algorithm` |
+//! | 4 | `jwk` is a public key that fits it | `Key` |
+//! | 5 | signature | `Signature` |
+//! | 6 | `htm` is the method | `Method` |
+//! | 7 | `htu` is the URL, as the client sees it | `Url` |
+//! | 8 | `iat` is near, and not before the start of this process | `Time`, `BeforeStart` |
+//! | 9 | `nonce` is ours, where one is required | `Nonce` |
+//! | 10 | `ath` is the hash of the token | `Token` |
+//! | 11 | the key is the token's | [`Denial::OtherKey`] |
+//! | 12 | `jti` was not seen, at any gate on the same store; recorded last | `Id`, `Replayed` |
+//!
+//! `Dpop::check` takes checks 1 to 11, and `Dpop::use_once` the last one, once the request is permitted. So a
+//! client without a good credential cannot fill the memory. Then the store that gates share is asked:
+//! `Dpop::use_in_store`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Method};
+
+use crate::clock::Timestamp;
+use crate::denial::{Denial, ProofFlaw};
+use crate::fault::Error;
+use crate::store::{SharedStore, Store};
+use crate::thumbprint::KeyThumbprint;
+use crate::token::keyring::RefreshKeys;
+
+mod known;
+#[doc(hidden)]
+pub mod memory;
+mod nonce;
+#[doc(hidden)]
+pub mod proof;
+mod target;
+
+use known::KnownKeys;
+use memory::{NotRecorded, ProofId, ProofMemory, ProofName, once_in_store};
+pub use proof::ALGORITHM_NAMES;
+use proof::{OURS, SignedProof};
+pub use target::{Scheme, Target};
+
+/// The header of a proof (RFC 9449 §4.1).
+#[doc(hidden)]
+pub static PROOF: HeaderName = HeaderName::from_static("dpop");
+/// The header of a nonce (RFC 9449 §8.1).
+#[doc(hidden)]
+pub static NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// How far ahead of ours a client's clock may be, besides the leeway.
+const AHEAD: Duration = Duration::from_secs(5);
+/// When a request may come again whose key has its share of the memory, or that found the memory full.
+const TRY_AGAIN: Duration = Duration::from_secs(30);
+
+/// Whether proofs must have a nonce of the gate (RFC 9449 §8).
+///
+/// ```
+/// use rotogate::dpop::{DpopSettings, NoncePolicy};
+///
+/// let settings = DpopSettings { nonce: NoncePolicy::Required, ..DpopSettings::default() };
+/// assert_ne!(settings.nonce, NoncePolicy::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoncePolicy {
+    /// No nonce is asked for.
+    #[default]
+    Off,
+    /// A proof without a nonce that the gate issued in the last five minutes is refused.
+    Required,
+}
+
+/// Where a proof counts once.
+///
+/// ```
+/// use rotogate::dpop::{CountedIn, DpopSettings};
+///
+/// let settings = DpopSettings { counted_in: CountedIn::Gate, ..DpopSettings::default() };
+/// assert_ne!(settings.counted_in, CountedIn::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CountedIn {
+    /// Over all gates that share the store. Each use is a round trip to it. Where no other gate has the store, at this gate.
+    #[default]
+    Store,
+    /// At each gate.
+    Gate,
+}
+
+/// The rules for proofs.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::dpop::DpopSettings;
+///
+/// let settings = DpopSettings { max_age: Duration::from_secs(30), ..DpopSettings::default() };
+/// let builder = rotogate::Gate::builder().dpop(settings);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DpopSettings {
+    /// Whether proofs must have a nonce.
+    pub nonce: NoncePolicy,
+    /// How old a proof may be by its `iat`, besides the leeway.
+    pub max_age: Duration,
+    /// How many proofs are remembered. Beyond it, requests with proofs are refused with 503.
+    pub max_proofs: u64,
+    /// Where a proof counts once.
+    pub counted_in: CountedIn,
+}
+
+impl Default for DpopSettings {
+    fn default() -> Self {
+        Self {
+            nonce: NoncePolicy::Off,
+            max_age: Duration::from_secs(60),
+            max_proofs: 1_000_000,
+            counted_in: CountedIn::Store,
+        }
+    }
+}
+
+impl CountedIn {
+    /// The store in which a proof is counted, if other gates share it.
+    pub(crate) fn shared(self, store: &dyn Store) -> Option<&dyn SharedStore> {
+        match self {
+            Self::Store => store.shared(),
+            Self::Gate => None,
+        }
+    }
+}
+
+/// The proofs of a gate: its rules, and those that were used.
+#[doc(hidden)]
+pub struct Dpop {
+    settings: DpopSettings,
+    leeway: Duration,
+    started: Timestamp,
+    memory: ProofMemory,
+    known: KnownKeys,
+}
+
+impl std::fmt::Debug for Dpop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dpop").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// What a proof must be for.
+#[doc(hidden)]
+pub struct Expected<'a> {
+    /// The method of the request.
+    #[doc(hidden)]
+    pub method: &'a Method,
+    /// The URL of the request, as its client sees it; `None` if the gate is not known by the host of the request.
+    #[doc(hidden)]
+    pub target: Option<Target>,
+    /// The hash of the token of a request on a data route (`ath`), and the key that it is bound to.
+    #[doc(hidden)]
+    pub token: Option<(&'a str, KeyThumbprint)>,
+}
+
+/// A proof that passed all checks but the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct CheckedProof {
+    /// The key that signed it.
+    pub(crate) key: KeyThumbprint,
+    id: ProofId,
+    renews_nonce: bool,
+}
+
+/// What is left to do of a proof that was used at this gate.
+#[derive(Clone, Debug)]
+#[doc(hidden)]
+pub struct UsedProof {
+    /// The reply has another nonce for the client.
+    #[doc(hidden)]
+    pub renews_nonce: bool,
+    /// It is to be counted in the store that gates share.
+    #[doc(hidden)]
+    pub owed: Option<ProofName>,
+}
+
+impl CheckedProof {
+    /// Is it time for the client to use another nonce?
+    #[doc(hidden)]
+    pub const fn renews_nonce(&self) -> bool {
+        self.renews_nonce
+    }
+}
+
+/// A checked proof, and the memory in which it is recorded once.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct OnceProof<'a> {
+    pub dpop: &'a Dpop,
+    pub proof: CheckedProof,
+}
+
+impl OnceProof<'_> {
+    /// The key that signed it.
+    pub(crate) fn key(&self) -> KeyThumbprint {
+        self.proof.key
+    }
+
+    /// Check 12, here and in the store that gates share.
+    ///
+    /// # Errors
+    /// It was seen, or cannot be recorded.
+    pub(crate) async fn use_once(&self, now: Timestamp, store: &dyn Store) -> Result<(), Error> {
+        match self.dpop.use_once(&self.proof, now, store)? {
+            Some(name) => self.dpop.use_in_store(name, store).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Dpop {
+    /// Rules that begin now.
+    #[doc(hidden)]
+    pub fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Self {
+        let passes_for = settings.max_age.saturating_add(leeway);
+        let memory = ProofMemory::new("proof for a gate", settings.max_proofs, passes_for);
+        Self { settings, leeway, started, memory, known: KnownKeys::default() }
+    }
+
+    /// Checks 1 to 11.
+    ///
+    /// # Errors
+    /// The first check that the proof fails.
+    #[doc(hidden)]
+    pub fn check(
+        &self,
+        headers: &HeaderMap,
+        expected: &Expected<'_>,
+        keys: &RefreshKeys,
+        now: Timestamp,
+    ) -> Result<CheckedProof, Denial> {
+        let text = the_one(headers)?;
+        let proof = SignedProof::read_with(text, OURS, |header| self.known.get(header))?;
+        if proof.method() != Some(expected.method.as_str()) {
+            return Err(ProofFlaw::Method.into());
+        }
+        if !expected.target.as_ref().zip(proof.url()).is_some_and(|(target, htu)| target.is_in(htu)) {
+            return Err(ProofFlaw::Url.into());
+        }
+        let issued_at = proof.issued_at().ok_or(ProofFlaw::Time)?;
+        let (oldest, latest) = (self.settings.max_age.saturating_add(self.leeway), AHEAD.saturating_add(self.leeway));
+        if now.since(issued_at) > oldest || issued_at.since(now) > latest {
+            return Err(ProofFlaw::Time.into());
+        }
+        let renews_nonce = match self.settings.nonce {
+            // The proofs used before the start are not known, so all proofs of that time are refused.
+            NoncePolicy::Off if issued_at < self.started => return Err(ProofFlaw::BeforeStart.into()),
+            NoncePolicy::Off => false,
+            NoncePolicy::Required => {
+                let issued = proof.nonce().and_then(|nonce| nonce::issued_at(keys, nonce, now, self.leeway));
+                // A proof with a nonce of after the start was not used before it, whatever its `iat`.
+                let issued = issued.filter(|issued| *issued >= self.started).ok_or(ProofFlaw::Nonce)?;
+                nonce::is_old(issued, now)
+            }
+        };
+        if let Some((hash, key)) = expected.token {
+            if proof.token_hash() != Some(hash) {
+                return Err(ProofFlaw::Token.into());
+            }
+            if proof.key != key {
+                return Err(Denial::OtherKey);
+            }
+            if let Some((header, key)) = &proof.read {
+                self.known.insert(header, Arc::clone(key));
+            }
+        }
+        let id = self.memory.name(&proof.key, proof.id().ok_or(ProofFlaw::Id)?, issued_at);
+        Ok(CheckedProof { key: proof.key, id, renews_nonce })
+    }
+
+    /// Check 12 at this gate: records the proof, if it was not seen. Returns its name if it is to be counted in the store as
+    /// well, by [`use_in_store`](Self::use_in_store): before that, it does not count.
+    ///
+    /// # Errors
+    /// It was seen, or cannot be recorded.
+    #[doc(hidden)]
+    pub fn use_once(
+        &self,
+        proof: &CheckedProof,
+        now: Timestamp,
+        store: &dyn Store,
+    ) -> Result<Option<ProofName>, Denial> {
+        self.memory.record(&proof.id, now).map_err(|why| match why {
+            NotRecorded::Seen => ProofFlaw::Replayed.into(),
+            NotRecorded::KeyIsFull => Denial::RateLimited("proofs_per_key", TRY_AGAIN),
+            NotRecorded::Full => Denial::ProofsFull(TRY_AGAIN),
+        })?;
+        Ok(self.settings.counted_in.shared(store).map(|_| proof.id.name()))
+    }
+
+    /// The same over all gates that share the store.
+    ///
+    /// # Errors
+    /// It was used at another gate. A fault: nothing is known of it.
+    #[doc(hidden)]
+    pub async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
+        match self.settings.counted_in.shared(store) {
+            Some(shared) => once_in_store(shared, name, self.counts_for()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How long a proof may pass at any gate after its first use: from an `iat` that is as far ahead as it may be, until
+    /// it is as old as it may be; and for as much again as the times of two gates may differ.
+    fn counts_for(&self) -> Duration {
+        self.settings.max_age.saturating_add((AHEAD + self.leeway) * 2).saturating_add(self.leeway)
+    }
+
+    /// The same, without a record: for an explanation.
+    ///
+    /// # Errors
+    /// It was seen.
+    #[doc(hidden)]
+    pub fn was_used(&self, proof: &CheckedProof) -> Result<(), Denial> {
+        if self.memory.has(&proof.id) { Err(ProofFlaw::Replayed.into()) } else { Ok(()) }
+    }
+
+    /// A nonce for a client, if they are required.
+    #[doc(hidden)]
+    pub fn nonce(&self, keys: &RefreshKeys, now: Timestamp) -> Option<HeaderValue> {
+        match self.settings.nonce {
+            NoncePolicy::Off => None,
+            NoncePolicy::Required => nonce::issue(keys, now).and_then(|nonce| HeaderValue::try_from(nonce).ok()),
+        }
+    }
+}
+
+/// What a proof says.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct ExaminedProof {
+    /// The thumbprint of its key.
+    pub key: KeyThumbprint,
+    /// `htm`.
+    pub method: Option<String>,
+    /// `htu`.
+    pub url: Option<String>,
+    /// `iat`.
+    pub issued_at: Option<Timestamp>,
+    /// `jti`.
+    pub id: Option<String>,
+}
+
+/// Reads a proof without judging what it is for: checks 1 to 5.
+///
+/// # Errors
+/// The first check that it fails.
+#[doc(hidden)]
+pub fn examine(proof: &str) -> Result<ExaminedProof, ProofFlaw> {
+    let proof = SignedProof::read(proof, OURS)?;
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    Ok(ExaminedProof {
+        key: proof.key,
+        method: text(proof.method()),
+        url: text(proof.url()),
+        issued_at: proof.issued_at(),
+        id: text(proof.id()),
+    })
+}
+
+/// Does a request have a proof, good or not?
+#[doc(hidden)]
+pub fn is_offered(headers: &HeaderMap) -> bool {
+    headers.contains_key(&PROOF)
+}
+
+fn the_one(headers: &HeaderMap) -> Result<&str, ProofFlaw> {
+    let mut values = headers.get_all(&PROOF).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Err(ProofFlaw::Missing),
+        (Some(_), Some(_)) => Err(ProofFlaw::Malformed("more than one DPoP header was sent")),
+        (Some(one), None) => one.to_str().map_err(|_| ProofFlaw::Malformed("the proof is not ASCII")),
+    }
+}
+
+/// The algorithms, as a challenge lists them (RFC 9449 §7.1).
+pub(crate) fn algorithms() -> String {
+    ALGORITHM_NAMES.join(" ")
+}
+
+#[cfg(test)]
+mod tests;

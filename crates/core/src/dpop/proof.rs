@@ -1,0 +1,208 @@
+//! A proof (RFC 9449 §4.2): what it is made of, and whose signature it has. Checks 1 to 5 of the table in the module
+//! above.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use serde_json::{Map, Value};
+
+use crate::clock::Timestamp;
+use crate::denial::ProofFlaw;
+use crate::thumbprint::KeyThumbprint;
+use crate::token::Algorithm;
+use crate::token::keyring::VerifyingKey;
+use crate::token::verify::strict_object;
+
+/// The longest proof at our own endpoints and routes, in bytes.
+pub(crate) const MAX_PROOF: usize = 4 << 10;
+/// The longest `jti`, in bytes.
+const MAX_JTI: usize = 256;
+/// The end of the year 9999, in seconds.
+const LAST_SECOND: u64 = 253_402_300_799;
+/// The algorithms of proofs.
+pub(crate) const ALGORITHMS: [Algorithm; 5] =
+    [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Rs256, Algorithm::Ps256];
+/// The same, as the metadata and the challenges list them. RFC 9864 gave EdDSA with Ed25519 a second name, which some clients
+/// write.
+#[doc(hidden)]
+pub const ALGORITHM_NAMES: [&str; 6] = ["ES256", "EdDSA", ED25519, "ES384", "RS256", "PS256"];
+const ED25519: &str = "Ed25519";
+/// The members of a public key, which the thumbprint is made of (RFC 7638 §3.2), and `crv`.
+const PUBLIC: [&str; 6] = ["kty", "crv", "x", "y", "n", "e"];
+/// Those of a private or a secret one.
+const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+/// Members of the header that would change what the signature covers, or encrypt.
+const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
+
+/// What a proof may be.
+#[derive(Clone, Copy)]
+pub struct Form {
+    /// Its greatest length, in bytes.
+    #[doc(hidden)]
+    pub max_length: usize,
+    /// The algorithms that are accepted. HMAC is never one of them.
+    #[doc(hidden)]
+    pub algorithms: &'static [Algorithm],
+}
+
+/// That of a proof for this gate.
+pub(crate) const OURS: Form = Form { max_length: MAX_PROOF, algorithms: &ALGORITHMS };
+
+/// The key of a proof, from its header.
+pub(super) struct ProofKey {
+    verifying: VerifyingKey,
+    thumbprint: KeyThumbprint,
+}
+
+enum Header {
+    Known(Arc<ProofKey>),
+    Read(Map<String, Value>),
+}
+
+impl ProofKey {
+    /// The key in the header of a proof: checks 2 to 4.
+    fn of(mut header: Map<String, Value>, form: Form) -> Result<Self, ProofFlaw> {
+        // 2. `typ`.
+        if header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
+            return Err(ProofFlaw::Type);
+        }
+        // 3. `alg`, and nothing that must be understood.
+        if REFUSED.iter().any(|name| header.contains_key(*name)) {
+            return Err(ProofFlaw::Malformed("the header of the proof has crit, b64, zip or enc"));
+        }
+        let named = header.get("alg").and_then(Value::as_str).and_then(|name| match name {
+            ED25519 => Some(Algorithm::EdDsa),
+            name => name.parse().ok(),
+        });
+        let algorithm = named.filter(|algorithm| form.algorithms.contains(algorithm)).ok_or(ProofFlaw::Algorithm)?;
+        // 4. The key. `kid`, `x5c` and `jku`, in the key or beside it, mean nothing.
+        let Some(Value::Object(mut jwk)) = header.remove("jwk") else { return Err(ProofFlaw::Key) };
+        if PRIVATE.iter().any(|name| jwk.contains_key(*name)) {
+            return Err(ProofFlaw::Key);
+        }
+        jwk.retain(|name, _| PUBLIC.contains(&name.as_str()));
+        let jwk: Jwk = serde_json::from_value(Value::Object(jwk)).map_err(|_| ProofFlaw::Key)?;
+        let (verifying, thumbprint) = VerifyingKey::with_thumbprint(&jwk, algorithm).map_err(|_| ProofFlaw::Key)?;
+        let thumbprint = KeyThumbprint::parse(&thumbprint).ok_or(ProofFlaw::Key)?;
+        Ok(Self { verifying, thumbprint })
+    }
+}
+
+/// A proof with a good signature.
+pub struct SignedProof<'a> {
+    /// The thumbprint of the key that signed it.
+    #[doc(hidden)]
+    pub key: KeyThumbprint,
+    /// The header as it was sent, and its key, if it was read now.
+    pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
+    claims: Map<String, Value>,
+}
+
+impl<'a> SignedProof<'a> {
+    /// Reads a proof, and verifies its signature last.
+    ///
+    /// # Errors
+    /// The first check that it fails.
+    #[doc(hidden)]
+    pub fn read(proof: &'a str, form: Form) -> Result<Self, ProofFlaw> {
+        Self::read_with(proof, form, |_| None)
+    }
+
+    /// The same, with keys that are known by the headers that had them, as they were sent. Such a header passed the checks
+    /// of this form before.
+    ///
+    /// # Errors
+    /// The first check that it fails.
+    pub(super) fn read_with(
+        proof: &'a str,
+        form: Form,
+        known: impl FnOnce(&str) -> Option<Arc<ProofKey>>,
+    ) -> Result<Self, ProofFlaw> {
+        // 1. One JWT in compact form, as strict as a token.
+        if proof.len() > form.max_length {
+            return Err(ProofFlaw::Malformed("the proof is too long"));
+        }
+        let (message, signature) = proof.rsplit_once('.').ok_or(NOT_THREE)?;
+        let (header, claims) = message.split_once('.').ok_or(NOT_THREE)?;
+        if claims.contains('.') {
+            return Err(NOT_THREE);
+        }
+        let header_of = match known(header) {
+            Some(key) => Header::Known(key),
+            None => Header::Read(object(header)?),
+        };
+        let (claims, signature) = (object(claims)?, decode(signature)?);
+        // 2 to 4.
+        let (key, read) = match header_of {
+            Header::Known(key) => (key, None),
+            Header::Read(members) => {
+                let key = Arc::new(ProofKey::of(members, form)?);
+                (Arc::clone(&key), Some((header, key)))
+            }
+        };
+        // 5. The signature.
+        let ProofKey { verifying, thumbprint } = &*key;
+        if signature.len() != verifying.signature_len() || !verifying.verifies(message.as_bytes(), &signature) {
+            return Err(ProofFlaw::Signature);
+        }
+        Ok(Self { key: *thumbprint, read, claims })
+    }
+
+    fn text(&self, claim: &str) -> Option<&str> {
+        self.claims.get(claim).and_then(Value::as_str)
+    }
+
+    /// `htm`.
+    #[doc(hidden)]
+    pub fn method(&self) -> Option<&str> {
+        self.text("htm")
+    }
+
+    /// `htu`.
+    #[doc(hidden)]
+    pub fn url(&self) -> Option<&str> {
+        self.text("htu")
+    }
+
+    /// `iat`: a number of seconds, possibly with a fraction.
+    #[doc(hidden)]
+    pub fn issued_at(&self) -> Option<Timestamp> {
+        let number = self.claims.get("iat")?;
+        match (number.as_u64(), number.as_f64()) {
+            (Some(seconds), _) if seconds <= LAST_SECOND => Some(Timestamp::from_secs(seconds)),
+            // The bounds make the conversion exact to the millisecond.
+            (None, Some(seconds)) if (0.0..=LAST_SECOND as f64).contains(&seconds) => {
+                Some(Timestamp::from_millis((seconds * 1000.0) as u64))
+            }
+            _ => None,
+        }
+    }
+
+    /// `nonce`.
+    pub(crate) fn nonce(&self) -> Option<&str> {
+        self.text("nonce")
+    }
+
+    /// `ath`.
+    pub(crate) fn token_hash(&self) -> Option<&str> {
+        self.text("ath")
+    }
+
+    /// `jti`: a string of 1 to 256 bytes.
+    #[doc(hidden)]
+    pub fn id(&self) -> Option<&str> {
+        self.text("jti").filter(|id| (1..=MAX_JTI).contains(&id.len()))
+    }
+}
+
+const NOT_THREE: ProofFlaw = ProofFlaw::Malformed("the proof is not a JWT in compact form");
+
+fn decode(part: &str) -> Result<Vec<u8>, ProofFlaw> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| ProofFlaw::Malformed("a part of the proof is not base64url"))
+}
+
+fn object(part: &str) -> Result<Map<String, Value>, ProofFlaw> {
+    strict_object(&decode(part)?).map_err(|_| ProofFlaw::Malformed("a part of the proof is not a strict JSON object"))
+}

@@ -1,0 +1,140 @@
+//! The URL that a proof is for, compared after normalisation (RFC 3986 §6.2.2, §6.2.3), without query and fragment.
+
+use http::Uri;
+
+use crate::route::path::CanonicalPath;
+
+/// A normalised URL: scheme and authority in lower case, no default port, a canonical path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Target {
+    scheme: Scheme,
+    authority: String,
+    path: String,
+}
+
+/// A scheme of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Scheme {
+    /// `http`.
+    #[doc(hidden)]
+    Http,
+    /// `https`.
+    #[doc(hidden)]
+    Https,
+}
+
+impl Scheme {
+    /// The scheme of this name, in any case.
+    #[doc(hidden)]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.eq_ignore_ascii_case("https") {
+            Some(Self::Https)
+        } else if text.eq_ignore_ascii_case("http") {
+            Some(Self::Http)
+        } else {
+            None
+        }
+    }
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Http => "http://",
+            Self::Https => "https://",
+        }
+    }
+
+    const fn default_port(self) -> &'static str {
+        match self {
+            Self::Http => "80",
+            Self::Https => "443",
+        }
+    }
+}
+
+impl Target {
+    /// The URL of a request, from its scheme, its `host[:port]` and its path. `None` for a path that has no canonical
+    /// form.
+    #[doc(hidden)]
+    pub fn new(scheme: Scheme, authority: &str, path: &str) -> Option<Self> {
+        let mut authority = authority.to_ascii_lowercase();
+        if let Some((host, port)) = authority.rsplit_once(':')
+            // The colons of an IPv6 address are inside of brackets.
+            && !port.ends_with(']')
+            && (port.is_empty() || port == scheme.default_port())
+        {
+            authority.truncate(host.len());
+        }
+        // A path is what the client sent, or what the gate made of it: both have one canonical form.
+        let path = if path.is_empty() { "/" } else { path };
+        let path = CanonicalPath::parse(path).ok()?.as_str().to_owned();
+        Some(Self { scheme, authority, path })
+    }
+
+    /// Is this the URL of an `htu`?
+    pub(crate) fn is_in(&self, htu: &str) -> bool {
+        // Most clients write it as it is compared.
+        let rest = htu.strip_prefix(self.scheme.prefix());
+        let rest = rest.and_then(|rest| rest.strip_prefix(&*self.authority)?.strip_prefix(&*self.path));
+        rest.is_some_and(str::is_empty) || Self::parse(htu).as_ref() == Some(self)
+    }
+
+    /// The URL in an `htu`. `None` if it is none of HTTP, or names a user.
+    pub(crate) fn parse(htu: &str) -> Option<Self> {
+        let end = htu.find(['?', '#']).unwrap_or(htu.len());
+        let uri: Uri = htu.get(..end)?.parse().ok()?;
+        let authority = uri.authority()?.as_str();
+        if authority.contains('@') {
+            return None;
+        }
+        Self::new(Scheme::parse(uri.scheme_str()?)?, authority, uri.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn n30_a_url_is_compared_after_normalisation_without_query_and_fragment() {
+        let here = Target::new(Scheme::Https, "api.example", "/a/b~c").unwrap();
+        for same in [
+            "https://api.example/a/b~c",
+            "HTTPS://API.Example:443/a/b~c",
+            "https://api.example:/a/b~c",
+            "https://api.example/a/b%7Ec?x=1#y",
+            "https://api.example/a/b%7ec",
+        ] {
+            assert!(here.is_in(same), "{same}");
+            assert_eq!(Target::parse(same).as_ref(), Some(&here), "{same}");
+        }
+        for other in [
+            "http://api.example/a/b~c",
+            "https://api.example:8443/a/b~c",
+            "https://api.example:80/a/b~c",
+            "https://api.example/A/b~c",
+            "https://api.example/a/b~c/",
+            "https://api.example/a%2Fb~c",
+            "https://api.example/a/b~c/d",
+            "https://api.example.evil/a/b~c",
+            "https://other.example/a/b~c",
+            "https://user@api.example/a/b~c",
+            "https://api.example",
+            "//api.example/a/b~c",
+            "/a/b~c",
+            "https:/a/b~c",
+            "wss://api.example/a/b~c",
+            "https://api.example/x/../a/b~c",
+            "https://api.example/a/b~c\n",
+            "",
+        ] {
+            assert!(!here.is_in(other), "{other}");
+        }
+        let port = Target::new(Scheme::Http, "[::1]:8080", "/").unwrap();
+        assert_eq!(Target::parse("http://[::1]:8080"), Some(port));
+        let bare = Target::new(Scheme::Http, "[::1]:80", "").unwrap();
+        assert_eq!(Target::parse("http://[::1]/"), Some(bare));
+        assert_eq!(Target::new(Scheme::Http, "a", "/x/../y"), None);
+    }
+}

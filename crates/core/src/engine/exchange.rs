@@ -1,0 +1,319 @@
+//! How a session continues: the exchange of a credential for the next pair.
+
+use std::borrow::Cow;
+use std::sync::atomic::Ordering;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::audit;
+use super::evidence::Evidence;
+use super::grant::allowed_ttl;
+use super::turn::Turn;
+use super::{APPLICATION, Engine, Event, Exchange, IssuedTokens, MAX_TRIES, Refresh};
+use crate::claim::OwnClaims;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::directory::User;
+use crate::engine::live_sessions::SuccessorToken;
+use crate::fault::{Error, Fault};
+use crate::revocation::Revocation;
+use crate::session::profile::{OnOtherClient, OnReuse, Profile};
+use crate::session::rotation::{Decision, Facts, Reuse, SessionEnd, decide};
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+use crate::store::{Cursor, StoreError, Swap};
+use crate::token::claims::OwnChecked;
+use crate::token::keyring::Keyring;
+use crate::token::refresh;
+use crate::token::verify::VOUCHED_IDLE;
+use crate::trace;
+
+mod explain;
+mod presented;
+mod run;
+
+pub use explain::denial_of;
+use presented::PresentedCredential;
+use run::RefreshRun;
+
+impl Engine {
+    /// Exchanges a refresh credential. [`rotation`](crate::session::rotation) has the rules.
+    ///
+    /// The future must run to its end: give it a task of its own if its caller may be dropped. If it is dropped between
+    /// the store and the revocation list, the session has rotated, but the access tokens that the rotation ends stay
+    /// valid until the next start.
+    ///
+    /// # Errors
+    /// A [`Denial`] by the rules of the table; a fault, which consumed nothing that the client cannot try again.
+    pub async fn refresh(&self, refresh: Refresh<'_>) -> Result<IssuedTokens, Error> {
+        self.refresh_from(refresh, None).await
+    }
+
+    /// Takes the turn of the session that a refresh token names, and reads its record, for
+    /// [`refresh_from`](Self::refresh_from) to begin with.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn begin_refresh(&self, token: &SecretString) -> Result<Option<Begun<'_>>, Error> {
+        let Some(named) = refresh::authenticate(self.keyring().refresh_keys(), token.expose_secret()) else {
+            return Ok(None);
+        };
+        let turn = self.turns.take(named.session).await;
+        let record = match self.recall_for_refresh(named.session, named.generation) {
+            Some(record) => Some(record),
+            None => self.read_for_refresh(named.session).await?,
+        };
+        Ok(record.map(|record| Begun { record, turn }))
+    }
+
+    /// The record as it was written here last, if that may still be what the store has.
+    fn recall_for_refresh(&self, id: SessionId, presented: Generation) -> Option<ReadRecord> {
+        let minimum_known = self.revocations.minimum(id);
+        let session = self.written.recall(id, presented)?;
+        Some(ReadRecord { session, minimum_known, is_recalled: true })
+    }
+
+    async fn read_for_refresh(&self, id: SessionId) -> Result<Option<ReadRecord>, StoreError> {
+        // Read before the record: the list entry of a refresh that wins meanwhile must not look like writes that
+        // the record has lost.
+        let minimum_known = self.revocations.minimum(id);
+        let read = self.store.load(id).await?;
+        Ok(read.map(|session| ReadRecord { session, minimum_known, is_recalled: false }))
+    }
+
+    /// The same as [`refresh`](Self::refresh), with the turn and the record that its token has: it saves a read.
+    ///
+    /// # Errors
+    /// As [`refresh`](Self::refresh).
+    pub async fn refresh_from(&self, refresh: Refresh<'_>, begun: Option<Begun<'_>>) -> Result<IssuedTokens, Error> {
+        self.may_mint()?;
+        self.is_recent(refresh.arrived)?;
+        allowed_ttl(refresh.access_ttl, refresh.profile)?;
+        let mut run = RefreshRun::begin(self, refresh, begun).await?;
+        for _ in 0..MAX_TRIES {
+            if let Some(issued) = run.attempt().await? {
+                return Ok(IssuedTokens { user: run.into_user(), ..issued });
+            }
+        }
+        Err(Fault::Contention.into())
+    }
+
+    /// The record, if a refresh with this token at this node wrote it, and the store's reply did not come. The client
+    /// repeats that refresh and has no later tokens: no window counts for it (requirement C11).
+    async fn written_in_doubt(&self, session: &Session, presented: Generation) -> Result<Option<Session>, StoreError> {
+        match self.store.shared() {
+            Some(shared) if presented == session.previous && !session.confirmed => {
+                let own = shared.written_in_doubt(session.id).await?;
+                Ok(own.filter(|own| own.revision == session.revision))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn resolved(&self, id: SessionId) {
+        if let Some(shared) = self.store.shared() {
+            shared.resolved(id);
+        }
+    }
+
+    async fn swap(&self, expected: u64, record: Session, raised: Option<Revocation>) -> Result<Swap, StoreError> {
+        let swapping = self.measured(self.store.compare_and_swap(expected, record, raised));
+        let swapped = trace::step("rotogate.store.commit", "swap", swapping).await;
+        if swapped.is_err() {
+            // The write may have reached the store, and then the list lacks what it revokes.
+            self.is_behind.store(true, Ordering::SeqCst);
+        }
+        swapped
+    }
+
+    /// Adds to the list what the store knows of revocations and the list does not, once the store works again. From a
+    /// shared store its feed brings that.
+    pub async fn catch_up(&self) {
+        if self.store.shared().is_some() || !self.is_behind.load(Ordering::SeqCst) || self.store.check().await.is_err()
+        {
+            return;
+        }
+        self.is_behind.store(false, Ordering::SeqCst);
+        match self.store.revocations_since(Cursor::default()).await {
+            Ok((entries, _)) => entries.iter().for_each(|entry| {
+                self.revocations.apply(entry);
+            }),
+            Err(_) => self.is_behind.store(true, Ordering::SeqCst),
+        }
+    }
+
+    /// Checks that the session belongs to the client, the account and the endpoint at which its token was presented.
+    async fn belongs(&self, session: &Session, refresh: &Refresh<'_>) -> Result<(), Error> {
+        if session.client != refresh.client.id {
+            self.counts.add(Event::OtherClient);
+            audit::other_client(session, &refresh.client.id, refresh.origin);
+            match refresh.profile.on_other_client {
+                OnOtherClient::Deny => {}
+                OnOtherClient::RevokeSession => {
+                    self.revoke_session(session, RevokedBecause::OtherClient).await?;
+                }
+            }
+            return Err(Denial::OtherClient.into());
+        }
+        if !refresh.account.has(session.account.as_deref()) {
+            return Err(Denial::OtherAccount.into());
+        }
+        // Accepting a dialect's sessions does not make their access tokens refresh credentials (requirement R17).
+        let taken = match refresh.credential {
+            Exchange::Access(_) => refresh.by_access,
+            Exchange::Refresh(_) | Exchange::Pair(..) => refresh.accepts,
+        };
+        if !taken.contains(&session.dialect) {
+            return Err(Denial::OtherDialect.into());
+        }
+        Ok(())
+    }
+
+    /// The user of a session. `None` if no directory answers for the session.
+    async fn user_of(&self, session: &Session) -> Result<Option<Option<User>>, Error> {
+        match &self.directory {
+            Some(directory) if session.dialect.as_ref() != APPLICATION => {
+                Ok(Some(self.look_up(directory.as_ref(), session.account.as_deref(), &session.subject).await?))
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// Whose moment it is that a session began before. The table of decisions knows the latest of them alone.
+    // Requirement O33.
+    fn cause_of(&self, session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> SessionEnd {
+        match why {
+            SessionEnd::BeforeValidFrom if ends_for_its_user(session, user, why) => why,
+            SessionEnd::BeforeValidFrom if self.ended_elsewhere(session) => SessionEnd::Elsewhere,
+            SessionEnd::BeforeValidFrom => SessionEnd::NotBefore,
+            SessionEnd::Record
+            | SessionEnd::List
+            | SessionEnd::UserInactive
+            | SessionEnd::NotBefore
+            | SessionEnd::Elsewhere => why,
+        }
+    }
+
+    /// Did the issuer that vouched for the user end the login there?
+    pub(super) fn ended_elsewhere(&self, session: &Session) -> bool {
+        session.vouched_by.as_ref().is_some_and(|by| self.revocations.ended_elsewhere(by, session.created()))
+    }
+
+    fn facts(&self, session: &Session, user: Option<&Option<User>>, minimum_known: Generation) -> Facts {
+        let listed = self.revocations.not_before(&self.issuer, &session.subject, Some(&session.client));
+        let (user_active, valid_from) = match user {
+            // No directory answers for this session.
+            None => (true, Timestamp::ZERO),
+            Some(None) => (false, Timestamp::ZERO),
+            // A user who was moved to another account is not a user of this one.
+            Some(Some(user)) => (user.active && user.account == session.account, user.sessions_valid_from),
+        };
+        let elsewhere = if self.ended_elsewhere(session) { session.created() } else { Timestamp::ZERO };
+        Facts {
+            user_active,
+            sessions_valid_from: valid_from.max(listed).max(elsewhere),
+            minimum_known,
+            // The store of a single node falls behind only while no process has it open, so no process kept the
+            // revocations. Of a shared one, `may_continue` says it.
+            unbroken_revocations: false,
+        }
+    }
+
+    fn count_replay(&self, session: &Session) {
+        self.last_refreshes.count_replay(session.id, session.current);
+        self.counts.add(Event::Replayed);
+    }
+
+    /// Ends what the profile's `on_reuse` says, before the reply.
+    async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
+        self.counts.add(Event::Reuse);
+        let last = self.last_refreshes.get(session.id, session.current);
+        let evidence = Evidence::of(session, last, reuse, refresh.profile.grace, refresh.origin);
+        audit::reuse(session, reuse, &evidence, refresh);
+        match refresh.profile.on_reuse {
+            OnReuse::RevokeSession => {
+                self.revoke_session(session, RevokedBecause::Reuse).await?;
+            }
+            OnReuse::RevokeSubject => {
+                let one = self.revoke_session(session, RevokedBecause::Reuse).await;
+                // A fault of the one does not spare the others.
+                self.revoke_subject(&session.subject, RevokedBecause::Reuse).await?;
+                one?;
+            }
+            OnReuse::Deny => {}
+        }
+        Ok(Denial::Reuse(reuse))
+    }
+
+    /// May this access token, superseded by a rotation, be exchanged for the same successor again?
+    ///
+    /// # Errors
+    /// A fault of store or directory.
+    pub async fn may_be_replayed(&self, access: OwnChecked<'_>, profile: &Profile) -> Result<bool, Error> {
+        let Some((session, generation)) = access.token().session else { return Ok(false) };
+        let minimum_known = self.revocations.minimum(session);
+        let Some(session) = self.store.load(session).await? else { return Ok(false) };
+        let user = self.user_of(&session).await?;
+        let facts = self.facts(&session, user.as_ref(), minimum_known);
+        let profile = bounded(&session, profile);
+        Ok(decide(&session, generation, facts, self.clock.now(), &profile) == Decision::Replay)
+    }
+}
+
+/// The rules of a session. One that began by another issuer must be refreshed while a notice of that issuer is kept: so no
+/// such session outlives a notice unseen.
+fn bounded<'a>(session: &Session, profile: &'a Profile) -> Cow<'a, Profile> {
+    match session.vouched_by {
+        Some(_) if profile.idle_ttl > VOUCHED_IDLE => Cow::Owned(Profile { idle_ttl: VOUCHED_IDLE, ..profile.clone() }),
+        Some(_) | None => Cow::Borrowed(profile),
+    }
+}
+
+/// Whether the directory says that the session is over. Then it ends for good, and with it its access tokens: a user who
+/// is enabled again logs in again.
+// Requirement I23.
+fn ends_for_its_user(session: &Session, user: Option<&Option<User>>, why: SessionEnd) -> bool {
+    match why {
+        SessionEnd::UserInactive => true,
+        // A not-before in the revocation list has the same effect by itself.
+        SessionEnd::BeforeValidFrom => {
+            user.and_then(Option::as_ref).is_some_and(|user| session.created() <= user.sessions_valid_from)
+        }
+        SessionEnd::Record | SessionEnd::List | SessionEnd::NotBefore | SessionEnd::Elsewhere => false,
+    }
+}
+
+/// A record as the store had it, and what the list knew of its session before it was read.
+struct ReadRecord {
+    session: Session,
+    minimum_known: Generation,
+    /// It was not read: the store had it once, and may have a later one.
+    is_recalled: bool,
+}
+
+/// A refresh that has its turn and its session's record.
+pub struct Begun<'a> {
+    record: ReadRecord,
+    turn: Turn<'a>,
+}
+
+impl Begun<'_> {
+    /// The client of the session.
+    pub fn client(&self) -> &str {
+        &self.record.session.client
+    }
+}
+
+/// The user's current claims in the directory; those of the last pair, if no directory answers for the session.
+fn claims_now(session: &Session, user: Option<&Option<User>>) -> OwnClaims {
+    match user {
+        Some(Some(user)) => user.claims.clone(),
+        Some(None) | None => session.claims.clone(),
+    }
+}
+
+/// The terms of the session's long connections after this record was written. `None` if the key that signed its token
+/// is gone: then the token is refused, too.
+pub(super) fn successor_token(keyring: &Keyring, record: &Session) -> Option<SuccessorToken> {
+    let key = keyring.signing_key(&record.last.kid)?.verifying_key().print();
+    Some(SuccessorToken { generation: record.current, expires: record.last.access_expires, key })
+}

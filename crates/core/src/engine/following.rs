@@ -1,0 +1,176 @@
+//! What an engine knows of a store that other gates write to, too: how lately it heard of their revocations.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Engine;
+use super::exchange::successor_token;
+use crate::clock::{ClockState, Timestamp};
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::SessionId;
+use crate::session::rotation::REVOKED;
+use crate::store::rules::is_revoked;
+use crate::store::{FeedStep, Heard, Staleness, StoreError};
+
+/// How many sessions the store is asked about between two entries of a feed. The long connections of the others end.
+const MAX_ASKED: usize = 256;
+/// How many entries are merged before requests have a turn: a feed may bring a million at once.
+const MERGED_AT_ONCE: usize = 1024;
+/// How long before its token expires the store is asked about a long connection.
+const ASKED_BEFORE: Duration = Duration::from_secs(3);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Following {
+    staleness: Option<Staleness>,
+    /// Engine time, in ms, until which what is known is fresh enough to mint tokens.
+    fresh_until: AtomicU64,
+    /// The store's time at its last answer, in ms.
+    store_time: AtomicU64,
+}
+
+/// How well an engine knows what other gates revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub enum Freshness {
+    /// No other gate writes to the store, or all that they wrote until a moment ago is known.
+    Fresh,
+    /// The store lost writes, and the gates are writing back what they know. No token is minted; requests with a token
+    /// pass.
+    Restoring,
+    /// Too little is known to mint tokens. Requests with a token pass.
+    Degraded,
+    /// Too little is known to accept tokens.
+    Stale,
+}
+
+impl Following {
+    /// With a staleness, nothing was heard yet.
+    pub(super) fn new(staleness: Option<Staleness>) -> Self {
+        let fresh_until = if staleness.is_some() { Timestamp::ZERO } else { Timestamp::MAX };
+        Self { staleness, fresh_until: AtomicU64::new(fresh_until.as_millis()), store_time: AtomicU64::new(0) }
+    }
+
+    pub(super) fn staleness(&self) -> Option<Staleness> {
+        self.staleness
+    }
+
+    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.fresh_until.load(Ordering::Acquire)
+    }
+
+    /// The store's time at its last answer: no session of any gate that begins from now on is older.
+    pub(super) fn store_time(&self) -> Timestamp {
+        Timestamp::from_millis(self.store_time.load(Ordering::Acquire))
+    }
+}
+
+impl Engine {
+    /// Applies what a feed brought.
+    ///
+    /// # Errors
+    /// The store has lost writes, and what is known here was not written back. The next step tries again.
+    pub async fn take_step(&self, step: &FeedStep) -> Result<(), StoreError> {
+        let mut rotated = Vec::new();
+        for entries in step.entries.chunks(MERGED_AT_ONCE) {
+            self.revocations.apply_all(entries.iter().filter(|entry| match self.rotated_elsewhere(entry) {
+                Some(session) if rotated.len() < MAX_ASKED => {
+                    rotated.push((session, *entry));
+                    false
+                }
+                Some(_) | None => true,
+            }));
+            if entries.len() == MERGED_AT_ONCE {
+                tokio::task::yield_now().await;
+            }
+        }
+        // A store that does not answer must not hold up the feed: then the other connections end.
+        let mut answers = true;
+        for (session, entry) in rotated {
+            answers = answers && self.advance_lines(session).await;
+            self.revocations.apply(entry);
+        }
+        if step.lost || self.is_loss_suspected() {
+            self.suspect_loss();
+            return match self.store.shared() {
+                Some(shared) => self.restore(shared).await,
+                None => Ok(()),
+            };
+        }
+        let (Some(heard), Some(staleness)) = (step.complete, self.following.staleness) else { return Ok(()) };
+        let Heard { asked, answered, store_time } = heard;
+        self.clock.follow_store((asked, answered), store_time);
+        self.following.store_time.fetch_max(store_time.as_millis(), Ordering::AcqRel);
+        // From before the question on, and only now: the entries are applied (requirement C8).
+        let since = self.clock.at(asked);
+        self.following.fresh_until.store(since.plus(staleness.limit).as_millis(), Ordering::Release);
+        self.revocations.use_until(since.plus(staleness.served));
+        self.written.hear(self.clock.source().monotonic());
+        self.is_restored().await;
+        Ok(())
+    }
+
+    /// The session whose earlier access tokens end with this entry, if long connections here depend on them. Another gate
+    /// may have exchanged its token: then they go on with the new one (requirement C27).
+    fn rotated_elsewhere(&self, entry: &Revocation) -> Option<SessionId> {
+        match (&entry.target, entry.effect) {
+            (Target::Session(id), Effect::Minimum { minimum, .. }) if minimum != REVOKED => {
+                (self.revocations.minimum(*id) < minimum && self.live_sessions.has(*id)).then_some(*id)
+            }
+            _ => None,
+        }
+    }
+
+    /// Moves the long connections of a session to the token that another gate issued. False if the store does not
+    /// answer: they end with the token that they have.
+    async fn advance_lines(&self, id: SessionId) -> bool {
+        let session = match self.store.load(id).await {
+            Ok(session) => session,
+            // The others can be asked about.
+            Err(error) => return error.is_of_one_record(),
+        };
+        let Some(session) = session.filter(|session| !is_revoked(session)) else { return true };
+        if let Some(token) = successor_token(&self.keyring(), &session) {
+            for presented in [session.previous, session.current] {
+                self.live_sessions.advance(id, presented, token);
+            }
+        }
+        true
+    }
+
+    /// Asks a shared store about long connections whose token expires soon.
+    pub async fn advance_expiring_lines(&self) {
+        if self.store.shared().is_none() {
+            return;
+        }
+        let now = self.clock.latest();
+        for session in self.live_sessions.expiring(now..now.plus(ASKED_BEFORE)) {
+            if !self.advance_lines(session).await {
+                return;
+            }
+        }
+    }
+
+    /// How well the engine knows what other gates revoked.
+    pub fn freshness(&self) -> Freshness {
+        let now = self.clock.now();
+        match (self.following.is_fresh(now), self.revocations.is_usable(now)) {
+            (true, _) if !self.restoring.is_over() => Freshness::Restoring,
+            (true, _) => Freshness::Fresh,
+            (false, true) => Freshness::Degraded,
+            (false, false) => Freshness::Stale,
+        }
+    }
+
+    /// How long ago the store was last heard of; `None` if no other gate writes to it.
+    pub fn unheard_for(&self) -> Option<Duration> {
+        let staleness = self.following.staleness?;
+        let fresh_until = Timestamp::from_millis(self.following.fresh_until.load(Ordering::Acquire));
+        Some(self.clock.now().since(fresh_until.minus(staleness.limit)))
+    }
+
+    /// May records be removed by this engine's time?
+    pub fn may_sweep(&self) -> bool {
+        self.clock.state() == ClockState::Good
+    }
+}

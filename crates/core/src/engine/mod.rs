@@ -1,0 +1,431 @@
+//! The engine: store, clock and mint around [`decide`](crate::session::rotation::decide). The engine makes everything
+//! that a reply needs before the commit, and replies only after the commit is durable.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::clock::{ClockState, EngineClock, Timestamp};
+use crate::counters::{CountedCommits, Seldom};
+use crate::denial::Denial;
+use crate::directory::{Directory, User};
+use crate::fault::{Error, Fault};
+use crate::limit::Limits;
+use crate::revocation::RevocationList;
+use crate::session::{Session, SessionId};
+use crate::store::{Staleness, Store, StoreError};
+use crate::token::claims::{MintedClaims, TokenStyle};
+use crate::token::keyring::Keyring;
+use crate::token::{mint, refresh};
+
+mod audit;
+mod bad_entries;
+mod begin;
+pub mod confirm;
+mod counters;
+mod counts;
+mod evidence;
+mod exchange;
+mod following;
+mod grant;
+pub mod live_sessions;
+mod notices;
+mod owed;
+mod own_logins;
+mod own_sessions;
+mod restoring;
+mod revoke;
+mod sealed;
+mod standstill;
+mod turn;
+mod types;
+mod written;
+
+use confirm::Confirmations;
+use evidence::LastRefreshes;
+pub use exchange::denial_of;
+use following::Following;
+pub use following::Freshness;
+use live_sessions::LiveSessions;
+use own_logins::OwnLogins;
+use restoring::Restoring;
+use sealed::SealedStore;
+use turn::Turns;
+use written::Written;
+
+pub use counters::StoreCounters;
+pub use counts::{Counts, Event};
+pub use notices::NoticeResult;
+pub use owed::Unpaid;
+pub use own_sessions::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
+pub use standstill::Arrival;
+pub use types::{
+    AccountRule, ApplicationLogin, Exchange, HeldUp, HeldUpNote, IssueKind, IssuedTokens, Login, Origin, Refresh,
+};
+
+/// How often a request tries again when other requests change its session. Each loss means that another request won, so
+/// this many in a row indicate an error.
+const MAX_TRIES: usize = 16;
+
+/// The dialect of sessions that the application began itself. No directory is asked about them.
+pub const APPLICATION: &str = "application";
+
+/// The parts of an engine.
+#[derive(Debug)]
+pub struct EngineConfig {
+    /// `iss` of the tokens minted.
+    pub issuer: Arc<str>,
+    /// `aud` of the tokens minted.
+    pub audience: Vec<Box<str>>,
+    /// The tolerance for clock differences.
+    pub leeway: Duration,
+    /// The form of access token that each dialect's clients need.
+    pub styles: Vec<(Box<str>, TokenStyle)>,
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+    /// The store of sessions.
+    pub store: Arc<dyn Store>,
+    /// The users, if the gate logs them in.
+    pub directory: Option<Arc<dyn Directory>>,
+    /// Engine time.
+    pub clock: Arc<EngineClock>,
+    /// The revocation list.
+    pub revocations: Arc<RevocationList>,
+    /// The limits.
+    pub limits: Arc<Limits>,
+    /// What `limits` counts together with other gates.
+    pub counters: Option<Arc<StoreCounters>>,
+    /// Keep user agent and address of a login with the session?
+    pub keep_login_origin: bool,
+    /// How long the engine goes on without news from a store that other gates write to, too; `None`: there are none.
+    pub staleness: Option<Staleness>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    issuer: Arc<str>,
+    audience: Vec<Box<str>>,
+    leeway: Duration,
+    styles: ArcSwap<Vec<(Box<str>, TokenStyle)>>,
+    keyring: Arc<ArcSwap<Keyring>>,
+    /// How many times the keys were replaced.
+    keys_generation: AtomicU64,
+    /// Records are sealed on their way to it, and checked on their way back.
+    store: Arc<dyn Store>,
+    directory: Option<Arc<dyn Directory>>,
+    clock: Arc<EngineClock>,
+    revocations: Arc<RevocationList>,
+    confirmations: Confirmations,
+    limits: Arc<Limits>,
+    counters: Option<Arc<StoreCounters>>,
+    turns: Turns,
+    live_sessions: LiveSessions,
+    keep_login_origin: AtomicBool,
+    last_refreshes: LastRefreshes,
+    counts: Arc<Counts>,
+    /// When an entry of the directory that cannot be used was logged.
+    bad_entries: Mutex<Seldom>,
+    /// A write failed, but may have reached the store.
+    is_behind: AtomicBool,
+    /// What is known of a store that other gates write to.
+    following: Following,
+    /// The logins here, if other gates write to the store.
+    own_logins: Option<OwnLogins>,
+    restoring: Restoring,
+    written: Written,
+    standstill: standstill::Standstill,
+    owed: owed::Debts,
+    /// While it is set, no token is issued.
+    suspended: OnceLock<Arc<AtomicBool>>,
+}
+
+impl Engine {
+    /// An engine with this configuration.
+    pub fn new(parts: EngineConfig) -> Self {
+        let (keyring, counts) = (Arc::new(ArcSwap::new(parts.keyring)), Arc::new(Counts::default()));
+        let sealed = SealedStore::new(parts.store, Arc::clone(&keyring), Arc::clone(&counts));
+        let written = Written::new(sealed.shared().is_some());
+        let own_logins = sealed.shared().map(|_| OwnLogins::since(parts.clock.now()));
+        let engine = Self {
+            issuer: parts.issuer,
+            audience: parts.audience,
+            leeway: parts.leeway,
+            styles: ArcSwap::from_pointee(parts.styles),
+            keyring,
+            keys_generation: AtomicU64::new(0),
+            store: Arc::new(sealed),
+            directory: parts.directory,
+            clock: parts.clock,
+            revocations: parts.revocations,
+            confirmations: Confirmations::default(),
+            limits: parts.limits,
+            counters: parts.counters,
+            turns: Turns::default(),
+            live_sessions: LiveSessions::default(),
+            keep_login_origin: AtomicBool::new(parts.keep_login_origin),
+            last_refreshes: LastRefreshes::default(),
+            counts,
+            bad_entries: Mutex::default(),
+            is_behind: AtomicBool::new(false),
+            following: Following::new(parts.staleness),
+            own_logins,
+            restoring: Restoring::new(),
+            written,
+            standstill: standstill::Standstill::new(parts.staleness),
+            owed: owed::Debts::default(),
+            suspended: OnceLock::new(),
+        };
+        // Before anything is served (requirement R24).
+        engine.take_over_owed();
+        engine
+    }
+
+    /// `iss` of the tokens minted.
+    pub fn issuer(&self) -> &Arc<str> {
+        &self.issuer
+    }
+
+    /// `aud` of the tokens minted.
+    pub fn audience(&self) -> &[Box<str>] {
+        &self.audience
+    }
+
+    /// Engine time.
+    pub fn clock(&self) -> &Arc<EngineClock> {
+        &self.clock
+    }
+
+    /// The store of sessions.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The revocation list.
+    pub fn revocations(&self) -> &RevocationList {
+        &self.revocations
+    }
+
+    /// The generations seen in use.
+    pub fn confirmations(&self) -> &Confirmations {
+        &self.confirmations
+    }
+
+    /// The long-lived connections of sessions.
+    pub fn live_sessions(&self) -> &LiveSessions {
+        &self.live_sessions
+    }
+
+    /// The events so far in this process.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Counts a write to a store that gates share: there, each write is a commit of its own.
+    async fn measured<T>(&self, write: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        if self.store.shared().is_none() {
+            return write.await;
+        }
+        let time = self.clock.source();
+        let begun = time.monotonic();
+        let written = write.await;
+        self.counts.writes.add(time.monotonic().saturating_sub(begun), written.is_ok());
+        written
+    }
+
+    /// The writes to a store that gates share.
+    pub fn shared_writes(&self) -> Option<CountedCommits> {
+        self.store.shared().map(|_| self.counts.writes.counted())
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// The current keys.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// Replaces the styles of token that the clients of each dialect need.
+    pub fn set_styles(&self, styles: Vec<(Box<str>, TokenStyle)>) {
+        self.styles.store(Arc::new(styles));
+    }
+
+    /// Whether sessions keep the address and user agent of a login and of a refresh to come.
+    pub fn set_keep_login_origin(&self, keep: bool) {
+        self.keep_login_origin.store(keep, Ordering::Relaxed);
+    }
+
+    /// Tells the audit trail and the access log whose attempt a limit refused, once for each request.
+    // Requirements O35, O46.
+    pub fn tell_held_up(&self, error: &Error, origin: &Origin, of: impl FnOnce() -> HeldUp) {
+        let Error::Denied(Denial::RateLimited(limit, _)) = error else { return };
+        if origin.held_up.get().is_some() {
+            return;
+        }
+        let held_up = of();
+        if self.limits.may_tell((limit, origin.address, &held_up)) {
+            audit::rate_limited(limit, &held_up, origin);
+        }
+        origin.held_up.set(held_up);
+    }
+
+    /// The origin of a request, as far as sessions keep it.
+    fn kept_origin(&self, origin: &Origin) -> Origin {
+        if !self.keep_login_origin.load(Ordering::Relaxed) {
+            return Origin::default();
+        }
+        Origin { held_up: HeldUpNote::default(), ..origin.clone() }
+    }
+
+    /// Replaces the keys: later tokens are minted with these.
+    pub fn set_keyring(&self, keyring: Arc<Keyring>) {
+        if let Some(counters) = &self.counters {
+            counters.set_keyring(Arc::clone(&keyring));
+        }
+        self.keyring.store(keyring);
+        self.keys_generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Differs from what it was if the keys were replaced since.
+    pub(crate) fn keys_generation(&self) -> u64 {
+        self.keys_generation.load(Ordering::Acquire)
+    }
+
+    /// So many gates of the store were heard of lately.
+    pub fn set_nodes(&self, nodes: usize) {
+        if let Some(counters) = &self.counters {
+            counters.set_nodes(nodes);
+        }
+    }
+
+    /// The directory's entry of a subject with this account; `None` if there is no directory, or no such entry.
+    ///
+    /// # Errors
+    /// A fault of the directory.
+    pub async fn user(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, Error> {
+        match &self.directory {
+            Some(directory) => Ok(self.look_up(directory.as_ref(), account, subject).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Issues no token while this is set. The first call counts.
+    pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
+        // A later call has the same flag.
+        let _ = self.suspended.set(suspended);
+    }
+
+    /// Does the engine issue tokens now?
+    pub fn may_mint(&self) -> Result<(), Fault> {
+        if self.suspended.get().is_some_and(|suspended| suspended.load(Ordering::Relaxed)) {
+            return Err(Fault::Suspended);
+        }
+        match self.clock.tick() {
+            ClockState::Good if !self.restoring.is_over() => Err(Fault::Restoring),
+            ClockState::Good if self.following.is_fresh(self.clock.now()) => Ok(()),
+            ClockState::Good => Err(Fault::Stale),
+            // A token minted on the old time would be expired by the new one.
+            ClockState::Jumped | ClockState::Behind | ClockState::Skewed => Err(Fault::Clock),
+        }
+    }
+
+    /// What was read from a shared store before is kept as an acknowledged write is.
+    async fn settle(&self) -> Result<(), StoreError> {
+        match self.store.shared() {
+            Some(shared) => shared.settle().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Loads a session that is about to be revoked.
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        match self.store.shared() {
+            Some(shared) => shared.load_to_revoke(id).await,
+            None => self.store.load(id).await,
+        }
+    }
+
+    /// A stamp for what begins now, later than `after` and than every not-before so far.
+    async fn stamp_creation(&self, after: Timestamp) -> Result<Timestamp, Fault> {
+        let stamp = match self.store.shared() {
+            Some(shared) => shared.stamp_creation(after).await?,
+            None => self.clock.stamp_creation(after),
+        };
+        stamp.ok_or(Fault::Clock)
+    }
+
+    /// The pair of tokens that a record describes. Everything in it comes from the record.
+    fn pair(
+        &self,
+        keyring: &Keyring,
+        session: &Session,
+        now: Timestamp,
+        how: IssueKind,
+    ) -> Result<IssuedTokens, Fault> {
+        let last = &session.last;
+        let key = keyring.signing_key(&last.kid).ok_or(Fault::Signing("the key of this pair is gone"))?;
+        let jti = keyring
+            .derive_jti(last.refresh_key, session.id, session.current, last.access_expires)
+            .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+        let claims = MintedClaims {
+            issuer: &self.issuer,
+            subject: &session.subject,
+            audience: self.audience_for(session.resource.as_ref().map(std::slice::from_ref)),
+            expires: last.access_expires,
+            issued_at: session.issued_at,
+            jti: &jti,
+            client: &session.client,
+            scope: &last.scope,
+            session: Some((session.id, session.current)),
+            account: session.account.as_deref(),
+            bound_to: session.bound_to,
+            certificate: session.certificate,
+            vouched_by: session.vouched_by.as_deref(),
+            own: Some(&session.claims),
+            style: self.style(&session.dialect),
+        };
+        let access_token = mint::mint(key, &claims).map_err(Fault::from)?;
+        let refresh_token = refresh::make(
+            keyring.refresh_keys(),
+            last.refresh_key,
+            session.id,
+            session.current,
+            &session.secret,
+            &session.client,
+        )
+        .ok_or(Fault::Signing("the refresh key of this pair is gone"))?;
+        Ok(IssuedTokens {
+            access_token,
+            refresh_token: Some(refresh_token),
+            expires: last.access_expires,
+            expires_in: last.access_expires.since(now).as_secs(),
+            subject: session.subject.clone(),
+            scope: last.scope.clone(),
+            session: Some(session.id),
+            session_expires_in: Some(session.expires.since(now).as_secs()),
+            bound_to: session.bound_to,
+            certificate: session.certificate,
+            user: None,
+            how,
+        })
+    }
+
+    /// The audience of tokens for a resource; without one, that of the gate.
+    fn audience_for<'a>(&'a self, resource: Option<&'a [Box<str>]>) -> &'a [Box<str>] {
+        resource.unwrap_or(&self.audience)
+    }
+
+    fn style(&self, dialect: &str) -> TokenStyle {
+        let styles = self.styles.load();
+        styles.iter().find(|(name, _)| **name == *dialect).map(|(_, style)| *style).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

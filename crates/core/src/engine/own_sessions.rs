@@ -1,0 +1,161 @@
+//! A user's own sessions: the list of the live ones, and their end (requirement P55).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::{Engine, HeldUp, Origin};
+use crate::context::{Actor, Context, inherited};
+use crate::denial::Denial;
+use crate::fault::Error;
+use crate::session::{RevokedBecause, Scope, Session, SessionId, Status};
+use crate::store::Filter;
+use crate::token::claims::OwnChecked;
+
+/// The most sessions of a list: the newest ones.
+const MOST: usize = 1000;
+/// How many records are read at once.
+const AT_ONCE: usize = 1000;
+/// `rotogate.actor.role` and `rotogate.actor.via` of a user who ends a session of their own.
+const ROLE: &str = "user";
+
+/// A user's request about their own sessions.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct OwnSessionsRequest {
+    /// The user's access token.
+    pub access: SecretString,
+    /// The scope that the token must have.
+    pub scope: Scope,
+    /// How long ago the token may have been issued, if the request ends a session.
+    pub max_age: Duration,
+    pub action: OwnSessionsAction,
+}
+
+/// What a user asks.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnSessionsAction {
+    /// The live sessions.
+    List,
+    /// Ends one.
+    End(SessionId),
+    /// Ends all but the one that the caller uses.
+    EndOthers,
+}
+
+/// A live session of the caller.
+#[derive(Clone, Debug)]
+pub struct OwnSession {
+    /// Its record.
+    pub session: Session,
+    /// Whether it is the session that the caller uses.
+    pub is_current: bool,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub enum OwnSessions {
+    /// The list.
+    Listed(Vec<OwnSession>),
+    /// This many sessions ended.
+    Ended(u64),
+}
+
+impl Engine {
+    /// What the user of an access token asks about their own sessions. The token is good.
+    ///
+    /// # Errors
+    /// [`Denial::UnusableCredential`] for a client's own token; [`Denial::InsufficientScope`], [`Denial::TokenTooOld`],
+    /// [`Denial::UnknownSession`], [`Denial::RateLimited`]; a fault of the store.
+    pub async fn own_sessions(
+        &self,
+        own: OwnChecked<'_>,
+        request: &OwnSessionsRequest,
+        origin: &Origin,
+    ) -> Result<OwnSessions, Error> {
+        let token = own.token();
+        let Some((current, _)) = token.session else { return Err(Denial::UnusableCredential.into()) };
+        self.limits().own_sessions(token.token_subject()).inspect_err(|denial| {
+            let (session, subject) = (Some(current), Some(token.token_subject().into()));
+            let of = || HeldUp { session, subject, client: token.client.clone(), ..HeldUp::default() };
+            self.tell_held_up(&(*denial).into(), origin, of);
+        })?;
+        if !request.scope.iter().all(|scope| token.scope.contains(scope)) {
+            return Err(Denial::InsufficientScope.into());
+        }
+        let is_ending = request.action != OwnSessionsAction::List;
+        if is_ending && token.issued_at.is_none_or(|issued| issued.plus(request.max_age) < self.clock().now()) {
+            return Err(Denial::TokenTooOld.into());
+        }
+        let work = async {
+            match request.action {
+                OwnSessionsAction::List => {
+                    let of = |session: Session| OwnSession { is_current: session.id == current, session };
+                    Ok(OwnSessions::Listed(self.live_sessions_of(own).await?.into_iter().map(of).collect()))
+                }
+                OwnSessionsAction::End(id) => self.end_own(own, id, origin).await,
+                OwnSessionsAction::EndOthers => {
+                    let mut ended = 0;
+                    for session in self.live_sessions_of(own).await?.iter().filter(|session| session.id != current) {
+                        self.log_out(session, &session.client, origin).await?;
+                        ended += 1;
+                    }
+                    Ok(OwnSessions::Ended(ended))
+                }
+            }
+        };
+        // The audit trail names the user.
+        let actor = Actor { name: token.token_subject().into(), role: ROLE, via: ROLE };
+        inherited(Context::current().map(|context| context.acted_by(actor)), work).await
+    }
+
+    async fn end_own(&self, own: OwnChecked<'_>, id: SessionId, origin: &Origin) -> Result<OwnSessions, Error> {
+        // One answer for an unknown session, somebody else's, and one that is over.
+        let session = self.store().load(id).await?.filter(|session| self.is_own(own, session));
+        let session = session.ok_or(Denial::UnknownSession)?;
+        self.log_out(&session, &session.client, origin).await?;
+        Ok(OwnSessions::Ended(1))
+    }
+
+    /// Whether a session is live and of the user of a token.
+    fn is_own(&self, own: OwnChecked<'_>, session: &Session) -> bool {
+        *session.subject == *own.token().token_subject()
+            && session.account.as_deref() == own.token().account()
+            && session.status == Status::Live
+            && self.is_over(session).is_none()
+    }
+
+    /// The newest first.
+    async fn live_sessions_of(&self, own: OwnChecked<'_>) -> Result<VecDeque<Session>, Error> {
+        let (mut found, mut after) = (VecDeque::new(), None);
+        loop {
+            let filter = Filter::Subject(own.token().token_subject().into());
+            let page = self.store().list(filter, after, AT_ONCE).await?;
+            for session in page.sessions.into_iter().filter(|session| self.is_own(own, session)) {
+                found.push_front(session);
+                found.truncate(MOST);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Why a session is over although its record is live.
+    pub fn is_over(&self, session: &Session) -> Option<&'static str> {
+        if let Some(because) = self.owed_end(session.id) {
+            return Some(because.word());
+        }
+        if session.expires <= self.clock().now() {
+            return Some("expired");
+        }
+        if self.ended_elsewhere(session) {
+            return Some(RevokedBecause::IssuerLogout.word());
+        }
+        let not_before = self.revocations().not_before(self.issuer(), &session.subject, Some(&session.client));
+        (session.created() <= not_before).then_some("not-before")
+    }
+}

@@ -1,0 +1,165 @@
+//! What an engine does when a shared store has lost writes that it had acknowledged (requirement O5).
+//!
+//! 1. It adopts the data: the operations of engines that have not noticed yet fail from now on, until they adopt it, too.
+//! 2. It writes its revocation list back, as far as the store does not have it.
+//! 3. It writes the records back that it wrote lately.
+//! 4. It mints nothing until every other engine has done so, or has had the time.
+//!
+//! Then a session can still be behind its token: its last writes were known only to engines that are gone. It goes on from
+//! the token, at an engine that has heard of every revocation since the session began.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use tokio::task::{JoinError, JoinSet};
+
+use super::Engine;
+use crate::clock::Timestamp;
+use crate::fault::{Error, Fault};
+use crate::revocation::Revocation;
+use crate::session::{RevokedBecause, Session};
+use crate::store::{SharedStore, StoreError};
+
+/// How many revocations are under way at once.
+const AT_ONCE: usize = 64;
+
+const STEADY: u8 = 0;
+/// The data was adopted, and what is known here was written back; others may not have.
+const WAITING: u8 = 1;
+/// The data is to be adopted.
+const LOST: u8 = 2;
+
+/// How far an engine is.
+#[derive(Debug)]
+pub(super) struct Restoring {
+    phase: AtomicU8,
+    /// When the data had been adopted last before this engine began: it may lack revocations from before.
+    adopted_before: AtomicU64,
+}
+
+impl Restoring {
+    pub(super) fn new() -> Self {
+        Self { phase: AtomicU8::new(STEADY), adopted_before: AtomicU64::new(0) }
+    }
+
+    /// May tokens be minted?
+    pub(super) fn is_over(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == STEADY
+    }
+}
+
+impl Engine {
+    /// The store seems to have lost writes.
+    pub(super) fn suspect_loss(&self) {
+        self.restoring.phase.store(LOST, Ordering::Release);
+    }
+
+    pub(super) fn is_loss_suspected(&self) -> bool {
+        self.restoring.phase.load(Ordering::Acquire) == LOST
+    }
+
+    /// Adopts the data, and writes back what is known here.
+    pub(super) async fn restore(&self, shared: &dyn SharedStore) -> Result<(), StoreError> {
+        shared.adopt().await?;
+        let now = self.clock.now();
+        let (known, _) = self.store.revocations().await?;
+        known.sweep(now);
+        self.revocations.sweep(now);
+        let mut revocations = 0_usize;
+        for portion in self.revocations.missing_in(&known) {
+            revocations += portion.len();
+            self.revoke_again(portion).await?;
+        }
+        let sessions = shared.restore(self.written.lately()).await?;
+        self.written.distrust(self.clock.source().monotonic());
+        if revocations == 0 && sessions == 0 {
+            tracing::info!(
+                "the store may have lost writes, and lacks nothing that this gate knows; no token is minted until the other \
+                 gates have looked, too"
+            );
+        } else {
+            tracing::error!(
+                revocations,
+                sessions,
+                "the store has lost writes: what it lacked of what this gate knew was written back; no token is minted until \
+                 the others have, too"
+            );
+        }
+        self.restoring.phase.store(WAITING, Ordering::Release);
+        Ok(())
+    }
+
+    async fn revoke_again(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
+        let mut under_way = JoinSet::new();
+        for entry in entries {
+            if under_way.len() == AT_ONCE {
+                ended(under_way.join_next().await)?;
+            }
+            let store = Arc::clone(&self.store);
+            under_way.spawn(async move { store.revoke(entry, RevokedBecause::Restored).await });
+        }
+        while !under_way.is_empty() {
+            ended(under_way.join_next().await)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on as soon as the other gates have written back what they knew, or have had the time. True if it does.
+    pub async fn is_restored(&self) -> bool {
+        let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return true };
+        if self.restoring.is_over() {
+            return true;
+        }
+        let is_complete = match shared.restoration(staleness.limit * 3).await {
+            Ok(restoration) => restoration.is_complete,
+            Err(_) => false,
+        };
+        let from_waiting =
+            || self.restoring.phase.compare_exchange(WAITING, STEADY, Ordering::AcqRel, Ordering::Acquire);
+        if is_complete && from_waiting().is_ok() {
+            tracing::info!("the gates have written back what the store lacked: tokens are minted again");
+        }
+        self.restoring.is_over()
+    }
+
+    /// Takes note of losses before this engine began. What it read of the store may lack revocations that others are about
+    /// to write back, so it mints nothing until they have.
+    pub async fn join(&self) -> Result<(), StoreError> {
+        let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else { return Ok(()) };
+        let restoration = shared.restoration(staleness.limit * 3).await?;
+        self.restoring.adopted_before.store(restoration.adopted.as_millis(), Ordering::Release);
+        if !restoration.is_complete {
+            self.restoring.phase.store(WAITING, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Whether a token that is ahead of its session's record may be continued: the record lacks writes that the store lost,
+    /// and this engine has every revocation of the session.
+    pub(super) async fn may_continue(&self, session: &Session) -> Result<bool, Error> {
+        let (Some(shared), Some(staleness)) = (self.store.shared(), self.following.staleness()) else {
+            return Ok(false);
+        };
+        let adopted_before = Timestamp::from_millis(self.restoring.adopted_before.load(Ordering::Acquire));
+        if adopted_before != Timestamp::ZERO && session.created() <= adopted_before {
+            return Ok(false);
+        }
+        if !shared.predates_loss(session.id).await? {
+            self.suspect_loss();
+            return Err(Fault::Restoring.into());
+        }
+        // The record may lack writes of a further loss, which another gate notices within this time: its next question
+        // for the end of the revocations tells it.
+        tokio::time::sleep(staleness.every() * 2).await;
+        self.may_mint()?;
+        if shared.predates_loss(session.id).await? { Ok(true) } else { Err(Fault::Restoring.into()) }
+    }
+}
+
+fn ended(one: Option<Result<Result<Revocation, StoreError>, JoinError>>) -> Result<(), StoreError> {
+    match one {
+        Some(Ok(written)) => written.map(drop),
+        Some(Err(error)) => Err(StoreError::caused_by("a revocation was not written back", error)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,366 @@
+//! The end of sessions and tokens, in this order: *the list of this node → the store → the reply*. From the first step
+//! on, this node refuses the tokens, whatever happens in the store.
+
+use std::sync::Arc;
+
+use super::audit;
+use super::{AccountRule, Engine, Event, Origin};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::directory::User;
+use crate::fault::{Error, Fault};
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::{RevokedBecause, Session, SessionId, Status};
+use crate::store::StoreError;
+use crate::token::MAX_SESSIONLESS_LIFETIME;
+use crate::token::claims::OwnChecked;
+use crate::token::refresh;
+use crate::trace;
+
+impl Engine {
+    /// Revokes what a token belongs to (RFC 7009): a session with everything issued in it, or a token without one.
+    /// `Ok(false)` if the token is not one of ours.
+    ///
+    /// # Errors
+    /// [`Denial::OtherClient`] if it belongs to another client, [`Denial::OtherAccount`]; a fault, after which the
+    /// entry holds on this node.
+    pub async fn revoke_refresh_token(
+        &self,
+        token: &str,
+        client: &str,
+        account: AccountRule<'_>,
+        origin: &Origin,
+    ) -> Result<bool, Error> {
+        let session = match self.session_to_end(token).await? {
+            ToEnd::Unknown => return Ok(false),
+            ToEnd::Ended => return Ok(true),
+            ToEnd::Record(session) => session,
+        };
+        if session.client.as_ref() == client && !account.has(session.account.as_deref()) {
+            return Err(Denial::OtherAccount.into());
+        }
+        self.log_out(&session, client, origin).await?;
+        Ok(true)
+    }
+
+    /// Ends the session of a refresh token, whatever its client is. `Ok(false)` if the token is not one of ours.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out_by(&self, token: &str, origin: &Origin) -> Result<bool, Error> {
+        match self.session_to_end(token).await? {
+            ToEnd::Unknown => Ok(false),
+            ToEnd::Ended => Ok(true),
+            ToEnd::Record(session) => self.log_out(&session, &session.client, origin).await.map(|()| true),
+        }
+    }
+
+    /// The session of a refresh token of any generation.
+    ///
+    /// Without its record, or if that cannot be read, the session ends here and now: a key of the gates made the token, so
+    /// it was issued in the session that it names. A store that lost the record may be given it again. Which client and
+    /// account it was issued to is in the record alone, and is not compared then. Whoever has the token can end the session
+    /// in any case.
+    // Requirement R26.
+    async fn session_to_end(&self, token: &str) -> Result<ToEnd, Error> {
+        let keyring = self.keyring();
+        let Some(authentic) = refresh::authenticate(keyring.refresh_keys(), token) else { return Ok(ToEnd::Unknown) };
+        let id = authentic.session;
+        let record = self.record_to_end(id, Timestamp::ZERO, RevokedBecause::Logout).await?;
+        Ok(match record {
+            Some(session) if authentic.proves(&session.secret, &session.client) => ToEnd::Record(Box::new(session)),
+            Some(_) => ToEnd::Unknown,
+            None => ToEnd::Ended,
+        })
+    }
+
+    /// The record of a session that an authentic token names, until `expires` at least. `None`: there is none, or it cannot
+    /// be read, and the session has ended without it.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the session is refused on this node.
+    pub async fn record_to_end(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        because: RevokedBecause,
+    ) -> Result<Option<Session>, Error> {
+        match self.load_to_revoke(id).await {
+            Ok(Some(session)) => return Ok(Some(session)),
+            Ok(None) => self.revoke(self.end_of(id, expires), because).await?,
+            Err(error) => self.end_unread(id, expires, because, error).await?,
+        };
+        Ok(None)
+    }
+
+    /// Ends a session whose record cannot be read: here, and in the store as soon as it works. If the fault is the record's
+    /// own, the store works, and the end is durable when this returns.
+    ///
+    /// # Errors
+    /// That of the store, unless the end outlives the process.
+    pub async fn end_unread(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        because: RevokedBecause,
+        error: StoreError,
+    ) -> Result<bool, Error> {
+        let entry = self.end_of(id, expires);
+        if error.is_of_one_record() {
+            return self.revoke(entry, because).await;
+        }
+        let is_news = self.apply(&entry, because);
+        let owed = self.owe(entry.clone(), because, error).await;
+        self.tell_where(&entry, because, is_news, owed.is_ok());
+        owed.map(|()| is_news)
+    }
+
+    /// The end of a session that has no record here. Its moment is a whole hour: to end it again writes nothing.
+    pub fn end_of(&self, id: SessionId, expires: Timestamp) -> Revocation {
+        let last = self.clock.now().plus(MAX_SESSIONLESS_LIFETIME).as_secs().next_multiple_of(3600);
+        let until = expires.max(Timestamp::from_secs(last)).plus(self.leeway);
+        Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until }
+    }
+
+    /// Ends a session on its client's request.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out(&self, session: &Session, client: &str, origin: &Origin) -> Result<(), Error> {
+        if session.client.as_ref() != client {
+            return Err(Denial::OtherClient.into());
+        }
+        if self.revoke_session(session, RevokedBecause::Logout).await? {
+            audit::logout(session, origin);
+        }
+        Ok(())
+    }
+
+    /// Ends what an access token of ours belongs to, on its client's request: its session, with or without a record in
+    /// the store, or the token itself if it has no session.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out_token(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
+        let token = own.token();
+        if token.client.as_deref() != Some(client) {
+            return Err(Denial::OtherClient.into());
+        }
+        if let Some((session, _)) = token.session {
+            // The token names its session and its client, so it ends without its record, too.
+            return match self.record_to_end(session, token.expires, RevokedBecause::Logout).await? {
+                Some(session) => self.log_out(&session, client, origin).await,
+                None => Ok(()),
+            };
+        }
+        // Every token of ours has a session or a jti.
+        let target = own.revocable().ok_or(Denial::UnusableCredential)?;
+        let until = token.expires.plus(self.leeway);
+        self.revoke(Revocation { target, effect: Effect::Gone, until }, RevokedBecause::Logout).await.map(drop)
+    }
+
+    /// Does the same, and ends every session of its subject that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_refresh_token`].
+    pub async fn log_out_everywhere(&self, own: OwnChecked<'_>, client: &str, origin: &Origin) -> Result<(), Error> {
+        let everywhere = self.revoke_subject(&own.token().subject, RevokedBecause::Logout).await;
+        // A fault of the one does not spare the other.
+        self.log_out_token(own, client, origin).await?;
+        everywhere.map(drop)
+    }
+
+    /// Ends a session. False if it had ended: then the call waits for durability again, and changes nothing.
+    ///
+    /// # Errors
+    /// A fault of the store, after which the entry holds on this node.
+    pub async fn revoke_session(&self, session: &Session, because: RevokedBecause) -> Result<bool, Error> {
+        let entry = Revocation {
+            target: Target::Session(session.id),
+            effect: Effect::SESSION_REVOKED,
+            until: session.latest_access_expires.plus(self.leeway),
+        };
+        match session.status {
+            Status::Live => {}
+            // Settled, the loaded record is durable, and so is its entry. The entry may have been removed since, when every
+            // token that it could match had expired.
+            Status::Revoked(_) if entry.until <= self.clock.now() => {
+                self.settle().await?;
+                return Ok(false);
+            }
+            Status::Revoked(_) => {
+                let is_news = self.apply(&entry, because);
+                let under_way = self.under_way(&entry, because, is_news);
+                let settled = self.settle().await;
+                under_way.end();
+                let kept = match settled {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.owe(entry.clone(), because, error).await,
+                };
+                self.tell_where(&entry, because, is_news, kept.is_ok());
+                return kept.map(|()| is_news);
+            }
+        }
+        self.revoke(entry, because).await
+    }
+
+    /// Ends every session of a subject that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject(&self, subject: &str, because: RevokedBecause) -> Result<bool, Error> {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session of a subject that began at or before `moment`.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_subject_before(&self, subject: &str, moment: Timestamp) -> Result<bool, Error> {
+        self.revoke(self.subject_before(subject, moment), RevokedBecause::Operator).await
+    }
+
+    /// The entry that ends every session of a subject that began at or before `moment`.
+    pub fn subject_before(&self, subject: &str, moment: Timestamp) -> Revocation {
+        let target = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        self.before(target, moment)
+    }
+
+    /// Ends every session of a client that has begun so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_client(&self, client: &str, because: RevokedBecause) -> Result<bool, Error> {
+        let target = Target::Client { issuer: Arc::clone(&self.issuer), client: client.into() };
+        self.revoke_from_now(target, because).await
+    }
+
+    /// Ends every session that has begun so far, and every token issued so far.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke_all(&self, because: RevokedBecause) -> Result<bool, Error> {
+        self.revoke_from_now(Target::Global, because).await
+    }
+
+    async fn revoke_from_now(&self, target: Target, because: RevokedBecause) -> Result<bool, Error> {
+        let Some(shared) = self.store.shared() else {
+            return self.revoke(self.before(target, self.clock.stamp_not_before()), because).await;
+        };
+        // Only the store has the stamp that covers the sessions of all gates. Until it answers, and if it does not, this
+        // gate refuses what began until the store's last answer (requirement C4).
+        let so_far = self.before(target.clone(), self.following.store_time());
+        self.revocations.apply(&so_far);
+        let under_way = self.under_way(&so_far, because, true);
+        let stamped = shared.stamp_not_before().await;
+        under_way.end();
+        match stamped {
+            Ok(moment) => self.revoke(self.before(target, moment), because).await,
+            Err(error) => {
+                self.counts.add(Event::Revoked);
+                let owed = self.owe(so_far.clone(), because, error).await;
+                self.tell_where(&so_far, because, true, owed.is_ok());
+                owed.map(|()| true)
+            }
+        }
+    }
+
+    /// The moment of a change of a user that every gate of the store finds by itself: the same for all of them. `after` is
+    /// the user now, `None` if there is none any more.
+    pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Fault> {
+        let Some(shared) = self.store.shared() else { return Ok(self.clock.stamp_not_before()) };
+        let keyring = self.keyring();
+        let named = |message: &[u8]| {
+            let name = keyring.refresh_keys().shared_name(message);
+            name.ok_or(Fault::Signing("no refresh key names what changed"))
+        };
+        let state = after.map(User::login_state);
+        let name = named(format!("changed user {subject}").as_bytes())?;
+        Ok(shared.stamp_change(name, named(format!("state of {subject}: {state:?}").as_bytes())?).await?)
+    }
+
+    /// What ends the sessions of a user after `moment` that began here while the user was not what it is now. `None`: they
+    /// are not known.
+    pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
+        let own = self.own_logins.as_ref()?;
+        own.others(subject, after.map(User::login_state), moment, self.leeway)
+    }
+
+    fn before(&self, target: Target, moment: Timestamp) -> Revocation {
+        // The store moves the end to that of the longest session. Tokens without a session live a day at most.
+        let until = moment.plus(MAX_SESSIONLESS_LIFETIME).plus(self.leeway);
+        Revocation { target, effect: Effect::NotBefore(moment), until }
+    }
+
+    /// Revokes one token without a session, or whatever a given entry says. False if all of it was refused before: then
+    /// nothing is written, but an earlier entry is durable when this returns.
+    ///
+    /// # Errors
+    /// As [`Self::revoke_session`].
+    pub async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<bool, Error> {
+        if let Target::Token { .. } = &entry.target
+            && entry.until <= self.clock.now()
+        {
+            return Ok(false);
+        }
+        let is_news = self.apply(&entry, because);
+        self.write(entry, because, is_news).await?;
+        Ok(is_news)
+    }
+
+    /// The first half of [`Self::revoke`]: this node refuses from now on, whatever happens in the store.
+    pub fn refuse(&self, entry: &Revocation, because: RevokedBecause) -> bool {
+        let is_news = self.apply(entry, because);
+        self.tell_where(entry, because, is_news, false);
+        is_news
+    }
+
+    /// The same, for an entry that the store is not given, since what takes its place is not known yet. It is among what a
+    /// stop loses until [`Self::let_go`].
+    pub fn refuse_for_now(&self, entry: &Revocation, because: RevokedBecause) {
+        self.hold(entry);
+        self.refuse(entry, because);
+    }
+
+    fn apply(&self, entry: &Revocation, because: RevokedBecause) -> bool {
+        let is_news = self.revocations.apply(entry);
+        if is_news {
+            self.counts.add(Event::Revoked);
+            if let Target::Session(_) = entry.target {
+                self.counts.session_ended(because);
+            }
+        }
+        is_news
+    }
+
+    /// The second half: the entry is durable when this returns, in the store or beside it.
+    pub async fn keep(&self, entry: Revocation, because: RevokedBecause) -> Result<(), Error> {
+        self.write(entry, because, false).await
+    }
+
+    async fn write(&self, entry: Revocation, because: RevokedBecause, is_news: bool) -> Result<(), Error> {
+        let under_way = self.under_way(&entry, because, is_news);
+        let revoking = self.measured(self.store.revoke(entry.clone(), because));
+        let revoked = trace::step("rotogate.store.commit", "revoke", revoking).await;
+        under_way.end();
+        let kept = match revoked {
+            Ok(merged) => {
+                self.taken(&merged, because);
+                Ok(())
+            }
+            Err(error) => self.owe(entry.clone(), because, error).await,
+        };
+        self.tell_where(&entry, because, is_news, kept.is_ok());
+        kept
+    }
+}
+
+/// What a refresh token that is to be revoked names.
+enum ToEnd {
+    /// It is not one of ours.
+    Unknown,
+    /// A session without a record, which has ended.
+    Ended,
+    Record(Box<Session>),
+}

@@ -1,0 +1,279 @@
+//! Requests to the engine, and its results.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::Arrival;
+use crate::claim::OwnClaims;
+use crate::client::Client;
+use crate::clock::Timestamp;
+use crate::directory::User;
+use crate::dpop::OnceProof;
+use crate::session::profile::Profile;
+use crate::session::{Scope, SessionId, VouchedBy};
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
+use crate::token::claims::OwnChecked;
+use crate::token::mint::AccessTokenText;
+use crate::token::refresh::RefreshToken;
+
+/// The origin of a request, for limits and the audit trail.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// The client's address, if it is known.
+    pub address: Option<IpAddr>,
+    /// Its `User-Agent`.
+    pub user_agent: Option<Box<str>>,
+    /// Whose attempt a rate refused.
+    pub held_up: HeldUpNote,
+}
+
+/// Whose attempt a rate refused, as far as it was known by then.
+#[derive(Clone, Debug, Default, Hash)]
+pub struct HeldUp {
+    /// The session of a refresh token.
+    pub session: Option<SessionId>,
+    /// The user of that session.
+    pub subject: Option<Box<str>>,
+    /// What stands for the name of a login.
+    pub name_hash: Option<Box<str>>,
+    /// The account of a login.
+    pub account: Option<Box<str>>,
+    /// The client.
+    pub client: Option<Box<str>>,
+}
+
+/// Filled at most once, for the access log.
+#[derive(Clone, Debug, Default)]
+pub struct HeldUpNote(Option<Arc<OnceLock<HeldUp>>>);
+
+impl HeldUpNote {
+    /// One that is read later.
+    pub fn open() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// What held the request up, if something did.
+    pub fn get(&self) -> Option<&HeldUp> {
+        self.0.as_ref()?.get()
+    }
+
+    pub(super) fn set(&self, held_up: HeldUp) {
+        if let Some(note) = &self.0 {
+            // The first one is the one that was refused.
+            let _ = note.set(held_up);
+        }
+    }
+}
+
+/// A login with a password (RFC 6749 §4.3).
+#[derive(Debug)]
+pub struct Login<'a> {
+    /// The client, authenticated.
+    pub client: &'a Client,
+    /// The account from the path, if the endpoint has one.
+    pub account: Option<&'a str>,
+    /// The user's name.
+    pub username: &'a str,
+    /// The user's password.
+    pub password: &'a SecretString,
+    /// The requested scope; `None` for all that is allowed.
+    pub scope: Option<Scope>,
+    /// The requested lifetime of the access token; `None` for the profile's.
+    pub access_ttl: Option<Duration>,
+    /// The audience of its tokens, if not that of the gate.
+    pub resource: Option<Box<str>>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The endpoint's dialect.
+    pub dialect: &'a str,
+    /// The proof of the key that the tokens are to be bound to.
+    pub proof: Option<OnceProof<'a>>,
+    /// The client certificate that the tokens are to be bound to.
+    pub certificate: Option<CertificateThumbprint>,
+    /// When the request was read.
+    pub arrived: Arrival,
+    /// The origin of the request.
+    pub origin: &'a Origin,
+}
+
+/// A session that the application begins itself, behind its own login page.
+#[derive(Debug)]
+pub struct ApplicationLogin<'a> {
+    /// The `sub` of its tokens.
+    pub subject: &'a str,
+    /// The account, if any.
+    pub account: Option<&'a str>,
+    /// The client that the tokens are for.
+    pub client: &'a str,
+    /// The granted scope.
+    pub scope: Scope,
+    /// Claims for its access tokens.
+    pub claims: OwnClaims,
+    /// The issuer that vouched for the user.
+    pub vouched_by: Option<VouchedBy>,
+    /// The session rules.
+    pub profile: &'a Profile,
+    /// The origin of the request.
+    pub origin: &'a Origin,
+}
+
+/// The credential presented for an exchange. An access token was verified before, except for revocation: some protocols
+/// revoke a superseded one, and still exchange it for the same successor within the grace period.
+#[derive(Clone, Copy, Debug)]
+pub enum Exchange<'a> {
+    /// A refresh token (RFC 6749 §6).
+    Refresh(&'a SecretString),
+    /// An access token of ours, in a session of a dialect that has no other credential.
+    Access(OwnChecked<'a>),
+    /// Both: the access token's generation is that of the refresh token, or the one before.
+    Pair(&'a SecretString, OwnChecked<'a>),
+}
+
+/// A presented refresh credential.
+#[derive(Debug)]
+pub struct Refresh<'a> {
+    /// The credential.
+    pub credential: Exchange<'a>,
+    /// The client, authenticated.
+    pub client: &'a Client,
+    /// The accounts whose sessions the request may concern.
+    pub account: AccountRule<'a>,
+    /// The requested scope: the granted one or less.
+    pub scope: Option<Scope>,
+    /// The requested lifetime of the access token; `None` for the profile's.
+    pub access_ttl: Option<Duration>,
+    /// The requested resource: the granted one.
+    pub resource: Option<Box<str>>,
+    /// The endpoint's rules.
+    pub profile: &'a Profile,
+    /// The dialects whose sessions the endpoint accepts.
+    pub accepts: &'a [Box<str>],
+    /// The dialects among them in which an access token is its own refresh credential.
+    pub by_access: &'a [Box<str>],
+    /// The proof that the request has.
+    pub proof: Option<OnceProof<'a>>,
+    /// The client certificate of its connection.
+    pub certificate: Option<CertificateThumbprint>,
+    /// When the request was read.
+    pub arrived: Arrival,
+    /// The origin of the request.
+    pub origin: &'a Origin,
+}
+
+/// The account that a request names in its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountRule<'a> {
+    /// The endpoint's path has no account: it refreshes sessions of every account.
+    Any,
+    /// Only sessions of this account; of no account, if the path names none.
+    Only(Option<&'a str>),
+}
+
+impl AccountRule<'_> {
+    /// Does the rule admit sessions of this account?
+    pub fn has(self, account: Option<&str>) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(named) => named == account,
+        }
+    }
+}
+
+/// How tokens were issued.
+///
+/// ```
+/// use rotogate::gate::IssueKind;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let issued = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// assert_eq!(issued.how, IssueKind::Login);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IssueKind {
+    /// A login.
+    Login,
+    /// A client's own credentials.
+    ClientCredentials,
+    /// A rotation.
+    Rotated,
+    /// The current pair again.
+    Replayed,
+    /// A new pair that replaces an unused one.
+    Reissued,
+    /// A session continued from a generation that the store had lost.
+    FastForwarded,
+}
+
+/// Tokens for a client.
+///
+/// ```
+/// use rotogate::gate::IssuedTokens;
+///
+/// /// The body of the reply to a login (RFC 6749 §5.1).
+/// fn body(tokens: &IssuedTokens) -> serde_json::Value {
+///     serde_json::json!({
+///         "access_token": tokens.access_token.expose(),
+///         "refresh_token": tokens.refresh_token.as_ref().map(|token| token.expose()),
+///         "token_type": if tokens.bound_to.is_some() { "DPoP" } else { "Bearer" },
+///         "expires_in": tokens.expires_in,
+///     })
+/// }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct IssuedTokens {
+    /// The access token.
+    pub access_token: AccessTokenText,
+    /// The refresh token; `None` for a client's own account.
+    pub refresh_token: Option<RefreshToken>,
+    /// When the access token expires.
+    pub expires: Timestamp,
+    /// The access token's remaining lifetime, in seconds.
+    pub expires_in: u64,
+    /// `sub`.
+    pub subject: Box<str>,
+    /// The granted scope.
+    pub scope: Scope,
+    /// The session, if there is one.
+    pub session: Option<SessionId>,
+    /// The session's remaining lifetime at most, in seconds: the longest use of the refresh token.
+    pub session_expires_in: Option<u64>,
+    /// The key that the access token is bound to: then its type is `DPoP` (RFC 9449 §5).
+    pub bound_to: Option<KeyThumbprint>,
+    /// The client certificate that the tokens are bound to (RFC 8705). The type of such a token stays `Bearer`.
+    pub certificate: Option<CertificateThumbprint>,
+    /// The user, if a directory knows one.
+    pub user: Option<User>,
+    /// How they were issued.
+    pub how: IssueKind,
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl IssuedTokens {
+    /// Any texts, for tests of what is written around them.
+    #[doc(hidden)]
+    pub fn for_test(access: &str, refresh: &str, expires_in: u64) -> Self {
+        Self {
+            bound_to: None,
+            certificate: None,
+            access_token: AccessTokenText::for_test(access),
+            refresh_token: Some(RefreshToken::for_test(refresh)),
+            expires: Timestamp::from_secs(10),
+            expires_in,
+            subject: "ada".into(),
+            scope: Scope::default(),
+            session_expires_in: None,
+            session: None,
+            user: None,
+            how: IssueKind::Rotated,
+        }
+    }
+}

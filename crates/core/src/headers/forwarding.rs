@@ -1,0 +1,158 @@
+//! The origin of a request: read only from trusted proxies' headers, and written anew for the upstream (T6).
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+use super::certificate::CLIENT_CERT;
+use super::{ClientCertificate, Peer, names, unindexed};
+use crate::network::network;
+use crate::route::authority::is_authority;
+
+static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The client of a request: the peer, or, if that is a trusted proxy, the last address in `X-Forwarded-For` that is no
+/// trusted proxy itself. Entries before that one are only the client's own claim.
+///
+/// An entry that is no address ends the list: the proxy that added it is then the last one known.
+pub fn client_ip(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer.to_canonical();
+    for hop in hops(headers) {
+        if !is_trusted(client, trusted) {
+            break;
+        }
+        match hop {
+            Some(address) => client = address,
+            None => break,
+        }
+    }
+    client
+}
+
+/// Does the peer name the client that it forwards for?
+pub fn says_for_whom(headers: &HeaderMap) -> bool {
+    headers.contains_key(&FOR)
+}
+
+/// The scheme that the client used: that of the connection, or the one that a trusted proxy names.
+pub fn scheme(headers: &HeaderMap, peer: &Peer, trusted: &[IpNet]) -> HeaderValue {
+    let from_proxy = peer.may_forward() && is_trusted(peer.address().to_canonical(), trusted);
+    let named = from_proxy.then(|| only(headers, &PROTO)).flatten().filter(is_scheme);
+    named.unwrap_or_else(|| HeaderValue::from_static(peer.scheme()))
+}
+
+/// Writes the origin of the request for the upstream: `X-Forwarded-For`, `-Proto` and `-Host`, each once, and `Client-Cert`
+/// if upstreams get the client's certificate (RFC 9440).
+///
+/// A trusted proxy's values are passed on, `X-Forwarded-For` from the client's address on and with the proxy's added.
+/// Other senders' values are replaced. `Forwarded` and the like are always removed.
+pub fn forwarded(headers: &mut HeaderMap, peer: &Peer, host: Option<&HeaderValue>, trusted: &[IpNet]) {
+    let address = peer.address().to_canonical();
+    let from_proxy = peer.may_forward() && is_trusted(address, trusted);
+    // For a sender that names no client, the values are prepared already.
+    let chain = if from_proxy && headers.contains_key(&FOR) {
+        HeaderValue::try_from(chain(headers, address, trusted)).ok()
+    } else {
+        Some(peer.text.clone())
+    };
+    let proto = scheme(headers, peer, trusted);
+    let named = from_proxy.then(|| only(headers, &FORWARDED_HOST)).flatten();
+    let named = named.filter(|v| v.to_str().is_ok_and(is_authority));
+    let host = named.or_else(|| host.cloned());
+
+    let mut others = headers.keys().filter(|name| names::is_other_forwarding(name.as_str())).peekable();
+    if others.peek().is_some() {
+        let gone: Vec<HeaderName> = others.cloned().collect();
+        for name in gone {
+            headers.remove(name);
+        }
+    }
+    let said = match chain {
+        Some(chain) => headers.insert(FOR.clone(), unindexed(chain)),
+        None => headers.remove(&FOR),
+    };
+    if said.is_some() && !from_proxy && peer.may_forward() {
+        report_ignored(address);
+    }
+    headers.insert(PROTO.clone(), proto);
+    if let Some(certificate) = peer.certificate().and_then(ClientCertificate::header) {
+        headers.insert(CLIENT_CERT.clone(), certificate.clone());
+    }
+    match host {
+        Some(host) => drop(headers.insert(FORWARDED_HOST.clone(), host)),
+        None => drop(headers.remove(&FORWARDED_HOST)),
+    }
+}
+
+/// The networks whose ignored headers were reported; 0 is none.
+static REPORTED: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+
+/// Reports that forwarding headers were ignored: once for each network, and only for the first 16 networks. A load
+/// balancer that is not in `trusted_proxies` looks like one client, and all users behind it share the limits of one
+/// address.
+fn report_ignored(peer: IpAddr) {
+    let network = network(peer);
+    for place in &REPORTED {
+        match place.compare_exchange(0, network, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => {
+                tracing::warn!(
+                    %peer,
+                    "x-forwarded-for ignored: the peer is not in trusted_proxies; if it is your proxy, list it, or all \
+                     of its clients share the limits of one address"
+                );
+                return;
+            }
+            Err(known) if known == network => return,
+            Err(_) => {}
+        }
+    }
+}
+
+fn chain(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> String {
+    let mut addresses = vec![peer];
+    for hop in hops(headers) {
+        match (hop, addresses.last()) {
+            (Some(address), Some(&last)) if is_trusted(last, trusted) => addresses.push(address),
+            (Some(_) | None, _) => break,
+        }
+    }
+    let texts: Vec<String> = addresses.iter().rev().map(IpAddr::to_string).collect();
+    texts.join(", ")
+}
+
+/// The entries of `X-Forwarded-For`, the nearest first; `None` for one that is no address.
+fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
+    let lines = headers.get_all(&FOR).into_iter().collect::<Vec<_>>().into_iter().rev();
+    lines
+        .flat_map(|line| line.to_str().unwrap_or("?").rsplit(','))
+        .map(|entry| address(entry.trim_matches([' ', '\t'])))
+}
+
+/// An address, with or without a port.
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
+    let address = bare.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|a| a.ip()))?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+/// Whether an address belongs to a trusted proxy.
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address))
+}
+
+fn only(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => Some(value.clone()),
+        (Some(_), Some(_)) | (None, _) => None,
+    }
+}
+
+fn is_scheme(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), b"http" | b"https")
+}

@@ -1,0 +1,429 @@
+//! Which headers may pass the gate, and which only the gate sets. Three steps, in this order, for every request on
+//! every route, public ones too:
+//!
+//! 1. [`ProtectedNames::strip_untrusted`], when the route is known and before anything is added, removes identity
+//!    headers that the client sent, in every spelling, and overrides of method or URL.
+//! 2. The gate adds the verified caller's identity, with [`identity_value`], and [`strip_credentials`] keeps the token
+//!    from the upstream.
+//! 3. The proxy removes the headers of one connection ([`remove_hop_by_hop`]) and writes the origin of the request
+//!    ([`forwarded`]).
+//!
+//! Names are compared **folded**: in lower case, with every character that is neither letter nor digit replaced by `-`.
+//! CGI-like upstreams know headers only as `HTTP_X_AUTH_SUBJECT`, for which `X-Auth_Subject` is as good a spelling as
+//! ours.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, HeaderName, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+pub use crate::context::unindexed;
+use crate::network::Holder;
+use crate::route::RoutePolicy;
+
+/// The headers of a credential, and whether each goes where the token goes: a DPoP proof does (RFC 9449 §4.1).
+static CREDENTIALS: [(HeaderName, bool); 3] =
+    [(AUTHORIZATION, true), (HeaderName::from_static("dpop"), true), (PROXY_AUTHORIZATION, false)];
+
+mod certificate;
+mod forwarding;
+mod framing;
+mod hop_by_hop;
+mod names;
+mod pattern;
+mod products;
+mod trailers;
+
+pub use certificate::ClientCertificate;
+pub use forwarding::{client_ip, forwarded};
+pub use forwarding::{is_trusted, says_for_whom, scheme};
+pub use framing::is_framed_once;
+pub use hop_by_hop::remove_hop_by_hop;
+pub use pattern::HeaderPattern;
+
+/// The other end of a request's connection, which the listener inserts into the request's extensions. It is made once
+/// for a connection, and cheap to clone for each request.
+///
+/// ```
+/// use rotogate::gate::Peer;
+///
+/// // A server of your own inserts it: limits count by its address.
+/// let peer = Peer::new("192.0.2.7".parse()?, true);
+/// assert_eq!(peer.scheme(), "https");
+/// let mut request = http::Request::new(());
+/// request.extensions_mut().insert(peer);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    address: IpAddr,
+    /// In the form of `X-Forwarded-For`.
+    text: HeaderValue,
+    secure: bool,
+    at_loopback: bool,
+    /// Do its forwarding headers count, if it is a trusted proxy?
+    forwards: bool,
+    holder: Holder,
+    listener: Option<Arc<str>>,
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
+impl Peer {
+    /// The address at the other end of a connection, and whether the connection is encrypted.
+    pub fn new(address: IpAddr, secure: bool) -> Self {
+        let text = visible(Bytes::from(address.to_canonical().to_string()));
+        Self {
+            address,
+            text,
+            secure,
+            at_loopback: false,
+            forwards: true,
+            holder: Holder::address(address),
+            listener: None,
+            certificate: None,
+        }
+    }
+
+    /// The same, for a listener that only this machine reaches: its clients may name this machine as the host.
+    #[must_use]
+    pub const fn at_loopback(mut self, is: bool) -> Self {
+        self.at_loopback = is;
+        self
+    }
+
+    /// The same, for a listener of this name: routes and endpoints may be bound to listeners.
+    #[must_use]
+    pub fn on_listener(self, name: Arc<str>) -> Self {
+        Self { listener: Some(name), ..self }
+    }
+
+    /// The same, for a client that presented a certificate. That of a proxy is not its clients': give it to no peer that
+    /// forwards for others.
+    #[must_use]
+    pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
+        Self { certificate: Some(Arc::new(certificate)), ..self }
+    }
+
+    /// The client's certificate.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_deref()
+    }
+
+    /// The name of the listener that the connection arrived on.
+    pub fn listener(&self) -> Option<&str> {
+        self.listener.as_deref()
+    }
+
+    /// The same, to give to another peer.
+    #[doc(hidden)]
+    pub fn shared_listener(&self) -> Option<Arc<str>> {
+        self.listener.clone()
+    }
+
+    /// Is something that is bound to these listeners served on this connection? Without names, everywhere.
+    #[doc(hidden)]
+    pub fn is_on(peer: Option<&Self>, listeners: &[Box<str>]) -> bool {
+        let own = || peer.and_then(Self::listener);
+        listeners.is_empty() || own().is_some_and(|own| listeners.iter().any(|name| **name == *own))
+    }
+
+    /// Did the connection arrive on a listener that only this machine reaches?
+    pub const fn is_at_loopback(&self) -> bool {
+        self.at_loopback
+    }
+
+    /// A peer whose forwarding headers never count, even if its address is that of a trusted proxy: another protocol
+    /// than HTTP supplied the address, so the headers are the client's own claim.
+    #[must_use]
+    pub fn without_forwarding(self) -> Self {
+        Self { forwards: false, ..self }
+    }
+
+    /// Do its forwarding headers count, if it is a trusted proxy?
+    pub const fn may_forward(&self) -> bool {
+        self.forwards
+    }
+
+    /// The address at the other end of the connection.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The address as text.
+    pub const fn text(&self) -> &HeaderValue {
+        &self.text
+    }
+
+    /// The holder that its resources count for.
+    #[doc(hidden)]
+    pub const fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// The client of a request, as far as trusted proxies name it. `None` for a trusted proxy that names no client: it
+    /// stands for all its clients.
+    #[doc(hidden)]
+    pub fn client_of(&self, headers: &HeaderMap, trusted: &[IpNet]) -> Option<Holder> {
+        let address = self.address.to_canonical();
+        if !self.forwards || !trusted.iter().any(|network| network.contains(&address)) {
+            return Some(self.holder);
+        }
+        let client = client_ip(headers, address, trusted);
+        (client != address).then(|| Holder::address(client))
+    }
+
+    /// Is the connection encrypted?
+    pub const fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// `https` or `http`.
+    pub const fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+/// The names of headers that tell an upstream the caller. Only the gate sets them.
+#[derive(Clone, Debug, Default)]
+pub struct ProtectedNames {
+    /// Folded.
+    configured: Vec<Box<str>>,
+    strip: Vec<HeaderPattern>,
+    keep: Vec<HeaderPattern>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    /// Removed on every route.
+    Remove,
+    /// Removed unless the route keeps overrides.
+    Override,
+    /// Removed unless the route keeps names with `_`.
+    Underscore,
+}
+
+impl ProtectedNames {
+    /// The built-in names and the configured ones, in any spelling.
+    pub fn new<I>(configured: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let mut configured: Vec<Box<str>> =
+            configured.into_iter().map(|name| names::fold(name.as_ref()).into()).collect();
+        configured.sort_unstable();
+        configured.dedup();
+        Self { configured, strip: Vec::new(), keep: Vec::new() }
+    }
+
+    /// The same, with further names that never pass, and with built-in ones that pass all the same (requirement T24). A
+    /// header that the gate itself sets never passes.
+    #[must_use]
+    pub fn with(mut self, strip: Vec<HeaderPattern>, keep: Vec<HeaderPattern>) -> Self {
+        (self.strip, self.keep) = (strip, keep);
+        self
+    }
+
+    /// Does only the gate set this name, in this or another spelling?
+    pub fn protects(&self, name: &str) -> bool {
+        self.is_configured(name) || (names::is_identity(name) && !self.keeps(name))
+    }
+
+    /// Does it ask for another method or URL than those that were judged?
+    pub fn overrides(&self, name: &HeaderName) -> bool {
+        names::is_override(name.as_str())
+    }
+
+    /// Does it imitate a name that has a meaning to an upstream or to the gate? A proxy that removes headers by name does
+    /// not remove it (requirement N9).
+    pub fn is_disguise(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        // Binary metadata, which `judge` removes in any spelling.
+        let is_binary = name.ends_with("-bin") && self.judge(name) == Verdict::Remove;
+        is_binary
+            || names::is_unusually_spelt(name)
+                && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
+    }
+
+    /// Is it a configured name, in any spelling?
+    fn is_configured(&self, name: &str) -> bool {
+        self.configured.iter().any(|own| names::folds_to(name, own))
+            || self.strip.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Does it pass all the same? Only in the very spelling that the operator wrote.
+    fn keeps(&self, name: &str) -> bool {
+        self.keep.iter().any(|pattern| pattern.is_spelt(name))
+    }
+
+    /// Removes from a request what a client must not set (T3, T4, T6). It also executes what the client's `Connection`
+    /// names, so that no proxy behind can be made to remove an identity header that is added afterwards (T5).
+    ///
+    /// Call it before anything is added. It allocates nothing if there is nothing to remove.
+    pub fn strip_untrusted(&self, headers: &mut HeaderMap, policy: &RoutePolicy) {
+        if headers.contains_key(CONNECTION) {
+            hop_by_hop::settle_connection(headers);
+        }
+        if headers.keys().all(|name| self.passes(name, policy)) {
+            return;
+        }
+        let gone: Vec<HeaderName> = headers.keys().filter(|name| !self.passes(name, policy)).cloned().collect();
+        for name in gone {
+            headers.remove(name);
+        }
+    }
+
+    /// May a client send it to the upstream of this route?
+    pub fn passes(&self, name: &HeaderName, policy: &RoutePolicy) -> bool {
+        match self.judge(name.as_str()) {
+            Verdict::Pass => true,
+            Verdict::Remove => false,
+            Verdict::Override => policy.keep_override_headers,
+            Verdict::Underscore => policy.keep_underscore_headers,
+        }
+    }
+
+    fn judge(&self, name: &str) -> Verdict {
+        // gRPC's binary metadata. Some libraries give it the name of its text form (requirement T17).
+        if let Some(stem) = name.strip_suffix("-bin")
+            && (self.protects(stem) || names::folds_to(stem, "authorization"))
+        {
+            return Verdict::Remove;
+        }
+        let own = self.is_configured(name);
+        if !own && names::is_plain(name) {
+            Verdict::Pass
+        } else if own || (names::is_identity(name) && !self.keeps(name)) {
+            Verdict::Remove
+        } else if names::is_override(name) {
+            if name.contains('_') { Verdict::Remove } else { Verdict::Override }
+        } else if names::is_disguised(name) {
+            Verdict::Remove
+        } else if name.contains('_') {
+            Verdict::Underscore
+        } else {
+            Verdict::Pass
+        }
+    }
+}
+
+/// The headers of a credential that the upstream of a route does not get (T14, N40).
+pub fn withheld(policy: &RoutePolicy) -> impl Iterator<Item = &'static HeaderName> {
+    CREDENTIALS.iter().filter(|(_, is_of_token)| !goes(*is_of_token, policy)).map(|(name, _)| name)
+}
+
+const fn goes(is_of_token: bool, policy: &RoutePolicy) -> bool {
+    is_of_token && policy.forward_token
+}
+
+/// Keeps the client's credentials from the upstream: `Authorization` and a DPoP proof unless the route forwards the
+/// token, `Proxy-Authorization` always (T14).
+pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
+    // A scan of the present names costs less than a look-up of each of these.
+    let mut present = [false; CREDENTIALS.len()];
+    for name in headers.keys() {
+        for (is_there, (credential, _)) in present.iter_mut().zip(&CREDENTIALS) {
+            *is_there |= name == credential;
+        }
+    }
+    for (is_there, (credential, is_of_token)) in present.into_iter().zip(&CREDENTIALS) {
+        if is_there && !goes(*is_of_token, policy) {
+            headers.remove(credential);
+        }
+    }
+}
+
+/// What no client may tell an upstream, as patterns of names in lower case; a `*` at the end stands for anything: what
+/// [`ProtectedNames::strip_untrusted`] removes besides the configured names, and the credentials.
+#[doc(hidden)]
+pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
+    names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
+}
+
+/// A claim as a header value (T4): everything but visible ASCII is percent-encoded, and so is `%` itself, so that two
+/// claims never give one value. Spaces stay unless they could be trimmed away, so a scope list is readable.
+pub fn identity_value(claim: &str) -> HeaderValue {
+    let mut text = Vec::with_capacity(claim.len());
+    encode(claim, &mut text);
+    visible(Bytes::from(text))
+}
+
+/// The content of an identity header.
+#[derive(Clone, Debug)]
+pub(crate) enum IdentityText<'c> {
+    /// One claim.
+    Claim(Cow<'c, str>),
+    /// Several, joined by commas. A comma in one of them is escaped.
+    List(&'c [Box<str>]),
+}
+
+/// How long the text of a claim is expected to be, in bytes: an identifier, or a short name.
+const USUAL_CLAIM: usize = 24;
+
+/// The [values](identity_value) of several claims in one allocation: every request of their caller takes a reference to
+/// each, and so touches one counter instead of many.
+pub(crate) fn identity_values<'c>(claims: impl IntoIterator<Item = IdentityText<'c>>) -> Vec<HeaderValue> {
+    let claims = claims.into_iter();
+    // Room for usual claims, so that it need not grow.
+    let mut text = Vec::with_capacity(claims.size_hint().1.unwrap_or_default() * USUAL_CLAIM);
+    let ends: Vec<usize> = claims
+        .map(|claim| {
+            match claim {
+                IdentityText::Claim(claim) => encode(&claim, &mut text),
+                IdentityText::List(several) => encode_list(several, &mut text),
+            }
+            text.len()
+        })
+        .collect();
+    // They are kept for as long as their token: without the room that is left.
+    let text = Bytes::from(text.into_boxed_slice());
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    begins.zip(&ends).map(|(begin, &end)| unindexed(visible(text.slice(begin..end)))).collect()
+}
+
+fn encode(claim: &str, out: &mut Vec<u8>) {
+    let last = claim.len().saturating_sub(1);
+    for (at, byte) in claim.bytes().enumerate() {
+        let inner_space = byte == b' ' && at != 0 && at != last;
+        encode_byte(byte, inner_space || (byte.is_ascii_graphic() && byte != b'%'), out);
+    }
+}
+
+/// Each is encoded on its own, spaces included, because readers of lists trim their elements.
+fn encode_list(several: &[Box<str>], out: &mut Vec<u8>) {
+    for (at, one) in several.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        for byte in one.bytes() {
+            encode_byte(byte, byte.is_ascii_graphic() && !matches!(byte, b'%' | b','), out);
+        }
+    }
+}
+
+fn encode_byte(byte: u8, is_plain: bool, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    if is_plain {
+        out.push(byte);
+    } else {
+        out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]);
+    }
+}
+
+fn visible(encoded: Bytes) -> HeaderValue {
+    #[expect(clippy::expect_used, reason = "visible ASCII and spaces are always a header value")]
+    HeaderValue::from_maybe_shared(encoded).expect("visible ASCII")
+}
+
+/// Does a header, in any spelling, override the method or the URL?
+pub fn has_override(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| names::is_override(name.as_str()))
+}
+
+#[cfg(test)]
+mod tests;

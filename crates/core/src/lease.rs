@@ -1,0 +1,255 @@
+//! Leases: they tie a long-lived connection to its caller.
+
+use std::fmt;
+#[cfg(feature = "kuzzle")]
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Timestamp;
+#[cfg(feature = "kuzzle")]
+use crate::credential::Credential;
+use crate::denial::Denial;
+use crate::engine::Engine;
+use crate::engine::live_sessions::LiveConnection;
+use crate::overload::PoolPermit;
+use crate::route::OnExpiry;
+#[cfg(feature = "kuzzle")]
+use crate::verify_cache::MissContext;
+use crate::verify_cache::{TokenChecker, Verified};
+
+/// What every lease of a gate needs.
+#[derive(Debug)]
+pub struct LeaseContext {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) checker: Arc<TokenChecker>,
+    /// The longest that a connection may last.
+    max_stream: ArcSwap<Duration>,
+    closing: tokio::sync::watch::Sender<bool>,
+}
+
+impl LeaseContext {
+    /// Connections last `max_stream` at most.
+    pub fn new(engine: Arc<Engine>, checker: Arc<TokenChecker>, max_stream: Duration) -> Self {
+        Self {
+            engine,
+            checker,
+            max_stream: ArcSwap::from_pointee(max_stream),
+            closing: tokio::sync::watch::Sender::new(false),
+        }
+    }
+
+    /// Replaces the longest time that a connection may last, for open ones, too.
+    pub fn set_max_stream(&self, longest: Duration) {
+        self.max_stream.store(Arc::new(longest));
+    }
+
+    /// Ends all long-lived connections.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Waits until long-lived connections must end.
+    pub async fn closed(&self) {
+        let _ = self.closing.subscribe().wait_for(|closing| *closing).await;
+    }
+}
+
+/// Ties a long-lived connection to its caller: it is valid as long as the token and session it was opened with. The
+/// gate inserts it into the extensions of a request that asks for an upgrade, on a route that passes upgrades. A long
+/// response has one, too.
+///
+/// The layer ends an upgraded connection with its lease, whatever its handler does. A handler may wait for the end
+/// itself:
+///
+/// ```
+/// # async fn handler(lease: rotogate::gate::Lease) {
+/// let ending = lease.ended(std::time::Duration::from_millis(250)).await;
+/// println!("over: {}", ending.reason());
+/// # }
+/// ```
+///
+/// A rotation extends the lease to the end of the new token's lifetime, even if it revokes the old token. A reissue
+/// ends the leases of the generation that it abandons. A revocation ends all leases that it matches. No connection
+/// outlives `GateBuilder::max_stream`.
+#[derive(Clone)]
+pub struct Lease {
+    context: Arc<LeaseContext>,
+    /// `None` if the route asks for no caller. Then only the maximum length and the gate's shutdown end the connection.
+    verified: Option<Arc<Verified>>,
+    line: Option<Arc<LiveConnection>>,
+    opened: Timestamp,
+    on_expiry: OnExpiry,
+    /// The permit of the tunnel.
+    #[expect(dead_code, reason = "it is held, not looked at")]
+    place: Option<Arc<PoolPermit>>,
+}
+
+/// Why a long-lived connection ends.
+///
+/// ```
+/// use rotogate::gate::LeaseEnd;
+///
+/// /// The close code of a WebSocket (RFC 6455 §7.4.1).
+/// fn close_code(end: &LeaseEnd) -> u16 {
+///     match end {
+///         LeaseEnd::Closing => 1001,
+///         _ => 1008,
+///     }
+/// }
+/// assert_eq!(close_code(&LeaseEnd::Closing), 1001);
+/// ```
+#[derive(Debug)]
+pub enum LeaseEnd {
+    /// Its token or session is no longer valid.
+    Denied(Denial),
+    /// Whether its token is still valid cannot be known at this moment.
+    Undecided(Denial),
+    /// It reached the maximum length. Its token may still be valid.
+    MaxStream,
+    /// The gate is shutting down.
+    Closing,
+}
+
+impl LeaseEnd {
+    /// The word for log lines, from a fixed set.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Denied(denial) | Self::Undecided(denial) => denial.reason(),
+            Self::MaxStream => "max_stream",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+impl LeaseEnd {
+    /// The word for the access log's `rotogate.end`.
+    pub const fn end(&self) -> &'static str {
+        match self {
+            Self::Denied(Denial::TokenExpired) => "expired",
+            Self::Denied(_) => "revoked",
+            Self::Undecided(_) => "undecided",
+            Self::MaxStream => "max_stream",
+            Self::Closing => "shutdown",
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lease(…)")
+    }
+}
+
+impl Lease {
+    /// Begins with a token that is checked now.
+    #[cfg(feature = "kuzzle")]
+    #[doc(hidden)]
+    pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
+        let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
+        Ok(Self::of(context, Some(&verified), OnExpiry::Close))
+    }
+
+    /// Begins with a caller whose token was just checked.
+    #[doc(hidden)]
+    pub fn of(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
+        let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
+        let line =
+            session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));
+        let opened = context.engine.clock().now();
+        Self { context: Arc::clone(context), verified: caller.map(Arc::clone), line, opened, on_expiry, place: None }
+    }
+
+    /// Adds the permit of a tunnel. The last clone of the lease returns it.
+    #[doc(hidden)]
+    pub fn in_place(self, place: PoolPermit) -> Self {
+        Self { place: Some(Arc::new(place)), ..self }
+    }
+
+    /// The holder that the connection's resources count for.
+    #[cfg(feature = "kuzzle")]
+    #[doc(hidden)]
+    pub fn holder(&self) -> Option<crate::overload::Holder> {
+        self.verified.as_ref().map(|verified| verified.holder())
+    }
+
+    /// Is it valid now?
+    ///
+    /// # Errors
+    /// Why it is not: the token expired or was revoked.
+    pub fn check(&self) -> Result<(), Denial> {
+        let Some(verified) = &self.verified else { return Ok(()) };
+        let successor = || self.line.as_ref()?.advanced_to();
+        let check = |successor| self.context.checker.check_again(verified, successor, self.on_expiry);
+        let before = successor();
+        check(before).or_else(|denial| {
+            // A concurrent rotation advances the connection first and revokes afterwards.
+            let after = successor();
+            if after == before { Err(denial) } else { check(after) }
+        })
+    }
+
+    /// The caller's session.
+    #[doc(hidden)]
+    pub fn session(&self) -> Option<crate::session::SessionId> {
+        self.verified.as_ref()?.token().session.map(|(session, _)| session)
+    }
+
+    /// Did the connection reach the maximum length?
+    pub fn is_over(&self) -> bool {
+        self.context.engine.clock().now() >= self.opened.plus(**self.context.max_stream.load())
+    }
+
+    /// Does it replace `other`? It does if it is of another session, or of the same session and no earlier generation.
+    #[cfg(feature = "kuzzle")]
+    #[doc(hidden)]
+    pub fn supersedes(&self, other: &Self) -> bool {
+        match (&self.line, &other.line) {
+            (Some(own), Some(other)) if own.session() == other.session() => own.generation() >= other.generation(),
+            _ => true,
+        }
+    }
+
+    /// Why it ended, if it did.
+    #[doc(hidden)]
+    pub fn end(&self) -> Option<LeaseEnd> {
+        match self.check() {
+            Err(denial) if denial.is_undecided() => Some(LeaseEnd::Undecided(denial)),
+            Err(denial) => Some(LeaseEnd::Denied(denial)),
+            Ok(()) => self.is_over().then_some(LeaseEnd::MaxStream),
+        }
+    }
+
+    /// The same, also if the gate shuts down.
+    #[doc(hidden)]
+    pub fn has_ended(&self) -> Option<LeaseEnd> {
+        if *self.context.closing.borrow() { Some(LeaseEnd::Closing) } else { self.end() }
+    }
+
+    /// Waits until the lease is no longer valid, the connection reaches its maximum length, or the gate shuts down;
+    /// returns which. Checks at each interval `every`.
+    pub async fn ended(&self, every: Duration) -> LeaseEnd {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.context.closed() => return LeaseEnd::Closing,
+            }
+            if let Some(reason) = self.end() {
+                return reason;
+            }
+        }
+    }
+}
+
+/// A marker in the extensions of a request that the gate itself sends, to take over the connection. A dialect that
+/// authenticates each message of a WebSocket opens its upstream connection this way.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialled;
+
+/// In the extensions of a request that asks for an upgrade: a value that is kept until the upgraded connection closes.
+#[derive(Clone)]
+pub struct UntilClosed(pub Arc<dyn std::any::Any + Send + Sync>);

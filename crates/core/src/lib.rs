@@ -1,0 +1,48 @@
+//! What `rotogate` decides, without the layer and the wire protocols: tokens, sessions, revocation, verification, routes,
+//! denials, and the stores. The program `rotogate-server` uses it beside the layer.
+//!
+//! No promise of compatibility: an application depends on `rotogate`, which has what its users need.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod claim;
+pub mod client;
+pub mod clock;
+pub mod context;
+pub mod counters;
+pub mod credential;
+pub mod denial;
+pub mod directory;
+pub mod dpop;
+pub mod engine;
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
+pub mod fault;
+pub mod headers;
+#[cfg(feature = "http-client")]
+pub mod http_client;
+pub mod introspection;
+pub mod lease;
+pub mod limit;
+pub mod linger;
+pub mod network;
+pub mod overload;
+pub mod password;
+pub mod policy;
+pub mod private_file;
+pub mod random;
+pub mod reason;
+pub mod refusal;
+#[cfg(feature = "remote-keys")]
+pub mod remote_keys;
+pub mod reply;
+pub mod revocation;
+pub mod route;
+pub mod rule;
+pub mod session;
+pub mod store;
+pub mod thumbprint;
+pub mod token;
+pub mod verify_cache;
+
+pub use context::trace;

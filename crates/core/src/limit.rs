@@ -1,0 +1,483 @@
+//! Rate limits of attempts (requirements A1, A13, A14). Rates are token buckets.
+//!
+//! | limit | key | default |
+//! |---|---|---|
+//! | login | network | 20, then one every 3 s |
+//! | login | account and user, from networks where that user never logged in | 10, then one every 30 s |
+//! | login | user and network, once that user has logged in from there; replaces the two above | 20, then one every 3 s |
+//! | failed login | client; holds up only networks that failed with that client themselves | 200, then 20 a second |
+//! | secret of a client | network | 20, then one every 3 s |
+//! | wrong secret | client; holds up only networks that failed with that client themselves | 200, then 20 a second |
+//! | token for a client's own account | client | 200, then 20 a second |
+//! | refresh | network | 200, then 20 a second |
+//! | refresh | session, rotations only | 10, then one every 2 s |
+//! | own sessions | subject | 20, then one every 3 s |
+//! | forged token | network | 50, then 10 a second; beyond that, unseen tokens from there are not verified |
+//! | refused token | network | 200, then 20 a second; beyond that, as with forged ones |
+//! | forged or refused token | all together | 5000, then 5000 a second; beyond that, the same for strangers, see below |
+//! | forged or refused token, introspected | client | 5000, then 5000 a second |
+//!
+//! A network is an IPv4 address or an IPv6 /64. A /56 has four times the rate of one of its /64, a /48 32 times.
+//!
+//! The limits count what an attempt costs. Verification is the one expensive step that a forged token can cause, and
+//! forged tokens may come from any number of addresses; so all addresses together get a bounded share of the processor.
+//! A stranger is an address that presented no good token lately. A stranger's good token competes with the forged ones,
+//! and passes when it is tried again. Tokens that were verified before are never held up. A refused token with a good
+//! signature (revoked, or for another audience) costs as much, but is no attack: it has a wider rate of its own, and is
+//! remembered, so that presenting it again costs nothing. An expired token costs no signature check and is not counted.
+//!
+//! No caller is locked out by other callers' failures. Strangers' attempts on a user, or from the user's address on
+//! other users, do not hold up an address from which that user once logged in. Guesses at a client's secret hold up
+//! only the networks that guessed. A client's own secret is remembered once it was good, and then no longer counted. An
+//! introspecting client is held up only by its own requests. Such callers also have reserved room among the password
+//! checks: see [`CheckPermit`].
+//!
+//! With a store that several nodes share, they count logins, secrets and their failures together.
+//!
+//! Keys are hashed into a fixed number of buckets under a random key, so memory is bounded whatever arrives. Two keys
+//! that share a bucket share its rate.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::clock::TimeSource;
+use crate::counters::Counters;
+use crate::denial::Denial;
+use crate::fault::{Error, Fault};
+use crate::network::network;
+pub use crate::network::{SITE_48, SITE_56};
+use crate::session::SessionId;
+pub use buckets::Bucket;
+pub use buckets::Buckets;
+use by_network::ByNetwork;
+pub use failures::Failures;
+pub use name::LimitName;
+pub use rates::{Rate, Rates};
+use shared::Shared;
+
+mod buckets;
+mod by_network;
+mod failures;
+mod name;
+mod rates;
+pub(crate) mod shared;
+#[cfg(test)]
+mod tests;
+
+/// The number of buckets of one limit, as a power of 2.
+const BUCKET_BITS: u32 = 18;
+/// The same for clients, of which there are few.
+const CLIENT_BUCKET_BITS: u32 = 12;
+/// How many pairs of address and user are remembered for their login, and how many addresses for their good tokens.
+const MAX_REMEMBERED_KEYS: u64 = 100_000;
+/// The rate of one network's failures with a client that exceeds its own rate.
+const OWN_FAILURES: Rate = Rate::new(3, Duration::from_secs(300));
+/// The rate of one user's requests about their own sessions.
+const OWN_SESSIONS: Rate = Rate::new(20, Duration::from_secs(3));
+
+/// The rates of lines in the audit trail about one that is held up, and about all of them.
+const TOLD: Rate = Rate::new(1, Duration::from_secs(60));
+const TOLD_OVERALL: Rate = Rate::new(100, Duration::from_secs(1));
+
+/// Remembers hashed keys, and forgets those that were not used for a long time.
+type RememberedKeys = moka::sync::Cache<u64, (), foldhash::quality::RandomState>;
+
+fn remembered() -> RememberedKeys {
+    moka::sync::Cache::builder().max_capacity(MAX_REMEMBERED_KEYS).build_with_hasher(Default::default())
+}
+
+/// The limits, with their counters.
+pub struct Limits {
+    /// How many attempts each of [`LimitName::ALL`] refused.
+    refused_attempts: Counters<{ LimitName::ALL.len() }>,
+    login_address: ByNetwork,
+    login_account: Buckets,
+    login_known: Buckets,
+    login_failures: Buckets,
+    secret_address: ByNetwork,
+    secret_failures: Buckets,
+    /// The failures of each network with a client.
+    own_failures: ByNetwork,
+    client_tokens: Buckets,
+    refresh_address: ByNetwork,
+    refresh_session: Buckets,
+    own_sessions: Buckets,
+    /// The lines of the audit trail about those that are held up.
+    told: Buckets,
+    told_overall: Buckets,
+    forged: ByNetwork,
+    refused: ByNetwork,
+    vain_overall: Buckets,
+    vain_introspected: Buckets,
+    /// Addresses that presented good tokens.
+    familiar: RememberedKeys,
+    /// Users and clients, each with the addresses of their logins.
+    known: RememberedKeys,
+    known_hasher: RandomState,
+    strangers: Option<Arc<Semaphore>>,
+    unproved_clients: Option<Arc<Semaphore>>,
+    rates: ArcSwap<Rates>,
+    /// What other nodes count, too.
+    shared: Option<Shared>,
+}
+
+impl std::fmt::Debug for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limits").finish_non_exhaustive()
+    }
+}
+
+/// An attempt to log in.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The caller's address, if it is known.
+    pub address: Option<IpAddr>,
+    /// The account.
+    pub account: Option<&'a str>,
+    /// The submitted user name.
+    pub username: &'a str,
+    /// The client.
+    pub client: &'a str,
+}
+
+/// The sender of an unseen token.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// An address, if it is known.
+    Address(Option<IpAddr>),
+    /// An authenticated client that introspects tokens.
+    Client(&'a str),
+}
+
+impl From<Option<IpAddr>> for Source<'_> {
+    fn from(address: Option<IpAddr>) -> Self {
+        Self::Address(address)
+    }
+}
+
+/// A permit for one password check, until it is dropped. Strangers never hold all permits.
+#[derive(Debug)]
+pub struct CheckPermit(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
+impl Limits {
+    /// Limits on the time of `time`.
+    pub fn new(rates: Rates, time: Arc<dyn TimeSource>) -> Self {
+        let by_network = |rate| ByNetwork::new(rate, &time);
+        let keyed = |rate| Buckets::new(BUCKET_BITS, rate, Arc::clone(&time));
+        let by_client = |rate| Buckets::new(CLIENT_BUCKET_BITS, rate, Arc::clone(&time));
+        Self {
+            refused_attempts: Counters::default(),
+            login_address: by_network(rates.login_per_address),
+            login_account: keyed(rates.login_per_account),
+            login_known: keyed(rates.login_per_address),
+            login_failures: by_client(rates.login_per_client),
+            secret_address: by_network(rates.login_per_address),
+            secret_failures: by_client(rates.login_per_client),
+            own_failures: by_network(OWN_FAILURES),
+            client_tokens: by_client(rates.login_per_client),
+            refresh_address: by_network(rates.refresh_per_address),
+            refresh_session: keyed(rates.refresh_per_session),
+            own_sessions: keyed(OWN_SESSIONS),
+            told: by_client(TOLD),
+            told_overall: Buckets::new(0, TOLD_OVERALL, Arc::clone(&time)),
+            forged: by_network(rates.forged_per_address),
+            refused: by_network(rates.refused_per_address),
+            vain_introspected: by_client(rates.forged_overall),
+            vain_overall: Buckets::new(0, rates.forged_overall, time),
+            familiar: remembered(),
+            known: remembered(),
+            known_hasher: RandomState::new(),
+            strangers: None,
+            unproved_clients: None,
+            rates: ArcSwap::from_pointee(rates),
+            shared: None,
+        }
+    }
+
+    /// Goes on at other rates. What was counted stays.
+    pub fn set_rates(&self, rates: Rates) {
+        let Rates {
+            login_per_address,
+            login_per_account,
+            login_per_client,
+            refresh_per_address,
+            refresh_per_session,
+            forged_per_address,
+            refused_per_address,
+            forged_overall,
+        } = rates;
+        self.login_address.set_rate(login_per_address);
+        self.login_account.set_rate(login_per_account);
+        self.login_known.set_rate(login_per_address);
+        self.login_failures.set_rate(login_per_client);
+        self.secret_address.set_rate(login_per_address);
+        self.secret_failures.set_rate(login_per_client);
+        self.client_tokens.set_rate(login_per_client);
+        self.refresh_address.set_rate(refresh_per_address);
+        self.refresh_session.set_rate(refresh_per_session);
+        self.forged.set_rate(forged_per_address);
+        self.refused.set_rate(refused_per_address);
+        self.vain_introspected.set_rate(forged_overall);
+        self.vain_overall.set_rate(forged_overall);
+        self.rates.store(Arc::new(rates));
+    }
+
+    /// Reserves room for known callers, if this many password checks may run and wait: strangers get three quarters of
+    /// the permits, and clients that have not authenticated yet an eighth.
+    #[must_use]
+    pub fn with_password_places(mut self, places: usize) -> Self {
+        self.strangers = Some(Arc::new(Semaphore::new((places - places / 4).max(1))));
+        self.unproved_clients = Some(Arc::new(Semaphore::new((places / 8).max(1))));
+        self
+    }
+
+    /// Admits an attempt to log in, before its password is hashed. Report the result with
+    /// [`logged_in`](Self::logged_in) or [`login_failed`](Self::login_failed).
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`]; [`Fault::Busy`] while too many strangers' passwords are checked.
+    pub fn login(&self, attempt: Attempt<'_>) -> Result<CheckPermit, Error> {
+        if self.is_known(attempt.address, self.user_key(attempt)) {
+            let taken = self.login_known.take_share(self.user_key(attempt), self.share());
+            taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
+            return Ok(CheckPermit(None));
+        }
+        let failed = FailedAttempts { all: &self.login_failures, kind: "login", client: attempt.client };
+        self.failed_too_often(attempt.address, failed)?;
+        if let Some(address) = attempt.address {
+            let taken = self.login_address.take_share(address, (), self.share());
+            taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
+        }
+        let taken = self.login_account.take_share((attempt.account, attempt.username), self.share());
+        taken.map_err(|wait| self.too_many(LimitName::LoginPerAccount, wait))?;
+        place(self.strangers.as_ref())
+    }
+
+    /// Remembers that this user, and this client, logged in from this address.
+    pub fn logged_in(&self, attempt: Attempt<'_>) {
+        if let Some(address) = attempt.address {
+            self.known.insert(self.user_key(attempt), ());
+            self.known.insert(self.client_key(address, attempt.client), ());
+        }
+    }
+
+    /// Counts a failed login.
+    pub fn login_failed(&self, attempt: Attempt<'_>) {
+        self.login_failures.charge_share(attempt.client, self.share());
+        if let Some(address) = attempt.address {
+            self.own_failures.charge(address, ("login", attempt.client));
+        }
+    }
+
+    /// Admits a client's secret, before it is hashed. Report a wrong one with [`secret_failed`](Self::secret_failed).
+    ///
+    /// # Errors
+    /// As [`login`](Self::login).
+    pub fn secret(&self, address: Option<IpAddr>, client: &str) -> Result<CheckPermit, Error> {
+        let failed = FailedAttempts { all: &self.secret_failures, kind: "secret", client };
+        self.failed_too_often(address, failed)?;
+        if let Some(address) = address {
+            let taken = self.secret_address.take_share(address, (), self.share());
+            taken.map_err(|wait| self.too_many(LimitName::LoginPerAddress, wait))?;
+        }
+        place(self.unproved_clients.as_ref())
+    }
+
+    /// Counts a wrong secret of a client.
+    pub fn secret_failed(&self, address: Option<IpAddr>, client: &str) {
+        self.secret_failures.charge_share(client, self.share());
+        if let Some(address) = address {
+            self.own_failures.charge(address, ("secret", client));
+        }
+    }
+
+    /// Counts a token for a client's own account, after the client authenticated.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn client_token(&self, client: &str) -> Result<(), Denial> {
+        self.client_tokens.take(client).map_err(|wait| self.too_many(LimitName::LoginPerClient, wait))
+    }
+
+    /// Holds a caller up if too many attempts with a client failed, and some of them were the caller's.
+    fn failed_too_often(&self, address: Option<IpAddr>, failed: FailedAttempts<'_>) -> Result<(), Denial> {
+        let FailedAttempts { all, kind, client } = failed;
+        let Some(wait) = all.debt(client) else { return Ok(()) };
+        let Some(address) = address else { return Err(self.too_many(LimitName::LoginPerClient, wait)) };
+        if self.is_known(Some(address), self.client_key(address, client)) {
+            return Ok(());
+        }
+        match self.own_failures.debt(address, (kind, client)) {
+            Some(own) => Err(self.too_many(LimitName::LoginPerClient, wait.min(own))),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts a refresh from an address.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn refresh(&self, address: Option<IpAddr>) -> Result<(), Denial> {
+        let Some(address) = address else { return Ok(()) };
+        let taken = self.refresh_address.take(address, ());
+        taken.map_err(|wait| self.too_many(LimitName::RefreshPerAddress, wait))
+    }
+
+    /// Counts a rotation of a session.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn rotation(&self, session: SessionId) -> Result<(), Denial> {
+        self.refresh_session.take(session).map_err(|wait| self.too_many(LimitName::RefreshPerSession, wait))
+    }
+
+    /// Counts a request of a user about their own sessions.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`].
+    pub fn own_sessions(&self, subject: &str) -> Result<(), Denial> {
+        self.own_sessions.take(subject).map_err(|wait| refusal("own_sessions", wait))
+    }
+
+    /// Admits the verification of an unseen token. Verification costs a signature check.
+    ///
+    /// # Errors
+    /// [`Denial::RateLimited`] while the sender, or all together, exceed the rate of forged or refused tokens.
+    pub fn admit_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
+        let wait = self.unverified_wait(source.into());
+        wait.map_or(Ok(()), |(limit, wait)| Err(self.too_many(limit, wait)))
+    }
+
+    /// Whether an unseen token would be held up, with the limit. Counts nothing.
+    pub(crate) fn foresee_unverified<'a>(&self, source: impl Into<Source<'a>>) -> Result<(), Denial> {
+        let wait = self.unverified_wait(source.into());
+        wait.map_or(Ok(()), |(limit, wait)| Err(limited(limit, wait)))
+    }
+
+    fn unverified_wait(&self, source: Source<'_>) -> Option<(LimitName, Duration)> {
+        let overall = |wait| (LimitName::ForgedOverall, wait);
+        match source {
+            Source::Client(client) => self.vain_introspected.debt(client).map(overall),
+            Source::Address(address) => {
+                let forged = address.and_then(|from| self.forged.debt(from, ()));
+                let refused = address.and_then(|from| self.refused.debt(from, ()));
+                let own = match forged.max(refused) {
+                    Some(wait) if refused == Some(wait) => Some((LimitName::RefusedPerAddress, wait)),
+                    Some(wait) => Some((LimitName::ForgedPerAddress, wait)),
+                    None => None,
+                };
+                own.or_else(|| self.vain_overall.debt(()).filter(|_| !self.knows(source)).map(overall))
+            }
+        }
+    }
+
+    /// How many attempts each of [`LimitName::ALL`] refused.
+    pub fn refused_attempts(&self) -> [u64; LimitName::ALL.len()] {
+        self.refused_attempts.sums()
+    }
+
+    /// Whether the audit trail gets a line about a refused attempt: one a minute for each of those that are held up, and not
+    /// more than an attacker may fill it with.
+    pub(crate) fn may_tell(&self, who: impl Hash) -> bool {
+        self.told.take(who).is_ok() && self.told_overall.take(()).is_ok()
+    }
+
+    /// Whether the next attempt would be held up, with the limit. Counts nothing.
+    // Requirement O37.
+    pub fn foresee_refresh(&self, address: Option<IpAddr>, session: Option<SessionId>) -> Result<(), Denial> {
+        if let Some(address) = address {
+            let looked = self.refresh_address.look(address, ());
+            looked.map_err(|wait| limited(LimitName::RefreshPerAddress, wait))?;
+        }
+        let looked = session.map_or(Ok(()), |session| self.refresh_session.look(session));
+        looked.map_err(|wait| limited(LimitName::RefreshPerSession, wait))
+    }
+
+    /// Refuses an attempt, and counts that.
+    fn too_many(&self, limit: LimitName, wait: Duration) -> Denial {
+        self.refused_attempts.add(limit as usize, 1);
+        limited(limit, wait)
+    }
+
+    /// Records that this source presented a good token.
+    pub fn record_valid<'a>(&self, source: impl Into<Source<'a>>) {
+        if let Source::Address(Some(address)) = source.into()
+            && !self.is_familiar(address)
+        {
+            self.familiar.insert(network(address), ());
+        }
+    }
+
+    /// Did this source present good tokens lately? An authenticated client counts as one that did.
+    pub fn knows(&self, source: Source<'_>) -> bool {
+        match source {
+            Source::Client(_) => true,
+            Source::Address(address) => address.is_some_and(|address| self.is_familiar(address)),
+        }
+    }
+
+    fn is_familiar(&self, address: IpAddr) -> bool {
+        self.familiar.get(&network(address)).is_some()
+    }
+
+    /// Counts a token with a bad signature.
+    pub fn record_forged<'a>(&self, source: impl Into<Source<'a>>) {
+        self.in_vain(source.into(), &self.forged);
+    }
+
+    /// Counts a token that is refused although its signature is good.
+    pub fn record_refused<'a>(&self, source: impl Into<Source<'a>>) {
+        self.in_vain(source.into(), &self.refused);
+    }
+
+    fn in_vain(&self, source: Source<'_>, by_network: &ByNetwork) {
+        match source {
+            Source::Client(client) => self.vain_introspected.charge(client),
+            Source::Address(address) => {
+                self.vain_overall.charge(());
+                if let Some(address) = address {
+                    by_network.charge(address, ());
+                }
+            }
+        }
+    }
+
+    fn is_known(&self, address: Option<IpAddr>, key: u64) -> bool {
+        address.is_some() && self.known.get(&key).is_some()
+    }
+
+    fn user_key(&self, attempt: Attempt<'_>) -> u64 {
+        self.known_hasher.hash_one(("user", attempt.address.map(network), attempt.account, attempt.username))
+    }
+
+    fn client_key(&self, address: IpAddr, client: &str) -> u64 {
+        self.known_hasher.hash_one(("client", network(address), client))
+    }
+}
+
+/// Failed attempts with a client.
+#[derive(Clone, Copy)]
+struct FailedAttempts<'a> {
+    all: &'a Buckets,
+    kind: &'static str,
+    client: &'a str,
+}
+
+fn place(of: Option<&Arc<Semaphore>>) -> Result<CheckPermit, Error> {
+    let permit = of.map(|places| Arc::clone(places).try_acquire_owned()).transpose();
+    Ok(CheckPermit(permit.map_err(|_| Fault::Busy)?))
+}
+
+fn limited(limit: LimitName, wait: Duration) -> Denial {
+    refusal(limit.name(), wait)
+}
+
+/// `Retry-After` is at least one second.
+fn refusal(limit: &'static str, wait: Duration) -> Denial {
+    Denial::RateLimited(limit, wait.max(Duration::from_secs(1)))
+}

@@ -1,0 +1,188 @@
+//! Token buckets (GCRA) in a table of fixed size, so that memory does not grow with the number of keys.
+//!
+//! A bucket is one number: the time when it is full again. Keys are hashed under a random key, so a client cannot
+//! choose two keys that share a bucket; two that do share its rate. Pages of the table are allocated when a bucket in
+//! them is first used.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::Rate;
+use crate::clock::TimeSource;
+
+/// The number of buckets of a page.
+const BUCKETS_PER_PAGE: usize = 512;
+
+/// One bucket: when it is full again, in ns of a monotonic clock.
+#[derive(Debug, Default)]
+pub struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes one token of `rate` at `now`, a time of one monotonic clock.
+    ///
+    /// # Errors
+    /// There is none: how long until there is one.
+    pub fn take(&self, rate: Rate, now: Duration) -> Result<(), Duration> {
+        let price = nanos(rate.every).max(1);
+        self.take_of(nanos(now), price, price.saturating_mul(u64::from(rate.burst.get())))
+    }
+
+    fn take_of(&self, now: u64, price: u64, depth: u64) -> Result<(), Duration> {
+        let mut wait = 0;
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let next = full_at.max(now).saturating_add(price);
+            wait = next.saturating_sub(now).saturating_sub(depth);
+            (wait == 0).then_some(next)
+        });
+        taken.map(drop).map_err(|_| Duration::from_nanos(wait))
+    }
+}
+
+type Page = Box<[Bucket]>;
+
+/// See the module.
+pub struct Buckets {
+    pages: Box<[OnceLock<Page>]>,
+    /// The time that earns one take, in ns.
+    every: AtomicU64,
+    /// The time that earns the whole burst, in ns.
+    depth: AtomicU64,
+    hasher: RandomState,
+    time: Arc<dyn TimeSource>,
+}
+
+impl Buckets {
+    /// 2^`bits` buckets of a rate.
+    pub fn new(bits: u32, rate: Rate, time: Arc<dyn TimeSource>) -> Self {
+        let pages = (1_usize << bits).div_ceil(BUCKETS_PER_PAGE);
+        let buckets = Self {
+            pages: (0..pages).map(|_| OnceLock::new()).collect(),
+            every: AtomicU64::default(),
+            depth: AtomicU64::default(),
+            hasher: RandomState::new(),
+            time,
+        };
+        buckets.set_rate(rate);
+        buckets
+    }
+
+    /// Goes on at another rate. A bucket is full at the time at which it would have been full at the old one.
+    pub(super) fn set_rate(&self, rate: Rate) {
+        let every = nanos(rate.every).max(1);
+        self.every.store(every, Ordering::Relaxed);
+        self.depth.store(every.saturating_mul(u64::from(rate.burst.get())), Ordering::Relaxed);
+    }
+
+    fn depth(&self) -> u64 {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    /// Takes one token, or returns how long it is until there is one.
+    pub fn take(&self, key: impl Hash) -> Result<(), Duration> {
+        self.take_share(key, NonZeroU32::MIN)
+    }
+
+    /// The same, if this many are left.
+    pub(crate) fn take_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
+        self.take_of(key, self.price(NonZeroU32::MIN), self.depth_above(left))
+    }
+
+    fn depth_above(&self, left: u32) -> u64 {
+        self.depth().saturating_sub(self.every.load(Ordering::Relaxed).saturating_mul(left.into()))
+    }
+
+    /// What [`Self::take`] would return. Takes nothing.
+    pub(crate) fn look(&self, key: impl Hash) -> Result<(), Duration> {
+        self.look_leaving(key, 0)
+    }
+
+    /// What [`Self::take_leaving`] would return. Takes nothing.
+    pub(crate) fn look_leaving(&self, key: impl Hash, left: u32) -> Result<(), Duration> {
+        // A page that is not allocated has no used bucket.
+        let (page, place) = self.place(key);
+        let used = self.pages.get(page).and_then(OnceLock::get).and_then(|page| page.get(place));
+        let (now, full_at) = (self.now(), used.map_or(0, |bucket| bucket.0.load(Ordering::Relaxed)));
+        let wait = full_at
+            .max(now)
+            .saturating_add(self.price(NonZeroU32::MIN))
+            .saturating_sub(now)
+            .saturating_sub(self.depth_above(left));
+        if wait == 0 { Ok(()) } else { Err(Duration::from_nanos(wait)) }
+    }
+
+    /// The same at the rate divided by `share`, but at least one token.
+    pub(super) fn take_share(&self, key: impl Hash, share: NonZeroU32) -> Result<(), Duration> {
+        let price = self.price(share);
+        self.take_of(key, price, self.depth().max(price))
+    }
+
+    fn take_of(&self, key: impl Hash, price: u64, depth: u64) -> Result<(), Duration> {
+        self.bucket(key).take_of(self.now(), price, depth)
+    }
+
+    /// Gives back one that was taken at this share.
+    pub(super) fn give_back(&self, key: impl Hash, share: NonZeroU32) {
+        let back = |full_at: u64| Some(full_at.saturating_sub(self.price(share)));
+        let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, back);
+    }
+
+    /// Counts an attempt that has happened already. One beyond the burst puts the bucket into debt, see [`Self::debt`];
+    /// debt never exceeds one attempt.
+    pub(super) fn charge(&self, key: impl Hash) {
+        self.charge_share(key, NonZeroU32::MIN);
+    }
+
+    /// The same at the rate divided by `share`.
+    pub(super) fn charge_share(&self, key: impl Hash, share: NonZeroU32) {
+        let now = self.now();
+        let _ = self.bucket(key).0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let full_at = full_at.max(now);
+            (full_at.saturating_sub(now) <= self.depth()).then(|| full_at.saturating_add(self.price(share)))
+        });
+    }
+
+    /// The time that earns one take at a share of the rate.
+    fn price(&self, share: NonZeroU32) -> u64 {
+        self.every.load(Ordering::Relaxed).saturating_mul(share.get().into())
+    }
+
+    /// The time until a bucket is out of debt; `None` if it is not in debt.
+    pub(super) fn debt(&self, key: impl Hash) -> Option<Duration> {
+        // A page that is not allocated has no used bucket.
+        let (page, place) = self.place(key);
+        let full_at = self.pages.get(page)?.get()?.get(place)?.0.load(Ordering::Relaxed);
+        let left = full_at.saturating_sub(self.depth()).checked_sub(self.now())?;
+        (left > 0).then_some(Duration::from_nanos(left))
+    }
+
+    fn now(&self) -> u64 {
+        nanos(self.time.monotonic())
+    }
+
+    fn place(&self, key: impl Hash) -> (usize, usize) {
+        let hash = self.hasher.hash_one(key);
+        let page = usize::try_from(hash >> 32).unwrap_or_default() % self.pages.len().max(1);
+        (page, usize::try_from(hash & 0xffff_ffff).unwrap_or_default() % BUCKETS_PER_PAGE)
+    }
+
+    fn bucket(&self, key: impl Hash) -> &Bucket {
+        /// Never used: every index is inside its page, and every page inside the table.
+        static NONE: Bucket = Bucket(AtomicU64::new(0));
+        let (page, place) = self.place(key);
+        let made = || (0..BUCKETS_PER_PAGE).map(|_| Bucket::default()).collect();
+        self.pages.get(page).map(|page| page.get_or_init(made)).and_then(|page| page.get(place)).unwrap_or(&NONE)
+    }
+
+    /// The memory of the allocated buckets, in bytes.
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> usize {
+        self.pages.iter().filter(|page| page.get().is_some()).count() * BUCKETS_PER_PAGE * size_of::<Bucket>()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

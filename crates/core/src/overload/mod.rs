@@ -1,0 +1,198 @@
+//! The bounds on what a gate carries at once (requirements A4, A9, A10, A11). Everything that is held for a client is
+//! counted here: requests in flight, pending request bodies of endpoints, our own streams, tunnels, WebSockets without
+//! a valid token, and buffered bytes. Nothing in this module knows HTTP.
+//!
+//! Each kind is a pool: a total, and a share of it for each holder. A holder is a client address (IPv6: its /64) or a
+//! caller, which is one subject of one issuer. A share binds while a pool is nearly full: one holder alone has all but a
+//! reserve, and whatever it does, that remains for the others (requirement A17).
+//! A full pool refuses at once, because a refusal costs next to nothing, while waiting costs memory and delays all
+//! clients.
+//!
+//! Holders share a fixed number of counters under a hash that a client cannot predict, so memory is bounded and a
+//! permit costs two atomic additions. Two holders that share a counter share its bound.
+
+use std::time::Duration;
+
+pub use crate::network::Holder;
+
+mod patience;
+mod permit_body;
+mod pool;
+#[cfg(feature = "kuzzle")]
+mod socket;
+
+pub use patience::{DelayedRetries, LastRejection};
+pub use permit_body::PermitBody;
+pub use pool::Bound;
+use pool::Full;
+pub use pool::Lent;
+pub use pool::{Pool, PoolPermit, Shares, Usage};
+#[cfg(feature = "kuzzle")]
+pub use socket::SocketPermit;
+
+/// `Retry-After`. Long enough that clients that obey it reduce the load, and short enough to wait for.
+pub const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a gate carries at once. The default is that of a layer: the requests of one caller and the tunnels to the
+/// service are not bounded. The program reads all bounds from `gateway.toml`.
+///
+/// ```
+/// use rotogate::gate::Bounds;
+///
+/// let mut bounds = Bounds::default();
+/// bounds.requests_per_caller = 50;
+/// bounds.tunnels.each = 10;
+/// let builder = rotogate::Gate::builder().bounds(bounds);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bounds {
+    /// Requests in flight, and of them from one address. Only the program counts them; a layer does not.
+    pub requests: Bound,
+    /// Requests in flight of one caller: its share of [`Self::requests`]. In a layer, which does not count those, the most.
+    pub requests_per_caller: usize,
+    /// Requests to endpoints whose body has not arrived yet, and of them from one address.
+    pub pending_bodies: Bound,
+    /// Streams that the gate answers itself, such as `grpc.health.v1.Health/Watch`, and of them to one address.
+    pub own_streams: Bound,
+    /// Upgraded connections, and of them of one caller.
+    pub tunnels: Bound,
+    /// WebSockets that the gate answers itself and that have not presented a valid token yet, and of them from one
+    /// address.
+    pub anonymous_sockets: Bound,
+    /// Requests that wait until it is known whether their token is good, and of them from one address.
+    pub unverified: Bound,
+    /// Buffered bytes of bodies, messages and queues; and of them for one caller, or for one address if no caller is
+    /// known.
+    pub buffered: Bound,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let mebibyte = 1024 * 1024;
+        Self {
+            requests: Bound::NONE,
+            requests_per_caller: usize::MAX,
+            pending_bodies: Bound { all: 1000, each: 100 },
+            own_streams: Bound { all: 200, each: 20 },
+            tunnels: Bound::NONE,
+            anonymous_sockets: Bound { all: 1000, each: 100 },
+            unverified: Bound { all: 4096, each: 64 },
+            buffered: Bound { all: 256 * mebibyte, each: 32 * mebibyte },
+        }
+    }
+}
+
+/// Which bound refuses a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too many requests are in flight.
+    Requests,
+    /// Too many of them are from this address.
+    Address,
+    /// Too many requests of this caller are in flight.
+    Caller,
+    /// Too many bodies have not arrived yet.
+    Bodies,
+    /// Too many streams of our own.
+    Streams,
+    /// Too many tunnels, of this caller or in all.
+    Tunnels,
+    /// Too many WebSockets without a valid token.
+    #[cfg(feature = "kuzzle")]
+    Sockets,
+    /// Too many buffered bytes.
+    Buffered,
+}
+
+impl Refusal {
+    /// The word for the access log and metrics, from a fixed set.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Requests => "overloaded",
+            Self::Address => "address_overloaded",
+            Self::Caller => "caller_overloaded",
+            Self::Bodies => "bodies_overloaded",
+            Self::Streams => "streams_overloaded",
+            Self::Tunnels => "tunnels_overloaded",
+            #[cfg(feature = "kuzzle")]
+            Self::Sockets => "sockets_overloaded",
+            Self::Buffered => "buffer_overloaded",
+        }
+    }
+
+    /// The text of the reply.
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::Requests => "too many requests are under way",
+            Self::Address => "too many requests from this address are under way",
+            Self::Caller => "too many requests of this caller are under way",
+            Self::Bodies => "too many requests wait for their body",
+            Self::Streams => "too many streams are open",
+            Self::Tunnels => "too many upgraded connections are open",
+            #[cfg(feature = "kuzzle")]
+            Self::Sockets => "too many connections without a token are open",
+            Self::Buffered => "too many bytes wait",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Overload {
+    /// Requests in flight.
+    pub requests: Pool,
+    /// Rejected requests that wait for a second attempt.
+    pub delayed_retries: DelayedRetries,
+    /// Requests to endpoints whose body has not arrived yet.
+    pub bodies: Pool,
+    /// Streams that the gate answers itself.
+    pub streams: Pool,
+    /// Upgraded connections.
+    pub tunnels: Pool,
+    #[cfg(feature = "kuzzle")]
+    pub(crate) sockets: Pool,
+    /// Requests that wait until it is known whether their token is good.
+    pub unverified: Pool,
+    /// Buffered bytes.
+    pub buffered: Pool,
+}
+
+impl Overload {
+    /// Pools of these bounds, with nothing in them.
+    pub fn new(bounds: &Bounds) -> Self {
+        Self {
+            requests: Pool::new(bounds.requests),
+            delayed_retries: DelayedRetries::new(bounds.requests),
+            bodies: Pool::new(bounds.pending_bodies),
+            streams: Pool::new(bounds.own_streams),
+            tunnels: Pool::new(bounds.tunnels),
+            #[cfg(feature = "kuzzle")]
+            sockets: Pool::new(bounds.anonymous_sockets),
+            unverified: Pool::new(bounds.unverified),
+            buffered: Pool::new(bounds.buffered),
+        }
+    }
+
+    /// Sets other bounds, for what arrives from now on.
+    pub fn set(&self, bounds: &Bounds) {
+        self.requests.set(bounds.requests);
+        self.delayed_retries.set(bounds.requests);
+        self.bodies.set(bounds.pending_bodies);
+        self.streams.set(bounds.own_streams);
+        self.tunnels.set(bounds.tunnels);
+        #[cfg(feature = "kuzzle")]
+        self.sockets.set(bounds.anonymous_sockets);
+        self.unverified.set(bounds.unverified);
+        self.buffered.set(bounds.buffered);
+    }
+
+    /// A permit for a request of this holder.
+    pub fn request(&self, holder: Option<Holder>) -> Result<PoolPermit, Refusal> {
+        self.requests.enter(holder).map_err(|full| match full {
+            Full::All => Refusal::Requests,
+            Full::Holder => Refusal::Address,
+        })
+    }
+}

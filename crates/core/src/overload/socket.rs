@@ -1,0 +1,55 @@
+//! The permit of one WebSocket whose messages the gate reads itself.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Holder, Pool, PoolPermit, Refusal};
+
+/// The permit of a WebSocket. At first it belongs to the pool of anonymous sockets; after the first valid token it
+/// belongs to the caller's tunnels.
+#[derive(Debug)]
+pub struct SocketPermit {
+    place: Mutex<(Option<PoolPermit>, Option<Holder>)>,
+    is_known: AtomicBool,
+    tunnels: Pool,
+    buffered: Pool,
+}
+
+impl SocketPermit {
+    /// A place for a socket.
+    ///
+    /// # Errors
+    /// The sockets, or those of the address, are at their bound.
+    pub fn new(overload: &super::Overload, address: Option<Holder>) -> Result<Self, Refusal> {
+        let place = overload.sockets.enter(address).map_err(|_| Refusal::Sockets)?;
+        Ok(Self {
+            place: Mutex::new((Some(place), address)),
+            is_known: AtomicBool::new(false),
+            tunnels: overload.tunnels.clone(),
+            buffered: overload.buffered.clone(),
+        })
+    }
+
+    /// Was a valid token presented on it?
+    pub fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
+
+    /// A valid token of this caller was presented. Only the first one counts.
+    pub fn know(&self, caller: Holder) -> Result<(), Refusal> {
+        if self.is_known() {
+            return Ok(());
+        }
+        let tunnel = self.tunnels.enter(Some(caller)).map_err(|_| Refusal::Tunnels)?;
+        *self.place.lock() = (Some(tunnel), Some(caller));
+        self.is_known.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A permit for buffered bytes.
+    pub fn buffer(&self, bytes: usize) -> Result<PoolPermit, Refusal> {
+        let holder = self.place.lock().1;
+        self.buffered.take(holder, bytes).map_err(|_| Refusal::Buffered)
+    }
+}

@@ -1,0 +1,262 @@
+//! Step 7 of a request: judges a [`Verified`] token by the policy of a route. Only this module makes a [`Permitted`]
+//! request, and only a [`Permitted`] request can be forwarded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::dpop::UsedProof;
+use crate::dpop::memory::ProofName;
+use crate::route::{Auth, Role, Route, RoutePolicy};
+use crate::rule::Rule;
+use crate::token::claims::AccessToken;
+use crate::token::observer::Observer;
+use crate::verify_cache::Verified;
+
+/// The permit of a request: its route and its caller. It is in the extensions of the request that the inner service
+/// gets.
+#[derive(Clone, Debug)]
+pub struct Permitted {
+    route: Arc<Route>,
+    caller: Option<Arc<Verified>>,
+    by: By,
+    /// What is left to do of the caller's proof.
+    proof: Option<Box<UsedProof>>,
+}
+
+/// The issuer of a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By {
+    /// The gate.
+    pub gate: GateId,
+    /// Whether the gate's layer issued it, by its routes. Otherwise a `require()` did, which has no routes.
+    pub layer: bool,
+    /// Whether the layer leaves the audience to `require()`.
+    pub defers: bool,
+}
+
+/// Identifies a gate. A gate accepts its own permits only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateId(u64);
+
+impl GateId {
+    /// The id of another gate.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Permitted {
+    /// The route that it matched.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// The same permit with the caller of another one, for a request that must pass two routes.
+    pub fn of(self, other: Self) -> Self {
+        Self { caller: other.caller, proof: other.proof, ..self }
+    }
+
+    /// The caller; `None` on a public route, and on an optional route without a token.
+    pub fn caller(&self) -> Option<&Arc<Verified>> {
+        self.caller.as_ref()
+    }
+
+    /// The same permit, of a caller who proved the key of the token.
+    pub fn proved_by(self, proof: Option<Box<UsedProof>>) -> Self {
+        Self { proof, ..self }
+    }
+
+    /// Has the reply another nonce for the caller?
+    pub fn renews_nonce(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.renews_nonce)
+    }
+
+    /// Is the caller's proof still to be counted in the store? Until then the permit permits nothing.
+    pub fn owes_proof(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.owed.is_some())
+    }
+
+    /// The proof that is to be counted in the store. The permit owes it no more.
+    pub fn take_owed_proof(&mut self) -> Option<ProofName> {
+        self.proof.as_mut()?.owed.take()
+    }
+
+    /// The issuer of this permit.
+    pub fn by(&self) -> By {
+        self.by
+    }
+}
+
+impl Permitted {
+    /// Route and caller.
+    pub fn into_parts(self) -> (Arc<Route>, Option<Arc<Verified>>) {
+        (self.route, self.caller)
+    }
+}
+
+/// Permits a request without a caller, on a public or optional route.
+pub fn permit_anonymous(route: &Arc<Route>, by: By) -> Permitted {
+    Permitted { route: Arc::clone(route), caller: None, by, proof: None }
+}
+
+/// Judges a caller by a second policy of the same gate, after a first one has admitted it. Only the first asks for the
+/// gate's own audience.
+///
+/// # Errors
+/// Those of [`authorise`].
+pub fn authorise_again<O: Observer>(
+    route: &Arc<Route>,
+    verified: Arc<Verified>,
+    by: By,
+    observer: &mut O,
+) -> Result<Permitted, Denial> {
+    let policy = &route.policy;
+    if policy.auth != Auth::None {
+        let token = verified.token();
+        observer.judged(Rule::Issuer, judge_issuer(policy, token))?;
+        observer.judged(Rule::Proof, judge_binding(policy, token))?;
+        if !policy.audiences.is_empty() {
+            observer.judged(Rule::Audience, judge_audience(policy, token))?;
+        }
+        observer.judged(Rule::Scope, judge_scopes(policy, token))?;
+        observer.judged(Rule::Role, judge_roles(policy, token))?;
+    }
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
+}
+
+/// A request with a valid token for another audience than the gate's own. Only a `require()` for that audience can
+/// permit it.
+#[derive(Clone, Debug)]
+pub struct Undecided {
+    caller: Arc<Verified>,
+    by: By,
+    decided: Arc<AtomicBool>,
+}
+
+impl Undecided {
+    /// A caller whose rules the service states.
+    pub fn new(caller: Arc<Verified>, by: By) -> Self {
+        Self { caller, by, decided: Arc::default() }
+    }
+
+    /// The caller.
+    pub fn caller(&self) -> &Arc<Verified> {
+        &self.caller
+    }
+
+    /// Where the token was found.
+    pub fn by(&self) -> By {
+        self.by
+    }
+
+    /// Whether a `require()` has judged it since.
+    pub fn is_decided(&self) -> bool {
+        self.decided.load(Ordering::Acquire)
+    }
+
+    /// Judges it by the route of a `require()`.
+    ///
+    /// # Errors
+    /// Those of [`authorise`].
+    pub fn decide(&self, route: &Arc<Route>) -> Result<Permitted, Denial> {
+        self.decided.store(true, Ordering::Release);
+        if route.policy.audiences.is_empty() {
+            return Err(Denial::WrongAudience);
+        }
+        authorise_again(route, Arc::clone(&self.caller), self.by, &mut ())
+    }
+}
+
+/// Judges a token by the policy of a route: issuer first, then audience, then scopes, then roles.
+///
+/// # Errors
+/// [`Denial::WrongIssuer`], [`Denial::WrongAudience`], [`Denial::InsufficientScope`], [`Denial::MissingRole`],
+/// [`Denial::RolesOverage`].
+pub fn authorise<O: Observer>(
+    route: &Arc<Route>,
+    verified: Arc<Verified>,
+    by: By,
+    observer: &mut O,
+) -> Result<Permitted, Denial> {
+    judge_observed(&route.policy, verified.token(), observer)?;
+    Ok(Permitted { route: Arc::clone(route), caller: Some(verified), by, proof: None })
+}
+
+/// Judges a token by a policy. Whether its route asks for one at all is not looked at.
+///
+/// # Errors
+/// The rule that refuses it.
+pub fn judge(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    judge_observed(policy, token, &mut ())
+}
+
+fn judge_observed<O: Observer>(policy: &RoutePolicy, token: &AccessToken, observer: &mut O) -> Result<(), Denial> {
+    observer.judged(Rule::Issuer, judge_issuer(policy, token))?;
+    observer.judged(Rule::Proof, judge_binding(policy, token))?;
+    observer.judged(Rule::Audience, judge_audience(policy, token))?;
+    observer.judged(Rule::Scope, judge_scopes(policy, token))?;
+    observer.judged(Rule::Role, judge_roles(policy, token))
+}
+
+fn judge_audience(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    let in_audience = if policy.audiences.is_empty() {
+        token.is_for(&token.issued_by.audience)
+    } else {
+        token.is_for(&policy.audiences)
+    };
+    if in_audience { Ok(()) } else { Err(Denial::WrongAudience) }
+}
+
+fn judge_issuer(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    if policy.takes(token.issuer_name(), token.is_accepted_everywhere()) { Ok(()) } else { Err(Denial::WrongIssuer) }
+}
+
+/// A caller with a bound token has proved its key, and has its certificate: both were judged before.
+fn judge_binding(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    let lacks_key = policy.dpop_required && token.bound_to().is_none();
+    let lacks_certificate = policy.certificate_required && token.certificate().is_none();
+    if lacks_key || lacks_certificate { Err(Denial::UnboundToken) } else { Ok(()) }
+}
+
+fn judge_scopes(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    let granted = &token.scope;
+    let has_one = policy.any_scope.is_empty() || policy.any_scope.iter().any(|one| granted.contains(one));
+    if has_one && policy.scopes.is_within(granted) { Ok(()) } else { Err(Denial::InsufficientScope) }
+}
+
+fn judge_roles(policy: &RoutePolicy, token: &AccessToken) -> Result<(), Denial> {
+    if policy.roles.is_empty() {
+        return Ok(());
+    }
+    let mut counting = policy.roles.iter().filter(|role| may_name(policy, role, token)).peekable();
+    if counting.peek().is_none() {
+        return Err(Denial::MissingRole);
+    }
+    token.roles().judge(counting)
+}
+
+/// Did the caller log in as the route asks, and not too long ago?
+///
+/// # Errors
+/// [`Denial::InsufficientAuthentication`].
+pub fn judge_step_up(policy: &RoutePolicy, token: &AccessToken, now: Timestamp) -> Result<(), Denial> {
+    match &policy.step_up {
+        Some(step_up) if policy.auth != Auth::None && !step_up.is_met(token.login(), token.leeway(), now) => {
+            Err(Denial::InsufficientAuthentication)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// May this token name the role? A bare role is of the issuer that the route names, if it names exactly one, and
+/// otherwise of our own tokens.
+pub fn may_name(policy: &RoutePolicy, role: &Role, token: &AccessToken) -> bool {
+    match (&role.issuer, policy.issuers.as_slice()) {
+        (Some(issuer), _) => **token.issuer_name() == **issuer,
+        (None, [only]) => **token.issuer_name() == **only,
+        (None, _) => token.is_ours(),
+    }
+}

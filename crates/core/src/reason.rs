@@ -1,0 +1,188 @@
+//! The outcome of a request, in one word of a closed set. It is the label `outcome` of the metrics, `rotogate.outcome`
+//! of the access log, and a field of a `Verdict` for an embedding application. docs/outcomes.md
+//! lists every word with its meaning; a test compares the two.
+
+use std::fmt;
+
+use crate::denial::{Class, Denial};
+use crate::fault::{Error, Fault};
+use crate::overload::Refusal;
+
+/// The outcome of a request, in one word of a closed set, for logs and metrics. A reason is made from a [`Denial`], a
+/// [`Fault`] or an error of the proxy, or is one of the constants here. No other part of the program invents a word.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::gate::Reason;
+///
+/// let reason = Reason::from(Denial::TokenExpired);
+/// assert_eq!(reason.word(), "token_expired", "the label of a metric");
+/// assert!(reason.is_refusal() && Reason::PASSED.is_served());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Reason {
+    word: &'static str,
+    detail: Option<&'static str>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// The request got what it asked for.
+    Served,
+    /// A rule refused it.
+    Refused,
+    /// A failure, of the gate or beyond it.
+    Failed,
+}
+
+impl Reason {
+    /// The service behind the gate answered, with any status.
+    pub const PASSED: Self = Self::new("passed", Kind::Served);
+    /// One of the gate's own endpoints executed the request.
+    pub const ANSWERED: Self = Self::new("answered", Kind::Served);
+    /// A relay's provider refused the request, and the gate passed its words on.
+    #[cfg(feature = "relay")]
+    #[doc(hidden)]
+    pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", Kind::Refused);
+    /// A CORS preflight, answered by the gate.
+    pub const PREFLIGHT: Self = Self::new("preflight", Kind::Served);
+    /// Another connection serves this host (421).
+    pub const MISDIRECTED: Self = Self::new("misdirected", Kind::Refused);
+    /// The request body arrived below the minimum rate.
+    pub const BODY_TOO_SLOW: Self = Self::new("body_too_slow", Kind::Refused);
+    /// The client disconnected before the reply.
+    pub const CLIENT_GONE: Self = Self::new("client_gone", Kind::Failed);
+    /// The request panicked: a bug.
+    pub const PANIC: Self = Self::new("panic", Kind::Failed);
+    /// A call in an envelope could not be forwarded.
+    pub const NOT_FORWARDED: Self = Self::new("not_forwarded", Kind::Failed);
+    /// The upstream did not return its list of actions.
+    pub const NOT_DESCRIBED: Self = Self::new("not_described", Kind::Failed);
+
+    const fn new(word: &'static str, kind: Kind) -> Self {
+        Self { word, detail: None, kind }
+    }
+
+    /// A rule refused it, or nothing could be decided.
+    pub const fn denied(denial: &Denial) -> Self {
+        let kind = match denial.class() {
+            Class::Unavailable(_) => Kind::Failed,
+            _ => Kind::Refused,
+        };
+        Self { word: denial.reason(), detail: denial.detail(), kind }
+    }
+
+    /// Refused under overload.
+    #[doc(hidden)]
+    pub const fn shed(refusal: Refusal) -> Self {
+        Self::new(refusal.reason(), Kind::Refused)
+    }
+
+    /// A part of the gate failed.
+    pub const fn failed(fault: &Fault) -> Self {
+        Self::new(fault.reason(), Kind::Failed)
+    }
+
+    /// The proxy did not forward the request, or got no response. The words are those of the proxy's own closed set.
+    pub const fn of_proxy(word: &'static str, detail: Option<&'static str>) -> Self {
+        Self { word, detail, kind: Kind::Failed }
+    }
+
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        self.word
+    }
+
+    /// Which claim, which part of the request, which deadline: a fixed text.
+    pub const fn detail(self) -> Option<&'static str> {
+        self.detail
+    }
+
+    /// Did a rule refuse the request?
+    pub const fn is_refusal(self) -> bool {
+        matches!(self.kind, Kind::Refused)
+    }
+
+    /// Was the request served: forwarded, or answered as it asked?
+    pub const fn is_served(self) -> bool {
+        matches!(self.kind, Kind::Served)
+    }
+
+    /// Logs a refusal, as one event. The code that decides a refusal calls this once.
+    pub fn tell(self) {
+        if self.is_refusal() {
+            tracing::debug!(target: "rotogate::denial", reason = self.word, detail = self.detail, "refused");
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word)
+    }
+}
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word)
+    }
+}
+
+impl From<Denial> for Reason {
+    fn from(denial: Denial) -> Self {
+        Self::denied(&denial)
+    }
+}
+
+impl From<&Error> for Reason {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Denied(denial) => Self::denied(denial),
+            Error::Failed(fault) => Self::failed(fault),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The words in the bodies of `fn reason` of a source file, or of the constants here.
+    fn words(source: &str, before: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for (at, _) in source.match_indices(before) {
+            let rest = &source[at + before.len()..];
+            let word: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+            if rest[word.len()..].starts_with('"') && !word.is_empty() {
+                found.insert(word);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn o27_every_outcome_has_a_line_in_the_documentation() {
+        let page = include_str!("../../../docs/outcomes.md");
+        let mut all = words(include_str!("reason.rs"), "Self::new(\"");
+        all.append(&mut words(include_str!("denial/table.rs"), "=> \""));
+        all.append(&mut words(include_str!("denial/proof.rs"), "=> \""));
+        all.append(&mut words(include_str!("fault.rs"), "=> \""));
+        all.append(&mut words(include_str!("../../proxy/src/error.rs"), "=> \""));
+        all.append(&mut words(include_str!("overload/mod.rs"), "=> \""));
+        assert!(all.len() > 60, "{all:?}");
+        let missing: Vec<_> = all.iter().filter(|word| !page.contains(&format!("| `{word}` |"))).collect();
+        assert!(missing.is_empty(), "docs/outcomes.md does not explain these outcomes: {missing:?}");
+    }
+
+    #[test]
+    fn o27_a_refusal_a_failure_and_a_service_are_told_apart() {
+        assert!(Reason::PASSED.is_served() && !Reason::PASSED.is_refusal());
+        let refused = Reason::from(Denial::BadClaim("no exp"));
+        assert!(refused.is_refusal() && !refused.is_served());
+        assert_eq!((refused.word(), refused.detail()), ("bad_claim", Some("no exp")));
+        assert!(!Reason::PANIC.is_refusal() && !Reason::PANIC.is_served());
+    }
+}

@@ -1,0 +1,232 @@
+//! The one place that renders refusals on data routes: RFC 6750 §3 challenges and RFC 9457 problem documents.
+
+use std::borrow::Cow;
+
+use http::header::{CONNECTION, WWW_AUTHENTICATE};
+use http::{HeaderValue, StatusCode};
+
+use crate::credential::Scheme;
+use crate::denial::{Class, Denial, TokenFlaw};
+use crate::dpop::algorithms;
+use crate::reply::{GrpcCode, Reply, grpc_status, problem, retry_after};
+use crate::route::StepUp;
+use crate::session::Scope;
+
+/// What a place asks of its callers, as far as its challenges say it.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// The scopes that it asks for.
+    pub scopes: Cow<'a, Scope>,
+    /// Where the document of its protected resource is, and the scopes that clients may ask for there.
+    pub resource: Option<(&'a str, &'a Scope)>,
+    /// How its callers must have logged in.
+    pub step_up: Option<&'a StepUp>,
+    /// The schemes that it takes.
+    pub schemes: Schemes,
+    /// The scheme that the client used; [`Scheme::Bearer`] if it used none.
+    pub used: Scheme,
+}
+
+/// A place for bearer tokens alone.
+impl Default for Asked<'_> {
+    fn default() -> Self {
+        Self { scopes: Cow::default(), resource: None, step_up: None, schemes: Schemes::Bearer, used: Scheme::Bearer }
+    }
+}
+
+/// The schemes that a place takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schemes {
+    /// RFC 6750.
+    Bearer,
+    /// RFC 9449 as well.
+    Both,
+    /// RFC 9449 alone.
+    Dpop,
+}
+
+impl Asked<'_> {
+    /// The one place that makes challenges: one line for each scheme, that of the scheme that the client used first,
+    /// because some proxies hand on the first line only. That line says the error and the scope (RFC 6750 §3, RFC 9449
+    /// §7.1), and each where the resource's document is (RFC 9728 §5.1).
+    fn challenge(
+        &self,
+        status: StatusCode,
+        error: &[(&str, &str)],
+        scope: Option<&Scope>,
+        detail: Option<&str>,
+    ) -> Reply {
+        let mut reply = problem(status, detail);
+        let order: &[Scheme] = match (self.schemes, self.used) {
+            (Schemes::Bearer, _) => &[Scheme::Bearer],
+            (Schemes::Dpop, _) => &[Scheme::Dpop],
+            (Schemes::Both, Scheme::Bearer) => &[Scheme::Bearer, Scheme::Dpop],
+            (Schemes::Both, Scheme::Dpop) => &[Scheme::Dpop, Scheme::Bearer],
+        };
+        let document = self.resource.map(|(document, _)| ("resource_metadata", document));
+        let (scope, algorithms) = (scope.map(ToString::to_string), algorithms());
+        for (index, scheme) in order.iter().enumerate() {
+            let said = if index == 0 { error } else { &[] };
+            let scope = scope.as_deref().filter(|_| index == 0).map(|scope| ("scope", scope));
+            let (name, algs) = match scheme {
+                Scheme::Bearer => ("Bearer", None),
+                Scheme::Dpop => ("DPoP", Some(("algs", &*algorithms))),
+            };
+            let all = said.iter().copied().chain(document).chain(scope).chain(algs);
+            let quoted = |(name, value): (&str, &str)| {
+                format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+            };
+            let parameters = all.map(quoted).collect::<Vec<_>>().join(", ");
+            let value = if parameters.is_empty() { name.to_owned() } else { format!("{name} {parameters}") };
+            if let Ok(value) = HeaderValue::try_from(value) {
+                reply.headers_mut().append(WWW_AUTHENTICATE, value);
+            }
+        }
+        reply
+    }
+
+    /// The scope that a client without a good token should ask for. Only a resource that describes itself names one.
+    fn scope_to_ask(&self) -> Option<&Scope> {
+        let (_, supported) = self.resource?;
+        Some(if self.scopes.is_empty() { supported } else { &*self.scopes }).filter(|scope| !scope.is_empty())
+    }
+
+    fn no_token(&self) -> Reply {
+        self.challenge(StatusCode::UNAUTHORIZED, &[], self.scope_to_ask(), None)
+    }
+
+    fn two_credentials(&self, description: &str) -> Reply {
+        let error = [("error", "invalid_request"), ("error_description", description)];
+        self.challenge(StatusCode::BAD_REQUEST, &error, None, Some(description))
+    }
+
+    fn invalid_token(&self, description: &str) -> Reply {
+        let error = [("error", "invalid_token"), ("error_description", description)];
+        self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
+    }
+
+    /// RFC 9449 §7.1 and §9.
+    fn bad_proof(&self, needs_nonce: bool) -> Reply {
+        let error = if needs_nonce { "use_dpop_nonce" } else { "invalid_dpop_proof" };
+        let asked = Self { schemes: Schemes::Dpop, ..self.clone() };
+        asked.challenge(
+            StatusCode::UNAUTHORIZED,
+            &[("error", error)],
+            self.scope_to_ask(),
+            Some("the DPoP proof is missing or not good"),
+        )
+    }
+
+    /// RFC 9470 §3.
+    fn another_login(&self) -> Reply {
+        let description = "another login is needed";
+        let acr = self.step_up.map(|step_up| step_up.acr.join(" ")).filter(|acr| !acr.is_empty());
+        let max_age = self.step_up.and_then(|step_up| step_up.max_age).map(|age| age.as_secs().to_string());
+        let mut error = vec![("error", "insufficient_user_authentication"), ("error_description", description)];
+        error.extend(acr.as_deref().map(|acr| ("acr_values", acr)));
+        error.extend(max_age.as_deref().map(|age| ("max_age", age)));
+        self.challenge(StatusCode::UNAUTHORIZED, &error, self.scope_to_ask(), Some(description))
+    }
+
+    fn insufficient_scope(&self, scope: Option<&Scope>, detail: &str) -> Reply {
+        self.challenge(StatusCode::FORBIDDEN, &[("error", "insufficient_scope")], scope, Some(detail))
+    }
+}
+
+/// What a problem document says of a host that is not served.
+const UNKNOWN_HOST: &str = "this gate does not serve the host that the request names";
+
+/// What a problem document says of a request whose head alone is at fault. It tells nothing about a credential.
+pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
+    match denial.class() {
+        Class::Head(head) => head.detail,
+        Class::UnknownHost => Some(UNKNOWN_HOST),
+        _ => None,
+    }
+}
+
+/// The plain reply to a refused request. It says no more than the RFC's error code.
+pub fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
+    match denial.class() {
+        Class::Head(head) => {
+            let mut reply = problem(head.status, head.detail);
+            if head.closes {
+                reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            reply
+        }
+        Class::Tunnel => problem(StatusCode::NOT_IMPLEMENTED, None),
+        // RFC 6750 §3.1.
+        Class::TwoCredentials => asked.two_credentials("send exactly one credential"),
+        Class::Request(what) => problem(StatusCode::BAD_REQUEST, Some(what)),
+        Class::UnknownHost => problem(StatusCode::MISDIRECTED_REQUEST, Some(UNKNOWN_HOST)),
+        Class::NotFound(detail) => problem(StatusCode::NOT_FOUND, detail),
+        Class::WrongMethod => problem(StatusCode::METHOD_NOT_ALLOWED, None),
+        Class::TooLarge => problem(StatusCode::PAYLOAD_TOO_LARGE, None),
+        // RFC 6750 §3.1: no error code for a request without usable authentication.
+        Class::NoCredential | Class::UnusableCredential => asked.no_token(),
+        // No challenge: a token would not help.
+        Class::CrossOrigin => problem(StatusCode::FORBIDDEN, Some("the request came from another site")),
+        Class::BadToken(_) if denial == Denial::InsufficientAuthentication => asked.another_login(),
+        Class::BadToken(TokenFlaw::Expired) if denial == Denial::TokenTooOld => {
+            asked.invalid_token("the access token is too old for this; refresh it")
+        }
+        Class::BadToken(TokenFlaw::Expired) => asked.invalid_token("the access token expired"),
+        Class::BadToken(TokenFlaw::Malformed | TokenFlaw::Unproved | TokenFlaw::Proved) => {
+            asked.invalid_token("the access token is invalid")
+        }
+        Class::BadProof { needs_nonce } => asked.bad_proof(needs_nonce),
+        Class::InsufficientScope => asked.insufficient_scope(Some(&asked.scopes), "the access token lacks a scope"),
+        // No scope would help, so none is named.
+        Class::Forbidden => asked.insufficient_scope(None, "the access token does not permit this"),
+        Class::Limited(wait) => {
+            let mut reply = problem(StatusCode::TOO_MANY_REQUESTS, None);
+            retry_after(&mut reply, wait);
+            reply
+        }
+        Class::Unavailable(wait) => {
+            let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some("nothing was decided; try the same again"));
+            retry_after(&mut reply, wait);
+            reply
+        }
+        // These concern refresh credentials, logins and clients; a data route never refuses for them.
+        Class::BadGrant { .. }
+        | Class::Lifetime
+        | Class::Scope
+        | Class::Target
+        | Class::Login
+        | Class::Client
+        | Class::ClientNotAllowed
+        | Class::GrantType
+        | Class::TooManySessions => problem(StatusCode::BAD_REQUEST, None),
+    }
+}
+
+/// The same refusal as a gRPC status in a reply of trailers alone (gRPC over HTTP/2, «Responses»).
+pub fn denied_grpc(denial: Denial) -> Reply {
+    let (code, message) = match denial.class() {
+        Class::NoCredential | Class::UnusableCredential | Class::BadToken(_) | Class::BadProof { .. } => {
+            (GrpcCode::Unauthenticated, "the access token is missing or invalid")
+        }
+        Class::CrossOrigin | Class::InsufficientScope => (GrpcCode::PermissionDenied, "the access token lacks a scope"),
+        Class::Forbidden => (GrpcCode::PermissionDenied, "the access token does not permit this"),
+        Class::NotFound(_) | Class::WrongMethod | Class::UnknownHost | Class::Tunnel => {
+            (GrpcCode::Unimplemented, "no such method")
+        }
+        Class::Limited(_) | Class::TooLarge => (GrpcCode::ResourceExhausted, "too much, or too often"),
+        Class::Unavailable(_) => (GrpcCode::Unavailable, "nothing was decided; try the same again"),
+        Class::Head(_)
+        | Class::Request(_)
+        | Class::TwoCredentials
+        | Class::BadGrant { .. }
+        | Class::Lifetime
+        | Class::Scope
+        | Class::Target
+        | Class::Login
+        | Class::Client
+        | Class::ClientNotAllowed
+        | Class::GrantType
+        | Class::TooManySessions => (GrpcCode::InvalidArgument, "the request is malformed"),
+    };
+    grpc_status(code, message)
+}

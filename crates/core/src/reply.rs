@@ -1,0 +1,206 @@
+//! Responses that the gate makes itself: their bodies, problem documents (RFC 9457), gRPC statuses and `Retry-After`.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use serde::Serialize;
+
+use crate::overload::{PermitBody, PoolPermit};
+
+/// A reply of ours.
+///
+/// ```
+/// use http::HeaderValue;
+/// use rotogate::dialect::{Reply, ReplyBody};
+///
+/// let mut reply = Reply::new(ReplyBody::from(b"{}".to_vec()));
+/// reply.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+/// assert_eq!(reply.body().data(), "{}");
+/// ```
+pub type Reply = Response<ReplyBody>;
+
+/// The body of a request that is answered while it still arrives
+/// ([`Dialect::stream`](crate::dialect::Dialect::stream)).
+#[doc(hidden)]
+pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Complete bytes, with trailers if the protocol has them (gRPC); or a stream.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http::{HeaderMap, HeaderValue};
+/// use rotogate::dialect::ReplyBody;
+///
+/// // A gRPC message, and its status.
+/// let mut trailers = HeaderMap::new();
+/// trailers.insert("grpc-status", HeaderValue::from_static("0"));
+/// let body = ReplyBody::with_trailers(Bytes::from_static(&[0; 5]), trailers);
+/// assert_eq!(body.data().len(), 5);
+/// ```
+#[derive(Debug, Default)]
+pub struct ReplyBody {
+    /// The whole body, or its beginning.
+    pub data: Bytes,
+    /// Boxed, because most replies have none.
+    #[doc(hidden)]
+    pub trailers: Option<Box<HeaderMap>>,
+    /// What follows `data`.
+    #[doc(hidden)]
+    pub stream: Option<UnsyncBoxBody<Bytes, Infallible>>,
+}
+
+impl ReplyBody {
+    /// Bytes and trailers.
+    pub fn with_trailers(data: Bytes, trailers: HeaderMap) -> Self {
+        Self { data, trailers: Some(Box::new(trailers)), stream: None }
+    }
+
+    /// A stream of bytes.
+    pub fn streamed(stream: UnsyncBoxBody<Bytes, Infallible>) -> Self {
+        Self { stream: Some(stream), ..Self::default() }
+    }
+
+    /// A stream that keeps a permit to its end.
+    #[doc(hidden)]
+    pub fn holding(mut self, place: PoolPermit) -> Self {
+        self.stream = self.stream.map(|stream| PermitBody::new(stream, Some(place)).boxed_unsync());
+        self
+    }
+
+    /// The bytes; empty for a stream.
+    pub fn data(&self) -> &Bytes {
+        &self.data
+    }
+}
+
+impl From<Bytes> for ReplyBody {
+    fn from(data: Bytes) -> Self {
+        Self { data, trailers: None, stream: None }
+    }
+}
+
+impl From<Vec<u8>> for ReplyBody {
+    fn from(data: Vec<u8>) -> Self {
+        Bytes::from(data).into()
+    }
+}
+
+/// RFC 9457.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+/// A problem document (RFC 9457).
+pub fn problem(status: StatusCode, detail: Option<&str>) -> Reply {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = Problem { kind: "about:blank", title, status: status.as_u16(), detail };
+    let mut reply = Response::new(serde_json::to_vec(&body).unwrap_or_default().into());
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
+}
+
+/// 405, with the methods that the route serves (RFC 9110 §15.5.6).
+pub fn method_not_allowed(allowed: &[Method]) -> Reply {
+    let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, None);
+    let list = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+    if let Ok(value) = HeaderValue::try_from(list) {
+        reply.headers_mut().insert(ALLOW, value);
+    }
+    reply
+}
+
+/// Sets `Retry-After`, in whole seconds, rounded up.
+pub fn retry_after(reply: &mut Reply, wait: Duration) {
+    if let Ok(value) = HeaderValue::try_from(seconds(wait).to_string()) {
+        reply.headers_mut().insert(RETRY_AFTER, value);
+    }
+}
+
+/// Whole seconds, rounded up; at least one.
+pub const fn seconds(wait: Duration) -> u128 {
+    let seconds = wait.as_millis().div_ceil(1000);
+    if seconds == 0 { 1 } else { seconds }
+}
+
+/// Is the client's protocol gRPC: «`application/grpc`, optionally followed by `+` or `;`» (gRPC over HTTP/2,
+/// «Requests»)? Such a client does not understand a bare 401 (requirement T17). gRPC-Web, which browsers use, is
+/// another protocol.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    const MEDIA: &[u8] = b"application/grpc";
+    let Some((begin, rest)) =
+        headers.get(CONTENT_TYPE).and_then(|media| media.as_bytes().split_at_checked(MEDIA.len()))
+    else {
+        return false;
+    };
+    begin.eq_ignore_ascii_case(MEDIA) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+/// The gRPC status codes that the gate itself sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrpcCode {
+    /// Status 1: the caller left.
+    Cancelled,
+    /// Status 3: the message is malformed.
+    InvalidArgument,
+    /// Status 4: no answer in time.
+    DeadlineExceeded,
+    /// Status 7: the caller may not do that.
+    PermissionDenied,
+    /// Status 8: a limit was met.
+    ResourceExhausted,
+    /// Status 12: no such method.
+    Unimplemented,
+    /// Status 13: a fault of the gate.
+    Internal,
+    /// Status 14: the call may be repeated later.
+    Unavailable,
+    /// Status 16: the token is missing or not good.
+    Unauthenticated,
+}
+
+impl GrpcCode {
+    /// The value of `grpc-status`.
+    pub(crate) const fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Cancelled => "1",
+            Self::InvalidArgument => "3",
+            Self::DeadlineExceeded => "4",
+            Self::PermissionDenied => "7",
+            Self::ResourceExhausted => "8",
+            Self::Unimplemented => "12",
+            Self::Internal => "13",
+            Self::Unavailable => "14",
+            Self::Unauthenticated => "16",
+        })
+    }
+}
+
+/// The trailers of a gRPC reply. `message` is visible ASCII without `%`.
+pub fn grpc_trailers(code: GrpcCode, message: &'static str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", code.value());
+    trailers.insert("grpc-message", HeaderValue::from_static(message));
+    trailers
+}
+
+/// A gRPC reply that consists of its status. `message` is visible ASCII without `%`.
+pub fn grpc_status(code: GrpcCode, message: &'static str) -> Reply {
+    let mut reply = Response::new(ReplyBody::default());
+    *reply.headers_mut() = grpc_trailers(code, message);
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    reply
+}

@@ -1,0 +1,115 @@
+//! Fills a list from a store, before the list is in use.
+//!
+//! The table of a million entries is far larger than the processor's caches, so entries inserted in order of arrival
+//! miss them each time. The filling therefore sorts entries by their part of the table, and inserts many of a part at a
+//! time.
+
+use super::RevocationList;
+use super::entry::SessionEntry;
+use crate::revocation::{Revocation, Target};
+use crate::session::SessionId;
+
+/// How many entries wait, over all parts: 3 MiB of them.
+const MAX_WAITING_ENTRIES: usize = 96 << 10;
+
+/// Fills a list.
+#[derive(Debug)]
+pub struct ListFilling {
+    list: RevocationList,
+    waiting: Waiting,
+}
+
+/// A thread's share of filling a list, beside other threads.
+#[cfg(any(test, feature = "redb"))]
+#[derive(Debug)]
+pub(crate) struct ListShare<'a> {
+    list: &'a RevocationList,
+    waiting: Waiting,
+}
+
+/// Entries that wait to be inserted.
+#[derive(Debug)]
+struct Waiting {
+    parts: Vec<Vec<(SessionId, SessionEntry)>>,
+    /// How many entries of one part are inserted together.
+    together: usize,
+}
+
+impl Waiting {
+    /// With room for this many in all.
+    fn of(list: &RevocationList, most: usize) -> Self {
+        let number = list.sessions.number();
+        let together = (most / number).max(1);
+        Self { parts: (0..number).map(|_| Vec::with_capacity(together)).collect(), together }
+    }
+
+    fn add(&mut self, list: &RevocationList, revocation: &Revocation) {
+        let Target::Session(id) = &revocation.target else {
+            list.apply(revocation);
+            return;
+        };
+        let entry = SessionEntry::new(revocation.effect, revocation.until);
+        let number = list.sessions.of(*id);
+        let Some(part) = self.parts.get_mut(number) else {
+            return list.sessions.merge_into(number, [(*id, entry)]);
+        };
+        part.push((*id, entry));
+        if part.len() >= self.together {
+            list.sessions.merge_into(number, part.drain(..));
+        }
+    }
+
+    fn finish(self, list: &RevocationList) {
+        self.parts.into_iter().enumerate().for_each(|(number, part)| list.sessions.merge_into(number, part));
+    }
+}
+
+/// With room that grows.
+impl Default for ListFilling {
+    fn default() -> Self {
+        let list = RevocationList::new();
+        let number = list.sessions.number();
+        let together = (MAX_WAITING_ENTRIES / number).max(1);
+        Self { list, waiting: Waiting { parts: vec![Vec::new(); number], together } }
+    }
+}
+
+impl ListFilling {
+    /// With room for the entries of this many sessions.
+    pub fn expecting(sessions: usize) -> Self {
+        let list = RevocationList::expecting(sessions);
+        let waiting = Waiting::of(&list, MAX_WAITING_ENTRIES.min(sessions));
+        Self { list, waiting }
+    }
+
+    /// Adds an entry. As for [`RevocationList::apply`], the order does not matter.
+    pub fn add(&mut self, revocation: &Revocation) {
+        self.waiting.add(&self.list, revocation);
+    }
+
+    /// A share of this for one of so many threads.
+    #[cfg(any(test, feature = "redb"))]
+    pub(crate) fn share(&self, threads: usize) -> ListShare<'_> {
+        ListShare { list: &self.list, waiting: Waiting::of(&self.list, MAX_WAITING_ENTRIES / threads.max(1)) }
+    }
+
+    /// The list, with everything that was added. Each share was finished before.
+    pub fn finish(self) -> RevocationList {
+        let Self { list, waiting } = self;
+        waiting.finish(&list);
+        list
+    }
+}
+
+#[cfg(any(test, feature = "redb"))]
+impl ListShare<'_> {
+    /// As [`ListFilling::add`].
+    pub(crate) fn add(&mut self, revocation: &Revocation) {
+        self.waiting.add(self.list, revocation);
+    }
+
+    /// Everything that was added is in the list when this returns.
+    pub(crate) fn finish(self) {
+        self.waiting.finish(self.list);
+    }
+}

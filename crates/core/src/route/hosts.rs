@@ -1,0 +1,120 @@
+//! The hosts that a gate serves (requirement T23). An upstream may write the host that it receives into links, for
+//! example in password-reset mails; so the gate does not forward a `Host` of the sender's invention.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::authority::is_host;
+
+/// Not a valid host.
+///
+/// ```
+/// use rotogate::route::Hosts;
+///
+/// let error = Hosts::default().add("example.com:8443").unwrap_err();
+/// assert!(error.to_string().starts_with("\"example.com:8443\" is not a host name without port"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a host name without port, such as \"example.com\", \"*.example.com\" or \"*\"")]
+pub struct HostError(String);
+
+/// The hosts that are served: by name, below a domain, or any.
+///
+/// ```
+/// use rotogate::route::Hosts;
+///
+/// let mut hosts = Hosts::default();
+/// hosts.add("*.example.com")?;
+/// assert!(hosts.admit("api.example.com") && !hosts.admit("example.com"));
+/// # Ok::<(), rotogate::route::HostError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    any: bool,
+    /// In lower case, without a trailing dot.
+    exact: Vec<Box<str>>,
+    /// Suffixes with a leading dot, in the same form: all hosts below them are served.
+    below: Vec<Box<str>>,
+}
+
+impl Hosts {
+    /// Adds a host: `example.com`, an address, `*.example.com` for all names below that, or `*` for any.
+    ///
+    /// # Errors
+    /// If it is none of these.
+    pub fn add(&mut self, host: &str) -> Result<(), HostError> {
+        let normal = normal(host);
+        let below = normal.strip_prefix('*').filter(|rest| rest.starts_with('.'));
+        if host == "*" {
+            self.any = true;
+        } else if let Some(below) = below.filter(|rest| rest.get(1..).is_some_and(is_host)) {
+            self.below.push(below.into());
+        } else if is_host(&normal) {
+            self.exact.push(normal.into());
+        } else {
+            return Err(HostError(host.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Is this host, without its port, one of them?
+    pub fn admit(&self, host: &str) -> bool {
+        // As most clients spell it.
+        if self.any || self.exact.iter().any(|known| **known == *host) {
+            return true;
+        }
+        let host = normal(host);
+        self.exact.iter().any(|known| **known == *host) || self.below.iter().any(|end| host.ends_with(&**end))
+    }
+}
+
+fn normal(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// Does a host, without its port, name the local machine?
+#[doc(hidden)]
+pub fn is_loopback(host: &str) -> bool {
+    if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return v6.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());
+    }
+    let host = normal(host);
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t23_a_host_is_served_by_its_name_below_its_domain_or_because_any_is() {
+        let mut hosts = Hosts::default();
+        for host in ["Api.Example.com", "*.apps.example.com", "192.0.2.7", "[2001:db8::1]"] {
+            hosts.add(host).unwrap();
+        }
+        for host in ["api.example.com", "API.example.COM", "api.example.com.", "192.0.2.7", "[2001:DB8::1]"] {
+            assert!(hosts.admit(host), "{host}");
+        }
+        assert!(hosts.admit("a.apps.example.com") && hosts.admit("a.b.Apps.example.com."));
+        for host in ["example.com", "apps.example.com", "xapps.example.com", "api.example.com.evil.test", "evil.test"] {
+            assert!(!hosts.admit(host), "{host}");
+        }
+        for bad in ["", "*.", "*.*.com", "a.*", "a:80", "a b", "*x.com", "http://a", "[::1", "*."] {
+            assert!(hosts.add(bad).is_err(), "{bad}");
+        }
+        hosts.add("*").unwrap();
+        assert!(hosts.admit("evil.test"));
+    }
+
+    #[test]
+    fn t23_a_loopback_host_names_this_machine() {
+        for host in ["localhost", "LOCALHOST", "app.localhost", "127.0.0.1", "127.9.9.9", "[::1]", "[::ffff:127.0.0.1]"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.evil.test", "evil-localhost", "128.0.0.1", "127.0.0.1.evil.test", "[::2]", "[]", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

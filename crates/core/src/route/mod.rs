@@ -1,0 +1,178 @@
+//! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
+//! gate forwards nothing that the configuration does not name.
+//!
+//! ```
+//! use rotogate::route::{Route, RoutePolicy};
+//! use rotogate::session::Scope;
+//!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let public = Route::new("/docs/{*rest}", RoutePolicy::public());
+//! let orders = Route::new("/orders/{id}", RoutePolicy { scopes: Scope::parse("orders.read")?, ..RoutePolicy::default() });
+//! let builder = rotogate::Gate::builder().route(public).route(orders);
+//! # let _ = builder;
+//! # Ok(()) }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Method;
+
+#[doc(hidden)]
+pub mod authority;
+mod calls;
+#[doc(hidden)]
+pub mod hosts;
+mod loose;
+mod methods;
+#[doc(hidden)]
+pub mod path;
+mod pattern;
+mod policy;
+mod resource;
+mod table;
+mod warnings;
+
+pub use calls::CallPattern;
+pub use calls::ungoverned;
+pub use hosts::{HostError, Hosts};
+pub use methods::{DEFAULT_METHODS, REGISTERED_METHODS};
+pub use policy::{Auth, BadCredential, EncodedSlash, LooseMatch, OnExpiry, Role, RoutePolicy};
+pub use resource::{RESOURCE_METADATA_PATH, Resource, StepUp};
+pub use table::{Match, RouteError, RouteProblem, RouteTable};
+pub use warnings::{RouteWarning, WarningKind, warnings};
+
+/// Checks the pattern of a route.
+///
+/// # Errors
+/// What is wrong with it, and how to write what was probably meant.
+#[doc(hidden)]
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    pattern::parse(pattern).map(drop)
+}
+
+/// One `[[routes]]` entry.
+///
+/// ```
+/// use http::Method;
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// let read = Route { methods: vec![Method::GET], ..Route::new("/orders/{id}", RoutePolicy::public()) };
+/// let change = Route { methods: vec![Method::PUT], ..Route::new("/orders/{id}", RoutePolicy::default()) };
+/// let builder = rotogate::Gate::builder().route(read).route(change);
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The name in logs and metrics. It comes from the configuration, never from a request.
+    pub id: RouteId,
+    /// The hosts that it serves, without port. Empty: every host that no route names.
+    pub hosts: Vec<String>,
+    /// The methods that it serves; `GET` includes `HEAD`. Empty: `DEFAULT_METHODS` and `REGISTERED_METHODS`.
+    pub methods: Vec<Method>,
+    /// A pattern: `{name}` matches one whole segment, a trailing `{*rest}` everything that remains, even nothing.
+    pub path: String,
+    /// The enclosed calls that it is a rule for, on any path. A route for calls alone has an empty path.
+    // Requirement T22.
+    pub kuzzle: Vec<CallPattern>,
+    /// The listeners that it serves, by the names in `Peer::on_listener`. On others it is
+    /// 404, and no less specific route takes its place. Empty: all.
+    pub listeners: Vec<Box<str>>,
+    /// What it requires.
+    pub policy: RoutePolicy,
+    /// Its upstream. `None` for the service inside the layer.
+    pub upstream: Option<UpstreamId>,
+    /// The `aud` of the signed assertions about its callers, if the gate sends any. `None`: it sends none here.
+    pub assertion_audience: Option<Arc<str>>,
+}
+
+/// The name of a route in logs and metrics.
+///
+/// ```
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// let orders = Route { id: "orders".into(), ..Route::new("/orders/{*rest}", RoutePolicy::default()) };
+/// assert_eq!(orders.id.as_str(), "orders");
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteId(Arc<str>);
+
+impl RouteId {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for RouteId {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for RouteId {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for RouteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An upstream of a proxy around the layer: its position among the upstreams that the proxy knows. The layer carries it
+/// from the route to the proxy, and reads nothing into it.
+///
+/// ```
+/// use rotogate::route::{Route, RoutePolicy, UpstreamId};
+///
+/// // The proxy around the layer knows which server is at position 1.
+/// let orders = Route { upstream: Some(UpstreamId::new(1)), ..Route::new("/orders", RoutePolicy::default()) };
+/// assert_eq!(orders.upstream.map(UpstreamId::position), Some(1));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamId(usize);
+
+impl UpstreamId {
+    /// The upstream at this position.
+    pub const fn new(position: usize) -> Self {
+        Self(position)
+    }
+
+    /// The position.
+    pub const fn position(self) -> usize {
+        self.0
+    }
+}
+
+impl Route {
+    /// A route for a path pattern on every host, to the service inside the layer. Its name in logs is its pattern.
+    pub fn new(path: impl Into<String>, policy: RoutePolicy) -> Self {
+        let path = path.into();
+        let id = path.as_str().into();
+        Self {
+            id,
+            hosts: Vec::new(),
+            methods: Vec::new(),
+            path,
+            kuzzle: Vec::new(),
+            listeners: Vec::new(),
+            policy,
+            upstream: None,
+            assertion_audience: None,
+        }
+    }
+
+    /// A route for every path that no other route serves.
+    pub fn catch_all(policy: RoutePolicy) -> Self {
+        Self { id: "all".into(), ..Self::new("/{*rest}", policy) }
+    }
+}

@@ -1,0 +1,448 @@
+//! What a route requires of a request, and what it lets through.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::path::{CanonicalPath, PathError};
+use super::resource::StepUp;
+use crate::denial::Denial;
+use crate::session::scope::Scope;
+
+/// The rules of one route. The default is the strictest: a token is required, and nothing unusual passes.
+///
+/// ```
+/// use rotogate::route::RoutePolicy;
+/// use rotogate::session::Scope;
+///
+/// let write = RoutePolicy { scopes: Scope::parse("orders.write")?, max_body: Some(65_536), ..RoutePolicy::default() };
+/// assert!(write.is_stricter_than(&RoutePolicy::default()));
+/// assert!(RoutePolicy::default().is_stricter_than(&RoutePolicy::public()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutePolicy {
+    /// Is a token required?
+    pub auth: Auth,
+    /// The scopes that the token must have, all of them.
+    pub scopes: Scope,
+    /// The scopes of which the token must have one, besides all of `scopes`. Empty: none is asked for.
+    pub any_scope: Scope,
+    /// The roles of which the token must have one. Empty: none is asked for.
+    pub roles: Vec<Role>,
+    /// The names of the accepted issuers; ours is `self`. Empty: our own, and those that are accepted everywhere.
+    pub issuers: Vec<String>,
+    /// The audiences of which the token must name one. Empty: any that its issuer's rules allow.
+    pub audiences: Vec<String>,
+    /// What an invalid credential causes if none is required.
+    pub bad_credential_on_optional: BadCredential,
+    /// The upstream also gets the `Authorization` header.
+    // Requirement T14.
+    pub forward_token: bool,
+    /// Paths with `%2F`.
+    pub encoded_slash: EncodedSlash,
+    /// Headers with `_` in their names pass, unless they could be read as one of ours.
+    // Requirement T4.
+    pub keep_underscore_headers: bool,
+    /// Headers that override method or URL pass.
+    // Requirement T6.
+    pub keep_override_headers: bool,
+    /// The longest request body, in bytes. `None`: no bound.
+    pub max_body: Option<u64>,
+    /// CORS preflight goes to the upstream.
+    // Requirement T19.
+    pub preflight_to_upstream: bool,
+    /// The dialect that words this route's refusals, and whose clients' places for a token are accepted.
+    pub dialect: Option<String>,
+    /// A cookie that may contain the access token.
+    // Requirement T18.
+    pub cookie: Option<String>,
+    /// A WebSocket or another upgrade passes to the upstream.
+    // Requirement T9.
+    pub upgrade: bool,
+    /// Only tokens that are bound to a key are accepted, with a proof of it (RFC 9449).
+    // Requirement N31.
+    pub dpop_required: bool,
+    /// Only tokens that are bound to the client certificate of their connection are accepted (RFC 8705).
+    pub certificate_required: bool,
+    /// What happens to a tunnel or a long reply when its caller's token expires.
+    pub on_expiry: OnExpiry,
+    /// What happens to a path that a common reading takes for that of a stricter route.
+    // Requirement T20.
+    pub loose_match: LooseMatch,
+    /// The path of the protected resource that it belongs to: its challenges name the document, and the resource's
+    /// identifier is one of `audiences`.
+    pub resource: Option<String>,
+    /// How the caller must have logged in.
+    pub step_up: Option<StepUp>,
+}
+
+impl RoutePolicy {
+    /// A public route: no token is examined.
+    pub fn public() -> Self {
+        Self { auth: Auth::None, ..Self::default() }
+    }
+
+    /// With or without a token; a token that is sent must be valid.
+    pub fn optional() -> Self {
+        Self { auth: Auth::Optional, ..Self::default() }
+    }
+
+    /// Does the route accept tokens of this issuer? `everywhere`: the issuer is accepted on routes that name no
+    /// issuers.
+    pub fn takes(&self, issuer: &str, everywhere: bool) -> bool {
+        if self.issuers.is_empty() { everywhere } else { self.issuers.iter().any(|name| name == issuer) }
+    }
+
+    /// The scopes that a refusal names.
+    pub fn asked_scopes(&self) -> Cow<'_, Scope> {
+        match self.any_scope.is_empty() {
+            true => Cow::Borrowed(&self.scopes),
+            false => Cow::Owned(Scope::of(self.scopes.iter().chain(self.any_scope.iter()))),
+        }
+    }
+
+    /// What is wrong with one of its roles, on a route that takes the tokens of these issuers.
+    #[doc(hidden)]
+    pub fn problem_of(&self, role: &Role, issuers: &[&str]) -> Option<&'static str> {
+        match &role.issuer {
+            Some(issuer) if !issuers.contains(&&**issuer) => {
+                Some("is of an issuer whose tokens the route does not take")
+            }
+            None if issuers.len() != 1 => Some(
+                "needs its issuer, because the route takes the tokens of several: write \"self:admin\" for our own, or the \
+                 name of an issuer instead of self",
+            ),
+            Some(_) | None => None,
+        }
+    }
+
+    /// Is there a request that this policy refuses and `other` admits? Then no spelling of a path of this route may
+    /// reach the other one.
+    ///
+    /// This is not an order: each of two policies may be stricter than the other.
+    // Requirement T20.
+    pub fn is_stricter_than(&self, other: &Self) -> bool {
+        // Each field is named, so that a new one needs a decision here.
+        let Self {
+            auth,
+            scopes,
+            any_scope,
+            roles,
+            issuers,
+            audiences,
+            bad_credential_on_optional: bad_credential,
+            upgrade,
+            step_up,
+            dpop_required,
+            certificate_required,
+            // Its audience is one of `audiences`.
+            resource: _,
+            // These decide how a request is forwarded, how a refusal is worded and where a token may be. They neither
+            // admit nor refuse.
+            forward_token: _,
+            encoded_slash: _,
+            keep_underscore_headers: _,
+            keep_override_headers: _,
+            max_body: _,
+            preflight_to_upstream: _,
+            dialect: _,
+            cookie: _,
+            on_expiry: _,
+            loose_match: _,
+        } = self;
+        let by_auth = |auth: Auth, bad: BadCredential| match (auth, bad) {
+            (Auth::None, _) => 0,
+            (Auth::Optional, BadCredential::Anonymous) => 1,
+            (Auth::Optional, BadCredential::Refuse) => 2,
+            (Auth::Required, _) => 3,
+        };
+        // A public route requires nothing else.
+        let asks = *auth != Auth::None;
+        let unlike = |ours: &[String], theirs: &[String]| {
+            // Without audiences the issuer's own rules decide. They may accept what the other list does not, and vice
+            // versa.
+            ours.is_empty() != theirs.is_empty() || theirs.iter().any(|one| !ours.contains(one))
+        };
+        // What the other one asks for may contain what this one asks for.
+        let one_is_there = !any_scope.intersection(&other.scopes).is_empty()
+            || (!other.any_scope.is_empty() && other.any_scope.is_within(any_scope));
+        let a_role_is_there = !other.roles.is_empty() && other.roles.iter().all(|role| roles.contains(role));
+        by_auth(*auth, *bad_credential) > by_auth(other.auth, other.bad_credential_on_optional)
+            || (asks && !scopes.is_within(&other.scopes))
+            || (asks && !any_scope.is_empty() && !(other.auth != Auth::None && one_is_there))
+            || (asks && !roles.is_empty() && !(other.auth != Auth::None && a_role_is_there))
+            || (asks && other.auth != Auth::None && unlike(issuers, &other.issuers))
+            || (asks && other.auth != Auth::None && unlike(audiences, &other.audiences))
+            || (asks
+                && step_up.as_ref().is_some_and(|ours| {
+                    other.auth == Auth::None || ours.is_stricter_than(&other.step_up.clone().unwrap_or_default())
+                }))
+            || (!upgrade && other.upgrade)
+            || (asks && *dpop_required && !(other.auth != Auth::None && other.dpop_required))
+            || (asks && *certificate_required && !(other.auth != Auth::None && other.certificate_required))
+    }
+
+    /// May a request with this path take the route?
+    ///
+    /// # Errors
+    /// [`Denial::BadPath`] for an escaped slash that the route does not keep.
+    // Requirement T12.
+    #[doc(hidden)]
+    pub fn admits(&self, path: &CanonicalPath<'_>) -> Result<(), Denial> {
+        match self.encoded_slash {
+            EncodedSlash::Refuse if path.has_encoded_slash() => Err(PathError::EncodedSlash.into()),
+            EncodedSlash::Refuse | EncodedSlash::Keep => Ok(()),
+        }
+    }
+}
+
+/// A role, and the issuer whose tokens may name it.
+///
+/// ```
+/// use rotogate::route::Role;
+///
+/// let role = Role::parse("kc:admin", |issuer| issuer == "kc");
+/// assert_eq!((role.issuer.as_deref(), &*role.name), (Some("kc"), "admin"));
+/// ```
+// Requirement I17.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// The name of the issuer. `None`: the only issuer of the route.
+    pub issuer: Option<Box<str>>,
+    /// The role.
+    pub name: Box<str>,
+}
+
+impl Role {
+    /// Reads `"kc:admin"`, the role `admin` of the issuer named `kc`; or `"admin"`. A text before a colon that is no name of
+    /// an issuer is a part of the role.
+    pub fn parse(text: &str, is_issuer: impl Fn(&str) -> bool) -> Self {
+        match text.split_once(':').filter(|(issuer, _)| is_issuer(issuer)) {
+            Some((issuer, name)) => Self { issuer: Some(issuer.into()), name: name.into() },
+            None => Self { issuer: None, name: text.into() },
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.issuer.as_ref().map_or(Ok(()), |issuer| write!(f, "{issuer}:"))?;
+        f.write_str(&self.name)
+    }
+}
+
+/// `auth`.
+///
+/// ```
+/// use rotogate::route::{Auth, RoutePolicy};
+///
+/// assert_eq!(RoutePolicy::default().auth, Auth::Required);
+/// assert_eq!(RoutePolicy::optional().auth, Auth::Optional);
+/// assert_eq!(RoutePolicy::public().auth, Auth::None);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Public: no token is examined.
+    None,
+    /// With or without a token; a token that is sent must be valid.
+    Optional,
+    /// Only with a token.
+    #[default]
+    Required,
+}
+
+impl Auth {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+            Self::None => "none",
+        }
+    }
+}
+
+/// `bad_credential_on_optional`: a bad credential is no missing one, unless the route says so.
+///
+/// ```
+/// use rotogate::route::{BadCredential, RoutePolicy};
+///
+/// // The front page of a shop: a visitor with an expired token is a visitor.
+/// let page = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
+/// assert!(RoutePolicy::optional().is_stricter_than(&page), "it refuses that visitor");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+// Requirement T13.
+pub enum BadCredential {
+    /// 401.
+    #[default]
+    Refuse,
+    /// The request continues as if it had sent no credential.
+    Anonymous,
+}
+
+/// `encoded_slash`.
+///
+/// ```
+/// use rotogate::route::{EncodedSlash, Route, RoutePolicy};
+///
+/// // Names of objects may have slashes: `/objects/reports%2F2026`.
+/// let policy = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
+/// let builder = rotogate::Gate::builder().route(Route::new("/objects/{name}", policy));
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodedSlash {
+    /// 400.
+    #[default]
+    Refuse,
+    /// The slash is data within its segment, and stays escaped.
+    Keep,
+}
+
+impl EncodedSlash {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+/// `loose_match`.
+///
+/// ```
+/// use rotogate::route::{LooseMatch, Route, RoutePolicy};
+///
+/// // Behind it is an object store, for which `/Private` and `/private` are two names.
+/// let policy = RoutePolicy { loose_match: LooseMatch::Ignore, ..RoutePolicy::public() };
+/// let builder = rotogate::Gate::builder().route(Route::new("/{*name}", policy));
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LooseMatch {
+    /// 404: servers behind a gate fold case, cut parameters, and treat `/p` as `/p/`.
+    #[default]
+    Refuse,
+    /// The route's upstream compares paths byte for byte, as the gate does.
+    Ignore,
+}
+
+/// `on_expiry`.
+///
+/// ```
+/// use rotogate::route::{OnExpiry, Route, RoutePolicy};
+///
+/// // A live feed whose clients do not refresh while it runs. A revocation ends it all the same.
+/// let policy = RoutePolicy { upgrade: true, on_expiry: OnExpiry::Keep, ..RoutePolicy::default() };
+/// let builder = rotogate::Gate::builder().route(Route::new("/feed", policy));
+/// # let _ = builder;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnExpiry {
+    /// It ends, unless the token was exchanged before.
+    #[default]
+    Close,
+    /// It continues until its session is revoked.
+    Keep,
+}
+
+impl OnExpiry {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Keep => "keep",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t12_an_escaped_slash_passes_only_where_the_route_keeps_it() {
+        let path = CanonicalPath::parse("/a%2fb").unwrap();
+        let strict = RoutePolicy::default();
+        assert_eq!(strict.admits(&path), Err(Denial::BadPath(PathError::EncodedSlash)));
+        assert_eq!(strict.admits(&CanonicalPath::parse("/a/b").unwrap()), Ok(()));
+        let lax = RoutePolicy { encoded_slash: EncodedSlash::Keep, ..RoutePolicy::default() };
+        assert_eq!(lax.admits(&path), Ok(()));
+    }
+
+    #[test]
+    fn t20_a_policy_is_stricter_in_any_respect_or_in_none() {
+        let asks = |scopes: &str| RoutePolicy { scopes: Scope::parse(scopes).unwrap(), ..RoutePolicy::default() };
+        let any =
+            |of: &[&str]| RoutePolicy { any_scope: Scope::parse(&of.join(" ")).unwrap(), ..RoutePolicy::default() };
+        let roles = |of: &[&str]| RoutePolicy {
+            roles: of.iter().map(|role| Role::parse(role, |issuer| issuer == "kc")).collect(),
+            ..RoutePolicy::default()
+        };
+        let audiences = |of: &[&str]| RoutePolicy {
+            audiences: of.iter().map(|one| (*one).to_owned()).collect(),
+            ..RoutePolicy::default()
+        };
+        let lax = RoutePolicy { bad_credential_on_optional: BadCredential::Anonymous, ..RoutePolicy::optional() };
+        let upgrade = RoutePolicy { upgrade: true, ..RoutePolicy::default() };
+        // Which policy is stricter than which; neither, if both are false.
+        let table = [
+            (RoutePolicy::default(), RoutePolicy::default(), false, false),
+            (RoutePolicy::default(), RoutePolicy::optional(), true, false),
+            (RoutePolicy::optional(), lax.clone(), true, false),
+            (lax, RoutePolicy::public(), true, false),
+            (asks("admin"), RoutePolicy::default(), true, false),
+            (asks("a b"), asks("a"), true, false),
+            (asks("a"), asks("b"), true, true),
+            (asks("a"), RoutePolicy::public(), true, false),
+            (any(&["a", "b"]), RoutePolicy::default(), true, false),
+            (any(&["a", "b"]), any(&["a"]), false, true),
+            (any(&["a", "b"]), asks("a"), false, true),
+            (any(&["a"]), any(&["b"]), true, true),
+            (any(&["a"]), RoutePolicy::public(), true, false),
+            (roles(&["a", "kc:b"]), RoutePolicy::default(), true, false),
+            (roles(&["a", "kc:b"]), roles(&["a"]), false, true),
+            (roles(&["kc:a"]), roles(&["a"]), true, true),
+            (roles(&["a"]), RoutePolicy::public(), true, false),
+            (audiences(&["x"]), RoutePolicy::default(), true, true),
+            (audiences(&["x"]), audiences(&["x", "y"]), true, false),
+            (audiences(&["x"]), RoutePolicy::public(), true, false),
+            (RoutePolicy::default(), upgrade.clone(), true, false),
+            (RoutePolicy::public(), upgrade, true, true),
+        ];
+        for (one, other, more, less) in table {
+            assert_eq!(one.is_stricter_than(&other), more, "{one:?} {other:?}");
+            assert_eq!(other.is_stricter_than(&one), less, "{other:?} {one:?}");
+        }
+        // A requirement of a public route makes no policy stricter.
+        let unasked = RoutePolicy { scopes: Scope::parse("admin").unwrap(), ..RoutePolicy::public() };
+        assert!(!unasked.is_stricter_than(&RoutePolicy::public()));
+    }
+
+    #[test]
+    fn the_default_policy_is_the_strictest() {
+        let policy = RoutePolicy::default();
+        assert_eq!(policy.auth, Auth::Required);
+        assert_eq!(policy.bad_credential_on_optional, BadCredential::Refuse);
+        assert!(!policy.forward_token && !policy.keep_override_headers && !policy.keep_underscore_headers);
+    }
+
+    #[test]
+    fn i17_a_role_has_an_issuer_if_the_text_before_its_colon_is_the_name_of_one() {
+        let parse = |text: &str| Role::parse(text, |issuer| ["self", "kc"].contains(&issuer));
+        assert_eq!(parse("kc:admin"), Role { issuer: Some("kc".into()), name: "admin".into() });
+        assert_eq!(parse("kc:a:b"), Role { issuer: Some("kc".into()), name: "a:b".into() });
+        assert_eq!(parse("urn:admin"), Role { issuer: None, name: "urn:admin".into() });
+        let policy = RoutePolicy::default();
+        let problem = |text: &str, issuers: &[&str]| policy.problem_of(&parse(text), issuers).is_some();
+        assert!(!problem("admin", &["kc"]) && !problem("kc:admin", &["self", "kc"]) && !problem("kc:admin", &["kc"]));
+        assert!(problem("admin", &["self", "kc"]) && problem("kc:admin", &["self"]));
+        for text in ["kc:admin", "admin", "urn:x"] {
+            assert_eq!(parse(text).to_string(), text);
+        }
+    }
+}

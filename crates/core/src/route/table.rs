@@ -1,0 +1,456 @@
+//! All routes, built for look-ups. The order is fixed and does not depend on the order in the configuration:
+//!
+//! 1. **host**, exactly, in any letter case. The routes that name a host serve it alone; the routes that name none
+//!    serve every other host.
+//! 2. **path**, by the most specific pattern: plain segments before `{name}` before `{*rest}`.
+//! 3. **method**, among the routes of that very pattern. If none of them serves it the reply is 405, even if a less
+//!    specific pattern would serve it: a request never falls through to a less strict route.
+//!
+//! Then the path is read as a lax server reads it ([`loose`]). If that reading leads to a stricter route, the request
+//! is refused as ambiguous (requirement T20).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use http::Method;
+
+use super::authority::{host_of, is_host};
+use super::calls::CallPattern;
+use super::loose::{self, FoldedTree, Reading};
+use super::methods::{self, is_default};
+use super::path::CanonicalPath;
+use super::pattern::{self, Segment, Tree};
+use super::{LooseMatch, Route};
+
+/// The routes. The module describes the order.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct RouteTable {
+    by_host: HashMap<Box<str>, Site, foldhash::fast::RandomState>,
+    other_hosts: Site,
+    escapes: bool,
+}
+
+/// The result of a look-up.
+///
+/// ```
+/// use rotogate::route::Match;
+///
+/// fn refusal(found: &Match<'_>) -> Option<u16> {
+///     match found {
+///         Match::Found(_) => None,
+///         Match::MethodNotAllowed(_) => Some(405),
+///         _ => Some(404),
+///     }
+/// }
+/// assert_eq!(refusal(&Match::None), Some(404));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub enum Match<'t> {
+    /// This route.
+    Found(&'t Arc<Route>),
+    /// This route, but a common reading of the path leads to a stricter one: 404.
+    Ambiguous(&'t Arc<Route>),
+    /// The path has routes for these methods only: 405 with `Allow`.
+    MethodNotAllowed(&'t [Method]),
+    /// No route: 404.
+    None,
+}
+
+/// A route that the table cannot contain.
+///
+/// ```
+/// use rotogate::gate::BuildError;
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
+/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
+/// let orders = Route::new("/orders", RoutePolicy::default());
+/// let Err(BuildError::Routes(errors)) = builder.route(orders.clone()).route(orders).build().await else {
+///     panic!("one of them would never be used");
+/// };
+/// assert_eq!(errors[0].to_string(), "route 1: it serves the same host, path and method as route 0");
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("route {route}: {problem}")]
+#[non_exhaustive]
+pub struct RouteError {
+    /// Its index in the list, from 0.
+    pub route: usize,
+    /// What is wrong with it.
+    pub problem: RouteProblem,
+}
+
+/// What can be wrong with a route.
+///
+/// ```
+/// use rotogate::gate::BuildError;
+/// use rotogate::route::{Route, RoutePolicy, RouteProblem};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let keys = rotogate::token::Keyring::ephemeral().unwrap();
+/// # let builder = rotogate::Gate::builder().issuer("https://api.example.com").keys(keys);
+/// // The notation of other products.
+/// let route = Route::new("/orders/:id", RoutePolicy::default());
+/// let Err(BuildError::Routes(errors)) = builder.route(route).build().await else { panic!("it would match nothing") };
+/// assert!(matches!(errors[0].problem, RouteProblem::Pattern { .. }));
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteProblem {
+    /// A host with a port, a wildcard, or something that is no host name.
+    #[error("{0:?} is not a host name without port")]
+    Host(String),
+    /// A pattern that cannot be parsed, or that no canonical path can match.
+    #[error("the path pattern {pattern:?} is wrong: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another route serves the same.
+    #[error("it serves the same host, path and method as route {0}")]
+    SameAs(usize),
+    /// Another route is a rule for the same calls.
+    #[error("it is a rule for {calls} on the same host as route {other}")]
+    SameCalls {
+        /// The calls.
+        calls: String,
+        /// Its index in the list.
+        other: usize,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Site {
+    paths: Tree<usize>,
+    entries: Vec<Entry>,
+    /// The folded patterns, if any route is stricter than any other; otherwise no reading of a path matters.
+    folded: Option<FoldedTree>,
+    rules: Vec<(CallPattern, Arc<Route>)>,
+}
+
+/// The routes of one pattern.
+#[derive(Debug, Default)]
+struct Entry {
+    /// By the methods that routes list.
+    listed: Vec<(Method, Arc<Route>)>,
+    /// The route without a list of methods.
+    unlisted: Option<Arc<Route>>,
+    allow: Vec<Method>,
+    /// Does the pattern match a single path?
+    is_one_path: bool,
+}
+
+/// The routes of one host before they are built.
+#[derive(Default)]
+struct Draft {
+    paths: Tree<usize>,
+    folded: FoldedTree,
+    groups: Vec<Group>,
+    rules: Vec<(CallPattern, usize)>,
+}
+
+/// The routes of one pattern before they are built.
+struct Group {
+    /// Their indices in the list.
+    routes: Vec<usize>,
+    is_one_path: bool,
+}
+
+impl RouteTable {
+    /// Builds the table.
+    ///
+    /// # Errors
+    /// All errors at once.
+    pub fn build(routes: Vec<Route>) -> Result<Self, Vec<RouteError>> {
+        let mut errors = Vec::new();
+        let mut drafts: BTreeMap<Option<String>, Draft> = BTreeMap::new();
+        let routes: Vec<Arc<Route>> = routes.into_iter().map(Arc::new).collect();
+        for (index, route) in routes.iter().enumerate() {
+            // A rule for calls alone.
+            let is_path = !route.path.is_empty() || route.kuzzle.is_empty();
+            let pattern = match is_path.then(|| pattern::parse(&route.path)).transpose() {
+                Ok(pattern) => pattern,
+                Err(reason) => {
+                    let problem = RouteProblem::Pattern { pattern: route.path.clone(), reason };
+                    errors.push(RouteError { route: index, problem });
+                    continue;
+                }
+            };
+            let mut hosts = Vec::new();
+            for host in &route.hosts {
+                if is_host(host) {
+                    hosts.push(Some(normal_host(host)));
+                } else {
+                    errors.push(RouteError { route: index, problem: RouteProblem::Host(host.clone()) });
+                }
+            }
+            if route.hosts.is_empty() {
+                hosts.push(None);
+            }
+            for host in hosts {
+                let draft = drafts.entry(host).or_default();
+                if let Some(pattern) = &pattern {
+                    draft.add(pattern, index);
+                }
+                for calls in &route.kuzzle {
+                    if let Some(other) = draft.add_rule(calls, index) {
+                        let problem = RouteProblem::SameCalls { calls: calls.to_string(), other };
+                        errors.push(RouteError { route: index, problem });
+                    }
+                }
+            }
+        }
+        let escapes = routes.iter().any(|route| route.path.contains('%'));
+        let mut table = Self { by_host: HashMap::default(), other_hosts: Site::default(), escapes };
+        for (host, draft) in drafts {
+            let site = draft.build(&routes, &mut errors);
+            match host {
+                Some(host) => drop(table.by_host.insert(host.into(), site)),
+                None => table.other_hosts = site,
+            }
+        }
+        if errors.is_empty() {
+            return Ok(table);
+        }
+        errors.sort_by_key(|e| e.route);
+        errors.dedup();
+        Err(errors)
+    }
+
+    /// The route of a request. A port in `host` is ignored.
+    pub fn find(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Match<'_> {
+        let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
+        let found = site.paths.find(path.as_str());
+        let Some((&place, entry)) = found.here.and_then(|place| Some((place, site.entries.get(*place)?))) else {
+            return Match::None;
+        };
+        let found = match entry.find(method) {
+            Match::Found(route) if site.folded.is_some() => {
+                // Every server reads most paths alike.
+                if (found.beside.is_none() && !path.has_loose_form()) || entry.is_exempt(route) {
+                    return Match::Found(route);
+                }
+                (route, found.beside.copied())
+            }
+            decided => return decided,
+        };
+        match site.stricter_reading(method, path, place, found) {
+            Some(_) => Match::Ambiguous(found.0),
+            None => Match::Found(found.0),
+        }
+    }
+
+    /// Every route whose pattern matches the path and that serves the method, in no order: for an explanation.
+    pub fn matching(&self, host: Option<&str>, method: &Method, path: &CanonicalPath<'_>) -> Vec<&Arc<Route>> {
+        let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
+        let places = RefCell::new(Vec::new());
+        site.paths.any(path.as_str(), &|place| {
+            places.borrow_mut().push(*place);
+            false
+        });
+        let found = |place: usize| match site.entries.get(place)?.find(method) {
+            Match::Found(route) | Match::Ambiguous(route) => Some(route),
+            Match::MethodNotAllowed(_) | Match::None => None,
+        };
+        places.into_inner().into_iter().filter_map(found).collect()
+    }
+
+    /// The stricter route to which a common reading of a path leads, exempt or not, if there is one.
+    pub fn stricter_reading(&self, host: Option<&str>, method: &Method, path: &str) -> Option<&Arc<Route>> {
+        let path = CanonicalPath::parse(path).ok()?;
+        let site = host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts);
+        let found = site.paths.find(path.as_str());
+        let place = *found.here?;
+        match site.entries.get(place)?.find(method) {
+            Match::Found(route) | Match::Ambiguous(route) => {
+                site.stricter_reading(method, &path, place, (route, found.beside.copied()))
+            }
+            Match::MethodNotAllowed(_) | Match::None => None,
+        }
+    }
+
+    /// The rule that names a call or its controller, if there is one (requirement T22). That of the call comes first.
+    pub fn named_rule(&self, host: Option<&str>, call: &str) -> Option<&Arc<Route>> {
+        let named = self.rules(host).iter().map(|(calls, route)| (calls.names(call), route));
+        named.filter(|(closeness, _)| *closeness > 1).max_by_key(|(closeness, _)| *closeness).map(|(_, route)| route)
+    }
+
+    /// The rule `*`, if there is one: for calls that neither a rule nor a path decides about.
+    pub fn general_rule(&self, host: Option<&str>) -> Option<&Arc<Route>> {
+        self.rules(host).iter().find(|(calls, _)| calls.is_general()).map(|(_, route)| route)
+    }
+
+    fn rules(&self, host: Option<&str>) -> &[(CallPattern, Arc<Route>)] {
+        &host.and_then(|host| self.site(host)).unwrap_or(&self.other_hosts).rules
+    }
+
+    /// Does any pattern have a percent escape?
+    pub fn has_escapes(&self) -> bool {
+        self.escapes
+    }
+
+    fn site(&self, host: &str) -> Option<&Site> {
+        if self.by_host.is_empty() {
+            return None;
+        }
+        let host = host_of(host);
+        if host.bytes().any(|b| b.is_ascii_uppercase()) || host.ends_with('.') {
+            self.by_host.get(normal_host(host).as_str())
+        } else {
+            self.by_host.get(host)
+        }
+    }
+}
+
+impl Site {
+    /// The stricter route to which a common reading of a path leads, if there is one. `beside` is the reading that
+    /// differs by the trailing slash.
+    fn stricter_reading(
+        &self,
+        method: &Method,
+        path: &CanonicalPath<'_>,
+        place: usize,
+        (route, beside): (&Arc<Route>, Option<usize>),
+    ) -> Option<&Arc<Route>> {
+        let stricter = |other: &usize| {
+            let entry = self.entries.get(*other).filter(|_| *other != place)?;
+            // A pattern that matches the path as it is lost to a more specific one: that needs no reading.
+            entry.stricter(method, route).filter(|_| !self.paths.any(path.as_str(), &|known| known == other))
+        };
+        let exact = |path: &str| {
+            let found = self.paths.find(path);
+            found.here.into_iter().chain(found.beside).find_map(stricter)
+        };
+        let folded = |path: &str| {
+            let found = self.folded.as_ref()?.find(path);
+            // The lower-case path may also match a pattern literally.
+            found.here.into_iter().chain(found.beside).flatten().find_map(stricter).or_else(|| exact(path))
+        };
+        beside.as_ref().and_then(stricter).or_else(|| {
+            let readings = if path.has_loose_form() { loose::readings(path.as_str()) } else { Vec::new() };
+            readings.iter().find_map(|reading| match reading {
+                Reading::Exact(path) => exact(path),
+                Reading::Folded(path) => folded(path),
+            })
+        })
+    }
+}
+
+impl Draft {
+    fn add(&mut self, pattern: &[Segment<'_>], route: usize) {
+        let next = self.groups.len();
+        let place = *self.paths.place(pattern).get_or_insert(next);
+        if place == next {
+            let is_one_path = pattern.iter().all(|segment| matches!(segment, Segment::Plain(_)));
+            self.groups.push(Group { routes: Vec::new(), is_one_path });
+            loose::insert(&mut self.folded, pattern, place);
+        }
+        if let Some(group) = self.groups.get_mut(place) {
+            group.routes.push(route);
+        }
+    }
+
+    /// The index of another route that is a rule for the same calls, if there is one.
+    fn add_rule(&mut self, calls: &CallPattern, route: usize) -> Option<usize> {
+        let other = self.rules.iter().find(|(known, _)| known == calls).map(|(_, other)| *other);
+        self.rules.push((calls.clone(), route));
+        other
+    }
+
+    fn build(self, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Site {
+        let mut policies: Vec<&super::RoutePolicy> = Vec::new();
+        for route in self.groups.iter().flat_map(|group| &group.routes).filter_map(|&index| routes.get(index)) {
+            if !policies.contains(&&route.policy) {
+                policies.push(&route.policy);
+            }
+        }
+        let differ = policies.iter().any(|one| policies.iter().any(|other| one.is_stricter_than(other)));
+        let entries = self.groups.iter().map(|group| Entry::build(group, routes, errors)).collect();
+        let rules = self.rules.into_iter().filter_map(|(calls, index)| Some((calls, Arc::clone(routes.get(index)?))));
+        Site { paths: self.paths, entries, folded: differ.then_some(self.folded), rules: rules.collect() }
+    }
+}
+
+impl Entry {
+    fn build(group: &Group, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Self {
+        let mut entry = Self { is_one_path: group.is_one_path, ..Self::default() };
+        let mut owner: HashMap<Option<&Method>, usize> = HashMap::new();
+        for (index, route) in group.routes.iter().filter_map(|&i| Some((i, routes.get(i)?))) {
+            let methods = route.methods.iter().map(Some).chain(route.methods.is_empty().then_some(None));
+            for method in methods {
+                match owner.insert(method, index) {
+                    Some(other) if other != index => {
+                        errors.push(RouteError { route: index, problem: RouteProblem::SameAs(other) });
+                    }
+                    Some(_) => {}
+                    None => match method {
+                        Some(method) => entry.listed.push((method.clone(), Arc::clone(route))),
+                        None => entry.unlisted = Some(Arc::clone(route)),
+                    },
+                }
+            }
+        }
+        if !entry.listed.iter().any(|(method, _)| method == Method::HEAD)
+            && let Some(route) =
+                entry.listed.iter().find(|(method, _)| method == Method::GET).map(|(_, r)| Arc::clone(r))
+        {
+            entry.listed.push((Method::HEAD, route));
+        }
+        entry.allow = entry.listed.iter().map(|(method, _)| method.clone()).collect();
+        if entry.unlisted.is_some() {
+            entry.allow.extend(methods::defaults());
+        }
+        entry.allow.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        entry.allow.dedup();
+        entry
+    }
+
+    fn find(&self, method: &Method) -> Match<'_> {
+        if let Some((_, route)) = self.listed.iter().find(|(listed, _)| listed == method) {
+            return Match::Found(route);
+        }
+        match &self.unlisted {
+            Some(route) if is_default(method) => Match::Found(route),
+            Some(_) | None => Match::MethodNotAllowed(&self.allow),
+        }
+    }
+
+    /// Is a path that matches the pattern exempt from the loose match? It is if the operator wrote that very spelling,
+    /// or declared that the upstream compares paths as the gate does.
+    fn is_exempt(&self, route: &Route) -> bool {
+        self.is_one_path
+            || match route.policy.loose_match {
+                LooseMatch::Refuse => false,
+                LooseMatch::Ignore => true,
+            }
+    }
+
+    /// The route that a request would take here, if it is stricter than another. If no route here serves the method,
+    /// any of them counts: the request is refused under the pattern's own spelling, so it must be refused under every
+    /// other spelling.
+    fn stricter(&self, method: &Method, than: &Route) -> Option<&Arc<Route>> {
+        let is_stricter = |route: &&Arc<Route>| route.policy.is_stricter_than(&than.policy);
+        match self.find(method) {
+            Match::Found(route) | Match::Ambiguous(route) => Some(route).filter(is_stricter),
+            Match::MethodNotAllowed(_) => self.routes().find(is_stricter),
+            Match::None => None,
+        }
+    }
+
+    fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.listed.iter().map(|(_, route)| route).chain(&self.unlisted)
+    }
+}
+
+fn normal_host(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The rules by which the gate judges a request.
+
+use crate::denial::Denial;
+
+/// A rule of the gate, in the order of an explanation.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::gate::Rule;
+///
+/// assert_eq!(Rule::of(Denial::TokenExpired), Rule::Claims);
+/// assert_eq!(Rule::of(Denial::InsufficientScope).word(), "scope");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Framing and host.
+    Request,
+    /// The canonical path.
+    Path,
+    /// The route, its methods, and the gate's own endpoints.
+    Route,
+    /// The one credential, and its form.
+    Credential,
+    /// The origin of a request with a cookie.
+    Origin,
+    /// The limits on tokens that are not good.
+    Limit,
+    /// The issuer's key.
+    Key,
+    /// The signature, or what the issuer says of an opaque token.
+    Signature,
+    /// Type, times and form of the claims.
+    Claims,
+    /// Revocations.
+    Revocation,
+    /// The key that the token is bound to, and the proof that the caller has it.
+    Proof,
+    /// The issuers that the route accepts.
+    Issuer,
+    /// The audiences.
+    Audience,
+    /// The scopes.
+    Scope,
+    /// The roles, and what else the application asks for.
+    Role,
+    /// How and when the caller logged in (RFC 9470).
+    StepUp,
+    /// The session of a refresh token.
+    Session,
+    /// What the rotation table says of a refresh token.
+    Rotation,
+}
+
+impl Rule {
+    /// The rules of a request, in order.
+    #[doc(hidden)]
+    pub const OF_REQUESTS: [Self; 16] = [
+        Self::Request,
+        Self::Path,
+        Self::Route,
+        Self::Credential,
+        Self::Origin,
+        Self::Limit,
+        Self::Key,
+        Self::Signature,
+        Self::Claims,
+        Self::Revocation,
+        Self::Proof,
+        Self::Issuer,
+        Self::Audience,
+        Self::Scope,
+        Self::Role,
+        Self::StepUp,
+    ];
+
+    /// One word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Path => "path",
+            Self::Route => "route",
+            Self::Credential => "credential",
+            Self::Origin => "origin",
+            Self::Limit => "limit",
+            Self::Key => "key",
+            Self::Signature => "signature",
+            Self::Claims => "claims",
+            Self::Revocation => "revocation",
+            Self::Proof => "proof",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Scope => "scope",
+            Self::Role => "role",
+            Self::StepUp => "step_up",
+            Self::Session => "session",
+            Self::Rotation => "rotation",
+        }
+    }
+
+    /// The rule that refuses with this denial.
+    pub const fn of(denial: Denial) -> Self {
+        match denial {
+            Denial::BadHost
+            | Denial::BadTarget
+            | Denial::BadFraming
+            | Denial::Tunnel
+            | Denial::TargetTooLong
+            | Denial::UnknownHost
+            | Denial::UntrustedNeighbour
+            | Denial::BadFact(_)
+            | Denial::DisguisedHeader => Self::Request,
+            Denial::BadPath(_) => Self::Path,
+            Denial::NoRoute
+            | Denial::UnknownSession
+            | Denial::AmbiguousPath
+            | Denial::MethodNotAllowed
+            | Denial::NearMiss
+            | Denial::EndpointElsewhere
+            | Denial::BodyTooLarge
+            | Denial::RefusedEvent(_)
+            | Denial::MalformedRequest(_) => Self::Route,
+            Denial::TwoCredentials
+            | Denial::NoCredential
+            | Denial::UnusableCredential
+            | Denial::MalformedToken(_)
+            | Denial::UnknownRefreshToken
+            | Denial::MismatchedPair
+            | Denial::WrongPassword
+            | Denial::NoAccount
+            | Denial::InvalidClient => Self::Credential,
+            Denial::CrossOrigin => Self::Origin,
+            Denial::RateLimited(..) => Self::Limit,
+            Denial::UnknownIssuer
+            | Denial::UnknownKey
+            | Denial::WrongAlgorithm
+            | Denial::KeysUnavailable(_)
+            | Denial::AssertionUnavailable(_) => Self::Key,
+            Denial::BadSignature | Denial::TokenInactive | Denial::IntrospectionUnavailable(_) => Self::Signature,
+            Denial::WrongType
+            | Denial::BadClaim(_)
+            | Denial::TokenExpired
+            | Denial::TokenTooOld
+            | Denial::TokenNotYetValid => Self::Claims,
+            Denial::TokenRevoked | Denial::RevocationsUnavailable(_) => Self::Revocation,
+            Denial::UnprovedBinding
+            | Denial::UnboundToken
+            | Denial::OtherKey
+            | Denial::BadProof(_)
+            | Denial::ProofsFull(_)
+            | Denial::ProofsUnavailable(_)
+            | Denial::NoCertificate
+            | Denial::OtherCertificate
+            | Denial::OtherSessionKey
+            | Denial::OtherSessionCertificate => Self::Proof,
+            Denial::WrongIssuer => Self::Issuer,
+            Denial::WrongAudience => Self::Audience,
+            Denial::InsufficientScope | Denial::InvalidScope | Denial::InvalidTarget => Self::Scope,
+            Denial::MissingRole
+            | Denial::RolesOverage
+            | Denial::MissingClaim
+            | Denial::Predicate
+            | Denial::ClaimsShape => Self::Role,
+            Denial::InsufficientAuthentication => Self::StepUp,
+            Denial::OtherClient
+            | Denial::OtherAccount
+            | Denial::OtherDialect
+            | Denial::UnauthorizedClient
+            | Denial::UnsupportedGrantType
+            | Denial::TooManySessions
+            | Denial::TtlExceeded => Self::Session,
+            Denial::SessionRevoked(_)
+            | Denial::SessionExpired(_)
+            | Denial::Ahead
+            | Denial::Reuse(_)
+            | Denial::RelayRefused(_) => Self::Rotation,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What a presented refresh credential causes: a pure function of the session, the credential, the facts about the
+//! user, the time and the profile. The first row that fits decides:
+//!
+//! | session | presented | decision |
+//! |---|---|---|
+//! | revoked by its record or by the list; user inactive; begun before `sessions_valid_from` | any | [`Revoked`](Decision::Revoked) |
+//! | past `session_ttl`, or idle past `idle_ttl` | any | [`Expired`](Decision::Expired) |
+//! | live | > current, or `minimum_known` > current | [`Ahead`](Decision::Ahead) |
+//! | live | = current | [`Rotate`](Decision::Rotate) |
+//! | live | = previous, within `grace` of `issued_at` | [`Replay`](Decision::Replay) |
+//! | live | = previous, later, current unconfirmed, within `lost_response_window` of `rotated_at` | [`Reissue`](Decision::Reissue) |
+//! | live | anything else | [`Reuse`](Decision::Reuse) |
+//!
+//! A window of `d` is open while less than `d` has passed, so zero means never.
+//!
+//! ```
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+//! # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+//! # let gate = gate.client(Client::public("web")).build().await?;
+//! let sessions = gate.sessions();
+//! let first = sessions.start(NewSession::new("ada", "web")).await?.refresh_token.ok_or("a login has one")?;
+//! let second = sessions.refresh(first.expose()).await?;
+//! // The reply was lost, and the client repeats the request within `grace`: the same tokens again.
+//! let again = sessions.refresh(first.expose()).await?;
+//! assert_eq!(second.access_token.expose(), again.access_token.expose());
+//! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+//! ```
+
+use std::time::Duration;
+
+use super::profile::Profile;
+use super::{Generation, LastPair, Session, Status};
+use crate::clock::Timestamp;
+
+/// A minimum generation that no token reaches: the session is revoked.
+#[doc(hidden)]
+pub const REVOKED: Generation = Generation::new(u64::MAX);
+
+/// The facts besides the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Facts {
+    /// Does the directory know the user, and is the user active and still in the session's account?
+    pub user_active: bool,
+    /// The latest of the directory's, the subject's, the client's and the global not-before. A session created in that
+    /// very millisecond is not valid.
+    pub sessions_valid_from: Timestamp,
+    /// The minimum generation that the revocation list has for this session, in effect yet or not;
+    /// [`Generation::NONE`] without one.
+    ///
+    /// Read it **before** the record is loaded. A rotation writes the store first and the list after it, so a record
+    /// loaded later is no older than the list's entry. In the other order, another request's rotation in between would
+    /// look like writes that the store has lost.
+    pub minimum_known: Generation,
+    /// Does this node have every revocation of this session, whatever the store may have lost? A node that once loaded
+    /// its revocations from a store that had lost writes does not, for the rest of the session: the session's next
+    /// change does not restore what was lost before it.
+    pub unbroken_revocations: bool,
+}
+
+/// Why a session counts as revoked.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial};
+/// use rotogate::session::rotation::SessionEnd;
+///
+/// let denial = Denial::SessionRevoked(SessionEnd::UserInactive);
+/// assert_eq!(denial.class(), Class::BadGrant { expired: false }, "the reply does not say why");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// Its record says so.
+    Record,
+    /// The revocation list says so.
+    List,
+    /// The user is unknown, disabled, removed, or in another account now.
+    UserInactive,
+    /// It began at or before the moment from which the user's sessions are valid: a change of password, say.
+    BeforeValidFrom,
+    /// It began at or before a not-before in the revocation list: all sessions of its user, of its client or of everyone were
+    /// revoked.
+    NotBefore,
+    /// The issuer that vouched for the user ended the login there.
+    Elsewhere,
+}
+
+/// The lifetime that a session has outlived.
+///
+/// ```
+/// use rotogate::denial::{Class, Denial};
+/// use rotogate::session::rotation::Lifetime;
+///
+/// let denial = Denial::SessionExpired(Lifetime::Idle);
+/// assert_eq!(denial.class(), Class::BadGrant { expired: true }, "the reply may say that it expired");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lifetime {
+    /// `session_ttl`.
+    Session,
+    /// `idle_ttl`.
+    Idle,
+}
+
+/// The circumstances of a reuse, for the audit event and never for the reply.
+///
+/// ```
+/// use rotogate::denial::Denial;
+/// use rotogate::session::rotation::Reuse;
+///
+/// /// A line for the user's support: was it a copy, or a client that repeats itself?
+/// fn age(denial: &Denial) -> Option<String> {
+///     match denial {
+///         Denial::Reuse(Reuse { superseded_for: Some(age), .. }) => Some(format!("superseded {age:?} ago")),
+///         _ => None,
+///     }
+/// }
+/// # assert_eq!(age(&Denial::UnknownRefreshToken), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    /// How many generations older than the current one the token is.
+    pub generations_old: u64,
+    /// How long ago its successor was issued, if the record still has it.
+    pub superseded_for: Option<Duration>,
+}
+
+/// What a presented refresh credential causes. See the module's table.
+///
+/// ```
+/// use rotogate::session::rotation::Decision;
+///
+/// fn issues_tokens(decision: Decision) -> bool {
+///     match decision {
+///         Decision::Rotate | Decision::Replay | Decision::Reissue => true,
+///         Decision::Ahead { fast_forward } => fast_forward,
+///         Decision::Revoked(_) | Decision::Expired(_) | Decision::Reuse(_) => false,
+///     }
+/// }
+/// assert!(issues_tokens(Decision::Rotate) && !issues_tokens(Decision::Ahead { fast_forward: false }));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The session was ended.
+    Revoked(SessionEnd),
+    /// The session outlived a lifetime.
+    Expired(Lifetime),
+    /// Store or record have lost writes. Fast-forward if that is safe, else refuse.
+    // Requirement O5.
+    Ahead {
+        /// The session may continue from the presented generation.
+        fast_forward: bool,
+    },
+    /// A new pair.
+    Rotate,
+    /// The current pair again.
+    Replay,
+    /// A new pair that replaces an unused one.
+    Reissue,
+    /// A superseded token.
+    Reuse(Reuse),
+}
+
+/// Decides, without I/O, clock or randomness.
+#[doc(hidden)]
+pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
+    if let Some(why) = ended(s, facts) {
+        return Decision::Revoked(why);
+    }
+    if let Some(which) = lapsed(s, now, profile) {
+        return Decision::Expired(which);
+    }
+    if generation > s.current || facts.minimum_known > s.current {
+        // The list shows the least that was lost: only a token at or past it can be the latest one.
+        let latest = generation > s.current && generation >= facts.minimum_known;
+        let fast_forward = facts.unbroken_revocations && latest && successor(generation).is_some();
+        return Decision::Ahead { fast_forward };
+    }
+    if generation == s.current {
+        return Decision::Rotate;
+    }
+    // `NONE` was never issued: it marks a session that was never refreshed.
+    if generation == s.previous && generation != Generation::NONE {
+        if now.since(s.issued_at) < profile.grace {
+            return Decision::Replay;
+        }
+        if !s.confirmed && now.since(s.rotated_at) < profile.lost_response_window {
+            return Decision::Reissue;
+        }
+    }
+    Decision::Reuse(Reuse {
+        generations_old: s.current.get() - generation.get(),
+        superseded_for: (generation == s.previous && generation != Generation::NONE).then(|| now.since(s.rotated_at)),
+    })
+}
+
+fn ended(s: &Session, facts: Facts) -> Option<SessionEnd> {
+    match s.status {
+        Status::Revoked(_) => return Some(SessionEnd::Record),
+        Status::Live => {}
+    }
+    if facts.minimum_known == REVOKED {
+        return Some(SessionEnd::List);
+    }
+    if !facts.user_active {
+        return Some(SessionEnd::UserInactive);
+    }
+    (s.created() <= facts.sessions_valid_from).then_some(SessionEnd::BeforeValidFrom)
+}
+
+fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
+    if now >= s.expires.min(s.created().plus(profile.session_ttl)) {
+        return Some(Lifetime::Session);
+    }
+    (now.since(s.issued_at) >= profile.idle_ttl).then_some(Lifetime::Idle)
+}
+
+/// What a rotation does to the session's earlier access tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct RaisedMinimum {
+    /// Access tokens below this generation are refused …
+    pub minimum: Generation,
+    /// … from this moment on.
+    pub effective_from: Timestamp,
+    /// The minimum until then.
+    pub before: Generation,
+    /// When the last access token below the minimum has expired.
+    pub until: Timestamp,
+}
+
+/// The record after a decision that issues a new generation, and what it revokes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct RecordChange {
+    /// The record to swap in.
+    pub record: Session,
+    /// What the revocation list must know, in the same transaction.
+    pub raised: Option<RaisedMinimum>,
+}
+
+/// The generation after this one. None reaches `REVOKED`, which therefore never denotes a token.
+fn successor(generation: Generation) -> Option<Generation> {
+    generation.next().filter(|next| *next < REVOKED)
+}
+
+/// The change of the record when `decision` issues a new generation; `None` if it issues none, or if the record's
+/// counters are used up.
+#[doc(hidden)]
+pub fn apply_decision(
+    s: &Session,
+    decision: Decision,
+    presented: Generation,
+    pair: LastPair,
+    now: Timestamp,
+    profile: &Profile,
+) -> Option<RecordChange> {
+    let raise_by_profile = profile.revoke_previous_after;
+    let (previous, current, rotated_at, raise_after, abandoned_end) = match decision {
+        Decision::Rotate => (s.current, successor(s.current)?, now, raise_by_profile, s.latest_access_expires),
+        // The generations in between are abandoned at once, whatever the profile says. Their access tokens may have
+        // expired meanwhile, but their refresh tokens have not. So the list keeps the entry at least as long as a sweep
+        // keeps what has just ended, in case the store loses this very write.
+        Decision::Reissue => {
+            (s.previous, successor(s.current)?, s.rotated_at, Some(Duration::ZERO), s.latest_access_expires.max(now))
+        }
+        // The record does not have the access tokens whose issue it lost, but no token lives longer than this.
+        Decision::Ahead { fast_forward: true } => {
+            let lost = now.plus(profile.max_access_ttl).min(s.expires);
+            (presented, successor(presented)?, now, raise_by_profile, s.latest_access_expires.max(lost))
+        }
+        Decision::Revoked(_)
+        | Decision::Expired(_)
+        | Decision::Ahead { fast_forward: false }
+        | Decision::Replay
+        | Decision::Reuse(_) => return None,
+    };
+    let raised = raise_after.map(|after| RaisedMinimum {
+        minimum: current,
+        effective_from: now.plus(after),
+        before: Generation::NONE,
+        until: abandoned_end,
+    });
+    let record = Session {
+        current,
+        previous,
+        rotated_at,
+        issued_at: now,
+        confirmed: false,
+        latest_access_expires: abandoned_end.max(pair.access_expires),
+        last: pair,
+        revision: s.revision.checked_add(1)?,
+        ..s.clone()
+    };
+    Some(RecordChange { record, raised })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! OAuth 2 scopes (RFC 6749 §3.3).
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A set of scope tokens, in the order in which they were granted.
+///
+/// ```
+/// use rotogate::session::Scope;
+///
+/// let granted = Scope::parse("read write")?;
+/// let asked = Scope::parse("write admin")?;
+/// assert!(!asked.is_within(&granted));
+/// assert_eq!(asked.intersection(&granted).as_str(), "write");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scope(Box<str>);
+
+/// A scope with a character that RFC 6749 §3.3 does not allow.
+///
+/// ```
+/// use rotogate::session::{InvalidScope, Scope};
+///
+/// assert_eq!(Scope::parse("read \"write\""), Err(InvalidScope));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a scope token may contain visible ASCII characters except \" and \\")]
+pub struct InvalidScope;
+
+impl Scope {
+    /// Reads a space-separated list. A token named twice counts once.
+    ///
+    /// # Errors
+    /// A character outside `NQCHAR` of RFC 6749 §3.3.
+    pub fn parse(text: &str) -> Result<Self, InvalidScope> {
+        let token = |t: &&str| t.bytes().all(|b| (0x21..=0x7e).contains(&b) && b != b'"' && b != b'\\');
+        if text.split(' ').all(|t| token(&t)) { Ok(Self::collect(text.split(' '))) } else { Err(InvalidScope) }
+    }
+
+    /// A scope that no token has. A misspelt requirement becomes this scope, so that no token satisfies it.
+    #[doc(hidden)]
+    pub fn impossible() -> Self {
+        Self("\u{0}".into())
+    }
+
+    /// The scope of these tokens, each from a scope.
+    pub(crate) fn of<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::collect(tokens.into_iter())
+    }
+
+    /// Compares few tokens with each other, and looks each of many up: a client may name thousands in one parameter
+    /// (requirement A23).
+    fn collect<'a>(tokens: impl Iterator<Item = &'a str>) -> Self {
+        const FEW: usize = 16;
+        let (mut seen, mut many): (Vec<&str>, HashSet<&str>) = (Vec::new(), HashSet::new());
+        for token in tokens.filter(|token| !token.is_empty()) {
+            if seen.len() == FEW && many.is_empty() {
+                many.extend(&seen);
+            }
+            let is_new = if many.is_empty() { !seen.contains(&token) } else { many.insert(token) };
+            if is_new {
+                seen.push(token);
+            }
+        }
+        Self(seen.join(" ").into())
+    }
+
+    /// The space-separated list.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Is nothing granted?
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Each token.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ').filter(|t| !t.is_empty())
+    }
+
+    /// Does it contain `token`?
+    pub fn contains(&self, token: &str) -> bool {
+        self.iter().any(|t| t == token)
+    }
+
+    /// Does `other` contain every token of this one?
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.iter().all(|t| other.contains(t))
+    }
+
+    /// The tokens in both, in this one's order.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self::collect(self.iter().filter(|t| other.contains(t)))
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_str())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_orders_and_compares() {
+        let s = Scope::parse("read  write read").unwrap();
+        assert_eq!(s.as_str(), "read write");
+        assert!(Scope::parse("write").unwrap().is_within(&s));
+        assert!(!Scope::parse("write admin").unwrap().is_within(&s));
+        assert_eq!(s.intersection(&Scope::parse("admin write").unwrap()).as_str(), "write");
+        assert!(Scope::parse("").unwrap().is_empty());
+        // Few and many tokens are told apart in two ways.
+        for count in [1, 15, 16, 17, 18, 40, 5000] {
+            let once: Vec<_> = (0..count).map(|n| format!("s{n}")).collect();
+            let once = once.join(" ");
+            assert_eq!(Scope::parse(&format!("{once}  {once} s0")).unwrap().as_str(), once, "{count}");
+        }
+        for bad in ["a\"b", "a\\b", "a\nb", "caf\u{e9}"] {
+            assert_eq!(Scope::parse(bad), Err(InvalidScope), "{bad:?}");
+        }
+    }
+}

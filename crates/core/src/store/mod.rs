@@ -1,0 +1,390 @@
+//! Stores of sessions and revocations. The engine knows only [`Store`]; every implementation passes the same
+//! conformance suite (`store::conformance`, with the feature `test-util`).
+//!
+//! An `Ok` of a method that writes means *durable*: the process may be killed right after, and the write holds. The
+//! memory store is the exception, and says so at start.
+//!
+//! ```
+//! use std::time::Duration;
+//! use rotogate::store::MemoryStore;
+//!
+//! // Sessions end with the process: for tests, and for gates that only validate.
+//! let store = MemoryStore::new("https://api.example.com", Duration::from_secs(30));
+//! let builder = rotogate::Gate::builder().store(store);
+//! # let _ = builder;
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::revocation::RevocationList;
+use crate::revocation::list::ListFilling;
+use crate::session::profile::OnTooMany;
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+mod agreement;
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[doc(hidden)]
+pub mod copy;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod doubts;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+mod encoding;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod fields;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+mod highwater;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod mark;
+#[doc(hidden)]
+pub mod memory;
+#[doc(hidden)]
+pub mod owed;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod password;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redb")]
+pub mod redb;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "relay")]
+#[doc(hidden)]
+pub mod relay;
+#[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
+#[doc(hidden)]
+pub mod reset_clock;
+pub mod rules;
+mod shared;
+
+pub use crate::fault::{StoreError, WriteOutcome};
+pub use crate::revocation::{Effect, Revocation, Target};
+pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
+#[cfg(feature = "redb")]
+pub use redb::RedbStore;
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
+#[doc(hidden)]
+pub use shared::InspectedServer;
+pub use shared::round_trip;
+pub use shared::{
+    Admitted, CounterUse, Feed, FeedStep, Follow, Heard, LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen,
+    Restoration, SharedCounter, SharedStore, Staleness,
+};
+
+/// The result of a compare-and-swap.
+///
+/// ```
+/// use rotogate::session::Session;
+/// use rotogate::store::{MemoryStore, Store, SubjectBound, Swap};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
+/// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// store.insert(session.clone(), SubjectBound::NONE).await?;
+/// let read = session.revision;
+/// let next = Session { confirmed: true, revision: read + 1, ..session };
+/// assert_eq!(store.compare_and_swap(read, next.clone(), None).await?, Swap::Swapped);
+/// // Another writer that read the same revision gets the record as it is now.
+/// assert_eq!(store.compare_and_swap(read, next.clone(), None).await?, Swap::Changed(Some(Box::new(next))));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// The new record is stored and durable.
+    Swapped,
+    /// Another writer changed the record. It is now this, or `None` if it is gone.
+    Changed(Option<Box<Session>>),
+    /// A not-before of the subject, the client or all was raised meanwhile, and covers this session.
+    NoLongerValid,
+}
+
+/// How many live sessions a subject may have, and what happens to one more.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::session::profile::OnTooMany;
+/// use rotogate::store::{Inserted, MemoryStore, Store, SubjectBound};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// # let id = gate.sessions().start(NewSession::new("ada", "web")).await?.session.ok_or("it has an id")?;
+/// # let session = gate.sessions().get(id).await?.ok_or("it has a record")?;
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// let idle_ttl = Duration::from_secs(3600);
+/// let none = SubjectBound { most: 0, idle_ttl, on_too_many: OnTooMany::Refuse };
+/// assert_eq!(store.insert(session.clone(), none).await?, Inserted::TooMany);
+/// assert_eq!(store.insert(session, SubjectBound { most: 1, ..none }).await?, Inserted::Inserted(Vec::new()));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubjectBound {
+    /// The number, including the new session.
+    pub most: u32,
+    /// A session without a refresh for this long is over.
+    pub idle_ttl: Duration,
+    /// What happens to one more.
+    pub on_too_many: OnTooMany,
+}
+
+impl SubjectBound {
+    /// No bound.
+    pub const NONE: Self = Self { most: u32::MAX, idle_ttl: Duration::MAX, on_too_many: OnTooMany::EndOldest };
+}
+
+/// The result of an insert.
+///
+/// ```
+/// use rotogate::store::Inserted;
+///
+/// /// The sessions that ended for a new one; `None` if there is no new one.
+/// fn gave_way(inserted: &Inserted) -> Option<usize> {
+///     match inserted {
+///         Inserted::Inserted(ended) => Some(ended.len()),
+///         Inserted::NoLongerValid(_) | Inserted::TooMany => None,
+///     }
+/// }
+/// assert_eq!(gave_way(&Inserted::TooMany), None);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// The session is stored and durable. So is the end of the sessions of its subject that gave way, with these
+    /// entries.
+    Inserted(Vec<Revocation>),
+    /// A not-before at this moment covers this session.
+    NoLongerValid(Timestamp),
+    /// Its subject has as many live sessions as allowed, and none of them gives way.
+    TooMany,
+}
+
+/// A position in the store's sequence of revocations. Only the store that made it can read it.
+///
+/// ```
+/// use rotogate::store::{Cursor, MemoryStore, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// let (all, end) = store.revocations_since(Cursor::default()).await?;
+/// let (since, _) = store.revocations_since(end).await?;
+/// assert!(all.is_empty() && since.is_empty(), "nothing was revoked, then or later");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor(Box<[u8]>);
+
+impl Cursor {
+    /// A position, in the store's own form. The beginning, which every store has, is [`Cursor::default`].
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// What [`Self::new`] was given; empty for the beginning.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The position of a store that counts its entries from 1. 0 is the beginning.
+    pub fn from_place(place: u64) -> Self {
+        if place == 0 { Self::default() } else { Self::new(place.to_be_bytes()) }
+    }
+
+    /// The position of a store that counts its entries.
+    ///
+    /// # Errors
+    /// It was made by another kind of store.
+    pub fn place(&self) -> Result<u64, StoreError> {
+        match *self.0 {
+            [] => Ok(0),
+            _ => <[u8; 8]>::try_from(&*self.0).map(u64::from_be_bytes).map_err(|_| {
+                StoreError::new("this position in the revocations was made by another kind of store")
+                    .with_outcome(WriteOutcome::Refused)
+            }),
+        }
+    }
+}
+
+/// The sessions to list.
+///
+/// ```
+/// use rotogate::store::Filter;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// gate.sessions().start(NewSession::new("bob", "web")).await?;
+/// let page = gate.sessions().list(Filter::Subject("ada".into()), None, 50).await?;
+/// assert_eq!(page.sessions.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// All sessions.
+    All,
+    /// One subject's sessions.
+    Subject(Box<str>),
+}
+
+/// One page of sessions, in the order of their ids (oldest first).
+///
+/// ```
+/// use rotogate::store::{Filter, Page};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let mut after = None;
+/// loop {
+///     let Page { sessions, next, .. } = gate.sessions().list(Filter::All, after, 100).await?;
+///     sessions.iter().for_each(|session| println!("{} {}", session.id, session.subject));
+///     after = next;
+///     if after.is_none() { break }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The sessions.
+    pub sessions: Vec<Session>,
+    /// Pass this as `after` for the next page, if there is one.
+    pub next: Option<SessionId>,
+}
+
+/// What a sweep removed.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::{MemoryStore, Store, Swept};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// let swept = store.sweep(Timestamp::from_secs(1_800_000_000)).await?;
+/// assert_eq!(swept, Swept { sessions: 0, revocations: 0 }, "nothing has ended");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Sessions past their end.
+    pub sessions: u64,
+    /// Revocations that no token can match any more.
+    pub revocations: u64,
+}
+
+/// A store of sessions and revocations. **For one gate in one process,** unless it is [shared](Store::shared): a gate reads
+/// the revocations at its start, and afterwards knows only its own. Another gate on the same store would still accept
+/// tokens that were revoked here.
+///
+/// ```
+/// use std::sync::Arc;
+/// use rotogate::store::{MemoryStore, Store};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let store = MemoryStore::for_a_trial("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// // A handle for readiness, beside that of the gate. `store::rules` says how to write a store.
+/// let store: Arc<dyn Store> = Arc::new(store);
+/// let builder = rotogate::Gate::builder().shared_store(Arc::clone(&store));
+/// assert!(store.check().await.is_ok(), "it can write");
+/// # let _ = builder;
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// The record of a session.
+    async fn load(&self, id: SessionId) -> Result<Option<Session>, StoreError>;
+
+    /// Inserts a new session. The same transaction checks it against the not-before of its subject, its client and all,
+    /// and counts its subject's live sessions: those that are neither revoked nor expired, idle for too long, or older
+    /// than a not-before. The excess gives way, oldest first, as if revoked because of [`RevokedBecause::TooMany`]; or
+    /// nothing is written.
+    ///
+    /// At most about a thousand give way at once: after the bound was lowered, later inserts end the rest.
+    ///
+    /// # Errors
+    /// Also if there is a session with that id.
+    async fn insert(&self, session: Session, bound: SubjectBound) -> Result<Inserted, StoreError>;
+
+    /// Replaces the record whose revision is `expected` with `record`, together with `revocation`, in one transaction.
+    /// The transaction checks the not-before of subject, client and all again. A revoked session is `Changed`, whatever
+    /// its revision.
+    ///
+    /// # Errors
+    /// Also if the new record's revision is not above `expected`, or its subject or client differ from the old ones.
+    async fn compare_and_swap(
+        &self,
+        expected: u64,
+        record: Session,
+        revocation: Option<Revocation>,
+    ) -> Result<Swap, StoreError>;
+
+    /// Merges `entry` with what is known of its target. If it ends a session, the same transaction writes `because`
+    /// into its record and raises its revision. This is unconditional, and repeating it changes nothing more: the first
+    /// reason stays. A raised minimum leaves the record unchanged.
+    ///
+    /// `until` is raised to the end of everything that the entry can match: a session's latest access token, the
+    /// longest session of a subject, the longest of all for a client or for all; plus the store's `leeway`. Returns the
+    /// merged entry.
+    async fn revoke(&self, entry: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError>;
+
+    /// All entries written after `cursor`, each target once, and the cursor of their end. [`Cursor::default`] returns every
+    /// live entry. A merged entry is written anew, and is returned only as it is then.
+    async fn revocations_since(&self, cursor: Cursor) -> Result<(Vec<Revocation>, Cursor), StoreError>;
+
+    /// A list of every live entry, and the cursor of their end: what a gate loads before it serves. The default uses
+    /// [`revocations_since`](Self::revocations_since), which has all of them in memory twice for a moment.
+    #[doc(hidden)]
+    async fn revocations(&self) -> Result<(RevocationList, Cursor), StoreError> {
+        let (entries, end) = self.revocations_since(Cursor::default()).await?;
+        let mut list = ListFilling::expecting(entries.len());
+        entries.iter().for_each(|entry| list.add(entry));
+        Ok((list.finish(), end))
+    }
+
+    /// Marks generations as seen in use, if they still are the current ones of a live session. Changes only that field
+    /// and the revision, which rises by one.
+    ///
+    /// Returns the sessions that this call marked. It may leave some out if it had to be sent again: it never names one
+    /// whose record this call did not change.
+    async fn confirm(&self, seen: Vec<(SessionId, Generation)>) -> Result<Vec<SessionId>, StoreError>;
+
+    /// A page of at most `limit` sessions (1 to 1000) with ids after `after`.
+    async fn list(&self, filter: Filter, after: Option<SessionId>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Removes sessions and revocations that ended more than an hour before `now`, in steps small enough not to delay
+    /// writers, and remembers `now` as the last known time.
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
+
+    /// The last engine time that the store remembers; [`Timestamp::ZERO`] for a new store. Every write with a time
+    /// raises it.
+    async fn last_known_time(&self) -> Result<Timestamp, StoreError>;
+
+    /// The store's further operations, if other processes write to it, too.
+    fn shared(&self) -> Option<&dyn SharedStore> {
+        None
+    }
+
+    /// What keeps revocations over a restart that the store did not take. `None`: the process alone does.
+    #[doc(hidden)]
+    fn owed_file(&self) -> Option<&Arc<owed::OwedFile>> {
+        None
+    }
+
+    /// Can the store write? For readiness.
+    async fn check(&self) -> Result<(), StoreError>;
+}

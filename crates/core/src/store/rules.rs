@@ -1,0 +1,457 @@
+//! What each operation of a store does, decided once for every store that can run it inside a transaction of its own: the
+//! rules are here, the tables behind [`State`].
+//!
+//! # A store of your own
+//!
+//! 1. Implement [`State`] over your tables: reads inside a transaction see the writes before them.
+//! 2. In each writing method of [`Store`](super::Store), begin a transaction, call the method of [`Rules`] of the same name,
+//!    and commit durably before you return `Ok`. A [`Failure::Refused`] has written nothing: commit or roll back as you like.
+//!    After a [`Failure::Broken`] roll back. Either becomes a [`StoreError`] by `?`.
+//! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`] and [`Revocation`] are `Serialize` and
+//!    `Deserialize`; [`page_size`] bounds a page.
+//! 4. Run the conformance suite: `store::conformance::run` (feature `test-util`).
+//!
+//! [`MemoryStore`](super::MemoryStore) is the shortest example, `examples/store.rs` a durable one.
+//!
+//! ```
+//! use rotogate::clock::Timestamp;
+//! use rotogate::store::rules::{Failure, Rules, State};
+//! use rotogate::store::{StoreError, Swept};
+//!
+//! /// One step of [`Store::sweep`](rotogate::store::Store::sweep), in a transaction of your database.
+//! fn sweep_step(rules: &Rules, tables: &mut impl State, now: Timestamp) -> Result<Swept, StoreError> {
+//!     match rules.sweep_step(tables, now) {
+//!         Ok(swept) => Ok(swept), // commit
+//!         Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error), // roll back
+//!     }
+//! }
+//! ```
+//!
+//! An operation reads all that it needs, decides, and only then writes. So one that is refused has written nothing, and
+//! other operations of its transaction stand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Inserted, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
+use crate::clock::Timestamp;
+use crate::revocation::{Effect, Revocation, Target};
+use crate::session::profile::OnTooMany;
+use crate::session::rotation::REVOKED;
+use crate::session::{Generation, RevokedBecause, Session, SessionId};
+
+mod records;
+
+pub(super) use records::time_in;
+use records::{apply_confirm, apply_revoke};
+pub use records::{end_of, is_revoked, page_size};
+
+/// How long ended records are kept, for clocks that disagree and for requests in flight.
+#[doc(hidden)]
+pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
+/// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
+pub(crate) const MAX_SWEPT: usize = 64;
+/// How many sessions of one subject give way to a new one at most: other writers wait meanwhile.
+pub(super) const MAX_ENDED: usize = 1000;
+/// Why an operation failed.
+///
+/// ```
+/// use rotogate::store::StoreError;
+/// use rotogate::store::rules::Failure;
+///
+/// /// After a broken operation the whole transaction rolls back.
+/// fn may_commit(failure: &Failure) -> bool {
+///     matches!(failure, Failure::Refused(_))
+/// }
+/// let failure = Failure::Broken(StoreError::new("the connection to the database is lost"));
+/// assert!(!may_commit(&failure));
+/// ```
+#[derive(Debug)]
+pub enum Failure {
+    /// This operation is refused, and has written nothing.
+    Refused(StoreError),
+    /// The store itself failed: nothing of the transaction may be committed.
+    Broken(StoreError),
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(error) | Failure::Broken(error) => error,
+        }
+    }
+}
+
+/// Refuses one operation.
+fn refused<T>(message: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure::Refused(StoreError::new(message).with_outcome(WriteOutcome::Refused)))
+}
+
+/// Sessions and revocations inside one transaction: reads see the writes before them.
+///
+/// ```
+/// use rotogate::session::SessionId;
+/// use rotogate::store::rules::{Failure, State, is_revoked};
+///
+/// /// In a transaction of your tables: may this session still be refreshed?
+/// fn is_live(tables: &impl State, id: SessionId) -> Result<bool, Failure> {
+///     Ok(tables.session(id)?.is_some_and(|record| !is_revoked(&record)))
+/// }
+/// ```
+pub trait State {
+    /// The record of a session. A record that cannot be read is [`Failure::Refused`].
+    fn session(&self, id: SessionId) -> Result<Option<Session>, Failure>;
+    /// The revocation of a target.
+    fn revocation(&self, target: &Target) -> Result<Option<Revocation>, Failure>;
+    /// The latest [`end_of`] of a subject's sessions; [`Timestamp::ZERO`] if there are none.
+    fn end_of_subject(&self, subject: &str) -> Result<Timestamp, Failure>;
+    /// The latest [`end_of`] of all sessions; [`Timestamp::ZERO`] if there are none.
+    fn end_of_all(&self) -> Result<Timestamp, Failure>;
+    /// The sessions of a subject that are not revoked, each with its end, oldest first: at most `limit` of them.
+    fn live_of(&self, subject: &str, limit: usize) -> Result<Vec<(SessionId, Timestamp)>, Failure>;
+    /// Removes an ended session from [`live_of`](Self::live_of).
+    fn forget_live(&mut self, subject: &str, id: SessionId) -> Result<(), Failure>;
+    /// Replaces the record `old`, which is the current one.
+    fn put_session(&mut self, old: Option<&Session>, new: &Session) -> Result<(), Failure>;
+    /// Writes the entry of a target at the next position of the sequence, and frees its earlier position.
+    fn put_revocation(&mut self, entry: &Revocation) -> Result<(), Failure>;
+    /// Remembers a time, if it is later than the one remembered.
+    fn raise_time(&mut self, time: Timestamp) -> Result<(), Failure>;
+    /// Removes at most `limit` sessions and `limit` revocations that ended before `before`.
+    fn remove_ended(&mut self, before: Timestamp, limit: usize) -> Result<Swept, Failure>;
+}
+
+/// The parameters of the rules.
+///
+/// ```
+/// use rotogate::session::RevokedBecause;
+/// use rotogate::store::rules::{Rules, State};
+/// use rotogate::store::{Revocation, StoreError};
+///
+/// /// The middle of a `Store::revoke`, between the begin of a transaction and its commit.
+/// fn revoke(rules: &Rules, tables: &mut impl State, entry: Revocation) -> Result<Revocation, StoreError> {
+///     Ok(rules.revoke(tables, entry, RevokedBecause::Operator)?)
+/// }
+/// let rules = Rules::new("https://api.example.com", rotogate::gate::DEFAULT_LEEWAY);
+/// # let _ = rules;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Our own issuer: all sessions are its.
+    pub(super) issuer: Arc<str>,
+    /// Added to the end of what a revocation can match.
+    pub(super) leeway: Duration,
+}
+
+impl Rules {
+    /// The rules for the sessions of this issuer, which is the gate's own. `leeway` is the tolerance for clocks that differ:
+    /// `DEFAULT_LEEWAY`, unless the gate has another one.
+    pub fn new(issuer: impl Into<Arc<str>>, leeway: Duration) -> Self {
+        Self { issuer: issuer.into(), leeway }
+    }
+
+    /// See [`Store::insert`](super::Store::insert).
+    pub fn insert(&self, state: &mut impl State, session: &Session, bound: SubjectBound) -> Result<Inserted, Failure> {
+        if state.session(session.id)?.is_some() {
+            return refused(format!("there is a session {} already", session.id));
+        }
+        if let Some(not_before) = self.not_before(state, session)?
+            && session.created() <= not_before
+        {
+            return Ok(Inserted::NoLongerValid(not_before));
+        }
+        let Some(room) = self.room_for(state, session, bound)? else { return Ok(Inserted::TooMany) };
+        for id in room.over {
+            state.forget_live(&session.subject, id)?;
+        }
+        let mut ended = Vec::new();
+        for GivesWay { old, new, merged } in room.give_way {
+            state.put_session(Some(&old), &new)?;
+            if let Some(changed) = &merged.changed {
+                state.put_revocation(changed)?;
+            }
+            ended.push(merged.now);
+        }
+        state.put_session(None, session)?;
+        state.raise_time(time_in(session))?;
+        Ok(Inserted::Inserted(ended))
+    }
+
+    /// What makes room for one more session of a subject; `None` if nothing does.
+    fn room_for(&self, state: &impl State, session: &Session, bound: SubjectBound) -> Result<Option<Room>, Failure> {
+        let mut room = Room::default();
+        let Some(most) = usize::try_from(bound.most).ok().filter(|_| bound != SubjectBound::NONE) else {
+            return Ok(Some(room));
+        };
+        let now = time_in(session);
+        let rows = state.live_of(&session.subject, most.saturating_add(MAX_ENDED))?;
+        let of_all = self.not_before_of_all(state, &session.subject)?;
+        let mut live = Vec::new();
+        for (id, expires) in rows {
+            if expires <= now || of_all.is_some_and(|not_before| id.created() <= not_before) {
+                room.over.push(id);
+            } else {
+                live.push(id);
+            }
+        }
+        if live.len() < most {
+            return Ok(Some(room));
+        }
+        // Only now the records: they show which sessions are idle, and whose client was revoked.
+        let mut records = Vec::new();
+        for id in live {
+            match state.session(id) {
+                Ok(Some(record)) if self.is_live(state, &record, now, bound.idle_ttl)? => records.push(record),
+                Ok(Some(_) | None) => {}
+                // No request can continue an unreadable session.
+                Err(Failure::Refused(error)) => tracing::error!(session = %id, %error, "session not counted"),
+                Err(broken @ Failure::Broken(_)) => return Err(broken),
+            }
+        }
+        let too_many = (records.len() + 1).saturating_sub(most);
+        if too_many > 0 && bound.on_too_many == OnTooMany::Refuse {
+            return Ok(None);
+        }
+        for old in records.into_iter().take(too_many.min(MAX_ENDED)) {
+            let Some(new) = apply_revoke(&old, RevokedBecause::TooMany) else { continue };
+            let entry = Revocation {
+                target: Target::Session(old.id),
+                effect: Effect::SESSION_REVOKED,
+                until: old.latest_access_expires.plus(self.leeway),
+            };
+            room.give_way.push(GivesWay { merged: merge(state, &entry)?, old, new });
+        }
+        Ok(Some(room))
+    }
+
+    fn is_live(
+        &self,
+        state: &impl State,
+        session: &Session,
+        now: Timestamp,
+        idle_ttl: Duration,
+    ) -> Result<bool, Failure> {
+        Ok(!is_revoked(session)
+            && session.expires > now
+            && session.issued_at.plus(idle_ttl) > now
+            && self.not_before(state, session)?.is_none_or(|not_before| session.created() > not_before))
+    }
+
+    /// See [`Store::compare_and_swap`](super::Store::compare_and_swap).
+    pub fn compare_and_swap(
+        &self,
+        state: &mut impl State,
+        expected: u64,
+        record: &Session,
+        revocation: Option<&Revocation>,
+    ) -> Result<Swap, Failure> {
+        Self::may_swap(expected, record, revocation)?;
+        let Some(known) = state.session(record.id)? else {
+            return Ok(Swap::Changed(None));
+        };
+        if known.revision != expected || is_revoked(&known) {
+            return Ok(Swap::Changed(Some(Box::new(known))));
+        }
+        if known.subject != record.subject || known.client != record.client {
+            return refused(format!("the subject and the client of session {} never change", record.id));
+        }
+        if self.not_before(state, &known)?.is_some_and(|not_before| known.created() <= not_before) {
+            return Ok(Swap::NoLongerValid);
+        }
+        let merged = match revocation {
+            Some(entry) => merge(state, entry)?.changed,
+            None => None,
+        };
+        state.put_session(Some(&known), record)?;
+        if let Some(entry) = merged {
+            state.put_revocation(&entry)?;
+        }
+        state.raise_time(time_in(record))?;
+        Ok(Swap::Swapped)
+    }
+
+    /// See [`SharedStore::restore`](super::SharedStore::restore): writes a record back that the store may have lost. False
+    /// if it has a later one, or if the session has ended. The caller leaves out sessions that were changed since; one that
+    /// was written back since is not.
+    pub fn restore(&self, state: &mut impl State, record: &Session) -> Result<bool, Failure> {
+        let known = state.session(record.id)?;
+        let is_later = known.as_ref().is_none_or(|known| {
+            !is_revoked(known) && (known.current, known.revision) < (record.current, record.revision)
+        });
+        let has_ended = state.revocation(&Target::Session(record.id))?.is_some_and(|entry| ends_session(entry.effect))
+            || self.not_before(state, record)?.is_some_and(|not_before| record.created() <= not_before);
+        if !is_later || has_ended || is_revoked(record) {
+            return Ok(false);
+        }
+        // A note of use may have raised the revision of an earlier generation since.
+        let revision = known.as_ref().map_or(record.revision, |known| record.revision.max(known.revision + 1));
+        state.put_session(known.as_ref(), &Session { revision, ..record.clone() })?;
+        state.raise_time(time_in(record))?;
+        Ok(true)
+    }
+
+    /// What a swap needs, whatever the store holds.
+    pub(super) fn may_swap(expected: u64, record: &Session, revocation: Option<&Revocation>) -> Result<(), Failure> {
+        if record.revision <= expected {
+            return refused(format!("the new record of session {} must have a higher revision", record.id));
+        }
+        revocation.map_or(Ok(()), fits)
+    }
+
+    /// See [`Store::revoke`](super::Store::revoke).
+    pub fn revoke(
+        &self,
+        state: &mut impl State,
+        mut entry: Revocation,
+        because: RevokedBecause,
+    ) -> Result<Revocation, Failure> {
+        fits(&entry)?;
+        let mut ended = None;
+        let reach = match &entry.target {
+            Target::Session(id) => match state.session(*id) {
+                Ok(Some(record)) => {
+                    let reach = record.latest_access_expires;
+                    if ends_session(entry.effect) {
+                        // Its entry was written with its end. If the entry is gone, so is everything that it could
+                        // match.
+                        if is_revoked(&record) && state.revocation(&entry.target)?.is_none() {
+                            return Ok(entry);
+                        }
+                        ended = apply_revoke(&record, because).map(|new| (record, new));
+                    }
+                    reach
+                }
+                Ok(None) => Timestamp::ZERO,
+                // A record that this version cannot read cannot be marked. Its entry outlives it instead, so the
+                // revocation holds all the same.
+                Err(Failure::Refused(error)) => {
+                    tracing::error!(session = %id, %error, "session revoked, but its record cannot be read");
+                    state.end_of_all()?
+                }
+                Err(broken @ Failure::Broken(_)) => return Err(broken),
+            },
+            Target::Subject { issuer, subject } if *issuer == self.issuer => state.end_of_subject(subject)?,
+            Target::Client { issuer, .. } if *issuer == self.issuer => state.end_of_all()?,
+            Target::Global => state.end_of_all()?,
+            // No session of ours, so no session's end: the caller knows how long the tokens live.
+            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Timestamp::ZERO,
+        };
+        entry.until = entry.until.max(reach.plus(self.leeway));
+        let merged = merge(state, &entry)?;
+        if let Some((old, new)) = ended {
+            state.put_session(Some(&old), &new)?;
+        }
+        if let Some(changed) = &merged.changed {
+            state.put_revocation(changed)?;
+        }
+        Ok(merged.now)
+    }
+
+    /// See [`Store::confirm`](super::Store::confirm).
+    pub fn confirm(&self, state: &mut impl State, seen: &[(SessionId, Generation)]) -> Result<Vec<SessionId>, Failure> {
+        let mut marked = Vec::new();
+        for &(id, generation) in seen {
+            match state.session(id) {
+                Ok(Some(record)) => {
+                    if let Some(confirmed) = apply_confirm(&record, generation) {
+                        state.put_session(Some(&record), &confirmed)?;
+                        marked.push(id);
+                    }
+                }
+                Ok(None) => {}
+                // The others count all the same: unconfirmed is the safe side.
+                Err(Failure::Refused(error)) => {
+                    tracing::error!(session = %id, %error, "session not confirmed");
+                }
+                Err(broken @ Failure::Broken(_)) => return Err(broken),
+            }
+        }
+        Ok(marked)
+    }
+
+    /// One step of [`Store::sweep`](super::Store::sweep).
+    pub fn sweep_step(&self, state: &mut impl State, now: Timestamp) -> Result<Swept, Failure> {
+        state.raise_time(now)?;
+        state.remove_ended(now.minus(KEPT_AFTER_END), MAX_SWEPT)
+    }
+
+    /// The latest not-before of a session's subject, of its client and of all.
+    fn not_before(&self, state: &impl State, session: &Session) -> Result<Option<Timestamp>, Failure> {
+        let client = Target::Client { issuer: Arc::clone(&self.issuer), client: session.client.clone() };
+        Ok(self.not_before_of_all(state, &session.subject)?.max(not_before(state, &client)?))
+    }
+
+    /// The latest not-before of a subject and of all.
+    fn not_before_of_all(&self, state: &impl State, subject: &str) -> Result<Option<Timestamp>, Failure> {
+        let subject = Target::Subject { issuer: Arc::clone(&self.issuer), subject: subject.into() };
+        Ok(not_before(state, &subject)?.max(not_before(state, &Target::Global)?))
+    }
+}
+
+fn not_before(state: &impl State, target: &Target) -> Result<Option<Timestamp>, Failure> {
+    Ok(state.revocation(target)?.map(|entry| match entry.effect {
+        Effect::NotBefore(moment) => moment,
+        // `fits` admits neither. Refusing is the safe choice.
+        Effect::Minimum { .. } | Effect::Gone => Timestamp::MAX,
+    }))
+}
+
+/// How a subject gets room for one more session.
+#[derive(Default)]
+struct Room {
+    /// Sessions that are over, and no longer count.
+    over: Vec<SessionId>,
+    give_way: Vec<GivesWay>,
+}
+
+struct GivesWay {
+    old: Session,
+    new: Session,
+    merged: MergedEntry,
+}
+
+/// Does this effect end a session?
+pub(super) fn ends_session(effect: Effect) -> bool {
+    match effect {
+        Effect::Minimum { minimum, .. } => minimum == REVOKED,
+        Effect::Gone => true,
+        Effect::NotBefore(_) => false,
+    }
+}
+
+/// An effect that does not fit its target is an error of the caller, and must not look like a revocation.
+pub(super) fn fits(entry: &Revocation) -> Result<(), Failure> {
+    let fits = match (&entry.target, entry.effect) {
+        (Target::Session(_), Effect::Minimum { .. } | Effect::Gone)
+        | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::NotBefore(_))
+        | (Target::Token { .. }, Effect::Gone) => true,
+        (Target::Session(_), Effect::NotBefore(_))
+        | (Target::Subject { .. } | Target::Client { .. } | Target::Global, Effect::Minimum { .. } | Effect::Gone)
+        | (Target::Token { .. }, Effect::Minimum { .. } | Effect::NotBefore(_)) => false,
+    };
+    if fits { Ok(()) } else { refused(format!("{:?} does not fit {:?}", entry.effect, entry.target)) }
+}
+
+struct MergedEntry {
+    /// The target's entry from now on.
+    now: Revocation,
+    /// The same, if it differs from the previous entry.
+    changed: Option<Revocation>,
+}
+
+/// Merges an entry of another store with what is known of its target.
+#[cfg(feature = "redb")]
+pub(super) fn put(state: &mut impl State, entry: &Revocation) -> Result<(), Failure> {
+    match merge(state, entry)?.changed {
+        Some(changed) => state.put_revocation(&changed),
+        None => Ok(()),
+    }
+}
+
+fn merge(state: &impl State, entry: &Revocation) -> Result<MergedEntry, Failure> {
+    let known = state.revocation(&entry.target)?;
+    let mut now = known.clone().unwrap_or_else(|| entry.clone());
+    now.absorb(entry);
+    let changed = (known.as_ref() != Some(&now)).then(|| now.clone());
+    Ok(MergedEntry { now, changed })
+}

@@ -1,0 +1,328 @@
+//! What a store adds if several gates share it: stamps that all of them agree on, and a feed of what the others revoked.
+//!
+//! A gate on a shared store accepts a token only while it has heard of every revocation that was acknowledged more than
+//! [`Staleness::limit`] ago. Each [`FeedStep`] that is complete proves this anew: the node reads its own monotonic clock,
+//! **then** asks the store for the end of its revocations, and applies everything up to there. Whatever was acknowledged
+//! before that reading is applied then. No clocks are compared, and a slow answer only makes the proof older.
+//!
+//! **A store that loses writes.** A server that fails over to a replica, or comes back from a crash, may lack writes that it
+//! had acknowledged. Every node that notices gives the data a new *history*, so that all of them learn of it. Each writes
+//! back the revocations that it knows and the records that it wrote lately. No token is issued until all have, or have had
+//! the time: then a session whose token is still ahead of its record goes on from that token, at a gate that has heard of
+//! every revocation since the session began.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Cursor, Revocation, Store, StoreError};
+use crate::clock::{TimeSource, Timestamp};
+use crate::session::{Session, SessionId};
+
+mod counter;
+mod inspected;
+mod row;
+
+pub use counter::{Admitted, CounterUse, SharedCounter};
+#[doc(hidden)]
+pub use inspected::InspectedServer;
+pub use inspected::round_trip;
+pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};
+
+/// A store that several processes write to. Each process has a handle of its own.
+///
+/// Every write may be sent again after a reply that did not come: the store finds out that it was done, and changes
+/// nothing more.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::{SharedStore, Store, StoreError};
+///
+/// /// Whether what begins now is later than the moment: only the store knows, whatever the clocks of its gates say.
+/// async fn begins_after(store: &dyn Store, moment: Timestamp) -> Result<bool, StoreError> {
+///     match store.shared() {
+///         Some(shared) => Ok(shared.stamp_creation(moment).await?.is_some()),
+///         None => Ok(true),
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait SharedStore: Store {
+    /// A moment for something that is about to begin: a session, or a token without one. It is later than `after` and
+    /// than every not-before whose write was acknowledged, by any node, and no earlier than the store's time. Every later
+    /// [`stamp_not_before`](Self::stamp_not_before), on any node, is at or after it. `None` if `after` is further ahead of
+    /// the store's time than the leeway: a clock is wrong.
+    async fn stamp_creation(&self, after: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+
+    /// A moment for a not-before: at or after every creation that was stamped so far, by any node.
+    async fn stamp_not_before(&self) -> Result<Timestamp, StoreError>;
+
+    /// A moment for a not-before that follows from a change which every node finds by itself, in a file that all of them
+    /// read. The first node gets a new stamp, as by [`stamp_not_before`](Self::stamp_not_before), and the others the same
+    /// for a day. `name` says what changed, `state` what it is now.
+    async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError>;
+
+    /// Counts an attempt among all nodes. Answers how long to wait, if the counter refuses. No state outlives the time in
+    /// which the counter is full again. Sent twice in a row, an attempt counts once; sent again after another's, it may
+    /// count twice.
+    async fn count(&self, counter: SharedCounter, how: CounterUse) -> Result<Option<Duration>, StoreError>;
+
+    /// Counts an attempt with several counters, in their order: with all of them, or, where one refuses, with none. If the name of
+    /// `caller` is remembered, its counter takes the attempt, and the others do not. A store that can do so in one round trip
+    /// does; sent again, it counts as [`count`](Self::count) does.
+    async fn admit(
+        &self,
+        caller: Option<SharedCounter>,
+        counters: Vec<(SharedCounter, CounterUse)>,
+    ) -> Result<Admitted, StoreError> {
+        let is_known = match &caller {
+            Some(caller) => self.remembers(caller.name).await?,
+            None => false,
+        };
+        let own = caller.filter(|_| is_known).map(|caller| vec![(caller, CounterUse::Take)]);
+        let mut taken = Vec::new();
+        for (place, (counter, how)) in own.unwrap_or(counters).into_iter().enumerate() {
+            if let Some(wait) = self.count(counter, how).await? {
+                for counter in taken {
+                    self.count(counter, CounterUse::GiveBack).await?;
+                }
+                return Ok(Admitted { is_known, refused: Some((place, wait)) });
+            }
+            if how == CounterUse::Take {
+                taken.push(counter);
+            }
+        }
+        Ok(Admitted { is_known, refused: None })
+    }
+
+    /// Remembers a name for this long, for all nodes. Again, it begins anew.
+    async fn remember(&self, name: [u8; 16], lifetime: Duration) -> Result<(), StoreError>;
+
+    /// Is the name [remembered](Self::remember)?
+    async fn remembers(&self, name: [u8; 16]) -> Result<bool, StoreError>;
+
+    /// The nodes that were heard of within [`NODE_HEARD_WITHIN`], by the store's time: those whose feeds ask for the end of
+    /// the revocations. A node that ended is among them until then.
+    async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
+        self.nodes_within(NODE_HEARD_WITHIN).await
+    }
+
+    /// The nodes that were heard of within this time, as far as they are remembered: for [`NODE_KEPT`], or at least for an
+    /// hour while there are more than a thousand.
+    async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError>;
+
+    /// Loads a session that is about to be revoked: other requests that wait for the store do not hold this one up.
+    async fn load_to_revoke(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        self.load(id).await
+    }
+
+    /// Everything that this handle read before is kept as an acknowledged write is. What another request wrote may be
+    /// readable before it is acknowledged.
+    async fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Follows the revocations that any node writes, from `from` on.
+    async fn follow(&self, from: Cursor, follow: Follow) -> Result<Box<dyn Feed>, StoreError>;
+
+    /// Takes over the data as it is now, after a feed said that writes were [lost](FeedStep::lost), or because the node
+    /// has found so itself. The first node gives the data a new history; the others take over that. From then on, every
+    /// operation of a node that works with another history fails and does nothing: it must adopt the data, too.
+    async fn adopt(&self) -> Result<(), StoreError>;
+
+    /// Writes records back that the store may have lost: this node had written them, and they were acknowledged. A record
+    /// is written only if it is the later one (generation, then revision), if no node has changed the session since the data
+    /// was adopted, and if no revocation ends the session. What another node wrote back is no change: of two nodes that
+    /// write a session back, the later record stays, whichever comes first. Returns how many were written, because the store
+    /// lacked them.
+    async fn restore(&self, records: Vec<Session>) -> Result<usize, StoreError>;
+
+    /// Says that this node has written back what it knew of, and asks whether the others have.
+    async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError>;
+
+    /// Is the session's record one of before the data was adopted, kept or written back, so that a token ahead of it is no
+    /// sign of a further loss?
+    async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError>;
+
+    /// The session's record, if the last write of it was a swap of this handle that ended with an error, in doubt, and no
+    /// token of it was confirmed since: then the client repeats its own refresh, and no other has the tokens.
+    async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// The client has the tokens that such a swap was for: a further repeat is none.
+    fn resolved(&self, id: SessionId) {
+        let _ = id;
+    }
+}
+
+/// How far the nodes have written back what a store lost.
+///
+/// ```
+/// use rotogate::clock::Timestamp;
+/// use rotogate::store::Restoration;
+///
+/// /// Whether this node has heard of every revocation of a session, whatever was lost before the node started.
+/// fn knows_all(at_start: &Restoration, session_created: Timestamp) -> bool {
+///     session_created > at_start.adopted
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restoration {
+    /// When the data was adopted last, by the store's clock; [`Timestamp::ZERO`] if it never was.
+    pub adopted: Timestamp,
+    /// Every node that was heard of before the loss has written back what it knew of, or has had as long as the
+    /// `patience` for it. A node that comes later finds its operations refused until it has.
+    pub is_complete: bool,
+}
+
+/// How a node follows a store.
+///
+/// ```
+/// use rotogate::store::Follow;
+///
+/// /// How long a read of the log may block, in milliseconds.
+/// fn block(follow: &Follow) -> u128 {
+///     follow.every.as_millis()
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Follow {
+    /// The node's clocks.
+    pub time: Arc<dyn TimeSource>,
+    /// How often the node asks for the end of the revocations.
+    pub every: Duration,
+    /// What the node says of itself whenever it asks.
+    pub row: Arc<LiveRow>,
+}
+
+impl fmt::Debug for Follow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follow").field("every", &self.every).finish_non_exhaustive()
+    }
+}
+
+/// The revocations of a shared store, as they are written.
+///
+/// ```
+/// use rotogate::store::{Feed, Revocation, StoreError};
+///
+/// /// Everything up to the next proof that nothing is missing.
+/// async fn catch_up(feed: &mut dyn Feed) -> Result<Vec<Revocation>, StoreError> {
+///     let mut all = Vec::new();
+///     loop {
+///         let step = feed.next().await?;
+///         all.extend(step.entries);
+///         if step.complete.is_some() {
+///             return Ok(all);
+///         }
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Feed: fmt::Debug + Send {
+    /// Waits for the next step. While the store answers, the next complete one comes within about [`Follow::every`].
+    ///
+    /// # Errors
+    /// The store does not answer. The next call tries again, after a pause of its own, and goes on where the feed was.
+    async fn next(&mut self) -> Result<FeedStep, StoreError>;
+}
+
+/// What a feed brought.
+///
+/// ```
+/// use rotogate::store::FeedStep;
+///
+/// let step = FeedStep::default();
+/// assert!(step.entries.is_empty() && step.complete.is_none() && !step.lost, "nothing yet");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedStep {
+    /// Entries, in the order in which they may be applied. An entry may come again.
+    pub entries: Vec<Revocation>,
+    /// `None`: more follows. Else the node knows everything that was acknowledged before it asked.
+    pub complete: Option<Heard>,
+    /// The store has lost writes that it had acknowledged, or another node has found that it has:
+    /// [`SharedStore::adopt`] is next. Until then no step is complete.
+    pub lost: bool,
+}
+
+/// The proof of a complete step.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::store::Heard;
+///
+/// /// How long the store took to answer.
+/// fn round_trip(heard: &Heard) -> Duration {
+///     heard.answered.saturating_sub(heard.asked)
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The node's [monotonic clock](TimeSource::monotonic) before it asked.
+    pub asked: Duration,
+    /// The same after the answer.
+    pub answered: Duration,
+    /// The store's time in the answer.
+    pub store_time: Timestamp,
+}
+
+/// For how long a gate goes on without hearing from a shared store.
+///
+/// ```
+/// use std::time::Duration;
+/// use rotogate::store::Staleness;
+///
+/// let staleness = Staleness::default();
+/// assert_eq!(staleness.limit, Duration::from_secs(2));
+/// assert_eq!(staleness.served, staleness.limit, "then requests with a token are answered with 503");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staleness {
+    /// The longest time for which a revocation that was acknowledged elsewhere may be unknown here. Past it, no token is
+    /// issued.
+    pub limit: Duration,
+    /// The longest time without news for which requests with a token pass: [`limit`](Self::limit), unless availability
+    /// counts for more.
+    pub served: Duration,
+}
+
+impl Staleness {
+    /// The shortest [`limit`](Self::limit).
+    pub const SHORTEST: Duration = Duration::from_millis(500);
+    /// The longest [`limit`](Self::limit).
+    pub const LONGEST: Duration = Duration::from_secs(60);
+
+    /// No token passes for longer than `limit` without news of the store.
+    pub const fn deny_after(limit: Duration) -> Self {
+        Self { limit, served: limit }
+    }
+
+    /// May a gate have it?
+    #[doc(hidden)]
+    pub fn is_sound(&self) -> bool {
+        (Self::SHORTEST..=Self::LONGEST).contains(&self.limit) && self.served >= self.limit
+    }
+
+    /// How often a node asks: a few times within [`limit`](Self::limit).
+    pub fn every(&self) -> Duration {
+        self.limit / 4
+    }
+
+    /// The shortest [`limit`](Self::limit) for a store that is so far away. A proof is as old as its question: it is one round
+    /// trip old when it comes, and the next one is asked for a quarter of the limit later. Twice that is left for a round trip
+    /// that takes longer.
+    pub fn needed_for(round_trip: Duration) -> Duration {
+        (round_trip * 4).max(Self::SHORTEST)
+    }
+}
+
+impl Default for Staleness {
+    fn default() -> Self {
+        Self::deny_after(Duration::from_secs(2))
+    }
+}

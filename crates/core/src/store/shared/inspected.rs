@@ -1,0 +1,38 @@
+//! What a check finds of the server of a shared store.
+
+use std::time::Duration;
+
+use crate::clock::{SystemTime, TimeSource};
+use crate::fault::StoreError;
+
+/// How often a round trip is measured. The shortest counts: what takes longer waited for something else.
+const MEASURED: u32 = 5;
+
+/// What a server is, and how far away.
+#[derive(Clone, Debug)]
+#[doc(hidden)]
+pub struct InspectedServer {
+    /// In words.
+    pub found: String,
+    /// The shortest of a few round trips.
+    pub round_trip: Duration,
+}
+
+/// The shortest time that an answer takes, of several questions in turn.
+///
+/// # Errors
+/// Those of the questions.
+#[doc(hidden)]
+pub async fn round_trip<T, A>(mut ask: impl FnMut() -> A) -> Result<Duration, StoreError>
+where
+    A: Future<Output = Result<T, StoreError>>,
+{
+    let time = SystemTime::new();
+    let mut shortest = Duration::MAX;
+    for _ in 0..MEASURED {
+        let asked = time.monotonic();
+        ask().await?;
+        shortest = shortest.min(time.monotonic().saturating_sub(asked));
+    }
+    Ok(shortest)
+}

@@ -1,0 +1,126 @@
+//! The SHA-256 thumbprints that tokens and sessions are bound to: of a public key (RFC 7638, RFC 9449 §6), and of a client
+//! certificate (RFC 8705 §3.1). They are types of their own, so that one never stands in for the other.
+
+use std::fmt;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::random::are_equal;
+
+/// The length of a thumbprint, in bytes.
+pub(crate) const LENGTH: usize = 32;
+
+macro_rules! thumbprint {
+    ($(#[$meta:meta])* $name:ident, $member:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy)]
+        pub struct $name([u8; LENGTH]);
+
+        impl $name {
+            #[doc = concat!("From the text of `", $member, "`: base64url of 32 bytes, without padding.")]
+            pub fn parse(text: &str) -> Option<Self> {
+                URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
+            }
+        }
+
+        impl PartialEq for $name {
+            /// In constant time.
+            fn eq(&self, other: &Self) -> bool {
+                are_equal(&self.0, &other.0)
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&URL_SAFE_NO_PAD.encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::parse(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not a thumbprint"))
+            }
+        }
+    };
+}
+
+thumbprint! {
+    /// The thumbprint of a public key (RFC 7638, SHA-256).
+    ///
+    /// ```
+    /// use rotogate::token::KeyThumbprint;
+    ///
+    /// // The key of RFC 7638 §3.1.
+    /// let thumbprint = KeyThumbprint::parse("NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs").unwrap();
+    /// assert_eq!(thumbprint.to_string(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    /// assert!(KeyThumbprint::parse("NzbLsXh8uDCcd").is_none());
+    /// ```
+    KeyThumbprint, "jkt"
+}
+
+thumbprint! {
+    /// The thumbprint of a client certificate: SHA-256 of its DER encoding (RFC 8705 §3.1).
+    ///
+    /// ```
+    /// use rotogate::token::CertificateThumbprint;
+    ///
+    /// // The certificate of RFC 8705 Appendix A.
+    /// let thumbprint = CertificateThumbprint::parse("A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0").unwrap();
+    /// assert_eq!(thumbprint.to_string(), "A4DtL2JmUMhAsvJj5tKyn64SqzmuXbMrJa0n761y5v0");
+    /// assert!(CertificateThumbprint::parse("A4DtL2JmUMhAsvJj5tKyn").is_none());
+    /// ```
+    CertificateThumbprint, "x5t#S256"
+}
+
+impl KeyThumbprint {
+    /// From its bytes.
+    #[cfg(any(test, feature = "test-util"))]
+    #[doc(hidden)]
+    pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
+        &self.0
+    }
+}
+
+impl CertificateThumbprint {
+    /// From its bytes.
+    #[cfg(any(test, feature = "test-util"))]
+    #[doc(hidden)]
+    pub const fn from_bytes(bytes: [u8; LENGTH]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub(crate) const fn as_bytes(&self) -> &[u8; LENGTH] {
+        &self.0
+    }
+
+    /// That of a certificate in DER.
+    pub fn of(der: &[u8]) -> Self {
+        let mut bytes = [0; LENGTH];
+        bytes.copy_from_slice(digest(&SHA256, der).as_ref());
+        Self(bytes)
+    }
+}

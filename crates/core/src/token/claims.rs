@@ -1,0 +1,437 @@
+//! The claims of an access token (RFC 7519 §4, RFC 9068 §2.2).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::claim::OwnClaims;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::revocation::Target;
+use crate::session::{Generation, Scope, SessionId, VouchedBy};
+use crate::thumbprint::{CertificateThumbprint, KeyThumbprint};
+use crate::token::keyring::{KeyIdentity, KeyPrint};
+use crate::token::verify::{self, ClaimMapping, Roles};
+
+/// The `typ` of every access token that we mint (RFC 9068 §2.1).
+pub const TYP: &str = "at+jwt";
+
+/// The form of access token that a dialect's clients need, besides the claims.
+///
+/// ```
+/// use rotogate::token::TokenStyle;
+///
+/// // For clients that read the user's id from `_id`.
+/// let style = TokenStyle { subject_claim: Some("_id"), ..TokenStyle::default() };
+/// assert!(!style.plain_base64);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenStyle {
+    /// A claim that repeats `sub`, for clients that look for it under this name.
+    pub subject_claim: Option<&'static str>,
+    /// The payload's base64url contains neither `-` nor `_`, for clients that decode it as plain base64. Characters of
+    /// strings that would cause one are escaped, which JSON reads as the same.
+    pub plain_base64: bool,
+}
+
+/// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
+/// same bytes.
+#[derive(Clone, Copy, Debug)]
+#[doc(hidden)]
+pub struct MintedClaims<'a> {
+    /// `iss`: our issuer.
+    pub issuer: &'a str,
+    /// `sub`: the token's subject.
+    pub subject: &'a str,
+    /// `aud`. One audience is written as a string, several as an array.
+    pub audience: &'a [Box<str>],
+    /// `exp`, in whole seconds.
+    pub expires: Timestamp,
+    /// `iat`, in whole seconds.
+    pub issued_at: Timestamp,
+    /// `jti`: the token's id.
+    pub jti: &'a str,
+    /// `client_id`: the OAuth client.
+    pub client: &'a str,
+    /// `scope`; omitted if empty.
+    pub scope: &'a Scope,
+    /// `sid` and `gen`: the session and its generation, if the token has one.
+    pub session: Option<(SessionId, Generation)>,
+    /// `account`, if any.
+    pub account: Option<&'a str>,
+    /// `cnf.jkt`: the key that the token is bound to, if any (RFC 9449 §6.1).
+    pub bound_to: Option<KeyThumbprint>,
+    /// `cnf.x5t#S256`: the client certificate that the token is bound to, if any (RFC 8705 §3.1).
+    pub certificate: Option<CertificateThumbprint>,
+    /// `origin_iss`, `origin_sub` and `origin_sid`: the issuer that vouched for the subject, if any.
+    pub vouched_by: Option<&'a VouchedBy>,
+    /// Further claims, none of which is one of those here.
+    pub own: Option<&'a OwnClaims>,
+    /// The form that the clients of the session's dialect need.
+    pub style: TokenStyle,
+}
+
+impl Serialize for MintedClaims<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("iss", self.issuer)?;
+        map.serialize_entry("sub", self.subject)?;
+        match self.audience {
+            [one] => map.serialize_entry("aud", one)?,
+            several => map.serialize_entry("aud", several)?,
+        }
+        map.serialize_entry("exp", &self.expires.as_secs())?;
+        map.serialize_entry("iat", &self.issued_at.as_secs())?;
+        map.serialize_entry("jti", self.jti)?;
+        map.serialize_entry("client_id", self.client)?;
+        if !self.scope.is_empty() {
+            map.serialize_entry("scope", self.scope)?;
+        }
+        if let Some((session, generation)) = self.session {
+            map.serialize_entry("sid", &session.to_string())?;
+            map.serialize_entry("gen", &generation)?;
+        }
+        if let Some(account) = self.account {
+            map.serialize_entry("account", account)?;
+        }
+        if let Some(confirmation) = Confirmation::of(self.bound_to.as_ref(), self.certificate.as_ref()) {
+            map.serialize_entry("cnf", &confirmation)?;
+        }
+        if let Some(by) = self.vouched_by {
+            map.serialize_entry("origin_iss", &by.issuer)?;
+            map.serialize_entry("origin_sub", &by.subject)?;
+            if let Some(session) = &by.session {
+                map.serialize_entry("origin_sid", session)?;
+            }
+        }
+        if let Some(name) = self.style.subject_claim {
+            map.serialize_entry(name, self.subject)?;
+        }
+        for (name, value) in self.own.into_iter().flat_map(OwnClaims::iter) {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// RFC 7800 §3.1, with the members of RFC 9449 §6.1 and RFC 8705 §3.1.
+#[derive(serde::Serialize)]
+pub struct Confirmation<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jkt: Option<&'a KeyThumbprint>,
+    #[serde(rename = "x5t#S256", skip_serializing_if = "Option::is_none")]
+    certificate: Option<&'a CertificateThumbprint>,
+}
+
+impl<'a> Confirmation<'a> {
+    /// That of a token; `None` if it is bound to nothing.
+    pub fn of(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
+        (jkt.is_some() || certificate.is_some()).then_some(Self { jkt, certificate })
+    }
+}
+
+/// The claims of a verified access token. Signature, times and form were checked; revocation, and what a route requires
+/// (audience, scope), were not.
+///
+/// ```
+/// use rotogate::token::AccessToken;
+///
+/// /// Is it a user's token, good for a report?
+/// fn may_report(token: &AccessToken) -> bool {
+///     token.is_for(&["https://reports.example.com"]) && token.scope.contains("report") && !token.is_clients_own()
+/// }
+/// ```
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct AccessToken {
+    /// The token itself, as it was sent.
+    pub(crate) text: Arc<str>,
+    /// What all tokens of its issuer share.
+    #[doc(hidden)]
+    pub issued_by: Arc<TokenIssuer>,
+    /// The key that signed it; none of an introspected token.
+    pub(crate) signer: Option<Arc<KeyIdentity>>,
+    /// The claims that most tokens do not have.
+    pub(crate) rare: Option<Box<RareClaims>>,
+    /// The subject, with the prefix and the encoding of its issuer's rules.
+    pub subject: Box<str>,
+    /// The client: `client_id`, or what its issuer's rules map.
+    pub client: Option<Box<str>>,
+    /// The scope, in our names and reduced to what its issuer's rules allow; empty if there is none.
+    pub scope: Scope,
+    /// `aud`, or what its issuer's rules read instead: at least one.
+    pub audience: Arc<[Box<str>]>,
+    /// `sid` and `gen`: from our own tokens only.
+    pub session: Option<(SessionId, Generation)>,
+    /// `jti`.
+    pub jti: Option<Box<str>>,
+    /// `iat`.
+    pub issued_at: Option<Timestamp>,
+    /// `exp`.
+    pub expires: Timestamp,
+}
+
+/// What the rules of an issuer say of all its tokens.
+#[derive(Debug, PartialEq)]
+pub struct TokenIssuer {
+    /// `iss`.
+    pub(crate) url: Arc<str>,
+    /// Its short name, which routes use.
+    pub(crate) name: Arc<str>,
+    /// Is it ours?
+    pub(crate) is_ours: bool,
+    /// Are its tokens accepted on routes that name no issuers?
+    pub(crate) is_accepted_everywhere: bool,
+    /// Which claims are read.
+    pub(crate) mapping: Arc<ClaimMapping>,
+    /// The length of the prefix of the subjects, in bytes.
+    pub(crate) subject_prefix: usize,
+    /// A token must name one of these where a route names none.
+    pub audience: Arc<[Box<str>]>,
+    /// How much its clock may differ from ours.
+    pub(crate) leeway: Duration,
+}
+
+/// The SHA-256 of a token in base64url: `ath` of the proofs for it (RFC 9449 §4.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenHash(Box<str>);
+
+impl TokenHash {
+    pub(crate) fn of(token: &str) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes())).into())
+    }
+}
+
+/// Claims that most tokens do not have. They take no memory in a token without any.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RareClaims {
+    pub(crate) roles: Roles,
+    /// The subject as it is in the token, if that is not the rest of [`AccessToken::subject`].
+    pub(crate) raw_subject: Option<Box<str>>,
+    pub(crate) account: Option<Box<str>>,
+    pub(crate) issuer_session: Option<Box<str>>,
+    pub(crate) vouched_by: Option<VouchedBy>,
+    /// With the hash of the token, which each proof has.
+    pub(crate) bound_to: Option<(KeyThumbprint, TokenHash)>,
+    pub(crate) certificate: Option<CertificateThumbprint>,
+    pub(crate) login: LoginClaims,
+    pub(crate) not_before: Option<Timestamp>,
+    /// The response with its claims, if it was introspected. Then no key verified it.
+    pub(crate) response: Option<Arc<str>>,
+}
+
+impl RareClaims {
+    /// Their memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self { roles, raw_subject, account, issuer_session, vouched_by, bound_to, login, response, .. } = self;
+        let texts = [raw_subject, account, issuer_session, &login.acr].map(Option::as_deref);
+        let by = vouched_by.as_ref().map(|by| [Some(&*by.issuer), Some(&*by.subject), by.session.as_deref()]);
+        let hash = bound_to.as_ref().map(|(_, hash)| &*hash.0);
+        let texts = texts.into_iter().chain([response.as_deref(), hash]).chain(by.into_iter().flatten());
+        let roles: usize = roles.names().iter().map(|role| role.len() + size_of_val(role)).sum();
+        size_of_val(self) + roles + texts.flatten().map(str::len).sum::<usize>()
+    }
+}
+
+/// What a token says of its user's login (RFC 9470 §6.2). Read once, when the token is verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LoginClaims {
+    /// `acr`.
+    pub(crate) acr: Option<Box<str>>,
+    /// `auth_time`.
+    pub(crate) auth_time: Option<Timestamp>,
+}
+
+/// The prefix of the subject of a client's own token. No user's subject has it (RFC 9700 §4.15).
+pub const CLIENT_PREFIX: &str = "client:";
+
+impl AccessToken {
+    /// `iss`.
+    pub fn issuer(&self) -> &Arc<str> {
+        &self.issued_by.url
+    }
+
+    /// The short name of its issuer, which routes use.
+    pub fn issuer_name(&self) -> &Arc<str> {
+        &self.issued_by.name
+    }
+
+    /// Did we mint it?
+    pub fn is_ours(&self) -> bool {
+        self.issued_by.is_ours
+    }
+
+    /// Is it accepted on routes that name no issuers?
+    pub fn is_accepted_everywhere(&self) -> bool {
+        self.issued_by.is_accepted_everywhere
+    }
+
+    /// How much the issuer's clock may differ from ours, for later checks of the times. The `exp` of our own tokens is
+    /// judged without it.
+    pub fn leeway(&self) -> Duration {
+        self.issued_by.leeway
+    }
+
+    /// The roles, from the claims that its issuer's rules name; in our own tokens, the claim `roles`.
+    pub fn roles(&self) -> &Roles {
+        static NONE: LazyLock<Roles> = LazyLock::new(Roles::default);
+        self.rare.as_deref().map_or_else(|| &*NONE, |rare| &rare.roles)
+    }
+
+    /// `account` of our own tokens; of another issuer's, what its rules map, after its name and a colon.
+    pub fn account(&self) -> Option<&str> {
+        self.rare.as_deref()?.account.as_deref()
+    }
+
+    /// The session at its issuer, from the claim that its rules name; none of our own tokens.
+    pub fn issuer_session(&self) -> Option<&str> {
+        self.rare.as_deref()?.issuer_session.as_deref()
+    }
+
+    /// The issuer that vouched for the subject: from our own tokens only.
+    pub fn vouched_by(&self) -> Option<&VouchedBy> {
+        self.rare.as_deref()?.vouched_by.as_ref()
+    }
+
+    /// `cnf.jkt`: the key that the token is bound to (RFC 9449 §6.1).
+    pub fn bound_to(&self) -> Option<KeyThumbprint> {
+        self.rare.as_deref()?.bound_to.as_ref().map(|(key, _)| *key)
+    }
+
+    /// The same, with the hash of the token that a proof of the key must have.
+    #[doc(hidden)]
+    pub fn proved_by(&self) -> Option<(KeyThumbprint, &str)> {
+        self.rare.as_deref()?.bound_to.as_ref().map(|(key, hash)| (*key, &*hash.0))
+    }
+
+    /// `cnf.x5t#S256`: the client certificate that the token is bound to (RFC 8705 §3.1).
+    pub fn certificate(&self) -> Option<&CertificateThumbprint> {
+        self.rare.as_deref()?.certificate.as_ref()
+    }
+
+    /// `nbf`.
+    pub fn not_before(&self) -> Option<Timestamp> {
+        self.rare.as_deref()?.not_before
+    }
+
+    /// The `kid` of the key that signed it, if it has one; none of an introspected token.
+    pub fn kid(&self) -> Option<&str> {
+        self.signer.as_deref()?.kid.as_deref()
+    }
+
+    /// That key itself, whatever its name: long-lived connections end when it is removed.
+    pub(crate) fn key(&self) -> KeyPrint {
+        self.signer.as_deref().map_or(KeyPrint::NONE, |signer| signer.print)
+    }
+
+    /// The response with its claims, if it was introspected.
+    pub(crate) fn response(&self) -> Option<&str> {
+        self.rare.as_deref()?.response.as_deref()
+    }
+
+    /// `acr` and `auth_time` of the user's login.
+    pub(crate) fn login(&self) -> (Option<&str>, Option<Timestamp>) {
+        let login = self.rare.as_deref().map(|rare| &rare.login);
+        (login.and_then(|login| login.acr.as_deref()), login.and_then(|login| login.auth_time))
+    }
+
+    /// From when it is refused for its age: our own at its `exp`, another issuer's with the leeway.
+    pub(crate) fn refused_from(&self) -> Timestamp {
+        if self.is_ours() { self.expires } else { self.expires.plus(self.leeway()) }
+    }
+
+    /// Is it for the own account of one of our clients?
+    pub fn is_clients_own(&self) -> bool {
+        self.is_ours() && self.session.is_none() && self.subject.starts_with(CLIENT_PREFIX)
+    }
+
+    /// Is it bound to a key or a certificate, so that it alone is no use?
+    pub(crate) fn is_bound(&self) -> bool {
+        self.rare.as_deref().is_some_and(|rare| rare.bound_to.is_some() || rare.certificate.is_some())
+    }
+
+    fn raw_subject(&self) -> Option<&str> {
+        self.rare.as_deref()?.raw_subject.as_deref()
+    }
+
+    /// The subject as it is in the token. Revocations use this form.
+    pub fn token_subject(&self) -> &str {
+        let rest = || self.subject.get(self.issued_by.subject_prefix..).unwrap_or_default();
+        self.raw_subject().unwrap_or_else(rest)
+    }
+
+    /// The subject for a header: with the prefix, not encoded yet.
+    pub(crate) fn header_subject(&self) -> Cow<'_, str> {
+        match (self.raw_subject(), self.subject.get(..self.issued_by.subject_prefix)) {
+            (Some(raw), Some(prefix)) => format!("{prefix}{raw}").into(),
+            (None, _) | (_, None) => (&*self.subject).into(),
+        }
+    }
+
+    /// Every claim, as it is in the token; of an introspected token every member of the response, `active` among them.
+    /// Parsed at each call: most callers need none but those above, and many tokens are cached.
+    pub fn claims(&self) -> serde_json::Map<String, serde_json::Value> {
+        match self.response() {
+            Some(response) => verify::strict_json::object(response.as_bytes()).unwrap_or_default(),
+            None => verify::claims_of(&self.text).unwrap_or_default(),
+        }
+    }
+
+    /// Is it meant for one of `audiences`? Compared byte for byte.
+    pub fn is_for<A: AsRef<str>>(&self, audiences: &[A]) -> bool {
+        self.audience.iter().any(|mine| audiences.iter().any(|theirs| theirs.as_ref() == &**mine))
+    }
+}
+
+/// An access token that this gate minted: the only kind that a command may act on. Only [`AccessToken::own`] makes one,
+/// so that no command acts on our sessions by another issuer's token (requirement R19).
+#[derive(Clone, Copy, Debug)]
+pub struct OwnChecked<'a>(&'a AccessToken);
+
+impl AccessToken {
+    /// The token, if it is ours.
+    ///
+    /// # Errors
+    /// [`Denial::WrongIssuer`].
+    #[doc(hidden)]
+    pub fn own(&self) -> Result<OwnChecked<'_>, Denial> {
+        if self.is_ours() { Ok(OwnChecked(self)) } else { Err(Denial::WrongIssuer) }
+    }
+}
+
+impl<'a> OwnChecked<'a> {
+    /// Its claims.
+    pub const fn token(self) -> &'a AccessToken {
+        self.0
+    }
+
+    /// What can be revoked: its session, or the token itself if it has none.
+    pub fn revocable(self) -> Option<Target> {
+        match self.0.session {
+            Some((session, _)) => Some(Target::Session(session)),
+            None => {
+                self.0.jti.as_ref().map(|jti| Target::Token { issuer: Arc::clone(self.0.issuer()), jti: jti.clone() })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    /// Omits the claims that only the application understands: they may contain anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("issuer", self.issuer())
+            .field("subject", &self.subject)
+            .field("client", &self.client)
+            .field("scope", &self.scope)
+            .field("session", &self.session)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,278 @@
+//! The keys of our own issuer: those that sign and verify access tokens, and the secrets behind refresh tokens.
+//!
+//! A key is permanently bound to one algorithm, so a token's header never chooses. One signing key signs; the others
+//! only verify. So keys can be added, used and retired without a valid token failing.
+//!
+//! ```
+//! use rotogate::token::{Algorithm, Keyring};
+//!
+//! let keyring = Keyring::generate(Algorithm::Es256)?;
+//! assert_eq!(keyring.jwks()["keys"][0]["alg"], "ES256");
+//! # Ok::<(), rotogate::token::KeyError>(())
+//! ```
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::JwkSet;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::algorithm::{Algorithm, UnknownAlgorithm};
+use crate::random::{NoRandomness, random};
+
+mod hmac_secret;
+mod public;
+mod refresh_keys;
+mod signature;
+mod signing;
+
+#[cfg(feature = "key-folder")]
+mod folder;
+#[cfg(feature = "key-folder")]
+#[doc(hidden)]
+pub use folder::{Begun, NewKeyring};
+
+pub(super) use public::MAX_KID;
+pub use public::VerifyingKey;
+pub(crate) use public::{KeyIdentity, KeyPrint};
+pub(super) use refresh_keys::truncated;
+pub use refresh_keys::{RefreshKeys, RefreshSecret};
+pub use signing::{KeyMaterial, SigningKey};
+
+/// What is wrong with a key, a secret or their folder. The text is for the operator: it names the problem, the place
+/// and the remedy, and never contains a secret.
+///
+/// ```
+/// use rotogate::token::RulesError;
+/// use rotogate::token::{Algorithm, IssuerKeys, KeyError};
+///
+/// let error = IssuerKeys::from_public_pem(b"not a key", Algorithm::Es256).unwrap_err();
+/// assert!(matches!(error, RulesError::Key(KeyError::Unusable { algorithm: Algorithm::Es256, .. })));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The name of an unknown algorithm.
+    #[error(transparent)]
+    Algorithm(#[from] UnknownAlgorithm),
+    /// The key cannot be used with its algorithm.
+    #[error("not a usable {algorithm} key: {why}")]
+    Unusable {
+        /// The intended algorithm.
+        algorithm: Algorithm,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// An HMAC secret shorter than the hash (RFC 7518 §3.2).
+    #[error("an {algorithm} secret must have at least {} bytes, this one has {length}", algorithm.hash_len())]
+    ShortSecret {
+        /// The intended algorithm.
+        algorithm: Algorithm,
+        /// Its number of bytes.
+        length: usize,
+    },
+    /// Data that may be public was given as an HMAC secret.
+    #[error("this is {0}, which can never be an HMAC secret: anyone who knows it could sign tokens")]
+    PublicAsSecret(&'static str),
+    /// A `kid` that no header could name.
+    #[error("a kid must be 1 to 128 visible ASCII characters")]
+    BadKid,
+    /// The keys are inconsistent.
+    #[error("{0}")]
+    BadSet(String),
+    /// The random source failed.
+    #[error("the random source failed")]
+    Random,
+    /// A file or folder that cannot be read, or that others may read or write.
+    #[error("{0}")]
+    Refused(String),
+    /// A file or folder that could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: String,
+        /// What happened.
+        source: std::io::Error,
+    },
+    /// A file or folder with unexpected content.
+    #[error("{path}: {message}")]
+    File {
+        /// The file or folder.
+        path: String,
+        /// What is wrong, and the remedy.
+        message: String,
+    },
+}
+
+/// The use of a signing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[doc(hidden)]
+pub enum KeyState {
+    /// It signs and verifies. Exactly one key has this state.
+    Signing,
+    /// It only verifies: a new key that some verifiers do not know yet, or an old one whose tokens are still valid.
+    Verifying,
+}
+
+/// All keys that are needed to mint and verify our own tokens.
+///
+/// ```
+/// use rotogate::token::Keyring;
+///
+/// let keyring = Keyring::ephemeral()?;
+/// // For other verifiers, as at `/.well-known/jwks.json`: the public half alone.
+/// let jwks = keyring.jwks();
+/// assert!(jwks["keys"][0].get("x").is_some() && jwks["keys"][0].get("d").is_none());
+/// # Ok::<(), rotogate::token::KeyError>(())
+/// ```
+pub struct Keyring {
+    id: Uuid,
+    keys: Vec<SigningKey>,
+    signer: SigningKey,
+    refresh: RefreshKeys,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyring")
+            .field("id", &self.id)
+            .field("signer", &self.signer)
+            .field("verifying", &self.keys)
+            .field("refresh", &self.refresh)
+            .finish()
+    }
+}
+
+impl Keyring {
+    /// A new key ring in memory: one signing key and one refresh secret from the system's random source.
+    ///
+    /// # Errors
+    /// The random source or the key generator fails.
+    pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
+        let signer = SigningKey::from_material(algorithm, &KeyMaterial::generate(algorithm)?)?;
+        let refresh = RefreshKeys::new(1, &[(1, RefreshSecret::generate()?)])?;
+        Self::from_parts(new_id()?, signer, Vec::new(), refresh)
+    }
+
+    /// A key ring that ends with the process, for tests and trials. Every token becomes invalid with it.
+    ///
+    /// # Errors
+    /// The random source fails.
+    pub fn ephemeral() -> Result<Self, KeyError> {
+        Self::generate(Algorithm::EdDsa)
+    }
+
+    /// A key ring from keys that the caller stores.
+    ///
+    /// # Errors
+    /// Two keys with one `kid`.
+    #[doc(hidden)]
+    pub fn from_parts(
+        id: Uuid,
+        signer: SigningKey,
+        verifying: Vec<SigningKey>,
+        refresh: RefreshKeys,
+    ) -> Result<Self, KeyError> {
+        let ring = Self { id, keys: verifying, signer, refresh };
+        let mut kids: Vec<_> = ring.signing_keys().map(SigningKey::kid).collect();
+        kids.sort_unstable();
+        match kids.windows(2).find(|two| two.first() == two.last()) {
+            Some(twice) => Err(KeyError::BadSet(format!("two keys have the kid {:?}", twice.first().unwrap_or(&"")))),
+            None => Ok(ring),
+        }
+    }
+
+    /// The key ring's id. All nodes that share a store share it.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The key that signs.
+    #[doc(hidden)]
+    pub fn signer(&self) -> &SigningKey {
+        &self.signer
+    }
+
+    /// The key with that name, in any state: to make the very bytes again that an older key once signed.
+    #[doc(hidden)]
+    pub fn signing_key(&self, kid: &str) -> Option<&SigningKey> {
+        self.signing_keys().find(|k| k.kid() == kid)
+    }
+
+    /// All signing keys, the active one first.
+    #[doc(hidden)]
+    pub fn signing_keys(&self) -> impl Iterator<Item = &SigningKey> {
+        std::iter::once(&self.signer).chain(&self.keys)
+    }
+
+    /// The keys of refresh tokens.
+    #[doc(hidden)]
+    pub fn refresh_keys(&self) -> &RefreshKeys {
+        &self.refresh
+    }
+
+    /// A name of the keys and their uses, which says nothing else of them: equal for equal keyrings.
+    #[doc(hidden)]
+    pub fn fingerprint(&self) -> String {
+        let mut message = b"keyring".to_vec();
+        let kids =
+            self.signing_keys().map(|key| (key.kid(), key.algorithm().to_string(), key.kid() == self.signer.kid()));
+        let mut keys: Vec<_> = kids.collect();
+        keys.sort_unstable();
+        let mut refresh: Vec<_> = self.refresh.ids().map(|id| (id, self.refresh.print(id))).collect();
+        refresh.sort_unstable();
+        message.extend_from_slice(format!("{keys:?} {refresh:?} {}", self.refresh.current()).as_bytes());
+        self.refresh.shared_name(&message).map(|name| URL_SAFE_NO_PAD.encode(name)).unwrap_or_default()
+    }
+
+    /// The public keys as a JWK set (RFC 7517 §5), for other verifiers of our tokens. It never contains HMAC keys.
+    pub fn jwks(&self) -> serde_json::Value {
+        let keys = self.signing_keys().filter_map(|k| k.verifying_key().published()).collect();
+        serde_json::to_value(JwkSet { keys }).unwrap_or_else(|_| serde_json::json!({ "keys": [] }))
+    }
+
+    /// The `jti` of the access token of one generation: 22 characters, the same at each call.
+    ///
+    /// `refresh_key` is the id in the session's record, so that a refresh key added in between changes nothing.
+    /// `access_expires` is an input because one generation can have more than one access token. `None` if that refresh
+    /// key is gone.
+    pub fn derive_jti(
+        &self,
+        refresh_key: u8,
+        session: crate::session::SessionId,
+        generation: crate::session::Generation,
+        access_expires: crate::clock::Timestamp,
+    ) -> Option<String> {
+        self.refresh.derive_jti(refresh_key, session, generation, access_expires)
+    }
+}
+
+impl From<NoRandomness> for KeyError {
+    fn from(_: NoRandomness) -> Self {
+        Self::Random
+    }
+}
+
+fn new_id() -> Result<Uuid, KeyError> {
+    Ok(uuid::Builder::from_random_bytes(*random::<16>()?).into_uuid())
+}
+
+fn encode(bytes: &[u8]) -> Zeroizing<String> {
+    Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// Installs the process-wide cryptography provider of the library that verifies. Without one, its first use would
+/// panic, and so would every later one.
+pub(crate) fn install_provider() {
+    // An error means that a provider is installed already.
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod wycheproof;

@@ -1,0 +1,212 @@
+//! The server's half of a refresh token: one secret for each key id, and keys derived from it for each purpose.
+
+use std::fmt;
+
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Algorithm, KeyError, encode, hmac_secret};
+use crate::clock::Timestamp;
+use crate::random::random;
+use crate::session::{Generation, SessionId};
+
+/// Separates this use of a secret from every other use.
+const SALT: &[u8] = b"rotogate refresh keys v1";
+const PURPOSE_TAG: &[u8] = b"refresh token tag A";
+const PURPOSE_JTI: &[u8] = b"access token jti";
+const PURPOSE_NONCE: &[u8] = b"DPoP nonces";
+const PURPOSE_SEAL: &[u8] = b"seals of session records";
+const PURPOSE_SHARED: &[u8] = b"names in a shared store";
+/// What a secret's print is made of.
+const PRINT: &[u8] = b"print of a refresh secret";
+#[cfg(feature = "relay")]
+const PURPOSE_RELAY: &[u8] = b"relay records";
+
+/// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
+#[doc(hidden)]
+pub struct RefreshSecret(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for RefreshSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshSecret(…)")
+    }
+}
+
+impl RefreshSecret {
+    /// A new secret from the system's random source.
+    ///
+    /// # Errors
+    /// The random source fails.
+    pub fn generate() -> Result<Self, KeyError> {
+        Ok(Self(Zeroizing::new(random::<32>()?.to_vec())))
+    }
+
+    /// From base64url without padding, as [`RefreshSecret::to_text`] writes it; one trailing newline is allowed.
+    ///
+    /// # Errors
+    /// Other text, fewer than 32 bytes, or something that looks like a public key.
+    pub fn from_text(text: &[u8]) -> Result<Self, KeyError> {
+        hmac_secret::decode(Algorithm::Hs256, text).map(Self)
+    }
+
+    /// Base64url without padding.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        encode(&self.0)
+    }
+}
+
+/// The keys derived from one secret.
+struct DerivedKeys {
+    id: u8,
+    tag: hmac::Key,
+    jti: hmac::Key,
+    seal: hmac::Key,
+    shared: hmac::Key,
+    nonce: hmac::Key,
+    #[cfg(feature = "relay")]
+    relay: hmac::Key,
+}
+
+/// The server's keys for refresh tokens: one makes new tokens, the others still recognise theirs. Does not print; the
+/// cryptographic library cleanses keys when they are dropped.
+#[doc(hidden)]
+pub struct RefreshKeys {
+    current: u8,
+    keys: Vec<DerivedKeys>,
+}
+
+impl fmt::Debug for RefreshKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<u8> = self.keys.iter().map(|k| k.id).collect();
+        f.debug_struct("RefreshKeys").field("current", &self.current).field("ids", &ids).finish()
+    }
+}
+
+impl RefreshKeys {
+    /// The keys of these secrets; `current` is the id of new tokens.
+    ///
+    /// # Errors
+    /// A repeated id, or no secret for `current`.
+    pub fn new(current: u8, secrets: &[(u8, RefreshSecret)]) -> Result<Self, KeyError> {
+        let mut keys: Vec<DerivedKeys> = Vec::with_capacity(secrets.len());
+        for (id, secret) in secrets {
+            if keys.iter().any(|k| k.id == *id) {
+                return Err(KeyError::BadSet(format!("two refresh keys have the id {id}")));
+            }
+            let derive = |purpose: &[u8]| {
+                let root = Salt::new(HKDF_SHA256, SALT).extract(&secret.0);
+                let okm = root.expand(&[purpose], HMAC_SHA256).map(hmac::Key::from);
+                okm.map_err(|_| KeyError::BadSet("a refresh key could not be derived".to_owned()))
+            };
+            keys.push(DerivedKeys {
+                id: *id,
+                tag: derive(PURPOSE_TAG)?,
+                jti: derive(PURPOSE_JTI)?,
+                seal: derive(PURPOSE_SEAL)?,
+                shared: derive(PURPOSE_SHARED)?,
+                nonce: derive(PURPOSE_NONCE)?,
+                #[cfg(feature = "relay")]
+                relay: derive(PURPOSE_RELAY)?,
+            });
+        }
+        if !keys.iter().any(|k| k.id == current) {
+            return Err(KeyError::BadSet(format!("the current refresh key {current} is missing")));
+        }
+        Ok(Self { current, keys })
+    }
+
+    /// The id of the key that makes new tokens.
+    pub fn current(&self) -> u8 {
+        self.current
+    }
+
+    /// The ids of all keys.
+    pub fn ids(&self) -> impl Iterator<Item = u8> {
+        self.keys.iter().map(|k| k.id)
+    }
+
+    /// Is there a key with this id?
+    pub fn contains(&self, id: u8) -> bool {
+        self.key(id).is_some()
+    }
+
+    /// What tells this secret from others with its id, and says nothing else of it: the same on every node that has it.
+    pub fn print(&self, id: u8) -> Option<String> {
+        Some(URL_SAFE_NO_PAD.encode(truncated(&hmac::sign(&self.key(id)?.shared, PRINT))))
+    }
+
+    fn key(&self, id: u8) -> Option<&DerivedKeys> {
+        self.keys.iter().find(|k| k.id == id)
+    }
+
+    /// Tag A over `message`.
+    pub(in crate::token) fn tag(&self, id: u8, message: &[u8]) -> Option<[u8; 16]> {
+        Some(truncated(&hmac::sign(&self.key(id)?.tag, message)))
+    }
+
+    /// The tag of a session's record over these parts, one behind the other.
+    pub(in crate::token) fn seal(&self, id: u8, parts: &[&[u8]]) -> Option<[u8; 16]> {
+        let mut message = hmac::Context::with_key(&self.key(id)?.seal);
+        parts.iter().for_each(|part| message.update(part));
+        Some(truncated(&message.sign()))
+    }
+
+    /// The tag of a DPoP nonce under each key; the current key's is the first.
+    pub(crate) fn nonce_tags(&self, message: &[u8]) -> Vec<[u8; 16]> {
+        let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
+        current.into_iter().chain(others).map(|key| truncated(&hmac::sign(&key.nonce, message))).collect()
+    }
+
+    /// A secret of the relay for `message`, under each key; the current key's is the first.
+    #[cfg(feature = "relay")]
+    pub fn relay_secrets(&self, message: &[u8]) -> Vec<hmac::Tag> {
+        let (current, others): (Vec<_>, Vec<_>) = self.keys.iter().partition(|key| key.id == self.current);
+        current.into_iter().chain(others).map(|key| hmac::sign(&key.relay, message)).collect()
+    }
+
+    /// What the audit trail has in place of the name of a refused login: people type passwords there. 16 hexadecimal digits,
+    /// the same for the same name as long as the oldest refresh secret stays.
+    #[doc(hidden)]
+    pub fn name_hash(&self, name: &str) -> Option<String> {
+        let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
+        Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// A name for something in a store that nodes share, by which the store learns nothing of it. All nodes of a keyring
+    /// agree on it, even while they take up another secret one after the other: the oldest one names.
+    pub(crate) fn shared_name(&self, message: &[u8]) -> Option<[u8; 16]> {
+        let oldest = self.keys.iter().min_by_key(|key| key.id)?;
+        Some(truncated(&hmac::sign(&oldest.shared, message)))
+    }
+
+    pub(super) fn derive_jti(
+        &self,
+        id: u8,
+        session: SessionId,
+        generation: Generation,
+        access_expires: Timestamp,
+    ) -> Option<String> {
+        let mut message = [0; 32];
+        let (head, tail) = message.split_at_mut(16);
+        head.copy_from_slice(session.as_bytes());
+        let (middle, end) = tail.split_at_mut(8);
+        middle.copy_from_slice(&generation.get().to_be_bytes());
+        end.copy_from_slice(&access_expires.as_secs().to_be_bytes());
+        let mut tag = truncated(&hmac::sign(&self.key(id)?.jti, &message));
+        let text = URL_SAFE_NO_PAD.encode(tag);
+        tag.zeroize();
+        Some(text)
+    }
+}
+
+/// The first sixteen bytes of an HMAC (RFC 2104 §5).
+pub(in crate::token) fn truncated(tag: &hmac::Tag) -> [u8; 16] {
+    let mut short = [0; 16];
+    for (to, from) in short.iter_mut().zip(tag.as_ref()) {
+        *to = *from;
+    }
+    short
+}

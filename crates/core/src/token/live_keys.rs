@@ -1,0 +1,481 @@
+//! The keys of another issuer, as they are at this moment.
+//!
+//! Requests read the present set without a lock. The one task that fetches keys ([`crate::remote_keys`]), or an
+//! application by `Gate::set_trusted`, replaces it. Each set has a generation; a cached
+//! token carries the generation for which its key was last found, so a hit costs an atomic load and a comparison. An
+//! equal set keeps its generation, and a key that left the set ends the cached tokens that it signed.
+//!
+//! While the keys cannot be known, the answer is [`Denial::KeysUnavailable`]: the token may be good, and a client
+//! discards a token that is refused.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::{ArcSwapOption, Guard};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
+
+use super::keyring::KeyPrint;
+use super::verify::IssuerKeys;
+use crate::clock::{EngineClock, Timestamp};
+use crate::denial::Denial;
+
+pub use change::KeyChange;
+pub use state::{KeyState, Validity};
+
+mod change;
+mod state;
+
+/// The most requests that wait for the keys of one issuer.
+const MAX_WAITING: usize = 256;
+/// `Retry-After` where no next attempt is known: keys that an application sets, and a fetch that should begin at once.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// The present keys of an issuer. See the module.
+pub struct LiveKeys {
+    current: ArcSwapOption<KeySet>,
+    /// That of `current`. Read on each hit.
+    generation: AtomicU64,
+    /// Milliseconds: from this moment on the keys are too old to be used. Read on each hit.
+    usable_until: AtomicU64,
+    /// How keys are fetched; `None` if they are only set.
+    fetch: Option<FetchRules>,
+    fetching: Mutex<Fetching>,
+    /// The number of the last attempt that ended.
+    ended: watch::Sender<u64>,
+    wanted: Arc<Notify>,
+    waiting: AtomicUsize,
+    unknown_kids: AtomicU64,
+    /// That of the gate which has these keys: requests judge them by it.
+    clock: OnceLock<Arc<EngineClock>>,
+}
+
+/// What requests must know about the fetching of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchRules {
+    /// The shortest time between two attempts that unknown kids cause. It does not count from a scheduled one.
+    pub cooldown: Duration,
+    /// The longest time that an attempt takes, and so that a request waits for one.
+    pub timeout: Duration,
+}
+
+/// A set of keys, and its number.
+struct KeySet {
+    keys: IssuerKeys,
+    generation: u64,
+}
+
+#[derive(Default)]
+struct Fetching {
+    /// The number of attempts that began.
+    begun: u64,
+    /// A request asked for an attempt that has not begun.
+    is_wanted: bool,
+    is_under_way: bool,
+    last: Option<LastAttempt>,
+    /// When the last attempt began that a request asked for.
+    last_wanted: Option<Timestamp>,
+    fresh_until: Timestamp,
+}
+
+#[derive(Clone, Copy)]
+struct LastAttempt {
+    /// When it began, by engine time and by the wall clock, to which tokens refer.
+    began: Timestamp,
+    began_wall: Timestamp,
+    result: AttemptResult,
+}
+
+#[derive(Clone, Copy)]
+enum AttemptResult {
+    Good,
+    Failed { next: Timestamp },
+}
+
+/// An empty set says that the keys are not known.
+fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
+    (!keys.is_empty()).then_some(keys)
+}
+
+/// The present set, while it is looked at.
+pub(crate) struct PresentKeys(Guard<Option<Arc<KeySet>>>);
+
+impl PresentKeys {
+    pub(crate) fn get(&self) -> Option<&IssuerKeys> {
+        self.0.as_ref().map(|set| &set.keys)
+    }
+}
+
+impl LiveKeys {
+    /// No keys yet. They are fetched under these rules.
+    pub fn fetched(rules: FetchRules) -> Arc<Self> {
+        Arc::new(Self::new(None, Some(rules)))
+    }
+
+    fn new(keys: Option<IssuerKeys>, fetch: Option<FetchRules>) -> Self {
+        let usable_until = if keys.is_some() { Timestamp::MAX } else { Timestamp::ZERO };
+        Self {
+            current: ArcSwapOption::from_pointee(keys.map(|keys| KeySet { keys, generation: 1 })),
+            generation: AtomicU64::new(1),
+            usable_until: AtomicU64::new(usable_until.as_millis()),
+            fetch,
+            fetching: Mutex::new(Fetching { fresh_until: usable_until, ..Fetching::default() }),
+            ended: watch::Sender::new(0),
+            wanted: Arc::default(),
+            waiting: AtomicUsize::new(0),
+            unknown_kids: AtomicU64::new(0),
+            clock: OnceLock::new(),
+        }
+    }
+
+    fn fetching(&self) -> MutexGuard<'_, Fetching> {
+        self.fetching.lock()
+    }
+
+    /// Replaces the keys. An equal set keeps its generation. An empty set is no set: the keys are not known.
+    pub fn set(&self, keys: IssuerKeys, validity: Validity) -> KeyChange {
+        let keys = known(keys);
+        let mut fetching = self.fetching();
+        let old = self.current.load();
+        let change = KeyChange::between(old.as_ref().map(|set| &set.keys), keys.as_ref());
+        let is_equal = match (old.as_ref(), keys.as_ref()) {
+            (Some(old), Some(new)) => old.keys.equals(new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        if !is_equal {
+            self.replace(keys);
+        }
+        self.validate(&mut fetching, validity);
+        change
+    }
+
+    /// Lets the present keys count for longer.
+    pub fn renew(&self, validity: Validity) {
+        self.validate(&mut self.fetching(), validity);
+    }
+
+    /// Removes all keys. No token of the issuer is good until there is another set.
+    pub fn clear(&self) {
+        let mut fetching = self.fetching();
+        self.replace(None);
+        self.validate(&mut fetching, Validity { fresh_until: Timestamp::ZERO, usable_until: Timestamp::ZERO });
+    }
+
+    /// Called with `fetching` locked, so that sets follow each other.
+    fn replace(&self, keys: Option<IssuerKeys>) {
+        let generation = self.generation.load(Ordering::Relaxed) + 1;
+        self.current.store(keys.map(|keys| Arc::new(KeySet { keys, generation })));
+        // After the set: a request that reads the new number finds the new set.
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    fn validate(&self, fetching: &mut Fetching, validity: Validity) {
+        fetching.fresh_until = validity.fresh_until;
+        self.usable_until.store(validity.usable_until.as_millis(), Ordering::Release);
+    }
+
+    /// The present set.
+    pub(crate) fn present(&self) -> PresentKeys {
+        PresentKeys(self.current.load())
+    }
+
+    /// The present set, unless it is too old.
+    pub(crate) fn usable(&self, now: Timestamp) -> Option<PresentKeys> {
+        self.are_usable(now).then(|| self.present())
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.present().get().map_or(0, IssuerKeys::len)
+    }
+
+    /// Are there none?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Are its keys fetched?
+    pub(crate) fn is_fetched(&self) -> bool {
+        self.fetch.is_some()
+    }
+
+    /// Do both have the same keys for ever?
+    pub(crate) fn equals(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        if Arc::ptr_eq(self, other) {
+            return true;
+        }
+        let (own, other_keys) = (self.present(), other.present());
+        let are_equal = own.get().zip(other_keys.get()).is_some_and(|(own, other)| own.equals(other));
+        !self.is_fetched() && !other.is_fetched() && are_equal
+    }
+
+    /// The state at this moment.
+    pub fn state(&self, now: Timestamp) -> KeyState {
+        let fetching = self.fetching();
+        let failed = fetching.last.is_some_and(|last| matches!(last.result, AttemptResult::Failed { .. }));
+        match (self.is_empty(), self.are_usable(now)) {
+            (true, _) => KeyState::Empty,
+            (false, false) => KeyState::Stale,
+            (false, true) if failed || now >= fetching.fresh_until => KeyState::Aging,
+            (false, true) => KeyState::Fresh,
+        }
+    }
+
+    fn are_usable(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.usable_until.load(Ordering::Acquire)
+    }
+
+    /// Is the key of a cached token still there? `stamp` is the generation for which it was found last; 0 at first.
+    ///
+    /// # Errors
+    /// The key left the set, or the keys are not known at this moment.
+    pub(crate) fn recheck(&self, key: &KeyPrint, stamp: &AtomicU64, now: Timestamp) -> Result<(), Denial> {
+        if self.are_usable(now) && stamp.load(Ordering::Relaxed) == self.generation.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        stamp.store(self.generation_with(key, now)?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Is the key still there?
+    ///
+    /// # Errors
+    /// Those of [`Self::recheck`].
+    pub(crate) fn holds(&self, key: &KeyPrint, now: Timestamp) -> Result<(), Denial> {
+        self.generation_with(key, now).map(drop)
+    }
+
+    fn generation_with(&self, key: &KeyPrint, now: Timestamp) -> Result<u64, Denial> {
+        let current = self.current.load();
+        match current.as_ref() {
+            Some(_) if !self.are_usable(now) => Err(self.unavailable(now)),
+            Some(set) if set.keys.holds(key) => Ok(set.generation),
+            Some(_) => Err(Denial::UnknownKey),
+            None => Err(self.unavailable(now)),
+        }
+    }
+
+    fn unavailable(&self, now: Timestamp) -> Denial {
+        Denial::KeysUnavailable(self.fetching().next_try(now))
+    }
+
+    /// The refusal of a token whose key is not in the set. `issued_at` is its `iat`, unverified; `leeway` the allowed
+    /// difference of the issuer's clock. Asks for an attempt to fetch keys, if one is due.
+    pub(crate) fn missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        self.unknown_kids.fetch_add(1, Ordering::Relaxed);
+        let mut fetching = self.fetching();
+        let (denial, is_due) = self.judge_missing(&fetching, now, issued_at, leeway);
+        if is_due {
+            fetching.is_wanted = true;
+            self.wanted.notify_one();
+        }
+        denial
+    }
+
+    /// The same refusal. Counts nothing, and asks for nothing.
+    pub(crate) fn foresee_missing(&self, now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        self.judge_missing(&self.fetching(), now, issued_at, leeway).0
+    }
+
+    /// The refusal, and whether an attempt to fetch keys is due.
+    fn judge_missing(
+        &self,
+        fetching: &Fetching,
+        now: Timestamp,
+        issued_at: Option<Timestamp>,
+        leeway: Duration,
+    ) -> (Denial, bool) {
+        let has_keys = !self.is_empty() && self.are_usable(now);
+        let Some(rules) = self.fetch else {
+            return (if has_keys { Denial::UnknownKey } else { Denial::KeysUnavailable(TRY_AGAIN) }, false);
+        };
+        if fetching.is_under_way || fetching.is_wanted {
+            return (Denial::KeysUnavailable(TRY_AGAIN), false);
+        }
+        let Some(last) = &fetching.last else { return (Denial::KeysUnavailable(TRY_AGAIN), true) };
+        match last.result {
+            // The token may be good. The schedule of retries alone decides when the issuer is asked again.
+            AttemptResult::Failed { .. } => (Denial::KeysUnavailable(fetching.next_try(now)), false),
+            AttemptResult::Good => {
+                // The token may be newer than the answer, and so may its key. Then only an attempt that a request asked
+                // for delays the next one: a scheduled one must not keep out a key of the next second (requirement I51).
+                // One that does not say may be. If another attempt has just failed to find its key, it is refused.
+                let is_newer = issued_at.is_some_and(|issued_at| issued_at > last.began_wall.minus(leeway));
+                let since = if is_newer || issued_at.is_none() { fetching.last_wanted } else { Some(last.began) };
+                let rest = since.map_or(Duration::ZERO, |since| rules.cooldown.saturating_sub(now.since(since)));
+                if rest.is_zero() {
+                    return (Denial::KeysUnavailable(TRY_AGAIN), true);
+                }
+                let may_exist = is_newer || !has_keys;
+                (if may_exist { Denial::KeysUnavailable(rest.max(TRY_AGAIN)) } else { Denial::UnknownKey }, false)
+            }
+        }
+    }
+
+    /// A place among those that wait for the attempt that is wanted or under way; `None` if there is no such attempt,
+    /// or no place.
+    pub(crate) fn join(self: &Arc<Self>) -> Option<KeysWait> {
+        let rules = self.fetch?;
+        let (attempt, begins_later) = {
+            let fetching = self.fetching();
+            match (fetching.is_under_way, fetching.is_wanted) {
+                (true, _) => (fetching.begun, false),
+                (false, true) => (fetching.begun + 1, true),
+                (false, false) => return None,
+            }
+        };
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let wait = KeysWait { keys: Arc::clone(self), attempt, begins_later, timeout: rules.timeout };
+        (waiting < MAX_WAITING).then_some(wait)
+    }
+
+    /// Names the clock by which requests judge the keys. The first one counts.
+    pub fn set_clock(&self, clock: &Arc<EngineClock>) {
+        if self.clock.set(Arc::clone(clock)).is_ok() {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// The clock by which requests judge the keys, once it is known.
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn clock(&self) -> Option<&Arc<EngineClock>> {
+        self.clock.get()
+    }
+
+    /// Notified when a request wants keys to be fetched, when the clock is known, and when the keys are dropped.
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn wants(&self) -> Arc<Notify> {
+        Arc::clone(&self.wanted)
+    }
+
+    /// Does a request wait for an attempt that has not begun?
+    #[cfg_attr(not(feature = "remote-keys"), allow(dead_code, reason = "for the task that fetches"))]
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.fetching().is_wanted
+    }
+
+    /// Begins an attempt to fetch keys. `wall` is the wall clock, to which tokens refer.
+    pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> Attempt {
+        let mut fetching = self.fetching();
+        fetching.begun += 1;
+        if std::mem::take(&mut fetching.is_wanted) {
+            fetching.last_wanted = Some(now);
+        }
+        fetching.is_under_way = true;
+        Attempt { keys: Arc::clone(self), number: fetching.begun, began: now, began_wall: wall, result: None }
+    }
+
+    /// The number of requests that wait for keys.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How many times a token named a key that is not in the set.
+    pub fn unknown_kids(&self) -> u64 {
+        self.unknown_kids.load(Ordering::Relaxed)
+    }
+}
+
+impl Fetching {
+    fn next_try(&self, now: Timestamp) -> Duration {
+        match self.last.map(|last| last.result) {
+            Some(AttemptResult::Failed { next }) => next.since(now).max(TRY_AGAIN),
+            Some(AttemptResult::Good) | None => TRY_AGAIN,
+        }
+    }
+}
+
+/// The task that fetches holds no keys while it waits: this wakes it up, and it ends.
+impl Drop for LiveKeys {
+    fn drop(&mut self) {
+        self.wanted.notify_one();
+    }
+}
+
+impl From<IssuerKeys> for Arc<LiveKeys> {
+    fn from(keys: IssuerKeys) -> Self {
+        Self::new(LiveKeys::new(known(keys), None))
+    }
+}
+
+impl fmt::Debug for LiveKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveKeys").field("keys", &self.present().get()).finish_non_exhaustive()
+    }
+}
+
+/// An attempt to fetch keys that is under way. Dropped without a result, it failed.
+#[derive(Debug)]
+pub struct Attempt {
+    keys: Arc<LiveKeys>,
+    number: u64,
+    began: Timestamp,
+    began_wall: Timestamp,
+    result: Option<AttemptResult>,
+}
+
+impl fmt::Debug for AttemptResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good",
+            Self::Failed { .. } => "failed",
+        })
+    }
+}
+
+impl Attempt {
+    /// The issuer answered. Set or renew the keys before.
+    pub fn succeed(mut self) {
+        self.result = Some(AttemptResult::Good);
+    }
+
+    /// The issuer did not answer as it should. The next attempt is at `next`.
+    pub fn fail(mut self, next: Timestamp) {
+        self.result = Some(AttemptResult::Failed { next });
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        {
+            let mut fetching = self.keys.fetching();
+            let result = self.result.unwrap_or(AttemptResult::Failed { next: self.began });
+            fetching.is_under_way = false;
+            fetching.last = Some(LastAttempt { began: self.began, began_wall: self.began_wall, result });
+        }
+        self.keys.ended.send_replace(self.number);
+    }
+}
+
+/// A place among the requests that wait for the keys of an issuer.
+pub struct KeysWait {
+    keys: Arc<LiveKeys>,
+    attempt: u64,
+    begins_later: bool,
+    timeout: Duration,
+}
+
+impl KeysWait {
+    /// Waits for the end of the attempt. Returns whether its answer is final for a token that was there before: then a
+    /// token whose key is still missing is refused.
+    pub async fn ended(self) -> bool {
+        let mut ended = self.keys.ended.subscribe();
+        let over = ended.wait_for(|last| *last >= self.attempt);
+        if !matches!(tokio::time::timeout(self.timeout, over).await, Ok(Ok(_))) {
+            return false;
+        }
+        let last = self.keys.fetching().last;
+        self.begins_later && last.is_some_and(|last| matches!(last.result, AttemptResult::Good))
+    }
+}
+
+impl Drop for KeysWait {
+    fn drop(&mut self) {
+        self.keys.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

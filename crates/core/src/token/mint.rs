@@ -1,0 +1,143 @@
+//! Minting of access tokens, and fingerprints of tokens for logs.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use super::claims::MintedClaims;
+use super::keyring::SigningKey;
+use super::verify::{MAX_TOKEN, is_name, is_subject};
+use crate::fault::Fault;
+use crate::random::random;
+use crate::session::Generation;
+
+/// A minted access token. Does not print; zeroised when dropped.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// assert_eq!(format!("{:?}", tokens.access_token), "AccessTokenText(…)", "no log has it");
+/// let header = format!("Bearer {}", tokens.access_token.expose());
+/// # assert!(header.starts_with("Bearer ey"));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct AccessTokenText(Zeroizing<String>);
+
+impl AccessTokenText {
+    /// The compact serialisation. Use it only for the reply to its owner.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Any text, for tests of what is written around it.
+    #[cfg(any(test, feature = "test-util"))]
+    #[doc(hidden)]
+    pub fn for_test(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for AccessTokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessTokenText(…)")
+    }
+}
+
+/// Why a token was not minted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// A claim that our own verification would refuse.
+    #[error("the claim {0} would not be accepted by verification")]
+    Claim(&'static str),
+    /// The token would be longer than the 8 KiB that we accept.
+    #[error("the token is too long")]
+    TooLong,
+    /// The cryptographic library failed.
+    #[error("the key could not sign")]
+    Signing,
+}
+
+impl From<MintError> for Fault {
+    fn from(error: MintError) -> Self {
+        Self::Signing(match error {
+            MintError::Claim(claim) => claim,
+            MintError::TooLong => "the token is too long",
+            MintError::Signing => "the cryptographic library failed",
+        })
+    }
+}
+
+/// Mints an access token. With EdDSA, RSA PKCS #1 and HMAC the same key and claims give the same bytes; with ECDSA and
+/// RSA PSS the same claims.
+///
+/// # Errors
+/// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
+#[doc(hidden)]
+pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenText, MintError> {
+    let holds = |good, claim| if good { Ok(()) } else { Err(MintError::Claim(claim)) };
+    holds(!claims.issuer.is_empty(), "iss")?;
+    holds(is_subject(claims.subject), "sub")?;
+    holds(!claims.audience.is_empty() && claims.audience.iter().all(|a| !a.is_empty()), "aud")?;
+    holds(is_name(claims.jti), "jti")?;
+    holds(is_name(claims.client), "client_id")?;
+    holds(claims.account.is_none_or(is_name), "account")?;
+    holds(claims.session.is_none_or(|(_, generation)| generation != Generation::NONE), "gen")?;
+
+    let mut payload = Zeroizing::new(serde_json::to_string(claims).map_err(|_| MintError::Signing)?);
+    if claims.style.plain_base64 {
+        payload = Zeroizing::new(escaped_for_plain_base64(&payload));
+    }
+    let token = signed(key, key.header(), &payload)?;
+    if token.len() > MAX_TOKEN { Err(MintError::TooLong) } else { Ok(AccessTokenText(token)) }
+}
+
+/// A JWS in its compact serialisation. The header is encoded already.
+pub(super) fn signed(key: &SigningKey, header: &str, payload: &str) -> Result<Zeroizing<String>, MintError> {
+    let mut token = Zeroizing::new(String::with_capacity(header.len() + payload.len() * 4 / 3 + 700));
+    token.push_str(header);
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(payload.as_bytes(), &mut token);
+    let signature = key.sign(token.as_bytes()).ok_or(MintError::Signing)?;
+    token.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+    Ok(token)
+}
+
+/// Equivalent JSON whose base64url contains neither `-` nor `_`. These stand for 62 and 63: six bits that, within
+/// ASCII, only `>`, `?`, `~` and DEL produce at some offset. They occur only in strings, where an escape is equivalent.
+fn escaped_for_plain_base64(json: &str) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    let mut units = [0; 2];
+    for c in json.chars() {
+        if c.is_ascii() && !matches!(c, '>' | '?' | '~' | '\u{7f}') {
+            escaped.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut units) {
+                escaped.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    escaped
+}
+
+/// What a log may contain of a token of any kind: sixteen characters that are the same for the same token during this
+/// process, and reveal nothing of it (requirement A6).
+#[doc(hidden)]
+pub fn fingerprint(token: &str) -> String {
+    static KEY: LazyLock<Option<hmac::Key>> =
+        LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));
+    let Some(key) = KEY.as_ref() else { return "-".to_owned() };
+    let tag = hmac::sign(key, token.as_bytes());
+    URL_SAFE_NO_PAD.encode(tag.as_ref().get(..12).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

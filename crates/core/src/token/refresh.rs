@@ -1,0 +1,194 @@
+//! Refresh tokens: opaque to clients, reproducible for the gate.
+//!
+//! A token is `rg1_` and, in base64url without padding: key id (1 byte) · session id (16) · generation (varint) · tag A
+//! (16) · tag B (16). Both tags are truncated HMAC-SHA-256. Tag A covers the prefix and everything before it, under a
+//! key of the server: without that key, no forgery reaches the store. Tag B covers the same and the client id of the
+//! record, under the session's own secret. So making a token takes the key file and the store.
+
+use std::fmt;
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::keyring::{RefreshKeys, truncated};
+use crate::random::are_equal;
+use crate::session::{Generation, SessionId, SessionSecret};
+
+/// The prefix of every refresh token, so that secret scanners find leaks.
+pub const PREFIX: &str = "rg1_";
+
+const TAG: usize = 16;
+/// Key id and session id.
+const FIXED: usize = 1 + 16;
+/// A 64-bit varint has one to ten bytes.
+const MIN_BODY: usize = FIXED + 1 + 2 * TAG;
+const MAX_BODY: usize = FIXED + 10 + 2 * TAG;
+
+/// A refresh token. Does not print; zeroised when dropped.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// let refresh_token = tokens.refresh_token.ok_or("a login has one")?;
+/// assert_eq!(format!("{refresh_token:?}"), "RefreshToken(…)", "no log has it");
+/// assert!(refresh_token.expose().starts_with("rg1_"), "for scanners of leaked secrets");
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct RefreshToken(Zeroizing<String>);
+
+impl RefreshToken {
+    /// The text. Use it only for the reply to its owner.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Any text, for tests of what is written around it.
+    #[cfg(any(test, feature = "test-util"))]
+    #[doc(hidden)]
+    pub fn for_test(text: &str) -> Self {
+        Self(Zeroizing::new(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshToken(…)")
+    }
+}
+
+/// The refresh token of one generation: the same at each call. `client` is the client of the session's record. `None`
+/// if the key ring has no such refresh key.
+pub fn make(
+    keys: &RefreshKeys,
+    key_id: u8,
+    id: SessionId,
+    generation: Generation,
+    secret: &SessionSecret,
+    client: &str,
+) -> Option<RefreshToken> {
+    let mut message = message(key_id, id, generation);
+    let tag_a = Zeroizing::new(keys.tag(key_id, &message)?);
+    let tag_b = Zeroizing::new(tag_b(&message, secret, client));
+    message.extend_from_slice(tag_a.as_slice());
+    message.extend_from_slice(tag_b.as_slice());
+    let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + MAX_BODY * 4 / 3 + 2));
+    text.push_str(PREFIX);
+    URL_SAFE_NO_PAD.encode_string(message.get(PREFIX.len()..)?, &mut text);
+    Some(RefreshToken(text))
+}
+
+/// A refresh token whose tag A is good: a key of ours made it. Only [`proves`](Authentic::proves) says whether it
+/// belongs to its session.
+pub struct Authentic {
+    /// The refresh key that made it.
+    pub key_id: u8,
+    /// The session that it names.
+    pub session: SessionId,
+    /// The generation that it was issued at.
+    pub generation: Generation,
+    tag_b: [u8; TAG],
+}
+
+impl fmt::Debug for Authentic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authentic")
+            .field("key_id", &self.key_id)
+            .field("session", &self.session)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Authentic {
+    fn drop(&mut self) {
+        self.tag_b.zeroize();
+    }
+}
+
+impl Authentic {
+    /// Was it made for the session with this secret and this client? Takes the same time for either answer.
+    pub fn proves(&self, secret: &SessionSecret, client: &str) -> bool {
+        let expected = Zeroizing::new(tag_b(&message(self.key_id, self.session, self.generation), secret, client));
+        are_equal(expected.as_slice(), &self.tag_b)
+    }
+}
+
+/// Parses a refresh token and checks tag A, without a store. `None` for everything that no key of ours made: garbage,
+/// an edited, truncated or extended token, or one of a removed key.
+pub fn authenticate(keys: &RefreshKeys, token: &str) -> Option<Authentic> {
+    let text = token.strip_prefix(PREFIX)?;
+    // Checked before any other work: four characters encode three bytes.
+    if text.len() > MAX_BODY.div_ceil(3) * 4 {
+        return None;
+    }
+    // Strict: no padding, no other alphabet, no left-over bits. Each token has one spelling.
+    let body = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
+    if !(MIN_BODY..=MAX_BODY).contains(&body.len()) {
+        return None;
+    }
+    let (rest, tag_b) = body.split_last_chunk::<TAG>()?;
+    let (signed, tag_a) = rest.split_last_chunk::<TAG>()?;
+    let (&key_id, rest) = signed.split_first()?;
+    let (id, varint) = rest.split_first_chunk::<16>()?;
+    let generation = read_varint(varint).map(Generation::new)?;
+    let session = SessionId::from_bytes(*id);
+    let expected = Zeroizing::new(keys.tag(key_id, &message(key_id, session, generation))?);
+    are_equal(expected.as_slice(), tag_a).then(|| Authentic { key_id, session, generation, tag_b: *tag_b })
+}
+
+/// The input of both tags. The varint is self-delimiting, so what follows cannot be read as part of it.
+fn message(key_id: u8, id: SessionId, generation: Generation) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(PREFIX.len() + MAX_BODY));
+    out.extend_from_slice(PREFIX.as_bytes());
+    out.push(key_id);
+    out.extend_from_slice(id.as_bytes());
+    let mut number = generation.get();
+    loop {
+        let low = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            out.push(low);
+            return out;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn tag_b(message: &[u8], secret: &SessionSecret, client: &str) -> [u8; TAG] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(HMAC_SHA256, secret.expose()));
+    context.update(message);
+    context.update(client.as_bytes());
+    truncated(&context.sign())
+}
+
+/// A 64-bit LEB128 that fills `bytes`, in its shortest form only.
+fn read_varint(bytes: &[u8]) -> Option<u64> {
+    let (&last, _) = bytes.split_last()?;
+    if bytes.len() > 1 && last == 0 {
+        return None;
+    }
+    let mut value = 0_u64;
+    for (i, byte) in bytes.iter().enumerate() {
+        let more = byte & 0x80 != 0;
+        if more == (i + 1 == bytes.len()) {
+            return None;
+        }
+        let low = u64::from(byte & 0x7f);
+        let shift = u32::try_from(i).ok()?.checked_mul(7)?;
+        let part = low.checked_shl(shift)?;
+        if part >> shift != low {
+            return None;
+        }
+        value |= part;
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests;

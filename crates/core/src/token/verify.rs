@@ -1,0 +1,491 @@
+//! Verification of access tokens.
+//!
+//! Size, shape and header come first, because they cost nothing; then issuer and key; then `exp`, `nbf` and `iat`,
+//! which can only refuse and so may spare a signature check; then the signature; and only then the other claims. Issuer
+//! and `kid` select a key; the key determines the algorithm. A library checks the signature. This module does
+//! everything else, because that library is lenient where a gateway must not be: duplicate members, `crit`, `typ`,
+//! claims of the wrong type.
+//!
+//! ```
+//! use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules};
+//! use rotogate::session::Scope;
+//!
+//! # fn example(jwks: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+//! let keys = IssuerKeys::from_jwks(jwks, None)?;
+//! let rules = IssuerRules::external("https://idp.example.com", vec!["api".into()], keys)
+//!     .named("idp")
+//!     .scopes(AllowedScopes::Only(Scope::parse("read")?));
+//! let builder = rotogate::Gate::builder().trusted_issuer(rules);
+//! # let _ = builder;
+//! # Ok(()) }
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::rule::Rule;
+use crate::token::claims::{AccessToken, TokenIssuer};
+use crate::token::keyring::{KeyPrint, VerifyingKey};
+use crate::token::live_keys::KeysWait;
+use crate::token::observer::Observer;
+
+mod event;
+mod judge;
+mod keys;
+mod mapping;
+mod members;
+mod preset;
+mod response;
+mod rules;
+mod sessions_seen;
+mod shape;
+mod signature_times;
+pub mod strict_json;
+
+pub use event::EventProtocol;
+pub(crate) use event::VOUCHED_IDLE;
+#[doc(hidden)]
+pub use event::{Ended, SentNotice};
+use judge::{Moments, Origin, Times};
+pub use judge::{is_name, is_subject};
+pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
+use mapping::RefusedClaim;
+pub use mapping::{ClaimMapping, RequiredClaim, Roles, SubjectEncoding, WantedClaim};
+use members::{Member, Members};
+pub use preset::Preset;
+pub use response::is_jwt_shaped;
+pub use response::{Responses, Told};
+pub(crate) use response::{introspecting, is_opaque};
+pub use rules::{AllowedScopes, IssuerRules, OWN, RulesError, host_of};
+pub use shape::MAX_TOKEN;
+pub(crate) use signature_times::SignatureTimes;
+pub use strict_json::object as strict_object;
+pub use strict_json::{members_of_depth, object_of_depth};
+
+/// Why a token is refused, and how far its verification got: the limits count what costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Refused before its signature was checked.
+    Unchecked(Denial),
+    /// Its signature is bad.
+    Forged,
+    /// Its signature is good, but it is refused.
+    Authentic(Denial),
+}
+
+impl Refusal {
+    pub(crate) const fn into_denial(self) -> Denial {
+        match self {
+            Self::Unchecked(denial) | Self::Authentic(denial) => denial,
+            Self::Forged => Denial::BadSignature,
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::Unchecked(denial)
+    }
+}
+
+/// Verifies access tokens. Immutable: a change of keys or rules replaces it.
+#[derive(Debug)]
+#[doc(hidden)]
+pub struct Verifier {
+    issuers: Vec<IssuerRules>,
+    /// The place of each issuer.
+    by_issuer: HashMap<Arc<str>, usize>,
+    /// Another issuer's token with a type that is not accepted has been reported.
+    told: AtomicBool,
+    /// For each issuer, the kinds of mapped claims of which a refused one has been reported: a bit for each.
+    told_claims: Box<[AtomicU8]>,
+    /// For each issuer, the identity of its rules and keys.
+    ids: Box<[RulesId]>,
+    /// For each issuer, what its tokens share.
+    of_tokens: Box<[Arc<TokenIssuer>]>,
+    signature_times: Arc<SignatureTimes>,
+}
+
+/// The identity of an issuer's rules, and of its keys. Rules that replace equal ones keep it. No others have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RulesId {
+    rules: u32,
+    keys: u32,
+}
+
+impl RulesId {
+    fn next() -> Self {
+        let (rules, keys) = (Self::number(), Self::number());
+        Self { rules, keys }
+    }
+
+    fn number() -> u32 {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Do both judge every token alike, whatever the keys?
+    pub(crate) fn has_rules_of(self, other: Self) -> bool {
+        self.rules == other.rules
+    }
+}
+
+impl Verifier {
+    /// A verifier of these issuers' tokens, and of no others.
+    ///
+    /// # Errors
+    /// One issuer twice, more than one that is ours, or a rule out of its bounds.
+    pub fn new(issuers: Vec<IssuerRules>) -> Result<Self, RulesError> {
+        rules::check(&issuers)?;
+        super::keyring::install_provider();
+        let told_claims = issuers.iter().map(|_| AtomicU8::new(0)).collect();
+        let by_issuer = issuers.iter().enumerate().map(|(place, rules)| (rules.issuer.clone(), place)).collect();
+        let ids = issuers.iter().map(|_| RulesId::next()).collect();
+        let of_tokens = issuers.iter().map(IssuerRules::of_tokens).collect();
+        let (told, signature_times) = (AtomicBool::new(false), Arc::default());
+        Ok(Self { issuers, by_issuer, told, told_claims, ids, of_tokens, signature_times })
+    }
+
+    /// A verifier of the same rules, to [follow](Self::following) this one.
+    pub(crate) fn duplicate(&self) -> Self {
+        let told_claims = self.told_claims.iter().map(|_| AtomicU8::new(0)).collect();
+        Self {
+            issuers: self.issuers.clone(),
+            by_issuer: self.by_issuer.clone(),
+            told: AtomicBool::new(false),
+            told_claims,
+            ids: self.ids.clone(),
+            of_tokens: self.of_tokens.clone(),
+            signature_times: Arc::clone(&self.signature_times),
+        }
+    }
+
+    /// How long signatures took.
+    pub(crate) fn signature_times(&self) -> &SignatureTimes {
+        &self.signature_times
+    }
+
+    /// The same verifier, in place of `old`: an issuer with the same rules and keys as before goes on with them.
+    pub(crate) fn following(mut self, old: &Self) -> Self {
+        self.told = AtomicBool::new(old.told.load(Ordering::Relaxed));
+        self.signature_times = Arc::clone(&old.signature_times);
+        let states = self.ids.iter_mut().zip(&self.told_claims);
+        for (rules, (id, told)) in self.issuers.iter_mut().zip(states) {
+            let Some(place) = old.by_issuer.get(&rules.issuer) else { continue };
+            let (Some(known), Some(old_id)) = (old.issuers.get(*place), old.ids.get(*place)) else { continue };
+            if rules.session_claim == known.session_claim {
+                rules.sessions_seen = Arc::clone(&known.sessions_seen);
+            }
+            if rules.equals(known) {
+                (*rules, *id) = (known.clone(), *old_id);
+            } else if rules.without_keys().equals(&known.without_keys()) {
+                id.rules = old_id.rules;
+            } else {
+                continue;
+            }
+            if let Some(already) = old.told_claims.get(*place) {
+                told.store(already.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        self
+    }
+
+    /// The identity of an issuer's rules.
+    pub(crate) fn id_of(&self, issuer: &str) -> Option<RulesId> {
+        self.ids.get(*self.by_issuer.get(issuer)?).copied()
+    }
+
+    /// Those of all issuers.
+    pub(crate) fn ids(&self) -> &[RulesId] {
+        &self.ids
+    }
+
+    /// The rules for the tokens of `issuer`.
+    pub fn rules(&self, issuer: &str) -> Option<&IssuerRules> {
+        self.found(issuer).map(|(rules, _)| rules)
+    }
+
+    /// The same, with what they say of all tokens.
+    fn found(&self, issuer: &str) -> Option<(&IssuerRules, &Arc<TokenIssuer>)> {
+        let place = *self.by_issuer.get(issuer)?;
+        self.issuers.get(place).zip(self.of_tokens.get(place))
+    }
+
+    /// Verifies a token: everything that it *is*. The caller must judge audience, scopes and revocation.
+    ///
+    /// # Errors
+    /// The rule that refuses it. Nothing of the token itself is in it.
+    pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
+        self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(Refusal::into_denial)
+    }
+
+    /// The same for a token that expired at most `for_at_most` ago, besides another issuer's leeway: for protocols that
+    /// exchange an expired access token together with its refresh token.
+    ///
+    /// # Errors
+    /// As [`Self::verify`], with how far the verification got.
+    pub(crate) fn verify_expired(
+        &self,
+        token: &str,
+        engine_now: Timestamp,
+        wall_now: Timestamp,
+        for_at_most: Duration,
+    ) -> Result<AccessToken, Refusal> {
+        self.verify_observed(token, engine_now, wall_now, for_at_most, &mut ())
+    }
+
+    /// The same. An observer that goes on after a refusal gets the claims of a token that is refused, if they can be read.
+    pub(crate) fn verify_observed<O: Observer>(
+        &self,
+        token: &str,
+        engine_now: Timestamp,
+        wall_now: Timestamp,
+        for_at_most: Duration,
+        observer: &mut O,
+    ) -> Result<AccessToken, Refusal> {
+        let parts = shape::TokenParts::split(token)?;
+        let header = shape::Header::read(parts.header)?;
+        let payload = shape::decode(parts.claims)?;
+        let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
+        let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
+            return Err(Denial::BadClaim("iss must be a string").into());
+        };
+        let (rules, of_tokens) = self.found(issuer).ok_or(Denial::UnknownIssuer)?;
+        let times = Times::read(&claims);
+        let moments = Moments::of(rules, engine_now, wall_now);
+        let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
+        let keys = rules.keys.now(engine_now);
+        let key = match keys.find(header.kid.as_deref(), &header.algorithm) {
+            Some(key) => {
+                let is_right = *header.algorithm == *key.algorithm().name();
+                observer.judged(Rule::Key, if is_right { Ok(()) } else { Err(Denial::WrongAlgorithm) })?;
+                is_right.then_some(key)
+            }
+            None => {
+                // The times first: for an expired token no issuer is asked.
+                observer.judged(Rule::Claims, in_time())?;
+                let issued_at = times.ok().and_then(|times| times.issued_at);
+                let missing = if O::HAS_EFFECTS { Keys::missing } else { Keys::foresee_missing };
+                observer.judged(Rule::Key, Err(missing(&rules.keys, engine_now, issued_at, rules.leeway)))?;
+                None
+            }
+        };
+        let holds = |key: &VerifyingKey| {
+            let check = || parts.is_signed_by(key);
+            if O::HAS_EFFECTS { self.signature_times.measure(key.algorithm(), check) } else { check() }
+        };
+        if !rules.accepts_typ(header.typ.as_deref()) {
+            let typ = header.typ.as_deref();
+            let refusal = key.map_or(Denial::WrongType.into(), |key| self.wrong_type::<O>(rules, typ, || holds(key)));
+            observer.judged(Rule::Claims, Err(refusal.into_denial())).map_err(|_| refusal)?;
+        }
+        observer.judged(Rule::Claims, in_time())?;
+        if let Some(key) = key {
+            let signed = match parts.signature.len() == key.signature_len() {
+                false => Err(Denial::BadSignature.into()),
+                true if holds(key) => Ok(()),
+                true => Err(Refusal::Forged),
+            };
+            let denied = signed.map_err(Refusal::into_denial);
+            observer.judged(Rule::Signature, denied).or(signed)?;
+        }
+        let judged =
+            judge::claims(token, &claims, (rules, of_tokens), key.map_or(Origin::Unknown, Origin::Token), times?);
+        if O::HAS_EFFECTS {
+            self.note(rules, judged).map_err(Refusal::Authentic)
+        } else {
+            judged.map_err(|refused| Refusal::Authentic(refused.denial))
+        }
+    }
+
+    /// Notes what a genuine token of an issuer with these rules says of sessions, or which claim refuses it.
+    fn note(&self, rules: &IssuerRules, judged: Result<AccessToken, RefusedClaim<'_>>) -> Result<AccessToken, Denial> {
+        match judged {
+            Ok(token) => {
+                rules.sessions_seen.note(token.issuer_session());
+                if let Some(other) = token.vouched_by().and_then(|by| self.rules(&by.issuer)) {
+                    other.sessions_seen.note_vouched();
+                }
+                Ok(token)
+            }
+            Err(refused) => {
+                let place = self.issuers.iter().position(|known| std::ptr::eq(known, rules));
+                Err(name_claim(rules, refused, place.and_then(|place| self.told_claims.get(place))))
+            }
+        }
+    }
+
+    /// The mapped claim that refuses a token whose key is known, for an operator who asks why. It does not check the
+    /// signature.
+    pub fn refused_claim(&self, token: &str, engine_now: Timestamp) -> Option<String> {
+        let parts = shape::TokenParts::split(token).ok()?;
+        let header = shape::Header::read(parts.header).ok()?;
+        let payload = shape::decode(parts.claims).ok()?;
+        let claims = Members::read(&payload).ok()?;
+        let (rules, of_tokens) = self.found(claims.get("iss").and_then(Member::as_text)?)?;
+        let keys = rules.keys.now(engine_now);
+        keys.find(header.kid.as_deref(), &header.algorithm)?;
+        let times = Times::read(&claims).ok()?;
+        let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Unknown, times);
+        judged.err()?.claim.map(|(claim, _)| claim.to_string())
+    }
+
+    /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
+    /// may be wrong, and not the token.
+    fn wrong_type<O: Observer>(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
+        if rules.ours || self.told.load(Ordering::Relaxed) {
+            return Denial::WrongType.into();
+        }
+        if !holds() {
+            return Refusal::Forged;
+        }
+        if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
+            // It comes from outside, although its issuer has signed it.
+            let typ: String = typ.unwrap_or_default().chars().take(64).flat_map(char::escape_default).collect();
+            tracing::warn!(
+                issuer = &*rules.issuer,
+                typ,
+                "a genuine token of this issuer is refused because of its `typ` (empty: it has none). If these are its \
+                 access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. Logged once"
+            );
+        }
+        Refusal::Authentic(Denial::WrongType)
+    }
+
+    /// The rules for the issuer that a token claims, unverified. It serves to refuse a token before its signature costs
+    /// anything.
+    ///
+    /// # Errors
+    /// It is no token, or not of one of our issuers.
+    pub(crate) fn claimed(&self, token: &str) -> Result<&IssuerRules, Denial> {
+        let payload = shape::decode(shape::TokenParts::split(token)?.claims)?;
+        let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
+        let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
+            return Err(Denial::BadClaim("iss must be a string"));
+        };
+        self.rules(issuer).ok_or(Denial::UnknownIssuer)
+    }
+
+    /// The rules of all issuers.
+    pub(crate) fn issuers(&self) -> &[IssuerRules] {
+        &self.issuers
+    }
+
+    /// Does it have issuers besides ours?
+    pub(crate) fn has_others(&self) -> bool {
+        self.issuers.iter().any(|rules| !rules.ours)
+    }
+
+    /// Does an issuer still have this key, under any name?
+    ///
+    /// # Errors
+    /// It does not, or its keys are not known at this moment.
+    pub(crate) fn holds(&self, issuer: &str, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
+        self.rules(issuer).ok_or(Denial::UnknownIssuer)?.keys.holds(key, engine_now)
+    }
+
+    /// The attempt to fetch keys that may decide about this token; `None` if there is no attempt under way, or too many
+    /// requests wait for it.
+    pub(crate) fn awaited(&self, token: &str) -> Option<KeysWait> {
+        self.claimed(token).ok()?.keys.live()?.join()
+    }
+
+    /// The rules of the issuer with this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&IssuerRules> {
+        self.issuers.iter().find(|rules| &*rules.name == name)
+    }
+
+    /// Does it judge every token as `other` does? Keys are compared by content, not only by name.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        self.issuers.len() == other.issuers.len() && self.issuers.iter().zip(&other.issuers).all(|(a, b)| a.equals(b))
+    }
+
+    /// The issuer that is ours, if there is one.
+    pub fn own_issuer(&self) -> Option<&Arc<str>> {
+        self.issuers.iter().find(|rules| rules.ours).map(|rules| &rules.issuer)
+    }
+}
+
+/// Names a mapped claim that refused a genuine token, in the log alone. The first of each issuer and kind, of which `told`
+/// has a bit, is a warning, because the mapping may be wrong, and not the token.
+fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&AtomicU8>) -> Denial {
+    let RefusedClaim { denial, claim } = refused;
+    let Some((claim, kind)) = claim.filter(|_| !rules.ours) else { return denial };
+    let (issuer, detail) = (&*rules.name, denial.detail());
+    if told.is_some_and(|told| told.fetch_or(1 << kind, Ordering::Relaxed) & (1 << kind) == 0) {
+        tracing::warn!(
+            issuer,
+            %claim,
+            detail,
+            "a genuine token of this issuer is refused because of this claim. If these are its access tokens, correct \
+             `claims`, `require` or `preset` of the issuer. Later ones are logged at level debug"
+        );
+    } else {
+        tracing::debug!(issuer, %claim, detail, "a genuine token is refused because of this claim");
+    }
+    denial
+}
+
+/// The claims of a token, unverified: for logs, never for a decision. Each text is cut at 256 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[doc(hidden)]
+pub struct Peeked {
+    /// `iss`.
+    pub issuer: Option<Box<str>>,
+    /// `sub`.
+    pub subject: Option<Box<str>>,
+    /// `client_id`.
+    pub client: Option<Box<str>>,
+    /// `sid`.
+    pub session: Option<Box<str>>,
+    /// `jti`.
+    pub token_id: Option<Box<str>>,
+    /// `kid` of the header.
+    pub kid: Option<Box<str>>,
+    /// `alg` of the header.
+    pub algorithm: Option<Box<str>>,
+}
+
+/// The longest text in [`Peeked`], in bytes.
+const MAX_PEEKED_BYTES: usize = 256;
+
+/// The longest prefix of a text that fits into `most` bytes.
+#[doc(hidden)]
+pub fn beginning(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+/// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
+#[doc(hidden)]
+pub fn peek(token: &str) -> Option<Peeked> {
+    let parts = shape::TokenParts::split(token).ok()?;
+    let header = shape::Header::read(parts.header).ok()?;
+    let payload = shape::decode(parts.claims).ok()?;
+    let claims = Members::read(&payload).ok()?;
+    let cut = |text: &str| Box::from(beginning(text, MAX_PEEKED_BYTES));
+    let text = |name| claims.get(name).and_then(Member::as_text).map(cut);
+    Some(Peeked {
+        issuer: text("iss"),
+        subject: text("sub"),
+        client: text("client_id"),
+        session: text("sid"),
+        token_id: text("jti"),
+        kid: header.kid.as_deref().map(cut),
+        algorithm: Some(cut(&header.algorithm)),
+    })
+}
+
+/// The claims of a token that was verified.
+pub(super) fn claims_of(token: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let part = token.split('.').nth(1)?;
+    strict_json::object(&shape::decode(part).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,443 @@
+//! The keys that verify an issuer's tokens, as a JWK set or a PEM file has them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
+use serde_json::Value;
+
+use super::rules::RulesError;
+use super::strict_json;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::token::algorithm::Algorithm;
+use crate::token::keyring::{KeyError, KeyPrint, Keyring, VerifyingKey};
+use crate::token::live_keys::{LiveKeys, PresentKeys};
+
+mod published;
+
+pub use published::MAX_KEYS;
+
+/// The longest JWK set, in bytes.
+#[doc(hidden)]
+pub const MAX_JWKS: usize = 1024 * 1024;
+
+/// A key of a JWK set that is ignored, and why.
+///
+/// ```
+/// use rotogate::token::{IssuerKeys, Keyring};
+///
+/// # let mut jwks = Keyring::ephemeral()?.jwks().clone();
+/// # let mut jwks: serde_json::Value = serde_json::from_str(&jwks.to_string())?;
+/// # jwks["keys"].as_array_mut().unwrap().push(serde_json::json!({"kty": "RSA", "kid": "enc", "use": "enc"}));
+/// // A provider that publishes a key for encryption beside the one for signatures.
+/// let keys = IssuerKeys::from_jwks(jwks.to_string().as_bytes(), None)?;
+/// assert_eq!(keys.ignored()[0].kid.as_deref(), Some("enc"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ignored {
+    /// Its `kid`, if it has one, shortened and escaped for a log.
+    pub kid: Option<String>,
+    /// The kind of the reason.
+    pub cause: IgnoredCause,
+    /// Why it is ignored.
+    pub why: &'static str,
+}
+
+/// The kind of the reason that a key is ignored for.
+///
+/// ```
+/// use rotogate::token::IgnoredCause;
+///
+/// assert!(IgnoredCause::Private.is_leak() && !IgnoredCause::Use.is_leak());
+/// assert_eq!(IgnoredCause::Private.word(), "private");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum IgnoredCause {
+    /// It is not for signatures: `use` or `key_ops` says so.
+    Use,
+    /// It is a shared secret (`kty` is `oct`).
+    Secret,
+    /// It has private members.
+    Private,
+    /// It is of a kind or curve that is not verified here, or no key at all.
+    Kind,
+    /// It is of an algorithm that is not verified here, or not accepted from this issuer.
+    Algorithm,
+    /// It is malformed, too weak or too large.
+    Unusable,
+    /// Another key of the set has the same name and algorithm.
+    Ambiguous,
+    /// It has no name, and there are other keys.
+    Unnamed,
+}
+
+impl IgnoredCause {
+    /// Every cause.
+    #[doc(hidden)]
+    pub const ALL: [Self; 8] = [
+        Self::Use,
+        Self::Secret,
+        Self::Private,
+        Self::Kind,
+        Self::Algorithm,
+        Self::Unusable,
+        Self::Ambiguous,
+        Self::Unnamed,
+    ];
+
+    /// One word, for metrics and logs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Use => "use",
+            Self::Secret => "secret",
+            Self::Private => "private",
+            Self::Kind => "kind",
+            Self::Algorithm => "algorithm",
+            Self::Unusable => "unusable",
+            Self::Ambiguous => "ambiguous",
+            Self::Unnamed => "unnamed",
+        }
+    }
+
+    /// Does the set publish what must be secret?
+    pub const fn is_leak(self) -> bool {
+        matches!(self, Self::Secret | Self::Private)
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kid {
+            Some(kid) => write!(f, "key {kid}: {}", self.why),
+            None => write!(f, "a key without kid: {}", self.why),
+        }
+    }
+}
+
+/// The keys of one issuer, each bound to one algorithm.
+///
+/// ```
+/// use rotogate::token::IssuerKeys;
+///
+/// # let jwks = rotogate::token::Keyring::ephemeral()?.jwks().to_string();
+/// // The JWK set of another issuer, as it publishes it.
+/// let keys = IssuerKeys::from_jwks(jwks.as_bytes(), None)?;
+/// assert_eq!((keys.len(), keys.ignored()), (1, &[][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct IssuerKeys {
+    named: HashMap<Box<str>, VerifyingKey>,
+    /// Keys with a name of `named`, each of another algorithm.
+    same_name: Vec<VerifyingKey>,
+    /// A single key without a name: then there are no others.
+    unnamed: Option<VerifyingKey>,
+    ignored: Vec<Ignored>,
+}
+
+impl IssuerKeys {
+    /// The keys of our own key ring.
+    pub fn own(keyring: &Keyring) -> Self {
+        let named = keyring.signing_keys().map(|k| (k.kid().into(), k.verifying_key().clone())).collect();
+        Self { named, same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
+    }
+
+    /// The usable keys of a JWK set (RFC 7517 §5): RSA, EC and OKP keys for signatures, with their algorithm in `alg`
+    /// or as `algorithm`. If both are given they must agree. The others are listed in [`IssuerKeys::ignored`].
+    ///
+    /// # Errors
+    /// Not a JWK set, no usable key in it, or keys that `kid` does not distinguish.
+    pub fn from_jwks(text: &[u8], algorithm: Option<Algorithm>) -> Result<Self, RulesError> {
+        if text.len() > MAX_JWKS {
+            return Err(RulesError::NotJwks("too long"));
+        }
+        let mut set = strict_json::object(text).map_err(RulesError::NotJwks)?;
+        let Some(Value::Array(entries)) = set.remove("keys") else {
+            return Err(RulesError::NotJwks("keys must be an array"));
+        };
+        let mut ignored = Vec::new();
+        let mut usable = Vec::new();
+        for entry in entries {
+            let kid = shown_kid(&entry);
+            match usable_key(entry, algorithm) {
+                Ok(key) => usable.push(key),
+                Err((cause, why)) => ignored.push(Ignored { kid, cause, why }),
+            }
+        }
+        let mut named = HashMap::new();
+        let mut unnamed = None;
+        let alone = usable.len() == 1;
+        for key in usable {
+            match key.kid() {
+                Some(kid) => {
+                    let kid: Box<str> = kid.into();
+                    if named.insert(kid.clone(), key).is_some() {
+                        return Err(RulesError::Ambiguous(kid.into()));
+                    }
+                }
+                None if alone => unnamed = Some(key),
+                None => ignored.push(Ignored::UNNAMED),
+            }
+        }
+        if named.is_empty() && unnamed.is_none() {
+            return Err(RulesError::NoUsableKey(ignored));
+        }
+        Ok(Self { named, same_name: Vec::new(), unnamed, ignored })
+    }
+
+    /// Keys that are not known yet. Until `Gate::set_trusted` sets others, the issuer's tokens
+    /// are answered with 503 and `Retry-After`.
+    ///
+    /// ```
+    /// use rotogate::token::{IssuerKeys, IssuerRules};
+    ///
+    /// let rules = IssuerRules::external("https://idp.example.com", vec!["api".into()], IssuerKeys::unknown());
+    /// # let _ = rules;
+    /// ```
+    pub fn unknown() -> Self {
+        Self { named: HashMap::new(), same_name: Vec::new(), unnamed: None, ignored: Vec::new() }
+    }
+
+    /// A single public key in PEM form, bound to `algorithm`. It has no name, so a token's `kid` is not compared.
+    ///
+    /// # Errors
+    /// Not a public key, or not one that fits `algorithm`. HMAC never does.
+    pub fn from_public_pem(text: &[u8], algorithm: Algorithm) -> Result<Self, RulesError> {
+        let key = VerifyingKey::from_public_pem(text, algorithm)?;
+        Ok(Self { named: HashMap::new(), same_name: Vec::new(), unnamed: Some(key), ignored: Vec::new() })
+    }
+
+    /// The ignored keys of the JWK set.
+    pub fn ignored(&self) -> &[Ignored] {
+        &self.ignored
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.named.len() + self.same_name.len() + usize::from(self.unnamed.is_some())
+    }
+
+    /// Is it empty? Only [`IssuerKeys::unknown`] is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Does it contain this key, under any name?
+    pub(in crate::token) fn holds(&self, key: &KeyPrint) -> bool {
+        self.all().any(|held| held.print() == *key)
+    }
+
+    /// Each key with its name.
+    pub(in crate::token) fn prints(&self) -> impl Iterator<Item = (Option<&str>, KeyPrint)> {
+        self.all().map(|key| (key.kid(), key.print()))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &VerifyingKey> {
+        self.named.values().chain(&self.same_name).chain(&self.unnamed)
+    }
+
+    /// Does it find the same key for every token?
+    pub(in crate::token) fn equals(&self, other: &Self) -> bool {
+        let print = |key: &VerifyingKey| key.print();
+        self.unnamed.as_ref().map(print) == other.unnamed.as_ref().map(print)
+            && self.named.len() == other.named.len()
+            && self.same_name.len() == other.same_name.len()
+            && self
+                .named
+                .values()
+                .chain(&self.same_name)
+                .all(|key| other.find(key.kid(), key.algorithm().name()).map(print) == Some(key.print()))
+    }
+
+    /// The key with exactly the token's `kid`; or the only key, if the token names none or the key has no name. It may be
+    /// of another algorithm than the token's, if none of that name is of it.
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
+        match (kid, &self.unnamed) {
+            (_, Some(only)) => Some(only),
+            (Some(kid), None) => {
+                let first = self.named.get(kid)?;
+                let fits = |key: &&VerifyingKey| key.algorithm().name() == algorithm && key.kid() == Some(kid);
+                Some(self.same_name.iter().find(fits).unwrap_or(first))
+            }
+            (None, None) if self.len() == 1 => self.named.values().next(),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Ignored {
+    const UNNAMED: Self = Self { kid: None, cause: IgnoredCause::Unnamed, why: "there are others, and it has no kid" };
+}
+
+/// The `kid` of an entry, escaped and shortened: it comes from outside and goes into a log.
+fn shown_kid(entry: &Value) -> Option<String> {
+    let kid = entry.get("kid").and_then(Value::as_str)?;
+    Some(kid.chars().take(64).flat_map(char::escape_default).take(64).collect())
+}
+
+/// The source of the keys that verify an issuer's tokens.
+#[derive(Clone, Debug)]
+#[doc(hidden)]
+pub enum Keys {
+    /// Those of our own key ring. Others make another verifier.
+    Own(Arc<IssuerKeys>),
+    /// Those of another issuer, which may change at any time.
+    Live(Arc<LiveKeys>),
+}
+
+/// Keys while they are looked at.
+pub(super) enum KeysNow<'a> {
+    Own(&'a IssuerKeys),
+    Live(Option<PresentKeys>),
+}
+
+impl KeysNow<'_> {
+    /// The key for a token: see [`IssuerKeys::find`].
+    pub(super) fn find(&self, kid: Option<&str>, algorithm: &str) -> Option<&VerifyingKey> {
+        match self {
+            Self::Own(keys) => keys.find(kid, algorithm),
+            Self::Live(keys) => keys.as_ref()?.get()?.find(kid, algorithm),
+        }
+    }
+}
+
+impl Keys {
+    /// None: no JWT of the issuer is verified. For an issuer whose tokens are introspected.
+    pub(super) fn none() -> Self {
+        Self::Own(Arc::new(IssuerKeys::unknown()))
+    }
+
+    /// The keys that can be used now.
+    pub(super) fn now(&self, engine_now: Timestamp) -> KeysNow<'_> {
+        match self {
+            Self::Own(keys) => KeysNow::Own(keys),
+            Self::Live(keys) => KeysNow::Live(keys.usable(engine_now)),
+        }
+    }
+
+    /// The keys of another issuer.
+    pub fn live(&self) -> Option<&Arc<LiveKeys>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Live(keys) => Some(keys),
+        }
+    }
+
+    /// The refusal of a token whose key is missing.
+    pub(super) fn missing(&self, engine_now: Timestamp, issued_at: Option<Timestamp>, leeway: Duration) -> Denial {
+        self.live().map_or(Denial::UnknownKey, |keys| keys.missing(engine_now, issued_at, leeway))
+    }
+
+    /// The same refusal, without effects.
+    pub(super) fn foresee_missing(
+        &self,
+        engine_now: Timestamp,
+        issued_at: Option<Timestamp>,
+        leeway: Duration,
+    ) -> Denial {
+        self.live().map_or(Denial::UnknownKey, |keys| keys.foresee_missing(engine_now, issued_at, leeway))
+    }
+
+    /// Is this key among them?
+    ///
+    /// # Errors
+    /// It is not, or the keys are not known at this moment.
+    pub(super) fn holds(&self, key: &KeyPrint, engine_now: Timestamp) -> Result<(), Denial> {
+        match self {
+            Self::Own(keys) if keys.holds(key) => Ok(()),
+            Self::Own(_) => Err(Denial::UnknownKey),
+            Self::Live(keys) => keys.holds(key, engine_now),
+        }
+    }
+
+    /// The ignored keys of the present set.
+    pub fn ignored(&self) -> Vec<Ignored> {
+        match self {
+            Self::Own(keys) => keys.ignored().to_vec(),
+            Self::Live(keys) => keys.present().get().map(|keys| keys.ignored().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn equal(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Own(own), Self::Own(other)) => own.equals(other),
+            (Self::Live(own), Self::Live(other)) => own.equals(other),
+            (Self::Own(_), Self::Live(_)) | (Self::Live(_), Self::Own(_)) => false,
+        }
+    }
+
+    /// Are there no keys, and will there be none?
+    pub(crate) fn are_missing(&self) -> bool {
+        match self {
+            Self::Own(keys) => keys.is_empty(),
+            Self::Live(_) => false,
+        }
+    }
+}
+
+/// The key in one entry of a JWK set.
+fn usable_key(entry: Value, configured: Option<Algorithm>) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
+    let jwk = public_key(entry)?;
+    let given = algorithm_of(&jwk)?;
+    let algorithm = match (given, configured) {
+        (Some(given), Some(configured)) if given != configured => {
+            return Err((IgnoredCause::Algorithm, "of another algorithm than configured"));
+        }
+        (Some(algorithm), _) | (None, Some(algorithm)) => algorithm,
+        (None, None) => return Err((IgnoredCause::Algorithm, "has no alg, and none is configured")),
+    };
+    bound(&jwk, algorithm)
+}
+
+/// The public key for signatures in one entry of a JWK set.
+fn public_key(entry: Value) -> Result<Jwk, (IgnoredCause, &'static str)> {
+    // The library reads an unknown `alg` as unknown, but an `alg` that is no string as no key at all; both are refused.
+    let jwk: Jwk = serde_json::from_value(entry).map_err(|_| (IgnoredCause::Unusable, "malformed"))?;
+    match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) | AlgorithmParameters::EllipticCurve(_) | AlgorithmParameters::OctetKeyPair(_) => {}
+        AlgorithmParameters::OctetKey(_) => {
+            return Err((IgnoredCause::Secret, "a secret (kty oct) in a set of public keys"));
+        }
+        _ => return Err((IgnoredCause::Kind, "of an unknown kind, or malformed")),
+    }
+    match &jwk.common.public_key_use {
+        None | Some(PublicKeyUse::Signature) => {}
+        Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_)) => {
+            return Err((IgnoredCause::Use, "not for signatures (use)"));
+        }
+    }
+    if jwk.common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify)) {
+        return Err((IgnoredCause::Use, "not for verifying (key_ops)"));
+    }
+    Ok(jwk)
+}
+
+/// The `alg` of a key, if it has one.
+fn algorithm_of(jwk: &Jwk) -> Result<Option<Algorithm>, (IgnoredCause, &'static str)> {
+    let of = |name: KeyAlgorithm| name.to_string().parse();
+    let unknown = |_| (IgnoredCause::Algorithm, "of an algorithm that we do not verify");
+    jwk.common.key_algorithm.map(of).transpose().map_err(unknown)
+}
+
+/// The key, bound to its algorithm.
+fn bound(jwk: &Jwk, algorithm: Algorithm) -> Result<VerifyingKey, (IgnoredCause, &'static str)> {
+    let why = |error| match error {
+        KeyError::Unusable { why, .. } => why,
+        KeyError::PublicAsSecret(_) => "a public key is never an HMAC secret",
+        KeyError::BadKid => "its kid is not 1 to 128 visible ASCII characters",
+        KeyError::Algorithm(_)
+        | KeyError::ShortSecret { .. }
+        | KeyError::BadSet(_)
+        | KeyError::Random
+        | KeyError::Io { .. }
+        | KeyError::Refused(_)
+        | KeyError::File { .. } => "not usable",
+    };
+    VerifyingKey::from_jwk(jwk, algorithm).map_err(|error| (IgnoredCause::Unusable, why(error)))
+}

@@ -1,0 +1,475 @@
+//! Which claims of an issuer's tokens the gate reads, and what it makes of them. They are read once, when a token is
+//! verified.
+//!
+//! ```
+//! use rotogate::claim::ClaimPath;
+//! use rotogate::token::verify::ClaimMapping;
+//!
+//! let mapping = ClaimMapping {
+//!     roles: ClaimPath::list(["realm_access.roles", "groups"])?,
+//!     client: ClaimPath::list(["azp"])?,
+//!     ..ClaimMapping::default()
+//! };
+//! # let _ = mapping;
+//! # Ok::<(), rotogate::claim::ClaimError>(())
+//! ```
+
+use serde_json::Value;
+
+use super::judge::{is_name, is_subject};
+use super::members::{Member, Members};
+use crate::claim::{ClaimPath, ROLES};
+use crate::denial::Denial;
+use crate::route::Role;
+use crate::session::Scope;
+
+/// The most roles of one token, and the most elements of a list of scopes.
+const MAX_LIST: usize = 256;
+/// Where a provider says that it left claims out (OpenID Connect Core §5.6.2).
+const LEFT_OUT: &str = "_claim_names";
+/// Entra's name for left-out groups in tokens of the implicit flow.
+const HAS_GROUPS: (&str, &str) = ("groups", "hasgroups");
+
+/// Which claims of an issuer's tokens the gate reads, and what it makes of them. The default is that of RFC 9068: `scope`,
+/// `client_id`, `sub` and `aud`; no roles and no account.
+///
+/// ```
+/// use rotogate::claim::ClaimPath;
+/// use rotogate::token::ClaimMapping;
+///
+/// let claims = ClaimMapping { roles: vec![ClaimPath::parse("realm_access.roles")?], ..ClaimMapping::default() };
+/// # let _ = claims;
+/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimMapping {
+    /// The scopes: the first of these claims that is there. A text with blanks between the scopes, or a list.
+    pub scope: Vec<ClaimPath>,
+    /// What a scope of the issuer means here. A scope that is not listed keeps its name.
+    pub scope_map: Vec<(Box<str>, Scope)>,
+    /// The client: the first of these claims that is there, a text.
+    pub client: Vec<ClaimPath>,
+    /// The roles: all of these claims together. Each is a text, which is one role, or a list of texts.
+    pub roles: Vec<ClaimPath>,
+    /// The account: the first of these claims that is there, a text. The issuer's name and a colon come before it.
+    /// Without a path, a token of another issuer has no account.
+    pub account: Vec<ClaimPath>,
+    /// The subject: the first of these claims that is there, a text.
+    pub subject: Vec<ClaimPath>,
+    /// The characters of subjects.
+    pub subject_encoding: SubjectEncoding,
+    /// The audience, a text, instead of `aud`.
+    pub audience: Option<ClaimPath>,
+    /// Claims that its tokens must have, or must not have.
+    pub require: Vec<RequiredClaim>,
+}
+
+/// Which subjects an issuer's tokens may have.
+///
+/// ```
+/// use rotogate::token::{ClaimMapping, SubjectEncoding};
+///
+/// // Subjects such as `Zoë` become `Zo%C3%AB`.
+/// let claims = ClaimMapping { subject_encoding: SubjectEncoding::Percent, ..ClaimMapping::default() };
+/// # let _ = claims;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubjectEncoding {
+    /// Visible ASCII. Other subjects are refused.
+    #[default]
+    Ascii,
+    /// Any text without control characters. What is not visible ASCII, and `%`, is percent-encoded as UTF-8.
+    Percent,
+}
+
+impl SubjectEncoding {
+    /// Its word in `gateway.toml`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ascii => "ascii",
+            Self::Percent => "percent",
+        }
+    }
+}
+
+/// A claim that tokens must have, or must not have. It tells an issuer's access tokens from its other tokens.
+///
+/// ```
+/// use rotogate::claim::ClaimPath;
+/// use rotogate::token::{ClaimMapping, RequiredClaim, WantedClaim};
+///
+/// // ID tokens have a `nonce`.
+/// let no_id_token = RequiredClaim { path: ClaimPath::parse("nonce")?, wanted: WantedClaim::Absent };
+/// let claims = ClaimMapping { require: vec![no_id_token], ..ClaimMapping::default() };
+/// # let _ = claims;
+/// # Ok::<(), rotogate::claim::ClaimError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequiredClaim {
+    /// The claim.
+    pub path: ClaimPath,
+    /// What is asked of it.
+    pub wanted: WantedClaim,
+}
+
+/// What is asked of a claim.
+///
+/// ```
+/// use rotogate::token::WantedClaim;
+///
+/// let access_token = WantedClaim::OneOf(vec!["access".into()]);
+/// assert_ne!(access_token, WantedClaim::Present);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WantedClaim {
+    /// It has exactly one of these values: a text, a number or a boolean.
+    OneOf(Vec<Value>),
+    /// It is there.
+    Present,
+    /// It is not there.
+    Absent,
+}
+
+impl WantedClaim {
+    /// Are its values still to be named?
+    #[doc(hidden)]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::OneOf(values) if values.is_empty())
+    }
+}
+
+impl Default for ClaimMapping {
+    fn default() -> Self {
+        let one = |name| ClaimPath::parse(name).into_iter().collect();
+        Self {
+            scope: one("scope"),
+            scope_map: Vec::new(),
+            client: one("client_id"),
+            roles: Vec::new(),
+            account: Vec::new(),
+            subject: one("sub"),
+            subject_encoding: SubjectEncoding::Ascii,
+            audience: None,
+            require: Vec::new(),
+        }
+    }
+}
+
+/// A mapped claim that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RefusedClaim<'r> {
+    pub(super) denial: Denial,
+    /// The claim, if it is one of the mapping, and its number among the kinds of claims.
+    pub(super) claim: Option<(&'r ClaimPath, u8)>,
+}
+
+impl From<Denial> for RefusedClaim<'_> {
+    fn from(denial: Denial) -> Self {
+        Self { denial, claim: None }
+    }
+}
+
+/// The kinds of mapped claims, with what is said of one that is refused.
+#[derive(Clone, Copy)]
+enum Kind {
+    Scope,
+    Client,
+    Roles,
+    Account,
+    Subject,
+    Audience,
+    Required,
+}
+
+impl Kind {
+    const fn refuse(self, claim: &ClaimPath) -> RefusedClaim<'_> {
+        let why = match self {
+            Self::Scope => "the claim of `scope` must be a text of scopes, or a list of at most 256",
+            Self::Client => "the claim of `client` must be a text of 1 to 256 bytes without control characters",
+            Self::Roles => {
+                "the claim of `roles` must be a text or a list of texts: at most 256, of 1 to 256 bytes each"
+            }
+            Self::Account => "the claim of `account` must be a text of 1 to 256 bytes without control characters",
+            Self::Subject => "the claim of `subject` must be a text of 1 to 256 visible ASCII characters",
+            Self::Audience => "the claim of `audience_claim` must be a text",
+            Self::Required => "a claim that `require` or the preset asks for is missing, or has another value",
+        };
+        RefusedClaim { denial: Denial::BadClaim(why), claim: Some((claim, self as u8)) }
+    }
+}
+
+/// The roles of a token.
+///
+/// ```
+/// use rotogate::Identity;
+///
+/// fn may_close(caller: &Identity) -> bool {
+///     caller.roles().contains("boss")
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    names: Box<[Box<str>]>,
+    are_left_out: bool,
+}
+
+impl Roles {
+    /// Is it one of them?
+    pub fn contains(&self, role: &str) -> bool {
+        self.names.iter().any(|name| **name == *role)
+    }
+
+    /// The roles that the token names.
+    pub fn names(&self) -> &[Box<str>] {
+        &self.names
+    }
+
+    /// Did the issuer leave roles out because there are too many? Then its subject has more than [`Self::names`].
+    pub const fn are_left_out(&self) -> bool {
+        self.are_left_out
+    }
+
+    /// Is one of these roles among them? If roles were left out, one that is not among them is not known to be missing.
+    ///
+    /// # Errors
+    /// [`Denial::MissingRole`], [`Denial::RolesOverage`].
+    #[doc(hidden)]
+    pub fn judge<'a>(&self, asked: impl IntoIterator<Item = &'a Role>) -> Result<(), Denial> {
+        match self.are_left_out {
+            _ if asked.into_iter().any(|role| self.contains(&role.name)) => Ok(()),
+            true => Err(Denial::RolesOverage),
+            false => Err(Denial::MissingRole),
+        }
+    }
+}
+
+impl ClaimMapping {
+    /// Asks that a claim have exactly one of these values: texts, numbers or booleans. What was asked of this claim
+    /// before is asked no more. A preset leaves the values of some claims open; those of one of them suffice.
+    pub fn require(&mut self, path: ClaimPath, values: Vec<Value>) {
+        let wanted = WantedClaim::OneOf(values);
+        match self.require.iter_mut().find(|known| known.path == path) {
+            Some(known) => {
+                let was_open = std::mem::replace(&mut known.wanted, wanted).is_open();
+                self.require.retain(|known| !(was_open && known.wanted.is_open()));
+            }
+            None => self.require.push(RequiredClaim { path, wanted }),
+        }
+    }
+
+    /// That of our own tokens.
+    pub(super) fn own() -> Self {
+        Self { roles: ClaimPath::parse(ROLES).into_iter().collect(), ..Self::default() }
+    }
+
+    /// What is wrong with it, if something is.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        let texts = [&self.client, &self.account, &self.subject].into_iter().flatten().chain(&self.audience);
+        let required = self.require.iter().map(|required| &required.path);
+        if texts.chain(required).any(ClaimPath::is_of_names) {
+            return Some("{} stands for several names: only the claims of scope and roles may end with it");
+        }
+        if self.subject.is_empty() {
+            return Some("the claims of subject must be at least one");
+        }
+        let is_scalar = |value: &Value| value.is_string() || value.is_number() || value.is_boolean();
+        let is_possible = |required: &RequiredClaim| match &required.wanted {
+            WantedClaim::OneOf(values) => !values.is_empty() && values.iter().all(is_scalar),
+            WantedClaim::Present | WantedClaim::Absent => true,
+        };
+        if !self.require.iter().all(is_possible) {
+            return Some(
+                "a required claim must have at least one value, and each a text, a number or a boolean; those of a preset \
+                 that has none must be named",
+            );
+        }
+        None
+    }
+
+    /// Are the required claims there?
+    pub(super) fn judge_required(&self, claims: &Members<'_>) -> Result<(), RefusedClaim<'_>> {
+        for RequiredClaim { path, wanted } in &self.require {
+            let found = claims.at(path).map_err(|_| Kind::Required.refuse(path))?;
+            let holds = match wanted {
+                WantedClaim::OneOf(values) => found.is_some_and(|found| values.iter().any(|value| found.is(value))),
+                WantedClaim::Present => found.is_some_and(|found| *found != Member::Null),
+                WantedClaim::Absent => found.is_none(),
+            };
+            if !holds {
+                return Err(Kind::Required.refuse(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// The subject as it is in the token. A client's own token may have none in the response of an introspection
+    /// endpoint, and is then the client's.
+    pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
+        let found = match text(claims, &self.subject, Kind::Subject)? {
+            None if or_client => text(claims, &self.client, Kind::Client)?,
+            found => found,
+        };
+        let (path, subject) = found.ok_or(RefusedClaim::from(Denial::BadClaim("no sub")))?;
+        let is_good = match self.subject_encoding {
+            SubjectEncoding::Ascii => is_subject(subject),
+            SubjectEncoding::Percent => is_name(subject),
+        };
+        if is_good { Ok(subject) } else { Err(Kind::Subject.refuse(path)) }
+    }
+
+    /// The client.
+    pub(super) fn client_of<'c>(&self, claims: &'c Members<'_>) -> Result<Option<&'c str>, RefusedClaim<'_>> {
+        name(claims, &self.client, Kind::Client)
+    }
+
+    /// The account.
+    pub(super) fn account_of<'c>(&self, claims: &'c Members<'_>) -> Result<Option<&'c str>, RefusedClaim<'_>> {
+        name(claims, &self.account, Kind::Account)
+    }
+
+    /// The audience, if a claim other than `aud` has it.
+    pub(super) fn audience_of<'c>(&self, claims: &'c Members<'_>) -> Option<Result<&'c str, RefusedClaim<'_>>> {
+        let path = self.audience.as_ref()?;
+        let found = claims.at(path).ok().flatten().and_then(Member::as_text).filter(|text| !text.is_empty());
+        Some(found.ok_or_else(|| Kind::Audience.refuse(path)))
+    }
+
+    /// The scope with the names that the issuer gives. Our own tokens have it as a text.
+    pub(super) fn scope_of(&self, claims: &Members<'_>, ours: bool) -> Result<Scope, RefusedClaim<'_>> {
+        let Some((path, member)) = first(claims, &self.scope, Kind::Scope)? else { return Ok(Scope::default()) };
+        let refuse = || Kind::Scope.refuse(path);
+        let listed: Vec<&str> = match member {
+            Member::Text(text) if !path.is_of_names() => return Scope::parse(text).map_err(|_| refuse()),
+            Member::Array(list) if !path.is_of_names() && !ours && list.len() <= MAX_LIST => {
+                list.iter().map(|one| one.as_text().ok_or_else(refuse)).collect::<Result<_, _>>()?
+            }
+            Member::Object(members) if path.is_of_names() && members.names().len() <= MAX_LIST => {
+                members.names().collect()
+            }
+            Member::Null
+            | Member::Bool(_)
+            | Member::Text(_)
+            | Member::Number(_)
+            | Member::Array(_)
+            | Member::Object(_) => return Err(refuse()),
+        };
+        // Each element is one scope.
+        if listed.iter().any(|one| one.is_empty() || one.contains(' ')) {
+            return Err(refuse());
+        }
+        Scope::parse(&listed.join(" ")).map_err(|_| refuse())
+    }
+
+    /// The scope with the names that it has here.
+    pub(super) fn mapped(&self, scope: Scope) -> Scope {
+        if self.scope_map.is_empty() {
+            return scope;
+        }
+        let mut words = Vec::new();
+        for word in scope.iter() {
+            match self.scope_map.iter().find(|(theirs, _)| **theirs == *word) {
+                Some((_, ours)) => words.extend(ours.iter()),
+                None => words.push(word),
+            }
+        }
+        Scope::of(words)
+    }
+
+    /// The roles. Of our own tokens nothing is refused: a claim of another type names no role.
+    pub(super) fn roles_of(&self, claims: &Members<'_>, ours: bool) -> Result<Roles, RefusedClaim<'_>> {
+        let (mut names, mut are_left_out): (Vec<&str>, bool) = (Vec::new(), false);
+        for path in &self.roles {
+            let refuse = || Kind::Roles.refuse(path);
+            let Some(member) = claims.at(path).map_err(|_| refuse())? else {
+                are_left_out |= is_left_out(claims, path);
+                continue;
+            };
+            match member {
+                Member::Text(role) if !path.is_of_names() => names.push(role),
+                Member::Array(list) if !path.is_of_names() && ours => {
+                    names.extend(list.iter().filter_map(Member::as_text));
+                }
+                Member::Array(list) if !path.is_of_names() && list.len() <= MAX_LIST => {
+                    for role in list {
+                        names.push(role.as_text().ok_or_else(refuse)?);
+                    }
+                }
+                Member::Object(members) if path.is_of_names() && members.names().len() <= MAX_LIST => {
+                    names.extend(members.names());
+                }
+                Member::Null
+                | Member::Bool(_)
+                | Member::Text(_)
+                | Member::Number(_)
+                | Member::Array(_)
+                | Member::Object(_) => {
+                    if !ours {
+                        return Err(refuse());
+                    }
+                }
+            }
+            if !ours && !names.iter().all(|role| is_name(role)) {
+                return Err(refuse());
+            }
+            names.sort_unstable();
+            names.dedup();
+            if !ours && names.len() > MAX_LIST {
+                return Err(refuse());
+            }
+        }
+        Ok(Roles { names: names.into_iter().map(Box::from).collect(), are_left_out })
+    }
+
+    /// Does it read the scope from this claim?
+    pub(crate) fn has_scope_in(&self, claim: &str) -> bool {
+        self.scope.iter().any(|path| path.segments().len() == 1 && path.segments().next() == Some(claim))
+    }
+}
+
+/// Did the issuer leave this claim out?
+fn is_left_out(claims: &Members<'_>, path: &ClaimPath) -> bool {
+    let Some(name) = path.segments().next() else { return false };
+    let is_named = match claims.get(LEFT_OUT) {
+        Some(Member::Object(left_out)) => left_out.get(name).is_some(),
+        Some(Member::Null | Member::Bool(_) | Member::Text(_) | Member::Number(_) | Member::Array(_)) | None => false,
+    };
+    is_named || (name == HAS_GROUPS.0 && claims.get(HAS_GROUPS.1) == Some(&Member::Bool(true)))
+}
+
+/// The first of these claims that is there.
+fn first<'r, 'c, 'a>(
+    claims: &'c Members<'a>,
+    paths: &'r [ClaimPath],
+    kind: Kind,
+) -> Result<Option<(&'r ClaimPath, &'c Member<'a>)>, RefusedClaim<'r>> {
+    for path in paths {
+        if let Some(member) = claims.at(path).map_err(|_| kind.refuse(path))? {
+            return Ok(Some((path, member)));
+        }
+    }
+    Ok(None)
+}
+
+/// The same, which must be a text: one of another type is an error, not an absent claim.
+fn text<'r, 'c>(
+    claims: &'c Members<'_>,
+    paths: &'r [ClaimPath],
+    kind: Kind,
+) -> Result<Option<(&'r ClaimPath, &'c str)>, RefusedClaim<'r>> {
+    let Some((path, member)) = first(claims, paths, kind)? else { return Ok(None) };
+    member.as_text().map(|text| Some((path, text))).ok_or(kind.refuse(path))
+}
+
+/// The same, which must be a name.
+fn name<'r, 'c>(
+    claims: &'c Members<'_>,
+    paths: &'r [ClaimPath],
+    kind: Kind,
+) -> Result<Option<&'c str>, RefusedClaim<'r>> {
+    match text(claims, paths, kind)? {
+        Some((path, text)) if !is_name(text) => Err(kind.refuse(path)),
+        found => Ok(found.map(|(_, text)| text)),
+    }
+}

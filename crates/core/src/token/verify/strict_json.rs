@@ -1,0 +1,248 @@
+//! Strict JSON, for a signed document or a request with credentials: one object, no repeated member, bounded depth
+//! (J10, J11).
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// How deep objects and arrays may be nested.
+pub(crate) const MAX_DEPTH: usize = 16;
+
+/// How many members an object may have: more than any document that the gate reads needs (requirement A24).
+pub(super) const MAX_MEMBERS: usize = 1024;
+
+/// Reads one JSON object that fills `bytes`.
+///
+/// # Errors
+/// What is wrong, without anything of `bytes`.
+pub fn object(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
+    object_of_depth(bytes, MAX_DEPTH)
+}
+
+/// The same, with another bound for the depth.
+pub fn object_of_depth(bytes: &[u8], max_depth: usize) -> Result<Map<String, Value>, &'static str> {
+    let mut parser = parser(bytes, max_depth)?;
+    let value = Strict.deserialize(&mut parser).map_err(|_| NOT_STRICT)?;
+    parser.end().map_err(|_| NOT_ALONE)?;
+    match value {
+        Value::Object(object) => Ok(object),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Err(NOT_STRICT),
+    }
+}
+
+/// The same, for an object of which only some members are needed. The other members become null, and cost little more
+/// than their bytes. No member may be repeated, and all of it must be JSON in UTF-8.
+pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Result<Map<String, Value>, &'static str> {
+    // The parser does not check the skipped texts.
+    if std::str::from_utf8(bytes).is_err() {
+        return Err(NOT_STRICT);
+    }
+    let mut parser = parser(bytes, max_depth)?;
+    let members = parser.deserialize_map(Members(skipped)).map_err(|_| NOT_STRICT)?;
+    parser.end().map_err(|_| NOT_ALONE)?;
+    Ok(members)
+}
+
+pub(super) const NOT_STRICT: &str = "not a JSON object, not strict JSON, a member named twice, or too many members";
+pub(super) const NOT_ALONE: &str = "something after the JSON";
+
+/// A parser of `bytes` with this bound for the depth.
+pub(super) fn parser(
+    bytes: &[u8],
+    max_depth: usize,
+) -> Result<serde_json::Deserializer<serde_json::de::SliceRead<'_>>, &'static str> {
+    // Checked before the parser runs, because it recurses for each level.
+    if is_shallow(bytes, max_depth) {
+        Ok(serde_json::Deserializer::from_slice(bytes))
+    } else {
+        Err("JSON nested too deeply")
+    }
+}
+
+/// Counts brackets outside of strings. Does not check whether the rest is JSON.
+fn is_shallow(bytes: &[u8], max_depth: usize) -> bool {
+    // Most documents have too few brackets for it, and this scan is vectorised.
+    if bytes.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max_depth {
+        return true;
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > max_depth {
+                    return false;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Parses any value and refuses a repeated member. Names are compared after unescaping.
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("not a finite number"))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
+        Ok(Value::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(value) = seq.next_element_seed(Self)? {
+            array.push(value);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = map.next_value_seed(Self)?;
+            insert(&mut object, name, value)?;
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+fn insert<E: Error>(object: &mut Map<String, Value>, name: String, value: Value) -> Result<(), E> {
+    if object.insert(name, value).is_some() {
+        return Err(E::custom("a member named twice"));
+    }
+    if object.len() > MAX_MEMBERS { Err(E::custom("too many members")) } else { Ok(()) }
+}
+
+/// See [`members_of_depth`].
+struct Members<'a>(&'a [&'a str]);
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = match self.0.contains(&name.as_str()) {
+                true => map.next_value::<IgnoredAny>().map(|IgnoredAny| Value::Null)?,
+                false => map.next_value_seed(Strict)?,
+            };
+            insert(&mut members, name, value)?;
+        }
+        Ok(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn j11_an_object_is_strict_at_every_level() {
+        for good in [r#"{}"#, " {\"a\":1,\r\n\"b\":[{\"a\":1},{\"a\":2}]} \n", r#"{"a":"{[{[{[{[{[{[{[{[{[\"{["}"#] {
+            assert!(object(good.as_bytes()).is_ok(), "{good}");
+        }
+        let bad: [&[u8]; 18] = [
+            b"",
+            b"null",
+            b"[]",
+            b"\"a\"",
+            br#"{"a":1,"a":1}"#,
+            br#"{"a":1,"\u0061":2}"#,
+            br#"{"b":{"a":1,"a":1}}"#,
+            br#"{"b":[[{"a":1,"a":1}]]}"#,
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":\"\xff\"}",
+            br#"{"a":"\ud800"}"#,
+            br#"{"a":1}x"#,
+            br#"{"a":1}{}"#,
+            b"{\"a\":1}\0",
+            br#"{"a":NaN}"#,
+            br#"{"a":1e400}"#,
+            br#"{"a":1,}"#,
+            b"{'a':1}",
+        ];
+        for bytes in bad {
+            assert!(object(bytes).is_err(), "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a24_an_object_has_a_bound_on_its_members_at_every_level_and_as_many_as_that_pass() {
+        let many = |count: usize| {
+            let members: Vec<_> = (0..count).map(|n| format!("\"n{n}\":{n}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let inside = |object: String| format!("{{\"a\":[{object}]}}");
+        for (count, is_good) in [(MAX_MEMBERS, true), (MAX_MEMBERS + 1, false)] {
+            for text in [many(count), inside(many(count))] {
+                assert_eq!(object(text.as_bytes()).is_ok(), is_good, "{count}");
+                assert_eq!(members_of_depth(text.as_bytes(), MAX_DEPTH, &["b"]).is_ok(), is_good, "{count}");
+            }
+            // What is skipped is not built, and has no bound but its bytes.
+            assert!(members_of_depth(inside(many(count)).as_bytes(), MAX_DEPTH, &["a"]).is_ok());
+        }
+    }
+
+    #[test]
+    fn j10_depth_is_bounded_without_recursion() {
+        let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(object(nested(MAX_DEPTH - 1).as_bytes()).is_ok());
+        assert_eq!(object(nested(MAX_DEPTH).as_bytes()), Err("JSON nested too deeply"));
+        assert_eq!(object(nested(1_000_000).as_bytes()), Err("JSON nested too deeply"));
+        assert!(object("{\"a\":".repeat(1_000_000).as_bytes()).is_err());
+    }
+}

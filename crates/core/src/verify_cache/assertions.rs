@@ -1,0 +1,137 @@
+//! The assertions of a verified token, kept beside it: one for each audience. They end with the token.
+//!
+//! A hit copies a value that is ready to send. From half of its time on, one request orders a new one, which is signed
+//! apart from requests, and the others go on with the old one meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::{HeaderName, HeaderValue};
+use parking_lot::Mutex;
+
+use super::Verified;
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::engine::Engine;
+use crate::token::assertion::assertion;
+
+/// The header of assertions, and how long they are good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssertionHeader {
+    /// The header.
+    pub name: HeaderName,
+    /// The time from `iat` to `exp`, unless the token ends before.
+    pub ttl: Duration,
+}
+
+/// The most assertions of one token that are kept: each is up to 2 KiB. Beyond it the oldest makes room.
+const MAX_KEPT: usize = 4;
+/// When a client should try again whose assertion could not be signed.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Assertions {
+    kept: ArcSwapOption<Vec<Arc<Kept>>>,
+    /// Held while one is signed, so that requests that come at the same time share it.
+    signing: Mutex<()>,
+}
+
+struct Kept {
+    audience: Arc<str>,
+    value: HeaderValue,
+    /// The keys that signed it.
+    generation: u64,
+    renew_from: Timestamp,
+    expires: Timestamp,
+    is_ordered: AtomicBool,
+}
+
+impl Assertions {
+    fn find(&self, audience: &Arc<str>, generation: u64) -> Option<Arc<Kept>> {
+        let kept = self.kept.load();
+        let is_it = |one: &&Arc<Kept>| {
+            one.generation == generation && (Arc::ptr_eq(&one.audience, audience) || one.audience == *audience)
+        };
+        kept.as_ref()?.iter().find(is_it).map(Arc::clone)
+    }
+
+    fn keep(&self, new: Kept) -> Arc<Kept> {
+        let new = Arc::new(new);
+        let old = self.kept.load();
+        let others = old.iter().flat_map(|old| old.iter());
+        let others = others.filter(|one| one.audience != new.audience && one.generation == new.generation);
+        let all = std::iter::once(&new).chain(others).take(MAX_KEPT).map(Arc::clone).collect();
+        self.kept.store(Some(Arc::new(all)));
+        new
+    }
+}
+
+impl Verified {
+    /// The header that asserts this caller to `audience`; none unless assertions are configured.
+    ///
+    /// # Errors
+    /// [`Denial::AssertionUnavailable`].
+    pub fn assertion(
+        self: &Arc<Self>,
+        engine: &Arc<Engine>,
+        audience: &Arc<str>,
+    ) -> Result<Option<(&HeaderName, HeaderValue)>, Denial> {
+        let Some((header, assertions)) = self.assertions() else { return Ok(None) };
+        let now = engine.clock().now();
+        let generation = engine.keys_generation();
+        let found = assertions.find(audience, generation).filter(|kept| now < kept.expires);
+        let kept = match found {
+            Some(kept) => {
+                if now >= kept.renew_from && !kept.is_ordered.swap(true, Ordering::Relaxed) {
+                    self.order(engine, audience);
+                }
+                kept
+            }
+            None => self.sign(engine, audience, false)?,
+        };
+        Ok(Some((&header.name, kept.value.clone())))
+    }
+
+    /// Has a new one signed, apart from this request.
+    fn order(self: &Arc<Self>, engine: &Arc<Engine>, audience: &Arc<str>) {
+        let (caller, engine, audience) = (Arc::clone(self), Arc::clone(engine), Arc::clone(audience));
+        let renew = move || {
+            // A failure is logged when the old one has expired and a request needs one.
+            let _ = caller.sign(&engine, &audience, true);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(renew)),
+            Err(_) => renew(),
+        }
+    }
+
+    #[cold]
+    fn sign(&self, engine: &Engine, audience: &Arc<str>, anew: bool) -> Result<Arc<Kept>, Denial> {
+        let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
+        let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
+        let _one_at_once = assertions.signing.lock();
+        // The generation first: keys that are replaced meanwhile make this one old, never a removed key's one new.
+        let generation = engine.keys_generation();
+        let now = engine.clock().now();
+        if let Some(kept) = assertions.find(audience, generation).filter(|kept| !anew && now < kept.expires) {
+            return Ok(kept);
+        }
+        let signed = assertion(&engine.keyring(), engine.issuer(), audience, &self.token, now, header.ttl);
+        let (value, expires) = signed.map_err(|error| {
+            tracing::error!(audience = %audience, error = %error, "assertion not signed: request refused");
+            unavailable
+        })?;
+        let half = expires.since(now) / 2;
+        Ok(assertions.keep(Kept {
+            audience: Arc::clone(audience),
+            value,
+            generation,
+            renew_from: now.plus(half),
+            expires,
+            is_ordered: AtomicBool::new(false),
+        }))
+    }
+}

@@ -1,0 +1,473 @@
+//! The introspected tokens of one issuer: what the issuer said of each, for how long that counts, and the questions under
+//! way (requirements I20, I21).
+//!
+//! These tokens have a memory of their own. A client may make any number of opaque texts, and none of them may push a
+//! verified JWT out of its cache. A token that is not active is remembered under a keyed hash: it may be another's secret.
+//!
+//! Questions about one token share one request to the issuer. It runs in a task of its own, whether or not a client still
+//! waits for it. How many questions about tokens that were never seen begin in a second is bounded for each issuer; tokens
+//! that were good before are not held up by them. Of these questions, a quarter is kept for addresses that had good tokens
+//! lately (requirement A19).
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+
+use super::key_set::entry;
+use super::{Shared, Verified};
+use crate::clock::{EngineClock, Timestamp};
+use crate::denial::Denial;
+use crate::introspection::{Introspection, IntrospectionFault};
+use crate::limit::{Buckets, Rate};
+use crate::token::observer::Observer;
+use crate::token::verify::{IssuerRules, Responses, RulesId, Told};
+
+mod results;
+mod wait;
+
+use results::Results;
+pub use wait::{Introspected, IntrospectionWait};
+
+/// The memory of an issuer's introspected tokens, in bytes.
+const CACHE_BYTES: u64 = 16 << 20;
+/// How many tokens that are not active are remembered for an issuer.
+const MAX_INACTIVE: u64 = 10_000;
+/// Questions about tokens that were never seen, of one issuer.
+const UNSEEN: Rate = Rate::new(200, Duration::from_millis(5));
+/// How many of them are kept for those that are known.
+const UNSEEN_KEPT: u32 = UNSEEN.burst.get() / 4;
+/// How many questions of one issuer are under way at once.
+const MAX_FLIGHTS: usize = 256;
+/// How many of them may be about tokens that were never good.
+const MAX_UNSEEN_FLIGHTS: usize = 192;
+/// And how many of these are kept for those that are known.
+const UNSEEN_FLIGHTS_KEPT: usize = MAX_UNSEEN_FLIGHTS / 4;
+/// The longest that one question takes. The introspector has a bound of its own, which is shorter.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How long a token is remembered after its response counts no more: it was seen, and long connections may have it.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long after a fault, and after a question in the background, a known token is not asked about again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A fault that lasts is logged again after this time.
+const LOGGED_AGAIN: Duration = Duration::from_secs(600);
+
+/// What a question came to.
+pub(super) type Outcome = Result<Arc<Verified>, Denial>;
+/// Receives the outcome of a question.
+type Receiver = watch::Receiver<Option<Outcome>>;
+
+/// A keyed hash of a token.
+type TokenId = [u64; 2];
+
+/// See the module.
+pub(super) struct IntrospectedTokens {
+    responses: Responses,
+    id: RulesId,
+    introspection: Arc<Introspection>,
+    shared: Arc<Shared>,
+    clock: Arc<EngineClock>,
+    seen: Cache<Arc<str>, Arc<SeenToken>, foldhash::quality::RandomState>,
+    inactive: Cache<TokenId, InactiveToken>,
+    hashers: [RandomState; 2],
+    flights: DashMap<TokenId, Receiver>,
+    places: Arc<Semaphore>,
+    unseen_places: Arc<Semaphore>,
+    unseen: Buckets,
+    results: Arc<Results>,
+    /// The fault that was logged last, if the issuer has not answered since.
+    failing: Mutex<Option<(&'static str, Timestamp)>>,
+    runtime: Option<Handle>,
+}
+
+/// A token that was active when its issuer was asked.
+struct SeenToken {
+    verified: Arc<Verified>,
+    /// The issuer's last word is that it is not active, or not good.
+    ended: Option<Denial>,
+    /// From then on a request has it asked about in the background.
+    renew_from: Timestamp,
+    /// The response counts until then.
+    fresh_until: Timestamp,
+    /// And until then while the issuer does not answer.
+    stale_until: Timestamp,
+    /// No question in the background before this moment, in milliseconds.
+    asked_next: AtomicU64,
+    /// After a fault, no question at all before this moment, in milliseconds.
+    paused_until: AtomicU64,
+}
+
+/// A token that is refused, until this moment.
+#[derive(Clone, Copy)]
+struct InactiveToken {
+    denial: Denial,
+    until: Timestamp,
+}
+
+/// Nothing was decided.
+fn unavailable(retry_after: Option<Duration>) -> Denial {
+    Denial::IntrospectionUnavailable(retry_after.unwrap_or(PAUSE).max(PAUSE))
+}
+
+/// Removes a flight when it has landed, or crashed.
+struct Landing<'a> {
+    tokens: &'a IntrospectedTokens,
+    id: TokenId,
+    is_shared: bool,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if self.is_shared {
+            self.tokens.flights.remove(&self.id);
+        }
+    }
+}
+
+impl IntrospectedTokens {
+    /// Those of an issuer with these rules, unless it is never asked. Asks in the runtime that calls this, if there is
+    /// one.
+    pub(super) fn new(
+        rules: &IssuerRules,
+        id: RulesId,
+        shared: &Arc<Shared>,
+        clock: &Arc<EngineClock>,
+    ) -> Option<Arc<Self>> {
+        let introspection = rules.introspection.clone()?;
+        let lasting = introspection.cache + introspection.stale_if_error + REMEMBERED;
+        let seen = Cache::builder()
+            .max_capacity(CACHE_BYTES)
+            .weigher(|_, seen: &Arc<SeenToken>| seen.verified.weight())
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(lasting)
+            .build_with_hasher(foldhash::quality::RandomState::default());
+        let inactive =
+            Cache::builder().max_capacity(MAX_INACTIVE).time_to_live(introspection.negative.max(PAUSE)).build();
+        Some(Arc::new(Self {
+            responses: Responses::new(rules),
+            id,
+            introspection,
+            shared: Arc::clone(shared),
+            clock: Arc::clone(clock),
+            seen,
+            inactive,
+            hashers: [RandomState::new(), RandomState::new()],
+            flights: DashMap::new(),
+            places: Arc::new(Semaphore::new(MAX_FLIGHTS)),
+            unseen_places: Arc::new(Semaphore::new(MAX_UNSEEN_FLIGHTS)),
+            unseen: Buckets::new(0, UNSEEN, clock.source()),
+            results: Arc::default(),
+            failing: Mutex::new(None),
+            runtime: Handle::try_current().ok(),
+        }))
+    }
+
+    /// Are these the tokens of an issuer with these rules? Its keys do not matter.
+    pub(super) fn are_of(&self, rules: &IssuerRules) -> bool {
+        self.responses.rules().equals(&rules.without_keys())
+    }
+
+    /// The rules of the issuer, without its keys.
+    pub(super) fn rules(&self) -> &IssuerRules {
+        self.responses.rules()
+    }
+
+    fn name(&self) -> &str {
+        &self.rules().name
+    }
+
+    /// How often each result occurred.
+    pub(super) fn results(&self) -> &Results {
+        &self.results
+    }
+
+    /// The number of tokens in the cache.
+    pub(super) fn cached(&self) -> u64 {
+        self.seen.run_pending_tasks();
+        self.seen.entry_count()
+    }
+
+    fn id(&self, token: &str) -> TokenId {
+        self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
+    }
+
+    /// What is known of a token without a question; `None` if the issuer must be asked.
+    pub(super) fn known<O: Observer>(self: &Arc<Self>, token: &str) -> Option<Outcome> {
+        let now = self.clock.now();
+        if let Some(seen) = entry::<O, _, _, _, _>(&self.seen, token) {
+            if now < seen.fresh_until {
+                if let Some(denial) = seen.ended {
+                    return Some(Err(denial));
+                }
+                if O::HAS_EFFECTS && now >= seen.renew_from {
+                    self.ask_in_background(token, &seen, now);
+                }
+                return Some(Ok(Arc::clone(&seen.verified)));
+            }
+            // The issuer failed a moment ago.
+            if now < seen.stale_until && now.as_millis() < seen.paused_until.load(Ordering::Relaxed) {
+                return Some(Ok(Arc::clone(&seen.verified)));
+            }
+            return None;
+        }
+        let refused = entry::<O, _, _, _, _>(&self.inactive, &self.id(token)).filter(|refused| now < refused.until)?;
+        Some(Err(refused.denial))
+    }
+
+    /// Begins to ask about a token of which nothing is known. With `cache = 0` each request asks for itself, in
+    /// [`Self::wait`]. `is_known`: the caller's address had good tokens lately.
+    ///
+    /// # Errors
+    /// Always: [`Denial::IntrospectionUnavailable`], or [`Denial::RateLimited`] for a token that was never good while
+    /// too many of these come.
+    pub(super) fn begin<O: Observer>(self: &Arc<Self>, token: &str, is_known: bool) -> Outcome {
+        if !self.was_good::<O>(token) && !self.flights.contains_key(&self.id(token)) {
+            let kept = if is_known { 0 } else { UNSEEN_KEPT };
+            let unseen = &self.unseen;
+            let taken = if O::HAS_EFFECTS { unseen.take_leaving((), kept) } else { unseen.look_leaving((), kept) };
+            taken.map_err(|wait| Denial::RateLimited("introspected_unseen", wait.max(PAUSE)))?;
+        }
+        if O::HAS_EFFECTS && !self.introspection.cache.is_zero() {
+            drop(self.ask(token, is_known)?);
+        }
+        Err(unavailable(None))
+    }
+
+    fn was_good<O: Observer>(&self, token: &str) -> bool {
+        entry::<O, _, _, _, _>(&self.seen, token).is_some_and(|seen| seen.ended.is_none())
+    }
+
+    /// What a request with this token waits for; `None` if too many questions are under way, or the last was answered with
+    /// a fault a moment ago.
+    pub(super) fn wait(self: &Arc<Self>, token: &str, is_known: bool) -> Option<IntrospectionWait> {
+        let flight = if self.introspection.cache.is_zero() {
+            Some(self.ask(token, is_known).ok()?)
+        } else {
+            let flight = self.flights.get(&self.id(token)).map(|flight| flight.clone());
+            if flight.is_none() && self.known::<()>(token).is_none() {
+                return None;
+            }
+            flight
+        };
+        Some(IntrospectionWait { issuer: Arc::clone(&self.rules().issuer), token: token.into(), flight })
+    }
+
+    fn ask_in_background(self: &Arc<Self>, token: &str, seen: &SeenToken, now: Timestamp) {
+        let next = seen.asked_next.load(Ordering::Relaxed);
+        let later = now.plus(PAUSE).as_millis();
+        let is_ours = now.as_millis() >= next
+            && seen.asked_next.compare_exchange(next, later, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_ours {
+            // Without a place the next request tries again.
+            drop(self.ask(token, true));
+        }
+    }
+
+    /// Asks the issuer, or joins the question that is under way. With `cache = 0` each request has a question of its own.
+    ///
+    /// # Errors
+    /// Too many questions are under way.
+    fn ask(self: &Arc<Self>, token: &str, is_known: bool) -> Result<Receiver, Denial> {
+        let id = self.id(token);
+        if self.introspection.cache.is_zero() {
+            return self.depart(token, id, false, is_known);
+        }
+        match self.flights.entry(id) {
+            dashmap::Entry::Occupied(flight) => Ok(flight.get().clone()),
+            // The flight removes its entry when it lands, which waits for this lock.
+            dashmap::Entry::Vacant(place) => Ok(place.insert(self.depart(token, id, true, is_known)?).clone()),
+        }
+    }
+
+    /// Asks in a task of its own.
+    fn depart(self: &Arc<Self>, token: &str, id: TokenId, is_shared: bool, is_known: bool) -> Result<Receiver, Denial> {
+        let runtime = self.runtime.clone().or_else(|| Handle::try_current().ok());
+        let kept = if is_known { 0 } else { UNSEEN_FLIGHTS_KEPT };
+        let unseen_place = if self.was_good::<()>(token) {
+            Some(None)
+        } else if self.unseen_places.available_permits() > kept {
+            Arc::clone(&self.unseen_places).try_acquire_owned().ok().map(Some)
+        } else {
+            None
+        };
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let (Some(runtime), Ok(place), Some(unseen_place)) = (runtime, place, unseen_place) else {
+            self.results.count("busy");
+            return Err(unavailable(None));
+        };
+        let (sender, receiver) = watch::channel(None);
+        let (this, token) = (Arc::clone(self), Arc::from(token));
+        runtime.spawn(async move {
+            let places = (place, unseen_place);
+            let outcome = {
+                let _landing = Landing { tokens: &this, id, is_shared };
+                this.question(token, id).await
+            };
+            drop(places);
+            sender.send_replace(Some(outcome));
+        });
+        Ok(receiver)
+    }
+
+    async fn question(&self, token: Arc<str>, id: TokenId) -> Outcome {
+        let asked = tokio::time::timeout(MAX_WAIT, self.introspection.introspector.introspect(&token)).await;
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let response = asked.unwrap_or_else(|_| {
+            Err(IntrospectionFault::new("timeout", format!("no response within {} s", MAX_WAIT.as_secs())))
+        });
+        let told = response.and_then(|response| {
+            let told = self.responses.read(&token, &response, wall);
+            told.map_err(|why| IntrospectionFault::new(IntrospectionFault::MALFORMED, format!("the response: {why}")))
+        });
+        let told = match told {
+            Ok(told) => told,
+            Err(fault) => return self.failed(&token, &fault, now),
+        };
+        self.recovered();
+        let denial = match told {
+            Told::Active(mut access) => {
+                // The cache key and its entry share the text.
+                access.text = Arc::clone(&token);
+                let judged = self.shared.judge(&access, now);
+                match judged.passes(now) {
+                    Ok(()) => {
+                        let verified = self.shared.accept(*access, None, self.id, judged);
+                        self.results.count("active");
+                        self.keep(token, &verified, now, wall);
+                        return Ok(verified);
+                    }
+                    Err(denial) => {
+                        self.results.count("refused");
+                        denial
+                    }
+                }
+            }
+            Told::Inactive => {
+                self.results.count("inactive");
+                Denial::TokenInactive
+            }
+            Told::Refused(denial) => {
+                self.results.count("refused");
+                denial
+            }
+        };
+        let until = now.plus(self.introspection.negative);
+        if let Some(seen) = self.seen.get(&token) {
+            // Long connections with this token must learn of it, so it is not forgotten.
+            let ended = SeenToken {
+                verified: Arc::clone(&seen.verified),
+                ended: Some(denial),
+                renew_from: until,
+                fresh_until: until,
+                stale_until: until,
+                asked_next: AtomicU64::new(0),
+                paused_until: AtomicU64::new(0),
+            };
+            self.seen.insert(token, Arc::new(ended));
+        } else if !self.introspection.negative.is_zero() {
+            self.inactive.insert(id, InactiveToken { denial, until });
+        }
+        Err(denial)
+    }
+
+    /// Keeps an active token, never beyond its `exp`.
+    fn keep(&self, token: Arc<str>, verified: &Arc<Verified>, now: Timestamp, wall: Timestamp) {
+        let Introspection { cache, stale_if_error, .. } = &*self.introspection;
+        let left = verified.token.expires.since(wall);
+        let lasts = left.min(*cache);
+        let seen = SeenToken {
+            verified: Arc::clone(verified),
+            ended: None,
+            renew_from: now.plus(lasts / 5 * 4),
+            fresh_until: now.plus(lasts),
+            stale_until: now.plus(left.min(*cache + *stale_if_error)),
+            asked_next: AtomicU64::new(0),
+            paused_until: AtomicU64::new(0),
+        };
+        self.seen.insert(token, Arc::new(seen));
+    }
+
+    /// A fault decides nothing. A token that was good may go on for a while.
+    fn failed(&self, token: &str, fault: &IntrospectionFault, now: Timestamp) -> Outcome {
+        self.results.count(fault.cause);
+        self.log(fault, now);
+        if let Some(seen) = self.seen.get(token) {
+            seen.paused_until.store(now.plus(PAUSE).as_millis(), Ordering::Relaxed);
+            if now < seen.stale_until && seen.ended.is_none() {
+                return Ok(Arc::clone(&seen.verified));
+            }
+        }
+        Err(unavailable(fault.retry_after))
+    }
+
+    /// Logs a fault: the first of its cause, and then every ten minutes.
+    fn log(&self, fault: &IntrospectionFault, now: Timestamp) {
+        {
+            let mut failing = self.failing.lock();
+            if failing.is_some_and(|(cause, at)| cause == fault.cause && now.since(at) < LOGGED_AGAIN) {
+                return;
+            }
+            *failing = Some((fault.cause, now));
+        }
+        let (issuer, cause) = (self.name(), fault.cause);
+        if fault.needs_operator() {
+            tracing::error!(issuer, cause, error = %fault, "introspection failed");
+        } else {
+            tracing::warn!(issuer, cause, error = %fault, "introspection failed");
+        }
+    }
+
+    fn recovered(&self) {
+        let failed = self.failing.lock().take();
+        if failed.is_some() {
+            tracing::info!(issuer = self.name(), "introspection succeeds again");
+        }
+    }
+
+    /// Checks the token of a long connection again. Asks in the background when its response is old, and goes on with the
+    /// old one for the time that a question may take.
+    pub(super) fn check_again(self: &Arc<Self>, verified: &Arc<Verified>) -> Result<(), Denial> {
+        let now = self.clock.now();
+        let token = &verified.token.text;
+        let seen = self.seen.get(&**token).unwrap_or_else(|| {
+            // Evicted: its time begins anew, and it is asked about at once.
+            let seen = Arc::new(SeenToken {
+                verified: Arc::clone(verified),
+                ended: None,
+                renew_from: now,
+                fresh_until: now,
+                stale_until: now,
+                asked_next: AtomicU64::new(0),
+                paused_until: AtomicU64::new(0),
+            });
+            self.seen.insert(Arc::clone(token), Arc::clone(&seen));
+            seen
+        });
+        match seen.ended {
+            Some(denial) => Err(denial),
+            None if now >= seen.stale_until.max(seen.fresh_until.plus(MAX_WAIT)) => Err(unavailable(None)),
+            None => {
+                if now >= seen.renew_from {
+                    self.ask_in_background(token, &seen, now);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for IntrospectedTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IntrospectedTokens").field("issuer", &self.name()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

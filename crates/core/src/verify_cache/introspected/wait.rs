@@ -1,0 +1,55 @@
+//! What a request waits for whose token's issuer is asked, and what it gets.
+
+use std::sync::Arc;
+
+use super::{IntrospectedTokens, Outcome, Receiver, unavailable};
+use crate::denial::{Denial, NotGood};
+use crate::limit::{Limits, Source};
+
+/// What a request waits for whose token's issuer is asked.
+pub struct IntrospectionWait {
+    pub(super) issuer: Arc<str>,
+    pub(super) token: Arc<str>,
+    /// `None`: the question has been answered meanwhile.
+    pub(super) flight: Option<Receiver>,
+}
+
+/// What the issuer answered, for the request that waited for it.
+#[derive(Clone)]
+pub struct Introspected {
+    issuer: Arc<str>,
+    token: Arc<str>,
+    outcome: Outcome,
+}
+
+impl IntrospectionWait {
+    /// Waits for the answer. `None` if it is in the cache.
+    pub async fn ended(self) -> Option<Introspected> {
+        let mut flight = self.flight?;
+        let outcome = match flight.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            // The task that asked has ended without an outcome.
+            Err(_) => None,
+        };
+        let outcome = outcome.unwrap_or_else(|| Err(unavailable(None)));
+        Some(Introspected { issuer: self.issuer, token: self.token, outcome })
+    }
+}
+
+impl Introspected {
+    /// The outcome, if it is about this token of this issuer.
+    pub(in crate::verify_cache) fn about(&self, tokens: &IntrospectedTokens, token: &str) -> Option<Outcome> {
+        let is_it = *self.issuer == *tokens.rules().issuer && *self.token == *token;
+        is_it.then(|| self.outcome.clone())
+    }
+
+    /// Counts what the question was worth, for the limits on its source.
+    pub fn record(&self, limits: &Limits, source: Source<'_>) {
+        match &self.outcome {
+            Ok(_) => limits.record_valid(source),
+            Err(Denial::TokenInactive) => limits.record_forged(source),
+            Err(denial) if NotGood::of(*denial).is_ok() => limits.record_refused(source),
+            Err(_) => {}
+        }
+    }
+}

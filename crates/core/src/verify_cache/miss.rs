@@ -1,0 +1,271 @@
+//! The check of a token that this thread does not have.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::introspected::{Introspected, IntrospectedTokens};
+use super::key_set::{AskedAbout, KeySet};
+use super::token_key::{TokenKey, TokenRef};
+use super::{TokenChecker, Verified, front};
+use crate::denial::Denial;
+use crate::engine::Engine;
+use crate::engine::confirm::Confirmations;
+use crate::limit::{Limits, Source};
+use crate::reason::Reason;
+use crate::rule::Rule;
+use crate::token::observer::Observer;
+use crate::token::verify::{IssuerRules, Refusal, is_jwt_shaped};
+use crate::trace::{self, StepKind};
+
+/// The result of a check of an access token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// It was examined before.
+    Hit,
+    /// Its signature and its claims are good.
+    Valid,
+    /// Its signature is invalid.
+    Forged,
+    /// Its signature is good, and it is refused: for a claim, or because it was revoked.
+    Refused,
+    /// It is refused without a look at its signature: it is malformed or expired, or its issuer or key is not known.
+    Unchecked,
+    /// A limit refuses to examine it.
+    RefusedUnverified,
+}
+
+impl CheckResult {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Hit, Self::Valid, Self::Forged, Self::Refused, Self::Unchecked, Self::RefusedUnverified];
+
+    /// Its name in the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Valid => "valid",
+            Self::Forged => "forged",
+            Self::Refused => "refused",
+            Self::Unchecked => "unchecked",
+            Self::RefusedUnverified => "refused_unverified",
+        }
+    }
+}
+
+/// What a cache miss needs: where the token came from, and what counts and notes it.
+#[derive(Clone, Copy)]
+pub struct MissContext<'a> {
+    /// Rate limits.
+    pub limits: &'a Limits,
+    /// Where the use of a session is noted.
+    pub confirmations: &'a Confirmations,
+    /// Where the token came from.
+    pub source: Source<'a>,
+    /// What the issuer answered while the request waited.
+    pub introspected: Option<&'a Introspected>,
+}
+
+impl<'a> MissContext<'a> {
+    /// The context for a token from this source.
+    pub fn new(engine: &'a Engine, source: impl Into<Source<'a>>) -> Self {
+        let (limits, confirmations) = (engine.limits(), engine.confirmations());
+        Self { limits, confirmations, source: source.into(), introspected: None }
+    }
+
+    /// The context for a request that waited for this answer.
+    pub fn after(self, introspected: Option<&'a Introspected>) -> Self {
+        Self { introspected, ..self }
+    }
+}
+
+impl TokenChecker {
+    /// A token that this thread does not have. Apart, so that a hit is a short way.
+    #[inline(never)]
+    pub(super) fn check_absent<'a, O: Observer>(
+        &self,
+        keys: &KeySet,
+        token: &str,
+        asked_about: AskedAbout,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        let key = keys.key(token);
+        let verified = match keys.cached::<O>(key) {
+            Some(verified) => {
+                self.counted::<O>(CheckResult::Hit);
+                observer.judged(Rule::Signature, Ok(()))?;
+                verified
+            }
+            None => match keys.introspecting(token, asked_about, &taken) {
+                Some(tokens) => {
+                    return match tokens.known::<O>(token) {
+                        Some(known) => {
+                            self.counted::<O>(CheckResult::Hit);
+                            observer.read(Rule::Signature, known)
+                        }
+                        None => self.check_unknown(keys, tokens, key, shown(), observer),
+                    };
+                }
+                None => self.check_new(keys, key, taken, shown(), observer)?,
+            },
+        };
+        // An introspected token is not kept here: what its issuer said counts for a time that this cache does not know.
+        if O::HAS_EFFECTS && self.capacity > 0 {
+            front::keep(keys.id, &verified);
+        }
+        Ok(verified)
+    }
+
+    /// May a token be examined that is in no cache of good ones? Not if it was refused before.
+    fn admit_absent<O: Observer>(
+        &self,
+        keys: &KeySet,
+        key: TokenRef<'_>,
+        shown: MissContext<'_>,
+        observer: &mut O,
+    ) -> Result<(), Denial> {
+        if let Some(denial) = keys.refused::<O>(key) {
+            self.counted::<O>(CheckResult::Hit);
+            return observer.judged(Rule::of(denial), Err(denial));
+        }
+        let admitted =
+            if O::HAS_EFFECTS { self.admit_unseen(shown) } else { shown.limits.foresee_unverified(shown.source) };
+        observer.judged(Rule::Limit, admitted)
+    }
+
+    /// A token whose issuer must be asked. Begins to ask, unless each request asks for itself.
+    fn check_unknown<O: Observer>(
+        &self,
+        keys: &KeySet,
+        tokens: &Arc<IntrospectedTokens>,
+        key: TokenRef<'_>,
+        shown: MissContext<'_>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        let token = key.text;
+        if let Some(outcome) = shown.introspected.and_then(|answer| answer.about(tokens, token)) {
+            return outcome;
+        }
+        self.admit_absent(keys, key, shown, observer)?;
+        let has_keys = || keys.verifier.rules(&tokens.rules().issuer).is_some_and(|rules| !rules.keys.are_missing());
+        if is_jwt_shaped(token) && has_keys() {
+            let (now, wall) = (self.clock.now(), self.clock.wall());
+            if let Err(refusal) = keys.verifier.verify_observed(token, now, wall, Duration::ZERO, observer) {
+                if O::HAS_EFFECTS {
+                    keys.remember(key.owned(), refusal);
+                    self.count(refusal, shown);
+                }
+                return Err(refusal.into_denial());
+            }
+        }
+        tokens.begin::<O>(token, shown.limits.knows(shown.source))
+    }
+
+    fn check_new<O: Observer>(
+        &self,
+        keys: &KeySet,
+        key: TokenRef<'_>,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: MissContext<'_>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.admit_absent(keys, key, shown, observer)?;
+        // Before the shared verification below: which issuers a route accepts is that route's own matter.
+        if keys.verifier.has_others() && !taken(keys.verifier.claimed(key.text)?) {
+            self.counted::<O>(CheckResult::Unchecked);
+            observer.judged(Rule::Issuer, Err(Denial::WrongIssuer))?;
+        }
+        let key = key.owned();
+        if !O::HAS_EFFECTS {
+            return self.verify(keys, &key, shown.confirmations, observer).map_err(Refusal::into_denial);
+        }
+        let span = trace::begin(StepKind::Internal, "rotogate.verify");
+        let mut verify = || self.verify(keys, &key, shown.confirmations, observer);
+        let anew = keys.cache.try_get_with(key.clone(), &mut verify).map_err(|refusal| *refusal);
+        let anew = match anew {
+            // A request that began before a change of the rules put it there.
+            Ok(verified) if !verified.stands_in(keys) => {
+                verify().inspect(|verified| keys.cache.insert(key.clone(), Arc::clone(verified)))
+            }
+            anew => anew,
+        };
+        match &anew {
+            Ok(_) => {
+                self.counted::<O>(CheckResult::Valid);
+                shown.limits.record_valid(shown.source);
+            }
+            Err(refusal) => self.count(*refusal, shown),
+        }
+        let anew = anew.map_err(Refusal::into_denial);
+        if let (Some(span), Err(denial)) = (&span, &anew) {
+            span.set_error(Reason::denied(denial).word(), false);
+        }
+        anew
+    }
+
+    fn verify<O: Observer>(
+        &self,
+        keys: &KeySet,
+        key: &TokenKey,
+        confirmations: &Confirmations,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Refusal> {
+        let now = self.clock.now();
+        let verified = keys.verifier.verify_observed(key.text(), now, self.clock.wall(), Duration::ZERO, observer);
+        let mut access = verified.inspect_err(|refusal| {
+            if O::HAS_EFFECTS {
+                keys.remember(key.clone(), *refusal);
+            }
+        })?;
+        // The cache key and its entry share the text.
+        access.text = Arc::clone(key.text());
+        let issuer_keys = keys.verifier.rules(access.issuer()).and_then(|rules| rules.keys.live()).map(Arc::clone);
+        let rules = keys.verifier.id_of(access.issuer()).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
+        let judged = keys.shared.judge(&access, now);
+        if let Err(denial) = observer.judged(Rule::Revocation, judged.passes(now)) {
+            if O::HAS_EFFECTS {
+                keys.remember_revoked(access);
+            }
+            return Err(Refusal::Authentic(denial));
+        }
+        let verified = keys.shared.accept(access, issuer_keys, rules, judged);
+        // The use of a bound token is noted when its key was proved.
+        if let Some((session, generation)) = verified.token.session.filter(|_| O::HAS_EFFECTS)
+            && !verified.token.is_bound()
+        {
+            confirmations.seen(session, generation);
+        }
+        Ok(verified)
+    }
+
+    /// May a token be examined that was not seen before?
+    pub(super) fn admit_unseen(&self, shown: MissContext<'_>) -> Result<(), Denial> {
+        let admitted = shown.limits.admit_unverified(shown.source);
+        admitted.inspect_err(|_| self.counted::<()>(CheckResult::RefusedUnverified))
+    }
+
+    /// Counts a failed verification by what it cost.
+    pub(super) fn count(&self, refusal: Refusal, shown: MissContext<'_>) {
+        let result = match refusal {
+            Refusal::Unchecked(_) => CheckResult::Unchecked,
+            Refusal::Forged => {
+                shown.limits.record_forged(shown.source);
+                CheckResult::Forged
+            }
+            Refusal::Authentic(_) => {
+                shown.limits.record_refused(shown.source);
+                CheckResult::Refused
+            }
+        };
+        self.counted::<()>(result);
+    }
+
+    /// Counts a check, unless it is without effects.
+    #[inline]
+    pub(super) fn counted<O: Observer>(&self, result: CheckResult) {
+        if O::HAS_EFFECTS {
+            self.results.add(result as usize, 1);
+        }
+    }
+}

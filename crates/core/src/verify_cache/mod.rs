@@ -1,0 +1,485 @@
+//! The cache of verified tokens, and the check on a miss: from a `Credential` to a [`Verified`] token. Every request
+//! takes this step.
+//!
+//! The cache (moka) keys a verified token by all of its bytes. A token counts while its issuer has the rules and keys
+//! that verified it: a change of one issuer leaves the tokens of the others. The cache keeps what the token *is*. Times
+//! and revocation are checked at every hit, and [`crate::policy`] judges what a route *requires*.
+//!
+//! If several requests present a new token at the same time, one verifies it, and all use the result. Admission is
+//! checked for each request: a rate limit on one address holds up no other.
+//!
+//! The files follow a check: a hit (here), a miss (`miss`), the keys and what they verified (`key_set`), the tokens of an
+//! issuer that is asked (`introspected`), a good token (`verified`) and the headers that tell it (`identity`).
+//!
+//! Each thread also has a small cache of its own (`front`). All caches are bounded by memory, because tokens differ in
+//! size by a factor of twenty.
+//!
+//! A token that is refused although its signature is good is remembered apart from the good ones: presenting it again
+//! costs no signature check, and evicts no good token. Only tokens signed with our issuers' keys get there.
+//!
+//! The cache's key is the whole token, hashed with a fast keyed hash and then compared byte for byte. A digest as the
+//! key would cost 410 ns instead of about 60, and gains nothing: only tokens with a good signature are inserted, so a
+//! client cannot choose keys that collide.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderName;
+
+use crate::clock::{EngineClock, Timestamp};
+use crate::counters::{CountedDurations, Counters};
+use crate::credential::Credential;
+use crate::denial::Denial;
+use crate::engine::live_sessions::SuccessorToken;
+use crate::overload::Shares;
+use crate::revocation::RevocationList;
+use crate::revocation::list::TokenFacts;
+use crate::route::OnExpiry;
+use crate::rule::Rule;
+use crate::session::rotation::REVOKED;
+use crate::token::claims::AccessToken;
+use crate::token::live_keys::{KeysWait, LiveKeys};
+use crate::token::observer::Observer;
+use crate::token::verify::{Ended, IssuerRules, Refusal, SentNotice, Verifier};
+
+mod assertions;
+mod front;
+mod identity;
+mod introspected;
+mod key_set;
+mod miss;
+mod token_key;
+mod verified;
+
+pub use assertions::AssertionHeader;
+#[cfg(test)]
+pub(crate) use front::bytes as at_hand;
+pub use identity::{IdentityField, IdentityHeaders, MAX_IDENTITY_HEADERS};
+use introspected::IntrospectedTokens;
+pub use introspected::{Introspected, IntrospectionWait};
+use key_set::{AskedAbout, KeySet};
+pub use miss::CheckResult;
+pub use miss::MissContext;
+pub use verified::Verified;
+use verified::{Shared, facts};
+
+/// The memory of the shared cache of verified tokens, in bytes.
+pub const DEFAULT_CACHE: u64 = 64 << 20;
+/// The memory of the refused tokens, in bytes.
+const REFUSED_CACHE_BYTES: u64 = 4 << 20;
+/// How long a refused token is remembered. Revocations are never taken back, so any duration would be safe.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// When a client should try again whose token could not be checked against the revocations of other gates.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+/// The memory of a cached token besides its texts, in bytes: the structure itself, and its cache entry.
+const ENTRY_OVERHEAD_BYTES: usize = 800;
+/// The memory of the assertions of a cached token: of usual size, for two upstreams.
+const ASSERTION_BYTES: usize = 1536;
+
+/// Checks tokens. See the module.
+pub struct TokenChecker {
+    keys: ArcSwap<KeySet>,
+    clock: Arc<EngineClock>,
+    revocations: Arc<RevocationList>,
+    /// The requests in flight of each caller.
+    callers: Arc<Shares>,
+    capacity: u64,
+    results: Counters<{ CheckResult::ALL.len() }>,
+}
+
+impl std::fmt::Debug for TokenChecker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenChecker").field("cached", &self.cached()).finish_non_exhaustive()
+    }
+}
+
+impl TokenChecker {
+    /// A checker that verifies with `verifier`, and keeps good tokens in `capacity` bytes.
+    pub fn new(
+        verifier: Verifier,
+        clock: Arc<EngineClock>,
+        revocations: Arc<RevocationList>,
+        identity: IdentityHeaders,
+        capacity: u64,
+        requests_per_caller: usize,
+    ) -> Self {
+        let callers = Arc::new(Shares::new(requests_per_caller));
+        let shared = Shared { revocations: Arc::clone(&revocations), identity, callers: Arc::clone(&callers) };
+        let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, Arc::new(shared), None));
+        Self { keys, clock, revocations, callers, capacity, results: Counters::default() }
+    }
+
+    /// Verifies with other rules and keys from the next request on, and forgets the tokens of each issuer that has other
+    /// ones. Returns false, and forgets nothing, if all are the same.
+    pub fn set_verifier(&self, verifier: Verifier) -> bool {
+        let old = self.keys.load();
+        if old.verifier.equals(&verifier) {
+            return false;
+        }
+        verifier.issuers().iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&self.clock));
+        let new = KeySet::new(verifier, &self.clock, self.capacity, Arc::clone(&old.shared), Some(&old));
+        self.keys.store(Arc::new(new));
+        true
+    }
+
+    /// Tells upstreams the caller in other headers from the next request on, and forgets the tokens that have the old
+    /// ones. Forgets nothing if they are the same.
+    pub fn set_identity(&self, identity: IdentityHeaders) {
+        let old = self.keys.load();
+        if old.shared.identity == identity {
+            return;
+        }
+        let (revocations, callers) = (Arc::clone(&self.revocations), Arc::clone(&self.callers));
+        let shared = Arc::new(Shared { revocations, identity, callers });
+        let new = KeySet::new(old.verifier.duplicate(), &self.clock, self.capacity, shared, Some(&old));
+        self.keys.store(Arc::new(new));
+    }
+
+    /// Are callers asserted to upstreams?
+    pub fn asserts(&self) -> bool {
+        self.keys.load().shared.identity.assertion.is_some()
+    }
+
+    /// Gives the names of the headers that tell an upstream the caller.
+    pub fn each_identity_name(&self, each: impl FnMut(&HeaderName)) {
+        self.keys.load().shared.identity.names().for_each(each);
+    }
+
+    /// Is there an issuer of this name?
+    pub fn has_issuer(&self, name: &str) -> bool {
+        self.keys.load().verifier.named(name).is_some()
+    }
+
+    /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says
+    /// which one.
+    ///
+    /// # Errors
+    /// As [`Self::check_of`].
+    pub fn check<'a>(
+        &self,
+        credential: Credential<'_>,
+        shown: impl FnOnce() -> MissContext<'a>,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.check_with(credential, true, AskedAbout::Jwts, |_| true, shown, &mut ())
+    }
+
+    /// Checks a credential. A hit in the cache costs a look-up, a clock read and an atomic load. For an unseen token,
+    /// `taken` decides whether tokens of its issuer are accepted at all, before its signature is verified. The caller
+    /// must judge the returned token in any case.
+    ///
+    /// # Errors
+    /// The rule that refuses it. [`Denial::RateLimited`] for an unseen token, if too many forged ones came from its
+    /// source. [`Denial::IntrospectionUnavailable`] if its issuer must be asked first: see [`Self::awaited_introspection`].
+    pub fn check_of<'a, O: Observer>(
+        &self,
+        credential: Credential<'_>,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.check_with(credential, true, AskedAbout::All, taken, shown, observer)
+    }
+
+    /// [`Self::check_of`] for a token that [`Self::at_hand`] did not find.
+    ///
+    /// # Errors
+    /// As [`Self::check_of`].
+    pub fn check_not_at_hand<'a, O: Observer>(
+        &self,
+        credential: Credential<'_>,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        self.check_with(credential, false, AskedAbout::All, taken, shown, observer)
+    }
+
+    fn check_with<'a, O: Observer>(
+        &self,
+        credential: Credential<'_>,
+        may_be_at_hand: bool,
+        asked_about: AskedAbout,
+        taken: impl Fn(&IssuerRules) -> bool,
+        shown: impl FnOnce() -> MissContext<'a>,
+        observer: &mut O,
+    ) -> Result<Arc<Verified>, Denial> {
+        let token = credential.token();
+        let keys = self.keys.load();
+        let is_sought = O::HAS_EFFECTS && may_be_at_hand;
+        let at_hand = if is_sought { front::find(keys.id, token.as_bytes()) } else { None };
+        let verified = match at_hand {
+            Some(verified) => {
+                self.counted::<O>(CheckResult::Hit);
+                verified
+            }
+            None => self.check_absent(&keys, token, asked_about, taken, shown, observer)?,
+        };
+        if credential.is_bearer() && verified.token.is_bound() {
+            return Err(Denial::UnprovedBinding);
+        }
+        self.check_now(verified, observer)
+    }
+
+    /// A token that this thread has, by the bytes of it that a request presents. Check it with [`Self::check_known`].
+    pub fn at_hand<O: Observer>(&self, presented: &[u8]) -> Option<Arc<Verified>> {
+        if O::HAS_EFFECTS { front::find(self.keys.load().id, presented) } else { None }
+    }
+
+    /// Checks a token that [`Self::at_hand`] found. It may be bound, which the caller judges.
+    ///
+    /// # Errors
+    /// As [`Self::check_of`], for a token that was good before.
+    pub fn check_known<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
+        self.counted::<O>(CheckResult::Hit);
+        self.check_now(verified, observer)
+    }
+
+    /// Times and revocation of a verified token.
+    fn check_now<O: Observer>(&self, verified: Arc<Verified>, observer: &mut O) -> Result<Arc<Verified>, Denial> {
+        let (now, latest) = self.clock.now_and_latest();
+        observer.token(&verified.token);
+        observer.judged(Rule::Claims, self.in_time(&verified.token, now, latest))?;
+        observer.judged(Rule::Key, verified.recheck_key(now))?;
+        observer.judged(Rule::Revocation, self.heard_of_revocations(now))?;
+        let epoch = self.revocations.epoch(verified.shard());
+        if !verified.watch.is_current(epoch) {
+            let judged = self.revocations.judge(verified.facts(), now);
+            verified.watch.update(epoch, judged.refuse_from);
+        }
+        let is_revoked = verified.watch.refuse_from() <= now;
+        observer.judged(Rule::Revocation, if is_revoked { Err(Denial::TokenRevoked) } else { Ok(()) })?;
+        Ok(verified)
+    }
+
+    /// Checks a long-lived connection again: its verified token, or the one that a rotation moved it to.
+    pub(crate) fn check_again(
+        &self,
+        verified: &Arc<Verified>,
+        successor: Option<SuccessorToken>,
+        on_expiry: OnExpiry,
+    ) -> Result<(), Denial> {
+        let (now, latest) = self.clock.now_and_latest();
+        let token = &verified.token;
+        let session =
+            token.session.map(|(id, generation)| (id, successor.map_or(generation, |successor| successor.generation)));
+        self.heard_of_revocations(now)?;
+        if self.revocations.judge(TokenFacts { session, ..verified.facts() }, now).refuses(now) {
+            return Err(Denial::TokenRevoked);
+        }
+        let keys = self.keys.load();
+        let rules = keys.verifier.id_of(token.issuer()).ok_or(Denial::UnknownIssuer)?;
+        if !rules.has_rules_of(verified.rules) {
+            // The rules by which it was permitted do not hold any more, and a connection is not judged by others.
+            return Err(Denial::UnknownIssuer);
+        }
+        if token.response().is_none() {
+            // A removed key ends the tokens that it signed. A later token may have another key.
+            let key = successor.map_or(token.key(), |successor| successor.key);
+            keys.verifier.holds(token.issuer(), &key, now)?;
+        } else if self.clock.wall() < token.expires {
+            // Past its `exp` an issuer calls any token inactive. The route decides what that means for a connection.
+            keys.tokens_of(token.issuer()).ok_or(Denial::UnknownIssuer)?.check_again(verified)?;
+        }
+        match (on_expiry, successor) {
+            (OnExpiry::Keep, _) => Ok(()),
+            // Only sessions are advanced, so this token is our own.
+            (OnExpiry::Close, Some(SuccessorToken { expires, .. })) if latest >= expires => Err(Denial::TokenExpired),
+            (OnExpiry::Close, Some(_)) => Ok(()),
+            (OnExpiry::Close, None) => self.in_time(token, now, latest),
+        }
+    }
+
+    /// Were the revocations of other gates heard of lately?
+    fn heard_of_revocations(&self, now: Timestamp) -> Result<(), Denial> {
+        if self.revocations.is_usable(now) { Ok(()) } else { Err(Denial::RevocationsUnavailable(TRY_AGAIN)) }
+    }
+
+    fn in_time(&self, token: &AccessToken, now: Timestamp, latest: Timestamp) -> Result<(), Denial> {
+        self.in_time_for(token, Duration::ZERO, now, latest)
+    }
+
+    /// `latest` is the later of engine time, which is `now`, and wall clock.
+    fn in_time_for(
+        &self,
+        token: &AccessToken,
+        expired_for_at_most: Duration,
+        now: Timestamp,
+        latest: Timestamp,
+    ) -> Result<(), Denial> {
+        // Tokens of other issuers are judged on wall time, ours on engine time; the expiry of ours on the later of
+        // both.
+        let (now, latest) = if token.is_ours() {
+            (now, latest)
+        } else {
+            let wall = self.clock.wall();
+            (wall, wall)
+        };
+        if latest >= token.refused_from().plus(expired_for_at_most) {
+            return Err(Denial::TokenExpired);
+        }
+        if token.not_before().is_some_and(|from| from > now.plus(token.leeway())) {
+            return Err(Denial::TokenNotYetValid);
+        }
+        Ok(())
+    }
+
+    /// Verifies a token, accepting one that expired at most `expired_for_at_most` ago, revoked or not: for callers that
+    /// exchange or revoke it. It confirms no generation.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn verify_ignoring_expiry(
+        &self,
+        token: &str,
+        expired_for_at_most: Duration,
+        shown: MissContext<'_>,
+    ) -> Result<AccessToken, Denial> {
+        let keys = self.keys.load();
+        // A token that was verified before needs no second signature check. Its times are judged as ever.
+        let key = keys.key(token);
+        let seen = keys.cached::<()>(key).map(|verified| verified.token.clone());
+        let seen = seen.or_else(|| keys.refused.get(&key)?.token.map(|token| AccessToken::clone(&token)));
+        if let Some(token) = seen {
+            let (now, latest) = self.clock.now_and_latest();
+            keys.verifier.holds(token.issuer(), &token.key(), now)?;
+            self.in_time_for(&token, expired_for_at_most, now, latest)?;
+            self.counted::<()>(CheckResult::Hit);
+            return Ok(token);
+        }
+        self.admit_unseen(shown)?;
+        let now = self.clock.now();
+        match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
+            Ok(token) => {
+                if self.revocations.judge(facts(&token), now).refuses(now) {
+                    self.count(Refusal::Authentic(Denial::TokenRevoked), shown);
+                    keys.remember_revoked(token.clone());
+                } else {
+                    self.counted::<()>(CheckResult::Valid);
+                }
+                Ok(token)
+            }
+            Err(refusal) => {
+                keys.remember(key.owned(), refusal);
+                self.count(refusal, shown);
+                Err(refusal.into_denial())
+            }
+        }
+    }
+
+    /// What a notice of another issuer ends.
+    ///
+    /// # Errors
+    /// [`Denial::RefusedEvent`], [`Denial::KeysUnavailable`].
+    pub fn verify_notice(&self, notice: SentNotice<'_>) -> Result<Ended, Denial> {
+        self.keys.load().verifier.ended(notice, self.clock.now(), self.clock.wall())
+    }
+
+    /// Verifies an access token that a provider's answer contains. No caller presented it, so no limit counts it.
+    #[cfg(feature = "relay")]
+    pub fn verify_answer(&self, token: &str) -> Result<AccessToken, Denial> {
+        let keys = self.keys.load();
+        keys.verifier.verify(token, self.clock.now(), self.clock.wall())
+    }
+
+    /// What a token waits for that could not be judged because its issuer's keys are not known; `None` if nothing is
+    /// under way that could decide about it.
+    pub fn awaited(&self, token: &str) -> Option<KeysWait> {
+        self.keys.load().verifier.awaited(token)
+    }
+
+    /// What a token waits for whose issuer must be asked; `None` if too many are asked about, or the issuer did not answer.
+    /// `taken` is that of the check, or `None` if it was for any issuer. `is_known`: the caller had good tokens lately.
+    pub fn awaited_introspection(
+        &self,
+        token: &str,
+        taken: Option<&dyn Fn(&IssuerRules) -> bool>,
+        is_known: bool,
+    ) -> Option<IntrospectionWait> {
+        let keys = self.keys.load();
+        let tokens = match taken {
+            Some(taken) => keys.introspecting(token, AskedAbout::All, taken),
+            None => keys.introspecting(token, AskedAbout::Jwts, |_| true),
+        };
+        tokens?.wait(token, is_known)
+    }
+
+    /// How often the questions about tokens of each issuer had each result: the issuer's name, the result, the number.
+    pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        let keys = self.keys.load();
+        let of = |tokens: &Arc<IntrospectedTokens>| {
+            let name = Arc::clone(&tokens.rules().name);
+            tokens.results().counts().map(move |(result, count)| (Arc::clone(&name), result, count)).collect::<Vec<_>>()
+        };
+        keys.introspected.iter().flat_map(of).collect()
+    }
+
+    /// The issuer that is asked about a token; `None` if its keys alone decide.
+    pub fn asked_about(&self, token: &str, taken: impl Fn(&IssuerRules) -> bool) -> Option<Arc<str>> {
+        let keys = self.keys.load();
+        keys.introspecting(token, AskedAbout::All, taken).map(|tokens| Arc::clone(&tokens.rules().name))
+    }
+
+    /// The name of an issuer.
+    pub fn name_of(&self, issuer: &str) -> Option<Arc<str>> {
+        self.keys.load().verifier.rules(issuer).map(|rules| Arc::clone(&rules.name))
+    }
+
+    /// The mapped claim that refuses a token, in words.
+    pub fn refused_claim(&self, token: &str) -> Option<String> {
+        self.keys.load().verifier.refused_claim(token, self.clock.now())
+    }
+
+    /// What the entry of the revocation list is about that refuses this token, in words.
+    pub fn revoked_by(&self, token: &AccessToken) -> &'static str {
+        let facts = facts(token);
+        let list = &self.revocations;
+        let begun = facts.session.map_or(facts.issued_at, |(id, _)| Some(id.created()));
+        let is_before = |at| begun.is_none_or(|begun| begun <= at);
+        match facts.session {
+            Some((id, _)) if list.minimum(id) == REVOKED => "its session has ended",
+            _ if is_before(list.not_before(facts.issuer, "", None)) => "everything up to a moment after it was revoked",
+            _ if is_before(list.not_before(facts.issuer, facts.subject, None)) => {
+                "everything of its subject was revoked"
+            }
+            _ if is_before(list.not_before(facts.issuer, "", facts.client)) => "everything of its client was revoked",
+            Some(_) => "a later generation of its session ended this one",
+            None => "it was revoked itself",
+        }
+    }
+
+    /// The keys of the issuer with this name; `None` for our own, and for an unknown one.
+    pub fn keys_of(&self, name: &str) -> Option<Arc<LiveKeys>> {
+        self.keys.load().verifier.named(name)?.keys.live().map(Arc::clone)
+    }
+
+    /// How many checks had each of [`CheckResult::ALL`].
+    pub fn results(&self) -> [u64; CheckResult::ALL.len()] {
+        self.results.sums()
+    }
+
+    /// How long signatures took, by the name of their algorithm.
+    pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
+        self.keys.load().verifier.signature_times().counted()
+    }
+
+    /// The requests in flight of each caller.
+    pub fn callers(&self) -> &Shares {
+        &self.callers
+    }
+
+    /// The memory of the shared cache of verified tokens, in bytes.
+    #[cfg(test)]
+    pub(crate) fn cached_bytes(&self) -> u64 {
+        let keys = self.keys.load();
+        keys.cache.run_pending_tasks();
+        keys.cache.weighted_size()
+    }
+
+    /// The number of verified tokens in the cache.
+    pub fn cached(&self) -> u64 {
+        let keys = self.keys.load();
+        keys.cache.run_pending_tasks();
+        keys.cache.entry_count() + keys.introspected.iter().map(|tokens| tokens.cached()).sum::<u64>()
+    }
+}

@@ -1,0 +1,220 @@
+//! A token that was verified, and what all tokens of a gate share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use http::{HeaderName, HeaderValue};
+
+use super::assertions::Assertions;
+use super::identity::IdentityValues;
+use super::key_set::KeySet;
+use super::{ASSERTION_BYTES, AssertionHeader, ENTRY_OVERHEAD_BYTES, IdentityHeaders};
+use crate::clock::Timestamp;
+use crate::denial::Denial;
+use crate::engine::confirm::Confirmations;
+use crate::overload::{Holder, Shares};
+use crate::revocation::RevocationList;
+use crate::revocation::epoch::RevocationEpoch;
+use crate::revocation::list::TokenFacts;
+use crate::token::claims::{AccessToken, RareClaims};
+use crate::token::live_keys::LiveKeys;
+use crate::token::verify::RulesId;
+
+/// What all tokens of a set share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) revocations: Arc<RevocationList>,
+    pub(super) identity: IdentityHeaders,
+    /// The requests in flight of each caller.
+    pub(super) callers: Arc<Shares>,
+}
+
+/// A token whose signature, claims, times and revocation were checked for this request.
+pub struct Verified {
+    pub(super) token: AccessToken,
+    headers: IdentityValues,
+    /// Where revocations of it are counted.
+    shard: u32,
+    pub(super) watch: RevocationEpoch,
+    /// The rules and keys that judged it.
+    pub(super) rules: RulesId,
+    holder: Holder,
+    more: Option<Box<More>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What some tokens have besides: where assertions are configured, those whose issuer's keys change, and bound ones.
+#[derive(Default)]
+struct More {
+    /// The keys of its issuer; `None` for our own, which change with the whole cache.
+    keys: Option<Arc<LiveKeys>>,
+    /// The generation of the keys for which its key was found last. Zero is none: the first check finds out.
+    keys_stamp: AtomicU64,
+    /// Whether the use of a bound token was noted, which only its first proof does.
+    is_confirmed: AtomicBool,
+    assertions: Assertions,
+}
+
+/// What the revocation list says of a token: from when on it is refused, as of an epoch of its shard.
+#[derive(Clone, Copy)]
+pub(super) struct RevocationVerdict {
+    shard: usize,
+    epoch: u64,
+    refuse_from: Timestamp,
+}
+
+impl RevocationVerdict {
+    /// Is the token good at this moment?
+    ///
+    /// # Errors
+    /// [`Denial::TokenRevoked`].
+    pub(super) fn passes(self, now: Timestamp) -> Result<(), Denial> {
+        if self.refuse_from <= now { Err(Denial::TokenRevoked) } else { Ok(()) }
+    }
+}
+
+impl std::fmt::Debug for Verified {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verified").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// What the revocation list says of a token.
+    pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
+        let shard = self.revocations.shard_of(facts(access));
+        // Read before the list: an entry that is added meanwhile moves the epoch past this one.
+        let epoch = self.revocations.epoch(shard);
+        RevocationVerdict { shard, epoch, refuse_from: self.revocations.judge(facts(access), now).refuse_from }
+    }
+
+    /// A token that was verified, or introspected, with the keys of its issuer if they may change.
+    pub(super) fn accept(
+        self: &Arc<Self>,
+        access: AccessToken,
+        keys: Option<Arc<LiveKeys>>,
+        rules: RulesId,
+        judged: RevocationVerdict,
+    ) -> Arc<Verified> {
+        let RevocationVerdict { shard, epoch, refuse_from } = judged;
+        let headers = self.identity.values(&access);
+        let watch = RevocationEpoch::new(epoch, refuse_from);
+        let needs_more = self.identity.assertion.is_some() || keys.is_some() || access.is_bound();
+        let more = needs_more.then(|| Box::new(More { keys, ..More::default() }));
+        let holder = Holder::caller(access.issuer(), &access.subject);
+        Arc::new(Verified {
+            token: access,
+            headers,
+            // There are few shards.
+            shard: u32::try_from(shard).unwrap_or(u32::MAX),
+            watch,
+            rules,
+            holder,
+            more,
+            shared: Arc::clone(self),
+        })
+    }
+}
+
+impl Verified {
+    /// The token's claims.
+    pub fn token(&self) -> &AccessToken {
+        &self.token
+    }
+
+    /// The holder that the caller's resources count for.
+    pub fn holder(&self) -> Holder {
+        self.holder
+    }
+
+    /// Notes the first use of a bound token whose caller proved its key, or about which a trusted client asks: a bearer of
+    /// it alone is no use.
+    pub fn confirm(&self, confirmations: &Confirmations) {
+        if let Some((session, generation)) = self.token.session
+            && self.token.is_bound()
+            && self.more.as_deref().is_some_and(|more| !more.is_confirmed.swap(true, Ordering::Relaxed))
+        {
+            confirmations.seen(session, generation);
+        }
+    }
+
+    /// A request of this caller ended.
+    pub fn left(&self) {
+        self.shared.callers.leave(self.holder, 1);
+    }
+
+    /// The headers that tell an upstream the caller, ready to send.
+    pub fn headers(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.headers.named(&self.shared.identity)
+    }
+
+    /// Is the key that signed it still one of its issuer's?
+    pub(super) fn recheck_key(&self, now: Timestamp) -> Result<(), Denial> {
+        match self.more.as_deref().and_then(|more| Some((more.keys.as_ref()?, &more.keys_stamp))) {
+            Some((keys, stamp)) => keys.recheck(&self.token.key(), stamp, now),
+            None => Ok(()),
+        }
+    }
+
+    /// The assertions of this caller; `None` if none are configured.
+    pub(super) fn assertions(&self) -> Option<(&AssertionHeader, &Assertions)> {
+        self.shared.identity.assertion.as_ref().zip(self.more.as_deref().map(|more| &more.assertions))
+    }
+
+    /// Its memory, in bytes; it never changes. Computed when the token enters and leaves a cache: a field would take memory
+    /// of each token.
+    pub(super) fn weight(&self) -> u32 {
+        let token = &self.token;
+        let audience: usize = token.audience.iter().map(|audience| audience.len()).sum();
+        let texts = [token.client.as_deref(), token.jti.as_deref()];
+        let texts: usize = texts.into_iter().flatten().map(str::len).sum();
+        let assertions = if self.shared.identity.assertion.is_some() { ASSERTION_BYTES } else { 0 };
+        as_weight(
+            ENTRY_OVERHEAD_BYTES
+                + assertions
+                + self.more.as_deref().map_or(0, size_of_val)
+                + self.headers.bytes()
+                + audience
+                + texts
+                + token.rare.as_deref().map_or(0, RareClaims::bytes)
+                + token.text.len()
+                + token.subject.len()
+                + token.scope.as_str().len(),
+        )
+    }
+
+    /// Where revocations of it are counted.
+    pub(super) fn shard(&self) -> usize {
+        self.shard as usize
+    }
+
+    /// Do the rules and keys that judged it still hold?
+    pub(super) fn stands_in(&self, keys: &KeySet) -> bool {
+        keys.verifier.id_of(self.token.issuer()) == Some(self.rules)
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.token.text
+    }
+
+    pub(super) fn facts(&self) -> TokenFacts<'_> {
+        facts(&self.token)
+    }
+}
+
+pub(super) fn facts(token: &AccessToken) -> TokenFacts<'_> {
+    TokenFacts {
+        issuer: token.issuer(),
+        subject: token.token_subject(),
+        client: token.client.as_deref(),
+        session: token.session,
+        issuer_session: token.issuer_session(),
+        vouched_by: token.vouched_by(),
+        jti: token.jti.as_deref(),
+        issued_at: token.issued_at,
+    }
+}
+
+pub(super) fn as_weight(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
