@@ -1,4 +1,4 @@
-//! Records that nobody wrote who has a key (requirement J23).
+//! A forged session record is a fault of its session alone (requirement J23).
 
 use std::sync::Arc;
 

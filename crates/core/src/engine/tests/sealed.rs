@@ -1,4 +1,4 @@
-//! Records that nobody wrote who has a key (requirement J23), and the keys that a seal needs.
+//! Seals of session records: a forged record, and the keys that a seal needs (requirement J23).
 
 use std::sync::Arc;
 
