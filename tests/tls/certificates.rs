@@ -140,7 +140,7 @@ async fn a_client_certificate_is_asked_for_as_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn a_revoked_client_certificate_is_refused_from_the_next_connection_on() {
+async fn t43_a_revoked_client_certificate_opens_nothing_and_ends_what_it_opened() {
     let pki = Pki::new();
     let serial = |number: u64| {
         pki.issue_with(&["client.test"], move |params| params.serial_number = Some(rcgen::SerialNumber::from(number)))
@@ -154,8 +154,15 @@ async fn a_revoked_client_certificate_is_refused_from_the_next_connection_on() {
         |serials: &[u64], until| std::fs::write(place.path("crl.pem"), pki.revocations(serials, until)).unwrap();
     revoke(&[], 2200);
     let gate = place.start();
-    let mut open = first.open(gate.address, "gate.test").await.unwrap();
-    assert_eq!(open.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    let mut open = Vec::new();
+    for (client, protocol) in [(&first, "h2"), (&first, "http/1.1"), (&second, "h2"), (&second, "http/1.1")] {
+        let mut client = client.clone();
+        client.config.alpn_protocols = vec![protocol.into()];
+        open.push(client.open(gate.address, "gate.test").await.unwrap());
+    }
+    for connection in &mut open {
+        assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    }
     revoke(&[7], 2200);
     let reloaded = async |times: usize| {
         until("the list is read", async || gate.log().matches("certificates reloaded").count() >= times).await;
@@ -163,10 +170,14 @@ async fn a_revoked_client_certificate_is_refused_from_the_next_connection_on() {
     reloaded(1).await;
     let said = refusal(first.connect(gate.address, "gate.test").await).await;
     assert!(said.contains("CertificateRevoked"), "{said}");
-    // The other goes on, and so does what was open.
+    let (ended, others) = open.split_at_mut(2);
+    for connection in ended {
+        until("it ends", async || connection.get("gate.test", "/public/x").await.is_err()).await;
+    }
     let mut other = second.open(gate.address, "gate.test").await.unwrap();
-    assert_eq!(other.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
-    assert_eq!(open.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK);
+    for connection in others.iter_mut().chain([&mut other]) {
+        assert_eq!(connection.get("gate.test", "/public/x").await.unwrap().status, StatusCode::OK, "the other goes on");
+    }
     // An expired list refuses every certificate.
     revoke(&[7], 2001);
     reloaded(2).await;

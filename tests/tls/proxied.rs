@@ -120,6 +120,42 @@ async fn a4_connections_are_counted_for_the_client_and_not_for_the_proxy() {
 }
 
 #[tokio::test]
+async fn t43_a_connection_ends_once_the_proxy_that_carries_it_is_not_trusted() {
+    // Before and after the proxy leaves the list; a client is 192.0.2.1 where it does not matter.
+    let (place, gate) = gate("trusted_proxies = [\"127.0.0.1\", \"192.0.2.1\"]");
+    let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\n\r\n";
+    let mut open = Vec::new();
+    for kind in [PROXY, LOCAL] {
+        let mut stream = TcpStream::connect(gate.address).await.unwrap();
+        stream.write_all(&[&header(kind, CLIENT), &request[..]].concat()).await.unwrap();
+        stream.read_exact(&mut [0; 12]).await.unwrap();
+        open.push(stream);
+    }
+    let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
+    let reload = async |config: &str, times: usize| {
+        place.write_config(config);
+        gate.signal("HUP");
+        let reloaded = async || gate.log().matches("configuration reloaded").count() >= times;
+        ::support::until("it is taken up", reloaded).await;
+    };
+    // Another proxy leaves: these two go on.
+    let config = config.replace(", \"192.0.2.1\"", "");
+    reload(&config, 1).await;
+    for stream in &mut open {
+        stream.write_all(request).await.unwrap();
+        let mut seen = Vec::new();
+        while seen.windows(12).filter(|part| part == b"HTTP/1.1 200").count() < 1 {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "it has ended");
+        }
+    }
+    reload(&config.replace("\"127.0.0.1\"", "\"192.0.2.1\""), 2).await;
+    for stream in &mut open {
+        // To its end, without another request.
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn the_header_comes_before_tls() {
     let pki = Pki::new();
     let place = Place::new("");

@@ -18,8 +18,8 @@ use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::Instant;
 
+use super::basis::Basis;
 use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
 use super::limits::{Bounds, Limits};
@@ -108,11 +108,11 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         // Detaches the socket from this thread's runtime.
         let Ok(stream) = stream.into_std() else { continue };
-        let (listener, handler, bounds) = (Arc::clone(&listener), handler.clone(), limits.bounds.load_full());
+        let (listener, handler, limits) = (Arc::clone(&listener), handler.clone(), Arc::clone(&limits));
         let stopped = stopped.clone();
         workers.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let ended = serve_connection(listener, (stream, peer), handler, &bounds, stopped, permit).await;
+            let ended = serve_connection(listener, (stream, peer), handler, limits, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?rotogate_core::fault::Chain(&*error), "connection ended early");
             }
@@ -127,21 +127,22 @@ async fn serve_connection(
     listener: Arc<Listener>,
     (stream, peer): (TcpStream, SocketAddr),
     handler: impl RequestHandler,
-    bounds: &Bounds,
+    limits: Arc<Limits>,
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), ConnectionError> {
+    let bounds = &*limits.bounds.load_full();
     let established = tokio::select! {
         // `biased`: a request that has already arrived is answered.
         biased;
-        established = establish(&listener, stream, peer, bounds) => established?,
+        established = establish(&listener, stream, peer, (&limits, bounds)) => established?,
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
     let open = listener.counts().open(established.is_http2);
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
     // task accepts.
     drop(listener);
-    let NewConnection { stream, origin, is_http2, permit: address_permit, until } = established;
+    let NewConnection { stream, origin, is_http2, permit: address_permit, basis } = established;
     let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit, open))));
     let streams = H2Streams::new(bounds.min_rate);
     let of_http2 = is_http2.then(|| streams.clone());
@@ -170,10 +171,10 @@ async fn serve_connection(
         // Boxed: until its task runs, a request is copied several times.
         let service = service_fn(move |request| Service::call(&service, request).boxed());
         let connection = http2_builder(bounds, streams.clone()).serve_connection(stream, service);
-        drive_http2(connection, &streams, bounds.idle_timeout, (stopped, until)).await
+        drive_http2(connection, &streams, bounds.idle_timeout, (stopped, basis)).await
     } else {
         let connection = http1_builder(bounds).serve_connection(stream, service).with_upgrades();
-        drive_http1(connection, &asked, (stopped, until)).await
+        drive_http1(connection, &asked, (stopped, basis)).await
     }
 }
 
@@ -182,9 +183,9 @@ async fn establish(
     listener: &Listener,
     stream: TcpStream,
     peer: SocketAddr,
-    bounds: &Bounds,
+    (limits, bounds): (&Arc<Limits>, &Bounds),
 ) -> Result<NewConnection, ConnectionError> {
-    match tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)).await {
+    match tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, (limits, bounds))).await {
         Ok(Ok(established)) => Ok(established),
         Ok(Err(error)) => {
             listener.counts().reject(error.cause);
@@ -197,12 +198,12 @@ async fn establish(
     }
 }
 
-/// Drives an HTTP/1.1 connection to its end. At a stop, and at the end of the client's certificate, the request in flight
-/// is the last; a connection that `asked` nothing yet has a moment for its first one.
+/// Drives an HTTP/1.1 connection to its end. At a stop, and at the end of what it relies on, the request in flight is the
+/// last; a connection that `asked` nothing yet has a moment for its first one.
 async fn drive_http1<S, B>(
     connection: http1::UpgradeableConnection<TokioIo<Stream>, S>,
     asked: &AtomicBool,
-    (mut stopped, until): (watch::Receiver<bool>, Option<Instant>),
+    (mut stopped, mut basis): (watch::Receiver<bool>, Basis),
 ) -> Result<(), ConnectionError>
 where
     S: HttpService<Incoming, ResBody = B>,
@@ -211,11 +212,12 @@ where
     B::Error: Into<ConnectionError>,
 {
     let mut connection = pin!(connection);
-    tokio::select! {
+    let stops = tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = until_over(&mut stopped, until) => {}
-    }
-    if !asked.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
+        () = until_stopped(&mut stopped) => true,
+        () = basis.ended() => false,
+    };
+    if stops && !asked.load(Ordering::Relaxed) {
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
             () = tokio::time::sleep(STOP_GRACE) => {}
@@ -225,13 +227,13 @@ where
     Ok(connection.await?)
 }
 
-/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, at the end of the client's certificate, after
+/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, at the end of what it relies on, after
 /// `idle_timeout` without requests, and on a flood of resets. Cuts the connection if one of the last two happens again.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<Stream>, S, H2Streams>,
     streams: &H2Streams,
     idle_timeout: Duration,
-    (mut stopped, until): (watch::Receiver<bool>, Option<Instant>),
+    (mut stopped, mut basis): (watch::Receiver<bool>, Basis),
 ) -> Result<(), ConnectionError>
 where
     S: HttpService<Incoming, ResBody = B>,
@@ -246,7 +248,7 @@ where
     loop {
         let why = tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = until_over(&mut stopped, until), if !stopping => {
+            () = until_over(&mut stopped, &mut basis), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
                 continue;
@@ -270,14 +272,12 @@ where
     }
 }
 
-/// Resolves when a connection may serve no further request: when the gate stops, or its client's certificate has ended
-/// (requirement T36).
-async fn until_over(stopped: &mut watch::Receiver<bool>, until: Option<Instant>) {
-    match until {
-        None => until_stopped(stopped).await,
-        Some(until) => {
-            let _ = tokio::time::timeout_at(until, until_stopped(stopped)).await;
-        }
+/// Resolves when a connection may serve no further request: when the gate stops, or what it relies on has ended
+/// (requirements T36, T43).
+async fn until_over(stopped: &mut watch::Receiver<bool>, basis: &mut Basis) {
+    tokio::select! {
+        () = until_stopped(stopped) => {}
+        () = basis.ended() => {}
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::addresses::Addresses;
 use super::min_rate::MinRate;
@@ -19,6 +19,7 @@ pub(crate) struct Limits {
     pub(super) permits: Arc<Semaphore>,
     max: AtomicU32,
     pub(super) bounds: ArcSwap<Bounds>,
+    changes: watch::Sender<()>,
     /// The connections of each network, over all listeners.
     networks: Arc<Addresses>,
 }
@@ -43,6 +44,7 @@ impl Limits {
             permits: Arc::new(Semaphore::new(max as usize)),
             max: AtomicU32::new(max),
             bounds: ArcSwap::from_pointee(Bounds::new(config, Arc::clone(&networks))),
+            changes: watch::Sender::new(()),
             networks,
         }
     }
@@ -52,10 +54,16 @@ impl Limits {
         self.max.load(Ordering::Relaxed)
     }
 
+    /// Notes each time that the bounds become others.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
     /// further ones wait until enough have ended.
     pub(crate) fn set(&self, config: &ServerConfig) {
         self.bounds.store(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
+        self.changes.send_replace(());
         self.networks.set_max(max_of_a_network(config));
         let now = max_connections(config);
         let before = self.max.swap(now, Ordering::Relaxed);

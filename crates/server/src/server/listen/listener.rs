@@ -9,19 +9,18 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{AddressPermit, Addresses};
+use super::basis::Basis;
 use super::connection_counts::{ConnectionCounts, RejectCause};
-use super::limits::Bounds;
+use super::limits::{Bounds, Limits};
 use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
-use super::tls::{Tls, end_of};
+use super::tls::Tls;
 use crate::config::ListenerConfig;
 use crate::server::error::KeyFault;
-use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::headers::{ClientCertificate, Peer};
 
 /// How often to check for the rest of an HTTP/2 preface that has begun.
@@ -73,8 +72,8 @@ pub(crate) struct NewConnection {
     pub(super) is_http2: bool,
     /// `None` for a trusted proxy, whose connections are not counted.
     pub(crate) permit: Option<[AddressPermit; 2]>,
-    /// The end of the client's certificate. The connection serves no request after it.
-    pub(crate) until: Option<Instant>,
+    /// What it relies on. It serves no request after that has ended.
+    pub(super) basis: Basis,
 }
 
 /// Why a connection is not ready for requests.
@@ -137,7 +136,7 @@ impl Listener {
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        bounds: &Bounds,
+        (limits, bounds): (&Arc<Limits>, &Bounds),
     ) -> Result<NewConnection, SetUpError> {
         let client = match self.proxy_protocol {
             true if bounds.trusts(peer.ip()) => {
@@ -170,10 +169,14 @@ impl Listener {
                 let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
                 let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
                 let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
-                NewConnection { stream, origin, is_http2, permit: None, until: None }
+                NewConnection { stream, origin, is_http2, permit: None, basis: Basis::default() }
             }
         };
         established.permit = permit;
+        // At an authorizer the networks in force are asked again at each question (T37).
+        if self.asking.is_none() && (is_proxy || proxied_by.is_some()) {
+            established.basis.add_proxy(limits, peer.ip());
+        }
         established.origin.proxied_by = proxied_by;
         Ok(established)
     }
@@ -181,7 +184,7 @@ impl Listener {
     /// The TLS handshake, and what the connection is after it. It has no permit yet.
     async fn over_tls(
         &self,
-        tls: &Tls,
+        tls: &Arc<Tls>,
         mut stream: TcpStream,
         client: SocketAddr,
         is_proxy: bool,
@@ -192,6 +195,7 @@ impl Listener {
             Box::pin(answer_plain_http(&mut stream)).await;
             return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
         }
+        let changes = tls.changes();
         let loaded = tls.now();
         let socket = Socket::new(stream, bounds.min_rate);
         let stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await;
@@ -214,9 +218,10 @@ impl Listener {
         }
         // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
-        // It is valid up to and including that second.
-        let end = session.peer_certificates().and_then(|chain| chain.first()).and_then(end_of);
-        let until = end.map(|last| at_unix_time(last.saturating_add(1)));
+        let mut basis = Basis::default();
+        if let Some(chain) = session.peer_certificates() {
+            basis.add_certificate(tls, changes, chain);
+        }
         let mut ahead: &[u8] = &[];
         if is_http2 {
             // hyper would wait for the preface without a deadline.
@@ -230,7 +235,7 @@ impl Listener {
         let stream = Stream::tls(stream, ahead);
         let mut origin = Origin::tls(peer, is_proxy, bounds.min_rate, requested);
         origin.tls = version;
-        Ok(NewConnection { stream, origin, is_http2, permit: None, until })
+        Ok(NewConnection { stream, origin, is_http2, permit: None, basis })
     }
 
     /// The peer, as requests see it.
@@ -241,14 +246,6 @@ impl Listener {
         }
         if self.proxy_protocol { peer.without_forwarding() } else { peer }
     }
-}
-
-/// The moment at which the wall clock, as it goes now, will show this Unix time; at the latest in a year, which is longer
-/// than a timer can last.
-fn at_unix_time(seconds: u64) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    let now = Duration::from_millis(SystemTime::new().wall().as_millis());
-    Instant::now() + Duration::from_secs(seconds).saturating_sub(now).min(YEAR)
 }
 
 /// The answer to a request without TLS where TLS is expected: a client would show the user a broken connection.

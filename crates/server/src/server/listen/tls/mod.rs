@@ -2,8 +2,8 @@
 //! with ephemeral keys. No renegotiation (rustls has none), no early data, and no connection without a common ALPN
 //! protocol if the client offers any.
 //!
-//! Certificates are reloaded when their files change ([`Tls::reload`]): new connections get the new ones, open
-//! connections keep theirs.
+//! Certificates are reloaded when their files change ([`Tls::reload`]): new connections get the new ones. An open
+//! connection keeps the gate's certificate, and ends if that of its client is no longer accepted.
 
 mod certificates;
 
@@ -13,9 +13,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientCertVerifierBuilder, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use tokio::sync::watch;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 pub(crate) use certificates::{Certificates, end_of};
@@ -38,6 +40,16 @@ pub(crate) struct TlsState {
     pub(crate) certificates: Arc<Certificates>,
     /// Do upstreams get the certificates of clients?
     pub(super) tells_upstreams: bool,
+    /// `None`: clients are not asked for certificates.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl TlsState {
+    /// Would a client with this chain be let in at this time?
+    pub(super) fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) else { return false };
+        verifier.verify_client_cert(leaf, rest, now).is_ok()
+    }
 }
 
 /// The TLS of one listener.
@@ -45,13 +57,15 @@ pub(crate) struct TlsState {
 pub(crate) struct Tls {
     config: ArcSwap<TlsConfig>,
     loaded: ArcSwap<TlsState>,
+    changes: watch::Sender<()>,
 }
 
 impl Tls {
     /// Warnings are reported when the configuration is prepared.
     pub(crate) fn load(config: &TlsConfig) -> Result<Self, KeyFault> {
         let (loaded, _) = load(config)?;
-        Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: ArcSwap::from_pointee(loaded) })
+        let (config, loaded) = (ArcSwap::from_pointee(config.clone()), ArcSwap::from_pointee(loaded));
+        Ok(Self { config, loaded, changes: watch::Sender::new(()) })
     }
 
     /// What a new connection is accepted with.
@@ -59,11 +73,17 @@ impl Tls {
         self.loaded.load_full()
     }
 
+    /// Notes each time that [`Self::now`] becomes another.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// Reads the files again. On an error, nothing changes.
     pub(crate) fn reload(&self) -> Result<(), KeyFault> {
         // A completely new set, so that no TLS session is resumed under old rules: the new set does not know the old
         // tickets, and a client that has one makes a full handshake.
         self.loaded.store(Arc::new(load_and_warn(&self.config.load())?));
+        self.changes.send_replace(());
         Ok(())
     }
 
@@ -71,6 +91,7 @@ impl Tls {
     pub(crate) fn replace(&self, other: Self) {
         self.config.store(other.config.into_inner());
         self.loaded.store(other.loaded.into_inner());
+        self.changes.send_replace(());
     }
 
     /// The file of each certificate, and when the first of the certificates in it expires, in Unix time.
@@ -115,13 +136,14 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
     let verifier = config.client_auth.roots().map(|of_clients| client_verifier(config, of_clients, &provider));
     let verifier = verifier.transpose()?.map(|(verifier, late)| {
         warnings.extend(late);
-        if matches!(config.client_auth, ClientAuth::Optional(_)) { verifier.allow_unauthenticated() } else { verifier }
+        let is_optional = matches!(config.client_auth, ClientAuth::Optional(_));
+        let verifier = if is_optional { verifier.allow_unauthenticated() } else { verifier };
+        verifier.build().map_err(|error| failed(&error.to_string()))
     });
-    let builder = match verifier {
+    let verifier = verifier.transpose()?;
+    let builder = match &verifier {
         None => builder.with_no_client_auth(),
-        Some(verifier) => {
-            builder.with_client_cert_verifier(verifier.build().map_err(|error| failed(&error.to_string()))?)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
     };
     let mut settings = builder.with_cert_resolver(Arc::clone(&certificates) as Arc<_>);
     settings.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
@@ -140,7 +162,7 @@ pub(crate) fn load(config: &TlsConfig) -> Result<(TlsState, Vec<KeyFault>), KeyF
         }
     }
     let tells_upstreams = config.client_auth.roots().is_some_and(|roots| roots.header);
-    Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams }, warnings))
+    Ok((TlsState { settings: Arc::new(settings), certificates, tells_upstreams, verifier }, warnings))
 }
 
 /// A verifier for client certificates, and warnings. With a list of revoked certificates, each certificate below a root
