@@ -1,11 +1,12 @@
 //! Connections that a proxy passes on with the PROXY protocol, version 2.
 
+use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use support::pki::{Pki, with_server};
 use support::tls_client::{Client, Connection};
-use support::{Gate, Place};
+use support::{Gate, Place, until};
 
 /// Signature, version 2 and this command, TCP over IPv4, and an address.
 fn header(command: u8, client: [u8; 4]) -> Vec<u8> {
@@ -121,37 +122,30 @@ async fn a4_connections_are_counted_for_the_client_and_not_for_the_proxy() {
 
 #[tokio::test]
 async fn t43_a_connection_ends_once_the_proxy_that_carries_it_is_not_trusted() {
-    // Before and after the proxy leaves the list; a client is 192.0.2.1 where it does not matter.
     let (place, gate) = gate("trusted_proxies = [\"127.0.0.1\", \"192.0.2.1\"]");
-    let request = b"GET /public/x HTTP/1.1\r\nHost: gate.test\r\n\r\n";
     let mut open = Vec::new();
-    for kind in [PROXY, LOCAL] {
+    for command in [PROXY, LOCAL] {
         let mut stream = TcpStream::connect(gate.address).await.unwrap();
-        stream.write_all(&[&header(kind, CLIENT), &request[..]].concat()).await.unwrap();
-        stream.read_exact(&mut [0; 12]).await.unwrap();
-        open.push(stream);
+        stream.write_all(&header(command, CLIENT)).await.unwrap();
+        open.push(Connection::h1_over(stream).await);
     }
     let config = std::fs::read_to_string(place.path("gateway.toml")).unwrap();
     let reload = async |config: &str, times: usize| {
         place.write_config(config);
         gate.signal("HUP");
         let reloaded = async || gate.log().matches("configuration reloaded").count() >= times;
-        ::support::until("it is taken up", reloaded).await;
+        until("the gate has reloaded", reloaded).await;
     };
-    // Another proxy leaves: these two go on.
     let config = config.replace(", \"192.0.2.1\"", "");
     reload(&config, 1).await;
-    for stream in &mut open {
-        stream.write_all(request).await.unwrap();
-        let mut seen = Vec::new();
-        while seen.windows(12).filter(|part| part == b"HTTP/1.1 200").count() < 1 {
-            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "it has ended");
-        }
+    for connection in &mut open {
+        let answer = connection.get("gate.test", "/public/x").await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "another proxy is not trusted");
     }
     reload(&config.replace("\"127.0.0.1\"", "\"192.0.2.1\""), 2).await;
-    for stream in &mut open {
-        // To its end, without another request.
-        stream.read_to_end(&mut Vec::new()).await.unwrap();
+    for connection in &mut open {
+        // Each request begins the idle timeout again, so that it does not end the connection.
+        until("the connection ends", async || connection.get("gate.test", "/public/x").await.is_err()).await;
     }
 }
 

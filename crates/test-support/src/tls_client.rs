@@ -107,8 +107,12 @@ impl Connection {
 
     /// HTTP/1.1 in clear.
     pub async fn h1(to: SocketAddr) -> Self {
-        let stream = TokioIo::new(TcpStream::connect(to).await.unwrap());
-        let (sender, connection) = http1::handshake(stream).await.unwrap();
+        Self::h1_over(TcpStream::connect(to).await.unwrap()).await
+    }
+
+    /// The same on a connection on which something was sent already.
+    pub async fn h1_over(stream: TcpStream) -> Self {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { sender: Sender::Http1(sender), certificate: Vec::new().into() }
     }

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::basis::Basis;
+use super::conditions::ConnectionConditions;
 use super::connection_counts::RejectCause;
 use super::h2::{H2Streams, TrackedBody};
 use super::limits::{Bounds, Limits};
@@ -108,11 +108,11 @@ pub(crate) async fn serve(
         let _ = stream.set_nodelay(true);
         // Detaches the socket from this thread's runtime.
         let Ok(stream) = stream.into_std() else { continue };
-        let (listener, handler, limits) = (Arc::clone(&listener), handler.clone(), Arc::clone(&limits));
+        let (listener, handler, bounds) = (Arc::clone(&listener), handler.clone(), limits.bounds());
         let stopped = stopped.clone();
         workers.spawn(async move {
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            let ended = serve_connection(listener, (stream, peer), handler, limits, stopped, permit).await;
+            let ended = serve_connection(listener, (stream, peer), handler, bounds, stopped, permit).await;
             if let Err(error) = ended {
                 tracing::debug!(%peer, error = ?rotogate_core::fault::Chain(&*error), "connection ended early");
             }
@@ -127,22 +127,26 @@ async fn serve_connection(
     listener: Arc<Listener>,
     (stream, peer): (TcpStream, SocketAddr),
     handler: impl RequestHandler,
-    limits: Arc<Limits>,
+    bounds: watch::Receiver<Arc<Bounds>>,
     mut stopped: watch::Receiver<bool>,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), ConnectionError> {
-    let bounds = &*limits.bounds.load_full();
+    // Those of its beginning, to the end.
+    let (replaced, bounds) = (bounds.clone(), bounds.borrow().clone());
     let established = tokio::select! {
         // `biased`: a request that has already arrived is answered.
         biased;
-        established = establish(&listener, stream, peer, (&limits, bounds)) => established?,
+        established = establish(&listener, stream, peer, &bounds) => established?,
         () = async { until_stopped(&mut stopped).await; tokio::time::sleep(STOP_GRACE).await } => return Ok(()),
     };
     let open = listener.counts().open(established.is_http2);
     // Otherwise the listening socket would stay open as long as this connection, and connections would queue that no
     // task accepts.
     drop(listener);
-    let NewConnection { stream, origin, is_http2, permit: address_permit, basis } = established;
+    let NewConnection { stream, origin, is_http2, permit: address_permit, mut conditions, carried_by } = established;
+    if let Some(proxy) = carried_by {
+        conditions.add_proxy(proxy, replaced);
+    }
     let (origin, permit) = (Arc::new(origin), ConnectionPermit(Arc::new((permit, address_permit, open))));
     let streams = H2Streams::new(bounds.min_rate);
     let of_http2 = is_http2.then(|| streams.clone());
@@ -170,11 +174,11 @@ async fn serve_connection(
     if is_http2 {
         // Boxed: until its task runs, a request is copied several times.
         let service = service_fn(move |request| Service::call(&service, request).boxed());
-        let connection = http2_builder(bounds, streams.clone()).serve_connection(stream, service);
-        drive_http2(connection, &streams, bounds.idle_timeout, (stopped, basis)).await
+        let connection = http2_builder(&bounds, streams.clone()).serve_connection(stream, service);
+        drive_http2(connection, &streams, bounds.idle_timeout, (stopped, conditions)).await
     } else {
-        let connection = http1_builder(bounds).serve_connection(stream, service).with_upgrades();
-        drive_http1(connection, &asked, (stopped, basis)).await
+        let connection = http1_builder(&bounds).serve_connection(stream, service).with_upgrades();
+        drive_http1(connection, &asked, (stopped, conditions)).await
     }
 }
 
@@ -183,9 +187,9 @@ async fn establish(
     listener: &Listener,
     stream: TcpStream,
     peer: SocketAddr,
-    (limits, bounds): (&Arc<Limits>, &Bounds),
+    bounds: &Bounds,
 ) -> Result<NewConnection, ConnectionError> {
-    match tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, (limits, bounds))).await {
+    match tokio::time::timeout(bounds.head_timeout, listener.establish(stream, peer, bounds)).await {
         Ok(Ok(established)) => Ok(established),
         Ok(Err(error)) => {
             listener.counts().reject(error.cause);
@@ -198,12 +202,12 @@ async fn establish(
     }
 }
 
-/// Drives an HTTP/1.1 connection to its end. At a stop, and at the end of what it relies on, the request in flight is the
-/// last; a connection that `asked` nothing yet has a moment for its first one.
+/// Drives an HTTP/1.1 connection to its end. At a stop, and once a condition has ended, the request in flight is the last;
+/// a connection that `asked` nothing yet has a moment for its first one.
 async fn drive_http1<S, B>(
     connection: http1::UpgradeableConnection<TokioIo<Stream>, S>,
     asked: &AtomicBool,
-    (mut stopped, mut basis): (watch::Receiver<bool>, Basis),
+    (mut stopped, mut conditions): (watch::Receiver<bool>, ConnectionConditions),
 ) -> Result<(), ConnectionError>
 where
     S: HttpService<Incoming, ResBody = B>,
@@ -212,12 +216,11 @@ where
     B::Error: Into<ConnectionError>,
 {
     let mut connection = pin!(connection);
-    let stops = tokio::select! {
+    let is_stop = tokio::select! {
         ended = connection.as_mut() => return Ok(ended?),
-        () = until_stopped(&mut stopped) => true,
-        () = basis.ended() => false,
+        is_stop = until_over(&mut stopped, &mut conditions) => is_stop,
     };
-    if stops && !asked.load(Ordering::Relaxed) {
+    if is_stop && !asked.load(Ordering::Relaxed) {
         tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
             () = tokio::time::sleep(STOP_GRACE) => {}
@@ -227,13 +230,13 @@ where
     Ok(connection.await?)
 }
 
-/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, at the end of what it relies on, after
+/// Drives an HTTP/2 connection to its end. Sends `GOAWAY` at a stop, once a condition has ended, after
 /// `idle_timeout` without requests, and on a flood of resets. Cuts the connection if one of the last two happens again.
 async fn drive_http2<S, B>(
     connection: http2::Connection<TokioIo<Stream>, S, H2Streams>,
     streams: &H2Streams,
     idle_timeout: Duration,
-    (mut stopped, mut basis): (watch::Receiver<bool>, Basis),
+    (mut stopped, mut conditions): (watch::Receiver<bool>, ConnectionConditions),
 ) -> Result<(), ConnectionError>
 where
     S: HttpService<Incoming, ResBody = B>,
@@ -248,7 +251,7 @@ where
     loop {
         let why = tokio::select! {
             ended = connection.as_mut() => return Ok(ended?),
-            () = until_over(&mut stopped, &mut basis), if !stopping => {
+            _ = until_over(&mut stopped, &mut conditions), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
                 continue;
@@ -272,12 +275,12 @@ where
     }
 }
 
-/// Resolves when a connection may serve no further request: when the gate stops, or what it relies on has ended
-/// (requirements T36, T43).
-async fn until_over(stopped: &mut watch::Receiver<bool>, basis: &mut Basis) {
+/// Resolves when a connection may serve no further request: when the gate stops, or a condition has ended. Returns
+/// whether it is the stop.
+async fn until_over(stopped: &mut watch::Receiver<bool>, conditions: &mut ConnectionConditions) -> bool {
     tokio::select! {
-        () = until_stopped(stopped) => {}
-        () = basis.ended() => {}
+        () = until_stopped(stopped) => true,
+        () = conditions.ended() => false,
     }
 }
 

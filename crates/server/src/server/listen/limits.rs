@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::{Semaphore, watch};
 
@@ -18,8 +17,7 @@ use crate::config::ServerConfig;
 pub(crate) struct Limits {
     pub(super) permits: Arc<Semaphore>,
     max: AtomicU32,
-    pub(super) bounds: ArcSwap<Bounds>,
-    changes: watch::Sender<()>,
+    bounds: watch::Sender<Arc<Bounds>>,
     /// The connections of each network, over all listeners.
     networks: Arc<Addresses>,
 }
@@ -43,8 +41,7 @@ impl Limits {
         Self {
             permits: Arc::new(Semaphore::new(max as usize)),
             max: AtomicU32::new(max),
-            bounds: ArcSwap::from_pointee(Bounds::new(config, Arc::clone(&networks))),
-            changes: watch::Sender::new(()),
+            bounds: watch::Sender::new(Arc::new(Bounds::new(config, Arc::clone(&networks)))),
             networks,
         }
     }
@@ -54,16 +51,15 @@ impl Limits {
         self.max.load(Ordering::Relaxed)
     }
 
-    /// Notes each time that the bounds become others.
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+    /// The bounds of a new connection, and what replaces them.
+    pub(super) fn bounds(&self) -> watch::Receiver<Arc<Bounds>> {
+        self.bounds.subscribe()
     }
 
     /// Sets the bounds for connections that begin from now on. If more connections are open than the new bound allows,
     /// further ones wait until enough have ended.
     pub(crate) fn set(&self, config: &ServerConfig) {
-        self.bounds.store(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
-        self.changes.send_replace(());
+        self.bounds.send_replace(Arc::new(Bounds::new(config, Arc::clone(&self.networks))));
         self.networks.set_max(max_of_a_network(config));
         let now = max_connections(config);
         let before = self.max.swap(now, Ordering::Relaxed);

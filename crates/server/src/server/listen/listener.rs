@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::addresses::{AddressPermit, Addresses};
-use super::basis::Basis;
+use super::conditions::ConnectionConditions;
 use super::connection_counts::{ConnectionCounts, RejectCause};
-use super::limits::{Bounds, Limits};
+use super::limits::Bounds;
 use super::origin::{Origin, RequestedServer};
 use super::proxy_protocol;
 use super::stream::{Socket, Stream};
@@ -72,8 +72,10 @@ pub(crate) struct NewConnection {
     pub(super) is_http2: bool,
     /// `None` for a trusted proxy, whose connections are not counted.
     pub(crate) permit: Option<[AddressPermit; 2]>,
-    /// What it relies on. It serves no request after that has ended.
-    pub(super) basis: Basis,
+    /// It serves no request once one of them has ended.
+    pub(super) conditions: ConnectionConditions,
+    /// The trusted proxy that carries it.
+    pub(super) carried_by: Option<IpAddr>,
 }
 
 /// Why a connection is not ready for requests.
@@ -136,7 +138,7 @@ impl Listener {
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        (limits, bounds): (&Arc<Limits>, &Bounds),
+        bounds: &Bounds,
     ) -> Result<NewConnection, SetUpError> {
         let client = match self.proxy_protocol {
             true if bounds.trusts(peer.ip()) => {
@@ -169,14 +171,13 @@ impl Listener {
                 let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
                 let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
                 let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
-                NewConnection { stream, origin, is_http2, permit: None, basis: Basis::default() }
+                let conditions = ConnectionConditions::default();
+                NewConnection { stream, origin, is_http2, permit: None, conditions, carried_by: None }
             }
         };
         established.permit = permit;
-        // At an authorizer the networks in force are asked again at each question (T37).
-        if self.asking.is_none() && (is_proxy || proxied_by.is_some()) {
-            established.basis.add_proxy(limits, peer.ip());
-        }
+        // An authorizer checks at each question whether its peer is trusted (T37).
+        established.carried_by = (self.is_public() && (is_proxy || proxied_by.is_some())).then(|| peer.ip());
         established.origin.proxied_by = proxied_by;
         Ok(established)
     }
@@ -184,7 +185,7 @@ impl Listener {
     /// The TLS handshake, and what the connection is after it. It has no permit yet.
     async fn over_tls(
         &self,
-        tls: &Arc<Tls>,
+        tls: &Tls,
         mut stream: TcpStream,
         client: SocketAddr,
         is_proxy: bool,
@@ -195,8 +196,8 @@ impl Listener {
             Box::pin(answer_plain_http(&mut stream)).await;
             return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
         }
-        let changes = tls.changes();
-        let loaded = tls.now();
+        let mut tls = tls.subscribe();
+        let loaded = tls.borrow_and_update().clone();
         let socket = Socket::new(stream, bounds.min_rate);
         let stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await;
         let mut stream = stream.map_err(|error| RejectCause::Tls.of(error))?;
@@ -218,9 +219,9 @@ impl Listener {
         }
         // RFC 9113 §3.2: HTTP/2 over TLS is negotiated by ALPN. Without ALPN the client speaks HTTP/1.1.
         let is_http2 = session.alpn_protocol() == Some(b"h2");
-        let mut basis = Basis::default();
+        let mut conditions = ConnectionConditions::default();
         if let Some(chain) = session.peer_certificates() {
-            basis.add_certificate(tls, changes, chain);
+            conditions.add_certificate(chain, tls);
         }
         let mut ahead: &[u8] = &[];
         if is_http2 {
@@ -235,7 +236,7 @@ impl Listener {
         let stream = Stream::tls(stream, ahead);
         let mut origin = Origin::tls(peer, is_proxy, bounds.min_rate, requested);
         origin.tls = version;
-        Ok(NewConnection { stream, origin, is_http2, permit: None, basis })
+        Ok(NewConnection { stream, origin, is_http2, permit: None, conditions, carried_by: None })
     }
 
     /// The peer, as requests see it.

@@ -1,7 +1,7 @@
 //! The lowest room: sockets, TLS, and connections up to the head of each request. What answers a request is handed in.
 
 pub(crate) mod addresses;
-mod basis;
+mod conditions;
 pub(crate) mod connection;
 pub(crate) mod connection_counts;
 mod h2;

@@ -45,7 +45,7 @@ pub(crate) struct TlsState {
 }
 
 impl TlsState {
-    /// Would a client with this chain be let in at this time?
+    /// Does it accept this chain of a client at this time?
     pub(super) fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
         let (Some(verifier), Some((leaf, rest))) = (&self.verifier, chain.split_first()) else { return false };
         verifier.verify_client_cert(leaf, rest, now).is_ok()
@@ -56,49 +56,40 @@ impl TlsState {
 #[derive(Debug)]
 pub(crate) struct Tls {
     config: ArcSwap<TlsConfig>,
-    loaded: ArcSwap<TlsState>,
-    changes: watch::Sender<()>,
+    loaded: watch::Sender<Arc<TlsState>>,
 }
 
 impl Tls {
     /// Warnings are reported when the configuration is prepared.
     pub(crate) fn load(config: &TlsConfig) -> Result<Self, KeyFault> {
         let (loaded, _) = load(config)?;
-        let (config, loaded) = (ArcSwap::from_pointee(config.clone()), ArcSwap::from_pointee(loaded));
-        Ok(Self { config, loaded, changes: watch::Sender::new(()) })
+        Ok(Self { config: ArcSwap::from_pointee(config.clone()), loaded: watch::Sender::new(Arc::new(loaded)) })
     }
 
-    /// What a new connection is accepted with.
-    pub(crate) fn now(&self) -> Arc<TlsState> {
-        self.loaded.load_full()
-    }
-
-    /// Notes each time that [`Self::now`] becomes another.
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+    /// What a new connection is accepted with, and what replaces it.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<TlsState>> {
+        self.loaded.subscribe()
     }
 
     /// Reads the files again. On an error, nothing changes.
     pub(crate) fn reload(&self) -> Result<(), KeyFault> {
         // A completely new set, so that no TLS session is resumed under old rules: the new set does not know the old
         // tickets, and a client that has one makes a full handshake.
-        self.loaded.store(Arc::new(load_and_warn(&self.config.load())?));
-        self.changes.send_replace(());
+        self.loaded.send_replace(Arc::new(load_and_warn(&self.config.load())?));
         Ok(())
     }
 
     /// Takes over what was loaded for another configuration.
     pub(crate) fn replace(&self, other: Self) {
         self.config.store(other.config.into_inner());
-        self.loaded.store(other.loaded.into_inner());
-        self.changes.send_replace(());
+        self.loaded.send_replace(other.loaded.borrow().clone());
     }
 
     /// The file of each certificate, and when the first of the certificates in it expires, in Unix time.
     pub(crate) fn ends(&self) -> Vec<(String, u64)> {
         let config = self.config.load();
         let files = config.certificates.iter().map(|files| files.cert.display().to_string());
-        let ends = self.now().certificates.ends();
+        let ends = self.loaded.borrow().certificates.ends();
         files.zip(ends).filter_map(|(file, end)| Some((file, end?))).collect()
     }
 

@@ -1,0 +1,106 @@
+//! Conditions that held when a connection was accepted, and that time or a reload may end: the validity of its client's
+//! certificate, and the trust in the proxy that carries it (requirements T36, T43).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::OptionFuture;
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::limits::Bounds;
+use super::tls::{TlsState, end_of};
+
+/// The conditions of a connection. The default has none.
+#[derive(Default)]
+pub(super) struct ConnectionConditions {
+    certificate: Option<Box<AcceptedCertificate>>,
+    proxy: Option<Box<TrustedProxy>>,
+}
+
+/// The certificate of a client, as the listener accepted it.
+struct AcceptedCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    /// The end of its validity.
+    end: Option<Instant>,
+    tls: watch::Receiver<Arc<TlsState>>,
+}
+
+/// A proxy in `trusted_proxies`.
+struct TrustedProxy {
+    address: IpAddr,
+    bounds: watch::Receiver<Arc<Bounds>>,
+}
+
+impl ConnectionConditions {
+    /// Adds a certificate. `tls` has last seen the state that accepted it.
+    pub(super) fn add_certificate(&mut self, chain: &[CertificateDer<'_>], tls: watch::Receiver<Arc<TlsState>>) {
+        // It is valid up to and including that second.
+        let end = chain.first().and_then(end_of).map(|last| at_unix_time(last.saturating_add(1)));
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        self.certificate = Some(Box::new(AcceptedCertificate { chain, end, tls }));
+    }
+
+    /// Adds a trusted proxy.
+    pub(super) fn add_proxy(&mut self, address: IpAddr, bounds: watch::Receiver<Arc<Bounds>>) {
+        self.proxy = Some(Box::new(TrustedProxy { address, bounds }));
+    }
+
+    /// Resolves when one of them no longer holds.
+    pub(super) async fn ended(&mut self) {
+        let Self { certificate, proxy } = self;
+        if certificate.is_none() && proxy.is_none() {
+            return std::future::pending().await;
+        }
+        // Boxed: most connections have no conditions, and the future would take room in each of them.
+        Box::pin(async {
+            tokio::select! {
+                Some(()) = OptionFuture::from(certificate.as_mut().map(|certificate| certificate.ended())) => {}
+                Some(()) = OptionFuture::from(proxy.as_mut().map(|proxy| proxy.ended())) => {}
+            }
+        })
+        .await;
+    }
+}
+
+impl AcceptedCertificate {
+    async fn ended(&mut self) {
+        let Self { chain, end, tls } = self;
+        let refused = async {
+            while tls.changed().await.is_ok() {
+                let now = Duration::from_millis(SystemTime::new().wall().as_millis());
+                let state = tls.borrow_and_update().clone();
+                if !state.accepts(chain, UnixTime::since_unix_epoch(now)) {
+                    return;
+                }
+            }
+            // The listener is gone: there are no further reloads.
+            std::future::pending::<()>().await;
+        };
+        match end {
+            None => refused.await,
+            Some(end) => {
+                let _ = tokio::time::timeout_at(*end, refused).await;
+            }
+        }
+    }
+}
+
+impl TrustedProxy {
+    async fn ended(&mut self) {
+        if self.bounds.wait_for(|bounds| !bounds.trusts(self.address)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The moment at which the wall clock, as it goes now, will show this Unix time; at the latest in a year, which is longer
+/// than a timer can last.
+fn at_unix_time(seconds: u64) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = Duration::from_millis(SystemTime::new().wall().as_millis());
+    Instant::now() + Duration::from_secs(seconds).saturating_sub(now).min(YEAR)
+}
