@@ -186,7 +186,9 @@ async fn r26_r32_what_ends_at_one_gate_while_redis_lacks_it_does_not_come_back_w
 /// The server loses what one gate wrote and another has not read, and the first one stands still until the other has
 /// ended sessions of it.
 pub(crate) async fn ends_while_the_store_lacks_it(place: &Place, [a, b]: [Gate; 2], lose: impl FnOnce()) {
-    let [logged_out, revoked, goes_on] = [b.login().await, b.login().await, b.login().await];
+    // One of its connections may still lead to the server that was restarted.
+    let begun = async || decided(async || b.log_in("demo", &b.password).await).await.tokens();
+    let [logged_out, revoked, goes_on] = [begun().await, begun().await, begun().await];
     let id = place.json(&["token", "inspect"], &revoked.refresh)["session"].as_str().unwrap().to_owned();
     b.signal("STOP");
     lose();
@@ -249,8 +251,8 @@ async fn c38_a_restart_that_lost_nothing_is_no_error_and_nothing_is_written_back
         let log = gate.log();
         assert!(!log.contains("the store has lost writes") && !log.contains("lost writes that it had"), "{log}");
     }
-    assert_eq!(a.refresh(&second.refresh).await.status, StatusCode::OK);
-    assert_eq!(a.refresh(&other.refresh).await.status, StatusCode::OK);
+    assert_eq!(decided(async || a.refresh(&second.refresh).await).await.status, StatusCode::OK);
+    assert_eq!(decided(async || a.refresh(&other.refresh).await).await.status, StatusCode::OK);
 }
 
 /// The server crashes, and comes back with what its last snapshot has.
@@ -273,9 +275,10 @@ async fn c15_c18_what_gates_know_holds_after_the_server_lost_its_last_writes() {
         assert_eq!(gate.get("/hello", &ended.access).await.status, StatusCode::UNAUTHORIZED);
         assert_eq!(gate.refresh(&ended.refresh).await.status, StatusCode::BAD_REQUEST);
     }
-    assert_eq!(b.refresh(&replayed.refresh).await.tokens(), lost_reply, "the same pair at another gate");
-    assert_eq!(a.refresh(&next.refresh).await.status, StatusCode::OK);
-    assert_eq!(a.refresh(&begun.refresh).await.status, StatusCode::OK);
+    let again = decided(async || b.refresh(&replayed.refresh).await).await.tokens();
+    assert_eq!(again, lost_reply, "the same pair at another gate");
+    assert_eq!(decided(async || a.refresh(&next.refresh).await).await.status, StatusCode::OK);
+    assert_eq!(decided(async || a.refresh(&begun.refresh).await).await.status, StatusCode::OK);
     assert_eq!(server.cli(&["HLEN", "{rg:0}:r"]), "1", "the revocation is in the store again");
 }
 
