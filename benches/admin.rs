@@ -22,12 +22,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
-use rotogate::token::seal::sealed;
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
+use rotogate_core::token::seal::sealed;
 
 use support::program::{self, Gate, free_port, goal};
 use support::{measures, quantile};

@@ -29,10 +29,10 @@ use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rotogate::clock::{SystemTime, TimeSource};
 use rotogate::session::Scope;
-use rotogate::token::claims::TokenStyle;
-use rotogate::token::{Keyring, MintedClaims, mint};
+use rotogate_core::clock::{SystemTime, TimeSource};
+use rotogate_core::token::claims::TokenStyle;
+use rotogate_core::token::{Keyring, MintedClaims, mint};
 use support::program::{self, Gate, free_port, goal};
 use support::{measures, quantile};
 

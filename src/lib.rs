@@ -76,19 +76,26 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod claim;
+pub mod client;
+pub mod clock;
+pub mod denial;
 pub mod dialect;
+pub mod directory;
+pub mod dpop;
+pub mod fault;
 pub mod gate;
 #[cfg(feature = "relay")]
 #[doc(hidden)]
 pub mod relay;
+#[cfg(feature = "remote-keys")]
+pub mod remote_keys;
+pub mod route;
+pub mod session;
+pub mod store;
 #[cfg(feature = "test")]
 pub mod test;
-
-#[cfg(feature = "remote-keys")]
-#[doc(inline)]
-pub use rotogate_core::remote_keys;
-#[doc(inline)]
-pub use rotogate_core::{claim, client, clock, denial, directory, dpop, fault, route, session, store, token};
+pub mod token;
 
 pub use gate::{Gate, Identity};
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).

@@ -12,9 +12,9 @@ pub(crate) type Readings = Vec<String>;
 
 use http::{Method, Request};
 use others::Nginx;
-use rotogate::route::path::CanonicalPath;
-use rotogate::route::{Auth, EncodedSlash, Match, Route, RoutePolicy, RouteTable, authority};
 use rotogate::session::Scope;
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Auth, EncodedSlash, Match, Route, RoutePolicy, RouteTable, authority};
 
 /// The gate's answer to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Sessi
 use rotogate::store::redb::Options;
 use rotogate::store::{RedbStore, Store, SubjectBound};
 use rotogate::token::Keyring;
-use rotogate::token::seal::sealed;
 use rotogate_core::revocation::list::ListFilling;
 use rotogate_core::revocation::{Effect, Revocation, RevocationList, Target};
+use rotogate_core::token::seal::sealed;
 use uuid::Uuid;
 
 const ISSUER: &str = "https://auth.example.com";

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use rotogate::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::{Inserted, Store, SubjectBound};
+use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
 use rotogate_core::revocation::{Effect, Revocation, Target};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

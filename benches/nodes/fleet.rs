@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::support::redis::Redis;
-use rotogate::clock::SystemTime;
 use rotogate::store::{Cursor, Follow, RedisStore, Staleness, Store};
+use rotogate_core::clock::SystemTime;
 use tokio::task::JoinSet;
 
 use crate::contents::revoke;

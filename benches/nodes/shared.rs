@@ -10,7 +10,7 @@ use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::store::{RedisOptions, RedisStore, Store};
 use rotogate::token::Keyring;
-use rotogate::token::algorithm::Algorithm;
+use rotogate_core::token::algorithm::Algorithm;
 use tempfile::TempDir;
 
 use crate::support;

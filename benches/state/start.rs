@@ -7,8 +7,8 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use rotogate::store::redb::{Options, RedbStore};
-use rotogate::token::algorithm::Algorithm;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::token::algorithm::Algorithm;
+use rotogate_core::token::keyring::Keyring;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::contents::{self, LEEWAY};

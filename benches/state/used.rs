@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rotogate::session::rotation::RaisedMinimum;
 use rotogate::session::{Session, SessionId};
 use rotogate::store::{RedbStore, Store, Swap};
 use rotogate_core::revocation::Revocation;
+use rotogate_core::session::rotation::RaisedMinimum;
 
 use super::contents::{id, store, unknown};
 use super::support::{cpu_time, quantile};

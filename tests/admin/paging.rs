@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
-use rotogate::clock::{Timestamp, wall_micros};
 use rotogate::session::{Generation, LastPair, Scope, Seal, Session, SessionId, SessionSecret, Status};
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
-use rotogate::token::seal::sealed;
+use rotogate_core::clock::{Timestamp, wall_micros};
+use rotogate_core::token::seal::sealed;
 use serde_json::Value;
 use support::{CONFIG, Place, with};
 

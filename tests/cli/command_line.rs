@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use http::StatusCode;
 use rotogate::token::Algorithm;
-use rotogate::token::keyring::KeyMaterial;
+use rotogate_core::token::keyring::KeyMaterial;
 use serde_json::Value;
 
 use support::{CONFIG, Place, Ran};

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use rotogate::token::Algorithm;
-use rotogate::token::keyring::KeyMaterial;
+use rotogate_core::token::keyring::KeyMaterial;
 use serde_json::Value;
 
 use support::{CONFIG, Gate, Place, Tokens, until};

@@ -2,7 +2,7 @@
 //! that it warns of reaches the upstream, and no longer does with any remedy that the message names.
 
 use http::{Method, StatusCode};
-use rotogate::route::WarningKind;
+use rotogate_core::route::WarningKind;
 use serde_json::json;
 
 use crate::edge::issuer::Issuer;

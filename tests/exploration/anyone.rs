@@ -1,7 +1,7 @@
 //! Proofs 1 and 4: every token that was ever issued may be presented and used by anyone at any time, also those whose
 //! reply was lost.
 
-use rotogate::session::rotation::{Decision, apply_decision, decide};
+use rotogate_core::session::rotation::{Decision, apply_decision, decide};
 
 use super::gate::{Around, Gate, Happening};
 use super::search::{World, finds, proves};

@@ -1,8 +1,8 @@
 //! The gate and its store around the table, in the small.
 
 use rotogate::clock::Timestamp;
-use rotogate::session::{Generation, rotation};
 use rotogate_core::revocation::Effect;
+use rotogate_core::session::{Generation, rotation};
 
 use super::table::{Outcome, REVOKED, Record, Table};
 

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{Decision, Facts, REVOKED, apply_decision, decide};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate_core::session::rotation::{Decision, Facts, REVOKED, apply_decision, decide};
 
 const CREATED: Timestamp = Timestamp::from_millis(1_732_000_000_123);
 const DAY: u64 = 86_400_000;

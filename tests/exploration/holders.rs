@@ -1,6 +1,6 @@
 //! Proofs 2 and 3: a victim who stores what he receives, and a thief who may take his refresh token at any time.
 
-use rotogate::session::rotation::{Decision, apply_decision, decide};
+use rotogate_core::session::rotation::{Decision, apply_decision, decide};
 
 use super::gate::{Around, Gate, Happening};
 use super::search::{World, finds, proves};

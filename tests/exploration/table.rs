@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rotogate::clock::Timestamp;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{self, Decision, Facts, RecordChange};
 use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session, SessionId, SessionSecret, Status};
+use rotogate_core::session::rotation::{self, Decision, Facts, RecordChange};
 
 /// One unit of the small world's time.
 const UNIT: Duration = Duration::from_millis(300);

@@ -9,8 +9,8 @@ use ed25519_dalek::{Signer, SigningKey};
 use rotogate::claim::ClaimPath;
 use rotogate::clock::Timestamp;
 use rotogate::session::Scope;
-use rotogate::token::verify::{AllowedScopes, ClaimMapping, SubjectEncoding};
-use rotogate::token::{IssuerKeys, IssuerRules, Verifier};
+use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, SubjectEncoding};
+use rotogate_core::token::{IssuerKeys, IssuerRules, Verifier};
 use serde_json::{Map, Value, json};
 
 use crate::input::target;

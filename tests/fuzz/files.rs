@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use rotogate::store::redb::records_read_back_the_same;
-use rotogate::token::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_core::password::{Accepted, CostClass, FirebaseParameters, Legacy, PasswordHash, Passwords};
+use rotogate_core::token::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_server::users::FileDirectory;
 use serde_json::Value;
 use tempfile::TempDir;

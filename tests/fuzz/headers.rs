@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use rotogate::Gate;
 use rotogate::gate::NewSession;
 use rotogate::route::{BadCredential, Route, RoutePolicy};
-use rotogate::token::keyring::Keyring;
 use rotogate_core::headers::{Peer, client_ip, forwarded};
+use rotogate_core::token::keyring::Keyring;
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 

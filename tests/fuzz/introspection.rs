@@ -6,8 +6,8 @@ use rotogate::claim::ClaimPath;
 use rotogate::clock::Timestamp;
 use rotogate::session::Scope;
 use rotogate::token::IssuerRules;
-use rotogate::token::verify::{AllowedScopes, ClaimMapping, Responses, Told};
 use rotogate_core::introspection::{Introspection, IntrospectionFault, Introspector};
+use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, Responses, Told};
 use serde_json::{Map, Value};
 
 use crate::input::target;

@@ -10,8 +10,8 @@ use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::gate::grpc::proto::envoy::service::auth::v3::CheckRequest;
 use rotogate::gate::{Authorizer, Neighbour};
-use rotogate::token::keyring::Keyring;
 use rotogate_core::headers::Peer;
+use rotogate_core::token::keyring::Keyring;
 
 use crate::headers::headers;
 use crate::input::target;

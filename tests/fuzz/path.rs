@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use http::Method;
 use percent_encoding::percent_decode;
-use rotogate::route::path::CanonicalPath;
-use rotogate::route::{Match, Route, RoutePolicy, RouteTable};
+use rotogate_core::route::path::CanonicalPath;
+use rotogate_core::route::{Match, Route, RoutePolicy, RouteTable};
 
 use crate::input::target;
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signer, SigningKey};
-use rotogate::dpop::examine;
+use rotogate_core::dpop::examine;
 use serde_json::{Map, Value};
 
 use crate::input::target;

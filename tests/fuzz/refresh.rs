@@ -10,17 +10,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt;
 use rotogate::SecretString;
 use rotogate::client::Client;
-use rotogate::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate::denial::Denial;
 use rotogate::fault::Error;
 use rotogate::session::profile::Profile;
 use rotogate::session::{Generation, RevokedBecause, Session, SessionId, SessionSecret};
 use rotogate::store::{Cursor, Filter, Inserted, Page, Store, StoreError, SubjectBound, Swap, Swept};
-use rotogate::token::keyring::Keyring;
-use rotogate::token::refresh::{self, PREFIX};
+use rotogate_core::clock::{EngineClock, SystemTime, Timestamp};
 use rotogate_core::engine::{AccountRule, Engine, EngineConfig, Exchange, Origin, Refresh};
 use rotogate_core::limit::{Limits, Rate, Rates};
 use rotogate_core::revocation::{Revocation, RevocationList};
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::refresh::{self, PREFIX};
 
 use crate::input::target;
 

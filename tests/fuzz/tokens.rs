@@ -7,8 +7,8 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rotogate::clock::Timestamp;
-use rotogate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
-use rotogate::token::{Algorithm, IssuerRules, Verifier};
+use rotogate_core::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
+use rotogate_core::token::{Algorithm, IssuerRules, Verifier};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 

@@ -113,7 +113,7 @@ async fn the_documentation_has_the_program_to_the_letter_and_it_logs_in() {
 #[cfg(feature = "test-util")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_example_passes_the_conformance_suite() {
-    use rotogate::store::conformance::{ISSUER, LEEWAY, run};
+    use rotogate_core::store::conformance::{ISSUER, LEEWAY, run};
     let folder = tempfile::tempdir().unwrap();
     let number = std::sync::atomic::AtomicU32::new(0);
     run(|| {

@@ -8,10 +8,10 @@ use axum::routing::get;
 use http::StatusCode;
 use rotogate::clock::Timestamp;
 use rotogate::gate::BuildError;
-use rotogate::token::keyring::Keyring;
-use rotogate::token::live_keys::{FetchRules, LiveKeys, Validity};
-use rotogate::token::verify::{IssuerKeys, IssuerRules, Keys};
 use rotogate::{Gate, Identity};
+use rotogate_core::token::keyring::Keyring;
+use rotogate_core::token::live_keys::{FetchRules, LiveKeys, Validity};
+use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
 
 use crate::claims::foreign;
 use crate::client::Server;
@@ -77,7 +77,7 @@ async fn i1_a_request_with_an_unknown_kid_waits_for_the_keys_at_the_layer_and_at
             while live.waiting() < 2 {
                 tokio::task::yield_now().await;
             }
-            let now = Timestamp::from_millis(rotogate::clock::wall_micros() / 1000);
+            let now = Timestamp::from_millis(rotogate_core::clock::wall_micros() / 1000);
             let attempt = live.begin(now, now);
             live.set(published(&keys), Validity::ENDLESS);
             attempt.succeed();

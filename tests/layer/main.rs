@@ -30,7 +30,7 @@ use rotogate::client::Client;
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::gate::{Endpoint, GateBuilder, NewSession};
 use rotogate::session::Scope;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::token::keyring::Keyring;
 
 /// A gate with one client, `web`, and an endpoint for sessions that the application begins.
 fn builder() -> GateBuilder {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::Router;
 use http::{Request, StatusCode};
-use rotogate::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate::dialect::my_sessions::MySessions;
 use rotogate::gate::Endpoint;
+use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
 
 use crate::client::{Answer, Server, send};
 

@@ -9,14 +9,14 @@ use http::StatusCode;
 use rotogate::Gate;
 use rotogate::SecretString;
 use rotogate::client::Client;
-use rotogate::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate::dialect::oauth2::OAuth2;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::gate::{DEFAULT_LEEWAY, Endpoint, Peer, Rate, Rates};
 use rotogate::store::Store;
-use rotogate::store::memory::nodes::{MemoryNode, Way};
 use rotogate::token::Algorithm;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
+use rotogate_core::store::memory::nodes::{MemoryNode, Way};
+use rotogate_core::token::keyring::Keyring;
 use secrecy::ExposeSecret;
 
 use crate::client::{Answer, Server, send};

@@ -7,14 +7,14 @@ use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
 use rotogate::Gate;
-use rotogate::clock::{ManualTime, TimeSource, Timestamp};
 use rotogate::gate::{DEFAULT_LEEWAY, Readiness};
 use rotogate::route::{Route, RoutePolicy};
 use rotogate::session::profile::Profile;
-use rotogate::store::memory::nodes::{Backup, MemoryNode, Way};
 use rotogate::store::{Filter, Staleness, Store};
 use rotogate::token::Algorithm;
-use rotogate::token::keyring::Keyring;
+use rotogate_core::clock::{ManualTime, TimeSource, Timestamp};
+use rotogate_core::store::memory::nodes::{Backup, MemoryNode, Way};
+use rotogate_core::token::keyring::Keyring;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 

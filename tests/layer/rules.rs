@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use rotogate::Gate;
-use rotogate::clock::{ManualTime, Timestamp};
 use rotogate::gate::{BuildError, GateBuilder, GateLayer};
 use rotogate::route::{Auth, Route, RoutePolicy};
 use rotogate::token::{Algorithm, Keyring};
+use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::verify_cache::IdentityField;
 use tower::{Layer, ServiceExt, service_fn};
 

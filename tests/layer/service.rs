@@ -218,9 +218,9 @@ fn every_error_is_one_that_question_marks_take() {
     is::<rotogate::store::StoreError>();
     is::<rotogate::directory::DirectoryError>();
     is::<rotogate::route::RouteError>();
-    is::<rotogate::route::path::PathError>();
-    is::<rotogate::token::keyring::KeyError>();
-    is::<rotogate::token::verify::RulesError>();
+    is::<rotogate_core::route::path::PathError>();
+    is::<rotogate_core::token::keyring::KeyError>();
+    is::<rotogate_core::token::verify::RulesError>();
 }
 
 #[test]

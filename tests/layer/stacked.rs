@@ -90,8 +90,8 @@ async fn require_alone_may_leave_the_token_to_the_handler() {
 /// Two gates of one issuer and one keyring: the second mints tokens for another audience.
 async fn two() -> (rotogate::Gate, rotogate::Gate, tempfile::TempDir) {
     use rotogate::client::Client;
-    use rotogate::token::algorithm::Algorithm;
-    use rotogate::token::keyring::Keyring;
+    use rotogate_core::token::algorithm::Algorithm;
+    use rotogate_core::token::keyring::Keyring;
 
     let dir = tempfile::tempdir().unwrap();
     let keys = dir.path().join("keys");

@@ -10,20 +10,20 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rotogate::SecretString;
 use rotogate::client::Client;
-use rotogate::clock::{EngineClock, ManualTime, Timestamp};
 use rotogate::fault::Error;
 use rotogate::session::profile::Profile;
-use rotogate::session::rotation::{Decision, Facts, decide};
 use rotogate::session::{Generation, RevokedBecause, Scope, SessionId};
 use rotogate::store::{Cursor, Store};
-use rotogate::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
-use rotogate::token::{Algorithm, refresh};
+use rotogate_core::clock::{EngineClock, ManualTime, Timestamp};
 use rotogate_core::engine::{
     APPLICATION, AccountRule, ApplicationLogin, Engine, EngineConfig, Exchange, IssuedTokens, Origin, Refresh,
 };
 use rotogate_core::limit::{Limits, Rate, Rates};
 use rotogate_core::revocation::RevocationList;
 use rotogate_core::revocation::list::TokenFacts;
+use rotogate_core::session::rotation::{Decision, Facts, decide};
+use rotogate_core::token::keyring::{KeyMaterial, Keyring, RefreshKeys, RefreshSecret, SigningKey};
+use rotogate_core::token::{Algorithm, refresh};
 use uuid::Uuid;
 
 use crate::store::{Faulty, ISSUER, LEEWAY};

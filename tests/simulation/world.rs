@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rotogate::clock::{ManualTime, Timestamp};
 use rotogate::denial::Denial;
 use rotogate::fault::Error;
-use rotogate::session::rotation::REVOKED;
 use rotogate::session::{Generation, SessionId};
+use rotogate_core::clock::{ManualTime, Timestamp};
 use rotogate_core::engine::{IssueKind, IssuedTokens};
+use rotogate_core::session::rotation::REVOKED;
 
 use crate::gate::{Done, GRACE, Gate, LAX, WINDOW, Work, generation, poll};
 use crate::store::{Faulty, Plant, Trust};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use rotogate::token::algorithm::Algorithm;
+use rotogate_core::token::algorithm::Algorithm;
 
 use crate::client::Speech;
 use crate::config::{self, Common};

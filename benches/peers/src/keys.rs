@@ -9,8 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rotogate::token::algorithm::{Algorithm, Family};
-use rotogate::token::keyring::{KeyState, Keyring};
+use rotogate_core::token::algorithm::{Algorithm, Family};
+use rotogate_core::token::keyring::{KeyState, Keyring};
 
 use crate::tls;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use rotogate::clock::Timestamp;
 use rotogate::session::{Generation, Scope, SessionId};
-use rotogate::token::{Algorithm, Keyring, MintedClaims, SigningKey, mint};
+use rotogate_core::token::{Algorithm, Keyring, MintedClaims, SigningKey, mint};
 
 use crate::keys::{AUDIENCE, ISSUER};
 

@@ -1,13 +1,4 @@
 //! OAuth clients (RFC 6749 §2): which clients may ask for tokens, and how they authenticate.
-//!
-//! ```
-//! use rotogate::client::{Client, Grant};
-//!
-//! let web = Client::public("web");
-//! assert!(web.may(Grant::RefreshToken) && web.secret_hash.is_none());
-//! let builder = rotogate::Gate::builder().client(web);
-//! # let _ = builder;
-//! ```
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

@@ -13,14 +13,6 @@
 //!
 //! `exp` of our own tokens is judged by the later of engine time and wall clock: an error in either of them prolongs no
 //! token.
-//!
-//! ```
-//! use std::time::Duration;
-//! use rotogate::clock::Timestamp;
-//!
-//! let login = Timestamp::from_secs(1_800_000_000);
-//! assert_eq!(login.plus(Duration::from_secs(60)).since(login), Duration::from_secs(60));
-//! ```
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,18 +1,5 @@
 //! Faults: failures on our side. Nothing was decided and nothing consumed, so the reply to a fault is 503 with
 //! `Retry-After`, never a refusal.
-//!
-//! ```
-//! use rotogate::fault::{Error, Fault};
-//!
-//! fn status(error: &Error) -> u16 {
-//!     match error {
-//!         Error::Denied(_) => 401,
-//!         // Not decided: the client may send the same again.
-//!         Error::Failed(_) => 503,
-//!     }
-//! }
-//! assert_eq!(status(&Error::Failed(Fault::Clock)), 503);
-//! ```
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! HAProxy.
 
 use anyhow::{Result, bail};
-use rotogate::token::algorithm::{Algorithm, Family};
+use rotogate_core::token::algorithm::{Algorithm, Family};
 
 use super::Common;
 use crate::keys::{self, AUDIENCE, ISSUER};

@@ -14,7 +14,7 @@ use axum_jwt_auth::{Decoder, LocalDecoder};
 use hyper_util::service::TowerToHyperService;
 use jsonwebtoken10::{DecodingKey, Validation};
 use jwt_authorizer::{IntoLayer, JwtAuthorizer, RegisteredClaims};
-use rotogate::token::algorithm::{Algorithm, Family};
+use rotogate_core::token::algorithm::{Algorithm, Family};
 use tower_oauth2_resource_server::claims::DefaultClaims;
 use tower_oauth2_resource_server::server::OAuth2ResourceServer;
 use tower_oauth2_resource_server::tenant::TenantConfiguration;

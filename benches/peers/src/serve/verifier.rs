@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use jsonwebtoken::{DecodingKey, Validation};
-use rotogate::token::algorithm::{Algorithm, Family};
+use rotogate_core::token::algorithm::{Algorithm, Family};
 use serde::Deserialize;
 
 use crate::keys;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rotogate::token::Algorithm;
-use rotogate::token::algorithm::Family;
+use rotogate_core::token::algorithm::Family;
 
 use crate::client::Speech;
 use crate::contender::Contender::{self, Envoy, Haproxy, Nginx, Rotogate, Rust};

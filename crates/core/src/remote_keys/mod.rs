@@ -1,25 +1,4 @@
 //! Keys of other issuers: found by discovery or by URL, fetched in the background, and kept up to date.
-//!
-//! One task fetches the keys of one issuer; requests only read them. A token with an unknown key waits for one fetch, at
-//! most once in `cooldown`. While the keys cannot be fetched the last good ones count, for `stale_for`. Afterwards, and
-//! while there never were any, the gate answers 503: the token may be good, and a client discards a token that is
-//! refused. Only a valid key set counts as an answer.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::sync::Arc;
-//! use rotogate::remote_keys::{KeySetFolder, RemoteIssuer, RemoteKeys};
-//!
-//! let url = "https://id.example.com/realms/x";
-//! let kept = Arc::new(KeySetFolder::new("data/issuers"));
-//! let remote = RemoteKeys::start(RemoteIssuer::new("kc", url), Some(kept))?;
-//! remote.first_attempt().await;
-//! let gate = rotogate::Gate::builder().trusted_issuer(remote.rules(["api"]));
-//! # let _ = gate;
-//! # Ok(()) }
-//! ```
-//!
-//! The fetching ends when the gate and the [`RemoteKeys`] are dropped.
 
 mod answer;
 mod client;

@@ -1,17 +1,5 @@
 //! Routes: which route a request takes, and what the route requires. A request that matches no route is refused: the
 //! gate forwards nothing that the configuration does not name.
-//!
-//! ```
-//! use rotogate::route::{Route, RoutePolicy};
-//! use rotogate::session::Scope;
-//!
-//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let public = Route::new("/docs/{*rest}", RoutePolicy::public());
-//! let orders = Route::new("/orders/{id}", RoutePolicy { scopes: Scope::parse("orders.read")?, ..RoutePolicy::default() });
-//! let builder = rotogate::Gate::builder().route(public).route(orders);
-//! # let _ = builder;
-//! # Ok(()) }
-//! ```
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,16 +1,5 @@
 //! A **session** is one login of one client: what RFC 9700 calls a token family. Every token issued since that login
 //! carries its id, and a **generation** that rises by one with each pair of tokens.
-//!
-//! [`rotation`] decides, without I/O, clock or randomness, what a presented refresh credential causes;
-//! the gate's engine executes the decision.
-//!
-//! ```
-//! use rotogate::session::Scope;
-//!
-//! let scope = Scope::parse("read write").unwrap();
-//! assert_eq!(scope.iter().collect::<Vec<_>>(), ["read", "write"]);
-//! assert!(Scope::parse("quote\"").is_err());
-//! ```
 
 pub mod profile;
 pub mod rotation;

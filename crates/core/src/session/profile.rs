@@ -1,14 +1,4 @@
 //! The session rules of an endpoint or a client.
-//!
-//! ```
-//! use std::time::Duration;
-//! use rotogate::session::profile::Profile;
-//!
-//! let profile = Profile { grace: Duration::from_secs(10), ..Profile::default() };
-//! assert!(profile.problems().is_empty());
-//! let builder = rotogate::Gate::builder().profile(profile);
-//! # let _ = builder;
-//! ```
 
 use std::fmt;
 use std::time::Duration;

@@ -1,18 +1,5 @@
 //! Stores of sessions and revocations. The engine knows only [`Store`]; every implementation passes the same
 //! conformance suite (`store::conformance`, with the feature `test-util`).
-//!
-//! An `Ok` of a method that writes means *durable*: the process may be killed right after, and the write holds. The
-//! memory store is the exception, and says so at start.
-//!
-//! ```
-//! use std::time::Duration;
-//! use rotogate::store::MemoryStore;
-//!
-//! // Sessions end with the process: for tests, and for gates that only validate.
-//! let store = MemoryStore::new("https://api.example.com", Duration::from_secs(30));
-//! let builder = rotogate::Gate::builder().store(store);
-//! # let _ = builder;
-//! ```
 
 use std::fmt;
 use std::sync::Arc;

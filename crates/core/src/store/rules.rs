@@ -1,34 +1,5 @@
 //! What each operation of a store does, decided once for every store that can run it inside a transaction of its own: the
 //! rules are here, the tables behind [`State`].
-//!
-//! # A store of your own
-//!
-//! 1. Implement [`State`] over your tables: reads inside a transaction see the writes before them.
-//! 2. In each writing method of [`Store`](super::Store), begin a transaction, call the method of [`Rules`] of the same name,
-//!    and commit durably before you return `Ok`. A [`Failure::Refused`] has written nothing: commit or roll back as you like.
-//!    After a [`Failure::Broken`] roll back. Either becomes a [`StoreError`] by `?`.
-//! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`] and [`Revocation`] are `Serialize` and
-//!    `Deserialize`; [`page_size`] bounds a page.
-//! 4. Run the conformance suite: `store::conformance::run` (feature `test-util`).
-//!
-//! [`MemoryStore`](super::MemoryStore) is the shortest example, `examples/store.rs` a durable one.
-//!
-//! ```
-//! use rotogate::clock::Timestamp;
-//! use rotogate::store::rules::{Failure, Rules, State};
-//! use rotogate::store::{StoreError, Swept};
-//!
-//! /// One step of [`Store::sweep`](rotogate::store::Store::sweep), in a transaction of your database.
-//! fn sweep_step(rules: &Rules, tables: &mut impl State, now: Timestamp) -> Result<Swept, StoreError> {
-//!     match rules.sweep_step(tables, now) {
-//!         Ok(swept) => Ok(swept), // commit
-//!         Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error), // roll back
-//!     }
-//! }
-//! ```
-//!
-//! An operation reads all that it needs, decides, and only then writes. So one that is refused has written nothing, and
-//! other operations of its transaction stand.
 
 use std::sync::Arc;
 use std::time::Duration;

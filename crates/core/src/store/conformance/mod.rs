@@ -1,17 +1,4 @@
 //! What every store must do, as tests that any store can run: [`run`] with a function that makes an empty one.
-//!
-//! A behaviour that fails panics, and names itself.
-//!
-//! ```
-//! use std::sync::Arc;
-//! use rotogate::store::MemoryStore;
-//! use rotogate::store::conformance::{self, ISSUER, LEEWAY};
-//!
-//! // Among your tests, with your store: `#[tokio::test(flavor = "multi_thread")]`.
-//! async fn my_store_does_what_a_store_must() {
-//!     conformance::run(|| Arc::new(MemoryStore::for_a_trial(ISSUER, LEEWAY))).await;
-//! }
-//! ```
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests, for stores of this crate and of others")]
 
 use std::sync::{Arc, OnceLock};

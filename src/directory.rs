@@ -1,0 +1,55 @@
+//! The users. The gate asks a [`Directory`] at a login, and again at each refresh.
+//!
+//! ```
+//! use rotogate::SecretString;
+//! use rotogate::directory::{Directory, DirectoryError, User};
+//!
+//! #[derive(Debug)]
+//! struct Legacy;
+//!
+//! #[async_trait::async_trait]
+//! impl Directory for Legacy {
+//!     async fn authenticate(
+//!         &self,
+//!         account: Option<&str>,
+//!         username: &str,
+//!         password: &SecretString,
+//!     ) -> Result<Option<User>, DirectoryError> {
+//!         // Ask the login service here. `None`: unknown user and wrong password alike.
+//!         # let _ = (account, password);
+//!         Ok((username == "ada").then(|| User::new("u-17")))
+//!     }
+//!
+//!     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
+//!         Ok((subject == "u-17").then(|| User::new("u-17")))
+//!     }
+//! }
+//! ```
+
+#[doc(inline)]
+pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, PasswordMark, User};
+
+/// Hashes of passwords for a directory of your own: argon2id, a bounded number at once, away from the threads that serve
+/// requests. Known and unknown users take the same work.
+///
+/// ```
+/// use rotogate::SecretString;
+/// use rotogate::directory::DirectoryError;
+/// use rotogate::directory::password::{Cost, Passwords};
+///
+/// /// What `Directory::authenticate` does with the hash of a user, or without a user.
+/// async fn is_right(all: &Passwords, hash: Option<&str>, given: &SecretString) -> Result<bool, DirectoryError> {
+///     match hash {
+///         Some(hash) => all.verify(given, hash).await,
+///         None => all.verify_dummy(given, Cost::default()).await.map(|()| false),
+///     }
+/// }
+/// # let _ = is_right;
+/// ```
+///
+/// One run takes tens of milliseconds in a release build, and more than a second without optimisation. In a development
+/// build, optimise dependencies: `[profile.dev.package."*"]` with `opt-level = 1` in your `Cargo.toml`.
+pub mod password {
+    #[doc(inline)]
+    pub use rotogate_core::password::{BadHash, BadPassword, Cost, MAX_PASSWORD, Passwords, cost_of, hash, hash_with};
+}

@@ -1,0 +1,92 @@
+//! Stores of sessions and revocations. The engine knows only [`Store`]; every implementation passes the same
+//! conformance suite (`store::conformance`, with the feature `test-util`).
+//!
+//! An `Ok` of a method that writes means *durable*: the process may be killed right after, and the write holds. The
+//! memory store is the exception, and says so at start.
+//!
+//! ```
+//! use std::time::Duration;
+//! use rotogate::store::MemoryStore;
+//!
+//! // Sessions end with the process: for tests, and for gates that only validate.
+//! let store = MemoryStore::new("https://api.example.com", Duration::from_secs(30));
+//! let builder = rotogate::Gate::builder().store(store);
+//! # let _ = builder;
+//! ```
+
+#[cfg(feature = "test-util")]
+pub mod conformance {
+    //! What every store must do, as tests that any store can run: [`run`] with a function that makes an empty one.
+    //!
+    //! A behaviour that fails panics, and names itself.
+    //!
+    //! ```
+    //! use std::sync::Arc;
+    //! use rotogate::store::MemoryStore;
+    //! use rotogate::store::conformance::{self, ISSUER, LEEWAY};
+    //!
+    //! // Among your tests, with your store: `#[tokio::test(flavor = "multi_thread")]`.
+    //! async fn my_store_does_what_a_store_must() {
+    //!     conformance::run(|| Arc::new(MemoryStore::for_a_trial(ISSUER, LEEWAY))).await;
+    //! }
+    //! ```
+
+    #[doc(inline)]
+    pub use rotogate_core::store::conformance::{ISSUER, LEEWAY, run, run_shared};
+}
+
+pub mod rules {
+    //! What each operation of a store does, decided once for every store that can run it inside a transaction of its own: the
+    //! rules are here, the tables behind [`State`].
+    //!
+    //! # A store of your own
+    //!
+    //! 1. Implement [`State`] over your tables: reads inside a transaction see the writes before them.
+    //! 2. In each writing method of [`Store`](super::Store), begin a transaction, call the method of [`Rules`] of the same name,
+    //!    and commit durably before you return `Ok`. A [`Failure::Refused`] has written nothing: commit or roll back as you like.
+    //!    After a [`Failure::Broken`] roll back. Either becomes a [`StoreError`](super::StoreError) by `?`.
+    //! 3. `load`, `list` and `revocations_since` are plain reads. [`Session`](crate::session::Session) and [`Revocation`](super::Revocation) are `Serialize` and
+    //!    `Deserialize`; [`page_size`] bounds a page.
+    //! 4. Run the conformance suite: `store::conformance::run` (feature `test-util`).
+    //!
+    //! [`MemoryStore`](super::MemoryStore) is the shortest example, `examples/store.rs` a durable one.
+    //!
+    //! ```
+    //! use rotogate::clock::Timestamp;
+    //! use rotogate::store::rules::{Failure, Rules, State};
+    //! use rotogate::store::{StoreError, Swept};
+    //!
+    //! /// One step of [`Store::sweep`](rotogate::store::Store::sweep), in a transaction of your database.
+    //! fn sweep_step(rules: &Rules, tables: &mut impl State, now: Timestamp) -> Result<Swept, StoreError> {
+    //!     match rules.sweep_step(tables, now) {
+    //!         Ok(swept) => Ok(swept), // commit
+    //!         Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error), // roll back
+    //!     }
+    //! }
+    //! ```
+    //!
+    //! An operation reads all that it needs, decides, and only then writes. So one that is refused has written nothing, and
+    //! other operations of its transaction stand.
+
+    #[doc(inline)]
+    pub use rotogate_core::store::rules::{Failure, Rules, State, end_of, is_revoked, page_size};
+}
+
+#[cfg(feature = "redb")]
+#[doc(inline)]
+pub use rotogate_core::store::RedbStore;
+#[cfg(feature = "redb")]
+#[doc(inline)]
+pub use rotogate_core::store::redb;
+#[doc(inline)]
+pub use rotogate_core::store::{
+    Admitted, CounterUse, Cursor, Effect, Feed, FeedStep, Filter, Follow, Heard, Inserted, LiveRow, MemoryStore,
+    NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen, Page, Restoration, Revocation, SharedCounter, SharedStore,
+    Staleness, Store, StoreError, SubjectBound, Swap, Swept, Target, WriteOutcome,
+};
+#[cfg(feature = "postgres")]
+#[doc(inline)]
+pub use rotogate_core::store::{PostgresOptions, PostgresStore, PostgresTimeouts};
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use rotogate_core::store::{RedisOptions, RedisStore, RedisTimeouts};
