@@ -13,7 +13,6 @@ pub use path::ClaimPath;
 /// The claim with the roles of our own users: a text, or a list of texts.
 pub const ROLES: &str = "roles";
 /// The largest size of the claims of one token, in bytes of JSON. A character beyond ASCII counts as its escape.
-#[doc(hidden)]
 pub const MAX_CLAIMS: usize = 2048;
 /// The longest name of a claim, in bytes.
 const MAX_NAME: usize = 128;

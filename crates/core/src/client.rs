@@ -14,7 +14,6 @@ use crate::fault::Error;
 use crate::limit::Limits;
 use crate::password::Passwords;
 pub use crate::password::SecretHash;
-#[doc(hidden)]
 pub use crate::random::NoRandomness;
 use crate::random::{are_equal, random};
 use crate::session::Scope;
@@ -159,7 +158,6 @@ pub struct PresentedClient {
 }
 
 /// The registered clients.
-#[doc(hidden)]
 pub struct Clients {
     by_id: HashMap<Box<str>, KnownClient>,
     passwords: Arc<Passwords>,

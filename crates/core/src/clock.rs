@@ -22,7 +22,6 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A wall clock further than this ahead of the monotonic one is neither followed nor persisted.
-#[doc(hidden)]
 pub const MAX_JUMP: Duration = Duration::from_secs(3600);
 
 /// A point in time: milliseconds since the Unix epoch.
@@ -131,7 +130,6 @@ pub trait TimeSource: Send + Sync + 'static {
 
 /// The wall clock in microseconds since 1970, for logs only: nothing is decided by it.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
-#[doc(hidden)]
 pub fn wall_micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
@@ -139,7 +137,6 @@ pub fn wall_micros() -> u64 {
 
 /// The machine's clocks.
 #[derive(Debug)]
-#[doc(hidden)]
 pub struct SystemTime {
     start: Monotonic,
 }
@@ -276,7 +273,6 @@ impl TimeSource for ManualTime {
 
 /// What the engine may do with the time it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum ClockState {
     /// Everything.
     Good,
@@ -292,7 +288,6 @@ pub enum ClockState {
 }
 
 /// Engine time. A call costs one clock read and one or two atomic loads.
-#[doc(hidden)]
 pub struct EngineClock {
     source: Arc<dyn TimeSource>,
     /// Engine time minus monotonic time, in ms. It only rises, but for [`Self::follow_store`].
@@ -460,7 +455,6 @@ impl EngineClock {
 }
 
 /// A duration as it is written in a configuration: days are the longest unit, because months and years have no fixed length.
-#[doc(hidden)]
 pub fn written(duration: Duration) -> String {
     const DAY: u64 = 86_400;
     let days = duration.as_secs() / DAY;

@@ -289,7 +289,6 @@ impl<F: Into<Fault>> From<F> for Error {
 }
 
 /// An error with its causes, for logs.
-#[doc(hidden)]
 pub struct Chain<'a>(pub &'a dyn std::error::Error);
 
 impl std::fmt::Debug for Chain<'_> {

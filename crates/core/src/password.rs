@@ -45,12 +45,9 @@ use argon::Argon2Hash;
 pub use cost::Cost;
 use cost::SHARE_KIB;
 #[cfg(feature = "imported-hashes")]
-#[doc(hidden)]
 pub use firebase::Parameters as FirebaseParameters;
 #[cfg(feature = "imported-hashes")]
-#[doc(hidden)]
 pub use pbkdf2::Spring;
-#[doc(hidden)]
 pub use scheme::{Accepted, CostClass, Legacy, PasswordHash};
 pub use secret_hash::SecretHash;
 

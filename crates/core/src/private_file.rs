@@ -268,7 +268,6 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 
 /// Gives what root has created in another user's folder to that user: a service could not use root's file (requirement
 /// O17).
-#[doc(hidden)]
 pub fn adopt(made: &File, path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -296,7 +295,6 @@ pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`write_private_atomic`].
-#[doc(hidden)]
 pub fn write_private_atomic_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     refuse_link(path)?;
     let temp = Unpublished::with(path, parts)?;

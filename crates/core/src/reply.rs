@@ -26,7 +26,6 @@ pub type Reply = Response<ReplyBody>;
 
 /// The body of a request that is answered while it still arrives
 /// ([`Dialect::stream`](crate::dialect::Dialect::stream)).
-#[doc(hidden)]
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Complete bytes, with trailers if the protocol has them (gRPC); or a stream.

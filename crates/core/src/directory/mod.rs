@@ -289,7 +289,6 @@ pub trait Directory: fmt::Debug + Send + Sync + 'static {
 
 /// Is this usable as a user's `sub`: visible ASCII, 1 to 256 bytes (requirement J9), and unlike a client's own subject
 /// (requirement R21)?
-#[doc(hidden)]
 pub fn is_valid_subject(subject: &str) -> bool {
     is_subject(subject) && !subject.starts_with(CLIENT_PREFIX)
 }

@@ -31,13 +31,10 @@ pub(crate) const SHARE: u64 = 50;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotRecorded {
     /// It is there already.
-    #[doc(hidden)]
     Seen,
     /// Its key has its share of the memory.
-    #[doc(hidden)]
     KeyIsFull,
     /// The memory is full.
-    #[doc(hidden)]
     Full,
 }
 
@@ -101,7 +98,6 @@ pub struct ProofId {
 
 impl ProofId {
     /// The name of the proof in a store. It depends on no key of the gates: they may have different ones for a while.
-    #[doc(hidden)]
     pub const fn name(&self) -> ProofName {
         self.proof.to_be_bytes()
     }
@@ -111,7 +107,6 @@ impl ProofId {
 ///
 /// # Errors
 /// It was counted before. A fault: nothing is known of it.
-#[doc(hidden)]
 pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Duration) -> Result<(), Error> {
     // The next one is earned when the proof cannot pass any more. Until then the store keeps the counter.
     let counter = SharedCounter { name, every: kept, burst: 1 };
@@ -123,7 +118,6 @@ pub async fn once_in_store(store: &dyn SharedStore, name: ProofName, kept: Durat
 
 impl ProofMemory {
     /// A memory of at most `most` proofs, each of which passes for this long after its `iat`.
-    #[doc(hidden)]
     pub fn new(kind: &'static str, most: u64, passes_for: Duration) -> Self {
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
         Self { shards, kind, of_keys: RandomState::new(), most, held: AtomicU64::new(0), passes_for }
@@ -131,13 +125,11 @@ impl ProofMemory {
 
     /// How many proofs it has.
     #[cfg(any(test, feature = "test-util"))]
-    #[doc(hidden)]
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
     }
 
     /// How this memory knows a proof.
-    #[doc(hidden)]
     pub fn name(&self, key: &KeyThumbprint, id: &str, issued_at: Timestamp) -> ProofId {
         let of_key = self.of_keys.hash_one(key.as_bytes());
         let proof = hash(&[self.kind.as_bytes(), key.as_bytes(), id.as_bytes()]);
@@ -146,7 +138,6 @@ impl ProofMemory {
     }
 
     /// Is the proof there?
-    #[doc(hidden)]
     pub fn has(&self, proof: &ProofId) -> bool {
         self.shard(proof).is_some_and(|shard| shard.has(proof.proof))
     }
@@ -155,7 +146,6 @@ impl ProofMemory {
     ///
     /// # Errors
     /// See [`NotRecorded`]. Then nothing is recorded.
-    #[doc(hidden)]
     pub fn record(&self, proof: &ProofId, now: Timestamp) -> Result<(), NotRecorded> {
         match self.record_once(proof, now) {
             Err(NotRecorded::Full) => {

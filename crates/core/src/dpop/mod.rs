@@ -36,10 +36,8 @@ use crate::thumbprint::KeyThumbprint;
 use crate::token::keyring::RefreshKeys;
 
 mod known;
-#[doc(hidden)]
 pub mod memory;
 mod nonce;
-#[doc(hidden)]
 pub mod proof;
 mod target;
 
@@ -50,10 +48,8 @@ use proof::{OURS, SignedProof};
 pub use target::{Scheme, Target};
 
 /// The header of a proof (RFC 9449 §4.1).
-#[doc(hidden)]
 pub static PROOF: HeaderName = HeaderName::from_static("dpop");
 /// The header of a nonce (RFC 9449 §8.1).
-#[doc(hidden)]
 pub static NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// How far ahead of ours a client's clock may be, besides the leeway.
@@ -139,7 +135,6 @@ impl CountedIn {
 }
 
 /// The proofs of a gate: its rules, and those that were used.
-#[doc(hidden)]
 pub struct Dpop {
     settings: DpopSettings,
     leeway: Duration,
@@ -155,22 +150,17 @@ impl std::fmt::Debug for Dpop {
 }
 
 /// What a proof must be for.
-#[doc(hidden)]
 pub struct Expected<'a> {
     /// The method of the request.
-    #[doc(hidden)]
     pub method: &'a Method,
     /// The URL of the request, as its client sees it; `None` if the gate is not known by the host of the request.
-    #[doc(hidden)]
     pub target: Option<Target>,
     /// The hash of the token of a request on a data route (`ath`), and the key that it is bound to.
-    #[doc(hidden)]
     pub token: Option<(&'a str, KeyThumbprint)>,
 }
 
 /// A proof that passed all checks but the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct CheckedProof {
     /// The key that signed it.
     pub(crate) key: KeyThumbprint,
@@ -180,19 +170,15 @@ pub struct CheckedProof {
 
 /// What is left to do of a proof that was used at this gate.
 #[derive(Clone, Debug)]
-#[doc(hidden)]
 pub struct UsedProof {
     /// The reply has another nonce for the client.
-    #[doc(hidden)]
     pub renews_nonce: bool,
     /// It is to be counted in the store that gates share.
-    #[doc(hidden)]
     pub owed: Option<ProofName>,
 }
 
 impl CheckedProof {
     /// Is it time for the client to use another nonce?
-    #[doc(hidden)]
     pub const fn renews_nonce(&self) -> bool {
         self.renews_nonce
     }
@@ -200,9 +186,10 @@ impl CheckedProof {
 
 /// A checked proof, and the memory in which it is recorded once.
 #[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
 pub struct OnceProof<'a> {
+    /// The memory.
     pub dpop: &'a Dpop,
+    /// The proof.
     pub proof: CheckedProof,
 }
 
@@ -226,7 +213,6 @@ impl OnceProof<'_> {
 
 impl Dpop {
     /// Rules that begin now.
-    #[doc(hidden)]
     pub fn new(settings: DpopSettings, leeway: Duration, started: Timestamp) -> Self {
         let passes_for = settings.max_age.saturating_add(leeway);
         let memory = ProofMemory::new("proof for a gate", settings.max_proofs, passes_for);
@@ -237,7 +223,6 @@ impl Dpop {
     ///
     /// # Errors
     /// The first check that the proof fails.
-    #[doc(hidden)]
     pub fn check(
         &self,
         headers: &HeaderMap,
@@ -289,7 +274,6 @@ impl Dpop {
     ///
     /// # Errors
     /// It was seen, or cannot be recorded.
-    #[doc(hidden)]
     pub fn use_once(
         &self,
         proof: &CheckedProof,
@@ -308,7 +292,6 @@ impl Dpop {
     ///
     /// # Errors
     /// It was used at another gate. A fault: nothing is known of it.
-    #[doc(hidden)]
     pub async fn use_in_store(&self, name: ProofName, store: &dyn Store) -> Result<(), Error> {
         match self.settings.counted_in.shared(store) {
             Some(shared) => once_in_store(shared, name, self.counts_for()).await,
@@ -326,13 +309,11 @@ impl Dpop {
     ///
     /// # Errors
     /// It was seen.
-    #[doc(hidden)]
     pub fn was_used(&self, proof: &CheckedProof) -> Result<(), Denial> {
         if self.memory.has(&proof.id) { Err(ProofFlaw::Replayed.into()) } else { Ok(()) }
     }
 
     /// A nonce for a client, if they are required.
-    #[doc(hidden)]
     pub fn nonce(&self, keys: &RefreshKeys, now: Timestamp) -> Option<HeaderValue> {
         match self.settings.nonce {
             NoncePolicy::Off => None,
@@ -343,7 +324,6 @@ impl Dpop {
 
 /// What a proof says.
 #[derive(Debug)]
-#[doc(hidden)]
 pub struct ExaminedProof {
     /// The thumbprint of its key.
     pub key: KeyThumbprint,
@@ -361,7 +341,6 @@ pub struct ExaminedProof {
 ///
 /// # Errors
 /// The first check that it fails.
-#[doc(hidden)]
 pub fn examine(proof: &str) -> Result<ExaminedProof, ProofFlaw> {
     let proof = SignedProof::read(proof, OURS)?;
     let text = |text: Option<&str>| text.map(str::to_owned);
@@ -375,7 +354,6 @@ pub fn examine(proof: &str) -> Result<ExaminedProof, ProofFlaw> {
 }
 
 /// Does a request have a proof, good or not?
-#[doc(hidden)]
 pub fn is_offered(headers: &HeaderMap) -> bool {
     headers.contains_key(&PROOF)
 }

@@ -26,7 +26,6 @@ pub(crate) const ALGORITHMS: [Algorithm; 5] =
     [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Es384, Algorithm::Rs256, Algorithm::Ps256];
 /// The same, as the metadata and the challenges list them. RFC 9864 gave EdDSA with Ed25519 a second name, which some clients
 /// write.
-#[doc(hidden)]
 pub const ALGORITHM_NAMES: [&str; 6] = ["ES256", "EdDSA", ED25519, "ES384", "RS256", "PS256"];
 const ED25519: &str = "Ed25519";
 /// The members of a public key, which the thumbprint is made of (RFC 7638 §3.2), and `crv`.
@@ -40,10 +39,8 @@ const REFUSED: [&str; 4] = ["crit", "b64", "zip", "enc"];
 #[derive(Clone, Copy)]
 pub struct Form {
     /// Its greatest length, in bytes.
-    #[doc(hidden)]
     pub max_length: usize,
     /// The algorithms that are accepted. HMAC is never one of them.
-    #[doc(hidden)]
     pub algorithms: &'static [Algorithm],
 }
 
@@ -93,7 +90,6 @@ impl ProofKey {
 /// A proof with a good signature.
 pub struct SignedProof<'a> {
     /// The thumbprint of the key that signed it.
-    #[doc(hidden)]
     pub key: KeyThumbprint,
     /// The header as it was sent, and its key, if it was read now.
     pub(super) read: Option<(&'a str, Arc<ProofKey>)>,
@@ -105,7 +101,6 @@ impl<'a> SignedProof<'a> {
     ///
     /// # Errors
     /// The first check that it fails.
-    #[doc(hidden)]
     pub fn read(proof: &'a str, form: Form) -> Result<Self, ProofFlaw> {
         Self::read_with(proof, form, |_| None)
     }
@@ -155,19 +150,16 @@ impl<'a> SignedProof<'a> {
     }
 
     /// `htm`.
-    #[doc(hidden)]
     pub fn method(&self) -> Option<&str> {
         self.text("htm")
     }
 
     /// `htu`.
-    #[doc(hidden)]
     pub fn url(&self) -> Option<&str> {
         self.text("htu")
     }
 
     /// `iat`: a number of seconds, possibly with a fraction.
-    #[doc(hidden)]
     pub fn issued_at(&self) -> Option<Timestamp> {
         let number = self.claims.get("iat")?;
         match (number.as_u64(), number.as_f64()) {
@@ -191,7 +183,6 @@ impl<'a> SignedProof<'a> {
     }
 
     /// `jti`: a string of 1 to 256 bytes.
-    #[doc(hidden)]
     pub fn id(&self) -> Option<&str> {
         self.text("jti").filter(|id| (1..=MAX_JTI).contains(&id.len()))
     }

@@ -6,7 +6,6 @@ use crate::route::path::CanonicalPath;
 
 /// A normalised URL: scheme and authority in lower case, no default port, a canonical path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct Target {
     scheme: Scheme,
     authority: String,
@@ -15,19 +14,15 @@ pub struct Target {
 
 /// A scheme of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum Scheme {
     /// `http`.
-    #[doc(hidden)]
     Http,
     /// `https`.
-    #[doc(hidden)]
     Https,
 }
 
 impl Scheme {
     /// The scheme of this name, in any case.
-    #[doc(hidden)]
     pub fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("https") {
             Some(Self::Https)
@@ -56,7 +51,6 @@ impl Scheme {
 impl Target {
     /// The URL of a request, from its scheme, its `host[:port]` and its path. `None` for a path that has no canonical
     /// form.
-    #[doc(hidden)]
     pub fn new(scheme: Scheme, authority: &str, path: &str) -> Option<Self> {
         let mut authority = authority.to_ascii_lowercase();
         if let Some((host, port)) = authority.rsplit_once(':')

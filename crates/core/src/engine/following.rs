@@ -31,7 +31,6 @@ pub(super) struct Following {
 
 /// How well an engine knows what other gates revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum Freshness {
     /// No other gate writes to the store, or all that they wrote until a moment ago is known.
     Fresh,

@@ -52,7 +52,6 @@ struct Debt {
 
 /// What a store has not acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct Unpaid {
     /// How many revocations.
     pub total: usize,

@@ -340,7 +340,6 @@ pub fn strip_credentials(headers: &mut HeaderMap, policy: &RoutePolicy) {
 
 /// What no client may tell an upstream, as patterns of names in lower case; a `*` at the end stands for anything: what
 /// [`ProtectedNames::strip_untrusted`] removes besides the configured names, and the credentials.
-#[doc(hidden)]
 pub fn not_from_clients() -> impl Iterator<Item = &'static str> {
     names::of_lists().chain(CREDENTIALS.iter().map(|(name, _)| name.as_str()))
 }

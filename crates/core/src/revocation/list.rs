@@ -295,7 +295,6 @@ impl RevocationList {
     }
 
     /// Checks a token. To remember the result, load the [epoch](Self::epoch) **before** calling this.
-    #[doc(hidden)]
     pub fn judge(&self, facts: TokenFacts<'_>, now: Timestamp) -> Judgement {
         let refuse_from = self.refuse_from(facts);
         // One value for every moment in the past, so that a clock set back does not revive a token.
@@ -355,7 +354,6 @@ impl RevocationList {
     }
 
     /// The shard whose counter rises with every entry that such a token can match.
-    #[doc(hidden)]
     pub fn shard_of(&self, facts: TokenFacts<'_>) -> usize {
         match (facts.session, facts.jti) {
             (Some((id, _)), _) => session_shard(id),

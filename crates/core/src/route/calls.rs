@@ -83,7 +83,6 @@ impl fmt::Display for CallPattern {
 /// A rule says it if it is `*`, or if it is as strict as the stricter route, such as one of that route itself, and names a
 /// controller that the protocol's own API has not: the paths of the API's calls are known, and their routes decide.
 /// `envelopes` are the requests that enclose calls of any kind; `is_of_api` says whether the API has a controller.
-#[doc(hidden)]
 pub fn ungoverned(
     routes: &[Route],
     envelopes: &[(Method, String)],

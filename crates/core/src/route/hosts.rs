@@ -72,7 +72,6 @@ fn normal(host: &str) -> String {
 }
 
 /// Does a host, without its port, name the local machine?
-#[doc(hidden)]
 pub fn is_loopback(host: &str) -> bool {
     if let Some(v6) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return v6.parse::<Ipv6Addr>().is_ok_and(|address| address.to_canonical().is_loopback());

@@ -6,14 +6,11 @@ use std::sync::Arc;
 
 use http::Method;
 
-#[doc(hidden)]
 pub mod authority;
 mod calls;
-#[doc(hidden)]
 pub mod hosts;
 mod loose;
 mod methods;
-#[doc(hidden)]
 pub mod path;
 mod pattern;
 mod policy;
@@ -34,7 +31,6 @@ pub use warnings::{RouteWarning, WarningKind, warnings};
 ///
 /// # Errors
 /// What is wrong with it, and how to write what was probably meant.
-#[doc(hidden)]
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
     pattern::parse(pattern).map(drop)
 }

@@ -62,7 +62,6 @@ impl Resource {
 }
 
 /// RFC 9728 §3.1.
-#[doc(hidden)]
 pub const RESOURCE_METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 
 /// How a route's caller must have logged in, and how long ago at most (RFC 9470). A token without these claims does not

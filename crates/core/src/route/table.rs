@@ -25,7 +25,6 @@ use super::{LooseMatch, Route};
 
 /// The routes. The module describes the order.
 #[derive(Debug)]
-#[doc(hidden)]
 pub struct RouteTable {
     by_host: HashMap<Box<str>, Site, foldhash::fast::RandomState>,
     other_hosts: Site,

@@ -9,7 +9,6 @@ use super::{LooseMatch, Match, Route, RouteTable};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct RouteWarning {
     /// The route's index in the list, from 0.
     pub route: usize,
@@ -25,7 +24,6 @@ macro_rules! kinds {
         /// What a warning of the configuration is about. `tests/cli/remedies.rs` runs the attack that each kind warns of, with
         /// each remedy.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[doc(hidden)]
         pub enum WarningKind {
             $($(#[$doc])* $kind,)*
         }
@@ -72,7 +70,6 @@ const SAMPLE: &str = "0-sample";
 
 /// All warnings, in the order of the list. `taken` says what answers a path before any route does. Routes that make no
 /// table have errors, and no warnings.
-#[doc(hidden)]
 pub fn warnings(routes: &[Route], taken: impl Fn(&str) -> Option<String>) -> Vec<RouteWarning> {
     let Ok(table) = RouteTable::build(routes.to_vec()) else { return Vec::new() };
     let mut found = Vec::new();

@@ -3,7 +3,6 @@
 
 pub mod profile;
 pub mod rotation;
-#[doc(hidden)]
 pub mod scope;
 
 use std::fmt;

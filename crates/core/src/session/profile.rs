@@ -11,7 +11,6 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 /// The largest `max_sessions_per_subject`. A login counts its subject's sessions one by one, so more would make it
 /// slow.
-#[doc(hidden)]
 pub const MAX_SESSIONS_PER_SUBJECT: u32 = 10_000;
 
 /// What a superseded token causes beyond its windows (RFC 9700 §4.14.2).

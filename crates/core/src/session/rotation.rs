@@ -8,12 +8,10 @@ use super::{Generation, LastPair, Session, Status};
 use crate::clock::Timestamp;
 
 /// A minimum generation that no token reaches: the session is revoked.
-#[doc(hidden)]
 pub const REVOKED: Generation = Generation::new(u64::MAX);
 
 /// The facts besides the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct Facts {
     /// Does the directory know the user, and is the user active and still in the session's account?
     pub user_active: bool,
@@ -137,7 +135,6 @@ pub enum Decision {
 }
 
 /// Decides, without I/O, clock or randomness.
-#[doc(hidden)]
 pub fn decide(s: &Session, generation: Generation, facts: Facts, now: Timestamp, profile: &Profile) -> Decision {
     if let Some(why) = ended(s, facts) {
         return Decision::Revoked(why);
@@ -192,7 +189,6 @@ fn lapsed(s: &Session, now: Timestamp, profile: &Profile) -> Option<Lifetime> {
 
 /// What a rotation does to the session's earlier access tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct RaisedMinimum {
     /// Access tokens below this generation are refused …
     pub minimum: Generation,
@@ -206,7 +202,6 @@ pub struct RaisedMinimum {
 
 /// The record after a decision that issues a new generation, and what it revokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub struct RecordChange {
     /// The record to swap in.
     pub record: Session,
@@ -221,7 +216,6 @@ fn successor(generation: Generation) -> Option<Generation> {
 
 /// The change of the record when `decision` issues a new generation; `None` if it issues none, or if the record's
 /// counters are used up.
-#[doc(hidden)]
 pub fn apply_decision(
     s: &Session,
     decision: Decision,

@@ -17,7 +17,6 @@ use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 
 #[cfg(any(test, feature = "test-util"))]
-#[doc(hidden)]
 pub mod nodes;
 
 /// A store that loses everything when the process ends. Its rules are those of every other store.

@@ -18,7 +18,6 @@ mod agreement;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
-#[doc(hidden)]
 pub mod copy;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod doubts;
@@ -30,9 +29,7 @@ mod fields;
 mod highwater;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod mark;
-#[doc(hidden)]
 pub mod memory;
-#[doc(hidden)]
 pub mod owed;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod password;
@@ -43,10 +40,8 @@ pub mod redb;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 pub mod relay;
 #[cfg(any(feature = "postgres", feature = "redb", feature = "redis"))]
-#[doc(hidden)]
 pub mod reset_clock;
 pub mod rules;
 mod shared;
@@ -60,7 +55,6 @@ pub use postgres::{PostgresOptions, PostgresStore, PostgresTimeouts};
 pub use redb::RedbStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore, RedisTimeouts};
-#[doc(hidden)]
 pub use shared::InspectedServer;
 pub use shared::round_trip;
 pub use shared::{

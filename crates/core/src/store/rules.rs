@@ -18,7 +18,6 @@ use records::{apply_confirm, apply_revoke};
 pub use records::{end_of, is_revoked, page_size};
 
 /// How long ended records are kept, for clocks that disagree and for requests in flight.
-#[doc(hidden)]
 pub const KEPT_AFTER_END: Duration = Duration::from_secs(3600);
 /// How many sessions, and how many revocations, one step of a sweep removes at most: other writers wait meanwhile.
 pub(crate) const MAX_SWEPT: usize = 64;

@@ -26,7 +26,6 @@ mod inspected;
 mod row;
 
 pub use counter::{Admitted, CounterUse, SharedCounter};
-#[doc(hidden)]
 pub use inspected::InspectedServer;
 pub use inspected::round_trip;
 pub use row::{LiveRow, NODE_HEARD_WITHIN, NODE_KEPT, NodeRow, NodeSeen};

@@ -53,7 +53,6 @@ pub enum Algorithm {
 
 /// The kind of key of an algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[doc(hidden)]
 pub enum Family {
     /// Ed25519.
     Edwards,

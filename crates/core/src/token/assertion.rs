@@ -19,7 +19,6 @@ pub const ASSERTION_TYP: &str = "identity+jwt";
 /// The longest assertion, in bytes.
 const MAX_ASSERTION: usize = 2048;
 /// The shortest and the longest time that an assertion may be good for.
-#[doc(hidden)]
 pub const ASSERTION_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(600);
 
 /// The claims of an assertion about the caller with this token.
@@ -102,7 +101,6 @@ pub(crate) fn assertion(
 }
 
 /// Can the holders of the published keys verify what this algorithm signs?
-#[doc(hidden)]
 pub fn can_sign_assertions(algorithm: Algorithm) -> bool {
     !matches!(algorithm, Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512)
 }

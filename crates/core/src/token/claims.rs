@@ -43,7 +43,6 @@ pub struct TokenStyle {
 /// The claims of a token to be minted. They are written in the order of the fields, so that the same claims give the
 /// same bytes.
 #[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
 pub struct MintedClaims<'a> {
     /// `iss`: our issuer.
     pub issuer: &'a str,

@@ -32,7 +32,6 @@ mod signing;
 #[cfg(feature = "key-folder")]
 mod folder;
 #[cfg(feature = "key-folder")]
-#[doc(hidden)]
 pub use folder::{Begun, NewKeyring};
 
 pub(super) use public::MAX_KID;
@@ -110,7 +109,6 @@ pub enum KeyError {
 /// The use of a signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[doc(hidden)]
 pub enum KeyState {
     /// It signs and verifies. Exactly one key has this state.
     Signing,

@@ -80,7 +80,6 @@ impl From<MintError> for Fault {
 ///
 /// # Errors
 /// A claim that [`Verifier::verify`](super::verify::Verifier::verify) would refuse, or a signature that failed.
-#[doc(hidden)]
 pub fn mint(key: &SigningKey, claims: &MintedClaims<'_>) -> Result<AccessTokenText, MintError> {
     let holds = |good, claim| if good { Ok(()) } else { Err(MintError::Claim(claim)) };
     holds(!claims.issuer.is_empty(), "iss")?;
@@ -130,7 +129,6 @@ fn escaped_for_plain_base64(json: &str) -> String {
 
 /// What a log may contain of a token of any kind: sixteen characters that are the same for the same token during this
 /// process, and reveal nothing of it (requirement A6).
-#[doc(hidden)]
 pub fn fingerprint(token: &str) -> String {
     static KEY: LazyLock<Option<hmac::Key>> =
         LazyLock::new(|| Some(hmac::Key::new(hmac::HMAC_SHA256, random::<32>().ok()?.as_slice())));

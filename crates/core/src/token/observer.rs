@@ -8,14 +8,12 @@ use crate::token::claims::AccessToken;
 /// Hears what each rule says, and decides whether the rules after a refusal are judged, too.
 pub trait Observer {
     /// Does the path have effects? Without them nothing is counted, noted, kept, fetched or logged.
-    #[doc(hidden)]
     const HAS_EFFECTS: bool;
 
     /// A rule was judged.
     ///
     /// # Errors
     /// The refusal, if it ends the path. An observer that returns `Ok` for a refusal has no effects, and permits nothing.
-    #[doc(hidden)]
     fn judged(&mut self, rule: Rule, judged: Result<(), Denial>) -> Result<(), Denial>;
 
     /// A rule was judged, and the rules after it need its value: a refusal ends the path.
@@ -23,21 +21,18 @@ pub trait Observer {
     /// # Errors
     /// The refusal.
     #[inline(always)]
-    #[doc(hidden)]
     fn read<T>(&mut self, rule: Rule, read: Result<T, Denial>) -> Result<T, Denial> {
         let judged = read.as_ref().map(drop).map_err(|denial| *denial);
         self.judged(rule, judged).and(read)
     }
 
     /// The claims of the token, which is not refused or whose refusal did not end the path.
-    #[doc(hidden)]
     fn token(&mut self, token: &AccessToken);
 
     /// Judges what a route may ignore. Its refusal does not count unless the caller returns it.
     ///
     /// # Errors
     /// The refusal.
-    #[doc(hidden)]
     fn attempt<T>(&mut self, judge: impl FnOnce(&mut Self) -> Result<T, Denial>) -> Result<T, Denial>;
 }
 

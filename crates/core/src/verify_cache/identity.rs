@@ -96,7 +96,6 @@ impl IdentityHeaders {
 }
 
 /// The most identity headers of a gate, besides that of the assertion.
-#[doc(hidden)]
 pub const MAX_IDENTITY_HEADERS: usize = 64;
 
 /// The values that one token has for the gate's identity headers.

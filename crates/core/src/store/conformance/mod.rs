@@ -11,38 +11,27 @@ use crate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Session,
 
 #[cfg(all(test, feature = "redb"))]
 pub(crate) mod copy;
-#[doc(hidden)]
 pub mod loss;
-#[doc(hidden)]
 pub mod races;
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 pub mod relay;
-#[doc(hidden)]
 pub mod revocations;
-#[doc(hidden)]
 pub mod sessions;
-#[doc(hidden)]
 pub mod shared;
 
 /// The issuer that a store under test must be given.
-#[doc(hidden)]
 pub const ISSUER: &str = "https://auth.example";
 /// The leeway that a store under test must be given.
-#[doc(hidden)]
 pub const LEEWAY: Duration = Duration::from_secs(30);
 /// When the sessions of tests of stores with a time of their caller begin.
-#[doc(hidden)]
 pub const START: Timestamp = Timestamp::from_secs(1_700_000_000);
 /// The reason of most revocations here.
 pub(crate) const BY_OPERATOR: RevokedBecause = RevokedBecause::Operator;
 /// The generation of the first refresh.
 const SECOND: Generation = Generation::new(2);
 /// How long they live.
-#[doc(hidden)]
 pub const SESSION_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// How long their access tokens live.
-#[doc(hidden)]
 pub const ACCESS_TTL: Duration = Duration::from_secs(600);
 
 macro_rules! behaviours {
@@ -148,7 +137,6 @@ pub async fn run_shared<S: SharedStore>(make: impl AsyncFn() -> [Arc<S>; 2]) {
 
 /// The same for the records of the relay.
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) {
     relay::what_was_inserted_is_loaded_and_inserted_once(make()).await;
     relay::an_ended_record_gives_way(make()).await;
@@ -160,14 +148,12 @@ pub async fn run_relay<S: super::relay::RelayStore, F: Fn() -> Arc<S>>(make: F) 
 }
 
 /// When the sessions of the suite begin: with it, because a shared store judges by its own clock what has ended.
-#[doc(hidden)]
 pub fn start() -> Timestamp {
     static BEGAN: OnceLock<Timestamp> = OnceLock::new();
     *BEGAN.get_or_init(|| Timestamp::from_secs(SystemTime::new().wall().as_secs()))
 }
 
 /// A live session of `subject` that began at `created`; `number` distinguishes those of one millisecond.
-#[doc(hidden)]
 pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
     let mut random = [0; 10];
     random[2..].copy_from_slice(&number.to_be_bytes());
@@ -202,7 +188,6 @@ pub fn session(subject: &str, number: u64, created: Timestamp) -> Session {
 }
 
 /// The record after a rotation at `now`.
-#[doc(hidden)]
 pub fn rotated(session: &Session, now: Timestamp) -> Session {
     Session {
         current: session.current.next().unwrap(),
@@ -217,13 +202,11 @@ pub fn rotated(session: &Session, now: Timestamp) -> Session {
 }
 
 /// The end of a session, with the shortest valid `until`.
-#[doc(hidden)]
 pub fn gone(id: SessionId) -> Revocation {
     Revocation { target: Target::Session(id), effect: Effect::SESSION_REVOKED, until: Timestamp::ZERO }
 }
 
 /// A raised minimum.
-#[doc(hidden)]
 pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
     let effect =
         Effect::Minimum { minimum: Generation::new(minimum), effective_from: start(), before: Generation::NONE };
@@ -231,31 +214,26 @@ pub fn minimum(id: SessionId, minimum: u64, until: Timestamp) -> Revocation {
 }
 
 /// A not-before, with the shortest valid `until`.
-#[doc(hidden)]
 pub fn not_before(target: Target, moment: Timestamp) -> Revocation {
     Revocation { target, effect: Effect::NotBefore(moment), until: Timestamp::ZERO }
 }
 
 /// Everything of one subject of ours.
-#[doc(hidden)]
 pub fn subject(name: &str) -> Target {
     Target::Subject { issuer: ISSUER.into(), subject: name.into() }
 }
 
 /// Everything issued to one client of ours.
-#[doc(hidden)]
 pub fn client(name: &str) -> Target {
     Target::Client { issuer: ISSUER.into(), client: name.into() }
 }
 
 /// Inserts a session, and expects success.
-#[doc(hidden)]
 pub async fn insert(store: &dyn Store, session: &Session) {
     assert_eq!(store.insert(session.clone(), SubjectBound::NONE).await.unwrap(), Inserted::Inserted(Vec::new()));
 }
 
 /// `n` milliseconds later.
-#[doc(hidden)]
 pub fn later(t: Timestamp, ms: u64) -> Timestamp {
     t.plus(Duration::from_millis(ms))
 }

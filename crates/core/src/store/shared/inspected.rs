@@ -10,7 +10,6 @@ const MEASURED: u32 = 5;
 
 /// What a server is, and how far away.
 #[derive(Clone, Debug)]
-#[doc(hidden)]
 pub struct InspectedServer {
     /// In words.
     pub found: String,
@@ -22,7 +21,6 @@ pub struct InspectedServer {
 ///
 /// # Errors
 /// Those of the questions.
-#[doc(hidden)]
 pub async fn round_trip<T, A>(mut ask: impl FnMut() -> A) -> Result<Duration, StoreError>
 where
     A: Future<Output = Result<T, StoreError>>,

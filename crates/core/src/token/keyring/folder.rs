@@ -207,7 +207,6 @@ impl Keyring {
 
 /// A key ring, or one that is not in force yet.
 #[derive(Debug)]
-#[doc(hidden)]
 pub enum Begun {
     /// It was there.
     Loaded(Box<Keyring>),

@@ -18,7 +18,6 @@ pub(crate) const MAX_KID: usize = 128;
 
 /// A key that verifies signatures of exactly one algorithm. Does not print.
 #[derive(Clone)]
-#[doc(hidden)]
 pub struct VerifyingKey {
     identity: Arc<KeyIdentity>,
     algorithm: Algorithm,

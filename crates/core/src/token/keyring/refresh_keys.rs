@@ -26,7 +26,6 @@ const PRINT: &[u8] = b"print of a refresh secret";
 const PURPOSE_RELAY: &[u8] = b"relay records";
 
 /// The secret behind one refresh key: at least 32 bytes. Does not print, zeroised.
-#[doc(hidden)]
 pub struct RefreshSecret(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for RefreshSecret {
@@ -72,7 +71,6 @@ struct DerivedKeys {
 
 /// The server's keys for refresh tokens: one makes new tokens, the others still recognise theirs. Does not print; the
 /// cryptographic library cleanses keys when they are dropped.
-#[doc(hidden)]
 pub struct RefreshKeys {
     current: u8,
     keys: Vec<DerivedKeys>,
@@ -169,7 +167,6 @@ impl RefreshKeys {
 
     /// What the audit trail has in place of the name of a refused login: people type passwords there. 16 hexadecimal digits,
     /// the same for the same name as long as the oldest refresh secret stays.
-    #[doc(hidden)]
     pub fn name_hash(&self, name: &str) -> Option<String> {
         let hash = self.shared_name(format!("audit name {name}").as_bytes())?;
         Some(hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect())

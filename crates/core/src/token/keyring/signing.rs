@@ -22,7 +22,6 @@ use super::{Algorithm, KeyError, VerifyingKey, encode, hmac_secret};
 use crate::random::random;
 
 /// The text of a key file: PKCS #8 in PEM, or for HMAC the secret in base64url. Does not print; zeroised when dropped.
-#[doc(hidden)]
 pub struct KeyMaterial(Zeroizing<Vec<u8>>);
 
 impl fmt::Debug for KeyMaterial {
@@ -75,7 +74,6 @@ impl KeyMaterial {
 
 /// A private key or secret of our own, bound to one algorithm. Does not print; the cryptographic library cleanses keys
 /// when they are dropped.
-#[doc(hidden)]
 pub struct SigningKey {
     signer: KeySigner,
     verifying: VerifyingKey,

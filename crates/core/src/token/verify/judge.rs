@@ -22,13 +22,11 @@ const MAX_NAME: usize = 256;
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Is this a valid `jti`, client or account?
-#[doc(hidden)]
 pub fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// Is this a valid `sub`? Visible ASCII, because it goes into a header.
-#[doc(hidden)]
 pub fn is_subject(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }

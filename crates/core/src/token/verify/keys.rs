@@ -21,7 +21,6 @@ mod published;
 pub use published::MAX_KEYS;
 
 /// The longest JWK set, in bytes.
-#[doc(hidden)]
 pub const MAX_JWKS: usize = 1024 * 1024;
 
 /// A key of a JWK set that is ignored, and why.
@@ -283,7 +282,6 @@ fn shown_kid(entry: &Value) -> Option<String> {
 
 /// The source of the keys that verify an issuer's tokens.
 #[derive(Clone, Debug)]
-#[doc(hidden)]
 pub enum Keys {
     /// Those of our own key ring. Others make another verifier.
     Own(Arc<IssuerKeys>),

@@ -102,7 +102,6 @@ impl Responses {
 
 /// Does it have the form of a JWT: three parts of base64url (J12)? Such a token is verified with keys unless its issuer
 /// says otherwise.
-#[doc(hidden)]
 pub fn is_jwt_shaped(token: &str) -> bool {
     let is_part = |part: &str| part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
     let mut parts = token.split('.');

@@ -100,7 +100,6 @@ impl AllowedScopes {
 }
 
 /// The name of our own issuer on routes.
-#[doc(hidden)]
 pub const OWN: &str = "self";
 /// The longest prefix of an issuer's subjects, in bytes.
 const MAX_PREFIX: usize = 64;
@@ -379,7 +378,6 @@ impl IssuerRules {
 }
 
 /// The host of an issuer's URL; the whole text if it is no URL.
-#[doc(hidden)]
 pub fn host_of(issuer: &str) -> &str {
     let rest = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);

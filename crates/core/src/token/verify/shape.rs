@@ -8,7 +8,6 @@ use super::members::Members;
 use crate::denial::Denial;
 
 /// The longest token, in bytes (J10).
-#[doc(hidden)]
 pub const MAX_TOKEN: usize = 8 * 1024;
 /// The longest header, in bytes, decoded (J10).
 const MAX_HEADER_BYTES: usize = 1024;

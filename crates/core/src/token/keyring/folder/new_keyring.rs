@@ -6,7 +6,6 @@ use super::{INDEX, Index, RefreshEntry, RefreshState, SigningEntry, VERSION, Wri
 use crate::token::keyring::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshSecret, SigningKey, new_id};
 
 /// A key ring whose keys are in its folder, and which is not in force yet. Dropped, it leaves nothing behind.
-#[doc(hidden)]
 pub struct NewKeyring {
     folder: Writing,
     dir: PathBuf,

@@ -12,7 +12,6 @@ use crate::token::algorithm::{Algorithm, Family};
 use crate::token::keyring::VerifyingKey;
 
 /// The most keys of a published JWK set.
-#[doc(hidden)]
 pub const MAX_KEYS: usize = 100;
 /// What only the private half of a key has (RFC 7518 §6).
 const PRIVATE: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
