@@ -65,7 +65,8 @@
 //! | `grpc` | no | the dialect `knox`, with server reflection and health |
 //! | `http-client` | no | the client of documents of other issuers; no visible API yet |
 //! | `introspection` | no | introspection of opaque tokens over HTTP (RFC 7662); no visible API yet |
-//! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates by itself |
+//! | `program` | no | what `rotogate-server` needs besides: no promise of compatibility, and not on docs.rs |
+//! | `relay` | no | the dialect `relay`, for refresh tokens of a provider that rotates by itself; a part of `program` |
 //! | `test` | no | callers for tests of handlers; no other feature turns it on |
 //! | `test-util` | no | a clock to move by hand, and the conformance suite for stores |
 //! | `failpoints` | no | points at which a test stops the process or moves its clock; never in a release build |
@@ -75,6 +76,10 @@
 //! A feature adds API and changes no behaviour, with one exception: with `kuzzle`, its dialect serves `GET /`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(feature = "program"),
+    allow(dead_code, unreachable_pub, reason = "the module `program` names the rest")
+)]
 
 pub mod claim;
 pub mod client;
@@ -85,8 +90,9 @@ pub mod directory;
 pub mod dpop;
 pub mod fault;
 pub mod gate;
+#[cfg(feature = "program")]
+pub mod program;
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 pub mod relay;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;

@@ -4,8 +4,8 @@
     tests/api.py            is docs/api.txt what the sources say? Part of tests/all.sh
     tests/api.py --write    writes it
 
-A change of the API is a change of that file, so that a review sees it. What is `#[doc(hidden)]` has no line: the program
-and the tests use it, and it changes with them. The lines come from rustdoc's JSON, which a stable toolchain writes with
+A change of the API is a change of that file, so that a review sees it. What the feature `program` adds has no line: the program
+uses it, and it changes with the program. The lines come from rustdoc's JSON, which a stable toolchain writes with
 RUSTC_BOOTSTRAP=1.
 
 Either way it checks what docs.rs shows. Each module, type, trait and function has an example that `cargo test --doc`
@@ -30,8 +30,10 @@ NUMBER = re.compile(r"(?<!%)\b[ACIJNOPRT][0-9]{1,2}\b")
 
 
 def documented(package):
-    """rustdoc's JSON of a library with all features."""
-    command = ["cargo", "rustdoc", "--quiet", "--package", package, "--lib", "--all-features", "--message-format", "json"]
+    """rustdoc's JSON of a library: of `rotogate` with the features that docs.rs shows, of the core with all."""
+    command = ["cargo", "rustdoc", "--quiet", "--package", package, "--lib", "--message-format", "json"]
+    shown = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["metadata"]["docs"]["rs"]["features"]
+    command += ["--features", ",".join(shown)] if package == "rotogate" else ["--all-features"]
     command += ["--", "-Z", "unstable-options", "--output-format", "json", "--document-hidden-items"]
     metadata = subprocess.run(
         ["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, capture_output=True, text=True, check=True

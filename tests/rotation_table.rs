@@ -229,7 +229,7 @@ fn joined(own: &str) -> Vec<&'static str> {
 #[test]
 fn r11_no_dialect_is_left_out() {
     let mut names: Vec<_> = dialects().into_iter().map(|dialect| dialect.name()).collect();
-    let mut built_in = rotogate::dialect::NAMES.to_vec();
+    let mut built_in = rotogate::program::NAMES.to_vec();
     names.sort_unstable();
     built_in.sort_unstable();
     assert_eq!(names, built_in);

@@ -31,13 +31,11 @@ pub enum Answer {
     /// A reply, and its outcome for the access log.
     Reply(Reply, Reason),
     /// The reply depends on what the service behind the gate answers to the same request.
-    #[doc(hidden)]
     Consult(Consult),
     /// The request is not the gate's: the enclosed call goes to the route of its path.
     Forward(Forward),
     /// The dialect takes over the connection.
     #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
     Upgrade(Upgrade),
 }
 
@@ -60,24 +58,53 @@ impl fmt::Debug for Answer {
 }
 
 /// A request that is authorised like any other on the route of its path and sent on without its body. The service's
-/// answer becomes part of the gate's own reply.
-#[doc(hidden)]
+/// answer becomes part of the gate's own reply. For operations that [`Dialect::consults`](super::Dialect::consults) names.
+///
+/// ```
+/// use http::StatusCode;
+/// use rotogate::dialect::{Answer, Consult, ConsultResult, Reply, ReplyBody};
+/// use rotogate::gate::Reason;
+///
+/// // What `Dialect::answer` returns: the status of the service becomes that of the reply.
+/// let then = |result: ConsultResult| {
+///     let mut reply = Reply::new(ReplyBody::default());
+///     *reply.status_mut() = match result {
+///         ConsultResult::Said(status, _) => status,
+///         _ => StatusCode::BAD_GATEWAY,
+///     };
+///     (reply, Reason::ANSWERED)
+/// };
+/// let answer = Answer::Consult(Consult { then: Box::new(then) });
+/// # let _ = answer;
+/// ```
 pub struct Consult {
     /// Makes the reply, with its outcome for the access log.
     pub then: Box<dyn FnOnce(ConsultResult) -> (Reply, Reason) + Send>,
 }
 
 /// What the service behind the gate answered.
+///
+/// ```
+/// use rotogate::dialect::ConsultResult;
+///
+/// /// The document of the service, for a reply that contains it.
+/// fn document(result: ConsultResult) -> Option<serde_json::Value> {
+///     match result {
+///         ConsultResult::Said(status, body) if status.is_success() => serde_json::from_slice(&body).ok(),
+///         _ => None,
+///     }
+/// }
+/// assert_eq!(document(ConsultResult::NoService), None);
+/// ```
 #[derive(Debug)]
-#[doc(hidden)]
 pub enum ConsultResult {
     /// There is no service to ask.
     NoService,
     /// The route of the path refuses the request.
     Refused(Denial),
-    /// No complete reply arrived.
+    /// No complete reply arrived within 10 seconds, or its body is longer than 1 MiB.
     Failed,
-    /// A status and a body.
+    /// The status and the body of the reply.
     Said(StatusCode, Bytes),
 }
 
@@ -118,7 +145,6 @@ pub(super) fn json<T: serde::Serialize>(status: StatusCode, body: &T) -> Reply {
 }
 
 /// The outcome of a command, for the access log.
-#[doc(hidden)]
-pub fn reason(outcome: &Result<Outcome, Error>) -> Reason {
+pub(super) fn reason(outcome: &Result<Outcome, Error>) -> Reason {
     outcome.as_ref().map_or_else(Reason::from, |_| Reason::ANSWERED)
 }

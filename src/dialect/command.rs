@@ -114,8 +114,8 @@ pub enum Command {
         /// Ends all sessions of its user.
         everywhere: bool,
     },
-    /// Another issuer ended something.
-    #[doc(hidden)]
+    /// Another issuer says that a session or a user ended: a [`Notice`](super::events::Notice) of
+    /// [`Events`](super::events::Events).
     EndedElsewhere(super::events::Notice),
     /// The state of a token (RFC 7662), for a confidential client.
     Introspect {
@@ -229,16 +229,20 @@ pub trait CommandHandler: Send + Sync {
     /// Executes a command.
     async fn execute(&self, command: Command) -> Result<Outcome, Error>;
 
-    /// Does what a user asks about their own sessions.
-    #[doc(hidden)]
+    /// Lists or ends sessions of the user whose access token the request has.
+    ///
+    /// # Errors
+    /// The denials of the token, and [`Denial::NoRoute`] from a handler without sessions; a fault of the store.
     async fn own_sessions(&self, request: OwnSessionsRequest) -> Result<OwnSessions, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
     }
 
     /// Passes a request on to the provider behind this endpoint.
+    ///
+    /// # Errors
+    /// [`Denial::NoRoute`] from a handler without a provider; what the relay refuses.
     #[cfg(feature = "relay")]
-    #[doc(hidden)]
     async fn relay(&self, request: RelayRequest) -> Result<ProviderReply, Error> {
         drop(request);
         Err(Denial::NoRoute.into())
@@ -247,7 +251,6 @@ pub trait CommandHandler: Send + Sync {
 
 /// A request to the provider behind a relay.
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 #[derive(Debug)]
 pub enum RelayRequest {
     /// A refresh token to exchange.

@@ -37,7 +37,6 @@ use rotogate_core::token::verify::strict_json;
 mod tests;
 
 /// The dialect's name in `gateway.toml`.
-#[doc(hidden)]
 pub const NAME: &str = "envelope";
 
 const MALFORMED: &str = "AUTH_1000";

@@ -1,6 +1,16 @@
 //! What another issuer tells of its sessions: OpenID Connect back-channel logout 1.0, and `session-revoked` of CAEP 1.0,
 //! pushed as a security event token (RFC 8417, RFC 8935). The dialect reads the request and words the answer; the gate
 //! verifies the token, and ends what it names.
+//!
+//! ```
+//! use rotogate::dialect::events::Events;
+//! use rotogate::gate::Endpoint;
+//!
+//! // `corporate` is the name of a trusted issuer. It posts its logout tokens here.
+//! let logouts = Endpoint::new(Events::back_channel_logout("corporate", ["my-client"])).path("/logout/corporate");
+//! let builder = rotogate::Gate::builder().endpoint(logouts);
+//! # let _ = builder;
+//! ```
 
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -13,13 +23,29 @@ use rotogate_core::denial::{Class, Denial, EventFlaw};
 use rotogate_core::fault::Error;
 use rotogate_core::random::are_equal;
 use rotogate_core::reply::{self, ReplyBody};
+#[doc(inline)]
 pub use rotogate_core::token::verify::EventProtocol;
 
 /// The longest request, in bytes.
 // Requirement N56.
-pub const MAX_EVENT: usize = 16 * 1024;
+const MAX_EVENT: usize = 16 * 1024;
 
 /// A notice of another issuer, not verified yet.
+///
+/// ```
+/// use rotogate::dialect::Command;
+/// use rotogate::dialect::events::{EventProtocol, Notice};
+///
+/// // What `Dialect::read` makes of a notice in a form of its own.
+/// let command = Command::EndedElsewhere(Notice {
+///     protocol: EventProtocol::BackChannelLogout,
+///     issuer: "corporate".into(),
+///     audience: Box::new(["my-client".into()]),
+///     is_authenticated: true,
+///     token: Ok("eyJ…".into()),
+/// });
+/// # let _ = command;
+/// ```
 #[derive(Debug)]
 pub struct Notice {
     /// By which protocol it came.
@@ -35,6 +61,16 @@ pub struct Notice {
 }
 
 /// An endpoint for the notices of one issuer.
+///
+/// ```
+/// use rotogate::dialect::events::Events;
+/// use rotogate::gate::Endpoint;
+///
+/// // The transmitter sends this bearer token with each event.
+/// let events = Events::security_events("corporate", ["https://api.example.com"], "secret".into());
+/// let endpoint = Endpoint::new(events).path("/events/corporate");
+/// # let _ = endpoint;
+/// ```
 #[derive(Debug)]
 pub struct Events {
     protocol: EventProtocol,

@@ -19,7 +19,6 @@ mod answer;
 mod call;
 mod command;
 pub mod envelope;
-#[doc(hidden)]
 pub mod events;
 #[cfg(feature = "grpc")]
 pub mod knox;
@@ -27,27 +26,27 @@ pub mod kuzzle;
 pub mod my_sessions;
 pub mod oauth2;
 mod protocol;
-mod registry;
+pub(crate) mod registry;
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 pub mod relay;
 #[cfg(feature = "kuzzle")]
 mod socket;
 
-pub use answer::{Answer, Consult, ConsultResult, Forward, reason};
+pub use answer::{Answer, Consult, ConsultResult, Forward};
 pub use call::{Call, EnclosedCall, OAuthPaths, ServedPath, Sources};
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 pub use command::RelayRequest;
 pub use command::{CheckedToken, Command, CommandHandler, Outcome, RefreshCredential};
 pub use protocol::Dialect;
-pub use registry::{NAMES, Options, by_name};
-#[doc(hidden)]
-pub use rotogate_core::engine::{OwnSessionsAction, OwnSessionsRequest};
+pub use registry::Options;
+#[doc(inline)]
+pub use rotogate_core::engine::{OwnSession, OwnSessions, OwnSessionsAction, OwnSessionsRequest};
 pub use rotogate_core::reply::{Reply, ReplyBody, StreamedBody};
 pub use rotogate_core::token::TokenStyle;
 #[cfg(feature = "kuzzle")]
-pub use socket::{Identity as SocketIdentity, Serve, SocketGate, Upgrade};
+pub use socket::Upgrade;
+#[cfg(feature = "kuzzle")]
+pub(crate) use socket::{Identity as SocketIdentity, SocketGate};
 
-use answer::json;
+use answer::{json, reason};
 use call::said_json;

@@ -42,7 +42,6 @@ use rotogate_core::reply::{self, problem};
 use rotogate_core::session::{Scope, SessionId};
 
 /// The dialect's name in `gateway.toml`.
-#[doc(hidden)]
 pub const NAME: &str = "my-sessions";
 
 /// The scope that a caller needs where [`MySessions::needs_scope`] is set.

@@ -154,7 +154,7 @@ pub trait Dialect: fmt::Debug + Send + Sync + 'static {
 
     /// Answers a request to a streamed operation. The body is not in `call`. Such an operation serves no secret and
     /// changes nothing, so it gets no [`CommandHandler`].
-    #[doc(hidden)]
+    /// Also returns the outcome for the access log.
     async fn stream(&self, call: &Call<'_>, body: StreamedBody) -> (Reply, Reason) {
         drop(body);
         let denial = Denial::NoRoute;

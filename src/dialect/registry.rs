@@ -25,7 +25,6 @@ pub struct Options {
 }
 
 /// A built-in dialect, by its name in `gateway.toml`.
-#[doc(hidden)]
 pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
     match name {
         oauth2::NAME => Some(Box::new(oauth2::OAuth2)),
@@ -39,7 +38,6 @@ pub fn by_name(name: &str, options: &Options) -> Option<Box<dyn Dialect>> {
 }
 
 /// The names of the built-in dialects that begin sessions.
-#[doc(hidden)]
 pub const NAMES: &[&str] = &[
     oauth2::NAME,
     envelope::NAME,

@@ -14,13 +14,11 @@ use rotogate_core::lease::Lease;
 use rotogate_core::overload::SocketPermit;
 
 /// Selects the upstream connection of a message: callers of one identity share it.
-#[doc(hidden)]
-pub type Identity = Box<[u8]>;
+pub(crate) type Identity = Box<[u8]>;
 
 /// The gate, for the messages of one connection.
 #[async_trait]
-#[doc(hidden)]
-pub trait SocketGate: CommandHandler {
+pub(crate) trait SocketGate: CommandHandler {
     /// Authorises a message like a request to the route of the connection's path, and as the call that it makes.
     ///
     /// # Errors
@@ -54,16 +52,26 @@ pub trait SocketGate: CommandHandler {
 }
 
 /// Serves a connection to its end.
-#[doc(hidden)]
-pub type Serve = Box<dyn FnOnce(Upgraded, Arc<dyn SocketGate>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+pub(crate) type Serve =
+    Box<dyn FnOnce(Upgraded, Arc<dyn SocketGate>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// A connection that a dialect takes over.
-#[doc(hidden)]
+/// A connection that a dialect takes over. Only [`Kuzzle`](super::kuzzle::Kuzzle) makes one.
+///
+/// ```
+/// use rotogate::dialect::Answer;
+///
+/// /// Does a dialect inside this one take over the connection?
+/// fn takes_over(answer: &Answer) -> bool {
+///     matches!(answer, Answer::Upgrade(_))
+/// }
+/// # let reply = rotogate::dialect::Reply::new(rotogate::dialect::ReplyBody::default());
+/// # assert!(!takes_over(&Answer::from((reply, rotogate::gate::Reason::ANSWERED))));
+/// ```
 pub struct Upgrade {
     /// 101, with the headers of the protocol.
-    pub reply: Reply,
+    pub(crate) reply: Reply,
     /// Serves the connection.
-    pub serve: Serve,
+    pub(crate) serve: Serve,
 }
 
 impl fmt::Debug for Upgrade {

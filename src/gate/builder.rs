@@ -38,10 +38,8 @@ use rules::Rules;
 pub(super) use sound::assertion;
 
 /// The largest body of a request to an endpoint, in bytes (requirement A4).
-#[doc(hidden)]
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
 /// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
-#[doc(hidden)]
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 /// The tolerance for clock differences.
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
@@ -159,7 +157,6 @@ impl GateBuilder {
 
     /// The checker for secrets of confidential clients. Shared with a directory, its concurrency bound covers both.
     #[must_use]
-    #[doc(hidden)]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
         self.passwords = Some(passwords);
         self
@@ -268,7 +265,6 @@ impl GateBuilder {
 
     /// The store of the records of relays.
     #[cfg(feature = "relay")]
-    #[doc(hidden)]
     #[must_use]
     pub fn relay_store(mut self, store: Arc<dyn rotogate_core::store::relay::RelayStore>) -> Self {
         self.relay_store = Some(store);

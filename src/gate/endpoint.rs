@@ -33,12 +33,10 @@ pub(super) use table::{CommonRules, Endpoints, Hit, Operation};
 pub use table::{EndpointError, envelopes};
 
 /// The path of the JWK set, the public keys.
-#[doc(hidden)]
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";
 /// How long caches may keep the JWK set and the metadata.
 const PUBLIC_MAX_AGE: &str = "public, max-age=300";
 /// The same: for how long other verifiers may keep the published keys.
-#[doc(hidden)]
 pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// An endpoint: a dialect at a path, with its rules.
@@ -142,7 +140,6 @@ impl Endpoint {
 
     /// Passes requests of this endpoint on to a provider.
     #[cfg(feature = "relay")]
-    #[doc(hidden)]
     #[must_use]
     pub fn relay(mut self, config: super::relay::RelayConfig) -> Self {
         self.relay_config = Some(config);

@@ -41,7 +41,6 @@ impl Gate {
     }
 
     /// The same, for a client at this address: its rates hold a refresh up before anything else does.
-    #[doc(hidden)]
     pub async fn explain_refresh_from(&self, token: &str, client: Option<&str>, from: Option<IpAddr>) -> Explanation {
         let gate = &self.0;
         let token = SecretString::from(token);

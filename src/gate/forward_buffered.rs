@@ -22,8 +22,36 @@ const CONSULTED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Whether a request whose body the gate has read can be forwarded. There are two: [`NoForward`] and
 /// [`BufferedForward`].
-#[doc(hidden)]
-pub trait ForwardBuffered<S, B>: sealed::Sealed + Clone + Send + Sync + 'static
+///
+/// ```
+/// use rotogate::gate::{ForwardBuffered, GateLayer};
+/// use tower::{Layer, Service};
+///
+/// /// Puts the gate in front of a service, whichever way the layer forwards.
+/// fn guarded<S, B, M>(layer: &GateLayer<M>, service: S) -> <GateLayer<M> as Layer<S>>::Service
+/// where
+///     S: Service<http::Request<B>>,
+///     M: ForwardBuffered<S, B>,
+///     GateLayer<M>: Layer<S>,
+/// {
+///     layer.layer(service)
+/// }
+/// ```
+pub trait ForwardBuffered<S, B>: Forwarding<S, B>
+where
+    S: Service<Request<B>>,
+{
+}
+
+impl<S, B, M> ForwardBuffered<S, B> for M
+where
+    S: Service<Request<B>>,
+    M: Forwarding<S, B>,
+{
+}
+
+/// What [`ForwardBuffered`] does. Nothing outside can name or implement this.
+pub trait Forwarding<S, B>: Clone + Send + Sync + 'static
 where
     S: Service<Request<B>>,
 {
@@ -44,19 +72,16 @@ where
     ) -> impl Future<Output = Result<S::Future, NotForwarded>> + Send;
 
     /// Calls the service without a body, and reads its reply.
-    #[doc(hidden)]
     fn consult(kept: Self::Kept, parts: Parts) -> impl Future<Output = ConsultResult> + Send;
 
     /// A function that calls the service with any number of requests.
     #[cfg(feature = "kuzzle")]
-    #[doc(hidden)]
     fn dialer(kept: Self::Kept) -> Option<Dialer>;
 }
 
 /// Why a call was not forwarded: a mistake in how the gate is put in front of the service.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{why}")]
-#[doc(hidden)]
 pub struct NotForwarded {
     status: StatusCode,
     why: &'static str,
@@ -87,18 +112,33 @@ impl NotForwarded {
     }
 }
 
-/// Requests whose body the gate has read are not forwarded.
+/// Requests whose body the gate has read are not forwarded: the default of a layer.
+///
+/// ```
+/// use rotogate::gate::{GateLayer, NoForward};
+///
+/// fn layer(gate: &rotogate::Gate) -> GateLayer<NoForward> {
+///     gate.layer()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
 pub struct NoForward;
 
 /// Requests whose body the gate has read are forwarded: the service is cloned, and the body made from bytes. See
 /// [`super::GateLayer::forward_buffered`].
+///
+/// ```
+/// use rotogate::gate::{BufferedForward, GateLayer};
+///
+/// /// For an endpoint of the dialect `kuzzle`, which takes calls of the service too.
+/// fn layer(gate: &rotogate::Gate) -> GateLayer<BufferedForward> {
+///     gate.layer().forward_buffered()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
-#[doc(hidden)]
 pub struct BufferedForward;
 
-impl<S, B> ForwardBuffered<S, B> for NoForward
+impl<S, B> Forwarding<S, B> for NoForward
 where
     S: Service<Request<B>>,
 {
@@ -120,7 +160,7 @@ where
     }
 }
 
-impl<S, B, R> ForwardBuffered<S, B> for BufferedForward
+impl<S, B, R> Forwarding<S, B> for BufferedForward
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
@@ -176,11 +216,4 @@ async fn read<R: Body>(body: R) -> Option<Bytes> {
         }
     }
     Some(all.freeze())
-}
-
-mod sealed {
-    /// Implemented for the two types above only.
-    pub trait Sealed {}
-    impl Sealed for super::NoForward {}
-    impl Sealed for super::BufferedForward {}
 }

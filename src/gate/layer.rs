@@ -92,7 +92,6 @@ impl GateLayer {
     /// service must be `Clone`, and its request body must be made from [`Bytes`]. Without this such a request is
     /// answered with 501.
     #[must_use]
-    #[doc(hidden)]
     pub fn forward_buffered(self) -> GateLayer<BufferedForward> {
         GateLayer {
             gate: self.gate,

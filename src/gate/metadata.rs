@@ -11,11 +11,9 @@ use rotogate_core::client::{CertificateUse, Client, Grant};
 use rotogate_core::dpop::ALGORITHM_NAMES;
 
 /// RFC 8414 §3. An issuer's path is appended to it.
-#[doc(hidden)]
-pub const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
+const OAUTH_METADATA_PATH: &str = "/.well-known/oauth-authorization-server";
 /// OpenID Connect Discovery §4. An issuer's path is put before it.
-#[doc(hidden)]
-pub const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
+const OPENID_METADATA_PATH: &str = "/.well-known/openid-configuration";
 
 /// Metadata of an authorization server without an authorization endpoint: no response types, and no ID tokens.
 #[derive(Debug, Serialize)]

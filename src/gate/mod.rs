@@ -30,25 +30,23 @@ use ipnet::IpNet;
 use crate::dialect::Dialect;
 use rotogate_core::client::Clients;
 use rotogate_core::clock::TimeSource;
-use rotogate_core::counters::{CountedCommits, CountedDurations};
-use rotogate_core::engine::{Engine, Freshness};
+use rotogate_core::engine::Engine;
 use rotogate_core::headers::ProtectedNames;
 use rotogate_core::lease::LeaseContext;
-use rotogate_core::limit::{LimitName, Source};
-use rotogate_core::overload::{Holder, Overload};
+use rotogate_core::limit::Source;
+use rotogate_core::overload::Holder;
 use rotogate_core::policy::GateId;
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{Hosts, RESOURCE_METADATA_PATH, RoutePolicy, RouteTable};
 use rotogate_core::session::profile::Profile;
 use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::keyring::Keyring;
-use rotogate_core::verify_cache::{CheckResult, MissContext, TokenChecker};
+use rotogate_core::verify_cache::{MissContext, TokenChecker};
 
 mod authorizer;
 mod body;
 mod builder;
-#[doc(hidden)]
-pub mod cookies;
+mod cookies;
 mod endpoint;
 mod explain_refresh;
 mod explanation;
@@ -67,6 +65,8 @@ mod origin;
 mod overloaded;
 mod possession;
 mod preflight;
+#[cfg(feature = "program")]
+pub(crate) mod program;
 mod readiness;
 #[cfg(feature = "relay")]
 mod relay;
@@ -80,35 +80,27 @@ mod sessions;
 #[cfg(feature = "kuzzle")]
 mod socket;
 mod stall_timeout;
-#[doc(hidden)]
-pub mod tunnel;
+mod tunnel;
 mod upgrade;
 mod verdict;
 
-#[cfg(feature = "grpc")]
-#[doc(hidden)]
-pub use authorizer::grpc;
 pub use authorizer::{Authorizer, Neighbour};
 pub use body::GateBody;
 pub use builder::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_ENDPOINT_BODY, DEFAULT_MAX_STREAM, GateBuilder};
 pub use cookies::{ACCESS_COOKIE, Cookies, REFRESH_COOKIE, SameSite};
-pub use endpoint::envelopes;
 pub use endpoint::{Endpoint, EndpointError, JWKS_MAX_AGE, JWKS_PATH};
 pub use explanation::{Conclusion, ExplainedToken, Explanation, Rule, RuleResult, RuleVerdict};
-pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward, NotForwarded};
+pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
 pub use identity::{ClaimsError, Identity};
 pub use layer::{GateLayer, GateService, ResponseFuture};
-pub use metadata::{OAUTH_METADATA_PATH, OPENID_METADATA_PATH};
 pub use readiness::Readiness;
 #[cfg(feature = "relay")]
-#[doc(hidden)]
 pub use relay::RelayConfig;
-#[doc(hidden)]
 pub use replace::{PreparedKeys, PreparedRules};
 pub use require::{Require, RequireLayer};
-pub use rotogate_core::engine::{IssueKind, IssuedTokens};
+pub use rotogate_core::engine::{HeldUp, IssueKind, IssuedTokens};
 pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
 pub use rotogate_core::lease::{Lease, LeaseEnd};
 pub use rotogate_core::limit::{Rate, Rates};
@@ -118,9 +110,8 @@ pub use verdict::{Operation, Recipient, RefusedToken, Verdict, Who};
 
 pub use rotogate_core::random::NoRandomness;
 pub use rotogate_core::reason::Reason;
+pub use rotogate_core::token::verify::Peeked;
 pub use rotogate_core::verify_cache::IdentityField;
-#[doc(hidden)]
-pub use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
 
 /// Keys, sessions, revocations, verified tokens, route policies and dialects. Cheap to clone.
 ///
@@ -249,7 +240,6 @@ impl Gate {
 
     /// Whether a request is for a document that says itself which origins may read it. For a CORS layer in front of the
     /// gate.
-    #[doc(hidden)]
     pub fn answers_any_origin<B>(&self, request: &http::Request<B>) -> bool {
         let path = request.uri().path();
         path.starts_with(RESOURCE_METADATA_PATH)
@@ -280,32 +270,9 @@ impl Gate {
         self.0.strip(|names| names.strip_trailers(trailers));
     }
 
-    /// The pools that bound concurrency and buffers.
-    #[doc(hidden)]
-    pub fn overload(&self) -> &Overload {
-        &self.0.running.overload
-    }
-
-    /// Refuses logins, refreshes and other grants with 503 while this is set, for a program whose audit log cannot be written.
-    /// Revocations and the tokens that were issued stay as they are. The first call counts.
-    #[doc(hidden)]
-    pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
-        self.0.running.engine.suspend_grants_while(suspended);
-    }
-
     /// Ends upgraded connections, for which no server waits. For a process that is about to stop.
     pub fn close_connections(&self) {
         self.0.leases.close();
-    }
-
-    /// Resolves once no refresh token is on its way to a provider. For a process that is about to stop: a client that
-    /// went away does not end its exchange, and a record of an exchange that is cut off says only that it was begun.
-    #[cfg(feature = "relay")]
-    #[doc(hidden)]
-    pub async fn relays_idle(&self) {
-        for relay in &self.0.running.relays {
-            relay.idle().await;
-        }
     }
 
     /// Writes queued confirmations to the store, and revocations that it did not acknowledge. Await it before the process
@@ -318,16 +285,10 @@ impl Gate {
         let paid = self.0.engine.pay().await;
         let flushed = self.0.engine.flush_confirmations().await;
         paid.and(flushed)?;
-        match self.unpaid().lost_at_end {
+        match self.0.engine.unpaid().lost_at_end {
             0 => Ok(()),
             lost => Err(rotogate_core::store::StoreError::new(format!("{lost} revocations hold at this gate alone"))),
         }
-    }
-
-    /// The revocations that the store has not acknowledged.
-    #[doc(hidden)]
-    pub fn unpaid(&self) -> rotogate_core::engine::Unpaid {
-        self.0.engine.unpaid()
     }
 
     /// Whether a client of this id is registered.
@@ -335,81 +296,9 @@ impl Gate {
         self.0.running.clients.load().contains(id)
     }
 
-    /// Counters of session events in this process.
-    #[doc(hidden)]
-    pub fn events(&self) -> &rotogate_core::engine::Counts {
-        self.0.engine.counts()
-    }
-
-    /// The results of the checks of access tokens, with their numbers.
-    #[doc(hidden)]
-    pub fn verifications(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        CheckResult::ALL.map(CheckResult::name).into_iter().zip(self.0.checker.results())
-    }
-
-    /// How long signatures took, by the name of their algorithm.
-    #[doc(hidden)]
-    pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
-        self.0.checker.signature_times()
-    }
-
-    /// How many attempts each limit refused, by its key in `[limits]`.
-    #[doc(hidden)]
-    pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())
-    }
-
-    /// The writes to a store that gates share; `None` without one.
-    #[doc(hidden)]
-    pub fn shared_writes(&self) -> Option<CountedCommits> {
-        self.0.engine.shared_writes()
-    }
-
-    /// Whether tokens are refused because the store was not heard of for too long.
-    #[doc(hidden)]
-    pub fn is_store_stale(&self) -> bool {
-        self.0.engine.freshness() == Freshness::Stale
-    }
-
-    /// Engine time minus wall clock, in seconds.
-    #[doc(hidden)]
-    pub fn time_skew(&self) -> f64 {
-        let clock = self.0.engine.clock();
-        let (now, wall) = (clock.now(), clock.wall());
-        now.since(wall).as_secs_f64() - wall.since(now).as_secs_f64()
-    }
-
-    /// How often refresh tokens were relayed, by result.
-    #[doc(hidden)]
-    pub fn relay_exchanges(&self) -> Vec<(&'static str, u64)> {
-        #[cfg(feature = "relay")]
-        {
-            let mut sums = [0; relay::RESULTS.len()];
-            for relay in &self.0.running.relays {
-                sums.iter_mut().zip(relay.exchanges()).for_each(|(sum, count)| *sum += count);
-            }
-            relay::RESULTS.into_iter().zip(sums).collect()
-        }
-        #[cfg(not(feature = "relay"))]
-        Vec::new()
-    }
-
-    /// How long ago a store that gates share was last heard of; `None` if no other gate writes to the store.
-    #[doc(hidden)]
-    pub fn store_staleness(&self) -> Option<Duration> {
-        self.0.engine.unheard_for()
-    }
-
     /// The number of verified tokens in the cache, and of revocations in force.
     pub fn counts(&self) -> (u64, usize) {
         (self.0.checker.cached(), self.0.engine.revocations().len())
-    }
-
-    /// How often the questions about opaque tokens of each issuer had each result: the issuer's name, the result, the
-    /// number.
-    #[doc(hidden)]
-    pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
-        self.0.checker.introspections()
     }
 }
 

@@ -20,17 +20,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const MAY_DIFFER_FOR: Duration = Duration::from_secs(60);
 
 impl Gate {
-    /// Says to the other gates of the store which users this one has. The digest is equal where the users are.
-    #[doc(hidden)]
-    pub fn say_users(&self, digest: &str) {
-        self.0.running.row.change(|row| row.users = Some(digest.into()));
-    }
-
     /// The gates of the store that were heard of lately; none if the store is not shared.
     ///
     /// # Errors
     /// Those of the store.
-    #[doc(hidden)]
     pub async fn nodes(&self) -> Result<Vec<NodeSeen>, StoreError> {
         match self.0.engine.store().shared() {
             Some(shared) => shared.nodes().await,

@@ -1,4 +1,4 @@
-//! Load shedding: the reply to a request beyond a bound. [`Gate::overloaded`] judges nothing: it reads no credential
+//! Load shedding: the reply to a request beyond a bound. `Gate::overloaded` judges nothing: it reads no credential
 //! and no body, and counts for no limit. It only looks up the dialect of the reply, because some clients take a reply
 //! in another format for a success.
 
@@ -7,10 +7,9 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 use http::{Request, header::HOST};
 
-use super::{Gate, Inner, Verdict, endpoint::Hit};
+use super::{Inner, endpoint::Hit};
 use crate::dialect::{Dialect, Reply};
 use rotogate_core::overload::{Refusal, TRY_AGAIN};
-use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 use rotogate_core::route::{Match, Route, path::CanonicalPath};
 
@@ -27,20 +26,9 @@ pub(super) fn overloaded(refusal: Refusal, dialect: Option<&dyn Dialect>, header
     reply
 }
 
-impl Gate {
-    /// The reply to a request that is shed before the gate examines it.
-    #[doc(hidden)]
-    pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
-        let (dialect, route) = self.0.speaks(request);
-        let reason = Reason::shed(refusal);
-        reason.tell();
-        (overloaded(refusal, dialect, request.headers()), Verdict { route, ..Verdict::new(reason) })
-    }
-}
-
 impl Inner {
     /// The dialect in which a request would be refused, and its route. A malformed request has neither.
-    fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
+    pub(super) fn speaks<B>(&self, request: &Request<B>) -> (Option<&dyn Dialect>, Option<Arc<Route>>) {
         let uri = request.uri();
         let Ok(path) = CanonicalPath::parse(uri.path()) else { return (None, None) };
         match self.endpoints.find(&path, uri.path()) {

@@ -66,9 +66,8 @@ impl Gate {
     }
 
     /// The same, as far as the store decides it.
-    #[doc(hidden)]
     pub async fn store_readiness(&self) -> Readiness {
-        let unpaid = self.unpaid();
+        let unpaid = self.0.engine.unpaid();
         let owed = match (unpaid.total, unpaid.lost_at_end) {
             (0, _) => return self.state_of_store().await,
             (total, 0) => format!("revocations that the store has not taken: {total}, all kept beside it"),

@@ -27,7 +27,6 @@ const MAX_SHOWN: usize = 128;
 
 /// The provider behind an endpoint, and the rules of its relay.
 #[derive(Clone)]
-#[doc(hidden)]
 pub struct RelayConfig {
     /// The rules.
     pub rules: RelayRules,

@@ -13,14 +13,41 @@ use rotogate_core::token::live_keys::Validity;
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Verifier};
 use rotogate_core::verify_cache::IdentityHeaders;
 
-/// Keys and rules that a gate can go on with.
+/// Keys and rules of issuers that a gate can go on with: see [`Gate::prepare_keys`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use rotogate::Gate;
+/// use rotogate::gate::BuildError;
+/// use rotogate::token::Keyring;
+///
+/// /// Goes on with other keys and other rules, or with neither.
+/// fn renew(gate: &Gate, keys: Keyring, rules: rotogate::gate::GateBuilder) -> Result<Gate, BuildError> {
+///     let keys = gate.prepare_keys(Arc::new(keys), Vec::new())?;
+///     let rules = gate.prepare_rules(rules)?;
+///     gate.use_keys(keys);
+///     Ok(gate.use_rules(rules))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PreparedKeys {
     verifier: Verifier,
     keyring: Arc<Keyring>,
 }
 
-/// Rules that a gate can go on with.
+/// Rules that a gate can go on with: see [`Gate::prepare_rules`].
+///
+/// ```
+/// use rotogate::Gate;
+/// use rotogate::gate::BuildError;
+/// use rotogate::route::{Route, RoutePolicy};
+///
+/// /// The gate with one route. Make the layer of new requests of this one.
+/// fn reload(gate: &Gate) -> Result<Gate, BuildError> {
+///     let rules = Gate::builder().route(Route::catch_all(RoutePolicy::default()));
+///     Ok(gate.use_rules(gate.prepare_rules(rules)?))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PreparedRules {
     pub(super) gate: Gate,
@@ -69,7 +96,6 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Self::set_keys`].
-    #[doc(hidden)]
     pub fn prepare_keys(&self, keyring: Arc<Keyring>, trusted: Vec<IssuerRules>) -> Result<PreparedKeys, BuildError> {
         if self.0.checker.asserts() {
             builder::assertion(&keyring)?;
@@ -78,8 +104,7 @@ impl Gate {
         Ok(PreparedKeys { verifier, keyring })
     }
 
-    /// The other part.
-    #[doc(hidden)]
+    /// The other part: mints and verifies with the prepared keys. Returns whether keys or rules differ.
     pub fn use_keys(&self, PreparedKeys { verifier, keyring }: PreparedKeys) -> bool {
         // The verifier first: otherwise a token could be minted that the gate refuses.
         let other = self.0.checker.set_verifier(verifier);
@@ -98,7 +123,6 @@ impl Gate {
     ///
     /// # Errors
     /// As [`GateBuilder::build`]. An endpoint with a relay must have one already.
-    #[doc(hidden)]
     pub fn prepare_rules(&self, builder: GateBuilder) -> Result<PreparedRules, BuildError> {
         builder.prepare_rules(self)
     }
@@ -106,7 +130,6 @@ impl Gate {
     /// Puts in force what the two gates share of the rules, and returns the gate with them, for a server to replace its
     /// services. Requests that a service of this gate has admitted go on under its rules. Once for a gate: later rules are
     /// for the one that this returns.
-    #[doc(hidden)]
     pub fn use_rules(&self, prepared: PreparedRules) -> Self {
         let PreparedRules { gate, styles, identity, rates, keep_login_origin, max_stream } = prepared;
         // First: from here on, requests of both gates are rid of the identity headers of both.
@@ -148,7 +171,6 @@ impl Gate {
 
     /// Goes on with this provider and these rules at the endpoint of this path. False if it has no relay.
     #[cfg(feature = "relay")]
-    #[doc(hidden)]
     pub fn set_relay(&self, path: &str, config: RelayConfig) -> bool {
         let found = self.0.running.relays.iter().find(|relay| relay.path() == path);
         found.map(|relay| relay.replace(config, &self.keyring())).is_some()

@@ -10,7 +10,6 @@ use super::endpoint::to_its_end;
 use rotogate_core::client::Grant;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::denial::Denial;
-use rotogate_core::directory::User;
 use rotogate_core::engine::{
     APPLICATION, AccountRule, ApplicationLogin, Exchange, HeldUp, IssuedTokens, Origin, Refresh,
 };
@@ -220,25 +219,7 @@ impl Sessions {
         self.0.0.engine.clock().stamp_not_before()
     }
 
-    /// The moment to pass to [`Self::subject_before`] for a change of a user that every gate of the store finds by itself:
-    /// the same for all of them. `after` is the user now, `None` if there is none any more.
-    ///
-    /// # Errors
-    /// A fault of the store.
-    #[doc(hidden)]
-    pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Error> {
-        Ok(self.0.0.engine.moment_of_change(subject, after).await?)
-    }
-
-    /// What ends the sessions of a user after that moment that began at this gate while the user was not what it is now.
-    /// `None`: they are not known.
-    #[doc(hidden)]
-    pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
-        self.0.0.engine.begun_otherwise(subject, after, moment)
-    }
-
     /// Do other gates write to the store, too?
-    #[doc(hidden)]
     pub fn are_shared(&self) -> bool {
         self.0.0.engine.store().shared().is_some()
     }
@@ -253,19 +234,6 @@ impl Sessions {
     /// process ends. For a change that must take effect before the store has it.
     pub fn refuse(&self, revocation: &Revocation) {
         self.0.0.engine.refuse(revocation, RevokedBecause::Operator);
-    }
-
-    /// Refuses the target of a revocation that another one will take the place of. Until [`Self::let_go`], it is among what a
-    /// stop loses.
-    #[doc(hidden)]
-    pub fn refuse_for_now(&self, revocation: &Revocation) {
-        self.0.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
-    }
-
-    /// What takes its place is durable.
-    #[doc(hidden)]
-    pub fn let_go(&self, revocation: &Revocation) {
-        self.0.0.engine.let_go(revocation);
     }
 
     /// Makes a revocation durable, and refuses its target.
@@ -369,7 +337,6 @@ impl Sessions {
     ///
     /// # Errors
     /// A fault of the store.
-    #[doc(hidden)]
     pub async fn count(&self, whose: Whose<'_>) -> Result<Tally, Error> {
         let mut tally = Tally::default();
         self.each(whose, |session| {
@@ -385,7 +352,6 @@ impl Sessions {
     ///
     /// # Errors
     /// A fault of the store.
-    #[doc(hidden)]
     pub async fn revocations(&self) -> Result<Vec<Revocation>, Error> {
         let (entries, _) = self.0.0.engine.store().revocations_since(Cursor::default()).await?;
         Ok(entries)

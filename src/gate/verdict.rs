@@ -93,11 +93,9 @@ pub enum Who {
     Caller(Identity),
     /// The party to which an endpoint of the gate issued tokens.
     Issued(Box<Recipient>),
-    /// The claims of a refused token, for a log. Hidden, because an unproved claim is easily taken for a proved one.
-    #[doc(hidden)]
+    /// The claims of a refused token: for a log, never for a decision.
     Refused(Box<RefusedToken>),
-    /// Whose attempt a rate held up, for a log.
-    #[doc(hidden)]
+    /// Whose attempt a rate held up: for a log.
     HeldUp(Box<HeldUp>),
 }
 
@@ -119,10 +117,19 @@ pub struct Recipient {
     pub session: Option<SessionId>,
 }
 
-/// The claims of a refused token, each text cut at 256 bytes.
+/// The claims of a refused token: for a log, never for a decision. Each text is cut at 256 bytes.
+///
+/// ```
+/// use rotogate::gate::RefusedToken;
+///
+/// fn line(token: &RefusedToken) -> String {
+///     let subject = token.says.subject.as_deref().unwrap_or("-");
+///     // Anyone can write a token that names another user.
+///     if token.is_proved { format!("subject {subject}") } else { format!("subject {subject}, unproved") }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-#[doc(hidden)]
 pub struct RefusedToken {
     /// Whether its signature was verified. Otherwise the claims are unproved.
     pub is_proved: bool,

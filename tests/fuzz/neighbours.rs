@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName, Request};
 use prost::Message;
 use rotogate::Gate;
 use rotogate::client::Client;
-use rotogate::gate::grpc::proto::envoy::service::auth::v3::CheckRequest;
 use rotogate::gate::{Authorizer, Neighbour};
+use rotogate::program::grpc::proto::envoy::service::auth::v3::CheckRequest;
 use rotogate_core::headers::Peer;
 use rotogate_core::token::keyring::Keyring;
 

@@ -10,7 +10,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use prost::Message;
-use rotogate::dialect::knox::proto::{
+use rotogate::program::knox::{
     AuthToken, AuthnWithPasswordRequest, AuthnWithPasswordResponse, GetMeRequest, GetMeResponse,
     RefreshAccessTokenRequest, RefreshAccessTokenResponse, User,
 };

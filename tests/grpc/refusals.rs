@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use rotogate::dialect::knox::proto::{GetMeRequest, RefreshAccessTokenRequest};
+use rotogate::program::knox::{GetMeRequest, RefreshAccessTokenRequest};
 use tonic::Code;
 use tonic_types::StatusExt;
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use http::uri::PathAndQuery;
 use prost::Message;
 use prost_types::FileDescriptorProto;
-use rotogate::dialect::knox::proto::{GetMeRequest, Role};
+use rotogate::program::knox::{GetMeRequest, Role};
 use tokio::sync::mpsc;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -87,11 +87,11 @@ async fn the_user_is_as_the_directory_knows_it() {
     place.write_config(&config("path = \"/{account}/user_api.v1.UserApiService\"\n"));
     let gate = place.start();
     // The account comes from the path.
-    let request = rotogate::dialect::knox::proto::AuthnWithPasswordRequest {
+    let request = rotogate::program::knox::AuthnWithPasswordRequest {
         email: "ada@example.com".to_owned(),
         password: password.clone(),
     };
-    let answer: rotogate::dialect::knox::proto::AuthnWithPasswordResponse =
+    let answer: rotogate::program::knox::AuthnWithPasswordResponse =
         call(gate.address, "/acme/user_api.v1.UserApiService/AuthnWithPassword", tonic::Request::new(request))
             .await
             .unwrap()
@@ -194,7 +194,7 @@ async fn a_method_that_the_service_has_not_is_unimplemented() {
         "/user_api.v1.UserApiService/%47etMe",
     ] {
         let request = tonic::Request::new(GetMeRequest {});
-        let answer = call::<_, rotogate::dialect::knox::proto::GetMeResponse>(gate.address, path, request).await;
+        let answer = call::<_, rotogate::program::knox::GetMeResponse>(gate.address, path, request).await;
         assert_eq!(answer.unwrap_err().code(), Code::Unimplemented, "{path}");
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 use rotogate::denial::Denial;
 use rotogate::fault::Error;
 use rotogate::gate::NewSession;
-use rotogate::gate::cookies::{ACCESS_COOKIE, REFRESH_COOKIE, SameSite};
+use rotogate::gate::{ACCESS_COOKIE, REFRESH_COOKIE, SameSite};
 use rotogate::{Gate, Identity};
 use rotogate_core::limit::{Rate, Rates};
 

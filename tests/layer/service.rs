@@ -214,13 +214,12 @@ fn every_error_is_one_that_question_marks_take() {
     is::<rotogate::gate::BuildError>();
     is::<rotogate::gate::EndpointError>();
     is::<rotogate::gate::NoIdentity>();
-    is::<rotogate::gate::NotForwarded>();
     is::<rotogate::store::StoreError>();
     is::<rotogate::directory::DirectoryError>();
     is::<rotogate::route::RouteError>();
-    is::<rotogate_core::route::path::PathError>();
-    is::<rotogate_core::token::keyring::KeyError>();
-    is::<rotogate_core::token::verify::RulesError>();
+    is::<rotogate::denial::PathError>();
+    is::<rotogate::token::KeyError>();
+    is::<rotogate::token::RulesError>();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use rotogate::Gate;
 use rotogate::client::{Client, Grant};
 use rotogate::clock::Timestamp;
-use rotogate::dialect::{self, Options};
+use rotogate::dialect::Options;
 use rotogate::directory::{Directory, DirectoryError, User};
 use rotogate::gate::{Endpoint, Peer};
 use rotogate::session::{Generation, RevokedBecause, Scope, Session, SessionId};
@@ -191,8 +191,8 @@ impl World {
             .rates(rates)
             .client(Client::public("web"))
             .client(service);
-        for name in dialect::NAMES {
-            builder = builder.endpoint(Endpoint::boxed(dialect::by_name(name, &Options::default()).unwrap()));
+        for name in rotogate::program::NAMES {
+            builder = builder.endpoint(Endpoint::boxed(rotogate::program::by_name(name, &Options::default()).unwrap()));
         }
         let gate = builder.build().await.unwrap();
         let world = Self { gate, switch, address: AtomicU32::new(0x0a00_0001) };
@@ -605,7 +605,7 @@ fn is_undecided(dialect: &str, trouble: Trouble, came: &Came) -> bool {
 async fn r15_r16_what_cannot_be_decided_is_said_as_such_by_every_command_of_every_dialect() {
     let world = World::new().await;
     let rows = rows();
-    for name in dialect::NAMES {
+    for name in rotogate::program::NAMES {
         assert!(rows.iter().any(|row| row.dialect == *name), "{name} has no row");
     }
     for row in &rows {

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rotogate::dialect::knox::proto::{AuthToken, RefreshAccessTokenRequest, RefreshAccessTokenResponse};
+use rotogate::program::knox::{AuthToken, RefreshAccessTokenRequest, RefreshAccessTokenResponse};
 use serde_json::{Value, json};
 use support::tls_client::Connection;
 use support::{CONFIG, Place};

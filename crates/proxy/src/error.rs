@@ -128,7 +128,7 @@ impl ProxyError {
 
     /// The same response in the words of a dialect, if it has any: its clients could take other words for a success.
     pub(super) fn response_in(self, dialect: &str) -> Response<ProxyBody> {
-        let dialect = dialect::by_name(dialect, &dialect::Options::default());
+        let dialect = rotogate::program::by_name(dialect, &dialect::Options::default());
         let Some(reply) = dialect
             .and_then(|dialect| dialect.failed(self.status(), self.status().canonical_reason().unwrap_or_default()))
         else {

@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::ProxyBody;
-use rotogate::gate::tunnel::{carry, protocol};
+use rotogate::program::{carry, protocol};
 use rotogate_core::context::{Context, inherited};
 use rotogate_core::headers;
 use rotogate_core::lease::{Dialled, Lease};

@@ -34,14 +34,12 @@ use rotogate_core::reason::Reason;
 use rotogate_core::reply;
 
 pub(crate) mod calls;
-#[doc(hidden)]
-pub mod proto;
+pub(crate) mod proto;
 pub(crate) mod streams;
 mod user;
 pub(super) mod words;
 
 /// The dialect's name in `gateway.toml`.
-#[doc(hidden)]
 pub const NAME: &str = "knox";
 
 /// The service's full name.

@@ -28,7 +28,6 @@ static ACTIONS: LazyLock<Actions> = LazyLock::new(|| {
 });
 
 /// Does Kuzzle's own API have this controller?
-#[doc(hidden)]
 pub fn is_controller(name: &str) -> bool {
     let name = if name == "memoryStorage" { "ms" } else { name };
     ACTIONS.keys().any(|action| action.split_once(':').is_some_and(|(controller, _)| controller == name))

@@ -15,10 +15,8 @@ use rotogate_core::denial::Denial;
 /// The query parameter for a token.
 pub(super) const PARAMETER: &str = "jwt";
 /// The cookie for a token.
-#[doc(hidden)]
 pub const COOKIE: &str = "authToken";
 /// The same, which a browser accepts only from this very host over https, and sends to no other (RFC 10017 §4.1.3.2).
-#[doc(hidden)]
 pub const HOST_COOKIE: &str = "__Host-authToken";
 /// The operation that accepts any call in an envelope.
 pub(super) const QUERY: &str = "_query";

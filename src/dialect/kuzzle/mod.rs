@@ -45,7 +45,7 @@ use rotogate_core::reason::Reason;
 use rotogate_core::session::profile::{OnReuse, ProfileOverride};
 use rotogate_core::token::claims::TokenStyle;
 
-mod actions;
+pub(crate) mod actions;
 mod expiry;
 mod http;
 mod message;
@@ -55,15 +55,12 @@ mod raw;
 mod socket;
 mod words;
 
-#[doc(hidden)]
-pub use self::actions::is_controller;
 pub use self::http::{COOKIE, HOST_COOKIE};
 
 #[cfg(test)]
 mod tests;
 
 /// The dialect's name in `gateway.toml`.
-#[doc(hidden)]
 pub const NAME: &str = "kuzzle";
 
 /// The outcome of a call that cannot be executed, for the access log.

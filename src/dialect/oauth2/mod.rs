@@ -36,7 +36,6 @@ pub(super) mod words;
 mod tests;
 
 /// The dialect's name in `gateway.toml`.
-#[doc(hidden)]
 pub const NAME: &str = "oauth2";
 
 const TOKEN: &str = "token";

@@ -209,7 +209,6 @@ impl Authorizer {
     ///
     /// # Errors
     /// A fact is missing or malformed.
-    #[doc(hidden)]
     pub fn head_of_check(&self, question: CheckRequest) -> Result<Parts, Denial> {
         let missing = Denial::BadFact("an attribute is missing");
         let attributes = question.attributes.ok_or(missing)?;

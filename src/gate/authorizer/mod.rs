@@ -24,14 +24,12 @@ use super::layer::{Admission, EndpointMatch, GateLayer, has_token_in_query};
 use super::{Gate, preflight};
 use rotogate_core::denial::Denial;
 use rotogate_core::headers::{self, Peer};
-use rotogate_core::overload::Refusal;
 use rotogate_core::policy::Permitted;
 use rotogate_core::reply::Reply;
 
 mod answer;
 mod facts;
 #[cfg(feature = "grpc")]
-#[doc(hidden)]
 pub mod grpc;
 #[cfg(feature = "grpc")]
 mod kept;
@@ -224,7 +222,6 @@ impl Authorizer {
 
     /// Accepts questions from every peer, because the listener has authenticated it by a client certificate.
     #[must_use]
-    #[doc(hidden)]
     pub fn trusting_all(self) -> Self {
         Self { trusted: Trusted::All, ..self }
     }
@@ -235,7 +232,6 @@ impl Authorizer {
     /// # Errors
     /// The peer is not trusted, a fact is missing, repeated or malformed, or a header imitates one of ours. Then the
     /// question is as it was.
-    #[doc(hidden)]
     pub fn head(&self, question: &mut Parts) -> Result<Parts, Denial> {
         self.admits(question.extensions.get::<Peer>())?;
         if !headers::is_framed_once(&question.headers) {
@@ -292,7 +288,6 @@ impl Authorizer {
 
     /// The verdict on a request with this head: steps 1 to 8. The reply has a [`Verdict`](super::Verdict) in its
     /// extensions.
-    #[doc(hidden)]
     pub async fn decide(&self, head: Result<Parts, Denial>) -> Reply {
         let gate = &self.gate.0;
         let mut parts = match head {
@@ -345,14 +340,13 @@ impl Authorizer {
     }
 
     /// The reply to a question beyond a bound.
-    #[doc(hidden)]
-    pub fn overloaded(&self, refusal: Refusal) -> Reply {
+    #[cfg(feature = "program")]
+    pub fn overloaded(&self, refusal: rotogate_core::overload::Refusal) -> Reply {
         answer::overloaded(self.neighbour, refusal, None)
     }
 
     /// What the reply to a question that announces a body has besides: the gate does not read the body, so the connection
     /// ends.
-    #[doc(hidden)]
     pub fn closing(question: &Parts) -> Option<(HeaderName, HeaderValue)> {
         let Parts { version, headers, .. } = question;
         let announces = headers.contains_key(TRANSFER_ENCODING)

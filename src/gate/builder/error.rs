@@ -59,12 +59,10 @@ pub enum BuildError {
     OtherKeys(String),
     /// An endpoint has a relay, and no store keeps its records.
     #[cfg(feature = "relay")]
-    #[doc(hidden)]
     #[error("an endpoint with a relay needs a store for its records")]
     NoRelayStore,
     /// Other rules name an endpoint with a relay that the running gate has not.
     #[cfg(feature = "relay")]
-    #[doc(hidden)]
     #[error("the endpoint at {0} has a relay, and a running gate gets no other relays")]
     NewRelay(String),
     /// The rules of a profile contradict each other.

@@ -8,7 +8,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::{BuildError, DEFAULT_MAX_ENDPOINT_BODY, sound};
-use crate::dialect::kuzzle::is_controller;
+use crate::dialect::kuzzle::actions::is_controller;
 use crate::dialect::{self, Dialect};
 use crate::gate::Inner;
 use crate::gate::endpoint::{CommonRules, Endpoint, Endpoints};
@@ -176,7 +176,7 @@ fn dialects(routes: &[Route]) -> Result<Vec<Box<dyn Dialect>>, BuildError> {
     for name in routes.iter().filter_map(|route| route.policy.dialect.as_deref()) {
         if !found.iter().any(|dialect| dialect.name() == name) {
             found.push(
-                dialect::by_name(name, &dialect::Options::default())
+                dialect::registry::by_name(name, &dialect::Options::default())
                     .ok_or_else(|| BuildError::Dialect(name.to_owned()))?,
             );
         }

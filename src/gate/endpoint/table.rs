@@ -62,7 +62,8 @@ impl KnownDialects {
     fn of(endpoints: &[Endpoint]) -> Self {
         let served = endpoints.iter().map(|endpoint| &endpoint.dialect);
         let by_access = served.clone().filter(|dialect| dialect.refreshes_by_access());
-        let all = served.map(|dialect| dialect.name()).chain(dialect::NAMES.iter().copied()).chain([APPLICATION]);
+        let all =
+            served.map(|dialect| dialect.name()).chain(dialect::registry::NAMES.iter().copied()).chain([APPLICATION]);
         Self { by_access: by_access.map(|dialect| dialect.name().into()).collect(), all: all.collect() }
     }
 }
@@ -180,7 +181,6 @@ pub struct EndpointError {
 }
 
 /// The requests that carry wrapped calls to an endpoint of this dialect at `base`.
-#[doc(hidden)]
 pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
     let served = dialect.serves(base).into_iter().filter(|served| dialect.is_envelope(served.operation));
     served.filter_map(|served| Some((served.methods.first()?.clone(), served.template))).collect()

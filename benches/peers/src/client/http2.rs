@@ -8,12 +8,12 @@ use h2::client::SendRequest;
 use hyper::http::request::Builder;
 use hyper::{HeaderMap, Request, Response};
 use prost::Message;
-use rotogate::gate::grpc::proto::envoy::config::core::v3::{
+use rotogate::program::grpc::proto::envoy::config::core::v3::{
     Address, HeaderMap as WireHeaders, HeaderValue as WireHeader, SocketAddress, address,
 };
-use rotogate::gate::grpc::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request as Asked};
-use rotogate::gate::grpc::proto::envoy::service::auth::v3::check_response::HttpResponse;
-use rotogate::gate::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
+use rotogate::program::grpc::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request as Asked};
+use rotogate::program::grpc::proto::envoy::service::auth::v3::check_response::HttpResponse;
+use rotogate::program::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 
 use super::{HOST, Speech, Target};
 use crate::serve::BODY;

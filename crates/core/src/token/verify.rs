@@ -48,7 +48,6 @@ pub mod strict_json;
 
 pub use event::EventProtocol;
 pub(crate) use event::VOUCHED_IDLE;
-#[doc(hidden)]
 pub use event::{Ended, SentNotice};
 use judge::{Moments, Origin, Times};
 pub use judge::{is_name, is_subject};
@@ -94,7 +93,6 @@ impl From<Denial> for Refusal {
 
 /// Verifies access tokens. Immutable: a change of keys or rules replaces it.
 #[derive(Debug)]
-#[doc(hidden)]
 pub struct Verifier {
     issuers: Vec<IssuerRules>,
     /// The place of each issuer.
@@ -431,9 +429,17 @@ fn name_claim(rules: &IssuerRules, refused: RefusedClaim<'_>, told: Option<&Atom
 }
 
 /// The claims of a token, unverified: for logs, never for a decision. Each text is cut at 256 bytes.
+///
+/// ```
+/// use rotogate::gate::Peeked;
+///
+/// fn line(says: &Peeked) -> String {
+///     format!("token of issuer {}", says.issuer.as_deref().unwrap_or("-"))
+/// }
+/// assert_eq!(line(&Peeked::default()), "token of issuer -");
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-#[doc(hidden)]
 pub struct Peeked {
     /// `iss`.
     pub issuer: Option<Box<str>>,
@@ -455,14 +461,12 @@ pub struct Peeked {
 const MAX_PEEKED_BYTES: usize = 256;
 
 /// The longest prefix of a text that fits into `most` bytes.
-#[doc(hidden)]
 pub fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
 /// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
-#[doc(hidden)]
 pub fn peek(token: &str) -> Option<Peeked> {
     let parts = shape::TokenParts::split(token).ok()?;
     let header = shape::Header::read(parts.header).ok()?;

@@ -24,6 +24,12 @@ const LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
 /// By which protocol an issuer tells of an end.
+///
+/// ```
+/// use rotogate::dialect::events::EventProtocol;
+///
+/// assert_eq!(EventProtocol::BackChannelLogout.word(), "logout");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventProtocol {
     /// OpenID Connect back-channel logout 1.0.
@@ -43,7 +49,6 @@ impl EventProtocol {
 }
 
 /// A notice to verify.
-#[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct SentNotice<'a> {
     /// By which protocol it came.
@@ -63,7 +68,6 @@ impl std::fmt::Debug for SentNotice<'_> {
 }
 
 /// What an issuer ended.
-#[doc(hidden)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The tokens that this entry matches.
@@ -98,7 +102,6 @@ impl Verifier {
     ///
     /// # Errors
     /// [`Denial::RefusedEvent`]; [`Denial::KeysUnavailable`].
-    #[doc(hidden)]
     pub fn ended(&self, notice: SentNotice<'_>, engine_now: Timestamp, wall: Timestamp) -> Result<Ended, Denial> {
         let signed = self.notice(notice.issuer, notice.token, engine_now)?;
         match notice.protocol {

@@ -82,12 +82,13 @@ const RELAY: &str = "relay";
 const FEATURES: [(&str, &str); 2] = [("knox", "grpc"), (RELAY, "relay")];
 
 fn accepted_dialect(v: &Raw) -> Result<&'static str, String> {
-    let known: Vec<_> = dialect::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
+    let known: Vec<_> =
+        rotogate::program::NAMES.iter().copied().chain([APPLICATION]).map(|name| (name, name)).collect();
     value::word_of_build(&known, &FEATURES[..1])(v)
 }
 
 pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
-    let known: Vec<_> = dialect::NAMES.iter().map(|name| (*name, *name)).collect();
+    let known: Vec<_> = rotogate::program::NAMES.iter().map(|name| (*name, *name)).collect();
     value::word_of_build(&known, &FEATURES[..1])(v)
 }
 
@@ -95,7 +96,7 @@ pub(super) fn dialect_name(v: &Raw) -> Result<&'static str, String> {
 fn endpoint_dialect(v: &Raw) -> Result<&'static str, String> {
     let relay = cfg!(feature = "relay").then_some(RELAY);
     let further = [dialect::my_sessions::NAME].into_iter().chain(relay);
-    let known: Vec<_> = dialect::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
+    let known: Vec<_> = rotogate::program::NAMES.iter().copied().chain(further).map(|name| (name, name)).collect();
     value::word_of_build(&known, &FEATURES)(v)
 }
 
@@ -128,7 +129,7 @@ pub(super) fn read(sections: &[Section<'_>], surroundings: &Surroundings<'_>) ->
             Some(section.get("path", kuzzle_prefix).unwrap_or_else(|| "/".to_owned()))
         } else {
             section.get("path", endpoint_path).or_else(|| {
-                let path = dialect::by_name(dialect?, &dialect::Options::default())?.default_path();
+                let path = rotogate::program::by_name(dialect?, &dialect::Options::default())?.default_path();
                 (!section.has("path")).then(|| path.to_owned())
             })
         };
@@ -239,7 +240,7 @@ fn read_relay(section: &Section<'_>, surroundings: &Surroundings<'_>) -> Endpoin
 
 /// `client`, for a dialect whose protocol names none. For another dialect the key is unknown.
 fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig]) -> Option<String> {
-    let default = dialect::by_name(dialect, &dialect::Options::default())?.client()?;
+    let default = rotogate::program::by_name(dialect, &dialect::Options::default())?.client()?;
     let named = section.get("client", value::text);
     let id = named.as_deref().unwrap_or(default);
     match (clients.iter().find(|client| *client.id == *id), &named) {
@@ -265,7 +266,8 @@ fn endpoint_client(section: &Section<'_>, dialect: &str, clients: &[ClientConfig
 /// `accepts`. Only sessions of protocols without refresh tokens can be refreshed by an access token.
 fn accepts(section: &Section<'_>, dialect: &str) -> Vec<&'static str> {
     let by_access = |name: &str| {
-        dialect::by_name(name, &dialect::Options::default()).is_some_and(|dialect| dialect.refreshes_by_access())
+        rotogate::program::by_name(name, &dialect::Options::default())
+            .is_some_and(|dialect| dialect.refreshes_by_access())
     };
     let accepted = section.indexed("accepts", accepted_dialect).unwrap_or_default();
     for (index, name) in accepted.iter().filter(|(_, name)| by_access(dialect) && !by_access(name)) {

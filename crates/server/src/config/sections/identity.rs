@@ -9,10 +9,10 @@ use super::super::print::{put, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
-use rotogate::gate::MAX_IDENTITY_HEADERS;
 use rotogate_core::headers::HeaderPattern;
 use rotogate_core::route::WarningKind;
 use rotogate_core::token::assertion::ASSERTION_TTL;
+use rotogate_core::verify_cache::MAX_IDENTITY_HEADERS;
 
 /// `[identity]`. A header that is `None` is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use http::Method;
 
 use super::super::raw::Section;
 use super::Config;
-use rotogate::dialect::kuzzle::is_controller;
-use rotogate::dialect::{self, Dialect};
-use rotogate::gate::{JWKS_PATH, envelopes};
+use rotogate::dialect::Dialect;
+use rotogate::gate::JWKS_PATH;
+use rotogate::program::{envelopes, is_controller};
 use rotogate_core::route::path::CanonicalPath;
 use rotogate_core::route::{RouteProblem, RouteTable, ungoverned, warnings};
 
@@ -60,7 +60,7 @@ fn dialects(config: &Config) -> impl Iterator<Item = (&str, Box<dyn Dialect>)> {
         if let Some(relay) = &endpoint.relay {
             return Some(Box::new(relay.dialect()) as _);
         }
-        dialect::by_name(endpoint.dialect, &endpoint.options)
+        rotogate::program::by_name(endpoint.dialect, &endpoint.options)
     };
     config.endpoints.iter().filter_map(move |endpoint| Some((endpoint.path.as_str(), one(endpoint)?)))
 }

@@ -19,7 +19,6 @@ use crate::config::{
 };
 use crate::server::error::ServerError;
 use crate::users::{FileDirectory, FirstUser, UsersFile};
-use rotogate::dialect;
 use rotogate::dialect::events::Events;
 use rotogate::gate::{BuildError, Endpoint, Gate, GateBuilder};
 use rotogate_core::clock::{SystemTime, TimeSource};
@@ -254,7 +253,7 @@ fn endpoint(config: &EndpointConfig, remote_issuers: &RemoteIssuers) -> Result<E
         let relay = relays::load(settings, remote_issuers).map_err(|fault| ServerError::Unusable(fault.message))?;
         return Ok(Endpoint::new(settings.dialect()).path(path.as_str()).listeners(listeners()).relay(relay));
     }
-    let dialect = dialect::by_name(dialect, options)
+    let dialect = rotogate::program::by_name(dialect, options)
         .ok_or_else(|| ServerError::Unusable(format!("there is no dialect {dialect:?}")))?;
     let mut endpoint = Endpoint::boxed(dialect).path(path.as_str()).listeners(listeners()).profile(profile.clone());
     if let Some(clients) = clients {

@@ -15,8 +15,8 @@ use super::request_record::LoggedBody;
 use crate::config::AuthorizerKind;
 use crate::server::listen::origin::Origin;
 use rotogate::dialect::{Reply, ReplyBody};
-use rotogate::gate::grpc::Checks;
 use rotogate::gate::{Authorizer, GateBody};
+use rotogate::program::grpc::Checks;
 use rotogate_core::overload::PermitBody;
 use rotogate_core::reply;
 

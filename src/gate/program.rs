@@ -1,0 +1,160 @@
+//! What the program needs of a gate, and an embedder does not: its counters, its pools, and the users that it shares
+//! with other gates.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use http::Request;
+
+use super::overloaded::overloaded;
+#[cfg(feature = "relay")]
+use super::relay;
+use super::{Gate, Sessions, Verdict};
+use crate::dialect::Reply;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::counters::{CountedCommits, CountedDurations};
+use rotogate_core::directory::User;
+use rotogate_core::engine::{Counts, Freshness, Unpaid};
+use rotogate_core::fault::Error;
+use rotogate_core::limit::LimitName;
+use rotogate_core::overload::{Overload, Refusal};
+use rotogate_core::reason::Reason;
+use rotogate_core::revocation::Revocation;
+use rotogate_core::session::RevokedBecause;
+use rotogate_core::verify_cache::CheckResult;
+
+#[cfg(feature = "grpc")]
+pub use super::authorizer::grpc;
+pub use super::endpoint::envelopes;
+pub use super::tunnel::{carry, protocol};
+
+impl Gate {
+    /// The reply to a request that is shed before the gate examines it.
+    pub fn overloaded<B>(&self, request: &Request<B>, refusal: Refusal) -> (Reply, Verdict) {
+        let (dialect, route) = self.0.speaks(request);
+        let reason = Reason::shed(refusal);
+        reason.tell();
+        (overloaded(refusal, dialect, request.headers()), Verdict { route, ..Verdict::new(reason) })
+    }
+
+    /// The pools that bound concurrency and buffers.
+    pub fn overload(&self) -> &Overload {
+        &self.0.running.overload
+    }
+
+    /// Refuses logins, refreshes and other grants with 503 while this is set, for a program whose audit log cannot be written.
+    /// Revocations and the tokens that were issued stay as they are. The first call counts.
+    pub fn suspend_grants_while(&self, suspended: Arc<AtomicBool>) {
+        self.0.running.engine.suspend_grants_while(suspended);
+    }
+
+    /// Resolves once no refresh token is on its way to a provider. For a process that is about to stop: a client that
+    /// went away does not end its exchange, and a record of an exchange that is cut off says only that it was begun.
+    #[cfg(feature = "relay")]
+    pub async fn relays_idle(&self) {
+        for relay in &self.0.running.relays {
+            relay.idle().await;
+        }
+    }
+
+    /// The revocations that the store has not acknowledged.
+    pub fn unpaid(&self) -> Unpaid {
+        self.0.engine.unpaid()
+    }
+
+    /// Counters of session events in this process.
+    pub fn events(&self) -> &Counts {
+        self.0.engine.counts()
+    }
+
+    /// The results of the checks of access tokens, with their numbers.
+    pub fn verifications(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        CheckResult::ALL.map(CheckResult::name).into_iter().zip(self.0.checker.results())
+    }
+
+    /// How long signatures took, by the name of their algorithm.
+    pub fn signature_times(&self) -> Vec<(&'static str, CountedDurations)> {
+        self.0.checker.signature_times()
+    }
+
+    /// How many attempts each limit refused, by its key in `[limits]`.
+    pub fn rate_limited(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        LimitName::ALL.map(LimitName::name).into_iter().zip(self.0.engine.limits().refused_attempts())
+    }
+
+    /// The writes to a store that gates share; `None` without one.
+    pub fn shared_writes(&self) -> Option<CountedCommits> {
+        self.0.engine.shared_writes()
+    }
+
+    /// Whether tokens are refused because the store was not heard of for too long.
+    pub fn is_store_stale(&self) -> bool {
+        self.0.engine.freshness() == Freshness::Stale
+    }
+
+    /// Engine time minus wall clock, in seconds.
+    pub fn time_skew(&self) -> f64 {
+        let clock = self.0.engine.clock();
+        let (now, wall) = (clock.now(), clock.wall());
+        now.since(wall).as_secs_f64() - wall.since(now).as_secs_f64()
+    }
+
+    /// How often refresh tokens were relayed, by result.
+    pub fn relay_exchanges(&self) -> Vec<(&'static str, u64)> {
+        #[cfg(feature = "relay")]
+        {
+            let mut sums = [0; relay::RESULTS.len()];
+            for relay in &self.0.running.relays {
+                sums.iter_mut().zip(relay.exchanges()).for_each(|(sum, count)| *sum += count);
+            }
+            relay::RESULTS.into_iter().zip(sums).collect()
+        }
+        #[cfg(not(feature = "relay"))]
+        Vec::new()
+    }
+
+    /// How long ago a store that gates share was last heard of; `None` if no other gate writes to the store.
+    pub fn store_staleness(&self) -> Option<Duration> {
+        self.0.engine.unheard_for()
+    }
+
+    /// How often the questions about opaque tokens of each issuer had each result: the issuer's name, the result, the
+    /// number.
+    pub fn introspections(&self) -> Vec<(Arc<str>, &'static str, u64)> {
+        self.0.checker.introspections()
+    }
+
+    /// Says to the other gates of the store which users this one has. The digest is equal where the users are.
+    pub fn say_users(&self, digest: &str) {
+        self.0.running.row.change(|row| row.users = Some(digest.into()));
+    }
+}
+
+impl Sessions {
+    /// The moment to pass to [`Self::subject_before`] for a change of a user that every gate of the store finds by itself:
+    /// the same for all of them. `after` is the user now, `None` if there is none any more.
+    ///
+    /// # Errors
+    /// A fault of the store.
+    pub async fn moment_of_change(&self, subject: &str, after: Option<&User>) -> Result<Timestamp, Error> {
+        Ok(self.0.0.engine.moment_of_change(subject, after).await?)
+    }
+
+    /// What ends the sessions of a user after that moment that began at this gate while the user was not what it is now.
+    /// `None`: they are not known.
+    pub fn begun_otherwise(&self, subject: &str, after: Option<&User>, moment: Timestamp) -> Option<Vec<Revocation>> {
+        self.0.0.engine.begun_otherwise(subject, after, moment)
+    }
+
+    /// Refuses the target of a revocation that another one will take the place of. Until [`Self::let_go`], it is among what a
+    /// stop loses.
+    pub fn refuse_for_now(&self, revocation: &Revocation) {
+        self.0.0.engine.refuse_for_now(revocation, RevokedBecause::Operator);
+    }
+
+    /// What takes its place is durable.
+    pub fn let_go(&self, revocation: &Revocation) {
+        self.0.0.engine.let_go(revocation);
+    }
+}

@@ -1,0 +1,13 @@
+//! What `rotogate-server`, the program, needs besides the API of an embedder: with the feature `program`. No promise: it changes
+//! with the program. [`Gate`](crate::Gate), [`Sessions`](crate::gate::Sessions) and
+//! [`Authorizer`](crate::gate::Authorizer) have further methods with this feature.
+
+pub use crate::dialect::kuzzle::actions::is_controller;
+pub use crate::dialect::registry::{NAMES, by_name};
+pub use crate::gate::program::*;
+
+/// The messages of the dialect `knox`.
+#[cfg(feature = "grpc")]
+pub mod knox {
+    pub use crate::dialect::knox::proto::*;
+}
