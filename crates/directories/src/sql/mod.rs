@@ -4,6 +4,7 @@ mod mysql;
 mod postgres;
 mod row;
 mod sqlite;
+pub mod table;
 pub mod template;
 
 use std::path::{Path, PathBuf};
@@ -132,16 +133,9 @@ impl Target {
                 postgres::config(url, settings.statement_cache).map(|config| Self::Postgres(Box::new(config)))
             }
             Some("mysql" | "mariadb") => mysql::options(url, settings.statement_cache).map(Self::MySql),
-            Some("sqlite") => {
-                let path = url.trim_start_matches("sqlite:");
-                let path = path.strip_prefix("//").unwrap_or(path);
-                if path.is_empty() || path.contains('?') {
-                    return Err(
-                        "is no path of an SQLite file; expected sqlite:users.db or sqlite:///var/users.db".into()
-                    );
-                }
-                Ok(Self::Sqlite(settings.folder.join(path)))
-            }
+            Some("sqlite") => table::sqlite_path(url, &settings.folder).map(Self::Sqlite).ok_or_else(|| {
+                "is no path of an SQLite file; expected sqlite:users.db or sqlite:///var/users.db".to_owned()
+            }),
             Some(_) | None => Err("has no scheme of a database; expected postgres://, mysql:// or sqlite:".to_owned()),
         }
     }

@@ -14,7 +14,7 @@ use super::row::{Field, Row};
 use super::{ACQUIRE_TIMEOUT, Prepared, STATEMENT_TIMEOUT, Statement};
 
 /// How long a statement waits for a writer of the database.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 struct Opener {
