@@ -288,16 +288,8 @@ pub fn adopt(made: &File, path: &Path) -> io::Result<()> {
 /// # Errors
 /// I/O; or the path is a symbolic link, which is not written through, or no regular file.
 pub fn write_private_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_private_atomic_parts(path, &[bytes])
-}
-
-/// As [`write_private_atomic`], with these bytes one after the other: a long secret is not copied to add to it.
-///
-/// # Errors
-/// As [`write_private_atomic`].
-pub fn write_private_atomic_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     refuse_link(path)?;
-    let temp = Unpublished::with(path, parts)?;
+    let temp = Unpublished::with(path, bytes)?;
     fs::rename(&temp.0, path)?;
     sync_dir(path)
 }
@@ -307,7 +299,7 @@ pub fn write_private_atomic_parts(path: &Path, parts: &[&[u8]]) -> io::Result<()
 /// # Errors
 /// I/O; [`io::ErrorKind::AlreadyExists`] if the name is taken, even by a broken link.
 pub fn create_private_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    Unpublished::with(path, &[bytes])?.publish_new(path)
+    Unpublished::with(path, bytes)?.publish_new(path)
 }
 
 /// A lock for changes of `path`, held until it is dropped. It is a file beside `path`, because the file itself is
@@ -362,9 +354,9 @@ impl Unpublished {
         Ok((unpublished, file))
     }
 
-    fn with(path: &Path, parts: &[&[u8]]) -> io::Result<Self> {
+    fn with(path: &Path, bytes: &[u8]) -> io::Result<Self> {
         let (temp, mut file) = Self::beside(path)?;
-        parts.iter().try_for_each(|part| file.write_all(part))?;
+        file.write_all(bytes)?;
         file.sync_all()?;
         Ok(temp)
     }

@@ -1,36 +1,28 @@
 //! Edits `users.toml` from the command line. Each command reads the file, changes it, checks the result and replaces
 //! the whole file, under a lock that serializes commands. Comments and the order of keys stay.
 //!
-//! Only the piece of the file with the user goes through the editor of TOML, whose document takes some twenty times the
-//! memory of its text. New users are written after the text, which is read for mistakes and for their names alone. A
-//! file that is not in pieces (see `parse`) is edited as a whole.
-//!
 //! Passwords arrive as a [`SecretString`], from a prompt or standard input: never as arguments of a process, which
 //! every user of the machine can read (requirement O3).
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use secrecy::SecretString;
-use toml_edit::{Array, ArrayOfTables, InlineTable, Table};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
+use zeroize::Zeroizing;
 
 use super::entry::{Entry, MARK, is_valid_account, is_valid_name};
-use super::import::{Place, Problems};
+use super::import::Problems;
 use super::list::Users;
 use super::parse;
-use super::{FirstUser, UsersFile, private_file};
+use super::{FirstUser, MAX_USERS, UsersFile, private_file};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
-use rotogate_core::password::{self, BadPassword, SecretHash};
+use rotogate_core::password::{self, BadPassword, CostClass, SecretHash};
 use rotogate_core::random::random;
 use rotogate_core::session::Scope;
-
-mod draft;
-
-pub(super) use draft::Known;
-use draft::{Draft, Edit, document, moment, set};
 
 const HEADER: &str = "\
 # Users of the gate. Only the gate's user may read this file (mode 0600). `rotogate user` edits it and keeps comments.
@@ -47,6 +39,16 @@ pub enum EditError {
     /// The users of an import, none of which was added.
     #[error("nothing was imported:{0}")]
     Import(Problems),
+    /// An import of this many users into a file of so many.
+    #[error(
+        "the users file has {there} users, and {added} more are beyond {MAX_USERS}, the most that an import may make of it"
+    )]
+    TooMany {
+        /// The users of the file.
+        there: usize,
+        /// Those of the import.
+        added: usize,
+    },
     /// The file cannot be written.
     #[error("the users file cannot be written: {0}")]
     Io(#[from] io::Error),
@@ -87,8 +89,8 @@ pub struct ListedUser {
 /// # Errors
 /// The file cannot be read, is accessible to others, or is broken.
 pub fn list(file: impl Into<UsersFile>) -> Result<Vec<ListedUser>, EditError> {
-    let users = parse::read(&file.into(), &Users::default()).map_err(EditError::File)?;
-    Ok(users.entries().iter().map(|e| ListedUser { username: e.username.to_string(), user: e.user() }).collect())
+    let users = parse::read(&file.into()).map_err(EditError::File)?.into_entries();
+    Ok(users.into_iter().map(|entry| ListedUser { username: entry.username.into(), user: entry.user }).collect())
 }
 
 /// Adds a user and returns its subject: `subject`, or a random one. Sessions of an earlier user of that subject stay
@@ -105,38 +107,29 @@ pub fn add_user(
     now: Timestamp,
 ) -> Result<String, EditError> {
     check_new(who, subject)?;
-    let file = file.into();
-    private_file::create_private_dir(file.path().parent().unwrap_or(Path::new("")))?;
-    // Takes as long as reading a large file, and is waited for before anything is written.
-    let prepare = || {
-        let subject = subject.map_or_else(random_subject, |subject| Ok(subject.to_owned()))?;
-        Ok::<_, EditError>((subject, password::hash(password)?))
-    };
-    let mut added = String::new();
-    std::thread::scope(|scope| {
-        let prepared = scope.spawn(prepare);
-        add(&file, false, |known| {
-            if known.has_name(who.account, who.username) {
-                return Err(EditError::Exists("its name, in this account"));
-            }
-            let (subject, hash) = prepared.join().unwrap_or(Err(BadPassword::Failed("argon2").into()))?;
-            if known.has_subject(&subject) {
-                return Err(EditError::Exists("its subject"));
-            }
-            let user = new_user(who, &subject, scopes, hash, now);
-            added = subject;
-            Ok(vec![user.table()?])
-        })
+    let subject = subject.map_or_else(random_subject, |subject| Ok(subject.to_owned()))?;
+    let user = new_user(who, &subject, scopes, password, now)?;
+    add(&file.into(), false, |known| {
+        if known.by_name(who.account, who.username).is_some() {
+            return Err(EditError::Exists("its name, in this account"));
+        }
+        if known.by_subject(&subject).is_some() {
+            return Err(EditError::Exists("its subject"));
+        }
+        Ok(vec![table(&user)?])
     })?;
-    Ok(added)
+    Ok(subject)
 }
 
-/// Removes a user. The user's sessions end.
+/// Removes a user, with the comments before it. The user's sessions end.
 ///
 /// # Errors
 /// See [`EditError`].
 pub fn remove_user(file: impl Into<UsersFile>, who: UserKey<'_>) -> Result<(), EditError> {
-    change(&file.into(), |draft| draft.remove(who))
+    change(&file.into(), |users, tables| {
+        tables.remove(users.index_of(who.account, who.username).ok_or(EditError::Unknown)?);
+        Ok(())
+    })
 }
 
 /// Sets a user's password and ends the sessions so far (requirement R8).
@@ -150,10 +143,11 @@ pub fn set_password(
     now: Timestamp,
 ) -> Result<(), EditError> {
     let hash = password::hash(password)?;
-    change_one(&file.into(), who, &|entry, table| {
+    change_one(&file.into(), who, |user, table| {
         set(table, "password", hash.as_str().into());
         table.remove("rehashed");
-        set(table, "sessions_valid_from", moment(now.max(entry.user().sessions_valid_from)));
+        set(table, "sessions_valid_from", moment(now.max(user.sessions_valid_from)));
+        Ok(())
     })
 }
 
@@ -162,11 +156,12 @@ pub fn set_password(
 /// # Errors
 /// See [`EditError`].
 pub fn set_active(file: impl Into<UsersFile>, who: UserKey<'_>, active: bool, now: Timestamp) -> Result<(), EditError> {
-    change_one(&file.into(), who, &|entry, table| {
+    change_one(&file.into(), who, |user, table| {
         set(table, "active", active.into());
         if !active {
-            set(table, "sessions_valid_from", moment(now.max(entry.user().sessions_valid_from)));
+            set(table, "sessions_valid_from", moment(now.max(user.sessions_valid_from)));
         }
+        Ok(())
     })
 }
 
@@ -181,9 +176,8 @@ pub fn change_scopes(
     named: &Scope,
     granted: bool,
 ) -> Result<(), EditError> {
-    change(&file.into(), |draft| {
-        let user = Arc::clone(draft.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?);
-        let before = user.user().scopes;
+    change_one(&file.into(), who, |user, table| {
+        let before = &user.scopes;
         let kept = before.iter().filter(|scope| granted || !named.contains(scope));
         let added = named.iter().filter(|scope| granted && !before.contains(scope));
         let scopes: Vec<&str> = kept.chain(added).collect();
@@ -194,9 +188,8 @@ pub fn change_scopes(
                 "the user has none of these scopes"
             }));
         }
-        draft.edit(&|entry| entry.subject == user.subject, &|_, table| {
-            set(table, "scopes", scopes.iter().copied().collect::<Array>().into());
-        })
+        set(table, "scopes", scopes.into_iter().collect::<Array>().into());
+        Ok(())
     })
 }
 
@@ -212,25 +205,22 @@ pub(super) struct Rehash {
 /// sessions (requirement I31). Returns how many were replaced.
 pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditError> {
     let by_subject: HashMap<&str, &Rehash> = hashes.iter().map(|rehash| (&*rehash.subject, rehash)).collect();
-    let mut replaced = 0;
-    let unchanged = |entry: &Entry| by_subject.get(&*entry.subject).filter(|rehash| rehash.old == entry.hash).copied();
-    change(file, |draft| {
-        replaced = draft.users.entries().iter().filter(|entry| unchanged(entry).is_some()).count();
-        if replaced == 0 {
-            return Ok(());
-        }
-        draft.edit(&|entry| unchanged(entry).is_some(), &|entry, table| {
-            let Some(rehash) = unchanged(entry) else { return };
+    let unchanged = |entry: &Entry| by_subject.get(&*entry.user.subject).filter(|rehash| rehash.old == entry.hash);
+    change(file, |users, tables| {
+        let mut replaced = 0;
+        for (entry, table) in users.entries().iter().zip(tables.iter_mut()) {
+            let (Some(rehash), Some(mark)) = (unchanged(entry), entry.user.password_mark) else { continue };
             set(table, "password", rehash.new.expose().into());
             let text = |mark: PasswordMark| base64::Engine::encode(&MARK, mark.to_bytes());
             let mut rehashed = InlineTable::new();
             rehashed.insert("hash", text(PasswordMark::of(rehash.new.expose().as_bytes())).into());
-            rehashed.insert("mark", text(entry.mark()).into());
+            rehashed.insert("mark", text(mark).into());
             table.remove("rehashed");
             set(table, "rehashed", rehashed.into());
-        })
-    })?;
-    Ok(replaced)
+            replaced += 1;
+        }
+        Ok(replaced)
+    })
 }
 
 /// Creates the file with its first user.
@@ -240,49 +230,34 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
     let first = FirstUser { username: "demo".to_owned(), password: SecretString::from(password) };
     let scopes = Scope::parse("read write").unwrap_or_default();
     let who = UserKey { account: None, username: &first.username };
-    let user = new_user(who, &random_subject()?, &scopes, password::hash(&first.password)?, now);
-    let mut tables = ArrayOfTables::new();
-    tables.push(user.table()?);
-    let document = document(tables);
+    let table = table(&new_user(who, &random_subject()?, &scopes, &first.password, now)?)?;
+    let mut document = DocumentMut::new();
+    document.insert("users", Item::ArrayOfTables(ArrayOfTables::from_iter([table])));
     private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
     private_file::create_private_new(path, format!("{HEADER}{document}").as_bytes())?;
     Ok(first)
 }
 
-/// A user to add.
-pub(super) struct NewUser {
-    pub(super) username: String,
-    pub(super) account: Option<String>,
-    pub(super) subject: String,
-    pub(super) hash: SecretHash,
-    pub(super) active: bool,
-    pub(super) scopes: Scope,
-    pub(super) valid_from: Timestamp,
-    pub(super) profile: serde_json::Map<String, serde_json::Value>,
-}
-
-impl NewUser {
-    fn table(&self) -> Result<Table, EditError> {
-        // Without `..`: a new field must be written.
-        let Self { username, account, subject, hash, active, scopes, valid_from, profile } = self;
-        let mut table = Table::new();
-        table.decor_mut().set_prefix("\n");
-        set(&mut table, "subject", subject.into());
-        set(&mut table, "username", username.into());
-        if let Some(account) = account {
-            set(&mut table, "account", account.into());
-        }
-        set(&mut table, "password", hash.expose().into());
-        set(&mut table, "active", (*active).into());
-        set(&mut table, "sessions_valid_from", moment(*valid_from));
-        set(&mut table, "scopes", scopes.iter().collect::<Array>().into());
-        if !profile.is_empty() {
-            let profile = serde_json::Value::from(profile.clone());
-            let no = "a profile has texts, true and false, numbers, lists and objects; an integer has at most 63 bits";
-            set(&mut table, "profile", toml(&profile).ok_or(EditError::Invalid(no))?);
-        }
-        Ok(table)
+/// The table of a new user.
+pub(super) fn table(entry: &Entry) -> Result<Table, EditError> {
+    let Entry { username, user, hash, class: _ } = entry;
+    let mut table = Table::new();
+    table.decor_mut().set_prefix("\n");
+    set(&mut table, "subject", (&*user.subject).into());
+    set(&mut table, "username", (&**username).into());
+    if let Some(account) = user.account.as_deref() {
+        set(&mut table, "account", account.into());
     }
+    set(&mut table, "password", hash.expose().into());
+    set(&mut table, "active", user.active.into());
+    set(&mut table, "sessions_valid_from", moment(user.sessions_valid_from));
+    set(&mut table, "scopes", user.scopes.iter().collect::<Array>().into());
+    if !user.profile.is_empty() {
+        let no = "a profile has texts, true and false, numbers, lists and objects; an integer has at most 63 bits";
+        let profile = serde_json::Value::from_iter(user.profile.clone());
+        set(&mut table, "profile", toml(&profile).ok_or(EditError::Invalid(no))?);
+    }
+    Ok(table)
 }
 
 /// A JSON value in TOML, which has no `null`: a member that is null is left out.
@@ -323,105 +298,141 @@ fn check_new(who: UserKey<'_>, subject: Option<&str>) -> Result<(), EditError> {
     Ok(())
 }
 
-fn new_user(who: UserKey<'_>, subject: &str, scopes: &Scope, hash: String, now: Timestamp) -> NewUser {
-    NewUser {
-        username: who.username.to_owned(),
-        account: who.account.map(str::to_owned),
-        subject: subject.to_owned(),
-        hash: SecretHash::new(hash),
-        active: true,
-        scopes: scopes.clone(),
-        valid_from: now,
-        profile: serde_json::Map::new(),
-    }
+fn new_user(
+    who: UserKey<'_>,
+    subject: &str,
+    scopes: &Scope,
+    password: &SecretString,
+    now: Timestamp,
+) -> Result<Entry, EditError> {
+    let mut user = User::new(subject).scopes(scopes.clone()).sessions_valid_from(now);
+    user.account = who.account.map(Into::into);
+    let hash = SecretHash::new(password::hash(password)?);
+    Ok(Entry { username: who.username.into(), user, hash, class: CostClass::default() })
 }
 
-/// Adds users that `judge` does not refuse, with one write. `dry_run`: does all but write.
-pub(super) fn add_all(
+fn change_one(
     file: &UsersFile,
-    users: Vec<(Place, NewUser)>,
-    dry_run: bool,
-    judge: impl FnOnce(&Known, &[(Place, NewUser)]) -> Result<(), EditError>,
+    who: UserKey<'_>,
+    edit: impl FnOnce(&User, &mut Table) -> Result<(), EditError>,
 ) -> Result<(), EditError> {
-    private_file::create_private_dir(file.path().parent().unwrap_or(Path::new("")))?;
-    add(file, dry_run, |known| {
-        judge(known, &users)?;
-        let table =
-            |(place, user): (Place, NewUser)| user.table().map_err(|error| Problems::one(place, error.to_string()));
-        users.into_iter().map(table).collect()
+    change(file, |users, tables| {
+        let index = users.index_of(who.account, who.username).ok_or(EditError::Unknown)?;
+        let (Some(entry), Some(table)) = (users.entries().get(index), tables.get_mut(index)) else {
+            return Err(EditError::Unknown);
+        };
+        edit(&entry.user, table)
     })
 }
 
-fn change_one(file: &UsersFile, who: UserKey<'_>, edit: Edit<'_>) -> Result<(), EditError> {
-    change(file, |draft| {
-        let user = Arc::clone(draft.users.by_name(who.account, who.username).ok_or(EditError::Unknown)?);
-        draft.edit(&|entry| entry.subject == user.subject, edit)
-    })
-}
-
-fn change(file: &UsersFile, edit: impl FnOnce(&mut Draft<'_>) -> Result<(), EditError>) -> Result<(), EditError> {
-    let path = file.path();
-    let _lock = private_file::lock_for_edit(path)?;
-    let text = private_file::read_private(path).map_err(EditError::File)?;
-    let mut draft = Draft::new(file, text)?;
-    edit(&mut draft)?;
-    if draft.is_changed { write(path, &[&draft.text]) } else { Ok(()) }
+fn change<T>(
+    file: &UsersFile,
+    edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<T, EditError>,
+) -> Result<T, EditError> {
+    let _lock = private_file::lock_for_edit(file.path())?;
+    let text = private_file::read_private(file.path()).map_err(EditError::File)?;
+    rewrite(file, &text, false, edit)
 }
 
 /// Adds users at the end, with one write. Creates the file if it is missing. `dry_run`: does all but write.
-fn add(
+pub(super) fn add(
     file: &UsersFile,
     dry_run: bool,
-    new: impl FnOnce(&Known) -> Result<Vec<Table>, EditError>,
+    new: impl FnOnce(&Users) -> Result<Vec<Table>, EditError>,
 ) -> Result<(), EditError> {
     let path = file.path();
+    private_file::create_private_dir(path.parent().unwrap_or(Path::new("")))?;
     let _lock = private_file::lock_for_edit(path)?;
     let is_missing = matches!(std::fs::symlink_metadata(path), Err(e) if e.kind() == io::ErrorKind::NotFound);
     let text = if is_missing {
-        zeroize::Zeroizing::new(HEADER.to_owned())
+        Zeroizing::new(HEADER.to_owned())
     } else {
         private_file::read_private(path).map_err(EditError::File)?
     };
-    let in_tables = |new: Vec<Table>| {
-        let mut tables = ArrayOfTables::new();
-        new.into_iter().for_each(|table| tables.push(table));
-        tables
-    };
-    let (mut draft, tables) = if let Some(outline) = parse::outline(&text, file) {
-        let known = Known::Outline(outline);
-        let tables = in_tables(new(&known)?);
-        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        let appended = zeroize::Zeroizing::new(format!("{newline}{}", document(tables.clone())));
-        // The pieces before are read already, and mean the same with others after them.
-        if let Ok(added) = parse::parse(&appended, file, &Users::default())
-            && added.are_in_pieces()
-            && added.entries().len() == tables.len()
-            && added.entries().iter().all(|entry| known.is_new(entry))
-        {
-            return if dry_run { Ok(()) } else { write(path, &[&text, &appended]) };
-        }
-        (Draft::new(file, text)?, tables)
-    } else {
-        let mut draft = Draft::new(file, text)?;
-        let known = Known::Users(std::mem::take(&mut draft.users));
-        let tables = in_tables(new(&known)?);
-        if let Known::Users(users) = known {
-            draft.users = users;
-        }
-        (draft, tables)
-    };
-    let number = draft.users.entries().len() + tables.len();
-    draft.settle(None, number, |all| tables.iter().for_each(|table| all.push(table.clone())))?;
-    if dry_run { Ok(()) } else { write(path, &[&draft.text]) }
+    rewrite(file, &text, dry_run, |known, tables| {
+        tables.extend(new(known)?);
+        Ok(())
+    })
 }
 
-fn write(path: &Path, parts: &[&str]) -> Result<(), EditError> {
-    if parts.iter().map(|part| part.len() as u64).sum::<u64>() > private_file::MAX_LEN {
+/// Edits the tables of the users, which are in the order of the users. Writes the file if the text changes.
+fn rewrite<T>(
+    file: &UsersFile,
+    text: &str,
+    dry_run: bool,
+    edit: impl FnOnce(&Users, &mut ArrayOfTables) -> Result<T, EditError>,
+) -> Result<T, EditError> {
+    let shown = file.path().display();
+    let users = parse::parse(text, file).map_err(EditError::File)?;
+    // Without the error's own `Display`: it repeats the line, which may hold a hash.
+    let broken = |error: toml_edit::TomlError| EditError::File(format!("{shown}: not TOML: {}", error.message()));
+    let mut document: DocumentMut = text.parse().map_err(broken)?;
+    // A list of inline tables means the same in TOML; it is written as [[users]].
+    let item = document.remove("users").unwrap_or_else(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    let mut tables =
+        item.into_array_of_tables().map_err(|_| EditError::File(format!("{shown}: users is not a list of tables")))?;
+    let done = edit(&users, &mut tables)?;
+    // A comment at the end stays before what is added.
+    if let Some(added) = tables.get_mut(users.entries().len()) {
+        let comment = document.trailing().as_str().unwrap_or_default();
+        let newline = if comment.is_empty() || comment.ends_with('\n') { "" } else { "\n" };
+        added.decor_mut().set_prefix(format!("{comment}{newline}\n"));
+        document.set_trailing("");
+    }
+    document.insert("users", Item::ArrayOfTables(tables));
+    let edited = Zeroizing::new(with_header(header(text), document.to_string()));
+    if *edited == *text {
+        return Ok(done);
+    }
+    parse::parse(&edited, file).map_err(EditError::File)?;
+    if edited.len() as u64 > private_file::MAX_LEN {
         return Err(EditError::Invalid("the users file would be longer than 64 MiB, and could not be read again"));
     }
-    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    Ok(private_file::write_private_atomic_parts(path, &parts)?)
+    if !dry_run {
+        private_file::write_private_atomic(file.path(), edited.as_bytes())?;
+    }
+    Ok(done)
 }
+
+/// The comment at the head of the file, which a blank line separates from the first user: ours, or an older one.
+fn header(text: &str) -> &str {
+    let end = text.find("\n\n").map_or(text.len(), |at| at + 1);
+    text.get(..end).filter(|head| head.lines().all(|line| line.starts_with('#'))).unwrap_or_default()
+}
+
+/// To the TOML editor, the header belongs to the first user or to the end of the file. It is kept at the top.
+fn with_header(header: &str, text: String) -> String {
+    if text.starts_with(header) { text } else { format!("{header}{}", text.replacen(header, "", 1)) }
+}
+
+/// Sets a key and keeps the comment after it.
+fn set(table: &mut Table, key: &str, mut new: toml_edit::Value) {
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            *new.decor_mut() = old.decor().clone();
+            *old = new;
+        }
+        None => {
+            table.insert(key, value(new));
+        }
+    }
+}
+
+fn moment(at: Timestamp) -> toml_edit::Value {
+    match rfc3339(at).and_then(|text| text.parse::<toml_edit::Datetime>().ok()) {
+        Some(datetime) => datetime.into(),
+        None => i64::try_from(at.as_millis()).unwrap_or(i64::MAX).into(),
+    }
+}
+
+/// `None` after the year 9999, which RFC 3339 cannot write.
+pub(super) fn rfc3339(at: Timestamp) -> Option<String> {
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(at.as_millis()));
+    time.filter(|_| at < LAST_WRITABLE).map(|time| humantime::format_rfc3339_millis(time).to_string())
+}
+
+/// The first moment after the year 9999.
+const LAST_WRITABLE: Timestamp = Timestamp::from_secs(253_402_300_800);
 
 pub(super) fn random_subject() -> Result<String, EditError> {
     Ok(uuid::Builder::from_random_bytes(*random::<16>().map_err(io::Error::from)?).into_uuid().to_string())

@@ -14,135 +14,58 @@ use rotogate_core::session::Scope;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::is_subject;
 
-/// A user, in as little memory as is sensible: there may be many.
-#[derive(Debug)]
+/// A user of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) subject: Box<str>,
     pub(super) username: Box<str>,
-    pub(super) account: Option<Box<str>>,
-    pub(super) active: bool,
-    sessions_valid_from: Timestamp,
-    scopes: Scope,
-    /// As JSON; `None` if it is empty.
-    profile: Option<Box<str>>,
+    /// With the mark of the password, which stays the same as long as the password does, although a login may replace
+    /// its hash.
+    pub(super) user: User,
     pub(super) hash: SecretHash,
     pub(super) class: CostClass,
-    /// The mark of the password, if the hash was replaced while the password stayed.
-    mark: Option<Box<PasswordMark>>,
 }
 
 impl Entry {
-    /// The mark of the password: the same as long as the password is, although a login may replace its hash.
-    pub(super) fn mark(&self) -> PasswordMark {
-        self.mark.as_deref().copied().unwrap_or_else(|| PasswordMark::of(self.hash.expose().as_bytes()))
-    }
-
-    pub(super) fn user(&self) -> User {
-        let profile = self.profile.as_deref().and_then(|json| serde_json::from_str(json).ok());
-        let mut user = User::new(self.subject.clone())
-            .active(self.active)
-            .sessions_valid_from(self.sessions_valid_from)
-            .password_mark(self.mark())
-            .scopes(self.scopes.clone());
-        (user.account, user.profile) = (self.account.clone(), profile.unwrap_or_default());
-        user
-    }
-}
-
-impl Entry {
-    /// A digest of what the user is. The fields have no terminators, so their lengths are among the digested.
-    pub(super) fn digest(&self) -> [u8; 32] {
-        let user = self.user();
-        let account = user.account.as_deref().unwrap_or_default();
-        let parts = [&*user.subject, &*self.username, account, &user.scopes.to_string()].map(str::to_owned);
-        let text = format!("{parts:?} {} {:?}", user.account.is_some(), user.profile);
-        let state = rotogate_core::directory::PasswordMark::of(&user.login_state());
-        rotogate_core::directory::PasswordMark::of(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        // Without `..`: a new field must be compared.
-        let Self { subject, username, account, active, sessions_valid_from, scopes, profile, hash, class: _, mark } =
-            self;
-        *subject == other.subject
-            && *username == other.username
-            && *account == other.account
-            && *active == other.active
-            && *sessions_valid_from == other.sessions_valid_from
-            && *scopes == other.scopes
-            && *profile == other.profile
-            && *hash == other.hash
-            && *mark == other.mark
-    }
-}
-
-impl Entry {
-    /// The account and the name, which are unique together.
-    pub(super) fn name(&self) -> (Option<&str>, &str) {
-        (self.account.as_deref(), &self.username)
-    }
-}
-
-/// The values of one user as they are written, each accepted.
-#[derive(Default)]
-pub(super) struct Fields {
-    pub(super) subject: Option<Box<str>>,
-    pub(super) username: Option<Box<str>>,
-    pub(super) account: Option<Box<str>>,
-    pub(super) password: Option<(SecretHash, CostClass)>,
-    pub(super) active: Option<bool>,
-    pub(super) sessions_valid_from: Option<Timestamp>,
-    pub(super) scopes: Option<Scope>,
-    pub(super) profile: BTreeMap<String, serde_json::Value>,
-    /// What the gate writes when a login replaced the hash: the mark of the new hash, and the mark that the password
-    /// keeps.
-    pub(super) rehashed: Option<(PasswordMark, PasswordMark)>,
-}
-
-impl Fields {
-    /// Reads a table key by key, and reports what is wrong.
-    pub(super) fn read(section: &Section<'_>, accepted: &Accepted) -> Self {
+    /// Reads a table key by key, and reports what is wrong. `None` if a value is missing that every user has.
+    pub(super) fn read(section: &Section<'_>, accepted: &Accepted) -> Option<Self> {
         let subject = section.require("subject", "the sub of the user's tokens", subject);
         let username = section.require("username", "the name to log in with", name);
         let account = section.get("account", account);
         let password =
             section.require("password", "a password hash; see rotogate user passwd and import", |v| hash(v, accepted));
-        let active = section.get("active", value::boolean);
-        let sessions_valid_from = section.get("sessions_valid_from", moment);
+        let active = section.get("active", value::boolean).unwrap_or(true);
+        let valid_from = section.get("sessions_valid_from", moment).unwrap_or(Timestamp::ZERO);
         let scopes = section.list("scopes", value::scope).unwrap_or_default();
-        let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).ok();
+        let scopes = Scope::parse(&scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")).unwrap_or_default();
         let profile = profile(&section.section("profile"));
         let rehashed = rehashed(&section.section("rehashed"));
         section.finish();
-        Self { subject, username, account, password, active, sessions_valid_from, scopes, profile, rehashed }
+        let (hash, class) = password?;
+        let own = PasswordMark::of(hash.expose().as_bytes());
+        // Of another hash: somebody changed the password by hand.
+        let mark = rehashed.filter(|(of, _)| *of == own).map_or(own, |(_, mark)| mark);
+        let mut user = User::new(subject?).active(active).sessions_valid_from(valid_from).password_mark(mark);
+        (user.account, user.scopes, user.profile) = (account, scopes, profile);
+        Some(Self { username: username?, user, hash, class })
     }
 
-    /// The user; `None` if a value is missing that every user has.
-    pub(super) fn entry(self) -> Option<Entry> {
-        // Without `..`: a new field must be used.
-        let Self { subject, username, account, password, active, sessions_valid_from, scopes, profile, rehashed } =
-            self;
-        let (hash, class) = password?;
-        // Of another hash: somebody changed the password by hand.
-        let mark = rehashed.filter(|(of, _)| *of == PasswordMark::of(hash.expose().as_bytes()));
-        Some(Entry {
-            subject: subject?,
-            username: username?,
-            account,
-            active: active.unwrap_or(true),
-            sessions_valid_from: sessions_valid_from.unwrap_or(Timestamp::ZERO),
-            scopes: scopes.unwrap_or_default(),
-            profile: (!profile.is_empty()).then(|| serde_json::Value::from_iter(profile).to_string().into()),
-            hash,
-            class,
-            mark: mark.map(|(_, mark)| Box::new(mark)),
-        })
+    /// The account and the name, which are unique together.
+    pub(super) fn name(&self) -> (Option<&str>, &str) {
+        (self.user.account.as_deref(), &self.username)
+    }
+
+    /// A digest of what the user is. The fields have no terminators, so their lengths are among the digested.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let user = &self.user;
+        let account = user.account.as_deref().unwrap_or_default();
+        let parts = [&*user.subject, &*self.username, account, &user.scopes.to_string()].map(str::to_owned);
+        let text = format!("{parts:?} {} {:?}", user.account.is_some(), user.profile);
+        let state = PasswordMark::of(&user.login_state());
+        PasswordMark::of(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
     }
 }
 
-pub(super) fn subject(v: &Value) -> Result<Box<str>, String> {
+fn subject(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_subject(s) => Ok(s.as_str().into()),
         Value::String(s) if is_subject(s) => {
@@ -152,7 +75,7 @@ pub(super) fn subject(v: &Value) -> Result<Box<str>, String> {
     }
 }
 
-pub(super) fn name(v: &Value) -> Result<Box<str>, String> {
+fn name(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_name(s) => Ok(s.as_str().into()),
         other => {
@@ -161,7 +84,7 @@ pub(super) fn name(v: &Value) -> Result<Box<str>, String> {
     }
 }
 
-pub(super) fn account(v: &Value) -> Result<Box<str>, String> {
+fn account(v: &Value) -> Result<Box<str>, String> {
     match v {
         Value::String(s) if is_valid_account(s) => Ok(s.as_str().into()),
         other => Err(format!("expected 1 to 256 visible ASCII characters, none of them /, found {}", other.describe())),
@@ -194,7 +117,7 @@ fn rehashed(section: &Section<'_>) -> Option<(PasswordMark, PasswordMark)> {
     hash.zip(mark)
 }
 
-pub(super) fn mark(v: &Value) -> Result<PasswordMark, String> {
+fn mark(v: &Value) -> Result<PasswordMark, String> {
     let text = match v {
         Value::String(s) => MARK.decode(s).ok(),
         _ => None,
@@ -206,7 +129,7 @@ pub(super) fn mark(v: &Value) -> Result<PasswordMark, String> {
 /// How a mark is written.
 pub(super) const MARK: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-pub(super) fn moment(v: &Value) -> Result<Timestamp, String> {
+fn moment(v: &Value) -> Result<Timestamp, String> {
     let parsed = match v {
         Value::Integer(ms) => u64::try_from(*ms).ok().map(Timestamp::from_millis),
         Value::Datetime(d) => instant(&d.to_string()),
@@ -240,7 +163,7 @@ fn profile(section: &Section<'_>) -> BTreeMap<String, serde_json::Value> {
 }
 
 /// A value of a profile; `None` if JSON has no such number.
-pub(super) fn json(v: &Value) -> Option<serde_json::Value> {
+fn json(v: &Value) -> Option<serde_json::Value> {
     Some(match v {
         Value::String(s) | Value::Env(s) => s.as_str().into(),
         Value::Integer(n) => (*n).into(),

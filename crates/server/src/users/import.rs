@@ -9,11 +9,12 @@ use csv::ReaderBuilder;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::edit::{self, EditError, NewUser};
-use super::{UsersFile, entry};
+use super::edit::{self, EditError};
+use super::entry::{self, Entry};
+use super::{MAX_USERS, UsersFile};
 use rotogate_core::clock::Timestamp;
-use rotogate_core::directory::is_valid_subject;
-use rotogate_core::password::{FirebaseParameters, PasswordHash, SecretHash};
+use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
+use rotogate_core::password::{Accepted, FirebaseParameters, PasswordHash, SecretHash};
 use rotogate_core::session::Scope;
 
 /// How many problems an error names.
@@ -62,7 +63,8 @@ pub struct Imported {
 /// Adds the users of a text to the file, all or none, with one write. `name` tells CSV by its ending.
 ///
 /// # Errors
-/// The text is in no known form, or a user is not possible, or is there already: the error names the first of them.
+/// The text is in no known form, or a user is not possible, or is there already: the error names the first of them. Or
+/// the file would have more users than [`MAX_USERS`].
 pub fn import(
     file: &UsersFile,
     name: &str,
@@ -71,23 +73,56 @@ pub fn import(
     now: Timestamp,
     dry_run: bool,
 ) -> Result<Imported, EditError> {
+    let (users, imported) = read(name, text, defaults, file.accepted(), now)?;
+    edit::add(file, dry_run, |known| {
+        let there = known.entries().len();
+        if there + users.len() > MAX_USERS {
+            return Err(EditError::TooMany { there, added: users.len() });
+        }
+        let mut problems = Problems::default();
+        let mut tables = Vec::with_capacity(users.len());
+        for (place, user) in &users {
+            let (account, username) = user.name();
+            if known.by_name(account, username).is_some() {
+                problems.add(*place, "there is such a user already: its name, in this account".to_owned());
+            } else if known.by_subject(&user.user.subject).is_some() {
+                problems.add(*place, "there is such a user already: its subject".to_owned());
+            } else {
+                match edit::table(user) {
+                    Ok(table) => tables.push(table),
+                    Err(error) => problems.add(*place, error.to_string()),
+                }
+            }
+        }
+        problems.none()?;
+        Ok(tables)
+    })?;
+    Ok(imported)
+}
+
+/// Reads the users of a text, each with its place.
+pub(super) fn read(
+    name: &str,
+    text: &str,
+    defaults: &ImportDefaults,
+    accepted: &Accepted,
+    now: Timestamp,
+) -> Result<(Vec<(Place, Entry)>, Imported), EditError> {
     let (records, without_password) = records(name, text, defaults)?;
     let mut imported = Imported { without_password, ..Imported::default() };
     let mut problems = Problems::default();
     let mut users = Vec::with_capacity(records.len());
     let (mut subjects, mut names) = (HashSet::new(), HashSet::new());
     for (place, record) in records {
-        let user = record.and_then(|record| user(record, defaults, now));
-        let user = user.and_then(|user| {
-            let hash = PasswordHash::parse(user.hash.expose(), file.accepted());
-            let hash = hash.map_err(|error| format!("password_hash: is {error}"))?;
-            if !subjects.insert(user.subject.clone()) {
+        let user = record.and_then(|record| user(record, defaults, accepted, now));
+        let user = user.and_then(|(user, scheme)| {
+            if !subjects.insert(user.user.subject.clone()) {
                 return Err("its subject is in the import twice".to_owned());
             }
-            if !names.insert((user.account.clone(), user.username.clone())) {
+            if !names.insert((user.user.account.clone(), user.username.clone())) {
                 return Err("its name is in the import twice, in one account".to_owned());
             }
-            *imported.schemes.entry(hash.scheme()).or_default() += 1;
+            *imported.schemes.entry(scheme).or_default() += 1;
             Ok(user)
         });
         match user {
@@ -97,18 +132,7 @@ pub fn import(
     }
     problems.none()?;
     imported.users = users.len();
-    edit::add_all(file, users, dry_run, |known, users| {
-        let mut problems = Problems::default();
-        for (place, user) in users {
-            if known.has_name(user.account.as_deref(), &user.username) {
-                problems.add(*place, "there is such a user already: its name, in this account".to_owned());
-            } else if known.has_subject(&user.subject) {
-                problems.add(*place, "there is such a user already: its subject".to_owned());
-            }
-        }
-        problems.none()
-    })?;
-    Ok(imported)
+    Ok((users, imported))
 }
 
 /// The first problems, and the number of all.
@@ -129,18 +153,14 @@ impl Problems {
         self.number - self.shown.len()
     }
 
-    pub(super) fn one(place: Place, problem: String) -> EditError {
-        EditError::Import(Self { shown: vec![(place, problem)], number: 1 })
-    }
-
-    fn add(&mut self, place: Place, problem: String) {
+    pub(super) fn add(&mut self, place: Place, problem: String) {
         self.number += 1;
         if self.shown.len() < SHOWN {
             self.shown.push((place, problem));
         }
     }
 
-    fn none(self) -> Result<(), EditError> {
+    pub(super) fn none(self) -> Result<(), EditError> {
         if self.number == 0 { Ok(()) } else { Err(EditError::Import(self)) }
     }
 }
@@ -150,6 +170,10 @@ impl std::fmt::Display for Problems {
         self.shown().try_for_each(|(place, problem)| write!(f, "\n{place}: {problem}"))?;
         if self.hidden() > 0 { write!(f, "\nand {} more", self.hidden()) } else { Ok(()) }
     }
+}
+
+fn one(place: Place, problem: String) -> EditError {
+    EditError::Import(Problems { shown: vec![(place, problem)], number: 1 })
 }
 
 type Record = Map<String, Value>;
@@ -221,11 +245,11 @@ fn csv_records(text: &str) -> Result<Placed, EditError> {
     let line =
         |at: Option<&csv::Position>| Place::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)));
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
-    let no_header = |_| Problems::one(Place::Line(1), "not CSV: its first line names no columns".to_owned());
+    let no_header = |_| one(Place::Line(1), "not CSV: its first line names no columns".to_owned());
     let headers = reader.headers().map_err(no_header)?.clone();
     let mut seen = HashSet::new();
     if let Some(twice) = headers.iter().find(|header| !seen.insert(header.trim())) {
-        return Err(Problems::one(Place::Line(1), format!("the column {twice:?} is there twice")));
+        return Err(one(Place::Line(1), format!("the column {twice:?} is there twice")));
     }
     let mut records = Placed::new();
     for row in reader.records() {
@@ -291,7 +315,13 @@ fn firebase_records(users: Vec<Value>, parameters: &FirebaseParameters) -> (Plac
     (records, without_password)
 }
 
-fn user(mut record: Record, defaults: &ImportDefaults, now: Timestamp) -> Result<NewUser, String> {
+/// The user of a record, and the scheme of its hash.
+fn user(
+    mut record: Record,
+    defaults: &ImportDefaults,
+    accepted: &Accepted,
+    now: Timestamp,
+) -> Result<(Entry, &'static str), String> {
     let mut text = |key: &str| match record.remove(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -337,8 +367,14 @@ fn user(mut record: Record, defaults: &ImportDefaults, now: Timestamp) -> Result
             "{unknown}: unknown; expected username, password_hash, account, subject, active, scopes, valid_from, profile"
         ));
     }
+    let parsed = PasswordHash::parse(&hash, accepted).map_err(|error| format!("password_hash: is {error}"))?;
+    let (scheme, class) = (parsed.scheme(), parsed.class());
     let subject = subject.map_or_else(edit::random_subject, Ok).map_err(|error| error.to_string())?;
-    Ok(NewUser { username, account, subject, hash: SecretHash::new(hash), active, scopes, valid_from, profile })
+    let mark = PasswordMark::of(hash.as_bytes());
+    let mut user = User::new(subject).active(active).sessions_valid_from(valid_from).password_mark(mark);
+    (user.account, user.scopes) = (account.map(Into::into), scopes);
+    user.profile = profile.into_iter().collect();
+    Ok((Entry { username: username.into(), user, hash: SecretHash::new(hash), class }, scheme))
 }
 
 fn scopes(value: &Value) -> Option<Scope> {

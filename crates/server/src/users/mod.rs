@@ -21,7 +21,6 @@ mod entry;
 pub mod import;
 mod list;
 mod parse;
-mod plain;
 mod rehash;
 mod watch;
 
@@ -46,6 +45,9 @@ use rotogate_core::directory::{Directory, DirectoryError, User};
 use rotogate_core::password::{Accepted, CostClass, FirebaseParameters, PasswordHash, Passwords};
 use rotogate_core::private_file;
 pub use watch::FileWatcher;
+
+/// The most users that a file should have: each change reads and writes all of it.
+pub const MAX_USERS: usize = 2_000;
 
 /// A user before and after a change of the file. A new user is none: nothing depends on it yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +166,7 @@ impl FileDirectory {
     /// It cannot be read, is accessible to others (requirement O2), or is broken: then the text names every problem.
     pub fn open(file: impl Into<UsersFile>, passwords: Arc<Passwords>) -> Result<Self, DirectoryError> {
         let file = file.into();
-        let mut users = parse::read(&file, &Users::default()).map_err(DirectoryError::Unavailable)?;
+        let mut users = parse::read(&file).map_err(DirectoryError::Unavailable)?;
         users.measure(&passwords, &file.expected);
         Ok(Self {
             rehasher: rehash::Rehasher::new(file.clone(), Arc::clone(&passwords)),
@@ -201,7 +203,7 @@ impl FileDirectory {
         let _turn = self.reloading.lock();
         self.last_read.begin(&self.file.path);
         let before = self.users.load_full();
-        let mut users = match parse::read(&self.file, &before) {
+        let mut users = match parse::read(&self.file) {
             Ok(users) => users,
             Err(what) => {
                 // Once for each change, however often the file is read.
@@ -216,11 +218,15 @@ impl FileDirectory {
         self.broken.store(None);
         users.measure(&self.passwords, &self.file.expected);
         let now = Arc::new(users);
-        // Also if they are the same: with the pieces of the new text, the next change is found without parsing it all.
-        self.users.store(Arc::clone(&now));
         self.rehasher.forget_replaced(&now);
         if *before == *now {
             return Ok(false);
+        }
+        self.users.store(Arc::clone(&now));
+        if too_many(&before, self.file.path()).is_none()
+            && let Some(warning) = too_many(&now, self.file.path())
+        {
+            tracing::warn!(warning, "many users in the users file");
         }
         let (changes, found) = before.changes(&now);
         let added = found.iter().filter(|user| user.event == UserEvent::Added).count();
@@ -240,10 +246,10 @@ impl FileDirectory {
     /// The users of a name: in one account, or in none (`Some(None)`); or all of them.
     pub(crate) fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
-        let is_it = |entry: &&Arc<Entry>| {
-            &*entry.username == username && account.is_none_or(|account| entry.account.as_deref() == account)
+        let is_it = |entry: &&Entry| {
+            &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == account)
         };
-        users.entries().iter().filter(is_it).map(|entry| entry.user()).collect()
+        users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()
     }
 
     /// The login name of a subject.
@@ -251,13 +257,16 @@ impl FileDirectory {
         self.users.load().by_subject(subject).map(|entry| entry.username.to_string())
     }
 
-    /// What is allowed but probably not intended: few users whose hashes make every login slow.
-    pub fn warning(&self) -> Option<String> {
-        let (class, number) = self.users.load().lone_dear(&self.passwords)?;
-        Some(format!(
-            "{number} users have password hashes that take more than four times the usual time ({class:?}), and every \
-             refused login takes as long; set new passwords for them: rotogate user passwd"
-        ))
+    /// What is allowed but probably not intended: few users whose hashes make every login slow, or too many users.
+    pub fn warnings(&self) -> Vec<String> {
+        let users = self.users.load();
+        let dear = users.lone_dear(&self.passwords).map(|(class, number)| {
+            format!(
+                "{number} users have password hashes that take more than four times the usual time ({class:?}), and \
+                 every refused login takes as long; set new passwords for them: rotogate user passwd"
+            )
+        });
+        dear.into_iter().chain(too_many(&users, self.file.path())).collect()
     }
 
     /// Whether the file is broken, so that older users are in force.
@@ -296,6 +305,20 @@ impl FileDirectory {
     }
 }
 
+/// What to do about more users than a file should have.
+fn too_many(users: &Users, path: &Path) -> Option<String> {
+    let number = users.entries().len();
+    let database = path.with_extension("db");
+    let database = std::path::absolute(&database).unwrap_or(database);
+    (number > MAX_USERS).then(|| {
+        format!(
+            "{number} users, more than {MAX_USERS}: each change reads and writes the whole file; move them to a \
+             database: rotogate user import --to sqlite:{}",
+            database.display()
+        )
+    })
+}
+
 #[async_trait]
 impl Directory for FileDirectory {
     async fn authenticate(
@@ -320,15 +343,17 @@ impl Directory for FileDirectory {
         let Some(entry) = entry.filter(|_| matches) else { return Ok(None) };
         // The check may have waited. A user that was disabled or got another password meanwhile is refused.
         let now = self.users.load();
-        let still = now.by_name(account, username).filter(|e| e.active && e.mark() == entry.mark());
+        let still = now
+            .by_name(account, username)
+            .filter(|e| e.user.active && e.user.password_mark == entry.user.password_mark);
         let Some(still) = still else { return Ok(None) };
         if !is_ours && still.hash == entry.hash {
             self.rehasher.begin(still, password);
         }
-        Ok(Some(still.user()))
+        Ok(Some(still.user.clone()))
     }
 
     async fn lookup(&self, subject: &str) -> Result<Option<User>, DirectoryError> {
-        Ok(self.users.load().by_subject(subject).map(|entry| entry.user()))
+        Ok(self.users.load().by_subject(subject).map(|entry| entry.user.clone()))
     }
 }

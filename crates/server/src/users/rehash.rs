@@ -44,14 +44,15 @@ impl Rehasher {
         else {
             return;
         };
+        let subject = user.user.subject.clone();
         {
             let mut under_way = self.under_way.lock();
-            if under_way.get(&user.subject).is_some_and(|old| *old == user.hash) {
+            if under_way.get(&subject).is_some_and(|old| *old == user.hash) {
                 return;
             }
-            under_way.insert(user.subject.clone(), user.hash.clone());
+            under_way.insert(subject.clone(), user.hash.clone());
         }
-        let (subject, old, password) = (user.subject.clone(), user.hash.clone(), password.clone());
+        let (old, password) = (user.hash.clone(), password.clone());
         let (passwords, under_way) = (Arc::clone(&self.passwords), Arc::clone(&self.under_way));
         tokio::spawn(async move {
             let sent = match passwords.hash(&password).await {

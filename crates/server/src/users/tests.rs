@@ -149,7 +149,7 @@ fn j9_a_subject_is_visible_ascii() {
     let path = Path::new("users.toml");
     for bad in ["", "a b", "caf\u{e9}", "a\\nb", &"x".repeat(257)] {
         let text = format!("[[users]]\nsubject = \"{bad}\"\nusername = \"a\"\npassword = \"{hash}\"\n");
-        let said = parse::parse(&text, &path.into(), &Users::default()).unwrap_err();
+        let said = parse::parse(&text, &path.into()).unwrap_err();
         assert!(said.starts_with("users.toml:2:11: users[0].subject: expected 1 to 256 visible ASCII"), "{said}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -352,87 +352,78 @@ fn many(number: usize) -> String {
 }
 
 #[test]
-fn a_file_in_pieces_means_what_the_whole_file_means() {
-    let whole = |text: &str| {
-        // An indented head is no cut, so these are parsed as a whole.
-        let text = text.replace("[[users]]", " [[users]]");
-        parse::parse(&text, &Path::new("users.toml").into(), &Users::default()).unwrap()
-    };
-    let text = format!("# kept\n{}[users.profile]\nemail = \"x\"\n", many(5));
-    let parts = parse::parse(&text, &Path::new("users.toml").into(), &Users::default()).unwrap();
-    assert!(parts.are_in_pieces() && !whole(&text).are_in_pieces());
-    assert_eq!(parts, whole(&text));
-    assert_eq!(parts.by_subject("s-4").unwrap().user().profile["email"], "x");
-    for not_divisible in [
+fn a_key_that_looks_like_a_head_within_a_text_is_text() {
+    for profile in [
         "profile = { text = \"\"\"\n[[users]]\n\"\"\" }\n",
         "profile = { text = '''\n[[users]]\nsubject = \"s\"\nusername = \"s\"\n''' }\n",
+        "[users.profile]\ntext = \"\"\"[[users]]\n\"\"\"\n",
     ] {
-        let text = format!("{}{not_divisible}", many(2));
-        let users = parse::parse(&text, &Path::new("users.toml").into(), &Users::default()).unwrap();
-        assert!(!users.are_in_pieces());
-        assert_eq!(users.entries().len(), 2, "{not_divisible}");
+        let text = format!("{}{profile}", many(2));
+        let users = parse::parse(&text, &Path::new("users.toml").into()).unwrap();
+        assert_eq!(users.entries().len(), 2, "{profile}");
+        assert!(users.by_subject("s-1").unwrap().user.profile["text"].as_str().unwrap().contains("[[users]]"));
     }
-    let said = parse::parse(&format!("users = []\n{}", many(1)), &Path::new("users.toml").into(), &Users::default());
+    let said = parse::parse(&format!("users = []\n{}", many(1)), &Path::new("users.toml").into());
     assert!(said.unwrap_err().contains("users.toml:4:"), "a list cannot be continued");
 }
 
 #[test]
-fn users_of_the_same_text_are_not_parsed_again() {
-    let path = Path::new("users.toml");
+fn what_changed_between_two_texts_is_named() {
+    let read = |text: &str| parse::parse(text, &Path::new("users.toml").into());
     let text = many(5);
-    let before = parse::parse(&text, &path.into(), &Users::default()).unwrap();
-    let same = |now: &Users| {
-        now.entries().iter().filter(|new| before.entries().iter().any(|old| Arc::ptr_eq(old, new))).count()
-    };
-    assert_eq!(same(&parse::parse(&text, &path.into(), &before).unwrap()), 5);
-    let changed = text.replace("\"user2\"", "\"user9\"");
-    let now = parse::parse(&changed, &path.into(), &before).unwrap();
-    assert_eq!((same(&now), now.entries().len()), (4, 5));
+    let before = read(&text).unwrap();
+    let now = read(&text.replace("\"user2\"", "\"user9\"")).unwrap();
     assert!(now.by_name(None, "user9").is_some() && now.by_name(None, "user2").is_none());
     let (changes, found) = before.changes(&now);
     assert_eq!(changes, Vec::new(), "the login name is not part of a user");
     let [renamed] = &found[..] else { panic!("{found:?}") };
     assert_eq!((renamed.event, renamed.name, renamed.changed.as_deref()), (Changed, "user9", Some("username")));
-    let now = parse::parse(&text.replace("s-2", "s-9"), &path.into(), &before).unwrap();
+    let now = read(&text.replace("s-2", "s-9")).unwrap();
     let (changes, found) = before.changes(&now);
     let events: Vec<_> = found.iter().map(|user| (user.event, user.subject)).collect();
     assert_eq!((changes.len(), events), (1, vec![(Removed, Some("s-2")), (Added, Some("s-9"))]));
-    assert_eq!(same(&now), 4);
-    // Moved to the end, and one removed.
+    // Moved to the end.
     let moved = text.split_once("\n# before 2").unwrap();
     let (third, rest) = moved.1.split_once("\n# before 3").unwrap();
-    let text = format!("{}\n# before 3{rest}\n# before 2{third}", moved.0);
-    let now = parse::parse(&text, &path.into(), &before).unwrap();
-    // A comment belongs to the piece before it, so three pieces are others.
-    assert_eq!((same(&now), now.entries().len()), (2, 5));
+    let now = read(&format!("{}\n# before 3{rest}\n# before 2{third}", moved.0)).unwrap();
     let (changes, found) = before.changes(&now);
     assert!(changes.is_empty() && found.is_empty(), "{found:?}");
-    let twice = parse::parse(&text.replace("s-2", "s-3"), &path.into(), &before);
-    assert!(twice.unwrap_err().contains("\"s-3\" is listed twice"));
+    assert!(read(&text.replace("s-2", "s-3")).unwrap_err().contains("\"s-3\" is listed twice"));
 }
 
 #[test]
-fn a_file_of_several_blocks_means_what_its_text_means() {
+fn a_file_that_is_cut_short_or_no_text_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.toml");
-    let text = format!("# kept: {}\n{}", "\u{e9}".repeat(1000), many(40_000));
-    assert!(text.len() > 6 << 20, "more than one block");
-    private_file::write_private_atomic(&path, text.as_bytes()).unwrap();
-    let read = parse::read(&(&path).into(), &Users::default()).unwrap();
-    assert!(read.are_in_pieces() && read.entries().len() == 40_000);
-    assert_eq!(read, parse::parse(&text, &(&path).into(), &Users::default()).unwrap());
-    assert!(read.by_name(None, "user39999").is_some());
+    let text = many(5);
     for (cut, said) in [(text.len() - 20, "not TOML"), (text.rfind("username").unwrap(), "username: missing")] {
         private_file::write_private_atomic(&path, &text.as_bytes()[..cut]).unwrap();
-        let error = parse::read(&(&path).into(), &read).unwrap_err();
+        let error = parse::read(&(&path).into()).unwrap_err();
         assert!(error.contains(said), "{error}");
     }
     private_file::write_private_atomic(&path, &[text.as_bytes(), b"\xff"].concat()).unwrap();
-    assert!(parse::read(&(&path).into(), &read).unwrap_err().contains("not UTF-8"));
+    assert!(parse::read(&(&path).into()).unwrap_err().contains("not UTF-8"));
 }
 
 #[test]
-fn an_edit_of_one_piece_leaves_all_other_text_as_it_was() {
+fn more_users_than_a_file_should_have_are_read_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("users.toml");
+    let write = |number| private_file::write_private_atomic(&path, many(number).as_bytes()).unwrap();
+    write(MAX_USERS);
+    let directory = open(&path);
+    assert_eq!(directory.warnings(), Vec::<String>::new());
+    write(MAX_USERS + 1);
+    assert!(directory.reload().unwrap());
+    let [warning] = &directory.warnings()[..] else { panic!() };
+    let remedy = format!("rotogate user import --to sqlite:{}", path.with_extension("db").display());
+    assert!(warning.starts_with("2001 users, more than 2000") && warning.ends_with(&remedy), "{warning}");
+    edit::add_user(&path, ADA, None, &Scope::default(), &secret("p"), NOW).unwrap();
+    assert_eq!(edit::list(&path).unwrap().len(), MAX_USERS + 2);
+}
+
+#[test]
+fn an_edit_of_one_user_leaves_all_other_text_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users.toml");
     let head = "# Mine.\n";
@@ -465,7 +456,7 @@ fn users_are_added_after_the_text_and_nothing_before_them_changes() {
     };
     let list_of_inline_tables =
         format!("users = [{{ subject = \"s-0\", username = \"user0\", password = \"{BCRYPT}\" }}]");
-    for (before, is_in_pieces) in [
+    for (before, stays) in [
         (many(3), true),
         (format!("# Mine.\n\n{}# the end, without a line break", many(3)), true),
         (format!("{}profile = {{ a.b = 1 }}\n[users.rehashed]\n", many(3)), true),
@@ -482,7 +473,7 @@ fn users_are_added_after_the_text_and_nothing_before_them_changes() {
         assert_eq!(now.get(..old.len()), Some(&*old), "{before}");
         let names: Vec<_> = now.iter().skip(old.len()).map(|user| (&*user.username, &*user.user.subject)).collect();
         assert_eq!(names, [("new", "s-new"), ("newer", "s-newer")]);
-        assert!(!is_in_pieces || text().starts_with(&before), "{}", text());
+        assert!(!stays || text().starts_with(&before), "{}", text());
         let whole = text();
         for (username, subject, said) in
             [("new", "s-x", "its name"), ("x", "s-newer", "its subject"), ("newer", "s-newer", "its name")]
@@ -533,7 +524,7 @@ fn with_bob(dir: &tempfile::TempDir) -> PathBuf {
 /// Reads the file again until the hash of bob is another one than `before`, and returns it.
 fn replaced(path: &Path, before: &str) -> String {
     for _ in 0..600 {
-        let users = parse::read(&path.into(), &Users::default()).unwrap();
+        let users = parse::read(&path.into()).unwrap();
         let hash = users.by_name(None, "bob").unwrap().hash.expose().to_owned();
         if hash != before {
             return hash;
@@ -665,7 +656,7 @@ async fn i32_a_hash_that_is_expected_costs_as_much_before_the_file_has_one() {
     edit::set_active(&path, ADA, false, NOW).unwrap();
     assert!(directory.reload().unwrap());
     assert_eq!(directory.users.load().dearest(), bcrypt, "after a reload, too");
-    assert_eq!(directory.warning(), None, "nobody has such a hash");
+    assert_eq!(directory.warnings(), Vec::<String>::new(), "nobody has such a hash");
 }
 
 #[test]
@@ -675,10 +666,10 @@ fn i32_few_dear_hashes_are_reported() {
     let write = |users: usize| {
         let bob = format!("[[users]]\nsubject = \"b\"\nusername = \"bob\"\npassword = \"{BCRYPT}\"\n");
         private_file::write_private_atomic(&path, (many(users) + &bob).as_bytes()).unwrap();
-        open(&path).warning()
+        open(&path).warnings()
     };
-    assert_eq!(write(999), None);
-    assert!(write(1001).unwrap().contains("1 users have password hashes"));
+    assert_eq!(write(999), Vec::<String>::new());
+    assert!(write(1001)[0].contains("1 users have password hashes"));
 }
 
 mod import {
@@ -813,5 +804,21 @@ mod import {
             let all = refused("x.csv", &text);
             assert!(all.contains(said), "{text}: {all}");
         }
+    }
+
+    #[test]
+    fn more_users_than_the_file_takes_are_refused_with_the_number() {
+        let lines = |number: usize| -> String {
+            (0..number).map(|n| format!("{{\"username\":\"u{n}\",\"password_hash\":\"{BCRYPT}\"}}\n")).collect()
+        };
+        // Ada of [`file`] is there.
+        let said = refused("x", &lines(MAX_USERS));
+        assert_eq!(
+            said,
+            "the users file has 1 users, and 2000 more are beyond 2000, the most that an import may make of it"
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, "");
+        assert_eq!(run(&(&path).into(), "x", &lines(MAX_USERS - 1), &ImportDefaults::default()).unwrap().users, 1999);
     }
 }

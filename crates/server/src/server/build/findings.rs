@@ -385,9 +385,7 @@ impl<'a> Findings<'a> {
         };
         let key = format!("{table}.path");
         let directory = self.private(&key, path, open)?;
-        if let Some(warning) = directory.warning() {
-            self.warn(&key, warning);
-        }
+        directory.warnings().into_iter().for_each(|warning| self.warn(&key, warning));
         Some(DirectoryPlan::File(Arc::new(directory)))
     }
 

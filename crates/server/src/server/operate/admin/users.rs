@@ -99,7 +99,9 @@ fn of_edit(error: EditError) -> Refusal {
         EditError::Unknown => Code::UnknownTarget,
         EditError::File(_) => Code::BrokenUsersFile,
         EditError::Io(_) | EditError::Password(_) => Code::Internal,
-        EditError::Import(_) | EditError::Exists(_) | EditError::Invalid(_) => Code::InvalidBody,
+        EditError::Import(_) | EditError::TooMany { .. } | EditError::Exists(_) | EditError::Invalid(_) => {
+            Code::InvalidBody
+        }
     };
     Refusal::new(code, error.to_string())
 }
