@@ -1,7 +1,6 @@
 //! `rotogate user`.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
@@ -9,17 +8,16 @@ use serde::Serialize;
 
 use super::gate::{self, Reach};
 use super::output::Output;
-use super::{At, CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, prompt, runtime};
-use crate::audit::{self, ChangedUser, UserEvent};
+use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, prompt, runtime};
+use crate::audit::{ChangedUser, UserEvent};
 use crate::config::{AdminAccess, Config};
 use crate::server::operate::admin::users::DisableRequest;
 use crate::users::UsersFile;
 use crate::users::edit::{self, EditError, UserKey};
-use crate::users::import::{self, ImportDefaults, Imported, Place};
-use rotogate_core::clock::{SystemTime, TimeSource, Timestamp};
-use rotogate_core::password::FirebaseParameters;
-use rotogate_core::private_file;
+use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::session::Scope;
+
+mod import;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -42,22 +40,9 @@ pub(super) enum Command {
     /// The file has JSON lines, CSV with a header (if its name ends in .csv), or what `firebase auth:export` writes as
     /// JSON. Keys and columns: username, password_hash, account, subject, active, scopes, valid_from, profile (columns:
     /// profile.email). A login replaces an imported hash by argon2id.
-    Import {
-        /// The file. Only its owner may read it.
-        file: PathBuf,
-        /// Reports what would be imported, and changes nothing.
-        #[arg(long)]
-        dry_run: bool,
-        /// The password hash parameters of the Firebase project, as JSON; those of `[directory]` by default.
-        #[arg(long, value_name = "FILE")]
-        firebase: Option<PathBuf>,
-        /// The account of users that name none.
-        #[arg(long)]
-        account: Option<String>,
-        /// The scopes of users that name none, separated by spaces.
-        #[arg(long, default_value = "")]
-        scopes: String,
-    },
+    ///
+    /// The users file takes 2000 users. With --to, an SQLite database takes more: the users of the users file, or of FILE.
+    Import(import::ImportArguments),
     /// Lists the users.
     List,
     /// Removes a user. All sessions of the user end.
@@ -136,51 +121,13 @@ struct Row {
     scopes: String,
 }
 
-#[derive(Serialize)]
-struct ImportReport {
-    users: usize,
-    schemes: BTreeMap<&'static str, usize>,
-    without_password: usize,
-    dry_run: bool,
-}
-
-impl ImportReport {
-    fn text(&self) -> String {
-        let of = |(scheme, number): (&&str, &usize)| format!("{number} {scheme}");
-        let schemes: Vec<String> = self.schemes.iter().map(of).collect();
-        let schemes = if schemes.is_empty() { String::new() } else { format!(": {}", schemes.join(", ")) };
-        let done = if self.dry_run { "would be imported; nothing was changed" } else { "imported" };
-        let left_out = match self.without_password {
-            0 => String::new(),
-            number => format!("\n{number} left out: they have no password"),
-        };
-        format!("{} users {done}{schemes}{left_out}", self.users)
-    }
-}
-
-/// The parameters of the Firebase project: the option's, which must be the configuration's, too.
-fn firebase(file: Option<&Path>, users: &UsersFile) -> Result<Option<FirebaseParameters>, Failure> {
-    let configured = users.firebase();
-    let Some(path) = file else { return Ok(configured.cloned()) };
-    let text = private_file::read_private(path).map_err(Failure::Failed)?;
-    let read = FirebaseParameters::from_json(&text);
-    let read = read.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
-    if configured.is_some_and(|configured| *configured != read) {
-        return Err(Failure::Failed(format!(
-            "{}: not the parameters that the gate checks with: those of firebase in [directory]",
-            path.display()
-        )));
-    }
-    Ok(Some(read))
-}
-
 impl Command {
     /// What it works with.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
             Self::Disable { who: _, gate } => gate.reach(path),
             Self::Add { .. }
-            | Self::Import { .. }
+            | Self::Import(_)
             | Self::List
             | Self::Remove { .. }
             | Self::Passwd { .. }
@@ -204,9 +151,14 @@ pub(super) fn run_at_gate(gate: &AdminAccess, command: Command, output: Output) 
 }
 
 pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
-    let file = &UsersFile::configured(config).map_err(Failure::Failed)?;
     let now = SystemTime::new().wall();
-    let is_change = !matches!(command, Command::List | Command::Import { dry_run: true, .. });
+    if let Command::Import(arguments) = &command
+        && let Some(url) = &arguments.to
+    {
+        return import::into_database(config, url, arguments, now, output);
+    }
+    let file = &UsersFile::configured(config).map_err(Failure::Failed)?;
+    let is_change = !matches!(command, Command::List | Command::Import(import::ImportArguments { dry_run: true, .. }));
     let _trail = if is_change { audit_trail(config)? } else { None };
     let changed = |who: &UserArguments, (event, key): (UserEvent, Option<&str>), done: &'static str| {
         let UserKey { account, username } = who.who();
@@ -226,19 +178,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
             changed(&who, (UserEvent::Added, None), "added")
         }
-        Command::Import { file: path, dry_run, firebase: parameters, account, scopes } => {
-            belongs_into_the_file(config, account.as_deref())?;
-            let firebase = firebase(parameters.as_deref(), file)?;
-            let defaults = ImportDefaults { account, scopes: Scope::parse(&scopes).map_err(Failure::of)?, firebase };
-            let done = read_import(file, &path, &defaults, now, dry_run)?;
-            if !dry_run {
-                audit::write_imported_users(done.users);
-                reload_running_gate(config)?;
-            }
-            let Imported { users, schemes, without_password } = done;
-            let report = ImportReport { users, schemes, without_password, dry_run };
-            output.write(&report, || report.text())
-        }
+        Command::Import(arguments) => import::into_file(config, file, &arguments, now, output),
         Command::Remove { who } => {
             edit::remove_user(file, who.who()).map_err(Failure::of)?;
             changed(&who, (UserEvent::Removed, None), "removed")
@@ -285,38 +225,8 @@ fn list(file: &UsersFile, output: Output) -> CommandResult {
     output.list(&rows.collect::<Vec<_>>(), line)
 }
 
-fn read_import(
-    file: &UsersFile,
-    path: &Path,
-    defaults: &ImportDefaults,
-    now: Timestamp,
-    dry_run: bool,
-) -> Result<Imported, Failure> {
-    let text = private_file::read_private(path).map_err(Failure::Failed)?;
-    let name = path.to_string_lossy();
-    import::import(file, &name, &text, defaults, now, dry_run).map_err(|error| refused(&name, error))
-}
-
 fn unchanged(error: &EditError) -> Failure {
     Failure::Failed(format!("{error}; nothing was changed"))
-}
-
-/// Names the lines of the imported file.
-fn refused(file: &str, error: EditError) -> Failure {
-    let EditError::Import(problems) = error else { return Failure::of(error) };
-    let at = problems.shown().map(|(place, problem)| {
-        let (line, key) = match place {
-            Place::Line(line) => (Some(line), String::new()),
-            Place::User(_) => (None, place.to_string()),
-        };
-        At { file: file.to_owned(), line, key, detail: problem.to_owned() }
-    });
-    let at: Vec<_> = at.collect();
-    let what = match problems.hidden() {
-        0 => "nothing was imported:".to_owned(),
-        hidden => format!("nothing was imported; the first {} of {} problems:", at.len(), at.len() + hidden),
-    };
-    Failure::Refused { what, at }
 }
 
 /// Whether the users of an account are in the file: another directory may have them.

@@ -16,6 +16,8 @@
 //! The file is reloaded when it changes ([`FileDirectory::watch`]). A broken file is logged with line and key, and the
 //! users stay as they were. The file holds password hashes, so only the gate's user may access it (requirement O2).
 
+#[cfg(feature = "sql")]
+pub(crate) mod database;
 pub mod edit;
 mod entry;
 pub mod import;

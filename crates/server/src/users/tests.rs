@@ -822,3 +822,82 @@ mod import {
         assert_eq!(run(&(&path).into(), "x", &lines(MAX_USERS - 1), &ImportDefaults::default()).unwrap().users, 1999);
     }
 }
+
+#[cfg(feature = "sql")]
+mod database {
+    use super::super::database::UserCopy;
+    use super::super::import::ImportDefaults;
+    use super::*;
+    use rotogate_core::password::{Legacy, Spring};
+
+    /// What is wrong with a copy of the file with ada and `more`.
+    fn refused(more: &str, accepted: Accepted) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let users = UsersFile::new(file(&dir, more), accepted);
+        let path = dir.path().join("users.db");
+        let added = UserCopy::of_file(&users).unwrap().add_to(("sqlite:users.db", &path), None, false);
+        assert!(!path.exists(), "no file is left");
+        added.unwrap_err().to_string()
+    }
+
+    fn bob(hash: &str, more: &str) -> String {
+        format!("[[users]]\nsubject = \"s-bob\"\nusername = \"bob\"\npassword = \"{hash}\"\n{more}")
+    }
+
+    #[test]
+    fn what_the_table_cannot_hold_is_named_and_nothing_is_added() {
+        for (more, said) in [
+            ("profile = { account = \"x\" }\n", "users[1]: profile.account: the table cannot hold it"),
+            ("profile = { EMAIL = \"x\" }\n", "users[1]: profile.EMAIL: the table cannot hold it"),
+            ("profile = { \"a{b\" = \"x\" }\n", "users[1]: profile.a{b: the table cannot hold it"),
+        ] {
+            let all = refused(&bob(BCRYPT, more), Accepted::default());
+            assert!(all.contains(said), "{all}");
+        }
+        let all = refused(&bob(BCRYPT, "").replace("\"bob\"", "\"bob \""), Accepted::default());
+        assert!(all.contains("users[1]: username: "), "{all}");
+    }
+
+    #[test]
+    fn a_hash_that_only_a_file_checks_is_refused() {
+        let phpass = "$P$527Jy5p567gnWMrfAM8U7N/CPgeTqU.";
+        let legacy = Accepted { legacy: vec![Legacy::Phpass], ..Accepted::default() };
+        let spring = Spring { iterations: Some(1000), secret: None };
+        let of_spring = format!("{{pbkdf2}}{}", "ab".repeat(40));
+        for (hash, accepted) in [(phpass, legacy), (&*of_spring, Accepted { spring, ..Accepted::default() })] {
+            let all = refused(&bob(hash, ""), accepted);
+            assert!(all.contains("users[1]: bob: password_hash: only a users file has the key"), "{all}");
+        }
+    }
+
+    #[test]
+    fn doubles_and_another_table_are_refused_and_a_dry_run_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let users = UsersFile::from(&file(&dir, &bob(BCRYPT, "profile = { ok = true }\n")));
+        let path = dir.path().join("users.db");
+        let copy = UserCopy::of_file(&users).unwrap();
+        let add = |dry_run| copy.add_to(("sqlite:users.db", &path), None, dry_run);
+        let dry = add(true).unwrap();
+        assert!(!path.exists());
+        let copied = add(false).unwrap();
+        assert_eq!((&copied.directory, &copied.warnings), (&dry.directory, &dry.warnings));
+        assert!(copied.directory.contains("profile = [\"age\", \"email\", \"ok\"]"), "{}", copied.directory);
+        assert!(copied.directory.contains("hashes = [\"bcrypt:4\"]"), "{}", copied.directory);
+        assert!(copied.warnings[0].ends_with("a text of JSON: ok"), "{:?}", copied.warnings);
+        let twice = add(false).unwrap_err().to_string();
+        assert!(twice.contains("users[0]: there is such a user already: its subject") && twice.contains("users[1]"));
+        let line = format!("{{\"username\":\"bob\",\"password_hash\":\"{BCRYPT}\"}}\n");
+        let one = UserCopy::of_import("x", &line, &ImportDefaults::default(), &Accepted::default(), NOW).unwrap();
+        let name = one.add_to(("sqlite:users.db", &path), None, false).unwrap_err().to_string();
+        assert!(name.contains("line 1: there is such a user already: its name, in this account"), "{name}");
+        let other = dir.path().join("other.db");
+        rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE users (id TEXT)").unwrap();
+        private_file::open_private(&other, true).unwrap_err();
+        let open = one.add_to(("sqlite:other.db", &other), None, false).unwrap_err().to_string();
+        assert!(open.contains("chmod 600"), "{open}");
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let another = one.add_to(("sqlite:other.db", &other), None, false).unwrap_err().to_string();
+        assert!(another.contains("other.db: "), "{another}");
+    }
+}

@@ -1,0 +1,216 @@
+//! `rotogate user import`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::output::Output;
+use super::super::{At, CommandResult, Failure};
+use super::{belongs_into_the_file, reload_running_gate};
+use crate::audit;
+use crate::config::Config;
+use crate::users::UsersFile;
+use crate::users::edit::EditError;
+use crate::users::import::{self, ImportDefaults, Imported, Place};
+use rotogate_core::clock::Timestamp;
+use rotogate_core::password::FirebaseParameters;
+use rotogate_core::private_file;
+use rotogate_core::session::Scope;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ImportArguments {
+    /// The file. Only its owner may read it. With --to, the users file by default.
+    #[arg(required_unless_present = "to")]
+    file: Option<PathBuf>,
+    /// Adds the users to this SQLite database, whose path begins at the configuration, and prints the `[directory]` that
+    /// reads it.
+    #[arg(long, value_name = "sqlite:FILE")]
+    pub(super) to: Option<String>,
+    /// Reports what would be imported, and changes nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// The password hash parameters of the Firebase project, as JSON; those of `[directory]` by default.
+    #[arg(long, value_name = "FILE", requires = "file")]
+    firebase: Option<PathBuf>,
+    /// The account of users that name none.
+    #[arg(long, requires = "file")]
+    account: Option<String>,
+    /// The scopes of users that name none, separated by spaces.
+    #[arg(long, default_value = "", requires = "file")]
+    scopes: String,
+}
+
+impl ImportArguments {
+    fn defaults(&self, users: Option<&UsersFile>) -> Result<ImportDefaults, Failure> {
+        let scopes = Scope::parse(&self.scopes).map_err(Failure::of)?;
+        let firebase = firebase(self.firebase.as_deref(), users)?;
+        Ok(ImportDefaults { account: self.account.clone(), scopes, firebase })
+    }
+}
+
+#[derive(Serialize)]
+struct ImportReport {
+    users: usize,
+    schemes: BTreeMap<&'static str, usize>,
+    without_password: usize,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<PathBuf>,
+    /// What belongs into the configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    directory: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl ImportReport {
+    fn new(imported: Imported, dry_run: bool) -> Self {
+        let Imported { users, schemes, without_password } = imported;
+        Self { users, schemes, without_password, dry_run, database: None, directory: None, warnings: Vec::new() }
+    }
+
+    fn text(&self) -> String {
+        let of = |(scheme, number): (&&str, &usize)| format!("{number} {scheme}");
+        let schemes: Vec<String> = self.schemes.iter().map(of).collect();
+        let schemes = if schemes.is_empty() { String::new() } else { format!(": {}", schemes.join(", ")) };
+        let done = if self.dry_run { "would be imported; nothing was changed" } else { "imported" };
+        let left_out = match self.without_password {
+            0 => String::new(),
+            number => format!("\n{number} left out: they have no password"),
+        };
+        let warnings: String = self.warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+        let database = match (&self.database, &self.directory) {
+            (Some(database), Some(directory)) => format!(
+                "\nThe database is {}. Write this in place of the directory of the users file in the configuration, and \
+                 start the gate again:\n\n{}",
+                database.display(),
+                directory.trim_end()
+            ),
+            _ => String::new(),
+        };
+        format!("{} users {done}{schemes}{left_out}{warnings}{database}", self.users)
+    }
+}
+
+/// The parameters of the Firebase project: the option's, which must be the configuration's, too.
+fn firebase(file: Option<&Path>, users: Option<&UsersFile>) -> Result<Option<FirebaseParameters>, Failure> {
+    let configured = users.and_then(UsersFile::firebase);
+    let Some(path) = file else { return Ok(configured.cloned()) };
+    let text = private_file::read_private(path).map_err(Failure::Failed)?;
+    let read = FirebaseParameters::from_json(&text);
+    let read = read.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+    if configured.is_some_and(|configured| *configured != read) {
+        return Err(Failure::Failed(format!(
+            "{}: not the parameters that the gate checks with: those of firebase in [directory]",
+            path.display()
+        )));
+    }
+    Ok(Some(read))
+}
+
+/// Adds the users to the users file, and waits until a running gate has them.
+pub(super) fn into_file(
+    config: &Config,
+    file: &UsersFile,
+    arguments: &ImportArguments,
+    now: Timestamp,
+    output: Output,
+) -> CommandResult {
+    belongs_into_the_file(config, arguments.account.as_deref())?;
+    let defaults = arguments.defaults(Some(file))?;
+    let path = arguments.file.as_deref().unwrap_or(Path::new(""));
+    let text = private_file::read_private(path).map_err(Failure::Failed)?;
+    let name = path.to_string_lossy();
+    let done = import::import(file, &name, &text, &defaults, now, arguments.dry_run);
+    let done = done.map_err(|error| refused(&name, error))?;
+    if !arguments.dry_run {
+        audit::write_imported_users(done.users);
+        reload_running_gate(config)?;
+    }
+    let report = ImportReport::new(done, arguments.dry_run);
+    output.write(&report, || report.text())
+}
+
+/// Adds the users to a database, which a running gate does not read yet.
+#[cfg(feature = "sql")]
+pub(super) fn into_database(
+    config: &Config,
+    url: &str,
+    arguments: &ImportArguments,
+    now: Timestamp,
+    output: Output,
+) -> CommandResult {
+    use super::super::audit_trail;
+    use crate::users::database::{self, Copied, UserCopy};
+    use rotogate_core::password::{Accepted, Legacy};
+
+    let folder = config.source.file().parent().unwrap_or(Path::new(""));
+    let path = database::path_of(url, folder).map_err(Failure::Failed)?;
+    let dry_run = arguments.dry_run;
+    let _trail = if dry_run { None } else { audit_trail(config)? };
+    let file = config.file_directory().map(|_| UsersFile::configured(config)).transpose().map_err(Failure::Failed)?;
+    let (name, copy) = match (&arguments.file, &file) {
+        (Some(path), file) => {
+            let defaults = arguments.defaults(file.as_ref())?;
+            let text = private_file::read_private(path).map_err(Failure::Failed)?;
+            // What a database does not check is refused below, with the reason.
+            let accepted = Accepted {
+                legacy: Legacy::NAMES.iter().map(|(_, scheme)| *scheme).collect(),
+                firebase: defaults.firebase.clone(),
+                ..file.as_ref().map(|file| file.accepted().clone()).unwrap_or_default()
+            };
+            let name = path.to_string_lossy().into_owned();
+            let copy = UserCopy::of_import(&name, &text, &defaults, &accepted, now);
+            (name, copy)
+        }
+        (None, Some(file)) => (file.path().display().to_string(), UserCopy::of_file(file)),
+        (None, None) => {
+            let what = "the users are not in a file (directory.kind); name the file to import";
+            return Err(Failure::Failed(what.to_owned()));
+        }
+    };
+    let copy = copy.map_err(|error| refused(&name, error))?;
+    let added = copy.add_to((url, &path), config.file_directory(), dry_run);
+    let Copied { directory, warnings } = added.map_err(|error| refused(&name, error))?;
+    if !dry_run {
+        audit::write_imported_users(copy.imported.users);
+    }
+    let (database, directory) = (Some(path), Some(directory));
+    let report = ImportReport { database, directory, warnings, ..ImportReport::new(copy.imported, dry_run) };
+    output.write(&report, || report.text())
+}
+
+#[cfg(not(feature = "sql"))]
+pub(super) fn into_database(_: &Config, _: &str, _: &ImportArguments, _: Timestamp, _: Output) -> CommandResult {
+    Err(Failure::Failed(crate::config::value::needs_feature("--to", "sql")))
+}
+
+/// Names the lines of the imported file.
+fn refused(file: &str, error: EditError) -> Failure {
+    let problems = match error {
+        EditError::Import(problems) => problems,
+        EditError::TooMany { there, .. } => {
+            let first = if there > 0 { "rotogate user import --to sqlite:data/users.db, then " } else { "" };
+            return Failure::Failed(format!(
+                "{error}; nothing was imported. A database takes more: {first}rotogate user import {file} --to \
+                 sqlite:data/users.db"
+            ));
+        }
+        other => return Failure::of(other),
+    };
+    let at = problems.shown().map(|(place, problem)| {
+        let (line, key) = match place {
+            Place::Line(line) => (Some(line), String::new()),
+            Place::User(_) => (None, place.to_string()),
+        };
+        At { file: file.to_owned(), line, key, detail: problem.to_owned() }
+    });
+    let at: Vec<_> = at.collect();
+    let what = match problems.hidden() {
+        0 => "nothing was imported:".to_owned(),
+        hidden => format!("nothing was imported; the first {} of {} problems:", at.len(), at.len() + hidden),
+    };
+    Failure::Refused { what, at }
+}

@@ -1,0 +1,213 @@
+//! Users copied into an SQLite database, for more of them than a file should have.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::edit::{self, EditError};
+use super::entry::Entry;
+use super::import::{self, ImportDefaults, Imported, Place, Problems};
+use super::{UsersFile, parse};
+use crate::config::DirectoryConfig;
+use rotogate_core::clock::Timestamp;
+use rotogate_core::directory::PasswordMark;
+use rotogate_core::password::{Accepted, Cost, CostClass, PasswordHash, Spring};
+use rotogate_core::private_file;
+use rotogate_directories::sql::table::{self, TableError, TableUser};
+
+/// Users to copy.
+pub(crate) struct UserCopy {
+    users: Vec<(Place, Entry)>,
+    /// What they are.
+    pub(crate) imported: Imported,
+    /// Hashes of Spring need what the configuration has.
+    needs_spring: bool,
+}
+
+/// A hash that a directory of this kind does not check.
+const NEEDS_FILE: &str = "password_hash: only a users file has the key or the leave that it needs (firebase, allow_legacy, \
+                          spring_pbkdf2_…): give the user another password with rotogate user passwd";
+
+/// What a copy made.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// The `[directory]` that reads the users.
+    pub(crate) directory: String,
+    /// What the table does not have of them.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl UserCopy {
+    /// All users of the users file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is accessible to others, or is broken.
+    pub(crate) fn of_file(file: &UsersFile) -> Result<Self, EditError> {
+        let users = parse::read(file).map_err(EditError::File)?.into_entries();
+        let mut imported = Imported { users: users.len(), ..Imported::default() };
+        for entry in &users {
+            if let Ok(hash) = PasswordHash::parse(entry.hash.expose(), file.accepted()) {
+                *imported.schemes.entry(hash.scheme()).or_default() += 1;
+            }
+        }
+        let users = users.into_iter().enumerate().map(|(index, entry)| (Place::User(index), entry)).collect();
+        Ok(Self { users, imported, needs_spring: is_set(&file.accepted().spring) })
+    }
+
+    /// The users of an import. `accepted`: what a users file would check.
+    ///
+    /// # Errors
+    /// As [`import::import`].
+    pub(crate) fn of_import(
+        name: &str,
+        text: &str,
+        defaults: &ImportDefaults,
+        accepted: &Accepted,
+        now: Timestamp,
+    ) -> Result<Self, EditError> {
+        let (users, imported) = import::read(name, text, defaults, accepted, now)?;
+        Ok(Self { users, imported, needs_spring: is_set(&accepted.spring) })
+    }
+
+    /// Adds the users to the database, all or none. `url` is of the database as the configuration is to name it, and
+    /// `replaced` the directory that it takes the place of.
+    ///
+    /// # Errors
+    /// The table cannot hold a user, or has it already; or the database cannot be written.
+    pub(crate) fn add_to(
+        &self,
+        (url, path): (&str, &Path),
+        replaced: Option<&DirectoryConfig>,
+        dry_run: bool,
+    ) -> Result<Copied, EditError> {
+        let mut problems = Problems::default();
+        for (place, entry) in self.users.iter().filter(|(_, entry)| !self.is_checked(entry)) {
+            problems.add(*place, format!("{}: {NEEDS_FILE}", entry.username.escape_debug()));
+        }
+        problems.none()?;
+        let rows: Vec<TableUser<'_>> = self.users.iter().map(|(_, entry)| row(entry)).collect();
+        let table = add_private(path, &rows, dry_run).map_err(|error| match error {
+            TableError::Database(error) => EditError::File(format!("{}: {error}", path.display())),
+            TableError::Users(problems) => {
+                let mut placed = Problems::default();
+                for (index, problem) in problems {
+                    if let Some((place, _)) = self.users.get(index) {
+                        placed.add(*place, problem);
+                    }
+                }
+                EditError::Import(placed)
+            }
+        })?;
+        let mut warnings = Vec::new();
+        if !table.converted.is_empty() {
+            warnings.push(format!(
+                "a column has no true, false, list or object: profile fields become 0, 1 or a text of JSON: {}",
+                table.converted.join(", ")
+            ));
+        }
+        let own = |entry: &Entry| Some(PasswordMark::of(entry.hash.expose().as_bytes()));
+        match self.users.iter().filter(|(_, entry)| entry.user.password_mark != own(entry)).count() {
+            0 => {}
+            number => warnings.push(format!(
+                "{number} users log in again: the table has no place for rehashed, and a session sees another password"
+            )),
+        }
+        let directory = directory(url, &table, replaced);
+        Ok(Copied { directory, warnings })
+    }
+
+    /// Whether a directory of this kind checks the user's hash.
+    fn is_checked(&self, entry: &Entry) -> bool {
+        let hash = entry.hash.expose();
+        PasswordHash::parse(hash, &Accepted::default()).is_ok() && !(self.needs_spring && hash.starts_with("{pbkdf2"))
+    }
+}
+
+/// The keys of the directory.
+fn directory(url: &str, table: &table::UserTable, replaced: Option<&DirectoryConfig>) -> String {
+    let text = |text: &str| toml_edit::Value::from(text).to_string();
+    let list = |texts: &[String]| toml_edit::Value::from_iter(texts).to_string();
+    let mut keys = match replaced.filter(|replaced| replaced.key != "directory") {
+        None => "[directory]\n".to_owned(),
+        Some(DirectoryConfig { name, accounts, .. }) => {
+            let accounts = accounts.as_deref().map(|accounts| format!("accounts = {}\n", list(accounts)));
+            format!("[[directories]]\nname = {}\n{}", text(name), accounts.unwrap_or_default())
+        }
+    };
+    keys.push_str(&format!("kind = \"sql\"\nurl = {}\n", text(url)));
+    for (key, statement) in table.statements() {
+        keys.push_str(&format!("{key} = \"\"\"\n{statement}\"\"\"\n"));
+    }
+    if !table.profile.is_empty() {
+        keys.push_str(&format!("profile = {}\n", list(&table.profile)));
+    }
+    let hashes = table.hashes.iter().filter_map(|hash| PasswordHash::parse(hash.expose(), &Accepted::default()).ok());
+    let hashes = expected(hashes.map(|hash| hash.class()));
+    if !hashes.is_empty() {
+        keys.push_str(&format!("hashes = {}\n", list(&hashes)));
+    }
+    keys
+}
+
+/// The file of a database.
+///
+/// # Errors
+/// `url` is none of an SQLite file.
+pub(crate) fn path_of(url: &str, folder: &Path) -> Result<PathBuf, String> {
+    table::sqlite_path(url, folder).ok_or_else(|| format!("{url}: expected sqlite:FILE, such as sqlite:data/users.db"))
+}
+
+fn is_set(Spring { iterations, secret }: &Spring) -> bool {
+    iterations.is_some() || secret.is_some()
+}
+
+fn row(entry: &Entry) -> TableUser<'_> {
+    TableUser {
+        username: &entry.username,
+        user: &entry.user,
+        hash: &entry.hash,
+        valid_from: edit::rfc3339(entry.user.sessions_valid_from),
+    }
+}
+
+/// Adds rows to a file that only its owner may read. A new file stays only if all rows are in it.
+fn add_private(path: &Path, rows: &[TableUser<'_>], dry_run: bool) -> Result<table::UserTable, TableError> {
+    let failed = |error: std::io::Error| TableError::Database(error.to_string());
+    if std::fs::symlink_metadata(path).is_ok() {
+        private_file::open_private(path, true).map_err(TableError::Database)?;
+        return table::add(Some(path), rows, dry_run);
+    }
+    if dry_run {
+        return table::add(None, rows, true);
+    }
+    private_file::create_private_dir(path.parent().unwrap_or(Path::new(""))).map_err(failed)?;
+    private_file::create_private_new(path, &[]).map_err(failed)?;
+    table::add(Some(path), rows, false).inspect_err(|_| drop(std::fs::remove_file(path)))
+}
+
+/// `hashes` of these classes: of each scheme, the dearest.
+fn expected(classes: impl Iterator<Item = CostClass>) -> Vec<String> {
+    let mut dearest: BTreeMap<&str, u32> = BTreeMap::new();
+    for class in classes {
+        let (scheme, cost, most) = match class {
+            CostClass::Argon2(cost) => {
+                let usual = Cost::default();
+                let passes = u32::try_from(cost.work().div_ceil(usual.memory_kib.into())).unwrap_or(u32::MAX);
+                // A check takes as long as ours in any case.
+                if passes <= usual.passes {
+                    continue;
+                }
+                ("argon2", passes, 20)
+            }
+            CostClass::Bcrypt { cost } => ("bcrypt", cost, 15),
+            CostClass::Pbkdf2 { bits: 160, iterations } => ("pbkdf2-sha1", iterations, 5_000_000),
+            CostClass::Pbkdf2 { bits: 256, iterations } => ("pbkdf2-sha256", iterations, 5_000_000),
+            CostClass::Pbkdf2 { bits: 512, iterations } => ("pbkdf2-sha512", iterations, 5_000_000),
+            CostClass::Scrypt { log_n, .. } => ("scrypt", u32::from(log_n).max(10), 16),
+            // No such hash is in a table.
+            _ => continue,
+        };
+        let known = dearest.entry(scheme).or_default();
+        *known = (*known).max(cost.min(most));
+    }
+    dearest.into_iter().map(|(scheme, cost)| format!("{scheme}:{cost}")).collect()
+}
