@@ -1,8 +1,8 @@
-//! A users file with fifty thousand users: the memory that it needs in a gate, the time of a command that adds one user
-//! while the gate runs, and the time of an import.
+//! A users file with as many users as it should have: the memory that it needs in a gate, and the time of a command that
+//! adds one user while the gate runs. And the time of an import of fifty thousand users into a database.
 //!
-//!     cargo bench --bench users             # 50 000
-//!     cargo bench --bench users -- 200000   # another size
+//!     cargo bench --bench users --features sql           # 2000
+//!     cargo bench --bench users --features sql -- 1000   # another size of the file
 //!
 //! The program itself runs, so the figures include its start, its password hash, the sync of the disk, and the wait
 //! until the gate has read the file.
@@ -24,10 +24,12 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rotogate_server::users::MAX_USERS;
 use support::program::{self, Gate, free_port, goal, rotogate};
 use support::{measures, quantile};
 
-const USERS: usize = 50_000;
+/// The users of the import.
+const IMPORTED: usize = 50_000;
 /// The goals, with this many users.
 const MEMORY_MIB: f64 = 60.0;
 const ADD_SECONDS: f64 = 0.2;
@@ -85,7 +87,7 @@ fn folder(users: usize) -> tempfile::TempDir {
 
 fn main() {
     let asked = std::env::args().skip(1).find_map(|argument| argument.parse().ok());
-    let users = asked.unwrap_or(if measures() { USERS } else { 200 });
+    let users = asked.unwrap_or(if measures() { MAX_USERS } else { 200 });
     println!("{users} users");
 
     let one = Gate::start(folder(1).path()).memory("VmRSS:");
@@ -120,7 +122,8 @@ fn main() {
 
     let empty = folder(1);
     let path = empty.path().join("old.jsonl");
-    let lines: String = (0..users)
+    let imported = if measures() { IMPORTED } else { 200 };
+    let lines: String = (0..imported)
         .map(|user| {
             format!(
                 "{{\"username\":\"old{user}\",\"subject\":\"old-{user}\",\"profile\":{{\"email\":\"old{user}@example.com\"}},\
@@ -130,8 +133,7 @@ fn main() {
         .collect();
     fs::write(&path, lines).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    let gate = Gate::start(empty.path());
-    let took = timed(empty.path(), &["user", "import", path.to_str().unwrap()], "").as_secs_f64();
-    goal("user import of all, while the gate runs", took, IMPORT_SECONDS, "s");
-    goal("memory of the gate after the import", gate.memory("VmRSS:") - one, MEMORY_MIB, "MiB");
+    let arguments = ["user", "import", path.to_str().unwrap(), "--to", "sqlite:data/users.db"];
+    let took = timed(empty.path(), &arguments, "").as_secs_f64();
+    goal(&format!("user import of {imported} into a database"), took, IMPORT_SECONDS, "s");
 }

@@ -19,6 +19,8 @@ mod store;
 mod token;
 mod truth;
 mod user;
+#[cfg(feature = "sql")]
+mod user_database;
 
 use http::StatusCode;
 use support::Answer;
