@@ -37,7 +37,8 @@ pub use error::BuildError;
 use rules::Rules;
 pub(super) use sound::assertion;
 
-/// The largest body of a request to an endpoint, in bytes (requirement A4).
+/// The largest body of a request to an endpoint, in bytes, where its dialect names no other.
+// Requirement A4.
 pub const DEFAULT_MAX_ENDPOINT_BODY: usize = 16 * 1024;
 /// The longest lifetime of a forwarded long-lived connection, however often its token is refreshed.
 pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);

@@ -1,38 +1,4 @@
 //! Tokens in cookies of a single-page client. No script can read them.
-//!
-//! The access token is in `__Host-access`, the refresh token in `__Host-refresh`. A login sets both, a refresh replaces both,
-//! a logout clears both. The routes take the access token from its cookie:
-//! [`RoutePolicy::cookie`](rotogate_core::route::RoutePolicy::cookie) or [`require().cookie(…)`](super::RequireLayer::cookie).
-//!
-//! ```
-//! use http::request::Parts;
-//! use http::{HeaderMap, StatusCode};
-//! use rotogate::Gate;
-//! use rotogate::fault::Error;
-//! use rotogate::gate::NewSession;
-//!
-//! /// `POST /login`, once the application knows the user.
-//! async fn login(gate: &Gate, request: &Parts, user: &str) -> Result<HeaderMap, Error> {
-//!     gate.cookies().admit(&request.headers)?;
-//!     let issued = gate.sessions().start(NewSession::new(user, "web")).await?;
-//!     Ok(gate.cookies().set(&issued))
-//! }
-//!
-//! /// `POST /refresh`. 401 means: log in again. The cookies of a session that is over are cleared.
-//! async fn refresh(gate: &Gate, request: &Parts) -> (StatusCode, HeaderMap) {
-//!     match gate.cookies().refresh(request).await {
-//!         Ok(issued) => (StatusCode::NO_CONTENT, gate.cookies().set(&issued)),
-//!         Err(Error::Denied(denial)) if !denial.is_undecided() => (StatusCode::UNAUTHORIZED, gate.cookies().clear()),
-//!         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new()),
-//!     }
-//! }
-//!
-//! /// `POST /logout`.
-//! async fn logout(gate: &Gate, request: &Parts) -> Result<HeaderMap, Error> {
-//!     gate.cookies().log_out(request).await?;
-//!     Ok(gate.cookies().clear())
-//! }
-//! ```
 
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::request::Parts;
@@ -79,13 +45,49 @@ pub enum SameSite {
     None,
 }
 
-/// Sets, reads and clears the cookies of a single-page client. See the [module](self) for all three.
+/// Sets, reads and clears the cookies of a single-page client.
+///
+/// The access token is in `__Host-access`, the refresh token in `__Host-refresh`. A login sets both, a refresh replaces both,
+/// a logout clears both. The routes take the access token from its cookie:
+/// [`RoutePolicy::cookie`](rotogate_core::route::RoutePolicy::cookie) or [`require().cookie(…)`](super::RequireLayer::cookie).
 ///
 /// Both cookies are `HttpOnly`, `Secure`, and of this host alone (`__Host-`). They last as long as their tokens, unless
 /// [`Self::until_closed`] says otherwise. Chrome and Firefox accept them from `http://localhost`, too.
 ///
 /// A change requires proof that a page of our own or of an allowed origin sent the request:
 /// [`Self::admit`], [`Self::refresh`] and [`Self::log_out`] refuse others with [`Denial::CrossOrigin`].
+///
+/// ```
+/// use http::request::Parts;
+/// use http::{HeaderMap, StatusCode};
+/// use rotogate::Gate;
+/// use rotogate::fault::Error;
+/// use rotogate::gate::NewSession;
+///
+/// /// `POST /login`, once the application knows the user.
+/// async fn login(gate: &Gate, request: &Parts, user: &str) -> Result<HeaderMap, Error> {
+///     gate.cookies().admit(&request.headers)?;
+///     let issued = gate.sessions().start(NewSession::new(user, "web")).await?;
+///     Ok(gate.cookies().set(&issued))
+/// }
+///
+/// /// `POST /refresh`. 401 means: log in again. The cookies of a session that is over are cleared.
+/// async fn refresh(gate: &Gate, request: &Parts) -> (StatusCode, HeaderMap) {
+///     match gate.cookies().refresh(request).await {
+///         Ok(issued) => (StatusCode::NO_CONTENT, gate.cookies().set(&issued)),
+///         Err(Error::Denied(denial)) if !denial.is_undecided() => (StatusCode::UNAUTHORIZED, gate.cookies().clear()),
+///         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, HeaderMap::new()),
+///     }
+/// }
+///
+/// /// `POST /logout`.
+/// async fn logout(gate: &Gate, request: &Parts) -> Result<HeaderMap, Error> {
+///     gate.cookies().log_out(request).await?;
+///     Ok(gate.cookies().clear())
+/// }
+/// ```
+///
+/// Without `Max-Age`, as long as the browser is open:
 ///
 /// ```
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {

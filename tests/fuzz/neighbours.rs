@@ -9,6 +9,7 @@ use prost::Message;
 use rotogate::Gate;
 use rotogate::client::Client;
 use rotogate::gate::{Authorizer, Neighbour};
+use rotogate::program::grpc::head_of_check;
 use rotogate::program::grpc::proto::envoy::service::auth::v3::CheckRequest;
 use rotogate_core::headers::Peer;
 use rotogate_core::token::keyring::Keyring;
@@ -100,7 +101,7 @@ target!(
     |input| {
         let Ok(question) = CheckRequest::decode(input) else { return };
         let http = question.attributes.as_ref().and_then(|of| of.request.as_ref()?.http.clone());
-        let Ok(head) = authorizer(Neighbour::Envoy).head_of_check(question) else { return };
+        let Ok(head) = head_of_check(&authorizer(Neighbour::Envoy), question) else { return };
         let http = http.expect("facts come from attributes");
         assert_eq!(head.uri.path_and_query().unwrap().as_str(), http.path);
         assert_eq!((head.method.as_str().as_bytes(), head.headers[HOST].as_bytes()), (&*http.method, &*http.host));

@@ -24,8 +24,7 @@ use crate::overload::{PermitBody, PoolPermit};
 /// ```
 pub type Reply = Response<ReplyBody>;
 
-/// The body of a request that is answered while it still arrives
-/// ([`Dialect::stream`](crate::dialect::Dialect::stream)).
+/// The body of a request that is answered while it still arrives (`Dialect::stream`).
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Complete bytes, with trailers if the protocol has them (gRPC); or a stream.

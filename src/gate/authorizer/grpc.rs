@@ -204,12 +204,21 @@ impl Checks {
     }
 }
 
+/// The head of the request that a question is about.
+///
+/// # Errors
+/// A fact is missing or malformed.
+#[cfg(feature = "program")]
+pub fn head_of_check(authorizer: &Authorizer, question: CheckRequest) -> Result<Parts, Denial> {
+    authorizer.head_of_check(question)
+}
+
 impl Authorizer {
     /// The head of the request that a question is about.
     ///
     /// # Errors
     /// A fact is missing or malformed.
-    pub fn head_of_check(&self, question: CheckRequest) -> Result<Parts, Denial> {
+    pub(super) fn head_of_check(&self, question: CheckRequest) -> Result<Parts, Denial> {
         let missing = Denial::BadFact("an attribute is missing");
         let attributes = question.attributes.ok_or(missing)?;
         let request = attributes.request.and_then(|request| request.http).ok_or(missing)?;
