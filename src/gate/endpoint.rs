@@ -29,8 +29,10 @@ pub(super) use answer::{EndpointResponse, answer};
 #[cfg(feature = "kuzzle")]
 pub(super) use handler::EndpointHandler;
 pub(super) use handler::to_its_end;
+pub use table::EndpointError;
+#[cfg(feature = "program")]
+pub use table::envelopes;
 pub(super) use table::{CommonRules, Endpoints, Hit, Operation};
-pub use table::{EndpointError, envelopes};
 
 /// The path of the JWK set, the public keys.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";

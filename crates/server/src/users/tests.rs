@@ -885,7 +885,10 @@ mod database {
         assert!(copied.directory.contains("hashes = [\"bcrypt:4\"]"), "{}", copied.directory);
         assert!(copied.warnings[0].ends_with("a text of JSON: ok"), "{:?}", copied.warnings);
         let twice = add(false).unwrap_err().to_string();
-        assert!(twice.contains("users[0]: there is such a user already: its subject") && twice.contains("users[1]"));
+        assert!(
+            twice.contains("users[0]: there is such a user already: its name, in this account")
+                && twice.contains("users[1]")
+        );
         let line = format!("{{\"username\":\"bob\",\"password_hash\":\"{BCRYPT}\"}}\n");
         let one = UserCopy::of_import("x", &line, &ImportDefaults::default(), &Accepted::default(), NOW).unwrap();
         let name = one.add_to(("sqlite:users.db", &path), None, false).unwrap_err().to_string();

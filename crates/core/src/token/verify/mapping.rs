@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use rotogate::claim::ClaimPath;
-//! use rotogate::token::verify::ClaimMapping;
+//! use rotogate::token::ClaimMapping;
 //!
 //! let mapping = ClaimMapping {
 //!     roles: ClaimPath::list(["realm_access.roles", "groups"])?,

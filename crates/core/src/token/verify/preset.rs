@@ -2,7 +2,7 @@
 //! issuer begin; each key that is written besides replaces that key of the preset alone.
 //!
 //! ```
-//! use rotogate::token::verify::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
+//! use rotogate::token::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
 //!
 //! # fn example(keys: IssuerKeys) -> Result<(), Box<dyn std::error::Error>> {
 //! let url = "https://idp.example.com/realms/x";
