@@ -12,6 +12,7 @@
 //! assert!(errors.to_string().starts_with("gateway.toml:2:1: sessions.acess_ttl: unknown key; did you mean access_ttl?"));
 //! ```
 
+mod declare;
 mod env;
 mod error;
 mod otlp_env;

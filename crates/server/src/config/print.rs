@@ -1,15 +1,183 @@
 //! Prints a configuration as a `gateway.toml` with every value in force, defaults included: for comparison, and to be
 //! read again. The sections print themselves with these helpers.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
+use http::{HeaderName, Method, Uri};
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use rotogate_core::limit::Rate;
+use rotogate_core::route::{CallPattern, Role, RouteId};
+use rotogate_core::session::Scope;
+use rotogate_proxy::UpstreamUrl;
 
 /// Replaces a secret. Read again, it is a hash that no secret has, and a warning.
 pub(super) const MASK: &str = "(masked)";
+
+/// The files of a certificate and of its private key.
+pub(crate) type CertificateAndKey = (PathBuf, PathBuf);
+
+/// A type of values of keys. It is printed as its reader takes it.
+pub(crate) trait Print {
+    /// The value.
+    fn print(&self) -> Value;
+}
+
+/// A type whose values are words.
+pub(crate) trait Words: Copy + PartialEq + 'static {
+    /// Each value with its word.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// A value that stands under a key, or is left out.
+pub(crate) trait Put {
+    /// Puts the value into a table. `key` is `..` if the value has several keys of this table.
+    fn put(&self, table: &mut Table, key: &str);
+}
+
+/// Whether a value is empty.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl<T: Print + ?Sized> Put for T {
+    fn put(&self, table: &mut Table, key: &str) {
+        match self.print() {
+            Value::Table(inner) if key == ".." => table.extend(inner),
+            value => drop(table.insert(key.to_owned(), value)),
+        }
+    }
+}
+
+impl<T: Print> Put for Option<T> {
+    fn put(&self, table: &mut Table, key: &str) {
+        if let Some(value) = self {
+            value.put(table, key);
+        }
+    }
+}
+
+impl<T: Print> Print for Vec<T> {
+    fn print(&self) -> Value {
+        Value::Array(self.iter().map(Print::print).collect())
+    }
+}
+
+impl<T: Words> Print for T {
+    fn print(&self) -> Value {
+        T::WORDS.iter().find(|(_, known)| known == self).map_or("", |(word, _)| *word).into()
+    }
+}
+
+impl Print for bool {
+    fn print(&self) -> Value {
+        (*self).into()
+    }
+}
+
+impl Print for Duration {
+    fn print(&self) -> Value {
+        rotogate_core::clock::written(*self).into()
+    }
+}
+
+impl Print for Rate {
+    fn print(&self) -> Value {
+        let Self { burst, every } = self;
+        format!("{burst}/{}", rotogate_core::clock::written(every.saturating_mul(burst.get()))).into()
+    }
+}
+
+impl Print for Scope {
+    fn print(&self) -> Value {
+        Value::Array(self.iter().map(Value::from).collect())
+    }
+}
+
+impl Print for PathBuf {
+    /// An absolute path, which means the same in a file elsewhere.
+    fn print(&self) -> Value {
+        std::path::absolute(self).unwrap_or_else(|_| self.clone()).display().to_string().into()
+    }
+}
+
+impl Print for CertificateAndKey {
+    fn print(&self) -> Value {
+        let (cert, key) = self;
+        let mut table = Table::new();
+        cert.put(&mut table, "cert");
+        key.put(&mut table, "key");
+        table.into()
+    }
+}
+
+impl Print for NonZeroUsize {
+    fn print(&self) -> Value {
+        self.get().print()
+    }
+}
+
+impl Print for NonZeroU32 {
+    fn print(&self) -> Value {
+        self.get().print()
+    }
+}
+
+impl Print for Uri {
+    /// An origin has no path.
+    fn print(&self) -> Value {
+        let text = self.to_string();
+        if self.path() == "/" { text.trim_end_matches('/').into() } else { text.into() }
+    }
+}
+
+impl Print for f64 {
+    fn print(&self) -> Value {
+        (*self).into()
+    }
+}
+
+macro_rules! printed_as_text {
+    ($($Type:ty),*) => { $(
+        impl Print for $Type {
+            fn print(&self) -> Value {
+                self.to_string().into()
+            }
+        }
+    )* };
+}
+printed_as_text!(
+    str,
+    &str,
+    String,
+    Box<str>,
+    Arc<str>,
+    CallPattern,
+    HeaderName,
+    IpNet,
+    Method,
+    PathAndQuery,
+    Role,
+    RouteId
+);
+printed_as_text!(SocketAddr, UpstreamUrl);
+
+macro_rules! printed_as_number {
+    ($($Type:ty),*) => { $(
+        impl Print for $Type {
+            fn print(&self) -> Value {
+                number(*self)
+            }
+        }
+    )* };
+}
+printed_as_number!(usize, u64, u32, u16);
 
 pub(super) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
     table.insert(key.to_owned(), value.into());
@@ -38,8 +206,7 @@ pub(super) fn time(duration: Duration) -> Value {
 }
 
 pub(super) fn rate(rate: Rate) -> Value {
-    let Rate { burst, every } = rate;
-    format!("{burst}/{}", rotogate_core::clock::written(every.saturating_mul(burst.get()))).into()
+    rate.print()
 }
 
 /// An absolute path, which means the same in a file elsewhere.

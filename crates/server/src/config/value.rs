@@ -8,6 +8,7 @@ use http::uri::{Scheme, Uri};
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
+use super::print::Words;
 use super::raw::{Value, nearest, printable};
 use rotogate_core::limit::Rate;
 use rotogate_core::route::{Hosts, check_pattern};
@@ -39,18 +40,21 @@ pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
 }
 
 /// A number within inclusive bounds.
-pub(crate) fn count(min: usize, max: usize) -> impl Fn(&Value) -> Result<usize, String> {
+pub(crate) fn count<T: TryFrom<usize>>(min: usize, max: usize) -> impl Fn(&Value) -> Result<T, String> {
     move |value| {
         let n = match value {
             Value::Integer(n) => usize::try_from(*n).ok(),
             Value::Env(s) => s.parse().ok(),
             _ => None,
         };
-        match n {
-            Some(n) if (min..=max).contains(&n) => Ok(n),
-            _ => unexpected(&format!("a whole number from {min} to {max}"), value),
-        }
+        let within = n.filter(|n| (min..=max).contains(n)).and_then(|n| T::try_from(n).ok());
+        within.map_or_else(|| unexpected(&format!("a whole number from {min} to {max}"), value), Ok)
     }
+}
+
+/// A number from 1 to a bound.
+pub(crate) fn nonzero(max: usize) -> impl Fn(&Value) -> Result<NonZeroU32, String> {
+    move |value| count::<u32>(1, max)(value).map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN))
 }
 
 /// A number from 0 to 1.
@@ -102,16 +106,16 @@ pub(crate) fn share(value: &Value) -> Result<Share, String> {
 }
 
 /// A size in bytes, with or without a unit.
-pub(crate) fn size(min: u64, max: u64) -> impl Fn(&Value) -> Result<u64, String> {
+pub(crate) fn size<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&Value) -> Result<T, String> {
     move |value| {
         let n = match value {
             Value::Integer(n) => u64::try_from(*n).ok(),
             Value::String(s) | Value::Env(s) => parse_size(s),
             _ => None,
         };
-        match n {
-            Some(n) if (min..=max).contains(&n) => Ok(n),
-            Some(_) => unexpected(&format!("between {min} and {max} bytes"), value),
+        match n.map(|n| T::try_from(n).ok().filter(|_| (min..=max).contains(&n))) {
+            Some(Some(n)) => Ok(n),
+            Some(None) => unexpected(&format!("between {min} and {max} bytes"), value),
             None => unexpected("a size such as 16384, \"16KiB\" or \"10MiB\"", value),
         }
     }
@@ -195,6 +199,11 @@ pub(crate) fn word<T: Copy>(words: &[(&str, T)], later: &[&str]) -> impl Fn(&Val
             None => format!("expected {expected}, found {shown}"),
         })
     }
+}
+
+/// One of the words of a type.
+pub(crate) fn word_of<T: Words>(value: &Value) -> Result<T, String> {
+    word(T::WORDS, &[])(value)
 }
 
 /// A word that this build has, or one that needs a feature: `(word, feature)`.

@@ -32,7 +32,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<DpopSettings> {
     let settings = DpopSettings {
         nonce: section.get("nonce", value::word(&NONCES, &[])).unwrap_or(default.nonce),
         max_age: section.get("max_age", value::duration_within(SECOND, MAX_AGE)).unwrap_or(default.max_age),
-        max_proofs: max_proofs.map_or(default.max_proofs, |most| most as u64),
+        max_proofs: max_proofs.unwrap_or(default.max_proofs),
         counted_in: section.get("replay", value::word(&REPLAYS, &[])).unwrap_or(default.counted_in),
     };
     section.finish();

@@ -390,8 +390,8 @@ fn loopback(port: u16) -> SocketAddr {
 }
 
 /// A size in bytes, or its default.
-fn usize_or(value: Option<u64>, default: usize) -> usize {
-    value.and_then(|n| usize::try_from(n).ok()).unwrap_or(default)
+fn usize_or(value: Option<usize>, default: usize) -> usize {
+    value.unwrap_or(default)
 }
 
 /// "there is no X", with the name that was probably meant.

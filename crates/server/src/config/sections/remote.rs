@@ -123,7 +123,7 @@ fn settings(fetch: &Section<'_>) -> FetchSettings {
         cooldown: time("cooldown", default.cooldown),
         timeout: time("timeout", default.timeout),
         stale_for: time("stale_for", default.stale_for),
-        max_size: max_size.and_then(|size| usize::try_from(size).ok()).unwrap_or(default.max_size),
+        max_size: max_size.unwrap_or(default.max_size),
     }
 }
 

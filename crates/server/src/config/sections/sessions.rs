@@ -59,8 +59,7 @@ fn read_profile(section: &Section<'_>) -> ProfileOverride {
         on_reuse: section.get("on_reuse", value::word(&reuse, &[])),
         on_other_client: section.get("on_other_client", value::word(&other, &[])),
         max_sessions_per_subject: section
-            .get("max_sessions_per_subject", value::count(1, MAX_SESSIONS_PER_SUBJECT as usize))
-            .and_then(|most| u32::try_from(most).ok()),
+            .get("max_sessions_per_subject", value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
         on_too_many: section.get("on_too_many", value::word(&too_many, &[])),
         revoke_previous_after: section.get("revoke_previous_after", value::duration),
     }

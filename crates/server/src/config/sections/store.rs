@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::super::print::{self, number, put, put_some, time};
 use super::super::raw::Section;
 use super::super::value;
-use super::{DAY, SECOND, path_in, usize_or};
+use super::{DAY, SECOND, path_in};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 use rotogate_core::store::Staleness;
 use rotogate_core::store::redb::DEFAULT_CACHE_SIZE;
@@ -143,7 +143,7 @@ fn read_redb(section: &Section<'_>, dir: &Path, keys: &Path, is_memory: bool) ->
     let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(StoreConfig::PATH));
     let mark = read_mark(section, dir, keys);
     let accept_restored_store = section.get("accept_restored_store", value::boolean).unwrap_or(false);
-    let cache_size = usize_or(section.get("cache_size", value::size(1 << 20, 1 << 40)), DEFAULT_CACHE_SIZE);
+    let cache_size = section.get_or("cache_size", value::size(1 << 20, 1 << 40), DEFAULT_CACHE_SIZE);
     let give_up = section.get("give_up", value::duration_within(SECOND, 366 * DAY));
     if is_memory {
         StoreConfig::Memory

@@ -41,10 +41,7 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path, server: &ServerConfig, 
 fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> Upstream {
     let default = Upstream::new(name, urls(section, server, admin));
     let time = |key, min, default: Duration| section.get(key, value::duration_within(min, DAY)).unwrap_or(default);
-    let count = |key, max, default: u32| {
-        let read = section.get(key, value::count(1, max)).and_then(|n| u32::try_from(n).ok());
-        read.unwrap_or(default)
-    };
+    let count = |key, max, default: u32| section.get(key, value::count(1, max)).unwrap_or(default);
     let preserve_host = section.get("preserve_host", value::boolean).unwrap_or(false);
     if preserve_host && default.urls.iter().any(|url| matches!(url, UpstreamUrl::H2c(_))) {
         let message = "is impossible for an h2c:// address, where :authority names the upstream; X-Forwarded-Host has \
@@ -86,8 +83,7 @@ fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConf
             .get("reuse", value::word(&[("safe", Reuse::Safe), ("never", Reuse::Never)], &[]))
             .unwrap_or(default.reuse),
         max_requests_per_connection: section
-            .get("max_requests_per_connection", value::count(1, 1_000_000_000))
-            .and_then(|n| NonZeroU32::new(u32::try_from(n).ok()?))
+            .get("max_requests_per_connection", value::nonzero(1_000_000_000))
             .unwrap_or(default.max_requests_per_connection),
         ..default
     }
@@ -196,10 +192,7 @@ fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
     });
     let default = HealthCheck::new(path.clone().unwrap_or_else(|| PathAndQuery::from_static("/")));
     let time = |key, default: Duration| section.get(key, value::duration_within(MIN_TIME, DAY)).unwrap_or(default);
-    let count = |key, default: u32| {
-        let read = section.get(key, value::count(1, 1000)).and_then(|n| u32::try_from(n).ok());
-        read.unwrap_or(default)
-    };
+    let count = |key, default: u32| section.get(key, value::count(1, 1000)).unwrap_or(default);
     let check = HealthCheck {
         interval: time("interval", default.interval),
         timeout: time("timeout", default.timeout),

@@ -107,9 +107,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path) -> HashesConfig {
         expected: read_expected(section),
         allow_legacy: section.list("allow_legacy", value::word(&Legacy::NAMES, &[])).unwrap_or_default(),
         firebase: section.get("firebase", path_in(dir)),
-        spring_iterations: section
-            .get("spring_pbkdf2_iterations", value::count(1, 5_000_000))
-            .and_then(|iterations| u32::try_from(iterations).ok()),
+        spring_iterations: section.get("spring_pbkdf2_iterations", value::count(1, 5_000_000)),
         spring_secret_file: section.get("spring_pbkdf2_secret_file", path_in(dir)),
     }
 }

@@ -103,7 +103,7 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> Option<Red
         assume_noeviction,
         mark,
         accept_restored_store,
-        wait_replicas: u32::try_from(wait_replicas).unwrap_or(0),
+        wait_replicas,
         wait_fsync,
         staleness,
     })

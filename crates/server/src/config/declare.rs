@@ -1,0 +1,236 @@
+//! [`section!`] declares a section of `gateway.toml`, or a table in one: each key once.
+//!
+//! ```ignore
+//! section! {
+//!     /// `[cors]`
+//!     #[derive(Clone, Debug, PartialEq, Eq)]
+//!     pub struct CorsConfig, read by read_keys(section) {
+//!         /// How long a browser may cache a preflight.
+//!         reload max_age: Duration = get_or(value::duration_within(Duration::ZERO, DAY), Duration::from_secs(600)),
+//!     }
+//! }
+//! ```
+//!
+//! A line has four parts:
+//! - the class, which says what applies a change of the key: `reload` or `restart`. `no_key` is for a field that is
+//!   computed. `restart("listen" if differs)` is for a key that needs a restart only if `differs(old, new)`, and is
+//!   then reported as `listen`. `each` is for a section whose keys have classes.
+//! - the key, which is the name of the field. `as "other"` if they differ, `as ".."` if the value has several keys of the
+//!   section, `as some` if its empty value is not printed, and `as "-"` if the key is printed elsewhere.
+//! - the type, which decides how the key is printed: see `Print`.
+//! - how the key is read: a method of [`Section`] without its first argument, the key. `by { … }` is
+//!   any other expression. It can use the parameters, and the fields above.
+//!
+//! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
+//! [`Section::finish`]: the rules that span keys come before that. `impl Type` in the place
+//! of `pub struct Type` is for a type of another crate, whose fields are all listed.
+
+use super::raw::{Section, Value};
+
+/// What a reload does with each key of a type, as [`section!`] declares it.
+pub(crate) trait Keys: Sized {
+    /// Whether each key needs a restart.
+    const NEED_RESTART: bool;
+    /// Whether a reload applies each key.
+    const RELOAD: bool;
+
+    /// Takes over the old value of each key that needs a restart. Returns the names of those that differ.
+    fn keep(&mut self, old: &Self) -> Vec<String>;
+
+    /// The keys that differ.
+    fn changed(&self, old: &Self) -> Vec<&'static str>;
+}
+
+/// A section, which may be a list of tables, or absent.
+pub(crate) trait Sections: Clone + PartialEq {
+    /// As [`Keys::keep`]. A section of keys that all need a restart is kept, and named, as a whole.
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String>;
+}
+
+impl<T: Keys + Clone + PartialEq> Sections for T {
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
+        if T::NEED_RESTART {
+            return keep_whole(self, old, name);
+        }
+        self.keep(old).iter().map(|key| format!("{name}.{key}")).collect()
+    }
+}
+
+impl<T: Keys + Clone + PartialEq> Sections for Vec<T> {
+    /// An entry has no counterpart in the old list.
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
+        const { assert!(T::NEED_RESTART || T::RELOAD, "a list whose entries have keys of both classes") };
+        if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }
+    }
+}
+
+impl<T: Keys + Clone + PartialEq> Sections for Option<T> {
+    fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
+        const { assert!(T::NEED_RESTART || T::RELOAD, "a section without a default that has keys of both classes") };
+        if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }
+    }
+}
+
+fn keep_whole<T: Clone + PartialEq>(new: &mut T, old: &T, name: &str) -> Vec<String> {
+    if new == old {
+        return Vec::new();
+    }
+    new.clone_from(old);
+    vec![name.to_owned()]
+}
+
+/// What lines of [`section!`] call, besides the methods for reading one value.
+impl Section<'_> {
+    /// As [`Section::get`], with the default.
+    pub(crate) fn get_or<T>(&self, key: &'static str, read: impl FnOnce(&Value) -> Result<T, String>, default: T) -> T {
+        self.get(key, read).unwrap_or(default)
+    }
+
+    /// As [`Section::get_or`], for a value that is always there.
+    pub(crate) fn some_or<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+        default: T,
+    ) -> Option<T> {
+        Some(self.get_or(key, read, default))
+    }
+
+    /// As [`Section::require`], with an empty value if there is none: the configuration is refused then.
+    pub(crate) fn required<T: Default>(
+        &self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> T {
+        self.require(key, expected, read).unwrap_or_default()
+    }
+
+    /// As [`Section::list`]. Empty by default.
+    pub(crate) fn list_or_empty<T>(&self, key: &'static str, read: impl Fn(&Value) -> Result<T, String>) -> Vec<T> {
+        self.list(key, read).unwrap_or_default()
+    }
+
+    /// A table within this one, if it is there. `read` reads all of its keys.
+    pub(crate) fn table<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> T) -> Option<T> {
+        if !self.has(key) {
+            return None;
+        }
+        let section = self.section(key);
+        let table = read(&section);
+        section.finish();
+        Some(table)
+    }
+}
+
+macro_rules! section {
+    (
+        $(#[$about:meta])*
+        pub struct $Type:ident, read by $read:ident($($parameters:tt)*) {
+            $(
+                $(#[doc = $text:literal])+
+                $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt
+            ),* $(,)?
+        }
+    ) => {
+        $(#[$about])*
+        pub struct $Type {
+            $( $(#[doc = $text])+ pub $key: $T, )*
+        }
+
+        section! {
+            impl $Type, read by $read($($parameters)*) {
+                $( $class $(($shown if $differs))? $key $(as $name)?: $T = $how $with, )*
+            }
+        }
+    };
+    (
+        impl $Type:ident, read by $read:ident($section:ident $(, $parameter:ident: $Of:ty)* $(,)?) {
+            $( $class:ident $(($shown:literal if $differs:expr))? $key:ident $(as $name:tt)?: $T:ty = $how:ident $with:tt ),*
+            $(,)?
+        }
+    ) => {
+        fn $read($section: &$crate::config::raw::Section<'_> $(, $parameter: $Of)*) -> $Type {
+            $( let $key: $T = section!(@read $section ($key $($name)?) $how $with); )*
+            $Type { $($key),* }
+        }
+
+        impl $crate::config::print::Print for $Type {
+            fn print(&self) -> toml::Value {
+                let mut table = toml::Table::new();
+                let Self { $($key),* } = self;
+                $( section!(@put $class table ($key $($name)?)); )*
+                table.into()
+            }
+        }
+
+        impl $crate::config::declare::Keys for $Type {
+            const NEED_RESTART: bool = true $(&& section!(@needs_restart $class $(($shown))?))*;
+            const RELOAD: bool = true $(&& section!(@reloads $class))*;
+
+            fn keep(&mut self, old: &Self) -> Vec<String> {
+                let kept: Vec<Vec<String>> = vec![
+                    $( section!(@keep $class $(($shown if $differs))? self old ($key $($name)?)) ),*
+                ];
+                kept.concat()
+            }
+
+            fn changed(&self, old: &Self) -> Vec<&'static str> {
+                let changed = [ $( section!(@changed $class self old ($key $($name)?)) ),* ];
+                changed.into_iter().flatten().collect()
+            }
+        }
+    };
+
+    (@name ($key:ident)) => { stringify!($key) };
+    (@name ($key:ident "-")) => { stringify!($key) };
+    (@name ($key:ident some)) => { stringify!($key) };
+    (@name ($key:ident $name:tt)) => { $name };
+
+    (@read $section:ident $key:tt by { $($code:tt)* }) => { { $($code)* } };
+    (@read $section:ident $key:tt $how:ident($($with:tt)*)) => { $section.$how(section!(@name $key), $($with)*) };
+
+    (@put no_key $table:ident ($key:ident $($name:tt)?)) => { let _ = $key; };
+    (@put $class:ident $table:ident ($key:ident "-")) => { let _ = $key; };
+    (@put $class:ident $table:ident ($key:ident some)) => {
+        if !$crate::config::print::is_default($key) {
+            $crate::config::print::Put::put($key, &mut $table, stringify!($key));
+        }
+    };
+    (@put $class:ident $table:ident ($key:ident $($name:tt)?)) => {
+        $crate::config::print::Put::put($key, &mut $table, section!(@name ($key $($name)?)));
+    };
+
+    (@needs_restart restart) => { true };
+    (@needs_restart no_key) => { true };
+    (@needs_restart $class:ident $(($shown:literal))?) => { false };
+    (@reloads reload) => { true };
+    (@reloads no_key) => { true };
+    (@reloads $class:ident) => { false };
+
+    (@changed no_key $new:ident $old:ident $key:tt) => { None };
+    (@changed $class:ident $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        ($new.$key != $old.$key).then_some(section!(@name ($key $($name)?)))
+    };
+
+    (@keep restart $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        section!(@keep_if ($new.$key != $old.$key), section!(@name ($key $($name)?)), $new $old $key)
+    };
+    (@keep restart($shown:literal if $differs:expr) $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        section!(@keep_if $differs(&$old.$key, &$new.$key), $shown, $new $old $key)
+    };
+    (@keep_if $differs:expr, $shown:expr, $new:ident $old:ident $key:ident) => {
+        if $differs {
+            $new.$key.clone_from(&$old.$key);
+            vec![$shown.to_owned()]
+        } else {
+            Vec::new()
+        }
+    };
+    (@keep each $new:ident $old:ident ($key:ident $($name:tt)?)) => {
+        $crate::config::declare::Sections::keep_section(&mut $new.$key, &$old.$key, section!(@name ($key $($name)?)))
+    };
+    (@keep reload $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
+    (@keep no_key $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
+}
+pub(super) use section;
