@@ -27,6 +27,7 @@ mod tests;
 
 use std::path::Path;
 
+pub(crate) use declare::Keys;
 pub use env::{Env, ProcessEnv};
 pub use error::{ConfigError, ConfigErrors};
 pub use sections::*;

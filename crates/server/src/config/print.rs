@@ -205,10 +205,6 @@ pub(super) fn time(duration: Duration) -> Value {
     rotogate_core::clock::written(duration).into()
 }
 
-pub(super) fn rate(rate: Rate) -> Value {
-    rate.print()
-}
-
 /// An absolute path, which means the same in a file elsewhere.
 pub(super) fn path(path: &Path) -> Value {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string().into()

@@ -3,40 +3,46 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use toml::{Table, Value};
-
-use super::super::print::{list, path, put, put_some, texts};
+use super::super::declare::section;
+use super::super::print::Words;
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{ServerConfig, collide, loopback, path_in};
 
-/// `[admin]`: the listener for operators.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminConfig {
-    /// The address: loopback, unless `dangerous_non_loopback` is set.
-    pub listen: SocketAddr,
-    /// The file of the token `default`, of the role admin.
-    pub token_file: PathBuf,
-    /// `[[admin.tokens]]`: further tokens.
-    pub tokens: Vec<AdminTokenConfig>,
-    /// The listener that answers health checks alone. Any address.
-    // Requirement P54.
-    pub probes: Option<SocketAddr>,
-    /// Whether the operator allows an address that other machines reach (requirement O10).
-    pub dangerous_non_loopback: bool,
-    /// Further host names of the listener, in lower case, besides `localhost` and IP addresses.
-    pub hosts: Vec<String>,
+section! {
+    /// `[admin]`: the listener for operators.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AdminConfig, read by read_keys(section, dir: &Path) {
+        /// The address: loopback, unless `dangerous_non_loopback` is set.
+        restart listen: SocketAddr = get_or(value::address, loopback(AdminConfig::PORT)),
+        /// Whether the operator allows an address that other machines reach (requirement O10).
+        restart dangerous_non_loopback: bool = get_or(value::boolean, false),
+        /// The file of the token `default`, of the role admin.
+        restart token_file: PathBuf = get_or(path_in(dir), dir.join(AdminConfig::TOKEN_FILE)),
+        /// `[[admin.tokens]]`: further tokens.
+        restart tokens: Vec<AdminTokenConfig> = by { read_tokens(section, dir, &token_file) },
+        /// The listener that answers health checks alone. Any address.
+        // Requirement P54.
+        restart probes: Option<SocketAddr> = get(value::address),
+        /// Further host names of the listener, in lower case, besides `localhost` and IP addresses.
+        restart hosts: Vec<String> = list_or_empty(value::host),
+    }
 }
 
-/// An entry of `[[admin.tokens]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdminTokenConfig {
-    /// Its name in the audit trail. Two files may have one name, while one replaces the other.
-    pub name: String,
-    /// What its holder may do.
-    pub role: AdminRole,
-    /// The file of the token.
-    pub file: PathBuf,
+section! {
+    /// An entry of `[[admin.tokens]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct AdminTokenConfig, read by read_token(section, dir: &Path) {
+        /// Its name in the audit trail. Two files may have one name, while one replaces the other.
+        restart name: String = required("a name for the audit trail, such as \"ada\"", token_name),
+        /// What its holder may do.
+        restart role: AdminRole = by {
+            let role = section.require("role", "\"viewer\", \"operator\" or \"admin\"", value::word_of);
+            role.unwrap_or(AdminRole::Viewer)
+        },
+        /// The file of the token.
+        restart file: PathBuf = required("the file of the token", path_in(dir)),
+    }
 }
 
 /// What the holder of a token may do. Each role may do what the ones before it may.
@@ -62,6 +68,11 @@ impl AdminRole {
             Self::Admin => "admin",
         }
     }
+}
+
+impl Words for AdminRole {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("viewer", Self::Viewer), ("operator", Self::Operator), ("admin", Self::Admin)];
 }
 
 /// The defaults of the section. The address is a loopback one.
@@ -113,9 +124,9 @@ pub(crate) fn read_access(section: &Section<'_>, dir: &Path) -> AdminAccess {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> AdminConfig {
-    let listen = section.get("listen", value::address).unwrap_or_else(|| loopback(AdminConfig::PORT));
-    let dangerous_non_loopback = section.get("dangerous_non_loopback", value::boolean).unwrap_or(false);
-    if !listen.ip().to_canonical().is_loopback() && !dangerous_non_loopback {
+    let admin = read_keys(section, dir);
+    let listen = admin.listen;
+    if !listen.ip().to_canonical().is_loopback() && !admin.dangerous_non_loopback {
         let message = format!(
             "{listen} can be reached from other machines; expected a loopback address such as 127.0.0.1:8081, or \
              dangerous_non_loopback = true beside it"
@@ -126,39 +137,36 @@ pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> 
         let message = format!("{listen} is the public listener {public} too; expected an address of its own");
         section.blame("listen", message);
     }
-    let token_file = section.get("token_file", path_in(dir)).unwrap_or_else(|| dir.join(AdminConfig::TOKEN_FILE));
-    let tokens = read_tokens(section, dir, &token_file);
-    let probes = section.get("probes", value::address);
-    if let Some(probes) = probes
+    if let Some(probes) = admin.probes
         && let Some(other) = server.addresses().chain([listen]).find(|other| collide(*other, probes))
     {
         section.blame("probes", format!("{probes} is the listener {other} too; expected an address of its own"));
     }
-    let hosts = section.list("hosts", value::host).unwrap_or_default();
     section.finish();
-    AdminConfig { listen, token_file, tokens, probes, dangerous_non_loopback, hosts }
+    admin
 }
 
 fn read_tokens(section: &Section<'_>, dir: &Path, default: &Path) -> Vec<AdminTokenConfig> {
     let mut tokens: Vec<AdminTokenConfig> = Vec::new();
     for section in section.sections("tokens") {
-        let name = section.require("name", "a name for the audit trail, such as \"ada\"", token_name);
-        let words = AdminRole::ALL.map(|role| (role.word(), role));
-        let role = section.require("role", "\"viewer\", \"operator\" or \"admin\"", value::word(&words, &[]));
-        let file = section.require("file", "the file of the token", path_in(dir));
+        let token = read_token(&section, dir);
+        let is_refused = section.is_bad();
         section.finish();
-        let (Some(name), Some(role), Some(file)) = (name, role, file) else { continue };
-        let known = |other: &&AdminTokenConfig| other.name == name && other.role != role;
+        if is_refused {
+            continue;
+        }
+        let AdminTokenConfig { name, role, file } = &token;
+        let known = |other: &&AdminTokenConfig| other.name == *name && other.role != *role;
         if let Some(other) = tokens.iter().find(known) {
             let message = format!("\"{name}\" is {} above; expected one role for one name", other.role.word());
             section.blame("role", message);
-        } else if name == AdminConfig::DEFAULT_TOKEN && role != AdminRole::Admin {
+        } else if name == AdminConfig::DEFAULT_TOKEN && *role != AdminRole::Admin {
             section.blame("role", "\"default\" is the token of admin.token_file, an admin; expected another name");
         }
-        if file == default || tokens.iter().any(|other| other.file == file) {
+        if file == default || tokens.iter().any(|other| other.file == *file) {
             section.blame("file", format!("{} is the file of another token too", file.display()));
         }
-        tokens.push(AdminTokenConfig { name, role, file });
+        tokens.push(token);
     }
     tokens
 }
@@ -172,25 +180,4 @@ fn token_name(value: &Raw) -> Result<String, String> {
         true => Ok(name),
         false => Err(format!("expected 1 to {MAX_BYTES} letters, digits and . _ @ -, found {}", value.describe())),
     }
-}
-
-pub(super) fn print(admin: &AdminConfig) -> Value {
-    let AdminConfig { listen, token_file, tokens, probes, dangerous_non_loopback, hosts } = admin;
-    let mut table = Table::new();
-    put(&mut table, "listen", listen.to_string());
-    put(&mut table, "token_file", path(token_file));
-    put(&mut table, "tokens", list(tokens, print_token));
-    put_some(&mut table, "probes", probes.map(|probes| probes.to_string()));
-    put(&mut table, "dangerous_non_loopback", *dangerous_non_loopback);
-    put(&mut table, "hosts", texts(hosts));
-    table.into()
-}
-
-fn print_token(token: &AdminTokenConfig) -> Value {
-    let AdminTokenConfig { name, role, file } = token;
-    let mut table = Table::new();
-    put(&mut table, "name", name.as_str());
-    put(&mut table, "role", role.word());
-    put(&mut table, "file", path(file));
-    table.into()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use super::super::print::{put, put_some, texts};
+use super::super::print::{Print, Put};
 use super::super::raw::Section;
 use super::super::value;
 use super::listeners::{self, ClientAuth, ListenerConfig};
@@ -118,19 +118,21 @@ fn kind(section: &Section<'_>) -> Option<AuthorizerKind> {
     }
 }
 
-pub(super) fn print(authorizer: &AuthorizerConfig) -> Value {
-    let AuthorizerConfig { kind, trusted_proxies, assertion_audience, listener } = authorizer;
-    let ListenerConfig { address, name, key: _, tls, proxy_protocol: _, max_connections_per_address } = listener;
-    let mut table = Table::new();
-    put(&mut table, "kind", kind.word());
-    if let AuthorizerKind::ForwardAuth(neighbour) = kind {
-        put(&mut table, "neighbour", neighbour.name());
+impl Print for AuthorizerConfig {
+    fn print(&self) -> Value {
+        let Self { kind, trusted_proxies, assertion_audience, listener } = self;
+        let ListenerConfig { address, name, key: _, tls, proxy_protocol: _, max_connections_per_address } = listener;
+        let mut table = Table::new();
+        kind.word().put(&mut table, "kind");
+        if let AuthorizerKind::ForwardAuth(neighbour) = kind {
+            neighbour.name().put(&mut table, "neighbour");
+        }
+        name.put(&mut table, "name");
+        address.put(&mut table, "listen");
+        assertion_audience.put(&mut table, "assertion_audience");
+        trusted_proxies.put(&mut table, "trusted_proxies");
+        tls.put(&mut table, "tls");
+        max_connections_per_address.put(&mut table, "max_connections_per_address");
+        table.into()
     }
-    put_some(&mut table, "name", name.as_deref());
-    put(&mut table, "listen", address.to_string());
-    put_some(&mut table, "assertion_audience", assertion_audience.as_deref());
-    put_some(&mut table, "trusted_proxies", trusted_proxies.as_deref().map(texts));
-    put_some(&mut table, "tls", tls.as_ref().map(listeners::print_tls));
-    put(&mut table, "max_connections_per_address", super::number(*max_connections_per_address));
-    table.into()
 }

@@ -4,45 +4,41 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
-use toml::{Table, Value};
+use toml::Value;
 
-use super::super::print::{path, put, texts, time};
+use super::super::declare::section;
+use super::super::print::Print;
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{ServerConfig, path_in};
 use rotogate::gate::DEFAULT_LEEWAY;
 use rotogate_core::token::Algorithm;
 
-/// `[issuer]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuerConfig {
-    /// `iss`.
-    pub url: String,
-    /// `aud`; at least one.
-    pub audience: Vec<String>,
-    /// The algorithm of new keys.
-    pub algorithm: Algorithm,
-    /// The directory of the keyring.
-    pub keys: PathBuf,
-    /// The allowed clock difference: at most 30 s (requirement J7).
-    pub leeway: Duration,
+section! {
+    /// `[issuer]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct IssuerConfig, read by read_keys(section, dir: &Path, server: &ServerConfig) {
+        /// `iss`.
+        restart url: String = get_or(value::issuer_url, without_slash(&server.public_url)),
+        /// `aud`; at least one.
+        restart audience: Vec<String> = by { self::audience(section) },
+        /// The algorithm of new keys.
+        restart algorithm: Algorithm = get_or(self::algorithm, Algorithm::EdDsa),
+        /// The directory of the keyring.
+        restart keys: PathBuf = get_or(path_in(dir), dir.join("data/keys")),
+        /// The allowed clock difference: at most 30 s, which is the default, too (requirement J7).
+        restart leeway: Duration = by { self::leeway(section, DEFAULT_LEEWAY) },
+    }
 }
 
-/// The defaults of the section. The default of `leeway` is [`DEFAULT_LEEWAY`], which is also its maximum (requirement
-/// J7).
-impl IssuerConfig {
-    const ALGORITHM: Algorithm = Algorithm::EdDsa;
-    const KEYS: &str = "data/keys";
+impl Print for Algorithm {
+    fn print(&self) -> Value {
+        self.name().into()
+    }
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path, server: &ServerConfig) -> IssuerConfig {
-    let issuer = IssuerConfig {
-        url: section.get("url", value::issuer_url).unwrap_or_else(|| without_slash(&server.public_url)),
-        audience: audience(section),
-        algorithm: section.get("algorithm", algorithm).unwrap_or(IssuerConfig::ALGORITHM),
-        keys: section.get("keys", path_in(dir)).unwrap_or_else(|| dir.join(IssuerConfig::KEYS)),
-        leeway: leeway(section, DEFAULT_LEEWAY),
-    };
+    let issuer = read_keys(section, dir, server);
     section.finish();
     issuer
 }
@@ -70,15 +66,4 @@ pub(super) fn audience(section: &Section<'_>) -> Vec<String> {
 /// The public URL as an issuer: without a trailing slash.
 fn without_slash(url: &Uri) -> String {
     format!("{}://{}", url.scheme_str().unwrap_or("http"), url.authority().map_or("", |a| a.as_str()))
-}
-
-pub(super) fn print(issuer: &IssuerConfig) -> Value {
-    let IssuerConfig { url, audience, algorithm, keys, leeway } = issuer;
-    let mut table = Table::new();
-    put(&mut table, "url", url.as_str());
-    put(&mut table, "audience", texts(audience));
-    put(&mut table, "algorithm", algorithm.name());
-    put(&mut table, "keys", path(keys));
-    put(&mut table, "leeway", time(*leeway));
-    table.into()
 }

@@ -10,48 +10,66 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use toml::{Table, Value};
 
-use super::super::print::{self, list, number, put, put_some};
+use super::super::declare::section;
+use super::super::print::{Print, Put};
 use super::super::raw::Section;
 use super::super::value;
 use super::{collide, dangling, loopback, path_in};
 
-/// `listen` of `[server]`, or one of `[[server.listeners]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerConfig {
-    /// The address.
-    pub address: SocketAddr,
-    /// What routes and endpoints that are bound to it call it.
-    pub name: Option<Arc<str>>,
-    /// The key that names the address, as in `server.listeners[0].address`; for errors.
-    pub key: String,
-    /// `None`: clear text.
-    pub tls: Option<TlsConfig>,
-    /// Whether each connection begins with a PROXY protocol header. Then only `trusted_proxies` may connect.
-    pub proxy_protocol: bool,
-    /// The most connections from one address (IPv6: from one /64). Trusted proxies are not counted.
-    pub max_connections_per_address: usize,
+section! {
+    /// `listen` of `[server]`, or one of `[[server.listeners]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ListenerConfig, read by read_keys(section, address: SocketAddr, dir: &Path, defaults: &Defaults<'_>) {
+        /// The address.
+        restart address: SocketAddr = by { address },
+        /// What routes and endpoints that are bound to it call it.
+        restart name: Option<Arc<str>> = by { self::name(section, defaults.others) },
+        /// The key that names the address, as in `server.listeners[0].address`; for errors.
+        no_key key: String = by { section.name("address") },
+        /// `None`: clear text. A reload applies the certificates.
+        restart("tls" if comes_or_goes) tls: Option<TlsConfig> = by { read_tls(section, dir) },
+        /// Whether each connection begins with a PROXY protocol header. Then only `trusted_proxies` may connect.
+        restart proxy_protocol: bool = by { read_proxy_protocol(section, defaults.trusted) },
+        /// The most connections from one address (IPv6: from one /64). Trusted proxies are not counted.
+        reload max_connections_per_address: usize = by { max_connections_per_address(section, defaults.per_address) },
+    }
 }
 
-/// `tls` of a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsConfig {
-    /// At least one. The first is for clients without SNI, or with a name that no certificate covers.
-    pub certificates: Vec<CertificateFiles>,
-    /// Whether clients must, or may, present a certificate.
-    pub client_auth: ClientAuth,
-    /// The key of the table, as in `server.tls`; for errors.
-    pub key: String,
+section! {
+    /// `tls` of a listener.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct TlsConfig, read by read_tls_keys(section, dir: &Path) {
+        /// At least one. The first is for clients without SNI, or with a name that no certificate covers.
+        reload certificates: Vec<CertificateFiles> = by { read_certificates(section, dir) },
+        /// Whether clients must, or may, present a certificate.
+        reload client_auth as "..": ClientAuth = by { read_client_auth(section, dir) },
+        /// The key of the table, as in `server.tls`; for errors.
+        no_key key: String = by { section.path().to_owned() },
+    }
 }
 
-/// A certificate and its private key, in PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The certificate, followed by its intermediates.
-    pub cert: PathBuf,
-    /// The private key, readable by the gate's user only (requirement O2).
-    pub key: PathBuf,
-    /// The key of the table, as in `server.tls.certificates[1]`; for errors.
-    pub table: String,
+section! {
+    /// A certificate and its private key, in PEM.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct CertificateFiles, read by read_pair(section, dir: &Path) {
+        /// The certificate, followed by its intermediates.
+        reload cert: PathBuf = required("the file of the certificate chain, in PEM", path_in(dir)),
+        /// The private key, readable by the gate's user only (requirement O2).
+        reload key: PathBuf = required("the file of the private key, in PEM", path_in(dir)),
+        /// The key of the table, as in `server.tls.certificates[1]`; for errors.
+        no_key table: String = by { section.path().to_owned() },
+    }
+}
+
+/// What an entry of `[[server.listeners]]` has of `[server]`, and the listeners above it.
+struct Defaults<'a> {
+    trusted: &'a [IpNet],
+    per_address: usize,
+    others: &'a [ListenerConfig],
+}
+
+fn comes_or_goes(old: &Option<TlsConfig>, new: &Option<TlsConfig>) -> bool {
+    old.is_some() != new.is_some()
 }
 
 /// `client_auth`.
@@ -100,14 +118,8 @@ pub(super) fn read(server: &Section<'_>, dir: &Path, trusted: &[IpNet]) -> Vec<L
             if let Some(other) = found.iter().find(|other| collide(address, other.address)) {
                 section.blame("address", format!("{address} is taken by {}", other.key));
             }
-            found.push(ListenerConfig {
-                address,
-                name: name(section, found.iter()),
-                key: section.name("address"),
-                tls: read_tls(section, dir),
-                proxy_protocol: proxy_protocol(section, trusted),
-                max_connections_per_address: max_connections_per_address(section, per_address),
-            });
+            let listener = read_keys(section, address, dir, &Defaults { trusted, per_address, others: &found });
+            found.push(listener);
         }
         section.finish();
     }
@@ -173,7 +185,7 @@ pub(super) fn max_connections_per_address(section: &Section<'_>, default: usize)
     section.get("max_connections_per_address", value::count(1, 1_000_000)).unwrap_or(default)
 }
 
-fn proxy_protocol(section: &Section<'_>, trusted: &[IpNet]) -> bool {
+fn read_proxy_protocol(section: &Section<'_>, trusted: &[IpNet]) -> bool {
     let wanted = section.get("proxy_protocol", value::boolean).unwrap_or(false);
     if wanted && trusted.is_empty() {
         let message = "needs server.trusted_proxies: the header names the client, so only a proxy that is \
@@ -188,32 +200,30 @@ pub(super) fn read_tls(listener: &Section<'_>, dir: &Path) -> Option<TlsConfig> 
     if !listener.has("tls") {
         return None;
     }
-    let pair = |section: &Section<'_>| {
-        let cert = section.require("cert", "the file of the certificate chain, in PEM", path_in(dir));
-        let key = section.require("key", "the file of the private key, in PEM", path_in(dir));
-        Some(CertificateFiles { cert: cert?, key: key?, table: section.path().to_owned() })
-    };
-    let listed = section.sections("certificates");
-    let certificates: Vec<_> = match section.has("certificates") {
-        false => pair(&section).into_iter().collect(),
-        true => {
-            for key in ["cert", "key"] {
-                if section.has(key) {
-                    section.blame(key, "conflicts with certificates; expected one of the two");
-                }
-                // Reading it marks it as known: one error is enough.
-                section.get(key, |_| Ok(()));
-            }
-            if listed.is_empty() && !section.is_bad() {
-                section.blame("certificates", "is empty; expected at least one { cert = \"…\", key = \"…\" }");
-            }
-            listed.iter().filter_map(pair).collect()
-        }
-    };
-    listed.iter().for_each(Section::finish);
-    let client_auth = read_client_auth(&section, dir);
+    let tls = read_tls_keys(&section, dir);
     section.finish();
-    Some(TlsConfig { certificates, client_auth, key: listener.name("tls") })
+    Some(tls)
+}
+
+/// `certificates`, or `cert` and `key` in their place.
+fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles> {
+    let listed = section.sections("certificates");
+    if !section.has("certificates") {
+        return vec![read_pair(section, dir)];
+    }
+    for key in ["cert", "key"] {
+        if section.has(key) {
+            section.blame(key, "conflicts with certificates; expected one of the two");
+        }
+        // Reading it marks it as known: one error is enough.
+        section.get(key, |_| Ok(()));
+    }
+    if listed.is_empty() && !section.is_bad() {
+        section.blame("certificates", "is empty; expected at least one { cert = \"…\", key = \"…\" }");
+    }
+    let certificates = listed.iter().map(|pair| read_pair(pair, dir)).collect();
+    listed.iter().for_each(Section::finish);
+    certificates
 }
 
 /// An operator who names roots wants them used: `client_ca` alone means `required`.
@@ -256,40 +266,20 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
     }
 }
 
-pub(super) fn print(listener: &ListenerConfig) -> Value {
-    let ListenerConfig { address, name, key: _, tls, proxy_protocol, max_connections_per_address } = listener;
-    let mut table = Table::new();
-    put_some(&mut table, "name", name.as_deref());
-    put(&mut table, "address", address.to_string());
-    put_some(&mut table, "tls", tls.as_ref().map(print_tls));
-    put(&mut table, "proxy_protocol", *proxy_protocol);
-    put(&mut table, "max_connections_per_address", number(*max_connections_per_address));
-    table.into()
-}
-
-pub(super) fn print_tls(tls: &TlsConfig) -> Value {
-    let TlsConfig { certificates, client_auth, key: _ } = tls;
-    let pair = |files: &CertificateFiles| {
-        let CertificateFiles { cert, key, table: _ } = files;
+impl Print for ClientAuth {
+    fn print(&self) -> Value {
         let mut table = Table::new();
-        put(&mut table, "cert", print::path(cert));
-        put(&mut table, "key", print::path(key));
-        table.into()
-    };
-    let mut table = Table::new();
-    put(&mut table, "certificates", list(certificates, pair));
-    let word = match client_auth {
-        ClientAuth::None => "none",
-        ClientAuth::Optional(_) => "optional",
-        ClientAuth::Required(_) => "required",
-    };
-    put(&mut table, "client_auth", word);
-    if let Some(ClientRoots { ca, crls, header }) = client_auth.roots() {
-        put(&mut table, "client_ca", print::path(ca));
-        if !crls.is_empty() {
-            put(&mut table, "client_crl", list(crls, |file| print::path(file)));
+        let word = match self {
+            Self::None => "none",
+            Self::Optional(_) => "optional",
+            Self::Required(_) => "required",
+        };
+        word.put(&mut table, "client_auth");
+        if let Some(ClientRoots { ca, crls, header }) = self.roots() {
+            ca.put(&mut table, "client_ca");
+            Some(crls.clone()).filter(|crls| !crls.is_empty()).put(&mut table, "client_crl");
+            header.put(&mut table, "client_cert_header");
         }
-        put(&mut table, "client_cert_header", *header);
+        table.into()
     }
-    table.into()
 }

@@ -4,50 +4,85 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use toml::{Table, Value};
+use toml::Value;
 
-use super::super::print::{number, path, put, time};
+use super::super::declare::section;
+use super::super::print::{Print, Words};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
-use super::{SECOND, usize_or};
+use super::SECOND;
 use crate::log::{
     AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
     Sample,
 };
 
-/// The default of `access_log.buffer`, in bytes.
-const BUFFER_BYTES: usize = 1 << 20;
-/// The default of `access_log.flush_interval`.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 /// The word of a route whose errors alone are written.
 const ERRORS: &str = "errors";
-const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+section! {
+    impl LogConfig, read by read_keys(section, dir: &Path) {
+        reload format: LogFormat = get_or(value::word_of, LogFormat::Text),
+        reload level: LogLevel = get_or(value::word_of, LogLevel::Info),
+        reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
+    }
+}
+
+section! {
+    impl AccessLogConfig, read by read_access_keys(section, dir: &Path, log: &LogConfig) {
+        reload enabled: bool = get_or(value::boolean, true),
+        reload format: LogFormat = get_or(value::word_of, log.format),
+        reload output: LogOutput = get_or(read_output(dir), LogOutput::Stderr),
+        reload buffer: usize = get_or(value::size(64 << 10, 1 << 30), 1 << 20),
+        reload flush_interval: Duration = get_or(
+            value::duration_within(Duration::from_millis(10), SECOND),
+            Duration::from_millis(200)
+        ),
+        reload log_user_agent: bool = get_or(value::boolean, true),
+        reload sample: Sample = get_or(read_sample, Sample::ALL),
+        // `[[routes]]` has them.
+        no_key routes: BTreeMap<Box<str>, RouteLog> = by { BTreeMap::new() },
+    }
+}
+
+section! {
+    impl AuditLogConfig, read by read_audit_keys(section, dir: &Path, log: &LogConfig, access: &AccessLogConfig) {
+        reload output: Option<LogOutput> = get(read_audit_output(dir, log, access)),
+        reload on_failure: OnAuditFailure = get_or(read_on_failure(output.is_some()), OnAuditFailure::Continue),
+        reload addresses: LogAddresses = get_or(value::word_of, LogAddresses::Full),
+    }
+}
+
+impl Words for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+impl Words for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+impl Words for LogAddresses {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("full", Self::Full), ("prefix", Self::Prefix), ("none", Self::None)];
+}
+
+impl Words for OnAuditFailure {
+    const WORDS: &'static [(&'static str, Self)] = &[("continue", Self::Continue), ("refuse", Self::Refuse)];
+}
 
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> LogConfig {
-    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
-    let levels = levels.map(|level| (level.as_str(), level));
-    let log = LogConfig {
-        format: section.get("format", value::word(&FORMATS, &[])).unwrap_or(LogFormat::Text),
-        level: section.get("level", value::word(&levels, &[])).unwrap_or(LogLevel::Info),
-        output: section.get("output", read_output(dir)).unwrap_or(LogOutput::Stderr),
-    };
+    let log = read_keys(section, dir);
     section.finish();
     log
 }
 
 pub(super) fn read_access(section: &Section<'_>, dir: &Path, log: &LogConfig) -> AccessLogConfig {
-    let interval = value::duration_within(Duration::from_millis(10), SECOND);
-    let access_log = AccessLogConfig {
-        enabled: section.get("enabled", value::boolean).unwrap_or(true),
-        format: section.get("format", value::word(&FORMATS, &[])).unwrap_or(log.format),
-        output: section.get("output", read_output(dir)).unwrap_or(LogOutput::Stderr),
-        buffer: usize_or(section.get("buffer", value::size(64 << 10, 1 << 30)), BUFFER_BYTES),
-        flush_interval: section.get("flush_interval", interval).unwrap_or(FLUSH_INTERVAL),
-        log_user_agent: section.get("log_user_agent", value::boolean).unwrap_or(true),
-        sample: section.get("sample", sample).unwrap_or(Sample::ALL),
-        // `[[routes]]` has them.
-        routes: BTreeMap::new(),
-    };
+    let access_log = read_access_keys(section, dir, log);
     section.finish();
     access_log
 }
@@ -58,9 +93,19 @@ pub(super) fn read_audit(
     log: &LogConfig,
     access: &AccessLogConfig,
 ) -> AuditLogConfig {
-    let addresses = [LogAddresses::Full, LogAddresses::Prefix, LogAddresses::None];
-    let addresses = addresses.map(|addresses| (addresses.as_str(), addresses));
-    let taken = |output: LogOutput| match output {
+    let audit_log = read_audit_keys(section, dir, log, access);
+    section.finish();
+    audit_log
+}
+
+/// An output that no other log has.
+fn read_audit_output(
+    dir: &Path,
+    log: &LogConfig,
+    access: &AccessLogConfig,
+) -> impl Fn(&Raw) -> Result<LogOutput, String> {
+    let read = read_output(dir);
+    move |v| match read(v)? {
         output if output == log.output => {
             Err("is log.output: leave it out, and the audit log is written there".to_owned())
         }
@@ -68,28 +113,20 @@ pub(super) fn read_audit(
             Err("is access_log.output: name an output that no other log has".to_owned())
         }
         output => Ok(output),
-    };
-    let read = read_output(dir);
-    let output = section.get("output", |v| read(v).and_then(taken));
-    let on_failure = [OnAuditFailure::Continue, OnAuditFailure::Refuse].map(|word| (word.as_str(), word));
-    let has_output = output.is_some();
-    let on_failure = section.get("on_failure", |v| match value::word(&on_failure, &[])(v)? {
+    }
+}
+
+fn read_on_failure(has_output: bool) -> impl Fn(&Raw) -> Result<OnAuditFailure, String> {
+    move |v| match value::word_of(v)? {
         OnAuditFailure::Refuse if !has_output => {
             Err("needs an output that no other log has: audit_log.output = \"/var/log/rotogate/audit.log\"".to_owned())
         }
         word => Ok(word),
-    });
-    let audit_log = AuditLogConfig {
-        output,
-        on_failure: on_failure.unwrap_or(OnAuditFailure::Continue),
-        addresses: section.get("addresses", value::word(&addresses, &[])).unwrap_or(LogAddresses::Full),
-    };
-    section.finish();
-    audit_log
+    }
 }
 
 /// A number from 0 to 1, in millionths.
-fn sample(v: &Raw) -> Result<Sample, String> {
+fn read_sample(v: &Raw) -> Result<Sample, String> {
     let number = match v {
         Raw::Integer(number) => number.to_string().parse().ok(),
         Raw::OtherNumber(text) | Raw::Env(text) => text.parse().ok(),
@@ -130,50 +167,18 @@ fn read_output(dir: &Path) -> impl Fn(&Raw) -> Result<LogOutput, String> {
     }
 }
 
-pub(super) fn print(log: &LogConfig) -> Value {
-    let LogConfig { format, level, output } = log;
-    let mut table = Table::new();
-    put(&mut table, "format", print_format(*format));
-    put(&mut table, "level", level.as_str());
-    put(&mut table, "output", print_output(output));
-    table.into()
-}
-
-pub(super) fn print_access(log: &AccessLogConfig) -> Value {
-    let AccessLogConfig { enabled, format, output, buffer, flush_interval, log_user_agent, sample, routes: _ } = log;
-    let mut table = Table::new();
-    put(&mut table, "enabled", *enabled);
-    put(&mut table, "format", print_format(*format));
-    put(&mut table, "output", print_output(output));
-    put(&mut table, "buffer", number(*buffer));
-    put(&mut table, "flush_interval", time(*flush_interval));
-    put(&mut table, "log_user_agent", *log_user_agent);
-    put(&mut table, "sample", f64::from(sample.0) / f64::from(Sample::ALL.0));
-    table.into()
-}
-
-pub(super) fn print_audit(log: &AuditLogConfig) -> Value {
-    let AuditLogConfig { output, addresses, on_failure } = log;
-    let mut table = Table::new();
-    if let Some(output) = output {
-        put(&mut table, "output", print_output(output));
-    }
-    put(&mut table, "addresses", addresses.as_str());
-    put(&mut table, "on_failure", on_failure.as_str());
-    table.into()
-}
-
-fn print_format(format: LogFormat) -> &'static str {
-    match format {
-        LogFormat::Text => "text",
-        LogFormat::Json => "json",
+impl Print for LogOutput {
+    fn print(&self) -> Value {
+        match self {
+            Self::Stderr => "stderr".into(),
+            Self::Stdout => "stdout".into(),
+            Self::File(file) => file.print(),
+        }
     }
 }
 
-fn print_output(output: &LogOutput) -> Value {
-    match output {
-        LogOutput::Stderr => "stderr".into(),
-        LogOutput::Stdout => "stdout".into(),
-        LogOutput::File(file) => path(file),
+impl Print for Sample {
+    fn print(&self) -> Value {
+        (f64::from(self.0) / f64::from(Self::ALL.0)).into()
     }
 }

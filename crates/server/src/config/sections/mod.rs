@@ -5,6 +5,7 @@
 //! destructures each type without `..`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use toml::Table;
 
 use super::error::ConfigError;
-use super::print::{list, number, put};
+use super::print::{CertificateAndKey, Print, list, put};
 use super::raw::{Section, Value, nearest, printable};
 use super::source::Source;
 use super::value;
@@ -344,33 +345,46 @@ fn print(config: &Config) -> String {
         source: _,
     } = config;
     let mut root = Table::new();
-    put(&mut root, "server", server::print(server));
-    put(&mut root, "admin", admin::print(admin));
-    put(&mut root, "issuer", issuer::print(issuer));
+    put(&mut root, "server", server.print());
+    put(&mut root, "admin", admin.print());
+    put(&mut root, "issuer", issuer.print());
     put(&mut root, "issuers", list(issuers, issuers::print));
     put(&mut root, "sessions", sessions::print(sessions));
     put(&mut root, "store", store::print(store));
     directory::print(directories, &mut root);
-    put(&mut root, "limits", limits::print(limits));
-    put(&mut root, "cors", cors::print(cors));
+    put(&mut root, "limits", limits.print());
+    put(&mut root, "cors", cors.print());
     if let Some(dpop) = dpop {
-        put(&mut root, "dpop", dpop::print(dpop));
+        put(&mut root, "dpop", dpop.print());
     }
     put(&mut root, "clients", list(clients, clients::print));
     put(&mut root, "endpoints", list(endpoints, endpoints::print));
     put(&mut root, "identity", identity::print(identity));
-    put(&mut root, "upstreams", list(upstreams, upstreams::print));
+    put(&mut root, "upstreams", upstreams.print());
     put(&mut root, "resources", list(resources, resources::print));
-    put(&mut root, "authorizers", list(authorizers, authorizers::print));
+    put(&mut root, "authorizers", authorizers.print());
     put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams, access_log)));
-    put(&mut root, "log", log::print(log));
-    put(&mut root, "access_log", log::print_access(access_log));
-    put(&mut root, "audit_log", log::print_audit(audit_log));
+    put(&mut root, "log", log.print());
+    put(&mut root, "access_log", access_log.print());
+    put(&mut root, "audit_log", audit_log.print());
     if let Some(tracing) = tracing {
         put(&mut root, "tracing", tracing::print(tracing));
     }
     // Tables of texts and numbers can always be serialized.
     toml::to_string(&root).unwrap_or_default()
+}
+
+/// The number of processors.
+fn processors() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+impl Section<'_> {
+    /// The files of a certificate and its key: `{ cert = "…", key = "…" }`.
+    fn certificate_and_key(&self, key: &'static str, dir: &Path) -> Option<CertificateAndKey> {
+        let file = |pair: &Section<'_>, key| pair.required(key, "a PEM file", path_in(dir));
+        self.table(key, |pair| (file(pair, "cert"), file(pair, "key")))
+    }
 }
 
 /// Reads a path, relative to the file's directory.
@@ -387,11 +401,6 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
 /// A loopback address.
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
-}
-
-/// A size in bytes, or its default.
-fn usize_or(value: Option<usize>, default: usize) -> usize {
-    value.unwrap_or(default)
 }
 
 /// "there is no X", with the name that was probably meant.

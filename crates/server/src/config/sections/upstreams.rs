@@ -3,14 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use toml::{Table, Value};
 
-use super::super::print::{self, number, put, put_some, texts, time};
-use super::super::raw::Section;
+use super::super::declare::section;
+use super::super::print::{CertificateAndKey, Words};
+use super::super::raw::{Section, Value as Raw};
 use super::super::value::{self, Share};
 use super::{AdminConfig, Config, DAY, ServerConfig, path_in};
 use rotogate_core::private_file;
@@ -21,72 +21,107 @@ use rotogate_proxy::{HealthCheck, Reuse, Upstream, UpstreamUrl};
 
 /// The shortest time of a timeout or an interval.
 const MIN_TIME: Duration = Duration::from_millis(100);
-/// The default of `head_timeout`.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn time() -> impl Fn(&Raw) -> Result<Duration, String> {
+    value::duration_within(MIN_TIME, DAY)
+}
+
+section! {
+    impl Upstream, read by read_keys(
+        section,
+        others: &[Upstream],
+        dir: &Path,
+        server: &ServerConfig,
+        admin: &AdminConfig,
+        default: &Upstream,
+    ) {
+        reload name: String = by { read_name(section, others) },
+        reload urls: Vec<UpstreamUrl> = by { read_urls(section, server, admin) },
+        reload preserve_host: bool = by { read_preserve_host(section, &urls) },
+        reload max_requests: usize = get_or(value::count(1, 1_000_000), default.max_requests),
+        reload connect_timeout: Option<Duration> = some_or(time(), server.connect_timeout),
+        reload head_timeout: Option<Duration> = some_or(time(), Duration::from_secs(60)),
+        reload idle_timeout: Option<Duration> = some_or(time(), server.idle_timeout),
+        reload tls as "..": UpstreamTls = by { read_tls(section, &urls, dir) },
+        reload authorization_file: Option<PathBuf> = by { read_authorization_file(section, dir) },
+        reload assertion_audience: Option<String> = get(value::text),
+        reload max_requests_per_caller: usize = share_of(("max_requests", max_requests), Share::Percent(10)),
+        reload max_requests_per_address: usize = share_of(("max_requests", max_requests), Share::Percent(25)),
+        reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, DAY), default.queue_timeout),
+        reload max_failures: u32 = get_or(value::count(1, 1000), default.max_failures),
+        reload eject_for: Duration = get_or(time(), default.eject_for),
+        reload health: Option<HealthCheck> = table(|section| {
+            read_health(section, HealthCheck::new(read_health_path(section)))
+        }),
+        reload dns_refresh: Duration = get_or(time(), default.dns_refresh),
+        reload max_connection_age: Duration = get_or(time(), default.max_connection_age),
+        reload reuse: Reuse = get_or(value::word_of, default.reuse),
+        reload max_requests_per_connection: NonZeroU32 = get_or(
+            value::nonzero(1_000_000_000),
+            default.max_requests_per_connection
+        ),
+    }
+}
+
+section! {
+    impl HealthCheck, read by read_health(section, default: HealthCheck) {
+        reload path: PathAndQuery = by { default.path },
+        reload interval: Duration = get_or(time(), default.interval),
+        reload timeout: Duration = get_or(time(), default.timeout),
+        reload healthy_after: u32 = get_or(value::count(1, 1000), default.healthy_after),
+        reload unhealthy_after: u32 = get_or(value::count(1, 1000), default.unhealthy_after),
+    }
+}
+
+section! {
+    impl UpstreamTls, read by read_tls_keys(section, dir: &Path) {
+        reload client_cert: Option<CertificateAndKey> = certificate_and_key(dir),
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        reload server_name: Option<String> = get(value::text),
+    }
+}
+
+impl Words for Reuse {
+    const WORDS: &'static [(&'static str, Self)] = &[("safe", Self::Safe), ("never", Self::Never)];
+}
 
 pub(super) fn read(sections: &[Section<'_>], dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> Vec<Upstream> {
     let mut upstreams: Vec<Upstream> = Vec::new();
     for section in sections {
         section.later(&["http2", "balance"]);
-        let name = section.require("name", "a name for routes to use", value::text).unwrap_or_default();
-        if !name.is_empty() && upstreams.iter().any(|other| other.name == name) {
-            section.blame("name", format!("\"{name}\" is listed twice; remove or rename one of the two"));
-        }
-        upstreams.push(upstream(section, name, dir, server, admin));
+        let default = Upstream::new(String::new(), Vec::new());
+        upstreams.push(read_keys(section, &upstreams, dir, server, admin, &default));
         section.finish();
     }
     upstreams
 }
 
-fn upstream(section: &Section<'_>, name: String, dir: &Path, server: &ServerConfig, admin: &AdminConfig) -> Upstream {
-    let default = Upstream::new(name, urls(section, server, admin));
-    let time = |key, min, default: Duration| section.get(key, value::duration_within(min, DAY)).unwrap_or(default);
-    let count = |key, max, default: u32| section.get(key, value::count(1, max)).unwrap_or(default);
-    let preserve_host = section.get("preserve_host", value::boolean).unwrap_or(false);
-    if preserve_host && default.urls.iter().any(|url| matches!(url, UpstreamUrl::H2c(_))) {
+fn read_name(section: &Section<'_>, others: &[Upstream]) -> String {
+    let name = section.required("name", "a name for routes to use", value::text);
+    if !name.is_empty() && others.iter().any(|other| other.name == name) {
+        section.blame("name", format!("\"{name}\" is listed twice; remove or rename one of the two"));
+    }
+    name
+}
+
+fn read_preserve_host(section: &Section<'_>, urls: &[UpstreamUrl]) -> bool {
+    let preserve_host = section.get_or("preserve_host", value::boolean, false);
+    if preserve_host && urls.iter().any(|url| matches!(url, UpstreamUrl::H2c(_))) {
         let message = "is impossible for an h2c:// address, where :authority names the upstream; X-Forwarded-Host has \
                        what the client sent";
         section.blame("preserve_host", message);
     }
-    let max_requests = section.get("max_requests", value::count(1, 1_000_000)).unwrap_or(default.max_requests);
-    let part = |key, percent| {
-        let amount = section.get(key, value::share).unwrap_or(Share::Percent(percent)).of(max_requests);
-        if amount > max_requests {
-            section.blame(key, format!("is {amount}, and max_requests is {max_requests}; expected no more than that"));
+    preserve_host
+}
+
+fn read_authorization_file(section: &Section<'_>, dir: &Path) -> Option<PathBuf> {
+    section.get("authorization_file", path_in(dir)).inspect(|path| {
+        if let Some(why) = private_file::denied_as_another(path) {
+            section.blame_unchecked("authorization_file", why);
+        } else if let Err(message) = authorization::load(path) {
+            section.blame("authorization_file", message);
         }
-        amount
-    };
-    Upstream {
-        preserve_host,
-        connect_timeout: Some(time("connect_timeout", MIN_TIME, server.connect_timeout)),
-        head_timeout: Some(time("head_timeout", MIN_TIME, HEAD_TIMEOUT)),
-        idle_timeout: Some(time("idle_timeout", MIN_TIME, server.idle_timeout)),
-        tls: read_tls(section, &default.urls, dir),
-        authorization_file: section.get("authorization_file", path_in(dir)).inspect(|path| {
-            if let Some(why) = private_file::denied_as_another(path) {
-                section.blame_unchecked("authorization_file", why);
-            } else if let Err(message) = authorization::load(path) {
-                section.blame("authorization_file", message);
-            }
-        }),
-        assertion_audience: section.get("assertion_audience", value::text),
-        max_requests,
-        max_requests_per_caller: part("max_requests_per_caller", 10),
-        max_requests_per_address: part("max_requests_per_address", 25),
-        queue_timeout: time("queue_timeout", Duration::ZERO, default.queue_timeout),
-        max_failures: count("max_failures", 1000, default.max_failures),
-        eject_for: time("eject_for", MIN_TIME, default.eject_for),
-        health: section.has("health").then(|| read_health(&section.section("health"))).flatten(),
-        dns_refresh: time("dns_refresh", MIN_TIME, default.dns_refresh),
-        max_connection_age: time("max_connection_age", MIN_TIME, default.max_connection_age),
-        reuse: section
-            .get("reuse", value::word(&[("safe", Reuse::Safe), ("never", Reuse::Never)], &[]))
-            .unwrap_or(default.reuse),
-        max_requests_per_connection: section
-            .get("max_requests_per_connection", value::nonzero(1_000_000_000))
-            .unwrap_or(default.max_requests_per_connection),
-        ..default
-    }
+    })
 }
 
 /// No audience of an upstream or an authorizer is one of access tokens: an assertion must open no route.
@@ -126,7 +161,7 @@ pub(super) fn check_assertions(
     }
 }
 
-fn urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) -> Vec<UpstreamUrl> {
+fn read_urls(section: &Section<'_>, server: &ServerConfig, admin: &AdminConfig) -> Vec<UpstreamUrl> {
     if !section.has("urls") {
         section.require("urls", "a list such as [\"http://127.0.0.1:3000\"]", value::text);
     }
@@ -153,18 +188,7 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
             });
         }
     }
-    let client_cert = section.has("client_cert").then(|| {
-        let pair = section.section("client_cert");
-        let file = |key| pair.require(key, "a PEM file", path_in(dir));
-        let both = file("cert").zip(file("key"));
-        pair.finish();
-        both
-    });
-    let tls = UpstreamTls {
-        ca: section.get("ca", path_in(dir)),
-        server_name: section.get("server_name", value::text),
-        client_cert: client_cert.flatten(),
-    };
+    let tls = read_tls_keys(section, dir);
     if urls.iter().any(|url| matches!(url, UpstreamUrl::Https(_))) {
         if !section.is_bad() {
             if let Some(why) = tls.files().find_map(private_file::denied) {
@@ -184,24 +208,13 @@ fn read_tls(section: &Section<'_>, urls: &[UpstreamUrl], dir: &Path) -> Upstream
     tls
 }
 
-fn read_health(section: &Section<'_>) -> Option<HealthCheck> {
+fn read_health_path(section: &Section<'_>) -> PathAndQuery {
     let path = section.require("path", "a path such as \"/healthz\"", |v| {
         let path = value::text(v)?;
         let parsed = path.parse::<PathAndQuery>().ok().filter(|_| path.starts_with('/') && !path.contains('#'));
         parsed.ok_or_else(|| format!("expected a path such as \"/healthz\", found {}", v.describe()))
     });
-    let default = HealthCheck::new(path.clone().unwrap_or_else(|| PathAndQuery::from_static("/")));
-    let time = |key, default: Duration| section.get(key, value::duration_within(MIN_TIME, DAY)).unwrap_or(default);
-    let count = |key, default: u32| section.get(key, value::count(1, 1000)).unwrap_or(default);
-    let check = HealthCheck {
-        interval: time("interval", default.interval),
-        timeout: time("timeout", default.timeout),
-        healthy_after: count("healthy_after", default.healthy_after),
-        unhealthy_after: count("unhealthy_after", default.unhealthy_after),
-        ..default
-    };
-    section.finish();
-    path.map(|_| check)
+    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// The address of the gate that an upstream is, if it is one (requirement O1).
@@ -239,71 +252,4 @@ fn reaches(url: &UpstreamUrl, listen: SocketAddr) -> bool {
 
 fn is_local(ip: IpAddr) -> bool {
     ip.is_loopback() || ip.is_unspecified()
-}
-
-pub(super) fn print(upstream: &Upstream) -> Value {
-    let Upstream {
-        name,
-        urls,
-        preserve_host,
-        connect_timeout,
-        head_timeout,
-        idle_timeout,
-        tls,
-        authorization_file,
-        assertion_audience,
-        max_requests,
-        max_requests_per_caller,
-        max_requests_per_address,
-        queue_timeout,
-        max_failures,
-        eject_for,
-        health,
-        dns_refresh,
-        max_connection_age,
-        reuse,
-        max_requests_per_connection,
-    } = upstream;
-    let mut table = Table::new();
-    put(&mut table, "name", name.as_str());
-    put(&mut table, "urls", texts::<UpstreamUrl>(urls));
-    put(&mut table, "preserve_host", *preserve_host);
-    put_some(&mut table, "connect_timeout", connect_timeout.map(time));
-    put_some(&mut table, "head_timeout", head_timeout.map(time));
-    put_some(&mut table, "idle_timeout", idle_timeout.map(time));
-    let UpstreamTls { ca, server_name, client_cert } = tls;
-    put_some(&mut table, "ca", ca.as_deref().map(print::path));
-    put_some(&mut table, "server_name", server_name.as_deref());
-    if let Some((cert, key)) = client_cert {
-        let mut pair = Table::new();
-        put(&mut pair, "cert", print::path(cert));
-        put(&mut pair, "key", print::path(key));
-        put(&mut table, "client_cert", pair);
-    }
-    put_some(&mut table, "authorization_file", authorization_file.as_deref().map(print::path));
-    put_some(&mut table, "assertion_audience", assertion_audience.as_deref());
-    put(&mut table, "max_requests", number(*max_requests));
-    put(&mut table, "max_requests_per_caller", number(*max_requests_per_caller));
-    put(&mut table, "max_requests_per_address", number(*max_requests_per_address));
-    put(&mut table, "queue_timeout", time(*queue_timeout));
-    put(&mut table, "max_failures", number(*max_failures));
-    put(&mut table, "eject_for", time(*eject_for));
-    if let Some(HealthCheck { path, interval, timeout, healthy_after, unhealthy_after }) = health {
-        let mut check = Table::new();
-        put(&mut check, "path", path.as_str());
-        put(&mut check, "interval", time(*interval));
-        put(&mut check, "timeout", time(*timeout));
-        put(&mut check, "healthy_after", number(*healthy_after));
-        put(&mut check, "unhealthy_after", number(*unhealthy_after));
-        put(&mut table, "health", check);
-    }
-    put(&mut table, "dns_refresh", time(*dns_refresh));
-    put(&mut table, "max_connection_age", time(*max_connection_age));
-    let reuse = match reuse {
-        Reuse::Safe => "safe",
-        Reuse::Never => "never",
-    };
-    put(&mut table, "reuse", reuse);
-    put(&mut table, "max_requests_per_connection", number(max_requests_per_connection.get()));
-    table.into()
 }

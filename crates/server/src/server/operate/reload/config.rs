@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use super::{IssuerState, Reloadable};
 use crate::audit;
-use crate::config::{
-    Config, DirectoryConfig, EndpointConfig, LimitsConfig, ListenerConfig, ServerConfig, TrustedIssuer, UsersConfig,
-};
+use crate::config::{Config, DirectoryConfig, EndpointConfig, Keys, TrustedIssuer, UsersConfig};
 use crate::log::{self, AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
@@ -239,14 +237,20 @@ fn users_file(directories: &[DirectoryConfig]) -> Option<(&str, &UsersConfig)> {
 
 /// Keeps the old values of keys that are read at a start only, and notes those that differ.
 #[derive(Default)]
-struct RestartOnly(Vec<&'static str>);
+struct RestartOnly(Vec<String>);
 
 impl RestartOnly {
     fn keep<T: Clone + PartialEq>(&mut self, key: &'static str, old: &T, new: &T) -> T {
         if old != new {
-            self.0.push(key);
+            self.0.push(key.to_owned());
         }
         old.clone()
+    }
+
+    /// As [`RestartOnly::keep`], for the keys of a section that need a restart.
+    fn keep_keys<T: Keys>(&mut self, section: &str, old: &T, mut new: T) -> T {
+        self.0.extend(new.keep(old).iter().map(|key| format!("{section}.{key}")));
+        new
     }
 }
 
@@ -254,7 +258,7 @@ impl RestartOnly {
 ///
 /// The types are destructured without `..`: a new key does not compile until it is kept here or applied by
 /// [`Reloadable::install`] (requirement P6). The keys of all other sections have the class of their section.
-fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static str>) {
+fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<String>) {
     let mut restart_only = RestartOnly::default();
     let Config {
         server,
@@ -281,9 +285,8 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         tracing,
         source,
     } = new;
-    let server = server_with_restart_only_keys_of(&old.server, server, &mut restart_only);
     let now = Config {
-        server,
+        server: restart_only.keep_keys("server", &old.server, server),
         admin: restart_only.keep("admin", &old.admin, &admin),
         issuer: restart_only.keep("issuer", &old.issuer, &issuer),
         issuers,
@@ -295,7 +298,7 @@ fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<&'static
         } else {
             restart_only.keep("directories", &old.directories, &directories)
         },
-        limits: limits_with_restart_only_keys_of(&old.limits, &limits, &mut restart_only),
+        limits: restart_only.keep_keys("limits", &old.limits, limits),
         cors,
         dpop: restart_only.keep("dpop", &old.dpop, &dpop),
         clients,
@@ -327,83 +330,4 @@ fn relays_at(endpoints: &[EndpointConfig]) -> Vec<(&str, &str)> {
     #[cfg(not(feature = "relay"))]
     let relays = endpoints.iter().take(0);
     relays.map(|endpoint| (endpoint.path.as_str(), endpoint.dialect)).collect()
-}
-
-fn limits_with_restart_only_keys_of(
-    old: &LimitsConfig,
-    new: &LimitsConfig,
-    restart_only: &mut RestartOnly,
-) -> LimitsConfig {
-    let LimitsConfig { rates, shared, verified_cache, max_password_checks, password_queue, max_token_body } = *new;
-    LimitsConfig {
-        rates,
-        max_token_body,
-        shared: restart_only.keep("limits.shared", &old.shared, &shared),
-        verified_cache: restart_only.keep("limits.verified_cache", &old.verified_cache, &verified_cache),
-        max_password_checks: restart_only.keep(
-            "limits.max_password_checks",
-            &old.max_password_checks,
-            &max_password_checks,
-        ),
-        password_queue: restart_only.keep("limits.password_queue", &old.password_queue, &password_queue),
-    }
-}
-
-fn server_with_restart_only_keys_of(
-    old: &ServerConfig,
-    new: ServerConfig,
-    restart_only: &mut RestartOnly,
-) -> ServerConfig {
-    let same_sockets = are_the_same_sockets(old, &new);
-    let ServerConfig {
-        listeners,
-        public_url,
-        trusted_proxies,
-        hosts,
-        connect_timeout,
-        head_timeout,
-        idle_timeout,
-        max_head,
-        max_connections,
-        overload,
-        max_requests_per_connection,
-        workers,
-        min_body_rate,
-        drain_timeout,
-        stream_drain,
-        watch,
-        request_id_header,
-    } = new;
-    restart_only.keep("server.listen", &true, &same_sockets);
-    ServerConfig {
-        listeners: if same_sockets { listeners } else { old.listeners.clone() },
-        public_url,
-        hosts,
-        trusted_proxies,
-        workers: restart_only.keep("server.workers", &old.workers, &workers),
-        watch: restart_only.keep("server.watch", &old.watch, &watch),
-        request_id_header: restart_only.keep("server.request_id_header", &old.request_id_header, &request_id_header),
-        connect_timeout,
-        head_timeout,
-        idle_timeout,
-        max_head,
-        max_connections,
-        overload,
-        max_requests_per_connection,
-        min_body_rate,
-        drain_timeout,
-        stream_drain,
-    }
-}
-
-fn are_the_same_sockets(old: &ServerConfig, new: &ServerConfig) -> bool {
-    let sockets = |config: &ServerConfig| -> Vec<_> {
-        // The key is for errors. A reload applies the certificates and the bound.
-        let one =
-            |ListenerConfig { address, name, key: _, tls, proxy_protocol, max_connections_per_address: _ }: &_| {
-                (*address, name.clone(), *proxy_protocol, tls.is_some())
-            };
-        config.listeners.iter().map(one).collect()
-    };
-    sockets(old) == sockets(new)
 }
