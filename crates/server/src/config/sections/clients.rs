@@ -2,47 +2,67 @@
 
 use std::path::Path;
 
-use toml::{Table, Value};
+use toml::Value;
 
-use super::super::print::{MASK, list, put, put_some, texts};
+use super::super::declare::section;
+use super::super::print::{MASK, Print, Words};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
-use super::dpop::{CERTIFICATE_USES, USES, word};
 use super::path_in;
-use super::sessions::{put_override, read_override};
+use super::sessions::read_override;
 use crate::config::Config;
-use rotogate_core::client::{Client, Grant};
+use rotogate_core::client::{CertificateUse, Client, DpopUse, Grant};
 use rotogate_core::password::{SecretHash, cost_of};
 use rotogate_core::private_file::read_private;
 use rotogate_core::route::WarningKind;
 use rotogate_core::session::Scope;
+use rotogate_core::session::profile::ProfileOverride;
 use rotogate_core::token::claims::CLIENT_PREFIX;
 use rotogate_core::token::verify::is_subject;
 
 /// `[[clients]]`.
 pub type ClientConfig = Client;
 
-/// The grants of a client that names none.
-const DEFAULT_GRANTS: [Grant; 2] = [Grant::Password, Grant::RefreshToken];
+section! {
+    impl Client, read by read_keys(section, others: &[Client], dir: &Path) {
+        reload id: Box<str> = by { read_id(section, others).into() },
+        reload secret_hash: Option<SecretHash> = by { read_secret_hash(section, dir) },
+        reload grants: Vec<Grant> = by { read_grants(section) },
+        reload scopes: Option<Scope> = by { self::scopes(section, "scopes") },
+        reload profile as some: ProfileOverride = by { read_override(section) },
+        reload dpop: DpopUse = get_or(value::word_of, DpopUse::default()),
+        reload certificate_bound: CertificateUse = get_or(value::word_of, CertificateUse::default()),
+    }
+}
+
+impl Print for SecretHash {
+    fn print(&self) -> Value {
+        MASK.into()
+    }
+}
+
+impl Words for Grant {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Password.word(), Self::Password),
+        (Self::RefreshToken.word(), Self::RefreshToken),
+        (Self::ClientCredentials.word(), Self::ClientCredentials),
+    ];
+}
+
+impl Words for DpopUse {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
+}
+
+impl Words for CertificateUse {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("optional", Self::Optional), ("required", Self::Required)];
+}
 
 pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
     let mut clients: Vec<Client> = Vec::new();
     for section in sections {
-        let id = section.require("id", "the client_id", client_id).unwrap_or_default();
-        if !id.is_empty() && clients.iter().any(|other| *other.id == *id) {
-            section.blame("id", format!("\"{id}\" is listed twice; remove or rename one of the two"));
-        }
-        let client = Client {
-            secret_hash: secret_hash(section, dir),
-            grants: grants(section),
-            scopes: scopes(section, "scopes"),
-            profile: read_override(section),
-            dpop: section.get("dpop", value::word(&USES, &[])).unwrap_or_default(),
-            certificate_bound: section
-                .get("certificate_bound", value::word(&CERTIFICATE_USES, &[]))
-                .unwrap_or_default(),
-            id: id.into(),
-        };
+        let client = read_keys(section, &clients, dir);
         let is_public = !section.has("secret_hash") && !section.has("secret_hash_file");
         if client.may(Grant::ClientCredentials) && is_public {
             let message = "client_credentials is for confidential clients (RFC 6749 §4.4); give it a secret_hash or \
@@ -62,6 +82,14 @@ pub(super) fn read(sections: &[Section<'_>], dir: &Path) -> Vec<Client> {
         clients.push(client);
     }
     clients
+}
+
+fn read_id(section: &Section<'_>, others: &[Client]) -> String {
+    let id = section.required("id", "the client_id", client_id);
+    if !id.is_empty() && others.iter().any(|other| *other.id == *id) {
+        section.blame("id", format!("\"{id}\" is listed twice; remove or rename one of the two"));
+    }
+    id
 }
 
 /// Tokens are bound to certificates that some listener asks for.
@@ -97,7 +125,7 @@ pub(super) fn scopes(section: &Section<'_>, key: &'static str) -> Option<Scope> 
     Scope::parse(&joined).ok()
 }
 
-fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
+fn read_secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
     section.misplaced(
         &["secret", "client_secret"],
         "is not kept in clear: write secret_hash, or secret_hash_file; `rotogate client secret` makes a secret and its hash",
@@ -123,26 +151,11 @@ fn secret_hash(section: &Section<'_>, dir: &Path) -> Option<SecretHash> {
     direct.or(from_file)
 }
 
-fn grants(section: &Section<'_>) -> Vec<Grant> {
-    let known = [Grant::Password, Grant::RefreshToken, Grant::ClientCredentials].map(|grant| (grant.word(), grant));
+fn read_grants(section: &Section<'_>) -> Vec<Grant> {
     let later = ["authorization_code", "urn:ietf:params:oauth:grant-type:device_code"];
-    let grants = section.list("grants", value::word(&known, &later));
+    let grants = section.list("grants", value::word(Grant::WORDS, &later));
     if grants.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("grants", "is empty: such a client can do nothing; expected at least one grant");
     }
-    grants.unwrap_or_else(|| DEFAULT_GRANTS.to_vec())
-}
-
-pub(super) fn print(client: &ClientConfig) -> Value {
-    let Client { id, secret_hash, grants, scopes, profile, dpop, certificate_bound } = client;
-    let grant = |grant: &Grant| Value::from(grant.word());
-    let mut table = Table::new();
-    put(&mut table, "id", &**id);
-    put_some(&mut table, "secret_hash", secret_hash.as_ref().map(|_| MASK));
-    put(&mut table, "grants", list(grants, grant));
-    put_some(&mut table, "scopes", scopes.as_ref().map(|scopes| texts(&scopes.iter().collect::<Vec<_>>())));
-    put(&mut table, "dpop", word(&USES, dpop));
-    put(&mut table, "certificate_bound", word(&CERTIFICATE_USES, certificate_bound));
-    put_override(&mut table, profile);
-    table.into()
+    grants.unwrap_or_else(|| vec![Grant::Password, Grant::RefreshToken])
 }

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::{Table, Value};
-
-use super::super::print::{path, put, put_some, time};
+use super::super::declare::section;
+use super::super::print::Words;
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
@@ -14,54 +13,57 @@ use rotogate_core::http_client::{Allowed, Target};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::route::{Auth, Route};
 
-/// `introspection` of an entry of `[[issuers]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IntrospectionConfig {
-    /// The introspection endpoint.
-    pub url: String,
-    /// The gate as a client of the issuer.
-    pub client_id: String,
-    /// The file with its secret.
-    pub secret_file: PathBuf,
-    /// Where the secret is sent.
-    pub secret_in: SecretIn,
-    /// How long a response counts.
-    pub cache: Duration,
-    /// How long a token that is not active is refused without another question.
-    pub negative: Duration,
-    /// How much longer a response counts while the issuer does not answer.
-    pub stale_if_error: Duration,
-    /// The time for one question.
-    pub timeout: Duration,
-    /// The only authorities that count for the endpoint's certificate; those of the system if unset.
-    pub ca: Option<PathBuf>,
-    /// The certificate, its chain and its private key for an endpoint that asks for one.
-    pub client_cert: Option<PathBuf>,
-    /// The beginning of the tokens that are introspected.
-    pub prefix: String,
-    /// Whether JWTs are introspected, too.
-    pub always: bool,
-    /// Whether a response without `aud` is accepted.
-    pub audience_optional: bool,
+section! {
+    /// `introspection` of an entry of `[[issuers]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct IntrospectionConfig, read by read_keys(section, dir: &Path) {
+        /// The introspection endpoint.
+        reload url: String = required("the introspection endpoint", endpoint),
+        /// The gate as a client of the issuer.
+        reload client_id: String = required("the gate's client id at the issuer", value::text),
+        /// The file with its secret.
+        reload secret_file: PathBuf = required("a file with the gate's secret at the issuer", path_in(dir)),
+        /// Where the secret is sent.
+        reload secret_in: SecretIn = get_or(value::word_of, SecretIn::Basic),
+        /// How long a response counts.
+        reload cache: Duration = get_or(within(Introspection::MAX_CACHE), Introspection::CACHE),
+        /// How long a token that is not active is refused without another question.
+        reload negative: Duration = get_or(within(Introspection::MAX_NEGATIVE), Introspection::NEGATIVE),
+        /// How much longer a response counts while the issuer does not answer.
+        reload stale_if_error: Duration = get_or(within(Introspection::MAX_CACHE), Duration::ZERO),
+        /// The time for one question.
+        reload timeout: Duration = get_or(value::duration_within(SECOND, 20 * SECOND), 5 * SECOND),
+        /// The only authorities that count for the endpoint's certificate; those of the system if unset.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// The certificate, its chain and its private key for an endpoint that asks for one.
+        reload client_cert: Option<PathBuf> = get(path_in(dir)),
+        /// The beginning of the tokens that are introspected.
+        reload prefix as some: String = get_or(self::prefix, String::new()),
+        /// Whether JWTs are introspected, too.
+        reload always: bool = get_or(value::boolean, false),
+        /// Whether a response without `aud` is accepted.
+        reload audience_optional: bool = get_or(value::boolean, false),
+    }
+}
+
+fn within(longest: Duration) -> impl Fn(&Raw) -> Result<Duration, String> {
+    value::duration_within(Duration::ZERO, longest)
 }
 
 /// Where a request has the gate's id and secret (RFC 6749 §2.3.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretIn {
     /// In `Authorization`.
-    #[default]
     Basic,
     /// In the form.
     Form,
 }
 
-const SECRET_IN: [(&str, SecretIn); 2] = [("basic", SecretIn::Basic), ("form", SecretIn::Form)];
+impl Words for SecretIn {
+    const WORDS: &'static [(&'static str, Self)] = &[("basic", Self::Basic), ("form", Self::Form)];
+}
 
-/// The defaults.
 impl IntrospectionConfig {
-    const TIMEOUT: Duration = Duration::from_secs(5);
-    const MAX_TIMEOUT: Duration = Duration::from_secs(20);
-
     /// The files that it names, each with its key.
     pub(crate) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let ca = self.ca.as_deref().map(|ca| ("ca", ca));
@@ -71,33 +73,7 @@ impl IntrospectionConfig {
 }
 
 pub(super) fn read(issuer: &Section<'_>, dir: &Path) -> Option<IntrospectionConfig> {
-    if !issuer.has("introspection") {
-        return None;
-    }
-    let section = issuer.section("introspection");
-    let url = section.require("url", "the introspection endpoint", endpoint);
-    let client_id = section.require("client_id", "the gate's client id at the issuer", value::text);
-    let secret_file = section.require("secret_file", "a file with the gate's secret at the issuer", path_in(dir));
-    let within = |longest| value::duration_within(Duration::ZERO, longest);
-    let config = IntrospectionConfig {
-        url: url.unwrap_or_default(),
-        client_id: client_id.unwrap_or_default(),
-        secret_file: secret_file.unwrap_or_default(),
-        secret_in: section.get("secret_in", value::word(&SECRET_IN, &[])).unwrap_or_default(),
-        cache: section.get("cache", within(Introspection::MAX_CACHE)).unwrap_or(Introspection::CACHE),
-        negative: section.get("negative", within(Introspection::MAX_NEGATIVE)).unwrap_or(Introspection::NEGATIVE),
-        stale_if_error: section.get("stale_if_error", within(Introspection::MAX_CACHE)).unwrap_or_default(),
-        timeout: section
-            .get("timeout", value::duration_within(SECOND, IntrospectionConfig::MAX_TIMEOUT))
-            .unwrap_or(IntrospectionConfig::TIMEOUT),
-        ca: section.get("ca", path_in(dir)),
-        client_cert: section.get("client_cert", path_in(dir)),
-        prefix: section.get("prefix", prefix).unwrap_or_default(),
-        always: section.get("always", value::boolean).unwrap_or(false),
-        audience_optional: section.get("audience_optional", value::boolean).unwrap_or(false),
-    };
-    section.finish();
-    Some(config)
+    issuer.table("introspection", |section| read_keys(section, dir))
 }
 
 fn endpoint(v: &Raw) -> Result<String, String> {
@@ -145,37 +121,4 @@ pub(super) fn check(sections: &[Section<'_>], routes: &[Route], issuers: &[Trust
             asked.push((issuer, prefix));
         }
     }
-}
-
-pub(super) fn print(config: &IntrospectionConfig) -> Value {
-    let IntrospectionConfig {
-        url,
-        client_id,
-        secret_file,
-        secret_in,
-        cache,
-        negative,
-        stale_if_error,
-        timeout,
-        ca,
-        client_cert,
-        prefix,
-        always,
-        audience_optional,
-    } = config;
-    let mut table = Table::new();
-    put(&mut table, "url", url.as_str());
-    put(&mut table, "client_id", client_id.as_str());
-    put(&mut table, "secret_file", path(secret_file));
-    put_some(&mut table, "secret_in", SECRET_IN.iter().find(|(_, place)| place == secret_in).map(|(word, _)| *word));
-    put(&mut table, "cache", time(*cache));
-    put(&mut table, "negative", time(*negative));
-    put(&mut table, "stale_if_error", time(*stale_if_error));
-    put(&mut table, "timeout", time(*timeout));
-    put_some(&mut table, "ca", ca.as_deref().map(path));
-    put_some(&mut table, "client_cert", client_cert.as_deref().map(path));
-    put_some(&mut table, "prefix", Some(prefix.as_str()).filter(|prefix| !prefix.is_empty()));
-    put(&mut table, "always", *always);
-    put(&mut table, "audience_optional", *audience_optional);
-    table.into()
 }

@@ -9,7 +9,7 @@ use http::uri::Scheme;
 use secrecy::SecretString;
 use toml::{Table, Value};
 
-use super::super::print::{path, put, put_some, texts, time};
+use super::super::print::{Print, path, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::EndpointConfig;
@@ -410,7 +410,7 @@ pub(super) fn print(issuer: &TrustedIssuer) -> Value {
         KeySource::None => {}
         KeySource::Remote(source) => remote::print(&mut table, source),
     }
-    put_some(&mut table, "introspection", introspection.as_ref().map(introspection::print));
+    put_some(&mut table, "introspection", introspection.as_ref().map(Print::print));
     put(&mut table, "typ", texts(typ));
     put(&mut table, "max_lifetime", time(*max_lifetime));
     put(&mut table, "leeway", time(*leeway));

@@ -349,7 +349,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "admin", admin.print());
     put(&mut root, "issuer", issuer.print());
     put(&mut root, "issuers", list(issuers, issuers::print));
-    put(&mut root, "sessions", sessions::print(sessions));
+    put(&mut root, "sessions", sessions.print());
     put(&mut root, "store", store::print(store));
     directory::print(directories, &mut root);
     put(&mut root, "limits", limits.print());
@@ -357,18 +357,18 @@ fn print(config: &Config) -> String {
     if let Some(dpop) = dpop {
         put(&mut root, "dpop", dpop.print());
     }
-    put(&mut root, "clients", list(clients, clients::print));
+    put(&mut root, "clients", clients.print());
     put(&mut root, "endpoints", list(endpoints, endpoints::print));
     put(&mut root, "identity", identity::print(identity));
     put(&mut root, "upstreams", upstreams.print());
-    put(&mut root, "resources", list(resources, resources::print));
+    put(&mut root, "resources", resources.print());
     put(&mut root, "authorizers", authorizers.print());
     put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams, access_log)));
     put(&mut root, "log", log.print());
     put(&mut root, "access_log", access_log.print());
     put(&mut root, "audit_log", audit_log.print());
     if let Some(tracing) = tracing {
-        put(&mut root, "tracing", tracing::print(tracing));
+        put(&mut root, "tracing", tracing.print());
     }
     // Tables of texts and numbers can always be serialized.
     toml::to_string(&root).unwrap_or_default()

@@ -1,38 +1,47 @@
 //! `[[resources]]`: protected resources that describe themselves (RFC 9728). An entry is the library's [`Resource`].
 
 use http::Uri;
-use toml::{Table, Value};
 
-use super::super::print::{put, put_some, texts};
+use super::super::declare::section;
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::clients::scopes;
 use crate::config::Config;
 use rotogate_core::route::{Auth, Resource, Route, WarningKind};
+use rotogate_core::session::Scope;
+
+section! {
+    impl Resource, read by read_keys(section, others: &[Resource]) {
+        reload path: String = by { read_path(section, others) },
+        reload authorization_servers as some: Vec<String> = by { read_servers(section) },
+        reload name: Option<String> = get(value::text),
+        reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
+    }
+}
 
 pub(super) fn read(sections: &[Section<'_>]) -> Vec<Resource> {
     let mut all: Vec<Resource> = Vec::new();
     for section in sections {
-        let path = section.require("path", "a path such as \"/mcp\"", resource_path).unwrap_or_default();
-        if !path.is_empty() && all.iter().any(|other| other.path == path) {
-            section.blame("path", format!("\"{path}\" is listed twice; remove one of the two"));
-        }
-        let servers = section.list("authorization_servers", authorization_server);
-        if servers.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
-            section.blame(
-                "authorization_servers",
-                "is empty; expected at least one issuer, or remove it: then it is ours",
-            );
-        }
-        all.push(Resource {
-            name: section.get("name", value::text),
-            authorization_servers: servers.unwrap_or_default(),
-            scopes: scopes(section, "scopes").unwrap_or_default(),
-            ..Resource::new(path)
-        });
+        all.push(read_keys(section, &all));
         section.finish();
     }
     all
+}
+
+fn read_path(section: &Section<'_>, others: &[Resource]) -> String {
+    let path = section.required("path", "a path such as \"/mcp\"", resource_path);
+    if !path.is_empty() && others.iter().any(|other| other.path == path) {
+        section.blame("path", format!("\"{path}\" is listed twice; remove one of the two"));
+    }
+    path
+}
+
+fn read_servers(section: &Section<'_>) -> Vec<String> {
+    let servers = section.list("authorization_servers", authorization_server);
+    if servers.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
+        section.blame("authorization_servers", "is empty; expected at least one issuer, or remove it: then it is ours");
+    }
+    servers.unwrap_or_default()
 }
 
 fn resource_path(v: &Raw) -> Result<String, String> {
@@ -130,18 +139,4 @@ pub(super) fn of_route(section: &Section<'_>, known: &[Resource], auth: Auth, fo
         section.blame("forward_token", message);
     }
     Some(path)
-}
-
-pub(super) fn print(resource: &Resource) -> Value {
-    let Resource { path, name, authorization_servers, scopes } = resource;
-    let mut table = Table::new();
-    put(&mut table, "path", path.as_str());
-    put_some(&mut table, "name", name.as_deref());
-    put_some(
-        &mut table,
-        "authorization_servers",
-        Some(texts(authorization_servers)).filter(|_| !authorization_servers.is_empty()),
-    );
-    put(&mut table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
-    table.into()
 }

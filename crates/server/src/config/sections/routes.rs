@@ -5,23 +5,27 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::super::print::{number, put, put_some, texts, time};
+use super::super::declare::section;
+use super::super::print::{Print, Put, Words};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::clients::scopes;
-use super::dpop::word;
 use super::endpoints::dialect_name;
-use super::{IdentityConfig, TrustedIssuer, dangling, listeners, log, resources};
+use super::{DAY, IdentityConfig, SECOND, TrustedIssuer, dangling, listeners, log, resources};
 use crate::log::{AccessLogConfig, RouteLog};
 use rotogate_core::route::{
     Auth, BadCredential, CallPattern, EncodedSlash, LooseMatch, OnExpiry, Resource, Role, Route, RouteId, RoutePolicy,
     StepUp, UpstreamId,
 };
+use rotogate_core::session::Scope;
 use rotogate_core::token::verify::OWN;
 use rotogate_proxy::Upstream;
 
 /// The words of `dpop` and `certificate_bound`: whether only bound tokens are accepted.
 const PROOFS: [(&str, bool); 2] = [("optional", false), ("required", true)];
+
+/// The words of `preflight`: whether the upstream answers preflights.
+const PREFLIGHTS: [(&str, bool); 2] = [("gate", false), ("upstream", true)];
 
 /// `issuers` of a route.
 fn route_issuers(section: &Section<'_>, issuers: &[TrustedIssuer]) -> Vec<String> {
@@ -174,54 +178,94 @@ fn blame_unasked(section: &Section<'_>, policy: &RoutePolicy) {
     }
 }
 
+section! {
+    impl RoutePolicy, read by read_policy(section, names: &Names<'_>) {
+        reload auth: Auth = get_or(value::word_of, Auth::Required),
+        reload any_scope as some: Scope = by { self::scopes(section, "any_scope").unwrap_or_default() },
+        reload scopes: Scope = by { self::scopes(section, "scopes").unwrap_or_default() },
+        reload audiences: Vec<String> = list_or_empty(value::text),
+        reload issuers as some: Vec<String> = by { route_issuers(section, names.issuers) },
+        reload roles as some: Vec<Role> = by {
+            let roles = route_roles(section, &issuers, names.issuers);
+            blame_empty(section, "any_scope", any_scope.is_empty());
+            blame_empty(section, "roles", roles.is_empty());
+            roles
+        },
+        reload loose_match: LooseMatch = get_or(loose_match, LooseMatch::Refuse),
+        reload forward_token: bool = get_or(value::boolean, false),
+        reload resource: Option<String> = by { resources::of_route(section, names.resources, auth, forward_token) },
+        reload bad_credential_on_optional as "-": BadCredential = by {
+            section.get_or("bad_credential", value::word_of, BadCredential::default())
+        },
+        reload encoded_slash: EncodedSlash = get_or(value::word_of, EncodedSlash::default()),
+        reload keep_underscore_headers: bool = get_or(value::boolean, false),
+        reload keep_override_headers: bool = get_or(value::boolean, false),
+        reload max_body: Option<u64> = get(value::size(0, u64::MAX)),
+        reload dialect: Option<String> = by { section.get("dialect", dialect_name).map(str::to_owned) },
+        reload cookie: Option<String> = get(value::cookie_name),
+        reload upgrade: bool = get_or(value::boolean, false),
+        reload dpop_required as "-": bool = by { section.get_or("dpop", value::word(&PROOFS, &[]), false) },
+        reload certificate_required as "-": bool = by {
+            section.get_or("certificate_bound", value::word(&PROOFS, &[]), false)
+        },
+        reload on_expiry: OnExpiry = get_or(value::word_of, OnExpiry::default()),
+        reload preflight_to_upstream as "-": bool = by {
+            section.get_or("preflight", value::word(&PREFLIGHTS, &[]), false)
+        },
+        reload step_up: Option<StepUp> = by { section.has("step_up").then(|| step_up(section, auth)) },
+    }
+}
+
+section! {
+    impl StepUp, read by read_step_up(section) {
+        reload acr as some: Vec<Box<str>> = by { read_acr(section) },
+        reload max_age: Option<Duration> = get(value::duration_within(SECOND, 365 * DAY)),
+    }
+}
+
+impl Words for Auth {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Required.word(), Self::Required),
+        (Self::Optional.word(), Self::Optional),
+        (Self::None.word(), Self::None),
+    ];
+}
+
+impl Words for BadCredential {
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("anonymous", Self::Anonymous)];
+}
+
+impl Words for EncodedSlash {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Refuse.word(), Self::Refuse), (Self::Keep.word(), Self::Keep)];
+}
+
+impl Words for OnExpiry {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Close.word(), Self::Close), (Self::Keep.word(), Self::Keep)];
+}
+
+impl Print for LooseMatch {
+    fn print(&self) -> Value {
+        (*self == Self::Refuse).into()
+    }
+}
+
+fn loose_match(v: &Raw) -> Result<LooseMatch, String> {
+    value::boolean(v).map(|is_refused| if is_refused { LooseMatch::Refuse } else { LooseMatch::Ignore })
+}
+
+fn blame_empty(section: &Section<'_>, key: &str, is_empty: bool) {
+    if section.has(key) && is_empty && !section.is_bad() {
+        section.blame(key, "is empty; expected at least one, or remove it");
+    }
+}
+
 fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> Route {
     section.later(&["max_stream", "websocket"]);
     let Destination { path, kuzzle, upstream, is_path } = read_destination(section, upstreams, names);
-    let modes = [Auth::Required, Auth::Optional, Auth::None].map(|auth| (auth.word(), auth));
-    let auth = section.get("auth", value::word(&modes, &[])).unwrap_or(Auth::Required);
-    let any_scope = scopes(section, "any_scope").unwrap_or_default();
-    let scopes = scopes(section, "scopes").unwrap_or_default();
-    let audiences = section.list("audiences", value::text).unwrap_or_default();
-    let trusted = names.issuers;
-    let issuers = route_issuers(section, trusted);
-    let roles = route_roles(section, &issuers, trusted);
-    for (key, is_empty) in [("any_scope", any_scope.is_empty()), ("roles", roles.is_empty())] {
-        if section.has(key) && is_empty && !section.is_bad() {
-            section.blame(key, "is empty; expected at least one, or remove it");
-        }
-    }
-    let slashes = [EncodedSlash::Refuse, EncodedSlash::Keep].map(|slash| (slash.word(), slash));
-    let ends = [OnExpiry::Close, OnExpiry::Keep].map(|end| (end.word(), end));
-    let preflights = [("gate", false), ("upstream", true)];
-    let exact = section.get("loose_match", value::boolean) == Some(false);
-    let flag = |key| section.get(key, value::boolean).unwrap_or(false);
-    let bad = [("refuse", BadCredential::Refuse), ("anonymous", BadCredential::Anonymous)];
-    let forward_token = flag("forward_token");
-    let resource = resources::of_route(section, names.resources, auth, forward_token);
-    let policy = RoutePolicy {
-        auth,
-        scopes,
-        any_scope,
-        roles,
-        issuers,
-        audiences,
-        bad_credential_on_optional: section.get("bad_credential", value::word(&bad, &[])).unwrap_or_default(),
-        forward_token,
-        encoded_slash: section.get("encoded_slash", value::word(&slashes, &[])).unwrap_or_default(),
-        keep_underscore_headers: flag("keep_underscore_headers"),
-        keep_override_headers: flag("keep_override_headers"),
-        max_body: section.get("max_body", value::size(0, u64::MAX)),
-        dialect: section.get("dialect", dialect_name).map(str::to_owned),
-        cookie: section.get("cookie", value::cookie_name),
-        upgrade: flag("upgrade"),
-        dpop_required: section.get("dpop", value::word(&PROOFS, &[])).unwrap_or(false),
-        certificate_required: section.get("certificate_bound", value::word(&PROOFS, &[])).unwrap_or(false),
-        on_expiry: section.get("on_expiry", value::word(&ends, &[])).unwrap_or_default(),
-        preflight_to_upstream: section.get("preflight", value::word(&preflights, &[])).unwrap_or(false),
-        loose_match: if exact { LooseMatch::Ignore } else { LooseMatch::Refuse },
-        resource,
-        step_up: section.has("step_up").then(|| step_up(section, auth)),
-    };
+    let policy = read_policy(section, names);
+    let auth = policy.auth;
     if auth == Auth::None {
         blame_unasked(section, &policy);
     }
@@ -250,11 +294,7 @@ fn read_route(section: &Section<'_>, upstreams: &[&str], names: &Names<'_>) -> R
 /// `step_up` (RFC 9470).
 fn step_up(section: &Section<'_>, auth: Auth) -> StepUp {
     let table = section.section("step_up");
-    let step_up = StepUp {
-        acr: table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect(),
-        max_age: table
-            .get("max_age", value::duration_within(Duration::from_secs(1), Duration::from_secs(365 * 86_400))),
-    };
+    let step_up = read_step_up(&table);
     table.finish();
     if step_up == StepUp::default() && !table.is_bad() {
         section.blame("step_up", "asks for nothing; expected acr = [\"…\"], max_age = \"5m\", or both");
@@ -263,6 +303,10 @@ fn step_up(section: &Section<'_>, auth: Auth) -> StepUp {
         section.blame("step_up", "is never asked for, because auth = \"none\"; remove one of the two");
     }
     step_up
+}
+
+fn read_acr(table: &Section<'_>) -> Vec<Box<str>> {
+    table.one_or_list("acr", acr).unwrap_or_default().into_iter().map(Into::into).collect()
 }
 
 /// A value of `acr_values`, which is a list with spaces between.
@@ -276,80 +320,30 @@ fn acr(v: &Raw) -> Result<String, String> {
 pub(super) fn print(route: &Route, upstreams: &[Upstream], access_log: &AccessLogConfig) -> Value {
     // `assertion_audience` comes from the upstream.
     let Route { id, hosts, methods, path, kuzzle, listeners, policy, upstream, assertion_audience: _ } = route;
-    let RoutePolicy {
-        auth,
-        scopes,
-        any_scope,
-        roles,
-        issuers,
-        audiences,
-        bad_credential_on_optional,
-        forward_token,
-        encoded_slash,
-        keep_underscore_headers,
-        keep_override_headers,
-        max_body,
-        preflight_to_upstream,
-        dialect,
-        cookie,
-        upgrade,
-        dpop_required,
-        certificate_required,
-        on_expiry,
-        loose_match,
-        resource,
-        step_up,
-    } = policy;
+    let RoutePolicy { auth, bad_credential_on_optional, preflight_to_upstream, resource, forward_token, .. } = policy;
     let mut table = Table::new();
-    put(&mut table, "id", id.as_str());
-    put_some(&mut table, "hosts", Some(texts(hosts)).filter(|_| !hosts.is_empty()));
-    put_some(&mut table, "methods", Some(texts(methods)).filter(|_| !methods.is_empty()));
+    id.put(&mut table, "id");
+    Some(hosts.clone()).filter(|hosts| !hosts.is_empty()).put(&mut table, "hosts");
+    Some(methods.clone()).filter(|methods| !methods.is_empty()).put(&mut table, "methods");
     // A rule for calls only has no path.
-    put_some(&mut table, "path", Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()));
-    put_some(&mut table, "kuzzle", Some(texts(kuzzle)).filter(|_| !kuzzle.is_empty()));
-    put_some(&mut table, "listeners", Some(texts(listeners)).filter(|_| !listeners.is_empty()));
+    Some(path.as_str()).filter(|path| !path.is_empty() || kuzzle.is_empty()).put(&mut table, "path");
+    Some(kuzzle.clone()).filter(|kuzzle| !kuzzle.is_empty()).put(&mut table, "kuzzle");
+    Some(listeners.clone()).filter(|listeners| !listeners.is_empty()).put(&mut table, "listeners");
     let upstream = upstream.and_then(|upstream| upstreams.get(upstream.position()));
-    put_some(&mut table, "upstream", upstream.map(|upstream| upstream.name.as_str()));
-    put(&mut table, "auth", auth.word());
-    put(&mut table, "scopes", texts(&scopes.iter().collect::<Vec<_>>()));
-    put_some(
-        &mut table,
-        "any_scope",
-        Some(texts(&any_scope.iter().collect::<Vec<_>>())).filter(|_| !any_scope.is_empty()),
-    );
-    put_some(&mut table, "roles", Some(texts(roles)).filter(|_| !roles.is_empty()));
-    put_some(&mut table, "issuers", Some(texts(issuers)).filter(|_| !issuers.is_empty()));
-    put(&mut table, "audiences", texts(audiences));
-    if *auth == Auth::Optional {
-        let word = match bad_credential_on_optional {
-            BadCredential::Refuse => "refuse",
-            BadCredential::Anonymous => "anonymous",
-        };
-        put(&mut table, "bad_credential", word);
+    upstream.map(|upstream| upstream.name.clone()).put(&mut table, "upstream");
+    policy.put(&mut table, "..");
+    Some(*bad_credential_on_optional).filter(|_| *auth == Auth::Optional).put(&mut table, "bad_credential");
+    word(&PREFLIGHTS, *preflight_to_upstream).put(&mut table, "preflight");
+    word(&PROOFS, policy.dpop_required).put(&mut table, "dpop");
+    word(&PROOFS, policy.certificate_required).put(&mut table, "certificate_bound");
+    Some(true).filter(|_| resource.is_some() && *forward_token).put(&mut table, "dangerous_forward_token");
+    if let Some(log) = access_log.routes.get(id.as_str()) {
+        table.insert("access_log".to_owned(), log::print_route(*log));
     }
-    put(&mut table, "forward_token", *forward_token);
-    put(&mut table, "encoded_slash", encoded_slash.word());
-    put(&mut table, "keep_underscore_headers", *keep_underscore_headers);
-    put(&mut table, "keep_override_headers", *keep_override_headers);
-    put_some(&mut table, "max_body", max_body.map(number));
-    put(&mut table, "preflight", if *preflight_to_upstream { "upstream" } else { "gate" });
-    put_some(&mut table, "dialect", dialect.as_deref());
-    put_some(&mut table, "cookie", cookie.as_deref());
-    put(&mut table, "upgrade", *upgrade);
-    put(&mut table, "dpop", word(&PROOFS, dpop_required));
-    put(&mut table, "certificate_bound", word(&PROOFS, certificate_required));
-    put(&mut table, "on_expiry", on_expiry.word());
-    put(&mut table, "loose_match", *loose_match == LooseMatch::Refuse);
-    put_some(&mut table, "resource", resource.as_deref());
-    if resource.is_some() && *forward_token {
-        put(&mut table, "dangerous_forward_token", true);
-    }
-    if let Some(StepUp { acr, max_age }) = step_up {
-        let mut step_up = Table::new();
-        put_some(&mut step_up, "acr", Some(texts(acr)).filter(|_| !acr.is_empty()));
-        put_some(&mut step_up, "max_age", max_age.map(time));
-        put(&mut table, "step_up", step_up);
-    }
-    put_some(&mut table, "access_log", access_log.routes.get(id.as_str()).copied().map(log::print_route));
     table.into()
+}
+
+/// The word of a value.
+fn word(words: &[(&'static str, bool)], value: bool) -> &'static str {
+    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::super::print::{number, put, put_some, time};
+use super::super::declare::section;
+use super::super::print::{Print, Put, Words};
 use super::super::raw::Section;
 use super::super::value;
 use super::{Config, DAY, EndpointConfig, SECOND};
@@ -13,56 +14,81 @@ use rotogate_core::session::profile::{
     MAX_SESSIONS_PER_SUBJECT, OnOtherClient, OnReuse, OnTooMany, Profile, ProfileOverride,
 };
 
-/// `[sessions]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionsConfig {
-    /// The rules, unless an endpoint or a client overrides them.
-    pub profile: Profile,
-    /// Whether a session keeps user agent and address of its login.
-    pub keep_login_client: bool,
-    /// The longest lifetime of a forwarded stream or upgraded connection.
-    pub max_stream: Duration,
+section! {
+    /// `[sessions]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct SessionsConfig, read by read_keys(section) {
+        /// The rules, unless an endpoint or a client overrides them.
+        reload profile as "..": Profile = by { read_profile(section).over(&Profile::default()) },
+        /// Whether a session keeps user agent and address of its login.
+        reload keep_login_client: bool = get_or(value::boolean, true),
+        /// The longest lifetime of a forwarded stream or upgraded connection.
+        reload max_stream: Duration = get_or(value::duration_within(SECOND, 30 * DAY), DEFAULT_MAX_STREAM),
+    }
 }
 
-/// The defaults of the section, beside those of [`Profile`] and [`DEFAULT_MAX_STREAM`].
-impl SessionsConfig {
-    const KEEP_LOGIN_CLIENT: bool = true;
+section! {
+    impl ProfileOverride, read by read_profile(section) {
+        reload access_ttl: Option<Duration> = get(value::duration),
+        reload max_access_ttl: Option<Duration> = get(value::duration),
+        reload session_ttl: Option<Duration> = get(value::duration),
+        reload idle_ttl: Option<Duration> = get(value::duration),
+        reload grace: Option<Duration> = get(value::duration),
+        reload lost_response_window: Option<Duration> = get(value::duration),
+        reload on_reuse: Option<OnReuse> = get(value::word_of),
+        reload on_other_client: Option<OnOtherClient> = get(value::word_of),
+        reload max_sessions_per_subject: Option<u32> = get(value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
+        reload on_too_many: Option<OnTooMany> = get(value::word_of),
+        reload revoke_previous_after: Option<Duration> = get(value::duration),
+    }
+}
+
+impl Print for Profile {
+    fn print(&self) -> Value {
+        let all = ProfileOverride {
+            access_ttl: Some(self.access_ttl),
+            max_access_ttl: Some(self.max_access_ttl),
+            session_ttl: Some(self.session_ttl),
+            idle_ttl: Some(self.idle_ttl),
+            grace: Some(self.grace),
+            lost_response_window: Some(self.lost_response_window),
+            on_reuse: Some(self.on_reuse),
+            on_other_client: Some(self.on_other_client),
+            max_sessions_per_subject: Some(self.max_sessions_per_subject),
+            on_too_many: Some(self.on_too_many),
+            revoke_previous_after: self.revoke_previous_after,
+        };
+        all.print()
+    }
+}
+
+impl Words for OnReuse {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::RevokeSession.word(), Self::RevokeSession),
+        (Self::RevokeSubject.word(), Self::RevokeSubject),
+        (Self::Deny.word(), Self::Deny),
+    ];
+}
+
+impl Words for OnOtherClient {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::Deny.word(), Self::Deny), (Self::RevokeSession.word(), Self::RevokeSession)];
+}
+
+impl Words for OnTooMany {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::EndOldest.word(), Self::EndOldest), (Self::Refuse.word(), Self::Refuse)];
 }
 
 pub(super) fn read(section: &Section<'_>) -> SessionsConfig {
     section.later(&["on_expiry"]);
-    let rules = read_profile(section).over(&Profile::default());
-    let keep_login_client =
-        section.get("keep_login_client", value::boolean).unwrap_or(SessionsConfig::KEEP_LOGIN_CLIENT);
-    let stream = value::duration_within(SECOND, 30 * DAY);
-    let max_stream = section.get("max_stream", stream).unwrap_or(DEFAULT_MAX_STREAM);
+    let sessions = read_keys(section);
     // A refused value was reported; its default need not be checked too.
     if !section.is_bad() {
-        check_profile(section, &rules, "");
+        check_profile(section, &sessions.profile, "");
     }
     section.finish();
-    SessionsConfig { profile: rules, keep_login_client, max_stream }
-}
-
-/// Reads the profile keys of a table.
-fn read_profile(section: &Section<'_>) -> ProfileOverride {
-    let reuse = [OnReuse::RevokeSession, OnReuse::RevokeSubject, OnReuse::Deny].map(|rule| (rule.word(), rule));
-    let other = [OnOtherClient::Deny, OnOtherClient::RevokeSession].map(|rule| (rule.word(), rule));
-    let too_many = [OnTooMany::EndOldest, OnTooMany::Refuse].map(|rule| (rule.word(), rule));
-    ProfileOverride {
-        access_ttl: section.get("access_ttl", value::duration),
-        max_access_ttl: section.get("max_access_ttl", value::duration),
-        session_ttl: section.get("session_ttl", value::duration),
-        idle_ttl: section.get("idle_ttl", value::duration),
-        grace: section.get("grace", value::duration),
-        lost_response_window: section.get("lost_response_window", value::duration),
-        on_reuse: section.get("on_reuse", value::word(&reuse, &[])),
-        on_other_client: section.get("on_other_client", value::word(&other, &[])),
-        max_sessions_per_subject: section
-            .get("max_sessions_per_subject", value::count(1, MAX_SESSIONS_PER_SUBJECT as usize)),
-        on_too_many: section.get("on_too_many", value::word(&too_many, &[])),
-        revoke_previous_after: section.get("revoke_previous_after", value::duration),
-    }
+    sessions
 }
 
 /// Reads the `profile` table of a client or an endpoint.
@@ -113,79 +139,9 @@ pub(super) fn check_profiles(config: &Config, clients: &[Section<'_>], endpoints
     }
 }
 
-pub(super) fn print(sessions: &SessionsConfig) -> Value {
-    let SessionsConfig { profile, keep_login_client, max_stream } = sessions;
-    let Profile {
-        access_ttl,
-        max_access_ttl,
-        session_ttl,
-        idle_ttl,
-        grace,
-        lost_response_window,
-        on_reuse,
-        on_other_client,
-        max_sessions_per_subject,
-        on_too_many,
-        revoke_previous_after,
-    } = profile;
-    let mut table = print_profile(&ProfileOverride {
-        access_ttl: Some(*access_ttl),
-        max_access_ttl: Some(*max_access_ttl),
-        session_ttl: Some(*session_ttl),
-        idle_ttl: Some(*idle_ttl),
-        grace: Some(*grace),
-        lost_response_window: Some(*lost_response_window),
-        on_reuse: Some(*on_reuse),
-        on_other_client: Some(*on_other_client),
-        max_sessions_per_subject: Some(*max_sessions_per_subject),
-        on_too_many: Some(*on_too_many),
-        revoke_previous_after: *revoke_previous_after,
-    });
-    put(&mut table, "keep_login_client", *keep_login_client);
-    put(&mut table, "max_stream", time(*max_stream));
-    table.into()
-}
-
-fn print_profile(rules: &ProfileOverride) -> Table {
-    let ProfileOverride {
-        access_ttl,
-        max_access_ttl,
-        session_ttl,
-        idle_ttl,
-        grace,
-        lost_response_window,
-        on_reuse,
-        on_other_client,
-        max_sessions_per_subject,
-        on_too_many,
-        revoke_previous_after,
-    } = rules;
-    let mut table = Table::new();
-    for (key, duration) in [
-        ("access_ttl", access_ttl),
-        ("max_access_ttl", max_access_ttl),
-        ("session_ttl", session_ttl),
-        ("idle_ttl", idle_ttl),
-        ("grace", grace),
-        ("lost_response_window", lost_response_window),
-        ("revoke_previous_after", revoke_previous_after),
-    ] {
-        put_some(&mut table, key, duration.map(time));
-    }
-    let reuse = on_reuse.map(OnReuse::word);
-    let other = on_other_client.map(OnOtherClient::word);
-    let too_many = on_too_many.map(OnTooMany::word);
-    put_some(&mut table, "max_sessions_per_subject", max_sessions_per_subject.map(number));
-    put_some(&mut table, "on_too_many", too_many);
-    put_some(&mut table, "on_reuse", reuse);
-    put_some(&mut table, "on_other_client", other);
-    table
-}
-
 /// Puts the `profile` table of a client or an endpoint, unless it is empty.
 pub(super) fn put_override(table: &mut Table, rules: &ProfileOverride) {
-    let rules = print_profile(rules);
-    if !rules.is_empty() {
-        put(table, "profile", rules);
+    if *rules != ProfileOverride::default() {
+        rules.put(table, "profile");
     }
 }

@@ -4,24 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
-use toml::{Table, Value};
 
-use super::super::print::{number, path, put, put_some, time};
+use super::super::declare::section;
+use super::super::print::Words;
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
 use rotogate_core::route::WarningKind;
 
-/// The default of `tracing.timeout`.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// The default of `tracing.flush_interval`.
-const FLUSH_INTERVAL: Duration = SECOND;
-/// The default of `tracing.queue`, in spans.
-const QUEUE: usize = 4096;
-const SERVICE_NAME: &str = "rotogate";
 /// Where OTLP over HTTP takes traces.
 const HTTP_PATH: &str = "/v1/traces";
-const PROTOCOLS: [(&str, TraceProtocol); 2] = [("http", TraceProtocol::Http), ("grpc", TraceProtocol::Grpc)];
 
 /// How spans are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,81 +24,69 @@ pub enum TraceProtocol {
     Grpc,
 }
 
-/// `[tracing]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TracingConfig {
-    /// The collector. With HTTP, the whole URL.
-    pub endpoint: Uri,
-    /// How spans are sent.
-    pub protocol: TraceProtocol,
-    /// The part of the requests that is recorded, from 0 to 1.
-    pub sample: f64,
-    /// A private file with headers for the collector.
-    pub headers_file: Option<PathBuf>,
-    /// The authorities for the collector's certificate. `None`: those of the system.
-    pub ca: Option<PathBuf>,
-    /// `service.name`.
-    pub service_name: String,
-    /// Whether spans name the user.
-    pub identity: bool,
-    /// The time for a batch of spans, with its retries.
-    pub timeout: Duration,
-    /// How long a span waits for others at most.
-    pub flush_interval: Duration,
-    /// The most spans that wait or are under way to the collector.
-    pub queue: usize,
+impl Words for TraceProtocol {
+    const WORDS: &'static [(&'static str, Self)] = &[("http", Self::Http), ("grpc", Self::Grpc)];
+}
+
+section! {
+    /// `[tracing]`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct TracingConfig, read by read_keys(section, dir: &Path) {
+        /// How spans are sent.
+        reload protocol: TraceProtocol = get_or(value::word_of, TraceProtocol::Http),
+        /// The collector. With HTTP, the whole URL.
+        reload endpoint: Uri = required(ENDPOINT, |v| read_endpoint(v, protocol)),
+        /// A private file with headers for the collector.
+        reload headers_file: Option<PathBuf> = get(path_in(dir)),
+        /// The part of the requests that is recorded, from 0 to 1.
+        reload sample: f64 = get_or(value::fraction, 1.0),
+        /// The authorities for the collector's certificate. `None`: those of the system.
+        reload ca: Option<PathBuf> = get(path_in(dir)),
+        /// `service.name`.
+        reload service_name: String = get_or(value::text, "rotogate".to_owned()),
+        /// Whether spans name the user.
+        reload identity: bool = get_or(value::boolean, false),
+        /// The time for a batch of spans, with its retries.
+        reload timeout: Duration = get_or(wait(), Duration::from_secs(10)),
+        /// How long a span waits for others at most.
+        reload flush_interval: Duration = get_or(wait(), SECOND),
+        /// The most spans that wait or are under way to the collector.
+        reload queue: usize = get_or(value::count(512, 1 << 20), 4096),
+    }
+}
+
+const ENDPOINT: &str =
+    "the URL of a collector, such as \"http://localhost:4318\", here or in OTEL_EXPORTER_OTLP_ENDPOINT";
+
+fn wait() -> impl Fn(&Raw) -> Result<Duration, String> {
+    value::duration_within(Duration::from_millis(100), Duration::from_secs(60))
 }
 
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Option<TracingConfig> {
-    if !root.has("tracing") {
-        return None;
-    }
-    let section = root.section("tracing");
-    if !cfg!(feature = "otel") {
+    if root.has("tracing") && !cfg!(feature = "otel") {
+        root.section("tracing");
         root.blame("tracing", value::needs_feature("[tracing]", "otel"));
         return None;
     }
-    let protocol = section.get("protocol", value::word(&PROTOCOLS, &[])).unwrap_or(TraceProtocol::Http);
-    let endpoint = section.require(
-        "endpoint",
-        "the URL of a collector, such as \"http://localhost:4318\", here or in OTEL_EXPORTER_OTLP_ENDPOINT",
-        |v| read_endpoint(v, protocol),
-    );
-    let headers_file = section.get("headers_file", path_in(dir));
-    if let Some(endpoint) = &endpoint
-        && is_in_clear(endpoint)
-    {
-        if headers_file.is_some() {
-            section.blame("headers_file", "would be sent in clear text to another machine; expected an https endpoint");
-        } else {
-            section.warn(
-                WarningKind::NoAccess,
-                "endpoint",
-                "is http: spans, with paths and addresses of clients, go to another machine in clear text",
-            );
+    root.table("tracing", |section| {
+        let tracing = read_keys(section, dir);
+        if is_in_clear(&tracing.endpoint) {
+            blame_clear_text(section, &tracing);
         }
-    }
-    let waits = value::duration_within(Duration::from_millis(100), Duration::from_secs(60));
-    let sample = section.get("sample", value::fraction).unwrap_or(1.0);
-    let ca = section.get("ca", path_in(dir));
-    let service_name = section.get("service_name", value::text).unwrap_or_else(|| SERVICE_NAME.to_owned());
-    let identity = section.get("identity", value::boolean).unwrap_or(false);
-    let timeout = section.get("timeout", &waits).unwrap_or(TIMEOUT);
-    let flush_interval = section.get("flush_interval", &waits).unwrap_or(FLUSH_INTERVAL);
-    let queue = section.get("queue", value::count(512, 1 << 20)).unwrap_or(QUEUE);
-    section.finish();
-    Some(TracingConfig {
-        endpoint: endpoint?,
-        protocol,
-        sample,
-        headers_file,
-        ca,
-        service_name,
-        identity,
-        timeout,
-        flush_interval,
-        queue,
+        tracing
     })
+}
+
+fn blame_clear_text(section: &Section<'_>, tracing: &TracingConfig) {
+    if tracing.headers_file.is_some() {
+        section.blame("headers_file", "would be sent in clear text to another machine; expected an https endpoint");
+    } else {
+        section.warn(
+            WarningKind::NoAccess,
+            "endpoint",
+            "is http: spans, with paths and addresses of clients, go to another machine in clear text",
+        );
+    }
 }
 
 fn read_endpoint(v: &Raw, protocol: TraceProtocol) -> Result<Uri, String> {
@@ -138,32 +118,4 @@ fn is_in_clear(endpoint: &Uri) -> bool {
     let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
     let is_here = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     endpoint.scheme_str() == Some("http") && !is_here
-}
-
-pub(super) fn print(tracing: &TracingConfig) -> Value {
-    let TracingConfig {
-        endpoint,
-        protocol,
-        sample,
-        headers_file,
-        ca,
-        service_name,
-        identity,
-        timeout,
-        flush_interval,
-        queue,
-    } = tracing;
-    let mut table = Table::new();
-    put(&mut table, "endpoint", endpoint.to_string());
-    let protocol = PROTOCOLS.iter().find(|(_, known)| known == protocol).map_or("", |(word, _)| word);
-    put(&mut table, "protocol", protocol);
-    put(&mut table, "sample", *sample);
-    put_some(&mut table, "headers_file", headers_file.as_deref().map(path));
-    put_some(&mut table, "ca", ca.as_deref().map(path));
-    put(&mut table, "service_name", service_name.as_str());
-    put(&mut table, "identity", *identity);
-    put(&mut table, "timeout", time(*timeout));
-    put(&mut table, "flush_interval", time(*flush_interval));
-    put(&mut table, "queue", number(*queue));
-    table.into()
 }
