@@ -1,10 +1,14 @@
 //! `[directory]`, or several `[[directories]]`.
 
 use std::path::{Path, PathBuf};
+#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+use std::time::Duration;
 
 use toml::{Table, Value as Toml};
 
-use super::super::print::{self, list, number, put, put_some, texts, time};
+#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+use super::super::declare::section;
+use super::super::print::{self, Put, list, put, put_some, texts};
 use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
@@ -166,7 +170,7 @@ fn read_users(section: &Section<'_>, dir: &Path, kind: Kind) -> UsersConfig {
     let source: Option<SourceSettings> = match kind {
         Kind::File => None,
         #[cfg(feature = "hook")]
-        Kind::Http => http::read(section, dir),
+        Kind::Http => Some(http::read(section, dir)),
         #[cfg(feature = "ldap")]
         Kind::Ldap => ldap::read(section, dir),
         #[cfg(feature = "sql")]
@@ -194,14 +198,28 @@ fn bounds(section: &Section<'_>, kind: Kind) -> Bounds {
         Kind::Http => http::TIMEOUT,
         _ => Bounds::TIMEOUT,
     };
-    let within = |max| value::duration_within(std::time::Duration::ZERO, max);
-    let at_least = std::time::Duration::from_millis(100);
-    Bounds {
-        timeout: section.get("timeout", value::duration_within(at_least, 60 * super::SECOND)).unwrap_or(timeout),
-        max_requests: section.get("max_requests", value::count(1, 10_000)).unwrap_or(Bounds::MAX_REQUESTS),
-        queue_timeout: section.get("queue_timeout", within(60 * super::SECOND)).unwrap_or(Bounds::QUEUE_TIMEOUT),
-        lookup_cache: section.get("lookup_cache", within(60 * super::SECOND)).unwrap_or_default(),
+    read_bounds(section, timeout)
+}
+
+/// The longest time of a bound.
+#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+section! {
+    impl Bounds, read by read_bounds(section, timeout: Duration) {
+        reload timeout: Duration = get_or(value::duration_within(Duration::from_millis(100), MINUTE), timeout),
+        reload max_requests: usize = get_or(value::count(1, 10_000), Bounds::MAX_REQUESTS),
+        reload queue_timeout: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Bounds::QUEUE_TIMEOUT),
+        reload lookup_cache: Duration = get_or(value::duration_within(Duration::ZERO, MINUTE), Duration::ZERO),
     }
+}
+
+/// Whether the name, the place or the keys of the users file differ.
+pub(super) fn is_another_file(old: &[DirectoryConfig], new: &[DirectoryConfig]) -> bool {
+    let is_file = |one: &&DirectoryConfig| matches!(one.users, UsersConfig::File { .. });
+    let file = |all: &[DirectoryConfig]| all.iter().find(is_file).map(|one| (one.name.clone(), one.users.clone()));
+    file(old) != file(new)
 }
 
 /// The only directory as `[directory]`, several as `[[directories]]`.
@@ -221,17 +239,20 @@ fn print_one(directory: &DirectoryConfig) -> Toml {
         UsersConfig::File { path, hashes } => {
             put(&mut table, "kind", "file");
             put(&mut table, "path", print::path(path));
-            hashes::print(hashes, &mut table);
+            hashes.put(&mut table, "..");
+            hashes::print_expected(&hashes.expected, &mut table);
         }
         UsersConfig::Remote { source, bounds } => {
-            let Bounds { timeout, max_requests, queue_timeout, lookup_cache } = bounds;
-            put(&mut table, "timeout", time(*timeout));
-            put(&mut table, "max_requests", number(*max_requests));
-            put(&mut table, "queue_timeout", time(*queue_timeout));
-            put(&mut table, "lookup_cache", time(*lookup_cache));
+            #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
+            bounds.put(&mut table, "..");
+            #[cfg(not(any(feature = "hook", feature = "ldap", feature = "sql")))]
+            let Bounds { .. } = bounds;
             match *source {
                 #[cfg(feature = "hook")]
-                SourceSettings::Http(ref settings) => http::print(settings, &mut table),
+                SourceSettings::Http(ref settings) => {
+                    put(&mut table, "kind", "http");
+                    settings.put(&mut table, "..");
+                }
                 #[cfg(feature = "ldap")]
                 SourceSettings::Ldap(ref settings) => ldap::print(settings, &mut table),
                 #[cfg(feature = "sql")]

@@ -9,7 +9,8 @@ use http::uri::Scheme;
 use secrecy::SecretString;
 use toml::{Table, Value};
 
-use super::super::print::{Print, path, put, put_some, texts, time};
+use super::super::declare::section;
+use super::super::print::{Print, Put};
 use super::super::raw::{Section, Value as Raw, printable};
 use super::super::value;
 use super::EndpointConfig;
@@ -25,41 +26,61 @@ use rotogate_core::token::algorithm::Family;
 use rotogate_core::token::assertion::ASSERTION_TYP;
 use rotogate_core::token::verify::{AllowedScopes, ClaimMapping, OWN, Preset, RequiredClaim, WantedClaim, host_of};
 
-/// An entry of `[[issuers]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedIssuer {
-    /// The name that routes use; the host of `url` by default.
-    pub name: String,
-    /// `iss`, exactly.
-    pub url: String,
-    /// The scopes that its tokens may carry here.
-    pub scopes: AllowedScopes,
-    /// Whether routes without `issuers` accept its tokens.
-    pub everywhere: bool,
-    /// The prefix of its subjects.
-    pub subject_prefix: String,
-    /// The provider, from which keys that are not written have their values.
-    pub preset: Option<Preset>,
-    /// Which of its claims are read, and what they mean here.
-    pub claims: ClaimMapping,
-    /// The accepted `aud` values; at least one.
-    pub audience: Vec<String>,
-    /// Its keys.
-    pub keys: KeySource,
-    /// How it is asked about opaque tokens, if it is.
-    pub introspection: Option<IntrospectionConfig>,
-    /// The accepted `typ` values (requirement J6).
-    pub typ: Vec<String>,
-    /// The longest accepted `exp` − `iat`.
-    pub max_lifetime: Duration,
-    /// The allowed clock difference.
-    pub leeway: Duration,
-    /// Where its logout tokens come (OpenID Connect back-channel logout).
-    pub backchannel_logout: Option<EventsConfig>,
-    /// Where its security events come (RFC 8935).
-    pub events: Option<EventsConfig>,
-    /// The claim with its session; empty: none.
-    pub session_claim: String,
+section! {
+    /// An entry of `[[issuers]]`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct TrustedIssuer, read by read_keys(section, others: &[TrustedIssuer], dir: &Path, own: &IssuerConfig) {
+        /// `iss`, exactly.
+        reload url: String = by { read_url(section, others, own) },
+        /// The name that routes use; the host of `url` by default.
+        reload name: String = by { read_name(section, others, &url) },
+        /// The provider, from which keys that are not written have their values.
+        reload preset: Option<Preset> = get(value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[])),
+        /// The accepted `typ` values (requirement J6).
+        reload typ: Vec<String> = by { read_typ(section, preset) },
+        /// Its keys.
+        reload keys as "..": KeySource = by { issuer_keys(section, dir, preset, &name, &url) },
+        /// Which of its claims are read, and what they mean here.
+        reload claims as "..": ClaimMapping = by {
+            mapping::read(section, preset.map(Preset::claims).unwrap_or_default())
+        },
+        /// The scopes that its tokens may carry here.
+        reload scopes: AllowedScopes = by { allowed_scopes(section) },
+        /// Whether routes without `issuers` accept its tokens.
+        reload everywhere: bool = get_or(value::boolean, false),
+        /// The prefix of its subjects.
+        reload subject_prefix: String = get_or(self::subject_prefix, String::new()),
+        /// The accepted `aud` values; at least one.
+        reload audience: Vec<String> = by { self::audience(section) },
+        /// How it is asked about opaque tokens, if it is.
+        reload introspection: Option<IntrospectionConfig> = by { introspection::read(section, dir) },
+        /// The longest accepted `exp` − `iat`.
+        reload max_lifetime: Duration = get_or(
+            value::duration_within(SECOND, 366 * DAY),
+            preset.map_or(DAY, Preset::max_lifetime)
+        ),
+        /// The allowed clock difference.
+        reload leeway: Duration = by { self::leeway(section, own.leeway) },
+        /// Where its logout tokens come (OpenID Connect back-channel logout).
+        reload backchannel_logout: Option<EventsConfig> = table(|section| read_events(section, dir, false)),
+        /// Where its security events come (RFC 8935).
+        reload events: Option<EventsConfig> = table(|section| read_events(section, dir, true)),
+        /// The claim with its session; empty: none.
+        reload session_claim: String = get_or(self::session_claim, "sid".to_owned()),
+    }
+}
+
+section! {
+    /// An endpoint for notices of an issuer: `backchannel_logout` and `events`.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct EventsConfig, read by read_events(section, dir: &Path, has_token: bool) {
+        /// Its path.
+        reload path: String = required("a path such as \"/logout/idp\"", events_path),
+        /// Of these, a notice must name one.
+        reload audience: Vec<String> = by { read_events_audience(section) },
+        /// The file with the token of the sender.
+        reload token_file: Option<PathBuf> = by { read_events_token_file(section, dir, has_token) },
+    }
 }
 
 /// The source of an issuer's keys.
@@ -94,70 +115,85 @@ impl KeySource {
     }
 }
 
-/// The defaults of an entry.
-impl TrustedIssuer {
-    const MAX_LIFETIME: Duration = DAY;
-    const TYP: &str = "at+jwt";
+impl Print for Preset {
+    fn print(&self) -> Value {
+        self.word().into()
+    }
+}
+
+impl Print for AllowedScopes {
+    fn print(&self) -> Value {
+        match self {
+            Self::Any => "any".into(),
+            Self::Only(scopes) => scopes.print(),
+        }
+    }
+}
+
+impl Print for KeySource {
+    fn print(&self) -> Value {
+        let mut table = Table::new();
+        match self {
+            Self::Jwks(file, algorithm) => {
+                file.put(&mut table, "jwks_file");
+                algorithm.put(&mut table, "algorithm");
+            }
+            Self::PublicKey(file, algorithm) => {
+                file.put(&mut table, "public_key");
+                algorithm.put(&mut table, "algorithm");
+            }
+            Self::None => {}
+            Self::Remote(source) => remote::print(&mut table, source),
+        }
+        table.into()
+    }
 }
 
 pub(super) fn read(sections: &[Section<'_>], dir: &Path, own: &IssuerConfig) -> Vec<TrustedIssuer> {
     let mut issuers: Vec<TrustedIssuer> = Vec::new();
     for section in sections {
-        let url = section.require("url", "the issuer (iss)", value::issuer_url).unwrap_or_default();
-        if !url.is_empty() && url == own.url {
-            section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
-        } else if !url.is_empty() && issuers.iter().any(|other| other.url == url) {
-            section.blame("url", format!("{url} is listed twice; remove one of the two"));
-        }
-        if is_plain(&url) {
-            section.blame(
-                "url",
-                "is http: the connection is neither encrypted nor authenticated; expected https, or a loopback address",
-            );
-        }
-        let name = section.get("name", issuer_name).unwrap_or_else(|| host_of(&url).to_owned());
-        if !name.is_empty() && issuers.iter().any(|other| other.name == name) {
-            let hint = if section.has("name") { "" } else { ", because it is the host of url; give this one a name" };
-            section.blame("name", format!("\"{name}\" is listed twice{hint}"));
-        }
-        let preset = section.get("preset", value::word(&Preset::ALL.map(|preset| (preset.word(), preset)), &[]));
-        let typ = section.one_or_list("typ", token_type);
-        if typ.as_ref().is_some_and(Vec::is_empty) {
-            section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
-        }
-        let keys = issuer_keys(section, dir, preset, &name, &url);
-        let claims = mapping::read(section, preset.map(Preset::claims).unwrap_or_default());
-        warn_of_everybody(section, &url, preset, &claims);
-        issuers.push(TrustedIssuer {
-            name,
-            url,
-            scopes: allowed_scopes(section),
-            everywhere: section.get("everywhere", value::boolean).unwrap_or(false),
-            subject_prefix: section.get("subject_prefix", subject_prefix).unwrap_or_default(),
-            preset,
-            claims,
-            audience: audience(section),
-            keys,
-            introspection: introspection::read(section, dir),
-            typ: typ.unwrap_or_else(|| match preset {
-                Some(preset) => preset.typ().map(str::to_owned).collect(),
-                None => vec![TrustedIssuer::TYP.to_owned()],
-            }),
-            max_lifetime: section
-                .get("max_lifetime", value::duration_within(SECOND, 366 * DAY))
-                .or(preset.map(Preset::max_lifetime))
-                .unwrap_or(TrustedIssuer::MAX_LIFETIME),
-            leeway: leeway(section, own.leeway),
-            backchannel_logout: section
-                .has("backchannel_logout")
-                .then(|| events(&section.section("backchannel_logout"), dir, false))
-                .flatten(),
-            events: section.has("events").then(|| events(&section.section("events"), dir, true)).flatten(),
-            session_claim: section.get("session_claim", session_claim).unwrap_or_else(|| "sid".to_owned()),
-        });
+        let issuer = read_keys(section, &issuers, dir, own);
+        warn_of_everybody(section, &issuer.url, issuer.preset, &issuer.claims);
+        issuers.push(issuer);
         section.finish();
     }
     issuers
+}
+
+fn read_url(section: &Section<'_>, others: &[TrustedIssuer], own: &IssuerConfig) -> String {
+    let url = section.required("url", "the issuer (iss)", value::issuer_url);
+    if !url.is_empty() && url == own.url {
+        section.blame("url", "is our own issuer, whose tokens are always trusted; remove this entry");
+    } else if !url.is_empty() && others.iter().any(|other| other.url == url) {
+        section.blame("url", format!("{url} is listed twice; remove one of the two"));
+    }
+    if is_plain(&url) {
+        section.blame(
+            "url",
+            "is http: the connection is neither encrypted nor authenticated; expected https, or a loopback address",
+        );
+    }
+    url
+}
+
+fn read_name(section: &Section<'_>, others: &[TrustedIssuer], url: &str) -> String {
+    let name = section.get_or("name", issuer_name, host_of(url).to_owned());
+    if !name.is_empty() && others.iter().any(|other| other.name == name) {
+        let hint = if section.has("name") { "" } else { ", because it is the host of url; give this one a name" };
+        section.blame("name", format!("\"{name}\" is listed twice{hint}"));
+    }
+    name
+}
+
+fn read_typ(section: &Section<'_>, preset: Option<Preset>) -> Vec<String> {
+    let typ = section.one_or_list("typ", token_type);
+    if typ.as_ref().is_some_and(Vec::is_empty) {
+        section.blame("typ", "is empty; expected at least one type, such as \"at+jwt\"");
+    }
+    typ.unwrap_or_else(|| match preset {
+        Some(preset) => preset.typ().map(str::to_owned).collect(),
+        None => vec!["at+jwt".to_owned()],
+    })
 }
 
 /// Issuers that serve everybody. Their own preset asks for a restriction.
@@ -182,37 +218,27 @@ fn warn_of_everybody(section: &Section<'_>, url: &str, preset: Option<Preset>, c
     }
 }
 
-/// An endpoint for notices of an issuer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventsConfig {
-    /// Its path.
-    pub path: String,
-    /// Of these, a notice must name one.
-    pub audience: Vec<String>,
-    /// The file with the token of the sender.
-    pub token_file: Option<PathBuf>,
-}
-
-/// `backchannel_logout` and `events`.
-fn events(section: &Section<'_>, dir: &Path, has_token: bool) -> Option<EventsConfig> {
-    let path = section.require("path", "a path such as \"/logout/idp\"", events_path);
-    let audience = section.list("audience", value::text).unwrap_or_default();
+fn read_events_audience(section: &Section<'_>) -> Vec<String> {
+    let audience = section.list_or_empty("audience", value::text);
     if audience.is_empty() && !section.is_bad() {
         section
             .blame("audience", "is missing or empty; expected what the issuer calls this gate: a client id, or a URL");
     }
-    let token_file = match has_token {
-        true => section.require("token_file", "the file with the sender's token", path_in(dir)),
-        false => None,
-    };
-    if let Some(file) = &token_file
+    audience
+}
+
+fn read_events_token_file(section: &Section<'_>, dir: &Path, has_token: bool) -> Option<PathBuf> {
+    if !has_token {
+        return None;
+    }
+    let file = section.require("token_file", "the file with the sender's token", path_in(dir));
+    if let Some(file) = &file
         && !section.is_bad()
         && let Err(message) = read_event_token(file)
     {
         section.blame("token_file", message);
     }
-    section.finish();
-    Some(EventsConfig { path: path?, audience, token_file })
+    file
 }
 
 /// The token of a sender of events.
@@ -364,65 +390,4 @@ pub(super) fn check_used(
             section.blame("url", message);
         }
     }
-}
-
-pub(super) fn print(issuer: &TrustedIssuer) -> Value {
-    let TrustedIssuer {
-        name,
-        url,
-        audience,
-        scopes,
-        everywhere,
-        subject_prefix,
-        preset,
-        claims,
-        keys,
-        introspection,
-        typ,
-        max_lifetime,
-        leeway,
-        backchannel_logout,
-        events,
-        session_claim,
-    } = issuer;
-    let mut table = Table::new();
-    put(&mut table, "name", name.as_str());
-    let scopes = match scopes {
-        AllowedScopes::Any => "any".into(),
-        AllowedScopes::Only(scopes) => texts(&scopes.iter().collect::<Vec<_>>()),
-    };
-    put(&mut table, "scopes", scopes);
-    put(&mut table, "everywhere", *everywhere);
-    put(&mut table, "subject_prefix", subject_prefix.as_str());
-    put_some(&mut table, "preset", preset.map(Preset::word));
-    mapping::print(&mut table, claims);
-    put(&mut table, "url", url.as_str());
-    put(&mut table, "audience", texts(audience));
-    match keys {
-        KeySource::Jwks(file, algorithm) => {
-            put(&mut table, "jwks_file", path(file));
-            put_some(&mut table, "algorithm", algorithm.map(|algorithm| algorithm.name()));
-        }
-        KeySource::PublicKey(file, algorithm) => {
-            put(&mut table, "public_key", path(file));
-            put(&mut table, "algorithm", algorithm.name());
-        }
-        KeySource::None => {}
-        KeySource::Remote(source) => remote::print(&mut table, source),
-    }
-    put_some(&mut table, "introspection", introspection.as_ref().map(Print::print));
-    put(&mut table, "typ", texts(typ));
-    put(&mut table, "max_lifetime", time(*max_lifetime));
-    put(&mut table, "leeway", time(*leeway));
-    put(&mut table, "session_claim", session_claim.as_str());
-    for (key, config) in [("backchannel_logout", backchannel_logout), ("events", events)] {
-        if let Some(EventsConfig { path: at, audience, token_file }) = config {
-            let mut one = Table::new();
-            put(&mut one, "path", at.as_str());
-            put(&mut one, "audience", texts(audience));
-            put_some(&mut one, "token_file", token_file.as_deref().map(path));
-            put(&mut table, key, one);
-        }
-    }
-    table.into()
 }

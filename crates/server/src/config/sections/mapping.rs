@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::super::print::{list, put, put_some, texts};
+use super::super::print::{Print, list, put, put_some, texts};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use rotogate_core::claim::ClaimPath;
@@ -136,31 +136,34 @@ fn scalar(v: &Raw) -> Result<Json, String> {
     }
 }
 
-pub(super) fn print(table: &mut Table, mapping: &ClaimMapping) {
-    let ClaimMapping { scope, scope_map, client, roles, account, subject, subject_encoding, audience, require } =
-        mapping;
-    let mut claims = Table::new();
-    for (key, paths) in
-        [("scope", scope), ("client", client), ("roles", roles), ("account", account), ("subject", subject)]
-    {
-        put(&mut claims, key, texts(paths));
-    }
-    put(table, "claims", claims);
-    put(table, "subject_encoding", subject_encoding.word());
-    put_some(table, "audience_claim", audience.as_ref().map(ToString::to_string));
-    let mut map = Table::new();
-    for (theirs, ours) in scope_map {
-        put(&mut map, theirs, texts(&ours.iter().collect::<Vec<_>>()));
-    }
-    put(table, "scope_map", map);
-    let mut values = Table::new();
-    for RequiredClaim { path, wanted } in require {
-        // The preset has the others.
-        if let WantedClaim::OneOf(several) = wanted {
-            put(&mut values, &path.to_string(), list(several, json));
+impl Print for ClaimMapping {
+    fn print(&self) -> Value {
+        let Self { scope, scope_map, client, roles, account, subject, subject_encoding, audience, require } = self;
+        let mut table = Table::new();
+        let mut claims = Table::new();
+        for (key, paths) in
+            [("scope", scope), ("client", client), ("roles", roles), ("account", account), ("subject", subject)]
+        {
+            put(&mut claims, key, texts(paths));
         }
+        put(&mut table, "claims", claims);
+        put(&mut table, "subject_encoding", subject_encoding.word());
+        put_some(&mut table, "audience_claim", audience.as_ref().map(ToString::to_string));
+        let mut map = Table::new();
+        for (theirs, ours) in scope_map {
+            put(&mut map, theirs, ours.print());
+        }
+        put(&mut table, "scope_map", map);
+        let mut values = Table::new();
+        for RequiredClaim { path, wanted } in require {
+            // The preset has the others.
+            if let WantedClaim::OneOf(several) = wanted {
+                put(&mut values, &path.to_string(), list(several, json));
+            }
+        }
+        put(&mut table, "require", values);
+        table.into()
     }
-    put(table, "require", values);
 }
 
 fn json(value: &Json) -> Value {

@@ -348,7 +348,7 @@ fn print(config: &Config) -> String {
     put(&mut root, "server", server.print());
     put(&mut root, "admin", admin.print());
     put(&mut root, "issuer", issuer.print());
-    put(&mut root, "issuers", list(issuers, issuers::print));
+    put(&mut root, "issuers", issuers.print());
     put(&mut root, "sessions", sessions.print());
     put(&mut root, "store", store::print(store));
     directory::print(directories, &mut root);

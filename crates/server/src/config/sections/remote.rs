@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use toml::Table;
 
-use super::super::print::{number, path, put, put_some, time};
+use super::super::declare::section;
+use super::super::print::{Put, path, put, put_some};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
@@ -52,7 +53,7 @@ pub(super) fn read(
     let jwks_url = section.get("jwks_url", value::text);
     let required = section.get("required", value::boolean);
     let fetch = section.section("fetch");
-    let settings = settings(&fetch);
+    let settings = read_fetch(&fetch, &FetchSettings::default());
     let ca = fetch.get("ca", path_in(dir));
     let client_cert = fetch.get("client_cert", path_in(dir));
     let bearer = fetch.get("bearer_file", path_in(dir));
@@ -107,24 +108,21 @@ fn proxy(v: &Raw) -> Result<Proxy, String> {
     Proxy::parse(&value::text(v)?).map_err(|error| error.to_string())
 }
 
-fn settings(fetch: &Section<'_>) -> FetchSettings {
-    let default = FetchSettings::default();
-    let time = |key, default| {
-        let read = value::duration_within(SECOND, FetchSettings::MAX_STALE_FOR);
-        fetch.get(key, read).unwrap_or(default)
-    };
-    let (min, max) = (time("min", default.min), time("max", default.max));
-    let max_size = fetch.get("max_size", value::size(1024, FetchSettings::MAX_SIZE as u64));
-    FetchSettings {
+section! {
+    impl FetchSettings, read by read_fetch(section, default: &FetchSettings) {
+        reload min: Duration = get_or(time(), default.min),
+        reload max: Duration = get_or(time(), default.max),
+        reload max_size: usize = get_or(value::size(1024, FetchSettings::MAX_SIZE as u64), default.max_size),
         // Where it is not written, it is within the bounds that are.
-        fresh: time("fresh", default.fresh.min(max).max(min)),
-        min,
-        max,
-        cooldown: time("cooldown", default.cooldown),
-        timeout: time("timeout", default.timeout),
-        stale_for: time("stale_for", default.stale_for),
-        max_size: max_size.unwrap_or(default.max_size),
+        reload fresh: Duration = get_or(time(), default.fresh.min(max).max(min)),
+        reload cooldown: Duration = get_or(time(), default.cooldown),
+        reload timeout: Duration = get_or(time(), default.timeout),
+        reload stale_for: Duration = get_or(time(), default.stale_for),
     }
+}
+
+fn time() -> impl Fn(&Raw) -> Result<Duration, String> {
+    value::duration_within(SECOND, FetchSettings::MAX_STALE_FOR)
 }
 
 pub(super) fn print(table: &mut Table, source: &RemoteSource) {
@@ -137,20 +135,8 @@ pub(super) fn print(table: &mut Table, source: &RemoteSource) {
         _ => {}
     }
     put_some(table, "algorithm", issuer.algorithms.first().map(|algorithm| algorithm.name()));
-    let FetchSettings { fresh, min, max, cooldown, timeout, stale_for, max_size } = issuer.fetch;
     let mut fetch = Table::new();
-    let times: [(&str, Duration); 6] = [
-        ("fresh", fresh),
-        ("min", min),
-        ("max", max),
-        ("cooldown", cooldown),
-        ("timeout", timeout),
-        ("stale_for", stale_for),
-    ];
-    for (key, value) in times {
-        put(&mut fetch, key, time(value));
-    }
-    put(&mut fetch, "max_size", number(max_size));
+    issuer.fetch.put(&mut fetch, "..");
     let files =
         [("ca", &issuer.files.ca), ("client_cert", &issuer.files.client_cert), ("bearer_file", &issuer.files.bearer)];
     for (key, file) in files {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use toml::Table;
 
-use super::super::super::print::{list, path, put, put_some};
+use super::super::super::declare::section;
+use super::super::super::print::{Words, list, put};
 use super::super::super::raw::{Section, Value};
 use super::super::super::value;
 use super::super::path_in;
@@ -13,19 +14,25 @@ use rotogate_core::private_file::read_private;
 use rotogate_directories::ExpectedHash;
 use secrecy::SecretString;
 
-/// Imported password hashes: which are accepted besides those that always are, and what some of them need.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HashesConfig {
-    /// Hashes that users may have, although none was seen yet.
-    pub expected: Vec<ExpectedHash>,
-    /// The weak schemes.
-    pub allow_legacy: Vec<Legacy>,
-    /// The file with the password hash parameters of a Firebase project.
-    pub firebase: Option<PathBuf>,
-    /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults.
-    pub spring_iterations: Option<u32>,
-    /// The file with the secret of Spring's `{pbkdf2}`.
-    pub spring_secret_file: Option<PathBuf>,
+section! {
+    /// Imported password hashes: which are accepted besides those that always are, and what some of them need.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct HashesConfig, read by read_keys(section, dir: &Path) {
+        /// Hashes that users may have, although none was seen yet.
+        reload expected as "-": Vec<ExpectedHash> = by { read_expected(section) },
+        /// The weak schemes.
+        reload allow_legacy as some: Vec<Legacy> = list_or_empty(value::word_of),
+        /// The file with the password hash parameters of a Firebase project.
+        reload firebase: Option<PathBuf> = get(path_in(dir)),
+        /// The iterations of Spring's `{pbkdf2}`, where they are not its defaults.
+        reload spring_iterations as "spring_pbkdf2_iterations": Option<u32> = get(value::count(1, 5_000_000)),
+        /// The file with the secret of Spring's `{pbkdf2}`.
+        reload spring_secret_file as "spring_pbkdf2_secret_file": Option<PathBuf> = get(path_in(dir)),
+    }
+}
+
+impl Words for Legacy {
+    const WORDS: &'static [(&'static str, Self)] = &Self::NAMES;
 }
 
 /// A scheme that `hashes` may list.
@@ -103,27 +110,7 @@ pub(super) fn print_expected(hashes: &[ExpectedHash], table: &mut Table) {
 
 /// Reads the keys of a users file.
 pub(super) fn read(section: &Section<'_>, dir: &Path) -> HashesConfig {
-    HashesConfig {
-        expected: read_expected(section),
-        allow_legacy: section.list("allow_legacy", value::word(&Legacy::NAMES, &[])).unwrap_or_default(),
-        firebase: section.get("firebase", path_in(dir)),
-        spring_iterations: section.get("spring_pbkdf2_iterations", value::count(1, 5_000_000)),
-        spring_secret_file: section.get("spring_pbkdf2_secret_file", path_in(dir)),
-    }
-}
-
-/// Prints the keys of a users file.
-pub(super) fn print(hashes: &HashesConfig, table: &mut Table) {
-    let HashesConfig { expected, allow_legacy, firebase, spring_iterations, spring_secret_file } = hashes;
-    print_expected(expected, table);
-    if !allow_legacy.is_empty() {
-        let name =
-            |scheme: &Legacy| Legacy::NAMES.iter().find(|(_, known)| known == scheme).map_or("", |(name, _)| name);
-        put(table, "allow_legacy", list(allow_legacy, |scheme| name(scheme).into()));
-    }
-    put_some(table, "firebase", firebase.as_deref().map(path));
-    put_some(table, "spring_pbkdf2_iterations", spring_iterations.map(i64::from));
-    put_some(table, "spring_pbkdf2_secret_file", spring_secret_file.as_deref().map(path));
+    read_keys(section, dir)
 }
 
 impl HashesConfig {
