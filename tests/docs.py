@@ -363,14 +363,31 @@ def cell(text):
     return text.replace("|", "\\|").strip()
 
 
+def declarations():
+    """The keys that the sources declare with `section!`: {type: [(class, shown at a reload, field, key, type of the field)]}."""
+    found = {}
+    for path in sorted((ROOT / "crates/server/src/config/sections").rglob("*.rs")):
+        for block in re.findall(r"(?ms)^section! \{\n(.*?)^\}\n", path.read_text()):
+            name = re.search(r"(?m)^    (?:pub struct|impl) (\w+), read by", block)[1]
+            line = r'(?m)^        (\w+)(?:\("(\w+)" if [\w:]+\))? (\w+)(?: as (?:some|"([^"]+)"))?: (?:(?:Vec|Option)<)?(\w+)'
+            found[name] = [(kind, shown, field, key or field, of) for kind, shown, field, key, of in re.findall(line, block)]
+    return found
+
+
 def kept_by_a_reload():
-    """The keys and sections that a running gate keeps: crates/server/src/server/operate/reload/config.rs decides."""
-    source = (ROOT / "crates/server/src/server/operate/reload/config.rs").read_text()
-    names = set(re.findall(r'restart_only\s*\.keep\(\s*"([a-z_.]+)"', source))
+    """The keys and sections that a running gate keeps, as their declarations say."""
+    declared = declarations()
+    names = set()
+    for kind, shown, section, _, of in declared["Config"]:
+        keys = declared.get(of, [])
+        if kind == "each" and not keys:
+            problems.append(f"the declaration of the keys of [{section}] was not found in the sources")
+        if kind == "restart" and not shown or kind == "each" and all(kind in ("restart", "no_key") for kind, *_ in keys):
+            names.add(section)
+        elif kind == "each":
+            names |= {f"{section}.{shown or key}" for kind, shown, _, key, _ in keys if kind == "restart"}
     if len(names) < 8:
         problems.append(f"only {len(names)} keys that a reload keeps were found in the sources")
-    # They are kept only together with a users file or a relay that changes.
-    names -= {"directories", "endpoints"}
     if "server.listen" in names:
         names |= {"server.listeners.address", "server.listeners.proxy_protocol"}
     return names
@@ -616,11 +633,14 @@ def configuration_reference(gate, write):
 
 
 def keys_of_the_program():
-    """The keys that the sources print or ask for."""
+    """The keys that the sources declare, print or ask for."""
     folder = ROOT / "crates/server/src/config/sections"
     text = "\n".join(path.read_text() for path in sorted(folder.rglob("*.rs")))
-    asked = re.findall(r'\.(?:get|get_file|require|list|one_or_list|indexed|sections?)\(\s*"([a-z0-9_]+)"', text)
-    return set(asked) | set(re.findall(r'\bput(?:_some)?\(\s*&mut \w+,\s*"([a-z0-9_]+)"', text))
+    asked = re.findall(r'\.(?:get|get_or|get_file|require|required|list|list_or_empty|one_or_list|indexed|share_of|table|sections?)\(\s*"([a-z0-9_]+)"', text)
+    put = re.findall(r'\bput(?:_some)?\(\s*&mut \w+,\s*"([a-z0-9_]+)"', text)
+    declared = {key for keys in declarations().values() for kind, _, _, key, _ in keys if kind != "no_key" and key.isidentifier()}
+    # Fields of `Config` are sections.
+    return set(asked) | set(put) | declared
 
 
 def completeness():

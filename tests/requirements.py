@@ -30,7 +30,6 @@ ELSEWHERE = {
     "N29": "`benches/peers/run --only neighbours`",
     "P34": "`cargo bench --bench logs`",
     "P57": "`cargo bench --bench admin`",
-    "P6": "`python3 tests/reload_classes.py`",
     "P47": "`cargo bench --bench traces --all-features`",
     "P64": "`python3 tests/docs.py`",
     "P65": "`python3 tests/docs.py`",

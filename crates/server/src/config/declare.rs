@@ -234,3 +234,6 @@ macro_rules! section {
     (@keep no_key $new:ident $old:ident $key:tt) => { { let _ = $old; Vec::new() } };
 }
 pub(super) use section;
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use toml::{Table, Value};
 
-use super::super::print::{number, put, put_some, texts, time};
+use super::super::print::{Print, number, put, put_some, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 #[cfg(feature = "relay")]
@@ -350,53 +350,64 @@ fn endpoint_path(v: &Raw) -> Result<String, String> {
     Ok(path)
 }
 
-pub(super) fn print(endpoint: &EndpointConfig) -> Value {
-    let EndpointConfig {
-        dialect,
-        path,
-        profile,
-        clients,
-        client,
-        accepts,
-        account,
-        listeners,
-        options,
+/// Whether the path or the dialect of an endpoint with a relay differs.
+pub(super) fn are_other_relays(old: &[EndpointConfig], new: &[EndpointConfig]) -> bool {
+    let relays = |all: &[EndpointConfig]| -> Vec<(String, &'static str)> {
+        let relays = all.iter().filter(|endpoint| endpoint.dialect == RELAY);
+        relays.map(|endpoint| (endpoint.path.clone(), endpoint.dialect)).collect()
+    };
+    relays(old) != relays(new)
+}
+
+impl Print for EndpointConfig {
+    fn print(&self) -> Value {
+        let Self {
+            dialect,
+            path,
+            profile,
+            clients,
+            client,
+            accepts,
+            account,
+            listeners,
+            options,
+            #[cfg(feature = "relay")]
+            relay,
+        } = self;
+        let mut table = Table::new();
+        put(&mut table, "dialect", *dialect);
+        put(&mut table, "path", path.as_str());
+        put_some(&mut table, "listeners", Some(texts(listeners)).filter(|_| !listeners.is_empty()));
         #[cfg(feature = "relay")]
-        relay,
-    } = endpoint;
-    let mut table = Table::new();
-    put(&mut table, "dialect", *dialect);
-    put(&mut table, "path", path.as_str());
-    put_some(&mut table, "listeners", Some(texts(listeners)).filter(|_| !listeners.is_empty()));
-    #[cfg(feature = "relay")]
-    if let Some(relay) = relay {
-        super::relay::print(&mut table, relay);
-        return table.into();
-    }
-    let dialect::Options { envelope, kuzzle, my_sessions } = options;
-    if *dialect == dialect::my_sessions::NAME {
+        if let Some(relay) = relay {
+            super::relay::print(&mut table, relay);
+            return table.into();
+        }
+        let dialect::Options { envelope, kuzzle, my_sessions } = options;
+        if *dialect == dialect::my_sessions::NAME {
+            put_some(&mut table, "account", account.as_deref());
+            let MySessions { max_age, needs_scope, cookie } = my_sessions;
+            put(&mut table, "max_age", time(*max_age));
+            put(&mut table, "needs_scope", *needs_scope);
+            put(&mut table, "cookie", *cookie);
+            return table.into();
+        }
+        put_override(&mut table, profile);
+        put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
+        put_some(&mut table, "client", client.as_deref());
+        put(&mut table, "accepts", texts(accepts));
         put_some(&mut table, "account", account.as_deref());
-        let MySessions { max_age, needs_scope, cookie } = my_sessions;
-        put(&mut table, "max_age", time(*max_age));
-        put(&mut table, "needs_scope", *needs_scope);
-        put(&mut table, "cookie", *cookie);
-        return table.into();
+        if *dialect == dialect::envelope::NAME {
+            let dialect::envelope::Envelope { expired_for_at_most, failure_status } = envelope;
+            put(&mut table, "allow_expired_access_token", time(*expired_for_at_most));
+            put(&mut table, "failure_status", number(failure_status.as_u16()));
+        }
+        if *dialect == dialect::kuzzle::NAME {
+            // `secure_cookies` follows from public_url.
+            let dialect::kuzzle::Kuzzle { secure_cookies: _, host_cookie } = kuzzle;
+            let cookie = if *host_cookie { dialect::kuzzle::HOST_COOKIE } else { dialect::kuzzle::COOKIE };
+            put(&mut table, "cookie", cookie);
+        }
+        table.into()
     }
-    put_override(&mut table, profile);
-    put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
-    put_some(&mut table, "client", client.as_deref());
-    put(&mut table, "accepts", texts(accepts));
-    put_some(&mut table, "account", account.as_deref());
-    if *dialect == dialect::envelope::NAME {
-        let dialect::envelope::Envelope { expired_for_at_most, failure_status } = envelope;
-        put(&mut table, "allow_expired_access_token", time(*expired_for_at_most));
-        put(&mut table, "failure_status", number(failure_status.as_u16()));
-    }
-    if *dialect == dialect::kuzzle::NAME {
-        // `secure_cookies` follows from public_url.
-        let dialect::kuzzle::Kuzzle { secure_cookies: _, host_cookie } = kuzzle;
-        let cookie = if *host_cookie { dialect::kuzzle::HOST_COOKIE } else { dialect::kuzzle::COOKIE };
-        put(&mut table, "cookie", cookie);
-    }
-    table.into()
 }

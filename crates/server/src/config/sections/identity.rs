@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::{Table, Value};
 
-use super::super::print::{put, texts, time};
+use super::super::print::{Print, put, texts, time};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
@@ -151,35 +151,36 @@ pub(super) fn check(section: &Section<'_>, config: &Config) {
     }
 }
 
-pub(super) fn print(identity: &IdentityConfig) -> Value {
-    let IdentityConfig { subject, account, client, scope, session, issuer, roles, claims, assertion, strip, keep } =
-        identity;
-    let mut headers = Table::new();
-    for (key, header) in [
-        ("subject", subject),
-        ("account", account),
-        ("client", client),
-        ("scope", scope),
-        ("session", session),
-        ("issuer", issuer),
-        ("roles", roles),
-    ] {
-        put(&mut headers, key, header.as_ref().map_or("", HeaderName::as_str));
+impl Print for IdentityConfig {
+    fn print(&self) -> Value {
+        let Self { subject, account, client, scope, session, issuer, roles, claims, assertion, strip, keep } = self;
+        let mut headers = Table::new();
+        for (key, header) in [
+            ("subject", subject),
+            ("account", account),
+            ("client", client),
+            ("scope", scope),
+            ("session", session),
+            ("issuer", issuer),
+            ("roles", roles),
+        ] {
+            put(&mut headers, key, header.as_ref().map_or("", HeaderName::as_str));
+        }
+        let mut by_claim = Table::new();
+        for (header, claim) in claims {
+            put(&mut by_claim, header.as_str(), claim.as_str());
+        }
+        let mut table = Table::new();
+        put(&mut table, "headers", headers);
+        put(&mut table, "claims", by_claim);
+        if let Some((header, ttl)) = assertion {
+            let mut assertion = Table::new();
+            put(&mut assertion, "header", header.as_str());
+            put(&mut assertion, "ttl", time(*ttl));
+            put(&mut table, "assertion", assertion);
+        }
+        put(&mut table, "strip", texts(strip));
+        put(&mut table, "keep", texts(keep));
+        table.into()
     }
-    let mut by_claim = Table::new();
-    for (header, claim) in claims {
-        put(&mut by_claim, header.as_str(), claim.as_str());
-    }
-    let mut table = Table::new();
-    put(&mut table, "headers", headers);
-    put(&mut table, "claims", by_claim);
-    if let Some((header, ttl)) = assertion {
-        let mut assertion = Table::new();
-        put(&mut assertion, "header", header.as_str());
-        put(&mut assertion, "ttl", time(*ttl));
-        put(&mut table, "assertion", assertion);
-    }
-    put(&mut table, "strip", texts(strip));
-    put(&mut table, "keep", texts(keep));
-    table.into()
 }

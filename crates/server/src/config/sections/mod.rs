@@ -1,9 +1,9 @@
 //! The sections of `gateway.toml`, one file for each: its type, its defaults, how it is read, and how it is printed.
 //!
-//! A key needs a field, a line in `read` and a line in `print`; the compiler names all three. `read` continues after a
-//! refused value with the default, so that every problem is reported; the result is discarded then. `print`
-//! destructures each type without `..`.
+//! [`section!`](super::declare) declares the keys. Reading continues after a refused value with the default, so that every
+//! problem is reported; the result is discarded then.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use toml::Table;
 
+use super::declare::section;
 use super::error::ConfigError;
-use super::print::{CertificateAndKey, Print, list, put};
+use super::print::{CertificateAndKey, Print};
 use super::raw::{Section, Value, nearest, printable};
 use super::source::Source;
 use super::value;
-use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig};
-use rotogate_core::client::DpopUse;
+use crate::log::{AccessLogConfig, AuditLogConfig, LogConfig, RouteLog};
+use rotogate_core::client::{Client, DpopUse};
 use rotogate_core::dpop::DpopSettings;
 use rotogate_core::route::{Resource, Route};
 use rotogate_core::session::profile::Profile;
@@ -79,56 +79,89 @@ pub use store::StoreConfig;
 pub use store::{RedisSettings, SentinelSettings};
 pub use tracing::{TraceProtocol, TracingConfig};
 
-/// Everything that `gateway.toml` says. `Debug` shows no secret.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// `[server]`
-    pub server: ServerConfig,
-    /// `[admin]`
-    pub admin: AdminConfig,
-    /// `[issuer]`
-    pub issuer: IssuerConfig,
-    /// `[[issuers]]`
-    pub issuers: Vec<TrustedIssuer>,
-    /// `[sessions]`
-    pub sessions: SessionsConfig,
-    /// `[store]`
-    pub store: StoreConfig,
-    /// `[directory]`, or `[[directories]]` in the order of the file.
-    pub directories: Vec<DirectoryConfig>,
-    /// `[limits]`
-    pub limits: LimitsConfig,
-    /// `[cors]`
-    pub cors: CorsConfig,
-    /// `[dpop]`
-    pub dpop: Option<DpopSettings>,
-    /// `[[clients]]`
-    pub clients: Vec<ClientConfig>,
-    /// `[[endpoints]]`
-    pub endpoints: Vec<EndpointConfig>,
-    /// `[identity]`
-    pub identity: IdentityConfig,
-    /// `[[upstreams]]`
-    pub upstreams: Vec<Upstream>,
-    /// `[[resources]]`
-    pub resources: Vec<Resource>,
-    /// `[[authorizers]]`
-    pub authorizers: Vec<AuthorizerConfig>,
-    /// `[[routes]]`, in the order of the file.
-    pub routes: Vec<Route>,
-    /// `[log]`
-    pub log: LogConfig,
-    /// Settings that are allowed but probably not intended.
-    pub warnings: Vec<ConfigError>,
-    /// `[access_log]`
-    pub access_log: AccessLogConfig,
-    /// `[audit_log]`
-    pub audit_log: AuditLogConfig,
-    /// `[tracing]`
-    pub tracing: Option<TracingConfig>,
-    /// The positions of its keys.
-    pub source: Arc<Source>,
+section! {
+    /// Everything that `gateway.toml` says. `Debug` shows no secret.
+    #[derive(Clone, Debug)]
+    pub struct Config, read by read_sections(root, dir: &Path, sections: &CheckedSections<'_>, logs: &mut RouteLogs) {
+        /// `[server]`
+        each server: ServerConfig = by { server::read(&root.section("server"), dir) },
+        /// `[admin]`
+        each admin: AdminConfig = by { admin::read(&root.section("admin"), dir, &server) },
+        /// `[issuer]`
+        each issuer: IssuerConfig = by { issuer::read(&root.section("issuer"), dir, &server) },
+        /// `[[issuers]]`
+        each issuers: Vec<TrustedIssuer> = by { issuers::read(&sections.issuers, dir, &issuer) },
+        /// `[sessions]`
+        each sessions: SessionsConfig = by { sessions::read(&sections.sessions) },
+        /// `[store]`
+        restart store: StoreConfig = by { store::read(&root.section("store"), dir, &issuer.keys) },
+        /// `[directory]`, or `[[directories]]` in the order of the file. A users file is opened at a start only. All or
+        /// nothing: with another one, no directory changes.
+        restart("directories" if directory::is_another_file) directories as "-": Vec<DirectoryConfig> = by {
+            directory::read(root, dir)
+        },
+        /// `[limits]`
+        each limits: LimitsConfig = by { limits::read(&root.section("limits")) },
+        /// `[cors]`
+        each cors: CorsConfig = by { cors::read(&root.section("cors")) },
+        /// `[dpop]`
+        each dpop: Option<DpopSettings> = by { dpop::read(root) },
+        /// `[[authorizers]]`
+        restart authorizers: Vec<AuthorizerConfig> = by {
+            authorizers::read(&sections.authorizers, dir, &server, &admin)
+        },
+        /// `[[clients]]`
+        each clients: Vec<Client> = by { clients::read(&sections.clients, dir) },
+        /// `[[endpoints]]`. A relay lasts as long as the process. All or nothing: with other relays, no endpoint changes.
+        restart("endpoints" if endpoints::are_other_relays) endpoints: Vec<EndpointConfig> = by {
+            let surroundings = endpoints::Surroundings {
+                #[cfg(feature = "relay")]
+                dir,
+                clients: &clients,
+                listeners: &listener_names(&server, &authorizers),
+                #[cfg(feature = "relay")]
+                issuers: &issuers,
+                is_https: server.public_url.scheme_str() == Some("https"),
+            };
+            endpoints::read(&sections.endpoints, &surroundings)
+        },
+        /// `[identity]`
+        reload identity: IdentityConfig = by { identity::read(&sections.identity, &issuers) },
+        /// `[[upstreams]]`
+        each upstreams: Vec<Upstream> = by { upstreams::read(&sections.upstreams, dir, &server, &admin) },
+        /// `[[resources]]`
+        each resources: Vec<Resource> = by { resources::read(&sections.resources) },
+        /// `[[routes]]`, in the order of the file.
+        reload routes as "-": Vec<Route> = by {
+            let names = routes::Names {
+                upstreams: &upstreams,
+                issuers: &issuers,
+                identity: &identity,
+                resources: &resources,
+                listeners: &listener_names(&server, &authorizers),
+                are_asked_about: !authorizers.is_empty(),
+            };
+            routes::read(&sections.routes, &names, logs)
+        },
+        /// `[log]`
+        each log: LogConfig = by { log::read(&root.section("log"), dir) },
+        /// `[access_log]`, and `access_log` of `[[routes]]`.
+        each access_log: AccessLogConfig = by {
+            let all = log::read_access(&root.section("access_log"), dir, &log);
+            AccessLogConfig { routes: std::mem::take(logs), ..all }
+        },
+        /// `[audit_log]`
+        each audit_log: AuditLogConfig = by { log::read_audit(&root.section("audit_log"), dir, &log, &access_log) },
+        /// `[tracing]`
+        each tracing: Option<TracingConfig> = by { tracing::read(root, dir) },
+        /// Settings that are allowed but probably not intended.
+        no_key warnings: Vec<ConfigError> = by { Vec::new() },
+        /// The positions of its keys.
+        no_key source: Arc<Source> = by { Arc::default() },
+    }
 }
+
+type RouteLogs = BTreeMap<Box<str>, RouteLog>;
 
 /// How much of the hash of a configuration is shown: enough to tell two of them apart.
 const HASH_BYTES: usize = 8;
@@ -147,7 +180,14 @@ impl Config {
 
     /// The whole configuration with all defaults as a `gateway.toml`, secrets masked (requirement O3).
     pub fn to_toml(&self) -> String {
-        print(self)
+        let mut root = self.print();
+        if let toml::Value::Table(root) = &mut root {
+            directory::print(&self.directories, root);
+            let routes = self.routes.iter().map(|route| routes::print(route, &self.upstreams, &self.access_log));
+            root.insert("routes".to_owned(), toml::Value::Array(routes.collect()));
+        }
+        // Tables of texts and numbers can always be serialized.
+        toml::to_string(&root).unwrap_or_default()
     }
 
     /// 16 hexadecimal digits that change with the configuration, but not with its secrets.
@@ -188,82 +228,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads every section, and then checks them against each other.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
-    let at = |key| root.section(key);
     let sections = CheckedSections::of(root);
-
-    let server_section = at("server");
-    let server = server::read(&server_section, dir);
-    let admin = admin::read(&at("admin"), dir, &server);
-    let issuer = issuer::read(&at("issuer"), dir, &server);
-    let issuers = issuers::read(&sections.issuers, dir, &issuer);
-
-    let sessions = sessions::read(&sections.sessions);
-
-    let store = store::read(&at("store"), dir, &issuer.keys);
-    let directories = directory::read(root, dir);
-    let limits = limits::read(&at("limits"));
-    let cors = cors::read(&at("cors"));
-    let dpop = dpop::read(root);
-    let log = log::read(&at("log"), dir);
-    let mut access_log = log::read_access(&at("access_log"), dir, &log);
-    let audit_log = log::read_audit(&at("audit_log"), dir, &log, &access_log);
-    let tracing = tracing::read(root, dir);
-
-    let authorizers = authorizers::read(&sections.authorizers, dir, &server, &admin);
-    let listener_names = listener_names(&server, &authorizers);
-
-    let clients = clients::read(&sections.clients, dir);
-    let endpoints = endpoints::read(
-        &sections.endpoints,
-        &endpoints::Surroundings {
-            #[cfg(feature = "relay")]
-            dir,
-            clients: &clients,
-            listeners: &listener_names,
-            #[cfg(feature = "relay")]
-            issuers: &issuers,
-            is_https: server.public_url.scheme_str() == Some("https"),
-        },
-    );
-    let identity = identity::read(&sections.identity, &issuers);
-    let upstreams = upstreams::read(&sections.upstreams, dir, &server, &admin);
-    let resources = resources::read(&sections.resources);
-    let names = routes::Names {
-        upstreams: &upstreams,
-        issuers: &issuers,
-        identity: &identity,
-        resources: &resources,
-        listeners: &listener_names,
-        are_asked_about: !authorizers.is_empty(),
-    };
-    let routes = routes::read(&sections.routes, &names, &mut access_log.routes);
+    let config = read_sections(root, dir, &sections, &mut RouteLogs::new());
     root.finish();
-
-    let config = Config {
-        server,
-        admin,
-        issuer,
-        issuers,
-        sessions,
-        store,
-        directories,
-        limits,
-        cors,
-        dpop,
-        clients,
-        endpoints,
-        identity,
-        upstreams,
-        resources,
-        authorizers,
-        routes,
-        log,
-        warnings: Vec::new(),
-        access_log,
-        audit_log,
-        tracing,
-        source: std::sync::Arc::default(),
-    };
     sections.check(&config);
     config
 }
@@ -317,66 +284,15 @@ impl<'a> CheckedSections<'a> {
     }
 }
 
-/// Prints every section; see [`Config::to_toml`].
-fn print(config: &Config) -> String {
-    let Config {
-        server,
-        admin,
-        issuer,
-        issuers,
-        sessions,
-        store,
-        directories,
-        limits,
-        cors,
-        dpop,
-        clients,
-        endpoints,
-        identity,
-        upstreams,
-        resources,
-        authorizers,
-        routes,
-        log,
-        warnings: _,
-        access_log,
-        audit_log,
-        tracing,
-        source: _,
-    } = config;
-    let mut root = Table::new();
-    put(&mut root, "server", server.print());
-    put(&mut root, "admin", admin.print());
-    put(&mut root, "issuer", issuer.print());
-    put(&mut root, "issuers", issuers.print());
-    put(&mut root, "sessions", sessions.print());
-    put(&mut root, "store", store::print(store));
-    directory::print(directories, &mut root);
-    put(&mut root, "limits", limits.print());
-    put(&mut root, "cors", cors.print());
-    if let Some(dpop) = dpop {
-        put(&mut root, "dpop", dpop.print());
-    }
-    put(&mut root, "clients", clients.print());
-    put(&mut root, "endpoints", list(endpoints, endpoints::print));
-    put(&mut root, "identity", identity::print(identity));
-    put(&mut root, "upstreams", upstreams.print());
-    put(&mut root, "resources", resources.print());
-    put(&mut root, "authorizers", authorizers.print());
-    put(&mut root, "routes", list(routes, |one| routes::print(one, upstreams, access_log)));
-    put(&mut root, "log", log.print());
-    put(&mut root, "access_log", access_log.print());
-    put(&mut root, "audit_log", audit_log.print());
-    if let Some(tracing) = tracing {
-        put(&mut root, "tracing", tracing.print());
-    }
-    // Tables of texts and numbers can always be serialized.
-    toml::to_string(&root).unwrap_or_default()
-}
-
 /// The number of processors.
 fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+impl Print for StoreConfig {
+    fn print(&self) -> toml::Value {
+        store::print(self)
+    }
 }
 
 impl Section<'_> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{IssuerState, Reloadable};
 use crate::audit;
-use crate::config::{Config, DirectoryConfig, EndpointConfig, Keys, TrustedIssuer, UsersConfig};
+use crate::config::{Config, Keys, TrustedIssuer};
 use crate::log::{self, AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
@@ -24,7 +24,8 @@ impl Reloadable {
     /// Applies every key that a reload can. If one of them cannot be used, applies nothing and returns `false`.
     pub(super) async fn apply(&mut self, new: Config, last_read: &mut LastRead) -> bool {
         let old = self.config.load_full();
-        let (now, restart_only) = with_restart_only_keys_of(&old, new);
+        let mut now = new;
+        let restart_only = now.keep(&old);
         let LastRead { certificates, upstreams, own: _, issuers } = LastRead::of(&now);
         if let Err(error) = self.install(&old, &now).await {
             tracing::error!(
@@ -42,7 +43,7 @@ impl Reloadable {
         {
             tracing::error!(%error, "upstream files changed but cannot be used; the old ones stay in force");
         }
-        let changed = changed_sections(&old, &now);
+        let changed = now.changed(&old);
         tracing::info!(
             target: "rotogate::audit",
             event = "config_reload",
@@ -122,29 +123,6 @@ impl Reloadable {
 
 fn logs_of(config: &Config) -> (&LogConfig, &AccessLogConfig, &AuditLogConfig) {
     (&config.log, &config.access_log, &config.audit_log)
-}
-
-/// The names of the sections that differ.
-fn changed_sections(old: &Config, now: &Config) -> Vec<&'static str> {
-    let sections = [
-        ("server", now.server != old.server),
-        ("issuers", now.issuers != old.issuers),
-        ("sessions", now.sessions != old.sessions),
-        ("directories", now.directories != old.directories),
-        ("limits", now.limits != old.limits),
-        ("cors", now.cors != old.cors),
-        ("clients", now.clients != old.clients),
-        ("endpoints", now.endpoints != old.endpoints),
-        ("identity", now.identity != old.identity),
-        ("upstreams", now.upstreams != old.upstreams),
-        ("resources", now.resources != old.resources),
-        ("routes", now.routes != old.routes),
-        ("log", now.log != old.log),
-        ("access_log", now.access_log != old.access_log),
-        ("audit_log", now.audit_log != old.audit_log),
-        ("tracing", now.tracing != old.tracing),
-    ];
-    sections.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect()
 }
 
 /// The rules of another configuration for the tokens of other issuers.
@@ -227,107 +205,4 @@ fn relays<'a>(
             Ok((path, relays::load(relay, issuers).map_err(|fault| ServerError::Unusable(fault.message))?))
         })
         .collect()
-}
-
-/// The name, place and keys of the users file.
-fn users_file(directories: &[DirectoryConfig]) -> Option<(&str, &UsersConfig)> {
-    let file = directories.iter().find(|one| matches!(one.users, UsersConfig::File { .. }));
-    file.map(|one| (one.name.as_str(), &one.users))
-}
-
-/// Keeps the old values of keys that are read at a start only, and notes those that differ.
-#[derive(Default)]
-struct RestartOnly(Vec<String>);
-
-impl RestartOnly {
-    fn keep<T: Clone + PartialEq>(&mut self, key: &'static str, old: &T, new: &T) -> T {
-        if old != new {
-            self.0.push(key.to_owned());
-        }
-        old.clone()
-    }
-
-    /// As [`RestartOnly::keep`], for the keys of a section that need a restart.
-    fn keep_keys<T: Keys>(&mut self, section: &str, old: &T, mut new: T) -> T {
-        self.0.extend(new.keep(old).iter().map(|key| format!("{section}.{key}")));
-        new
-    }
-}
-
-/// `new`, with the values of `old` for every key that is read at a start only; and the names of those that differ.
-///
-/// The types are destructured without `..`: a new key does not compile until it is kept here or applied by
-/// [`Reloadable::install`] (requirement P6). The keys of all other sections have the class of their section.
-fn with_restart_only_keys_of(old: &Config, new: Config) -> (Config, Vec<String>) {
-    let mut restart_only = RestartOnly::default();
-    let Config {
-        server,
-        admin,
-        issuer,
-        issuers,
-        sessions,
-        store,
-        directories,
-        limits,
-        cors,
-        dpop,
-        clients,
-        endpoints,
-        identity,
-        upstreams,
-        resources,
-        authorizers,
-        routes,
-        log,
-        warnings,
-        access_log,
-        audit_log,
-        tracing,
-        source,
-    } = new;
-    let now = Config {
-        server: restart_only.keep_keys("server", &old.server, server),
-        admin: restart_only.keep("admin", &old.admin, &admin),
-        issuer: restart_only.keep("issuer", &old.issuer, &issuer),
-        issuers,
-        sessions,
-        store: restart_only.keep("store", &old.store, &store),
-        // A users file is opened at a start only. All or nothing: with another file, no directory changes.
-        directories: if users_file(&old.directories) == users_file(&directories) {
-            directories
-        } else {
-            restart_only.keep("directories", &old.directories, &directories)
-        },
-        limits: restart_only.keep_keys("limits", &old.limits, limits),
-        cors,
-        dpop: restart_only.keep("dpop", &old.dpop, &dpop),
-        clients,
-        // All or nothing: with another relay, no endpoint changes.
-        endpoints: if relays_at(&old.endpoints) == relays_at(&endpoints) {
-            endpoints
-        } else {
-            restart_only.keep("endpoints", &old.endpoints, &endpoints)
-        },
-        identity,
-        resources,
-        authorizers: restart_only.keep("authorizers", &old.authorizers, &authorizers),
-        routes,
-        upstreams,
-        log,
-        warnings,
-        access_log,
-        audit_log,
-        tracing,
-        source,
-    };
-    (now, restart_only.0)
-}
-
-/// The path and dialect of each endpoint with a relay: these last as long as the process.
-fn relays_at(endpoints: &[EndpointConfig]) -> Vec<(&str, &str)> {
-    #[cfg(feature = "relay")]
-    let relays = endpoints.iter().filter(|endpoint| endpoint.relay.is_some());
-    #[cfg(not(feature = "relay"))]
-    let relays = endpoints.iter().take(0);
-    relays.map(|endpoint| (endpoint.path.as_str(), endpoint.dialect)).collect()
 }
