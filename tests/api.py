@@ -29,20 +29,21 @@ WITH_EXAMPLE = {"module", "struct", "enum", "trait", "function"}
 NUMBER = re.compile(r"(?<!%)\b[ACIJNOPRT][0-9]{1,2}\b")
 
 
-def documented(package):
-    """rustdoc's JSON of a library: of `rotogate` with the features that docs.rs shows, of the core with all."""
-    command = ["cargo", "rustdoc", "--quiet", "--package", package, "--lib", "--message-format", "json"]
-    shown = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["metadata"]["docs"]["rs"]["features"]
-    command += ["--features", ",".join(shown)] if package == "rotogate" else ["--all-features"]
-    command += ["--", "-Z", "unstable-options", "--output-format", "json", "--document-hidden-items"]
-    metadata = subprocess.run(
-        ["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    target = pathlib.Path(json.loads(metadata.stdout)["target_directory"])
-    run = subprocess.run(command, cwd=ROOT, env={**os.environ, "RUSTC_BOOTSTRAP": "1"}, capture_output=True, text=True)
+def documented():
+    """rustdoc's JSON of both libraries, by package."""
+    target = TARGET.resolve()
+    # The compiler is that of every other step, so that nothing is compiled again: rustdoc alone writes an unstable format.
+    wrapper = target / "rustdoc-with-json"
+    target.mkdir(exist_ok=True)
+    wrapper.write_text('#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc "$@"\n')
+    wrapper.chmod(0o755)
+    flags = "-Z unstable-options --output-format json --document-hidden-items"
+    command = ["cargo", "doc", "--quiet", "--no-deps", "--workspace", "--all-features", "--lib", "--examples"]
+    environment = {**os.environ, "RUSTDOC": str(wrapper), "RUSTDOCFLAGS": flags, "CARGO_TARGET_DIR": str(target)}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"tests/api.py: rustdoc failed: {run.stderr}")
-    return json.loads((target / "doc" / f"{package.replace('-', '_')}.json").read_text())
+    return {name: json.loads((target / "doc" / f"{name}.json").read_text()) for name in ("rotogate", "rotogate_core")}
 
 
 def features():
@@ -56,8 +57,16 @@ def features():
             yield f"feature {name}: {wanted.get(name, 'absent')} in Cargo.toml, {table.get(name, 'absent')} in src/lib.rs"
 
 
+SHOWN = set(tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["metadata"]["docs"]["rs"]["features"])
+FEATURE = re.compile(r'CfgTrace\(\[NameValue \{ name: "feature", value: Some\("([\w-]+)"\)')
+
+
 def is_hidden(item):
-    return any("doc(hidden)" in str(attribute) for attribute in item["attrs"])
+    """Is it no part of what docs.rs shows?"""
+    attributes = [str(attribute) for attribute in item["attrs"]]
+    if any("doc(hidden)" in attribute for attribute in attributes):
+        return True
+    return any(feature not in SHOWN for attribute in attributes for feature in FEATURE.findall(attribute))
 
 
 def is_open(item):
@@ -85,6 +94,9 @@ class Names:
         # The texts of all visible items, each once, and what must have an example: by the first of their paths.
         self.docs = {}
         self.examples = {}
+        # The files of hidden modules: an implementation there has no attribute of its own.
+        hidden = (item for item in self.index.values() if "module" in item["inner"] and is_hidden(item))
+        self.apart = {item["span"]["filename"].removesuffix("mod.rs") for item in hidden}
         root = self.index[str(document["root"])]
         if parts is None:
             self.text(root, "rotogate", "module")
@@ -95,6 +107,10 @@ class Names:
             if (item := self.get(numbers.get(tuple(there)))) is None:
                 sys.exit(f"tests/api.py: {path} is {'::'.join(there)}, which rustdoc does not have")
             self.item(item, path)
+
+    def is_apart(self, implementation):
+        span = implementation["span"]
+        return span is not None and span["filename"].startswith(tuple(self.apart))
 
     def text(self, item, path, kind):
         self.docs.setdefault(item["id"], (path, item["docs"] or ""))
@@ -193,7 +209,7 @@ class Names:
             self.named(inner["kind"]["plain"]["fields"], path)
         for number in inner.get("impls", []) if kind in ("struct", "enum") else []:
             implementation = self.get(number)
-            if implementation is None:
+            if implementation is None or is_hidden(implementation) or self.is_apart(implementation):
                 continue
             details = implementation["inner"]["impl"]
             if details["trait"] is None:
@@ -222,8 +238,9 @@ class Names:
 
 if wrong := list(features()):
     sys.exit("tests/api.py: " + "; ".join(wrong))
-facade = Names(documented("rotogate"))
-core = Names(documented("rotogate-core"), facade.parts)
+documents = documented()
+facade = Names(documents["rotogate"])
+core = Names(documents["rotogate_core"], facade.parts)
 both = (facade, core)
 if unnamed := [*facade.unnamed(), *core.unnamed(), *facade.unnamed_of(core)]:
     print("\n".join(unnamed), file=sys.stderr)
