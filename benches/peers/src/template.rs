@@ -18,8 +18,8 @@ use rotogate::session::{Generation, LastPair, RevokedBecause, Scope, Seal, Sessi
 use rotogate::store::redb::{Options, RedbStore};
 use rotogate::store::{Inserted, Store, SubjectBound};
 use rotogate::token::Keyring;
-use rotogate_core::token::seal::sealed;
 use rotogate_core::revocation::{Effect, Revocation, Target};
+use rotogate_core::token::seal::sealed;
 use rotogate_server::server::AdminToken;
 use rotogate_server::users::FileDirectory;
 

@@ -11,7 +11,9 @@ use prost::Message;
 use rotogate::program::grpc::proto::envoy::config::core::v3::{
     Address, HeaderMap as WireHeaders, HeaderValue as WireHeader, SocketAddress, address,
 };
-use rotogate::program::grpc::proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request as Asked};
+use rotogate::program::grpc::proto::envoy::service::auth::v3::attribute_context::{
+    HttpRequest, Peer, Request as Asked,
+};
 use rotogate::program::grpc::proto::envoy::service::auth::v3::check_response::HttpResponse;
 use rotogate::program::grpc::proto::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 
