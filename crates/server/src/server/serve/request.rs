@@ -148,32 +148,20 @@ pub(crate) fn serve(
     let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    let answer = in_place(
-        |work| record.context().clone().enter(work),
-        || match permit {
+    // `enter` copies what its closure captures and returns: this one, and those below, have references alone. They take
+    // what they need from one place, and write what they make into another.
+    let (mut asked, mut answer) = (Some((request, permit, received)), None);
+    record.context().clone().enter(|| {
+        answer = asked.take().map(|(request, permit, received)| match permit {
             _ if is_misdirected => Answer::boxed(std::future::ready((misdirected(), permit.ok()))),
             Ok(permit) => call_service(&state, origin, request, is_grpc, received, permit),
             Err(rejection) => {
                 let (state, origin) = (Arc::clone(&state), Arc::clone(origin));
                 Answer::boxed(wait_or_reject(state, origin, request, is_grpc, received, rejection))
             }
-        },
-    );
+        });
+    });
     Served { answer, request: Some(ServedRequest { state, record, began, is_grpc }) }
-}
-
-/// Calls `work` by way of `around`, and returns what it made. The result is written here, in its place: `around` may copy
-/// what its closure captures and returns, several times, and this closure has two references. `None`: `work` panicked, and
-/// `around` caught it.
-fn in_place<T>(around: impl FnOnce(&mut dyn FnMut()), work: impl FnOnce() -> T) -> Option<T> {
-    let (mut work, mut made) = (Some(work), None);
-    around(&mut || made = work.take().map(|work| work()));
-    made
-}
-
-/// Catches a panic. The hook of the program has logged it by then.
-fn caught(work: &mut dyn FnMut()) {
-    let _ = catch_unwind(AssertUnwindSafe(work));
 }
 
 pin_project! {
@@ -213,21 +201,25 @@ impl Future for Served {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let answered = this.request.as_ref().and_then(|served| {
-            let in_context = |work: &mut dyn FnMut()| served.record.context().clone().enter(work);
-            let polled = in_place(in_context, || {
-                let answered = this.answer.as_mut().as_pin_mut()?.poll(cx);
-                if answered.is_ready() {
-                    this.answer.set(None);
+        let mut answered = None;
+        if let Some(served) = this.request.as_ref() {
+            served.record.context().clone().enter(|| {
+                let Some(answer) = this.answer.as_mut().as_pin_mut() else { return };
+                match answer.poll(cx) {
+                    Poll::Ready(ready) => answered = Some(ready),
+                    Poll::Pending => return,
                 }
-                Some(answered)
+                this.answer.set(None);
             });
-            polled.flatten()
-        });
-        let (response, permit) = ready!(answered.unwrap_or_else(|| Poll::Ready((panic_response(), None))));
+        }
+        let (response, permit) = match answered {
+            Some(answered) => answered,
+            None if this.answer.is_some() => return Poll::Pending,
+            // Polled again after the response.
+            None => (panic_response(), None),
+        };
         let response = match this.request.take() {
             Some(served) => served.complete(response),
-            // Polled again after the response.
             None => response.map(LoggedBody::unrecorded),
         };
         Poll::Ready(Ok(response.map(|body| PermitBody::new(body, permit))))
@@ -321,7 +313,11 @@ fn call_service(
     #[cfg(feature = "failpoints")]
     rotogate_core::failpoint::at_request(request.uri().path());
     // The service is always ready.
-    match in_place(caught, || state.service.clone().call(request)) {
+    let (mut request, mut called) = (Some(request), None);
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        called = request.take().map(|request| state.service.clone().call(request));
+    }));
+    match called {
         Some(called) => Answer::Called { called, received, permit: Some(permit) },
         None => {
             if let Some(progress) = received {
@@ -357,8 +353,16 @@ fn poll_caught<B>(
     answer: Pin<&mut impl Future<Output = Result<Response<GateBody<B>>, Infallible>>>,
     cx: &mut Context<'_>,
 ) -> Poll<Response<GateBody<B>>> {
-    match in_place(caught, || answer.poll(cx)) {
-        Some(polled) => polled.map(|Ok(response)| response),
+    let mut response = None;
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        if let Poll::Ready(Ok(ready)) = answer.poll(cx) {
+            response = Some(ready);
+        }
+    }));
+    match response {
+        Some(response) => Poll::Ready(response),
+        None if polled.is_ok() => Poll::Pending,
+        // The hook of the program has logged it by then.
         None => Poll::Ready(panic_response()),
     }
 }
