@@ -9,8 +9,6 @@ export CARGO_TERM_COLOR=never
 export CARGO_INCREMENTAL=0
 # A panic names its line without them, and they are a tenth of the time to compile.
 export CARGO_PROFILE_DEV_DEBUG=0
-# Most tests wait for a process of their own and not for the processor.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) * 2))}
 target=${CARGO_TARGET_DIR:-target}
 
 missing() {

@@ -179,7 +179,9 @@ async fn a_proxied_request_with_a_cached_token_costs_so_many_instructions_and_al
     let pki = Pki::new();
     let secure =
         "[[server.listeners]]\naddress = \"127.0.0.1:0\"\ntls = { cert = \"server.pem\", key = \"server.key\" }";
-    let config = with(&with(CONFIG, "server", "workers = 1"), "sessions", "access_ttl = \"12h\"");
+    // A connection waits for its next request while a period without requests is counted, long on a busy machine.
+    let server = "workers = 1\nhead_timeout = \"5m\"\nidle_timeout = \"5m\"";
+    let config = with(&with(CONFIG, "server", server), "sessions", "access_ttl = \"12h\"");
     let config = config.replacen("[admin]", &format!("{secure}\n[admin]"), 1);
     let place = Place::new(&config.replace("echo:", &format!("http://{}", upstream())));
     pki.issue(&["gate.test"]).write(&place, "server");

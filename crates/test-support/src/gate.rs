@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -42,6 +43,23 @@ impl Gate {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
+        if name == "STOP" {
+            let stopped = (0..10_000).any(|_| {
+                std::thread::sleep(Duration::from_millis(1));
+                self.stands_still()
+            });
+            assert!(stopped, "the gate does not stop");
+        }
+    }
+
+    /// Do all threads stand still? Those of a process go on until one of them takes the signal.
+    fn stands_still(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        threads.flatten().all(|thread| {
+            let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            // The name before it is in parentheses.
+            state.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        })
     }
 
     /// What it logged so far: lines are written by a thread of their own, so something is done that is logged, and waited
