@@ -1,13 +1,28 @@
 //! What the stores of several gates have in common: the names of writes, and the bytes of effects and reasons.
 
+use std::collections::BTreeMap;
+
 use super::{StoreError, WriteOutcome};
 use crate::clock::Timestamp;
 use crate::random::random;
-use crate::revocation::Effect;
+use crate::revocation::{Effect, Revocation, Target};
 use crate::session::{Generation, RevokedBecause};
 
 /// The name of one write, by which the store knows it again.
 pub(super) type Op = [u8; 8];
+
+/// The name of what a store, or a partition of it, has had since it was made, or since it lost writes.
+pub(super) type History = [u8; 8];
+
+/// The live revocations, each with its place in the log.
+pub(super) type LiveRevocations<P> = BTreeMap<Target, (P, Revocation)>;
+
+/// Those of one log in its order; those of several by the clocks of their servers.
+pub(super) fn in_order<P: Ord>(live: LiveRevocations<P>) -> Vec<Revocation> {
+    let mut entries: Vec<_> = live.into_values().collect();
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
 
 pub(super) fn new_op() -> Result<Op, StoreError> {
     random::<8>()

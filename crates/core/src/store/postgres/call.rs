@@ -100,9 +100,9 @@ impl ToSql for Arg {
 }
 
 /// A row that a function returned.
-pub(super) struct Answer(pub(super) Row);
+pub(super) struct ResultRow(pub(super) Row);
 
-impl Answer {
+impl ResultRow {
     pub(super) fn get<'a, T: FromSql<'a>>(&'a self, name: &str) -> Result<T, StoreError> {
         self.0.try_get(name).map_err(|_| unexpected(&format!("no {name}")))
     }

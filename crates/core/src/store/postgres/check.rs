@@ -9,13 +9,13 @@ use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 use super::super::fields::{Op, new_op};
 use super::super::mark::{self, Marker};
 use super::super::{InspectedServer, StoreError, round_trip};
-use super::connect::{Connection, Failed, Link};
-use super::loss::{Known, Server};
+use super::connect::{Connection, ConnectionPool, PostgresFailure};
+use super::loss::{KnownHistory, ServerPosition};
 use super::migrate::{self, migrate};
 use super::options::{PostgresOptions, mistake};
 use super::record::time;
 use super::revoke::writes;
-use super::{Inner, fault, hint};
+use super::{PostgresInner, fault, hint};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 
 /// The oldest server that knows everything that is used.
@@ -43,10 +43,10 @@ async fn fitness(options: &PostgresOptions, connection: &Connection) -> Result<S
     Ok(settings)
 }
 
-pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> {
+pub(super) async fn open(options: PostgresOptions) -> Result<PostgresInner, StoreError> {
     options.check()?;
     let options = Arc::new(options);
-    let commands = Arc::new(Link::new(Arc::clone(&options), options.connections));
+    let commands = Arc::new(ConnectionPool::new(Arc::clone(&options), options.connections));
     let connection = first_connection(&commands).await?;
     fitness(&options, &connection).await?;
     // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
@@ -58,12 +58,12 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
     let [history, store] = check_head(&options, &connection).await?;
     commands.give_back(connection);
     let written = Arc::new(Notify::new());
-    let inner = Inner {
+    let inner = PostgresInner {
         issuer: options.issuer.as_str().into(),
-        known: Known::new(history),
+        known: KnownHistory::new(history),
         store,
         node: new_op()?,
-        revocations: Link::new(Arc::clone(&options), FOR_REVOCATIONS),
+        revocations: ConnectionPool::new(Arc::clone(&options), FOR_REVOCATIONS),
         hints: tokio::spawn(hint(Arc::clone(&commands), Arc::clone(&written))),
         mark: Marker::new(options.high_water.as_deref(), store),
         written,
@@ -73,7 +73,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
     };
     // A write shows that the store takes any.
     let answer = inner.one("rg_check", Vec::new()).await?;
-    inner.known.adopt(history, Server::in_answer(&answer)?);
+    inner.known.adopt(history, ServerPosition::in_answer(&answer)?);
     inner.mark.begin(writes(&answer)?, is_accepted).await?;
     Ok(inner)
 }
@@ -82,7 +82,7 @@ pub(super) async fn open(options: PostgresOptions) -> Result<Inner, StoreError> 
 pub(super) async fn inspect(options: PostgresOptions) -> Result<InspectedServer, StoreError> {
     options.check()?;
     let options = Arc::new(options);
-    let connection = first_connection(&Link::new(Arc::clone(&options), 1)).await?;
+    let connection = first_connection(&ConnectionPool::new(Arc::clone(&options), 1)).await?;
     let settings = fitness(&options, &connection).await?;
     let (address, version) = (options.address(), settings.get("version_text"));
     if !settings.get("standbys").is_empty() && settings.number("followers") == 0 {
@@ -137,7 +137,7 @@ async fn compare_with_mark(options: &PostgresOptions, connection: &Connection) -
     mark::compare(file, options.accept_restored, there, &place)
 }
 
-impl Inner {
+impl PostgresInner {
     /// Does the server take writes, and is it still fit?
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         let clock = SystemTime::new();
@@ -156,21 +156,21 @@ impl Inner {
 }
 
 /// Tries again while that may help.
-async fn first_connection(link: &Link) -> Result<Connection, StoreError> {
+async fn first_connection(pool: &ConnectionPool) -> Result<Connection, StoreError> {
     let mut last = None;
     let trying = async {
         loop {
-            match link.connection().await {
+            match pool.connection().await {
                 Ok(connection) => return Ok(connection),
-                Err(Failed { error, again: false, .. }) => return Err(error),
-                Err(Failed { error, .. }) => last = Some(error),
+                Err(PostgresFailure { error, again: false, .. }) => return Err(error),
+                Err(PostgresFailure { error, .. }) => last = Some(error),
             }
         }
     };
-    match timeout(link.options.timeouts.operation, trying).await {
+    match timeout(pool.options.timeouts.operation, trying).await {
         Ok(done) => done,
         Err(_) => Err(last.unwrap_or_else(|| {
-            super::connect::not_done(format!("PostgreSQL at {} does not answer", link.options.address()))
+            super::connect::not_done(format!("PostgreSQL at {} does not answer", pool.options.address()))
         })),
     }
 }

@@ -34,7 +34,7 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Connections of one kind.
-pub(super) struct Link {
+pub(super) struct ConnectionPool {
     pub(super) options: Arc<PostgresOptions>,
     idle: Mutex<Vec<Connection>>,
     /// As many as there may be connections.
@@ -66,7 +66,7 @@ impl Drop for Connection {
 }
 
 /// Why one attempt failed.
-pub(super) struct Failed {
+pub(super) struct PostgresFailure {
     pub(super) error: StoreError,
     /// Sending the same again may help.
     pub(super) again: bool,
@@ -76,14 +76,14 @@ pub(super) struct Failed {
     pub(super) is_other_history: bool,
 }
 
-impl Failed {
+impl PostgresFailure {
     /// No more than an error: a repetition fails alike, and other connections are as good as before.
     fn for_good(error: StoreError) -> Self {
         Self { error, again: false, all: false, is_other_history: false }
     }
 }
 
-impl Link {
+impl ConnectionPool {
     pub(super) fn new(options: Arc<PostgresOptions>, connections: usize) -> Self {
         Self {
             options,
@@ -95,17 +95,17 @@ impl Link {
     }
 
     /// Calls a function, again and again if it must, until the operation's deadline.
-    pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, Failed> {
+    pub(super) async fn ask(&self, call: &Call) -> Result<Vec<Row>, PostgresFailure> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             let error = not_done(format!("{MAX_IN_FLIGHT} requests to PostgreSQL wait for their replies"));
-            return Err(Failed::for_good(error));
+            return Err(PostgresFailure::for_good(error));
         };
         let deadline = Instant::now() + self.options.timeouts.operation;
         let (sent, mut pause, mut last) = (AtomicBool::new(false), FIRST_PAUSE, None);
         loop {
             let Ok(done) = timeout_at(deadline, self.attempt(call, &sent)).await else {
                 let late = || StoreError::new(format!("PostgreSQL at {} does not answer", self.options.address()));
-                return Err(Failed::for_good(outcome(last.unwrap_or_else(late), &sent)));
+                return Err(PostgresFailure::for_good(outcome(last.unwrap_or_else(late), &sent)));
             };
             let failed = match done {
                 Ok(rows) => return Ok(rows),
@@ -113,7 +113,7 @@ impl Link {
             };
             let wait = jittered(pause);
             if !failed.again || Instant::now() + wait >= deadline {
-                return Err(Failed { error: outcome(failed.error, &sent), ..failed });
+                return Err(PostgresFailure { error: outcome(failed.error, &sent), ..failed });
             }
             // Says more than that time ran out.
             last = Some(failed.error);
@@ -123,9 +123,9 @@ impl Link {
     }
 
     /// Sends a call once. `sent` remains true while it may have been carried out.
-    async fn attempt(&self, call: &Call, sent: &AtomicBool) -> Result<Vec<Row>, Failed> {
+    async fn attempt(&self, call: &Call, sent: &AtomicBool) -> Result<Vec<Row>, PostgresFailure> {
         let Ok(_place) = self.places.acquire().await else {
-            return Err(Failed::for_good(not_done("the store is closed")));
+            return Err(PostgresFailure::for_good(not_done("the store is closed")));
         };
         let mut connection = self.connection().await?;
         let was_sent = sent.swap(true, Ordering::Relaxed);
@@ -137,7 +137,7 @@ impl Link {
                     self.options.address()
                 ));
                 // A repetition would find it done, and say so.
-                Failed::for_good(error.with_outcome(WriteOutcome::InDoubt))
+                PostgresFailure::for_good(error.with_outcome(WriteOutcome::InDoubt))
             }
             Ok(Ok(rows)) => {
                 self.idle.lock().push(connection);
@@ -152,7 +152,7 @@ impl Link {
             }
             Err(_) => {
                 let what = format!("PostgreSQL at {} does not answer", self.options.address());
-                Failed { again: true, all: true, ..Failed::for_good(StoreError::new(what)) }
+                PostgresFailure { again: true, all: true, ..PostgresFailure::for_good(StoreError::new(what)) }
             }
         };
         if failed.all {
@@ -165,7 +165,7 @@ impl Link {
     }
 
     /// A connection of the pool, or a new one. Nothing keeps count of it but the caller.
-    pub(super) async fn connection(&self) -> Result<Connection, Failed> {
+    pub(super) async fn connection(&self) -> Result<Connection, PostgresFailure> {
         let idle = || {
             let mut idle = self.idle.lock();
             while let Some(connection) = idle.pop() {
@@ -211,19 +211,19 @@ pub(super) async fn connect(
     options: &PostgresOptions,
     purpose: Purpose,
     heard: Option<Arc<Notify>>,
-) -> Result<Connection, Failed> {
-    let config = options.config(purpose).map_err(Failed::for_good)?;
-    let tls = options.tls().map_err(Failed::for_good)?;
+) -> Result<Connection, PostgresFailure> {
+    let config = options.config(purpose).map_err(PostgresFailure::for_good)?;
+    let tls = options.tls().map_err(PostgresFailure::for_good)?;
     // Around all of it: the driver's own timeout leaves out the greeting.
     let (client, mut connection) = match timeout(options.timeouts.connect, config.connect(tls)).await {
         Ok(Ok(connected)) => connected,
         Ok(Err(error)) => {
             let failed = fault::judge(options, &error);
-            return Err(Failed { error: failed.error.with_outcome(WriteOutcome::NotDone), ..failed });
+            return Err(PostgresFailure { error: failed.error.with_outcome(WriteOutcome::NotDone), ..failed });
         }
         Err(_) => {
             let what = format!("PostgreSQL at {} cannot be reached: no connection in time", options.address());
-            return Err(Failed { again: true, ..Failed::for_good(not_done(what)) });
+            return Err(PostgresFailure { again: true, ..PostgresFailure::for_good(not_done(what)) });
         }
     };
     let doubtful = Arc::new(AtomicBool::new(false));

@@ -10,8 +10,8 @@ use super::super::rules::end_of;
 use super::super::{Revocation, SharedStore, Store, StoreError};
 use super::call::Arg;
 use super::record::{Columns, columns, key, millis, time, uuid};
-use super::revoke::Reach;
-use super::{Inner, PostgresStore};
+use super::revoke::RevocationScope;
+use super::{PostgresInner, PostgresStore};
 use crate::clock::Timestamp;
 use crate::session::{RevokedBecause, Session};
 
@@ -27,7 +27,7 @@ impl CopyTarget for PostgresStore {
     async fn put_revocations(&self, entries: Vec<Revocation>) -> Result<(), StoreError> {
         for entry in entries {
             // As an entry that reaches nothing here: the records have their end already.
-            self.0.revoke_as_far(&entry, RevokedBecause::Operator, Reach::Nothing).await?;
+            self.0.revoke_as_far(&entry, RevokedBecause::Operator, RevocationScope::Nothing).await?;
         }
         Ok(())
     }
@@ -64,7 +64,7 @@ impl RemembersTime for PostgresStore {
     }
 }
 
-impl Inner {
+impl PostgresInner {
     async fn put(&self, session: &Session) -> Result<(), StoreError> {
         let Columns { revision, current, confirmed, revoked, record } = columns(session)?;
         let args = vec![

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::super::StoreError;
 use super::super::fields::Op;
 use super::super::shared::{Admitted, CounterUse, SharedCounter};
-use super::Inner;
+use super::PostgresInner;
 use super::call::Arg;
 use super::record::time;
 use crate::clock::Timestamp;
@@ -25,7 +25,7 @@ fn millis(time: Duration) -> Arg {
     Arg::Big(i64::try_from(time.min(LONGEST).as_millis().max(1)).unwrap_or(i64::MAX))
 }
 
-impl Inner {
+impl PostgresInner {
     pub(super) async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
         let args = vec![Arg::bytes(&name), Arg::bytes(&state), millis(CHANGE_KEPT)];
         // It is for a revocation.

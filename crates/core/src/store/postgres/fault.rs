@@ -7,19 +7,19 @@ use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use super::super::{StoreError, WriteOutcome};
-use super::connect::Failed;
+use super::connect::PostgresFailure;
 use super::options::PostgresOptions;
 
 /// What `rg_begin` fails with.
 const OTHER_HISTORY: &str = "RG001";
 
-pub(super) fn judge(options: &PostgresOptions, error: &Error) -> Failed {
+pub(super) fn judge(options: &PostgresOptions, error: &Error) -> PostgresFailure {
     let (text, outcome, again, all) = match error.as_db_error() {
         Some(refused) => of_server(options, refused),
         None => of_connection(options, error),
     };
     let is_other_history = error.code().is_some_and(|code| code.code() == OTHER_HISTORY);
-    Failed { error: StoreError::new(text).with_outcome(outcome), again, all, is_other_history }
+    PostgresFailure { error: StoreError::new(text).with_outcome(outcome), again, all, is_other_history }
 }
 
 type Judged = (String, WriteOutcome, bool, bool);

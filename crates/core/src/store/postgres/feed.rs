@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::super::fields::History;
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
-use super::Inner;
-use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, Link, connect};
-use super::log::{Beat, Place};
-use super::loss::History;
+use super::PostgresInner;
+use super::connect::{ConnectionPool, FIRST_PAUSE, LONGEST_PAUSE, connect};
+use super::log::{Beat, LogProgress};
 use super::options::{PostgresOptions, Purpose};
 use crate::random::jittered;
 
@@ -26,11 +26,11 @@ use crate::random::jittered;
 const POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct PostgresFeed {
-    inner: Arc<Inner>,
-    link: Link,
+    inner: Arc<PostgresInner>,
+    pool: ConnectionPool,
     follow: Follow,
     /// `None`: the live ones are read next.
-    place: Option<Place>,
+    place: Option<LogProgress>,
     /// Entries that no step has brought yet.
     ready: Vec<Revocation>,
     /// A beat whose pages are not all read.
@@ -69,14 +69,14 @@ async fn listen(options: Arc<PostgresOptions>, heard: Arc<Notify>) {
 }
 
 impl PostgresFeed {
-    pub(super) fn new(inner: Arc<Inner>, from: &Cursor, follow: Follow) -> Result<Self, StoreError> {
+    pub(super) fn new(inner: Arc<PostgresInner>, from: &Cursor, follow: Follow) -> Result<Self, StoreError> {
         let history = inner.known.history();
         let place = inner.place(from)?;
         let options = &inner.options;
         let heard = Arc::new(Notify::new());
         let listener = options.listens().then(|| tokio::spawn(listen(Arc::clone(options), Arc::clone(&heard))));
         Ok(Self {
-            link: Link::new(Arc::clone(options), 1),
+            pool: ConnectionPool::new(Arc::clone(options), 1),
             inner,
             follow,
             place,
@@ -108,7 +108,7 @@ impl PostgresFeed {
             }
             self.said_lost = false;
             if self.place.is_none() {
-                let (live, end) = self.inner.snapshot(&self.link, self.history).await?;
+                let (live, end) = self.inner.snapshot(&self.pool, self.history).await?;
                 self.ready.extend(live.into_values().map(|(_, entry)| entry));
                 self.place = Some(end);
                 // The pages behind a beat may be those that were lost.
@@ -145,7 +145,7 @@ impl PostgresFeed {
         let asked = self.follow.time.monotonic();
         let said = if beats { self.follow.row.get().encode()? } else { Vec::new() };
         let beat = beats.then_some(Beat { node: &self.inner.node, said: &said });
-        let reading = self.inner.read_on(&self.link, self.history, place, beat).await?;
+        let reading = self.inner.read_on(&self.pool, self.history, place, beat).await?;
         let answered = self.follow.time.monotonic();
         if beats {
             self.next_beat = asked.saturating_add(self.follow.every);

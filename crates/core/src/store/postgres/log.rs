@@ -13,15 +13,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::types::Type;
 
+use super::super::fields::{History, LiveRevocations, in_order};
 use super::super::{Cursor, StoreError, WriteOutcome};
-use super::Inner;
-use super::call::{Answer, Arg, unexpected};
-use super::connect::{Link, not_done};
-use super::loss::{History, Server};
+use super::PostgresInner;
+use super::call::{Arg, ResultRow, unexpected};
+use super::connect::{ConnectionPool, not_done};
+use super::loss::ServerPosition;
 use super::record::{entry, time};
 use crate::clock::Timestamp;
 use crate::revocation::list::ListFilling;
-use crate::revocation::{Revocation, RevocationList, Target};
+use crate::revocation::{Revocation, RevocationList};
 
 /// How many entries one reply has.
 pub(super) const PAGE: i32 = 1000;
@@ -34,7 +35,7 @@ const MAX_LOOKS: u32 = 8;
 
 /// How far a reader is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LogProgress {
     /// Everything up to here was read,
     pub(super) high: i64,
     /// but for these, each with the transactions that may have taken it. `None`: not known yet.
@@ -49,7 +50,7 @@ pub(super) struct Beat<'a> {
 
 /// What one reading brought.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct LogBatch {
     pub(super) entries: Vec<(i64, Revocation)>,
     /// There is more.
     pub(super) more: bool,
@@ -59,15 +60,12 @@ pub(super) struct Reading {
     pub(super) is_lost: bool,
     pub(super) now: Timestamp,
     /// The server that was beaten to.
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<ServerPosition>,
 }
 
-/// The live revocations, each with its place in the log.
-type Live = BTreeMap<Target, (i64, Revocation)>;
-
-impl Inner {
-    pub(super) fn cursor(&self, history: History, place: &Place) -> Cursor {
-        if *place == Place::default() {
+impl PostgresInner {
+    pub(super) fn cursor(&self, history: History, place: &LogProgress) -> Cursor {
+        if *place == LogProgress::default() {
             return Cursor::default();
         }
         let ids = std::iter::once(&place.high).chain(place.missing.keys());
@@ -76,11 +74,11 @@ impl Inner {
     }
 
     /// `None`: the beginning, or a place of another history.
-    pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<Place>, StoreError> {
+    pub(super) fn place(&self, cursor: &Cursor) -> Result<Option<LogProgress>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         match (parts, rest) {
             ([], []) => Ok(None),
-            ([history, high, missing @ ..], []) => Ok((*history == self.known.history()).then(|| Place {
+            ([history, high, missing @ ..], []) => Ok((*history == self.known.history()).then(|| LogProgress {
                 high: i64::from_be_bytes(*high),
                 missing: missing.iter().map(|id| (i64::from_be_bytes(*id), None)).collect(),
             })),
@@ -94,7 +92,7 @@ impl Inner {
         if let Some(mut place) = self.place(cursor)?
             && let Some(entries) = self.logged_after(&self.commands, history, &mut place).await?
         {
-            let mut last = Live::new();
+            let mut last = LiveRevocations::new();
             for (id, entry) in entries {
                 last.insert(entry.target.clone(), (id, entry));
             }
@@ -113,14 +111,20 @@ impl Inner {
     }
 
     /// Every live revocation, and the end of the log after the last of them.
-    pub(super) async fn snapshot(&self, link: &Link, history: History) -> Result<(Live, Place), StoreError> {
+    pub(super) async fn snapshot(
+        &self,
+        pool: &ConnectionPool,
+        history: History,
+    ) -> Result<(LiveRevocations<i64>, LogProgress), StoreError> {
         for _ in 0..MAX_STARTS {
-            let answer = self.one_of(link, "rg_end", history, vec![Arg::Int(MAX_MISSING)]).await?;
+            let answer = self.one_of(pool, "rg_end", history, vec![Arg::Int(MAX_MISSING)]).await?;
             let missing: Vec<i64> = answer.get("o_missing")?;
-            let mut place =
-                Place { high: answer.get("o_last")?, missing: missing.into_iter().map(|id| (id, None)).collect() };
-            let mut live = self.live(link, history).await?;
-            let Some(entries) = self.logged_after(link, history, &mut place).await? else { continue };
+            let mut place = LogProgress {
+                high: answer.get("o_last")?,
+                missing: missing.into_iter().map(|id| (id, None)).collect(),
+            };
+            let mut live = self.live(pool, history).await?;
+            let Some(entries) = self.logged_after(pool, history, &mut place).await? else { continue };
             for (id, entry) in entries {
                 match live.entry(entry.target.clone()) {
                     Entry::Vacant(free) => drop(free.insert((id, entry))),
@@ -133,11 +137,11 @@ impl Inner {
         Err(not_done("the log of revocations in PostgreSQL was trimmed while it was read, again and again"))
     }
 
-    async fn live(&self, link: &Link, history: History) -> Result<Live, StoreError> {
-        let (mut live, mut after) = (Live::new(), None::<Vec<u8>>);
+    async fn live(&self, pool: &ConnectionPool, history: History) -> Result<LiveRevocations<i64>, StoreError> {
+        let (mut live, mut after) = (LiveRevocations::new(), None::<Vec<u8>>);
         loop {
             let from = after.as_deref().map_or(Arg::Null(Type::BYTEA), Arg::bytes);
-            let rows = self.all_by(link, "rg_live", history, vec![from, Arg::Int(PAGE)]).await?;
+            let rows = self.all_by(pool, "rg_live", history, vec![from, Arg::Int(PAGE)]).await?;
             for row in &rows {
                 let entry = entry(row.get("o_target")?, row.get("o_effect")?, row.get("o_until")?)?;
                 live.insert(entry.target.clone(), (row.get("o_place")?, entry));
@@ -152,13 +156,13 @@ impl Inner {
     /// What was written after a place, which moves to the end; `None` if the place is lost.
     async fn logged_after(
         &self,
-        link: &Link,
+        pool: &ConnectionPool,
         history: History,
-        place: &mut Place,
+        place: &mut LogProgress,
     ) -> Result<Option<Vec<(i64, Revocation)>>, StoreError> {
         let (mut found, mut looks) = (Vec::new(), 0);
         loop {
-            let reading = self.read_on(link, history, place, None).await?;
+            let reading = self.read_on(pool, history, place, None).await?;
             if reading.is_lost {
                 return Ok(None);
             }
@@ -173,11 +177,11 @@ impl Inner {
     /// Reads the log on from a place, which moves.
     pub(super) async fn read_on(
         &self,
-        link: &Link,
+        pool: &ConnectionPool,
         history: History,
-        place: &mut Place,
+        place: &mut LogProgress,
         beat: Option<Beat<'_>>,
-    ) -> Result<Reading, StoreError> {
+    ) -> Result<LogBatch, StoreError> {
         let beats = beat.is_some();
         let (node, said) = match beat {
             Some(Beat { node, said }) => (Arg::bytes(node), Arg::bytes(said)),
@@ -185,7 +189,7 @@ impl Inner {
         };
         let missing = Arg::Bigs(place.missing.keys().copied().collect());
         let args = vec![node, said, Arg::Big(place.high), missing, Arg::Int(PAGE)];
-        let answer = self.one_of(link, "rg_read", history, args).await?;
+        let answer = self.one_of(pool, "rg_read", history, args).await?;
         if answer.status()? != "read" {
             return Err(answer.unknown());
         }
@@ -201,13 +205,13 @@ impl Inner {
         let top = entries.iter().map(|(id, _)| *id).max().unwrap_or_default();
         let end = if more { top } else { top.max(last) };
         let skipped = (end - place.high).saturating_sub(i64::try_from(new).unwrap_or(i64::MAX));
-        let mut reading = Reading {
+        let mut reading = LogBatch {
             entries,
             more,
             unsettled: false,
             is_lost: last < place.high || floor > place.high || skipped > i64::from(MAX_MISSING),
             now: time(answer.get("o_now")?),
-            server: if beats { Some(Server::in_answer(&answer)?) } else { None },
+            server: if beats { Some(ServerPosition::in_answer(&answer)?) } else { None },
         };
         if reading.is_lost {
             return Ok(reading);
@@ -235,7 +239,7 @@ impl Inner {
     }
 }
 
-fn entries(answer: &Answer) -> Result<Vec<(i64, Revocation)>, StoreError> {
+fn entries(answer: &ResultRow) -> Result<Vec<(i64, Revocation)>, StoreError> {
     let ids: Vec<i64> = answer.get("o_ids")?;
     let targets: Vec<&[u8]> = answer.get::<Option<_>>("o_targets")?.unwrap_or_default();
     let effects: Vec<&[u8]> = answer.get::<Option<_>>("o_effects")?.unwrap_or_default();
@@ -245,10 +249,4 @@ fn entries(answer: &Answer) -> Result<Vec<(i64, Revocation)>, StoreError> {
     }
     let rows = ids.into_iter().zip(targets).zip(effects).zip(untils);
     rows.map(|(((id, target), effect), until)| Ok((id, entry(target, effect, until)?))).collect()
-}
-
-fn in_order(live: Live) -> Vec<Revocation> {
-    let mut entries: Vec<_> = live.into_values().collect();
-    entries.sort_by_key(|(id, _)| *id);
-    entries.into_iter().map(|(_, entry)| entry).collect()
 }

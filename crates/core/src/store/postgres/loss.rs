@@ -5,50 +5,47 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::super::fields::new_op;
+use super::super::fields::{History, new_op};
 use super::super::rules::end_of;
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};
-use super::Inner;
-use super::call::{Answer, Arg, unexpected};
+use super::PostgresInner;
+use super::call::{Arg, ResultRow, unexpected};
 use super::record::{Columns, columns, key, millis, target, time, unknown_version, uuid};
 use super::revoke::writes;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
 
-/// The name of what the store has had since it was made, or since it lost writes.
-pub(super) type History = [u8; 8];
-
 /// What a node knows of the data that it works with.
-pub(super) struct Known {
+pub(super) struct KnownHistory {
     /// What every call expects the data to be of.
     history: AtomicU64,
     /// The server went back behind what it had acknowledged, or may have.
     lost: AtomicBool,
-    server: Mutex<Server>,
+    server: Mutex<ServerPosition>,
 }
 
 /// A server as it was last.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Server {
+pub(super) struct ServerPosition {
     /// Its system and its timeline.
     pub(super) name: String,
     /// How far its disk was.
     pub(super) written: i64,
 }
 
-impl Server {
-    pub(super) fn in_answer(answer: &Answer) -> Result<Self, StoreError> {
+impl ServerPosition {
+    pub(super) fn in_answer(answer: &ResultRow) -> Result<Self, StoreError> {
         Ok(Self { name: answer.get("o_server")?, written: answer.get("o_written")? })
     }
 }
 
-impl Known {
+impl KnownHistory {
     pub(super) fn new(history: History) -> Self {
         Self {
             history: AtomicU64::new(u64::from_be_bytes(history)),
             lost: AtomicBool::new(false),
-            server: Mutex::new(Server { name: String::new(), written: 0 }),
+            server: Mutex::new(ServerPosition { name: String::new(), written: 0 }),
         }
     }
 
@@ -60,7 +57,7 @@ impl Known {
         self.lost.load(Ordering::Acquire)
     }
 
-    pub(super) fn server(&self) -> MutexGuard<'_, Server> {
+    pub(super) fn server(&self) -> MutexGuard<'_, ServerPosition> {
         self.server.lock()
     }
 
@@ -83,7 +80,7 @@ impl Known {
     }
 
     /// The data is of this history from now on, and what was lost is known.
-    pub(super) fn adopt(&self, history: History, server: Server) {
+    pub(super) fn adopt(&self, history: History, server: ServerPosition) {
         let mut known = self.server();
         *known = server;
         self.history.store(u64::from_be_bytes(history), Ordering::Release);
@@ -91,7 +88,7 @@ impl Known {
     }
 
     /// A server answered. Another one may lack what was acknowledged last.
-    pub(super) fn saw(&self, history: History, server: &Server) {
+    pub(super) fn saw(&self, history: History, server: &ServerPosition) {
         let mut known = self.server();
         if known.name == server.name && self.history() == history {
             known.written = known.written.max(server.written);
@@ -102,7 +99,7 @@ impl Known {
     }
 }
 
-impl Inner {
+impl PostgresInner {
     pub(super) async fn adopt(&self) -> Result<(), StoreError> {
         let expected = self.known.history();
         let args = vec![Arg::bytes(&new_op()?), Arg::bytes(&self.store)];
@@ -111,7 +108,7 @@ impl Inner {
             "adopted" => {
                 let history: &[u8] = answer.get("o_history")?;
                 let history = history.try_into().map_err(|_| unexpected("no history"))?;
-                self.known.adopt(history, Server::in_answer(&answer)?);
+                self.known.adopt(history, ServerPosition::in_answer(&answer)?);
                 // The loss is known: it must not keep a later start from the store.
                 self.mark.set(writes(&answer)?).await;
                 Ok(())

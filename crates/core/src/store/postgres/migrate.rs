@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use super::super::StoreError;
 use super::super::fields::new_op;
-use super::connect::Link;
+use super::connect::ConnectionPool;
 use super::fault;
 use super::options::{PostgresOptions, mistake};
 
@@ -38,9 +38,9 @@ pub(super) fn first(rows: Vec<SimpleQueryMessage>) -> Option<String> {
 }
 
 /// Makes what is missing.
-pub(super) async fn migrate(link: &Link) -> Result<(), StoreError> {
-    let options = &link.options;
-    let connection = link.connection().await.map_err(|failed| failed.error)?;
+pub(super) async fn migrate(pool: &ConnectionPool) -> Result<(), StoreError> {
+    let options = &pool.options;
+    let connection = pool.connection().await.map_err(|failed| failed.error)?;
     let migrating = async {
         let known = version(&connection.client, &options.schema).await?;
         if known >= MIGRATIONS.len() {
@@ -64,7 +64,7 @@ pub(super) async fn migrate(link: &Link) -> Result<(), StoreError> {
         }
     };
     check_version(options, known)?;
-    link.give_back(connection);
+    pool.give_back(connection);
     Ok(())
 }
 

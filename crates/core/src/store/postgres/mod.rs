@@ -39,16 +39,16 @@ use tokio::task::JoinHandle;
 use tokio_postgres::types::Type;
 
 use super::InspectedServer;
-use super::fields::{Op, new_op};
+use super::fields::{History, Op, new_op};
 use super::mark::Marker;
 use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept};
 use crate::clock::Timestamp;
 use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
-use call::{Answer, Arg, Call, unexpected};
-use connect::Link;
-use loss::{History, Known};
+use call::{Arg, Call, ResultRow, unexpected};
+use connect::ConnectionPool;
+use loss::KnownHistory;
 
 mod call;
 mod check;
@@ -87,27 +87,27 @@ const HINT_PAUSE: Duration = Duration::from_millis(5);
 /// # let _ = builder;
 /// # Ok(()) }
 /// ```
-pub struct PostgresStore(Arc<Inner>);
+pub struct PostgresStore(Arc<PostgresInner>);
 
-struct Inner {
+struct PostgresInner {
     options: Arc<PostgresOptions>,
     issuer: Arc<str>,
-    known: Known,
+    known: KnownHistory,
     /// The name of the store, which is in its head.
     store: Op,
     /// This run of the program, among the nodes.
     node: Op,
-    commands: Arc<Link>,
+    commands: Arc<ConnectionPool>,
     doubts: super::doubts::Doubts,
     /// Logouts do not wait behind a storm of refreshes.
-    revocations: Link,
+    revocations: ConnectionPool,
     /// Something was written to the log.
     written: Arc<Notify>,
     hints: JoinHandle<()>,
     mark: Marker,
 }
 
-impl Drop for Inner {
+impl Drop for PostgresInner {
     fn drop(&mut self) {
         self.hints.abort();
     }
@@ -138,44 +138,49 @@ impl fmt::Debug for PostgresStore {
 
 /// Tells readers that there is something to read, never within the transaction that wrote it: a notification takes a lock of
 /// the whole server at its commit.
-async fn hint(link: Arc<Link>, written: Arc<Notify>) {
+async fn hint(pool: Arc<ConnectionPool>, written: Arc<Notify>) {
     loop {
         written.notified().await;
-        if let Ok(connection) = link.connection().await {
+        if let Ok(connection) = pool.connection().await {
             // It may be lost, so no commit waits for the disk.
             let statement = format!(
                 "select set_config('synchronous_commit', 'off', true), pg_notify('{}', '')",
-                link.options.schema
+                pool.options.schema
             );
             let told =
-                tokio::time::timeout(link.options.timeouts.statement, connection.client.simple_query(&statement));
+                tokio::time::timeout(pool.options.timeouts.statement, connection.client.simple_query(&statement));
             if matches!(told.await, Ok(Ok(_))) {
-                link.give_back(connection);
+                pool.give_back(connection);
             }
         }
         tokio::time::sleep(HINT_PAUSE).await;
     }
 }
 
-impl Inner {
+impl PostgresInner {
     /// Calls a function that returns one row. Its first argument is what is known of the data: on a server where that does
     /// not hold, it does nothing.
-    async fn one(&self, function: &'static str, args: Vec<Arg>) -> Result<Answer, StoreError> {
+    async fn one(&self, function: &'static str, args: Vec<Arg>) -> Result<ResultRow, StoreError> {
         self.one_by(&self.commands, function, args).await
     }
 
-    async fn one_by(&self, link: &Link, function: &'static str, args: Vec<Arg>) -> Result<Answer, StoreError> {
-        self.one_of(link, function, self.known.history(), args).await
+    async fn one_by(
+        &self,
+        pool: &ConnectionPool,
+        function: &'static str,
+        args: Vec<Arg>,
+    ) -> Result<ResultRow, StoreError> {
+        self.one_of(pool, function, self.known.history(), args).await
     }
 
     async fn one_of(
         &self,
-        link: &Link,
+        pool: &ConnectionPool,
         function: &'static str,
         history: History,
         args: Vec<Arg>,
-    ) -> Result<Answer, StoreError> {
-        let mut rows = self.all_by(link, function, history, args).await?;
+    ) -> Result<ResultRow, StoreError> {
+        let mut rows = self.all_by(pool, function, history, args).await?;
         match (rows.pop(), rows.pop()) {
             (Some(only), None) => Ok(only),
             _ => Err(unexpected("no single row")),
@@ -184,15 +189,15 @@ impl Inner {
 
     async fn all_by(
         &self,
-        link: &Link,
+        pool: &ConnectionPool,
         function: &'static str,
         history: History,
         args: Vec<Arg>,
-    ) -> Result<Vec<Answer>, StoreError> {
+    ) -> Result<Vec<ResultRow>, StoreError> {
         let mut all = vec![Arg::bytes(&self.known.to_send(history))];
         all.extend(args);
-        match link.ask(&Call::new(function, all)).await {
-            Ok(rows) => Ok(rows.into_iter().map(Answer).collect()),
+        match pool.ask(&Call::new(function, all)).await {
+            Ok(rows) => Ok(rows.into_iter().map(ResultRow).collect()),
             Err(failed) => {
                 if failed.is_other_history {
                     self.known.flag_lost(history);
@@ -222,8 +227,8 @@ impl Inner {
     /// `None`: further ahead than the leeway.
     async fn stamp(&self, creation: bool, after: Option<Timestamp>) -> Result<Option<Timestamp>, StoreError> {
         let after = after.map_or(Arg::Null(Type::INT8), |after| Arg::Big(record::millis(after)));
-        let link = if creation { &*self.commands } else { &self.revocations };
-        let answer = self.one_by(link, "rg_stamp", vec![Arg::Bool(creation), after, self.leeway()]).await?;
+        let pool = if creation { &*self.commands } else { &self.revocations };
+        let answer = self.one_by(pool, "rg_stamp", vec![Arg::Bool(creation), after, self.leeway()]).await?;
         match answer.status()? {
             "ahead" => Ok(None),
             "stamp" => Ok(Some(record::time(answer.get("o_stamp")?))),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::encoding::{decode_session, decode_target, encode, encode_target};
 use super::super::fields::{decode_effect, reason, reason_number};
 use super::super::{StoreError, WriteOutcome};
-use super::call::{Answer, Arg};
+use super::call::{Arg, ResultRow};
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Generation, Session, SessionId, Status};
@@ -91,7 +91,7 @@ pub(super) fn columns(session: &Session) -> Result<Columns, StoreError> {
 
 /// The session in an answer. What a function changed is in its columns, which count. What cannot be read is a fault of this
 /// record alone.
-pub(super) fn decode(id: SessionId, answer: &Answer) -> Result<Session, StoreError> {
+pub(super) fn decode(id: SessionId, answer: &ResultRow) -> Result<Session, StoreError> {
     let damaged = || StoreError::new(format!("the store is damaged: session {id} cannot be read")).of_one_record();
     let version: i16 = answer.get("o_version")?;
     if version != VERSION {

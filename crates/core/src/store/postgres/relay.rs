@@ -10,9 +10,9 @@ use super::super::relay::{
     RelayId, RelayInserted, RelayRecord, RelayState, RelayStore, RelaySwapped, RelayVersion, fits, refusal,
 };
 use super::super::rules::MAX_SWEPT;
-use super::call::{Answer, Arg};
+use super::call::{Arg, ResultRow};
 use super::record::{VERSION, millis, unknown_version};
-use super::{Inner, PostgresStore};
+use super::{PostgresInner, PostgresStore};
 use crate::clock::Timestamp;
 
 fn mark(version: &RelayVersion) -> Vec<u8> {
@@ -25,21 +25,21 @@ fn mark(version: &RelayVersion) -> Vec<u8> {
     [&[state], &version.attempt.to_be_bytes()[..], &version.owner, &bytes_of(version.since)].concat()
 }
 
-fn record(id: RelayId, answer: &Answer) -> Result<RelayRecord, StoreError> {
+fn record(id: RelayId, answer: &ResultRow) -> Result<RelayRecord, StoreError> {
     match answer.get("o_version")? {
         VERSION => decode(format_args!("{id:?}"), answer.get("o_record")?),
         version => Err(unknown_version(format_args!("{id:?}"), version)),
     }
 }
 
-fn other(id: RelayId, answer: &Answer) -> StoreError {
+fn other(id: RelayId, answer: &ResultRow) -> StoreError {
     match (answer.status(), answer.get("o_version")) {
         (Ok("version"), Ok(version)) => unknown_version(format_args!("{id:?}"), version),
         _ => answer.unknown(),
     }
 }
 
-impl Inner {
+impl PostgresInner {
     pub(super) async fn insert_relay(
         &self,
         op: Op,

@@ -5,35 +5,35 @@ use tokio_postgres::types::Type;
 use super::super::fields::{encode_effect, reason_number};
 use super::super::rules::{MAX_SWEPT, ends_session, fits};
 use super::super::{StoreError, Swept};
-use super::Inner;
-use super::call::{Answer, Arg};
+use super::PostgresInner;
+use super::call::{Arg, ResultRow};
 use super::record::{entry, key, millis, target, uuid};
 use crate::revocation::{Revocation, Target};
 use crate::session::{RevokedBecause, SessionId};
 
 /// How many writes there were.
-pub(super) fn writes(answer: &Answer) -> Result<u64, StoreError> {
+pub(super) fn writes(answer: &ResultRow) -> Result<u64, StoreError> {
     answer.get::<i64>("o_writes").map(|writes| u64::try_from(writes).unwrap_or_default())
 }
 
 /// Which sessions an entry is about.
-pub(super) enum Reach<'a> {
+pub(super) enum RevocationScope<'a> {
     Session(SessionId),
     Subject(&'a str),
     All,
     Nothing,
 }
 
-impl Inner {
+impl PostgresInner {
     pub(super) async fn revoke(&self, given: Revocation, because: RevokedBecause) -> Result<Revocation, StoreError> {
         fits(&given)?;
         let reach = match &given.target {
-            Target::Session(id) => Reach::Session(*id),
-            Target::Subject { issuer, subject } if *issuer == self.issuer => Reach::Subject(subject),
-            Target::Client { issuer, .. } if *issuer == self.issuer => Reach::All,
-            Target::Global => Reach::All,
+            Target::Session(id) => RevocationScope::Session(*id),
+            Target::Subject { issuer, subject } if *issuer == self.issuer => RevocationScope::Subject(subject),
+            Target::Client { issuer, .. } if *issuer == self.issuer => RevocationScope::All,
+            Target::Global => RevocationScope::All,
             // No session of ours, so no session's end: the caller knows how long the tokens live.
-            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => Reach::Nothing,
+            Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => RevocationScope::Nothing,
         };
         self.revoke_as_far(&given, because, reach).await
     }
@@ -42,14 +42,14 @@ impl Inner {
         &self,
         given: &Revocation,
         because: RevokedBecause,
-        reach: Reach<'_>,
+        reach: RevocationScope<'_>,
     ) -> Result<Revocation, StoreError> {
         let (no_id, no_subject) = (Arg::Null(Type::UUID), Arg::Null(Type::BYTEA));
         let (reach, id, subject) = match reach {
-            Reach::Session(id) => ("session", Arg::Id(uuid(id)), no_subject),
-            Reach::Subject(name) => ("subject", no_id, Arg::bytes(&key(name.as_bytes()))),
-            Reach::All => ("all", no_id, no_subject),
-            Reach::Nothing => ("none", no_id, no_subject),
+            RevocationScope::Session(id) => ("session", Arg::Id(uuid(id)), no_subject),
+            RevocationScope::Subject(name) => ("subject", no_id, Arg::bytes(&key(name.as_bytes()))),
+            RevocationScope::All => ("all", no_id, no_subject),
+            RevocationScope::Nothing => ("none", no_id, no_subject),
         };
         let of = target(&given.target)?;
         let args = vec![

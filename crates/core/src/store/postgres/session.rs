@@ -6,9 +6,9 @@ use uuid::Uuid;
 use super::super::fields::{Op, encode_effect, reason_number};
 use super::super::rules::{MAX_ENDED, Rules, end_of, page_size, time_in};
 use super::super::{Filter, Inserted, Page, StoreError, SubjectBound, Swap, WriteOutcome};
-use super::Inner;
-use super::call::{Answer, Arg, unexpected};
-use super::connect::{Link, not_done};
+use super::PostgresInner;
+use super::call::{Arg, ResultRow, unexpected};
+use super::connect::{ConnectionPool, not_done};
 use super::record::{
     Columns, columns, decode, entry, exact, generation, key, millis, session_prefix, target, unknown_version, uuid,
 };
@@ -18,9 +18,9 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 /// How many records one call confirms.
 const CONFIRMED_AT_ONCE: usize = 256;
 
-impl Inner {
-    pub(super) async fn load(&self, link: &Link, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let answer = self.one_by(link, "rg_load", vec![Arg::Id(uuid(id))]).await?;
+impl PostgresInner {
+    pub(super) async fn load(&self, pool: &ConnectionPool, id: SessionId) -> Result<Option<Session>, StoreError> {
+        let answer = self.one_by(pool, "rg_load", vec![Arg::Id(uuid(id))]).await?;
         match answer.status()? {
             "none" => Ok(None),
             "found" => decode(id, &answer).map(Some),
@@ -215,7 +215,7 @@ impl Inner {
 }
 
 /// The entries of the sessions that made room.
-fn gave_way(answer: &Answer) -> Result<Vec<Revocation>, StoreError> {
+fn gave_way(answer: &ResultRow) -> Result<Vec<Revocation>, StoreError> {
     let ids: Vec<Uuid> = answer.get("o_ids")?;
     let effects = answer.get::<Option<Vec<Option<&[u8]>>>>("o_effects")?.unwrap_or_default();
     let untils = answer.get::<Option<Vec<Option<i64>>>>("o_untils")?.unwrap_or_default();

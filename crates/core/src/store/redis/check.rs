@@ -9,9 +9,9 @@ use super::super::{InspectedServer, StoreError, WriteOutcome, round_trip};
 use super::connect::{Link, Request};
 use super::opening::{self, Ways};
 use super::options::RedisOptions;
-use super::partitions::{Keys, in_each};
+use super::partitions::{PartitionKeys, in_each};
 use super::script::{CHECK, unexpected};
-use super::{Inner, drop_mut, time_of};
+use super::{RedisInner, drop_mut, time_of};
 use crate::clock::{SystemTime, TimeSource, Timestamp};
 
 /// The oldest server that knows everything that is used.
@@ -67,7 +67,7 @@ async fn check_all(options: &Arc<RedisOptions>) -> Result<Fit, StoreError> {
     let clock = SystemTime::new();
     let (mut times, mut evicted, mut version) = (Vec::new(), 0, None);
     for (partition, own, link) in ways.commands.each(options) {
-        if let Some(info) = fitness(&own, &link, &Keys::new(&options.prefix, partition)).await? {
+        if let Some(info) = fitness(&own, &link, &PartitionKeys::new(&options.prefix, partition)).await? {
             evicted += info.number("evicted_keys");
             version = version.or_else(|| info.get("redis_version").map(str::to_owned));
         }
@@ -107,7 +107,7 @@ pub(super) async fn inspect(options: RedisOptions) -> Result<InspectedServer, St
     Ok(InspectedServer { found: format!("Redis at {} has {version}; {state}", options.address()), round_trip })
 }
 
-pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
+pub(super) async fn open(options: RedisOptions) -> Result<RedisInner, StoreError> {
     let options = Arc::new(options);
     let Fit { ways, evicted, version: _ } = check_all(&options).await?;
     let inner = opening::open_heads(options, ways, evicted).await?;
@@ -117,7 +117,7 @@ pub(super) async fn open(options: RedisOptions) -> Result<Inner, StoreError> {
 }
 
 /// Is the server fit, and may the gate's user do what it must? What it says of itself, if the user may ask.
-async fn fitness(options: &RedisOptions, commands: &Link, keys: &Keys) -> Result<Option<Info>, StoreError> {
+async fn fitness(options: &RedisOptions, commands: &Link, keys: &PartitionKeys) -> Result<Option<Info>, StoreError> {
     let mut greeting = pipe();
     drop_mut(greeting.cmd("TIME"));
     commands.ask(&Request::Pipeline(greeting)).await?;
@@ -204,7 +204,7 @@ fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
 }
 
 /// Tries each command, on keys of ours that do not exist, or that are gone again afterwards.
-async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> Result<(), StoreError> {
+async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
     let (none, hash, set) = (keys.of("probe"), keys.of("probe:h"), keys.of("probe:z"));
     let on = |name: &str, key: &[u8], args: &[&str]| {
         let mut command = cmd(name);
@@ -270,7 +270,7 @@ async fn check_permissions(options: &RedisOptions, link: &Link, keys: &Keys) -> 
 }
 
 /// What the gate's user may not do. A subcommand has its command before it: `CLUSTER|SLOTS`.
-pub(super) fn not_allowed(options: &RedisOptions, keys: &Keys, name: &str, error: &RedisError) -> StoreError {
+pub(super) fn not_allowed(options: &RedisOptions, keys: &PartitionKeys, name: &str, error: &RedisError) -> StoreError {
     let (address, tag) = (options.address(), &keys.tag);
     let what = if error.detail().is_some_and(|text| text.contains("command")) {
         format!("the command {name}: allow +{}", name.to_lowercase())
@@ -323,7 +323,7 @@ async fn warn_of_lost_writes(options: &RedisOptions, link: &Link) -> Result<(), 
     Ok(())
 }
 
-impl Inner {
+impl RedisInner {
     /// Everything that was read before is where an acknowledged write is.
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
         if self.options.durable().is_none() {

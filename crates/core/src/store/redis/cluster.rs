@@ -19,10 +19,10 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::super::StoreError;
 use super::check::{is_forbidden, not_allowed};
 use super::connect::{FIRST_PAUSE, LONGEST_PAUSE, Link, MAX_IN_FLIGHT, Request};
-use super::fault::{Failed, after_all, not_done};
+use super::fault::{RedisFailure, after_all, not_done};
 use super::opening::not_a_node;
 use super::options::{Address, RedisOptions};
-use super::partitions::{Keys, OF_A_CLUSTER};
+use super::partitions::{OF_A_CLUSTER, PartitionKeys};
 use super::script::{bytes, unexpected};
 use super::servers::Servers;
 use crate::random::jittered;
@@ -120,14 +120,14 @@ impl Primaries {
 
 /// Which server has which partition. Another table has another number.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
+pub(super) struct ClusterTable {
     number: u64,
     primaries: Vec<Address>,
     /// All servers, replicas among them: any of them tells the table.
     nodes: Vec<Address>,
 }
 
-impl Table {
+impl ClusterTable {
     fn one_of_each(&self) -> Vec<usize> {
         let first = |of: &Address| self.primaries.iter().position(|other| other == of);
         (0..).zip(&self.primaries).filter(|(at, address)| first(address) == Some(*at)).map(|(at, _)| at).collect()
@@ -141,7 +141,7 @@ pub(super) struct Topology {
     seeds: Vec<Address>,
     /// Of each partition.
     slots: Vec<i64>,
-    table: watch::Sender<Arc<Table>>,
+    table: watch::Sender<Arc<ClusterTable>>,
     /// Connections that ask for the table alone.
     links: Links,
     /// What the connections to a server share, those that block by themselves.
@@ -158,13 +158,13 @@ impl Topology {
         let link = first_that_answers(options, &seeds).await?;
         let mut slots = Vec::new();
         for partition in 0..OF_A_CLUSTER {
-            let keys = Keys::new(&options.prefix, partition);
+            let keys = PartitionKeys::new(&options.prefix, partition);
             match ask_seed(options, &link, &keys, &["KEYSLOT", &keys.tag]).await? {
                 Value::Int(slot) => slots.push(slot),
                 _ => return Err(unexpected("no slot")),
             }
         }
-        ask_seed(options, &link, &Keys::new(&options.prefix, 0), &["SLOTS"]).await?;
+        ask_seed(options, &link, &PartitionKeys::new(&options.prefix, 0), &["SLOTS"]).await?;
         let topology = Self {
             options: Arc::clone(options),
             seeds,
@@ -194,7 +194,7 @@ impl Topology {
         Arc::clone(servers.entry((address.clone(), blocks)).or_insert_with(new))
     }
 
-    fn table(&self) -> Arc<Table> {
+    fn table(&self) -> Arc<ClusterTable> {
         Arc::clone(&self.table.borrow())
     }
 
@@ -268,7 +268,7 @@ impl Topology {
         self.table.send_if_modified(|table| {
             let changed = table.primaries != primaries;
             let number = table.number + u64::from(changed);
-            *table = Arc::new(Table { number, primaries, nodes });
+            *table = Arc::new(ClusterTable { number, primaries, nodes });
             changed
         });
     }
@@ -276,7 +276,7 @@ impl Topology {
     /// The answer to a request for a partition.
     fn moved(&self, partition: usize, to: Address) {
         self.table.send_if_modified(|table| {
-            let mut next = Table::clone(table);
+            let mut next = ClusterTable::clone(table);
             match next.primaries.get_mut(partition) {
                 Some(primary) if *primary != to => *primary = to.clone(),
                 Some(_) | None => return false,
@@ -298,7 +298,12 @@ impl Topology {
 }
 
 /// `CLUSTER`, at start. The error says what is wrong with the server or with what the user may do.
-async fn ask_seed(options: &RedisOptions, link: &Link, keys: &Keys, args: &[&str]) -> Result<Value, StoreError> {
+async fn ask_seed(
+    options: &RedisOptions,
+    link: &Link,
+    keys: &PartitionKeys,
+    args: &[&str],
+) -> Result<Value, StoreError> {
     let mut command = cmd("CLUSTER");
     command.arg(args);
     match link.once(&command).await? {
@@ -447,7 +452,7 @@ impl Cluster {
         link: &Link,
         request: &Request,
         sent: &AtomicBool,
-    ) -> Result<Value, Failed> {
+    ) -> Result<Value, RedisFailure> {
         let to = match link.attempt(request, sent).await {
             Err(failed) => match &failed.elsewhere {
                 Some(Elsewhere::Ask(to)) => self.link(&Address::parse(to, address).ok_or(failed)?),
@@ -463,10 +468,10 @@ impl Cluster {
                 for command in pipeline.cmd_iter() {
                     let alone = Request::Pipeline(Pipeline::with_capacity(1).add_command(command.clone()).clone());
                     let reply = match link.attempt(&alone, sent).await {
-                        Err(Failed { elsewhere: Some(Elsewhere::Ask(_)), .. }) => {
+                        Err(RedisFailure { elsewhere: Some(Elsewhere::Ask(_)), .. }) => {
                             to.asking_for(command.clone(), sent).await?
                         }
-                        done => only(done?).ok_or_else(|| Failed::again(&unexpected("no reply")))?,
+                        done => only(done?).ok_or_else(|| RedisFailure::again(&unexpected("no reply")))?,
                     };
                     replies.push(reply);
                 }
@@ -483,6 +488,6 @@ fn only(replies: Value) -> Option<Value> {
     }
 }
 
-fn moved_away() -> Failed {
-    Failed::in_doubt("the partition is at another server of Redis since")
+fn moved_away() -> RedisFailure {
+    RedisFailure::in_doubt("the partition is at another server of Redis since")
 }

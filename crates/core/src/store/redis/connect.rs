@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::{StoreError, WriteOutcome};
-use super::fault::{Failed, REPLICA, after_all, not_done};
-use super::lanes::{Job, Lanes};
+use super::fault::{REPLICA, RedisFailure, after_all, not_done};
+use super::lanes::{Lanes, ScriptCall};
 use super::line::{Line, is_primary};
 use super::script::{Script, unexpected};
 use super::servers::Servers;
@@ -97,16 +97,18 @@ impl Link {
     }
 
     /// No reply came in time.
-    pub(super) fn late(&self) -> Failed {
-        Failed::in_doubt(self.servers.fault())
+    pub(super) fn late(&self) -> RedisFailure {
+        RedisFailure::in_doubt(self.servers.fault())
     }
 
     /// Sends a request once. `sent` remains true while it may have been carried out.
-    pub(super) async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, Failed> {
+    pub(super) async fn attempt(&self, request: &Request, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         if let (Some(lanes), Request::Script { script, keys, args }) = (&self.lanes, request)
             && script.waits
         {
-            return lanes.send(Job { script, keys: keys.clone(), args: args.clone(), asking: false }, sent).await;
+            return lanes
+                .send(ScriptCall { script, keys: keys.clone(), args: args.clone(), asking: false }, sent)
+                .await;
         }
         let line = &self.line;
         let open = line.connection().await?;
@@ -129,21 +131,23 @@ impl Link {
         keys: &[Vec<u8>],
         args: &[Vec<u8>],
         sent: &AtomicBool,
-    ) -> Result<Value, Failed> {
+    ) -> Result<Value, RedisFailure> {
         if let Some(lanes) = self.lanes.as_ref().filter(|_| script.waits) {
-            return lanes.send(Job { script, keys: keys.to_vec(), args: args.to_vec(), asking: true }, sent).await;
+            return lanes
+                .send(ScriptCall { script, keys: keys.to_vec(), args: args.to_vec(), asking: true }, sent)
+                .await;
         }
         self.asking_for(script.command(true, keys, args), sent).await
     }
 
     /// The same with a command that writes nothing, or need not wait for replicas.
-    pub(super) async fn asking_for(&self, command: Cmd, sent: &AtomicBool) -> Result<Value, Failed> {
+    pub(super) async fn asking_for(&self, command: Cmd, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let mut both = pipe();
         both.cmd("ASKING").add_command(command);
         let Value::Array(replies) = self.attempt(&Request::Pipeline(both), sent).await? else {
-            return Err(Failed::again(&unexpected("no list")));
+            return Err(RedisFailure::again(&unexpected("no list")));
         };
-        replies.into_iter().nth(1).ok_or_else(|| Failed::again(&unexpected("a short list")))
+        replies.into_iter().nth(1).ok_or_else(|| RedisFailure::again(&unexpected("a short list")))
     }
 
     /// Sends a command, for checks. The error is the server's own.

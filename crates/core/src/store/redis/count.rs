@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::StoreError;
 use super::super::shared::{Admitted, CounterUse, SharedCounter};
-use super::Inner;
+use super::RedisInner;
 use super::partitions::Partition;
 use super::record::{Op, new_op};
 use super::script::{CHANGE, COUNT, unexpected};
@@ -16,7 +16,7 @@ const CHANGE_KEPT: Duration = Duration::from_secs(86_400);
 /// Lua computes with numbers that are exact up to 2^53. So many microseconds are a hundred years.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-impl Inner {
+impl RedisInner {
     pub(super) async fn stamp_change(&self, name: [u8; 16], state: [u8; 16]) -> Result<Timestamp, StoreError> {
         let args = vec![state.to_vec(), CHANGE_KEPT.as_millis().to_string().into_bytes(), self.leeway()];
         // The stamps are there.

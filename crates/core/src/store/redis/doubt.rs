@@ -5,10 +5,10 @@ use redis::Value;
 use super::super::StoreError;
 use super::record::{CONFIRMED, decode_record, flags_of, op_of};
 use super::script::unexpected;
-use super::{Inner, drop_mut};
+use super::{RedisInner, drop_mut};
 use crate::session::{Session, SessionId};
 
-impl Inner {
+impl RedisInner {
     /// The record, if a swap in doubt wrote it last, and its tokens were not seen since.
     pub(super) async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
         let Some(ops) = self.doubts.of(id) else { return Ok(None) };

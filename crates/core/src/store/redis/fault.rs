@@ -14,7 +14,7 @@ pub(super) const REPLICA: &str = "REPLICA";
 
 /// Why one attempt failed.
 #[derive(Clone, Debug)]
-pub(super) struct Failed {
+pub(super) struct RedisFailure {
     pub(super) text: String,
     pub(super) outcome: WriteOutcome,
     /// Sending the same again may help.
@@ -25,7 +25,7 @@ pub(super) struct Failed {
     pub(super) elsewhere: Option<Elsewhere>,
 }
 
-impl Failed {
+impl RedisFailure {
     /// Before anything was sent.
     pub(super) fn before(text: impl Into<String>) -> Self {
         Self { text: text.into(), outcome: WriteOutcome::NotDone, again: true, closes: false, elsewhere: None }
@@ -145,16 +145,16 @@ fn is_not_local(error: &RedisError) -> bool {
 }
 
 pub(super) fn not_done(message: impl Into<String>) -> StoreError {
-    Failed::before(message).error()
+    RedisFailure::before(message).error()
 }
 
 /// What is known of a write after all attempts.
-pub(super) fn after_all(failed: Failed, sent: bool) -> StoreError {
+pub(super) fn after_all(failed: RedisFailure, sent: bool) -> StoreError {
     let outcome = match (sent, failed.outcome) {
         // An earlier attempt may have been carried out.
         (true, WriteOutcome::NotDone | WriteOutcome::InDoubt) => WriteOutcome::InDoubt,
         (false, WriteOutcome::InDoubt) => WriteOutcome::NotDone,
         (_, outcome) => outcome,
     };
-    Failed { outcome, ..failed }.error()
+    RedisFailure { outcome, ..failed }.error()
 }

@@ -27,16 +27,17 @@ use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use tokio::time::timeout;
 
+use super::super::fields::History;
 use super::super::shared::{Feed, FeedStep, Follow, Heard};
 use super::super::{Cursor, Revocation, StoreError};
 use super::check::info;
 use super::cluster::Primaries;
 use super::connect::Link;
-use super::log::{BEGIN, PAGE, Place, floor, read_log};
-use super::partitions::{History, Partition, Sign};
+use super::log::{BEGIN, LogPosition, PAGE, floor, read_log};
+use super::partitions::{Partition, Sign};
 use super::record::{LogId, new_op};
 use super::script::{BEAT, bytes, unexpected};
-use super::{Inner, drop_mut};
+use super::{RedisInner, drop_mut};
 use crate::random::jittered;
 
 /// The longest wait for an entry.
@@ -51,7 +52,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The readers of all partitions, as one.
 pub(super) struct RedisFeed {
-    inner: Arc<Inner>,
+    inner: Arc<RedisInner>,
     reads: FuturesUnordered<BoxFuture<'static, (Reader, Result<FeedStep, StoreError>)>>,
     /// What each partition proved last.
     heard: Box<[Option<Heard>]>,
@@ -60,7 +61,7 @@ pub(super) struct RedisFeed {
 }
 
 impl RedisFeed {
-    pub(super) fn new(inner: &Arc<Inner>, from: &Cursor, follow: &Follow) -> Result<Self, StoreError> {
+    pub(super) fn new(inner: &Arc<RedisInner>, from: &Cursor, follow: &Follow) -> Result<Self, StoreError> {
         let begin = follow.time.monotonic();
         let reads = FuturesUnordered::new();
         for (partition, place) in inner.places(from)?.into_iter().enumerate() {
@@ -126,28 +127,28 @@ impl fmt::Debug for RedisFeed {
 
 /// The reader of one partition.
 struct Reader {
-    inner: Arc<Inner>,
+    inner: Arc<RedisInner>,
     primaries: Arc<Primaries>,
     partition: usize,
     follow: Follow,
     /// `None`: the live ones are read next.
-    place: Option<Place>,
-    scan: Option<Scan>,
+    place: Option<LogPosition>,
+    scan: Option<LiveScan>,
     /// Entries that no step has brought yet.
     ready: Vec<Revocation>,
     /// Under way.
-    beat: Option<Asking<Beat>>,
-    reading: Option<Asking<Reading>>,
+    beat: Option<Asking<BeatReply>>,
+    reading: Option<Asking<LogReading>>,
     /// The monotonic time of the next beat.
     next_beat: Duration,
     faults: u32,
-    server: Option<Server>,
+    server: Option<ServerRun>,
     /// What the fields above are of.
     history: History,
 }
 
 /// The run of a server, and the name of what it writes to its replicas.
-struct Server {
+struct ServerRun {
     link: Arc<Link>,
     run: String,
     replication: String,
@@ -163,7 +164,7 @@ async fn run_of(link: &Link) -> Result<Option<String>, StoreError> {
 
 /// Is the earlier server still what it was, and the next one none of its replicas? Then a slot was moved from one to the
 /// other, key by key, and nothing is lost.
-async fn gave_away(known: &Server, next: &Link) -> bool {
+async fn gave_away(known: &ServerRun, next: &Link) -> bool {
     let earlier = async {
         let run = run_of(&known.link).await.ok()??;
         let role = said(&known.link, "replication", "role").await.ok()??;
@@ -177,9 +178,9 @@ async fn gave_away(known: &Server, next: &Link) -> bool {
 }
 
 /// The live ones, as far as they were read. Entries only tighten: whatever the scan misses is in the log.
-struct Scan {
+struct LiveScan {
     /// The end of the log before the first page. The log is read on from there.
-    begin: Place,
+    begin: LogPosition,
     /// The cursor of the next page.
     next: Vec<u8>,
 }
@@ -187,25 +188,31 @@ struct Scan {
 type Asking<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// What follows a place in the log.
-struct Reading {
+struct LogReading {
     /// Where it begins.
-    from: Place,
+    from: LogPosition,
     /// The entry there, if the log has one.
-    known: Option<(Place, Revocation)>,
+    known: Option<(LogPosition, Revocation)>,
     floor: LogId,
-    entries: Vec<(Place, Revocation)>,
+    entries: Vec<(LogPosition, Revocation)>,
 }
 
 /// The answer to a beat: everything up to the end of the log, unless there is more than a page.
-struct Beat {
+struct BeatReply {
     heard: Heard,
-    reading: Reading,
+    reading: LogReading,
     /// The run of the server; empty if the gate's user may not ask.
     run: String,
 }
 
 impl Reader {
-    fn new(inner: &Arc<Inner>, partition: usize, place: Option<Place>, follow: &Follow, begin: Duration) -> Self {
+    fn new(
+        inner: &Arc<RedisInner>,
+        partition: usize,
+        place: Option<LogPosition>,
+        follow: &Follow,
+        begin: Duration,
+    ) -> Self {
         Self {
             primaries: Arc::new(inner.commands.another(LONGEST_BLOCK)),
             inner: Arc::clone(inner),
@@ -307,7 +314,7 @@ impl Reader {
     }
 
     /// The proof, if the answer has everything up to the end of the log.
-    async fn take_beat(&mut self, beat: Beat) -> Result<Option<Heard>, StoreError> {
+    async fn take_beat(&mut self, beat: BeatReply) -> Result<Option<Heard>, StoreError> {
         let is_whole = beat.reading.entries.len() < PAGE;
         self.same_run(beat.run).await?;
         if self.partition().is_lost() || !self.take(beat.reading) {
@@ -320,7 +327,7 @@ impl Reader {
     }
 
     /// Takes over what follows a place, as far as that is news. False: the place is gone.
-    fn take(&mut self, Reading { from, known, floor, entries }: Reading) -> bool {
+    fn take(&mut self, LogReading { from, known, floor, entries }: LogReading) -> bool {
         if !from.is_there(known.as_ref(), floor) {
             tracing::warn!(%from.id, %floor, "the log of revocations begins later: reading all live ones");
             if from.id >= floor {
@@ -348,9 +355,9 @@ impl Reader {
         let (inner, partition) = (&self.inner, self.inner.partitions.get(self.partition));
         let scan = match self.scan.take() {
             Some(scan) => scan,
-            None => Scan { begin: inner.end_of_log(&self.primaries, partition).await?, next: BEGIN.into() },
+            None => LiveScan { begin: inner.end_of_log(&self.primaries, partition).await?, next: BEGIN.into() },
         };
-        let Scan { begin, next } = self.scan.insert(scan);
+        let LiveScan { begin, next } = self.scan.insert(scan);
         let (entries, rest) = inner.live_page(&self.primaries, partition, next.clone()).await?;
         match rest {
             Some(rest) => *next = rest,
@@ -363,7 +370,7 @@ impl Reader {
     }
 
     /// Asks for the end of the log, from a place on.
-    fn ask(&mut self, from: Place) -> Result<Asking<Beat>, StoreError> {
+    fn ask(&mut self, from: LogPosition) -> Result<Asking<BeatReply>, StoreError> {
         let asked = self.follow.time.monotonic();
         // At the same times as the other partitions, which began at the same moment.
         let late = asked.saturating_sub(self.next_beat).as_nanos().checked_rem(self.follow.every.as_nanos());
@@ -387,7 +394,7 @@ impl Reader {
             let (floor, run) = (floor(answer.value().ok())?, answer.text()?);
             let known = read_log(answer.value().ok())?.into_iter().next();
             let entries = read_log(answer.value().ok())?;
-            Ok(Beat { heard, reading: Reading { from, known, floor, entries }, run })
+            Ok(BeatReply { heard, reading: LogReading { from, known, floor, entries }, run })
         }))
     }
 
@@ -422,19 +429,19 @@ impl Reader {
             Some(_) | None => {}
         }
         let replication = said(&link, "replication", "master_replid").await?.unwrap_or_default();
-        self.server = Some(Server { link, run, replication });
+        self.server = Some(ServerRun { link, run, replication });
         Ok(())
     }
 }
 
 /// Reads what follows a place, and waits for it for a while.
 async fn read_on(
-    inner: Arc<Inner>,
+    inner: Arc<RedisInner>,
     primaries: Arc<Primaries>,
     number: usize,
     history: History,
-    from: Place,
-) -> Result<Reading, StoreError> {
+    from: LogPosition,
+) -> Result<LogReading, StoreError> {
     let partition = inner.partitions.get(number);
     let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
     let own = from.id.to_string();
@@ -456,7 +463,7 @@ async fn read_on(
         _ => return Err(unexpected("no streams")),
     };
     let known = read_log(replies.next())?.into_iter().next();
-    Ok(Reading { from, known, floor: floor(replies.next())?, entries })
+    Ok(LogReading { from, known, floor: floor(replies.next())?, entries })
 }
 
 impl super::check::Info {

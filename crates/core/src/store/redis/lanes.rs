@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::super::WriteOutcome;
 use super::drop_mut;
-use super::fault::Failed;
+use super::fault::RedisFailure;
 use super::line::{Line, Open};
 use super::script::{CHECK, Script};
 use super::servers::Servers;
@@ -36,7 +36,7 @@ pub(super) struct Durable {
     pub(super) fsync: bool,
 }
 
-/// What every script is given first: see [`Keys::fixed`](super::partitions::Keys::fixed).
+/// What every script is given first: see [`PartitionKeys::fixed`](super::partitions::PartitionKeys::fixed).
 const FIXED_KEYS: usize = 4;
 
 const QUEUED: u8 = 0;
@@ -45,7 +45,7 @@ const GIVEN_UP: u8 = 2;
 
 /// A script, and what it is given: the keys that every script has first, and then its own; the history, the name of the
 /// operation, and the rest.
-pub(super) struct Job {
+pub(super) struct ScriptCall {
     pub(super) script: &'static Script,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) args: Vec<Vec<u8>>,
@@ -54,9 +54,9 @@ pub(super) struct Job {
 }
 
 struct Queued {
-    job: Job,
+    job: ScriptCall,
     state: Arc<AtomicU8>,
-    reply: oneshot::Sender<Result<Value, Failed>>,
+    reply: oneshot::Sender<Result<Value, RedisFailure>>,
 }
 
 /// Lanes that share a queue: each takes what waits as soon as it is free.
@@ -66,12 +66,12 @@ pub(super) struct Lanes {
 }
 
 /// Tells at its end whether the job may have been sent.
-struct Asked<'a> {
+struct SentGuard<'a> {
     state: Arc<AtomicU8>,
     sent: &'a AtomicBool,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for SentGuard<'_> {
     fn drop(&mut self) {
         let given_up = self.state.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
         if given_up == Err(SENT) {
@@ -93,12 +93,12 @@ impl Lanes {
     }
 
     /// The lane goes on with what it has sent, whether the caller waits or not.
-    pub(super) async fn send(&self, job: Job, sent: &AtomicBool) -> Result<Value, Failed> {
+    pub(super) async fn send(&self, job: ScriptCall, sent: &AtomicBool) -> Result<Value, RedisFailure> {
         let (reply, replied) = oneshot::channel();
-        let asked = Asked { state: Arc::new(AtomicU8::new(QUEUED)), sent };
+        let asked = SentGuard { state: Arc::new(AtomicU8::new(QUEUED)), sent };
         let before = sent.load(Ordering::Relaxed);
         let _ = self.queue.send(Queued { job, state: Arc::clone(&asked.state), reply });
-        let result = replied.await.unwrap_or_else(|_| Err(Failed::in_doubt("the store in Redis was closed")));
+        let result = replied.await.unwrap_or_else(|_| Err(RedisFailure::in_doubt("the store in Redis was closed")));
         drop(asked);
         if result.as_ref().is_err_and(|failed| failed.outcome == WriteOutcome::NotDone) {
             sent.store(before, Ordering::Relaxed);
@@ -166,7 +166,7 @@ impl Lane {
         batch: &[Queued],
         touches: &[Touch],
         mut replies: Vec<Value>,
-    ) -> Vec<Result<Value, Failed>> {
+    ) -> Vec<Result<Value, RedisFailure>> {
         let failed = |error: RedisError| self.line.failed(open.primary.as_ref(), &error);
         let waited = replies.pop().unwrap_or(Value::Nil).extract_error();
         // What went wrong behind a job leaves it in doubt.
@@ -178,8 +178,8 @@ impl Lane {
         };
         let own: Vec<_> = batch.iter().map(|queued| next(queued.job.asking)).collect();
         let touched: Vec<_> = touches.iter().map(|touch| next(touch.asking)).collect();
-        let result = |(queued, own): (&Queued, Option<Result<Value, Failed>>)| {
-            let missing = || Failed::in_doubt("a reply of Redis is missing");
+        let result = |(queued, own): (&Queued, Option<Result<Value, RedisFailure>>)| {
+            let missing = || RedisFailure::in_doubt("a reply of Redis is missing");
             let own = own.unwrap_or_else(|| Err(missing()))?;
             enough.clone()?;
             let touch = touches.iter().position(|touch| touch.is_for(&queued.job)).and_then(|at| touched.get(at));
@@ -227,12 +227,12 @@ struct Touch {
 }
 
 impl Touch {
-    fn of(job: &Job) -> Self {
+    fn of(job: &ScriptCall) -> Self {
         let keys = job.keys.iter().take(FIXED_KEYS).cloned().collect();
         Self { keys, args: job.args.iter().take(2).cloned().collect(), asking: job.asking }
     }
 
-    fn is_for(&self, job: &Job) -> bool {
+    fn is_for(&self, job: &ScriptCall) -> bool {
         self.asking == job.asking && self.keys.first() == job.keys.first() && self.args.first() == job.args.first()
     }
 }
@@ -267,24 +267,24 @@ impl Durable {
         command
     }
 
-    fn check(self, waited: &Value) -> Result<(), Failed> {
+    fn check(self, waited: &Value) -> Result<(), RedisFailure> {
         let wanted = i64::from(self.replicas);
         match waited {
             Value::Int(replicas) if !self.fsync && *replicas >= wanted => Ok(()),
             Value::Int(replicas) if !self.fsync => Err(short(*replicas, wanted)),
             Value::Array(parts) => match parts.as_slice() {
                 [Value::Int(0), Value::Int(_)] => {
-                    Err(Failed::in_doubt("Redis has not written its append-only file to the disk in time"))
+                    Err(RedisFailure::in_doubt("Redis has not written its append-only file to the disk in time"))
                 }
                 [Value::Int(_), Value::Int(replicas)] if *replicas >= wanted => Ok(()),
                 [Value::Int(_), Value::Int(replicas)] => Err(short(*replicas, wanted)),
-                _ => Err(Failed::in_doubt("a reply of Redis to WAITAOF cannot be understood")),
+                _ => Err(RedisFailure::in_doubt("a reply of Redis to WAITAOF cannot be understood")),
             },
-            _ => Err(Failed::in_doubt("a reply of Redis to WAIT cannot be understood")),
+            _ => Err(RedisFailure::in_doubt("a reply of Redis to WAIT cannot be understood")),
         }
     }
 }
 
-fn short(replicas: i64, wanted: i64) -> Failed {
-    Failed::in_doubt(format!("{replicas} replicas of Redis have the write, and wait_replicas is {wanted}"))
+fn short(replicas: i64, wanted: i64) -> RedisFailure {
+    RedisFailure::in_doubt(format!("{replicas} replicas of Redis have the write, and wait_replicas is {wanted}"))
 }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::super::{StoreError, WriteOutcome};
-use super::fault::Failed;
+use super::fault::RedisFailure;
 use super::script::bytes;
 use super::sentinel::Primary;
 use super::servers::Servers;
@@ -19,7 +19,7 @@ const BUFFER: usize = 1024;
 
 pub(super) struct Line {
     dial: Dial,
-    live: Mutex<Live>,
+    live: Mutex<ConnectionState>,
 }
 
 /// How a connection is made.
@@ -33,7 +33,7 @@ struct Dial {
 }
 
 #[derive(Default)]
-struct Live {
+struct ConnectionState {
     open: Option<Open>,
     /// Counts connections, so that a late fault of an old one does not end the next.
     number: u64,
@@ -66,7 +66,7 @@ impl Line {
         &self,
         open: &Open,
         reply: impl Future<Output = Result<T, RedisError>>,
-    ) -> Result<T, Failed> {
+    ) -> Result<T, RedisFailure> {
         let failed = tokio::select! {
             reply = reply => match reply {
                 Ok(reply) => return Ok(reply),
@@ -74,7 +74,7 @@ impl Line {
             },
             () = self.dial.servers.left(open.primary.as_ref()) => {
                 let why = "the Sentinels named another primary of Redis before the reply came";
-                Failed { closes: true, ..Failed::in_doubt(why) }
+                RedisFailure { closes: true, ..RedisFailure::in_doubt(why) }
             }
         };
         if failed.closes {
@@ -85,7 +85,7 @@ impl Line {
 
     /// Sends a command, for checks. The error is the server's own.
     pub(super) async fn once(&self, command: &Cmd) -> Result<Result<Value, RedisError>, StoreError> {
-        let mut open = self.connection().await.map_err(Failed::error)?;
+        let mut open = self.connection().await.map_err(RedisFailure::error)?;
         let error = match command.query_async(&mut open.connection).await {
             Err(error) if self.failed(None, &error).closes => error,
             done => return Ok(done),
@@ -101,7 +101,7 @@ impl Line {
         self.failed(None, error).error()
     }
 
-    pub(super) async fn connection(&self) -> Result<Open, Failed> {
+    pub(super) async fn connection(&self) -> Result<Open, RedisFailure> {
         let mut live = self.live.lock().await;
         let servers = &self.dial.servers;
         let primary = servers.primary().await;
@@ -115,7 +115,7 @@ impl Line {
         // In a task of its own: a caller that does something else meanwhile, such as a reader beside its other questions, is
         // not polled, and would keep the turn from all connections of the store, also from what it waits for itself.
         let made = tokio::spawn(self.dial.clone().made()).await;
-        let made = made.unwrap_or_else(|_| Err(Failed::before("a connection to Redis was given up")));
+        let made = made.unwrap_or_else(|_| Err(RedisFailure::before("a connection to Redis was given up")));
         let (connection, primary, generation) = made?;
         live.number += 1;
         let open = Open { connection, primary, number: live.number, generation };
@@ -133,14 +133,14 @@ impl Line {
         }
     }
 
-    pub(super) fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> Failed {
+    pub(super) fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> RedisFailure {
         self.dial.failed(primary, error)
     }
 }
 
 impl Dial {
     /// A connection when it is its turn, the primary that it leads to, and its generation.
-    async fn made(self) -> Result<(MultiplexedConnection, Option<Primary>, u64), Failed> {
+    async fn made(self) -> Result<(MultiplexedConnection, Option<Primary>, u64), RedisFailure> {
         let turn = self.servers.turn().await;
         let (primary, generation) = (self.servers.primary().await, self.servers.generation());
         match self.connect(primary.as_ref()).await {
@@ -157,10 +157,10 @@ impl Dial {
     }
 
     /// A connection to a server that is a primary.
-    async fn connect(&self, primary: Option<&Primary>) -> Result<MultiplexedConnection, Failed> {
+    async fn connect(&self, primary: Option<&Primary>) -> Result<MultiplexedConnection, RedisFailure> {
         let options = &self.servers.options;
         let client = options.client(primary.map(|primary| &primary.address));
-        let client = client.map_err(|error| Failed::for_good(error.to_string(), error.outcome()))?;
+        let client = client.map_err(|error| RedisFailure::for_good(error.to_string(), error.outcome()))?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(options.timeouts.connect))
             .set_response_timeout(Some(self.reply))
@@ -173,18 +173,18 @@ impl Dial {
         // Around all of it: the library's own timeout leaves out the greeting.
         match timeout(options.timeouts.connect, connecting).await {
             Ok(Ok((connection, Ok(role)))) if self.of_any || is_primary(&role) => Ok(connection),
-            Ok(Ok((_, Ok(_)))) => Err(Failed::replica(&self.address(primary), primary.is_some())),
+            Ok(Ok((_, Ok(_)))) => Err(RedisFailure::replica(&self.address(primary), primary.is_some())),
             Ok(Ok((_, Err(error)))) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
                 let address = self.address(primary);
                 let text = format!("Redis at {address} does not allow the gate's user the command ROLE: allow +role");
-                Err(Failed::for_good(text, WriteOutcome::Refused))
+                Err(RedisFailure::for_good(text, WriteOutcome::Refused))
             }
             Ok(Ok((_, Err(error))) | Err(error)) => {
-                Err(Failed { outcome: WriteOutcome::NotDone, ..self.failed(primary, &error) })
+                Err(RedisFailure { outcome: WriteOutcome::NotDone, ..self.failed(primary, &error) })
             }
             Err(_) => {
                 let address = self.address(primary);
-                Err(Failed::before(format!("Redis at {address} cannot be reached: no connection in time")))
+                Err(RedisFailure::before(format!("Redis at {address} cannot be reached: no connection in time")))
             }
         }
     }
@@ -193,8 +193,8 @@ impl Dial {
         primary.map_or_else(|| self.servers.options.address(), |primary| primary.address.to_string())
     }
 
-    fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> Failed {
-        Failed::of(&self.address(primary), primary.is_some(), error)
+    fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> RedisFailure {
+        RedisFailure::of(&self.address(primary), primary.is_some(), error)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::super::rules::page_size;
 use super::super::{Filter, Page, StoreError};
-use super::Inner;
+use super::RedisInner;
 use super::cluster::{Cluster, Primaries};
 use super::connect::{Link, Request};
 use super::fault::not_done;
@@ -30,15 +30,15 @@ const SCAN_KEPT: Duration = Duration::from_secs(60);
 
 /// The last scan of all sessions.
 #[derive(Default)]
-pub(super) struct Listing(Mutex<Option<Scan>>);
+pub(super) struct Listing(Mutex<Option<ScannedIds>>);
 
 #[derive(Clone)]
-struct Scan {
+struct ScannedIds {
     at: Instant,
     ids: Arc<[SessionId]>,
 }
 
-impl Inner {
+impl RedisInner {
     pub(super) async fn list(
         &self,
         filter: &Filter,
@@ -97,7 +97,7 @@ impl Inner {
             }
         }
         let ids: Arc<[SessionId]> = self.scan().await?.into();
-        let scan = Scan { at: Instant::now(), ids: Arc::clone(&ids) };
+        let scan = ScannedIds { at: Instant::now(), ids: Arc::clone(&ids) };
         *self.listing.0.lock() = Some(scan);
         Ok(ids)
     }

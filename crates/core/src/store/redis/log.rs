@@ -4,22 +4,22 @@
 //! tighten, so whatever changed while it read is in the log. A place is its id **and** the write that made it: if that entry
 //! is not there, something between was lost or trimmed, and the reader begins anew.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use futures_util::future::{join, try_join_all};
 use parking_lot::Mutex;
 use redis::Value;
 
+use super::super::fields::{LiveRevocations, in_order};
 use super::super::{Cursor, StoreError, WriteOutcome};
 use super::cluster::Primaries;
 use super::fault::not_done;
 use super::partitions::Partition;
 use super::record::{LogId, Op, decode_live, decode_logged};
 use super::script::{bytes, unexpected};
-use super::{Inner, drop_mut};
+use super::{RedisInner, drop_mut};
 use crate::revocation::list::ListFilling;
-use crate::revocation::{Revocation, RevocationList, Target};
+use crate::revocation::{Revocation, RevocationList};
 
 /// How many entries one reply has.
 pub(super) const PAGE: usize = 1000;
@@ -30,13 +30,13 @@ const MAX_STARTS: u32 = 3;
 
 /// How far a reader is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct LogPosition {
     pub(super) id: LogId,
     /// The write that made the entry. Zeros: there is none, but nothing from `id` on was trimmed.
     pub(super) op: Op,
 }
 
-impl Place {
+impl LogPosition {
     fn has_entry(&self) -> bool {
         self.op != Op::default()
     }
@@ -47,12 +47,9 @@ impl Place {
     }
 }
 
-/// The live revocations, each with its place in the log.
-pub(super) type Live = BTreeMap<Target, (LogId, Revocation)>;
-
-impl Inner {
-    pub(super) fn cursor(&self, places: &[Place]) -> Cursor {
-        if places.iter().all(|place| *place == Place::default()) {
+impl RedisInner {
+    pub(super) fn cursor(&self, places: &[LogPosition]) -> Cursor {
+        if places.iter().all(|place| *place == LogPosition::default()) {
             return Cursor::default();
         }
         let parts = self.partitions.iter().zip(places).flat_map(|(partition, place)| {
@@ -62,7 +59,7 @@ impl Inner {
     }
 
     /// The place in each partition. `None`: the beginning, or a place of another history.
-    pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<Place>>, StoreError> {
+    pub(super) fn places(&self, cursor: &Cursor) -> Result<Vec<Option<LogPosition>>, StoreError> {
         let (parts, rest) = cursor.as_bytes().as_chunks::<8>();
         let (places, short) = parts.as_chunks::<4>();
         if cursor.as_bytes().is_empty() {
@@ -73,7 +70,7 @@ impl Inner {
                 .with_outcome(WriteOutcome::Refused));
         }
         let of = |partition: &Partition, [history, op, time, number]: &[[u8; 8]; 4]| {
-            (*history == partition.history()).then(|| Place {
+            (*history == partition.history()).then(|| LogPosition {
                 id: LogId { time: u64::from_be_bytes(*time), number: u64::from_be_bytes(*number) },
                 op: *op,
             })
@@ -89,11 +86,15 @@ impl Inner {
     }
 
     /// What was written in a partition after a place; everything, if the place is lost.
-    async fn since(&self, partition: &Partition, from: Option<Place>) -> Result<(Live, Place), StoreError> {
+    async fn since(
+        &self,
+        partition: &Partition,
+        from: Option<LogPosition>,
+    ) -> Result<(LiveRevocations<LogId>, LogPosition), StoreError> {
         if let Some(from) = from
             && let Some((entries, end)) = self.logged_after(&self.commands, partition, from).await?
         {
-            let mut last = Live::new();
+            let mut last = LiveRevocations::new();
             for (id, entry) in entries {
                 last.insert(entry.target.clone(), (id, entry));
             }
@@ -111,7 +112,7 @@ impl Inner {
     }
 
     /// Adds every live revocation of a partition to a list. Returns the end of its log after the last of them.
-    async fn fill(&self, list: &Mutex<ListFilling>, partition: &Partition) -> Result<Place, StoreError> {
+    async fn fill(&self, list: &Mutex<ListFilling>, partition: &Partition) -> Result<LogPosition, StoreError> {
         // Some come twice, in any order: the list merges them.
         let add = |entries: Vec<(LogId, Revocation)>| {
             let mut list = list.lock();
@@ -133,7 +134,7 @@ impl Inner {
         &self,
         primaries: &Primaries,
         partition: &Partition,
-    ) -> Result<(Live, Place), StoreError> {
+    ) -> Result<(LiveRevocations<LogId>, LogPosition), StoreError> {
         for _ in 0..MAX_STARTS {
             let begin = self.end_of_log(primaries, partition).await?;
             let mut live = self.live(primaries, partition).await?;
@@ -150,8 +151,8 @@ impl Inner {
         Err(trimmed_again())
     }
 
-    async fn live(&self, primaries: &Primaries, partition: &Partition) -> Result<Live, StoreError> {
-        let mut live = Live::new();
+    async fn live(&self, primaries: &Primaries, partition: &Partition) -> Result<LiveRevocations<LogId>, StoreError> {
+        let mut live = LiveRevocations::new();
         self.each_page(primaries, partition, |entries| {
             live.extend(entries.into_iter().map(|(id, entry)| (entry.target.clone(), (id, entry))));
         })
@@ -209,7 +210,11 @@ impl Inner {
         Ok((pairs, (next != BEGIN).then_some(next)))
     }
 
-    pub(super) async fn end_of_log(&self, primaries: &Primaries, partition: &Partition) -> Result<Place, StoreError> {
+    pub(super) async fn end_of_log(
+        &self,
+        primaries: &Primaries,
+        partition: &Partition,
+    ) -> Result<LogPosition, StoreError> {
         let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
         let mut replies = self
             .read(primaries, partition, |pipeline| {
@@ -218,7 +223,7 @@ impl Inner {
             })
             .await?;
         let entries = read_log(replies.next())?;
-        let empty = Place { id: floor(replies.next())?, op: Op::default() };
+        let empty = LogPosition { id: floor(replies.next())?, op: Op::default() };
         Ok(entries.first().map_or(empty, |(place, _)| *place))
     }
 
@@ -227,8 +232,8 @@ impl Inner {
         &self,
         primaries: &Primaries,
         partition: &Partition,
-        from: Place,
-    ) -> Result<Option<(Vec<(LogId, Revocation)>, Place)>, StoreError> {
+        from: LogPosition,
+    ) -> Result<Option<(Vec<(LogId, Revocation)>, LogPosition)>, StoreError> {
         let (mut found, mut at) = (Vec::new(), from);
         loop {
             let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
@@ -271,9 +276,9 @@ fn trimmed_again() -> StoreError {
 }
 
 /// What all partitions have, and the end of each log. Those of a target merge: it may be in several.
-fn all_of(of_each: Vec<(Live, Place)>) -> (Live, Vec<Place>) {
+fn all_of(of_each: Vec<(LiveRevocations<LogId>, LogPosition)>) -> (LiveRevocations<LogId>, Vec<LogPosition>) {
     let mut parts = of_each.into_iter();
-    let Some((mut live, end)) = parts.next() else { return (Live::new(), Vec::new()) };
+    let Some((mut live, end)) = parts.next() else { return (LiveRevocations::new(), Vec::new()) };
     let mut ends = vec![end];
     for (part, end) in parts {
         ends.push(end);
@@ -291,24 +296,17 @@ fn all_of(of_each: Vec<(Live, Place)>) -> (Live, Vec<Place>) {
     (live, ends)
 }
 
-/// Those of one partition in the order of its log; those of several by the clocks of their servers.
-fn in_order(live: Live) -> Vec<Revocation> {
-    let mut entries: Vec<_> = live.into_values().collect();
-    entries.sort_by_key(|(id, _)| *id);
-    entries.into_iter().map(|(_, entry)| entry).collect()
-}
-
 pub(super) fn floor(reply: Option<Value>) -> Result<LogId, StoreError> {
     reply.and_then(bytes).as_deref().and_then(LogId::parse).ok_or_else(|| unexpected("no floor"))
 }
 
 /// The entries of XRANGE, and of one stream of XREAD.
-pub(super) fn read_log(reply: Option<Value>) -> Result<Vec<(Place, Revocation)>, StoreError> {
+pub(super) fn read_log(reply: Option<Value>) -> Result<Vec<(LogPosition, Revocation)>, StoreError> {
     let Some(Value::Array(entries)) = reply else { return Err(unexpected("no log")) };
     entries.into_iter().map(read_entry).collect()
 }
 
-fn read_entry(entry: Value) -> Result<(Place, Revocation), StoreError> {
+fn read_entry(entry: Value) -> Result<(LogPosition, Revocation), StoreError> {
     let damaged = || unexpected("a log entry that cannot be read");
     let Value::Array(parts) = entry else { return Err(damaged()) };
     let [id, Value::Array(fields)] = <[Value; 2]>::try_from(parts).map_err(|_| damaged())? else {
@@ -319,7 +317,7 @@ fn read_entry(entry: Value) -> Result<(Place, Revocation), StoreError> {
     match (name.as_deref(), value) {
         (Some(b"e"), Some(value)) => {
             let (op, entry) = decode_logged(&value)?;
-            Ok((Place { id, op }, entry))
+            Ok((LogPosition { id, op }, entry))
         }
         _ => Err(damaged()),
     }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use redis::Value;
 
+use super::super::fields::History;
 use super::super::shared::Restoration;
 use super::super::{StoreError, WriteOutcome};
-use super::partitions::{History, Partition, in_each};
+use super::partitions::{Partition, in_each};
 use super::record::{encode_record, millis, new_op, target, unreadable};
 use super::script::{ADOPT, RESTORATION, RESTORE, bytes, unexpected};
-use super::{Inner, drop_mut};
+use super::{RedisInner, drop_mut};
 use crate::clock::Timestamp;
 use crate::revocation::Target;
 use crate::session::{Session, SessionId};
@@ -20,7 +21,7 @@ const AT_ONCE: usize = 64;
 /// adopted, and another node may have a later one.
 const EARLIER: History = [0; 8];
 
-impl Inner {
+impl RedisInner {
     /// The partitions that lost writes; all, if none is known to have. Of the others it takes over what other nodes have
     /// found.
     pub(super) async fn adopt(&self) -> Result<(), StoreError> {

@@ -34,6 +34,7 @@ use async_trait::async_trait;
 use redis::{Pipeline, Value, pipe};
 
 use super::InspectedServer;
+use super::fields::History;
 use super::shared::{Admitted, CounterUse, Feed, Follow, NodeSeen, Restoration, SharedCounter, SharedStore};
 use super::{Cursor, Filter, Inserted, Page, Revocation, Store, StoreError, SubjectBound, Swap, Swept, WriteOutcome};
 use crate::clock::Timestamp;
@@ -41,9 +42,9 @@ use crate::revocation::{RevocationList, Target};
 use crate::session::{Generation, RevokedBecause, Session, SessionId};
 use cluster::Primaries;
 use connect::Request;
-use partitions::{History, Partition, Partitions, Sign};
+use partitions::{Partition, Partitions, Sign};
 use record::{Op, new_op};
-use script::{Answer, Script, bytes, unexpected};
+use script::{Script, ScriptReply, bytes, unexpected};
 
 mod check;
 mod cluster;
@@ -86,9 +87,9 @@ pub use options::{RedisOptions, RedisTimeouts};
 /// # let _ = builder;
 /// # Ok(()) }
 /// ```
-pub struct RedisStore(Arc<Inner>);
+pub struct RedisStore(Arc<RedisInner>);
 
-struct Inner {
+struct RedisInner {
     options: Arc<RedisOptions>,
     partitions: Partitions,
     issuer: Arc<str>,
@@ -102,7 +103,7 @@ struct Inner {
     store: Op,
     /// How many keys the servers had evicted when this run began.
     evicted: u64,
-    inserts: session::Turns,
+    inserts: session::InsertTurns,
     /// The clients whose not-befores a bounded insert reads besides those of its own.
     clients: parking_lot::Mutex<std::collections::BTreeSet<Box<str>>>,
     doubts: super::doubts::Doubts,
@@ -142,7 +143,7 @@ fn other_history(partition: &Partition, expected: History, found: Option<&[u8]>)
         .with_retry_after(Duration::from_secs(1))
 }
 
-impl Inner {
+impl RedisInner {
     /// Runs a script under a name of its own.
     async fn run(
         &self,
@@ -150,7 +151,7 @@ impl Inner {
         script: &'static Script,
         keys: Vec<Vec<u8>>,
         args: Vec<Vec<u8>>,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<ScriptReply, StoreError> {
         self.run_as(&self.commands, partition, (new_op()?, partition.history()), script, keys, args).await
     }
 
@@ -162,7 +163,7 @@ impl Inner {
         script: &'static Script,
         more_keys: Vec<Vec<u8>>,
         more_args: Vec<Vec<u8>>,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<ScriptReply, StoreError> {
         let mut answer = self.send(primaries, partition, (op, history), script, more_keys, more_args).await?;
         if answer.status == "history" {
             return Err(other_history(partition, history, answer.bytes().ok().as_deref()));
@@ -183,13 +184,13 @@ impl Inner {
         script: &'static Script,
         more_keys: Vec<Vec<u8>>,
         more_args: Vec<Vec<u8>>,
-    ) -> Result<Answer, StoreError> {
+    ) -> Result<ScriptReply, StoreError> {
         let mut keys = partition.keys.fixed();
         keys.extend(more_keys);
         let known = partition.seq.load(Ordering::Acquire);
         let mut args = vec![[history, known.to_be_bytes()].concat(), op.to_vec()];
         args.extend(more_args);
-        Answer::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
+        ScriptReply::read(primaries.ask(partition.number, &Request::Script { script, keys, args }).await?)
     }
 
     /// Reads, from the history that is expected.
@@ -390,7 +391,7 @@ impl SharedStore for RedisStore {
     }
 }
 
-impl Inner {
+impl RedisInner {
     /// `None`: further ahead than the leeway.
     async fn stamp(&self, kind: &str, after: &str) -> Result<Option<Timestamp>, StoreError> {
         let args = vec![kind.into(), after.into(), self.leeway()];

@@ -7,10 +7,10 @@ use redis::Value;
 
 use super::super::StoreError;
 use super::super::shared::{NodeRow, NodeSeen};
-use super::Inner;
+use super::RedisInner;
 use super::script::{NODES, bytes, unexpected};
 
-impl Inner {
+impl RedisInner {
     pub(super) async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
         let asked = within.as_millis().to_string().into_bytes();
         let first = self.partitions.first();

@@ -14,12 +14,12 @@ use super::check::refused;
 use super::cluster::{Cluster, Primaries, Topology};
 use super::connect::{Link, Request};
 use super::options::RedisOptions;
-use super::partitions::{Keys, OF_A_CLUSTER, Partition, Partitions};
+use super::partitions::{OF_A_CLUSTER, Partition, PartitionKeys, Partitions};
 use super::record::{Op, new_op};
-use super::script::{Answer, OPEN, bytes, unexpected};
+use super::script::{OPEN, ScriptReply, bytes, unexpected};
 use super::servers::Servers;
-use super::session::Turns;
-use super::{Inner, drop_mut};
+use super::session::InsertTurns;
+use super::{RedisInner, drop_mut};
 use crate::clock::Timestamp;
 
 /// The layout of everything in the store.
@@ -108,7 +108,7 @@ pub(super) async fn open_heads(
     options: Arc<RedisOptions>,
     Ways { commands, revokes, beats, count }: Ways,
     evicted: u64,
-) -> Result<Inner, StoreError> {
+) -> Result<RedisInner, StoreError> {
     let heads = Heads { options: &options, primaries: &commands, count };
     // Before anything is written: an attempt to start must not bring an older store nearer to the mark.
     let is_accepted = heads.compare_with_mark().await?;
@@ -129,7 +129,7 @@ pub(super) async fn open_heads(
     let partitions = Partitions::new(Partition::new(&options.prefix, 0, first), others);
     let mark = Marker::new(options.high_water.as_deref(), store);
     mark.begin(partitions.writes(), is_accepted).await?;
-    Ok(Inner {
+    Ok(RedisInner {
         partitions,
         issuer: options.issuer.as_str().into(),
         node: new_op()?,
@@ -138,7 +138,7 @@ pub(super) async fn open_heads(
         beats,
         store,
         evicted,
-        inserts: Turns::new(),
+        inserts: InsertTurns::new(),
         clients: parking_lot::Mutex::default(),
         doubts: super::super::doubts::Doubts::default(),
         mark,
@@ -169,7 +169,7 @@ impl Heads<'_> {
         let (mut store, mut writes) = (None, 0_u64);
         for number in 0..self.count {
             let mut pipeline = pipe();
-            let key = Keys::new(&self.options.prefix, number).of("h");
+            let key = PartitionKeys::new(&self.options.prefix, number).of("h");
             drop_mut(pipeline.cmd("HMGET").arg(key).arg("store").arg("seq"));
             let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
             let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
@@ -187,7 +187,7 @@ impl Heads<'_> {
         let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
         for number in 0..self.count {
             let mut pipeline = pipe();
-            let key = Keys::new(&self.options.prefix, number).of("h");
+            let key = PartitionKeys::new(&self.options.prefix, number).of("h");
             drop_mut(pipeline.cmd("HMGET").arg(key).arg("schema").arg("made"));
             let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
             let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
@@ -212,7 +212,7 @@ impl Heads<'_> {
 
     async fn say_that_all_are_there(&self) -> Result<(), StoreError> {
         let mut pipeline = pipe();
-        let key = Keys::new(&self.options.prefix, 0).of("h");
+        let key = PartitionKeys::new(&self.options.prefix, 0).of("h");
         drop_mut(pipeline.cmd("HSET").arg(key).arg("made").arg("1"));
         self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
     }
@@ -221,7 +221,7 @@ impl Heads<'_> {
     async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let expected = expected_head(self.options, self.count);
         let mut pipeline = pipe();
-        let read = pipeline.cmd("HMGET").arg(Keys::new(&self.options.prefix, number).of("h"));
+        let read = pipeline.cmd("HMGET").arg(PartitionKeys::new(&self.options.prefix, number).of("h"));
         expected.iter().for_each(|(field, _)| drop(read.arg(*field).clone()));
         read.arg("copying").arg("store");
         let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
@@ -256,9 +256,9 @@ impl Heads<'_> {
             fields.insert(0, ("copying", from.as_bytes()));
         }
         args.extend(fields.iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.to_vec()]));
-        let keys = Keys::new(&self.options.prefix, number).fixed();
+        let keys = PartitionKeys::new(&self.options.prefix, number).fixed();
         let request = Request::Script { script: &OPEN, keys, args };
-        let mut answer = Answer::read(self.primaries.ask(number, &request).await?)?;
+        let mut answer = ScriptReply::read(self.primaries.ask(number, &request).await?)?;
         match answer.status.as_str() {
             "open" => {
                 let history = answer.bytes()?.try_into().map_err(|_| unexpected("no history"))?;

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use aws_lc_rs::digest;
 use futures_util::future::join_all;
 
+use super::super::fields::History;
 use super::super::{StoreError, WriteOutcome};
 use crate::session::SessionId;
 
@@ -36,11 +37,11 @@ use crate::session::SessionId;
 pub(super) const OF_A_CLUSTER: usize = 16;
 
 /// The names of keys of one partition.
-pub(super) struct Keys {
+pub(super) struct PartitionKeys {
     pub(super) tag: String,
 }
 
-impl Keys {
+impl PartitionKeys {
     pub(super) fn new(prefix: &str, partition: usize) -> Self {
         Self { tag: format!("{{{prefix}:{partition}}}:") }
     }
@@ -72,7 +73,7 @@ impl Keys {
 /// A partition, and what is known of it.
 pub(super) struct Partition {
     pub(super) number: usize,
-    pub(super) keys: Keys,
+    pub(super) keys: PartitionKeys,
     /// What every request expects the data to be of.
     history: AtomicU64,
     /// The number of writes that the server was known to have made.
@@ -80,9 +81,6 @@ pub(super) struct Partition {
     /// The server went back behind what it had acknowledged, or may have.
     lost: AtomicBool,
 }
-
-/// The name of what a partition has had since it was made, or since it lost writes.
-pub(super) type History = [u8; 8];
 
 /// How sure it is that writes are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +95,7 @@ impl Partition {
     pub(super) fn new(prefix: &str, number: usize, (history, seq): (History, u64)) -> Self {
         Self {
             number,
-            keys: Keys::new(prefix, number),
+            keys: PartitionKeys::new(prefix, number),
             history: AtomicU64::new(u64::from_be_bytes(history)),
             seq: AtomicU64::new(seq),
             lost: AtomicBool::new(false),

@@ -13,8 +13,8 @@ use super::super::relay::{
 };
 use super::partitions::{Partition, in_each};
 use super::record::{Op, millis, new_op, unknown_version};
-use super::script::{Answer, RELAY_INSERT, RELAY_REMOVE, RELAY_SWAP, RELAY_SWEEP, unexpected};
-use super::{Inner, RedisStore, drop_mut};
+use super::script::{RELAY_INSERT, RELAY_REMOVE, RELAY_SWAP, RELAY_SWEEP, ScriptReply, unexpected};
+use super::{RedisInner, RedisStore, drop_mut};
 use crate::clock::Timestamp;
 
 const VERSION: u8 = 1;
@@ -45,7 +45,7 @@ fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
     }
 }
 
-impl Inner {
+impl RedisInner {
     fn relay_place(&self, id: RelayId) -> (&Partition, Vec<Vec<u8>>) {
         let partition = self.partitions.of_bytes(&id.0);
         (partition, vec![partition.keys.with("x:", &id.0), partition.keys.of("xu")])
@@ -114,7 +114,7 @@ impl Inner {
     }
 }
 
-fn other(id: RelayId, answer: &mut Answer) -> StoreError {
+fn other(id: RelayId, answer: &mut ScriptReply) -> StoreError {
     match answer.status.as_str() {
         "version" => {
             answer.number().map_or_else(|error| error, |version| unknown_version(format_args!("{id:?}"), version))

@@ -2,7 +2,7 @@
 
 use super::super::rules::{ends_session, fits};
 use super::super::{StoreError, Swept, WriteOutcome};
-use super::Inner;
+use super::RedisInner;
 use super::partitions::{Partition, in_each};
 use super::record::{Op, decode_merged, encode_effect, millis, reason_number, target};
 use super::script::{REVOKE, SWEEP};
@@ -13,7 +13,7 @@ use crate::store::NODE_KEPT;
 /// How many revocations one script removes: other writers wait meanwhile.
 const SWEPT_AT_ONCE: u64 = 128;
 
-impl Inner {
+impl RedisInner {
     pub(super) async fn revoke(
         &self,
         op: Op,

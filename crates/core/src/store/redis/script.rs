@@ -97,14 +97,14 @@ fn command(name: &str, script: &str, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd 
 }
 
 /// What every script answers: the server's time, how many writes there were, a word, and what belongs to it.
-pub(super) struct Answer {
+pub(super) struct ScriptReply {
     pub(super) time: Timestamp,
     pub(super) seq: u64,
     pub(super) status: String,
     rest: std::vec::IntoIter<Value>,
 }
 
-impl Answer {
+impl ScriptReply {
     pub(super) fn read(value: Value) -> Result<Self, StoreError> {
         let Value::Array(parts) = value else { return Err(unexpected("no list")) };
         let mut rest = parts.into_iter();

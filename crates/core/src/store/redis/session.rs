@@ -17,8 +17,8 @@ use super::partitions::{Partition, in_each};
 use super::record::{
     Op, decode_live, decode_record, encode_effect, encode_record, millis, new_op, reason_number, target, unreadable,
 };
-use super::script::{ANNOUNCE, Answer, CONFIRM, INSERT, ROOM, SWAP, bytes, unexpected};
-use super::{Inner, drop_mut};
+use super::script::{ANNOUNCE, CONFIRM, INSERT, ROOM, SWAP, ScriptReply, bytes, unexpected};
+use super::{RedisInner, drop_mut};
 use crate::clock::Timestamp;
 use crate::random::jittered;
 use crate::revocation::{Effect, Revocation, Target};
@@ -37,12 +37,12 @@ const TURNS: usize = 64;
 const CLIENTS_KNOWN: usize = 32;
 
 /// Inserts of one subject that count its sessions take turns: among nodes, the one that loses decides again.
-pub(super) struct Turns {
+pub(super) struct InsertTurns {
     locks: [Mutex<()>; TURNS],
     hasher: foldhash::fast::RandomState,
 }
 
-impl Turns {
+impl InsertTurns {
     pub(super) fn new() -> Self {
         Self { locks: std::array::from_fn(|_| Mutex::default()), hasher: foldhash::fast::RandomState::default() }
     }
@@ -55,14 +55,14 @@ impl Turns {
 
 /// What a bounded insert needs besides.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct InsertBound {
     /// How often a session of the subject was inserted, in each partition. Empty: it does not matter.
     inserts: Vec<String>,
     stays: Vec<SessionId>,
     gives_way: Vec<(SessionId, u64)>,
 }
 
-impl Inner {
+impl RedisInner {
     pub(super) async fn load(&self, primaries: &Primaries, id: SessionId) -> Result<Option<Session>, StoreError> {
         let partition = self.partitions.of(id);
         let key = partition.keys.session(id);
@@ -115,7 +115,7 @@ impl Inner {
     pub(super) async fn insert(&self, session: &Session, bound: SubjectBound) -> Result<Inserted, StoreError> {
         let op = new_op()?;
         if bound == SubjectBound::NONE {
-            return match self.insert_as(op, session, &Room::default()).await? {
+            return match self.insert_as(op, session, &InsertBound::default()).await? {
                 Some(inserted) => Ok(inserted),
                 None => Err(unexpected("a bound that was not asked for")),
             };
@@ -144,7 +144,7 @@ impl Inner {
         &self,
         session: &Session,
         bound: SubjectBound,
-    ) -> Result<Result<Room, Inserted>, StoreError> {
+    ) -> Result<Result<InsertBound, Inserted>, StoreError> {
         let mut view = self.view(session).await?;
         let rules = Rules { issuer: Arc::clone(&self.issuer), leeway: self.options.leeway };
         match rules.insert(&mut view, session, bound)? {
@@ -154,7 +154,7 @@ impl Inner {
     }
 
     /// Says in each other partition that a session is about to begin. False: the room was found before another said so.
-    pub(super) async fn announce(&self, session: &Session, room: &Room) -> Result<bool, StoreError> {
+    pub(super) async fn announce(&self, session: &Session, room: &InsertBound) -> Result<bool, StoreError> {
         let own = self.partitions.of(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
         let announced = in_each(others.map(async |partition| {
@@ -175,12 +175,12 @@ impl Inner {
         &self,
         op: Op,
         session: &Session,
-        room: Room,
+        room: InsertBound,
     ) -> Result<Option<Inserted>, StoreError> {
         if !self.announce(session, &room).await? {
             return Ok(None);
         }
-        let here = Room { inserts: room.inserts, ..Room::default() };
+        let here = InsertBound { inserts: room.inserts, ..InsertBound::default() };
         match self.insert_as(op, session, &here).await? {
             Some(Inserted::Inserted(_)) => {}
             other => return Ok(other),
@@ -200,7 +200,7 @@ impl Inner {
         &self,
         op: Op,
         session: &Session,
-        room: &Room,
+        room: &InsertBound,
     ) -> Result<Option<Inserted>, StoreError> {
         let partition = self.partitions.of(session.id);
         let key = |id: &SessionId| partition.keys.session(*id);
@@ -453,7 +453,7 @@ fn of_places(seen: &[(SessionId, Generation)], places: &[Value]) -> impl Iterato
     })
 }
 
-fn time_in(answer: &mut Answer) -> Result<Timestamp, StoreError> {
+fn time_in(answer: &mut ScriptReply) -> Result<Timestamp, StoreError> {
     let bytes = answer.bytes()?.try_into().map_err(|_| unexpected("no time"))?;
     Ok(Timestamp::from_millis(u64::from_be_bytes(bytes)))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Room;
+use super::InsertBound;
 use crate::clock::Timestamp;
 use crate::revocation::{Revocation, Target};
 use crate::session::{Session, SessionId};
@@ -19,10 +19,10 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn room(self) -> Room {
+    pub(super) fn room(self) -> InsertBound {
         let gives_way: BTreeSet<_> = self.gives_way.iter().map(|(id, _)| *id).collect();
         let stays = self.sessions.values().filter(|one| !is_revoked(one) && !gives_way.contains(&one.id));
-        Room { stays: stays.map(|one| one.id).collect(), inserts: self.inserts, gives_way: self.gives_way }
+        InsertBound { stays: stays.map(|one| one.id).collect(), inserts: self.inserts, gives_way: self.gives_way }
     }
 }
 
