@@ -16,10 +16,10 @@ const MAX_OF_ONE: usize = 4;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Doubts(Mutex<Known>);
+pub(super) struct Doubts(Mutex<OpsBySession>);
 
 #[derive(Default)]
-struct Known {
+struct OpsBySession {
     ops: HashMap<SessionId, Vec<Op>>,
     order: VecDeque<SessionId>,
 }

@@ -31,7 +31,7 @@ pub(super) struct Mark {
 
 /// How a store compares with its mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum MarkVerdict {
     /// The store that the mark names, no older than the mark; or there is no mark.
     AsExpected,
     /// There is a mark, but no store.
@@ -42,7 +42,7 @@ pub(super) enum Verdict {
     Behind(u64),
 }
 
-impl Verdict {
+impl MarkVerdict {
     /// Compares the store as it is (`None`: there is none) with the mark.
     pub(super) fn of(mark: Option<Mark>, store: Option<Mark>) -> Self {
         match (mark, store) {
@@ -63,7 +63,7 @@ pub(super) struct HighWater {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct MarkRecord {
     version: u32,
     store: Uuid,
     sequence: u64,
@@ -98,7 +98,7 @@ impl HighWater {
                  latest there was, remove {shown} and start again"
             ))
         };
-        let Written { version, store, sequence } =
+        let MarkRecord { version, store, sequence } =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if version != VERSION {
             return Err(damaged(format!("version {version}, and this program knows {VERSION}")));
@@ -111,7 +111,7 @@ impl HighWater {
         let failed = |error: std::io::Error| {
             StoreError::caused_by(format!("cannot write the high-water mark {}: {error}", self.path.display()), error)
         };
-        let written = Written { version: VERSION, store: mark.store, sequence: mark.sequence };
+        let written = MarkRecord { version: VERSION, store: mark.store, sequence: mark.sequence };
         let mut text = serde_json::to_vec(&written).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         private_file::create_private_dir(private_file::parent(&self.path)).map_err(failed)?;
@@ -128,13 +128,13 @@ impl HighWater {
     }
 
     /// What is wrong, what it means, and how the operator accepts it; `None` if nothing is wrong.
-    pub(super) fn alarm(&self, verdict: Verdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
+    pub(super) fn alarm(&self, verdict: MarkVerdict, mark: Option<Mark>, store: &std::path::Path) -> Option<String> {
         let known = mark.map_or_else(String::new, |m| format!("store {} at commit {}", m.store, m.sequence));
         let found = match verdict {
-            Verdict::AsExpected => return None,
-            Verdict::Missing => "there is no store there".to_owned(),
-            Verdict::Another(id) => format!("the store is another one, {id}"),
-            Verdict::Behind(sequence) => format!("the store is only at commit {sequence}"),
+            MarkVerdict::AsExpected => return None,
+            MarkVerdict::Missing => "there is no store there".to_owned(),
+            MarkVerdict::Another(id) => format!("the store is another one, {id}"),
+            MarkVerdict::Behind(sequence) => format!("the store is only at commit {sequence}"),
         };
         Some(format!(
             "{} LOOKS LIKE A RESTORED BACKUP OR A LOST FILE: the keys were last used with {known} (says {}), but {found}. \
@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn o4_a_store_is_judged_by_its_mark() {
         let at = |store, sequence| Some(Mark { store, sequence });
-        assert_eq!(Verdict::of(None, None), Verdict::AsExpected);
-        assert_eq!(Verdict::of(None, at(A, 3)), Verdict::AsExpected);
-        assert_eq!(Verdict::of(at(A, 3), at(A, 3)), Verdict::AsExpected);
-        assert_eq!(Verdict::of(at(A, 3), at(A, 4)), Verdict::AsExpected);
-        assert_eq!(Verdict::of(at(A, 3), at(A, 2)), Verdict::Behind(2));
-        assert_eq!(Verdict::of(at(A, 3), at(B, 9)), Verdict::Another(B));
-        assert_eq!(Verdict::of(at(A, 0), None), Verdict::Missing);
+        assert_eq!(MarkVerdict::of(None, None), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::of(None, at(A, 3)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::of(at(A, 3), at(A, 3)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::of(at(A, 3), at(A, 4)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::of(at(A, 3), at(A, 2)), MarkVerdict::Behind(2));
+        assert_eq!(MarkVerdict::of(at(A, 3), at(B, 9)), MarkVerdict::Another(B));
+        assert_eq!(MarkVerdict::of(at(A, 0), None), MarkVerdict::Missing);
     }
 
     #[test]

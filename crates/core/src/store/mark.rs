@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::fields::Op;
-use super::highwater::{self, HighWater, Mark, Verdict};
+use super::highwater::{self, HighWater, Mark, MarkVerdict};
 use super::{StoreError, WriteOutcome};
 
 /// Writes the mark, if there is to be one.
@@ -70,7 +70,7 @@ pub(super) fn compare(
     let Some(file) = file.map(PathBuf::from).map(HighWater::at) else { return Ok(false) };
     let mark = file.read()?;
     let now = there.map(|(store, sequence)| Mark { store: uuid(store), sequence });
-    match file.alarm(Verdict::of(mark, now), mark, Path::new(place)) {
+    match file.alarm(MarkVerdict::of(mark, now), mark, Path::new(place)) {
         None => Ok(false),
         Some(alarm) if accepts => {
             highwater::accept(&alarm);

@@ -34,11 +34,11 @@ pub struct Owed {
 pub struct OwedFile {
     path: PathBuf,
     len: usize,
-    state: Mutex<State>,
+    state: Mutex<OwedFileState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct OwedFileState {
     /// `None`: no space could be set aside.
     file: Option<File>,
     /// So many bytes are lines.
@@ -74,7 +74,7 @@ impl OwedFile {
                         "no space set aside for revocations: while the store fails, they are not durable"
                     );
                 });
-                State { file: made.ok(), ..State::default() }
+                OwedFileState { file: made.ok(), ..OwedFileState::default() }
             }
             Err(error) => return Err(unusable(&path, error)),
         };
@@ -155,7 +155,7 @@ impl OwedFile {
         )))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, OwedFileState> {
         self.state.lock()
     }
 }
@@ -187,7 +187,7 @@ fn set_aside(file: &mut File, from: usize, len: usize) -> io::Result<()> {
     file.sync_all()
 }
 
-fn existing(path: &Path, len: usize) -> Result<State, StoreError> {
+fn existing(path: &Path, len: usize) -> Result<OwedFileState, StoreError> {
     let failed = |error| unusable(path, error);
     let mut file = private_file::open_private(path, true).map_err(StoreError::new)?;
     let mut bytes = Vec::new();
@@ -214,7 +214,7 @@ fn existing(path: &Path, len: usize) -> Result<State, StoreError> {
             "revocations that the store had not taken are in force again; they are written as soon as it takes them"
         );
     }
-    Ok(State { file: Some(file), used, written: used, found, ..State::default() })
+    Ok(OwedFileState { file: Some(file), used, written: used, found, ..OwedFileState::default() })
 }
 
 fn unusable(path: &Path, error: io::Error) -> StoreError {

@@ -37,7 +37,7 @@ struct Common {
     rows: Mutex<HashMap<u64, (Timestamp, Arc<NodeRow>)>>,
     /// Changed after each write.
     written: watch::Sender<()>,
-    head: Mutex<Head>,
+    head: Mutex<SharedHead>,
     /// The server that answers: another one after a failover.
     server: AtomicU64,
     nodes: AtomicU64,
@@ -48,7 +48,7 @@ type Change = ([u8; 16], Timestamp);
 
 /// What every operation is held against.
 #[derive(Clone, Debug, Default)]
-struct Head {
+struct SharedHead {
     /// Rises with each loss that was noticed.
     history: u64,
     adopted: Timestamp,
@@ -63,7 +63,7 @@ struct Head {
 /// What a store had at a moment.
 pub struct Backup {
     tables: Tables,
-    head: Head,
+    head: SharedHead,
 }
 
 impl fmt::Debug for Backup {
@@ -99,12 +99,12 @@ pub struct MemoryNode {
     release: Arc<Notify>,
     loads: AtomicU64,
     id: u64,
-    known: Arc<Known>,
+    known: Arc<NodeExpectations>,
 }
 
 /// What a node expects of the store.
 #[derive(Debug, Default)]
-struct Known {
+struct NodeExpectations {
     history: AtomicU64,
     writes: AtomicU64,
     server: AtomicU64,
@@ -137,7 +137,7 @@ impl MemoryNode {
 
     fn on(common: Arc<Common>) -> Self {
         let id = common.nodes.fetch_add(1, Ordering::SeqCst);
-        let known = Known::default();
+        let known = NodeExpectations::default();
         known.history.store(common.head().history, Ordering::SeqCst);
         known.server.store(common.server.load(Ordering::SeqCst), Ordering::SeqCst);
         Self {
@@ -223,7 +223,7 @@ impl MemoryNode {
 }
 
 impl Common {
-    fn head(&self) -> MutexGuard<'_, Head> {
+    fn head(&self) -> MutexGuard<'_, SharedHead> {
         self.head.lock()
     }
 }
@@ -429,7 +429,7 @@ impl SharedStore for MemoryNode {
 struct NodeFeed {
     common: Arc<Common>,
     id: u64,
-    known: Arc<Known>,
+    known: Arc<NodeExpectations>,
     way: watch::Receiver<Way>,
     held: watch::Sender<Held>,
     release: Arc<Notify>,

@@ -85,21 +85,21 @@ struct Loading<'a> {
 }
 
 /// The keys from one to another, both of which are there.
-struct Keys {
+struct KeyRange {
     first: Vec<u8>,
     last: Vec<u8>,
 }
 
 impl Loading<'_> {
     /// All keys; `None` if there are none.
-    fn all(&self) -> Result<Option<Keys>, StoreError> {
+    fn all(&self) -> Result<Option<KeyRange>, StoreError> {
         let first = self.table.first().map_err(failed)?.map(|(key, _)| key.value().to_vec());
         let last = self.table.last().map_err(failed)?.map(|(key, _)| key.value().to_vec());
-        Ok(first.zip(last).map(|(first, last)| Keys { first, last }))
+        Ok(first.zip(last).map(|(first, last)| KeyRange { first, last }))
     }
 
     /// Reads the entries of these keys, with other threads if there are free ones.
-    fn take<'scope>(&'scope self, threads: &'scope Scope<'scope, '_>, keys: Keys) {
+    fn take<'scope>(&'scope self, threads: &'scope Scope<'scope, '_>, keys: KeyRange) {
         let share = self.shares.lock().pop();
         let mut share = share.unwrap_or_else(|| self.filling.share(self.threads));
         if let Err(error) = self.read(threads, keys, &mut share) {
@@ -112,7 +112,7 @@ impl Loading<'_> {
     fn read<'scope>(
         &'scope self,
         threads: &'scope Scope<'scope, '_>,
-        mut keys: Keys,
+        mut keys: KeyRange,
         share: &mut ListShare<'_>,
     ) -> Result<(), StoreError> {
         let mut end = 0;
@@ -151,14 +151,14 @@ impl Loading<'_> {
     }
 
     /// Takes away the upper half, by the distance of the keys; `None` if they are too close.
-    fn split(&self, keys: &mut Keys) -> Result<Option<Keys>, StoreError> {
+    fn split(&self, keys: &mut KeyRange) -> Result<Option<KeyRange>, StoreError> {
         let Some(middle) = middle(&keys.first, &keys.last) else { return Ok(None) };
         let upper = self.table.range::<&[u8]>(&*middle..=&*keys.last).map_err(failed)?.next().transpose();
         let lower = self.table.range::<&[u8]>(&*keys.first..&*middle).map_err(failed)?.next_back().transpose();
         let (Some((first, _)), Some((last, _))) = (upper.map_err(failed)?, lower.map_err(failed)?) else {
             return Ok(None);
         };
-        let upper = Keys { first: first.value().to_vec(), last: std::mem::take(&mut keys.last) };
+        let upper = KeyRange { first: first.value().to_vec(), last: std::mem::take(&mut keys.last) };
         keys.last = last.value().to_vec();
         Ok(Some(upper))
     }

@@ -48,9 +48,9 @@ use crate::session::{Generation, RevokedBecause, Session, SessionId};
 #[cfg(feature = "test-util")]
 pub use schema::records_read_back_the_same;
 use schema::{
-    BY_SUBJECT, FIRST_ID, HEAD_ROW, Head, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, Writing, decode_revocation,
+    BY_SUBJECT, FIRST_ID, HEAD_ROW, LAST_ID, LOG, META, REVOCATIONS, SESSIONS, StoreHead, Writing, decode_revocation,
 };
-use writer::{Call, Job, Shared, Writer, failed};
+use writer::{Job, QueuedOperation, Writer, WriterShared, failed};
 
 mod backup;
 mod copy;
@@ -94,16 +94,16 @@ const CONFIRMATIONS_PER_WRITE: usize = 256;
 /// ```
 #[derive(Clone)]
 pub struct RedbStore {
-    inner: Arc<Inner>,
+    inner: Arc<RedbInner>,
 }
 
-struct Inner {
+struct RedbInner {
     path: PathBuf,
     /// `None`: no gate works on it.
     owed: Option<Arc<OwedFile>>,
     /// `None` once closed.
     queue: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
-    shared: Arc<Shared>,
+    shared: Arc<WriterShared>,
     writer: Mutex<Option<JoinHandle<()>>>,
     closed: Mutex<Option<oneshot::Receiver<Result<(), StoreError>>>>,
     #[cfg(test)]
@@ -118,7 +118,7 @@ pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), Store
     if is_there {
         return Ok(());
     }
-    let alarm = file.alarm(super::highwater::Verdict::of(known, None), known, store);
+    let alarm = file.alarm(super::highwater::MarkVerdict::of(known, None), known, store);
     alarm.map_or(Ok(()), |alarm| Err(StoreError::new(alarm)))
 }
 
@@ -133,7 +133,7 @@ impl RedbStore {
         let opened = open::open(path, &options)?;
         let owed = options.copying.is_none().then(|| OwedFile::beside(path).map(Arc::new)).transpose()?;
         let database = Arc::new(opened.database);
-        let shared = Arc::new(Shared::new(Arc::clone(&database)));
+        let shared = Arc::new(WriterShared::new(Arc::clone(&database)));
         let (sender, queue) = mpsc::channel(writer::QUEUE_LENGTH);
         let (done, closed) = oneshot::channel();
         let writer = Writer {
@@ -153,7 +153,7 @@ impl RedbStore {
             .spawn(move || writer.run(done))
             .map_err(|error| StoreError::caused_by("the thread of the store cannot be started", error))?;
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(RedbInner {
                 path: path.to_owned(),
                 owed,
                 queue: Mutex::new(Some(sender)),
@@ -244,7 +244,7 @@ impl RedbStore {
     {
         let (reply, answer) = oneshot::channel();
         let queue = lock(&self.inner.queue).clone().ok_or_else(closed)?;
-        queue.send(Box::new(Call::new(work, reply))).await.map_err(|_| stopped())?;
+        queue.send(Box::new(QueuedOperation::new(work, reply))).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -253,7 +253,7 @@ impl RedbStore {
         shared.database.load_full().ok_or_else(|| if shared.is_closed() { closed() } else { being_opened() })
     }
 
-    fn head(&self) -> Result<Head, StoreError> {
+    fn head(&self) -> Result<StoreHead, StoreError> {
         let read = self.database()?.begin_read().map_err(failed)?;
         let meta = read.open_table(META).map_err(failed)?;
         let row = meta.get(HEAD_ROW).map_err(failed)?.ok_or_else(|| StoreError::new("the store lost its head row"))?;
@@ -279,14 +279,14 @@ impl RedbStore {
     }
 }
 
-impl Inner {
+impl RedbInner {
     fn shut(&self) {
         self.shared.close();
         *lock(&self.queue) = None;
     }
 }
 
-impl Drop for Inner {
+impl Drop for RedbInner {
     fn drop(&mut self) {
         self.shut();
         if let Some(writer) = lock(&self.writer).take()

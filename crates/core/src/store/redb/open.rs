@@ -10,15 +10,15 @@ use redb::{
 use uuid::Uuid;
 
 use super::super::encoding::decode;
-use super::super::highwater::{self, HighWater, Mark, Verdict};
+use super::super::highwater::{self, HighWater, Mark, MarkVerdict};
 use super::super::rules::Failure;
 use super::super::{StoreError, WriteOutcome};
 use super::schema::{
-    BY_END, BY_SUBJECT, BY_UNTIL, COPYING_ROW, HEAD_ROW, Head, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
-    SCHEMA_WITHOUT_LIVE, SESSIONS, Writing,
+    BY_END, BY_SUBJECT, BY_UNTIL, COPYING_ROW, HEAD_ROW, LIVE, LOG, META, REVOCATIONS, SCHEMA, SCHEMA_ROW,
+    SCHEMA_WITHOUT_LIVE, SESSIONS, StoreHead, Writing,
 };
 use super::staged::StagedFile;
-use super::writer::{Marker, failed};
+use super::writer::{MarkSchedule, failed};
 use super::{Options, copy};
 use crate::clock::Timestamp;
 use crate::private_file::{self, Unpublished};
@@ -30,8 +30,8 @@ const MIN_FREE_BYTES: usize = 256 << 10;
 /// A store that may be used.
 pub(super) struct OpenedStore {
     pub(super) database: Database,
-    pub(super) head: Head,
-    pub(super) marker: Option<Marker>,
+    pub(super) head: StoreHead,
+    pub(super) marker: Option<MarkSchedule>,
     #[cfg(test)]
     pub(super) backend: StagedFile,
 }
@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
     let judge = |found: Option<Mark>| {
-        let verdict = Verdict::of(mark, found);
+        let verdict = MarkVerdict::of(mark, found);
         match high_water.as_ref().and_then(|file| file.alarm(verdict, mark, path)) {
             Some(alarm) if options.accept_restored => {
                 highwater::accept(&alarm);
@@ -63,7 +63,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
         Some(file) => {
             // The sequence is durable: it was read from the file, or committed to it.
             file.write(Mark { store: head.store, sequence: head.sequence })?;
-            Some(Marker::new(file, head.sequence))
+            Some(MarkSchedule::new(file, head.sequence))
         }
         None => {
             tracing::warn!(
@@ -87,7 +87,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
 
 /// Reopens a store after a failed write, as the same store. Call it when nothing has the store open any more. A store
 /// that cannot be written now is not used.
-pub(super) fn again(path: &Path, options: &Options, last: Head) -> Result<OpenedStore, StoreError> {
+pub(super) fn again(path: &Path, options: &Options, last: StoreHead) -> Result<OpenedStore, StoreError> {
     let file = private_file::open_private(path, false).map_err(|why| StoreError::new(format!("the store {why}")))?;
     // The system counts failed writes as written (and may report the failure only once). Its cache is dropped, so that
     // the file is read as it is on the disk.
@@ -134,8 +134,8 @@ pub(super) fn untouched(path: &Path, cache_size: usize) -> Result<Database, Stor
 fn existing(
     path: &Path,
     options: &Options,
-    judge: impl Fn(Option<Mark>) -> Result<Verdict, StoreError>,
-) -> Result<(Database, Head, StagedFile), StoreError> {
+    judge: impl Fn(Option<Mark>) -> Result<MarkVerdict, StoreError>,
+) -> Result<(Database, StoreHead, StagedFile), StoreError> {
     let (database, (mut head, verdict), backend) = examine(
         path,
         options.cache_size,
@@ -161,7 +161,7 @@ fn existing(
         tracing::info!(store = %path.display(), "store of an earlier version: counting its live sessions");
         head = write(&database, head, |state| state.fill_live())?;
     }
-    if let Verdict::Behind(_) = verdict {
+    if let MarkVerdict::Behind(_) = verdict {
         // From here on it is a store of its own: if the store that it was copied from returns, the mark does not fit
         // that one.
         head = write(&database, head, |state| {
@@ -192,7 +192,7 @@ fn examine<T>(
     path: &Path,
     cache_size: usize,
     check_up_to: u64,
-    judge: impl FnOnce(&Head, Option<String>) -> Result<T, StoreError>,
+    judge: impl FnOnce(&StoreHead, Option<String>) -> Result<T, StoreError>,
 ) -> Result<(Database, T, StagedFile), StoreError> {
     let file = private_file::open_private(path, true).map_err(|why| StoreError::new(format!("the store {why}")))?;
     let metadata = file.metadata().map_err(|error| cannot_open(path, error))?;
@@ -232,7 +232,7 @@ fn has_live(database: &Database) -> Result<bool, StoreError> {
 }
 
 /// Are these our tables? Returns the store's own description.
-fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
+fn inspect(path: &Path, read: &ReadTransaction) -> Result<StoreHead, StoreError> {
     let tables: Vec<_> = read.list_tables().map_err(failed)?.map(|table| table.name().to_owned()).collect();
     if !tables.iter().any(|name| name == META.name()) {
         return Err(not_ours(path, "it is a redb file of some other program"));
@@ -264,11 +264,11 @@ fn inspect(path: &Path, read: &ReadTransaction) -> Result<Head, StoreError> {
 }
 
 /// A new store, complete before it gets its name: no process ever finds half of one.
-fn new(path: &Path, options: &Options) -> Result<(Database, Head, StagedFile), StoreError> {
+fn new(path: &Path, options: &Options) -> Result<(Database, StoreHead, StagedFile), StoreError> {
     private_file::create_private_dir(private_file::parent(path)).map_err(|error| cannot_open(path, error))?;
     let (unpublished, file) = Unpublished::beside(path).map_err(|error| cannot_open(path, error))?;
     let (database, backend) = create(file, options.cache_size).map_err(|error| unusable(path, error))?;
-    let empty = Head {
+    let empty = StoreHead {
         store: random_id()?,
         keyring: options.keyring_id,
         sequence: 0,
@@ -295,9 +295,9 @@ pub(super) fn create(file: std::fs::File, cache_size: usize) -> Result<(Database
 
 fn write(
     database: &Database,
-    head: Head,
+    head: StoreHead,
     work: impl FnOnce(&mut Writing<'_>) -> Result<(), Failure>,
-) -> Result<Head, StoreError> {
+) -> Result<StoreHead, StoreError> {
     let mut transaction = database.begin_write().map_err(failed)?;
     transaction.set_durability(Durability::Immediate).map_err(failed)?;
     let mut state = Writing::open(&transaction, head).map_err(failed)?;

@@ -11,7 +11,7 @@
 //! | `revocation_log` | place | target |
 //! | `relay_records` | id | record, versioned; only with the feature `relay` |
 //! | `relay_records_by_until` | until in ms, id | |
-//! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`Head`], versioned; `copying`: the store that this one is becoming a copy of, until it is one | |
+//! | `rotogate_meta` | `schema`: version of this table of tables; `head`: [`StoreHead`], versioned; `copying`: the store that this one is becoming a copy of, until it is one | |
 //!
 //! [`encoding`](super::super::encoding) has the bytes of records.
 
@@ -63,7 +63,7 @@ pub(super) const LAST_ID: Id = [0xff; 16];
 
 /// The store's own description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
+pub(super) struct StoreHead {
     /// The id of this store.
     pub(super) store: Uuid,
     /// The keyring that makes its refresh tokens.
@@ -78,7 +78,7 @@ pub(super) struct Head {
 
 /// A target's entry, as in its row: the target is the key.
 #[derive(PartialEq, Serialize, Deserialize)]
-struct Entry {
+struct RevocationRow {
     place: u64,
     effect: Effect,
     until: Timestamp,
@@ -92,7 +92,7 @@ pub(super) fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, Sto
 /// The entry of a target, and its position in the log.
 pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<(u64, Revocation), StoreError> {
     let target = decode_target(key)?;
-    let Entry { place, effect, until } = decode(format_args!("the revocation of {target:?}"), bytes)?;
+    let RevocationRow { place, effect, until } = decode(format_args!("the revocation of {target:?}"), bytes)?;
     Ok((place, Revocation { target, effect, until }))
 }
 
@@ -107,7 +107,7 @@ pub fn records_read_back_the_same(bytes: &[u8]) -> bool {
     }
     let again = |target: &Target| encode_target(target).and_then(|key| decode_target(&key)).ok();
     let target = decode_target(bytes).map_or(true, |target| again(&target) == Some(target));
-    holds::<Session>(bytes) && holds::<Head>(bytes) && holds::<Entry>(bytes) && target
+    holds::<Session>(bytes) && holds::<StoreHead>(bytes) && holds::<RevocationRow>(bytes) && target
 }
 
 /// A redb error inside a transaction: nothing of it may be committed.
@@ -130,13 +130,13 @@ pub(super) struct Writing<'t> {
     #[cfg(feature = "relay")]
     relays_by_until: Table<'t, (u64, &'static RelayKey), ()>,
     meta: Table<'t, &'static str, &'static [u8]>,
-    head: Head,
+    head: StoreHead,
     changed: bool,
 }
 
 impl<'t> Writing<'t> {
     /// Opens the tables; creates them in a new file.
-    pub(super) fn open(transaction: &'t WriteTransaction, head: Head) -> Result<Self, redb::Error> {
+    pub(super) fn open(transaction: &'t WriteTransaction, head: StoreHead) -> Result<Self, redb::Error> {
         let meta = transaction.open_table(META)?;
         Ok(Self {
             sessions: transaction.open_table(SESSIONS)?,
@@ -208,7 +208,7 @@ impl<'t> Writing<'t> {
     }
 
     /// Writes the head, if anything was written. `None`: nothing was, and there is nothing to commit.
-    pub(super) fn finish(mut self) -> Result<Option<Head>, Failure> {
+    pub(super) fn finish(mut self) -> Result<Option<StoreHead>, Failure> {
         if !self.changed {
             return Ok(None);
         }
@@ -355,7 +355,8 @@ impl State for Writing<'_> {
         }
         self.head.revocations += 1;
         let place = self.head.revocations;
-        let bytes = encode(&Entry { place, effect: entry.effect, until: entry.until }).map_err(Failure::Broken)?;
+        let bytes =
+            encode(&RevocationRow { place, effect: entry.effect, until: entry.until }).map_err(Failure::Broken)?;
         self.revocations.insert(key.as_slice(), bytes.as_slice()).map_err(broken)?;
         self.by_until.insert((entry.until.as_millis(), key.as_slice()), ()).map_err(broken)?;
         self.log.insert(place, key.as_slice()).map_err(broken)?;
@@ -429,7 +430,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_entry_never_change() {
-        let entry = Entry { place: 7, effect: Effect::NotBefore(Timestamp::from_millis(5)), until: Timestamp::MAX };
+        let entry =
+            RevocationRow { place: 7, effect: Effect::NotBefore(Timestamp::from_millis(5)), until: Timestamp::MAX };
         assert_eq!(
             encode(&entry).unwrap().as_slice(),
             [1, 7, 1, 5, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]

@@ -15,10 +15,10 @@ const BLOCK_BYTES: usize = 4096;
 
 /// The backend for redb, and, as a clone of it, the handle that lets the writes through.
 #[derive(Clone, Debug)]
-pub(super) struct StagedFile(Arc<Inner>);
+pub(super) struct StagedFile(Arc<StagedInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct StagedInner {
     file: FileBackend,
     holding: AtomicBool,
     held: Mutex<StagedWrites>,
@@ -29,7 +29,7 @@ struct Inner {
 /// Writes held back: as steps, to be executed in this order, and as blocks, to be read meanwhile.
 #[derive(Debug, Default)]
 struct StagedWrites {
-    steps: Vec<Step>,
+    steps: Vec<FileOperation>,
     blocks: BTreeMap<u64, Vec<u8>>,
     length: u64,
     /// The content of the file from here on is cut off, even if the length has grown again.
@@ -37,7 +37,7 @@ struct StagedWrites {
 }
 
 #[derive(Debug)]
-enum Step {
+enum FileOperation {
     Write(u64, Vec<u8>),
     Length(u64),
     Sync,
@@ -57,7 +57,7 @@ impl StagedFile {
     fn new(file: File, holding: bool) -> Result<Self, DatabaseError> {
         let file = FileBackend::new(file)?;
         let length = file.len()?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(StagedInner {
             file,
             holding: AtomicBool::new(holding),
             held: Mutex::new(StagedWrites { length, cut: length, ..StagedWrites::default() }),
@@ -72,9 +72,9 @@ impl StagedFile {
         let held = std::mem::take(&mut *self.held()?);
         for step in held.steps {
             match step {
-                Step::Write(offset, bytes) => self.0.file.write(offset, &bytes)?,
-                Step::Length(length) => self.0.file.set_len(length)?,
-                Step::Sync => self.0.file.sync_data()?,
+                FileOperation::Write(offset, bytes) => self.0.file.write(offset, &bytes)?,
+                FileOperation::Length(length) => self.0.file.set_len(length)?,
+                FileOperation::Sync => self.0.file.sync_data()?,
             }
         }
         self.0.holding.store(false, Ordering::Release);
@@ -99,15 +99,15 @@ impl StagedFile {
     pub(super) fn crash(&self, mut image: Vec<u8>, steps: usize, mut survives: impl FnMut() -> bool) -> Vec<u8> {
         let held = self.held().unwrap();
         let taken = &held.steps[..steps];
-        let synced = taken.iter().rposition(|step| matches!(step, Step::Sync)).unwrap_or(0);
+        let synced = taken.iter().rposition(|step| matches!(step, FileOperation::Sync)).unwrap_or(0);
         for (n, step) in taken.iter().enumerate() {
             match step {
-                Step::Write(offset, bytes) if n < synced || survives() => {
+                FileOperation::Write(offset, bytes) if n < synced || survives() => {
                     let start = usize::try_from(*offset).unwrap();
                     image[start..start + bytes.len()].copy_from_slice(bytes);
                 }
-                Step::Length(length) => image.resize(usize::try_from(*length).unwrap(), 0),
-                Step::Write(..) | Step::Sync => {}
+                FileOperation::Length(length) => image.resize(usize::try_from(*length).unwrap(), 0),
+                FileOperation::Write(..) | FileOperation::Sync => {}
             }
         }
         image
@@ -188,7 +188,7 @@ impl StorageBackend for StagedFile {
             return self.0.file.set_len(length);
         }
         let mut held = self.held()?;
-        held.steps.push(Step::Length(length));
+        held.steps.push(FileOperation::Length(length));
         if length < held.length {
             // Bytes cut off are zeros if the file grows again.
             held.blocks.retain(|number, _| number.saturating_mul(BLOCK_BYTES as u64) < length);
@@ -206,7 +206,7 @@ impl StorageBackend for StagedFile {
 
     fn sync_data(&self) -> io::Result<()> {
         if self.is_holding() {
-            self.held()?.steps.push(Step::Sync);
+            self.held()?.steps.push(FileOperation::Sync);
             return Ok(());
         }
         #[cfg(feature = "failpoints")]
@@ -234,7 +234,7 @@ impl StorageBackend for StagedFile {
             to.copy_from_slice(from);
             held.blocks.insert(number, block);
         }
-        held.steps.push(Step::Write(offset, data.to_vec()));
+        held.steps.push(FileOperation::Write(offset, data.to_vec()));
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::StoreError;
 use super::super::highwater::{self, HighWater, Mark};
 use super::super::rules::{Failure, Rules};
-use super::schema::{Head, Writing};
+use super::schema::{StoreHead, Writing};
 use super::{Options, open};
 use crate::clock::{SystemTime, TimeSource};
 use crate::counters::Commits;
@@ -42,19 +42,19 @@ pub(super) trait Job: Send {
 }
 
 /// An operation and its caller.
-pub(super) struct Call<F, T> {
+pub(super) struct QueuedOperation<F, T> {
     work: Option<F>,
     outcome: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<F, T> Call<F, T> {
+impl<F, T> QueuedOperation<F, T> {
     pub(super) fn new(work: F, reply: oneshot::Sender<Result<T, StoreError>>) -> Self {
         Self { work: Some(work), outcome: None, reply }
     }
 }
 
-impl<F, T> Job for Call<F, T>
+impl<F, T> Job for QueuedOperation<F, T>
 where
     T: Send,
     F: FnOnce(&Rules, &mut Writing<'_>) -> Result<T, Failure> + Send,
@@ -87,7 +87,7 @@ fn not_written(fault: Arc<StoreError>) -> StoreError {
 
 /// The state that a store's handles share with its writer.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct WriterShared {
     /// The database for readers; `None` once closed, and while the file is reopened.
     pub(super) database: ArcSwapOption<Database>,
     closed: AtomicBool,
@@ -98,7 +98,7 @@ pub(super) struct Shared {
     clock: SystemTime,
 }
 
-impl Shared {
+impl WriterShared {
     pub(super) fn new(database: Arc<Database>) -> Self {
         Self {
             database: ArcSwapOption::new(Some(database)),
@@ -141,7 +141,7 @@ impl Shared {
 }
 
 /// The mark, and when to write it next.
-pub(super) struct Marker {
+pub(super) struct MarkSchedule {
     file: HighWater,
     /// The sequence in the last mark.
     written: u64,
@@ -149,12 +149,12 @@ pub(super) struct Marker {
     pub(super) next: u64,
 }
 
-impl Marker {
+impl MarkSchedule {
     pub(super) fn new(file: HighWater, written: u64) -> Self {
         Self { file, written, next: written.saturating_add(highwater::COMMITS_PER_MARK) }
     }
 
-    pub(super) fn write(&mut self, head: Head) -> Result<(), StoreError> {
+    pub(super) fn write(&mut self, head: StoreHead) -> Result<(), StoreError> {
         if head.sequence == self.written {
             return Ok(());
         }
@@ -178,9 +178,9 @@ pub(super) struct Writer {
     pub(super) queue: mpsc::Receiver<Box<dyn Job>>,
     pub(super) rules: Rules,
     /// As of the last commit.
-    pub(super) head: Head,
-    pub(super) shared: Arc<Shared>,
-    pub(super) marker: Option<Marker>,
+    pub(super) head: StoreHead,
+    pub(super) shared: Arc<WriterShared>,
+    pub(super) marker: Option<MarkSchedule>,
     /// Set while nothing can be written.
     pub(super) trouble: Option<ReopenSchedule>,
     pub(super) reports: Reports,
@@ -388,10 +388,10 @@ impl Writer {
 
     fn decide(
         rules: &Rules,
-        head: Head,
+        head: StoreHead,
         transaction: &WriteTransaction,
         jobs: &mut [Box<dyn Job>],
-    ) -> Result<Option<Head>, StoreError> {
+    ) -> Result<Option<StoreHead>, StoreError> {
         let mut state = Writing::open(transaction, head).map_err(failed)?;
         for job in jobs {
             job.apply(rules, &mut state)?;

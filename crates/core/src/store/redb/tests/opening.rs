@@ -267,16 +267,16 @@ async fn o5_the_mark_follows_every_few_thousand_commits() {
     let store = place.open();
     let file = HighWater::at(place.mark());
     let start = file.read().unwrap().unwrap();
-    let mut marker = writer::Marker::new(file.clone(), start.sequence);
+    let mut marker = writer::MarkSchedule::new(file.clone(), start.sequence);
     assert_eq!(marker.next, start.sequence + COMMITS_PER_MARK);
-    let head = Head { sequence: start.sequence + 5, ..store.head().unwrap() };
+    let head = StoreHead { sequence: start.sequence + 5, ..store.head().unwrap() };
     marker.write(head).unwrap();
     assert_eq!(file.read().unwrap(), Some(Mark { store: head.store, sequence: start.sequence + 5 }));
     assert_eq!(marker.next, start.sequence + 5 + COMMITS_PER_MARK);
     // A mark that cannot be written is tried again soon.
     std::fs::remove_file(place.mark()).unwrap();
     std::fs::create_dir(place.mark()).unwrap();
-    let later = Head { sequence: start.sequence + 9, ..head };
+    let later = StoreHead { sequence: start.sequence + 9, ..head };
     assert!(marker.write(later).is_err());
     assert!(marker.next < later.sequence + COMMITS_PER_MARK);
 }
