@@ -11,7 +11,7 @@ use super::origin::origin_of;
 use rotogate_core::client::{CertificateUse, DpopUse};
 use rotogate_core::credential::Scheme as Presented;
 use rotogate_core::denial::{Denial, ProofFlaw};
-use rotogate_core::dpop::{self, CheckedProof, Dpop, Expected, OnceProof, Scheme, Target, UsedProof};
+use rotogate_core::dpop::{self, CheckedProof, Dpop, Expected, HttpScheme, OnceProof, TargetUri, UsedProof};
 use rotogate_core::fault::Error;
 use rotogate_core::headers::{self, Peer};
 use rotogate_core::policy::Permitted;
@@ -25,7 +25,7 @@ use rotogate_core::token::claims::AccessToken;
 #[derive(Debug)]
 pub(super) struct External {
     /// The public URL.
-    public: Option<(Scheme, String)>,
+    public: Option<(HttpScheme, String)>,
     /// The hosts that the configuration names besides.
     named: Hosts,
 }
@@ -34,7 +34,7 @@ impl External {
     pub(super) fn new(public_url: &str, hosts: &[String], routes: &[Route]) -> Self {
         let public = origin_of(public_url).and_then(|origin| {
             let (scheme, authority) = origin.split_once("://")?;
-            Some((Scheme::parse(scheme)?, authority.to_owned()))
+            Some((HttpScheme::parse(scheme)?, authority.to_owned()))
         });
         let mut named = Hosts::default();
         // `*` names none: a proof for a host that its client was lured to would be good here.
@@ -57,7 +57,7 @@ pub(super) struct PresentedProof {
     /// The headers of the proof alone.
     headers: HeaderMap,
     method: Method,
-    target: Option<Target>,
+    target: Option<TargetUri>,
 }
 
 impl Inner {
@@ -67,7 +67,7 @@ impl Inner {
     }
 
     /// The URL of a request as its client sees it; `None` if the gate has none by the host of the request.
-    fn target(&self, parts: &Parts) -> Option<Target> {
+    fn target(&self, parts: &Parts) -> Option<TargetUri> {
         let named = authority::check(parts).ok()?;
         #[cfg(feature = "axum")]
         let whole = super::nested::whole(parts);
@@ -78,12 +78,12 @@ impl Inner {
         let External { public, named: hosts } = &self.external;
         match public {
             Some((scheme, public)) if authority::host_of(public).eq_ignore_ascii_case(host) => {
-                Target::new(*scheme, public, path)
+                TargetUri::new(*scheme, public, path)
             }
             _ if hosts.admit(host) => {
                 let peer = parts.extensions.get::<Peer>()?;
                 let scheme = headers::scheme(&parts.headers, peer, &self.trusted_proxies);
-                Target::new(Scheme::parse(scheme.to_str().ok()?)?, named.as_str(), path)
+                TargetUri::new(HttpScheme::parse(scheme.to_str().ok()?)?, named.as_str(), path)
             }
             _ => None,
         }

@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 
 use super::oauth;
 use super::provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
-use rotogate_core::http_client::{FetchError, HttpClient, Target};
+use rotogate_core::http_client::{FetchError, FetchTarget, HttpClient};
 
 /// RFC 9449 §8.
 pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Where a URL of a provider comes from. It gives the URL as it is known now; `None` before it is known.
-pub type UrlSource = Arc<dyn Fn() -> Option<Target> + Send + Sync>;
+pub type UrlSource = Arc<dyn Fn() -> Option<FetchTarget> + Send + Sync>;
 
 /// The URLs of a provider.
 #[derive(Clone)]
@@ -40,8 +40,8 @@ impl fmt::Debug for ProviderUrls {
 
 impl ProviderUrls {
     /// URLs that do not change.
-    pub fn fixed(token: Target, revocation: Option<Target>) -> Self {
-        let fixed = |target: Target| -> UrlSource { Arc::new(move || Some(target.clone())) };
+    pub fn fixed(token: FetchTarget, revocation: Option<FetchTarget>) -> Self {
+        let fixed = |target: FetchTarget| -> UrlSource { Arc::new(move || Some(target.clone())) };
         Self { token: fixed(token), revocation: revocation.map(fixed) }
     }
 }

@@ -180,12 +180,12 @@ fn validity(body: &[u8]) -> Option<(usize, usize, Duration)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rotogate_core::http_client::{Allowed, HttpClient, Target};
+    use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
 
     const FULL: &str = r#"{"errorCode":"","errorMessage":"","content":[{"token":"A","refreshToken":"R","validityTime" : 3600}],"pageable":{}}"#;
 
     fn provider() -> EnvelopeProvider {
-        let target = Target::parse("http://127.0.0.1:1/api/v2/auth/token", Allowed::by_operator()).unwrap();
+        let target = FetchTarget::parse("http://127.0.0.1:1/api/v2/auth/token", Allowed::by_operator()).unwrap();
         let authority = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let mut tls = rotogate_core::http_client::Tls::default();
         tls.ca = Some(authority.cert.pem());

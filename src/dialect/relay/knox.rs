@@ -25,7 +25,7 @@ use super::super::knox::proto::{
 use super::super::knox::{AUTHN, REFRESH, not_grpc, words};
 use super::super::{Call, CommandHandler, RelayRequest, Reply};
 use crate::relay::{Meaning, Params, Presented, Presenter, Provider, ProviderReply, ProviderRequest, SendError};
-use rotogate_core::http_client::{HttpClient, Target};
+use rotogate_core::http_client::{FetchTarget, HttpClient};
 use rotogate_core::reason::Reason;
 use rotogate_core::reply::is_grpc;
 
@@ -113,20 +113,25 @@ async fn relayed<M: Message + Default>(
 pub struct KnoxProvider {
     http: HttpClient,
     /// A target for each call.
-    authn: Target,
-    refresh: Target,
+    authn: FetchTarget,
+    refresh: FetchTarget,
 }
 
 impl KnoxProvider {
     /// A server at the targets of its two calls, which has `timeout` for an answer.
-    pub fn new(http: HttpClient, authn: Target, refresh: Target, timeout: Duration) -> Self {
+    pub fn new(http: HttpClient, authn: FetchTarget, refresh: FetchTarget, timeout: Duration) -> Self {
         // A little less than the relay's own bound, as in `HttpCaller`.
         let timeout = timeout - timeout / 20;
         let http = http.with_timeout(timeout).with_max_size(crate::relay::oauth::MAX_BODY);
         Self { http, authn, refresh }
     }
 
-    async fn call<I, O>(&self, target: &Target, method: &'static str, body: &[u8]) -> Result<ProviderReply, SendError>
+    async fn call<I, O>(
+        &self,
+        target: &FetchTarget,
+        method: &'static str,
+        body: &[u8],
+    ) -> Result<ProviderReply, SendError>
     where
         I: Message + Default + 'static,
         O: Message + Default + 'static,
@@ -168,7 +173,7 @@ impl KnoxProvider {
 /// was sent.
 async fn exchange(
     http: &HttpClient,
-    target: &Target,
+    target: &FetchTarget,
     request: HttpRequest<tonic::body::Body>,
     failed: &Mutex<Option<SendError>>,
 ) -> Result<http::Response<http_body_util::combinators::UnsyncBoxBody<Bytes, Status>>, Status> {

@@ -16,14 +16,15 @@ const MAX_BYTES: u64 = 8 << 20;
 const KEY_BYTES: usize = 3 << 10;
 
 /// As it was sent.
-type Header = Box<str>;
+type EncodedHeader = Box<str>;
 
 /// Keys by the headers that have them.
-pub(super) struct KnownKeys(Cache<Header, Arc<ProofKey>, RandomState>);
+pub(super) struct KnownKeys(Cache<EncodedHeader, Arc<ProofKey>, RandomState>);
 
 impl Default for KnownKeys {
     fn default() -> Self {
-        let weigh = |header: &Header, _: &Arc<ProofKey>| u32::try_from(header.len() + KEY_BYTES).unwrap_or(u32::MAX);
+        let weigh =
+            |header: &EncodedHeader, _: &Arc<ProofKey>| u32::try_from(header.len() + KEY_BYTES).unwrap_or(u32::MAX);
         Self(Cache::builder().max_capacity(MAX_BYTES).weigher(weigh).build_with_hasher(RandomState::default()))
     }
 }

@@ -52,10 +52,10 @@ pub struct ProofMemory {
 }
 
 #[derive(Default)]
-struct Shard(VecDeque<Bucket>);
+struct Shard(VecDeque<ProofBucket>);
 
 #[derive(Default)]
-struct Bucket {
+struct ProofBucket {
     number: u64,
     /// Their clients choose what is hashed, so the table has a key of its own.
     proofs: HashSet<u128>,
@@ -205,7 +205,7 @@ impl Shard {
         let at = match self.0.iter().position(|bucket| bucket.number == number) {
             Some(at) => at,
             None => {
-                self.0.push_back(Bucket { number, ..Bucket::default() });
+                self.0.push_back(ProofBucket { number, ..ProofBucket::default() });
                 self.0.len() - 1
             }
         };

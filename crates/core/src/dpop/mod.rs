@@ -45,7 +45,7 @@ use known::KnownKeys;
 use memory::{NotRecorded, ProofId, ProofMemory, ProofName, once_in_store};
 pub use proof::ALGORITHM_NAMES;
 use proof::{OURS, SignedProof};
-pub use target::{Scheme, Target};
+pub use target::{HttpScheme, TargetUri};
 
 /// The header of a proof (RFC 9449 §4.1).
 pub static PROOF: HeaderName = HeaderName::from_static("dpop");
@@ -154,7 +154,7 @@ pub struct Expected<'a> {
     /// The method of the request.
     pub method: &'a Method,
     /// The URL of the request, as its client sees it; `None` if the gate is not known by the host of the request.
-    pub target: Option<Target>,
+    pub target: Option<TargetUri>,
     /// The hash of the token of a request on a data route (`ath`), and the key that it is bound to.
     pub token: Option<(&'a str, KeyThumbprint)>,
 }

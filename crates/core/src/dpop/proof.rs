@@ -53,7 +53,7 @@ pub(super) struct ProofKey {
     thumbprint: KeyThumbprint,
 }
 
-enum Header {
+enum ProofHeader {
     Known(Arc<ProofKey>),
     Read(Map<String, Value>),
 }
@@ -125,14 +125,14 @@ impl<'a> SignedProof<'a> {
             return Err(NOT_THREE);
         }
         let header_of = match known(header) {
-            Some(key) => Header::Known(key),
-            None => Header::Read(object(header)?),
+            Some(key) => ProofHeader::Known(key),
+            None => ProofHeader::Read(object(header)?),
         };
         let (claims, signature) = (object(claims)?, decode(signature)?);
         // 2 to 4.
         let (key, read) = match header_of {
-            Header::Known(key) => (key, None),
-            Header::Read(members) => {
+            ProofHeader::Known(key) => (key, None),
+            ProofHeader::Read(members) => {
                 let key = Arc::new(ProofKey::of(members, form)?);
                 (Arc::clone(&key), Some((header, key)))
             }

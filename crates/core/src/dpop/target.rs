@@ -6,22 +6,22 @@ use crate::route::path::CanonicalPath;
 
 /// A normalised URL: scheme and authority in lower case, no default port, a canonical path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    scheme: Scheme,
+pub struct TargetUri {
+    scheme: HttpScheme,
     authority: String,
     path: String,
 }
 
 /// A scheme of HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
+pub enum HttpScheme {
     /// `http`.
     Http,
     /// `https`.
     Https,
 }
 
-impl Scheme {
+impl HttpScheme {
     /// The scheme of this name, in any case.
     pub fn parse(text: &str) -> Option<Self> {
         if text.eq_ignore_ascii_case("https") {
@@ -48,10 +48,10 @@ impl Scheme {
     }
 }
 
-impl Target {
+impl TargetUri {
     /// The URL of a request, from its scheme, its `host[:port]` and its path. `None` for a path that has no canonical
     /// form.
-    pub fn new(scheme: Scheme, authority: &str, path: &str) -> Option<Self> {
+    pub fn new(scheme: HttpScheme, authority: &str, path: &str) -> Option<Self> {
         let mut authority = authority.to_ascii_lowercase();
         if let Some((host, port)) = authority.rsplit_once(':')
             // The colons of an IPv6 address are inside of brackets.
@@ -82,7 +82,7 @@ impl Target {
         if authority.contains('@') {
             return None;
         }
-        Self::new(Scheme::parse(uri.scheme_str()?)?, authority, uri.path())
+        Self::new(HttpScheme::parse(uri.scheme_str()?)?, authority, uri.path())
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn n30_a_url_is_compared_after_normalisation_without_query_and_fragment() {
-        let here = Target::new(Scheme::Https, "api.example", "/a/b~c").unwrap();
+        let here = TargetUri::new(HttpScheme::Https, "api.example", "/a/b~c").unwrap();
         for same in [
             "https://api.example/a/b~c",
             "HTTPS://API.Example:443/a/b~c",
@@ -101,7 +101,7 @@ mod tests {
             "https://api.example/a/b%7ec",
         ] {
             assert!(here.is_in(same), "{same}");
-            assert_eq!(Target::parse(same).as_ref(), Some(&here), "{same}");
+            assert_eq!(TargetUri::parse(same).as_ref(), Some(&here), "{same}");
         }
         for other in [
             "http://api.example/a/b~c",
@@ -125,10 +125,10 @@ mod tests {
         ] {
             assert!(!here.is_in(other), "{other}");
         }
-        let port = Target::new(Scheme::Http, "[::1]:8080", "/").unwrap();
-        assert_eq!(Target::parse("http://[::1]:8080"), Some(port));
-        let bare = Target::new(Scheme::Http, "[::1]:80", "").unwrap();
-        assert_eq!(Target::parse("http://[::1]/"), Some(bare));
-        assert_eq!(Target::new(Scheme::Http, "a", "/x/../y"), None);
+        let port = TargetUri::new(HttpScheme::Http, "[::1]:8080", "/").unwrap();
+        assert_eq!(TargetUri::parse("http://[::1]:8080"), Some(port));
+        let bare = TargetUri::new(HttpScheme::Http, "[::1]:80", "").unwrap();
+        assert_eq!(TargetUri::parse("http://[::1]/"), Some(bare));
+        assert_eq!(TargetUri::new(HttpScheme::Http, "a", "/x/../y"), None);
     }
 }

@@ -114,7 +114,7 @@ impl World {
     fn check_headers(&self, headers: &HeaderMap) -> Result<CheckedProof, Denial> {
         let expected = Expected {
             method: &Method::GET,
-            target: Target::parse(URL),
+            target: TargetUri::parse(URL),
             token: Some((&ath(), self.client.thumbprint())),
         };
         self.dpop.check(headers, &expected, &self.keys, NOW)
@@ -294,7 +294,7 @@ fn n30_only_the_key_of_a_presented_token_is_remembered() {
     assert_eq!(w.flaw(&w.client.proof(&with("ath", json!("x")))), ProofFlaw::Token);
     let mut headers = HeaderMap::new();
     headers.insert(PROOF.clone(), HeaderValue::from_str(&good).unwrap());
-    let without_token = Expected { method: &Method::GET, target: Target::parse(URL), token: None };
+    let without_token = Expected { method: &Method::GET, target: TargetUri::parse(URL), token: None };
     assert!(w.dpop.check(&headers, &without_token, &w.keys, NOW).is_ok());
     assert!(!is_known(&stranger) && !is_known(&good));
     // Remembered, it verifies as before.
@@ -411,7 +411,7 @@ fn n33_a_proof_of_before_the_start_is_refused() {
         claims["iat"] = json!(iat);
         let mut headers = HeaderMap::new();
         headers.insert(PROOF.clone(), HeaderValue::from_str(&w.client.proof(claims)).unwrap());
-        let expected = Expected { method: &Method::GET, target: Target::parse(URL), token: None };
+        let expected = Expected { method: &Method::GET, target: TargetUri::parse(URL), token: None };
         dpop.check(&headers, &expected, &w.keys, NOW).map(|_| ())
     };
     let (now, mut claims) = (NOW.as_secs(), claims("x"));
@@ -472,7 +472,7 @@ async fn j26_the_store_keeps_a_proof_for_as_long_as_it_may_pass_at_any_gate() {
         let mut headers = HeaderMap::new();
         headers.insert(PROOF.clone(), HeaderValue::from_str(&w.client.proof(&claims)).unwrap());
         let token = Some((&*ath(), w.client.thumbprint()));
-        let expected = Expected { method: &Method::GET, target: Target::parse(URL), token };
+        let expected = Expected { method: &Method::GET, target: TargetUri::parse(URL), token };
         dpop.check(&headers, &expected, &w.keys, now)
     };
     used(&w.dpop, &checked(&w.dpop, "captured", NOW).unwrap(), NOW).await.unwrap();

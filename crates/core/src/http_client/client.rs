@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::connect::{Lookup, System, Watched, connect};
 use super::error::{FetchError, FetchErrorKind};
 use super::proxy::Proxy;
-use super::target::Target;
+use super::target::FetchTarget;
 use super::tls::{BadTls, Tls};
 
 /// The longest head of an answer, in bytes, up to what one read brings beyond it; also the most that is read at once.
@@ -132,7 +132,7 @@ impl HttpClient {
     ///
     /// # Errors
     /// The name cannot be resolved in time.
-    pub async fn addresses(&self, target: &Target) -> Result<Vec<std::net::IpAddr>, FetchError> {
+    pub async fn addresses(&self, target: &FetchTarget) -> Result<Vec<std::net::IpAddr>, FetchError> {
         if let Some(address) = super::address::literal(target.host()) {
             return Ok(vec![address]);
         }
@@ -151,7 +151,7 @@ impl HttpClient {
     /// No answer, or another status than 200 and, with an `etag`, 304.
     pub async fn get_document(
         &self,
-        target: &Target,
+        target: &FetchTarget,
         etag: Option<&HeaderValue>,
         authorization: Option<&HeaderValue>,
     ) -> Result<Document, FetchError> {
@@ -176,7 +176,7 @@ impl HttpClient {
     /// No answer that can be used. [`FetchError::not_sent`] says whether the request may be sent again.
     pub async fn send(
         &self,
-        target: &Target,
+        target: &FetchTarget,
         method: Method,
         headers: HeaderMap,
         body: Bytes,
@@ -197,7 +197,7 @@ impl HttpClient {
     #[cfg(all(feature = "grpc", feature = "relay"))]
     pub async fn send_http2(
         &self,
-        target: &Target,
+        target: &FetchTarget,
         method: Method,
         headers: HeaderMap,
         body: Bytes,
@@ -214,7 +214,7 @@ impl HttpClient {
     #[cfg(all(feature = "grpc", feature = "relay"))]
     async fn exchange_http2(
         &self,
-        target: &Target,
+        target: &FetchTarget,
         method: Method,
         headers: HeaderMap,
         body: Bytes,
@@ -261,7 +261,7 @@ impl HttpClient {
 
     async fn exchange(
         &self,
-        target: &Target,
+        target: &FetchTarget,
         request: Request<Full<Bytes>>,
         written: &Arc<AtomicBool>,
     ) -> Result<Response<Bytes>, FetchError> {
@@ -297,7 +297,7 @@ impl HttpClient {
 
     async fn read(
         &self,
-        target: &Target,
+        target: &FetchTarget,
         response: Response<hyper::body::Incoming>,
     ) -> Result<Response<Bytes>, FetchError> {
         let failed = |kind, cause: String| Err(FetchError::new(kind, target.shown(), cause));
@@ -333,7 +333,7 @@ impl HttpClient {
 }
 
 /// The request as it is sent: with the host of its target, and no compression asked for.
-fn request(target: &Target, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
+fn request(target: &FetchTarget, method: Method, headers: HeaderMap, body: Bytes) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(target.path().clone());

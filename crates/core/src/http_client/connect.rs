@@ -23,7 +23,7 @@ use tower::{Service, ServiceExt};
 use super::address::Allowed;
 use super::error::{FetchError, FetchErrorKind};
 use super::proxy::Proxy;
-use super::target::Target;
+use super::target::FetchTarget;
 
 /// What [`Lookup::addresses`] returns.
 pub type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
@@ -100,12 +100,12 @@ impl Service<Name> for Guarded {
 
 /// Connects, with TLS where the URL says https, and then through the proxy if there is one.
 pub(super) async fn connect(
-    target: &Target,
+    target: &FetchTarget,
     proxy: Option<&Proxy>,
     lookup: Arc<dyn Lookup>,
     tls: Arc<ClientConfig>,
 ) -> Result<MaybeHttpsStream<TokioIo<TcpStream>>, FetchError> {
-    // `Target::parse` has checked a host that is an address: the connector does not resolve it.
+    // `FetchTarget::parse` has checked a host that is an address: the connector does not resolve it.
     let tcp = |allowed| {
         let mut tcp = HttpConnector::new_with_resolver(Guarded { lookup, allowed });
         tcp.enforce_http(false);

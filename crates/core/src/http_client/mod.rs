@@ -39,5 +39,5 @@ pub use client::{Document, HttpClient, bearer};
 pub use connect::{Lookup, LookupFuture};
 pub use error::{FetchError, FetchErrorKind};
 pub use proxy::{BadProxy, Proxy};
-pub use target::{BadTarget, Target};
+pub use target::{BadTarget, FetchTarget};
 pub use tls::{BadTls, Tls};

@@ -11,7 +11,7 @@ use super::address::{Allowed, is_loopback, literal};
 
 /// A URL that may be asked, and the addresses that it may lead to.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct FetchTarget {
     uri: Uri,
     /// The host, with the port that the URL has.
     shown: HeaderValue,
@@ -37,7 +37,7 @@ pub enum BadTarget {
     Address,
 }
 
-impl Target {
+impl FetchTarget {
     /// Reads a URL: `https`, or `http` for `localhost` and loopback addresses.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Target {
 }
 
 /// The URL without its query, which may hold a secret.
-impl fmt::Display for Target {
+impl fmt::Display for FetchTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.uri.scheme_str().unwrap_or_default(), self.shown(), self.path.path())
     }

@@ -68,8 +68,8 @@ impl Liar {
         .await
     }
 
-    fn target(&self) -> Target {
-        Target::parse(&format!("http://{}/keys?a=secret", self.address), Allowed::by_operator()).unwrap()
+    fn target(&self) -> FetchTarget {
+        FetchTarget::parse(&format!("http://{}/keys?a=secret", self.address), Allowed::by_operator()).unwrap()
     }
 
     fn connections(&self) -> usize {
@@ -306,7 +306,7 @@ async fn i6_a_public_name_that_resolves_here_is_not_connected_to() {
         &["::ffff:169.254.169.254"],
         &["64:ff9b::a9fe:a9fe"],
     ] {
-        let target = Target::parse(&format!("https://rebound.example.com:{port}/"), public).unwrap();
+        let target = FetchTarget::parse(&format!("https://rebound.example.com:{port}/"), public).unwrap();
         let error = lying(addresses).0.get_document(&target, None, None).await.unwrap_err();
         assert_eq!((error.word(), error.not_sent()), ("refused_address", true), "{error}");
         assert!(error.to_string().contains(addresses[0]), "{error}");
@@ -315,7 +315,7 @@ async fn i6_a_public_name_that_resolves_here_is_not_connected_to() {
     let own = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     assert_eq!(listener.accept().await.unwrap().1, own.local_addr().unwrap());
     // The operator's URL reaches every place but those that nothing may reach.
-    let target = Target::parse(&format!("https://hook.internal:{port}/"), Allowed::by_operator()).unwrap();
+    let target = FetchTarget::parse(&format!("https://hook.internal:{port}/"), Allowed::by_operator()).unwrap();
     let error = lying(&["169.254.169.254"]).0.get_document(&target, None, None).await.unwrap_err();
     assert_eq!(error.word(), "refused_address", "{error}");
 }
@@ -328,7 +328,7 @@ async fn i6_only_the_permitted_ones_of_several_addresses_are_connected_to() {
     })
     .await;
     let target =
-        Target::parse(&format!("https://hook.internal:{}/", liar.address.port()), Allowed::by_operator()).unwrap();
+        FetchTarget::parse(&format!("https://hook.internal:{}/", liar.address.port()), Allowed::by_operator()).unwrap();
     let (client, lookup) = lying(&["169.254.169.254", "127.0.0.1"]);
     let error = client.get_document(&target, None, None).await.unwrap_err();
     // It speaks no TLS, but it was reached; and the name was resolved once.
@@ -361,7 +361,7 @@ async fn i6_proxy_variables_have_no_effect() {
 
 #[tokio::test]
 async fn i6_localhost_in_clear_stays_on_this_machine() {
-    let target = Target::parse("http://localhost:1/", Allowed::by_operator()).unwrap();
+    let target = FetchTarget::parse("http://localhost:1/", Allowed::by_operator()).unwrap();
     for address in ["10.0.0.1", "1.1.1.1"] {
         let error = lying(&[address]).0.get_document(&target, None, None).await.unwrap_err();
         assert_eq!(error.word(), "refused_address", "{error}");
@@ -370,7 +370,7 @@ async fn i6_localhost_in_clear_stays_on_this_machine() {
 
 #[test]
 fn i6_a_url_that_must_not_be_asked_is_none() {
-    let parse = |text| Target::parse(text, Allowed::by_operator()).map(|target| target.to_string());
+    let parse = |text| FetchTarget::parse(text, Allowed::by_operator()).map(|target| target.to_string());
     for text in ["http://id.example.com/", "http://10.0.0.1/", "ftp://localhost/", "http://localhost.example.com/"] {
         assert_eq!(parse(text), Err(BadTarget::Scheme), "{text}");
     }
@@ -406,7 +406,7 @@ fn i6_a_url_that_must_not_be_asked_is_none() {
     for text in
         ["http://localhost/", "http://127.0.0.1/", "https://127.0.0.1/", "https://192.168.0.1/", "https://[::1]/"]
     {
-        assert_eq!(Target::parse(text, public).unwrap_err(), BadTarget::Address, "{text}");
+        assert_eq!(FetchTarget::parse(text, public).unwrap_err(), BadTarget::Address, "{text}");
     }
 }
 
@@ -422,8 +422,8 @@ impl Lookup for Failing {
 
 #[tokio::test]
 async fn i5_what_fails_before_a_connection_was_not_sent() {
-    let target = Target::parse("https://id.example.com/", Allowed::by_operator()).unwrap();
-    let fails = async |client: HttpClient, target: &Target| {
+    let target = FetchTarget::parse("https://id.example.com/", Allowed::by_operator()).unwrap();
+    let fails = async |client: HttpClient, target: &FetchTarget| {
         let error = client.get_document(target, None, None).await.unwrap_err();
         assert!(error.not_sent(), "{error}");
         assert!(error.to_string().starts_with(error.host()), "{error}");
@@ -435,11 +435,11 @@ async fn i5_what_fails_before_a_connection_was_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     // The other side says nothing.
-    let silent = Target::parse(&format!("https://{address}/"), Allowed::by_operator()).unwrap();
+    let silent = FetchTarget::parse(&format!("https://{address}/"), Allowed::by_operator()).unwrap();
     assert_eq!(fails(client().with_timeout(SOON), &silent).await, "timeout");
     assert_eq!(fails(client().with_timeout(LONG).with_connect_timeout(SOON), &silent).await, "timeout");
     drop(listener);
-    let closed = Target::parse(&format!("http://{address}/"), Allowed::by_operator()).unwrap();
+    let closed = FetchTarget::parse(&format!("http://{address}/"), Allowed::by_operator()).unwrap();
     assert_eq!(fails(client(), &closed).await, "connect");
 }
 
@@ -478,7 +478,7 @@ async fn a_tls_session_is_resumed_by_the_next_connection() {
     let liar = secure(&issuer, &["localhost"]).await;
     let client = HttpClient::with_tls(&Tls { ca: Some(pem), ..Tls::default() }).unwrap();
     let url = format!("https://localhost:{}/", liar.address.port());
-    let target = Target::parse(&url, Allowed::by_operator()).unwrap();
+    let target = FetchTarget::parse(&url, Allowed::by_operator()).unwrap();
     for expected in ["Full", "Resumed"] {
         let answer = client.send(&target, Method::GET, HeaderMap::new(), Bytes::new()).await.unwrap();
         assert_eq!(answer.headers()["x-kind"], expected);
@@ -492,7 +492,7 @@ async fn i5_i6_a_server_is_believed_by_its_name_and_a_known_authority_alone() {
     let trusting = || HttpClient::with_tls(&Tls { ca: Some(pem.clone()), ..Tls::default() }).unwrap();
     let here = Arc::new(Lying(vec!["127.0.0.1"], AtomicUsize::new(0)));
     let at = |liar: &Liar| {
-        Target::parse(&format!("https://id.example.com:{}/", liar.address.port()), Allowed::by_operator()).unwrap()
+        FetchTarget::parse(&format!("https://id.example.com:{}/", liar.address.port()), Allowed::by_operator()).unwrap()
     };
     let good = secure(&issuer, &["id.example.com"]).await;
     let body = trusting().with_lookup(here.clone()).get_document(&at(&good), None, None).await.unwrap();
@@ -537,7 +537,7 @@ async fn i6_a_proxy_that_is_set_passes_connections_on_and_tls_is_with_the_server
     let trusting = || HttpClient::with_tls(&Tls { ca: Some(pem.clone()), ..Tls::default() }).unwrap();
     // The name is never resolved here.
     let nowhere = Arc::new(Lying(vec![], AtomicUsize::new(0)));
-    let target = Target::parse("https://id.example.com/keys", Allowed::by_operator()).unwrap();
+    let target = FetchTarget::parse("https://id.example.com/keys", Allowed::by_operator()).unwrap();
     let good = secure(&issuer, &["id.example.com"]).await;
     let (proxy, asked) = passing_proxy(good.address, "200 OK").await;
     let client = trusting().with_lookup(nowhere.clone()).with_proxy(Some(proxy));

@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::{IntrospectionFault, Introspector, MAX_RESPONSE};
-use crate::http_client::{HttpClient, Target};
+use crate::http_client::{FetchTarget, HttpClient};
 
 /// The longest `Retry-After` that counts.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
@@ -23,7 +23,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Basic, or in the form.
 pub struct HttpIntrospector {
     client: HttpClient,
-    endpoint: Target,
+    endpoint: FetchTarget,
     credentials: Credentials,
     identity: Box<[u8]>,
 }
@@ -42,20 +42,25 @@ impl fmt::Debug for HttpIntrospector {
 
 impl HttpIntrospector {
     /// An introspector of this endpoint.
-    pub fn new(client: HttpClient, endpoint: Target, client_id: &str, secret: &SecretString) -> Self {
+    pub fn new(client: HttpClient, endpoint: FetchTarget, client_id: &str, secret: &SecretString) -> Self {
         let credentials = Credentials::Basic(basic(client_id, secret));
         let identity = Self::identity_of(&endpoint, client_id, secret, b"basic");
         Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
     }
 
     /// As [`new`](Self::new), for a server that expects id and secret in the form (`client_secret_post`).
-    pub fn with_secret_in_form(client: HttpClient, endpoint: Target, client_id: &str, secret: &SecretString) -> Self {
+    pub fn with_secret_in_form(
+        client: HttpClient,
+        endpoint: FetchTarget,
+        client_id: &str,
+        secret: &SecretString,
+    ) -> Self {
         let credentials = Credentials::Form { id: client_id.into(), secret: secret.clone() };
         let identity = Self::identity_of(&endpoint, client_id, secret, b"form");
         Self { client: client.with_max_size(MAX_RESPONSE), endpoint, credentials, identity }
     }
 
-    fn identity_of(endpoint: &Target, client_id: &str, secret: &SecretString, place: &[u8]) -> Box<[u8]> {
+    fn identity_of(endpoint: &FetchTarget, client_id: &str, secret: &SecretString, place: &[u8]) -> Box<[u8]> {
         let mut identity = Context::new(&SHA256);
         for part in [endpoint.to_string().as_bytes(), basic(client_id, secret).as_bytes(), place] {
             identity.update(part);

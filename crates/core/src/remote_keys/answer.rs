@@ -8,7 +8,7 @@ use http::header::{AGE, CACHE_CONTROL};
 use serde_json::{Map, Value};
 
 use super::settings::FetchSettings;
-use crate::http_client::{Allowed, FetchError, Target};
+use crate::http_client::{Allowed, FetchError, FetchTarget};
 use crate::token::algorithm::Algorithm;
 use crate::token::verify::{IssuerKeys, RulesError, beginning, host_of, strict_json};
 
@@ -152,18 +152,18 @@ impl Metadata {
 
     /// Where tokens are exchanged, if requests may be sent there.
     #[doc(hidden)]
-    pub fn token_target(&self) -> Option<Target> {
+    pub fn token_target(&self) -> Option<FetchTarget> {
         self.target(self.token_endpoint.as_deref()?)
     }
 
     /// Where tokens are revoked, if requests may be sent there.
     #[doc(hidden)]
-    pub fn revocation_target(&self) -> Option<Target> {
+    pub fn revocation_target(&self) -> Option<FetchTarget> {
         self.target(self.revocation_endpoint.as_deref()?)
     }
 
-    fn target(&self, url: &str) -> Option<Target> {
-        Target::parse(url, self.allowed).ok()
+    fn target(&self, url: &str) -> Option<FetchTarget> {
+        FetchTarget::parse(url, self.allowed).ok()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::private_file::{read_private, trusted};
 const MAX_CA: u64 = 4 << 20;
 
 /// Makes a client, and another one when the files say something else.
-pub(super) struct Client {
+pub(super) struct FetchClient {
     files: FetchFiles,
     settings: FetchSettings,
     proxy: Option<Proxy>,
@@ -23,7 +23,7 @@ pub(super) struct Client {
     made: Option<([u8; 32], HttpClient)>,
 }
 
-impl Client {
+impl FetchClient {
     pub(super) fn new(issuer: &RemoteIssuer) -> Self {
         Self { files: issuer.files.clone(), settings: issuer.fetch, proxy: issuer.proxy.clone(), made: None }
     }

@@ -6,10 +6,10 @@ use http::header::ETAG;
 use http::{HeaderValue, StatusCode};
 
 use super::answer::{self, FetchFailure, Metadata};
-use super::client::Client;
+use super::client::FetchClient;
 use super::schedule::Schedule;
 use super::settings::{KeyLocation, RemoteIssuer};
-use crate::http_client::{Allowed, Document, HttpClient, Target};
+use crate::http_client::{Allowed, Document, FetchTarget, HttpClient};
 use crate::token::verify::IssuerKeys;
 
 /// What an attempt brought.
@@ -23,26 +23,26 @@ pub(super) enum Fetched {
 
 /// Where keys are.
 #[derive(Clone)]
-struct Place {
+struct KeyUrl {
     url: String,
-    target: Target,
+    target: FetchTarget,
 }
 
 /// Fetches the keys of one issuer.
 pub(super) struct Fetcher {
     issuer: RemoteIssuer,
-    client: Client,
+    client: FetchClient,
     pub(super) schedule: Schedule,
     /// What the discovery document said last.
     metadata: Option<Metadata>,
     /// Where the keys are, and the tag of the last good answer from there.
-    place: Option<Place>,
+    place: Option<KeyUrl>,
     etag: Option<HeaderValue>,
 }
 
 impl Fetcher {
     pub(super) fn new(issuer: RemoteIssuer) -> Self {
-        let client = Client::new(&issuer);
+        let client = FetchClient::new(&issuer);
         let schedule = Schedule::new(&issuer.fetch);
         Self { issuer, client, schedule, metadata: None, place: None, etag: None }
     }
@@ -86,9 +86,9 @@ impl Fetcher {
         client: &HttpClient,
         authorization: Option<&HeaderValue>,
         now: Duration,
-    ) -> Result<Place, FetchFailure> {
+    ) -> Result<KeyUrl, FetchFailure> {
         let found = match &self.issuer.location {
-            KeyLocation::JwksUrl(url) => Place { url: url.clone(), target: by_operator(url)? },
+            KeyLocation::JwksUrl(url) => KeyUrl { url: url.clone(), target: by_operator(url)? },
             KeyLocation::Discovery | KeyLocation::DiscoveryAt(_) => match &self.place {
                 Some(place) if !self.schedule.discovery_is_due(now) => place.clone(),
                 known => {
@@ -122,7 +122,7 @@ impl Fetcher {
         &self,
         client: &HttpClient,
         authorization: Option<&HeaderValue>,
-    ) -> Result<(Metadata, Place), FetchFailure> {
+    ) -> Result<(Metadata, KeyUrl), FetchFailure> {
         let [openid, rfc_8414] = answer::discovery_urls(&self.issuer.issuer);
         let (first, second) = match &self.issuer.location {
             KeyLocation::DiscoveryAt(url) => (url.clone(), None),
@@ -144,16 +144,16 @@ impl Fetcher {
         let allowed = Allowed::by_issuer(target.host(), &client.addresses(&target).await?);
         metadata.allowed = allowed;
         let url = metadata.jwks_uri.clone();
-        let target = Target::parse(&url, allowed).map_err(|why| {
+        let target = FetchTarget::parse(&url, allowed).map_err(|why| {
             let shown = answer::shown(&url);
             FetchFailure::refused_address(format!("the discovery document names the jwks_uri \"{shown}\": {why}"))
         })?;
-        Ok((metadata, Place { url, target }))
+        Ok((metadata, KeyUrl { url, target }))
     }
 }
 
 /// A URL that the operator wrote, or that follows from one.
-fn by_operator(url: &str) -> Result<Target, FetchFailure> {
-    Target::parse(url, Allowed::by_operator())
+fn by_operator(url: &str) -> Result<FetchTarget, FetchFailure> {
+    FetchTarget::parse(url, Allowed::by_operator())
         .map_err(|why| FetchFailure::refused_address(format!("\"{}\": {why}", answer::shown(url))))
 }

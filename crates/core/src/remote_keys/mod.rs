@@ -28,7 +28,7 @@ use crate::clock::{EngineClock, SystemTime, TimeSource, Timestamp};
 use crate::token::live_keys::{FetchRules, LiveKeys};
 use crate::token::verify::{IssuerKeys, IssuerRules, Keys};
 use fetch::{Fetched, Fetcher};
-use status::Shared;
+use status::RemoteKeysShared;
 use task::{Command, Task};
 
 /// The keys of one issuer, and the task that fetches them.
@@ -44,7 +44,7 @@ use task::{Command, Task};
 #[derive(Clone, Debug)]
 pub struct RemoteKeys {
     keys: Arc<LiveKeys>,
-    shared: Arc<Shared>,
+    shared: Arc<RemoteKeysShared>,
     commands: mpsc::Sender<Command>,
     tried: watch::Receiver<bool>,
     task: AbortHandle,
@@ -73,7 +73,7 @@ impl RemoteKeys {
         let rules = FetchRules { cooldown: issuer.fetch.cooldown, timeout: issuer.fetch.timeout };
         let keys = LiveKeys::fetched(rules);
         let clock = EngineClock::start(Arc::clone(&time), Timestamp::ZERO, Duration::ZERO);
-        let shared = Arc::new(Shared::new(issuer.clone(), clock));
+        let shared = Arc::new(RemoteKeysShared::new(issuer.clone(), clock));
         let (commands, received) = mpsc::channel(4);
         let (first, tried) = watch::channel(false);
         let task = Task::new(issuer, Arc::clone(&shared), kept, time);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::answer::FetchFailure;
-use super::client::Client;
-use crate::http_client::{Allowed, Proxy, Target};
+use super::client::FetchClient;
+use crate::http_client::{Allowed, FetchTarget, Proxy};
 use crate::token::algorithm::Algorithm;
 
 /// How often keys are fetched, and what an answer may cost.
@@ -210,7 +210,7 @@ impl RemoteIssuer {
     /// # Errors
     /// Why they cannot be used.
     pub fn check_files(&self) -> Result<(), FetchFailure> {
-        Client::new(self).current().map(drop)
+        FetchClient::new(self).current().map(drop)
     }
 
     /// Where its keys come from, as one text: another text is another source.
@@ -256,7 +256,7 @@ impl RemoteIssuer {
             KeyLocation::DiscoveryAt(url) => ("discovery", url),
             KeyLocation::JwksUrl(url) => ("jwks_url", url),
         };
-        match Target::parse(url, Allowed::by_operator()) {
+        match FetchTarget::parse(url, Allowed::by_operator()) {
             Ok(_) => Ok(()),
             Err(why) => refuse(key, why.to_string()),
         }

@@ -55,7 +55,7 @@ pub(super) struct Progress {
 
 /// What the task and its handles share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct RemoteKeysShared {
     issuer: RemoteIssuer,
     /// The gate's clock, once there is a gate; before that, a clock of its own.
     clock: ArcSwap<EngineClock>,
@@ -66,7 +66,7 @@ pub(super) struct Shared {
     failed: [AtomicU64; CAUSES.len()],
 }
 
-impl Shared {
+impl RemoteKeysShared {
     pub(super) fn new(issuer: RemoteIssuer, clock: EngineClock) -> Self {
         Self {
             issuer,

@@ -9,10 +9,10 @@ use super::answer::{self, FetchFailure};
 use super::fetch::{Fetched, Fetcher};
 use super::kept::{KeptKeySet, KeySetStore};
 use super::settings::{FetchSettings, RemoteIssuer};
-use super::status::Shared;
+use super::status::RemoteKeysShared;
 use crate::clock::{TimeSource, Timestamp};
 use crate::random::random;
-use crate::token::live_keys::{KeyChange, KeyState, LiveKeys, Validity};
+use crate::token::live_keys::{IssuerKeyState, KeyChange, LiveKeys, Validity};
 use crate::token::verify::{Ignored, IgnoredCause, IssuerKeys};
 
 /// How often a failure that lasts is logged.
@@ -33,7 +33,7 @@ pub(super) enum Command {
 
 pub(super) struct Task {
     issuer: RemoteIssuer,
-    shared: Arc<Shared>,
+    shared: Arc<RemoteKeysShared>,
     kept: Option<Arc<dyn KeySetStore>>,
     time: Arc<dyn TimeSource>,
     fetcher: Fetcher,
@@ -47,7 +47,7 @@ pub(super) struct Task {
 }
 
 /// What wakes the task.
-enum Event {
+enum Wakeup {
     /// A fetch is due.
     Fetch,
     /// The set is too old from now on, perhaps: the clock of the gate decides.
@@ -62,7 +62,7 @@ enum Event {
 impl Task {
     pub(super) fn new(
         issuer: RemoteIssuer,
-        shared: Arc<Shared>,
+        shared: Arc<RemoteKeysShared>,
         kept: Option<Arc<dyn KeySetStore>>,
         time: Arc<dyn TimeSource>,
     ) -> Self {
@@ -98,37 +98,37 @@ impl Task {
         loop {
             // The task does not hold the keys while it waits, so it ends when all others have dropped them.
             let event = tokio::select! {
-                () = &mut due, if !self.is_dropped => Event::Fetch,
-                () = tokio::time::sleep(self.until_stale()), if !self.is_stale => Event::Stale,
-                () = wants.notified() => Event::Wanted,
-                command = receive(&mut commands) => command.map_or(Event::NoCommands, Event::Command),
+                () = &mut due, if !self.is_dropped => Wakeup::Fetch,
+                () = tokio::time::sleep(self.until_stale()), if !self.is_stale => Wakeup::Stale,
+                () = wants.notified() => Wakeup::Wanted,
+                command = receive(&mut commands) => command.map_or(Wakeup::NoCommands, Wakeup::Command),
             };
             let Some(keys) = keys.upgrade() else { return };
             self.follow(&keys);
             match event {
-                Event::NoCommands => commands = None,
+                Wakeup::NoCommands => commands = None,
                 // An attempt that began meanwhile was the one that is wanted.
-                Event::Wanted if !keys.is_wanted() => continue,
-                Event::Wanted if self.is_dropped => {
+                Wakeup::Wanted if !keys.is_wanted() => continue,
+                Wakeup::Wanted if self.is_dropped => {
                     let now = self.shared.clock().now();
                     keys.begin(now, self.shared.clock().wall()).fail(now.plus(DROPPED_RETRY));
                 }
-                Event::Stale if keys.state(self.shared.clock().now()) != KeyState::Stale => continue,
-                Event::Stale => {
+                Wakeup::Stale if keys.state(self.shared.clock().now()) != IssuerKeyState::Stale => continue,
+                Wakeup::Stale => {
                     self.is_stale = true;
                     let name = &self.issuer.name;
                     tracing::error!(issuer = %name, cause = "stale_for", "issuer keys too old: its tokens get 503");
                     due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0));
                 }
-                Event::Fetch | Event::Wanted => due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0)),
-                Event::Command(Command::Refresh(done)) => {
+                Wakeup::Fetch | Wakeup::Wanted => due.set(tokio::time::sleep(Box::pin(self.attempt(&keys)).await.0)),
+                Wakeup::Command(Command::Refresh(done)) => {
                     self.is_dropped = false;
                     self.shared.progress().is_dropped = false;
                     let (wait, result) = Box::pin(self.attempt(&keys)).await;
                     due.set(tokio::time::sleep(wait));
                     let _ = done.send(result);
                 }
-                Event::Command(Command::Drop(done)) => {
+                Wakeup::Command(Command::Drop(done)) => {
                     Box::pin(self.drop_keys(&keys)).await;
                     let _ = done.send(());
                 }
@@ -307,7 +307,7 @@ impl Task {
     /// Logs a failure when it begins or becomes another, and then now and then.
     fn log_failure(&mut self, keys: &LiveKeys, failure: &FetchFailure) {
         let (name, cause, now) = (&self.issuer.name, failure.cause, self.time.monotonic());
-        let is_stale = keys.state(self.shared.clock().now()) == KeyState::Stale;
+        let is_stale = keys.state(self.shared.clock().now()) == IssuerKeyState::Stale;
         let became_stale = is_stale && !self.is_stale;
         self.is_stale = is_stale;
         let is_news = self.logged.is_none_or(|(word, at)| word != cause || now.saturating_sub(at) >= LOG_AGAIN);

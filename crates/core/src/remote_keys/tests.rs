@@ -15,7 +15,7 @@ use crate::clock::ManualTime;
 use crate::denial::Denial;
 use crate::token::algorithm::Algorithm;
 use crate::token::keyring::{KeyPrint, Keyring};
-use crate::token::live_keys::KeyState;
+use crate::token::live_keys::IssuerKeyState;
 
 const DISCOVERY: &str = "/realm/.well-known/openid-configuration";
 const RFC_8414: &str = "/.well-known/oauth-authorization-server/realm";
@@ -241,7 +241,7 @@ async fn i6_i8_a_discovery_document_that_leads_elsewhere_is_not_followed() {
         let failure = remote.status().failure.unwrap();
         assert_eq!(failure.cause, cause, "{member} {value}: {failure}");
         assert_eq!(issuer.seen()[before..], [DISCOVERY], "{member} {value}");
-        assert_eq!(remote.keys().state(Timestamp::from_secs(1)), KeyState::Empty);
+        assert_eq!(remote.keys().state(Timestamp::from_secs(1)), IssuerKeyState::Empty);
     }
 }
 
@@ -282,14 +282,14 @@ async fn i4_i12_a_kept_set_counts_while_its_issuer_is_silent() {
     let remote = start(issuer.remote());
     remote.first_attempt().await;
     assert!(held(&remote) && remote.status().failure.is_some() && remote.status().had_keys);
-    assert_eq!(remote.keys().state(now()), KeyState::Aging);
+    assert_eq!(remote.keys().state(now()), IssuerKeyState::Aging);
     // Its age is that of the set, not of the process.
     time.advance(Duration::from_secs(3600));
     assert!(!held(&remote));
-    assert_eq!(remote.keys().state(now()), KeyState::Stale);
+    assert_eq!(remote.keys().state(now()), IssuerKeyState::Stale);
     let remote = start(issuer.remote());
     remote.first_attempt().await;
-    assert_eq!(remote.keys().state(now()), KeyState::Empty);
+    assert_eq!(remote.keys().state(now()), IssuerKeyState::Empty);
     // The set of another source is dropped.
     issuer.publish(&[&first]);
     let url = format!("http://{}{KEYS}", issuer.address);
@@ -330,7 +330,7 @@ async fn i12_keys_count_by_the_clock_of_the_gate_once_there_is_one() {
     time.advance(Duration::from_secs(86_400 - 1));
     assert!(keys.holds(&print, gate.now()).is_ok());
     time.advance(Duration::from_secs(1));
-    assert_eq!(keys.state(gate.now()), KeyState::Stale);
+    assert_eq!(keys.state(gate.now()), IssuerKeyState::Stale);
 }
 
 #[tokio::test]

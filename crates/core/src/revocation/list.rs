@@ -77,13 +77,13 @@ impl Judgement {
 }
 
 /// A map that is known to be empty without a lock: most issuers never have an entry of most kinds.
-struct Table<K, V> {
+struct CountedMap<K, V> {
     map: DashMap<K, V, RandomState>,
     /// Never less than the size of the map: raised before an insertion, lowered after a removal.
     count: AtomicUsize,
 }
 
-impl<K: Eq + Hash, V> Table<K, V> {
+impl<K: Eq + Hash, V> CountedMap<K, V> {
     fn new() -> Self {
         Self { map: DashMap::with_hasher(RandomState::new()), count: AtomicUsize::new(0) }
     }
@@ -146,15 +146,15 @@ impl<K: Eq + Hash, V> Table<K, V> {
 
 /// The entries for one issuer's tokens.
 struct Issuer {
-    subjects: Table<Box<str>, NotBefore>,
-    clients: Table<Box<str>, NotBefore>,
+    subjects: CountedMap<Box<str>, NotBefore>,
+    clients: CountedMap<Box<str>, NotBefore>,
     /// `jti` → when the last such token expires.
-    tokens: Table<Box<str>, Timestamp>,
+    tokens: CountedMap<Box<str>, Timestamp>,
 }
 
 impl Issuer {
     fn new() -> Self {
-        Self { subjects: Table::new(), clients: Table::new(), tokens: Table::new() }
+        Self { subjects: CountedMap::new(), clients: CountedMap::new(), tokens: CountedMap::new() }
     }
 }
 

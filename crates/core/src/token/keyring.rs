@@ -32,7 +32,7 @@ mod signing;
 #[cfg(feature = "key-folder")]
 mod folder;
 #[cfg(feature = "key-folder")]
-pub use folder::{Begun, NewKeyring};
+pub use folder::{NewKeyring, OpenedKeyring};
 
 pub(super) use public::MAX_KID;
 pub use public::VerifyingKey;

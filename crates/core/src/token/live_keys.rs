@@ -23,7 +23,7 @@ use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
 
 pub use change::KeyChange;
-pub use state::{KeyState, Validity};
+pub use state::{IssuerKeyState, Validity};
 
 mod change;
 mod state;
@@ -35,7 +35,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// The present keys of an issuer. See the module.
 pub struct LiveKeys {
-    current: ArcSwapOption<KeySet>,
+    current: ArcSwapOption<FetchedKeys>,
     /// That of `current`. Read on each hit.
     generation: AtomicU64,
     /// Milliseconds: from this moment on the keys are too old to be used. Read on each hit.
@@ -62,7 +62,7 @@ pub struct FetchRules {
 }
 
 /// A set of keys, and its number.
-struct KeySet {
+struct FetchedKeys {
     keys: IssuerKeys,
     generation: u64,
 }
@@ -100,7 +100,7 @@ fn known(keys: IssuerKeys) -> Option<IssuerKeys> {
 }
 
 /// The present set, while it is looked at.
-pub(crate) struct PresentKeys(Guard<Option<Arc<KeySet>>>);
+pub(crate) struct PresentKeys(Guard<Option<Arc<FetchedKeys>>>);
 
 impl PresentKeys {
     pub(crate) fn get(&self) -> Option<&IssuerKeys> {
@@ -117,7 +117,7 @@ impl LiveKeys {
     fn new(keys: Option<IssuerKeys>, fetch: Option<FetchRules>) -> Self {
         let usable_until = if keys.is_some() { Timestamp::MAX } else { Timestamp::ZERO };
         Self {
-            current: ArcSwapOption::from_pointee(keys.map(|keys| KeySet { keys, generation: 1 })),
+            current: ArcSwapOption::from_pointee(keys.map(|keys| FetchedKeys { keys, generation: 1 })),
             generation: AtomicU64::new(1),
             usable_until: AtomicU64::new(usable_until.as_millis()),
             fetch,
@@ -166,7 +166,7 @@ impl LiveKeys {
     /// Called with `fetching` locked, so that sets follow each other.
     fn replace(&self, keys: Option<IssuerKeys>) {
         let generation = self.generation.load(Ordering::Relaxed) + 1;
-        self.current.store(keys.map(|keys| Arc::new(KeySet { keys, generation })));
+        self.current.store(keys.map(|keys| Arc::new(FetchedKeys { keys, generation })));
         // After the set: a request that reads the new number finds the new set.
         self.generation.store(generation, Ordering::Release);
     }
@@ -212,14 +212,14 @@ impl LiveKeys {
     }
 
     /// The state at this moment.
-    pub fn state(&self, now: Timestamp) -> KeyState {
+    pub fn state(&self, now: Timestamp) -> IssuerKeyState {
         let fetching = self.fetching();
         let failed = fetching.last.is_some_and(|last| matches!(last.result, AttemptResult::Failed { .. }));
         match (self.is_empty(), self.are_usable(now)) {
-            (true, _) => KeyState::Empty,
-            (false, false) => KeyState::Stale,
-            (false, true) if failed || now >= fetching.fresh_until => KeyState::Aging,
-            (false, true) => KeyState::Fresh,
+            (true, _) => IssuerKeyState::Empty,
+            (false, false) => IssuerKeyState::Stale,
+            (false, true) if failed || now >= fetching.fresh_until => IssuerKeyState::Aging,
+            (false, true) => IssuerKeyState::Fresh,
         }
     }
 
@@ -357,14 +357,14 @@ impl LiveKeys {
     }
 
     /// Begins an attempt to fetch keys. `wall` is the wall clock, to which tokens refer.
-    pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> Attempt {
+    pub fn begin(self: &Arc<Self>, now: Timestamp, wall: Timestamp) -> FetchAttempt {
         let mut fetching = self.fetching();
         fetching.begun += 1;
         if std::mem::take(&mut fetching.is_wanted) {
             fetching.last_wanted = Some(now);
         }
         fetching.is_under_way = true;
-        Attempt { keys: Arc::clone(self), number: fetching.begun, began: now, began_wall: wall, result: None }
+        FetchAttempt { keys: Arc::clone(self), number: fetching.begun, began: now, began_wall: wall, result: None }
     }
 
     /// The number of requests that wait for keys.
@@ -408,7 +408,7 @@ impl fmt::Debug for LiveKeys {
 
 /// An attempt to fetch keys that is under way. Dropped without a result, it failed.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct FetchAttempt {
     keys: Arc<LiveKeys>,
     number: u64,
     began: Timestamp,
@@ -425,7 +425,7 @@ impl fmt::Debug for AttemptResult {
     }
 }
 
-impl Attempt {
+impl FetchAttempt {
     /// The issuer answered. Set or renew the keys before.
     pub fn succeed(mut self) {
         self.result = Some(AttemptResult::Good);
@@ -437,7 +437,7 @@ impl Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for FetchAttempt {
     fn drop(&mut self) {
         {
             let mut fetching = self.keys.fetching();

@@ -49,7 +49,7 @@ pub mod strict_json;
 pub use event::EventProtocol;
 pub(crate) use event::VOUCHED_IDLE;
 pub use event::{Ended, SentNotice};
-use judge::{Moments, Origin, Times};
+use judge::{ClaimsSource, Moments, TokenTimes};
 pub use judge::{is_name, is_subject};
 pub use keys::{Ignored, IgnoredCause, IssuerKeys, Keys, MAX_JWKS, MAX_KEYS};
 use mapping::RefusedClaim;
@@ -67,7 +67,7 @@ pub use strict_json::{members_of_depth, object_of_depth};
 
 /// Why a token is refused, and how far its verification got: the limits count what costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum TokenRefusal {
     /// Refused before its signature was checked.
     Unchecked(Denial),
     /// Its signature is bad.
@@ -76,7 +76,7 @@ pub(crate) enum Refusal {
     Authentic(Denial),
 }
 
-impl Refusal {
+impl TokenRefusal {
     pub(crate) const fn into_denial(self) -> Denial {
         match self {
             Self::Unchecked(denial) | Self::Authentic(denial) => denial,
@@ -85,7 +85,7 @@ impl Refusal {
     }
 }
 
-impl From<Denial> for Refusal {
+impl From<Denial> for TokenRefusal {
     fn from(denial: Denial) -> Self {
         Self::Unchecked(denial)
     }
@@ -218,7 +218,7 @@ impl Verifier {
     /// # Errors
     /// The rule that refuses it. Nothing of the token itself is in it.
     pub fn verify(&self, token: &str, engine_now: Timestamp, wall_now: Timestamp) -> Result<AccessToken, Denial> {
-        self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(Refusal::into_denial)
+        self.verify_expired(token, engine_now, wall_now, Duration::ZERO).map_err(TokenRefusal::into_denial)
     }
 
     /// The same for a token that expired at most `for_at_most` ago, besides another issuer's leeway: for protocols that
@@ -232,7 +232,7 @@ impl Verifier {
         engine_now: Timestamp,
         wall_now: Timestamp,
         for_at_most: Duration,
-    ) -> Result<AccessToken, Refusal> {
+    ) -> Result<AccessToken, TokenRefusal> {
         self.verify_observed(token, engine_now, wall_now, for_at_most, &mut ())
     }
 
@@ -244,16 +244,16 @@ impl Verifier {
         wall_now: Timestamp,
         for_at_most: Duration,
         observer: &mut O,
-    ) -> Result<AccessToken, Refusal> {
+    ) -> Result<AccessToken, TokenRefusal> {
         let parts = shape::TokenParts::split(token)?;
-        let header = shape::Header::read(parts.header)?;
+        let header = shape::JoseHeader::read(parts.header)?;
         let payload = shape::decode(parts.claims)?;
         let claims = Members::read(&payload).map_err(Denial::MalformedToken)?;
         let Some(issuer) = claims.get("iss").and_then(Member::as_text) else {
             return Err(Denial::BadClaim("iss must be a string").into());
         };
         let (rules, of_tokens) = self.found(issuer).ok_or(Denial::UnknownIssuer)?;
-        let times = Times::read(&claims);
+        let times = TokenTimes::read(&claims);
         let moments = Moments::of(rules, engine_now, wall_now);
         let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
         let keys = rules.keys.now(engine_now);
@@ -286,17 +286,17 @@ impl Verifier {
             let signed = match parts.signature.len() == key.signature_len() {
                 false => Err(Denial::BadSignature.into()),
                 true if holds(key) => Ok(()),
-                true => Err(Refusal::Forged),
+                true => Err(TokenRefusal::Forged),
             };
-            let denied = signed.map_err(Refusal::into_denial);
+            let denied = signed.map_err(TokenRefusal::into_denial);
             observer.judged(Rule::Signature, denied).or(signed)?;
         }
-        let judged =
-            judge::claims(token, &claims, (rules, of_tokens), key.map_or(Origin::Unknown, Origin::Token), times?);
+        let source = key.map_or(ClaimsSource::Unknown, ClaimsSource::Token);
+        let judged = judge::claims(token, &claims, (rules, of_tokens), source, times?);
         if O::HAS_EFFECTS {
-            self.note(rules, judged).map_err(Refusal::Authentic)
+            self.note(rules, judged).map_err(TokenRefusal::Authentic)
         } else {
-            judged.map_err(|refused| Refusal::Authentic(refused.denial))
+            judged.map_err(|refused| TokenRefusal::Authentic(refused.denial))
         }
     }
 
@@ -321,25 +321,30 @@ impl Verifier {
     /// signature.
     pub fn refused_claim(&self, token: &str, engine_now: Timestamp) -> Option<String> {
         let parts = shape::TokenParts::split(token).ok()?;
-        let header = shape::Header::read(parts.header).ok()?;
+        let header = shape::JoseHeader::read(parts.header).ok()?;
         let payload = shape::decode(parts.claims).ok()?;
         let claims = Members::read(&payload).ok()?;
         let (rules, of_tokens) = self.found(claims.get("iss").and_then(Member::as_text)?)?;
         let keys = rules.keys.now(engine_now);
         keys.find(header.kid.as_deref(), &header.algorithm)?;
-        let times = Times::read(&claims).ok()?;
-        let judged = judge::claims(token, &claims, (rules, of_tokens), Origin::Unknown, times);
+        let times = TokenTimes::read(&claims).ok()?;
+        let judged = judge::claims(token, &claims, (rules, of_tokens), ClaimsSource::Unknown, times);
         judged.err()?.claim.map(|(claim, _)| claim.to_string())
     }
 
     /// A token with a type that is not accepted. The first genuine one of another issuer is reported, because the rules
     /// may be wrong, and not the token.
-    fn wrong_type<O: Observer>(&self, rules: &IssuerRules, typ: Option<&str>, holds: impl FnOnce() -> bool) -> Refusal {
+    fn wrong_type<O: Observer>(
+        &self,
+        rules: &IssuerRules,
+        typ: Option<&str>,
+        holds: impl FnOnce() -> bool,
+    ) -> TokenRefusal {
         if rules.ours || self.told.load(Ordering::Relaxed) {
             return Denial::WrongType.into();
         }
         if !holds() {
-            return Refusal::Forged;
+            return TokenRefusal::Forged;
         }
         if O::HAS_EFFECTS && !self.told.swap(true, Ordering::Relaxed) {
             // It comes from outside, although its issuer has signed it.
@@ -351,7 +356,7 @@ impl Verifier {
                  access tokens, list the type: `IssuerRules::typ([…])`, or `typ` in `[[issuers]]`. Logged once"
             );
         }
-        Refusal::Authentic(Denial::WrongType)
+        TokenRefusal::Authentic(Denial::WrongType)
     }
 
     /// The rules for the issuer that a token claims, unverified. It serves to refuse a token before its signature costs
@@ -469,7 +474,7 @@ pub fn beginning(text: &str, most: usize) -> &str {
 /// Reads a token's claims without verifying them; `None` if it does not have the form of a token.
 pub fn peek(token: &str) -> Option<Peeked> {
     let parts = shape::TokenParts::split(token).ok()?;
-    let header = shape::Header::read(parts.header).ok()?;
+    let header = shape::JoseHeader::read(parts.header).ok()?;
     let payload = shape::decode(parts.claims).ok()?;
     let claims = Members::read(&payload).ok()?;
     let cut = |text: &str| Box::from(beginning(text, MAX_PEEKED_BYTES));

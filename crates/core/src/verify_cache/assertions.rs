@@ -34,12 +34,12 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// See the module.
 #[derive(Default)]
 pub(super) struct Assertions {
-    kept: ArcSwapOption<Vec<Arc<Kept>>>,
+    kept: ArcSwapOption<Vec<Arc<CachedAssertion>>>,
     /// Held while one is signed, so that requests that come at the same time share it.
     signing: Mutex<()>,
 }
 
-struct Kept {
+struct CachedAssertion {
     audience: Arc<str>,
     value: HeaderValue,
     /// The keys that signed it.
@@ -50,15 +50,15 @@ struct Kept {
 }
 
 impl Assertions {
-    fn find(&self, audience: &Arc<str>, generation: u64) -> Option<Arc<Kept>> {
+    fn find(&self, audience: &Arc<str>, generation: u64) -> Option<Arc<CachedAssertion>> {
         let kept = self.kept.load();
-        let is_it = |one: &&Arc<Kept>| {
+        let is_it = |one: &&Arc<CachedAssertion>| {
             one.generation == generation && (Arc::ptr_eq(&one.audience, audience) || one.audience == *audience)
         };
         kept.as_ref()?.iter().find(is_it).map(Arc::clone)
     }
 
-    fn keep(&self, new: Kept) -> Arc<Kept> {
+    fn keep(&self, new: CachedAssertion) -> Arc<CachedAssertion> {
         let new = Arc::new(new);
         let old = self.kept.load();
         let others = old.iter().flat_map(|old| old.iter());
@@ -109,7 +109,7 @@ impl Verified {
     }
 
     #[cold]
-    fn sign(&self, engine: &Engine, audience: &Arc<str>, anew: bool) -> Result<Arc<Kept>, Denial> {
+    fn sign(&self, engine: &Engine, audience: &Arc<str>, anew: bool) -> Result<Arc<CachedAssertion>, Denial> {
         let unavailable = Denial::AssertionUnavailable(TRY_AGAIN);
         let Some((header, assertions)) = self.assertions() else { return Err(unavailable) };
         let _one_at_once = assertions.signing.lock();
@@ -125,7 +125,7 @@ impl Verified {
             unavailable
         })?;
         let half = expires.since(now) / 2;
-        Ok(assertions.keep(Kept {
+        Ok(assertions.keep(CachedAssertion {
             audience: Arc::clone(audience),
             value,
             generation,

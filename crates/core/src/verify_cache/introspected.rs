@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use super::key_set::entry;
-use super::{Shared, Verified};
+use super::{CacheShared, Verified};
 use crate::clock::{EngineClock, Timestamp};
 use crate::denial::Denial;
 use crate::introspection::{Introspection, IntrospectionFault};
@@ -72,7 +72,7 @@ pub(super) struct IntrospectedTokens {
     responses: Responses,
     id: RulesId,
     introspection: Arc<Introspection>,
-    shared: Arc<Shared>,
+    shared: Arc<CacheShared>,
     clock: Arc<EngineClock>,
     seen: Cache<Arc<str>, Arc<SeenToken>, foldhash::quality::RandomState>,
     inactive: Cache<TokenId, InactiveToken>,
@@ -137,7 +137,7 @@ impl IntrospectedTokens {
     pub(super) fn new(
         rules: &IssuerRules,
         id: RulesId,
-        shared: &Arc<Shared>,
+        shared: &Arc<CacheShared>,
         clock: &Arc<EngineClock>,
     ) -> Option<Arc<Self>> {
         let introspection = rules.introspection.clone()?;

@@ -12,13 +12,13 @@ use moka::{Equivalent, Expiry};
 use super::front::SetId;
 use super::introspected::IntrospectedTokens;
 use super::token_key::{TextHasher, TokenKey, TokenRef};
-use super::verified::{Shared, Verified, as_weight};
+use super::verified::{CacheShared, Verified, as_weight};
 use super::{ENTRY_OVERHEAD_BYTES, REFUSED_CACHE_BYTES, REFUSED_FOR};
 use crate::clock::EngineClock;
 use crate::denial::Denial;
 use crate::token::claims::AccessToken;
 use crate::token::observer::Observer;
-use crate::token::verify::{IssuerRules, Refusal, RulesId, Verifier, introspecting, is_jwt_shaped, is_opaque};
+use crate::token::verify::{IssuerRules, RulesId, TokenRefusal, Verifier, introspecting, is_jwt_shaped, is_opaque};
 
 /// The verified tokens of all threads.
 type VerifiedCache = Cache<TokenKey, Arc<Verified>, foldhash::quality::RandomState>;
@@ -33,7 +33,7 @@ pub(super) struct KeySet {
     /// The tokens of each issuer that is asked about them.
     pub(super) introspected: Vec<Arc<IntrospectedTokens>>,
     pub(super) id: SetId,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<CacheShared>,
 }
 
 /// A token with a good signature that is refused.
@@ -69,7 +69,7 @@ impl KeySet {
         verifier: Verifier,
         clock: &Arc<EngineClock>,
         capacity: u64,
-        shared: Arc<Shared>,
+        shared: Arc<CacheShared>,
         old: Option<&Self>,
     ) -> Self {
         let verifier = match old {
@@ -163,10 +163,10 @@ impl KeySet {
     }
 
     /// Remembers a token that is refused although its signature is good.
-    pub(super) fn remember(&self, key: TokenKey, refusal: Refusal) {
+    pub(super) fn remember(&self, key: TokenKey, refusal: TokenRefusal) {
         match refusal {
-            Refusal::Authentic(denial) => self.refused.insert(key, RefusedToken { denial, token: None }),
-            Refusal::Unchecked(_) | Refusal::Forged => {}
+            TokenRefusal::Authentic(denial) => self.refused.insert(key, RefusedToken { denial, token: None }),
+            TokenRefusal::Unchecked(_) | TokenRefusal::Forged => {}
         }
     }
 

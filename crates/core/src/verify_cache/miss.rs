@@ -14,7 +14,7 @@ use crate::limit::{Limits, Source};
 use crate::reason::Reason;
 use crate::rule::Rule;
 use crate::token::observer::Observer;
-use crate::token::verify::{IssuerRules, Refusal, is_jwt_shaped};
+use crate::token::verify::{IssuerRules, TokenRefusal, is_jwt_shaped};
 use crate::trace::{self, StepKind};
 
 /// The result of a check of an access token.
@@ -178,7 +178,7 @@ impl TokenChecker {
         }
         let key = key.owned();
         if !O::HAS_EFFECTS {
-            return self.verify(keys, &key, shown.confirmations, observer).map_err(Refusal::into_denial);
+            return self.verify(keys, &key, shown.confirmations, observer).map_err(TokenRefusal::into_denial);
         }
         let span = trace::begin(StepKind::Internal, "rotogate.verify");
         let mut verify = || self.verify(keys, &key, shown.confirmations, observer);
@@ -197,7 +197,7 @@ impl TokenChecker {
             }
             Err(refusal) => self.count(*refusal, shown),
         }
-        let anew = anew.map_err(Refusal::into_denial);
+        let anew = anew.map_err(TokenRefusal::into_denial);
         if let (Some(span), Err(denial)) = (&span, &anew) {
             span.set_error(Reason::denied(denial).word(), false);
         }
@@ -210,7 +210,7 @@ impl TokenChecker {
         key: &TokenKey,
         confirmations: &Confirmations,
         observer: &mut O,
-    ) -> Result<Arc<Verified>, Refusal> {
+    ) -> Result<Arc<Verified>, TokenRefusal> {
         let now = self.clock.now();
         let verified = keys.verifier.verify_observed(key.text(), now, self.clock.wall(), Duration::ZERO, observer);
         let mut access = verified.inspect_err(|refusal| {
@@ -221,13 +221,13 @@ impl TokenChecker {
         // The cache key and its entry share the text.
         access.text = Arc::clone(key.text());
         let issuer_keys = keys.verifier.rules(access.issuer()).and_then(|rules| rules.keys.live()).map(Arc::clone);
-        let rules = keys.verifier.id_of(access.issuer()).ok_or(Refusal::Unchecked(Denial::UnknownIssuer))?;
+        let rules = keys.verifier.id_of(access.issuer()).ok_or(TokenRefusal::Unchecked(Denial::UnknownIssuer))?;
         let judged = keys.shared.judge(&access, now);
         if let Err(denial) = observer.judged(Rule::Revocation, judged.passes(now)) {
             if O::HAS_EFFECTS {
                 keys.remember_revoked(access);
             }
-            return Err(Refusal::Authentic(denial));
+            return Err(TokenRefusal::Authentic(denial));
         }
         let verified = keys.shared.accept(access, issuer_keys, rules, judged);
         // The use of a bound token is noted when its key was proved.
@@ -246,14 +246,14 @@ impl TokenChecker {
     }
 
     /// Counts a failed verification by what it cost.
-    pub(super) fn count(&self, refusal: Refusal, shown: MissContext<'_>) {
+    pub(super) fn count(&self, refusal: TokenRefusal, shown: MissContext<'_>) {
         let result = match refusal {
-            Refusal::Unchecked(_) => CheckResult::Unchecked,
-            Refusal::Forged => {
+            TokenRefusal::Unchecked(_) => CheckResult::Unchecked,
+            TokenRefusal::Forged => {
                 shown.limits.record_forged(shown.source);
                 CheckResult::Forged
             }
-            Refusal::Authentic(_) => {
+            TokenRefusal::Authentic(_) => {
                 shown.limits.record_refused(shown.source);
                 CheckResult::Refused
             }

@@ -41,7 +41,7 @@ use crate::session::rotation::REVOKED;
 use crate::token::claims::AccessToken;
 use crate::token::live_keys::{KeysWait, LiveKeys};
 use crate::token::observer::Observer;
-use crate::token::verify::{Ended, IssuerRules, Refusal, SentNotice, Verifier};
+use crate::token::verify::{Ended, IssuerRules, SentNotice, TokenRefusal, Verifier};
 
 mod assertions;
 mod front;
@@ -62,7 +62,7 @@ use key_set::{AskedAbout, KeySet};
 pub use miss::CheckResult;
 pub use miss::MissContext;
 pub use verified::Verified;
-use verified::{Shared, facts};
+use verified::{CacheShared, facts};
 
 /// The memory of the shared cache of verified tokens, in bytes.
 pub const DEFAULT_CACHE: u64 = 64 << 20;
@@ -105,7 +105,7 @@ impl TokenChecker {
         requests_per_caller: usize,
     ) -> Self {
         let callers = Arc::new(Shares::new(requests_per_caller));
-        let shared = Shared { revocations: Arc::clone(&revocations), identity, callers: Arc::clone(&callers) };
+        let shared = CacheShared { revocations: Arc::clone(&revocations), identity, callers: Arc::clone(&callers) };
         let keys = ArcSwap::from_pointee(KeySet::new(verifier, &clock, capacity, Arc::new(shared), None));
         Self { keys, clock, revocations, callers, capacity, results: Counters::default() }
     }
@@ -131,7 +131,7 @@ impl TokenChecker {
             return;
         }
         let (revocations, callers) = (Arc::clone(&self.revocations), Arc::clone(&self.callers));
-        let shared = Arc::new(Shared { revocations, identity, callers });
+        let shared = Arc::new(CacheShared { revocations, identity, callers });
         let new = KeySet::new(old.verifier.duplicate(), &self.clock, self.capacity, shared, Some(&old));
         self.keys.store(Arc::new(new));
     }
@@ -352,7 +352,7 @@ impl TokenChecker {
         match keys.verifier.verify_expired(token, now, self.clock.wall(), expired_for_at_most) {
             Ok(token) => {
                 if self.revocations.judge(facts(&token), now).refuses(now) {
-                    self.count(Refusal::Authentic(Denial::TokenRevoked), shown);
+                    self.count(TokenRefusal::Authentic(Denial::TokenRevoked), shown);
                     keys.remember_revoked(token.clone());
                 } else {
                     self.counted::<()>(CheckResult::Valid);

@@ -22,7 +22,7 @@ use crate::token::verify::RulesId;
 
 /// What all tokens of a set share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct CacheShared {
     pub(super) revocations: Arc<RevocationList>,
     pub(super) identity: IdentityHeaders,
     /// The requests in flight of each caller.
@@ -40,7 +40,7 @@ pub struct Verified {
     pub(super) rules: RulesId,
     holder: Holder,
     more: Option<Box<More>>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<CacheShared>,
 }
 
 /// What some tokens have besides: where assertions are configured, those whose issuer's keys change, and bound ones.
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Verified {
     }
 }
 
-impl Shared {
+impl CacheShared {
     /// What the revocation list says of a token.
     pub(super) fn judge(&self, access: &AccessToken, now: Timestamp) -> RevocationVerdict {
         let shard = self.revocations.shard_of(facts(access));

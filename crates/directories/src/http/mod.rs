@@ -23,7 +23,7 @@ use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
 use files::{Access, Files};
 use rotogate_core::context::Context;
 use rotogate_core::directory::User;
-use rotogate_core::http_client::{Allowed, FetchError, FetchErrorKind, Target};
+use rotogate_core::http_client::{Allowed, FetchError, FetchErrorKind, FetchTarget};
 use rotogate_core::password::MAX_PASSWORD;
 
 /// The version of the contract.
@@ -61,18 +61,18 @@ impl HttpSettings {
 ///
 /// # Errors
 /// Why the URL cannot be asked.
-pub fn target(url: &str, operation: &str) -> Result<Target, String> {
+pub fn target(url: &str, operation: &str) -> Result<FetchTarget, String> {
     if url.contains('?') {
         return Err("expected a URL without a query".to_owned());
     }
     let url = format!("{}/{operation}", url.trim_end_matches('/'));
-    Target::parse(&url, Allowed::by_operator()).map_err(|error| error.to_string())
+    FetchTarget::parse(&url, Allowed::by_operator()).map_err(|error| error.to_string())
 }
 
 /// A login hook as a source of users.
 pub struct HttpSource {
-    authenticate: Target,
-    lookup: Target,
+    authenticate: FetchTarget,
+    lookup: FetchTarget,
     files: Files,
     pads_refusals: bool,
 }
@@ -126,7 +126,7 @@ impl HttpSource {
     }
 
     /// Sends a request once.
-    async fn ask(&self, target: &Target, body: Bytes) -> Result<Option<User>, Asked> {
+    async fn ask(&self, target: &FetchTarget, body: Bytes) -> Result<Option<User>, Asked> {
         let access = self.files.current();
         let Access { client, authorization } =
             access.map_err(|error| SourceError::new(Cause::Credentials, format!("{target}: {error}")))?;
@@ -170,7 +170,7 @@ impl From<Asked> for SourceError {
 }
 
 /// A status that is no verdict. 401 and 403 are about the gate's own secret.
-fn refused(target: &Target, status: StatusCode) -> SourceError {
+fn refused(target: &FetchTarget, status: StatusCode) -> SourceError {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let message = format!("{target}: answered {status}: the hook does not accept the gate's secret");

@@ -54,7 +54,7 @@ impl SessionTable {
         ((spread * self.parts.len() as u64) >> 32) as usize
     }
 
-    /// The ordering rule of [`Table::get`](super::Table::get) holds here, too.
+    /// The ordering rule of [`CountedMap::get`](super::CountedMap::get) holds here, too.
     pub(super) fn get<T>(&self, id: SessionId, of: impl FnOnce(&SessionEntry) -> T) -> Option<T> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
@@ -63,7 +63,7 @@ impl SessionTable {
         part.read().get(&id).map(of)
     }
 
-    /// The rule of `news` in [`Table::merge`](super::Table::merge) holds here, too.
+    /// The rule of `news` in [`CountedMap::merge`](super::CountedMap::merge) holds here, too.
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
         let Some(part) = self.parts.get(self.of(id)) else { return false };
         let mut part = part.write();

@@ -91,7 +91,7 @@ impl Keyring {
     /// # Errors
     /// There is a key ring already, or what may be left of one; or the folder cannot be written.
     pub fn create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
-        let folder = Writing::begin(dir)?;
+        let folder = FolderWriteLock::begin(dir)?;
         Self::create_in(folder, dir, algorithm)
     }
 
@@ -102,7 +102,7 @@ impl Keyring {
     pub fn load_or_create(dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         let index = dir.join(INDEX);
         if is_missing(&index) {
-            let folder = Writing::begin(dir)?;
+            let folder = FolderWriteLock::begin(dir)?;
             // Another process may have created it meanwhile.
             if is_missing(&index) {
                 return Self::create_in(folder, dir, algorithm);
@@ -159,7 +159,7 @@ impl Keyring {
     /// # Errors
     /// As [`Keyring::load`]; there is no such key; the folder cannot be written.
     pub fn make_signing(dir: &Path, kid: &str) -> Result<(), KeyError> {
-        let folder = Writing::begin(dir)?;
+        let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
         if !index.signing.iter().any(|k| k.kid == kid) {
             return Err(file_error(&dir.join(INDEX), "has no key of that kid"));
@@ -174,15 +174,15 @@ impl Keyring {
     /// # Errors
     /// As [`Keyring::load_or_create`].
     #[doc(hidden)]
-    pub fn load_or_begin(dir: &Path, algorithm: Algorithm) -> Result<Begun, KeyError> {
+    pub fn load_or_begin(dir: &Path, algorithm: Algorithm) -> Result<OpenedKeyring, KeyError> {
         let index = dir.join(INDEX);
         if is_missing(&index) {
-            let folder = Writing::begin(dir)?;
+            let folder = FolderWriteLock::begin(dir)?;
             if is_missing(&index) {
-                return NewKeyring::begin(folder, dir, algorithm).map(|new| Begun::New(Box::new(new)));
+                return NewKeyring::begin(folder, dir, algorithm).map(|new| OpenedKeyring::New(Box::new(new)));
             }
         }
-        Self::load(dir).map(|keyring| Begun::Loaded(Box::new(keyring)))
+        Self::load(dir).map(|keyring| OpenedKeyring::Loaded(Box::new(keyring)))
     }
 
     /// When the file of this key, or of this secret of refresh tokens, was last written; `None` if there is no such key.
@@ -200,14 +200,14 @@ impl Keyring {
         modified.map(Some).map_err(|error| io(&file, error))
     }
 
-    fn create_in(folder: Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+    fn create_in(folder: FolderWriteLock, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         NewKeyring::begin(folder, dir, algorithm)?.publish()
     }
 }
 
 /// A key ring, or one that is not in force yet.
 #[derive(Debug)]
-pub enum Begun {
+pub enum OpenedKeyring {
     /// It was there.
     Loaded(Box<Keyring>),
     /// It was not.
@@ -228,7 +228,7 @@ fn refuse_link(dir: &Path) -> Result<(), KeyError> {
 
 fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState) -> Result<String, KeyError> {
     let key = SigningKey::from_material(algorithm, material)?;
-    let folder = Writing::begin(dir)?;
+    let folder = FolderWriteLock::begin(dir)?;
     let mut index = Index::read(dir)?;
     match index.signing.iter().find(|k| k.kid == key.kid()) {
         Some(known) if known.algorithm != algorithm => {
@@ -263,9 +263,9 @@ fn add(dir: &Path, material: &KeyMaterial, algorithm: Algorithm, state: KeyState
 }
 
 /// The exclusive right to write into the folder, against other processes. Ends when dropped.
-struct Writing(#[expect(dead_code, reason = "held for its lock")] EditLock);
+struct FolderWriteLock(#[expect(dead_code, reason = "held for its lock")] EditLock);
 
-impl Writing {
+impl FolderWriteLock {
     /// Creates the folder if it is missing, and waits until no other process writes into it.
     fn begin(dir: &Path) -> Result<Self, KeyError> {
         refuse_link(dir)?;
@@ -356,7 +356,7 @@ impl Index {
         toml::from_str(text).map_err(|e| wrong(e.to_string()))
     }
 
-    fn write(&self, folder: &Writing, dir: &Path) -> Result<(), KeyError> {
+    fn write(&self, folder: &FolderWriteLock, dir: &Path) -> Result<(), KeyError> {
         let path = dir.join(INDEX);
         let text = toml::to_string(self).map_err(|e| file_error(&path, e.to_string()))?;
         folder.replace(&path, format!("{HEAD}{text}").as_bytes())

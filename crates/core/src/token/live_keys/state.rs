@@ -18,7 +18,7 @@ impl Validity {
 
 /// The state of an issuer's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyState {
+pub enum IssuerKeyState {
     /// There are none, and there were none.
     Empty,
     /// They are up to date.
@@ -29,7 +29,7 @@ pub enum KeyState {
     Stale,
 }
 
-impl KeyState {
+impl IssuerKeyState {
     /// The word for logs and readiness.
     pub const fn word(self) -> &'static str {
         match self {

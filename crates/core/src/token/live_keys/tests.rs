@@ -112,16 +112,16 @@ fn i4_keys_are_used_until_they_are_too_old_and_then_nothing_is_decided() {
     let a = key();
     let live = LiveKeys::fetched(RULES);
     let stamp = AtomicU64::new(0);
-    assert_eq!(live.state(NOW), KeyState::Empty);
+    assert_eq!(live.state(NOW), IssuerKeyState::Empty);
     assert_eq!(live.holds(&print(&a), NOW), Err(unavailable(1)));
     live.set(keys(&[("a", &a)]), until(100));
     assert_eq!(live.recheck(&print(&a), &stamp, NOW), Ok(()));
-    assert_eq!(live.state(after(49)), KeyState::Fresh);
+    assert_eq!(live.state(after(49)), IssuerKeyState::Fresh);
     attempt(&live, after(50), None);
-    assert_eq!(live.state(after(50)), KeyState::Aging);
+    assert_eq!(live.state(after(50)), IssuerKeyState::Aging);
     assert_eq!(live.recheck(&print(&a), &stamp, after(99)), Ok(()));
     // The stamp is up to date, and the keys are not.
-    assert_eq!(live.state(after(100)), KeyState::Stale);
+    assert_eq!(live.state(after(100)), IssuerKeyState::Stale);
     assert_eq!(live.recheck(&print(&a), &stamp, after(100)), Err(unavailable(10)), "the next attempt is in 10 s");
     assert!(live.usable(after(100)).is_none() && live.usable(after(99)).is_some());
     assert_eq!(live.missing(after(100), None, LEEWAY), unavailable(10));
@@ -207,7 +207,7 @@ fn i4_keys_that_an_application_sets_are_unknown_until_then_and_after_a_clear() {
     let live = Arc::<LiveKeys>::from(IssuerKeys::unknown());
     assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
     live.set(keys(&[("a", &a)]), Validity::ENDLESS);
-    assert_eq!((live.missing(NOW, Some(NOW), LEEWAY), live.state(NOW)), (Denial::UnknownKey, KeyState::Fresh));
+    assert_eq!((live.missing(NOW, Some(NOW), LEEWAY), live.state(NOW)), (Denial::UnknownKey, IssuerKeyState::Fresh));
     live.clear();
     assert_eq!(live.missing(NOW, None, LEEWAY), unavailable(1));
     assert_eq!(live.holds(&print(&a), NOW), Err(unavailable(1)));
@@ -238,7 +238,7 @@ async fn i3_requests_wait_for_one_attempt_and_not_more_than_the_bound() {
     let wait = live.join().unwrap();
     drop(live.begin(after(80), after(80)));
     assert!(!wait.ended().await, "an attempt without a result failed");
-    assert_eq!(live.state(after(80)), KeyState::Aging);
+    assert_eq!(live.state(after(80)), IssuerKeyState::Aging);
     // Nothing ends: the wait does.
     let _never = live.begin(after(90), after(90));
     assert!(!live.join().unwrap().ended().await);

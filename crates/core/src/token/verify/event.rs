@@ -114,7 +114,7 @@ impl Verifier {
     fn notice(&self, issuer: &str, token: &str, now: Timestamp) -> Result<Signed<'_>, Denial> {
         let rules = self.named(issuer).ok_or(Denial::RefusedEvent(EventFlaw::Issuer))?;
         let parts = shape::TokenParts::split(token).map_err(|_| malformed("no JWS"))?;
-        let header = shape::Header::read(parts.header).map_err(|_| malformed("the header is malformed"))?;
+        let header = shape::JoseHeader::read(parts.header).map_err(|_| malformed("the header is malformed"))?;
         let payload = shape::decode(parts.claims).map_err(|_| malformed("the claims are malformed"))?;
         let claims = strict_json::object(&payload).map_err(malformed)?;
         if claims.get("iss").and_then(Value::as_str) != Some(&*rules.issuer) {

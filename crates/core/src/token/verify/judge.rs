@@ -33,7 +33,7 @@ pub fn is_subject(text: &str) -> bool {
 
 /// Where the claims of a token are from.
 #[derive(Clone, Copy)]
-pub(super) enum Origin<'a> {
+pub(super) enum ClaimsSource<'a> {
     /// The token itself, which this key verified.
     Token(&'a VerifyingKey),
     /// The response of its issuer's introspection endpoint.
@@ -47,14 +47,14 @@ pub(super) fn claims<'r>(
     text: &str,
     claims: &Members<'_>,
     (rules, issuer): (&'r IssuerRules, &Arc<TokenIssuer>),
-    origin: Origin<'_>,
-    times: Times,
+    origin: ClaimsSource<'_>,
+    times: TokenTimes,
 ) -> Result<AccessToken, RefusedClaim<'r>> {
     let (bound_to, certificate) = confirmation(claims)?;
-    let Times { expires, not_before, issued_at } = times;
+    let TokenTimes { expires, not_before, issued_at } = times;
     let mapping = &rules.claims;
     mapping.judge_required(claims)?;
-    let is_introspected = matches!(origin, Origin::Response(_));
+    let is_introspected = matches!(origin, ClaimsSource::Response(_));
     let subject = mapping.subject_of(claims, is_introspected)?;
     let jti = name(claims, "jti", "jti must be a string of 1 to 256 bytes without control characters")?;
     let sid = name(claims, "sid", "sid must be a string of 1 to 256 bytes without control characters")?;
@@ -83,9 +83,9 @@ pub(super) fn claims<'r>(
         lifetime(expires, issued_at, rules)?;
     }
     let (signer, response) = match origin {
-        Origin::Token(key) => (Some(Arc::clone(key.identity())), None),
-        Origin::Unknown => (None, None),
-        Origin::Response(response) => (None, Some(response.into())),
+        ClaimsSource::Token(key) => (Some(Arc::clone(key.identity())), None),
+        ClaimsSource::Unknown => (None, None),
+        ClaimsSource::Response(response) => (None, Some(response.into())),
     };
     let (shown, raw_subject) = match mapping.subject_encoding {
         SubjectEncoding::Ascii => (Cow::Borrowed(subject), None),
@@ -196,7 +196,7 @@ fn percent_encoded(subject: &str) -> Cow<'_, str> {
 
 /// The times of a token.
 #[derive(Clone, Copy)]
-pub(super) struct Times {
+pub(super) struct TokenTimes {
     expires: Timestamp,
     not_before: Option<Timestamp>,
     pub(super) issued_at: Option<Timestamp>,
@@ -223,7 +223,7 @@ impl Moments {
     }
 }
 
-impl Times {
+impl TokenTimes {
     pub(super) fn read(claims: &Members<'_>) -> Result<Self, Denial> {
         Ok(Self {
             expires: time(claims, "exp", "exp must be a time")?.ok_or(Denial::BadClaim("no exp"))?,

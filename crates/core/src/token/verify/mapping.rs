@@ -173,7 +173,7 @@ impl From<Denial> for RefusedClaim<'_> {
 
 /// The kinds of mapped claims, with what is said of one that is refused.
 #[derive(Clone, Copy)]
-enum Kind {
+enum ClaimKind {
     Scope,
     Client,
     Roles,
@@ -183,7 +183,7 @@ enum Kind {
     Required,
 }
 
-impl Kind {
+impl ClaimKind {
     const fn refuse(self, claim: &ClaimPath) -> RefusedClaim<'_> {
         let why = match self {
             Self::Scope => "the claim of `scope` must be a text of scopes, or a list of at most 256",
@@ -291,14 +291,14 @@ impl ClaimMapping {
     /// Are the required claims there?
     pub(super) fn judge_required(&self, claims: &Members<'_>) -> Result<(), RefusedClaim<'_>> {
         for RequiredClaim { path, wanted } in &self.require {
-            let found = claims.at(path).map_err(|_| Kind::Required.refuse(path))?;
+            let found = claims.at(path).map_err(|_| ClaimKind::Required.refuse(path))?;
             let holds = match wanted {
                 WantedClaim::OneOf(values) => found.is_some_and(|found| values.iter().any(|value| found.is(value))),
                 WantedClaim::Present => found.is_some_and(|found| *found != Member::Null),
                 WantedClaim::Absent => found.is_none(),
             };
             if !holds {
-                return Err(Kind::Required.refuse(path));
+                return Err(ClaimKind::Required.refuse(path));
             }
         }
         Ok(())
@@ -307,8 +307,8 @@ impl ClaimMapping {
     /// The subject as it is in the token. A client's own token may have none in the response of an introspection
     /// endpoint, and is then the client's.
     pub(super) fn subject_of<'c>(&self, claims: &'c Members<'_>, or_client: bool) -> Result<&'c str, RefusedClaim<'_>> {
-        let found = match text(claims, &self.subject, Kind::Subject)? {
-            None if or_client => text(claims, &self.client, Kind::Client)?,
+        let found = match text(claims, &self.subject, ClaimKind::Subject)? {
+            None if or_client => text(claims, &self.client, ClaimKind::Client)?,
             found => found,
         };
         let (path, subject) = found.ok_or(RefusedClaim::from(Denial::BadClaim("no sub")))?;
@@ -316,30 +316,30 @@ impl ClaimMapping {
             SubjectEncoding::Ascii => is_subject(subject),
             SubjectEncoding::Percent => is_name(subject),
         };
-        if is_good { Ok(subject) } else { Err(Kind::Subject.refuse(path)) }
+        if is_good { Ok(subject) } else { Err(ClaimKind::Subject.refuse(path)) }
     }
 
     /// The client.
     pub(super) fn client_of<'c>(&self, claims: &'c Members<'_>) -> Result<Option<&'c str>, RefusedClaim<'_>> {
-        name(claims, &self.client, Kind::Client)
+        name(claims, &self.client, ClaimKind::Client)
     }
 
     /// The account.
     pub(super) fn account_of<'c>(&self, claims: &'c Members<'_>) -> Result<Option<&'c str>, RefusedClaim<'_>> {
-        name(claims, &self.account, Kind::Account)
+        name(claims, &self.account, ClaimKind::Account)
     }
 
     /// The audience, if a claim other than `aud` has it.
     pub(super) fn audience_of<'c>(&self, claims: &'c Members<'_>) -> Option<Result<&'c str, RefusedClaim<'_>>> {
         let path = self.audience.as_ref()?;
         let found = claims.at(path).ok().flatten().and_then(Member::as_text).filter(|text| !text.is_empty());
-        Some(found.ok_or_else(|| Kind::Audience.refuse(path)))
+        Some(found.ok_or_else(|| ClaimKind::Audience.refuse(path)))
     }
 
     /// The scope with the names that the issuer gives. Our own tokens have it as a text.
     pub(super) fn scope_of(&self, claims: &Members<'_>, ours: bool) -> Result<Scope, RefusedClaim<'_>> {
-        let Some((path, member)) = first(claims, &self.scope, Kind::Scope)? else { return Ok(Scope::default()) };
-        let refuse = || Kind::Scope.refuse(path);
+        let Some((path, member)) = first(claims, &self.scope, ClaimKind::Scope)? else { return Ok(Scope::default()) };
+        let refuse = || ClaimKind::Scope.refuse(path);
         let listed: Vec<&str> = match member {
             Member::Text(text) if !path.is_of_names() => return Scope::parse(text).map_err(|_| refuse()),
             Member::Array(list) if !path.is_of_names() && !ours && list.len() <= MAX_LIST => {
@@ -381,7 +381,7 @@ impl ClaimMapping {
     pub(super) fn roles_of(&self, claims: &Members<'_>, ours: bool) -> Result<Roles, RefusedClaim<'_>> {
         let (mut names, mut are_left_out): (Vec<&str>, bool) = (Vec::new(), false);
         for path in &self.roles {
-            let refuse = || Kind::Roles.refuse(path);
+            let refuse = || ClaimKind::Roles.refuse(path);
             let Some(member) = claims.at(path).map_err(|_| refuse())? else {
                 are_left_out |= is_left_out(claims, path);
                 continue;
@@ -442,7 +442,7 @@ fn is_left_out(claims: &Members<'_>, path: &ClaimPath) -> bool {
 fn first<'r, 'c, 'a>(
     claims: &'c Members<'a>,
     paths: &'r [ClaimPath],
-    kind: Kind,
+    kind: ClaimKind,
 ) -> Result<Option<(&'r ClaimPath, &'c Member<'a>)>, RefusedClaim<'r>> {
     for path in paths {
         if let Some(member) = claims.at(path).map_err(|_| kind.refuse(path))? {
@@ -456,7 +456,7 @@ fn first<'r, 'c, 'a>(
 fn text<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],
-    kind: Kind,
+    kind: ClaimKind,
 ) -> Result<Option<(&'r ClaimPath, &'c str)>, RefusedClaim<'r>> {
     let Some((path, member)) = first(claims, paths, kind)? else { return Ok(None) };
     member.as_text().map(|text| Some((path, text))).ok_or(kind.refuse(path))
@@ -466,7 +466,7 @@ fn text<'r, 'c>(
 fn name<'r, 'c>(
     claims: &'c Members<'_>,
     paths: &'r [ClaimPath],
-    kind: Kind,
+    kind: ClaimKind,
 ) -> Result<Option<&'c str>, RefusedClaim<'r>> {
     match text(claims, paths, kind)? {
         Some((path, text)) if !is_name(text) => Err(kind.refuse(path)),

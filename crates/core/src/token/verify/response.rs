@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
-use super::judge::{self, Moments, Origin, Times};
+use super::judge::{self, ClaimsSource, Moments, TokenTimes};
 use super::members::{Member, Members};
 use super::name_claim;
 use super::rules::IssuerRules;
@@ -90,9 +90,9 @@ impl Responses {
                 return Err(Denial::WrongType);
             }
         }
-        let times = Times::read(claims)?;
+        let times = TokenTimes::read(claims)?;
         times.judge(rules, Moments { expiry: now, beginning: now }, Duration::ZERO)?;
-        let judged = judge::claims(token, claims, (rules, &self.of_tokens), Origin::Response(response), times)
+        let judged = judge::claims(token, claims, (rules, &self.of_tokens), ClaimsSource::Response(response), times)
             .map_err(|refused| name_claim(rules, refused, Some(&self.told_claims)))?;
         rules.sessions_seen.note(judged.issuer_session());
         // The key must be named, too: the proof is checked against it.

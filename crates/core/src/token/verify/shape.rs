@@ -46,7 +46,7 @@ impl<'a> TokenParts<'a> {
 }
 
 /// The header members that the gate uses. Every other member that could change the meaning of the token was refused.
-pub(super) struct Header {
+pub(super) struct JoseHeader {
     /// `alg`, which is compared with the key's.
     pub(super) algorithm: Box<str>,
     /// `kid`, which is looked up.
@@ -55,7 +55,7 @@ pub(super) struct Header {
     pub(super) typ: Option<Box<str>>,
 }
 
-impl Header {
+impl JoseHeader {
     pub(super) fn read(part: &str) -> Result<Self, Denial> {
         if part.len() > MAX_HEADER_BYTES.div_ceil(3) * 4 {
             return Err(Denial::MalformedToken("header too long"));

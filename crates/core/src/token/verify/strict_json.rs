@@ -39,7 +39,7 @@ pub fn members_of_depth(bytes: &[u8], max_depth: usize, skipped: &[&str]) -> Res
         return Err(NOT_STRICT);
     }
     let mut parser = parser(bytes, max_depth)?;
-    let members = parser.deserialize_map(Members(skipped)).map_err(|_| NOT_STRICT)?;
+    let members = parser.deserialize_map(MembersVisitor(skipped)).map_err(|_| NOT_STRICT)?;
     parser.end().map_err(|_| NOT_ALONE)?;
     Ok(members)
 }
@@ -164,9 +164,9 @@ fn insert<E: Error>(object: &mut Map<String, Value>, name: String, value: Value)
 }
 
 /// See [`members_of_depth`].
-struct Members<'a>(&'a [&'a str]);
+struct MembersVisitor<'a>(&'a [&'a str]);
 
-impl<'de> Visitor<'de> for Members<'_> {
+impl<'de> Visitor<'de> for MembersVisitor<'_> {
     type Value = Map<String, Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

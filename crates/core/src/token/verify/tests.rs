@@ -451,7 +451,7 @@ fn j17_leeway_is_for_the_clocks_of_others_and_for_nbf_and_iat() {
     }
     let of_late = own(&json!({ "exp": 1_799_999_900 }));
     let allowed = |seconds| world.verifier.verify_expired(&of_late, NOW, NOW, Duration::from_secs(seconds)).map(drop);
-    assert_eq!(allowed(100), Err(Refusal::Unchecked(Denial::TokenExpired)));
+    assert_eq!(allowed(100), Err(TokenRefusal::Unchecked(Denial::TokenExpired)));
     assert_eq!(allowed(101), Ok(()));
 }
 
@@ -597,10 +597,10 @@ fn the_claims_are_not_judged_before_the_signature() {
     let header = own_header(world.own.signer()).to_string();
     for changes in [json!({ "sub": 1 }), json!({ "cnf": {} }), json!({ "aud": [] })] {
         let token = forge(&attacker, &header, with(own_claims(), changes.clone()).to_string());
-        assert_eq!(world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO), Err(Refusal::Forged));
+        assert_eq!(world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO), Err(TokenRefusal::Forged));
         let authentic = forge(world.own.signer(), &header, with(own_claims(), changes).to_string());
         let refused = world.verifier.verify_expired(&authentic, NOW, NOW, Duration::ZERO);
-        assert!(matches!(refused, Err(Refusal::Authentic(_))), "{refused:?}");
+        assert!(matches!(refused, Err(TokenRefusal::Authentic(_))), "{refused:?}");
     }
 }
 
@@ -617,7 +617,7 @@ fn a13_a_token_out_of_its_time_costs_no_signature_check() {
         ] {
             let token = forge(key, &header, with(own_claims(), changes).to_string());
             let refused = world.verifier.verify_expired(&token, NOW, NOW, Duration::ZERO);
-            assert_eq!(refused, Err(Refusal::Unchecked(why)));
+            assert_eq!(refused, Err(TokenRefusal::Unchecked(why)));
         }
     }
 }

@@ -9,7 +9,7 @@ use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::issuers::TrustedIssuer;
 use super::{SECOND, path_in};
-use rotogate_core::http_client::{Allowed, Target};
+use rotogate_core::http_client::{Allowed, FetchTarget};
 use rotogate_core::introspection::Introspection;
 use rotogate_core::route::{Auth, Route};
 
@@ -78,7 +78,7 @@ pub(super) fn read(issuer: &Section<'_>, dir: &Path) -> Option<IntrospectionConf
 
 fn endpoint(v: &Raw) -> Result<String, String> {
     let url = value::text(v)?;
-    match Target::parse(&url, Allowed::by_operator()) {
+    match FetchTarget::parse(&url, Allowed::by_operator()) {
         Ok(_) => Ok(url),
         Err(error) => Err(format!("{error}, found {}", v.describe())),
     }

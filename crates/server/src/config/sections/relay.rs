@@ -14,7 +14,7 @@ use super::{SECOND, dangling, path_in};
 use rotogate::dialect::relay::{PASSWORD, REFRESH_TOKEN, RelayDialect, Wire};
 use rotogate::relay::engine::MAX_GRACE;
 use rotogate::relay::{AfterUnknown, RelayRules, SecretPlace};
-use rotogate_core::http_client::{Allowed, Target};
+use rotogate_core::http_client::{Allowed, FetchTarget};
 
 /// A relay: the provider behind an endpoint, and the rules for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,7 +181,7 @@ fn read_client(section: &Section<'_>, dir: &Path) -> RelayClientSettings {
 /// A URL that the gate may ask.
 fn url(v: &Raw) -> Result<String, String> {
     let text = value::text(v)?;
-    match Target::parse(&text, Allowed::by_operator()) {
+    match FetchTarget::parse(&text, Allowed::by_operator()) {
         Ok(_) => Ok(text),
         Err(error) => Err(format!("{error}, found {}", v.describe())),
     }

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use crate::config::{IntrospectionConfig, KeySource, SecretIn, TrustedIssuer};
 use crate::server::error::{KeyFault, ServerError};
-use rotogate_core::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
 use rotogate_core::introspection::{HttpIntrospector, Introspection};
 use rotogate_core::private_file::{self, trusted};
 use rotogate_core::token::verify::{IssuerKeys, IssuerRules};
@@ -82,7 +82,7 @@ pub(crate) fn load_introspection(config: &IntrospectionConfig) -> Result<Introsp
         _ => KeyFault::new("url", error.message),
     })?;
     let endpoint =
-        Target::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new("url", error.to_string()))?;
+        FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| KeyFault::new("url", error.to_string()))?;
     let secret = SecretString::from(secret.to_owned());
     let client = client.with_timeout(*timeout);
     let introspector = match secret_in {

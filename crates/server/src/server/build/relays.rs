@@ -11,7 +11,7 @@ use rotogate::dialect::relay::KnoxProvider;
 use rotogate::dialect::relay::{EnvelopeProvider, Wire};
 use rotogate::gate::RelayConfig;
 use rotogate::relay::{HttpCaller, OAuthProvider, Provider, ProviderUrls, RelayClient, UrlSource};
-use rotogate_core::http_client::{Allowed, HttpClient, Target, Tls};
+use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient, Tls};
 use rotogate_core::private_file::{read_private, trusted};
 use rotogate_core::remote_keys::Metadata;
 use secrecy::SecretString;
@@ -56,7 +56,7 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
             let target = |method: &str| {
                 let base = relay.token_url.as_deref().unwrap_or_default().trim_end_matches('/');
                 let url = format!("{base}/user_api.v1.UserApiService/{method}");
-                Target::parse(&url, Allowed::by_operator()).map_err(|error| bad("token_url")(error.to_string()))
+                FetchTarget::parse(&url, Allowed::by_operator()).map_err(|error| bad("token_url")(error.to_string()))
             };
             let (authn, refresh) = (target("AuthnWithPassword")?, target("RefreshAccessToken")?);
             Arc::new(KnoxProvider::new(http, authn, refresh, relay.rules.timeout))
@@ -76,14 +76,14 @@ pub(crate) fn load(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<Rel
 /// Where the provider is: as the configuration says, or else as the discovery document of its issuer says at that moment.
 fn urls(relay: &RelaySettings, issuers: &RemoteIssuers) -> Result<ProviderUrls, KeyFault> {
     let target = |key: &'static str, url: &str| {
-        Target::parse(url, Allowed::by_operator()).map_err(|error| bad(key)(error.to_string()))
+        FetchTarget::parse(url, Allowed::by_operator()).map_err(|error| bad(key)(error.to_string()))
     };
     let revocation = relay.revocation_url.as_deref().map(|url| target("revocation_url", url)).transpose()?;
     if let Some(url) = &relay.token_url {
         return Ok(ProviderUrls::fixed(target("token_url", url)?, revocation));
     }
     let issuer: Arc<str> = relay.issuer.as_deref().unwrap_or_default().into();
-    let discovered = |which: fn(&Metadata) -> Option<Target>| -> UrlSource {
+    let discovered = |which: fn(&Metadata) -> Option<FetchTarget>| -> UrlSource {
         let (issuers, issuer) = (issuers.clone(), Arc::clone(&issuer));
         Arc::new(move || which(&*issuers.metadata(&issuer)?))
     };

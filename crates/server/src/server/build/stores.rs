@@ -19,7 +19,7 @@ use rotogate_core::store::redb::{Options, RedbStore};
 #[cfg(feature = "relay")]
 use rotogate_core::store::relay::RelayStore;
 use rotogate_core::store::{MemoryStore, Store};
-use rotogate_core::token::keyring::{Begun, Keyring};
+use rotogate_core::token::keyring::{Keyring, OpenedKeyring};
 
 /// The store of sessions, and the same store for the records of relays.
 #[derive(Debug)]
@@ -63,11 +63,11 @@ pub(super) async fn keys_and_stores(config: &Config) -> Result<(Keyring, OpenedS
         return Ok((keyring, stores));
     }
     match Keyring::load_or_begin(keys, algorithm).map_err(ServerError::part)? {
-        Begun::Loaded(keyring) => {
+        OpenedKeyring::Loaded(keyring) => {
             let stores = stores(config, &keyring).await?;
             Ok((*keyring, stores))
         }
-        Begun::New(new) => match stores(config, new.keyring()).await {
+        OpenedKeyring::New(new) => match stores(config, new.keyring()).await {
             Ok(stores) => Ok((new.publish().map_err(ServerError::part)?, stores)),
             Err(error) => Err(ServerError::NoKeys { error: Box::new(error), folder: keys.clone() }),
         },

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{INDEX, Index, RefreshEntry, RefreshState, SigningEntry, VERSION, Writing, file_error, io};
+use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, SigningEntry, VERSION, file_error, io};
 use crate::token::keyring::{Algorithm, KeyError, KeyMaterial, KeyState, Keyring, RefreshSecret, SigningKey, new_id};
 
 /// A key ring whose keys are in its folder, and which is not in force yet. Dropped, it leaves nothing behind.
 pub struct NewKeyring {
-    folder: Writing,
+    folder: FolderWriteLock,
     dir: PathBuf,
     index: Index,
     keyring: Keyring,
@@ -21,7 +21,7 @@ impl std::fmt::Debug for NewKeyring {
 }
 
 impl NewKeyring {
-    pub(super) fn begin(folder: Writing, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
+    pub(super) fn begin(folder: FolderWriteLock, dir: &Path, algorithm: Algorithm) -> Result<Self, KeyError> {
         refuse_leftovers(dir)?;
         let material = KeyMaterial::generate(algorithm)?;
         let key = SigningKey::from_material(algorithm, &material)?;

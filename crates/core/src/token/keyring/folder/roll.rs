@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::{INDEX, Index, RefreshEntry, RefreshState, Writing, beside, file_error, io};
+use super::{FolderWriteLock, INDEX, Index, RefreshEntry, RefreshState, beside, file_error, io};
 use crate::token::keyring::{KeyError, KeyState, Keyring, RefreshSecret};
 
 /// What the file of a refresh secret begins with, and its name.
@@ -22,7 +22,7 @@ impl Keyring {
     /// As [`Keyring::load`]; there are too many; the folder cannot be written.
     #[doc(hidden)]
     pub fn add_refresh(dir: &Path) -> Result<u8, KeyError> {
-        let folder = Writing::begin(dir)?;
+        let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
         // Later than all others: names in a shared store are made by the oldest one.
         let last = index.refresh.iter().map(|secret| secret.id).max().unwrap_or_default();
@@ -42,7 +42,7 @@ impl Keyring {
     /// As [`Keyring::load`]; there is no such secret; the folder cannot be written.
     #[doc(hidden)]
     pub fn make_current(dir: &Path, id: u8) -> Result<(), KeyError> {
-        let folder = Writing::begin(dir)?;
+        let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
         if !index.refresh.iter().any(|secret| secret.id == id) {
             return Err(file_error(&dir.join(INDEX), format!("has no refresh secret {id}")));
@@ -59,7 +59,7 @@ impl Keyring {
     /// As [`Keyring::load`]; there is no such key; it signs, or makes refresh tokens; the folder cannot be written.
     #[doc(hidden)]
     pub fn retire(dir: &Path, name: &str) -> Result<(), KeyError> {
-        let folder = Writing::begin(dir)?;
+        let folder = FolderWriteLock::begin(dir)?;
         let mut index = Index::read(dir)?;
         let in_use = || KeyError::BadSet(format!("{name} is in use: promote another key first"));
         let missing = || file_error(&dir.join(INDEX), format!("has no key {name:?}"));
