@@ -37,7 +37,7 @@ use rotogate_core::denial::Denial;
 use rotogate_core::engine::{OwnSession, OwnSessions};
 use rotogate_core::fault::Error;
 use rotogate_core::reason::Reason;
-use rotogate_core::refusal::{Asked, denied};
+use rotogate_core::refusal::{ChallengeParams, denied};
 use rotogate_core::reply::{self, problem};
 use rotogate_core::session::{Scope, SessionId};
 
@@ -102,7 +102,9 @@ impl MySessions {
 
     fn refusal(&self, error: &Error) -> Reply {
         match error {
-            Error::Denied(denial) => denied(*denial, &Asked { scopes: Cow::Owned(self.scope()), ..Asked::default() }),
+            Error::Denied(denial) => {
+                denied(*denial, &ChallengeParams { scopes: Cow::Owned(self.scope()), ..ChallengeParams::default() })
+            }
             Error::Failed(fault) => {
                 let what = "the store failed; try the same again";
                 let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, Some(what));

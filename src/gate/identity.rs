@@ -313,7 +313,7 @@ mod extract {
                 respond::RefusalHook::of(&parts.extensions),
                 parts,
                 denial,
-                &respond::Asked::default(),
+                &respond::ChallengeParams::default(),
             );
             // For the gate's layer, which otherwise reports this reply as `passed`.
             reply.extensions_mut().insert(reason);

@@ -182,9 +182,9 @@ impl Inner {
     }
 
     /// What the challenges of a route say of it.
-    fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::Asked<'a> {
+    fn asked_by<'a>(&'a self, policy: &'a RoutePolicy, headers: &http::HeaderMap) -> respond::ChallengeParams<'a> {
         let resource = resources::named(&self.resources, policy.resource.as_deref());
-        respond::Asked {
+        respond::ChallengeParams {
             scopes: policy.asked_scopes(),
             resource: resource.map(|resource| (&*resource.document_url, &resource.scopes)),
             step_up: policy.step_up.as_ref(),

@@ -353,7 +353,7 @@ impl<S> Require<S> {
                 let gate = &self.layer.gate.0;
                 let scopes = Cow::Owned(self.layer.asked_scopes());
                 let asked = gate.asked_by(&self.layer.route.policy, &parts.headers);
-                let asked = respond::Asked { scopes, ..asked };
+                let asked = respond::ChallengeParams { scopes, ..asked };
                 let mut reply = respond::refused(gate.refusals.as_ref(), &parts, denial, &asked);
                 gate.give_nonce(denial, &mut reply);
                 // For the gate's layer around this one, which otherwise reports this reply as `passed`.

@@ -13,7 +13,7 @@ use http::{HeaderMap, Response};
 
 use crate::dialect::Dialect;
 use rotogate_core::denial::Denial;
-pub(crate) use rotogate_core::refusal::{Asked, denied, denied_grpc};
+pub(crate) use rotogate_core::refusal::{ChallengeParams, denied, denied_grpc};
 use rotogate_core::reply::{self, Reply};
 
 type Hook = dyn Fn(&Denial, &Parts) -> Option<Response<Bytes>> + Send + Sync;
@@ -58,7 +58,7 @@ impl RefusalHook {
 }
 
 /// The reply to a refused request: a gRPC status, the hook's reply, or the plain one.
-pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &Asked<'_>) -> Reply {
+pub(super) fn refused(hook: Option<&RefusalHook>, parts: &Parts, denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     if reply::is_grpc(&parts.headers) {
         denied_grpc(denial)
     } else {

@@ -21,10 +21,10 @@ pub fn unindexed(mut value: HeaderValue) -> HeaderValue {
 
 /// See the module. Cheap to clone and to move: each poll of a request puts it in place.
 #[derive(Clone, Debug)]
-pub struct Context(Arc<Facts>);
+pub struct Context(Arc<ContextInner>);
 
 #[derive(Clone, Debug)]
-struct Facts {
+struct ContextInner {
     id: HeaderValue,
     client: Option<IpAddr>,
     actor: Option<Actor>,
@@ -49,7 +49,7 @@ tokio::task_local! {
 impl Context {
     /// The context of a request of this id, from this address.
     pub fn new(id: HeaderValue, client: IpAddr, trace: Trace) -> Self {
-        Self(Arc::new(Facts { id, client: Some(client), actor: None, trace }))
+        Self(Arc::new(ContextInner { id, client: Some(client), actor: None, trace }))
     }
 
     /// The same request, on behalf of this actor.
@@ -64,7 +64,7 @@ impl Context {
         self.with(|facts| facts.trace = trace)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Facts)) -> Self {
+    fn with(mut self, change: impl FnOnce(&mut ContextInner)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
     }

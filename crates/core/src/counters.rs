@@ -22,15 +22,15 @@ thread_local! {
 /// The counters of one lane. Two lanes share no line, nor the one that a processor reads ahead.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Lane<const N: usize>([AtomicU64; N]);
+struct CounterLane<const N: usize>([AtomicU64; N]);
 
 /// `N` counters.
 #[derive(Debug)]
-pub struct Counters<const N: usize>(Box<[Lane<N>]>);
+pub struct Counters<const N: usize>(Box<[CounterLane<N>]>);
 
 impl<const N: usize> Default for Counters<N> {
     fn default() -> Self {
-        Self((0..LANES).map(|_| Lane(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
+        Self((0..LANES).map(|_| CounterLane(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
     }
 }
 
@@ -47,7 +47,7 @@ impl<const N: usize> Counters<N> {
     /// The sums over all threads.
     pub fn sums(&self) -> [u64; N] {
         let mut sums = [0; N];
-        for Lane(counts) in &self.0 {
+        for CounterLane(counts) in &self.0 {
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count.load(Ordering::Relaxed));
         }
         sums
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn p28_no_two_threads_write_the_same_line_of_memory() {
-        assert_eq!((align_of::<Lane<1>>(), size_of::<Lane<1>>()), (128, 128));
+        assert_eq!((align_of::<CounterLane<1>>(), size_of::<CounterLane<1>>()), (128, 128));
         let counters = Counters::<1>::default();
         let lines: std::collections::BTreeSet<_> =
             counters.0.iter().map(|lane| std::ptr::from_ref(lane).addr() / 128).collect();

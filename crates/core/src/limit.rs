@@ -58,7 +58,7 @@ use by_network::ByNetwork;
 pub use failures::Failures;
 pub use name::LimitName;
 pub use rates::{Rate, Rates};
-use shared::Shared;
+use shared::SharedLimits;
 
 mod buckets;
 mod by_network;
@@ -123,7 +123,7 @@ pub struct Limits {
     unproved_clients: Option<Arc<Semaphore>>,
     rates: ArcSwap<Rates>,
     /// What other nodes count, too.
-    shared: Option<Shared>,
+    shared: Option<SharedLimits>,
 }
 
 impl std::fmt::Debug for Limits {

@@ -91,7 +91,7 @@ pub enum BadPassword {
 
 fn parse(phc: &str) -> Result<PasswordHash, DirectoryError> {
     let hash = Argon2Hash::parse(phc, &argon::OURS).map_err(unusable)?;
-    Ok(PasswordHash(scheme::Scheme::Argon2(hash)))
+    Ok(PasswordHash(scheme::HashScheme::Argon2(hash)))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -185,15 +185,15 @@ pub struct Passwords {
     runs: Arc<AtomicU64>,
     work: Arc<AtomicU64>,
     memory: Memory,
-    times: Times,
+    times: CheckTimes,
     durations: Arc<Durations<{ COARSE_SECONDS.len() + 1 }>>,
 }
 
 /// How long a check of each class takes on this machine: measured before it is needed for the first time.
 #[derive(Clone, Default)]
-struct Times(Arc<Mutex<HashMap<CostClass, Duration>>>);
+struct CheckTimes(Arc<Mutex<HashMap<CostClass, Duration>>>);
 
-impl Times {
+impl CheckTimes {
     /// More classes than any directory has.
     const MAX: usize = 1024;
 
@@ -282,7 +282,7 @@ impl Passwords {
             runs: Arc::default(),
             work: Arc::default(),
             memory: Memory::default(),
-            times: Times::default(),
+            times: CheckTimes::default(),
             durations: Arc::new(Durations::new(&COARSE_SECONDS)),
         }
     }

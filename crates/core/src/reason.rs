@@ -23,11 +23,11 @@ use crate::overload::Refusal;
 pub struct Reason {
     word: &'static str,
     detail: Option<&'static str>,
-    kind: Kind,
+    kind: ReasonKind,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ReasonKind {
     /// The request got what it asked for.
     Served,
     /// A rule refused it.
@@ -38,37 +38,37 @@ enum Kind {
 
 impl Reason {
     /// The service behind the gate answered, with any status.
-    pub const PASSED: Self = Self::new("passed", Kind::Served);
+    pub const PASSED: Self = Self::new("passed", ReasonKind::Served);
     /// One of the gate's own endpoints executed the request.
-    pub const ANSWERED: Self = Self::new("answered", Kind::Served);
+    pub const ANSWERED: Self = Self::new("answered", ReasonKind::Served);
     /// A relay's provider refused the request, and the gate passed its words on.
     #[cfg(feature = "relay")]
     #[doc(hidden)]
-    pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", Kind::Refused);
+    pub const PROVIDER_REFUSED: Self = Self::new("provider_refused", ReasonKind::Refused);
     /// A CORS preflight, answered by the gate.
-    pub const PREFLIGHT: Self = Self::new("preflight", Kind::Served);
+    pub const PREFLIGHT: Self = Self::new("preflight", ReasonKind::Served);
     /// Another connection serves this host (421).
-    pub const MISDIRECTED: Self = Self::new("misdirected", Kind::Refused);
+    pub const MISDIRECTED: Self = Self::new("misdirected", ReasonKind::Refused);
     /// The request body arrived below the minimum rate.
-    pub const BODY_TOO_SLOW: Self = Self::new("body_too_slow", Kind::Refused);
+    pub const BODY_TOO_SLOW: Self = Self::new("body_too_slow", ReasonKind::Refused);
     /// The client disconnected before the reply.
-    pub const CLIENT_GONE: Self = Self::new("client_gone", Kind::Failed);
+    pub const CLIENT_GONE: Self = Self::new("client_gone", ReasonKind::Failed);
     /// The request panicked: a bug.
-    pub const PANIC: Self = Self::new("panic", Kind::Failed);
+    pub const PANIC: Self = Self::new("panic", ReasonKind::Failed);
     /// A call in an envelope could not be forwarded.
-    pub const NOT_FORWARDED: Self = Self::new("not_forwarded", Kind::Failed);
+    pub const NOT_FORWARDED: Self = Self::new("not_forwarded", ReasonKind::Failed);
     /// The upstream did not return its list of actions.
-    pub const NOT_DESCRIBED: Self = Self::new("not_described", Kind::Failed);
+    pub const NOT_DESCRIBED: Self = Self::new("not_described", ReasonKind::Failed);
 
-    const fn new(word: &'static str, kind: Kind) -> Self {
+    const fn new(word: &'static str, kind: ReasonKind) -> Self {
         Self { word, detail: None, kind }
     }
 
     /// A rule refused it, or nothing could be decided.
     pub const fn denied(denial: &Denial) -> Self {
         let kind = match denial.class() {
-            Class::Unavailable(_) => Kind::Failed,
-            _ => Kind::Refused,
+            Class::Unavailable(_) => ReasonKind::Failed,
+            _ => ReasonKind::Refused,
         };
         Self { word: denial.reason(), detail: denial.detail(), kind }
     }
@@ -76,17 +76,17 @@ impl Reason {
     /// Refused under overload.
     #[doc(hidden)]
     pub const fn shed(refusal: Refusal) -> Self {
-        Self::new(refusal.reason(), Kind::Refused)
+        Self::new(refusal.reason(), ReasonKind::Refused)
     }
 
     /// A part of the gate failed.
     pub const fn failed(fault: &Fault) -> Self {
-        Self::new(fault.reason(), Kind::Failed)
+        Self::new(fault.reason(), ReasonKind::Failed)
     }
 
     /// The proxy did not forward the request, or got no response. The words are those of the proxy's own closed set.
     pub const fn of_proxy(word: &'static str, detail: Option<&'static str>) -> Self {
-        Self { word, detail, kind: Kind::Failed }
+        Self { word, detail, kind: ReasonKind::Failed }
     }
 
     /// The word.
@@ -101,12 +101,12 @@ impl Reason {
 
     /// Did a rule refuse the request?
     pub const fn is_refusal(self) -> bool {
-        matches!(self.kind, Kind::Refused)
+        matches!(self.kind, ReasonKind::Refused)
     }
 
     /// Was the request served: forwarded, or answered as it asked?
     pub const fn is_served(self) -> bool {
-        matches!(self.kind, Kind::Served)
+        matches!(self.kind, ReasonKind::Served)
     }
 
     /// Logs a refusal, as one event. The code that decides a refusal calls this once.

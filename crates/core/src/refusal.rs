@@ -14,7 +14,7 @@ use crate::session::Scope;
 
 /// What a place asks of its callers, as far as its challenges say it.
 #[derive(Clone, Debug)]
-pub struct Asked<'a> {
+pub struct ChallengeParams<'a> {
     /// The scopes that it asks for.
     pub scopes: Cow<'a, Scope>,
     /// Where the document of its protected resource is, and the scopes that clients may ask for there.
@@ -28,7 +28,7 @@ pub struct Asked<'a> {
 }
 
 /// A place for bearer tokens alone.
-impl Default for Asked<'_> {
+impl Default for ChallengeParams<'_> {
     fn default() -> Self {
         Self { scopes: Cow::default(), resource: None, step_up: None, schemes: Schemes::Bearer, used: Scheme::Bearer }
     }
@@ -45,7 +45,7 @@ pub enum Schemes {
     Dpop,
 }
 
-impl Asked<'_> {
+impl ChallengeParams<'_> {
     /// The one place that makes challenges: one line for each scheme, that of the scheme that the client used first,
     /// because some proxies hand on the first line only. That line says the error and the scope (RFC 6750 §3, RFC 9449
     /// §7.1), and each where the resource's document is (RFC 9728 §5.1).
@@ -146,7 +146,7 @@ pub fn fault_of_head(denial: &Denial) -> Option<&'static str> {
 }
 
 /// The plain reply to a refused request. It says no more than the RFC's error code.
-pub fn denied(denial: Denial, asked: &Asked<'_>) -> Reply {
+pub fn denied(denial: Denial, asked: &ChallengeParams<'_>) -> Reply {
     match denial.class() {
         Class::Head(head) => {
             let mut reply = problem(head.status, head.detail);

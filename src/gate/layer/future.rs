@@ -79,8 +79,11 @@ impl PassedRequest {
         let reason = Reason::from(denial);
         reason.tell();
         let is_grpc = reply::is_grpc(said);
-        let reply =
-            if is_grpc { respond::denied_grpc(denial) } else { respond::denied(denial, &respond::Asked::default()) };
+        let reply = if is_grpc {
+            respond::denied_grpc(denial)
+        } else {
+            respond::denied(denial, &respond::ChallengeParams::default())
+        };
         Some((reply, reason))
     }
 }

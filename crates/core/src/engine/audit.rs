@@ -228,7 +228,7 @@ pub(super) fn notice_refused(issuer: &str, protocol: EventProtocol, flaw: EventF
 
 /// Where a revocation is that the store does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owed {
+pub(super) enum OwedPlace {
     /// In the file beside the store: it is durable.
     File,
     /// In this process alone.
@@ -237,7 +237,7 @@ pub(super) enum Owed {
 
 /// A revocation. If a request caused it, the log adds the request's id, the client's address and, on the admin
 /// listener, the actor (`crate::context`). One that the store does not have is told again once it has.
-pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<Owed>) {
+pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<OwedPlace>) {
     let (effect, not_before) = match entry.effect {
         Effect::Minimum { .. } | Effect::Gone => ("gone", None),
         Effect::NotBefore(moment) => ("not_before", Some(display(moment.rfc3339()))),
@@ -262,9 +262,9 @@ pub(super) fn revoked(entry: &Revocation, because: RevokedBecause, owed: Option<
     let of = of.map(display);
     let (owed, outcome) = match owed {
         None => (None, None),
-        Some(Owed::File) => (Some("file"), None),
+        Some(OwedPlace::File) => (Some("file"), None),
         // Whether it outlives the process is not known.
-        Some(Owed::Memory) => (Some("memory"), Some("unknown")),
+        Some(OwedPlace::Memory) => (Some("memory"), Some("unknown")),
     };
     if is_daily {
         info!(

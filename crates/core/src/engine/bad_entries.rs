@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::trace;
 
 /// Whom a directory was asked for.
-pub(super) enum Asked<'a> {
+pub(super) enum LookupKey<'a> {
     /// A submitted name: people type passwords there, so its hash is written.
     Name(&'a str),
     Subject(&'a str),
@@ -22,18 +22,18 @@ impl Engine {
         subject: &str,
     ) -> Result<Option<User>, Fault> {
         let found = trace::step("rotogate.directory", "lookup", directory.lookup_in(account, subject)).await;
-        found.map_err(|error| self.noted(error, &Asked::Subject(subject), account))
+        found.map_err(|error| self.noted(error, &LookupKey::Subject(subject), account))
     }
 
     /// The fault of a directory. Logs one of an entry.
-    pub(super) fn noted(&self, error: DirectoryError, asked: &Asked<'_>, account: Option<&str>) -> Fault {
+    pub(super) fn noted(&self, error: DirectoryError, asked: &LookupKey<'_>, account: Option<&str>) -> Fault {
         if matches!(error, DirectoryError::Entry(_)) {
             let now = self.clock.source().monotonic();
             let is_due = self.bad_entries.lock().is_due(now);
             if is_due {
                 let (subject, hash) = match *asked {
-                    Asked::Name(name) => (None, self.keyring().refresh_keys().name_hash(name)),
-                    Asked::Subject(subject) => (Some(subject), None),
+                    LookupKey::Name(name) => (None, self.keyring().refresh_keys().name_hash(name)),
+                    LookupKey::Subject(subject) => (Some(subject), None),
                 };
                 tracing::warn!(
                     user.id = subject,

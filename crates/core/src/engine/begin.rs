@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::audit;
-use super::bad_entries::Asked;
+use super::bad_entries::LookupKey;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
 use super::{APPLICATION, ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
 use crate::claim::OwnClaims;
@@ -139,7 +139,7 @@ impl Engine {
         attempt: Attempt<'_>,
     ) -> Result<User, Error> {
         let answer = trace::step("rotogate.directory", "log_in", directory.log_in(&asked_of(login))).await;
-        let noted = |error| self.noted(error, &Asked::Name(login.username), login.account);
+        let noted = |error| self.noted(error, &LookupKey::Name(login.username), login.account);
         let (user, refusal) = match answer {
             Err(DirectoryError::NoAccount) => (None, Denial::NoAccount),
             answered => (answered.map_err(noted)?, Denial::WrongPassword),

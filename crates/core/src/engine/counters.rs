@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 
 use crate::limit::Rate;
-use crate::limit::shared::{Admission, Away, Counters, Step, Use};
+use crate::limit::shared::{Admission, Away, RateCounters, Step, Use};
 use crate::store::{Admitted, CounterUse, SharedCounter, SharedStore, Store};
 use crate::token::keyring::Keyring;
 
@@ -52,7 +52,7 @@ fn away(error: impl std::error::Error) -> Away {
 }
 
 #[async_trait]
-impl Counters for StoreCounters {
+impl RateCounters for StoreCounters {
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away> {
         let counter = |name: &[u8], rate: Rate| -> Result<SharedCounter, Away> {
             Ok(SharedCounter { name: self.name(name)?, every: rate.every, burst: rate.burst.get() })

@@ -2,7 +2,7 @@
 //! presented.
 //!
 //! It is in memory only. After a restart, or if another gate of the store made the last refresh, there is none, and the
-//! verdict is [`Verdict::Unknown`].
+//! verdict is [`ReuseVerdict::Unknown`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -92,7 +92,7 @@ impl LastRefreshes {
 
 /// What the evidence of a reuse says. Arithmetic, not a guess: docs/logs.md has the rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum ReuseVerdict {
     /// Another client than the last refresh's, in address and user agent, after the last pair was used.
     TheftLikely,
     /// The same client in address and user agent, soon after the last refresh: two of its parts refreshed at once.
@@ -101,7 +101,7 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl ReuseVerdict {
     pub(super) const fn word(self) -> &'static str {
         match self {
             Self::TheftLikely => "theft_likely",
@@ -119,7 +119,7 @@ pub(super) struct Evidence {
     pub(super) same_user_agent_as_login: Option<bool>,
     pub(super) same_address_as_last_refresh: Option<bool>,
     pub(super) same_user_agent_as_last_refresh: Option<bool>,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: ReuseVerdict,
 }
 
 impl Evidence {
@@ -135,9 +135,9 @@ impl Evidence {
         let same_agent = same(refresher.and_then(|from| from.user_agent.as_ref()), presenter.user_agent.as_ref());
         let is_soon = reuse.superseded_for.is_some_and(|time| time < grace * 2);
         let verdict = match (same_address, same_agent) {
-            (Some(true), Some(true)) if is_soon => Verdict::RacePossible,
-            (Some(false), Some(false)) if session.confirmed => Verdict::TheftLikely,
-            _ => Verdict::Unknown,
+            (Some(true), Some(true)) if is_soon => ReuseVerdict::RacePossible,
+            (Some(false), Some(false)) if session.confirmed => ReuseVerdict::TheftLikely,
+            _ => ReuseVerdict::Unknown,
         };
         Self {
             same_address_as_login: same(session.address.as_ref(), presenter.address.as_ref()),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     /// The verdict on a token that was superseded for so many seconds, presented from here.
-    fn verdict(last: Option<Origin>, is_confirmed: bool, seconds: Option<u64>, presenter: &Origin) -> Verdict {
+    fn verdict(last: Option<Origin>, is_confirmed: bool, seconds: Option<u64>, presenter: &Origin) -> ReuseVerdict {
         let mut session = crate::store::conformance::session("ada", 1, Timestamp::from_secs(1_800_000_000));
         session.confirmed = is_confirmed;
         let refreshes = LastRefreshes::default();
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn p41_the_verdict_is_arithmetic() {
-        use Verdict::{RacePossible, TheftLikely, Unknown};
+        use ReuseVerdict::{RacePossible, TheftLikely, Unknown};
         let (here, there) = (origin("203.0.113.7", "Firefox"), origin("198.51.100.66", "curl"));
         let half = origin("203.0.113.7", "curl");
         let kept = || Some(here.clone());

@@ -53,7 +53,7 @@ impl Engine {
     ///
     /// # Errors
     /// A fault of the store.
-    pub async fn begin_refresh(&self, token: &SecretString) -> Result<Option<Begun<'_>>, Error> {
+    pub async fn begin_refresh(&self, token: &SecretString) -> Result<Option<StartedRefresh<'_>>, Error> {
         let Some(named) = refresh::authenticate(self.keyring().refresh_keys(), token.expose_secret()) else {
             return Ok(None);
         };
@@ -62,7 +62,7 @@ impl Engine {
             Some(record) => Some(record),
             None => self.read_for_refresh(named.session).await?,
         };
-        Ok(record.map(|record| Begun { record, turn }))
+        Ok(record.map(|record| StartedRefresh { record, turn }))
     }
 
     /// The record as it was written here last, if that may still be what the store has.
@@ -84,7 +84,11 @@ impl Engine {
     ///
     /// # Errors
     /// As [`refresh`](Self::refresh).
-    pub async fn refresh_from(&self, refresh: Refresh<'_>, begun: Option<Begun<'_>>) -> Result<IssuedTokens, Error> {
+    pub async fn refresh_from(
+        &self,
+        refresh: Refresh<'_>,
+        begun: Option<StartedRefresh<'_>>,
+    ) -> Result<IssuedTokens, Error> {
         self.may_mint()?;
         self.is_recent(refresh.arrived)?;
         allowed_ttl(refresh.access_ttl, refresh.profile)?;
@@ -291,12 +295,12 @@ struct ReadRecord {
 }
 
 /// A refresh that has its turn and its session's record.
-pub struct Begun<'a> {
+pub struct StartedRefresh<'a> {
     record: ReadRecord,
     turn: Turn<'a>,
 }
 
-impl Begun<'_> {
+impl StartedRefresh<'_> {
     /// The client of the session.
     pub fn client(&self) -> &str {
         &self.record.session.client

@@ -30,11 +30,11 @@ impl fmt::Debug for LiveSessions {
 pub struct LiveConnection {
     all: LiveSessions,
     session: SessionId,
-    state: Mutex<State>,
+    state: Mutex<SessionState>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct SessionState {
     generation: Generation,
     /// The generation that was exchanged for this one. A client that lost the response presents it again.
     before: Option<Generation>,
@@ -58,7 +58,7 @@ pub struct SuccessorToken {
 impl LiveSessions {
     /// Adds a connection that was opened with a token of this generation, which expires then.
     pub fn begin(&self, session: SessionId, generation: Generation, expires: Timestamp) -> Arc<LiveConnection> {
-        let state = Mutex::new(State { generation, before: None, advanced_to: None, expires });
+        let state = Mutex::new(SessionState { generation, before: None, advanced_to: None, expires });
         let line = Arc::new(LiveConnection { all: self.clone(), session, state });
         self.0.entry(session).or_default().push(Arc::downgrade(&line));
         line
@@ -75,7 +75,7 @@ impl LiveSessions {
         for line in lines {
             let mut state = line.state.lock();
             if state.generation == presented || state.before == Some(presented) {
-                *state = State {
+                *state = SessionState {
                     generation: issued.generation,
                     before: Some(presented),
                     advanced_to: Some(issued),

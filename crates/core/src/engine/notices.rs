@@ -26,12 +26,12 @@ pub enum NoticeResult {
 }
 
 /// The issuer's name, which the configuration has, the protocol and the result.
-type Kind = (Box<str>, &'static str, &'static str);
+type NoticeKind = (Box<str>, &'static str, &'static str);
 
 /// How many notices came, and how old those were that ended something.
 #[derive(Debug)]
 pub struct NoticeCounts {
-    results: Mutex<BTreeMap<Kind, u64>>,
+    results: Mutex<BTreeMap<NoticeKind, u64>>,
     ages: Durations<{ AGE_SECONDS.len() + 1 }>,
 }
 

@@ -30,10 +30,10 @@ const NAMED: usize = 10;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Debts(Mutex<Inner>);
+pub(super) struct Debts(Mutex<OwedRevocations>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct OwedRevocations {
     by_target: BTreeMap<Target, Debt>,
     /// The audit trail says of these that the store does not have them.
     told: BTreeSet<Target>,
@@ -62,7 +62,7 @@ pub struct Unpaid {
 }
 
 impl Debts {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, OwedRevocations> {
         self.0.lock()
     }
 
@@ -89,7 +89,7 @@ impl Debts {
     fn extend(&self, now: Timestamp) -> Vec<Revocation> {
         let is_token = |debt: &Debt| matches!(debt.owed.entry.target, Target::Token { .. });
         let mut debts = self.lock();
-        let Inner { by_target, held, .. } = &mut *debts;
+        let OwedRevocations { by_target, held, .. } = &mut *debts;
         by_target.retain(|_, debt| !is_token(debt) || debt.owed.entry.until > now);
         let soon = now.plus(MAX_SESSIONLESS_LIFETIME / 2);
         let ending = by_target.values_mut().filter(|debt| !is_token(debt) && debt.owed.entry.until < soon);
@@ -277,8 +277,8 @@ impl Engine {
         }
         let owed = match (is_durable, self.owed.is_owed(&entry.target)) {
             (true, false) => None,
-            (true, true) => Some(audit::Owed::File),
-            (false, _) => Some(audit::Owed::Memory),
+            (true, true) => Some(audit::OwedPlace::File),
+            (false, _) => Some(audit::OwedPlace::Memory),
         };
         if owed.is_some() {
             self.owed.tell(&entry.target);

@@ -27,12 +27,12 @@ pub struct Arrival(u64);
 
 /// The clocks of a moment, in ms.
 #[derive(Clone, Copy, Debug)]
-struct Reading {
+struct ClockReading {
     monotonic: u64,
     wall: u64,
 }
 
-impl Reading {
+impl ClockReading {
     fn of(time: &dyn TimeSource) -> Self {
         let monotonic = u64::try_from(time.monotonic().as_millis()).unwrap_or(u64::MAX);
         Self { monotonic, wall: Timestamp::as_millis(time.wall()) }
@@ -73,15 +73,15 @@ impl Standstill {
     }
 
     /// Was it due longer ago than the process may have stood still?
-    fn is_overdue(&self, now: Reading) -> bool {
+    fn is_overdue(&self, now: ClockReading) -> bool {
         let last =
-            Reading { monotonic: self.monotonic.load(Ordering::Acquire), wall: self.wall.load(Ordering::Acquire) };
+            ClockReading { monotonic: self.monotonic.load(Ordering::Acquire), wall: self.wall.load(Ordering::Acquire) };
         let is_begun = self.beats.load(Ordering::Acquire) > 0;
         is_begun && self.longest.is_some_and(|longest| now.since(last) > longest)
     }
 
     /// True if the process stood still before this beat.
-    fn beat(&self, now: Reading) -> bool {
+    fn beat(&self, now: ClockReading) -> bool {
         let stood_still = self.is_overdue(now);
         let number = self.beats.load(Ordering::Acquire) + 1;
         // Before the beat: in between, the beat is still overdue.
@@ -95,7 +95,7 @@ impl Standstill {
     }
 
     /// May the request have waited while the process stood still?
-    fn may_have_waited(&self, arrived: Arrival, now: Reading) -> bool {
+    fn may_have_waited(&self, arrived: Arrival, now: ClockReading) -> bool {
         let stood_at = self.stood_at.load(Ordering::Acquire);
         self.is_overdue(now) || (stood_at != NEVER && arrived.0 < stood_at.saturating_add(READ_BY))
     }
@@ -114,7 +114,7 @@ impl Engine {
 
     /// The process runs.
     pub fn beat(&self) {
-        if self.standstill.beat(Reading::of(self.clock.source().as_ref())) {
+        if self.standstill.beat(ClockReading::of(self.clock.source().as_ref())) {
             tracing::warn!("the process stood still: requests that waited meanwhile are answered with 503");
         }
     }
@@ -122,7 +122,7 @@ impl Engine {
     /// A fault for a request that may be old.
     pub(super) fn is_recent(&self, arrived: Arrival) -> Result<(), Fault> {
         let waited = self.standstill.longest.is_some()
-            && self.standstill.may_have_waited(arrived, Reading::of(self.clock.source().as_ref()));
+            && self.standstill.may_have_waited(arrived, ClockReading::of(self.clock.source().as_ref()));
         if waited { Err(Fault::StoodStill) } else { Ok(()) }
     }
 }
@@ -133,8 +133,8 @@ mod tests {
 
     const S: Staleness = Staleness::deny_after(Duration::from_secs(2));
 
-    fn at(monotonic: u64, wall: u64) -> Reading {
-        Reading { monotonic, wall }
+    fn at(monotonic: u64, wall: u64) -> ClockReading {
+        ClockReading { monotonic, wall }
     }
 
     /// Beats each half second from the beginning to 10 s.

@@ -34,7 +34,7 @@ const MOST_LUCK: i32 = 64;
 const LEAST_LUCK: i32 = -64;
 
 #[derive(Clone, Debug)]
-struct Kept {
+struct WrittenRecord {
     at: Duration,
     /// As the store acknowledged it.
     record: Arc<Session>,
@@ -45,7 +45,7 @@ struct Kept {
 #[derive(Debug)]
 pub(super) struct Written {
     /// `None`: no other engine writes to the store.
-    records: Option<Cache<SessionId, Kept, foldhash::quality::RandomState>>,
+    records: Option<Cache<SessionId, WrittenRecord, foldhash::quality::RandomState>>,
     /// When the store was last heard of, in milliseconds of the monotonic clock.
     heard: AtomicU64,
     /// What was written before then saves no read.
@@ -68,7 +68,7 @@ impl Written {
     /// Keeps a record that the store has acknowledged, if none of a later revision is kept. `now` is monotonic.
     pub(super) fn keep(&self, now: Duration, record: &Session) {
         let Some(records) = &self.records else { return };
-        let new = Kept { at: now, record: Arc::new(record.clone()), is_confirmed: false };
+        let new = WrittenRecord { at: now, record: Arc::new(record.clone()), is_confirmed: false };
         records.entry(record.id).and_upsert_with(|old| match old {
             Some(old) if old.value().record.revision > new.record.revision => old.into_value(),
             Some(_) | None => new,
@@ -83,7 +83,7 @@ impl Written {
             self.luck.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        let Kept { at, record, is_confirmed } = records.get(&id)?;
+        let WrittenRecord { at, record, is_confirmed } = records.get(&id)?;
         let is_usable = record.current == presented
             && record.status == Status::Live
             && at >= Duration::from_millis(self.distrusted.load(Ordering::Relaxed));
@@ -114,7 +114,7 @@ impl Written {
         for (id, generation) in seen.iter().filter(|(id, _)| marked.contains(id)) {
             records.entry(*id).and_compute_with(|kept| match kept.map(Entry::into_value) {
                 Some(kept) if kept.record.current == *generation && !kept.record.confirmed => {
-                    Op::Put(Kept { is_confirmed: true, ..kept })
+                    Op::Put(WrittenRecord { is_confirmed: true, ..kept })
                 }
                 Some(_) | None => Op::Nop,
             });

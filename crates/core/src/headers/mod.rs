@@ -197,7 +197,7 @@ pub struct ProtectedNames {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum HeaderVerdict {
     Pass,
     /// Removed on every route.
     Remove,
@@ -244,7 +244,7 @@ impl ProtectedNames {
     pub fn is_disguise(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         // Binary metadata, which `judge` removes in any spelling.
-        let is_binary = name.ends_with("-bin") && self.judge(name) == Verdict::Remove;
+        let is_binary = name.ends_with("-bin") && self.judge(name) == HeaderVerdict::Remove;
         is_binary
             || names::is_unusually_spelt(name)
                 && (self.protects(name) || names::is_override(name) || names::is_disguised(name))
@@ -281,33 +281,33 @@ impl ProtectedNames {
     /// May a client send it to the upstream of this route?
     pub fn passes(&self, name: &HeaderName, policy: &RoutePolicy) -> bool {
         match self.judge(name.as_str()) {
-            Verdict::Pass => true,
-            Verdict::Remove => false,
-            Verdict::Override => policy.keep_override_headers,
-            Verdict::Underscore => policy.keep_underscore_headers,
+            HeaderVerdict::Pass => true,
+            HeaderVerdict::Remove => false,
+            HeaderVerdict::Override => policy.keep_override_headers,
+            HeaderVerdict::Underscore => policy.keep_underscore_headers,
         }
     }
 
-    fn judge(&self, name: &str) -> Verdict {
+    fn judge(&self, name: &str) -> HeaderVerdict {
         // gRPC's binary metadata. Some libraries give it the name of its text form (requirement T17).
         if let Some(stem) = name.strip_suffix("-bin")
             && (self.protects(stem) || names::folds_to(stem, "authorization"))
         {
-            return Verdict::Remove;
+            return HeaderVerdict::Remove;
         }
         let own = self.is_configured(name);
         if !own && names::is_plain(name) {
-            Verdict::Pass
+            HeaderVerdict::Pass
         } else if own || (names::is_identity(name) && !self.keeps(name)) {
-            Verdict::Remove
+            HeaderVerdict::Remove
         } else if names::is_override(name) {
-            if name.contains('_') { Verdict::Remove } else { Verdict::Override }
+            if name.contains('_') { HeaderVerdict::Remove } else { HeaderVerdict::Override }
         } else if names::is_disguised(name) {
-            Verdict::Remove
+            HeaderVerdict::Remove
         } else if name.contains('_') {
-            Verdict::Underscore
+            HeaderVerdict::Underscore
         } else {
-            Verdict::Pass
+            HeaderVerdict::Pass
         }
     }
 }

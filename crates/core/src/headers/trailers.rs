@@ -3,7 +3,7 @@
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_RANGE, COOKIE, EXPECT, RANGE, SET_COOKIE, TE, TRAILER, UPGRADE};
 use http::{HeaderMap, HeaderName};
 
-use super::{ProtectedNames, Verdict, names};
+use super::{HeaderVerdict, ProtectedNames, names};
 
 /// Fields that would change how the request is framed, routed, authenticated or processed, and so are not allowed in
 /// trailers (RFC 9110 §6.5.1).
@@ -22,7 +22,7 @@ impl ProtectedNames {
     }
 
     fn may_trail(&self, name: &HeaderName) -> bool {
-        self.judge(name.as_str()) == Verdict::Pass
+        self.judge(name.as_str()) == HeaderVerdict::Pass
             && !names::is_ours_or_protocol(name.as_str())
             && !NEVER.contains(name)
     }

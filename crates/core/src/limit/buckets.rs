@@ -41,11 +41,11 @@ impl Bucket {
     }
 }
 
-type Page = Box<[Bucket]>;
+type BucketPage = Box<[Bucket]>;
 
 /// See the module.
 pub struct Buckets {
-    pages: Box<[OnceLock<Page>]>,
+    pages: Box<[OnceLock<BucketPage>]>,
     /// The time that earns one take, in ns.
     every: AtomicU64,
     /// The time that earns the whole burst, in ns.

@@ -53,7 +53,7 @@ pub struct Admission {
 
 /// Counters of several nodes.
 #[async_trait]
-pub trait Counters: fmt::Debug + Send + Sync {
+pub trait RateCounters: fmt::Debug + Send + Sync {
     /// Takes all steps, in their order, or none. Instead, a remembered caller takes one attempt of their own. Each further
     /// round trip to a distant store makes a login slower by as much, so this is one.
     async fn admit(&self, caller: Option<(&[u8], Rate)>, steps: &[Step]) -> Result<Admission, Away>;
@@ -69,15 +69,15 @@ pub trait Counters: fmt::Debug + Send + Sync {
 }
 
 /// Counters of several nodes, and when they did not answer.
-pub(super) struct Shared {
-    pub(super) counters: Arc<dyn Counters>,
+pub(super) struct SharedLimits {
+    pub(super) counters: Arc<dyn RateCounters>,
     time: Arc<dyn TimeSource>,
     /// The monotonic time, in ms, until which they are not asked.
     paused: AtomicU64,
 }
 
-impl Shared {
-    pub(super) fn new(counters: Arc<dyn Counters>, time: Arc<dyn TimeSource>) -> Self {
+impl SharedLimits {
+    pub(super) fn new(counters: Arc<dyn RateCounters>, time: Arc<dyn TimeSource>) -> Self {
         Self { counters, time, paused: AtomicU64::new(0) }
     }
 
@@ -189,8 +189,8 @@ fn client(address: IpAddr, client: &str) -> Vec<u8> {
 impl Limits {
     /// Counts guesses together with other nodes.
     #[must_use]
-    pub fn shared_by(mut self, counters: Arc<dyn Counters>, time: Arc<dyn TimeSource>) -> Self {
-        self.shared = Some(Shared::new(counters, time));
+    pub fn shared_by(mut self, counters: Arc<dyn RateCounters>, time: Arc<dyn TimeSource>) -> Self {
+        self.shared = Some(SharedLimits::new(counters, time));
         self
     }
 
@@ -213,7 +213,11 @@ impl Limits {
         self.login(attempt)
     }
 
-    async fn shared_login(&self, shared: &Shared, attempt: Attempt<'_>) -> Result<Result<CheckPermit, Error>, Away> {
+    async fn shared_login(
+        &self,
+        shared: &SharedLimits,
+        attempt: Attempt<'_>,
+    ) -> Result<Result<CheckPermit, Error>, Away> {
         let rates = self.rates.load();
         let known = user(attempt);
         let refused = |limit, wait| Err(self.too_many(limit, wait).into());
@@ -228,7 +232,8 @@ impl Limits {
                 .map_or(Ok(CheckPermit(None)), |(_, wait)| refused(LimitName::LoginPerAddress, wait)));
         }
         let caller = known.as_deref().map(|known| (known, rates.login_per_address));
-        let networks = Shared::networks("login address", attempt.address, &[], rates.login_per_address, Use::Take);
+        let networks =
+            SharedLimits::networks("login address", attempt.address, &[], rates.login_per_address, Use::Take);
         let account = attempt.account.map(|account| name("account", &[account.as_bytes()])).unwrap_or_default();
         let account = name("login account", &[&account, attempt.username.as_bytes()]);
         let own = (account, rates.login_per_account, Use::Take);
@@ -253,7 +258,7 @@ impl Limits {
     /// the caller's. Returns whether the caller is known, and which of the steps refuses, and for how long.
     async fn attempted(
         &self,
-        shared: &Shared,
+        shared: &SharedLimits,
         guess: Guess,
         (address, of): (Option<IpAddr>, &str),
         caller: Option<(&[u8], Rate)>,
@@ -316,12 +321,12 @@ impl Limits {
 
     async fn shared_secret(
         &self,
-        shared: &Shared,
+        shared: &SharedLimits,
         address: Option<IpAddr>,
         client: &str,
     ) -> Result<Result<CheckPermit, Error>, Away> {
         let rate = self.rates.load().login_per_address;
-        let takes = Shared::networks("secret address", address, &[], rate, Use::Take);
+        let takes = SharedLimits::networks("secret address", address, &[], rate, Use::Take);
         Ok(match self.attempted(shared, Guess::Secret, (address, client), None, takes).await? {
             Err(denial) => Err(denial.into()),
             Ok((_, Some((_, wait)))) => Err(self.too_many(LimitName::LoginPerAddress, wait).into()),

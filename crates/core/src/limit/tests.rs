@@ -295,7 +295,7 @@ struct Told {
 }
 
 #[async_trait::async_trait]
-impl shared::Counters for Told {
+impl shared::RateCounters for Told {
     async fn admit(&self, _: Option<(&[u8], Rate)>, steps: &[shared::Step]) -> Result<shared::Admission, shared::Away> {
         if self.away.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(shared::Away);

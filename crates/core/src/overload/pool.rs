@@ -153,16 +153,16 @@ const fn positive(count: usize) -> usize {
 
 /// One bounded kind of resource. Cheap to clone; clones count together.
 #[derive(Clone, Debug)]
-pub struct Pool(Arc<Kind>);
+pub struct Pool(Arc<PoolInner>);
 
 #[derive(Debug)]
-struct Kind {
+struct PoolInner {
     most: AtomicUsize,
     all: AtomicUsize,
     shares: Shares,
 }
 
-impl Kind {
+impl PoolInner {
     fn enter(&self, holder: Option<Holder>, amount: usize) -> Result<(), Full> {
         let before = self.all.fetch_add(amount, Ordering::Relaxed);
         let most = self.most.load(Ordering::Relaxed);
@@ -189,7 +189,7 @@ impl Kind {
 impl Pool {
     /// An empty pool.
     pub fn new(bound: Bound) -> Self {
-        Self(Arc::new(Kind {
+        Self(Arc::new(PoolInner {
             most: AtomicUsize::new(bound.all),
             all: AtomicUsize::new(0),
             shares: Shares::new(bound.each),
@@ -239,7 +239,7 @@ impl Pool {
 /// A permit that does not count for its holder, until this is dropped.
 #[derive(Debug)]
 pub struct Lent {
-    kind: Arc<Kind>,
+    kind: Arc<PoolInner>,
     holder: Holder,
 }
 
@@ -252,7 +252,7 @@ impl Drop for Lent {
 /// What a holder has taken of a pool, until it is dropped.
 #[derive(Debug)]
 pub struct PoolPermit {
-    kind: Arc<Kind>,
+    kind: Arc<PoolInner>,
     holder: Option<Holder>,
     amount: usize,
 }

@@ -10,7 +10,7 @@ use crate::random::are_equal;
 const MAX_OUTPUT: usize = 64;
 
 /// What is accepted.
-pub(super) struct Bounds {
+pub(super) struct Argon2Bounds {
     cost: Cost,
     only_argon2id: bool,
     /// What a dearer hash is told.
@@ -18,7 +18,7 @@ pub(super) struct Bounds {
 }
 
 /// For hashes that only we make.
-pub(super) const OURS: Bounds = Bounds {
+pub(super) const OURS: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 64 * 1024, passes: 10, lanes: 4 },
     only_argon2id: true,
     too_dear: "dearer than the caps: m at most 65536 (64 MiB), t at most 10, p at most 4",
@@ -26,7 +26,7 @@ pub(super) const OURS: Bounds = Bounds {
 
 /// For hashes of other systems.
 #[cfg(feature = "imported-hashes")]
-pub(super) const IMPORTED: Bounds = Bounds {
+pub(super) const IMPORTED: Argon2Bounds = Argon2Bounds {
     cost: Cost { memory_kib: 256 * 1024, passes: 20, lanes: 8 },
     only_argon2id: false,
     too_dear: "dearer than the bounds of argon2: m at most 262144 (256 MiB), t at most 20, p at most 8",
@@ -41,7 +41,7 @@ pub(super) struct Argon2Hash {
 }
 
 impl Argon2Hash {
-    pub(super) fn parse(phc: &str, bounds: &Bounds) -> Result<Self, BadHash> {
+    pub(super) fn parse(phc: &str, bounds: &Argon2Bounds) -> Result<Self, BadHash> {
         let hash = PasswordHash::new(phc)
             .map_err(|_| BadHash("not a PHC string; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash"))?;
         let algorithm = match hash.algorithm.as_str() {

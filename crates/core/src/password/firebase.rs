@@ -31,10 +31,10 @@ const URL: GeneralPurpose = GeneralPurpose::new(
 
 /// "Password hash parameters" of a project's console, as JSON. Does not print.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Parameters(Arc<Inner>);
+pub struct Parameters(Arc<ParametersInner>);
 
 #[derive(PartialEq, Eq)]
-struct Inner {
+struct ParametersInner {
     signer_key: Zeroizing<Vec<u8>>,
     salt_separator: Vec<u8>,
     rounds: u32,
@@ -76,7 +76,7 @@ impl Parameters {
         let signer_key = signer_key.ok_or("base64_signer_key: expected base64 of 16 to 64 bytes")?;
         let salt_separator = decode(&file.base64_salt_separator).ok_or("base64_salt_separator: expected base64")?;
         cost(file.mem_cost, file.rounds).map_err(|error| error.to_string())?;
-        Ok(Self(Arc::new(Inner { signer_key, salt_separator, rounds: file.rounds, mem_cost: file.mem_cost })))
+        Ok(Self(Arc::new(ParametersInner { signer_key, salt_separator, rounds: file.rounds, mem_cost: file.mem_cost })))
     }
 
     /// The text of a stored hash, from an account of an export; `None` if one of the two is no base64.

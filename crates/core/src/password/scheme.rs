@@ -47,7 +47,7 @@ pub struct Accepted {
 }
 
 /// A stored hash whose cost is within the bounds.
-pub struct PasswordHash(pub(super) Scheme);
+pub struct PasswordHash(pub(super) HashScheme);
 
 impl std::fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,7 +55,7 @@ impl std::fmt::Debug for PasswordHash {
     }
 }
 
-pub(super) enum Scheme {
+pub(super) enum HashScheme {
     Argon2(Argon2Hash),
     #[cfg(feature = "imported-hashes")]
     Bcrypt(bcrypt::Bcrypt),
@@ -148,17 +148,17 @@ impl CostClass {
     /// A hash to run with nothing to compare with.
     pub(super) fn dummy(self) -> Result<PasswordHash, BadHash> {
         Ok(PasswordHash(match self {
-            Self::Argon2(cost) => Scheme::Argon2(Argon2Hash::dummy(cost)?),
+            Self::Argon2(cost) => HashScheme::Argon2(Argon2Hash::dummy(cost)?),
             #[cfg(feature = "imported-hashes")]
-            Self::Bcrypt { cost } => Scheme::Bcrypt(bcrypt::Bcrypt::dummy(cost)),
+            Self::Bcrypt { cost } => HashScheme::Bcrypt(bcrypt::Bcrypt::dummy(cost)),
             #[cfg(feature = "imported-hashes")]
-            Self::Pbkdf2 { bits, iterations } => Scheme::Pbkdf2(pbkdf2::Pbkdf2::dummy(bits, iterations)?),
+            Self::Pbkdf2 { bits, iterations } => HashScheme::Pbkdf2(pbkdf2::Pbkdf2::dummy(bits, iterations)?),
             #[cfg(feature = "imported-hashes")]
-            Self::Scrypt { log_n, r, p } => Scheme::Scrypt(scrypt::Scrypt::dummy(log_n, r, p)?),
+            Self::Scrypt { log_n, r, p } => HashScheme::Scrypt(scrypt::Scrypt::dummy(log_n, r, p)?),
             #[cfg(feature = "imported-hashes")]
-            Self::Phpass { rounds } => Scheme::Phpass(legacy::Phpass::dummy(rounds)),
+            Self::Phpass { rounds } => HashScheme::Phpass(legacy::Phpass::dummy(rounds)),
             #[cfg(feature = "imported-hashes")]
-            Self::ShaCrypt { bits, rounds } => Scheme::ShaCrypt(legacy::ShaCrypt::dummy(bits, rounds)?),
+            Self::ShaCrypt { bits, rounds } => HashScheme::ShaCrypt(legacy::ShaCrypt::dummy(bits, rounds)?),
             #[cfg(not(feature = "imported-hashes"))]
             _ => return Err(BadHash("a class of an imported hash")),
         }))
@@ -223,70 +223,70 @@ impl PasswordHash {
         #[cfg(not(feature = "imported-hashes"))]
         {
             let _ = accepted;
-            Argon2Hash::parse(text, &super::argon::OURS).map(Scheme::Argon2).map(Self)
+            Argon2Hash::parse(text, &super::argon::OURS).map(HashScheme::Argon2).map(Self)
         }
     }
 
     /// The scheme, in a word.
     pub fn scheme(&self) -> &'static str {
         match &self.0 {
-            Scheme::Argon2(hash) => hash.name(),
+            HashScheme::Argon2(hash) => hash.name(),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Bcrypt(hash) => hash.name(),
+            HashScheme::Bcrypt(hash) => hash.name(),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Pbkdf2(hash) => hash.name(),
+            HashScheme::Pbkdf2(hash) => hash.name(),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Scrypt(_) => "scrypt",
+            HashScheme::Scrypt(_) => "scrypt",
             #[cfg(feature = "imported-hashes")]
-            Scheme::Firebase(_) => "firebase-scrypt",
+            HashScheme::Firebase(_) => "firebase-scrypt",
             #[cfg(feature = "imported-hashes")]
-            Scheme::Phpass(_) => "phpass",
+            HashScheme::Phpass(_) => "phpass",
             #[cfg(feature = "imported-hashes")]
-            Scheme::ShaCrypt(hash) => hash.name(),
+            HashScheme::ShaCrypt(hash) => hash.name(),
         }
     }
 
     /// What a check of it costs.
     pub fn class(&self) -> CostClass {
         match &self.0 {
-            Scheme::Argon2(hash) => CostClass::Argon2(hash.cost()),
+            HashScheme::Argon2(hash) => CostClass::Argon2(hash.cost()),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Bcrypt(hash) => CostClass::Bcrypt { cost: hash.cost() },
+            HashScheme::Bcrypt(hash) => CostClass::Bcrypt { cost: hash.cost() },
             #[cfg(feature = "imported-hashes")]
-            Scheme::Pbkdf2(hash) => hash.class(),
+            HashScheme::Pbkdf2(hash) => hash.class(),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Scrypt(hash) => hash.class(),
+            HashScheme::Scrypt(hash) => hash.class(),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Firebase(hash) => hash.class(),
+            HashScheme::Firebase(hash) => hash.class(),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Phpass(hash) => CostClass::Phpass { rounds: hash.rounds() },
+            HashScheme::Phpass(hash) => CostClass::Phpass { rounds: hash.rounds() },
             #[cfg(feature = "imported-hashes")]
-            Scheme::ShaCrypt(hash) => hash.class(),
+            HashScheme::ShaCrypt(hash) => hash.class(),
         }
     }
 
     /// Whether it is what [`hash`](super::hash) makes today: argon2id with our cost. Anything else is replaced at a
     /// login.
     pub fn is_ours(&self) -> bool {
-        matches!(&self.0, Scheme::Argon2(hash) if hash.algorithm() == Algorithm::Argon2id && hash.cost() == Cost::default())
+        matches!(&self.0, HashScheme::Argon2(hash) if hash.algorithm() == Algorithm::Argon2id && hash.cost() == Cost::default())
     }
 
     /// Whether this is the password. Blocks for the time of a check.
     pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> bool {
         match &self.0 {
-            Scheme::Argon2(hash) => hash.matches(password, memory),
+            HashScheme::Argon2(hash) => hash.matches(password, memory),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Bcrypt(hash) => hash.matches(password),
+            HashScheme::Bcrypt(hash) => hash.matches(password),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Pbkdf2(hash) => hash.matches(password),
+            HashScheme::Pbkdf2(hash) => hash.matches(password),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Scrypt(hash) => hash.matches(password),
+            HashScheme::Scrypt(hash) => hash.matches(password),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Firebase(hash) => hash.matches(password),
+            HashScheme::Firebase(hash) => hash.matches(password),
             #[cfg(feature = "imported-hashes")]
-            Scheme::Phpass(hash) => hash.matches(password),
+            HashScheme::Phpass(hash) => hash.matches(password),
             #[cfg(feature = "imported-hashes")]
-            Scheme::ShaCrypt(hash) => hash.matches(password),
+            HashScheme::ShaCrypt(hash) => hash.matches(password),
         }
     }
 }
@@ -296,7 +296,7 @@ impl PasswordHash {
 const MAX_TEXT: usize = 1024;
 
 #[cfg(feature = "imported-hashes")]
-fn parse(text: &str, accepted: &Accepted) -> Result<Scheme, BadHash> {
+fn parse(text: &str, accepted: &Accepted) -> Result<HashScheme, BadHash> {
     const UNKNOWN: BadHash = BadHash(
         "not a hash of an accepted scheme; expected $argon2id$v=19$m=…,t=…,p=…$salt$hash, or a salted hash that \
          docs/users.md lists",
@@ -307,45 +307,45 @@ fn parse(text: &str, accepted: &Accepted) -> Result<Scheme, BadHash> {
     // Spring: the name of the encoder in braces.
     if let Some((encoder, rest)) = text.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
         return match encoder.split_once('@').map_or(encoder, |(name, _)| name) {
-            "bcrypt" => bcrypt::parse(rest).map(Scheme::Bcrypt),
-            "argon2" => Argon2Hash::parse(rest, &super::argon::IMPORTED).map(Scheme::Argon2),
-            "pbkdf2" => pbkdf2::parse_spring(encoder, rest, &accepted.spring).map(Scheme::Pbkdf2),
-            "scrypt" => scrypt::parse_spring(rest).map(Scheme::Scrypt),
+            "bcrypt" => bcrypt::parse(rest).map(HashScheme::Bcrypt),
+            "argon2" => Argon2Hash::parse(rest, &super::argon::IMPORTED).map(HashScheme::Argon2),
+            "pbkdf2" => pbkdf2::parse_spring(encoder, rest, &accepted.spring).map(HashScheme::Pbkdf2),
+            "scrypt" => scrypt::parse_spring(rest).map(HashScheme::Scrypt),
             _ => Err(BadHash("an encoder of Spring that is not accepted: it does not hash, or without a salt")),
         };
     }
     // Django: the name of the hasher, without a dollar sign before it.
     if let Some((hasher, rest)) = text.split_once('$').filter(|(hasher, _)| !hasher.is_empty()) {
         return match hasher {
-            "bcrypt" => bcrypt::parse(rest).map(Scheme::Bcrypt),
-            "bcrypt_sha256" => bcrypt::parse_django_sha256(rest).map(Scheme::Bcrypt),
+            "bcrypt" => bcrypt::parse(rest).map(HashScheme::Bcrypt),
+            "bcrypt_sha256" => bcrypt::parse_django_sha256(rest).map(HashScheme::Bcrypt),
             "argon2" => Argon2Hash::parse(text.strip_prefix("argon2").unwrap_or_default(), &super::argon::IMPORTED)
-                .map(Scheme::Argon2),
-            "pbkdf2_sha256" => pbkdf2::parse_django(256, rest).map(Scheme::Pbkdf2),
-            "pbkdf2_sha1" => pbkdf2::parse_django(160, rest).map(Scheme::Pbkdf2),
-            "scrypt" => scrypt::parse_django(rest).map(Scheme::Scrypt),
+                .map(HashScheme::Argon2),
+            "pbkdf2_sha256" => pbkdf2::parse_django(256, rest).map(HashScheme::Pbkdf2),
+            "pbkdf2_sha1" => pbkdf2::parse_django(160, rest).map(HashScheme::Pbkdf2),
+            "scrypt" => scrypt::parse_django(rest).map(HashScheme::Scrypt),
             _ => Err(UNKNOWN),
         };
     }
     let Some((id, rest)) = text.strip_prefix('$').and_then(|rest| rest.split_once('$')) else {
-        return pbkdf2::parse_asp_net(text).map(Scheme::Pbkdf2).map_err(|error| error.unwrap_or(UNKNOWN));
+        return pbkdf2::parse_asp_net(text).map(HashScheme::Pbkdf2).map_err(|error| error.unwrap_or(UNKNOWN));
     };
     match id {
-        "argon2id" | "argon2i" => Argon2Hash::parse(text, &super::argon::IMPORTED).map(Scheme::Argon2),
-        "2a" | "2b" | "2y" => bcrypt::parse(text).map(Scheme::Bcrypt),
+        "argon2id" | "argon2i" => Argon2Hash::parse(text, &super::argon::IMPORTED).map(HashScheme::Argon2),
+        "2a" | "2b" | "2y" => bcrypt::parse(text).map(HashScheme::Bcrypt),
         "2x" => Err(BadHash("bcrypt 2x, which a flaw of its maker made; it is not accepted")),
-        "bcrypt-sha256" => bcrypt::parse_passlib_sha256(rest).map(Scheme::Bcrypt),
-        "pbkdf2" => pbkdf2::parse_passlib(160, rest).map(Scheme::Pbkdf2),
-        "pbkdf2-sha256" => pbkdf2::parse_passlib(256, rest).map(Scheme::Pbkdf2),
-        "pbkdf2-sha512" => pbkdf2::parse_passlib(512, rest).map(Scheme::Pbkdf2),
-        "scrypt" => scrypt::parse_passlib(rest).map(Scheme::Scrypt),
-        "7" => scrypt::parse_crypt(rest).map(Scheme::Scrypt),
-        "firebase-scrypt" => firebase::parse(rest, accepted.firebase.as_ref()).map(Scheme::Firebase),
-        "P" | "H" => listed(Legacy::Phpass, accepted).and_then(|()| legacy::parse_phpass(rest).map(Scheme::Phpass)),
+        "bcrypt-sha256" => bcrypt::parse_passlib_sha256(rest).map(HashScheme::Bcrypt),
+        "pbkdf2" => pbkdf2::parse_passlib(160, rest).map(HashScheme::Pbkdf2),
+        "pbkdf2-sha256" => pbkdf2::parse_passlib(256, rest).map(HashScheme::Pbkdf2),
+        "pbkdf2-sha512" => pbkdf2::parse_passlib(512, rest).map(HashScheme::Pbkdf2),
+        "scrypt" => scrypt::parse_passlib(rest).map(HashScheme::Scrypt),
+        "7" => scrypt::parse_crypt(rest).map(HashScheme::Scrypt),
+        "firebase-scrypt" => firebase::parse(rest, accepted.firebase.as_ref()).map(HashScheme::Firebase),
+        "P" | "H" => listed(Legacy::Phpass, accepted).and_then(|()| legacy::parse_phpass(rest).map(HashScheme::Phpass)),
         "5" => listed(Legacy::Sha256Crypt, accepted)
-            .and_then(|()| legacy::parse_sha_crypt(256, text, rest).map(Scheme::ShaCrypt)),
+            .and_then(|()| legacy::parse_sha_crypt(256, text, rest).map(HashScheme::ShaCrypt)),
         "6" => listed(Legacy::Sha512Crypt, accepted)
-            .and_then(|()| legacy::parse_sha_crypt(512, text, rest).map(Scheme::ShaCrypt)),
+            .and_then(|()| legacy::parse_sha_crypt(512, text, rest).map(HashScheme::ShaCrypt)),
         _ => Err(UNKNOWN),
     }
 }

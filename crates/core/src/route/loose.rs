@@ -26,7 +26,7 @@ const ALL: [Lax; 4] = [
 
 /// A reading of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum PathReading {
     /// The reading of a server that compares case-sensitively.
     Exact(String),
     /// The reading of a server that folds case: looked up among the [`folded`] patterns.
@@ -34,8 +34,8 @@ pub(super) enum Reading {
 }
 
 /// The readings of a canonical path, without the path itself.
-pub(super) fn readings(path: &str) -> Vec<Reading> {
-    let mut found: Vec<Reading> = Vec::new();
+pub(super) fn readings(path: &str) -> Vec<PathReading> {
+    let mut found: Vec<PathReading> = Vec::new();
     // Most paths that come here have an upper-case letter and no other peculiarity.
     let is_plain = !path.contains([';', '%', '.']);
     let cut = path_end(path).and_then(|end| path.get(..end));
@@ -43,9 +43,9 @@ pub(super) fn readings(path: &str) -> Vec<Reading> {
         for lax in ALL.iter().take(if is_plain { 1 } else { ALL.len() }) {
             let exact = mapped(text, |segment| exact(segment, *lax));
             if exact != path {
-                found.push(Reading::Exact(exact));
+                found.push(PathReading::Exact(exact));
             }
-            found.push(Reading::Folded(mapped(text, |segment| fold(segment, *lax))));
+            found.push(PathReading::Folded(mapped(text, |segment| fold(segment, *lax))));
         }
     }
     found.dedup();

@@ -17,7 +17,7 @@ use http::Method;
 
 use super::authority::{host_of, is_host};
 use super::calls::CallPattern;
-use super::loose::{self, FoldedTree, Reading};
+use super::loose::{self, FoldedTree, PathReading};
 use super::methods::{self, is_default};
 use super::path::CanonicalPath;
 use super::pattern::{self, Segment, Tree};
@@ -127,7 +127,7 @@ pub enum RouteProblem {
 #[derive(Debug, Default)]
 struct Site {
     paths: Tree<usize>,
-    entries: Vec<Entry>,
+    entries: Vec<PatternRoutes>,
     /// The folded patterns, if any route is stricter than any other; otherwise no reading of a path matters.
     folded: Option<FoldedTree>,
     rules: Vec<(CallPattern, Arc<Route>)>,
@@ -135,7 +135,7 @@ struct Site {
 
 /// The routes of one pattern.
 #[derive(Debug, Default)]
-struct Entry {
+struct PatternRoutes {
     /// By the methods that routes list.
     listed: Vec<(Method, Arc<Route>)>,
     /// The route without a list of methods.
@@ -334,8 +334,8 @@ impl Site {
         beside.as_ref().and_then(stricter).or_else(|| {
             let readings = if path.has_loose_form() { loose::readings(path.as_str()) } else { Vec::new() };
             readings.iter().find_map(|reading| match reading {
-                Reading::Exact(path) => exact(path),
-                Reading::Folded(path) => folded(path),
+                PathReading::Exact(path) => exact(path),
+                PathReading::Folded(path) => folded(path),
             })
         })
     }
@@ -370,13 +370,13 @@ impl Draft {
             }
         }
         let differ = policies.iter().any(|one| policies.iter().any(|other| one.is_stricter_than(other)));
-        let entries = self.groups.iter().map(|group| Entry::build(group, routes, errors)).collect();
+        let entries = self.groups.iter().map(|group| PatternRoutes::build(group, routes, errors)).collect();
         let rules = self.rules.into_iter().filter_map(|(calls, index)| Some((calls, Arc::clone(routes.get(index)?))));
         Site { paths: self.paths, entries, folded: differ.then_some(self.folded), rules: rules.collect() }
     }
 }
 
-impl Entry {
+impl PatternRoutes {
     fn build(group: &Group, routes: &[Arc<Route>], errors: &mut Vec<RouteError>) -> Self {
         let mut entry = Self { is_one_path: group.is_one_path, ..Self::default() };
         let mut owner: HashMap<Option<&Method>, usize> = HashMap::new();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::presented::{PresentedCredential, names_resource, presents_certificate, proves_key};
-use super::{Begun, ReadRecord, bounded, claims_now, ends_for_its_user, successor_token};
+use super::{ReadRecord, StartedRefresh, bounded, claims_now, ends_for_its_user, successor_token};
 use crate::clock::Timestamp;
 use crate::denial::Denial;
 use crate::directory::User;
@@ -40,12 +40,12 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
     pub(super) async fn begin(
         engine: &'e Engine,
         refresh: Refresh<'r>,
-        begun: Option<Begun<'e>>,
+        begun: Option<StartedRefresh<'e>>,
     ) -> Result<Self, Error> {
         let keyring = engine.keyring();
         let presented = PresentedCredential::of(refresh.credential, &keyring)?;
         let (known, turn) = match begun.filter(|begun| begun.record.session.id == presented.session) {
-            Some(Begun { record, turn }) => (Some(record), turn),
+            Some(StartedRefresh { record, turn }) => (Some(record), turn),
             None => {
                 let turn = engine.turns.take(presented.session).await;
                 (engine.recall_for_refresh(presented.session, presented.generation), turn)

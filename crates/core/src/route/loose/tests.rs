@@ -73,7 +73,10 @@ fn t20_no_common_reading_of_a_path_reaches_a_stricter_route() {
     for path in ["/", "/x", "/X", "/x/Admin/", "/administration", "/admin-x/", "/x;y", "/x.", "/admi", "/adm%20in"] {
         assert_eq!(get(&table, path), "/{*rest}", "{path}");
     }
-    assert!(readings("/%E2%84%AA").contains(&Reading::Folded("/k".to_owned())), "the Kelvin sign folds to a letter");
+    assert!(
+        readings("/%E2%84%AA").contains(&PathReading::Folded("/k".to_owned())),
+        "the Kelvin sign folds to a letter"
+    );
 }
 
 #[test]
