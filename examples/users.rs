@@ -84,7 +84,7 @@ impl Users {
             .active(active)
             .claims(claims)
             // Another password ends a login that is under way.
-            .password_mark(PasswordMark::of(hash.as_bytes()));
+            .password_mark(PasswordMark::new(hash.as_bytes()));
         Ok(Some((user, hash)))
     }
 }

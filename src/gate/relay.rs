@@ -264,7 +264,7 @@ impl TokenEnder {
 #[async_trait]
 impl EndTokens for TokenEnder {
     async fn end(&self, access_token: &str) -> Result<(), StoreError> {
-        let token = match self.checker.verify_answer(access_token).map_err(NotGood::of) {
+        let token = match self.checker.verify_answer(access_token).map_err(NotGood::from_denial) {
             Ok(token) => token,
             // Nothing that is good here.
             Err(Ok(_)) => return Ok(()),

@@ -108,7 +108,7 @@ impl ReplyGuard {
             }
             State::New { .. } => {
                 let Caller { gate, verified, route } = &self.caller;
-                let lease = Lease::of(&gate.leases, Some(verified), route.policy.on_expiry);
+                let lease = Lease::for_caller(&gate.leases, Some(verified), route.policy.on_expiry);
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 // After a pause of several seconds, check once, not once for each second.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

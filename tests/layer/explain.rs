@@ -91,7 +91,9 @@ async fn agree(gate: &Gate, request: &Head) -> Explanation {
 fn coherent(explained: &Explanation, request: &Head) {
     let result = |rule| explained.rules.iter().find(|verdict| verdict.rule == rule).map(|verdict| verdict.result);
     match explained.denial {
-        Some(denial) => assert_eq!(result(Rule::of(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}"),
+        Some(denial) => {
+            assert_eq!(result(Rule::from_denial(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}")
+        }
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }
     assert_eq!(explained.rules.len(), 16, "{explained:?}");
@@ -589,5 +591,5 @@ async fn p58_a_refresh_token_is_explained_by_the_row_that_decides_and_is_not_con
     assert!(gate.sessions().refresh(&first).await.is_err());
     assert_eq!(row(&third, None).await.0, "session_revoked", "the reuse itself ended it");
     let events = gate.explain_refresh(&third, None).await;
-    assert_eq!(events.denial.map(Rule::of), Some(Rule::Rotation));
+    assert_eq!(events.denial.map(Rule::from_denial), Some(Rule::Rotation));
 }

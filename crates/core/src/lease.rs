@@ -149,12 +149,12 @@ impl Lease {
     #[doc(hidden)]
     pub fn new(context: &Arc<LeaseContext>, token: &str, address: Option<IpAddr>) -> Result<Self, Denial> {
         let verified = context.checker.check(Credential::new(token), || MissContext::new(&context.engine, address))?;
-        Ok(Self::of(context, Some(&verified), OnExpiry::Close))
+        Ok(Self::for_caller(context, Some(&verified), OnExpiry::Close))
     }
 
     /// Begins with a caller whose token was just checked.
     #[doc(hidden)]
-    pub fn of(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
+    pub fn for_caller(context: &Arc<LeaseContext>, caller: Option<&Arc<Verified>>, on_expiry: OnExpiry) -> Self {
         let session = caller.and_then(|caller| Some((caller.token().session?, caller.token().expires)));
         let line =
             session.map(|((id, generation), expires)| context.engine.live_sessions().begin(id, generation, expires));

@@ -65,7 +65,7 @@ pub struct Holder(u32);
 static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl Holder {
-    fn of(what: impl Hash) -> Self {
+    fn new(what: impl Hash) -> Self {
         // The upper half of the hash is as random as the whole.
         Self(u32::try_from(KEY.hash_one(what) >> 32).unwrap_or_default())
     }
@@ -77,11 +77,11 @@ impl Holder {
 
     /// The network of an address.
     pub fn address(address: IpAddr) -> Self {
-        Self::of(network(address))
+        Self::new(network(address))
     }
 
     /// The subject of an issuer's tokens, over all of its sessions.
     pub(crate) fn caller(issuer: &str, subject: &str) -> Self {
-        Self::of((issuer, subject))
+        Self::new((issuer, subject))
     }
 }

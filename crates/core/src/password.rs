@@ -198,7 +198,7 @@ impl CheckTimes {
     const MAX: usize = 1024;
 
     /// Blocks for some checks if the class is new.
-    fn of(&self, class: CostClass, memory: &mut Vec<Block>) -> Duration {
+    fn time_of(&self, class: CostClass, memory: &mut Vec<Block>) -> Duration {
         if let Some(time) = self.0.lock().get(&class) {
             return *time;
         }
@@ -229,7 +229,7 @@ impl CheckTimes {
         if let (CostClass::Argon2(own), CostClass::Argon2(dearest)) = (own, dearest) {
             return own.up_to(dearest).map(CostClass::Argon2).into_iter().collect();
         }
-        let (own, whole) = (self.of(own, memory), self.of(dearest, memory));
+        let (own, whole) = (self.time_of(own, memory), self.time_of(dearest, memory));
         let share = whole.saturating_sub(own).as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
         dearest.share(share)
     }
@@ -357,7 +357,7 @@ impl Passwords {
             return most.into_values().next().map(|(_, class)| class).unwrap_or_default();
         }
         let mut memory = self.memory.take();
-        let timed = most.into_values().map(|(_, class)| (self.times.of(class, &mut memory), class));
+        let timed = most.into_values().map(|(_, class)| (self.times.time_of(class, &mut memory), class));
         let dearest = timed.max().map(|(_, class)| class).unwrap_or_default();
         self.memory.keep(memory);
         dearest
@@ -367,7 +367,7 @@ impl Passwords {
     #[doc(hidden)]
     pub fn time_of(&self, class: CostClass) -> Duration {
         let mut memory = self.memory.take();
-        let time = self.times.of(class, &mut memory);
+        let time = self.times.time_of(class, &mut memory);
         self.memory.keep(memory);
         time
     }

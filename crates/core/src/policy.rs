@@ -55,7 +55,7 @@ impl Permitted {
     }
 
     /// The same permit with the caller of another one, for a request that must pass two routes.
-    pub fn of(self, other: Self) -> Self {
+    pub fn with_caller_of(self, other: Self) -> Self {
         Self { caller: other.caller, proof: other.proof, ..self }
     }
 

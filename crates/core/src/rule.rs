@@ -8,8 +8,8 @@ use crate::denial::Denial;
 /// use rotogate::denial::Denial;
 /// use rotogate::gate::Rule;
 ///
-/// assert_eq!(Rule::of(Denial::TokenExpired), Rule::Claims);
-/// assert_eq!(Rule::of(Denial::InsufficientScope).word(), "scope");
+/// assert_eq!(Rule::from_denial(Denial::TokenExpired), Rule::Claims);
+/// assert_eq!(Rule::from_denial(Denial::InsufficientScope).word(), "scope");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -98,7 +98,7 @@ impl Rule {
     }
 
     /// The rule that refuses with this denial.
-    pub const fn of(denial: Denial) -> Self {
+    pub const fn from_denial(denial: Denial) -> Self {
         match denial {
             Denial::BadHost
             | Denial::BadTarget

@@ -118,7 +118,7 @@ impl CertificateThumbprint {
     }
 
     /// That of a certificate in DER.
-    pub fn of(der: &[u8]) -> Self {
+    pub fn from_der(der: &[u8]) -> Self {
         let mut bytes = [0; LENGTH];
         bytes.copy_from_slice(digest(&SHA256, der).as_ref());
         Self(bytes)

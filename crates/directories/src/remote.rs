@@ -281,7 +281,7 @@ impl RemoteDirectory {
             None => hash,
         };
         if is_marked {
-            user = user.password_mark(PasswordMark::of(hash.expose().as_bytes()));
+            user = user.password_mark(PasswordMark::new(hash.expose().as_bytes()));
         }
         Ok(Some(user))
     }

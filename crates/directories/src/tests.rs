@@ -401,7 +401,7 @@ async fn i29_a_weak_hash_is_replaced_once_and_a_failure_does_not_fail_the_login(
     let user = login(&directory, "right").await.unwrap().unwrap();
     let strong = now();
     assert!(strong.expose().starts_with("$argon2id$v=19$m=19456,"), "ours");
-    assert_eq!(user.password_mark, Some(PasswordMark::of(strong.expose().as_bytes())), "the mark of the new one");
+    assert_eq!(user.password_mark, Some(PasswordMark::new(strong.expose().as_bytes())), "the mark of the new one");
 
     assert!(login(&directory, "right").await.unwrap().is_some());
     assert_eq!(now(), strong, "a good hash stays");

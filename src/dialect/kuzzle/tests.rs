@@ -280,7 +280,7 @@ async fn a_token_is_checked_where_it_is_asked_about_and_nobody_is_somebody() {
         assert!(asked.is_none());
         assert_eq!(body(&reply(came))["result"], json!({ "valid": true, "expiresAt": -1, "kuid": "-1" }));
     }
-    let dead = Ok(Outcome::Checked(Err(NotGood::of(Denial::TokenRevoked).unwrap())));
+    let dead = Ok(Outcome::Checked(Err(NotGood::from_denial(Denial::TokenRevoked).unwrap())));
     let (came, _) = answer(&check(&[], None, r#"{"token":"T"}"#), dead).await;
     assert_eq!(body(&reply(came))["result"], json!({ "valid": false, "state": "Invalid token." }));
 }

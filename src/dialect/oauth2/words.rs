@@ -110,7 +110,7 @@ pub(super) fn active(checked: &CheckedToken) -> Reply {
             }),
             jti: checked.jti.as_deref(),
             token_type: Some(token_type(checked.bound_to)),
-            cnf: Confirmation::of(checked.bound_to.as_ref(), checked.certificate.as_ref()),
+            cnf: Confirmation::new(checked.bound_to.as_ref(), checked.certificate.as_ref()),
             sid: checked.session.map(|sid| sid.to_string()),
             account: checked.account.as_deref(),
         },

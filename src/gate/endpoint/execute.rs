@@ -158,7 +158,7 @@ fn accounts<'a>(endpoint: &'a Ready, account: Option<&'a str>) -> (Option<&'a st
 fn decided<T>(found: Result<T, impl Into<Error>>) -> Result<Result<T, NotGood>, Error> {
     match found.map_err(Into::into) {
         Ok(good) => Ok(Ok(good)),
-        Err(Error::Denied(denial)) => Ok(Err(NotGood::of(denial)?)),
+        Err(Error::Denied(denial)) => Ok(Err(NotGood::from_denial(denial)?)),
         Err(failed @ Error::Failed(_)) => Err(failed),
     }
 }

@@ -122,7 +122,7 @@ impl Reading<'_> {
         let shown = || self.gate.shown(self.gate.client_address(self.parts));
         let good = |token: &str| match self.gate.checker.check(Credential::new(token), shown) {
             Ok(verified) => Ok(Some(verified.holder())),
-            Err(denial) => NotGood::of(denial).map(|_| None),
+            Err(denial) => NotGood::from_denial(denial).map(|_| None),
         };
         let in_head = credential::extract_from(&self.parts.headers, self.parts.uri.query(), places).ok().flatten();
         if let Some(found) = in_head

@@ -309,7 +309,7 @@ impl<M> GateLayer<M> {
             (Ok(permitted), None) => Admission::In(permitted),
             (Ok(anonymous), Some(undecided)) => Admission::Undecided(undecided, anonymous),
             // As where the proof was used at this gate.
-            (Err(denial), _) if takes_bad_for_none(&route.policy) => match NotGood::of(denial) {
+            (Err(denial), _) if takes_bad_for_none(&route.policy) => match NotGood::from_denial(denial) {
                 Ok(_) => Admission::In(policy::permit_anonymous(&route, by)),
                 Err(denial) => Admission::Refused(denial, Some(route)),
             },

@@ -145,7 +145,7 @@ impl<M> GateLayer<M> {
         } else if caller.is_some()
             && let Some(place) = place
         {
-            parts.extensions.insert(Lease::of(&gate.leases, caller, policy.on_expiry).in_place(place));
+            parts.extensions.insert(Lease::for_caller(&gate.leases, caller, policy.on_expiry).in_place(place));
         }
         let is_kept = self.annotate || caller.is_some();
         if let Err(denial) = prepare(gate, parts, &permitted) {

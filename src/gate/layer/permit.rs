@@ -116,7 +116,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                     // Two credentials are refused even on an optional route.
                     Err(Denial::TwoCredentials) => Err(Denial::TwoCredentials),
                     // A credential that was not examined is not a bad one (requirement R15).
-                    Err(denial) => NotGood::of(denial).map(|_| policy::permit_anonymous(route, by)),
+                    Err(denial) => NotGood::from_denial(denial).map(|_| policy::permit_anonymous(route, by)),
                     Ok(None) => Ok(policy::permit_anonymous(route, by)),
                 }
             }
@@ -309,7 +309,7 @@ fn judge_also(gate: &Inner, parts: &Parts, permitted: Permitted, rule: &Arc<Rout
         }
     };
     match (caller, rule.policy.auth, rule.policy.bad_credential_on_optional) {
-        (Ok(Some(caller)), _, _) => Ok(permitted.of(caller)),
+        (Ok(Some(caller)), _, _) => Ok(permitted.with_caller_of(caller)),
         (Ok(None), Auth::Required, _) => Err(Denial::NoCredential),
         (Ok(None), Auth::Optional | Auth::None, _) => Ok(permitted),
         (Err(Denial::TwoCredentials), _, _) => Err(Denial::TwoCredentials),

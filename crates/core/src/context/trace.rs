@@ -92,7 +92,7 @@ pub trait Span: fmt::Debug + Send + Sync {
 
 impl Position {
     /// The position that a request's `traceparent` names, if there is exactly one and it is well-formed.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(&TRACEPARENT).iter();
         match (values.next(), values.next()) {
             (Some(value), None) => Self::parse(value.as_bytes()),
@@ -291,11 +291,11 @@ mod tests {
     #[test]
     fn p45_two_positions_are_none() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Position::of(&headers), None);
+        assert_eq!(Position::from_headers(&headers), None);
         headers.append(TRACEPARENT, HeaderValue::from_static(GOOD));
-        assert!(Position::of(&headers).is_some());
+        assert!(Position::from_headers(&headers).is_some());
         headers.append(TRACEPARENT, HeaderValue::from_static(GOOD));
-        assert_eq!(Position::of(&headers), None, "nobody can tell which counts");
+        assert_eq!(Position::from_headers(&headers), None, "nobody can tell which counts");
     }
 
     #[test]

@@ -30,11 +30,11 @@ pub enum Standing {
 /// use std::time::Duration;
 /// use rotogate::denial::{Denial, NotGood};
 ///
-/// let expired = NotGood::of(Denial::TokenExpired);
+/// let expired = NotGood::from_denial(Denial::TokenExpired);
 /// assert_eq!(expired.map(NotGood::denial), Ok(Denial::TokenExpired));
 /// // A rate limit decides nothing about the credential.
 /// let limited = Denial::RateLimited("login_per_address", Duration::from_secs(1));
-/// assert_eq!(NotGood::of(limited), Err(limited));
+/// assert_eq!(NotGood::from_denial(limited), Err(limited));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 // Requirement R15.
@@ -45,7 +45,7 @@ impl NotGood {
     ///
     /// # Errors
     /// The denial itself, if it is undecided.
-    pub const fn of(denial: Denial) -> Result<Self, Denial> {
+    pub const fn from_denial(denial: Denial) -> Result<Self, Denial> {
         match denial.standing() {
             Standing::Dead | Standing::Refused => Ok(Self(denial)),
             Standing::Undecided => Err(denial),

@@ -61,7 +61,7 @@ impl User {
     /// use rotogate::session::Scope;
     ///
     /// # fn user(hash: &str) -> Result<User, Box<dyn std::error::Error>> {
-    /// let user = User::new("u-17").scopes(Scope::parse("read write")?).password_mark(PasswordMark::of(hash.as_bytes()));
+    /// let user = User::new("u-17").scopes(Scope::parse("read write")?).password_mark(PasswordMark::new(hash.as_bytes()));
     /// # Ok(user) }
     /// ```
     pub fn new(subject: impl Into<Box<str>>) -> Self {
@@ -84,7 +84,7 @@ impl User {
         let Self { active, account, password_mark, sessions_valid_from, .. } = self;
         let account = account.as_deref();
         let mark = password_mark.map(PasswordMark::to_bytes);
-        PasswordMark::of(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
+        PasswordMark::new(format!("{active} {account:?} {mark:?} {sessions_valid_from:?}").as_bytes()).to_bytes()
     }
 
     /// Sets the account.
@@ -144,8 +144,8 @@ impl User {
 /// use rotogate::directory::{PasswordMark, User};
 ///
 /// // The column `password_changed_at` of a table of users.
-/// let before = User::new("u-17").password_mark(PasswordMark::of(b"2026-10-01T08:00:00Z"));
-/// let after = User::new("u-17").password_mark(PasswordMark::of(b"2026-11-20T17:30:00Z"));
+/// let before = User::new("u-17").password_mark(PasswordMark::new(b"2026-10-01T08:00:00Z"));
+/// let after = User::new("u-17").password_mark(PasswordMark::new(b"2026-11-20T17:30:00Z"));
 /// assert_ne!(before, after, "a login that began with the old password is checked again");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -154,7 +154,7 @@ pub struct PasswordMark([u8; 32]);
 impl PasswordMark {
     /// From what the directory stores of the password, or from anything that changes with it: a version, the time of
     /// the change.
-    pub fn of(kept: &[u8]) -> Self {
+    pub fn new(kept: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, kept);
         let mut mark = [0; 32];
         mark.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);

@@ -60,7 +60,7 @@ enum ProofHeader {
 
 impl ProofKey {
     /// The key in the header of a proof: checks 2 to 4.
-    fn of(mut header: Map<String, Value>, form: Form) -> Result<Self, ProofFlaw> {
+    fn from_header(mut header: Map<String, Value>, form: Form) -> Result<Self, ProofFlaw> {
         // 2. `typ`.
         if header.get("typ").and_then(Value::as_str) != Some("dpop+jwt") {
             return Err(ProofFlaw::Type);
@@ -133,7 +133,7 @@ impl<'a> SignedProof<'a> {
         let (key, read) = match header_of {
             ProofHeader::Known(key) => (key, None),
             ProofHeader::Read(members) => {
-                let key = Arc::new(ProofKey::of(members, form)?);
+                let key = Arc::new(ProofKey::from_header(members, form)?);
                 (Arc::clone(&key), Some((header, key)))
             }
         };

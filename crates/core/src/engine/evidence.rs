@@ -123,7 +123,7 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    pub(super) fn of(
+    pub(super) fn new(
         session: &Session,
         last: Option<Arc<LastRefresh>>,
         reuse: Reuse,
@@ -175,7 +175,7 @@ mod tests {
         }
         let reuse = Reuse { generations_old: 1, superseded_for: seconds.map(Duration::from_secs) };
         let last = refreshes.get(session.id, session.current);
-        Evidence::of(&session, last, reuse, GRACE, presenter).verdict
+        Evidence::new(&session, last, reuse, GRACE, presenter).verdict
     }
 
     #[test]

@@ -231,7 +231,7 @@ impl Engine {
     async fn reused(&self, session: &Session, reuse: Reuse, refresh: &Refresh<'_>) -> Result<Denial, Error> {
         self.counts.add(Event::Reuse);
         let last = self.last_refreshes.get(session.id, session.current);
-        let evidence = Evidence::of(session, last, reuse, refresh.profile.grace, refresh.origin);
+        let evidence = Evidence::new(session, last, reuse, refresh.profile.grace, refresh.origin);
         audit::reuse(session, reuse, &evidence, refresh);
         match refresh.profile.on_reuse {
             OnReuse::RevokeSession => {

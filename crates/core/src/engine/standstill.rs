@@ -33,7 +33,7 @@ struct ClockReading {
 }
 
 impl ClockReading {
-    fn of(time: &dyn TimeSource) -> Self {
+    fn now(time: &dyn TimeSource) -> Self {
         let monotonic = u64::try_from(time.monotonic().as_millis()).unwrap_or(u64::MAX);
         Self { monotonic, wall: Timestamp::as_millis(time.wall()) }
     }
@@ -114,7 +114,7 @@ impl Engine {
 
     /// The process runs.
     pub fn beat(&self) {
-        if self.standstill.beat(ClockReading::of(self.clock.source().as_ref())) {
+        if self.standstill.beat(ClockReading::now(self.clock.source().as_ref())) {
             tracing::warn!("the process stood still: requests that waited meanwhile are answered with 503");
         }
     }
@@ -122,7 +122,7 @@ impl Engine {
     /// A fault for a request that may be old.
     pub(super) fn is_recent(&self, arrived: Arrival) -> Result<(), Fault> {
         let waited = self.standstill.longest.is_some()
-            && self.standstill.may_have_waited(arrived, ClockReading::of(self.clock.source().as_ref()));
+            && self.standstill.may_have_waited(arrived, ClockReading::now(self.clock.source().as_ref()));
         if waited { Err(Fault::StoodStill) } else { Ok(()) }
     }
 }

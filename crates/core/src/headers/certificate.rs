@@ -33,7 +33,7 @@ pub struct ClientCertificate {
 impl ClientCertificate {
     /// Of the client's own certificate, not one of its issuers', in DER.
     pub fn from_der(der: &[u8]) -> Self {
-        Self { thumbprint: CertificateThumbprint::of(der), header: None }
+        Self { thumbprint: CertificateThumbprint::from_der(der), header: None }
     }
 
     /// The same. The proxy sends it to upstreams in `Client-Cert` (RFC 9440).

@@ -4,7 +4,7 @@
 //! use rotogate_core::http_client::{Allowed, Reach};
 //!
 //! let metadata = "169.254.169.254".parse()?;
-//! assert_eq!(Reach::of(metadata), Reach::Never);
+//! assert_eq!(Reach::from_address(metadata), Reach::Never);
 //! // A URL that a public issuer's discovery document names must not lead into the private network.
 //! let allowed = Allowed::by_issuer("id.example.com", &["203.0.113.7".parse()?]);
 //! assert!(allowed.permits("203.0.113.9".parse()?) && !allowed.permits("10.0.0.1".parse()?));
@@ -37,14 +37,14 @@ const METADATA_V6: [Ipv6Addr; 2] =
 
 impl Reach {
     /// The reach of an address. An IPv6 address with an IPv4 address inside is judged as that address.
-    pub fn of(address: IpAddr) -> Self {
+    pub fn from_address(address: IpAddr) -> Self {
         match address {
-            IpAddr::V4(v4) => Self::of_v4(v4),
-            IpAddr::V6(v6) => Self::of_v6(v6),
+            IpAddr::V4(v4) => Self::from_v4(v4),
+            IpAddr::V6(v6) => Self::from_v6(v6),
         }
     }
 
-    fn of_v4(address: Ipv4Addr) -> Self {
+    fn from_v4(address: Ipv4Addr) -> Self {
         let [a, b, c, _] = address.octets();
         match (a, b, c) {
             // A connection to 0.0.0.0 reaches this machine. From 224 on: multicast, reserved, broadcast.
@@ -58,12 +58,12 @@ impl Reach {
         }
     }
 
-    fn of_v6(address: Ipv6Addr) -> Self {
+    fn from_v6(address: Ipv6Addr) -> Self {
         if address == Ipv6Addr::LOCALHOST {
             return Self::Loopback;
         }
         if let Some(v4) = embedded(address) {
-            return Self::of_v4(v4);
+            return Self::from_v4(v4);
         }
         match address.segments() {
             // Link-local, multicast, and the metadata services of AWS.
@@ -113,7 +113,7 @@ impl Allowed {
     /// For a URL in a document of an issuer, with the issuer's host and its addresses. The URL must not lead to a place
     /// that is less public than the issuer itself.
     pub fn by_issuer(host: &str, addresses: &[IpAddr]) -> Self {
-        let private = addresses.iter().any(|address| Reach::of(*address) == Reach::Private);
+        let private = addresses.iter().any(|address| Reach::from_address(*address) == Reach::Private);
         Self { link_local: false, loopback: is_loopback(host), private, public: true }
     }
 
@@ -131,7 +131,7 @@ impl Allowed {
 
     /// Whether an address may be connected to.
     pub fn permits(self, address: IpAddr) -> bool {
-        match Reach::of(address) {
+        match Reach::from_address(address) {
             Reach::Never => self.link_local && is_link_local(address),
             Reach::Loopback => self.loopback,
             Reach::Private => self.private,
@@ -156,7 +156,8 @@ pub(super) fn literal(host: &str) -> Option<IpAddr> {
 
 /// Whether a host as a URL has it is this machine by its spelling.
 pub(super) fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || literal(host).is_some_and(|address| Reach::of(address) == Reach::Loopback)
+    host.eq_ignore_ascii_case("localhost")
+        || literal(host).is_some_and(|address| Reach::from_address(address) == Reach::Loopback)
 }
 
 #[cfg(test)]
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     fn reach(text: &str) -> Reach {
-        Reach::of(text.parse().unwrap())
+        Reach::from_address(text.parse().unwrap())
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl RoutePolicy {
     pub fn asked_scopes(&self) -> Cow<'_, Scope> {
         match self.any_scope.is_empty() {
             true => Cow::Borrowed(&self.scopes),
-            false => Cow::Owned(Scope::of(self.scopes.iter().chain(self.any_scope.iter()))),
+            false => Cow::Owned(Scope::from_tokens(self.scopes.iter().chain(self.any_scope.iter()))),
         }
     }
 

@@ -48,7 +48,7 @@ impl Scope {
     }
 
     /// The scope of these tokens, each from a scope.
-    pub(crate) fn of<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn from_tokens<'a>(tokens: impl IntoIterator<Item = &'a str>) -> Self {
         Self::collect(tokens.into_iter())
     }
 

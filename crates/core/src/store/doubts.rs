@@ -61,7 +61,7 @@ impl Doubts {
         }
     }
 
-    pub(super) fn of(&self, id: SessionId) -> Option<Vec<Op>> {
+    pub(super) fn ops(&self, id: SessionId) -> Option<Vec<Op>> {
         self.0.lock().ops.get(&id).cloned()
     }
 }
@@ -82,14 +82,14 @@ mod tests {
             doubts.note(id(n), [1; 8]);
         }
         doubts.note(id(5), [2; 8]);
-        assert_eq!([0, 5, MAX].map(|n| doubts.of(id(n))), [None, Some(vec![[1; 8], [2; 8]]), Some(vec![[1; 8]])]);
+        assert_eq!([0, 5, MAX].map(|n| doubts.ops(id(n))), [None, Some(vec![[1; 8], [2; 8]]), Some(vec![[1; 8]])]);
         for n in 3..=6 {
             doubts.note(id(5), [n; 8]);
         }
-        assert_eq!(doubts.of(id(5)), Some((3..=6).map(|n| [n; 8]).collect()));
+        assert_eq!(doubts.ops(id(5)), Some((3..=6).map(|n| [n; 8]).collect()));
         doubts.forget(id(5));
         doubts.forget(id(0));
-        assert_eq!(doubts.of(id(5)), None);
+        assert_eq!(doubts.ops(id(5)), None);
         let known = doubts.0.lock();
         assert_eq!((known.ops.len(), known.order.len()), (MAX - 1, MAX - 1));
     }

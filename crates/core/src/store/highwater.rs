@@ -44,7 +44,7 @@ pub(super) enum MarkVerdict {
 
 impl MarkVerdict {
     /// Compares the store as it is (`None`: there is none) with the mark.
-    pub(super) fn of(mark: Option<Mark>, store: Option<Mark>) -> Self {
+    pub(super) fn compare(mark: Option<Mark>, store: Option<Mark>) -> Self {
         match (mark, store) {
             (None, _) => Self::AsExpected,
             (Some(_), None) => Self::Missing,
@@ -157,13 +157,13 @@ mod tests {
     #[test]
     fn o4_a_store_is_judged_by_its_mark() {
         let at = |store, sequence| Some(Mark { store, sequence });
-        assert_eq!(MarkVerdict::of(None, None), MarkVerdict::AsExpected);
-        assert_eq!(MarkVerdict::of(None, at(A, 3)), MarkVerdict::AsExpected);
-        assert_eq!(MarkVerdict::of(at(A, 3), at(A, 3)), MarkVerdict::AsExpected);
-        assert_eq!(MarkVerdict::of(at(A, 3), at(A, 4)), MarkVerdict::AsExpected);
-        assert_eq!(MarkVerdict::of(at(A, 3), at(A, 2)), MarkVerdict::Behind(2));
-        assert_eq!(MarkVerdict::of(at(A, 3), at(B, 9)), MarkVerdict::Another(B));
-        assert_eq!(MarkVerdict::of(at(A, 0), None), MarkVerdict::Missing);
+        assert_eq!(MarkVerdict::compare(None, None), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(None, at(A, 3)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(A, 3)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(A, 4)), MarkVerdict::AsExpected);
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(A, 2)), MarkVerdict::Behind(2));
+        assert_eq!(MarkVerdict::compare(at(A, 3), at(B, 9)), MarkVerdict::Another(B));
+        assert_eq!(MarkVerdict::compare(at(A, 0), None), MarkVerdict::Missing);
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(super) fn compare(
     let Some(file) = file.map(PathBuf::from).map(HighWater::at) else { return Ok(false) };
     let mark = file.read()?;
     let now = there.map(|(store, sequence)| Mark { store: uuid(store), sequence });
-    match file.alarm(MarkVerdict::of(mark, now), mark, Path::new(place)) {
+    match file.alarm(MarkVerdict::compare(mark, now), mark, Path::new(place)) {
         None => Ok(false),
         Some(alarm) if accepts => {
             highwater::accept(&alarm);

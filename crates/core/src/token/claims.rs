@@ -99,7 +99,7 @@ impl Serialize for MintedClaims<'_> {
         if let Some(account) = self.account {
             map.serialize_entry("account", account)?;
         }
-        if let Some(confirmation) = Confirmation::of(self.bound_to.as_ref(), self.certificate.as_ref()) {
+        if let Some(confirmation) = Confirmation::new(self.bound_to.as_ref(), self.certificate.as_ref()) {
             map.serialize_entry("cnf", &confirmation)?;
         }
         if let Some(by) = self.vouched_by {
@@ -130,7 +130,7 @@ pub struct Confirmation<'a> {
 
 impl<'a> Confirmation<'a> {
     /// That of a token; `None` if it is bound to nothing.
-    pub fn of(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
+    pub fn new(jkt: Option<&'a KeyThumbprint>, certificate: Option<&'a CertificateThumbprint>) -> Option<Self> {
         (jkt.is_some() || certificate.is_some()).then_some(Self { jkt, certificate })
     }
 }
@@ -202,7 +202,7 @@ pub struct TokenIssuer {
 pub(crate) struct TokenHash(Box<str>);
 
 impl TokenHash {
-    pub(crate) fn of(token: &str) -> Self {
+    pub(crate) fn new(token: &str) -> Self {
         Self(URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes())).into())
     }
 }

@@ -167,7 +167,7 @@ mod tests {
             ("address", |record| record.address = None),
             ("claims", |record| record.claims.insert("roles", ["admin"]).unwrap()),
             ("key", bind),
-            ("certificate", |record| record.certificate = Some(CertificateThumbprint::of(b"another"))),
+            ("certificate", |record| record.certificate = Some(CertificateThumbprint::from_der(b"another"))),
             ("key as certificate", |record| record.certificate = Some(CertificateThumbprint::from_bytes([7; 32]))),
             ("resource", |record| record.resource = Some("https://api.test".into())),
             ("issuer", |record| record.vouched_by = Some(Box::new(VouchedBy::new("https://idp.test", "u-1")))),

@@ -254,7 +254,7 @@ impl Verifier {
         };
         let (rules, of_tokens) = self.found(issuer).ok_or(Denial::UnknownIssuer)?;
         let times = TokenTimes::read(&claims);
-        let moments = Moments::of(rules, engine_now, wall_now);
+        let moments = Moments::for_issuer(rules, engine_now, wall_now);
         let in_time = || times.and_then(|times| times.judge(rules, moments, for_at_most));
         let keys = rules.keys.now(engine_now);
         let key = match keys.find(header.kid.as_deref(), &header.algorithm) {

@@ -127,7 +127,7 @@ impl TokenChecker {
     ) -> Result<(), Denial> {
         if let Some(denial) = keys.refused::<O>(key) {
             self.counted::<O>(CheckResult::Hit);
-            return observer.judged(Rule::of(denial), Err(denial));
+            return observer.judged(Rule::from_denial(denial), Err(denial));
         }
         let admitted =
             if O::HAS_EFFECTS { self.admit_unseen(shown) } else { shown.limits.foresee_unverified(shown.source) };

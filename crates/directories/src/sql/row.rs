@@ -130,7 +130,7 @@ impl Row {
     pub(super) fn looked_up(self, columns: &Columns) -> Result<User, SourceError> {
         let (user, hash) = self.user(columns)?;
         Ok(match hash.filter(|_| columns.is_marked) {
-            Some(hash) => user.password_mark(PasswordMark::of(hash.expose().as_bytes())),
+            Some(hash) => user.password_mark(PasswordMark::new(hash.expose().as_bytes())),
             None => user,
         })
     }
@@ -214,7 +214,7 @@ mod tests {
             .account("acme")
             .scopes(Scope::parse("read write").unwrap())
             .sessions_valid_from(Timestamp::from_secs(100))
-            .password_mark(PasswordMark::of(hash.as_bytes()))
+            .password_mark(PasswordMark::new(hash.as_bytes()))
             .claims(claims)
             .field("email", "a@x");
         assert_eq!(user, expected, "an unlisted column is no claim");

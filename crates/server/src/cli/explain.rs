@@ -56,7 +56,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 fn certificate(path: &str) -> Result<CertificateThumbprint, String> {
     let leaf = CertificateDer::from_pem_file(path).map_err(|error| format!("not a certificate in PEM: {error}"))?;
-    Ok(CertificateThumbprint::of(&leaf))
+    Ok(CertificateThumbprint::from_der(&leaf))
 }
 
 #[derive(Serialize)]

@@ -92,7 +92,7 @@ pub struct RequestTrace {
 impl RequestTrace {
     /// Decides whether a request is recorded, and makes `traceparent` and `tracestate` what the upstream shall see.
     pub fn begin<B>(tracer: Option<&Arc<Tracer>>, request: &mut Request<B>, facts: &RequestFacts<'_>) -> Self {
-        let given = Position::of(request.headers());
+        let given = Position::from_headers(request.headers());
         let Some(tracer) = tracer else {
             // Nobody here takes part, so both headers pass.
             let trace = given.map_or(Trace::None, |given| Trace::Unrecorded { id: given.trace, flags: None });

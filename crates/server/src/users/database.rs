@@ -104,7 +104,7 @@ impl UserCopy {
                 table.converted.join(", ")
             ));
         }
-        let own = |entry: &Entry| Some(PasswordMark::of(entry.hash.expose().as_bytes()));
+        let own = |entry: &Entry| Some(PasswordMark::new(entry.hash.expose().as_bytes()));
         match self.users.iter().filter(|(_, entry)| entry.user.password_mark != own(entry)).count() {
             0 => {}
             number => warnings.push(format!(

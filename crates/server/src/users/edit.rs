@@ -213,7 +213,7 @@ pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditE
             set(table, "password", rehash.new.expose().into());
             let text = |mark: PasswordMark| base64::Engine::encode(&MARK, mark.to_bytes());
             let mut rehashed = InlineTable::new();
-            rehashed.insert("hash", text(PasswordMark::of(rehash.new.expose().as_bytes())).into());
+            rehashed.insert("hash", text(PasswordMark::new(rehash.new.expose().as_bytes())).into());
             rehashed.insert("mark", text(mark).into());
             table.remove("rehashed");
             set(table, "rehashed", rehashed.into());

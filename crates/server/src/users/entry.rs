@@ -41,7 +41,7 @@ impl Entry {
         let rehashed = rehashed(&section.section("rehashed"));
         section.finish();
         let (hash, class) = password?;
-        let own = PasswordMark::of(hash.expose().as_bytes());
+        let own = PasswordMark::new(hash.expose().as_bytes());
         // Of another hash: somebody changed the password by hand.
         let mark = rehashed.filter(|(of, _)| *of == own).map_or(own, |(_, mark)| mark);
         let mut user = User::new(subject?).active(active).sessions_valid_from(valid_from).password_mark(mark);
@@ -60,8 +60,8 @@ impl Entry {
         let account = user.account.as_deref().unwrap_or_default();
         let parts = [&*user.subject, &*self.username, account, &user.scopes.to_string()].map(str::to_owned);
         let text = format!("{parts:?} {} {:?}", user.account.is_some(), user.profile);
-        let state = PasswordMark::of(&user.login_state());
-        PasswordMark::of(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
+        let state = PasswordMark::new(&user.login_state());
+        PasswordMark::new(&[text.as_bytes(), &state.to_bytes()].concat()).to_bytes()
     }
 }
 

@@ -370,7 +370,7 @@ fn user(
     let parsed = PasswordHash::parse(&hash, accepted).map_err(|error| format!("password_hash: is {error}"))?;
     let (scheme, class) = (parsed.scheme(), parsed.class());
     let subject = subject.map_or_else(edit::random_subject, Ok).map_err(|error| error.to_string())?;
-    let mark = PasswordMark::of(hash.as_bytes());
+    let mark = PasswordMark::new(hash.as_bytes());
     let mut user = User::new(subject).active(active).sessions_valid_from(valid_from).password_mark(mark);
     (user.account, user.scopes) = (account.map(Into::into), scopes);
     user.profile = profile.into_iter().collect();

@@ -31,7 +31,9 @@ impl Engine {
     ) -> ExplainedRefresh {
         let mut explained =
             ExplainedRefresh { named: None, session: None, decided: Err(Denial::UnknownRefreshToken.into()) };
-        let Ok(held) = PresentedCredential::of(Exchange::Refresh(token), &self.keyring()) else { return explained };
+        let Ok(held) = PresentedCredential::authenticate(Exchange::Refresh(token), &self.keyring()) else {
+            return explained;
+        };
         explained.named = Some((held.session, held.generation));
         explained.decided = self.decided(&held, &mut explained.session, profile_of).await;
         explained

@@ -17,7 +17,7 @@ pub(super) struct PresentedCredential {
 }
 
 impl PresentedCredential {
-    pub(super) fn of(credential: Exchange<'_>, keyring: &Keyring) -> Result<Self, Denial> {
+    pub(super) fn authenticate(credential: Exchange<'_>, keyring: &Keyring) -> Result<Self, Denial> {
         let by_refresh = |token: &SecretString| {
             let authentic = refresh::authenticate(keyring.refresh_keys(), token.expose_secret())
                 .ok_or(Denial::UnknownRefreshToken)?;

@@ -43,7 +43,7 @@ impl<'e, 'r> RefreshRun<'e, 'r> {
         begun: Option<StartedRefresh<'e>>,
     ) -> Result<Self, Error> {
         let keyring = engine.keyring();
-        let presented = PresentedCredential::of(refresh.credential, &keyring)?;
+        let presented = PresentedCredential::authenticate(refresh.credential, &keyring)?;
         let (known, turn) = match begun.filter(|begun| begun.record.session.id == presented.session) {
             Some(StartedRefresh { record, turn }) => (Some(record), turn),
             None => {

@@ -22,7 +22,7 @@ async fn r18_a_login_under_way_is_looked_at_again_before_its_session_is_written(
     }
     // Another password, or a raised not-before: the password is checked once more, and is still good here.
     let again: [fn(&mut User); 2] = [
-        |user| user.password_mark = Some(PasswordMark::of(b"another")),
+        |user| user.password_mark = Some(PasswordMark::new(b"another")),
         |user| user.sessions_valid_from = T0.minus(secs(1)),
     ];
     for change in again {

@@ -37,7 +37,7 @@ struct Waiting {
 
 impl Waiting {
     /// With room for this many in all.
-    fn of(list: &RevocationList, most: usize) -> Self {
+    fn with_capacity(list: &RevocationList, most: usize) -> Self {
         let number = list.sessions.number();
         let together = (most / number).max(1);
         Self { parts: (0..number).map(|_| Vec::with_capacity(together)).collect(), together }
@@ -49,7 +49,7 @@ impl Waiting {
             return;
         };
         let entry = SessionEntry::new(revocation.effect, revocation.until);
-        let number = list.sessions.of(*id);
+        let number = list.sessions.index_of(*id);
         let Some(part) = self.parts.get_mut(number) else {
             return list.sessions.merge_into(number, [(*id, entry)]);
         };
@@ -78,7 +78,7 @@ impl ListFilling {
     /// With room for the entries of this many sessions.
     pub fn expecting(sessions: usize) -> Self {
         let list = RevocationList::expecting(sessions);
-        let waiting = Waiting::of(&list, MAX_WAITING_ENTRIES.min(sessions));
+        let waiting = Waiting::with_capacity(&list, MAX_WAITING_ENTRIES.min(sessions));
         Self { list, waiting }
     }
 
@@ -90,7 +90,10 @@ impl ListFilling {
     /// A share of this for one of so many threads.
     #[cfg(any(test, feature = "redb"))]
     pub(crate) fn share(&self, threads: usize) -> ListShare<'_> {
-        ListShare { list: &self.list, waiting: Waiting::of(&self.list, MAX_WAITING_ENTRIES / threads.max(1)) }
+        ListShare {
+            list: &self.list,
+            waiting: Waiting::with_capacity(&self.list, MAX_WAITING_ENTRIES / threads.max(1)),
+        }
     }
 
     /// The list, with everything that was added. Each share was finished before.

@@ -46,7 +46,7 @@ impl SessionTable {
     }
 
     /// The part of an id.
-    pub(super) fn of(&self, id: SessionId) -> usize {
+    pub(super) fn index_of(&self, id: SessionId) -> usize {
         let [.., a, b, c, d, e, f, g, h] = *id.as_bytes();
         // Its random bytes, spread by a multiplication; the map itself uses a stronger hash.
         let spread = u64::from_be_bytes([a, b, c, d, e, f, g, h]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
@@ -59,13 +59,13 @@ impl SessionTable {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let part = self.parts.get(self.of(id))?;
+        let part = self.parts.get(self.index_of(id))?;
         part.read().get(&id).map(of)
     }
 
     /// The rule of `news` in [`CountedMap::merge`](super::CountedMap::merge) holds here, too.
     pub(super) fn merge(&self, id: SessionId, with: SessionEntry, news: impl FnOnce()) -> bool {
-        let Some(part) = self.parts.get(self.of(id)) else { return false };
+        let Some(part) = self.parts.get(self.index_of(id)) else { return false };
         let mut part = part.write();
         let is_news = match part.entry(id) {
             Entry::Occupied(mut there) => there.get_mut().merge(&with),

@@ -44,7 +44,7 @@ fn token(issuer: &str, jti: &str) -> Revocation {
 }
 
 /// A token of ours with a session.
-fn of(id: SessionId, generation: Generation) -> TokenFacts<'static> {
+fn session_facts(id: SessionId, generation: Generation) -> TokenFacts<'static> {
     TokenFacts {
         issuer_session: None,
         vouched_by: None,
@@ -123,8 +123,12 @@ fn n72_an_entry_of_any_session_matches_all_tokens_of_one_subject_and_no_session_
 #[test]
 fn an_empty_list_refuses_nothing() {
     let list = RevocationList::new();
-    for facts in [of(session(1), Generation::NONE), LOOSE, FOREIGN, TokenFacts { issued_at: None, jti: None, ..LOOSE }]
-    {
+    for facts in [
+        session_facts(session(1), Generation::NONE),
+        LOOSE,
+        FOREIGN,
+        TokenFacts { issued_at: None, jti: None, ..LOOSE },
+    ] {
         assert_eq!(list.judge(facts, NOW), Judgement { refuse_from: Timestamp::MAX });
     }
     assert_eq!((list.len(), list.minimum(session(1))), (0, Generation::NONE));
@@ -136,9 +140,9 @@ fn an_empty_list_refuses_nothing() {
 fn a_gone_session_refuses_all_its_tokens_and_no_others() {
     let list = list(&[gone(session(1))]);
     for generation in [0, 1, 9, u64::MAX - 1, u64::MAX] {
-        assert!(refused(&list, of(session(1), Generation::new(generation))));
+        assert!(refused(&list, session_facts(session(1), Generation::new(generation))));
     }
-    assert!(!refused(&list, of(session(2), Generation::FIRST)));
+    assert!(!refused(&list, session_facts(session(2), Generation::FIRST)));
     assert!(!refused(&list, LOOSE));
     assert_eq!(list.minimum(session(1)), REVOKED);
 }
@@ -146,15 +150,18 @@ fn a_gone_session_refuses_all_its_tokens_and_no_others() {
 #[test]
 fn a_minimum_refuses_what_is_below_it() {
     let list = list(&[raised(session(1), Generation::new(5), NOW)]);
-    assert!(refused(&list, of(session(1), Generation::new(4))));
-    assert!(!refused(&list, of(session(1), Generation::new(5))));
+    assert!(refused(&list, session_facts(session(1), Generation::new(4))));
+    assert!(!refused(&list, session_facts(session(1), Generation::new(5))));
     assert_eq!(list.minimum(session(1)), Generation::new(5));
 }
 
 #[test]
 fn a_rotation_entry_that_is_delayed_past_a_revoke_revives_nothing() {
     let list = list(&[gone(session(1)), raised(session(1), Generation::new(7), NOW)]);
-    assert!(refused(&list, of(session(1), Generation::new(7))) && refused(&list, of(session(1), Generation::new(8))));
+    assert!(
+        refused(&list, session_facts(session(1), Generation::new(7)))
+            && refused(&list, session_facts(session(1), Generation::new(8)))
+    );
     assert_eq!(list.minimum(session(1)), REVOKED);
     assert_eq!(list.len(), 1);
 }
@@ -162,33 +169,36 @@ fn a_rotation_entry_that_is_delayed_past_a_revoke_revives_nothing() {
 #[test]
 fn revoke_previous_after_refuses_when_it_says_and_not_before() {
     let list = list(&[raised(session(1), Generation::new(2), NOW.plus(ms(60)))]);
-    let judged = list.judge(of(session(1), Generation::FIRST), NOW);
+    let judged = list.judge(session_facts(session(1), Generation::FIRST), NOW);
     assert_eq!(judged.refuse_from, NOW.plus(ms(60)));
     assert!(!judged.refuses(NOW.plus(ms(59))) && judged.refuses(NOW.plus(ms(60))));
-    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
-    assert_eq!(list.judge(of(session(1), Generation::new(2)), NOW).refuse_from, Timestamp::MAX);
+    assert_eq!(list.judge(session_facts(session(1), Generation::FIRST), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(session_facts(session(1), Generation::new(2)), NOW).refuse_from, Timestamp::MAX);
     // The decision sees the minimum at once.
     assert_eq!(list.minimum(session(1)), Generation::new(2));
 
     // A further rotation brings the last minimum into effect and sets the next one's time.
     list.apply(&raised(session(1), Generation::new(3), NOW.plus(ms(90))));
-    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW).refuse_from, Timestamp::ZERO);
-    assert_eq!(list.judge(of(session(1), Generation::new(2)), NOW).refuse_from, NOW.plus(ms(90)));
-    assert_eq!(list.judge(of(session(1), Generation::new(3)), NOW).refuse_from, Timestamp::MAX);
+    assert_eq!(list.judge(session_facts(session(1), Generation::FIRST), NOW).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(session_facts(session(1), Generation::new(2)), NOW).refuse_from, NOW.plus(ms(90)));
+    assert_eq!(list.judge(session_facts(session(1), Generation::new(3)), NOW).refuse_from, Timestamp::MAX);
 
     // A logout in between wins over both.
     list.apply(&gone(session(1)));
-    assert_eq!(list.judge(of(session(1), Generation::new(3)), NOW).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(session_facts(session(1), Generation::new(3)), NOW).refuse_from, Timestamp::ZERO);
 }
 
 #[test]
 fn a_schedule_that_has_run_out_is_forgotten_by_the_sweep_and_refuses_the_same() {
     let list = list(&[raised(session(1), Generation::new(2), NOW.plus(ms(60)))]);
     assert_eq!(list.sweep(NOW.plus(ms(59))), 0);
-    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW.plus(ms(59))).refuse_from, NOW.plus(ms(60)));
+    assert_eq!(
+        list.judge(session_facts(session(1), Generation::FIRST), NOW.plus(ms(59))).refuse_from,
+        NOW.plus(ms(60))
+    );
     assert_eq!(list.sweep(NOW.plus(ms(60))), 0);
-    assert_eq!(list.judge(of(session(1), Generation::FIRST), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
-    assert_eq!(list.judge(of(session(1), Generation::new(2)), NOW.plus(ms(60))).refuse_from, Timestamp::MAX);
+    assert_eq!(list.judge(session_facts(session(1), Generation::FIRST), NOW.plus(ms(60))).refuse_from, Timestamp::ZERO);
+    assert_eq!(list.judge(session_facts(session(1), Generation::new(2)), NOW.plus(ms(60))).refuse_from, Timestamp::MAX);
 }
 
 #[test]
@@ -198,9 +208,9 @@ fn a_not_before_is_compared_with_the_creation_of_the_session_to_the_millisecond(
         [|at| subject(OURS, at), |at| client(OURS, at), |at| entry(Target::Global, Effect::NotBefore(at))];
     for make in all {
         // Issued long after the not-before, but of a session that began at it.
-        assert!(refused(&list(&[make(CREATED)]), of(session(1), Generation::new(9))));
-        assert!(refused(&list(&[make(CREATED.plus(ms(1)))]), of(session(1), Generation::new(9))));
-        assert!(!refused(&list(&[make(CREATED.minus(ms(1)))]), of(session(1), Generation::new(9))));
+        assert!(refused(&list(&[make(CREATED)]), session_facts(session(1), Generation::new(9))));
+        assert!(refused(&list(&[make(CREATED.plus(ms(1)))]), session_facts(session(1), Generation::new(9))));
+        assert!(!refused(&list(&[make(CREATED.minus(ms(1)))]), session_facts(session(1), Generation::new(9))));
         assert!(!refused(&list(&[make(CREATED)]), LOOSE), "a token without a session goes by its iat");
         assert!(refused(&list(&[make(NOW)]), LOOSE));
         assert!(!refused(&list(&[make(NOW.minus(ms(1)))]), LOOSE));
@@ -259,10 +269,16 @@ fn a_token_of_another_issuer_that_looks_like_one_of_our_sessions_is_unaffected()
 fn an_effect_that_does_not_fit_its_target_refuses() {
     let minimum = Effect::Minimum { minimum: Generation::new(3), effective_from: LATE, before: Generation::NONE };
     for effect in [Effect::NotBefore(CREATED), Effect::Gone] {
-        assert!(refused(&list(&[entry(Target::Session(session(1)), effect)]), of(session(1), Generation::new(9))));
+        assert!(refused(
+            &list(&[entry(Target::Session(session(1)), effect)]),
+            session_facts(session(1), Generation::new(9))
+        ));
     }
     for effect in [minimum, Effect::Gone] {
-        assert!(refused(&list(&[entry(subject(OURS, NOW).target, effect)]), of(session(1), Generation::new(9))));
+        assert!(refused(
+            &list(&[entry(subject(OURS, NOW).target, effect)]),
+            session_facts(session(1), Generation::new(9))
+        ));
         assert!(refused(&list(&[entry(Target::Global, effect)]), FOREIGN));
     }
     for effect in [minimum, Effect::NotBefore(CREATED)] {
@@ -272,7 +288,7 @@ fn an_effect_that_does_not_fit_its_target_refuses() {
 
 #[test]
 fn j15_an_entry_raises_the_counter_of_every_token_that_it_can_match() {
-    let own = of(session(1), Generation::FIRST);
+    let own = session_facts(session(1), Generation::FIRST);
     let nameless = TokenFacts { jti: None, ..FOREIGN };
     for (revocation, touched) in [
         (gone(session(1)), vec![own]),
@@ -310,10 +326,10 @@ fn r10_entries_leave_an_hour_after_their_end_and_not_before() {
     let list = list(&all);
     assert_eq!(list.len(), 5);
     assert_eq!(list.sweep(LATE.plus(HOUR)), 0);
-    assert!(refused(&list, of(session(1), Generation::FIRST)) && refused(&list, FOREIGN));
+    assert!(refused(&list, session_facts(session(1), Generation::FIRST)) && refused(&list, FOREIGN));
     assert_eq!(list.sweep(LATE.plus(HOUR).plus(ms(1))), 5);
     assert_eq!(list.len(), 0);
-    assert!(!refused(&list, of(session(1), Generation::FIRST)) && !refused(&list, FOREIGN));
+    assert!(!refused(&list, session_facts(session(1), Generation::FIRST)) && !refused(&list, FOREIGN));
 }
 
 #[test]
@@ -424,7 +440,7 @@ fn same(at_once: &RevocationList, one_by_one: &RevocationList) {
     assert_eq!(at_once.len(), one_by_one.len());
     for n in 0..200_001 {
         for generation in [1, 6, 9] {
-            let facts = TokenFacts { subject: "bob", ..of(id(n), Generation::new(generation)) };
+            let facts = TokenFacts { subject: "bob", ..session_facts(id(n), Generation::new(generation)) };
             assert_eq!(at_once.judge(facts, NOW), one_by_one.judge(facts, NOW), "{n}");
         }
     }
@@ -442,7 +458,7 @@ fn an_entry_without_an_end_stays() {
         assert_eq!(list.sweep(LATE), 0);
         list.apply(&raised(session(1), Generation::new(3), Timestamp::ZERO));
         assert_eq!((list.sweep(LATE.plus(HOUR * 2)), list.minimum(session(1))), (0, minimum));
-        assert!(list.judge(of(session(1), Generation::new(4)), LATE).refuses(LATE));
+        assert!(list.judge(session_facts(session(1), Generation::new(4)), LATE).refuses(LATE));
     }
 }
 
@@ -472,7 +488,7 @@ proptest! {
             // A sweep in between may neither bring forward a future effect nor undo one.
             back.sweep(Timestamp::from_millis(swept).min(now));
         }
-        let facts = of(session(1), Generation::new(generation));
+        let facts = session_facts(session(1), Generation::new(generation));
         let refused = |l: &RevocationList| l.judge(facts, now).refuses(now);
         if entries.iter().any(|e| refused(&list(std::slice::from_ref(e)))) {
             prop_assert!(refused(&forth) && refused(&back));
@@ -519,7 +535,7 @@ fn r23_an_entry_that_refuses_nothing_new_raises_no_counter() {
 
 /// The entries, the token that each ends, and the counter of that token.
 fn many() -> Vec<(Revocation, TokenFacts<'static>)> {
-    let mut all: Vec<_> = (1..=200).map(|n| (gone(session(n)), of(session(n), Generation::FIRST))).collect();
+    let mut all: Vec<_> = (1..=200).map(|n| (gone(session(n)), session_facts(session(n), Generation::FIRST))).collect();
     all.push((token(THEIRS, "j1"), FOREIGN));
     all
 }
@@ -560,7 +576,7 @@ fn j15_many_entries_at_once_raise_each_counter_that_they_concern_once() {
 fn j15_an_entry_that_a_batch_has_brought_holds_once_its_own_writer_returns() {
     let list = RevocationList::new();
     let of_batch = [gone(session(1)), gone(session(2))];
-    let shard = list.shard_of(of(session(1), Generation::FIRST));
+    let shard = list.shard_of(session_facts(session(1), Generation::FIRST));
     let during = of_batch.iter().enumerate().map(|(number, entry)| {
         if number == 1 {
             assert_eq!(list.epoch(shard), 0, "the batch has not raised it");

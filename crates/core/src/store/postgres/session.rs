@@ -30,7 +30,7 @@ impl PostgresInner {
 
     /// The record, if a swap in doubt wrote it last, and its tokens were not seen since.
     pub(super) async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let Some(ops) = self.doubts.of(id) else { return Ok(None) };
+        let Some(ops) = self.doubts.ops(id) else { return Ok(None) };
         let answer = self.one_by(&self.commands, "rg_load", vec![Arg::Id(uuid(id))]).await?;
         match answer.status()? {
             "none" => Ok(None),

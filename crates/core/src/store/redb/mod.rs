@@ -118,7 +118,7 @@ pub fn check_mark(mark: &Path, store: &Path, is_there: bool) -> Result<(), Store
     if is_there {
         return Ok(());
     }
-    let alarm = file.alarm(super::highwater::MarkVerdict::of(known, None), known, store);
+    let alarm = file.alarm(super::highwater::MarkVerdict::compare(known, None), known, store);
     alarm.map_or(Ok(()), |alarm| Err(StoreError::new(alarm)))
 }
 

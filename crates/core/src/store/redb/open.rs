@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<OpenedStore, StoreE
     let high_water = options.high_water.clone().map(HighWater::at);
     let mark = high_water.as_ref().map_or(Ok(None), HighWater::read)?;
     let judge = |found: Option<Mark>| {
-        let verdict = MarkVerdict::of(mark, found);
+        let verdict = MarkVerdict::compare(mark, found);
         match high_water.as_ref().and_then(|file| file.alarm(verdict, mark, path)) {
             Some(alarm) if options.accept_restored => {
                 highwater::accept(&alarm);

@@ -143,7 +143,7 @@ pub(super) async fn info(link: &Link, section: Option<&str>) -> Result<Option<In
     let mut command = cmd("INFO");
     section.into_iter().for_each(|section| drop(command.arg(section).clone()));
     match link.once(&command).await? {
-        Ok(reply) => Info::of(reply).map(Some).ok_or_else(|| unexpected("no text")),
+        Ok(reply) => Info::from_reply(reply).map(Some).ok_or_else(|| unexpected("no text")),
         Err(error) if is_forbidden(&error) => Ok(None),
         Err(error) => Err(link.error(&error)),
     }
@@ -205,7 +205,7 @@ fn check_policy(options: &RedisOptions, info: &Info) -> Result<(), StoreError> {
 
 /// Tries each command, on keys of ours that do not exist, or that are gone again afterwards.
 async fn check_permissions(options: &RedisOptions, link: &Link, keys: &PartitionKeys) -> Result<(), StoreError> {
-    let (none, hash, set) = (keys.of("probe"), keys.of("probe:h"), keys.of("probe:z"));
+    let (none, hash, set) = (keys.named("probe"), keys.named("probe:h"), keys.named("probe:z"));
     let on = |name: &str, key: &[u8], args: &[&str]| {
         let mut command = cmd(name);
         command.arg(key);

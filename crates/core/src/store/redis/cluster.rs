@@ -61,7 +61,7 @@ pub(super) enum Elsewhere {
 }
 
 impl Elsewhere {
-    pub(super) fn of(error: &RedisError) -> Option<Self> {
+    pub(super) fn from_error(error: &RedisError) -> Option<Self> {
         let (address, _) = error.redirect_node()?;
         match error.kind() {
             ErrorKind::Server(ServerErrorKind::Moved) => Some(Self::Moved(address.to_owned())),

@@ -54,7 +54,7 @@ impl CopyTarget for RedisStore {
     async fn end_copy(&self) -> Result<(), StoreError> {
         let inner = &self.0;
         let end = async |partition: &Partition| {
-            let head = partition.keys.of("h");
+            let head = partition.keys.named("h");
             let ended = inner.read(&inner.commands, partition, |pipeline| {
                 drop_mut(pipeline.cmd("HDEL").arg(&head).arg("copying"));
             });
@@ -79,7 +79,7 @@ impl RemembersTime for RedisStore {
 
     async fn latest_time(&self) -> Result<Timestamp, StoreError> {
         let first = self.0.partitions.first();
-        let head = first.keys.of("h");
+        let head = first.keys.named("h");
         let read = |pipeline: &mut redis::Pipeline| {
             drop_mut(pipeline.cmd("HMGET").arg(head).arg("stamp").arg("adopted"));
         };
@@ -103,7 +103,7 @@ impl RemembersTime for RedisStore {
             let mut rest = args.chunks(LOWERED_AT_ONCE);
             let mut some = rest.next().unwrap_or_default();
             loop {
-                let keys = vec![partition.keys.of("n"), partition.keys.of("f")];
+                let keys = vec![partition.keys.named("n"), partition.keys.named("f")];
                 let answer = inner.run(partition, &LOWER, keys, some.concat()).await?;
                 if answer.status != "lowered" {
                     return Err(answer.unknown());
@@ -122,7 +122,7 @@ impl RedisStore {
     async fn put(&self, session: &Session) -> Result<(), StoreError> {
         let inner = &self.0;
         let op = new_op()?;
-        let partition = inner.partitions.of(session.id);
+        let partition = inner.partitions.of_session(session.id);
         let history = partition.history();
         let keys = vec![partition.keys.session(session.id), partition.keys.subject(&session.subject)];
         let args = vec![encode_record(session, &op, &history)?.to_vec(), session.id.as_bytes().to_vec()];

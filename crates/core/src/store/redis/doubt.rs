@@ -11,8 +11,8 @@ use crate::session::{Session, SessionId};
 impl RedisInner {
     /// The record, if a swap in doubt wrote it last, and its tokens were not seen since.
     pub(super) async fn written_in_doubt(&self, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let Some(ops) = self.doubts.of(id) else { return Ok(None) };
-        let partition = self.partitions.of(id);
+        let Some(ops) = self.doubts.ops(id) else { return Ok(None) };
+        let partition = self.partitions.of_session(id);
         let key = partition.keys.session(id);
         let mut replies =
             self.read(&self.commands, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;

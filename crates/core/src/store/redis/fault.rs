@@ -46,12 +46,12 @@ impl RedisFailure {
         Self { closes: true, ..Self::before(format!("Redis at {address} is a replica: {remedy}")) }
     }
 
-    pub(super) fn of(address: &str, by_sentinels: bool, error: &RedisError) -> Self {
+    pub(super) fn from_error(address: &str, by_sentinels: bool, error: &RedisError) -> Self {
         if error.code() == Some(REPLICA) {
             return Self::replica(address, by_sentinels);
         }
         let (outcome, again, closes) = meaning(error);
-        Self { text: describe(address, error), outcome, again, closes, elsewhere: Elsewhere::of(error) }
+        Self { text: describe(address, error), outcome, again, closes, elsewhere: Elsewhere::from_error(error) }
     }
 
     /// Sending the same again may help.

@@ -384,7 +384,7 @@ impl Reader {
             let partition = inner.partitions.get(number);
             let kept = LOG_KEPT_MS.to_string().into();
             let args = vec![inner.node.to_vec(), row, kept, from.id.to_string().into(), PAGE.to_string().into()];
-            let keys = vec![partition.keys.of("n")];
+            let keys = vec![partition.keys.named("n")];
             let mut answer = inner.run_as(&inner.beats, partition, (new_op()?, history), &BEAT, keys, args).await?;
             let answered = time.monotonic();
             if answer.status != "beat" {
@@ -443,7 +443,7 @@ async fn read_on(
     from: LogPosition,
 ) -> Result<LogReading, StoreError> {
     let partition = inner.partitions.get(number);
-    let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
+    let (log, head) = (partition.keys.named("log"), partition.keys.named("h"));
     let own = from.id.to_string();
     let mut replies = inner
         .read_of(&primaries, partition, history, |pipeline| {
@@ -467,7 +467,7 @@ async fn read_on(
 }
 
 impl super::check::Info {
-    pub(super) fn of(reply: Value) -> Option<Self> {
+    pub(super) fn from_reply(reply: Value) -> Option<Self> {
         String::from_utf8(bytes(reply)?).ok().map(|text| Self::parse(&text))
     }
 }

@@ -227,7 +227,7 @@ struct Touch {
 }
 
 impl Touch {
-    fn of(job: &ScriptCall) -> Self {
+    fn new(job: &ScriptCall) -> Self {
         let keys = job.keys.iter().take(FIXED_KEYS).cloned().collect();
         Self { keys, args: job.args.iter().take(2).cloned().collect(), asking: job.asking }
     }
@@ -242,7 +242,7 @@ fn touches(batch: &[Queued]) -> Vec<Touch> {
     let mut touches: Vec<Touch> = Vec::new();
     for Queued { job, .. } in batch {
         if !touches.iter().any(|touch| touch.is_for(job)) {
-            touches.push(Touch::of(job));
+            touches.push(Touch::new(job));
         }
     }
     touches

@@ -194,7 +194,7 @@ impl Dial {
     }
 
     fn failed(&self, primary: Option<&Primary>, error: &RedisError) -> RedisFailure {
-        RedisFailure::of(&self.address(primary), primary.is_some(), error)
+        RedisFailure::from_error(&self.address(primary), primary.is_some(), error)
     }
 }
 

@@ -129,7 +129,7 @@ impl RedisInner {
     }
 
     async fn scan_server(&self, link: &Link) -> Result<Vec<SessionId>, StoreError> {
-        let prefixes: Vec<_> = self.partitions.iter().map(|partition| partition.keys.of("s:")).collect();
+        let prefixes: Vec<_> = self.partitions.iter().map(|partition| partition.keys.named("s:")).collect();
         let pattern = match &*prefixes {
             [one] => [one, &b"*"[..]].concat(),
             _ => format!("{{{}:*}}:s:*", self.options.prefix).into_bytes(),

@@ -196,7 +196,7 @@ impl RedisInner {
         partition: &Partition,
         cursor: Vec<u8>,
     ) -> Result<(Vec<Value>, Option<Vec<u8>>), StoreError> {
-        let key = partition.keys.of("r");
+        let key = partition.keys.named("r");
         let mut replies = self
             .read(primaries, partition, |pipeline| {
                 drop_mut(pipeline.cmd("HSCAN").arg(key).arg(cursor).arg("COUNT").arg(PAGE));
@@ -215,7 +215,7 @@ impl RedisInner {
         primaries: &Primaries,
         partition: &Partition,
     ) -> Result<LogPosition, StoreError> {
-        let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
+        let (log, head) = (partition.keys.named("log"), partition.keys.named("h"));
         let mut replies = self
             .read(primaries, partition, |pipeline| {
                 pipeline.cmd("XREVRANGE").arg(log).arg("+").arg("-").arg("COUNT").arg(1);
@@ -236,7 +236,7 @@ impl RedisInner {
     ) -> Result<Option<(Vec<(LogId, Revocation)>, LogPosition)>, StoreError> {
         let (mut found, mut at) = (Vec::new(), from);
         loop {
-            let (log, head) = (partition.keys.of("log"), partition.keys.of("h"));
+            let (log, head) = (partition.keys.named("log"), partition.keys.named("h"));
             let mut replies = self
                 .read(primaries, partition, |pipeline| {
                     // From the place itself on: its entry shows that nothing is missing behind it.

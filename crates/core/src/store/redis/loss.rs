@@ -62,7 +62,7 @@ impl RedisInner {
 
     /// True if the store lacked it.
     async fn restore_one(&self, record: &Session) -> Result<bool, StoreError> {
-        let partition = self.partitions.of(record.id);
+        let partition = self.partitions.of_session(record.id);
         let (op, history) = (new_op()?, partition.history());
         let bytes = encode_record(record, &op, &EARLIER)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];
@@ -88,7 +88,7 @@ impl RedisInner {
 
     pub(super) async fn restoration(&self, patience: Duration) -> Result<Restoration, StoreError> {
         let answers = in_each(self.partitions.iter().map(async |partition| {
-            let keys = vec![partition.keys.of("n"), partition.keys.of("f")];
+            let keys = vec![partition.keys.named("n"), partition.keys.named("f")];
             let args = vec![self.node.to_vec(), patience.as_millis().to_string().into_bytes()];
             let mut answer = self.run(partition, &RESTORATION, keys, args).await?;
             if answer.status != "restoration" {
@@ -105,9 +105,9 @@ impl RedisInner {
     }
 
     pub(super) async fn predates_loss(&self, id: SessionId) -> Result<bool, StoreError> {
-        let partition = self.partitions.of(id);
+        let partition = self.partitions.of_session(id);
         let history = partition.history();
-        let (head, key) = (partition.keys.of("h"), partition.keys.session(id));
+        let (head, key) = (partition.keys.named("h"), partition.keys.session(id));
         let mut replies = self
             .read(&self.commands, partition, |pipeline| {
                 drop_mut(pipeline.cmd("HGET").arg(head).arg("adopted").cmd("GET").arg(key));

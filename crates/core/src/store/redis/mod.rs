@@ -211,7 +211,7 @@ impl RedisInner {
         what: impl FnOnce(&mut Pipeline),
     ) -> Result<std::vec::IntoIter<Value>, StoreError> {
         let mut pipeline = pipe();
-        pipeline.cmd("HMGET").arg(partition.keys.of("h")).arg("history").arg("seq");
+        pipeline.cmd("HMGET").arg(partition.keys.named("h")).arg("history").arg("seq");
         what(&mut pipeline);
         let before = partition.seq.load(Ordering::Acquire);
         let Value::Array(replies) = primaries.ask(partition.number, &Request::Pipeline(pipeline)).await? else {

@@ -14,7 +14,7 @@ impl RedisInner {
     pub(super) async fn nodes_within(&self, within: Duration) -> Result<Vec<NodeSeen>, StoreError> {
         let asked = within.as_millis().to_string().into_bytes();
         let first = self.partitions.first();
-        let mut answer = self.run(first, &NODES, vec![first.keys.of("n")], vec![asked]).await?;
+        let mut answer = self.run(first, &NODES, vec![first.keys.named("n")], vec![asked]).await?;
         if answer.status != "nodes" {
             return Err(answer.unknown());
         }

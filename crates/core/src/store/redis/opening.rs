@@ -169,7 +169,7 @@ impl Heads<'_> {
         let (mut store, mut writes) = (None, 0_u64);
         for number in 0..self.count {
             let mut pipeline = pipe();
-            let key = PartitionKeys::new(&self.options.prefix, number).of("h");
+            let key = PartitionKeys::new(&self.options.prefix, number).named("h");
             drop_mut(pipeline.cmd("HMGET").arg(key).arg("store").arg("seq"));
             let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
             let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
@@ -187,7 +187,7 @@ impl Heads<'_> {
         let (mut made, mut missing, mut first_there) = (false, Vec::new(), None);
         for number in 0..self.count {
             let mut pipeline = pipe();
-            let key = PartitionKeys::new(&self.options.prefix, number).of("h");
+            let key = PartitionKeys::new(&self.options.prefix, number).named("h");
             drop_mut(pipeline.cmd("HMGET").arg(key).arg("schema").arg("made"));
             let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;
             let Value::Array(replies) = reply else { return Err(unexpected("no list")) };
@@ -212,7 +212,7 @@ impl Heads<'_> {
 
     async fn say_that_all_are_there(&self) -> Result<(), StoreError> {
         let mut pipeline = pipe();
-        let key = PartitionKeys::new(&self.options.prefix, 0).of("h");
+        let key = PartitionKeys::new(&self.options.prefix, 0).named("h");
         drop_mut(pipeline.cmd("HSET").arg(key).arg("made").arg("1"));
         self.primaries.ask(0, &Request::Pipeline(pipeline)).await.map(drop)
     }
@@ -221,7 +221,7 @@ impl Heads<'_> {
     async fn compare(&self, number: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let expected = expected_head(self.options, self.count);
         let mut pipeline = pipe();
-        let read = pipeline.cmd("HMGET").arg(PartitionKeys::new(&self.options.prefix, number).of("h"));
+        let read = pipeline.cmd("HMGET").arg(PartitionKeys::new(&self.options.prefix, number).named("h"));
         expected.iter().for_each(|(field, _)| drop(read.arg(*field).clone()));
         read.arg("copying").arg("store");
         let reply = self.primaries.ask(number, &Request::Pipeline(pipeline)).await?;

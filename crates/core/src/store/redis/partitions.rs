@@ -46,12 +46,12 @@ impl PartitionKeys {
         Self { tag: format!("{{{prefix}:{partition}}}:") }
     }
 
-    pub(super) fn of(&self, name: &str) -> Vec<u8> {
+    pub(super) fn named(&self, name: &str) -> Vec<u8> {
         format!("{}{name}", self.tag).into_bytes()
     }
 
     pub(super) fn with(&self, name: &str, rest: &[u8]) -> Vec<u8> {
-        let mut key = self.of(name);
+        let mut key = self.named(name);
         key.extend_from_slice(rest);
         key
     }
@@ -66,7 +66,7 @@ impl PartitionKeys {
 
     /// What every script is given first.
     pub(super) fn fixed(&self) -> Vec<Vec<u8>> {
-        ["h", "r", "u", "log"].map(|name| self.of(name)).into()
+        ["h", "r", "u", "log"].map(|name| self.named(name)).into()
     }
 }
 
@@ -174,7 +174,7 @@ impl Partitions {
         number.checked_sub(1).and_then(|at| self.others.get(at)).unwrap_or(&self.first)
     }
 
-    pub(super) fn of(&self, id: SessionId) -> &Partition {
+    pub(super) fn of_session(&self, id: SessionId) -> &Partition {
         self.of_bytes(id.as_bytes())
     }
 

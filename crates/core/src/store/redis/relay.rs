@@ -48,15 +48,15 @@ fn decode_relay(id: RelayId, bytes: &[u8]) -> Result<RelayRecord, StoreError> {
 impl RedisInner {
     fn relay_place(&self, id: RelayId) -> (&Partition, Vec<Vec<u8>>) {
         let partition = self.partitions.of_bytes(&id.0);
-        (partition, vec![partition.keys.with("x:", &id.0), partition.keys.of("xu")])
+        (partition, vec![partition.keys.with("x:", &id.0), partition.keys.named("xu")])
     }
 
     async fn sweep_relay_in(&self, partition: &Partition, now: Timestamp) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {
             let (now, most) = (now.as_millis().to_string().into(), SWEPT_AT_ONCE.to_string().into());
-            let args = vec![now, most, partition.keys.of("x:")];
-            let mut answer = self.run(partition, &RELAY_SWEEP, vec![partition.keys.of("xu")], args).await?;
+            let args = vec![now, most, partition.keys.named("x:")];
+            let mut answer = self.run(partition, &RELAY_SWEEP, vec![partition.keys.named("xu")], args).await?;
             if answer.status != "swept" {
                 return Err(answer.unknown());
             }

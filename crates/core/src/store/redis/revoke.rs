@@ -35,7 +35,7 @@ impl RedisInner {
     /// The partition that has the entries of a target; `None` if each of them has.
     pub(super) fn held_by(&self, of: &Target) -> Result<Option<&Partition>, StoreError> {
         Ok(match of {
-            Target::Session(id) => Some(self.partitions.of(*id)),
+            Target::Session(id) => Some(self.partitions.of_session(*id)),
             Target::Subject { issuer, .. } | Target::Client { issuer, .. } if *issuer == self.issuer => None,
             Target::Global => None,
             Target::Subject { .. } | Target::Client { .. } | Target::Token { .. } => {
@@ -87,7 +87,7 @@ impl RedisInner {
             reaches.into(),
             reason_number(because).to_string().into(),
             vec![if ends_session(entry.effect) { b'1' } else { b'0' }],
-            partition.keys.of("sub:"),
+            partition.keys.named("sub:"),
             id,
         ];
         let name = (op, partition.history());
@@ -114,7 +114,7 @@ impl RedisInner {
         let mut swept = Swept::default();
         loop {
             let args = vec![SWEPT_AT_ONCE.to_string().into(), NODE_KEPT.as_millis().to_string().into()];
-            let mut answer = self.run(partition, &SWEEP, vec![partition.keys.of("n")], args).await?;
+            let mut answer = self.run(partition, &SWEEP, vec![partition.keys.named("n")], args).await?;
             if answer.status != "swept" {
                 return Err(answer.unknown());
             }

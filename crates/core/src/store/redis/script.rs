@@ -59,10 +59,10 @@ impl Script {
     fn new(name: &str, body: &str) -> Self {
         let source = format!("local OPENING = {}\n{COMMON}{body}", matches!(name, "open" | "adopt"));
         // A counter that a failover sets back costs a few attempts. One that waited for a disk would cost each login seconds.
-        Self { waits: name != "count", ..Self::of(&source) }
+        Self { waits: name != "count", ..Self::from_source(&source) }
     }
 
-    pub(super) fn of(source: &str) -> Self {
+    pub(super) fn from_source(source: &str) -> Self {
         Self { source: source.to_owned(), hash: redis::Script::new(source).get_hash().to_owned(), waits: true }
     }
 

@@ -64,7 +64,7 @@ pub(super) struct InsertBound {
 
 impl RedisInner {
     pub(super) async fn load(&self, primaries: &Primaries, id: SessionId) -> Result<Option<Session>, StoreError> {
-        let partition = self.partitions.of(id);
+        let partition = self.partitions.of_session(id);
         let key = partition.keys.session(id);
         let mut replies = self.read(primaries, partition, |pipeline| drop_mut(pipeline.cmd("GET").arg(key))).await?;
         match replies.next() {
@@ -155,7 +155,7 @@ impl RedisInner {
 
     /// Says in each other partition that a session is about to begin. False: the room was found before another said so.
     pub(super) async fn announce(&self, session: &Session, room: &InsertBound) -> Result<bool, StoreError> {
-        let own = self.partitions.of(session.id);
+        let own = self.partitions.of_session(session.id);
         let others = self.partitions.iter().filter(|partition| partition.number != own.number);
         let announced = in_each(others.map(async |partition| {
             let keys = vec![partition.keys.subject(&session.subject)];
@@ -202,7 +202,7 @@ impl RedisInner {
         session: &Session,
         room: &InsertBound,
     ) -> Result<Option<Inserted>, StoreError> {
-        let partition = self.partitions.of(session.id);
+        let partition = self.partitions.of_session(session.id);
         let key = |id: &SessionId| partition.keys.session(*id);
         let history = partition.history();
         let record = encode_record(session, &op, &history)?;
@@ -216,7 +216,7 @@ impl RedisInner {
             room.inserts.get(partition.number).cloned().unwrap_or_default().into(),
             self.leeway(),
             reason_number(RevokedBecause::TooMany).to_string().into(),
-            partition.keys.of("sub:"),
+            partition.keys.named("sub:"),
             room.stays.len().to_string().into(),
         ]);
         let mut ended = Vec::new();
@@ -288,7 +288,7 @@ impl RedisInner {
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let own = target(&Target::Session(session.id))?;
         let of_session = own.strip_suffix(session.id.as_bytes()).ok_or_else(|| unexpected("no target of a session"))?;
-        let mut args = vec![first.keys.of("s:"), of_session.to_vec()];
+        let mut args = vec![first.keys.named("s:"), of_session.to_vec()];
         args.extend(fields.iter().cloned());
         let mut answer = self.run(first, &ROOM, vec![first.keys.subject(&session.subject)], args).await?;
         if answer.status != "room" {
@@ -345,7 +345,7 @@ impl RedisInner {
     /// The live entries of these targets.
     async fn entries_of(&self, partition: &Partition, targets: Vec<Target>) -> Result<Vec<Revocation>, StoreError> {
         let fields = targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
-        let (key, asked) = (partition.keys.of("r"), fields.clone());
+        let (key, asked) = (partition.keys.named("r"), fields.clone());
         let mut replies = self
             .read(&self.commands, partition, |pipeline| drop_mut(pipeline.cmd("HMGET").arg(key).arg(asked)))
             .await?;
@@ -388,7 +388,7 @@ impl RedisInner {
         revocation: Option<&Revocation>,
     ) -> Result<Swap, StoreError> {
         Rules::may_swap(expected, record, revocation)?;
-        let partition = self.partitions.of(record.id);
+        let partition = self.partitions.of_session(record.id);
         let history = partition.history();
         let bytes = encode_record(record, &op, &history)?;
         let keys = vec![partition.keys.session(record.id), partition.keys.subject(&record.subject)];

@@ -45,16 +45,16 @@ impl KeyPrint {
 
     /// The print of a public key, from its thumbprint (RFC 7638).
     fn of_public(thumbprint: &str, algorithm: Algorithm) -> Self {
-        Self::of(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
+        Self::from_digest(&digest::digest(&digest::SHA256, format!("{algorithm} {thumbprint}").as_bytes()))
     }
 
     /// The print of a secret, which reveals nothing of it: an HMAC over a text that no token can be.
     fn of_secret(key: &KeySigner, algorithm: Algorithm) -> Option<Self> {
         let tag = key.try_sign(format!("rotogate: which key is this? {algorithm}").as_bytes()).ok()?;
-        Some(Self::of(&digest::digest(&digest::SHA256, &tag)))
+        Some(Self::from_digest(&digest::digest(&digest::SHA256, &tag)))
     }
 
-    fn of(digest: &digest::Digest) -> Self {
+    fn from_digest(digest: &digest::Digest) -> Self {
         let mut print = [0; 32];
         print.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
         Self(print)

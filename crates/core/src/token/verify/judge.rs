@@ -97,7 +97,7 @@ pub(super) fn claims<'r>(
         account,
         issuer_session,
         vouched_by: if rules.ours { vouched_by(claims)? } else { None },
-        bound_to: bound_to.map(|key| (key, TokenHash::of(text))),
+        bound_to: bound_to.map(|key| (key, TokenHash::new(text))),
         certificate,
         login: login(claims),
         not_before,
@@ -213,7 +213,7 @@ pub(super) struct Moments {
 
 impl Moments {
     /// Those for a token of an issuer with these rules.
-    pub(super) fn of(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
+    pub(super) fn for_issuer(rules: &IssuerRules, engine_now: Timestamp, wall_now: Timestamp) -> Self {
         if rules.ours {
             // The later of both times decides the expiry of our own tokens: a slow clock prolongs none.
             Self { expiry: engine_now.max(wall_now), beginning: engine_now }

@@ -374,7 +374,7 @@ impl ClaimMapping {
                 None => words.push(word),
             }
         }
-        Scope::of(words)
+        Scope::from_tokens(words)
     }
 
     /// The roles. Of our own tokens nothing is refused: a claim of another type names no role.

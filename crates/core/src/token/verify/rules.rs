@@ -91,7 +91,7 @@ pub enum AllowedScopes {
 
 impl AllowedScopes {
     /// What remains of a token's scope.
-    fn of(&self, scope: Scope) -> Scope {
+    fn restrict(&self, scope: Scope) -> Scope {
         match self {
             Self::Any => scope,
             Self::Only(allowed) => scope.intersection(allowed),
@@ -363,7 +363,7 @@ impl IssuerRules {
     }
 
     pub(super) fn granted(&self, scope: Scope) -> Scope {
-        self.scopes.of(self.claims.mapped(scope))
+        self.scopes.restrict(self.claims.mapped(scope))
     }
 
     pub(super) fn accepts_typ(&self, typ: Option<&str>) -> bool {

@@ -48,7 +48,7 @@ impl Introspected {
         match &self.outcome {
             Ok(_) => limits.record_valid(source),
             Err(Denial::TokenInactive) => limits.record_forged(source),
-            Err(denial) if NotGood::of(*denial).is_ok() => limits.record_refused(source),
+            Err(denial) if NotGood::from_denial(*denial).is_ok() => limits.record_refused(source),
             Err(_) => {}
         }
     }

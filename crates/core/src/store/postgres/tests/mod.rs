@@ -32,10 +32,10 @@ pub(super) struct Server(Postgres);
 
 impl Server {
     pub(super) fn start(settings: &[&str]) -> Self {
-        Self::of(Postgres::start(settings))
+        Self::prepared(Postgres::start(settings))
     }
 
-    pub(super) fn of(server: Postgres) -> Self {
+    pub(super) fn prepared(server: Postgres) -> Self {
         server.sql(&format!("create role gate login password '{PASSWORD}'"));
         server.sql("grant create on database postgres to gate");
         Self(server)

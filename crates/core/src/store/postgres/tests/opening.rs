@@ -141,7 +141,7 @@ async fn a_password_file_is_read_again_at_each_connection() {
 #[tokio::test]
 async fn tls_needs_the_right_authority_and_name_and_a_client_certificate_where_the_server_wants_one() {
     let pki = Pki::new();
-    let server = Server::of(Postgres::start_with_tls(&pki));
+    let server = Server::prepared(Postgres::start_with_tls(&pki));
     let options = |name: &str, ca: &Pki| {
         let url = format!("postgres://gate@{name}:{}/postgres?sslmode=verify-full", server.port);
         PostgresOptions::new(url, ISSUER, KEYRING, LEEWAY).password(SecretString::from(PASSWORD)).ca(ca.root_pem())

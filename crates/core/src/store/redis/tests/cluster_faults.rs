@@ -115,7 +115,7 @@ struct Move {
 }
 
 impl Move {
-    fn of(cluster: &RedisCluster, partition: usize) -> Self {
+    fn new(cluster: &RedisCluster, partition: usize) -> Self {
         let key = format!("{{rg:{partition}}}:h");
         let from = cluster.node_of(&key);
         let ports: Vec<_> = cluster.nodes.iter().map(|node| node.port).collect();
@@ -187,7 +187,7 @@ async fn c11_while_a_slot_moves_reads_follow_each_key_and_nothing_is_half_writte
         insert(&store, one).await;
     }
     store.revoke(minimum(ids[0].id, 1, later(start(), 600_000)), RevokedBecause::Operator).await.unwrap();
-    let moving = Move::of(&cluster, 3);
+    let moving = Move::new(&cluster, 3);
     moving.begin().await;
     for one in &ids[..2] {
         moving.carry(&store.0.partitions.get(3).keys.session(one.id)).await;
@@ -221,7 +221,7 @@ async fn c14_in_a_cluster_a_write_waits_for_the_replicas_of_the_primary_that_tak
     let store = RedisStore::connect(options(cluster.nodes[0].port).cluster().wait_replicas(1)).await.unwrap();
     let all = in_each_partition(&store).await;
     store.settle().await.unwrap();
-    let moving = Move::of(&cluster, 3);
+    let moving = Move::new(&cluster, 3);
     let stopped = &cluster.nodes[3 + moving.to];
     stopped.signal("STOP");
     let swap = async |one: &Session| store.compare_and_swap(1, rotated(one, later(start(), 5)), None).await;
@@ -299,7 +299,7 @@ async fn c11_a_slot_that_moves_during_refreshes_loses_none() {
     let mut feed = store.follow(Cursor::default(), follow()).await.unwrap();
     while feed.next().await.unwrap().complete.is_none() {}
     for _ in 0..2 {
-        let moving = Move::of(&cluster, 3);
+        let moving = Move::new(&cluster, 3);
         moving.begin().await;
         moving.end().await;
         let moved = time.monotonic();

@@ -256,7 +256,7 @@ async fn c23_a_log_that_was_trimmed_past_a_reader_is_made_up_by_the_live_entries
     // As a beat does after a quarter of an hour.
     let args = vec![vec![1; 8], vec![1; 3], b"0".to_vec(), b"0-0".to_vec(), b"1".to_vec()];
     let first = store.0.partitions.first();
-    let keys = vec![first.keys.of("n")];
+    let keys = vec![first.keys.named("n")];
     let answer = store.0.run(first, &super::super::script::BEAT, keys, args).await.unwrap();
     assert_eq!(answer.status, "beat");
     let kept: usize = server.cli(&["XLEN", "{rg:0}:log"]).parse().unwrap();

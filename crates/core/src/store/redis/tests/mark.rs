@@ -12,7 +12,7 @@ async fn connect(site: &Site, mark: &Path) -> Result<RedisStore, StoreError> {
 /// As if there had been more writes, or fewer.
 async fn move_writes(store: &RedisStore, by: i64) {
     let first = store.0.partitions.first();
-    let head = first.keys.of("h");
+    let head = first.keys.named("h");
     let moved = store.0.read(&store.0.commands, first, |pipeline| {
         drop_mut(pipeline.cmd("HINCRBY").arg(head).arg("seq").arg(by));
     });

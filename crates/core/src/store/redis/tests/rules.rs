@@ -25,7 +25,7 @@ for i = 4, #ARGV do merged[#merged + 1] = merge(ARGV[3], ARGV[i]) end
 return merged",
         include_str!("../scripts/common.lua")
     );
-    let script: &'static Script = Box::leak(Box::new(Script::of(&source)));
+    let script: &'static Script = Box::leak(Box::new(Script::from_source(&source)));
     let encoded: Vec<Vec<u8>> = effects.iter().map(|effect| encode_effect(*effect)).collect();
     let mut compared = 0;
     for (a, bytes_of_a) in effects.iter().zip(&encoded) {
