@@ -46,7 +46,7 @@ pub use rotogate_core::token::TokenStyle;
 #[cfg(feature = "kuzzle")]
 pub use socket::Upgrade;
 #[cfg(feature = "kuzzle")]
-pub(crate) use socket::{Identity as SocketIdentity, SocketGate};
+pub(crate) use socket::{SocketGate, SocketIdentity};
 
 use answer::{json, reason};
 use call::said_json;

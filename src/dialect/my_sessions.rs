@@ -171,7 +171,7 @@ impl Dialect for MySessions {
 fn written(done: &OwnSessions) -> Reply {
     match done {
         OwnSessions::Listed(sessions) => {
-            json(StatusCode::OK, &List { sessions: sessions.iter().map(Entry::of).collect() })
+            json(StatusCode::OK, &List { sessions: sessions.iter().map(OwnSessionEntry::of).collect() })
         }
         OwnSessions::Ended(ended) => json(StatusCode::OK, &Ended { ended: *ended }),
     }
@@ -179,7 +179,7 @@ fn written(done: &OwnSessions) -> Reply {
 
 #[derive(Serialize)]
 struct List<'a> {
-    sessions: Vec<Entry<'a>>,
+    sessions: Vec<OwnSessionEntry<'a>>,
 }
 
 #[derive(Serialize)]
@@ -189,7 +189,7 @@ struct Ended {
 
 /// A session as its user sees it. Times are seconds since 1970, as in a token.
 #[derive(Serialize)]
-struct Entry<'a> {
+struct OwnSessionEntry<'a> {
     id: String,
     client: &'a str,
     created: u64,
@@ -202,7 +202,7 @@ struct Entry<'a> {
     current: bool,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> OwnSessionEntry<'a> {
     fn of(OwnSession { session, is_current }: &'a OwnSession) -> Self {
         Self {
             id: session.id.to_string(),

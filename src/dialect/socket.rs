@@ -14,7 +14,7 @@ use rotogate_core::lease::Lease;
 use rotogate_core::overload::SocketPermit;
 
 /// Selects the upstream connection of a message: callers of one identity share it.
-pub(crate) type Identity = Box<[u8]>;
+pub(crate) type SocketIdentity = Box<[u8]>;
 
 /// The gate, for the messages of one connection.
 #[async_trait]
@@ -23,7 +23,7 @@ pub(crate) trait SocketGate: CommandHandler {
     ///
     /// # Errors
     /// Why it is refused.
-    fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<Identity, Denial>;
+    fn permit(&self, token: Option<&str>, called: &EnclosedCall) -> Result<SocketIdentity, Denial>;
 
     /// The lease of a connection that is opened with this token.
     ///

@@ -37,14 +37,14 @@ pin_project! {
     #[derive(Debug)]
     pub struct GateBody<B> {
         #[pin]
-        kind: Kind<B>,
+        kind: BodyKind<B>,
     }
 }
 
 pin_project! {
-    #[project = KindProjection]
+    #[project = BodyKindProjection]
     #[derive(Debug)]
-    enum Kind<B> {
+    enum BodyKind<B> {
         Inner { #[pin] body: B, guard: Option<Box<ReplyGuard>>, counted: Option<InFlightSlot> },
         Own { bytes: Option<Bytes>, trailers: Option<Box<HeaderMap>> },
         Stream { stream: UnsyncBoxBody<Bytes, Infallible> },
@@ -55,39 +55,39 @@ impl<B> GateBody<B> {
     /// The inner service's body.
     pub fn inner_ref(&self) -> Option<&B> {
         match &self.kind {
-            Kind::Inner { body, .. } => Some(body),
-            Kind::Own { .. } | Kind::Stream { .. } => None,
+            BodyKind::Inner { body, .. } => Some(body),
+            BodyKind::Own { .. } | BodyKind::Stream { .. } => None,
         }
     }
 
     /// Why the reply was cut with its caller's session, if it was.
     pub fn cut(&self) -> Option<&'static str> {
         match &self.kind {
-            Kind::Inner { guard, .. } => guard.as_ref()?.cut(),
-            Kind::Own { .. } | Kind::Stream { .. } => None,
+            BodyKind::Inner { guard, .. } => guard.as_ref()?.cut(),
+            BodyKind::Own { .. } | BodyKind::Stream { .. } => None,
         }
     }
 
     /// The whole body, if it is in memory: the gate's own, or what `of_inner` returns for the inner service's.
     pub fn own_bytes(&mut self, of_inner: impl FnOnce(&mut B) -> Option<&mut Bytes>) -> Option<&mut Bytes> {
         match &mut self.kind {
-            Kind::Inner { body, .. } => of_inner(body),
-            Kind::Own { bytes, .. } => bytes.as_mut(),
-            Kind::Stream { .. } => None,
+            BodyKind::Inner { body, .. } => of_inner(body),
+            BodyKind::Own { bytes, .. } => bytes.as_mut(),
+            BodyKind::Stream { .. } => None,
         }
     }
 
     pub(super) fn inner(body: B, guard: Option<Box<ReplyGuard>>, counted: Option<InFlightSlot>) -> Self {
-        Self { kind: Kind::Inner { body, guard, counted } }
+        Self { kind: BodyKind::Inner { body, guard, counted } }
     }
 
     /// A body of the gate's own.
     pub fn own(body: ReplyBody) -> Self {
         if let Some(stream) = body.stream {
-            return Self { kind: Kind::Stream { stream } };
+            return Self { kind: BodyKind::Stream { stream } };
         }
         let bytes = Some(body.data).filter(|bytes| !bytes.is_empty());
-        Self { kind: Kind::Own { bytes, trailers: body.trailers } }
+        Self { kind: BodyKind::Own { bytes, trailers: body.trailers } }
     }
 }
 
@@ -108,7 +108,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         match self.project().kind.project() {
-            KindProjection::Inner { body, guard, .. } => {
+            BodyKindProjection::Inner { body, guard, .. } => {
                 let frame = body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
                 match guard.as_mut().and_then(|guard| guard.poll_expired(cx, frame.is_pending())) {
                     None => frame,
@@ -117,11 +117,11 @@ where
                     Some(Cut::Silence) => Poll::Ready(None),
                 }
             }
-            KindProjection::Own { bytes, trailers } => Poll::Ready(match bytes.take() {
+            BodyKindProjection::Own { bytes, trailers } => Poll::Ready(match bytes.take() {
                 Some(bytes) => Some(Ok(Frame::data(bytes.into()))),
                 None => trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))),
             }),
-            KindProjection::Stream { stream } => Pin::new(stream).poll_frame(cx).map(|frame| {
+            BodyKindProjection::Stream { stream } => Pin::new(stream).poll_frame(cx).map(|frame| {
                 frame.map(|frame| match frame {
                     Ok(frame) => Ok(frame.map_data(Into::into)),
                     Err(never) => match never {},
@@ -132,17 +132,17 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Inner { body, .. } => body.is_end_stream(),
-            Kind::Own { bytes, trailers } => bytes.is_none() && trailers.is_none(),
-            Kind::Stream { stream } => stream.is_end_stream(),
+            BodyKind::Inner { body, .. } => body.is_end_stream(),
+            BodyKind::Own { bytes, trailers } => bytes.is_none() && trailers.is_none(),
+            BodyKind::Stream { stream } => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body, .. } => body.size_hint(),
-            Kind::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Stream { stream } => stream.size_hint(),
+            BodyKind::Inner { body, .. } => body.size_hint(),
+            BodyKind::Own { bytes, .. } => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            BodyKind::Stream { stream } => stream.size_hint(),
         }
     }
 }

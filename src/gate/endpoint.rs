@@ -32,7 +32,7 @@ pub(super) use handler::to_its_end;
 pub use table::EndpointError;
 #[cfg(feature = "program")]
 pub use table::envelopes;
-pub(super) use table::{CommonRules, Endpoints, Hit, Operation};
+pub(super) use table::{CommonRules, Endpoints, Hit, MatchedOperation};
 
 /// The path of the JWK set, the public keys.
 pub const JWKS_PATH: &str = "/.well-known/jwks.json";

@@ -28,7 +28,7 @@ use super::Gate;
 use super::Inner;
 use super::body::GateBody;
 use super::forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
-use super::notice::Notice;
+use super::notice::SetupNotice;
 
 mod admit;
 mod answer;
@@ -43,7 +43,7 @@ mod refuse;
 pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
-use future::{Kind, PassedRequest};
+use future::{FutureKind, PassedRequest};
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};
@@ -144,7 +144,7 @@ impl<M> GateLayer<M> {
     pub fn at_edge(mut self) -> Self {
         self.edge = true;
         // The listeners set each request's peer themselves, and report an untrusted proxy.
-        self.gate.0.running.notices.first(Notice::UntrustedProxy);
+        self.gate.0.running.notices.first(SetupNotice::UntrustedProxy);
         self
     }
 
@@ -227,7 +227,7 @@ where
                 undecided: None,
             });
             let future = self.inner.call(Request::from_parts(parts, body));
-            return ResponseFuture { kind: Kind::Inner { future, passed, annotate } };
+            return ResponseFuture { kind: FutureKind::Inner { future, passed, annotate } };
         }
         let admission = self.layer.admit(&mut parts, EndpointMatch::Serve);
         let wait = self.layer.awaited(&parts, &admission);

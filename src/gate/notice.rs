@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Mistakes in the setup around a gate that a request reveals.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Notice {
+pub(super) enum SetupNotice {
     /// An upgrade on a route that does not allow upgrades.
     Upgrade,
     /// A request has no `Peer`.
@@ -28,7 +28,7 @@ pub(super) struct Notices([AtomicBool; 7]);
 
 impl Notices {
     /// Is this the first time?
-    pub(super) fn first(&self, notice: Notice) -> bool {
+    pub(super) fn first(&self, notice: SetupNotice) -> bool {
         self.0
             .get(notice as usize)
             .is_some_and(|given| !given.load(Ordering::Relaxed) && !given.swap(true, Ordering::Relaxed))

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use super::Inner;
 use super::origin::origin_of;
 use rotogate_core::client::{CertificateUse, DpopUse};
-use rotogate_core::credential::Scheme as Presented;
+use rotogate_core::credential::Scheme;
 use rotogate_core::denial::{Denial, ProofFlaw};
 use rotogate_core::dpop::{self, CheckedProof, Dpop, Expected, HttpScheme, OnceProof, TargetUri, UsedProof};
 use rotogate_core::fault::Error;
@@ -94,7 +94,7 @@ impl Inner {
     pub(super) fn possession(
         &self,
         parts: &Parts,
-        presented: Presented,
+        presented: Scheme,
         token: &AccessToken,
     ) -> Result<Option<CheckedProof>, Denial> {
         if let Some(certificate) = token.certificate() {
@@ -105,10 +105,10 @@ impl Inner {
             }
         }
         match (presented, token.proved_by()) {
-            (Presented::Bearer, None) => Ok(None),
-            (Presented::Bearer, Some(_)) => Err(Denial::UnprovedBinding),
-            (Presented::Dpop, None) => Err(Denial::UnboundToken),
-            (Presented::Dpop, Some((key, hash))) => {
+            (Scheme::Bearer, None) => Ok(None),
+            (Scheme::Bearer, Some(_)) => Err(Denial::UnprovedBinding),
+            (Scheme::Dpop, None) => Err(Denial::UnboundToken),
+            (Scheme::Dpop, Some((key, hash))) => {
                 let dpop = self.dpop().ok_or(Denial::UnprovedBinding)?;
                 let expected = Expected { method: &parts.method, target: self.target(parts), token: Some((hash, key)) };
                 let keyring = self.engine.keyring();

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use super::{Inner, builder::BuildError};
 use crate::dialect::RelayRequest;
 use crate::relay::{
-    Answer, EndTokens, Presented, Provider, ProviderReply, Relay, RelayParts, RelayRules, RelaySettings, Sealer, Source,
+    EndTokens, Presented, Provider, ProviderReply, Relay, RelayAnswer, RelayParts, RelayRules, RelaySettings, Sealer,
+    Source,
 };
 use rotogate_core::counters::Counters;
 use rotogate_core::denial::{Denial, NotGood};
@@ -58,13 +59,16 @@ impl RelayConfig {
 pub(super) const RESULTS: [&str; 6] = ["granted", "refused", "replayed", "joined", "not_sent", "unavailable"];
 
 /// The place among [`RESULTS`] of an answer.
-fn result(answer: &Answer) -> usize {
+fn result(answer: &RelayAnswer) -> usize {
     match answer {
-        Answer::Reply(_, Source::Replayed) => 2,
-        Answer::Reply(reply, Source::Asked) => usize::from(reply.status != 200),
-        Answer::Reply(_, Source::Joined) => 3,
-        Answer::InvalidGrant(_) | Answer::InvalidProof(_) | Answer::InvalidScope | Answer::TooMany { .. } => 4,
-        Answer::Unavailable { .. } => 5,
+        RelayAnswer::Reply(_, Source::Replayed) => 2,
+        RelayAnswer::Reply(reply, Source::Asked) => usize::from(reply.status != 200),
+        RelayAnswer::Reply(_, Source::Joined) => 3,
+        RelayAnswer::InvalidGrant(_)
+        | RelayAnswer::InvalidProof(_)
+        | RelayAnswer::InvalidScope
+        | RelayAnswer::TooMany { .. } => 4,
+        RelayAnswer::Unavailable { .. } => 5,
     }
 }
 
@@ -229,16 +233,16 @@ fn shortened(text: &str) -> String {
 }
 
 /// What a relay answers, as an outcome of the gate.
-fn reply(answer: Answer) -> Result<(ProviderReply, Source), Error> {
+fn reply(answer: RelayAnswer) -> Result<(ProviderReply, Source), Error> {
     Err(match answer {
-        Answer::Reply(reply, source) => return Ok((reply, source)),
-        Answer::InvalidGrant(why) => Denial::RelayRefused(why).into(),
-        Answer::InvalidProof(flaw) => Denial::BadProof(flaw).into(),
-        Answer::InvalidScope => Denial::InvalidScope.into(),
-        Answer::TooMany { limit, retry_after } => {
+        RelayAnswer::Reply(reply, source) => return Ok((reply, source)),
+        RelayAnswer::InvalidGrant(why) => Denial::RelayRefused(why).into(),
+        RelayAnswer::InvalidProof(flaw) => Denial::BadProof(flaw).into(),
+        RelayAnswer::InvalidScope => Denial::InvalidScope.into(),
+        RelayAnswer::TooMany { limit, retry_after } => {
             Denial::RateLimited(limit, retry_after.max(std::time::Duration::from_secs(1))).into()
         }
-        Answer::Unavailable { retry_after, reason } => Error::Failed(Fault::Provider { reason, retry_after }),
+        RelayAnswer::Unavailable { retry_after, reason } => Error::Failed(Fault::Provider { reason, retry_after }),
     })
 }
 

@@ -28,7 +28,7 @@ const LONG_REPLY_BYTES: u64 = 1024 * 1024;
 const FRAMES_UNCHECKED: u32 = 64;
 
 /// The caller whose session ends a reply, and the route of the request.
-struct Caller {
+struct GuardedCaller {
     gate: Arc<Inner>,
     verified: Arc<Verified>,
     route: Arc<Route>,
@@ -41,7 +41,7 @@ pub(super) fn is_short(size: &SizeHint) -> bool {
 
 /// Checks a reply's lease, and ends the reply with it.
 pub(super) struct ReplyGuard {
-    caller: Caller,
+    caller: GuardedCaller,
     state: State,
     is_grpc: bool,
     /// The reason, once the reply was cut.
@@ -71,7 +71,7 @@ enum State {
 /// The body error of a reply that was cut.
 #[derive(Debug, thiserror::Error)]
 #[error("reply ended by its lease: {0}")]
-struct Ended(&'static str);
+struct ReplyEnded(&'static str);
 
 /// The end of a reply that was cut.
 pub(super) enum Cut {
@@ -86,7 +86,7 @@ pub(super) enum Cut {
 impl ReplyGuard {
     pub(super) fn new(gate: Arc<Inner>, verified: Arc<Verified>, route: Arc<Route>, is_grpc: bool) -> Self {
         Self {
-            caller: Caller { gate, verified, route },
+            caller: GuardedCaller { gate, verified, route },
             state: State::New { frames: 0 },
             is_grpc,
             cut: None,
@@ -107,7 +107,7 @@ impl ReplyGuard {
                 return None;
             }
             State::New { .. } => {
-                let Caller { gate, verified, route } = &self.caller;
+                let GuardedCaller { gate, verified, route } = &self.caller;
                 let lease = Lease::for_caller(&gate.leases, Some(verified), route.policy.on_expiry);
                 let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 // After a pause of several seconds, check once, not once for each second.
@@ -137,7 +137,7 @@ impl ReplyGuard {
                 return Some(if self.is_grpc {
                     Cut::Trailers(trailers_of(&ending))
                 } else {
-                    Cut::Broken(Ended(reason).into())
+                    Cut::Broken(ReplyEnded(reason).into())
                 });
             }
         }

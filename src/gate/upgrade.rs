@@ -26,7 +26,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, DuplexStream};
 use tokio::sync::oneshot;
 
 use super::Inner;
-use super::notice::Notice;
+use super::notice::SetupNotice;
 use super::tunnel::{carry, protocol};
 use rotogate_core::lease::Lease;
 use rotogate_core::overload::PoolPermit;
@@ -44,7 +44,7 @@ pub(super) fn settle(gate: &Arc<Inner>, parts: &mut Parts, permitted: &Permitted
     }
     let policy = &permitted.route().policy;
     if !policy.upgrade {
-        if gate.running.notices.first(Notice::Upgrade) {
+        if gate.running.notices.first(SetupNotice::Upgrade) {
             let route = permitted.route().id.as_str();
             tracing::warn!(
                 route,

@@ -38,7 +38,7 @@ mod look;
 mod revoke;
 mod settings;
 
-pub use answer::{Answer, Presented, Source};
+pub use answer::{Presented, RelayAnswer, Source};
 use flight::{Finished, Next, Presentation, UnderWay};
 use look::Known;
 pub use settings::{AfterUnknown, EndTokens, MAX_GRACE, RelayParts, RelayRules, RelaySettings};
@@ -146,7 +146,7 @@ impl Relay {
     }
 
     /// Forwards a request that is not a refresh. Stores nothing of it.
-    pub async fn pass(&self, request: &ProviderRequest, address: Option<IpAddr>) -> Answer {
+    pub async fn pass(&self, request: &ProviderRequest, address: Option<IpAddr>) -> RelayAnswer {
         let core = &self.core;
         let place = match core.admit(address) {
             Ok(place) => place,
@@ -163,9 +163,9 @@ impl Relay {
                 }
                 let is_unsent = matches!(error, SendError::NotSent(_));
                 let reason = if is_unsent { "provider_unreachable" } else { "provider_failed" };
-                return Answer::unavailable(RETRY_AFTER, reason);
+                return RelayAnswer::unavailable(RETRY_AFTER, reason);
             }
-            Err(_) => return Answer::unavailable(RETRY_AFTER, "provider_failed"),
+            Err(_) => return RelayAnswer::unavailable(RETRY_AFTER, "provider_failed"),
         };
         match settings.provider.read("", &reply) {
             Meaning::Granted { .. } => core.limits.record_valid(address),
@@ -174,31 +174,31 @@ impl Relay {
             Meaning::Again => {}
             Meaning::Busy => {
                 let retry_after = reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER);
-                return Answer::unavailable(retry_after, "provider_busy");
+                return RelayAnswer::unavailable(retry_after, "provider_busy");
             }
             Meaning::Unclear => {
                 if let Some(others) = core.is_due("provider_failed") {
                     tracing::warn!(endpoint = core.endpoint, status = reply.status, others, "relay: provider failed");
                 }
-                return Answer::unavailable(RETRY_AFTER, "provider_failed");
+                return RelayAnswer::unavailable(RETRY_AFTER, "provider_failed");
             }
         }
-        Answer::Reply(reply, Source::Asked)
+        RelayAnswer::Reply(reply, Source::Asked)
     }
 
     /// Answers a refresh token. The provider's call is a task of its own: a caller that stops waiting cancels nothing.
-    pub async fn exchange(&self, mut presented: Presented) -> Answer {
+    pub async fn exchange(&self, mut presented: Presented) -> RelayAnswer {
         let proof = match presented.proof.as_ref().map(|proof| self.core.proved(proof)).transpose() {
             Ok(proof) => proof,
-            Err(flaw) => return Answer::InvalidProof(flaw),
+            Err(flaw) => return RelayAnswer::InvalidProof(flaw),
         };
         if let Some(proof) = &proof {
             presented.presenter.jkt = Some(proof.jkt.clone());
         }
         let presentation = match self.core.presentation(presented) {
             Ok(Some(presentation)) => presentation,
-            Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
-            Err(NotSealed) => return Answer::failed(&NOT_SEALED),
+            Ok(None) => return RelayAnswer::InvalidGrant(NO_TOKEN),
+            Err(NotSealed) => return RelayAnswer::failed(&NOT_SEALED),
         };
         let answer = self.answer(&presentation).await;
         match &proof {
@@ -208,7 +208,7 @@ impl Relay {
         }
     }
 
-    async fn answer(&self, presentation: &Arc<Presentation>) -> Answer {
+    async fn answer(&self, presentation: &Arc<Presentation>) -> RelayAnswer {
         let mut was_pending = false;
         for _ in 0..MAX_ROUNDS {
             let known = match self.core.known(presentation).await {
@@ -231,16 +231,16 @@ impl Relay {
                 return answer;
             }
         }
-        Answer::failed(&Fault::Contention)
+        RelayAnswer::failed(&Fault::Contention)
     }
 
     /// Forwards a revocation in a task of its own. If the provider accepts it, ends the access token of the stored
     /// answer and removes the record, so that the answer is not replayed.
-    pub async fn revoke(&self, presented: Presented) -> Answer {
+    pub async fn revoke(&self, presented: Presented) -> RelayAnswer {
         let presentation = match self.core.presentation(presented) {
             Ok(Some(presentation)) => presentation,
-            Ok(None) => return Answer::InvalidGrant(NO_TOKEN),
-            Err(NotSealed) => return Answer::failed(&NOT_SEALED),
+            Ok(None) => return RelayAnswer::InvalidGrant(NO_TOKEN),
+            Err(NotSealed) => return RelayAnswer::failed(&NOT_SEALED),
         };
         let place = match self.core.place(presentation.presented.address) {
             Ok(place) => place,
@@ -248,7 +248,7 @@ impl Relay {
         };
         let task = UnderWay::new(&self.core, place);
         let revoked = tokio::spawn(async move { task.core.revoke(&presentation).await }).await;
-        revoked.unwrap_or_else(|_| Answer::unavailable(RETRY_AFTER, "relay_aborted"))
+        revoked.unwrap_or_else(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted"))
     }
 
     /// Removes the records that have ended.
@@ -276,43 +276,45 @@ impl Core {
     }
 
     /// Does an answer bring tokens?
-    fn has_tokens(&self, presentation: &Presentation, answer: &Answer) -> bool {
-        let Answer::Reply(reply, _) = answer else { return false };
+    fn has_tokens(&self, presentation: &Presentation, answer: &RelayAnswer) -> bool {
+        let RelayAnswer::Reply(reply, _) = answer else { return false };
         let token = presentation.presented.token.expose_secret();
         matches!(presentation.settings.provider.read(token, reply), Meaning::Granted { .. })
     }
 
     /// The answer, if its proof was not used before.
-    async fn prove_once(&self, proof: &GoodProof, answer: Answer) -> Answer {
+    async fn prove_once(&self, proof: &GoodProof, answer: RelayAnswer) -> RelayAnswer {
         match self.proofs.use_once(proof, self.clock.now()) {
             Ok(()) => {}
-            Err(NotRecorded::Seen) => return Answer::InvalidProof(ProofFlaw::Replayed),
-            Err(NotRecorded::KeyIsFull) => return Answer::TooMany { limit: "proofs_per_key", retry_after: TRY_AGAIN },
-            Err(NotRecorded::Full) => return Answer::unavailable(TRY_AGAIN, "proofs_full"),
+            Err(NotRecorded::Seen) => return RelayAnswer::InvalidProof(ProofFlaw::Replayed),
+            Err(NotRecorded::KeyIsFull) => {
+                return RelayAnswer::TooMany { limit: "proofs_per_key", retry_after: TRY_AGAIN };
+            }
+            Err(NotRecorded::Full) => return RelayAnswer::unavailable(TRY_AGAIN, "proofs_full"),
         }
         let Some(shared) = self.counts_proofs.as_ref().and_then(|store| store.shared()) else { return answer };
         match self.proofs.use_in_store(proof, shared).await {
             Ok(()) => answer,
-            Err(Error::Denied(_)) => Answer::InvalidProof(ProofFlaw::Replayed),
+            Err(Error::Denied(_)) => RelayAnswer::InvalidProof(ProofFlaw::Replayed),
             Err(Error::Failed(fault)) => {
                 tracing::error!(endpoint = self.endpoint, error = ?Chain(&fault), "relay: proof not counted");
-                Answer::unavailable(fault.retry_after(), "proofs_unavailable")
+                RelayAnswer::unavailable(fault.retry_after(), "proofs_unavailable")
             }
         }
     }
 
     /// A place at the provider for this sender.
-    fn place(&self, address: Option<IpAddr>) -> Result<PoolPermit, Answer> {
+    fn place(&self, address: Option<IpAddr>) -> Result<PoolPermit, RelayAnswer> {
         let place = self.places.enter(address.map(Holder::address));
-        place.map_err(|_| Answer::unavailable(RETRY_AFTER, "relay_saturated"))
+        place.map_err(|_| RelayAnswer::unavailable(RETRY_AFTER, "relay_saturated"))
     }
 
     /// The same, if a token of this sender may go there.
-    fn admit(&self, address: Option<IpAddr>) -> Result<PoolPermit, Answer> {
+    fn admit(&self, address: Option<IpAddr>) -> Result<PoolPermit, RelayAnswer> {
         let place = self.place(address)?;
         self.limits.admit_unverified(address).map_err(|denial| match denial {
-            Denial::RateLimited(limit, retry_after) => Answer::TooMany { limit, retry_after },
-            _ => Answer::unavailable(RETRY_AFTER, denial.reason()),
+            Denial::RateLimited(limit, retry_after) => RelayAnswer::TooMany { limit, retry_after },
+            _ => RelayAnswer::unavailable(RETRY_AFTER, denial.reason()),
         })?;
         Ok(place)
     }
@@ -321,11 +323,11 @@ impl Core {
         self.seldom.is_due(kind, self.clock.source().monotonic())
     }
 
-    fn store_failed(&self, error: StoreError) -> Answer {
+    fn store_failed(&self, error: StoreError) -> RelayAnswer {
         if let Some(others) = self.is_due("store_failed") {
             tracing::error!(endpoint = self.endpoint, error = ?Chain(&error), others, "relay: store failed");
         }
-        Answer::failed(&Fault::Store(error))
+        RelayAnswer::failed(&Fault::Store(error))
     }
 }
 

@@ -15,7 +15,9 @@ pub mod oauth;
 pub mod provider;
 pub mod seal;
 
-pub use engine::{AfterUnknown, Answer, EndTokens, Presented, Relay, RelayParts, RelayRules, RelaySettings, Source};
+pub use engine::{
+    AfterUnknown, EndTokens, Presented, Relay, RelayAnswer, RelayParts, RelayRules, RelaySettings, Source,
+};
 pub use http::{HttpCaller, OAuthProvider, ProviderUrls, RelayClient, SecretPlace, UrlSource};
 pub use provider::{Meaning, Provider, ProviderReply, ProviderRequest, SendError};
 pub use seal::{Params, Presenter, Sealer};

@@ -48,7 +48,7 @@ impl fmt::Debug for ProviderReply {
 
 /// What a record has of a reply.
 #[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+struct StoredReply<'a> {
     status: u16,
     #[serde(borrow)]
     challenge: Option<&'a str>,
@@ -61,7 +61,7 @@ struct Kept<'a> {
 impl ProviderReply {
     /// The bytes to seal.
     pub(super) fn encode(&self) -> Option<Zeroizing<Vec<u8>>> {
-        let kept = Kept {
+        let kept = StoredReply {
             status: self.status,
             challenge: self.challenge.as_deref(),
             dpop_nonce: self.dpop_nonce.as_deref(),
@@ -72,7 +72,7 @@ impl ProviderReply {
 
     /// What [`encode`](Self::encode) made.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let Kept { status, challenge, dpop_nonce, body } = postcard::from_bytes(bytes).ok()?;
+        let StoredReply { status, challenge, dpop_nonce, body } = postcard::from_bytes(bytes).ok()?;
         Some(Self {
             status,
             retry_after: None,

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 /// if the text is no object.
 pub(super) fn rewrite(text: &[u8], remove: &str, set: Option<(&str, &str)>) -> Option<String> {
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let mut members = reader.deserialize_map(Members).ok()?;
+    let mut members = reader.deserialize_map(MembersVisitor).ok()?;
     reader.end().ok()?;
     members.retain(|(name, _)| name != remove);
     let mut written = String::with_capacity(text.len() + 64);
@@ -80,9 +80,9 @@ fn quoted(text: &str) -> String {
 }
 
 /// The members of an object, in their order.
-struct Members;
+struct MembersVisitor;
 
-impl<'de> Visitor<'de> for Members {
+impl<'de> Visitor<'de> for MembersVisitor {
     type Value = Vec<(String, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 
 use super::super::EnclosedCall;
-use super::super::socket::{Identity, SocketGate};
+use super::super::socket::{SocketGate, SocketIdentity};
 use super::MALFORMED;
 use super::message::{self, Action, Message};
 use super::perform::{self, ActionResult};
@@ -431,7 +431,7 @@ impl<S: Stream> Session<S> {
     /// The upstream connection of an identity, opened if there is none yet; `None` if there is no connection.
     async fn upstream(
         &mut self,
-        identity: Identity,
+        identity: SocketIdentity,
         token: Option<SecretString>,
         called: &EnclosedCall,
     ) -> Result<Option<&mut Upstream>, Denial> {

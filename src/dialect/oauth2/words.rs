@@ -16,7 +16,7 @@ use rotogate_core::token::claims::Confirmation;
 
 /// RFC 6749 §5.1. `refresh_token` is in every reply that has one: clients replace theirs with whatever arrives.
 #[derive(Serialize)]
-struct Tokens<'a> {
+struct TokenResponse<'a> {
     access_token: &'a str,
     token_type: &'static str,
     expires_in: u64,
@@ -29,7 +29,7 @@ struct Tokens<'a> {
 pub(super) fn issued(issued: &IssuedTokens) -> Reply {
     json(
         StatusCode::OK,
-        &Tokens {
+        &TokenResponse {
             access_token: issued.access_token.expose(),
             token_type: token_type(issued.bound_to),
             expires_in: issued.expires_in,

@@ -145,7 +145,7 @@ impl Provider for EnvelopeProvider {
     }
 }
 
-struct Tokens {
+struct TokenPair {
     access: Zeroizing<String>,
     refresh: Zeroizing<String>,
 }
@@ -155,12 +155,12 @@ fn object(reply: &ProviderReply) -> Option<Map<String, Value>> {
 }
 
 /// The tokens of a reply that succeeded.
-fn tokens(reply: &ProviderReply) -> Option<Tokens> {
+fn tokens(reply: &ProviderReply) -> Option<TokenPair> {
     let object = object(reply)?;
     let content = object.get("content")?.as_array()?;
     let [one] = content.as_slice() else { return None };
     let text = |name: &str| one.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-    Some(Tokens {
+    Some(TokenPair {
         access: Zeroizing::new(text("token")?),
         refresh: Zeroizing::new(text("refreshToken").unwrap_or_default()),
     })

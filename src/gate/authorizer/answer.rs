@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::grpc::Allowed;
 #[cfg(feature = "grpc")]
 use super::kept;
-use super::{Disguises, Form, Neighbour};
+use super::{Disguises, Neighbour, QuestionForm};
 use crate::gate::Inner;
 use crate::gate::layer::withhold;
 use crate::gate::overloaded::overloaded as in_words_of;
@@ -57,7 +57,7 @@ impl Mutations {
 }
 
 /// What the neighbour changes in a permitted request because of what its client sent, and the form of the answer.
-fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, Form) {
+fn of_the_request(gate: &Inner, parts: &mut Parts, permitted: &Permitted) -> (Mutations, QuestionForm) {
     let policy = &permitted.route().policy;
     let mut set = HeaderMap::new();
     let Disguises { names: mut remove, form } = parts.extensions.remove::<Disguises>().unwrap_or_default();
@@ -153,7 +153,7 @@ pub(super) fn allowed(
     let mut reply = Reply::default();
     match neighbour {
         Neighbour::Envoy => match of_the_request(gate, parts, permitted) {
-            (changes, Form::Headers) => {
+            (changes, QuestionForm::Headers) => {
                 let changes = mutations(gate, changes, permitted, audience)?;
                 reply.headers_mut().extend(changes.set);
                 // HeaderName is a token, so the list is a header value.
@@ -161,7 +161,7 @@ pub(super) fn allowed(
                 reply.headers_mut().extend(HeaderValue::try_from(list).ok().map(|list| (TO_REMOVE, list)));
             }
             #[cfg(feature = "grpc")]
-            (changes, Form::Message) => {
+            (changes, QuestionForm::Message) => {
                 // An assertion does not last as long as its token.
                 let is_usual = changes.is_empty() && audience.is_none();
                 let caller = permitted.caller().filter(|_| is_usual);

@@ -33,7 +33,7 @@ use self::proto::google::protobuf::value::Kind;
 use self::proto::google::protobuf::{ListValue, Struct, Value};
 use super::answer::{DETAIL, Mutations, STATUS};
 use super::facts::{self, Facts};
-use super::{Authorizer, Form, Neighbour, kept};
+use super::{Authorizer, Neighbour, QuestionForm, kept};
 use crate::dialect::knox::calls::{collected, refusal};
 use crate::dialect::knox::streams::{self, Streams};
 use rotogate_core::denial::Denial;
@@ -233,7 +233,7 @@ impl Authorizer {
             client: facts::client(present(&source.address)?)?,
         };
         let headers = headers(request)?;
-        self.marked(&headers, Form::Message)?.head_of(facts, headers)
+        self.marked(&headers, QuestionForm::Message)?.head_of(facts, headers)
     }
 }
 

@@ -140,7 +140,7 @@ enum Trusted {
 #[derive(Clone, Debug, Default)]
 struct Disguises {
     names: Vec<HeaderName>,
-    form: Form,
+    form: QuestionForm,
 }
 
 /// The headers of a question that the request in question does not have.
@@ -162,7 +162,7 @@ impl Marked {
 
 /// The form of a question, and thereby of its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Form {
+enum QuestionForm {
     #[default]
     Headers,
     /// Of gRPC, which has no headers of the answer.
@@ -170,7 +170,7 @@ enum Form {
     Message,
 }
 
-impl Form {
+impl QuestionForm {
     /// Can the proxy remove a header by the name that the answer gives?
     const fn removes_by_name(self, neighbour: Neighbour) -> bool {
         match self {
@@ -238,7 +238,7 @@ impl Authorizer {
             return Err(Denial::BadFraming);
         }
         let facts = facts::read(self.neighbour, question, |name| self.is_ours(name))?;
-        let marked = self.marked(&question.headers, Form::Headers)?;
+        let marked = self.marked(&question.headers, QuestionForm::Headers)?;
         let head = marked.head_of(facts, std::mem::take(&mut question.headers))?;
         Ok(on_listener_of(question.extensions.get(), head))
     }
@@ -268,7 +268,7 @@ impl Authorizer {
     ///
     /// # Errors
     /// A header imitates one of ours, and the neighbour cannot remove it.
-    fn marked(&self, headers: &HeaderMap, form: Form) -> Result<Marked, Denial> {
+    fn marked(&self, headers: &HeaderMap, form: QuestionForm) -> Result<Marked, Denial> {
         let of_the_question: Vec<_> =
             headers.keys().filter(|name| facts::is_no_header_of_the_request(name)).cloned().collect();
         let mut disguises = Disguises { form, names: Vec::new() };

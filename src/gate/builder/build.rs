@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
-use super::rules::Kept;
+use super::rules::RunningParts;
 use super::{BuildError, DEFAULT_LEEWAY, DEFAULT_MAX_STREAM, GateBuilder, sound};
 use crate::gate::endpoint::Endpoints;
 use crate::gate::fault_log::FaultLog;
@@ -92,7 +92,7 @@ impl GateBuilder {
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
         let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
         let running = Arc::new(self.running(&engine, &checker, row, passwords)?);
-        let kept = Kept { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
+        let kept = RunningParts { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
         let gate = Gate(Arc::new(self.rules.into_inner(kept, &identity, None)?));
         running.clients.store(Arc::new(gate.0.clients.ids()));
         maintain::begin(&running, feed).await?;
@@ -176,7 +176,7 @@ impl GateBuilder {
         for endpoint in &mut self.rules.endpoints {
             endpoint.go_on_with(&old.running.relays)?;
         }
-        let kept = Kept {
+        let kept = RunningParts {
             id: old.id,
             running: Arc::clone(&old.running),
             engine: Arc::clone(&old.engine),

@@ -53,7 +53,7 @@ pub(super) struct Rules {
 }
 
 /// What a gate has beside its rules.
-pub(super) struct Kept {
+pub(super) struct RunningParts {
     pub(super) id: GateId,
     pub(super) running: Arc<Running>,
     pub(super) engine: Arc<Engine>,
@@ -98,11 +98,11 @@ impl Rules {
     /// The gate with these rules. `old` has the ones before them.
     pub(super) fn into_inner(
         self,
-        kept: Kept,
+        kept: RunningParts,
         identity: &IdentityHeaders,
         old: Option<&Inner>,
     ) -> Result<Inner, BuildError> {
-        let Kept { id, running, engine, checker, leases, leeway } = kept;
+        let RunningParts { id, running, engine, checker, leases, leeway } = kept;
         let protected = ProtectedNames::new(identity.names().map(HeaderName::as_str));
         let protected = protected.with(self.strip, self.keep);
         let dialects = dialects(&self.routes)?;

@@ -11,7 +11,7 @@ use http::request::Parts;
 use http_body::Body;
 use http_body_util::BodyExt;
 
-use super::Operation;
+use super::MatchedOperation;
 use super::handler::EndpointHandler;
 use super::read::{Reading, Unread};
 use super::table::Ready;
@@ -64,7 +64,7 @@ pub(in crate::gate) struct TakenOver {
 /// Answers a request to an endpoint.
 pub(in crate::gate) async fn answer<B>(
     gate: Arc<Inner>,
-    operation: Operation,
+    operation: MatchedOperation,
     parts: Parts,
     body: B,
     address: Option<IpAddr>,
@@ -116,7 +116,7 @@ where
 struct EndpointRequest<'a> {
     gate: &'a Arc<Inner>,
     endpoint: &'a Ready,
-    operation: &'a Operation,
+    operation: &'a MatchedOperation,
     parts: &'a Parts,
     address: Option<IpAddr>,
     /// When the request was read.

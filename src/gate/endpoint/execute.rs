@@ -27,14 +27,14 @@ use rotogate_core::verify_cache::{Introspected, Verified};
 
 /// What a request presents besides its credentials.
 #[derive(Clone, Copy)]
-pub(super) struct Presented<'a> {
+pub(super) struct ProofOfPossession<'a> {
     /// The proof of a key.
     pub(super) proof: Option<&'a PresentedProof>,
     /// The client certificate of the connection.
     pub(super) certificate: Option<CertificateThumbprint>,
 }
 
-impl<'a> Presented<'a> {
+impl<'a> ProofOfPossession<'a> {
     /// What the tokens of a new grant are bound to.
     fn of_client(self, gate: &'a Inner, client: &Client) -> Result<Binding<'a>, Denial> {
         let proof = gate.proof_of_client(self.proof, client.dpop)?;
@@ -59,7 +59,7 @@ pub(super) async fn execute(
     account: Option<&str>,
     origin: &Origin,
     arrived: Arrival,
-    presented: Presented<'_>,
+    presented: ProofOfPossession<'_>,
 ) -> Result<Outcome, Error> {
     let (account, of_account) = accounts(endpoint, account);
     let at = EndpointCommand { gate, endpoint, origin, account: of_account };

@@ -41,7 +41,7 @@ impl CommandHandler for EndpointHandler<'_> {
         let executing = async move {
             match gate.endpoints.get(index) {
                 Some(endpoint) => {
-                    let presented = execute::Presented { proof: proof.as_deref(), certificate };
+                    let presented = execute::ProofOfPossession { proof: proof.as_deref(), certificate };
                     execute::execute(&gate, endpoint, command, account.as_deref(), &origin, arrived, presented).await
                 }
                 None => Err(Denial::NoRoute.into()),

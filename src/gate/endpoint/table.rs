@@ -142,14 +142,14 @@ fn own_client(endpoint: &Endpoint, clients: &[Client]) -> Result<Option<Arc<Clie
 
 /// What one of our paths serves.
 #[derive(Clone, Debug)]
-enum Entry {
+enum PathEntry {
     Operation { endpoint: usize, served: Arc<ServedPath> },
     Jwks,
     Metadata(usize),
     Resource(usize),
 }
 
-impl Entry {
+impl PathEntry {
     fn endpoint(&self) -> Option<usize> {
         match self {
             Self::Operation { endpoint, .. } => Some(*endpoint),
@@ -190,7 +190,7 @@ pub fn envelopes(dialect: &dyn Dialect, base: &str) -> Vec<(Method, String)> {
 #[derive(Debug)]
 pub(in crate::gate) struct Endpoints {
     ready: Vec<Ready>,
-    exact: matchit::Router<Entry>,
+    exact: matchit::Router<PathEntry>,
     /// The same templates in lower case, to find near misses.
     loose: matchit::Router<Option<usize>>,
     /// Each document of metadata.
@@ -199,13 +199,13 @@ pub(in crate::gate) struct Endpoints {
 
 /// The operation of an endpoint that a request names.
 #[derive(Debug)]
-pub(in crate::gate) struct Operation {
+pub(in crate::gate) struct MatchedOperation {
     pub(super) endpoint: usize,
     pub(super) served: Arc<ServedPath>,
     pub(super) params: Vec<(String, String)>,
 }
 
-impl Operation {
+impl MatchedOperation {
     /// The endpoint, for [`Endpoints::dialect`].
     pub(in crate::gate) const fn endpoint(&self) -> usize {
         self.endpoint
@@ -220,7 +220,7 @@ impl Operation {
 /// A request for one of our endpoints.
 #[derive(Debug)]
 pub(in crate::gate) enum Hit {
-    Operation(Operation),
+    Operation(MatchedOperation),
     Jwks,
     /// The metadata at this position.
     Metadata(usize),
@@ -253,9 +253,9 @@ impl Endpoints {
             loose: matchit::Router::new(),
             metadata: Vec::new(),
         };
-        all.insert("the gate", JWKS_PATH, Entry::Jwks)?;
+        all.insert("the gate", JWKS_PATH, PathEntry::Jwks)?;
         for (index, resource) in common.resources.iter().enumerate() {
-            all.insert("the gate", &resource.document_path, Entry::Resource(index))?;
+            all.insert("the gate", &resource.document_path, PathEntry::Resource(index))?;
         }
         let dialects = KnownDialects::of(&endpoints);
         for endpoint in endpoints {
@@ -273,7 +273,7 @@ impl Endpoints {
         for served in endpoint.dialect.serves(endpoint.base()) {
             names_accounts |= served.template.contains("{account}");
             let template = served.template.clone();
-            let entry = Entry::Operation { endpoint: index, served: Arc::new(served) };
+            let entry = PathEntry::Operation { endpoint: index, served: Arc::new(served) };
             self.insert(endpoint.dialect.name(), &template, entry)?;
         }
         Ok(names_accounts)
@@ -290,7 +290,7 @@ impl Endpoints {
         };
         let Some(own) = own.filter(|own| self.is_issuer_free(own)) else { return Ok(()) };
         for path in metadata::paths(&own) {
-            self.insert("the gate", &path, Entry::Metadata(self.metadata.len()))?;
+            self.insert("the gate", &path, PathEntry::Metadata(self.metadata.len()))?;
         }
         let served = |client: &&Client| endpoint.clients.as_ref().is_none_or(|ids| ids.contains(&client.id));
         let (clients, has_directory) = (common.clients.iter().filter(served), common.has_directory);
@@ -306,7 +306,7 @@ impl Endpoints {
         metadata::paths(issuer).iter().all(|path| self.exact.at(path).is_err())
     }
 
-    fn insert(&mut self, dialect: &str, template: &str, entry: Entry) -> Result<(), EndpointError> {
+    fn insert(&mut self, dialect: &str, template: &str, entry: PathEntry) -> Result<(), EndpointError> {
         let failed = |error: matchit::InsertError| EndpointError {
             dialect: dialect.to_owned(),
             path: template.to_owned(),
@@ -357,13 +357,13 @@ impl Endpoints {
     }
 
     /// Whether an operation serves upgrades only.
-    pub(in crate::gate) fn upgrades(&self, operation: &Operation) -> bool {
+    pub(in crate::gate) fn upgrades(&self, operation: &MatchedOperation) -> bool {
         let endpoint = self.ready.get(operation.endpoint);
         endpoint.is_some_and(|endpoint| endpoint.dialect.upgrades(operation.served.operation))
     }
 
     /// The listeners that serve an operation. Empty: all.
-    pub(in crate::gate) fn listeners(&self, operation: &Operation) -> &[Box<str>] {
+    pub(in crate::gate) fn listeners(&self, operation: &MatchedOperation) -> &[Box<str>] {
         self.ready.get(operation.endpoint).map_or(&[], |endpoint| &endpoint.listeners)
     }
 
@@ -389,17 +389,17 @@ impl Endpoints {
                 let account = found.params.get("account").unwrap_or_default();
                 let spelt = |spelling: &&str| spelling.replace("{account}", account) == raw;
                 Some(match found.value {
-                    Entry::Jwks if !path.is_rewritten() => Hit::Jwks,
-                    Entry::Metadata(index) if !path.is_rewritten() => Hit::Metadata(*index),
-                    Entry::Operation { endpoint, served }
+                    PathEntry::Jwks if !path.is_rewritten() => Hit::Jwks,
+                    PathEntry::Metadata(index) if !path.is_rewritten() => Hit::Metadata(*index),
+                    PathEntry::Operation { endpoint, served }
                         if !path.is_rewritten() || served.spellings.iter().any(spelt) =>
                     {
                         let params = found.params.iter();
                         let params = params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-                        Hit::Operation(Operation { endpoint: *endpoint, served: Arc::clone(served), params })
+                        Hit::Operation(MatchedOperation { endpoint: *endpoint, served: Arc::clone(served), params })
                     }
-                    Entry::Resource(index) if !path.is_rewritten() => Hit::Resource(*index),
-                    Entry::Jwks | Entry::Metadata(_) | Entry::Resource(_) | Entry::Operation { .. } => {
+                    PathEntry::Resource(index) if !path.is_rewritten() => Hit::Resource(*index),
+                    PathEntry::Jwks | PathEntry::Metadata(_) | PathEntry::Resource(_) | PathEntry::Operation { .. } => {
                         Hit::NearMiss(found.value.endpoint())
                     }
                 })

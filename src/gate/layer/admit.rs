@@ -15,7 +15,7 @@ use crate::gate::Inner;
 use crate::gate::endpoint::Hit;
 #[cfg(feature = "axum")]
 use crate::gate::nested;
-use crate::gate::notice::Notice;
+use crate::gate::notice::SetupNotice;
 use crate::gate::{preflight, respond};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::headers::{self, Peer};
@@ -155,7 +155,7 @@ impl<M> GateLayer<M> {
         if denial == Denial::WrongAudience
             && policy.audiences.is_empty()
             && gate.running.asks_audience.load(Ordering::Relaxed)
-            && gate.running.notices.first(Notice::Audience)
+            && gate.running.notices.first(SetupNotice::Audience)
         {
             tracing::warn!(
                 "token for another audience refused by `gate.layer()`: a `require().audience(…)` behind it never sees the \
@@ -337,7 +337,7 @@ impl<M> GateLayer<M> {
     #[cfg(feature = "axum")]
     pub(super) fn whole<O: Observer>(&self, parts: &Parts) -> Option<Uri> {
         let whole = if self.edge { None } else { nested::whole(parts) }?;
-        if O::HAS_EFFECTS && self.gate.0.running.notices.first(Notice::Nested) {
+        if O::HAS_EFFECTS && self.gate.0.running.notices.first(SetupNotice::Nested) {
             tracing::error!(
                 "`gate.layer()` inside a nest, which removes the prefix of a path: routes and endpoints match the whole \
                  path all the same. Put `gate.layer()` around the outermost router, and `gate.require()` into nests. \

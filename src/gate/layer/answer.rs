@@ -11,7 +11,7 @@ use tower::Service;
 
 use super::admit::Admission;
 use super::endpoint_run::EndpointRun;
-use super::future::{Kind, PassedRequest, ResponseFuture};
+use super::future::{FutureKind, PassedRequest, ResponseFuture};
 use super::permit::prepare;
 use super::refuse::{denied, refused, shed};
 use super::{GateLayer, GateService};
@@ -57,7 +57,7 @@ impl<S, M> GateService<S, M> {
                 let run = EndpointRun::new(layer.clone(), &operation);
                 // Boxed: a rotation costs a disk write anyway, and forwarded requests then have a small future.
                 let answer = Box::pin(run.outcome(operation, parts, body, M::keep(&self.inner)));
-                ResponseFuture { kind: Kind::Endpoint { answer } }
+                ResponseFuture { kind: FutureKind::Endpoint { answer } }
             }
             Admission::Endpoint(Hit::Jwks) => layer.published(endpoint::jwks(gate, &parts.method)),
             Admission::Endpoint(Hit::Metadata(index)) => {
@@ -117,7 +117,7 @@ impl<S, M> GateService<S, M> {
         S: Service<Request<B>>,
     {
         let future = self.inner.call(Request::from_parts(parts, body));
-        ResponseFuture { kind: Kind::Inner { future, passed, annotate: self.layer.annotate } }
+        ResponseFuture { kind: FutureKind::Inner { future, passed, annotate: self.layer.annotate } }
     }
 }
 

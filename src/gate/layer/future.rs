@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use crate::dialect::Reply;
 use crate::gate::body::GateBody;
 use crate::gate::in_flight::InFlightSlot;
-use crate::gate::notice::Notice;
+use crate::gate::notice::SetupNotice;
 use crate::gate::reply_guard::{ReplyGuard, is_short};
 use crate::gate::verdict::Verdict;
 use crate::gate::{Inner, respond};
@@ -69,7 +69,7 @@ impl PassedRequest {
         if self.undecided.as_ref().is_none_or(|undecided| undecided.is_decided()) {
             return None;
         }
-        if self.gate.running.notices.first(Notice::Unjudged) {
+        if self.gate.running.notices.first(SetupNotice::Unjudged) {
             tracing::error!(
                 "reply dropped: a handler behind `gate.layer().deferring_audience()` answered a token for another \
                  audience. Put the handler behind `gate.require()`, or let it take an `Identity`. Logged once"
@@ -111,13 +111,13 @@ pin_project! {
     /// ```
     pub struct ResponseFuture<F> {
         #[pin]
-        pub(super) kind: Kind<F>,
+        pub(super) kind: FutureKind<F>,
     }
 }
 
 pin_project! {
-    #[project = KindProjection]
-    pub(super) enum Kind<F> {
+    #[project = FutureKindProjection]
+    pub(super) enum FutureKind<F> {
         Inner { #[pin] future: F, passed: Option<PassedRequest>, annotate: bool },
         Endpoint { answer: Pin<Box<dyn Future<Output = EndpointOutcome<F>> + Send>> },
         Own { reply: Ready<(Reply, Option<Verdict>)> },
@@ -132,7 +132,7 @@ impl<F> std::fmt::Debug for ResponseFuture<F> {
 
 impl<F> ResponseFuture<F> {
     pub(in crate::gate) fn own(reply: Reply, verdict: Option<Verdict>) -> Self {
-        Self { kind: Kind::Own { reply: std::future::ready((reply, verdict)) } }
+        Self { kind: FutureKind::Own { reply: std::future::ready((reply, verdict)) } }
     }
 
     /// An answer that begins with a wait.
@@ -141,11 +141,11 @@ impl<F> ResponseFuture<F> {
         answer: impl FnOnce(T) -> Self + Send + 'static,
     ) -> Self {
         let answer = Box::pin(async { EndpointOutcome::Admitted(Box::new(answer(wait.await))) });
-        Self { kind: Kind::Endpoint { answer } }
+        Self { kind: FutureKind::Endpoint { answer } }
     }
 
     pub(in crate::gate) fn inner(future: F) -> Self {
-        Self { kind: Kind::Inner { future, passed: None, annotate: false } }
+        Self { kind: FutureKind::Inner { future, passed: None, annotate: false } }
     }
 }
 
@@ -160,18 +160,18 @@ where
         let mut kind = self.project().kind;
         loop {
             let next = match kind.as_mut().project() {
-                KindProjection::Inner { future, passed, annotate } => {
+                FutureKindProjection::Inner { future, passed, annotate } => {
                     let response = ready!(future.poll(cx))?;
                     return Poll::Ready(Ok(answered(response, passed.take(), *annotate)));
                 }
-                KindProjection::Own { reply } => {
+                FutureKindProjection::Own { reply } => {
                     let (reply, verdict) = ready!(Pin::new(reply).poll(cx));
                     return Poll::Ready(Ok(annotated(reply.map(GateBody::own), verdict)));
                 }
-                KindProjection::Endpoint { answer } => match ready!(answer.as_mut().poll(cx)) {
-                    EndpointOutcome::Reply(reply) => Kind::Own { reply: std::future::ready(*reply) },
+                FutureKindProjection::Endpoint { answer } => match ready!(answer.as_mut().poll(cx)) {
+                    EndpointOutcome::Reply(reply) => FutureKind::Own { reply: std::future::ready(*reply) },
                     EndpointOutcome::In { future, passed, annotate } => {
-                        Kind::Inner { future, passed: Some(passed), annotate }
+                        FutureKind::Inner { future, passed: Some(passed), annotate }
                     }
                     EndpointOutcome::Admitted(answer) => answer.kind,
                 },

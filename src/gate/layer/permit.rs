@@ -12,7 +12,7 @@ use http::uri::PathAndQuery;
 
 use crate::dialect::EnclosedCall;
 use crate::gate::Inner;
-use crate::gate::notice::Notice;
+use crate::gate::notice::SetupNotice;
 use rotogate_core::credential::{self, Credential, Found, Places};
 use rotogate_core::denial::{Denial, NotGood};
 use rotogate_core::dpop::{CheckedProof, UsedProof};
@@ -82,7 +82,7 @@ impl<'a, O: Observer> RoutedRequest<'a, O> {
                 let permitted = self.permit_first();
                 if O::HAS_EFFECTS
                     && matches!(permitted, Err(Denial::NoCredential))
-                    && self.gate.running.notices.first(Notice::OtherGate)
+                    && self.gate.running.notices.first(SetupNotice::OtherGate)
                 {
                     tracing::error!(
                         "request without a credential: another gate in front removed the Authorization header. Set \
@@ -421,7 +421,7 @@ impl Inner {
     pub(in crate::gate) fn client_address(&self, parts: &Parts) -> Option<IpAddr> {
         let client = self.address_of(parts);
         match parts.extensions.get::<Peer>() {
-            None if self.running.notices.first(Notice::NoPeer) => {
+            None if self.running.notices.first(SetupNotice::NoPeer) => {
                 tracing::warn!(
                     "request without `Peer` in its extensions: logins, refreshes and forged tokens are not limited by \
                      address. Insert one where you accept connections: \
@@ -433,7 +433,7 @@ impl Inner {
                     && client == Some(peer.address().to_canonical())
                     && headers::says_for_whom(&parts.headers)
                     && !headers::is_trusted(peer.address().to_canonical(), &self.trusted_proxies)
-                    && self.running.notices.first(Notice::UntrustedProxy) =>
+                    && self.running.notices.first(SetupNotice::UntrustedProxy) =>
             {
                 tracing::warn!(
                     peer = %peer.address().to_canonical(),

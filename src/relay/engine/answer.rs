@@ -47,7 +47,7 @@ pub enum Source {
 
 /// The result of a request, which a dialect writes in its protocol.
 #[derive(Debug)]
-pub enum Answer {
+pub enum RelayAnswer {
     /// The provider's reply, to be passed on.
     Reply(ProviderReply, Source),
     /// The token is not good for this presenter, or may not be tried again: 400. Nothing was sent. The text says why.
@@ -72,7 +72,7 @@ pub enum Answer {
     },
 }
 
-impl Answer {
+impl RelayAnswer {
     pub(super) fn unavailable(retry_after: Duration, reason: &'static str) -> Self {
         Self::Unavailable { retry_after: retry_after.max(RETRY_AFTER), reason }
     }

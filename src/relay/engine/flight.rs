@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
 use super::look::Before;
-use super::{Answer, Core, LEASE_MARGIN, MAX_TOKEN, NOT_SEALED, Presented, RETRY_AFTER, RelaySettings, Source};
+use super::{Core, LEASE_MARGIN, MAX_TOKEN, NOT_SEALED, Presented, RETRY_AFTER, RelayAnswer, RelaySettings, Source};
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::{NotSealed, RelayKeys};
 use rotogate_core::overload::PoolPermit;
@@ -104,13 +104,13 @@ impl Core {
     }
 
     /// Waits for the exchange under way, or begins one, which has its place. `None`: the record must be read again.
-    pub(super) async fn join(self: &Arc<Self>, presentation: &Arc<Presentation>, next: Next) -> Option<Answer> {
-        let Ok(current) = presentation.current() else { return Some(Answer::failed(&NOT_SEALED)) };
+    pub(super) async fn join(self: &Arc<Self>, presentation: &Arc<Presentation>, next: Next) -> Option<RelayAnswer> {
+        let Ok(current) = presentation.current() else { return Some(RelayAnswer::failed(&NOT_SEALED)) };
         let id = current.id();
         let (mut finished, leads) = match (self.flights.entry(id), next) {
             (Entry::Occupied(flight), _) => (flight.get().clone(), false),
             (Entry::Vacant(_), Next::MaybeOurs) => return None,
-            (Entry::Vacant(_), Next::Orphaned(left)) => return Some(Answer::unavailable(left, "relay_pending")),
+            (Entry::Vacant(_), Next::Orphaned(left)) => return Some(RelayAnswer::unavailable(left, "relay_pending")),
             (Entry::Vacant(entry), Next::Ask(before, place)) => {
                 let (sender, finished) = watch::channel(None);
                 entry.insert(finished.clone());
@@ -125,8 +125,8 @@ impl Core {
         let finished = match tokio::time::timeout(patience, finished.wait_for(Option::is_some)).await {
             Ok(Ok(finished)) => finished.clone()?,
             // The task was aborted. Its record says how far it came.
-            Ok(Err(_)) => return Some(Answer::unavailable(RETRY_AFTER, "relay_aborted")),
-            Err(_) => return Some(Answer::unavailable(RETRY_AFTER, "relay_pending")),
+            Ok(Err(_)) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_aborted")),
+            Err(_) => return Some(RelayAnswer::unavailable(RETRY_AFTER, "relay_pending")),
         };
         // An answer is never shared with another presenter, or with other parameters.
         let is_same = leads
@@ -137,9 +137,9 @@ impl Core {
         }
         let source = if leads { Source::Asked } else { Source::Joined };
         Some(match &finished.end {
-            End::Reply(reply) => Answer::Reply(reply.clone(), source),
-            End::Unavailable(retry_after, reason) => Answer::unavailable(*retry_after, reason),
-            End::TooMany(retry_after) => Answer::TooMany { limit: "relay_per_token", retry_after: *retry_after },
+            End::Reply(reply) => RelayAnswer::Reply(reply.clone(), source),
+            End::Unavailable(retry_after, reason) => RelayAnswer::unavailable(*retry_after, reason),
+            End::TooMany(retry_after) => RelayAnswer::TooMany { limit: "relay_per_token", retry_after: *retry_after },
             End::Again => return None,
         })
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::flight::Presentation;
-use super::{AfterUnknown, Answer, Core, Source};
+use super::{AfterUnknown, Core, RelayAnswer, Source};
 use crate::relay::provider::ProviderReply;
 use crate::relay::seal::RelayKeys;
 use rotogate_core::clock::Timestamp;
@@ -18,7 +18,7 @@ pub(super) struct Before {
 
 /// What the store says of a token.
 pub(super) enum Known {
-    Answer(Answer),
+    Answer(RelayAnswer),
     /// An attempt is pending, for this long at most.
     Pending(Duration),
     /// It may be sent.
@@ -53,17 +53,17 @@ impl Core {
                 let Some(reply) = opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) else {
                     // The provider authenticated the client that it answered, so this is another one.
                     self.audit_refused(presentation, "another client, credential or key");
-                    return Known::Answer(Answer::InvalidGrant("of another client, credential or key"));
+                    return Known::Answer(RelayAnswer::InvalidGrant("of another client, credential or key"));
                 };
                 if keys.params(&presentation.presented.params) != record.params {
                     self.audit_refused(presentation, "other parameters");
-                    return Known::Answer(Answer::InvalidScope);
+                    return Known::Answer(RelayAnswer::InvalidScope);
                 }
                 let reply = presentation.settings.provider.aged(reply, now.since(record.since));
-                Known::Answer(Answer::Reply(reply, Source::Replayed))
+                Known::Answer(RelayAnswer::Reply(reply, Source::Replayed))
             }
             RelayState::Dead => match opened.as_deref().and_then(|bytes| ProviderReply::decode(bytes)) {
-                Some(reply) => Known::Answer(Answer::Reply(reply, Source::Replayed)),
+                Some(reply) => Known::Answer(RelayAnswer::Reply(reply, Source::Replayed)),
                 // Another client was refused, perhaps because of its identity. Only the provider can judge this one.
                 None => Known::Ask(Some(Before { place, record })),
             },
@@ -75,11 +75,13 @@ impl Core {
                 let is_same = opened.is_some() && keys.params(&presentation.presented.params) == record.params;
                 match presentation.settings.rules.after_unknown {
                     // The earlier attempt says nothing about this presenter.
-                    _ if !is_same => Known::Answer(Answer::unavailable(record.until.since(now), "relay_unknown")),
-                    AfterUnknown::Refuse => Known::Answer(Answer::InvalidGrant("sent before, without a whole reply")),
+                    _ if !is_same => Known::Answer(RelayAnswer::unavailable(record.until.since(now), "relay_unknown")),
+                    AfterUnknown::Refuse => {
+                        Known::Answer(RelayAnswer::InvalidGrant("sent before, without a whole reply"))
+                    }
                     AfterUnknown::TryOnce if record.attempt == 1 => Known::Ask(Some(Before { place, record })),
                     AfterUnknown::TryOnce => {
-                        Known::Answer(Answer::unavailable(record.until.since(now), "relay_unknown"))
+                        Known::Answer(RelayAnswer::unavailable(record.until.since(now), "relay_unknown"))
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 
 use super::flight::Presentation;
-use super::{Answer, Core, MAX_RETRY_AFTER, RETRY_AFTER, RelaySettings, Source};
+use super::{Core, MAX_RETRY_AFTER, RETRY_AFTER, RelayAnswer, RelaySettings, Source};
 use crate::relay::provider::ProviderReply;
 use rotogate_core::fault::StoreError;
 use rotogate_core::store::relay::RelayState;
@@ -12,7 +12,7 @@ use rotogate_core::store::relay::RelayState;
 const JWS_PARTS: usize = 3;
 
 impl Core {
-    pub(super) async fn revoke(&self, presentation: &Presentation) -> Answer {
+    pub(super) async fn revoke(&self, presentation: &Presentation) -> RelayAnswer {
         let RelaySettings { rules, provider, sealer: _ } = &*presentation.settings;
         let sent = tokio::time::timeout(rules.timeout, provider.revoke(&presentation.presented.request)).await;
         let (accepted, reply) = match sent {
@@ -22,17 +22,20 @@ impl Core {
                 if let Some(others) = self.is_due("not_revoked") {
                     tracing::warn!(endpoint = self.endpoint, %error, others, "relay: revocation not forwarded");
                 }
-                return Answer::unavailable(RETRY_AFTER, "provider_unreachable");
+                return RelayAnswer::unavailable(RETRY_AFTER, "provider_unreachable");
             }
-            Err(_) => return Answer::unavailable(RETRY_AFTER, "provider_unreachable"),
+            Err(_) => return RelayAnswer::unavailable(RETRY_AFTER, "provider_unreachable"),
         };
         if accepted && let Err(error) = self.forget(presentation).await {
             return self.store_failed(error);
         }
         if !accepted && reply.status >= 500 {
-            return Answer::unavailable(reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER), "provider_busy");
+            return RelayAnswer::unavailable(
+                reply.retry_after.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER),
+                "provider_busy",
+            );
         }
-        Answer::Reply(reply, Source::Asked)
+        RelayAnswer::Reply(reply, Source::Asked)
     }
 
     async fn forget(&self, presentation: &Presentation) -> Result<(), StoreError> {

@@ -332,25 +332,25 @@ impl Relay {
 }
 
 /// An exchange in a task of its own.
-fn start(relay: &Arc<Relay>, presented: Presented) -> tokio::task::JoinHandle<Answer> {
+fn start(relay: &Arc<Relay>, presented: Presented) -> tokio::task::JoinHandle<RelayAnswer> {
     let relay = Arc::clone(relay);
     tokio::spawn(async move { relay.exchange(presented).await })
 }
 
 /// The body of a reply, and where it came from.
 #[track_caller]
-fn body(answer: Answer) -> (String, Source) {
+fn body(answer: RelayAnswer) -> (String, Source) {
     match answer {
-        Answer::Reply(reply, source) => (String::from_utf8(reply.body.to_vec()).unwrap(), source),
+        RelayAnswer::Reply(reply, source) => (String::from_utf8(reply.body.to_vec()).unwrap(), source),
         other => panic!("{other:?}"),
     }
 }
 
 /// Why there is no answer, and for how many seconds.
 #[track_caller]
-fn unavailable(answer: Answer) -> (&'static str, u64) {
+fn unavailable(answer: RelayAnswer) -> (&'static str, u64) {
     match answer {
-        Answer::Unavailable { retry_after, reason } => (reason, retry_after.as_secs()),
+        RelayAnswer::Unavailable { retry_after, reason } => (reason, retry_after.as_secs()),
         other => panic!("{other:?}"),
     }
 }

@@ -37,8 +37,8 @@ impl CommandHandler for Nobody {
 
 #[async_trait]
 impl SocketGate for Nobody {
-    fn permit(&self, _: Option<&str>, _: &EnclosedCall) -> Result<Identity, Denial> {
-        if self.lets_in { Ok(Identity::default()) } else { Err(Denial::NoCredential) }
+    fn permit(&self, _: Option<&str>, _: &EnclosedCall) -> Result<SocketIdentity, Denial> {
+        if self.lets_in { Ok(SocketIdentity::default()) } else { Err(Denial::NoCredential) }
     }
 
     fn lease(&self, _: &str) -> Result<Lease, Denial> {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::super::super::socket::{Identity, SocketGate};
+use super::super::super::socket::{SocketGate, SocketIdentity};
 use super::super::raw;
 use super::{MAX_WAITING_BYTES, MAX_WAITING_MESSAGES, WRITE_TIMEOUT, socket};
 use rotogate_core::denial::Denial;
@@ -23,7 +23,7 @@ use rotogate_core::overload::PoolPermit;
 /// A connection to the upstream.
 pub(super) struct Upstream {
     pub(super) number: u64,
-    pub(super) identity: Identity,
+    pub(super) identity: SocketIdentity,
     pub(super) caller: Option<Caller>,
     to: mpsc::Sender<(String, PoolPermit)>,
     /// The bytes in `to`.
@@ -33,7 +33,7 @@ pub(super) struct Upstream {
 impl Upstream {
     pub(super) fn open(
         number: u64,
-        identity: Identity,
+        identity: SocketIdentity,
         caller: Option<Caller>,
         stream: Upgraded,
         said: mpsc::Sender<UpstreamEvent>,

@@ -35,7 +35,7 @@ async fn i39_other_errors_are_passed_on_and_leave_nothing_behind() {
     };
     world.provider.next(Step::Reply(nonce.clone()));
     match relay.exchange(presented("T")).await {
-        Answer::Reply(passed, Source::Asked) => assert_eq!(passed, nonce),
+        RelayAnswer::Reply(passed, Source::Asked) => assert_eq!(passed, nonce),
         other => panic!("{other:?}"),
     }
     assert_eq!(world.record("T").await, None);
@@ -81,7 +81,7 @@ async fn i39_with_refuse_a_retry_after_no_reply_is_refused() {
         let relay = world.relay_with(RelayRules { after_unknown: AfterUnknown::Refuse, ..RelayRules::default() });
         world.provider.next(step);
         assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_unknown", 1));
-        assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)));
+        assert!(matches!(relay.exchange(presented("T")).await, RelayAnswer::InvalidGrant(_)));
         assert_eq!(world.provider.sent(), 1);
         world.pass(30);
         body(relay.exchange(presented("T")).await);
@@ -170,7 +170,7 @@ async fn i56_a_gate_that_is_alone_does_not_wait_for_the_run_that_was_killed() {
             assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
             assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Replayed);
         } else {
-            assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)));
+            assert!(matches!(relay.exchange(presented("T")).await, RelayAnswer::InvalidGrant(_)));
         }
         assert_eq!(world.provider.sent(), 1 + usize::from(is_sent_again));
     }
@@ -204,7 +204,7 @@ async fn i39_with_refuse_the_token_of_a_killed_program_is_refused_after_the_leas
     let relay = world.relay_with(RelayRules { after_unknown: AfterUnknown::Refuse, ..RelayRules::default() });
     assert_eq!(unavailable(relay.exchange(presented("T")).await), ("relay_pending", 35));
     world.pass(35);
-    assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)));
+    assert!(matches!(relay.exchange(presented("T")).await, RelayAnswer::InvalidGrant(_)));
     assert_eq!(world.provider.sent(), 1);
 }
 
@@ -262,12 +262,12 @@ async fn a31_refused_exchanges_count_against_their_address_and_steps_of_the_prot
         let mut refused = 0;
         for n in 0..2 * Rates::default().refused_per_address.burst.get() as usize {
             world.provider.next(said(error));
-            refused += usize::from(matches!(relay.exchange(from(n)).await, Answer::TooMany { .. }));
+            refused += usize::from(matches!(relay.exchange(from(n)).await, RelayAnswer::TooMany { .. }));
         }
         body(relay.exchange(at([198, 51, 100, 7], presented("other"))).await);
         let request = ProviderRequest::default();
         let passed = relay.pass(&request, Some([192, 0, 2, 1].into())).await;
-        (refused > 0, matches!(passed, Answer::TooMany { .. }))
+        (refused > 0, matches!(passed, RelayAnswer::TooMany { .. }))
     };
     assert_eq!(asked("invalid_client").await, (true, true));
     for step in ["use_dpop_nonce", "authorization_pending"] {
@@ -284,7 +284,7 @@ async fn i39_beyond_its_bound_of_exchanges_a_relay_sends_nothing_and_gives_what_
     let running: Vec<_> = (0..PLACES.all).map(|n| start(&relay, presented(&format!("T{n}")))).collect();
     world.provider.was_sent(1 + PLACES.all).await;
     assert_eq!(unavailable(relay.exchange(presented("one more")).await), ("relay_saturated", 1));
-    assert!(matches!(relay.pass(&ProviderRequest::default(), None).await, Answer::Unavailable { .. }));
+    assert!(matches!(relay.pass(&ProviderRequest::default(), None).await, RelayAnswer::Unavailable { .. }));
     assert_eq!(body(relay.exchange(presented("known")).await).1, Source::Replayed);
     assert_eq!(world.provider.sent(), 1 + PLACES.all);
     held.add_permits(2 * PLACES.all);

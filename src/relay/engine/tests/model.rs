@@ -193,10 +193,10 @@ async fn run(
                 continue;
             }
             match client.await.unwrap() {
-                Answer::Reply(reply, _) if reply == granted(1) => history.granted += 1,
-                Answer::Reply(reply, _) if reply == dead() => history.dead += 1,
-                Answer::InvalidGrant(_) => history.refused += 1,
-                Answer::Unavailable { .. } if retries > 0 => {
+                RelayAnswer::Reply(reply, _) if reply == granted(1) => history.granted += 1,
+                RelayAnswer::Reply(reply, _) if reply == dead() => history.dead += 1,
+                RelayAnswer::InvalidGrant(_) => history.refused += 1,
+                RelayAnswer::Unavailable { .. } if retries > 0 => {
                     // The client tries again, perhaps after the lease.
                     retries -= 1;
                     if history.killed && choose(2) == 1 {
@@ -205,7 +205,7 @@ async fn run(
                     history.presented += 1;
                     running.push(start(&relay, presented("T")));
                 }
-                Answer::Unavailable { .. } => history.unavailable += 1,
+                RelayAnswer::Unavailable { .. } => history.unavailable += 1,
                 other => panic!("{other:?}"),
             }
         }

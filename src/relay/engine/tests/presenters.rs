@@ -36,10 +36,10 @@ async fn i38_another_client_secret_key_or_scope_gets_nothing_within_grace_and_no
     let relay = world.relay();
     body(relay.exchange(presented("T")).await);
     for (what, other) in others() {
-        assert!(matches!(relay.exchange(other).await, Answer::InvalidGrant(_)), "{what}");
+        assert!(matches!(relay.exchange(other).await, RelayAnswer::InvalidGrant(_)), "{what}");
     }
     for other in other_params() {
-        assert!(matches!(relay.exchange(other).await, Answer::InvalidScope));
+        assert!(matches!(relay.exchange(other).await, RelayAnswer::InvalidScope));
     }
     assert_eq!(world.provider.sent(), 1);
     assert_eq!(body(relay.exchange(presented("T")).await).1, Source::Replayed, "the owner is not harmed");
@@ -54,7 +54,7 @@ async fn i38_the_answer_of_a_confidential_client_needs_its_secret() {
         Presented { presenter: Presenter { credential, ..presented("T").presenter }, ..presented("T") }
     };
     body(relay.exchange(mine()).await);
-    assert!(matches!(relay.exchange(presented("T")).await, Answer::InvalidGrant(_)), "the same client without it");
+    assert!(matches!(relay.exchange(presented("T")).await, RelayAnswer::InvalidGrant(_)), "the same client without it");
     assert_eq!(body(relay.exchange(mine()).await).1, Source::Replayed);
     assert_eq!(world.provider.sent(), 1);
 }
@@ -69,7 +69,7 @@ async fn i38_the_order_of_scopes_is_no_difference() {
     };
     body(relay.exchange(with(&["openid", "mail"])).await);
     assert_eq!(body(relay.exchange(with(&["mail", "openid"])).await).1, Source::Replayed);
-    assert!(matches!(relay.exchange(with(&["mail"])).await, Answer::InvalidScope));
+    assert!(matches!(relay.exchange(with(&["mail"])).await, RelayAnswer::InvalidScope));
 }
 
 #[tokio::test]
@@ -87,10 +87,10 @@ async fn i38_while_the_exchange_is_under_way_others_wait_and_get_nothing_of_it()
     held.add_permits(1);
     assert_eq!(body(first.await.unwrap()).0, text(&granted(1)));
     for other in clients {
-        assert!(matches!(other.await.unwrap(), Answer::InvalidGrant(_)));
+        assert!(matches!(other.await.unwrap(), RelayAnswer::InvalidGrant(_)));
     }
     for other in params {
-        assert!(matches!(other.await.unwrap(), Answer::InvalidScope));
+        assert!(matches!(other.await.unwrap(), RelayAnswer::InvalidScope));
     }
     assert_eq!(world.provider.sent(), 1);
 }
@@ -103,7 +103,7 @@ async fn i38_a_refusal_of_another_client_is_not_given_to_the_right_one() {
     let thief = || others().swap_remove(0).1;
     assert_eq!(body(relay.exchange(thief()).await).0, text(&dead()), "the token was issued to another client");
     assert_eq!(body(relay.exchange(presented("T")).await), (text(&granted(2)), Source::Asked));
-    assert!(matches!(relay.exchange(thief()).await, Answer::InvalidGrant(_)));
+    assert!(matches!(relay.exchange(thief()).await, RelayAnswer::InvalidGrant(_)));
     assert_eq!(world.provider.sent(), 2);
 }
 
@@ -165,7 +165,7 @@ async fn j24_a_proof_counts_once_and_who_has_no_good_token_fills_no_memory() {
     assert_eq!(body(relay.exchange(again()).await).1, Source::Asked);
     assert_eq!(relay.core.proofs.held(), 1);
     let sent = world.provider.sent();
-    assert!(matches!(relay.exchange(again()).await, Answer::InvalidProof(ProofFlaw::Replayed)));
+    assert!(matches!(relay.exchange(again()).await, RelayAnswer::InvalidProof(ProofFlaw::Replayed)));
     // With a proof of its own, the owner gets the answer again.
     assert_eq!(body(relay.exchange(with("T", &proof(&owner, "b"))).await).1, Source::Replayed);
     assert_eq!(world.provider.sent(), sent);
@@ -184,7 +184,7 @@ async fn j25_j26_a_proof_counts_once_at_the_relays_of_gates_that_share_a_store()
         Presented { proof: Some(proof.as_str().into()), ..presented("T") }
     };
     assert_eq!(body(a.exchange(with("a")).await).1, Source::Asked);
-    assert!(matches!(b.exchange(with("a")).await, Answer::InvalidProof(ProofFlaw::Replayed)));
+    assert!(matches!(b.exchange(with("a")).await, RelayAnswer::InvalidProof(ProofFlaw::Replayed)));
     assert_eq!(body(b.exchange(with("b")).await).1, Source::Replayed, "a proof of its own");
     stores[1].set_way(Way::Cut);
     assert_eq!(unavailable(b.exchange(with("c")).await).0, "proofs_unavailable");

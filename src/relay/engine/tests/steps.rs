@@ -196,7 +196,7 @@ async fn a_token_is_sent_at_most_so_often() {
         unavailable(relay.exchange(presented("T")).await);
     }
     match relay.exchange(presented("T")).await {
-        Answer::TooMany { limit, retry_after } => {
+        RelayAnswer::TooMany { limit, retry_after } => {
             assert_eq!((limit, retry_after), ("relay_per_token", Duration::from_secs(2)));
         }
         other => panic!("{other:?}"),
@@ -212,7 +212,7 @@ async fn a_text_that_is_no_token_is_refused_before_anything_is_derived() {
     let world = World::new();
     let relay = world.relay();
     for token in [String::new(), "x".repeat(MAX_TOKEN + 1)] {
-        assert!(matches!(relay.exchange(presented(&token)).await, Answer::InvalidGrant(_)));
+        assert!(matches!(relay.exchange(presented(&token)).await, RelayAnswer::InvalidGrant(_)));
     }
     assert_eq!(world.provider.sent(), 0);
     body(relay.exchange(presented(&"x".repeat(MAX_TOKEN))).await);
