@@ -88,7 +88,7 @@ pub async fn gate(password: &str) -> Result<Gate, Box<dyn Error>> {
 
 /// The service behind the gate. Only permitted requests reach it.
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let text = match Identity::of(request.extensions()) {
+    let text = match Identity::from_extensions(request.extensions()) {
         Some(identity) => format!("Hello, {}!", identity.subject()),
         None => "Hello, stranger!".to_owned(),
     };

@@ -19,7 +19,8 @@ struct Service;
 #[async_trait::async_trait]
 impl Greeter for Service {
     async fn greet(&self, request: Request<Hello>) -> Result<Response<Hello>, Status> {
-        let caller = Identity::of(request.extensions()).ok_or_else(|| Status::internal("no gate in front"))?;
+        let caller =
+            Identity::from_extensions(request.extensions()).ok_or_else(|| Status::internal("no gate in front"))?;
         let text = format!("{}, {}!", request.get_ref().text, caller.subject());
         Ok(Response::new(Hello { text }))
     }

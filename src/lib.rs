@@ -21,7 +21,7 @@
 //! let tokens = gate.sessions().start(NewSession::new("ada", "web")).await?;
 //! let service = tower::ServiceBuilder::new().layer(gate.layer()).service_fn(
 //!     |request: http::Request<http_body_util::Full<bytes::Bytes>>| async move {
-//!         let caller = rotogate::Identity::of(request.extensions()).unwrap().subject().to_owned();
+//!         let caller = rotogate::Identity::from_extensions(request.extensions()).unwrap().subject().to_owned();
 //!         Ok::<_, std::convert::Infallible>(http::Response::new(http_body_util::Full::new(bytes::Bytes::from(caller))))
 //!     },
 //! );

@@ -268,7 +268,7 @@ impl<S> Layer<S> for TestLayer {
 ///
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// # async fn subject(request: http::Request<()>) -> Result<Option<String>, std::convert::Infallible> {
-/// #     Ok(Identity::of(request.extensions()).map(|caller| caller.subject().to_owned()))
+/// #     Ok(Identity::from_extensions(request.extensions()).map(|caller| caller.subject().to_owned()))
 /// # }
 /// let service: WithCaller<_> = identity("ada").layer().layer(tower::service_fn(subject));
 /// assert_eq!(service.oneshot(http::Request::new(())).await, Ok(Some("ada".to_owned())));

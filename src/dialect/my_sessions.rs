@@ -171,7 +171,7 @@ impl Dialect for MySessions {
 fn written(done: &OwnSessions) -> Reply {
     match done {
         OwnSessions::Listed(sessions) => {
-            json(StatusCode::OK, &List { sessions: sessions.iter().map(OwnSessionEntry::of).collect() })
+            json(StatusCode::OK, &List { sessions: sessions.iter().map(OwnSessionEntry::new).collect() })
         }
         OwnSessions::Ended(ended) => json(StatusCode::OK, &Ended { ended: *ended }),
     }
@@ -203,7 +203,7 @@ struct OwnSessionEntry<'a> {
 }
 
 impl<'a> OwnSessionEntry<'a> {
-    fn of(OwnSession { session, is_current }: &'a OwnSession) -> Self {
+    fn new(OwnSession { session, is_current }: &'a OwnSession) -> Self {
         Self {
             id: session.id.to_string(),
             client: &session.client,

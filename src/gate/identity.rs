@@ -4,7 +4,7 @@
 //! use rotogate::Identity;
 //!
 //! fn greeting(request: &http::Request<()>) -> String {
-//!     match Identity::of(request.extensions()) {
+//!     match Identity::from_extensions(request.extensions()) {
 //!         Some(caller) => format!("Hello, {}!", caller.subject()),
 //!         None => "Hello, stranger!".to_owned(),
 //!     }
@@ -25,9 +25,9 @@ use rotogate_core::token::claims::AccessToken;
 use rotogate_core::token::verify::Roles;
 use rotogate_core::verify_cache::Verified;
 
-/// The caller of a request that the gate let pass: [`Identity::of`] its extensions, and an axum extractor (feature
-/// `axum`): `Identity` where the route requires one, `Option<Identity>` where it is optional. Without a gate in front both
-/// answer 500.
+/// The caller of a request that the gate let pass. [`Identity::from_extensions`] reads it. With the feature `axum` it is an
+/// extractor: `Identity` where the route requires a caller, `Option<Identity>` where a caller is optional. Without a gate in
+/// front both answer 500.
 ///
 /// ```
 /// use rotogate::Identity;
@@ -71,7 +71,7 @@ pub struct ClaimsError(#[from] serde_json::Error);
 
 impl Identity {
     /// The caller of the request with these extensions; `None` where the gate let the request pass without one.
-    pub fn of(extensions: &Extensions) -> Option<Self> {
+    pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
         let identity = Self::new(Arc::clone(extensions.get::<Permitted>()?.caller()?));
         if let Some(read) = extensions.get::<ReadClaims>().filter(|read| Arc::ptr_eq(&read.of, &identity.verified)) {
             let _ = identity.claims.set(Arc::clone(&read.claims));
@@ -284,7 +284,7 @@ mod extract {
     }
 
     impl Why {
-        fn of(parts: &Parts) -> Self {
+        fn from_parts(parts: &Parts) -> Self {
             if parts.extensions.get::<Permitted>().is_some() {
                 Self::Anonymous
             } else if parts.extensions.get::<Undecided>().is_some() {
@@ -310,7 +310,7 @@ mod extract {
             let reason = Reason::from(denial);
             reason.tell();
             let mut reply = respond::refused(
-                respond::RefusalHook::of(&parts.extensions),
+                respond::RefusalHook::from_extensions(&parts.extensions),
                 parts,
                 denial,
                 &respond::ChallengeParams::default(),
@@ -331,7 +331,7 @@ mod extract {
         type Rejection = NoIdentity;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, NoIdentity> {
-            Self::of(&parts.extensions).ok_or_else(|| NoIdentity::new(Why::of(parts), parts))
+            Self::from_extensions(&parts.extensions).ok_or_else(|| NoIdentity::new(Why::from_parts(parts), parts))
         }
     }
 
@@ -340,7 +340,7 @@ mod extract {
         type Rejection = NoIdentity;
 
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, NoIdentity> {
-            match (Self::of(&parts.extensions), Why::of(parts)) {
+            match (Self::from_extensions(&parts.extensions), Why::from_parts(parts)) {
                 (None, Why::Anonymous) => Ok(None),
                 (Some(identity), _) => Ok(Some(identity)),
                 (None, why) => Err(NoIdentity::new(why, parts)),

@@ -221,7 +221,7 @@ impl Gate {
 
     /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request
     /// that its route permits reaches the service, with a `Permitted` in its extensions, from which
-    /// [`Identity::of`] reads the caller. The client's own identity headers are removed. Trailers are part of the body,
+    /// [`Identity::from_extensions`] reads the caller. The client's own identity headers are removed. Trailers are part of the body,
     /// which the layer does not read: never take an identity from trailers.
     pub fn layer(&self) -> GateLayer {
         GateLayer::new(self.clone())

@@ -319,7 +319,7 @@ where
                 Some(wait) => {
                     let settled = wait.settled().await;
                     settled.give(&mut parts);
-                    let judged = layer.judge(&mut parts).map_err(|denial| settled.of(denial));
+                    let judged = layer.judge(&mut parts).map_err(|denial| settled.refusal(denial));
                     parts.extensions.remove::<Introspected>();
                     judged
                 }

@@ -37,7 +37,7 @@ impl RefusalHook {
 
     /// The hook of the gate that let a request with these extensions pass.
     #[cfg(feature = "axum")]
-    pub(super) fn of(extensions: &Extensions) -> Option<&Self> {
+    pub(super) fn from_extensions(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }
 

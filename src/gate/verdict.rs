@@ -170,7 +170,7 @@ impl Verdict {
 impl RefusedToken {
     /// The claims of a token that was refused for this reason. `None` if the reason is not the token, or the token does
     /// not parse.
-    pub(super) fn of(denial: &Denial, token: &str) -> Option<Who> {
+    pub(super) fn peek(denial: &Denial, token: &str) -> Option<Who> {
         let is_proved = denial.token_is_proved()?;
         verify::peek(token).map(|says| Who::Refused(Box::new(Self { is_proved, says })))
     }

@@ -86,7 +86,7 @@ impl Sealer {
     /// The library fails.
     pub fn keys(&self, token: &SecretString, presenter: &Presenter) -> Result<Vec<RelayKeys>, NotSealed> {
         let token = token.expose_secret().as_bytes();
-        self.salts.iter().map(|salt| RelayKeys::of(&salt.extract(token), presenter)).collect()
+        self.salts.iter().map(|salt| RelayKeys::derive(&salt.extract(token), presenter)).collect()
     }
 }
 
@@ -104,7 +104,7 @@ impl fmt::Debug for RelayKeys {
 }
 
 impl RelayKeys {
-    fn of(prk: &Prk, presenter: &Presenter) -> Result<Self, NotSealed> {
+    fn derive(prk: &Prk, presenter: &Presenter) -> Result<Self, NotSealed> {
         let credential = presenter.credential.as_ref().map(|secret| digest(&SHA256, secret.expose_secret().as_bytes()));
         let credential = credential.as_ref().map_or([].as_slice(), AsRef::as_ref);
         let jkt = presenter.jkt.as_deref().unwrap_or_default().as_bytes();

@@ -36,7 +36,7 @@ fn request(token: Option<&str>) -> Request<Empty<Bytes>> {
 async fn a_plain_hyper_service_stands_behind_the_gate() {
     let gate = gate().await;
     let service = gate.layer().layer(service_fn(async |request: Request<hyper::body::Incoming>| {
-        let subject = Identity::of(request.extensions()).unwrap().subject().to_owned();
+        let subject = Identity::from_extensions(request.extensions()).unwrap().subject().to_owned();
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(subject)))
     }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -160,7 +160,7 @@ async fn t32_an_audience_that_is_asked_for_replaces_the_gates_own() {
 /// What the headers say of the caller, and whether the extensions tell one.
 async fn told(headers: HeaderMap, extensions: http::Extensions) -> String {
     let subjects: Vec<_> = headers.get_all("x-auth-subject").iter().map(|value| value.to_str().unwrap()).collect();
-    format!("{} {}", subjects.join(","), Identity::of(&extensions).is_some())
+    format!("{} {}", subjects.join(","), Identity::from_extensions(&extensions).is_some())
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ async fn t30_no_upgrade_passes_where_the_policy_passes_none() {
 
 /// Echoes in a protocol of its own.
 async fn echo(mut request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
-    assert!(Identity::of(request.extensions()).is_none_or(|identity| identity.subject() == "ada"));
+    assert!(Identity::from_extensions(request.extensions()).is_none_or(|identity| identity.subject() == "ada"));
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let (mut reads, mut writes) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));

@@ -38,7 +38,7 @@ pub(super) enum Action {
 
 impl Action {
     /// The action with these names, if the gate answers it in an envelope.
-    pub(super) fn of(controller: &str, action: &str) -> Option<Self> {
+    pub(super) fn parse(controller: &str, action: &str) -> Option<Self> {
         if controller != "auth" {
             return None;
         }
@@ -204,7 +204,7 @@ impl Message {
 
     /// The action, if the gate answers it.
     pub(super) fn ours(&self) -> Option<Action> {
-        Action::of(self.controller.as_deref()?, self.action.as_deref()?)
+        Action::parse(self.controller.as_deref()?, self.action.as_deref()?)
     }
 
     /// Is the client the SDK for the JVM, which expects another id for an expired token?

@@ -327,7 +327,7 @@ impl EndpointCommand<'_> {
         let Some(wait) = wait else { return first };
         let settled = wait.settled().await;
         let credential = Credential::new(token.expose_secret());
-        self.check_after(credential, source, settled.introspected()).map_err(|denial| settled.of(denial))
+        self.check_after(credential, source, settled.introspected()).map_err(|denial| settled.refusal(denial))
     }
 
     /// Verifies a token, accepting one that is revoked, or that expired at most `expired_for_at_most` ago.

@@ -59,7 +59,7 @@ struct KnownDialects {
 }
 
 impl KnownDialects {
-    fn of(endpoints: &[Endpoint]) -> Self {
+    fn new(endpoints: &[Endpoint]) -> Self {
         let served = endpoints.iter().map(|endpoint| &endpoint.dialect);
         let by_access = served.clone().filter(|dialect| dialect.refreshes_by_access());
         let all =
@@ -257,7 +257,7 @@ impl Endpoints {
         for (index, resource) in common.resources.iter().enumerate() {
             all.insert("the gate", &resource.document_path, PathEntry::Resource(index))?;
         }
-        let dialects = KnownDialects::of(&endpoints);
+        let dialects = KnownDialects::new(&endpoints);
         for endpoint in endpoints {
             let names_accounts = all.insert_paths(&endpoint)?;
             all.insert_metadata(&endpoint, common)?;

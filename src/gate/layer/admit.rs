@@ -287,7 +287,7 @@ impl<M> GateLayer<M> {
             let settled = wait.settled().await;
             settled.give(parts);
             admission = match self.admit(parts, endpoints) {
-                Admission::Refused(denial, route) => Admission::Refused(settled.of(denial), route),
+                Admission::Refused(denial, route) => Admission::Refused(settled.refusal(denial), route),
                 admission => admission,
             };
             parts.extensions.remove::<Introspected>();

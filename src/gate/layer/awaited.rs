@@ -109,7 +109,7 @@ impl Settled {
     }
 
     /// The refusal of the request when it was decided again.
-    pub(in crate::gate) fn of(&self, denial: Denial) -> Denial {
+    pub(in crate::gate) fn refusal(&self, denial: Denial) -> Denial {
         match denial {
             Denial::KeysUnavailable(_) if self.is_final => Denial::UnknownKey,
             other => other,

@@ -100,7 +100,7 @@ impl Inner {
     /// The claims of the token for which a request was refused.
     pub(in crate::gate) fn refused_token(&self, parts: &Parts, denial: &Denial, policy: &RoutePolicy) -> Option<Who> {
         let found = credential::extract_from(&parts.headers, parts.uri.query(), self.places(policy)).ok()??;
-        RefusedToken::of(denial, &found.token)
+        RefusedToken::peek(denial, &found.token)
     }
 
     /// The dialect in which a route refuses.
