@@ -39,7 +39,7 @@ impl Directories {
     }
 
     /// The directory of an account.
-    fn of(&self, account: Option<&str>) -> Option<Arc<dyn Directory>> {
+    fn find(&self, account: Option<&str>) -> Option<Arc<dyn Directory>> {
         let all = self.all.load();
         let has = |one: &&AccountDirectory| {
             one.accounts.as_ref().is_some_and(|names| account.is_some_and(|account| names.iter().any(|n| n == account)))
@@ -61,7 +61,7 @@ impl Directory for Directories {
     }
 
     async fn log_in(&self, login: &LoginRequest<'_>) -> Result<Option<User>, DirectoryError> {
-        match self.of(login.account) {
+        match self.find(login.account) {
             Some(directory) => directory.log_in(login).await,
             // The work of a check, as for an unknown user (requirement I64).
             None => self.passwords.verify_dummy(login.password, Cost::default()).await.map(|()| None),
@@ -73,7 +73,7 @@ impl Directory for Directories {
     }
 
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
-        match self.of(account) {
+        match self.find(account) {
             Some(directory) => directory.lookup_in(account, subject).await,
             // The session began under another configuration. That does not mean that its user was removed.
             None => Err(DirectoryError::Unavailable(match account {
@@ -84,7 +84,7 @@ impl Directory for Directories {
     }
 
     fn limit_key<'a>(&self, account: Option<&str>, username: &'a str) -> Cow<'a, str> {
-        match self.of(account) {
+        match self.find(account) {
             Some(directory) => directory.limit_key(account, username),
             None => Cow::Borrowed(username),
         }

@@ -118,7 +118,7 @@ struct Key {
 }
 
 impl Key {
-    fn of(account: Option<&str>, subject: &str) -> Self {
+    fn new(account: Option<&str>, subject: &str) -> Self {
         Self { account: account.map(Into::into), subject: subject.into() }
     }
 }
@@ -378,7 +378,7 @@ impl Directory for RemoteDirectory {
         match &user {
             // The login looks the user up once more, and must not see an older entry.
             Some(user) => {
-                let key = Key::of(login.account, &user.subject);
+                let key = Key::new(login.account, &user.subject);
                 self.0.lookups.invalidate(&key).await;
                 self.0.checks.accepted(took, Instant::now());
             }
@@ -396,7 +396,7 @@ impl Directory for RemoteDirectory {
 
     async fn lookup_in(&self, account: Option<&str>, subject: &str) -> Result<Option<User>, DirectoryError> {
         // Concurrent lookups of one subject share one request.
-        let key = Key::of(account, subject);
+        let key = Key::new(account, subject);
         let found = self.0.lookups.try_get_with(key.clone(), self.ask_for(key)).await;
         found.map_err(|fault| DirectoryError::from(Arc::unwrap_or_clone(fault)))
     }

@@ -36,7 +36,7 @@ struct Attributes {
 
 impl Stamp {
     /// The stamp of the file that a path leads to now, through links.
-    pub fn of(path: &Path) -> Self {
+    pub fn read(path: &Path) -> Self {
         use std::os::unix::fs::MetadataExt;
         Self(std::fs::metadata(path).ok().map(|meta| {
             let is = Attributes {
@@ -120,7 +120,7 @@ fn stamps(paths: impl IntoIterator<Item = PathBuf>) -> Vec<(PathBuf, Stamp)> {
     let mut stamps: Vec<_> = paths
         .into_iter()
         .map(|path| {
-            let stamp = Stamp::of(&path);
+            let stamp = Stamp::read(&path);
             (path, stamp)
         })
         .collect();

@@ -61,7 +61,7 @@ impl AttemptResult {
     }
 
     /// `None`: the request never got as far as an attempt.
-    pub(super) const fn of(error: ProxyError) -> Option<Self> {
+    pub(super) const fn from_error(error: ProxyError) -> Option<Self> {
         match error {
             ProxyError::Unreachable => Some(Self::Unreachable),
             ProxyError::ConnectTimeout | ProxyError::HeadTimeout => Some(Self::Timeout),

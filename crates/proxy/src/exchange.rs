@@ -279,7 +279,7 @@ fn record_answer(pool: &Pool, address: &Arc<Address>, status: StatusCode, took: 
 
 fn record_failure(pool: &Pool, in_flight: InFlightSlot, span: AttemptSpan, kind: ProxyError) {
     span.failed(kind);
-    if let Some(result) = AttemptResult::of(kind) {
+    if let Some(result) = AttemptResult::from_error(kind) {
         pool.counts.failed(result);
     }
     if kind.blames_address() {
@@ -304,7 +304,7 @@ fn log_failure(pool: &Pool, address: &Address, method: &Method, failure: &Attemp
 
 fn record_unforwarded(pool: &Pool, kind: ProxyError, attempts: u8) {
     if attempts == 0
-        && let Some(result) = AttemptResult::of(kind)
+        && let Some(result) = AttemptResult::from_error(kind)
     {
         pool.counts.failed(result);
     }

@@ -56,7 +56,7 @@ impl AttemptSpan {
     /// There is no answer.
     pub(super) fn failed(mut self, kind: ProxyError) {
         let Some(span) = self.0.take() else { return };
-        span.set_error(AttemptResult::of(kind).map_or("_OTHER", AttemptResult::name), true);
+        span.set_error(AttemptResult::from_error(kind).map_or("_OTHER", AttemptResult::name), true);
         span.end();
     }
 }

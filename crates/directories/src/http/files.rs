@@ -64,7 +64,7 @@ impl Files {
 }
 
 fn stamps(settings: &HttpSettings) -> Vec<Stamp> {
-    settings.files().into_iter().map(|(_, path)| Stamp::of(path)).collect()
+    settings.files().into_iter().map(|(_, path)| Stamp::read(path)).collect()
 }
 
 fn access(settings: &HttpSettings) -> Result<Access, (&'static str, String)> {

@@ -49,14 +49,14 @@ pub(super) struct Connection {
 }
 
 /// Opens connections of one pool.
-pub(super) struct Connector {
+pub(super) struct LdapConnector {
     pub(super) settings: Arc<LdapSettings>,
     pub(super) tls: Arc<ClientConfig>,
     /// Whether new connections bind as the account that searches.
     pub(super) binds: bool,
 }
 
-impl Connector {
+impl LdapConnector {
     /// When the password file was changed last. `None`: no password is used, or the file cannot be read.
     fn password_changed(&self) -> Option<std::time::SystemTime> {
         let (_, file) = self.settings.bind.as_ref().filter(|_| self.binds)?;
@@ -98,7 +98,7 @@ impl Connector {
     }
 }
 
-impl managed::Manager for Connector {
+impl managed::Manager for LdapConnector {
     type Type = Connection;
     type Error = SourceError;
 

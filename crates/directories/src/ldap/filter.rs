@@ -72,12 +72,12 @@ impl Filter {
     }
 
     /// The filter for a value, which is escaped.
-    pub(super) fn of(&self, value: &str) -> String {
+    pub(super) fn for_value(&self, value: &str) -> String {
         self.source.replace(self.placeholder.text(), &ldap_escape(value))
     }
 
     /// The filter for any value.
-    pub(super) fn of_any(&self) -> String {
+    pub(super) fn for_any(&self) -> String {
         self.source.replace(self.placeholder.text(), "*")
     }
 }
@@ -96,10 +96,10 @@ mod tests {
         let filter =
             Filter::parse("(&(objectClass=person)(|(uid={username})(mail={username})))", Placeholder::Username, true);
         let filter = filter.unwrap();
-        let found = filter.of("a*)(uid=*\\\0 {username}å");
+        let found = filter.for_value("a*)(uid=*\\\0 {username}å");
         let value = "a\\2a\\29\\28uid=\\2a\\5c\\00 {username}å";
         assert_eq!(found, format!("(&(objectClass=person)(|(uid={value})(mail={value})))"));
-        assert_eq!(filter.of_any(), "(&(objectClass=person)(|(uid=*)(mail=*)))");
+        assert_eq!(filter.for_any(), "(&(objectClass=person)(|(uid=*)(mail=*)))");
     }
 
     #[test]

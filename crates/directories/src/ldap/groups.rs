@@ -90,7 +90,7 @@ impl LdapSource {
         for _ in 0..=groups.nested {
             let mut next = Vec::new();
             for member in std::mem::take(&mut members) {
-                let filter = filter.of(&member);
+                let filter = filter.for_value(&member);
                 let search = Search {
                     base,
                     scope: SearchScope::Subtree,

@@ -19,7 +19,7 @@ use ldap3::{Scope as SearchScope, SearchEntry, SearchOptions};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Cause, Found, Login, LoginAttempt, Source, SourceError};
-use connection::{Connector, OPERATION_TIMEOUT, bind_password, code, describe, lost, refused};
+use connection::{LdapConnector, OPERATION_TIMEOUT, bind_password, code, describe, lost, refused};
 use entry::{Entry, filetime, subject_value};
 use filter::Filter;
 pub use groups::{GroupSettings, GroupsBy};
@@ -95,8 +95,8 @@ impl LdapSettings {
 /// An LDAP directory as a source of users.
 pub struct LdapSource {
     settings: Arc<LdapSettings>,
-    searching: Pool<Connector>,
-    binding: Pool<Connector>,
+    searching: Pool<LdapConnector>,
+    binding: Pool<LdapConnector>,
     /// The attributes of a user that are asked for.
     attributes: Vec<String>,
     time: SystemTime,
@@ -131,7 +131,7 @@ impl LdapSource {
         }
         let settings = Arc::new(settings.clone());
         let pool = |binds| {
-            Pool::builder(Connector { settings: Arc::clone(&settings), tls: Arc::clone(&tls), binds })
+            Pool::builder(LdapConnector { settings: Arc::clone(&settings), tls: Arc::clone(&tls), binds })
                 .max_size(settings.pool)
                 .runtime(deadpool::Runtime::Tokio1)
                 .wait_timeout(Some(ACQUIRE_TIMEOUT))
@@ -151,7 +151,7 @@ impl LdapSource {
         })
     }
 
-    async fn connection(pool: &Pool<Connector>) -> Result<Object<Connector>, SourceError> {
+    async fn connection(pool: &Pool<LdapConnector>) -> Result<Object<LdapConnector>, SourceError> {
         pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             other => SourceError::new(Cause::Timeout, other.to_string()),
@@ -167,7 +167,7 @@ impl LdapSource {
 
     /// As [`LdapSource::search`], on a connection that searches.
     async fn search_on(
-        connection: &mut Object<Connector>,
+        connection: &mut Object<LdapConnector>,
         search: Search<'_>,
         may_be_absent: bool,
     ) -> Result<Vec<Entry>, SourceError> {
@@ -236,7 +236,7 @@ impl LdapSource {
     /// The filter that active users match.
     fn active(&self) -> String {
         let now = || filetime(self.time.wall()).to_string();
-        self.settings.active.as_ref().map_or_else(|| ANY.to_owned(), |filter| filter.of(&now()))
+        self.settings.active.as_ref().map_or_else(|| ANY.to_owned(), |filter| filter.for_value(&now()))
     }
 
     /// The user of an entry.
@@ -305,7 +305,7 @@ impl Source for LdapSource {
             return Ok(Login::Absent);
         }
         let settings = &*self.settings;
-        let filter = settings.filter.of(self.significant(&login.username));
+        let filter = settings.filter.for_value(self.significant(&login.username));
         let search = Search {
             base: &settings.base,
             scope: SearchScope::Subtree,
@@ -357,7 +357,7 @@ impl Source for LdapSource {
         let settings = &*self.settings;
         let Some(value) = subject_value(&settings.subject, subject) else { return Ok(None) };
         // Whom the login would not find may not refresh either.
-        let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.of_any(), self.active());
+        let filter = format!("(&({}={value}){}{})", settings.subject, settings.filter.for_any(), self.active());
         let search = Search {
             base: &settings.base,
             scope: SearchScope::Subtree,

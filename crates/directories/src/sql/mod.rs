@@ -23,7 +23,7 @@ use rotogate_core::private_file::read_private;
 use rotogate_kit::upstream_tls::UpstreamTls;
 use row::Row;
 use sqlite::Sqlite;
-use template::{Param, Placeholder, Template};
+use template::{Param, PlaceholderStyle, Template};
 
 /// How long a request waits for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ struct Statement {
 }
 
 impl Statement {
-    fn of(template: &Template, placeholder: Placeholder) -> Arc<Self> {
+    fn render(template: &Template, placeholder: PlaceholderStyle) -> Arc<Self> {
         Arc::new(Self { text: template.render(placeholder), params: template.params().collect() })
     }
 }
@@ -126,7 +126,7 @@ enum Target {
 }
 
 impl Target {
-    fn of(url: &str, settings: &SqlSettings) -> Result<Self, String> {
+    fn parse(url: &str, settings: &SqlSettings) -> Result<Self, String> {
         let scheme = url.split_once(':').map(|(scheme, _)| scheme);
         match scheme {
             Some("postgres" | "postgresql") => {
@@ -153,7 +153,7 @@ pub fn has_password(url: &str) -> bool {
 /// # Errors
 /// What is wrong with it. The text does not quote it.
 pub fn check_url(url: &str, settings: &SqlSettings) -> Result<(), String> {
-    Target::of(url, settings).map(|_| ())
+    Target::parse(url, settings).map(|_| ())
 }
 
 /// A database as a source of users.
@@ -181,9 +181,9 @@ impl SqlSource {
             DatabaseUrl::Plain(_) => (key, message),
             DatabaseUrl::File(path) => (key, format!("{}: {message}", path.display())),
         };
-        let target = Target::of(url.expose_secret(), settings).map_err(in_file)?;
+        let target = Target::parse(url.expose_secret(), settings).map_err(in_file)?;
         let SqlSettings { authenticate, lookup, rehash, claims, profile, pool, statement_cache, .. } = settings;
-        let (database, placeholder): (_, Placeholder) = match target {
+        let (database, placeholder): (_, PlaceholderStyle) = match target {
             Target::Postgres(config) => {
                 let tls = UpstreamTls { ca: settings.ca.clone(), ..UpstreamTls::default() };
                 let tls = tls.load().map_err(|bad| ("ca", bad.message))?;
@@ -202,9 +202,9 @@ impl SqlSource {
         Ok(Self {
             database,
             hashes: settings.hashes.iter().map(|hash| hash.class).collect(),
-            authenticate: Statement::of(authenticate, placeholder),
-            lookup: Statement::of(lookup, placeholder),
-            rehash: rehash.as_ref().map(|template| Statement::of(template, placeholder)),
+            authenticate: Statement::render(authenticate, placeholder),
+            lookup: Statement::render(lookup, placeholder),
+            rehash: rehash.as_ref().map(|template| Statement::render(template, placeholder)),
             columns: Columns {
                 claims: claims.clone(),
                 profile: profile.clone(),

@@ -35,27 +35,31 @@ mod code {
     pub(super) const SIGNALLED: [u16; 2] = [1643, 1644];
 }
 
-struct Connector {
+struct MysqlConnector {
     options: Opts,
 }
 
 /// A connection.
-struct Session {
+struct MysqlSession {
     connection: Conn,
     /// A statement is under way, or failed. Such a connection is not used again.
     is_spoilt: bool,
 }
 
-impl managed::Manager for Connector {
-    type Type = Session;
+impl managed::Manager for MysqlConnector {
+    type Type = MysqlSession;
     type Error = SourceError;
 
-    async fn create(&self) -> Result<Session, SourceError> {
+    async fn create(&self) -> Result<MysqlSession, SourceError> {
         let connection = Conn::new(self.options.clone()).await.map_err(|error| fault(&error))?;
-        Ok(Session { connection, is_spoilt: false })
+        Ok(MysqlSession { connection, is_spoilt: false })
     }
 
-    async fn recycle(&self, session: &mut Session, used: &managed::Metrics) -> managed::RecycleResult<SourceError> {
+    async fn recycle(
+        &self,
+        session: &mut MysqlSession,
+        used: &managed::Metrics,
+    ) -> managed::RecycleResult<SourceError> {
         if session.is_spoilt || used.last_used() > IDLE_TIMEOUT {
             return Err(RecycleError::message("not used again"));
         }
@@ -120,7 +124,7 @@ fn verified(ca: Option<&Path>) -> SslOpts {
 
 /// A database.
 pub(super) struct MySql {
-    pool: Pool<Connector>,
+    pool: Pool<MysqlConnector>,
 }
 
 impl std::fmt::Debug for MySql {
@@ -133,7 +137,7 @@ impl MySql {
     pub(super) fn new(options: Opts, ca: Option<&Path>, pool: usize) -> Result<Self, (&'static str, String)> {
         let tls = options.ssl_opts().map(|_| verified(ca));
         let options = OptsBuilder::from_opts(options).ssl_opts(tls).into();
-        let pool = Pool::builder(Connector { options })
+        let pool = Pool::builder(MysqlConnector { options })
             .max_size(pool)
             .runtime(deadpool::Runtime::Tokio1)
             .wait_timeout(Some(ACQUIRE_TIMEOUT))
@@ -144,7 +148,7 @@ impl MySql {
         Ok(Self { pool })
     }
 
-    async fn session(&self) -> Result<Object<Connector>, SourceError> {
+    async fn session(&self) -> Result<Object<MysqlConnector>, SourceError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             other => SourceError::new(Cause::Timeout, other.to_string()),

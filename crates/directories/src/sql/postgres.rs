@@ -21,31 +21,35 @@ use super::{ACQUIRE_TIMEOUT, CONNECT_TIMEOUT, IDLE_TIMEOUT, Prepared, STATEMENT_
 /// Connections that were used more recently are not tested before use.
 const FRESH: Duration = Duration::from_secs(5);
 
-struct Connector {
+struct PostgresConnector {
     config: Config,
     tls: MakeRustlsConnect,
 }
 
 /// A connection.
-struct Session {
+struct PostgresSession {
     client: Client,
     prepared: Vec<(String, tokio_postgres::Statement)>,
     /// A statement is under way, or failed. Such a connection is not used again.
     is_spoilt: bool,
 }
 
-impl managed::Manager for Connector {
-    type Type = Session;
+impl managed::Manager for PostgresConnector {
+    type Type = PostgresSession;
     type Error = SourceError;
 
-    async fn create(&self) -> Result<Session, SourceError> {
+    async fn create(&self) -> Result<PostgresSession, SourceError> {
         let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(|error| fault(&error))?;
         // Ends when the client is dropped. Statements report its errors.
         tokio::spawn(async move { drop(connection.await) });
-        Ok(Session { client, prepared: Vec::new(), is_spoilt: false })
+        Ok(PostgresSession { client, prepared: Vec::new(), is_spoilt: false })
     }
 
-    async fn recycle(&self, session: &mut Session, used: &managed::Metrics) -> managed::RecycleResult<SourceError> {
+    async fn recycle(
+        &self,
+        session: &mut PostgresSession,
+        used: &managed::Metrics,
+    ) -> managed::RecycleResult<SourceError> {
         if session.is_spoilt || session.client.is_closed() || used.last_used() > IDLE_TIMEOUT {
             return Err(RecycleError::message("not used again"));
         }
@@ -123,7 +127,7 @@ impl ToSql for Text {
 
 /// A database.
 pub(super) struct Postgres {
-    pool: Pool<Connector>,
+    pool: Pool<PostgresConnector>,
     /// Whether statements are prepared once for each connection. Not behind a pooler that gives each transaction another
     /// connection.
     caches: bool,
@@ -173,7 +177,7 @@ pub(super) fn config(url: &str, caches: bool) -> Result<Config, String> {
 
 impl Postgres {
     pub(super) fn new(config: Config, tls: rustls::ClientConfig, caches: bool, pool: usize) -> Result<Self, String> {
-        let pool = Pool::builder(Connector { config, tls: MakeRustlsConnect::new(tls) })
+        let pool = Pool::builder(PostgresConnector { config, tls: MakeRustlsConnect::new(tls) })
             .max_size(pool)
             .runtime(deadpool::Runtime::Tokio1)
             .wait_timeout(Some(ACQUIRE_TIMEOUT))
@@ -184,7 +188,7 @@ impl Postgres {
         Ok(Self { pool, caches })
     }
 
-    async fn session(&self) -> Result<Object<Connector>, SourceError> {
+    async fn session(&self) -> Result<Object<PostgresConnector>, SourceError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             other => SourceError::new(Cause::Timeout, other.to_string()),
@@ -276,7 +280,7 @@ impl Postgres {
     }
 }
 
-impl Session {
+impl PostgresSession {
     async fn prepared(&mut self, text: &str) -> Result<tokio_postgres::Statement, tokio_postgres::Error> {
         if let Some((_, there)) = self.prepared.iter().find(|(of, _)| of == text) {
             return Ok(there.clone());

@@ -66,7 +66,7 @@ impl fmt::Debug for Template {
 }
 
 /// The spelling of the n-th parameter, counted from 1.
-pub(super) type Placeholder = fn(usize) -> String;
+pub(super) type PlaceholderStyle = fn(usize) -> String;
 
 impl Template {
     /// Reads a statement.
@@ -144,7 +144,7 @@ impl Template {
 
     /// The statement for a database. Each occurrence of a value is a parameter of its own, so that the database may give
     /// each another type.
-    pub(super) fn render(&self, placeholder: Placeholder) -> String {
+    pub(super) fn render(&self, placeholder: PlaceholderStyle) -> String {
         let mut number = 0;
         let piece = |piece: &Piece| match piece {
             Piece::Text(text) => text.clone(),

@@ -213,7 +213,7 @@ static HOLDERS: LazyLock<Vec<Holder>> = LazyLock::new(|| {
 });
 
 /// The holders of a request: a caller, and a client address.
-fn of(caller: impl Into<Option<u8>>, client: u8) -> RequestHolders {
+fn holders(caller: impl Into<Option<u8>>, client: u8) -> RequestHolders {
     let holder = |number: u8| HOLDERS[usize::from(number)];
     RequestHolders { caller: caller.into().map(holder), client: Some(holder(client)) }
 }
@@ -232,7 +232,7 @@ fn waiting(pool: &Arc<Pool>, callers: &[u8]) -> mpsc::UnboundedReceiver<(u8, InF
     for caller in callers.iter().copied() {
         let (pool, sender) = (Arc::clone(pool), sender.clone());
         tokio::spawn(async move {
-            let slot = pool.enter(&[], of(caller, caller)).await.unwrap().unwrap();
+            let slot = pool.enter(&[], holders(caller, caller)).await.unwrap().unwrap();
             let _ = sender.send((caller, slot));
         });
     }
@@ -247,20 +247,21 @@ async fn a17_one_caller_uses_an_idle_upstream_and_leaves_the_reserve_to_others()
             upstream.max_requests = 80;
             (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (8, 20);
         });
-        let all = taken(&pool, of(1, 1));
+        let all = taken(&pool, holders(1, 1));
         assert_eq!(all.len(), 70 * addresses);
         // From any address, and from that of the first one.
-        let others: Vec<_> = (2..6).map(|caller| at_once(&pool, of(caller, caller % 2)).expect("a place")).collect();
-        assert!(at_once(&pool, of(1, 9)).is_none(), "the first from elsewhere");
+        let others: Vec<_> =
+            (2..6).map(|caller| at_once(&pool, holders(caller, caller % 2)).expect("a place")).collect();
+        assert!(at_once(&pool, holders(1, 9)).is_none(), "the first from elsewhere");
         drop((all, others));
         // An address with many callers, none beyond its share.
-        let mut all: Vec<_> = (1..200).filter_map(|caller| at_once(&pool, of(caller, 1))).collect();
-        all.extend((1..200).filter_map(|caller| at_once(&pool, of(caller, 1))));
+        let mut all: Vec<_> = (1..200).filter_map(|caller| at_once(&pool, holders(caller, 1))).collect();
+        all.extend((1..200).filter_map(|caller| at_once(&pool, holders(caller, 1))));
         assert_eq!(all.len(), 70 * addresses);
-        assert!((2..10).all(|caller| at_once(&pool, of(caller, caller)).is_some()));
-        assert!(at_once(&pool, of(None, 1)).is_none() && at_once(&pool, of(None, 2)).is_some());
+        assert!((2..10).all(|caller| at_once(&pool, holders(caller, caller)).is_some()));
+        assert!(at_once(&pool, holders(None, 1)).is_none() && at_once(&pool, holders(None, 2)).is_some());
         drop(all);
-        assert_eq!(taken(&pool, of(None, 3)).len(), 70 * addresses, "nothing is left behind");
+        assert_eq!(taken(&pool, holders(None, 3)).len(), 70 * addresses, "nothing is left behind");
     }
 }
 
@@ -270,10 +271,10 @@ async fn a18_a_request_beyond_its_share_waits_and_those_with_little_are_first() 
         upstream.max_requests = 16;
         (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (2, 4);
     });
-    let mut first = taken(&pool, of(1, 1));
+    let mut first = taken(&pool, holders(1, 1));
     assert_eq!(first.len(), 14);
-    let _second = taken(&pool, of(2, 2));
-    let _third = at_once(&pool, of(3, 3)).unwrap();
+    let _second = taken(&pool, holders(2, 2));
+    let _third = at_once(&pool, holders(3, 3)).unwrap();
     // In the order of arrival: the first caller again and again, then others, of which one has a request already.
     let mut served = waiting(&pool, &[1, 1, 1, 1, 3, 4, 5]);
     tokio::task::yield_now().await;
@@ -303,8 +304,8 @@ async fn a18_of_two_beyond_their_share_the_one_with_less_is_first() {
         upstream.max_requests = 16;
         (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (2, 4);
     });
-    let mut first: Vec<_> = (0..9).map(|_| at_once(&pool, of(1, 1)).unwrap()).collect();
-    let second = taken(&pool, of(2, 2));
+    let mut first: Vec<_> = (0..9).map(|_| at_once(&pool, holders(1, 1)).unwrap()).collect();
+    let second = taken(&pool, holders(2, 2));
     assert_eq!(second.len(), 5);
     let mut served = waiting(&pool, &[1, 1, 1, 2, 2]);
     tokio::task::yield_now().await;
@@ -324,15 +325,15 @@ async fn a18_nobody_is_refused_before_the_time_to_wait_and_who_gives_up_leaves_n
         (upstream.max_requests_per_caller, upstream.max_requests_per_address) = (1, 2);
         upstream.queue_timeout = SECOND;
     });
-    let held = taken(&pool, of(1, 1));
+    let held = taken(&pool, holders(1, 1));
     assert_eq!(held.len(), 7);
     let begun = tokio::time::Instant::now();
-    assert!(matches!(pool.enter(&[], of(1, 1)).await, Err(ProxyError::ShareTaken)));
+    assert!(matches!(pool.enter(&[], holders(1, 1)).await, Err(ProxyError::ShareTaken)));
     assert_eq!(begun.elapsed().as_secs(), 1);
-    let last = at_once(&pool, of(2, 2)).expect("who has nothing");
-    assert!(matches!(pool.enter(&[], of(1, 1)).await, Err(ProxyError::Overloaded)));
+    let last = at_once(&pool, holders(2, 2)).expect("who has nothing");
+    assert!(matches!(pool.enter(&[], holders(1, 1)).await, Err(ProxyError::Overloaded)));
     // One that is given its place when it has just gone leaves it to the next.
-    let mut gone = Box::pin(pool.enter(&[], of(3, 3)));
+    let mut gone = Box::pin(pool.enter(&[], holders(3, 3)));
     assert!(futures_util::poll!(&mut gone).is_pending());
     let mut served = waiting(&pool, &[4]);
     tokio::task::yield_now().await;
@@ -340,7 +341,7 @@ async fn a18_nobody_is_refused_before_the_time_to_wait_and_who_gives_up_leaves_n
     drop(gone);
     assert_eq!(served.recv().await.unwrap().0, 4);
     drop((served, held));
-    assert_eq!(taken(&pool, of(1, 1)).len(), 7);
+    assert_eq!(taken(&pool, holders(1, 1)).len(), 7);
     assert_eq!(pool.all()[0].load(), 0);
 }
 
@@ -351,7 +352,7 @@ async fn a18_who_waits_has_the_places_of_an_address_that_is_readmitted() {
         upstream.queue_timeout = SECOND * 60;
     });
     put_one_aside(&pool).await;
-    let _held = at_once(&pool, of(1, 1)).expect("a place at the other address");
+    let _held = at_once(&pool, holders(1, 1)).expect("a place at the other address");
     assert!(pool.upstream.eject_for < pool.upstream.queue_timeout);
     // No request ends meanwhile.
     let mut served = waiting(&pool, &[2]);

@@ -47,7 +47,7 @@ impl Credentials {
 
     /// The state of the files.
     pub(super) fn stamps(settings: &TracingConfig) -> Vec<Stamp> {
-        Self::files(settings).map(|(_, file)| Stamp::of(file)).collect()
+        Self::files(settings).map(|(_, file)| Stamp::read(file)).collect()
     }
 }
 

@@ -160,7 +160,7 @@ fn digests(paths: Vec<PathBuf>) -> Digests {
 
 fn digest(path: &Path) -> [u8; 32] {
     use std::io::Read;
-    let stamp = Stamp::of(path);
+    let stamp = Stamp::read(path);
     let mut context = Context::new(&SHA256);
     for part in stamp.rights().into_iter().flatten() {
         context.update(&part.to_be_bytes());
