@@ -218,19 +218,19 @@ pub(super) fn nobody(gate: &AdminAccess) -> Failure {
 pub(super) async fn refused(gate: &AdminAccess, response: Response<Incoming>) -> Result<Failure, Failure> {
     Ok(match problem(response).await? {
         None => Failure::Failed(format!("the program that answers on {} is not rotogate", gate.address)),
-        Some(Problem { detail, errors }) if errors.is_empty() => Failure::Failed(detail),
-        Some(Problem { detail, errors }) => Failure::Refused { what: detail, at: errors },
+        Some(ProblemReply { detail, errors }) if errors.is_empty() => Failure::Failed(detail),
+        Some(ProblemReply { detail, errors }) => Failure::Refused { what: detail, at: errors },
     })
 }
 
 /// What a problem document says, if it is one.
-async fn problem(response: Response<Incoming>) -> Result<Option<Problem>, Failure> {
+async fn problem(response: Response<Incoming>) -> Result<Option<ProblemReply>, Failure> {
     let body = read_body(response).await?;
     Ok(serde_json::from_slice(&body).ok())
 }
 
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemReply {
     detail: String,
     #[serde(default)]
     errors: Vec<At>,

@@ -43,14 +43,14 @@ struct CheckReport<'a> {
 
 /// The options of the command.
 #[derive(Clone, Copy)]
-pub(super) struct Options {
+pub(super) struct CheckOptions {
     pub(super) print: bool,
     pub(super) strict: bool,
     pub(super) online: bool,
 }
 
-pub(super) fn run(path: &Path, options: Options, output: Output) -> CommandResult {
-    let Options { print, strict, online } = options;
+pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> CommandResult {
+    let CheckOptions { print, strict, online } = options;
     let config = config::load(path, &ProcessEnv).map_err(|errors| wrong(&errors))?;
     let (warnings, found) = runtime()?.block_on(check(&config, online)).map_err(|errors| wrong(&errors))?;
     let printed = print.then(|| config.to_toml());
@@ -142,7 +142,7 @@ async fn addresses(config: &Config) -> (Vec<ConfigError>, Vec<ConfigError>) {
 }
 
 #[derive(Deserialize)]
-struct Status {
+struct StatusReply {
     listeners: Vec<SocketAddr>,
 }
 
@@ -151,7 +151,7 @@ async fn running_gate_addresses(config: &Config) -> Option<Vec<SocketAddr>> {
     let asked = async {
         let response = admin_client::send(&config.admin.access(), Method::GET, "/v1/status").await.ok().flatten()?;
         let body = admin_client::read_body(response).await.ok()?;
-        serde_json::from_slice::<Status>(&body).ok()
+        serde_json::from_slice::<StatusReply>(&body).ok()
     };
     tokio::time::timeout(STATUS_TIMEOUT, asked).await.ok().flatten().map(|status| status.listeners)
 }

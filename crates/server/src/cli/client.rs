@@ -12,7 +12,7 @@ use rotogate_core::password;
 use rotogate_core::random::random;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ClientCommand {
     /// Creates a secret for a confidential client, and the `secret_hash` for its [[clients]] entry.
     Secret {
         /// Reads a secret from standard input instead.
@@ -29,8 +29,8 @@ struct SecretReport<'a> {
     secret_hash: &'a str,
 }
 
-pub(super) fn run(command: &Command, output: Output) -> CommandResult {
-    let Command::Secret { stdin } = *command;
+pub(super) fn run(command: &ClientCommand, output: Output) -> CommandResult {
+    let ClientCommand::Secret { stdin } = *command;
     let secret = if stdin { prompt::piped("the secret")? } else { new_secret()? };
     let hash = password::hash(&secret).map_err(Failure::of)?;
     let shown = (!stdin).then(|| secret.expose_secret());

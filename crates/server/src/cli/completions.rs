@@ -8,7 +8,7 @@ use super::output::Output;
 use super::{Arguments, CommandResult, Failure};
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct CompletionsOptions {
     /// The shell.
     shell: Shell,
 }
@@ -19,8 +19,8 @@ struct CompletionsReport<'a> {
     script: &'a str,
 }
 
-pub(super) fn run(options: &Options, output: Output) -> CommandResult {
-    let Options { shell } = *options;
+pub(super) fn run(options: &CompletionsOptions, output: Output) -> CommandResult {
+    let CompletionsOptions { shell } = *options;
     // Written into memory first: on an output that is closed, clap_complete panics.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "rotogate", &mut script);

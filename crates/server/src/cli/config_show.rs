@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::server::operate::admin::{ConfigInfo, ConfigValue, ValueSource};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ConfigCommand {
     /// Shows each value that the file or the environment sets, with its line or its variable. Secrets are masked.
     Show {
         /// Shows the defaults, too: everything that the gate goes by.
@@ -21,8 +21,8 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(config: &Config, command: &Command, output: Output) -> CommandResult {
-    let Command::Show { effective, running } = command;
+pub(super) fn run(config: &Config, command: &ConfigCommand, output: Output) -> CommandResult {
+    let ConfigCommand::Show { effective, running } = command;
     let info = if *running {
         let body = runtime()?.block_on(admin_client::request(&config.admin.access(), Method::GET, "/v1/config"))?;
         serde_json::from_slice(&body).map_err(Failure::of)?

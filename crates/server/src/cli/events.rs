@@ -10,7 +10,7 @@ use super::{CommandResult, Failure, admin_client, runtime};
 use crate::config::AdminAccess;
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct EventsOptions {
     /// Only lines of this action, such as session.end (docs/logs.md).
     #[arg(long)]
     action: Option<String>,
@@ -32,12 +32,12 @@ pub(super) struct Options {
 }
 
 #[derive(Deserialize)]
-struct Events {
+struct EventsReply {
     events: Vec<Value>,
 }
 
-pub(super) fn run(gate: &AdminAccess, options: &Options, output: Output) -> CommandResult {
-    let Options { action, subject, session, actor, limit, follow } = options;
+pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -> CommandResult {
+    let EventsOptions { action, subject, session, actor, limit, follow } = options;
     let mut query = form_urlencoded::Serializer::new(String::from("/v1/events?"));
     for (name, value) in [("action", action), ("subject", subject), ("session", session), ("actor", actor)] {
         query.extend_pairs(value.as_deref().map(|value| (name, value)));
@@ -46,7 +46,7 @@ pub(super) fn run(gate: &AdminAccess, options: &Options, output: Output) -> Comm
     runtime()?.block_on(async {
         if !follow {
             let body = admin_client::request(gate, Method::GET, &path).await?;
-            let events: Events = serde_json::from_slice(&body).map_err(Failure::of)?;
+            let events: EventsReply = serde_json::from_slice(&body).map_err(Failure::of)?;
             return output.list(&events.events, line);
         }
         let mut lines = admin_client::lines(gate, Method::GET, &path, Some("text/event-stream")).await?;

@@ -19,7 +19,7 @@ use crate::server::operate::admin::{ExplainReport, ExplainedRule, Place};
 const MAX_INPUT: u64 = 32 << 10;
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct ExplainOptions {
     /// The path, with its query. Not needed for a refresh token.
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
@@ -60,7 +60,7 @@ fn certificate(path: &str) -> Result<CertificateThumbprint, String> {
 }
 
 #[derive(Serialize)]
-struct Question<'a> {
+struct ExplainRequest<'a> {
     path: Option<&'a str>,
     method: Option<&'a str>,
     host: Option<&'a str>,
@@ -72,14 +72,14 @@ struct Question<'a> {
     client: Option<&'a str>,
 }
 
-pub(super) fn run(gate: &AdminAccess, options: &Options, output: Output) -> CommandResult {
-    let Options { path, method, host, from, listener, client_certificate, headers, client } = options;
+pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) -> CommandResult {
+    let ExplainOptions { path, method, host, from, listener, client_certificate, headers, client } = options;
     let token = token()?;
     let token = token.trim();
     if path.is_none() && !token.starts_with(rotogate_core::token::refresh::PREFIX) {
         return Err(Failure::Usage("--path is missing: only a refresh token is explained without one".to_owned()));
     }
-    let question = Question {
+    let question = ExplainRequest {
         path: path.as_deref(),
         method: method.as_deref(),
         host: host.as_deref(),

@@ -11,9 +11,7 @@ use crate::config::{self, AdminAccess, Config, ConfigErrors, ProcessEnv};
 
 /// The options of commands that ask the running gate.
 #[derive(Debug, Args)]
-// Commands have a group `Options` of their own.
-#[group(skip)]
-pub(super) struct Options {
+pub(super) struct GateOptions {
     /// The admin listener of the gate to ask, such as http://127.0.0.1:8081. The configuration is not read then.
     #[arg(long, global = true, value_name = "URL", value_parser = address)]
     admin: Option<Authority>,
@@ -37,7 +35,7 @@ pub(super) enum Reach {
     Gate(AdminAccess),
 }
 
-impl Options {
+impl GateOptions {
     fn named(&self) -> Option<AdminAccess> {
         let address = self.admin.as_ref()?.to_string();
         Some(AdminAccess { address, token_file: self.token_file.clone() })

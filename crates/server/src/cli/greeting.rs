@@ -31,11 +31,11 @@ struct StartReport {
     listening: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    first_user: Option<FirstUser>,
+    first_user: Option<FirstUserReport>,
 }
 
 #[derive(Serialize)]
-struct FirstUser {
+struct FirstUserReport {
     username: String,
     password: String,
 }
@@ -63,7 +63,7 @@ impl Greeting {
         let started = StartReport {
             listening: public.iter().map(|public| public.address).collect(),
             admin: server.admin_address(),
-            first_user: first.map(|first| FirstUser {
+            first_user: first.map(|first| FirstUserReport {
                 username: first.username.clone(),
                 password: first.password.expose_secret().to_owned(),
             }),

@@ -17,7 +17,7 @@ use rotogate_core::private_file::{self, Unpublished};
 const FILE: &str = "gateway.toml";
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct InitOptions {
     /// The folder of the new gateway.toml. By default, the file is the one that --config names.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -34,7 +34,7 @@ struct InitReport<'a> {
     file: &'a Path,
 }
 
-pub(super) fn run(configured: &Path, options: &Options, output: Output) -> CommandResult {
+pub(super) fn run(configured: &Path, options: &InitOptions, output: Output) -> CommandResult {
     let path = options.dir.as_ref().map_or_else(|| configured.to_owned(), |folder| folder.join(FILE));
     let text = text(options);
     // What a start would refuse is not written.
@@ -67,8 +67,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     part.publish_new(path)
 }
 
-fn text(options: &Options) -> String {
-    let Options { dir: _, upstream, client } = options;
+fn text(options: &InitOptions) -> String {
+    let InitOptions { dir: _, upstream, client } = options;
     let [upstream, client] = [upstream, client].map(|text| Value::from(text.as_str()).to_string());
     format!(
         r#"# The configuration of rotogate. `rotogate check` reports everything that is wrong with it. gateway.toml(5) shows all keys.

@@ -11,7 +11,7 @@ use crate::config::AdminAccess;
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum IssuerCommand {
     /// Lists the issuers: where their keys are, state, last failure.
     List,
     /// Fetches the keys of an issuer now.
@@ -26,7 +26,7 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
+pub(super) fn run(gate: &AdminAccess, command: IssuerCommand, output: Output) -> CommandResult {
     let ask = |method, path: String| async move { admin_client::request(gate, method, &path).await };
     let one = |body: Bytes| {
         let issuer: IssuerReport = serde_json::from_slice(&body).map_err(Failure::of)?;
@@ -34,13 +34,13 @@ pub(super) fn run(gate: &AdminAccess, command: Command, output: Output) -> Comma
     };
     runtime()?.block_on(async {
         match command {
-            Command::List => {
+            IssuerCommand::List => {
                 let body = ask(Method::GET, "/v1/issuers".to_owned()).await?;
                 let all: IssuerReports = serde_json::from_slice(&body).map_err(Failure::of)?;
                 output.list(&all.issuers, line)
             }
-            Command::Refresh { name } => one(ask(Method::POST, path(&name, "refresh")).await?),
-            Command::Drop { name } => one(ask(Method::POST, path(&name, "drop")).await?),
+            IssuerCommand::Refresh { name } => one(ask(Method::POST, path(&name, "refresh")).await?),
+            IssuerCommand::Drop { name } => one(ask(Method::POST, path(&name, "drop")).await?),
         }
     })
 }

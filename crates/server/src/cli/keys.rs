@@ -23,7 +23,7 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum KeysCommand {
     /// Makes the keys of a new gate. A gate that shares its store makes none by itself unless it makes the store.
     Init {
         /// The algorithm of the key; the default is that of the configuration.
@@ -36,7 +36,7 @@ pub(super) enum Command {
         #[arg(long)]
         refresh: bool,
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
     },
     /// Adds a new key, which only verifies: the first step of changing the key that signs.
     Add {
@@ -73,7 +73,7 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "wait")]
         force: bool,
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
     },
     /// Removes a key that is no longer used, and its file. Refused while a gate signs with it, while an access token that
     /// it signed may be in use, or while a session has a refresh token by it.
@@ -85,7 +85,7 @@ pub(super) enum Command {
         #[arg(long)]
         force: bool,
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
     },
     /// Imports a key into the keyring: PKCS#8 PEM, or a base64url secret for HS256, HS384 and HS512.
     Import {
@@ -101,7 +101,7 @@ pub(super) enum Command {
 }
 
 #[derive(Serialize)]
-struct ChangeReport<'a> {
+struct KeyChangeReport<'a> {
     kid: &'a str,
     state: &'static str,
 }
@@ -111,34 +111,34 @@ pub(super) fn longest_access(config: &Config) -> Duration {
     key_roll::Longest::of(config).access
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
+pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> CommandResult {
     let folder = &config.issuer.keys;
-    let _trail = if matches!(command, Command::List { .. }) { None } else { audit_trail(config)? };
+    let _trail = if matches!(command, KeysCommand::List { .. }) { None } else { audit_trail(config)? };
     match command {
-        Command::Init { algorithm } => {
+        KeysCommand::Init { algorithm } => {
             let keyring = Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::of)?;
             let kid = keyring.signer().kid();
             audit::write_key(KeyEvent::Added, kid);
-            output.write(&ChangeReport { kid, state: "signing" }, || {
+            output.write(&KeyChangeReport { kid, state: "signing" }, || {
                 format!("{kid} is in the new keyring {}, signing", folder.display())
             })
         }
-        Command::List { refresh, gate: _ } => {
+        KeysCommand::List { refresh, gate: _ } => {
             let keyring = key_roll::load(folder).map_err(Failure::of)?;
             list(&keys::describe(&keyring, folder), refresh, output)
         }
-        Command::Add { algorithm, refresh } => {
+        KeysCommand::Add { algorithm, refresh } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
             confirmed(config, &kid, Some(State::Verifying))?;
-            output.write(&ChangeReport { kid: &kid, state: "verifying" }, || {
+            output.write(&KeyChangeReport { kid: &kid, state: "verifying" }, || {
                 format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
             })
         }
-        Command::Rotate { after, .. } if after < JWKS_MAX_AGE => {
+        KeysCommand::Rotate { after, .. } if after < JWKS_MAX_AGE => {
             let least = humantime::format_duration(JWKS_MAX_AGE);
             Err(Failure::Usage(format!("--after must be at least {least}: other verifiers keep published keys for so long")))
         }
-        Command::Rotate { algorithm, refresh, after } => {
+        KeysCommand::Rotate { algorithm, refresh, after } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
             confirmed(config, &kid, Some(State::Verifying))?;
             if !output.json {
@@ -147,23 +147,23 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                 output.write(&(), || format!("{kid} is in the keyring; it signs once {waits}{copy}"))?;
             }
             promote(config, &kid, Some((true, after)))?;
-            output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
+            output.write(&KeyChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
-        Command::Promote { kid, wait, force, gate: _ } => {
+        KeysCommand::Promote { kid, wait, force, gate: _ } => {
             promote(config, &kid, (!force).then_some((wait, Duration::ZERO)))?;
-            output.write(&ChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
+            output.write(&KeyChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
-        Command::Retire { kid, force, gate: _ } => {
+        KeysCommand::Retire { kid, force, gate: _ } => {
             let warning = runtime()?.block_on(key_roll::retire(config, &kid, force)).map_err(Failure::of)?;
             confirmed(config, &kid, None)?;
-            output.write(&ChangeReport { kid: &kid, state: "retired" }, || removed(&kid, warning.as_deref()))
+            output.write(&KeyChangeReport { kid: &kid, state: "retired" }, || removed(&kid, warning.as_deref()))
         }
-        Command::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(
+        KeysCommand::Import { sign: true, .. } if config.store.is_shared() => Err(Failure::Failed(
             "other gates of the store could not verify its tokens yet: import it without --sign, copy the key folder to all \
              gates, then rotogate keys promote"
                 .into(),
         )),
-        Command::Import { file, algorithm, sign } => {
+        KeysCommand::Import { file, algorithm, sign } => {
             let (state, word) = if sign { (KeyState::Signing, "signing") } else { (KeyState::Verifying, "verifying") };
             let kid = Keyring::import(folder, &file, algorithm, state).map_err(Failure::of)?;
             audit::write_key(KeyEvent::Added, &kid);
@@ -171,7 +171,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                 audit::write_key(KeyEvent::Promoted, &kid);
             }
             confirmed(config, &kid, Some(if sign { State::Signing } else { State::Verifying }))?;
-            output.write(&ChangeReport { kid: &kid, state: word }, || {
+            output.write(&KeyChangeReport { kid: &kid, state: word }, || {
                 format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
             })
         }
@@ -218,7 +218,7 @@ fn confirmed(config: &Config, kid: &str, expected: Option<State>) -> CommandResu
     )))
 }
 
-impl Command {
+impl KeysCommand {
     /// What it works with.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
@@ -231,30 +231,30 @@ impl Command {
 }
 
 /// The same, by the running gate alone.
-pub(super) fn run_at_gate(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
+pub(super) fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Output) -> CommandResult {
     let ask = |kid: &str, operation: &str, force: bool| -> Result<ChangedKey, Failure> {
         let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
         let body = runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))?;
         serde_json::from_slice(&body).map_err(Failure::of)
     };
     match command {
-        Command::List { refresh, gate: _ } => {
+        KeysCommand::List { refresh, gate: _ } => {
             let body = runtime()?.block_on(admin_client::request(gate, Method::GET, "/v1/keys"))?;
             list(&serde_json::from_slice(&body).map_err(Failure::of)?, refresh, output)
         }
-        Command::Promote { kid, wait: false, force, gate: _ } => {
+        KeysCommand::Promote { kid, wait: false, force, gate: _ } => {
             let done = ask(&kid, "promote", force)?;
             output.write(&done, || signs(&done.kid))
         }
-        Command::Retire { kid, force, gate: _ } => {
+        KeysCommand::Retire { kid, force, gate: _ } => {
             let done = ask(&kid, "retire", force)?;
             output.write(&done, || removed(&done.kid, done.warning.as_deref()))
         }
-        Command::Promote { wait: true, .. }
-        | Command::Init { .. }
-        | Command::Add { .. }
-        | Command::Rotate { .. }
-        | Command::Import { .. } => Err(no_gate_can()),
+        KeysCommand::Promote { wait: true, .. }
+        | KeysCommand::Init { .. }
+        | KeysCommand::Add { .. }
+        | KeysCommand::Rotate { .. }
+        | KeysCommand::Import { .. } => Err(no_gate_can()),
     }
 }
 

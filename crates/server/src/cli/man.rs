@@ -14,7 +14,7 @@ use super::{Arguments, CommandResult, EXIT_CODES, Failure};
 const CONFIGURATION: &str = include_str!("../../gateway.toml");
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(super) struct ManOptions {
     /// Writes all pages into man1 and man5 of this folder, such as /usr/local/share/man, and replaces those of another
     /// version: rotogate(1), rotogate-check(1) and so on for each command, gateway.toml(5).
     #[arg(long)]
@@ -30,7 +30,7 @@ struct PageReport<'a> {
     text: Option<&'a str>,
 }
 
-pub(super) fn run(options: &Options, output: Output) -> CommandResult {
+pub(super) fn run(options: &ManOptions, output: Output) -> CommandResult {
     let mut command = Arguments::command().disable_help_subcommand(true);
     command.build();
     let Some(folder) = &options.dir else {

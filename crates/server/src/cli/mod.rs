@@ -74,7 +74,7 @@ enum Command {
     /// Starts the gate (the default).
     Serve,
     /// Writes a first gateway.toml with comments. Never replaces a file.
-    Init(init::Options),
+    Init(init::InitOptions),
     /// Reports everything that a start would refuse: in the configuration, in the files that it names, in its
     /// addresses.
     ///
@@ -93,11 +93,11 @@ enum Command {
     },
     /// The configuration: what it says, and where each value comes from.
     #[command(subcommand)]
-    Config(config_show::Command),
+    Config(config_show::ConfigCommand),
     /// Has the running gate read gateway.toml again, and waits for what comes of it.
     ///
     /// Exit code 1 if the file is refused: then nothing has changed. Names the keys that need an upgrade.
-    Reload(gate::Options),
+    Reload(gate::GateOptions),
     /// Has the running gate replace itself by the program at its path, with the whole of gateway.toml, and waits for what comes
     /// of it. No connection is refused meanwhile.
     ///
@@ -106,31 +106,31 @@ enum Command {
     /// Lines of the audit log, of the last 1000.
     Events {
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
         #[command(flatten)]
-        options: events::Options,
+        options: events::EventsOptions,
     },
     /// Asks the running gate whether it is ready. Exit code 1 if it is not, or if no gate answers.
-    Status(gate::Options),
+    Status(gate::GateOptions),
     /// Users of the users file; a running gate applies changes at once.
     #[command(subcommand)]
-    User(user::Command),
+    User(user::UserCommand),
     /// Confidential clients.
     #[command(subcommand)]
-    Client(client::Command),
+    Client(client::ClientCommand),
     /// Sessions of the running gate: list, show, revoke.
     Session {
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
         #[command(subcommand)]
-        command: session::Command,
+        command: session::SessionCommand,
     },
     /// Issuers whose keys the running gate fetches: list, refresh, drop.
     Issuer {
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
         #[command(subcommand)]
-        command: issuer::Command,
+        command: issuer::IssuerCommand,
     },
     /// Shows what the running gate makes of a request, rule by rule, and what to do if it refuses it. The token comes on
     /// standard input.
@@ -138,28 +138,28 @@ enum Command {
     /// Changes nothing. Exit code 1 if the request is refused.
     Explain {
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
         #[command(flatten)]
-        options: explain::Options,
+        options: explain::ExplainOptions,
     },
     /// The keys that sign tokens; a running gate applies changes at once.
     #[command(subcommand)]
-    Keys(keys::Command),
+    Keys(keys::KeysCommand),
     /// Tokens: inspect one, or mint one by hand.
     #[command(subcommand)]
-    Token(token::Command),
+    Token(token::TokenCommand),
     /// The store.
     #[command(subcommand)]
-    Store(store::Command),
+    Store(store::StoreCommand),
     /// Prints what the audit log has in place of the name of a refused login.
     AuditHash {
         /// The name, as it was typed.
         name: String,
     },
     /// Prints the completions of a shell.
-    Completions(completions::Options),
+    Completions(completions::CompletionsOptions),
     /// Prints the man page rotogate(1), or writes all man pages into a folder.
-    Man(man::Options),
+    Man(man::ManOptions),
 }
 
 /// What went wrong, for the user at the terminal.
@@ -258,7 +258,7 @@ impl std::fmt::Display for At {
 }
 
 #[derive(Serialize)]
-struct Refusal<'a> {
+struct ErrorReport<'a> {
     error: Why<'a>,
 }
 
@@ -294,7 +294,9 @@ pub fn main() -> ExitCode {
     let is_gate = matches!(command, Command::Serve);
     let done = match command {
         Command::Serve => serve::run(&path, output, baton),
-        Command::Check { print, strict, online } => check::run(&path, check::Options { print, strict, online }, output),
+        Command::Check { print, strict, online } => {
+            check::run(&path, check::CheckOptions { print, strict, online }, output)
+        }
         Command::Config(command) => load(&path).and_then(|config| config_show::run(&config, &command, output)),
         Command::Reload(gate) => gate.sound(&path).and_then(|gate| reload::run(&gate, output)),
         Command::Upgrade => load(&path).and_then(|config| reload::upgrade(&config, output)),
@@ -340,7 +342,7 @@ fn report(failure: &Failure, output: Output, both: bool) -> ExitCode {
     if output.json {
         let why = Why { code, detail: failure.to_string(), at: failure.at() };
         // If this fails, the exit code still reports the failure.
-        let _ = output.write(&Refusal { error: why }, String::new);
+        let _ = output.write(&ErrorReport { error: why }, String::new);
     }
     if !output.json || both {
         match failure {

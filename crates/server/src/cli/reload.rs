@@ -76,12 +76,12 @@ async fn status(gate: &AdminAccess) -> Result<Status, Failure> {
 }
 
 #[derive(Deserialize)]
-struct Lines {
-    events: Vec<Line>,
+struct EventLines {
+    events: Vec<EventLine>,
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct EventLine {
     #[serde(rename = "event.id")]
     id: String,
     #[serde(rename = "rotogate.audit.boot")]
@@ -94,7 +94,7 @@ struct Line {
 async fn seen(gate: &AdminAccess, action: Option<&str>) -> Result<(Option<String>, Option<(String, String)>), Failure> {
     let action = action.map_or_else(String::new, |action| format!("&action={action}"));
     let body = admin_client::request(gate, Method::GET, &format!("/v1/events?limit=1{action}")).await?;
-    let Lines { events } = serde_json::from_slice(&body).map_err(Failure::of)?;
+    let EventLines { events } = serde_json::from_slice(&body).map_err(Failure::of)?;
     let last = events.into_iter().next_back();
-    Ok(last.map_or((None, None), |Line { id, boot, reason }| (Some(boot), Some((id, reason)))))
+    Ok(last.map_or((None, None), |EventLine { id, boot, reason }| (Some(boot), Some((id, reason)))))
 }

@@ -12,7 +12,7 @@ use crate::server::operate::admin::{RevocationReport, RevocationRequest, Session
 use rotogate_core::session::{Generation, SessionId};
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum SessionCommand {
     /// Lists sessions, the oldest first.
     List {
         #[command(flatten)]
@@ -93,7 +93,7 @@ struct Target {
 }
 
 #[derive(Deserialize)]
-struct Page {
+struct SessionsReply {
     sessions: Vec<SessionInfo>,
     next: Option<String>,
 }
@@ -114,17 +114,17 @@ struct RevokeReport<'a> {
     ended: RevocationReport,
 }
 
-pub(super) fn run(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
+pub(super) fn run(gate: &AdminAccess, command: SessionCommand, output: Output) -> CommandResult {
     runtime()?.block_on(async {
         match command {
-            Command::List { whose } => list(gate, &whose, output).await,
-            Command::Show { id } => {
+            SessionCommand::List { whose } => list(gate, &whose, output).await,
+            SessionCommand::Show { id } => {
                 let body =
                     ask_for(gate, Method::GET, &format!("/v1/sessions/{}", admin_client::escaped(&id)), &id).await?;
                 let session: Detail = serde_json::from_slice(&body).map_err(Failure::of)?;
                 output.write(&session, || shown(&session))
             }
-            Command::Revoke { which } => revoke(gate, which, output).await,
+            SessionCommand::Revoke { which } => revoke(gate, which, output).await,
         }
     })
 }
@@ -150,7 +150,7 @@ async fn list(gate: &AdminAccess, whose: &Whose, output: Output) -> CommandResul
         query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
         query.append_pair("limit", "1000");
         let body = admin_client::request(gate, Method::GET, &query.finish()).await?;
-        let page: Page = serde_json::from_slice(&body).map_err(Failure::of)?;
+        let page: SessionsReply = serde_json::from_slice(&body).map_err(Failure::of)?;
         found |= !page.sessions.is_empty();
         for session in &page.sessions {
             output.write(session, || line(session))?;

@@ -21,13 +21,13 @@ mod reset_clock;
 mod restore;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum StoreCommand {
     /// Copies the store into a new file, consistently, even while the gate runs.
     Backup {
         /// The new file; it must not exist.
         to: PathBuf,
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
     },
     /// Makes a back-up the store, while no gate runs. The former store stays beside it under another name.
     Restore {
@@ -59,16 +59,16 @@ struct BackupReport<'a> {
     bytes: u64,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
+pub(super) fn run(config: &Config, command: StoreCommand, output: Output) -> CommandResult {
     match command {
-        Command::Backup { to, gate: _ } => backup(config, &to, output),
-        Command::Restore { from, end_all } => restore::run(config, embedded(config)?, &from, end_all, output),
-        Command::Copy { to_config } => copy::run(config, &to_config, output),
-        Command::ResetClock { yes } => reset_clock::run(config, yes, output),
+        StoreCommand::Backup { to, gate: _ } => backup(config, &to, output),
+        StoreCommand::Restore { from, end_all } => restore::run(config, embedded(config)?, &from, end_all, output),
+        StoreCommand::Copy { to_config } => copy::run(config, &to_config, output),
+        StoreCommand::ResetClock { yes } => reset_clock::run(config, yes, output),
     }
 }
 
-impl Command {
+impl StoreCommand {
     /// What it works with.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
@@ -81,8 +81,8 @@ impl Command {
 }
 
 /// The same, by the running gate alone.
-pub(super) fn run_at_gate(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
-    let Command::Backup { to, gate: _ } = command else { return Err(no_gate_can()) };
+pub(super) fn run_at_gate(gate: &AdminAccess, command: StoreCommand, output: Output) -> CommandResult {
+    let StoreCommand::Backup { to, gate: _ } = command else { return Err(no_gate_can()) };
     is_free(&to)?;
     if !runtime()?.block_on(from_running_gate(gate, &to))? {
         return Err(admin_client::nobody(gate));

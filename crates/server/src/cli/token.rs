@@ -18,7 +18,7 @@ use rotogate_core::token::{MAX_SESSIONLESS_LIFETIME, mint};
 mod inspect;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum TokenCommand {
     /// Shows what a token on standard input is, what the gate would decide about it, and why. Fetches the keys of its
     /// issuer, if they are fetched. Does not check revocations. Exit code 1 if the token is refused.
     Inspect {
@@ -55,10 +55,10 @@ struct MintReport<'a> {
     expires: u64,
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
+pub(super) fn run(config: &Config, command: TokenCommand, output: Output) -> CommandResult {
     let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
     match command {
-        Command::Inspect { issuer, online } => {
+        TokenCommand::Inspect { issuer, online } => {
             let token = prompt::piped("the token")?;
             let token = token.expose_secret().trim();
             let found = runtime()?.block_on(inspect::inspect(config, &keyring, token, issuer.as_deref(), online))?;
@@ -67,7 +67,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
             // Requirement O40.
             if found.is_authentic() { Ok(()) } else { Err(Failure::Told) }
         }
-        Command::Mint { subject, client, scope, ttl } => {
+        TokenCommand::Mint { subject, client, scope, ttl } => {
             make(config, &keyring, [&subject, &client, &scope], ttl, output)
         }
     }

@@ -71,7 +71,7 @@ impl Program {
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("{shown} cannot be run: {error}"))?;
-        let said: CheckReport = serde_json::from_slice(&checked.stdout).unwrap_or_default();
+        let said: CheckOutput = serde_json::from_slice(&checked.stdout).unwrap_or_default();
         if checked.status.success() {
             // Whatever else succeeds, it would not serve.
             return if said.ok { Ok(said.listen) } else { Err(format!("{shown} is not rotogate: put rotogate there")) };
@@ -86,16 +86,16 @@ impl Program {
 
 /// The output of `check`, as far as it matters here. An older program reports less.
 #[derive(Default, Deserialize)]
-struct CheckReport {
+struct CheckOutput {
     #[serde(default)]
     ok: bool,
     #[serde(default)]
     listen: Vec<SocketAddr>,
-    error: Option<Refusal>,
+    error: Option<CheckError>,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct CheckError {
     detail: String,
 }
 

@@ -20,7 +20,7 @@ use rotogate_core::session::Scope;
 mod import;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum UserCommand {
     /// Adds a user; asks for the password, or reads it from standard input.
     Add {
         #[command(flatten)]
@@ -79,7 +79,7 @@ pub(super) enum Command {
         #[command(flatten)]
         who: UserArguments,
         #[command(flatten)]
-        gate: gate::Options,
+        gate: gate::GateOptions,
     },
     /// Enables a user again.
     Enable {
@@ -106,14 +106,14 @@ impl UserArguments {
 }
 
 #[derive(Serialize)]
-struct ChangeReport<'a> {
+struct UserChangeReport<'a> {
     username: &'a str,
     account: Option<&'a str>,
     done: &'static str,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct UserRow {
     username: String,
     account: Option<String>,
     subject: String,
@@ -121,7 +121,7 @@ struct Row {
     scopes: String,
 }
 
-impl Command {
+impl UserCommand {
     /// What it works with.
     pub(super) fn reach(&self, path: &Path) -> Result<Reach, Failure> {
         match self {
@@ -139,26 +139,27 @@ impl Command {
 }
 
 /// The same, by the running gate alone.
-pub(super) fn run_at_gate(gate: &AdminAccess, command: Command, output: Output) -> CommandResult {
-    let Command::Disable { who: UserArguments { username, account }, gate: _ } = command else {
+pub(super) fn run_at_gate(gate: &AdminAccess, command: UserCommand, output: Output) -> CommandResult {
+    let UserCommand::Disable { who: UserArguments { username, account }, gate: _ } = command else {
         return Err(no_gate_can());
     };
     let request = DisableRequest { user: username, account };
     runtime()?.block_on(admin_client::post(gate, "/v1/users/disable", &request))?;
     let DisableRequest { user: username, account } = &request;
-    let done = ChangeReport { username, account: account.as_deref(), done: "disabled" };
+    let done = UserChangeReport { username, account: account.as_deref(), done: "disabled" };
     output.write(&done, || format!("{username} disabled"))
 }
 
-pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandResult {
+pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> CommandResult {
     let now = SystemTime::new().wall();
-    if let Command::Import(arguments) = &command
+    if let UserCommand::Import(arguments) = &command
         && let Some(url) = &arguments.to
     {
         return import::into_database(config, url, arguments, now, output);
     }
     let file = &UsersFile::configured(config).map_err(Failure::Failed)?;
-    let is_change = !matches!(command, Command::List | Command::Import(import::ImportArguments { dry_run: true, .. }));
+    let is_change =
+        !matches!(command, UserCommand::List | UserCommand::Import(import::ImportArguments { dry_run: true, .. }));
     let _trail = if is_change { audit_trail(config)? } else { None };
     let changed = |who: &UserArguments, (event, key): (UserEvent, Option<&str>), done: &'static str| {
         let UserKey { account, username } = who.who();
@@ -166,34 +167,34 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
         ChangedUser { event, name: username, account, subject: None, changed: key }.write();
         // A running gate applies the change before this command reports success.
         reload_running_gate(config)?;
-        let changed = ChangeReport { username, account, done };
+        let changed = UserChangeReport { username, account, done };
         output.write(&changed, || format!("{} {done}", who.username))
     };
     match command {
-        Command::List => list(file, output),
-        Command::Add { who, subject, scopes, stdin } => {
+        UserCommand::List => list(file, output),
+        UserCommand::Add { who, subject, scopes, stdin } => {
             belongs_into_the_file(config, who.account.as_deref())?;
             let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
             let password = prompt::new_password(&who.username, stdin)?;
             edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
             changed(&who, (UserEvent::Added, None), "added")
         }
-        Command::Import(arguments) => import::into_file(config, file, &arguments, now, output),
-        Command::Remove { who } => {
+        UserCommand::Import(arguments) => import::into_file(config, file, &arguments, now, output),
+        UserCommand::Remove { who } => {
             edit::remove_user(file, who.who()).map_err(Failure::of)?;
             changed(&who, (UserEvent::Removed, None), "removed")
         }
-        Command::Passwd { who, stdin } => {
+        UserCommand::Passwd { who, stdin } => {
             let password = prompt::new_password(&who.username, stdin)?;
             edit::set_password(file, who.who(), &password, now).map_err(Failure::of)?;
             changed(&who, (UserEvent::Changed, Some("password")), "has a new password; the sessions so far are over")
         }
-        Command::AddScope { who, scopes } => {
+        UserCommand::AddScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
             edit::change_scopes(file, who.who(), &named, true).map_err(|error| unchanged(&error))?;
             changed(&who, (UserEvent::Changed, Some("scopes")), "has these scopes, too, from the next login on")
         }
-        Command::RemoveScope { who, scopes } => {
+        UserCommand::RemoveScope { who, scopes } => {
             let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
             edit::change_scopes(file, who.who(), &named, false).map_err(|error| unchanged(&error))?;
             changed(
@@ -202,11 +203,11 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
                 "no longer has these scopes; its sessions lose them at their next refresh",
             )
         }
-        Command::Disable { who, gate: _ } => {
+        UserCommand::Disable { who, gate: _ } => {
             edit::set_active(file, who.who(), false, now).map_err(Failure::of)?;
             changed(&who, (UserEvent::Disabled, None), "disabled")
         }
-        Command::Enable { who } => {
+        UserCommand::Enable { who } => {
             edit::set_active(file, who.who(), true, now).map_err(Failure::of)?;
             changed(&who, (UserEvent::Enabled, None), "enabled")
         }
@@ -215,7 +216,7 @@ pub(super) fn run(config: &Config, command: Command, output: Output) -> CommandR
 
 fn list(file: &UsersFile, output: Output) -> CommandResult {
     let users = edit::list(file).map_err(Failure::of)?;
-    let rows = users.into_iter().map(|listed| Row {
+    let rows = users.into_iter().map(|listed| UserRow {
         username: listed.username,
         account: listed.user.account.as_deref().map(str::to_owned),
         subject: listed.user.subject.to_string(),
@@ -258,7 +259,7 @@ fn reload_running_gate(config: &Config) -> CommandResult {
     )))
 }
 
-fn line(row: &Row) -> String {
+fn line(row: &UserRow) -> String {
     let account = row.account.as_deref().map_or(String::new(), |account| format!("{account}/"));
     let active = if row.active { "active" } else { "disabled" };
     format!("{account}{}  sub={}  {active}  scopes=[{}]", row.username, row.subject, row.scopes)
