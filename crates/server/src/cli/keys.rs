@@ -12,7 +12,7 @@ use super::output::Output;
 use super::{CommandResult, Failure, admin_client, audit_trail, load, no_gate_can, runtime};
 use crate::audit::{self, KeyEvent};
 use crate::config::{AdminAccess, Config};
-use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, Keys, State};
+use crate::server::operate::admin::keys::{self, ChangedKey, KeyRequest, Keys, OwnKeyState};
 use crate::server::operate::key_roll;
 use rotogate::gate::JWKS_MAX_AGE;
 use rotogate_core::token::Algorithm;
@@ -129,7 +129,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
         }
         KeysCommand::Add { algorithm, refresh } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
-            confirmed(config, &kid, Some(State::Verifying))?;
+            confirmed(config, &kid, Some(OwnKeyState::Verifying))?;
             output.write(&KeyChangeReport { kid: &kid, state: "verifying" }, || {
                 format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
             })
@@ -140,7 +140,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
         }
         KeysCommand::Rotate { algorithm, refresh, after } => {
             let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
-            confirmed(config, &kid, Some(State::Verifying))?;
+            confirmed(config, &kid, Some(OwnKeyState::Verifying))?;
             if !output.json {
                 let waits = if refresh { "all gates have it" } else { "other verifiers have it" };
                 let copy = if config.store.is_shared() { ": copy the key folder to all gates now" } else { "" };
@@ -170,7 +170,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             if sign {
                 audit::write_key(KeyEvent::Promoted, &kid);
             }
-            confirmed(config, &kid, Some(if sign { State::Signing } else { State::Verifying }))?;
+            confirmed(config, &kid, Some(if sign { OwnKeyState::Signing } else { OwnKeyState::Verifying }))?;
             output.write(&KeyChangeReport { kid: &kid, state: word }, || {
                 format!("{kid} is in the keyring, {word}; a running gate takes it up within a second")
             })
@@ -181,12 +181,12 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
 /// Signs with a key. `when`: as [`key_roll::promote`].
 fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
     runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::of)?;
-    confirmed(config, kid, Some(State::Signing))
+    confirmed(config, kid, Some(OwnKeyState::Signing))
 }
 
 /// Waits until a running gate has a key in this state, or has it no more. Does nothing if none runs.
 // Requirement O29.
-fn confirmed(config: &Config, kid: &str, expected: Option<State>) -> CommandResult {
+fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> CommandResult {
     let gate = config.admin.access();
     let found = |keys: Keys| {
         let signing = keys.keys.into_iter().map(|key| (key.kid, key.state));

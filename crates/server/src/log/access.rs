@@ -111,7 +111,7 @@ impl RawHead {
 }
 
 /// What the proxy did with a request.
-pub(crate) struct UpstreamInfo<'a> {
+pub(crate) struct UpstreamFields<'a> {
     pub(crate) upstream: Option<&'a str>,
     pub(crate) address: Option<&'a str>,
     pub(crate) attempts: u8,
@@ -297,7 +297,7 @@ fn add_who(line: &mut LogLine, who: &Who, own_issuer: &str) {
 }
 
 /// Adds what the upstream did. The head of the response took `took` in all.
-fn add_upstream(line: &mut LogLine, sent: &UpstreamInfo<'_>, took: Duration) {
+fn add_upstream(line: &mut LogLine, sent: &UpstreamFields<'_>, took: Duration) {
     if let Some(upstream) = sent.upstream {
         line.own(key!("rotogate.upstream"), upstream);
     }
@@ -333,7 +333,7 @@ impl AccessLogLine {
         status: StatusCode,
         reason: Reason,
         verdict: Option<&Verdict>,
-        sent: Option<&UpstreamInfo<'_>>,
+        sent: Option<&UpstreamFields<'_>>,
     ) {
         let took = now.saturating_sub(self.began);
         if !self.log.wants(self.unsampled.is_none(), status, reason, verdict) {

@@ -24,7 +24,7 @@ pub(crate) mod request_id;
 mod settings;
 mod writer;
 
-pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamInfo};
+pub(crate) use access::{AccessLog, AccessLogLine, ConnectionFields, UpstreamFields};
 pub use settings::{
     AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
     Sample,

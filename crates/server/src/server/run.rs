@@ -22,7 +22,7 @@ use super::operate::reload::{self, IssuerState, Outcomes, ReloadTask, Reloadable
 use super::operate::watchdog;
 use super::serve::drain::StreamDrain;
 use super::serve::handler::GateHandler;
-use super::serve::request::{Serving, State};
+use super::serve::request::{RequestState, Serving};
 use super::serve::tally::Tally;
 use super::{BoundListener, Order, Server, ShutdownKind, UpgradeState};
 use crate::config::Config;
@@ -111,7 +111,7 @@ impl RunningGate {
         let metrics = in_force.metrics(&parts, &listeners, tally);
         let reloadable = in_force.reloadable(&parts, &listeners);
         let reload = reload::watch(reloadable, last_read, Arc::clone(&in_force.outcomes));
-        let admin_state = admin::State {
+        let admin_state = admin::AdminState {
             gate: parts.gate.clone(),
             tokens: Arc::clone(&parts.admin_tokens),
             failures: admin::failures(),
@@ -274,11 +274,11 @@ fn first_state(
     parts: &GateParts,
     tally: &'static Tally,
     drain: &StreamDrain,
-) -> Result<State, ServerError> {
+) -> Result<RequestState, ServerError> {
     // The name is cloned for each request: a name from static text needs no reference count.
     let request_id: &'static str = Box::leak(config.server.request_id_header.as_str().into());
     let named = (HeaderName::from_static(request_id), drain.clone());
-    let state = State::new(config, parts.gate.clone(), parts.proxy.clone(), tally, named)?;
+    let state = RequestState::new(config, parts.gate.clone(), parts.proxy.clone(), tally, named)?;
     // The files were read before; a fault can only be new.
     let tracer = Tracer::start(config, None);
     let tracer = tracer.map_err(|(key, message)| ServerError::at(config, KeyFault::new(key, message)))?;

@@ -77,24 +77,24 @@ impl AsyncWrite for Socket {
 /// A connection's stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    kind: Kind,
+    kind: Transport,
     /// Bytes that were read ahead and are returned first.
     ahead: &'static [u8],
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Transport {
     Clear(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
 
 impl Stream {
     pub(crate) fn clear(socket: Socket) -> Self {
-        Self { kind: Kind::Clear(socket), ahead: &[] }
+        Self { kind: Transport::Clear(socket), ahead: &[] }
     }
 
     pub(crate) fn tls(stream: TlsStream<Socket>, ahead: &'static [u8]) -> Self {
-        Self { kind: Kind::Tls(Box::new(stream)), ahead }
+        Self { kind: Transport::Tls(Box::new(stream)), ahead }
     }
 }
 
@@ -108,8 +108,8 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         match &mut this.kind {
-            Kind::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
-            Kind::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Clear(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -117,8 +117,8 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().kind {
-            Kind::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Kind::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -128,29 +128,29 @@ impl AsyncWrite for Stream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().kind {
-            Kind::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Kind::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.kind {
-            Kind::Clear(stream) => stream.is_write_vectored(),
-            Kind::Tls(stream) => stream.is_write_vectored(),
+            Transport::Clear(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().kind {
-            Kind::Clear(stream) => Pin::new(stream).poll_flush(cx),
-            Kind::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().kind {
-            Kind::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
-            Kind::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -13,7 +13,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
-use super::request::{State, panic_response};
+use super::request::{RequestState, panic_response};
 use super::request_record::{LoggedBody, RequestRecord};
 use crate::config::{AuthorizerConfig, AuthorizerKind, ClientAuth, Config, ServerConfig};
 use crate::server::listen::listener::AskingNetworks;
@@ -34,10 +34,10 @@ pub(crate) struct Questions {
 }
 
 /// A question at work.
-pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
+pub(super) type VerdictFuture = Pin<Box<dyn Future<Output = ReplyResult> + Send>>;
 
 /// A reply, as each request has it.
-pub(crate) type Answer = Result<Response<PermitBody<LoggedBody>>, Infallible>;
+pub(crate) type ReplyResult = Result<Response<PermitBody<LoggedBody>>, Infallible>;
 
 impl Questions {
     pub(crate) fn new(config: &Config, authorizer: &AuthorizerConfig) -> Self {
@@ -62,7 +62,7 @@ impl Questions {
         Arc::clone(&self.asking)
     }
 
-    fn authorizer(&self, state: &State) -> Authorizer {
+    fn authorizer(&self, state: &RequestState) -> Authorizer {
         let neighbour = match self.kind {
             AuthorizerKind::ForwardAuth(neighbour) => neighbour,
             AuthorizerKind::ExtAuthz => Neighbour::Envoy,
@@ -81,7 +81,7 @@ impl Questions {
 
 /// Answers a question.
 pub(crate) fn answer(
-    state: Arc<State>,
+    state: Arc<RequestState>,
     origin: Arc<Origin>,
     questions: Arc<Questions>,
     request: Request<Incoming>,
@@ -106,7 +106,7 @@ pub(crate) fn answer(
 
 /// The verdict on a request with this head, or the refusal of the question, with a record of either.
 pub(crate) async fn verdict(
-    state: &State,
+    state: &RequestState,
     origin: &Arc<Origin>,
     (authorizer, kind): (&Authorizer, AuthorizerKind),
     head: Result<Parts, Denial>,

@@ -9,8 +9,8 @@ use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::authorizer::{Answer, verdict};
-use super::request::State;
+use super::authorizer::{ReplyResult, verdict};
+use super::request::RequestState;
 use super::request_record::LoggedBody;
 use crate::config::AuthorizerKind;
 use crate::server::listen::origin::Origin;
@@ -27,12 +27,12 @@ static CHECKS: LazyLock<Checks> = LazyLock::new(Checks::default);
 
 /// Answers a call. Only a verdict has a line in the access log, under the request that it is about.
 pub(crate) async fn answer(
-    state: &State,
+    state: &RequestState,
     origin: &Arc<Origin>,
     authorizer: &Authorizer,
     question: Parts,
     body: Incoming,
-) -> Answer {
+) -> ReplyResult {
     let question = &question;
     let decide = |head| async move {
         let asked = (authorizer, AuthorizerKind::ExtAuthz);

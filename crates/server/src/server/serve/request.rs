@@ -41,11 +41,11 @@ pub(crate) fn gate_layer(gate: &Gate) -> GateLayer<BufferedForward> {
 pub(crate) type ReplyBody = GateBody<ProxyBody>;
 
 /// What serves requests now.
-pub(crate) type Serving = Arc<ArcSwap<State>>;
+pub(crate) type Serving = Arc<ArcSwap<RequestState>>;
 
 /// What each request needs. A reload replaces all of it at once: a request goes on with the one that it began with.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct RequestState {
     service: Cors<GateService<Proxy, BufferedForward>>,
     gate: Gate,
     pub(crate) tally: &'static Tally,
@@ -59,7 +59,7 @@ pub(crate) struct State {
     pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
-impl State {
+impl RequestState {
     pub(crate) fn new(
         config: &Config,
         gate: Gate,
@@ -138,7 +138,7 @@ type ServiceFuture = <Cors<GateService<Proxy, BufferedForward>> as Service<Reque
 
 /// Serves one request, or rejects it under overload. A panic ends this request alone (requirement A8).
 pub(crate) fn serve(
-    state: Arc<State>,
+    state: Arc<RequestState>,
     origin: &Arc<Origin>,
     mut request: Request<Incoming>,
     permit: Result<PoolPermit, Rejection>,
@@ -153,11 +153,11 @@ pub(crate) fn serve(
     let (mut asked, mut answer) = (Some((request, permit, received)), None);
     record.context().clone().enter(|| {
         answer = asked.take().map(|(request, permit, received)| match permit {
-            _ if is_misdirected => Answer::boxed(std::future::ready((misdirected(), permit.ok()))),
+            _ if is_misdirected => PendingAnswer::boxed(std::future::ready((misdirected(), permit.ok()))),
             Ok(permit) => call_service(&state, origin, request, is_grpc, received, permit),
             Err(rejection) => {
                 let (state, origin) = (Arc::clone(&state), Arc::clone(origin));
-                Answer::boxed(wait_or_reject(state, origin, request, is_grpc, received, rejection))
+                PendingAnswer::boxed(wait_or_reject(state, origin, request, is_grpc, received, rejection))
             }
         });
     });
@@ -173,7 +173,7 @@ pin_project! {
     pub(crate) struct Served {
         // `None` after the response.
         #[pin]
-        answer: Option<Answer>,
+        answer: Option<PendingAnswer>,
         request: Option<ServedRequest>,
     }
 
@@ -190,7 +190,7 @@ pin_project! {
 }
 
 struct ServedRequest {
-    state: Arc<State>,
+    state: Arc<RequestState>,
     record: RequestRecord,
     began: Duration,
     is_grpc: bool,
@@ -241,8 +241,8 @@ impl ServedRequest {
 }
 
 pin_project! {
-    #[project = AnswerProjection]
-    enum Answer {
+    #[project = PendingAnswerProjection]
+    enum PendingAnswer {
         // By the gate, and by the upstream behind it.
         Called { #[pin] called: ServiceFuture, received: Option<ExchangeProgress>, permit: Option<PoolPermit> },
         // By neither, or after a wait.
@@ -250,32 +250,32 @@ pin_project! {
     }
 }
 
-impl Answer {
+impl PendingAnswer {
     fn boxed(answer: impl Future<Output = Answered> + Send + 'static) -> Self {
         Self::Boxed { answer: Box::pin(answer) }
     }
 }
 
-impl Future for Answer {
+impl Future for PendingAnswer {
     type Output = Answered;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answered> {
         match self.project() {
-            AnswerProjection::Called { called, received, permit } => {
+            PendingAnswerProjection::Called { called, received, permit } => {
                 let response = ready!(poll_caught(called, cx));
                 if let Some(progress) = received {
                     progress.set_response_started();
                 }
                 Poll::Ready((response, permit.take()))
             }
-            AnswerProjection::Boxed { answer } => answer.as_mut().poll(cx),
+            PendingAnswerProjection::Boxed { answer } => answer.as_mut().poll(cx),
         }
     }
 }
 
 /// A request without a permit. Waits for one if the connection was rejected less than `Retry-After` ago; else rejects.
 async fn wait_or_reject(
-    state: Arc<State>,
+    state: Arc<RequestState>,
     origin: Arc<Origin>,
     request: Request<Incoming>,
     is_grpc: bool,
@@ -295,13 +295,13 @@ async fn wait_or_reject(
 
 /// Calls the gate, and the upstream behind it.
 fn call_service(
-    state: &State,
+    state: &RequestState,
     origin: &Origin,
     request: Request<Incoming>,
     is_grpc: bool,
     received: Option<ExchangeProgress>,
     permit: PoolPermit,
-) -> Answer {
+) -> PendingAnswer {
     // A stream of gRPC messages may be silent, so no minimum rate applies.
     let mut request = match &received {
         Some(progress) if !is_grpc => {
@@ -318,12 +318,12 @@ fn call_service(
         called = request.take().map(|request| state.service.clone().call(request));
     }));
     match called {
-        Some(called) => Answer::Called { called, received, permit: Some(permit) },
+        Some(called) => PendingAnswer::Called { called, received, permit: Some(permit) },
         None => {
             if let Some(progress) = received {
                 progress.set_response_started();
             }
-            Answer::boxed(std::future::ready((panic_response(), Some(permit))))
+            PendingAnswer::boxed(std::future::ready((panic_response(), Some(permit))))
         }
     }
 }

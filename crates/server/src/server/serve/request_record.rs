@@ -12,10 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::drain::{DrainedStream, StreamKind};
-use super::request::{ReplyBody, State};
+use super::request::{ReplyBody, RequestState};
 use super::route_label::{RouteLabel, outcome};
 use super::tally::Tally;
-use crate::log::{self, AccessLogLine, UpstreamInfo, request_id};
+use crate::log::{self, AccessLogLine, UpstreamFields, request_id};
 use crate::server::listen::origin::Origin;
 use crate::trace::{RequestFacts, RequestTrace};
 use rotogate::gate::Verdict;
@@ -48,7 +48,7 @@ pub(crate) struct RequestRecord {
 impl RequestRecord {
     /// Gives the request an id, which the upstream sees too, and begins its line.
     pub(crate) fn new<B>(
-        state: &State,
+        state: &RequestState,
         origin: &Origin,
         request: &mut Request<B>,
         began: Duration,
@@ -95,7 +95,7 @@ impl RequestRecord {
     /// Completes the record with the response.
     pub(crate) fn complete(
         self,
-        state: &State,
+        state: &RequestState,
         mut response: Response<ReplyBody>,
         verdict: Option<Verdict>,
         now: Duration,
@@ -116,7 +116,7 @@ impl RequestRecord {
             let upstream = verdict.as_ref().and_then(|verdict| verdict.route.as_ref()?.upstream);
             match (upstream, response.body().inner_ref().map(ProxyBody::sent)) {
                 (Some(upstream), Some((address, attempts, took))) => state.proxy.with_name(upstream, |upstream| {
-                    let sent = UpstreamInfo { upstream, address, attempts, took };
+                    let sent = UpstreamFields { upstream, address, attempts, took };
                     line.set_response(now, status, reason, verdict.as_ref(), Some(&sent));
                 }),
                 (Some(_) | None, _) => line.set_response(now, status, reason, verdict.as_ref(), None),

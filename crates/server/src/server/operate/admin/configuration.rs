@@ -9,11 +9,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::problem::{Code, Finding, Problem, Refusal};
-use super::{Answer, Body, State, ok};
+use super::{AdminResult, AdminState, Body, ok};
 use crate::config::{self, Config, ConfigErrors, KeyOrigin, ProcessEnv};
 use crate::server::build::prepare::prepare;
 use crate::server::listen::sockets::unavailable_addresses;
-use crate::server::operate::reload::Source;
+use crate::server::operate::reload::ReloadSource;
 use crate::server::operate::reload::read_again;
 
 /// The configuration in force.
@@ -70,12 +70,12 @@ impl ValueSource {
     responses((status = 200, description = "done", body = ConfigInfo), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) fn show(state: &State) -> Response<Body> {
+pub(super) fn show(state: &AdminState) -> Response<Body> {
     ok(&describe(state))
 }
 
 /// The configuration in force.
-pub(super) fn describe(state: &State) -> ConfigInfo {
+pub(super) fn describe(state: &AdminState) -> ConfigInfo {
     ConfigInfo::of(&state.config.load())
 }
 
@@ -161,7 +161,7 @@ pub(super) struct CheckResult {
     responses((status = 200, description = "done", body = CheckResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn check(state: &State) -> Response<Body> {
+pub(super) async fn check(state: &AdminState) -> Response<Body> {
     let in_force = state.config.load_full();
     let file = in_force.source.file();
     let found = |errors: &[Finding], warnings: Vec<Finding>, changed: Vec<String>| CheckResult {
@@ -230,11 +230,11 @@ impl std::fmt::Display for ReloadResult {
     responses((status = 200, description = "done", body = ReloadResult), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn reload(state: &State) -> Answer {
+pub(super) async fn reload(state: &AdminState) -> AdminResult {
     let before = state.config.load_full();
     let file = before.source.file();
     let config = read_again(file).await.map_err(|errors| {
-        state.reloads.set(Source::Configuration, true);
+        state.reloads.set(ReloadSource::Configuration, true);
         let what = "the configuration cannot be used; the old one stays in force";
         Refusal::new(Code::InvalidConfiguration, what).with_errors(findings(&errors))
     })?;

@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, Body, State, ok};
+use super::{AdminResult, AdminState, Body, ok};
 use crate::log::recent;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::credential;
@@ -174,7 +174,7 @@ pub(super) fn ended_by(history: &[Value]) -> Option<String> {
     ),
     security(("token" = ["viewer"]))
 )]
-pub(super) async fn list(state: &Arc<State>, headers: &HeaderMap, query: EventsQuery) -> Answer {
+pub(super) async fn list(state: &Arc<AdminState>, headers: &HeaderMap, query: EventsQuery) -> AdminResult {
     let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     match accepted.any(|value| value.contains(EVENT_STREAM)) {
         true => Ok(follow(state, query).await?.map(|lines| while_in_force(state, headers, lines))),
@@ -183,7 +183,7 @@ pub(super) async fn list(state: &Arc<State>, headers: &HeaderMap, query: EventsQ
 }
 
 /// Ends a stream with the token of its request: no line follows once another token replaced that one (requirement A29).
-fn while_in_force(state: &Arc<State>, headers: &HeaderMap, lines: Body) -> Body {
+fn while_in_force(state: &Arc<AdminState>, headers: &HeaderMap, lines: Body) -> Body {
     let presented = credential::extract(headers, None).ok().flatten();
     let token = presented.and_then(|presented| state.tokens.entry(presented.token()));
     let token = token.map(|(_, token)| Arc::downgrade(&token));
@@ -193,7 +193,7 @@ fn while_in_force(state: &Arc<State>, headers: &HeaderMap, lines: Body) -> Body 
 }
 
 /// The last lines that are asked for, the newest last, and those that come.
-pub(super) async fn kept(state: &State, query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
+pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<Value>, Coming), Refusal> {
     let EventsQuery { action, subject, session, actor, limit } = query;
     let limit = match limit.map(|limit| limit.parse()) {
         None => DEFAULT_LINES,
@@ -220,7 +220,7 @@ pub(super) struct Coming {
 }
 
 /// The last lines that are asked for, and each further one when it is written.
-pub(super) async fn follow(state: &State, query: EventsQuery) -> Answer {
+pub(super) async fn follow(state: &AdminState, query: EventsQuery) -> AdminResult {
     let (picked, Coming { lines, filter }) = kept(state, query).await?;
     let following = stream::unfold((lines, filter), |(mut coming, filter)| async move {
         loop {

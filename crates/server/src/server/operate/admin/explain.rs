@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, State, ok};
+use super::{AdminResult, AdminState, ok};
 use crate::config::Config;
 use crate::server::serve::cors;
 use crate::server::serve::request::gate_layer;
@@ -49,14 +49,15 @@ pub(super) struct Question {
     #[schema(value_type = Option<String>, format = Password)]
     pub(super) token: Option<SecretString>,
     /// What the token is. Otherwise its beginning says so.
-    pub(super) kind: Option<Kind>,
+    pub(super) kind: Option<TokenKind>,
     /// The client that presents a refresh token. Otherwise that of its session.
     pub(super) client: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Kind {
+#[schema(as = Kind)]
+pub(crate) enum TokenKind {
     Access,
     Refresh,
 }
@@ -64,7 +65,7 @@ pub(crate) enum Kind {
 /// What the gate makes of a request.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ExplainReport {
-    pub(crate) kind: Kind,
+    pub(crate) kind: TokenKind,
     /// `passed`, `refused` or `unavailable`.
     pub(crate) decision: String,
     /// The status of the gate's reply. `null` if the upstream answers, or the body decides, too.
@@ -140,14 +141,14 @@ pub(crate) struct TokenClaims {
     responses((status = 200, description = "done", body = ExplainReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn answer(state: &State, question: &Bytes) -> Answer {
+pub(super) async fn answer(state: &AdminState, question: &Bytes) -> AdminResult {
     match explain(state, question).await {
         Ok(report) => Ok(ok(&report)),
         Err(what) => Err(Refusal::new(Code::InvalidBody, what)),
     }
 }
 
-async fn explain(state: &State, body: &Bytes) -> Result<ExplainReport, String> {
+async fn explain(state: &AdminState, body: &Bytes) -> Result<ExplainReport, String> {
     // The error may repeat a part of the body, in which a token is.
     let question: Question = serde_json::from_slice(body)
         .map_err(|error| format!("line {}, column {}: not a question", error.line(), error.column()))?;
@@ -155,20 +156,20 @@ async fn explain(state: &State, body: &Bytes) -> Result<ExplainReport, String> {
 }
 
 /// What the gate makes of the request that a question is about.
-pub(super) async fn explain_question(state: &State, question: Question) -> Result<ExplainReport, String> {
+pub(super) async fn explain_question(state: &AdminState, question: Question) -> Result<ExplainReport, String> {
     let (config, serving) = (state.config.load_full(), state.serving.load_full());
     let gate = serving.gate();
     let token = question.token.as_ref().map(|token| token.expose_secret().trim()).filter(|token| !token.is_empty());
-    let named = |token: &str| if token.starts_with(refresh::PREFIX) { Kind::Refresh } else { Kind::Access };
-    let kind = question.kind.unwrap_or_else(|| token.map_or(Kind::Access, named));
+    let named = |token: &str| if token.starts_with(refresh::PREFIX) { TokenKind::Refresh } else { TokenKind::Access };
+    let kind = question.kind.unwrap_or_else(|| token.map_or(TokenKind::Access, named));
     let method = question.method.as_deref().unwrap_or("GET").to_owned();
     let target = question.path.clone().unwrap_or_default();
     let explained = match (kind, token) {
-        (Kind::Refresh, Some(token)) => {
+        (TokenKind::Refresh, Some(token)) => {
             gate.explain_refresh_from(token, question.client.as_deref(), question.from).await
         }
-        (Kind::Refresh, None) => return Err("token: missing; expected a refresh token".to_owned()),
-        (Kind::Access, _) => {
+        (TokenKind::Refresh, None) => return Err("token: missing; expected a refresh token".to_owned()),
+        (TokenKind::Access, _) => {
             let parts = head(&question, token, &config)?;
             if cors::answers(&config.cors, gate, &parts) {
                 return Ok(preflight());
@@ -227,7 +228,7 @@ fn head(question: &Question, token: Option<&str>, config: &Config) -> Result<Par
 /// A CORS preflight that the gate answers: no rule is asked.
 fn preflight() -> ExplainReport {
     ExplainReport {
-        kind: Kind::Access,
+        kind: TokenKind::Access,
         decision: Conclusion::Passed.word().to_owned(),
         status: Some(StatusCode::OK.as_u16()),
         outcome: Reason::PREFLIGHT.word().to_owned(),
@@ -243,13 +244,13 @@ fn preflight() -> ExplainReport {
 
 /// An explanation in the light of the configuration.
 struct Explained<'a> {
-    state: &'a State,
+    state: &'a AdminState,
     config: &'a Config,
     explanation: &'a Explanation,
 }
 
 impl Explained<'_> {
-    fn report(&self, kind: Kind) -> ExplainReport {
+    fn report(&self, kind: TokenKind) -> ExplainReport {
         let it = self.explanation;
         let route = it.route.as_ref().map(|route| ExplainedRoute {
             id: route.id.to_string(),

@@ -8,7 +8,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use http::{Method, Uri};
 
-use super::State;
+use super::AdminState;
 use super::operations::Access;
 use super::problem::{Code, Refusal};
 use super::seats::Seat;
@@ -84,7 +84,7 @@ fn foreign() -> Refusal {
 
 /// The holder of the token, where one is needed.
 pub(super) fn access<'a>(
-    state: &'a State,
+    state: &'a AdminState,
     access: Access,
     peer: IpAddr,
     parts: &Parts,
@@ -150,7 +150,7 @@ pub(super) fn has_role(holder: &Holder, role: AdminRole, parts: &Parts) -> Resul
 
 /// Refuses an address with too many wrong tokens, whether or not the next one is good: the answer would tell a guess from
 /// the token.
-fn may_guess(state: &State, peer: IpAddr) -> Result<(), Refusal> {
+fn may_guess(state: &AdminState, peer: IpAddr) -> Result<(), Refusal> {
     let Some(wait) = state.failures.wait(peer) else { return Ok(()) };
     let what = format!("more than {MAX_FAILURES} wrong tokens a minute came from {peer}; wait");
     Err(Refusal::new(Code::TooManyFailures, what).retry_after(wait))
@@ -159,7 +159,7 @@ fn may_guess(state: &State, peer: IpAddr) -> Result<(), Refusal> {
 /// Whose token a form of the page has. `None` if it is nobody's.
 #[cfg(feature = "page")]
 pub(super) fn sign_in(
-    state: &State,
+    state: &AdminState,
     peer: IpAddr,
     presented: &str,
 ) -> Result<Option<(Holder, Arc<AdminToken>)>, Refusal> {

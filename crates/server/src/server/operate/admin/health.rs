@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rotogate::gate::Readiness;
 
 use super::problem::Problem;
-use super::{Body, State, plain};
+use super::{AdminState, Body, plain};
 
 /// What a running gate answers.
 pub(crate) const ALIVE: &str = "alive\n";
@@ -28,14 +28,14 @@ pub(super) fn live() -> Response<Body> {
         (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn ready(state: &State) -> Response<Body> {
+pub(super) async fn ready(state: &AdminState) -> Response<Body> {
     let (is_ready, text) = readiness(state).await;
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     plain(status, &format!("{text}\n{}", state.issuers.states()))
 }
 
 /// Whether the gate can serve, and a line about it.
-pub(super) async fn readiness(state: &State) -> (bool, String) {
+pub(super) async fn readiness(state: &AdminState) -> (bool, String) {
     if *state.stopping.borrow() {
         return (false, "stopping".to_owned());
     }
@@ -52,7 +52,7 @@ pub(super) async fn readiness(state: &State) -> (bool, String) {
 }
 
 /// Whether the store works.
-pub(super) async fn is_store_up(state: &State) -> bool {
+pub(super) async fn is_store_up(state: &AdminState) -> bool {
     matches!(state.gate.store_readiness().await, Readiness::Ready | Readiness::Degraded(_))
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn is_store_up(state: &State) -> bool {
     tag = "health",
     responses((status = 200, description = "the metrics", body = String, content_type = "text/plain"), (status = "4XX", description = "another method, or a Host that is neither an IP address nor a name of admin.hosts (421)", body = Problem, content_type = "application/problem+json"))
 )]
-pub(super) async fn metrics(state: &State, headers: &HeaderMap) -> Response<Body> {
+pub(super) async fn metrics(state: &AdminState, headers: &HeaderMap) -> Response<Body> {
     const OPEN: &str = "application/openmetrics-text";
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let is_open = accepted.flat_map(|value| value.split(',')).any(|media| media.trim().starts_with(OPEN));

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, Body, State, ok};
+use super::{AdminResult, AdminState, Body, ok};
 use crate::server::build::issuers::{IssuerReport, IssuerReports};
 
 /// The issuers: of those whose keys are fetched state, keys, last failure, refused keys; of the others where their keys are.
@@ -15,7 +15,7 @@ use crate::server::build::issuers::{IssuerReport, IssuerReports};
     responses((status = 200, description = "done", body = IssuerReports), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) fn list(state: &State) -> http::Response<Body> {
+pub(super) fn list(state: &AdminState) -> http::Response<Body> {
     ok(&state.issuers.report(&state.config.load()))
 }
 
@@ -29,7 +29,7 @@ pub(super) fn list(state: &State) -> http::Response<Body> {
     responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn refresh(state: &State, name: &str) -> Answer {
+pub(super) async fn refresh(state: &AdminState, name: &str) -> AdminResult {
     let name = decoded(name);
     match state.issuers.refresh(&name).await {
         Some((report, Ok(()))) => Ok(ok(&report)),
@@ -48,7 +48,7 @@ pub(super) async fn refresh(state: &State, name: &str) -> Answer {
     responses((status = 200, description = "done", body = IssuerReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn drop_keys(state: &State, name: &str) -> Answer {
+pub(super) async fn drop_keys(state: &AdminState, name: &str) -> AdminResult {
     let name = decoded(name);
     let report = state.issuers.drop_keys(&name).await.ok_or_else(|| unknown(state, &name))?;
     tracing::info!(target: "rotogate::audit", event = "issuer_keys_dropped", issuer = name);
@@ -60,7 +60,7 @@ fn decoded(name: &str) -> String {
     percent_decode_str(name).decode_utf8_lossy().into_owned()
 }
 
-fn unknown(state: &State, name: &str) -> Refusal {
+fn unknown(state: &AdminState, name: &str) -> Refusal {
     let config = state.config.load();
     let issuer = config.issuers.iter().find(|issuer| issuer.name == name);
     let what = match issuer.and_then(|issuer| issuer.keys.file()) {

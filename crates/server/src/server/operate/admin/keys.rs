@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, Body, State as Admin, ok, rfc3339};
+use super::{AdminResult, AdminState, Body, ok, rfc3339};
 use crate::audit;
 use crate::server::operate::key_roll::{self, RollError};
 
@@ -32,7 +32,7 @@ pub(crate) struct Keys {
 pub(crate) struct Key {
     pub(crate) kid: String,
     pub(crate) algorithm: String,
-    pub(crate) state: State,
+    pub(crate) state: OwnKeyState,
     #[serde(flatten)]
     pub(crate) age: Age,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Key {
 pub(crate) struct RefreshKey {
     /// As `rotogate keys` names it.
     pub(crate) kid: String,
-    pub(crate) state: State,
+    pub(crate) state: OwnKeyState,
     #[serde(flatten)]
     pub(crate) age: Age,
 }
@@ -83,13 +83,14 @@ impl Age {
 /// Whether a key makes tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum State {
+#[schema(as = State)]
+pub(crate) enum OwnKeyState {
     Signing,
     Verifying,
     Retired,
 }
 
-impl State {
+impl OwnKeyState {
     pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Signing => "signing",
@@ -112,12 +113,12 @@ impl State {
     responses((status = 200, description = "done", body = Keys), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) fn list(state: &Admin) -> Response<Body> {
+pub(super) fn list(state: &AdminState) -> Response<Body> {
     ok(&in_force(state))
 }
 
 /// The gate's own keys, now.
-pub(super) fn in_force(state: &Admin) -> Keys {
+pub(super) fn in_force(state: &AdminState) -> Keys {
     describe(&state.gate.keyring(), &state.config.load().issuer.keys)
 }
 
@@ -127,13 +128,13 @@ pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
     let keys = keyring.signing_keys().map(|key| Key {
         kid: key.kid().to_owned(),
         algorithm: key.algorithm().to_string(),
-        state: State::of(key.kid() == signing),
+        state: OwnKeyState::of(key.kid() == signing),
         age: Age::of(folder, key.kid()),
     });
     let secrets = keyring.refresh_keys();
     let refresh = secrets.ids().map(|id| {
         let kid = audit::refresh_name(id);
-        RefreshKey { state: State::of(id == secrets.current()), age: Age::of(folder, &kid), kid }
+        RefreshKey { state: OwnKeyState::of(id == secrets.current()), age: Age::of(folder, &kid), kid }
     });
     Keys { keys: keys.collect(), refresh: refresh.collect() }
 }
@@ -163,7 +164,7 @@ pub(crate) struct KeyRequest {
 #[derive(Serialize, Deserialize, ToSchema)]
 pub(crate) struct ChangedKey {
     pub(crate) kid: String,
-    pub(crate) state: State,
+    pub(crate) state: OwnKeyState,
     /// The seconds for which it is published before it signs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signs_after: Option<u64>,
@@ -197,7 +198,7 @@ impl From<RollError> for Refusal {
     responses((status = 202, description = "added; it signs later", body = ChangedKey), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["admin"]))
 )]
-pub(super) async fn rotate(state: &Admin, request: RotateRequest) -> Answer {
+pub(super) async fn rotate(state: &AdminState, request: RotateRequest) -> AdminResult {
     let RotateRequest { algorithm, refresh } = request;
     let algorithm = algorithm.map(|name| name.parse::<Algorithm>()).transpose();
     let algorithm = algorithm.map_err(|error| Refusal::new(Code::InvalidBody, format!("algorithm: {error}")))?;
@@ -223,7 +224,7 @@ pub(super) async fn rotate(state: &Admin, request: RotateRequest) -> Answer {
         drop(turn);
     }));
     let signs_after = (!refresh).then_some(JWKS_MAX_AGE.as_secs());
-    let mut response = ok(&ChangedKey { kid, state: State::Verifying, signs_after, warning: None });
+    let mut response = ok(&ChangedKey { kid, state: OwnKeyState::Verifying, signs_after, warning: None });
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
 }
@@ -239,10 +240,10 @@ pub(super) async fn rotate(state: &Admin, request: RotateRequest) -> Answer {
     responses((status = 200, description = "done", body = ChangedKey), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["admin"]))
 )]
-pub(super) async fn promote(state: &Admin, kid: &str, request: KeyRequest) -> Answer {
+pub(super) async fn promote(state: &AdminState, kid: &str, request: KeyRequest) -> AdminResult {
     let when = (!request.force).then_some((false, Duration::ZERO));
     key_roll::promote(&state.config.load_full(), kid, when).await?;
-    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: State::Signing, signs_after: None, warning: None }))
+    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: OwnKeyState::Signing, signs_after: None, warning: None }))
 }
 
 /// Removes a key that is no longer used. 409 while a token or a session may need it.
@@ -256,7 +257,7 @@ pub(super) async fn promote(state: &Admin, kid: &str, request: KeyRequest) -> An
     responses((status = 200, description = "done", body = ChangedKey), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["admin"]))
 )]
-pub(super) async fn retire(state: &Admin, kid: &str, request: KeyRequest) -> Answer {
+pub(super) async fn retire(state: &AdminState, kid: &str, request: KeyRequest) -> AdminResult {
     let warning = key_roll::retire(&state.config.load_full(), kid, request.force).await?;
-    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: State::Retired, signs_after: None, warning }))
+    Ok(ok(&ChangedKey { kid: kid.to_owned(), state: OwnKeyState::Retired, signs_after: None, warning }))
 }

@@ -85,7 +85,7 @@ pub(crate) use status::Status;
 pub(crate) use thread::AdminThread;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
-type Answer = Result<Response<Body>, Refusal>;
+type AdminResult = Result<Response<Body>, Refusal>;
 
 /// The longest wait for the head of a request, and for the next request of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the admin listener needs.
 #[derive(Debug)]
-pub(crate) struct State {
+pub(crate) struct AdminState {
     pub(crate) gate: Gate,
     pub(crate) tokens: Arc<AdminTokens>,
     pub(crate) failures: Failures,
@@ -139,7 +139,7 @@ pub(crate) enum Side {
 }
 
 /// Serves until its task is aborted, which is after the gate has drained: readiness fails by then.
-pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<State>) {
+pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminState>) {
     let seats = Arc::new(Seats::default());
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -190,7 +190,7 @@ where
 }
 
 async fn answer(
-    state: Arc<State>,
+    state: Arc<AdminState>,
     side: Side,
     peer: SocketAddr,
     request: Request<Incoming>,
@@ -219,7 +219,7 @@ async fn answer(
 }
 
 /// Health checks alone, for any host: an orchestrator asks by an address that this program does not know.
-async fn probe(state: &State, parts: &Parts) -> Answer {
+async fn probe(state: &AdminState, parts: &Parts) -> AdminResult {
     let found = operations::at(parts.uri.path());
     let row = found.and_then(|(rows, _)| rows.iter().find(|row| row.operation.is_probe()));
     match row {
@@ -234,7 +234,13 @@ async fn probe(state: &State, parts: &Parts) -> Answer {
     }
 }
 
-async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incoming, is_probe: bool) -> Answer {
+async fn handle(
+    state: &Arc<AdminState>,
+    peer: SocketAddr,
+    parts: &Parts,
+    body: Incoming,
+    is_probe: bool,
+) -> AdminResult {
     // Health checks of load balancers speak HTTP/1.0. A browser, whose DNS may be rebound, always sends a Host.
     let needs_no_host = is_probe && parts.version == Version::HTTP_10 && !parts.headers.contains_key(HOST);
     if !needs_no_host {
@@ -270,7 +276,13 @@ async fn handle(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incom
     answer
 }
 
-async fn operate(state: &Arc<State>, operation: Operation, parameter: &str, parts: &Parts, body: Incoming) -> Answer {
+async fn operate(
+    state: &Arc<AdminState>,
+    operation: Operation,
+    parameter: &str,
+    parts: &Parts,
+    body: Incoming,
+) -> AdminResult {
     let takes_parameters = matches!(operation, Operation::Sessions | Operation::Revocations | Operation::Events);
     if !takes_parameters && !operation.is_probe() && operation != Operation::Metrics {
         let NoParameters {} = query(parts)?;

@@ -52,25 +52,25 @@ pub(super) enum Access {
 
 /// A row of the table.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct OperationRow {
     pub(super) operation: Operation,
     pub(super) method: Method,
     pub(super) path: &'static str,
     pub(super) access: Access,
 }
 
-const fn get(path: &'static str, operation: Operation, access: Access) -> Row {
-    Row { operation, method: Method::GET, path, access }
+const fn get(path: &'static str, operation: Operation, access: Access) -> OperationRow {
+    OperationRow { operation, method: Method::GET, path, access }
 }
 
-const fn post(path: &'static str, operation: Operation, role: AdminRole) -> Row {
-    Row { operation, method: Method::POST, path, access: Access::Role(role) }
+const fn post(path: &'static str, operation: Operation, role: AdminRole) -> OperationRow {
+    OperationRow { operation, method: Method::POST, path, access: Access::Role(role) }
 }
 
 const VIEWER: Access = Access::Role(AdminRole::Viewer);
 
 /// All operations.
-pub(super) static TABLE: &[Row] = &[
+pub(super) static TABLE: &[OperationRow] = &[
     get("/livez", Operation::Live, Access::Anyone),
     get("/readyz", Operation::Ready, Access::Anyone),
     get("/metrics", Operation::Metrics, Access::LocalOrViewer),
@@ -101,8 +101,8 @@ pub(super) static TABLE: &[Row] = &[
 ];
 
 /// The rows of each path.
-static PATHS: LazyLock<Router<Vec<&'static Row>>> = LazyLock::new(|| {
-    let mut paths: Router<Vec<&'static Row>> = Router::new();
+static PATHS: LazyLock<Router<Vec<&'static OperationRow>>> = LazyLock::new(|| {
+    let mut paths: Router<Vec<&'static OperationRow>> = Router::new();
     for row in TABLE {
         match paths.at_mut(row.path) {
             Ok(found) => found.value.push(row),
@@ -114,20 +114,20 @@ static PATHS: LazyLock<Router<Vec<&'static Row>>> = LazyLock::new(|| {
 });
 
 /// The rows of a path, and its parameter, as it was sent; empty if it has none.
-pub(super) fn at(path: &str) -> Option<(&'static [&'static Row], &str)> {
+pub(super) fn at(path: &str) -> Option<(&'static [&'static OperationRow], &str)> {
     let found = PATHS.at(path).ok()?;
     let parameter = found.params.iter().next().map_or("", |(_, value)| value);
     Some((found.value, parameter))
 }
 
-impl Row {
+impl OperationRow {
     /// Whether it serves a method; `GET` includes `HEAD`.
     pub(super) fn serves(&self, method: &Method) -> bool {
         self.method == *method || (self.method == Method::GET && *method == Method::HEAD)
     }
 }
 
-impl Row {
+impl OperationRow {
     /// Does it change anything? Then the audit log has its event before the answer goes out.
     pub(super) fn is_change(&self) -> bool {
         self.method != Method::GET
@@ -144,7 +144,7 @@ impl Row {
 }
 
 /// The methods of a path, for `Allow`.
-pub(super) fn methods(rows: &[&Row]) -> Vec<Method> {
+pub(super) fn methods(rows: &[&OperationRow]) -> Vec<Method> {
     let mut methods: Vec<_> = rows.iter().map(|row| row.method.clone()).collect();
     if methods.contains(&Method::GET) {
         methods.insert(1, Method::HEAD);

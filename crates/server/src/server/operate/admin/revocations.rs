@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, State, ok, rfc3339, shown};
+use super::{AdminResult, AdminState, ok, rfc3339, shown};
 use crate::config::Config;
 
 /// The number of entries on a page: by default, and at most.
@@ -139,7 +139,7 @@ pub(super) struct EntriesQuery {
     responses((status = 200, description = "done", body = Entries), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) async fn list(state: &State, EntriesQuery { kind, limit }: EntriesQuery) -> Answer {
+pub(super) async fn list(state: &AdminState, EntriesQuery { kind, limit }: EntriesQuery) -> AdminResult {
     const KINDS: [&str; 5] = ["session", "subject", "client", "token", "all"];
     if let Some(kind) = kind.as_deref().filter(|kind| !KINDS.contains(kind)) {
         let what = format!("kind: expected one of {}, found {}", KINDS.join(", "), shown(kind));
@@ -175,7 +175,7 @@ fn entry_of(entry: &Revocation) -> Entry {
 }
 
 /// A request's target.
-enum Asked {
+enum RevocationTarget {
     Subject(Box<str>),
     ForeignSubject { issuer: String, subject: String },
     Client(String),
@@ -194,12 +194,12 @@ enum Asked {
     responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn revoke(state: &State, request: RevocationRequest) -> Answer {
+pub(super) async fn revoke(state: &AdminState, request: RevocationRequest) -> AdminResult {
     end_all(state, request).await.map(|report| ok(&report))
 }
 
 /// Ends what a request names, or counts it.
-pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
+pub(super) async fn end_all(state: &AdminState, request: RevocationRequest) -> Result<RevocationReport, Refusal> {
     let (dry_run, force) = (request.dry_run, request.force);
     let asked = asked(state, request)?;
     let config = state.config.load_full();
@@ -207,11 +207,11 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
     let of_revocation = |error: Error| Refusal::of_revocation(&error);
     let sessions = state.gate.sessions();
     let whose = match &asked {
-        Asked::Subject(subject) => Whose::Subject(subject),
-        Asked::Client(client) => Whose::Client(client),
-        Asked::Everyone => Whose::Everyone,
-        Asked::Account(account) => return of_account(state, account, dry_run).await,
-        Asked::ForeignSubject { issuer, subject } => {
+        RevocationTarget::Subject(subject) => Whose::Subject(subject),
+        RevocationTarget::Client(client) => Whose::Client(client),
+        RevocationTarget::Everyone => Whose::Everyone,
+        RevocationTarget::Account(account) => return of_account(state, account, dry_run).await,
+        RevocationTarget::ForeignSubject { issuer, subject } => {
             let (url, lifetime) = foreign(&config, issuer)?;
             must_be_forced(force, &format!("the subject {} of {issuer}", shown(subject)))?;
             if !dry_run {
@@ -219,7 +219,7 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
             }
             return Ok(RevocationReport { dry_run, ..RevocationReport::default() });
         }
-        Asked::Token { issuer, jti } => {
+        RevocationTarget::Token { issuer, jti } => {
             let (url, lifetime) = match issuer {
                 Some(issuer) => foreign(&config, issuer)?,
                 None => (config.issuer.url.clone(), MAX_SESSIONLESS_LIFETIME),
@@ -243,7 +243,7 @@ pub(super) async fn end_all(state: &State, request: RevocationRequest) -> Result
     Ok(RevocationReport { matched, ended, not_before, dry_run })
 }
 
-fn asked(state: &State, request: RevocationRequest) -> Result<Asked, Refusal> {
+fn asked(state: &AdminState, request: RevocationRequest) -> Result<RevocationTarget, Refusal> {
     let RevocationRequest { user, account, subject, issuer, client, token, all, dry_run: _, force: _ } = request;
     let wrong = |what: &str| Err(Refusal::new(Code::InvalidBody, what));
     // An empty account is that of the user who has none.
@@ -254,14 +254,18 @@ fn asked(state: &State, request: RevocationRequest) -> Result<Asked, Refusal> {
     }
     match (user, account, subject, issuer, client, token, all) {
         (Some(user), account, None, None, None, None, None) => {
-            subject_of(state, &user, account.as_deref()).map(Asked::Subject)
+            subject_of(state, &user, account.as_deref()).map(RevocationTarget::Subject)
         }
-        (None, Some(account), None, None, None, None, None) => Ok(Asked::Account(account)),
-        (None, None, Some(subject), None, None, None, None) => Ok(Asked::Subject(subject.into())),
-        (None, None, Some(subject), Some(issuer), None, None, None) => Ok(Asked::ForeignSubject { issuer, subject }),
-        (None, None, None, None, Some(client), None, None) => Ok(Asked::Client(client)),
-        (None, None, None, None, None, Some(TokenName { jti, issuer }), None) => Ok(Asked::Token { issuer, jti }),
-        (None, None, None, None, None, None, Some(true)) => Ok(Asked::Everyone),
+        (None, Some(account), None, None, None, None, None) => Ok(RevocationTarget::Account(account)),
+        (None, None, Some(subject), None, None, None, None) => Ok(RevocationTarget::Subject(subject.into())),
+        (None, None, Some(subject), Some(issuer), None, None, None) => {
+            Ok(RevocationTarget::ForeignSubject { issuer, subject })
+        }
+        (None, None, None, None, Some(client), None, None) => Ok(RevocationTarget::Client(client)),
+        (None, None, None, None, None, Some(TokenName { jti, issuer }), None) => {
+            Ok(RevocationTarget::Token { issuer, jti })
+        }
+        (None, None, None, None, None, None, Some(true)) => Ok(RevocationTarget::Everyone),
         _ => wrong(
             "exactly one of \"user\", \"subject\", \"client\", \"account\", \"token\" and \"all\": true is expected; \
              \"account\" may go with \"user\", and \"issuer\" with \"subject\"",
@@ -290,7 +294,7 @@ fn foreign(config: &Config, name: &str) -> Result<(String, Duration), Refusal> {
 }
 
 /// Ends each session of an account: revocations are of subjects, and a subject may have moved.
-async fn of_account(state: &State, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
+async fn of_account(state: &AdminState, account: &str, dry_run: bool) -> Result<RevocationReport, Refusal> {
     let sessions = state.gate.sessions();
     let mut report = RevocationReport { dry_run, ..RevocationReport::default() };
     let mut after = None;
@@ -315,7 +319,7 @@ async fn of_account(state: &State, account: &str, dry_run: bool) -> Result<Revoc
     }
 }
 
-async fn end(state: &State, session: &Session) -> Result<bool, Refusal> {
+async fn end(state: &AdminState, session: &Session) -> Result<bool, Refusal> {
     let id: SessionId = session.id;
     let ended = state.gate.sessions().end_one(id).await.map_err(|error| Refusal::of_revocation(&error))?;
     Ok(ended == Some(true))
@@ -325,7 +329,7 @@ async fn end(state: &State, session: &Session) -> Result<bool, Refusal> {
 const NO_ACCOUNT: &str = "none";
 
 /// The subject of a user.
-pub(super) fn subject_of(state: &State, user: &str, account: Option<&str>) -> Result<Box<str>, Refusal> {
+pub(super) fn subject_of(state: &AdminState, user: &str, account: Option<&str>) -> Result<Box<str>, Refusal> {
     let asked = shown(user);
     let Some(users) = state.users.as_ref().map(|users| users.directory()) else {
         let what = format!("the users are not in a file, so that {asked} is not known by name; use --subject");
@@ -361,7 +365,7 @@ pub(super) fn subject_of(state: &State, user: &str, account: Option<&str>) -> Re
 }
 
 /// Why there is nothing to end, and what was probably meant. `None` if users, clients or the store know the target.
-async fn unknown(state: &State, whose: Whose<'_>) -> Result<Option<String>, Error> {
+async fn unknown(state: &AdminState, whose: Whose<'_>) -> Result<Option<String>, Error> {
     let sessions = state.gate.sessions();
     match whose {
         Whose::Everyone => Ok(None),

@@ -6,7 +6,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::problem::{Code, Problem, Refusal};
 use super::revocations::{RevocationReport, subject_of};
-use super::{Answer, State, events, ok, rfc3339, shown};
+use super::{AdminResult, AdminState, events, ok, rfc3339, shown};
 use rotogate::gate::Gate;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::session::{RevokedBecause, Session, SessionId, Status};
@@ -174,12 +174,12 @@ fn session_info(gate: &Gate, session: &Session) -> SessionInfo {
     responses((status = 200, description = "done", body = Page), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) async fn list(state: &State, query: SessionsQuery) -> Answer {
+pub(super) async fn list(state: &AdminState, query: SessionsQuery) -> AdminResult {
     find(state, query).await.map(|page| ok(&page))
 }
 
 /// A page of the sessions that are asked for.
-pub(super) async fn find(state: &State, query: SessionsQuery) -> Result<Page, Refusal> {
+pub(super) async fn find(state: &AdminState, query: SessionsQuery) -> Result<Page, Refusal> {
     let SessionsQuery { user, account, subject, client, dialect, status, since, until, cursor, limit } = query;
     let gate = &state.gate;
     let (filter, account) = match (user, subject) {
@@ -266,12 +266,12 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> 
     responses((status = 200, description = "done", body = SessionDetail), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) async fn show(state: &State, name: &str) -> Answer {
+pub(super) async fn show(state: &AdminState, name: &str) -> AdminResult {
     detail(state, name).await.map(|detail| ok(&detail))
 }
 
 /// A session, and what is known of its past.
-pub(super) async fn detail(state: &State, name: &str) -> Result<SessionDetail, Refusal> {
+pub(super) async fn detail(state: &AdminState, name: &str) -> Result<SessionDetail, Refusal> {
     let gate = &state.gate;
     let id = SessionId::parse(name).ok_or_else(|| unknown(name))?;
     let session = gate.sessions().get(id).await.map_err(|error| Refusal::of_store(&error))?;
@@ -294,7 +294,7 @@ pub(super) async fn detail(state: &State, name: &str) -> Result<SessionDetail, R
     responses((status = 200, description = "done", body = RevocationReport), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json"), (status = "5XX", description = "failed", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn revoke(gate: &Gate, name: &str) -> Answer {
+pub(super) async fn revoke(gate: &Gate, name: &str) -> AdminResult {
     end(gate, name).await.map(|report| ok(&report))
 }
 

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Finding, Problem};
-use super::{Body, State, health, ok, rfc3339};
+use super::{AdminState, Body, health, ok, rfc3339};
 use crate::config::StoreConfig;
-use crate::server::operate::reload::Source;
+use crate::server::operate::reload::ReloadSource;
 
 /// The gate as a whole.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -75,15 +75,15 @@ pub(crate) struct ReloadStatus {
     responses((status = 200, description = "done", body = Status), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) async fn show(state: &State) -> Response<Body> {
+pub(super) async fn show(state: &AdminState) -> Response<Body> {
     ok(&describe(state).await)
 }
 
 /// The gate as a whole, now.
-pub(super) async fn describe(state: &State) -> Status {
+pub(super) async fn describe(state: &AdminState) -> Status {
     let (ready, readiness) = health::readiness(state).await;
     let config = state.config.load_full();
-    let reload = |source: Source| {
+    let reload = |source: ReloadSource| {
         let (refused, taken) = state.reloads.get(source);
         ReloadStatus { source: source.name().to_owned(), refused, taken: rfc3339(Timestamp::from_secs(taken)) }
     };
@@ -97,7 +97,7 @@ pub(super) async fn describe(state: &State) -> Status {
         connections: state.connections.iter().flat_map(|counts| counts.now()).sum(),
         requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),
         store: StoreStatus { kind: kind(&config.store).to_owned(), up: health::is_store_up(state).await },
-        reloads: Source::ALL.map(reload).into(),
+        reloads: ReloadSource::ALL.map(reload).into(),
         warnings: config.warnings.iter().map(Finding::of).collect(),
     }
 }

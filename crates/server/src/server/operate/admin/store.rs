@@ -11,7 +11,7 @@ use rotogate_core::store::redb::RedbStore;
 use tokio_util::io::ReaderStream;
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, State};
+use super::{AdminResult, AdminState};
 
 /// A consistent copy of the embedded store.
 #[utoipa::path(
@@ -26,7 +26,7 @@ use super::{Answer, State};
     ),
     security(("token" = ["admin"]))
 )]
-pub(super) async fn backup(state: &State) -> Answer {
+pub(super) async fn backup(state: &AdminState) -> AdminResult {
     let Some(store) = &state.store else {
         return Err(Refusal::new(Code::NotConfigured, "this store is not in a file; back it up as its server says"));
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use super::{Side, State, serve};
+use super::{AdminState, Side, serve};
 use crate::server::error::ServerError;
 
 /// The admin listener, on a thread of its own: health checks are answered even if the worker threads are saturated.
@@ -15,7 +15,7 @@ impl AdminThread {
     pub(crate) fn start(
         listener: TcpListener,
         probes: Option<TcpListener>,
-        state: &Arc<State>,
+        state: &Arc<AdminState>,
     ) -> Result<Self, ServerError> {
         let failed = ServerError::AdminListener;
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::problem::Problem;
-use super::{Body, State, ok};
+use super::{AdminState, Body, ok};
 use rotogate_proxy::UpstreamAddress;
 
 /// The routes.
@@ -52,12 +52,12 @@ pub(super) struct RouteInfo {
     responses((status = 200, description = "done", body = Routes), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) fn routes(state: &State) -> Response<Body> {
+pub(super) fn routes(state: &AdminState) -> Response<Body> {
     ok(&Routes { routes: all_routes(state) })
 }
 
 /// The routes in the order of match.
-pub(super) fn all_routes(state: &State) -> Vec<RouteInfo> {
+pub(super) fn all_routes(state: &AdminState) -> Vec<RouteInfo> {
     let config = state.config.load();
     let mut sorted: Vec<&Route> = config.routes.iter().collect();
     // As the table of routes looks them up: by host, then by the most specific pattern, then by listed methods.
@@ -65,7 +65,7 @@ pub(super) fn all_routes(state: &State) -> Vec<RouteInfo> {
     sorted.into_iter().map(|route| info(state, route)).collect()
 }
 
-fn info(state: &State, route: &Route) -> RouteInfo {
+fn info(state: &AdminState, route: &Route) -> RouteInfo {
     let policy = &route.policy;
     let texts = |words: &[String]| words.to_vec();
     let name = |method: &Method| method.as_str().to_owned();
@@ -139,12 +139,12 @@ pub(super) struct AddressInfo {
     responses((status = 200, description = "done", body = Upstreams), (status = "4XX", description = "refused", body = Problem, content_type = "application/problem+json")),
     security(("token" = ["viewer"]))
 )]
-pub(super) fn upstreams(state: &State) -> Response<Body> {
+pub(super) fn upstreams(state: &AdminState) -> Response<Body> {
     ok(&Upstreams { upstreams: all_upstreams(state) })
 }
 
 /// The upstreams in the order of the configuration.
-pub(super) fn all_upstreams(state: &State) -> Vec<UpstreamInfo> {
+pub(super) fn all_upstreams(state: &AdminState) -> Vec<UpstreamInfo> {
     let address =
         |UpstreamAddress { name, state, in_flight }: UpstreamAddress| AddressInfo { address: name, state, in_flight };
     let upstreams = state.serving.load().proxy.report().into_iter().map(|report| UpstreamInfo {

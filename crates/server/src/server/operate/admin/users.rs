@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::{Code, Problem, Refusal};
-use super::{Answer, State, full};
+use super::{AdminResult, AdminState, full};
 use crate::audit::{ChangedUser, UserEvent};
 use crate::server::build::users::ReloadError;
 use crate::users::UsersFile;
@@ -27,7 +27,7 @@ use crate::users::edit::{self, EditError, UserKey};
     ),
     security(("token" = ["operator"]))
 )]
-pub(super) async fn reload(state: &State) -> Answer {
+pub(super) async fn reload(state: &AdminState) -> AdminResult {
     let Some(users) = &state.users else {
         return Err(Refusal::new(Code::NotConfigured, "the users are not in a file (directory.kind)"));
     };
@@ -71,7 +71,7 @@ pub(crate) struct DisableRequest {
     security(("token" = ["operator"]))
 )]
 // Requirement O28.
-pub(super) async fn disable(state: &State, request: DisableRequest) -> Answer {
+pub(super) async fn disable(state: &AdminState, request: DisableRequest) -> AdminResult {
     let config = state.config.load_full();
     let change = move || {
         let file = UsersFile::configured(&config).map_err(|what| Refusal::new(Code::NotConfigured, what))?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::output::Output;
+use super::output::ScrapeOutput;
 use crate::server::build::issuers::RemoteIssuers;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::remote_keys::RemoteStatus;
@@ -13,11 +13,11 @@ use rotogate_kit::metric_families as names;
 const STATES: [&str; 4] = ["empty", "fresh", "aging", "stale"];
 
 /// Names come from the configuration, causes from closed sets (requirement I43).
-pub(super) fn write(issuers: &RemoteIssuers, output: &mut Output<'_, '_>) -> fmt::Result {
+pub(super) fn write(issuers: &RemoteIssuers, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let all = issuers.statuses();
-    type Read = fn(&RemoteStatus) -> Option<u64>;
-    let state: Read = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
-    let gauges: [(_, Read); 4] = [
+    type ReadStatus = fn(&RemoteStatus) -> Option<u64>;
+    let state: ReadStatus = |status| STATES.iter().position(|state| *state == status.state).map(|at| at as u64);
+    let gauges: [(_, ReadStatus); 4] = [
         (&names::ISSUER_KEYS, |status| u64::try_from(status.keys).ok()),
         (&names::ISSUER_STATE, state),
         (&names::ISSUER_LAST_SUCCESS, |status| status.last_success.map(Timestamp::as_secs)),

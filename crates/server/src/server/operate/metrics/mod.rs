@@ -17,9 +17,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
-use self::output::Output;
+use self::output::ScrapeOutput;
 use self::process::ProcessCollector;
-use super::reload::{Outcomes, Source};
+use super::reload::{Outcomes, ReloadSource};
 use crate::config::Config;
 use crate::server::build::issuers::RemoteIssuers;
 use crate::server::build::users::LiveUsers;
@@ -139,7 +139,7 @@ impl fmt::Debug for GateCollector {
 
 impl Collector for GateCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let output = &mut Output::new(&mut encoder);
+        let output = &mut ScrapeOutput::new(&mut encoder);
         process::build_info(output)?;
         output.one(&names::READY, u64::from(self.state.is_ready.load(Ordering::Relaxed)))?;
         output.one(&names::ENGINE_TIME_SKEW, self.sources.gate.time_skew())?;
@@ -157,7 +157,7 @@ impl Collector for GateCollector {
 }
 
 impl GateCollector {
-    fn requests(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+    fn requests(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let routes = self.sources.tally.total();
         let mut requests = output.family(&names::REQUESTS)?;
         for (route, of_route) in &routes {
@@ -217,7 +217,7 @@ impl GateCollector {
         Ok(())
     }
 
-    fn connections(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+    fn connections(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let listeners = &self.sources.listeners;
         let mut open = output.family(&names::CONNECTIONS)?;
         for (index, (counts, _)) in listeners.iter().enumerate() {
@@ -240,7 +240,7 @@ impl GateCollector {
         Ok(())
     }
 
-    fn upstreams(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+    fn upstreams(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let all = self.sources.proxy.load().report();
         let mut requests = output.family(&names::UPSTREAM_REQUESTS)?;
         for upstream in &all {
@@ -262,8 +262,8 @@ impl GateCollector {
         for upstream in &all {
             retries.add([&upstream.name], upstream.counted.retries)?;
         }
-        type Read = fn(&UpstreamReport) -> usize;
-        let gauges: [(_, Read); 2] = [
+        type ReadReport = fn(&UpstreamReport) -> usize;
+        let gauges: [(_, ReadReport); 2] = [
             (&names::UPSTREAM_IN_FLIGHT, |upstream| upstream.in_flight),
             (&names::UPSTREAM_CONNECTIONS, |upstream| upstream.connections),
         ];
@@ -284,7 +284,7 @@ impl GateCollector {
         Ok(())
     }
 
-    fn sessions(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+    fn sessions(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let Sources { gate, passwords, .. } = &self.sources;
         let mut events = output.family(&names::SESSION_EVENTS)?;
         for event in Event::ALL {
@@ -345,7 +345,7 @@ impl GateCollector {
         Ok(())
     }
 
-    fn store(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+    fn store(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let Sources { gate, store, .. } = &self.sources;
         output.one(&names::STORE_UP, u64::from(self.state.is_store_up.load(Ordering::Relaxed)))?;
         let mut size = output.family(&names::STORE_SIZE_BYTES)?;
@@ -374,17 +374,17 @@ impl GateCollector {
         Ok(())
     }
 
-    fn reloads(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+    fn reloads(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let Sources { reloads, users, .. } = &self.sources;
         let mut successful = output.family(&names::CONFIG_RELOAD_SUCCESSFUL)?;
-        for source in Source::ALL {
+        for source in ReloadSource::ALL {
             successful.add([source.name()], u64::from(!reloads.get(source).0))?;
         }
         if let Some(users) = users {
             successful.add(["users"], u64::from(!users.directory().is_broken()))?;
         }
         let mut times = output.family(&names::CONFIG_RELOAD_TIME)?;
-        for source in Source::ALL {
+        for source in ReloadSource::ALL {
             times.add([source.name()], reloads.get(source).1)?;
         }
         let hash = self.sources.config.load().hash();
@@ -392,7 +392,7 @@ impl GateCollector {
         Ok(())
     }
 
-    fn logs(&self, output: &mut Output<'_, '_>) -> fmt::Result {
+    fn logs(&self, output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
         let logs = crate::log::counts();
         let families = [&names::LOG_LINES, &names::LOG_DROPPED_LINES, &names::LOG_WRITE_ERRORS];
         for (index, family) in families.into_iter().enumerate() {
@@ -405,7 +405,7 @@ impl GateCollector {
     }
 }
 
-fn traces(output: &mut Output<'_, '_>) -> fmt::Result {
+fn traces(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     output.one(&names::TRACE_SPANS, COUNTS.sent())?;
     let mut dropped = output.family(&names::TRACE_DROPPED_SPANS)?;
     COUNTS.dropped().into_iter().try_for_each(|(cause, spans)| dropped.add([cause], spans))

@@ -10,7 +10,7 @@ use rotogate_kit::durations::{BUCKET_SECONDS, Durations};
 use rotogate_kit::metric_families::{Family, Kind};
 
 /// The families of a scrape, one after the other.
-pub(crate) struct Output<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+pub(crate) struct ScrapeOutput<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 /// The series of one family.
 pub(crate) struct Series<'a> {
@@ -18,7 +18,7 @@ pub(crate) struct Series<'a> {
     encoder: MetricEncoder<'a>,
 }
 
-impl<'a, 'e> Output<'a, 'e> {
+impl<'a, 'e> ScrapeOutput<'a, 'e> {
     pub(crate) fn new(encoder: &'a mut DescriptorEncoder<'e>) -> Self {
         Self(encoder)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::output::Output;
+use super::output::ScrapeOutput;
 use rotogate_kit::metric_families as names;
 
 /// The Git revision of a package, set when it is built.
@@ -30,7 +30,7 @@ fn features() -> String {
 }
 
 /// Writes what runs.
-pub(super) fn build_info(output: &mut Output<'_, '_>) -> fmt::Result {
+pub(super) fn build_info(output: &mut ScrapeOutput<'_, '_>) -> fmt::Result {
     let labels = [env!("CARGO_PKG_VERSION"), REVISION, env!("BUILD_RUSTC"), &features()];
     output.family(&names::BUILD_INFO)?.add(labels, 1_u64)
 }
@@ -42,7 +42,7 @@ pub(super) struct ProcessCollector;
 #[cfg(target_os = "linux")]
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut output = Output::new(&mut encoder);
+        let mut output = ScrapeOutput::new(&mut encoder);
         let Ok(process) = procfs::process::Process::myself() else { return Ok(()) };
         if let Ok(stat) = process.stat() {
             let ticks = procfs::ticks_per_second();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::outcomes::{Outcomes, Source};
+pub(crate) use self::outcomes::{Outcomes, ReloadSource};
 use crate::audit;
 use crate::config::{Config, ConfigErrors, ProcessEnv, TrustedIssuer};
 use crate::server::build::directories::LiveDirectories;
@@ -24,7 +24,7 @@ use crate::server::listen::limits::Limits;
 use crate::server::listen::listener::Listener;
 use crate::server::listen::tls::Tls;
 use crate::server::serve::authorizer::Questions;
-use crate::server::serve::request::{Serving, State};
+use crate::server::serve::request::{RequestState, Serving};
 use rotogate::gate::Gate;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::context::{Context, inherited};
@@ -117,7 +117,7 @@ impl ReloadableListener {
 
 /// A configuration to apply.
 #[derive(Debug)]
-struct Asked {
+struct ReloadRequest {
     config: Config,
     /// The operator's request, for the audit trail.
     context: Option<Context>,
@@ -135,13 +135,13 @@ pub(crate) struct ReloadTask {
 
 /// Asks the task to apply a configuration.
 #[derive(Clone, Debug)]
-pub(crate) struct Reloader(mpsc::Sender<Asked>);
+pub(crate) struct Reloader(mpsc::Sender<ReloadRequest>);
 
 impl Reloader {
     /// Applies another configuration, as far as a reload can. Returns whether it was applied; the log says why not.
     pub(crate) async fn apply(&self, config: Config) -> bool {
         let (done, is_done) = oneshot::channel();
-        let asked = Asked { config, context: Context::current(), done: Some(done) };
+        let asked = ReloadRequest { config, context: Context::current(), done: Some(done) };
         // It fails at the end of the gate.
         self.0.send(asked).await.is_ok() && is_done.await.unwrap_or(false)
     }
@@ -151,7 +151,7 @@ impl ReloadTask {
     /// Applies another configuration, as far as a reload can.
     pub(crate) async fn apply(&self, config: Config) {
         // The task lives as long as this handle.
-        let _ = self.asks.0.send(Asked { config, context: None, done: None }).await;
+        let _ = self.asks.0.send(ReloadRequest { config, context: None, done: None }).await;
     }
 
     /// What asks it.
@@ -161,7 +161,7 @@ impl ReloadTask {
 
     /// Another configuration cannot be used.
     pub(crate) fn refuse(&self) {
-        self.outcomes.set(Source::Configuration, true);
+        self.outcomes.set(ReloadSource::Configuration, true);
     }
 }
 
@@ -175,16 +175,16 @@ impl Drop for ReloadTask {
 /// they were first read.
 pub(crate) fn watch(mut reloadable: Reloadable, mut last_read: LastRead, outcomes: Arc<Outcomes>) -> ReloadTask {
     let told = Arc::clone(&outcomes);
-    let (configs, mut asked) = mpsc::channel::<Asked>(1);
+    let (configs, mut asked) = mpsc::channel::<ReloadRequest>(1);
     let task = tokio::spawn(async move {
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 asked = asked.recv() => {
-                    let Some(Asked { config, context, done }) = asked else { return };
+                    let Some(ReloadRequest { config, context, done }) = asked else { return };
                     let is_applied = inherited(context, reloadable.apply(config, &mut last_read)).await;
-                    told.set(Source::Configuration, !is_applied);
+                    told.set(ReloadSource::Configuration, !is_applied);
                     // Who asked may be gone.
                     let _ = done.map(|done| done.send(is_applied));
                 }
@@ -234,7 +234,7 @@ impl Reloadable {
     }
 
     /// Serves requests with this state from now on.
-    fn serve(&self, proxy: Proxy, state: State) {
+    fn serve(&self, proxy: Proxy, state: RequestState) {
         self.serving.store(Arc::new(state));
         self.proxy.store(Arc::new(proxy));
     }

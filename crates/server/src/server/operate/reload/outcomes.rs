@@ -7,7 +7,7 @@ use rotogate_core::clock::Timestamp;
 
 /// What a running gate reads again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum ReloadSource {
     /// `gateway.toml`, with the environment.
     Configuration,
     /// The gate's own keys.
@@ -20,7 +20,7 @@ pub(crate) enum Source {
     Upstreams,
 }
 
-impl Source {
+impl ReloadSource {
     pub(crate) const ALL: [Self; 5] =
         [Self::Configuration, Self::Keys, Self::Issuers, Self::Certificates, Self::Upstreams];
 
@@ -43,9 +43,9 @@ struct Outcome {
     taken: AtomicU64,
 }
 
-/// The outcome for each [`Source`].
+/// The outcome for each [`ReloadSource`].
 #[derive(Debug)]
-pub(crate) struct Outcomes([Outcome; Source::ALL.len()]);
+pub(crate) struct Outcomes([Outcome; ReloadSource::ALL.len()]);
 
 impl Outcomes {
     /// Everything was taken now.
@@ -54,18 +54,18 @@ impl Outcomes {
         Self(std::array::from_fn(|_| Outcome { is_refused: AtomicBool::new(false), taken: AtomicU64::new(now) }))
     }
 
-    fn of(&self, source: Source) -> Option<&Outcome> {
+    fn of(&self, source: ReloadSource) -> Option<&Outcome> {
         self.0.get(source as usize)
     }
 
     /// Whether the last change was refused, and when one was last taken, in seconds of Unix time.
-    pub(crate) fn get(&self, source: Source) -> (bool, u64) {
+    pub(crate) fn get(&self, source: ReloadSource) -> (bool, u64) {
         let read = |of: &Outcome| (of.is_refused.load(Ordering::Relaxed), of.taken.load(Ordering::Relaxed));
         self.of(source).map_or_else(Default::default, read)
     }
 
     /// A change was taken, or refused.
-    pub(crate) fn set(&self, source: Source, is_refused: bool) {
+    pub(crate) fn set(&self, source: ReloadSource, is_refused: bool) {
         let Some(of) = self.of(source) else { return };
         of.is_refused.store(is_refused, Ordering::Relaxed);
         if !is_refused {
@@ -77,10 +77,10 @@ impl Outcomes {
     pub(super) fn follow(&self, last_read: &LastRead) {
         let LastRead { own, issuers, certificates, upstreams } = last_read;
         for (source, groups) in [
-            (Source::Keys, std::slice::from_ref(own)),
-            (Source::Issuers, issuers),
-            (Source::Certificates, certificates),
-            (Source::Upstreams, std::slice::from_ref(upstreams)),
+            (ReloadSource::Keys, std::slice::from_ref(own)),
+            (ReloadSource::Issuers, issuers),
+            (ReloadSource::Certificates, certificates),
+            (ReloadSource::Upstreams, std::slice::from_ref(upstreams)),
         ] {
             let Some(of) = self.of(source) else { continue };
             of.is_refused.store(groups.iter().any(FileGroup::is_refused), Ordering::Relaxed);

@@ -23,7 +23,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use super::problem::{Code, Refusal};
-use super::{Body, State, body_of, full, guard};
+use super::{AdminState, Body, body_of, full, guard};
 use crate::log;
 use request::Request;
 use rotogate_core::context::{Actor, Context};
@@ -90,7 +90,7 @@ async fn below(place: &str, mut response: Response<Body>) -> Response<Body> {
 }
 
 /// Answers a request for the page.
-pub(super) async fn answer(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incoming) -> Response<Body> {
+pub(super) async fn answer(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: Incoming) -> Response<Body> {
     let response = match route(state, peer, parts, body).await {
         Ok(response) => response,
         Err(refusal) => problem(refusal),
@@ -106,7 +106,7 @@ pub(super) async fn answer(state: &Arc<State>, peer: SocketAddr, parts: &Parts, 
     response
 }
 
-async fn route(state: &Arc<State>, peer: SocketAddr, parts: &Parts, body: Incoming) -> Shown {
+async fn route(state: &Arc<AdminState>, peer: SocketAddr, parts: &Parts, body: Incoming) -> Shown {
     let path = parts.uri.path();
     let Some(rest) = path.strip_prefix("/ui/") else { return Ok(lead_to("/ui/")) };
     let (place, rest) = place_of(path).map_or((None, rest), |(place, rest)| (Some(place), rest));
@@ -175,7 +175,7 @@ fn sign_in_view(parts: &Parts, problem: Option<String>) -> Shown {
     Ok(response)
 }
 
-async fn sign_in(state: &State, peer: SocketAddr, parts: &Parts, body: Incoming) -> Shown {
+async fn sign_in(state: &AdminState, peer: SocketAddr, parts: &Parts, body: Incoming) -> Shown {
     let form = fields(&body_of(FORM_MEDIA, parts, body).await?);
     if !cookie(parts, FORM).is_some_and(|sent| is_own_form(&form, &sent)) {
         return sign_in_view(

@@ -22,7 +22,7 @@ use crate::server::operate::admin::problem::{Code, Refusal};
 use crate::server::operate::admin::revocations::{RevocationRequest, end_all};
 use crate::server::operate::admin::sessions::{self, SessionsQuery};
 use crate::server::operate::admin::{
-    Body, ExplainReport, State, configuration, guard, health, keys, shown, status, traffic,
+    AdminState, Body, ExplainReport, configuration, guard, health, keys, shown, status, traffic,
 };
 
 /// The number of sessions of a view.
@@ -34,7 +34,7 @@ const NUMBERS_EVERY: Duration = Duration::from_secs(2);
 
 /// A request of somebody who is signed in.
 pub(super) struct Request<'a> {
-    pub(super) state: &'a Arc<State>,
+    pub(super) state: &'a Arc<AdminState>,
     pub(super) parts: &'a Parts,
     pub(super) caller: SignedIn,
 }

@@ -21,11 +21,11 @@ pub(super) const TOTAL: Duration = Duration::from_secs(8 * 3600);
 const MOST: usize = 256;
 
 /// The SHA-256 of a cookie. A look-up by it tells nothing about the cookie.
-type Key = [u8; 32];
+type CookieDigest = [u8; 32];
 
 /// All sign-ins.
 pub(crate) struct SignIns {
-    all: Mutex<HashMap<Key, SignIn>>,
+    all: Mutex<HashMap<CookieDigest, SignIn>>,
     time: Arc<dyn TimeSource>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct SignedIn {
     pub(super) csrf: Arc<str>,
     /// The name of the folder in which the cookie is good.
     pub(super) place: Arc<str>,
-    key: Key,
+    key: CookieDigest,
 }
 
 /// 256 random bits, as text.
@@ -67,7 +67,7 @@ pub(super) fn is_secret(text: &str) -> bool {
     text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-fn key_of(cookie: &str) -> Key {
+fn key_of(cookie: &str) -> CookieDigest {
     let mut key = [0; 32];
     key.copy_from_slice(digest(&SHA256, cookie.as_bytes()).as_ref());
     key
@@ -78,7 +78,7 @@ impl SignIns {
         Self { all: Mutex::default(), time }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Key, SignIn>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<CookieDigest, SignIn>> {
         self.all.lock()
     }
 
