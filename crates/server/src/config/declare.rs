@@ -28,7 +28,7 @@
 use super::raw::{Section, Value};
 
 /// What a reload does with each key of a type, as [`section!`] declares it.
-pub(crate) trait Keys: Sized {
+pub(crate) trait DeclaredKeys: Sized {
     /// Whether each key needs a restart.
     const NEED_RESTART: bool;
     /// Whether a reload applies each key.
@@ -43,11 +43,11 @@ pub(crate) trait Keys: Sized {
 
 /// A section, which may be a list of tables, or absent.
 pub(crate) trait Sections: Clone + PartialEq {
-    /// As [`Keys::keep`]. A section of keys that all need a restart is kept, and named, as a whole.
+    /// As [`DeclaredKeys::keep`]. A section of keys that all need a restart is kept, and named, as a whole.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String>;
 }
 
-impl<T: Keys + Clone + PartialEq> Sections for T {
+impl<T: DeclaredKeys + Clone + PartialEq> Sections for T {
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
         if T::NEED_RESTART {
             return keep_whole(self, old, name);
@@ -56,7 +56,7 @@ impl<T: Keys + Clone + PartialEq> Sections for T {
     }
 }
 
-impl<T: Keys + Clone + PartialEq> Sections for Vec<T> {
+impl<T: DeclaredKeys + Clone + PartialEq> Sections for Vec<T> {
     /// An entry has no counterpart in the old list.
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
         const { assert!(T::NEED_RESTART || T::RELOAD, "a list whose entries have keys of both classes") };
@@ -64,7 +64,7 @@ impl<T: Keys + Clone + PartialEq> Sections for Vec<T> {
     }
 }
 
-impl<T: Keys + Clone + PartialEq> Sections for Option<T> {
+impl<T: DeclaredKeys + Clone + PartialEq> Sections for Option<T> {
     fn keep_section(&mut self, old: &Self, name: &str) -> Vec<String> {
         const { assert!(T::NEED_RESTART || T::RELOAD, "a section without a default that has keys of both classes") };
         if T::NEED_RESTART { keep_whole(self, old, name) } else { Vec::new() }
@@ -164,7 +164,7 @@ macro_rules! section {
             }
         }
 
-        impl $crate::config::declare::Keys for $Type {
+        impl $crate::config::declare::DeclaredKeys for $Type {
             const NEED_RESTART: bool = true $(&& section!(@needs_restart $class $(($shown))?))*;
             const RELOAD: bool = true $(&& section!(@reloads $class))*;
 

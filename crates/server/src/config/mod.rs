@@ -27,7 +27,7 @@ mod tests;
 
 use std::path::Path;
 
-pub(crate) use declare::Keys;
+pub(crate) use declare::DeclaredKeys;
 pub use env::{Env, ProcessEnv};
 pub use error::{ConfigError, ConfigErrors};
 pub use sections::*;

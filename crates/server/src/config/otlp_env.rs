@@ -2,7 +2,7 @@
 //! alone turns traces on.
 
 use super::env::Env;
-use super::raw::{Node, Origin, Value};
+use super::raw::{Node, Value, ValueOrigin};
 
 /// Key, and the variables that it may come from, the first before the second.
 const VARIABLES: [(&str, &[&str]); 5] = [
@@ -25,7 +25,7 @@ pub(super) fn overlay(root: &mut Node, env: &dyn Env) {
             found.1.as_deref().filter(|value| !value.is_empty()).map(str::to_owned)
         };
         let Some((name, text)) = names.iter().find_map(|name| Some((*name, set(&name)?))) else { continue };
-        let origin = || Origin::Env(name.to_owned());
+        let origin = || ValueOrigin::Env(name.to_owned());
         let value = || Value::Env(in_our_words(key, name, text));
         tracing.entry(key.to_owned()).or_insert_with(|| Node { value: value(), origin: origin(), key: origin() });
     }

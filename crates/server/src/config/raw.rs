@@ -31,7 +31,7 @@ const MAX_DEPTH: usize = 8;
 
 /// The position of a value.
 #[derive(Clone, Debug)]
-pub(crate) enum Origin {
+pub(crate) enum ValueOrigin {
     /// A byte range of the file.
     File(Range<usize>),
     /// An environment variable.
@@ -42,9 +42,9 @@ pub(crate) enum Origin {
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) value: Value,
-    pub(crate) origin: Origin,
+    pub(crate) origin: ValueOrigin,
     /// The position of its key, which an unknown key is reported at.
-    pub(super) key: Origin,
+    pub(super) key: ValueOrigin,
 }
 
 #[derive(Clone, Debug)]
@@ -96,22 +96,22 @@ pub(crate) fn parse_sound(text: &str, problems: &Problems<'_>) -> (Node, bool) {
     let (table, errors) = DeTable::parse_recoverable(text);
     let (span, is_whole) = (table.span(), errors.is_empty());
     for error in errors {
-        let origin = error.span().map(Origin::File);
+        let origin = error.span().map(ValueOrigin::File);
         problems.add(origin.as_ref(), "", format!("not TOML: {}", error.message().replace('\n', ", ")));
     }
     let value = convert_table(table.get_ref());
-    (Node { value, origin: Origin::File(span.clone()), key: Origin::File(span) }, is_whole)
+    (Node { value, origin: ValueOrigin::File(span.clone()), key: ValueOrigin::File(span) }, is_whole)
 }
 
 fn convert_table(table: &DeTable<'_>) -> Value {
     let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
-        (key.get_ref().to_string(), convert(value, Origin::File(key.span())))
+        (key.get_ref().to_string(), convert(value, ValueOrigin::File(key.span())))
     };
     Value::Table(table.iter().map(entry).collect())
 }
 
-fn convert(value: &toml::Spanned<DeValue<'_>>, key: Origin) -> Node {
-    let origin = Origin::File(value.span());
+fn convert(value: &toml::Spanned<DeValue<'_>>, key: ValueOrigin) -> Node {
+    let origin = ValueOrigin::File(value.span());
     let value = match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Integer(n) => match i64::from_str_radix(n.as_str(), n.radix()) {
@@ -121,7 +121,9 @@ fn convert(value: &toml::Spanned<DeValue<'_>>, key: Origin) -> Node {
         DeValue::Float(f) => Value::OtherNumber(f.to_string()),
         DeValue::Boolean(b) => Value::Bool(*b),
         DeValue::Datetime(d) => Value::Datetime(*d),
-        DeValue::Array(list) => Value::List(list.iter().map(|node| convert(node, Origin::File(node.span()))).collect()),
+        DeValue::Array(list) => {
+            Value::List(list.iter().map(|node| convert(node, ValueOrigin::File(node.span()))).collect())
+        }
         DeValue::Table(table) => convert_table(table),
     };
     Node { value, origin, key }
@@ -140,7 +142,7 @@ pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -
             passed_over.push(name);
             continue;
         }
-        let origin = Origin::Env(name.clone());
+        let origin = ValueOrigin::Env(name.clone());
         let Some(value) = value else {
             problems.add(Some(&origin), "", "is not UTF-8 text".to_owned());
             continue;
@@ -157,7 +159,7 @@ pub(crate) fn overlay(root: &mut Node, env: &dyn Env, problems: &Problems<'_>) -
     passed_over
 }
 
-fn set(node: &mut Node, keys: &[String], text: &str, origin: &Origin) -> Result<(), String> {
+fn set(node: &mut Node, keys: &[String], text: &str, origin: &ValueOrigin) -> Result<(), String> {
     let Some((key, rest)) = keys.split_first() else {
         return match node.value {
             Value::Table(_) => Err("is a table; name one of its keys".to_owned()),
@@ -195,7 +197,7 @@ fn set(node: &mut Node, keys: &[String], text: &str, origin: &Origin) -> Result<
 pub(crate) struct Section<'a> {
     path: String,
     entries: Option<&'a BTreeMap<String, Node>>,
-    origin: Option<&'a Origin>,
+    origin: Option<&'a ValueOrigin>,
     problems: &'a Problems<'a>,
     asked: RefCell<Vec<&'static str>>,
     /// Keys that were refused as not available yet: neither unknown nor worth a suggestion.
@@ -452,7 +454,7 @@ impl<'a> Section<'a> {
 
 /// The variable that was probably meant: one underscore instead of two between table and key.
 fn variable_meant(node: &Node, key: &str, known: &[&str]) -> Option<String> {
-    let Origin::Env(name) = &node.key else { return None };
+    let ValueOrigin::Env(name) = &node.key else { return None };
     let table = known.iter().filter(|table| key.strip_prefix(**table).is_some_and(|rest| rest.starts_with('_')));
     let table = table.max_by_key(|table| table.len())?;
     // The path of this table, then the key as written.

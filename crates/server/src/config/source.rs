@@ -5,14 +5,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
-use super::raw::{Node, Origin, Problems, Value};
+use super::raw::{Node, Problems, Value, ValueOrigin};
 
 /// The source of a configuration.
 #[derive(Default)]
 pub struct Source {
     file: PathBuf,
     text: String,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, ValuePlace>,
     passed_over: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) enum KeyOrigin {
 }
 
 #[derive(Debug)]
-struct Place {
+struct ValuePlace {
     source: String,
     position: Option<(usize, usize)>,
 }
@@ -106,7 +106,7 @@ impl Source {
     }
 }
 
-fn note(node: &Node, path: String, problems: &Problems<'_>, places: &mut BTreeMap<String, Place>) {
+fn note(node: &Node, path: String, problems: &Problems<'_>, places: &mut BTreeMap<String, ValuePlace>) {
     match &node.value {
         Value::Table(table) => {
             for (key, node) in table {
@@ -126,10 +126,10 @@ fn note(node: &Node, path: String, problems: &Problems<'_>, places: &mut BTreeMa
         | Value::Datetime(_)
         | Value::Env(_) => {}
     }
-    let origin: &Origin = match &node.value {
+    let origin: &ValueOrigin = match &node.value {
         Value::Table(_) => &node.key,
         _ => &node.origin,
     };
     let (source, position) = problems.place(Some(origin));
-    places.insert(path, Place { source, position });
+    places.insert(path, ValuePlace { source, position });
 }

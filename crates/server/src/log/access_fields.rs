@@ -2,9 +2,11 @@
 //!
 //! A field is only ever added within a major version.
 
+use FieldKind::{Number, Text, Time, True, Word};
+
 /// What a field holds.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Text,
     Time,
     /// One of a fixed set.
@@ -27,13 +29,13 @@ pub(super) enum On {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: FieldKind,
     pub(super) on: On,
     /// Without a full stop.
     pub(super) meaning: &'static str,
 }
 
-const fn field(name: &'static str, kind: Kind, on: On, meaning: &'static str) -> Field {
+const fn field(name: &'static str, kind: FieldKind, on: On, meaning: &'static str) -> Field {
     Field { name, kind, on, meaning }
 }
 
@@ -45,75 +47,65 @@ const FORWARDED: On = On::Some("forwarded");
 
 /// In the order of a line.
 pub(super) const FIELDS: &[Field] = &[
-    field("timestamp", Kind::Time, On::All, "when the request head had arrived: RFC 3339, microseconds, UTC"),
-    field("event.dataset", Kind::Word(&["rotogate.access"]), On::All, "the log"),
-    field("http.request.id", Kind::Text, On::All, "the [request id](#request-id)"),
-    field("trace_id", Kind::Text, On::Some("requests with a trace"), "the [trace](traces.md)"),
-    field("span_id", Kind::Text, On::Some("recorded requests"), "the span of the request"),
-    field("trace_flags", Kind::Text, On::Some("requests with a trace"), "the flags of the trace"),
-    field("http.request.method", Kind::Text, On::All, "the method"),
-    field("url.path", Kind::Text, On::All, "the path as the client sent it, without its query"),
-    field("server.address", Kind::Text, On::Some("where sent"), "`Host`, or `:authority`"),
-    field("network.protocol.version", Kind::Word(&["1.0", "1.1", "2"]), On::All, "the version of HTTP"),
-    field("url.scheme", Kind::Word(&["http", "https"]), On::All, "the scheme"),
-    field("tls.protocol.version", Kind::Text, On::Some("TLS"), "the version of TLS, such as `1.3`"),
+    field("timestamp", Time, On::All, "when the request head had arrived: RFC 3339, microseconds, UTC"),
+    field("event.dataset", Word(&["rotogate.access"]), On::All, "the log"),
+    field("http.request.id", Text, On::All, "the [request id](#request-id)"),
+    field("trace_id", Text, On::Some("requests with a trace"), "the [trace](traces.md)"),
+    field("span_id", Text, On::Some("recorded requests"), "the span of the request"),
+    field("trace_flags", Text, On::Some("requests with a trace"), "the flags of the trace"),
+    field("http.request.method", Text, On::All, "the method"),
+    field("url.path", Text, On::All, "the path as the client sent it, without its query"),
+    field("server.address", Text, On::Some("where sent"), "`Host`, or `:authority`"),
+    field("network.protocol.version", Word(&["1.0", "1.1", "2"]), On::All, "the version of HTTP"),
+    field("url.scheme", Word(&["http", "https"]), On::All, "the scheme"),
+    field("tls.protocol.version", Text, On::Some("TLS"), "the version of TLS, such as `1.3`"),
     field(
         "network.peer.address",
-        Kind::Text,
+        Text,
         On::All,
         "the peer: the other end of the TCP connection, a proxy with a PROXY header too",
     ),
-    field("client.address", Kind::Text, On::All, "the client: the peer, or the client that a trusted proxy names"),
-    field("user_agent.original", Kind::Text, On::Some("where sent"), "`User-Agent`, unless `log_user_agent = false`"),
-    field("http.response.status_code", Kind::Number, On::Some("unless the client disconnected first"), "the status"),
-    field("rotogate.outcome", Kind::Text, On::All, "the result, [one of these words](outcomes.md)"),
+    field("client.address", Text, On::All, "the client: the peer, or the client that a trusted proxy names"),
+    field("user_agent.original", Text, On::Some("where sent"), "`User-Agent`, unless `log_user_agent = false`"),
+    field("http.response.status_code", Number, On::Some("unless the client disconnected first"), "the status"),
+    field("rotogate.outcome", Text, On::All, "the result, [one of these words](outcomes.md)"),
     field(
         "rotogate.detail",
-        Kind::Text,
+        Text,
         On::Some("where there is one"),
         "its detail, such as the claim, the part or the timeout",
     ),
-    field("rotogate.route", Kind::Text, On::Some("requests with a route"), "the route's id"),
-    field("http.route", Kind::Text, On::Some("requests with a route"), "its pattern"),
-    field("rotogate.dialect", Kind::Text, On::Some("rotogate's endpoints"), "the dialect of the endpoint"),
-    field("rotogate.operation", Kind::Text, On::Some("rotogate's endpoints"), "the operation"),
-    field("user.id", Kind::Text, KNOWN, "`sub`"),
-    field("rotogate.issuer", Kind::Text, KNOWN, "`iss` of another issuer than rotogate"),
-    field("rotogate.client.id", Kind::Text, KNOWN, "`client_id`"),
-    field("rotogate.account", Kind::Text, KNOWN, "the account"),
-    field("session.id", Kind::Text, KNOWN, "the session"),
-    field("rotogate.generation", Kind::Number, KNOWN, "the token's generation in it"),
-    field("rotogate.token.id", Kind::Text, TOKEN, "`jti`"),
-    field("rotogate.token.kid", Kind::Text, TOKEN, "`kid`"),
+    field("rotogate.route", Text, On::Some("requests with a route"), "the route's id"),
+    field("http.route", Text, On::Some("requests with a route"), "its pattern"),
+    field("rotogate.dialect", Text, On::Some("rotogate's endpoints"), "the dialect of the endpoint"),
+    field("rotogate.operation", Text, On::Some("rotogate's endpoints"), "the operation"),
+    field("user.id", Text, KNOWN, "`sub`"),
+    field("rotogate.issuer", Text, KNOWN, "`iss` of another issuer than rotogate"),
+    field("rotogate.client.id", Text, KNOWN, "`client_id`"),
+    field("rotogate.account", Text, KNOWN, "the account"),
+    field("session.id", Text, KNOWN, "the session"),
+    field("rotogate.generation", Number, KNOWN, "the token's generation in it"),
+    field("rotogate.token.id", Text, TOKEN, "`jti`"),
+    field("rotogate.token.kid", Text, TOKEN, "`kid`"),
     field(
         "rotogate.token.unverified",
-        Kind::True,
+        True,
         TOKEN,
         "the signature is not verified, so all fields of the token are unproved claims of its sender",
     ),
-    field("rotogate.duration.head", Kind::Number, On::Some("answered"), "nanoseconds to the response head"),
-    field("rotogate.upstream", Kind::Text, FORWARDED, "the upstream's name"),
-    field("upstream.address", Kind::Text, FORWARDED, "the address that answered"),
-    field("rotogate.upstream.attempts", Kind::Number, FORWARDED, "the number of attempts"),
-    field("rotogate.duration.upstream", Kind::Number, FORWARDED, "the nanoseconds to the head that the upstream had"),
-    field("rotogate.duration.gate", Kind::Number, FORWARDED, "the rest of them"),
-    field("rpc.grpc.status_code", Kind::Number, On::Some("gRPC"), "the gRPC status, from the head or the trailers"),
-    field(
-        "event.duration",
-        Kind::Number,
-        On::Ended,
-        "nanoseconds from the request head to the end of the response body",
-    ),
-    field("http.request.body.size", Kind::Number, On::Ended, "bytes of the request body, without framing"),
-    field("http.response.body.size", Kind::Number, On::Ended, "bytes of the response body, without framing"),
-    field("rotogate.end", Kind::Word(ENDS), On::Ended, "how the response body or the tunnel ended, [see below](#ends)"),
-    field(
-        "rotogate.phase",
-        Kind::Word(&["begin", "end"]),
-        On::Some("streams, tunnels"),
-        "which of its two lines this is",
-    ),
-    field("rotogate.truncated", Kind::True, On::Some("truncated lines"), "a value was truncated"),
+    field("rotogate.duration.head", Number, On::Some("answered"), "nanoseconds to the response head"),
+    field("rotogate.upstream", Text, FORWARDED, "the upstream's name"),
+    field("upstream.address", Text, FORWARDED, "the address that answered"),
+    field("rotogate.upstream.attempts", Number, FORWARDED, "the number of attempts"),
+    field("rotogate.duration.upstream", Number, FORWARDED, "the nanoseconds to the head that the upstream had"),
+    field("rotogate.duration.gate", Number, FORWARDED, "the rest of them"),
+    field("rpc.grpc.status_code", Number, On::Some("gRPC"), "the gRPC status, from the head or the trailers"),
+    field("event.duration", Number, On::Ended, "nanoseconds from the request head to the end of the response body"),
+    field("http.request.body.size", Number, On::Ended, "bytes of the request body, without framing"),
+    field("http.response.body.size", Number, On::Ended, "bytes of the response body, without framing"),
+    field("rotogate.end", Word(ENDS), On::Ended, "how the response body or the tunnel ended, [see below](#ends)"),
+    field("rotogate.phase", Word(&["begin", "end"]), On::Some("streams, tunnels"), "which of its two lines this is"),
+    field("rotogate.truncated", True, On::Some("truncated lines"), "a value was truncated"),
 ];
 
 #[cfg(test)]
@@ -154,11 +146,11 @@ mod tests {
         let mut properties = Map::new();
         for Field { name, kind, meaning, .. } in FIELDS {
             let mut property = match kind {
-                Kind::Text => json!({ "type": "string", "minLength": 1 }),
-                Kind::Time => json!({ "type": "string", "format": "date-time" }),
-                Kind::Word(words) => json!({ "enum": words }),
-                Kind::Number => json!({ "type": "integer", "minimum": 0 }),
-                Kind::True => json!({ "const": true }),
+                Text => json!({ "type": "string", "minLength": 1 }),
+                Time => json!({ "type": "string", "format": "date-time" }),
+                Word(words) => json!({ "enum": words }),
+                Number => json!({ "type": "integer", "minimum": 0 }),
+                True => json!({ "const": true }),
             };
             property["description"] = json!(meaning);
             properties.insert((*name).to_owned(), property);
@@ -183,10 +175,10 @@ mod tests {
         let mut table = "| field | type | meaning | on |\n|---|---|---|---|\n".to_owned();
         for Field { name, kind, on, meaning } in FIELDS {
             let kind = match kind {
-                Kind::Text | Kind::Time => "text".to_owned(),
-                Kind::Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
-                Kind::Number => "number".to_owned(),
-                Kind::True => "`true`".to_owned(),
+                Text | Time => "text".to_owned(),
+                Word(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "),
+                Number => "number".to_owned(),
+                True => "`true`".to_owned(),
             };
             let on = match on {
                 On::All => "all",

@@ -14,7 +14,7 @@ pub(super) const TARGET: &str = "rotogate::audit";
 const DATASET: &str = "rotogate.audit";
 
 /// A kind of event. `packaging/schema/audit.schema.json` is made of them. Codes are stable: rules and searches name them.
-struct Kind {
+struct EventKind {
     /// The field `event` of the `tracing` event.
     event: &'static str,
     action: &'static str,
@@ -23,7 +23,7 @@ struct Kind {
 }
 
 #[cfg(test)]
-impl Kind {
+impl EventKind {
     /// The outcomes, the usual one first. That of a revocation may not be known: the store has not taken it.
     fn outcomes(&self) -> &'static [&'static str] {
         match (self.is_success, self.event == "revocation") {
@@ -34,16 +34,16 @@ impl Kind {
     }
 }
 
-const fn good(event: &'static str, action: &'static str, code: &'static str) -> Kind {
-    Kind { event, action, code, is_success: true }
+const fn good(event: &'static str, action: &'static str, code: &'static str) -> EventKind {
+    EventKind { event, action, code, is_success: true }
 }
 
-const fn bad(event: &'static str, action: &'static str, code: &'static str) -> Kind {
-    Kind { event, action, code, is_success: false }
+const fn bad(event: &'static str, action: &'static str, code: &'static str) -> EventKind {
+    EventKind { event, action, code, is_success: false }
 }
 
 /// All kinds. The last letter of a code is `I` for information, `W` for what deserves a look.
-const KINDS: &[Kind] = &[
+const KINDS: &[EventKind] = &[
     good("login", "session.start", "RG1001I"),
     bad("login_refused", "session.start_refused", "RG1002W"),
     bad("too_many_sessions", "session.start_refused", "RG1003W"),
@@ -90,8 +90,8 @@ const KINDS: &[Kind] = &[
 ];
 
 /// An event of the trail, with its number.
-pub(super) struct Entry {
-    kind: Option<&'static Kind>,
+pub(super) struct TrailEntry {
+    kind: Option<&'static EventKind>,
     id: String,
     number: u64,
 }
@@ -118,14 +118,14 @@ impl Trail {
     }
 
     /// Numbers an event.
-    pub(super) fn enter(&self, event: &str, micros: u64) -> Entry {
+    pub(super) fn enter(&self, event: &str, micros: u64) -> TrailEntry {
         // A test compares the list with the sources.
         let kind = KINDS.iter().find(|kind| kind.event == event);
-        Entry { kind, id: id(micros), number: self.last.fetch_add(1, Ordering::Relaxed) + 1 }
+        TrailEntry { kind, id: id(micros), number: self.last.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
     /// Adds what every line of the trail has.
-    pub(super) fn begin(&self, line: &mut LogLine, entry: &Entry, outcome: Option<&str>) {
+    pub(super) fn begin(&self, line: &mut LogLine, entry: &TrailEntry, outcome: Option<&str>) {
         line.word("event.dataset", DATASET);
         if let Some(kind) = entry.kind {
             line.word("event.action", kind.action);
@@ -211,7 +211,7 @@ mod tests {
         let codes: BTreeSet<_> = KINDS.iter().map(|kind| kind.code).collect();
         assert_eq!(codes.len(), KINDS.len(), "each has a code of its own");
         let page = std::fs::read_to_string(root.join("docs/logs.md")).unwrap();
-        for kind @ Kind { action, code, .. } in KINDS {
+        for kind @ EventKind { action, code, .. } in KINDS {
             let outcome = kind.outcomes().join(" or ");
             assert!(page.contains(&format!("| `{action}` | `{code}` | {outcome} | ")), "{action} {code} {outcome}");
         }
@@ -223,7 +223,7 @@ mod tests {
         let words = |words: &[&str], meaning: &str| json!({ "enum": words, "description": meaning });
         let actions: BTreeSet<_> = KINDS.iter().map(|kind| kind.action).collect();
         let codes: Vec<_> = KINDS.iter().map(|kind| kind.code).collect();
-        let of_code = KINDS.iter().map(|kind @ Kind { action, code, .. }| {
+        let of_code = KINDS.iter().map(|kind @ EventKind { action, code, .. }| {
             let outcome = match kind.outcomes() {
                 [only] => json!({ "const": only }),
                 several => json!({ "enum": several }),

@@ -9,7 +9,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as Around;
 
-use super::audit::{Entry, TARGET, Trail};
+use super::audit::{TARGET, Trail, TrailEntry};
 use super::line::LogLine;
 use super::recent;
 use super::settings::LogFormat;
@@ -17,7 +17,7 @@ use super::writer::Sink;
 use rotogate_core::context::{Actor, Context};
 
 /// Writes events to the outputs in force.
-pub(super) struct Events {
+pub(super) struct EventWriter {
     pub(super) outputs: Arc<ArcSwap<Outputs>>,
     pub(super) trail: Arc<Trail>,
 }
@@ -32,7 +32,7 @@ pub(super) struct Outputs {
     pub(super) colours: bool,
 }
 
-impl<S: Subscriber> Layer<S> for Events {
+impl<S: Subscriber> Layer<S> for EventWriter {
     fn on_event(&self, event: &Event<'_>, _: Around<'_, S>) {
         let meta = event.metadata();
         let is_audit = meta.target() == TARGET;
@@ -44,7 +44,7 @@ impl<S: Subscriber> Layer<S> for Events {
         event.record(&mut fields);
         let entry = is_audit.then(|| {
             let event = fields.rest.iter().find_map(|(name, value)| match value {
-                Value::Text(event) if *name == "event" => Some(event.as_str()),
+                FieldValue::Text(event) if *name == "event" => Some(event.as_str()),
                 _ => None,
             });
             self.trail.enter(event.unwrap_or_default(), micros)
@@ -59,14 +59,14 @@ impl<S: Subscriber> Layer<S> for Events {
     }
 }
 
-impl Events {
+impl EventWriter {
     /// The line of an event, which belongs to the audit trail if it has an entry there.
     fn line(
         &self,
         (format, colours): (LogFormat, bool),
         meta: &Metadata<'_>,
         fields: &Fields,
-        entry: Option<&Entry>,
+        entry: Option<&TrailEntry>,
         micros: u64,
     ) -> LogLine {
         let is_audit = entry.is_some();
@@ -94,7 +94,7 @@ impl Events {
         }
         if let Some(entry) = entry {
             let outcome = fields.rest.iter().find_map(|(name, value)| match value {
-                Value::Text(outcome) if *name == OUTCOME => Some(outcome.as_str()),
+                FieldValue::Text(outcome) if *name == OUTCOME => Some(outcome.as_str()),
                 _ => None,
             });
             self.trail.begin(&mut line, entry, outcome);
@@ -104,7 +104,7 @@ impl Events {
                 continue;
             }
             if is_audit && name.ends_with(".address") {
-                if let Value::Text(text) = value
+                if let FieldValue::Text(text) = value
                     && let Some(shown) = text.parse().ok().and_then(|address| self.trail.address(address))
                 {
                     line.address(*name, shown);
@@ -112,10 +112,10 @@ impl Events {
                 continue;
             }
             match value {
-                Value::Text(text) => line.own(*name, text),
-                Value::Unsigned(number) => line.number(*name, *number),
-                Value::Signed(number) => line.signed(*name, *number),
-                Value::Flag(flag) => line.flag(*name, *flag),
+                FieldValue::Text(text) => line.own(*name, text),
+                FieldValue::Unsigned(number) => line.number(*name, *number),
+                FieldValue::Signed(number) => line.signed(*name, *number),
+                FieldValue::Flag(flag) => line.flag(*name, *flag),
             }
         }
         let has = |name| fields.rest.iter().any(|(known, _)| *known == name);
@@ -153,7 +153,7 @@ fn colour(level: Level) -> u8 {
     }
 }
 
-enum Value {
+enum FieldValue {
     Text(String),
     Unsigned(u64),
     Signed(i64),
@@ -163,27 +163,27 @@ enum Value {
 /// The fields of an event, in order.
 struct Fields {
     message: String,
-    rest: Vec<(&'static str, Value)>,
+    rest: Vec<(&'static str, FieldValue)>,
 }
 
 impl Visit for Fields {
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.rest.push((field.name(), Value::Signed(value)));
+        self.rest.push((field.name(), FieldValue::Signed(value)));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.rest.push((field.name(), Value::Unsigned(value)));
+        self.rest.push((field.name(), FieldValue::Unsigned(value)));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.rest.push((field.name(), Value::Flag(value)));
+        self.rest.push((field.name(), FieldValue::Flag(value)));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
             self.message.push_str(value);
         } else {
-            self.rest.push((field.name(), Value::Text(value.to_owned())));
+            self.rest.push((field.name(), FieldValue::Text(value.to_owned())));
         }
     }
 
@@ -193,7 +193,7 @@ impl Visit for Fields {
             // Writing into memory does not fail.
             let _ = write!(self.message, "{value:?}");
         } else {
-            self.rest.push((field.name(), Value::Text(format!("{value:?}"))));
+            self.rest.push((field.name(), FieldValue::Text(format!("{value:?}"))));
         }
     }
 }

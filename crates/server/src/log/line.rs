@@ -31,7 +31,7 @@ thread_local! {
 }
 
 /// The key of a field.
-pub(crate) trait Key {
+pub(crate) trait FieldKey {
     /// Writes the key with JSON's comma, quotes and colon, or with the space and `=` of text.
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>);
 
@@ -48,7 +48,7 @@ pub(crate) struct Known {
 }
 
 // Inlined, so that the compiler knows the length of each key: a copy of known length needs no call.
-impl Key for Known {
+impl FieldKey for Known {
     #[inline(always)]
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
         match format {
@@ -66,7 +66,7 @@ impl Key for Known {
     }
 }
 
-impl Key for &str {
+impl FieldKey for &str {
     fn write(self, format: LogFormat, bytes: &mut Vec<u8>) {
         let (before, after) = match format {
             LogFormat::Json => (",\"", "\":"),
@@ -152,13 +152,13 @@ impl LogLine {
     }
 
     #[inline(always)]
-    fn key(&mut self, key: impl Key) {
+    fn key(&mut self, key: impl FieldKey) {
         key.write(self.format, &mut self.bytes);
     }
 
     /// A fixed word: visible ASCII without quotes and backslashes.
     #[inline(always)]
-    pub(crate) fn word(&mut self, key: impl Key, word: impl AsRef<[u8]>) {
+    pub(crate) fn word(&mut self, key: impl FieldKey, word: impl AsRef<[u8]>) {
         key.write_before_string(self.format, &mut self.bytes);
         self.bytes.extend_from_slice(word.as_ref());
         if self.format == LogFormat::Json {
@@ -167,14 +167,14 @@ impl LogLine {
     }
 
     /// A session id.
-    pub(crate) fn session(&mut self, key: impl Key, session: SessionId) {
+    pub(crate) fn session(&mut self, key: impl FieldKey, session: SessionId) {
         let mut text = [0; Hyphenated::LENGTH];
         self.word(key, Uuid::from_bytes(*session.as_bytes()).hyphenated().encode_lower(&mut text).as_bytes());
     }
 
     /// A text from outside, cut and escaped.
     #[inline(always)]
-    pub(crate) fn text(&mut self, key: impl Key, text: &str) {
+    pub(crate) fn text(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_FOREIGN_BYTES && is_plain(text.as_bytes()) {
             return self.word(key, text);
         }
@@ -184,7 +184,7 @@ impl LogLine {
 
     /// The same for bytes that may not be UTF-8.
     #[inline(always)]
-    pub(crate) fn bytes(&mut self, key: impl Key, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, key: impl FieldKey, bytes: &[u8]) {
         if self.format == LogFormat::Json && bytes.len() <= MAX_FOREIGN_BYTES && is_plain(bytes) {
             return self.word(key, bytes);
         }
@@ -196,7 +196,7 @@ impl LogLine {
 
     /// A text of the program itself, which may quote text from outside.
     #[inline(always)]
-    pub(crate) fn own(&mut self, key: impl Key, text: &str) {
+    pub(crate) fn own(&mut self, key: impl FieldKey, text: &str) {
         if self.format == LogFormat::Json && text.len() <= MAX_OWN_BYTES && is_plain(text.as_bytes()) {
             return self.word(key, text);
         }
@@ -205,22 +205,22 @@ impl LogLine {
     }
 
     #[inline(always)]
-    pub(crate) fn number(&mut self, key: impl Key, number: u64) {
+    pub(crate) fn number(&mut self, key: impl FieldKey, number: u64) {
         self.key(key);
         self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    pub(crate) fn signed(&mut self, key: impl Key, number: i64) {
+    pub(crate) fn signed(&mut self, key: impl FieldKey, number: i64) {
         self.key(key);
         self.bytes.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    pub(crate) fn flag(&mut self, key: impl Key, flag: bool) {
+    pub(crate) fn flag(&mut self, key: impl FieldKey, flag: bool) {
         self.key(key);
         self.bytes.extend_from_slice(if flag { b"true" } else { b"false" });
     }
 
-    pub(crate) fn address(&mut self, key: impl Key, address: std::net::IpAddr) {
+    pub(crate) fn address(&mut self, key: impl FieldKey, address: std::net::IpAddr) {
         use std::io::Write;
         self.key(key);
         let quote = self.format == LogFormat::Json;

@@ -29,7 +29,7 @@ pub use settings::{
     AccessLogConfig, AuditLogConfig, LogAddresses, LogConfig, LogFormat, LogLevel, LogOutput, OnAuditFailure, RouteLog,
     Sample,
 };
-use writer::{AUDIT_IS_FAILING, Counts, Sink};
+use writer::{AUDIT_IS_FAILING, Sink, WriterCounts};
 
 /// How long the process waits at its end for a slow output.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -142,7 +142,7 @@ pub(crate) fn start(prepared: PreparedLogs) -> Result<Logs, LogError> {
     put_in_force(&outputs, on_failure, access, &sinks);
     let outputs = Arc::new(ArcSwap::from_pointee(outputs));
     let trail = Arc::new(audit::Trail::new(addresses, "system".to_owned()));
-    let events = event::Events { outputs: Arc::clone(&outputs), trail: Arc::clone(&trail) };
+    let events = event::EventWriter { outputs: Arc::clone(&outputs), trail: Arc::clone(&trail) };
     let (filter, live) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(events.with_filter(filter)).try_init()?;
     let _ = LIVE.set(Live { filter: live, outputs, trail });
@@ -166,7 +166,7 @@ pub(crate) fn start_for_command(audit: &AuditLogConfig, actor: String) -> Result
     };
     put_in_force(&outputs, audit.on_failure, None, &[(sink, (0, Duration::ZERO))]);
     let trail = Arc::new(audit::Trail::new(audit.addresses, actor));
-    let events = event::Events { outputs: Arc::new(ArcSwap::from_pointee(outputs)), trail };
+    let events = event::EventWriter { outputs: Arc::new(ArcSwap::from_pointee(outputs)), trail };
     let is_audit = filter_fn(|meta| meta.target() == audit::TARGET);
     tracing_subscriber::registry().with(events.with_filter(is_audit)).try_init()?;
     Ok(Some(Logs(())))
@@ -262,7 +262,7 @@ pub(crate) async fn flush_audit() {
 pub(crate) fn counts() -> [(&'static str, [u64; 3]); 3] {
     use std::sync::atomic::Ordering::Relaxed;
     let (own, sinks): (Vec<_>, Vec<_>) = sinks().into_iter().partition(|sink| sink.is_audit());
-    let sum = |sinks: &[Arc<Sink>], of: fn(&Sink) -> &Counts| {
+    let sum = |sinks: &[Arc<Sink>], of: fn(&Sink) -> &WriterCounts| {
         sinks.iter().map(|sink| of(sink)).fold([0; 3], |[written, dropped, errors], counts| {
             [
                 written + counts.written.load(Relaxed),

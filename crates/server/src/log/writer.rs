@@ -68,13 +68,13 @@ pub(crate) struct Sink {
     /// Lines that cannot be written are kept and tried again.
     keeps_lines: AtomicBool,
     /// Of application lines, and of access lines.
-    app: Counts,
-    access: Counts,
+    app: WriterCounts,
+    access: WriterCounts,
 }
 
 /// How many lines were written and dropped, and how many writes failed.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct WriterCounts {
     pub(crate) written: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) errors: AtomicU64,
@@ -104,8 +104,8 @@ impl Sink {
             done: Mutex::new(0),
             is_done: Condvar::new(),
             keeps_lines: AtomicBool::new(false),
-            app: Counts::default(),
-            access: Counts::default(),
+            app: WriterCounts::default(),
+            access: WriterCounts::default(),
         });
         sink.set(buffer, interval);
         let writer = Writer::new(Arc::clone(&sink), file);
@@ -145,12 +145,12 @@ impl Sink {
     }
 
     /// The counts of application lines.
-    pub(crate) fn app_counts(&self) -> &Counts {
+    pub(crate) fn app_counts(&self) -> &WriterCounts {
         &self.app
     }
 
     /// The counts of access lines.
-    pub(crate) fn access_counts(&self) -> &Counts {
+    pub(crate) fn access_counts(&self) -> &WriterCounts {
         &self.access
     }
 

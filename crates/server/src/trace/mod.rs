@@ -43,17 +43,17 @@ const MAX_FOREIGN_BYTES: usize = 256;
 const KNOWN_FLAGS: u8 = 3;
 
 /// What became of ended spans, in this process.
-pub(crate) static COUNTS: Counts =
-    Counts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
+pub(crate) static COUNTS: SpanCounts =
+    SpanCounts { sent: AtomicU64::new(0), queue_full: AtomicU64::new(0), not_sent: AtomicU64::new(0) };
 
 #[derive(Debug)]
-pub(crate) struct Counts {
+pub(crate) struct SpanCounts {
     sent: AtomicU64,
     queue_full: AtomicU64,
     not_sent: AtomicU64,
 }
 
-impl Counts {
+impl SpanCounts {
     /// Spans that a collector took.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)

@@ -27,7 +27,7 @@ use rotogate_kit::upstream_tls::server_name;
 /// The longest answer of a collector, in bytes.
 const MAX_ANSWER: usize = 256 << 10;
 
-type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+type CollectorStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Connects to the collector, whatever the request's URI.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ impl Connector {
         Ok(Self { host, port, tls })
     }
 
-    async fn connect(self) -> io::Result<Stream> {
+    async fn connect(self) -> io::Result<CollectorStream> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         Ok(match self.tls {
@@ -64,9 +64,9 @@ impl Connector {
 }
 
 impl tower::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
+    type Response = TokioIo<CollectorStream>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Stream>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<CollectorStream>>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))

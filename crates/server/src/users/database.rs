@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::edit::{self, EditError};
-use super::entry::Entry;
-use super::import::{self, ImportDefaults, Imported, Place, Problems};
+use super::entry::UserEntry;
+use super::import::{self, ImportDefaults, ImportPlace, ImportProblems, Imported};
 use super::{UsersFile, parse};
 use crate::config::DirectoryConfig;
 use rotogate_core::clock::Timestamp;
@@ -16,7 +16,7 @@ use rotogate_directories::sql::table::{self, TableError, TableUser};
 
 /// Users to copy.
 pub(crate) struct UserCopy {
-    users: Vec<(Place, Entry)>,
+    users: Vec<(ImportPlace, UserEntry)>,
     /// What they are.
     pub(crate) imported: Imported,
     /// Hashes of Spring need what the configuration has.
@@ -49,7 +49,7 @@ impl UserCopy {
                 *imported.schemes.entry(hash.scheme()).or_default() += 1;
             }
         }
-        let users = users.into_iter().enumerate().map(|(index, entry)| (Place::User(index), entry)).collect();
+        let users = users.into_iter().enumerate().map(|(index, entry)| (ImportPlace::User(index), entry)).collect();
         Ok(Self { users, imported, needs_spring: is_set(&file.accepted().spring) })
     }
 
@@ -79,7 +79,7 @@ impl UserCopy {
         replaced: Option<&DirectoryConfig>,
         dry_run: bool,
     ) -> Result<Copied, EditError> {
-        let mut problems = Problems::default();
+        let mut problems = ImportProblems::default();
         for (place, entry) in self.users.iter().filter(|(_, entry)| !self.is_checked(entry)) {
             problems.add(*place, format!("{}: {NEEDS_FILE}", entry.username.escape_debug()));
         }
@@ -88,7 +88,7 @@ impl UserCopy {
         let table = add_private(path, &rows, dry_run).map_err(|error| match error {
             TableError::Database(error) => EditError::File(format!("{}: {error}", path.display())),
             TableError::Users(problems) => {
-                let mut placed = Problems::default();
+                let mut placed = ImportProblems::default();
                 for (index, problem) in problems {
                     if let Some((place, _)) = self.users.get(index) {
                         placed.add(*place, problem);
@@ -104,7 +104,7 @@ impl UserCopy {
                 table.converted.join(", ")
             ));
         }
-        let own = |entry: &Entry| Some(PasswordMark::new(entry.hash.expose().as_bytes()));
+        let own = |entry: &UserEntry| Some(PasswordMark::new(entry.hash.expose().as_bytes()));
         match self.users.iter().filter(|(_, entry)| entry.user.password_mark != own(entry)).count() {
             0 => {}
             number => warnings.push(format!(
@@ -116,7 +116,7 @@ impl UserCopy {
     }
 
     /// Whether a directory of this kind checks the user's hash.
-    fn is_checked(&self, entry: &Entry) -> bool {
+    fn is_checked(&self, entry: &UserEntry) -> bool {
         let hash = entry.hash.expose();
         PasswordHash::parse(hash, &Accepted::default()).is_ok() && !(self.needs_spring && hash.starts_with("{pbkdf2"))
     }
@@ -160,7 +160,7 @@ fn is_set(Spring { iterations, secret }: &Spring) -> bool {
     iterations.is_some() || secret.is_some()
 }
 
-fn row(entry: &Entry) -> TableUser<'_> {
+fn row(entry: &UserEntry) -> TableUser<'_> {
     TableUser {
         username: &entry.username,
         user: &entry.user,

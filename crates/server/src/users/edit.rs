@@ -13,8 +13,8 @@ use secrecy::SecretString;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, value};
 use zeroize::Zeroizing;
 
-use super::entry::{Entry, MARK, is_valid_account, is_valid_name};
-use super::import::Problems;
+use super::entry::{MARK, UserEntry, is_valid_account, is_valid_name};
+use super::import::ImportProblems;
 use super::list::Users;
 use super::parse;
 use super::{FirstUser, MAX_USERS, UsersFile, private_file};
@@ -38,7 +38,7 @@ pub enum EditError {
     File(String),
     /// The users of an import, none of which was added.
     #[error("nothing was imported:{0}")]
-    Import(Problems),
+    Import(ImportProblems),
     /// An import of this many users into a file of so many.
     #[error(
         "the users file has {there} users, and {added} more are beyond {MAX_USERS}, the most that an import may make of it"
@@ -205,7 +205,7 @@ pub(super) struct Rehash {
 /// sessions (requirement I31). Returns how many were replaced.
 pub(super) fn rehash(file: &UsersFile, hashes: &[Rehash]) -> Result<usize, EditError> {
     let by_subject: HashMap<&str, &Rehash> = hashes.iter().map(|rehash| (&*rehash.subject, rehash)).collect();
-    let unchanged = |entry: &Entry| by_subject.get(&*entry.user.subject).filter(|rehash| rehash.old == entry.hash);
+    let unchanged = |entry: &UserEntry| by_subject.get(&*entry.user.subject).filter(|rehash| rehash.old == entry.hash);
     change(file, |users, tables| {
         let mut replaced = 0;
         for (entry, table) in users.entries().iter().zip(tables.iter_mut()) {
@@ -239,8 +239,8 @@ pub(super) fn create(path: &Path, now: Timestamp) -> Result<FirstUser, EditError
 }
 
 /// The table of a new user.
-pub(super) fn table(entry: &Entry) -> Result<Table, EditError> {
-    let Entry { username, user, hash, class: _ } = entry;
+pub(super) fn table(entry: &UserEntry) -> Result<Table, EditError> {
+    let UserEntry { username, user, hash, class: _ } = entry;
     let mut table = Table::new();
     table.decor_mut().set_prefix("\n");
     set(&mut table, "subject", (&*user.subject).into());
@@ -304,11 +304,11 @@ fn new_user(
     scopes: &Scope,
     password: &SecretString,
     now: Timestamp,
-) -> Result<Entry, EditError> {
+) -> Result<UserEntry, EditError> {
     let mut user = User::new(subject).scopes(scopes.clone()).sessions_valid_from(now);
     user.account = who.account.map(Into::into);
     let hash = SecretHash::new(password::hash(password)?);
-    Ok(Entry { username: who.username.into(), user, hash, class: CostClass::default() })
+    Ok(UserEntry { username: who.username.into(), user, hash, class: CostClass::default() })
 }
 
 fn change_one(

@@ -16,7 +16,7 @@ use rotogate_core::token::verify::is_subject;
 
 /// A user of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct UserEntry {
     pub(super) username: Box<str>,
     /// With the mark of the password, which stays the same as long as the password does, although a login may replace
     /// its hash.
@@ -25,7 +25,7 @@ pub(super) struct Entry {
     pub(super) class: CostClass,
 }
 
-impl Entry {
+impl UserEntry {
     /// Reads a table key by key, and reports what is wrong. `None` if a value is missing that every user has.
     pub(super) fn read(section: &Section<'_>, accepted: &Accepted) -> Option<Self> {
         let subject = section.require("subject", "the sub of the user's tokens", subject);

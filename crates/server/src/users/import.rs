@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::edit::{self, EditError};
-use super::entry::{self, Entry};
+use super::entry::{self, UserEntry};
 use super::{MAX_USERS, UsersFile};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{PasswordMark, User, is_valid_subject};
@@ -22,14 +22,14 @@ const SHOWN: usize = 20;
 
 /// Where a user is in the import.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ImportPlace {
     /// In this line.
     Line(usize),
     /// The user with this index in an export of Firebase.
     User(usize),
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for ImportPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Line(line) => write!(f, "line {line}"),
@@ -79,7 +79,7 @@ pub fn import(
         if there + users.len() > MAX_USERS {
             return Err(EditError::TooMany { there, added: users.len() });
         }
-        let mut problems = Problems::default();
+        let mut problems = ImportProblems::default();
         let mut tables = Vec::with_capacity(users.len());
         for (place, user) in &users {
             let (account, username) = user.name();
@@ -107,10 +107,10 @@ pub(super) fn read(
     defaults: &ImportDefaults,
     accepted: &Accepted,
     now: Timestamp,
-) -> Result<(Vec<(Place, Entry)>, Imported), EditError> {
+) -> Result<(Vec<(ImportPlace, UserEntry)>, Imported), EditError> {
     let (records, without_password) = records(name, text, defaults)?;
     let mut imported = Imported { without_password, ..Imported::default() };
-    let mut problems = Problems::default();
+    let mut problems = ImportProblems::default();
     let mut users = Vec::with_capacity(records.len());
     let (mut subjects, mut names) = (HashSet::new(), HashSet::new());
     for (place, record) in records {
@@ -137,14 +137,14 @@ pub(super) fn read(
 
 /// The first problems, and the number of all.
 #[derive(Debug, Default)]
-pub struct Problems {
-    shown: Vec<(Place, String)>,
+pub struct ImportProblems {
+    shown: Vec<(ImportPlace, String)>,
     number: usize,
 }
 
-impl Problems {
+impl ImportProblems {
     /// The first problems, each with its place.
-    pub fn shown(&self) -> impl Iterator<Item = (Place, &str)> {
+    pub fn shown(&self) -> impl Iterator<Item = (ImportPlace, &str)> {
         self.shown.iter().map(|(place, problem)| (*place, &**problem))
     }
 
@@ -153,7 +153,7 @@ impl Problems {
         self.number - self.shown.len()
     }
 
-    pub(super) fn add(&mut self, place: Place, problem: String) {
+    pub(super) fn add(&mut self, place: ImportPlace, problem: String) {
         self.number += 1;
         if self.shown.len() < SHOWN {
             self.shown.push((place, problem));
@@ -165,19 +165,19 @@ impl Problems {
     }
 }
 
-impl std::fmt::Display for Problems {
+impl std::fmt::Display for ImportProblems {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.shown().try_for_each(|(place, problem)| write!(f, "\n{place}: {problem}"))?;
         if self.hidden() > 0 { write!(f, "\nand {} more", self.hidden()) } else { Ok(()) }
     }
 }
 
-fn one(place: Place, problem: String) -> EditError {
-    EditError::Import(Problems { shown: vec![(place, problem)], number: 1 })
+fn one(place: ImportPlace, problem: String) -> EditError {
+    EditError::Import(ImportProblems { shown: vec![(place, problem)], number: 1 })
 }
 
 type Record = Map<String, Value>;
-type Placed = Vec<(Place, Result<Record, String>)>;
+type Placed = Vec<(ImportPlace, Result<Record, String>)>;
 
 /// The records with their places, and the number of users without a password.
 fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed, usize), EditError> {
@@ -199,14 +199,14 @@ fn records(name: &str, text: &str, defaults: &ImportDefaults) -> Result<(Placed,
         return Ok(firebase_records(users, parameters));
     }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let record = |(index, line): (usize, &str)| (Place::Line(index + 1), json_record(line));
+    let record = |(index, line): (usize, &str)| (ImportPlace::Line(index + 1), json_record(line));
     Ok((lines.map(record).collect(), 0))
 }
 
 /// A line of JSON. As a struct, it has each member once.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct ImportLine {
     username: Option<Value>,
     password_hash: Option<Value>,
     account: Option<Value>,
@@ -218,7 +218,7 @@ struct Line {
 }
 
 fn json_record(line: &str) -> Result<Record, String> {
-    let line: Line = serde_json::from_str(line).map_err(|error| {
+    let line: ImportLine = serde_json::from_str(line).map_err(|error| {
         let said = error.to_string();
         // These name a member. Others may repeat a value.
         match said.starts_with("unknown field") || said.starts_with("duplicate field") {
@@ -226,7 +226,7 @@ fn json_record(line: &str) -> Result<Record, String> {
             false => format!("expected a JSON object with username and password_hash, at column {}", error.column()),
         }
     })?;
-    let Line { username, password_hash, account, subject, active, scopes, valid_from, profile } = line;
+    let ImportLine { username, password_hash, account, subject, active, scopes, valid_from, profile } = line;
     let members = [
         ("username", username),
         ("password_hash", password_hash),
@@ -242,14 +242,15 @@ fn json_record(line: &str) -> Result<Record, String> {
 
 /// An empty cell is an absent key. A column `profile.x` is the field x of the profile.
 fn csv_records(text: &str) -> Result<Placed, EditError> {
-    let line =
-        |at: Option<&csv::Position>| Place::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)));
+    let line = |at: Option<&csv::Position>| {
+        ImportPlace::Line(at.map_or(1, |at| usize::try_from(at.line()).unwrap_or(usize::MAX)))
+    };
     let mut reader = ReaderBuilder::new().from_reader(text.as_bytes());
-    let no_header = |_| one(Place::Line(1), "not CSV: its first line names no columns".to_owned());
+    let no_header = |_| one(ImportPlace::Line(1), "not CSV: its first line names no columns".to_owned());
     let headers = reader.headers().map_err(no_header)?.clone();
     let mut seen = HashSet::new();
     if let Some(twice) = headers.iter().find(|header| !seen.insert(header.trim())) {
-        return Err(one(Place::Line(1), format!("the column {twice:?} is there twice")));
+        return Err(one(ImportPlace::Line(1), format!("the column {twice:?} is there twice")));
     }
     let mut records = Placed::new();
     for row in reader.records() {
@@ -286,7 +287,7 @@ fn firebase_records(users: Vec<Value>, parameters: &FirebaseParameters) -> (Plac
             without_password += 1;
             continue;
         };
-        let place = Place::User(index);
+        let place = ImportPlace::User(index);
         let Some(hash) = parameters.hash_of(text("salt").unwrap_or_default(), hash) else {
             records.push((place, Err("passwordHash or salt is no base64".to_owned())));
             continue;
@@ -321,7 +322,7 @@ fn user(
     defaults: &ImportDefaults,
     accepted: &Accepted,
     now: Timestamp,
-) -> Result<(Entry, &'static str), String> {
+) -> Result<(UserEntry, &'static str), String> {
     let mut text = |key: &str| match record.remove(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -374,7 +375,7 @@ fn user(
     let mut user = User::new(subject).active(active).sessions_valid_from(valid_from).password_mark(mark);
     (user.account, user.scopes) = (account.map(Into::into), scopes);
     user.profile = profile.into_iter().collect();
-    Ok((Entry { username: username.into(), user, hash: SecretHash::new(hash), class }, scheme))
+    Ok((UserEntry { username: username.into(), user, hash: SecretHash::new(hash), class }, scheme))
 }
 
 fn scopes(value: &Value) -> Option<Scope> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::UserChange;
-use super::entry::Entry;
+use super::entry::UserEntry;
 use crate::audit::{ChangedUser, UserEvent};
 use rotogate_core::directory::User;
 use rotogate_core::password::{CostClass, Passwords};
@@ -11,7 +11,7 @@ use rotogate_core::password::{CostClass, Passwords};
 /// The users, in the order of the file.
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    entries: Vec<Entry>,
+    entries: Vec<UserEntry>,
     by_subject: HashMap<Box<str>, usize>,
     by_name: HashMap<String, usize>,
     dearest: CostClass,
@@ -29,26 +29,26 @@ fn name_key((account, username): (Option<&str>, &str)) -> String {
 }
 
 impl Users {
-    pub(super) fn new(entries: Vec<Entry>) -> Self {
+    pub(super) fn new(entries: Vec<UserEntry>) -> Self {
         let numbered = || entries.iter().enumerate();
         let by_subject = numbered().map(|(index, entry)| (entry.user.subject.clone(), index)).collect();
         let by_name = numbered().map(|(index, entry)| (name_key(entry.name()), index)).collect();
         Self { by_subject, by_name, entries, dearest: CostClass::default() }
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
+    pub(super) fn entries(&self) -> &[UserEntry] {
         &self.entries
     }
 
-    pub(super) fn into_entries(self) -> Vec<Entry> {
+    pub(super) fn into_entries(self) -> Vec<UserEntry> {
         self.entries
     }
 
-    pub(super) fn by_subject(&self, subject: &str) -> Option<&Entry> {
+    pub(super) fn by_subject(&self, subject: &str) -> Option<&UserEntry> {
         self.entries.get(*self.by_subject.get(subject)?)
     }
 
-    pub(super) fn by_name(&self, account: Option<&str>, username: &str) -> Option<&Entry> {
+    pub(super) fn by_name(&self, account: Option<&str>, username: &str) -> Option<&UserEntry> {
         self.entries.get(self.index_of(account, username)?)
     }
 
@@ -104,7 +104,7 @@ impl Users {
     }
 }
 
-fn changed(entry: &Entry, event: UserEvent, keys: Option<String>) -> ChangedUser<'_> {
+fn changed(entry: &UserEntry, event: UserEvent, keys: Option<String>) -> ChangedUser<'_> {
     let (account, name) = entry.name();
     ChangedUser { event, name, account, subject: Some(&entry.user.subject), changed: keys }
 }
@@ -118,7 +118,7 @@ fn event(before: &User, after: &User) -> UserEvent {
 }
 
 /// The keys that differ.
-fn differing(old: &Entry, new: &Entry) -> Vec<&'static str> {
+fn differing(old: &UserEntry, new: &UserEntry) -> Vec<&'static str> {
     let (before, after) = (&old.user, &new.user);
     let keys = [
         ("username", old.username != new.username),

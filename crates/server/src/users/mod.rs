@@ -40,7 +40,7 @@ use secrecy::SecretString;
 
 use crate::audit::{self, UserEvent};
 use crate::config::{Config, DirectoryConfig, UsersConfig};
-use entry::Entry;
+use entry::UserEntry;
 use list::Users;
 use rotogate_core::clock::Timestamp;
 use rotogate_core::directory::{Directory, DirectoryError, User};
@@ -149,7 +149,7 @@ pub struct FileDirectory {
     after_reload: RwLock<Vec<Arc<dyn Fn() + Send + Sync>>>,
     /// Held while the file is read, so that older content never replaces newer content.
     reloading: Mutex<()>,
-    last_read: watch::LastRead,
+    last_read: watch::UsersFileState,
     /// The problem of the current file, if it is broken.
     broken: ArcSwapOption<String>,
     rehasher: rehash::Rehasher,
@@ -178,7 +178,7 @@ impl FileDirectory {
             hooks: RwLock::default(),
             after_reload: RwLock::default(),
             reloading: Mutex::default(),
-            last_read: watch::LastRead::default(),
+            last_read: watch::UsersFileState::default(),
             broken: ArcSwapOption::empty(),
         })
     }
@@ -248,7 +248,7 @@ impl FileDirectory {
     /// The users of a name: in one account, or in none (`Some(None)`); or all of them.
     pub(crate) fn named(&self, account: Option<Option<&str>>, username: &str) -> Vec<User> {
         let users = self.users.load_full();
-        let is_it = |entry: &&Entry| {
+        let is_it = |entry: &&UserEntry| {
             &*entry.username == username && account.is_none_or(|account| entry.user.account.as_deref() == account)
         };
         users.entries().iter().filter(is_it).map(|entry| entry.user.clone()).collect()

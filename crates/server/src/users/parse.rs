@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::UsersFile;
-use super::entry::Entry;
+use super::entry::UserEntry;
 use super::list::Users;
 use crate::config::raw::{self, Problems, Section};
 use rotogate_core::password::Accepted;
@@ -31,7 +31,7 @@ fn users(root: &Section<'_>, accepted: &Accepted) -> Users {
     let mut entries = Vec::new();
     let (mut subjects, mut names) = (HashSet::new(), HashSet::new());
     for section in root.sections("users") {
-        let Some(entry) = Entry::read(&section, accepted) else { continue };
+        let Some(entry) = UserEntry::read(&section, accepted) else { continue };
         if !subjects.insert(entry.user.subject.clone()) {
             section.blame("subject", format!("\"{}\" is listed twice", entry.user.subject));
         }

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use super::UsersFile;
 use super::edit::{self, Rehash};
-use super::entry::Entry;
+use super::entry::UserEntry;
 use super::list::Users;
 use rotogate_core::clock::{SystemTime, TimeSource};
 use rotogate_core::directory::DirectoryError;
@@ -39,7 +39,7 @@ impl Rehasher {
 
     /// Begins to replace the hash of a user that has just proved to know the password. At most once for a hash; what
     /// fails is tried again at the next login.
-    pub(super) fn begin(&self, user: &Entry, password: &SecretString) {
+    pub(super) fn begin(&self, user: &UserEntry, password: &SecretString) {
         let Some(writer) = self.writer.get_or_init(|| start(self.file.clone(), Arc::clone(&self.under_way))).clone()
         else {
             return;

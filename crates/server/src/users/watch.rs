@@ -18,12 +18,12 @@ pub struct FileWatcher(#[expect(dead_code, reason = "held: dropping it ends the 
 
 /// What was read of the file last.
 #[derive(Debug, Default)]
-pub(super) struct LastRead {
+pub(super) struct UsersFileState {
     clock: SystemTime,
     detector: Mutex<ChangeDetector>,
 }
 
-impl LastRead {
+impl UsersFileState {
     /// Takes note that the file is about to be read. A check then finds later changes only.
     pub(super) fn begin(&self, path: &Path) {
         self.detector().note_read([path.to_owned()], self.clock.wall());

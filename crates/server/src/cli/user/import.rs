@@ -13,7 +13,7 @@ use crate::audit;
 use crate::config::Config;
 use crate::users::UsersFile;
 use crate::users::edit::EditError;
-use crate::users::import::{self, ImportDefaults, Imported, Place};
+use crate::users::import::{self, ImportDefaults, ImportPlace, Imported};
 use rotogate_core::clock::Timestamp;
 use rotogate_core::password::FirebaseParameters;
 use rotogate_core::private_file;
@@ -202,8 +202,8 @@ fn refused(file: &str, error: EditError) -> Failure {
     };
     let at = problems.shown().map(|(place, problem)| {
         let (line, key) = match place {
-            Place::Line(line) => (Some(line), String::new()),
-            Place::User(_) => (None, place.to_string()),
+            ImportPlace::Line(line) => (Some(line), String::new()),
+            ImportPlace::User(_) => (None, place.to_string()),
         };
         At { file: file.to_owned(), line, key, detail: problem.to_owned() }
     });

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Keys;
+use super::DeclaredKeys;
 use crate::config::{Config, parse};
 
 fn read(more: &str) -> Config {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Origin, printable};
+use super::{ValueOrigin, printable};
 use crate::config::error::{ConfigError, ConfigErrors};
 
 /// Collects problems.
@@ -26,10 +26,10 @@ impl<'a> Problems<'a> {
     }
 
     /// The file or variable of an origin, with line and column.
-    pub(in crate::config) fn place(&self, origin: Option<&Origin>) -> (String, Option<(usize, usize)>) {
+    pub(in crate::config) fn place(&self, origin: Option<&ValueOrigin>) -> (String, Option<(usize, usize)>) {
         match origin {
-            Some(Origin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
-            Some(Origin::Env(name)) => (format!("environment {name}"), None),
+            Some(ValueOrigin::File(span)) => (self.file.to_owned(), Some(self.line_and_column(span.start))),
+            Some(ValueOrigin::Env(name)) => (format!("environment {name}"), None),
             None => (self.file.to_owned(), None),
         }
     }
@@ -42,11 +42,11 @@ impl<'a> Problems<'a> {
     }
 
     /// Adds a problem. Without an origin it is about the file as a whole.
-    pub(crate) fn add(&self, origin: Option<&Origin>, key: &str, message: String) {
+    pub(crate) fn add(&self, origin: Option<&ValueOrigin>, key: &str, message: String) {
         self.found.borrow_mut().push(self.placed(origin, key, message));
     }
 
-    pub(super) fn placed(&self, origin: Option<&Origin>, key: &str, message: String) -> ConfigError {
+    pub(super) fn placed(&self, origin: Option<&ValueOrigin>, key: &str, message: String) -> ConfigError {
         let (source, position) = self.place(origin);
         // A quoted key may hold anything, even a line break that would imitate another problem.
         let key = if key.contains(char::is_control) { printable(key) } else { key.to_owned() };

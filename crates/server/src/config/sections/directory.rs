@@ -59,7 +59,7 @@ pub enum UsersConfig {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum DirectoryKind {
     File,
     #[cfg(feature = "hook")]
     Http,
@@ -69,14 +69,14 @@ enum Kind {
     Sql,
 }
 
-const KINDS: &[(&str, Kind)] = &[
-    ("file", Kind::File),
+const KINDS: &[(&str, DirectoryKind)] = &[
+    ("file", DirectoryKind::File),
     #[cfg(feature = "hook")]
-    ("http", Kind::Http),
+    ("http", DirectoryKind::Http),
     #[cfg(feature = "ldap")]
-    ("ldap", Kind::Ldap),
+    ("ldap", DirectoryKind::Ldap),
     #[cfg(feature = "sql")]
-    ("sql", Kind::Sql),
+    ("sql", DirectoryKind::Sql),
 ];
 
 /// The features of the kinds that not every build has.
@@ -158,7 +158,7 @@ fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Direc
     if accounts.as_ref().is_some_and(Vec::is_empty) && !section.is_bad() {
         section.blame("accounts", "is empty; without this key, a directory has all accounts that no other has");
     }
-    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Kind::File);
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(DirectoryKind::File);
     let word = || KINDS.iter().find(|(_, known)| *known == kind).map_or("file", |(word, _)| word).to_owned();
     let name = section.get("name", name).unwrap_or_else(word);
     let users = read_users(section, dir, kind);
@@ -166,18 +166,18 @@ fn read_one(section: &Section<'_>, dir: &Path, is_one_of_several: bool) -> Direc
     DirectoryConfig { key: section.path().to_owned(), name, accounts, users }
 }
 
-fn read_users(section: &Section<'_>, dir: &Path, kind: Kind) -> UsersConfig {
+fn read_users(section: &Section<'_>, dir: &Path, kind: DirectoryKind) -> UsersConfig {
     let source: Option<SourceSettings> = match kind {
-        Kind::File => None,
+        DirectoryKind::File => None,
         #[cfg(feature = "hook")]
-        Kind::Http => Some(http::read(section, dir)),
+        DirectoryKind::Http => Some(http::read(section, dir)),
         #[cfg(feature = "ldap")]
-        Kind::Ldap => ldap::read(section, dir),
+        DirectoryKind::Ldap => ldap::read(section, dir),
         #[cfg(feature = "sql")]
-        Kind::Sql => sql::read(section, dir),
+        DirectoryKind::Sql => sql::read(section, dir),
     };
     match (kind, source) {
-        (Kind::File, _) => {
+        (DirectoryKind::File, _) => {
             let path = section.get("path", path_in(dir)).unwrap_or_else(|| dir.join(PATH));
             UsersConfig::File { path, hashes: hashes::read(section, dir) }
         }
@@ -192,10 +192,10 @@ fn read_users(section: &Section<'_>, dir: &Path, kind: Kind) -> UsersConfig {
 }
 
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
-fn bounds(section: &Section<'_>, kind: Kind) -> Bounds {
+fn bounds(section: &Section<'_>, kind: DirectoryKind) -> Bounds {
     let timeout = match kind {
         #[cfg(feature = "hook")]
-        Kind::Http => http::TIMEOUT,
+        DirectoryKind::Http => http::TIMEOUT,
         _ => Bounds::TIMEOUT,
     };
     read_bounds(section, timeout)

@@ -229,7 +229,7 @@ fn read_certificates(section: &Section<'_>, dir: &Path) -> Vec<CertificateFiles>
 /// An operator who names roots wants them used: `client_ca` alone means `required`.
 fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
     #[derive(Clone, Copy)]
-    enum Asked {
+    enum CertificateDemand {
         None,
         Optional,
         Required,
@@ -250,13 +250,17 @@ fn read_client_auth(section: &Section<'_>, dir: &Path) -> ClientAuth {
         crls: crls.unwrap_or_default(),
         header: header.unwrap_or(false),
     });
-    let words = [("none", Asked::None), ("optional", Asked::Optional), ("required", Asked::Required)];
-    let default = if section.has("client_ca") { Asked::Required } else { Asked::None };
+    let words = [
+        ("none", CertificateDemand::None),
+        ("optional", CertificateDemand::Optional),
+        ("required", CertificateDemand::Required),
+    ];
+    let default = if section.has("client_ca") { CertificateDemand::Required } else { CertificateDemand::None };
     match (section.get("client_auth", value::word(&words, &[])).unwrap_or(default), roots) {
-        (Asked::None, _) => ClientAuth::None,
-        (Asked::Optional, Some(roots)) => ClientAuth::Optional(roots),
-        (Asked::Required, Some(roots)) => ClientAuth::Required(roots),
-        (Asked::Optional | Asked::Required, None) => {
+        (CertificateDemand::None, _) => ClientAuth::None,
+        (CertificateDemand::Optional, Some(roots)) => ClientAuth::Optional(roots),
+        (CertificateDemand::Required, Some(roots)) => ClientAuth::Required(roots),
+        (CertificateDemand::Optional | CertificateDemand::Required, None) => {
             if !section.has("client_ca") {
                 section
                     .blame("client_auth", "needs client_ca: the file of the roots that client certificates come from");

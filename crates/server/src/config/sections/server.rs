@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use ipnet::IpNet;
 
-use super::super::declare::{Keys, section};
+use super::super::declare::{DeclaredKeys, section};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value::{self, Share};
 use super::listeners::{self, ListenerConfig};

@@ -52,7 +52,7 @@ pub enum StoreConfig {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum StoreKind {
     Redb,
     Memory,
     #[cfg(feature = "postgres")]
@@ -61,13 +61,13 @@ enum Kind {
     Redis,
 }
 
-const KINDS: &[(&str, Kind)] = &[
-    ("redb", Kind::Redb),
-    ("memory", Kind::Memory),
+const KINDS: &[(&str, StoreKind)] = &[
+    ("redb", StoreKind::Redb),
+    ("memory", StoreKind::Memory),
     #[cfg(feature = "postgres")]
-    ("postgres", Kind::Postgres),
+    ("postgres", StoreKind::Postgres),
     #[cfg(feature = "redis")]
-    ("redis", Kind::Redis),
+    ("redis", StoreKind::Redis),
 ];
 
 /// The features of the kinds that not every build has.
@@ -117,13 +117,13 @@ impl StoreConfig {
 }
 
 pub(super) fn read(section: &Section<'_>, dir: &Path, keys: &Path) -> StoreConfig {
-    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(Kind::Redb);
+    let kind = section.kind("kind", value::word_of_build(KINDS, FEATURES)).unwrap_or(StoreKind::Redb);
     let store = match kind {
-        Kind::Redb | Kind::Memory => read_redb(section, dir, keys, matches!(kind, Kind::Memory)),
+        StoreKind::Redb | StoreKind::Memory => read_redb(section, dir, keys, matches!(kind, StoreKind::Memory)),
         #[cfg(feature = "postgres")]
-        Kind::Postgres => postgres::read(section, dir, keys).map_or(StoreConfig::Memory, StoreConfig::Postgres),
+        StoreKind::Postgres => postgres::read(section, dir, keys).map_or(StoreConfig::Memory, StoreConfig::Postgres),
         #[cfg(feature = "redis")]
-        Kind::Redis => redis::read(section, dir, keys)
+        StoreKind::Redis => redis::read(section, dir, keys)
             .map_or(StoreConfig::Memory, |settings| StoreConfig::Redis(Box::new(settings))),
     };
     section.finish();

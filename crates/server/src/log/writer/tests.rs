@@ -70,7 +70,7 @@ fn o32_p35_o24_an_output_that_takes_nothing_holds_nobody_up_and_what_does_not_fi
         }
     }
     // Counted while the writer is stuck, so that a metric tells in time.
-    let lost = |counts: &Counts| counts.dropped.load(Ordering::Relaxed);
+    let lost = |counts: &WriterCounts| counts.dropped.load(Ordering::Relaxed);
     assert!(lost(sink.access_counts()) > 0 && lost(sink.app_counts()) == 0);
     (0..all).for_each(|_| sink.application(&line, false));
     assert!(lost(sink.app_counts()) > 0);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Buffer, Counts, Sink, open};
+use super::{Buffer, Sink, WriterCounts, open};
 use crate::log::settings::LogOutput;
 use rotogate_core::clock::{SystemTime, TimeSource};
 
@@ -133,7 +133,7 @@ impl Writer {
     }
 
     /// Writes a buffer, counts its lines, and returns it empty.
-    fn write_out(&mut self, buffer: Buffer, counts: &Counts) -> Vec<u8> {
+    fn write_out(&mut self, buffer: Buffer, counts: &WriterCounts) -> Vec<u8> {
         let Buffer { mut bytes, lines } = buffer;
         let lost = if bytes.is_empty() { 0 } else { self.write(&bytes, counts) };
         bytes.clear();
@@ -196,7 +196,7 @@ impl Writer {
     }
 
     /// Writes whole lines. Returns how many were lost.
-    fn write(&mut self, mut bytes: &[u8], counts: &Counts) -> u64 {
+    fn write(&mut self, mut bytes: &[u8], counts: &WriterCounts) -> u64 {
         // End a torn line, so that the next line stays whole.
         if self.torn && self.put(&mut &b"\n"[..]).is_ok() {
             self.torn = false;

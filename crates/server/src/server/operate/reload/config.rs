@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{IssuerState, Reloadable};
 use crate::audit;
-use crate::config::{Config, Keys, TrustedIssuer};
+use crate::config::{Config, DeclaredKeys, TrustedIssuer};
 use crate::log::{self, AccessLogConfig, AuditLogConfig, LogConfig};
 use crate::server::build::assemble;
 use crate::server::build::files::{FileGroup, LastRead};
