@@ -62,7 +62,7 @@ async fn send_with(
     if let Some(media) = accept {
         request = request.header(ACCEPT, media);
     }
-    let request = request.body(Full::from(json.unwrap_or_default())).map_err(Failure::of)?;
+    let request = request.body(Full::from(json.unwrap_or_default())).map_err(Failure::failed)?;
     let response = match client.request(request).await {
         Ok(response) => response,
         Err(error) if is_refused(&error) => return Ok(None),
@@ -117,7 +117,7 @@ fn unreachable(gate: &AdminAccess, error: &hyper_util::client::legacy::Error) ->
 pub(super) async fn probe(gate: &AdminAccess, method: Method, path: &str) -> Result<(StatusCode, Bytes), Unanswered> {
     let failed = |failure| Unanswered::Failed(failure);
     let request = Request::builder().method(method).uri(format!("http://{}{path}", gate.address));
-    let request = request.body(Full::<Bytes>::default()).map_err(|error| failed(Failure::of(error)))?;
+    let request = request.body(Full::<Bytes>::default()).map_err(|error| failed(Failure::failed(error)))?;
     let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let response = client.request(request).await.map_err(|error| match is_refused(&error) {
         true => Unanswered::NoGate,
@@ -129,7 +129,7 @@ pub(super) async fn probe(gate: &AdminAccess, method: Method, path: &str) -> Res
 
 /// The whole response body.
 pub(super) async fn read_body(response: Response<Incoming>) -> Result<Bytes, Failure> {
-    Ok(response.into_body().collect().await.map_err(Failure::of)?.to_bytes())
+    Ok(response.into_body().collect().await.map_err(Failure::failed)?.to_bytes())
 }
 
 /// The answer of a gate that must run.
@@ -189,7 +189,7 @@ pub(super) fn cut_short() -> Failure {
 /// # Errors
 /// No gate runs, or it refuses the request.
 pub(super) async fn post(gate: &AdminAccess, path: &str, body: &impl Serialize) -> Result<Bytes, Failure> {
-    let json = serde_json::to_vec(body).map_err(Failure::of)?;
+    let json = serde_json::to_vec(body).map_err(Failure::failed)?;
     let response = answered(gate, send_with(gate, Method::POST, path, Some(json), None).await?).await?;
     read_body(response).await
 }

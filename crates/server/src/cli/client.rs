@@ -32,7 +32,7 @@ struct SecretReport<'a> {
 pub(super) fn run(command: &ClientCommand, output: Output) -> CommandResult {
     let ClientCommand::Secret { stdin } = *command;
     let secret = if stdin { prompt::piped("the secret")? } else { new_secret()? };
-    let hash = password::hash(&secret).map_err(Failure::of)?;
+    let hash = password::hash(&secret).map_err(Failure::failed)?;
     let shown = (!stdin).then(|| secret.expose_secret());
     output.write(&SecretReport { client_secret: shown, secret_hash: &hash }, || {
         let line = format!("in gateway.toml:       secret_hash = \"{hash}\"");
@@ -45,6 +45,6 @@ pub(super) fn run(command: &ClientCommand, output: Output) -> CommandResult {
 
 /// 256 random bits.
 fn new_secret() -> Result<SecretString, Failure> {
-    let bytes = random::<32>().map_err(Failure::of)?;
+    let bytes = random::<32>().map_err(Failure::failed)?;
     Ok(SecretString::from(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
 }

@@ -24,7 +24,7 @@ pub(super) fn run(options: &CompletionsOptions, output: Output) -> CommandResult
     // Written into memory first: on an output that is closed, clap_complete panics.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "rotogate", &mut script);
-    let script = String::from_utf8(script).map_err(Failure::of)?;
+    let script = String::from_utf8(script).map_err(Failure::failed)?;
     let script = script.trim_end();
     output.write(&CompletionsReport { shell: shell.to_string(), script }, || script.to_owned())
 }

@@ -25,9 +25,9 @@ pub(super) fn run(config: &Config, command: &ConfigCommand, output: Output) -> C
     let ConfigCommand::Show { effective, running } = command;
     let info = if *running {
         let body = runtime()?.block_on(admin_client::request(&config.admin.access(), Method::GET, "/v1/config"))?;
-        serde_json::from_slice(&body).map_err(Failure::of)?
+        serde_json::from_slice(&body).map_err(Failure::failed)?
     } else {
-        ConfigInfo::of(config)
+        ConfigInfo::new(config)
     };
     let is_shown = |value: &ConfigValue| *effective || !matches!(value.source, ValueSource::Default);
     let values: Vec<_> = info.values.into_iter().filter(is_shown).collect();

@@ -46,14 +46,14 @@ pub(super) fn run(gate: &AdminAccess, options: &EventsOptions, output: Output) -
     runtime()?.block_on(async {
         if !follow {
             let body = admin_client::request(gate, Method::GET, &path).await?;
-            let events: EventsReply = serde_json::from_slice(&body).map_err(Failure::of)?;
+            let events: EventsReply = serde_json::from_slice(&body).map_err(Failure::failed)?;
             return output.list(&events.events, line);
         }
         let mut lines = admin_client::lines(gate, Method::GET, &path, Some("text/event-stream")).await?;
         while let Some(text) = lines.next().await? {
             // An empty line ends an event; each has its data in one line.
             if let Some(data) = text.strip_prefix(b"data: ") {
-                let event: Value = serde_json::from_slice(data).map_err(Failure::of)?;
+                let event: Value = serde_json::from_slice(data).map_err(Failure::failed)?;
                 output.write(&event, || line(&event))?;
             }
         }

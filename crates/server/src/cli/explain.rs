@@ -91,7 +91,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
         client: client.as_deref(),
     };
     let body = runtime()?.block_on(admin_client::post(gate, "/v1/explain", &question))?;
-    let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::of)?;
+    let report: ExplainReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
     output.write(&report, || text(&report))?;
     if report.decision == "passed" { Ok(()) } else { Err(Failure::Told) }
 }
@@ -99,7 +99,7 @@ pub(super) fn run(gate: &AdminAccess, options: &ExplainOptions, output: Output) 
 /// The token, on standard input. Empty: the request has none there.
 fn token() -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
-    std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::of)?;
+    std::io::stdin().take(MAX_INPUT).read_to_string(&mut text).map_err(Failure::failed)?;
     Ok(text)
 }
 

@@ -29,14 +29,14 @@ pub(super) enum IssuerCommand {
 pub(super) fn run(gate: &AdminAccess, command: IssuerCommand, output: Output) -> CommandResult {
     let ask = |method, path: String| async move { admin_client::request(gate, method, &path).await };
     let one = |body: Bytes| {
-        let issuer: IssuerReport = serde_json::from_slice(&body).map_err(Failure::of)?;
+        let issuer: IssuerReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
         output.write(&issuer, || line(&issuer))
     };
     runtime()?.block_on(async {
         match command {
             IssuerCommand::List => {
                 let body = ask(Method::GET, "/v1/issuers".to_owned()).await?;
-                let all: IssuerReports = serde_json::from_slice(&body).map_err(Failure::of)?;
+                let all: IssuerReports = serde_json::from_slice(&body).map_err(Failure::failed)?;
                 output.list(&all.issuers, line)
             }
             IssuerCommand::Refresh { name } => one(ask(Method::POST, path(&name, "refresh")).await?),

@@ -108,7 +108,7 @@ struct KeyChangeReport<'a> {
 
 /// The longest time for which an access token that is issued now is accepted.
 pub(super) fn longest_access(config: &Config) -> Duration {
-    key_roll::Longest::of(config).access
+    key_roll::Longest::new(config).access
 }
 
 pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> CommandResult {
@@ -116,7 +116,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
     let _trail = if matches!(command, KeysCommand::List { .. }) { None } else { audit_trail(config)? };
     match command {
         KeysCommand::Init { algorithm } => {
-            let keyring = Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::of)?;
+            let keyring = Keyring::create(folder, algorithm.unwrap_or(config.issuer.algorithm)).map_err(Failure::failed)?;
             let kid = keyring.signer().kid();
             audit::write_key(KeyEvent::Added, kid);
             output.write(&KeyChangeReport { kid, state: "signing" }, || {
@@ -124,11 +124,11 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             })
         }
         KeysCommand::List { refresh, gate: _ } => {
-            let keyring = key_roll::load(folder).map_err(Failure::of)?;
+            let keyring = key_roll::load(folder).map_err(Failure::failed)?;
             list(&keys::describe(&keyring, folder), refresh, output)
         }
         KeysCommand::Add { algorithm, refresh } => {
-            let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
+            let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::failed)?;
             confirmed(config, &kid, Some(OwnKeyState::Verifying))?;
             output.write(&KeyChangeReport { kid: &kid, state: "verifying" }, || {
                 format!("{kid} is in the keyring, verifying; make it sign with: rotogate keys promote {kid}")
@@ -139,7 +139,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             Err(Failure::Usage(format!("--after must be at least {least}: other verifiers keep published keys for so long")))
         }
         KeysCommand::Rotate { algorithm, refresh, after } => {
-            let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::of)?;
+            let kid = key_roll::add(config, algorithm, refresh).map_err(Failure::failed)?;
             confirmed(config, &kid, Some(OwnKeyState::Verifying))?;
             if !output.json {
                 let waits = if refresh { "all gates have it" } else { "other verifiers have it" };
@@ -154,7 +154,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
             output.write(&KeyChangeReport { kid: &kid, state: "signing" }, || signs(&kid))
         }
         KeysCommand::Retire { kid, force, gate: _ } => {
-            let warning = runtime()?.block_on(key_roll::retire(config, &kid, force)).map_err(Failure::of)?;
+            let warning = runtime()?.block_on(key_roll::retire(config, &kid, force)).map_err(Failure::failed)?;
             confirmed(config, &kid, None)?;
             output.write(&KeyChangeReport { kid: &kid, state: "retired" }, || removed(&kid, warning.as_deref()))
         }
@@ -165,7 +165,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
         )),
         KeysCommand::Import { file, algorithm, sign } => {
             let (state, word) = if sign { (KeyState::Signing, "signing") } else { (KeyState::Verifying, "verifying") };
-            let kid = Keyring::import(folder, &file, algorithm, state).map_err(Failure::of)?;
+            let kid = Keyring::import(folder, &file, algorithm, state).map_err(Failure::failed)?;
             audit::write_key(KeyEvent::Added, &kid);
             if sign {
                 audit::write_key(KeyEvent::Promoted, &kid);
@@ -180,7 +180,7 @@ pub(super) fn run(config: &Config, command: KeysCommand, output: Output) -> Comm
 
 /// Signs with a key. `when`: as [`key_roll::promote`].
 fn promote(config: &Config, kid: &str, when: Option<(bool, Duration)>) -> CommandResult {
-    runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::of)?;
+    runtime()?.block_on(key_roll::promote(config, kid, when)).map_err(Failure::failed)?;
     confirmed(config, kid, Some(OwnKeyState::Signing))
 }
 
@@ -200,7 +200,7 @@ fn confirmed(config: &Config, kid: &str, expected: Option<OwnKeyState>) -> Comma
                 return Err(admin_client::refused(&gate, response).await?);
             }
             let body = admin_client::read_body(response).await?;
-            if found(serde_json::from_slice(&body).map_err(Failure::of)?) == expected {
+            if found(serde_json::from_slice(&body).map_err(Failure::failed)?) == expected {
                 return Ok(());
             }
             tokio::time::sleep(ASK_EVERY).await;
@@ -235,12 +235,12 @@ pub(super) fn run_at_gate(gate: &AdminAccess, command: KeysCommand, output: Outp
     let ask = |kid: &str, operation: &str, force: bool| -> Result<ChangedKey, Failure> {
         let path = format!("/v1/keys/{}/{operation}", admin_client::escaped(kid));
         let body = runtime()?.block_on(admin_client::post(gate, &path, &KeyRequest { force }))?;
-        serde_json::from_slice(&body).map_err(Failure::of)
+        serde_json::from_slice(&body).map_err(Failure::failed)
     };
     match command {
         KeysCommand::List { refresh, gate: _ } => {
             let body = runtime()?.block_on(admin_client::request(gate, Method::GET, "/v1/keys"))?;
-            list(&serde_json::from_slice(&body).map_err(Failure::of)?, refresh, output)
+            list(&serde_json::from_slice(&body).map_err(Failure::failed)?, refresh, output)
         }
         KeysCommand::Promote { kid, wait: false, force, gate: _ } => {
             let done = ask(&kid, "promote", force)?;

@@ -71,12 +71,12 @@ fn pages(command: clap::Command) -> Result<Vec<(String, String)>, Failure> {
 fn page(command: clap::Command) -> Result<(String, String), Failure> {
     let page = Man::new(command.after_help(EXIT_CODES)).manual("rotogate");
     let mut text = Vec::new();
-    page.render(&mut text).map_err(Failure::of)?;
+    page.render(&mut text).map_err(Failure::failed)?;
     // That of the program itself.
     if !page.get_filename().contains('-') {
         more(&mut text)?;
     }
-    Ok((page.get_filename(), String::from_utf8(text).map_err(Failure::of)?))
+    Ok((page.get_filename(), String::from_utf8(text).map_err(Failure::failed)?))
 }
 
 /// Exit status, environment and signals (requirement O44).
@@ -90,7 +90,7 @@ fn more(text: &mut Vec<u8>) -> Result<(), Failure> {
             page.text([roman(*meaning)]);
         }
     }
-    page.to_writer(text).map_err(Failure::of)
+    page.to_writer(text).map_err(Failure::failed)
 }
 
 const EXIT_STATUS: &[(&str, &str)] = &[

@@ -181,7 +181,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn of(error: impl std::fmt::Display) -> Self {
+    fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
 
@@ -193,7 +193,7 @@ impl Failure {
     fn at(&self) -> Vec<At> {
         match self {
             Self::Refused { what: _, at } => at.clone(),
-            Self::Configuration(at) => at.iter().map(At::of).collect(),
+            Self::Configuration(at) => at.iter().map(At::new).collect(),
             Self::Failed(_) | Self::Usage(_) | Self::Told | Self::OutputClosed => Vec::new(),
         }
     }
@@ -242,7 +242,7 @@ struct At {
 }
 
 impl At {
-    fn of(error: &ConfigError) -> Self {
+    fn new(error: &ConfigError) -> Self {
         let ConfigError { source, position, key, message, unchecked: _ } = error;
         Self { file: source.clone(), line: position.map(|(line, _)| line), key: key.clone(), detail: message.clone() }
     }
@@ -281,7 +281,7 @@ pub fn main() -> ExitCode {
             // The former program accepted these arguments.
             Some(baton) => {
                 print_error(&error.to_string());
-                print_error(&baton.roll_back(&Failure::of(error), None).to_string());
+                print_error(&baton.roll_back(&Failure::failed(error), None).to_string());
                 return ExitCode::from(2);
             }
             None => return command_line(&error),
@@ -373,7 +373,7 @@ struct AuditHash<'a> {
 }
 
 fn audit_hash(config: &Config, name: &str, output: Output) -> CommandResult {
-    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     let none = || Failure::Failed("the keyring has no secret of refresh tokens".to_owned());
     let name_hash = keyring.refresh_keys().name_hash(name).ok_or_else(none)?;
     output.write(&AuditHash { name_hash: &name_hash }, || name_hash.clone())
@@ -416,5 +416,5 @@ fn no_gate_can() -> Failure {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)
 }

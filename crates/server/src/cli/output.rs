@@ -15,7 +15,7 @@ pub(super) struct Output {
 impl Output {
     /// Writes `value` as JSON, or `text`.
     pub(super) fn write<T: Serialize>(self, value: &T, text: impl FnOnce() -> String) -> CommandResult {
-        let line = if self.json { serde_json::to_string(value).map_err(Failure::of)? } else { text() };
+        let line = if self.json { serde_json::to_string(value).map_err(Failure::failed)? } else { text() };
         print(&format!("{line}\n"))
     }
 
@@ -23,7 +23,7 @@ impl Output {
     pub(super) fn list<T: Serialize>(self, values: &[T], line: impl Fn(&T) -> String) -> CommandResult {
         let mut text = String::new();
         for value in values {
-            text += &if self.json { serde_json::to_string(value).map_err(Failure::of)? } else { line(value) };
+            text += &if self.json { serde_json::to_string(value).map_err(Failure::failed)? } else { line(value) };
             text.push('\n');
         }
         print(&text)

@@ -22,7 +22,7 @@ pub(super) fn confirm(what: &str, word: &str, yes: bool) -> Result<(), Failure> 
     let mut typed = String::new();
     if std::io::stdin().is_terminal() {
         eprintln!("{what}.\nType {word} to go on:");
-        std::io::stdin().lock().take(MAX_SECRET_CHARS).read_line(&mut typed).map_err(Failure::of)?;
+        std::io::stdin().lock().take(MAX_SECRET_CHARS).read_line(&mut typed).map_err(Failure::failed)?;
     }
     if typed.trim() == word {
         Ok(())
@@ -44,9 +44,10 @@ pub(super) fn new_password(username: &str, stdin: bool) -> Result<SecretString, 
 }
 
 fn typed(username: &str) -> Result<SecretString, Failure> {
-    let first =
-        SecretString::from(rpassword::prompt_password(format!("New password for {username}: ")).map_err(Failure::of)?);
-    let second = SecretString::from(rpassword::prompt_password("Once more: ").map_err(Failure::of)?);
+    let first = SecretString::from(
+        rpassword::prompt_password(format!("New password for {username}: ")).map_err(Failure::failed)?,
+    );
+    let second = SecretString::from(rpassword::prompt_password("Once more: ").map_err(Failure::failed)?);
     if first.expose_secret() != second.expose_secret() {
         return Err(Failure::Failed("the two passwords differ; nothing was changed".into()));
     }
@@ -65,7 +66,7 @@ pub(super) fn confirm_at_terminal(what: &str, yes: bool) -> Result<(), Failure> 
 /// The first line of standard input.
 pub(super) fn piped(what: &str) -> Result<SecretString, Failure> {
     let mut text = Zeroizing::new(String::new());
-    std::io::stdin().take(MAX_SECRET_CHARS * 4).read_to_string(&mut text).map_err(Failure::of)?;
+    std::io::stdin().take(MAX_SECRET_CHARS * 4).read_to_string(&mut text).map_err(Failure::failed)?;
     not_empty(SecretString::from(text.lines().next().unwrap_or_default()), what)
 }
 

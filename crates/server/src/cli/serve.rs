@@ -58,10 +58,10 @@ fn start(
     is_serving: &AtomicBool,
     logs: &mut Option<crate::log::Logs>,
 ) -> Result<ShutdownKind, Failure> {
-    let passed = server::passed_sockets().map_err(Failure::of)?;
+    let passed = server::passed_sockets().map_err(Failure::failed)?;
     if baton.is_some() {
         let again = passed.iter().map(TcpListener::try_clone).collect::<Result<_, _>>();
-        *sockets = Some(again.map_err(Failure::of)?);
+        *sockets = Some(again.map_err(Failure::failed)?);
     }
     let refused = baton.and_then(|baton| Some((baton, baton.refused.as_deref()?)));
     let config = match refused {
@@ -82,12 +82,12 @@ fn start(
     }
     runtime()?.block_on(async {
         // Before the gate reports that it is ready: a signal without a handler would kill it.
-        let signals = Signals::new().map_err(Failure::of)?;
+        let signals = Signals::new().map_err(Failure::failed)?;
         let greeted = greeting::Greeting::new(&config);
         let (watched, hash) = (config.server.watch, config.hash());
         let plan = server::prepare(&config).await.map_err(|errors| Failure::configuration(&errors))?;
         warn(&plan.warnings);
-        let server = Server::bind(config, plan, passed).await.map_err(Failure::of)?;
+        let server = Server::bind(config, plan, passed).await.map_err(Failure::failed)?;
         match greeted.write(&server, output) {
             // Without a first password, the greeting may go unread.
             Err(failure) if server.parts().first_user.is_none() => tracing::warn!("{failure}"),
@@ -109,7 +109,7 @@ fn start(
         let (tx, rx) = mpsc::channel(1);
         let watched = watched.then(|| WatchedConfig::new(path));
         tokio::spawn(signals.forward_to(path.to_owned(), watched, program.clone(), held, tx));
-        server.run(rx).await.map_err(Failure::of)
+        server.run(rx).await.map_err(Failure::failed)
     })
 }
 
@@ -170,7 +170,7 @@ fn log(config: &Config) -> Result<crate::log::Logs, Failure> {
     let filter = crate::log::filter(config.log.level).map_err(Failure::Usage)?;
     let lines = (config.server.workers.get(), config.issuer.url.as_str());
     let logs = crate::log::prepare(&config.log, &config.access_log, &config.audit_log, lines, filter);
-    let logs = logs.and_then(crate::log::start).map_err(Failure::of)?;
+    let logs = logs.and_then(crate::log::start).map_err(Failure::failed)?;
     std::panic::set_hook(Box::new(|panic| {
         let location = panic.location().map(ToString::to_string);
         tracing::error!(target: "rotogate::panic", location, text = fixed_text(panic.payload()), "panic: a bug");

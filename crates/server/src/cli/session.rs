@@ -121,7 +121,7 @@ pub(super) fn run(gate: &AdminAccess, command: SessionCommand, output: Output) -
             SessionCommand::Show { id } => {
                 let body =
                     ask_for(gate, Method::GET, &format!("/v1/sessions/{}", admin_client::escaped(&id)), &id).await?;
-                let session: Detail = serde_json::from_slice(&body).map_err(Failure::of)?;
+                let session: Detail = serde_json::from_slice(&body).map_err(Failure::failed)?;
                 output.write(&session, || shown(&session))
             }
             SessionCommand::Revoke { which } => revoke(gate, which, output).await,
@@ -150,7 +150,7 @@ async fn list(gate: &AdminAccess, whose: &Whose, output: Output) -> CommandResul
         query.extend_pairs(after.as_deref().map(|after| ("cursor", after)));
         query.append_pair("limit", "1000");
         let body = admin_client::request(gate, Method::GET, &query.finish()).await?;
-        let page: SessionsReply = serde_json::from_slice(&body).map_err(Failure::of)?;
+        let page: SessionsReply = serde_json::from_slice(&body).map_err(Failure::failed)?;
         found |= !page.sessions.is_empty();
         for session in &page.sessions {
             output.write(session, || line(session))?;
@@ -172,7 +172,7 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     if let Some(id) = id {
         let body =
             ask_for(gate, Method::POST, &format!("/v1/sessions/{}/revoke", admin_client::escaped(&id)), &id).await?;
-        let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
+        let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
         let text = match ended.ended {
             0 => format!("session {id} had ended before"),
             _ => format!("session {id} ended"),
@@ -187,7 +187,7 @@ async fn revoke(gate: &AdminAccess, which: Which, output: Output) -> CommandResu
     let request =
         RevocationRequest { user, account, subject, client, all, force, dry_run, ..RevocationRequest::default() };
     let body = admin_client::post(gate, "/v1/revocations", &request).await?;
-    let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::of)?;
+    let ended: RevocationReport = serde_json::from_slice(&body).map_err(Failure::failed)?;
     // Tokens of a user have sessions; a client, or everyone, may also have tokens without a session.
     if of_whom && ended.matched == 0 && !force {
         return Err(Failure::Failed(format!("there is no session{of}: nothing was ended")));

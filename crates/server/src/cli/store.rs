@@ -112,7 +112,7 @@ fn backup(config: &Config, to: &Path, output: Output) -> CommandResult {
     is_free(to)?;
     let from_gate = runtime()?.block_on(from_running_gate(&config.admin.access(), to))?;
     if !from_gate {
-        RedbStore::backup_file(path, to).map_err(Failure::of)?;
+        RedbStore::backup_file(path, to).map_err(Failure::failed)?;
     }
     written(to, from_gate, output)
 }
@@ -125,7 +125,7 @@ fn is_free(to: &Path) -> CommandResult {
 }
 
 fn written(to: &Path, from_gate: bool, output: Output) -> CommandResult {
-    let bytes = std::fs::metadata(to).map_err(Failure::of)?.len();
+    let bytes = std::fs::metadata(to).map_err(Failure::failed)?.len();
     output.write(&BackupReport { file: to, bytes }, || {
         let how = if from_gate { "by the running gate" } else { "from the file; no gate was running" };
         format!("{} written, {bytes} bytes, {how}", to.display())
@@ -138,7 +138,7 @@ async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failur
     if response.status() != StatusCode::OK {
         return Err(admin_client::refused(gate, response).await?);
     }
-    private_file::create_private_dir(private_file::parent(to)).map_err(Failure::of)?;
+    private_file::create_private_dir(private_file::parent(to)).map_err(Failure::failed)?;
     // Written under a temporary name until it is complete.
     let cannot = |error| Failure::Failed(format!("{} cannot be written: {error}", to.display()));
     let (part, file) = Unpublished::beside(to).map_err(cannot)?;
@@ -149,9 +149,9 @@ async fn from_running_gate(gate: &AdminAccess, to: &Path) -> Result<bool, Failur
 
 async fn write(mut file: File, mut body: hyper::body::Incoming) -> CommandResult {
     while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(Failure::of)?.into_data() {
-            file.write_all(&data).map_err(Failure::of)?;
+        if let Ok(data) = frame.map_err(Failure::failed)?.into_data() {
+            file.write_all(&data).map_err(Failure::failed)?;
         }
     }
-    file.sync_all().map_err(Failure::of)
+    file.sync_all().map_err(Failure::failed)
 }

@@ -56,13 +56,13 @@ struct MintReport<'a> {
 }
 
 pub(super) fn run(config: &Config, command: TokenCommand, output: Output) -> CommandResult {
-    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     match command {
         TokenCommand::Inspect { issuer, online } => {
             let token = prompt::piped("the token")?;
             let token = token.expose_secret().trim();
             let found = runtime()?.block_on(inspect::inspect(config, &keyring, token, issuer.as_deref(), online))?;
-            let text = serde_json::to_string_pretty(&found).map_err(Failure::of)?;
+            let text = serde_json::to_string_pretty(&found).map_err(Failure::failed)?;
             output.write(&found, || text)?;
             // Requirement O40.
             if found.is_authentic() { Ok(()) } else { Err(Failure::Told) }
@@ -88,7 +88,7 @@ fn make(
             "there is no client {client:?} in [[clients]]: no client could revoke the token"
         )));
     }
-    let scope = Scope::parse(scope).map_err(Failure::of)?;
+    let scope = Scope::parse(scope).map_err(Failure::failed)?;
     let now = SystemTime::new().wall();
     let expires = Timestamp::from_secs(now.plus(ttl).as_secs_rounded_up());
     let jti = uuid::Uuid::new_v4().to_string();
@@ -111,7 +111,7 @@ fn make(
         style: rotogate_core::token::claims::TokenStyle::default(),
     };
     let _trail = audit_trail(config)?;
-    let token = mint::mint(keyring.signer(), &claims).map_err(Failure::of)?;
+    let token = mint::mint(keyring.signer(), &claims).map_err(Failure::failed)?;
     let (ttl, scope) = (ttl.as_secs(), scope.as_str());
     tracing::info!(
         target: "rotogate::audit",

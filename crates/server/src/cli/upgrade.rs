@@ -165,7 +165,7 @@ impl Baton {
         if let Some(sockets) = sockets {
             set_listen_variables(&mut command, sockets.len());
             if let Err(error) = command.fd_mappings(fd_mappings(sockets.into_iter().map(OwnedFd::from))) {
-                return Failure::of(error);
+                return Failure::failed(error);
             }
         }
         let error = command.exec();
@@ -193,7 +193,7 @@ pub(super) fn replace_process(program: &Program, state: UpgradeState) -> Failure
     command.args(&program.arguments).env(BATON_VAR, &numbers).env_remove(REFUSED_VAR);
     set_listen_variables(&mut command, count);
     if let Err(error) = command.fd_mappings(fd_mappings(sockets.into_iter().map(OwnedFd::from).chain(baton))) {
-        return Failure::of(error);
+        return Failure::failed(error);
     }
     let why = Failure::Failed(format!("{} cannot be run: {}", program.path.display(), command.exec()));
     tracing::error!(error = %why, "in-place upgrade failed; this program runs on");

@@ -174,28 +174,28 @@ pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> Comm
         UserCommand::List => list(file, output),
         UserCommand::Add { who, subject, scopes, stdin } => {
             belongs_into_the_file(config, who.account.as_deref())?;
-            let scopes = Scope::parse(&scopes).map_err(Failure::of)?;
+            let scopes = Scope::parse(&scopes).map_err(Failure::failed)?;
             let password = prompt::new_password(&who.username, stdin)?;
-            edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::of)?;
+            edit::add_user(file, who.who(), subject.as_deref(), &scopes, &password, now).map_err(Failure::failed)?;
             changed(&who, (UserEvent::Added, None), "added")
         }
         UserCommand::Import(arguments) => import::into_file(config, file, &arguments, now, output),
         UserCommand::Remove { who } => {
-            edit::remove_user(file, who.who()).map_err(Failure::of)?;
+            edit::remove_user(file, who.who()).map_err(Failure::failed)?;
             changed(&who, (UserEvent::Removed, None), "removed")
         }
         UserCommand::Passwd { who, stdin } => {
             let password = prompt::new_password(&who.username, stdin)?;
-            edit::set_password(file, who.who(), &password, now).map_err(Failure::of)?;
+            edit::set_password(file, who.who(), &password, now).map_err(Failure::failed)?;
             changed(&who, (UserEvent::Changed, Some("password")), "has a new password; the sessions so far are over")
         }
         UserCommand::AddScope { who, scopes } => {
-            let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
+            let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
             edit::change_scopes(file, who.who(), &named, true).map_err(|error| unchanged(&error))?;
             changed(&who, (UserEvent::Changed, Some("scopes")), "has these scopes, too, from the next login on")
         }
         UserCommand::RemoveScope { who, scopes } => {
-            let named = Scope::parse(&scopes.join(" ")).map_err(Failure::of)?;
+            let named = Scope::parse(&scopes.join(" ")).map_err(Failure::failed)?;
             edit::change_scopes(file, who.who(), &named, false).map_err(|error| unchanged(&error))?;
             changed(
                 &who,
@@ -204,18 +204,18 @@ pub(super) fn run(config: &Config, command: UserCommand, output: Output) -> Comm
             )
         }
         UserCommand::Disable { who, gate: _ } => {
-            edit::set_active(file, who.who(), false, now).map_err(Failure::of)?;
+            edit::set_active(file, who.who(), false, now).map_err(Failure::failed)?;
             changed(&who, (UserEvent::Disabled, None), "disabled")
         }
         UserCommand::Enable { who } => {
-            edit::set_active(file, who.who(), true, now).map_err(Failure::of)?;
+            edit::set_active(file, who.who(), true, now).map_err(Failure::failed)?;
             changed(&who, (UserEvent::Enabled, None), "enabled")
         }
     }
 }
 
 fn list(file: &UsersFile, output: Output) -> CommandResult {
-    let users = edit::list(file).map_err(Failure::of)?;
+    let users = edit::list(file).map_err(Failure::failed)?;
     let rows = users.into_iter().map(|listed| UserRow {
         username: listed.username,
         account: listed.user.account.as_deref().map(str::to_owned),

@@ -56,7 +56,7 @@ impl ConfigErrors {
     }
 
     /// These problems; at least one.
-    pub(crate) fn of(first: ConfigError, others: impl IntoIterator<Item = ConfigError>) -> Self {
+    pub(crate) fn new(first: ConfigError, others: impl IntoIterator<Item = ConfigError>) -> Self {
         Self(std::iter::once(first).chain(others).collect())
     }
 

@@ -214,10 +214,10 @@ impl fmt::Debug for Section<'_> {
 
 impl<'a> Section<'a> {
     pub(crate) fn root(node: &'a Node, problems: &'a Problems<'a>) -> Self {
-        Self::of(Some(node), String::new(), problems)
+        Self::new(Some(node), String::new(), problems)
     }
 
-    fn of(node: Option<&'a Node>, path: String, problems: &'a Problems<'a>) -> Self {
+    fn new(node: Option<&'a Node>, path: String, problems: &'a Problems<'a>) -> Self {
         let entries = match node.map(|n| &n.value) {
             Some(Value::Table(table)) => Some(table),
             Some(other) => {
@@ -400,7 +400,7 @@ impl<'a> Section<'a> {
 
     /// A table within this one. If it is absent, all its keys are.
     pub(crate) fn section(&self, key: &'static str) -> Self {
-        Self::of(self.ask(key), self.name(key), self.problems)
+        Self::new(self.ask(key), self.name(key), self.problems)
     }
 
     /// The tables of a list.
@@ -410,7 +410,7 @@ impl<'a> Section<'a> {
             self.blame(key, format!("expected [[{}]], found {}", self.name(key), node.value.describe()));
             return Vec::new();
         };
-        let element = |(index, node)| Self::of(Some(node), format!("{}[{index}]", self.name(key)), self.problems);
+        let element = |(index, node)| Self::new(Some(node), format!("{}[{index}]", self.name(key)), self.problems);
         list.iter().enumerate().map(element).collect()
     }
 

@@ -79,7 +79,7 @@ pub(crate) enum Share {
 
 impl Share {
     /// As an amount; at least 1.
-    pub(crate) fn of(self, whole: usize) -> usize {
+    pub(crate) fn to_amount(self, whole: usize) -> usize {
         let amount = match self {
             Self::Amount(amount) => amount,
             Self::Percent(percent) => (whole as u64).saturating_mul(percent).div_ceil(100),

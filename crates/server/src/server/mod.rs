@@ -130,7 +130,7 @@ impl Server {
             None => None,
         };
         let spare_sockets = sockets.into_spare();
-        let mut last_read = plan.last_read.take().unwrap_or_else(|| LastRead::of(&config));
+        let mut last_read = plan.last_read.take().unwrap_or_else(|| LastRead::new(&config));
         let config = Config { warnings: plan.warnings.clone(), ..config };
         let parts = assemble::assemble(&config, plan).await?;
         parts.gate.suspend_grants_while(Arc::clone(crate::log::audit_is_failing()));

@@ -39,8 +39,8 @@ pub(super) fn run(config: &Config, to_config: &Path, output: Output) -> CommandR
         return Err(failed(format!("{}: another issuer.url: the tokens of all sessions name it", to_config.display())));
     }
     let _trail = audit_trail(config)?;
-    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
-    if Keyring::load(&to.issuer.keys).map_err(Failure::of)?.id() != keyring.id() {
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
+    if Keyring::load(&to.issuer.keys).map_err(Failure::failed)?.id() != keyring.id() {
         return Err(failed(format!("{}: other keys: copy the key folder first", to_config.display())));
     }
     let content = runtime()?.block_on(copied(config, &to, &keyring))?;
@@ -90,7 +90,7 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
         #[cfg(feature = "redis")]
         StoreConfig::Redis(_) => {}
     }
-    let from = open_store(config, keyring).await.map_err(Failure::of)?;
+    let from = open_store(config, keyring).await.map_err(Failure::failed)?;
     no_gate_runs(&*from).await?;
     let cut = SystemTime::new().wall();
     match &to.store {
@@ -98,24 +98,24 @@ async fn copied(config: &Config, to: &Config, keyring: &Keyring) -> Result<Conte
         StoreConfig::Redb { path, .. } => into_redb((&from, name(&config.store)), cut, (to, path), keyring).await,
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
-            let options = shared::of_postgres(to, settings, keyring.id()).map_err(Failure::of)?;
+            let options = shared::of_postgres(to, settings, keyring.id()).map_err(Failure::failed)?;
             // Its mark is of the store that was there before.
             let copying = options.clone().without_mark().copying(name(&config.store));
-            let target = PostgresStore::connect(copying).await.map_err(Failure::of)?;
-            let content = copy(&*from, &target, cut).await.map_err(Failure::of)?;
-            target.end_copy().await.map_err(Failure::of)?;
-            PostgresStore::connect(options.accept_restored()).await.map_err(Failure::of)?;
+            let target = PostgresStore::connect(copying).await.map_err(Failure::failed)?;
+            let content = copy(&*from, &target, cut).await.map_err(Failure::failed)?;
+            target.end_copy().await.map_err(Failure::failed)?;
+            PostgresStore::connect(options.accept_restored()).await.map_err(Failure::failed)?;
             Ok(content)
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = shared::of_redis(to, settings, keyring.id()).map_err(Failure::of)?;
+            let options = shared::of_redis(to, settings, keyring.id()).map_err(Failure::failed)?;
             // Its mark is of the store that was there before.
             let copying = options.clone().without_mark().copying(name(&config.store));
-            let target = RedisStore::connect(copying).await.map_err(Failure::of)?;
-            let content = copy(&*from, &target, cut).await.map_err(Failure::of)?;
-            target.end_copy().await.map_err(Failure::of)?;
-            RedisStore::connect(options.accept_restored()).await.map_err(Failure::of)?;
+            let target = RedisStore::connect(copying).await.map_err(Failure::failed)?;
+            let content = copy(&*from, &target, cut).await.map_err(Failure::failed)?;
+            target.end_copy().await.map_err(Failure::failed)?;
+            RedisStore::connect(options.accept_restored()).await.map_err(Failure::failed)?;
             Ok(content)
         }
     }
@@ -135,27 +135,27 @@ async fn into_redb(
     let mut options = redb_options(to, keyring.id());
     let mark = options.high_water.take();
     (options.accept_restored, options.copying) = (true, Some(of));
-    let target = RedbStore::open(&part, options.clone()).map_err(Failure::of)?;
+    let target = RedbStore::open(&part, options.clone()).map_err(Failure::failed)?;
     let content = match copy(&**from, &target, cut).await {
         Ok(content) => target.end_copy().await.map(|()| content),
         Err(error) => Err(error),
     };
-    target.close().await.map_err(Failure::of)?;
+    target.close().await.map_err(Failure::failed)?;
     let content = content.map_err(|error| {
         failed(format!("{error}. Run the command again; if {} is of another store, remove it first", part.display()))
     })?;
     std::fs::rename(&part, path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     (options.high_water, options.copying) = (mark, None);
-    let whole = RedbStore::open(path, options).map_err(Failure::of)?;
-    whole.close().await.map_err(Failure::of)?;
+    let whole = RedbStore::open(path, options).map_err(Failure::failed)?;
+    whole.close().await.map_err(Failure::failed)?;
     Ok(content)
 }
 
 /// The embedded store is open once. One that gates share shows who beats. A beat that is ahead is of a clock that was.
 pub(super) async fn no_gate_runs<S: Store + ?Sized>(store: &S) -> CommandResult {
     let Some(shared) = store.shared() else { return Ok(()) };
-    let nodes = shared.nodes().await.map_err(Failure::of)?;
-    let now = shared.last_known_time().await.map_err(Failure::of)?;
+    let nodes = shared.nodes().await.map_err(Failure::failed)?;
+    let now = shared.last_known_time().await.map_err(Failure::failed)?;
     let runs = |beat: Timestamp| now.since(beat) < SILENT_FOR && beat.since(now) < SILENT_FOR;
     let running: Vec<_> = nodes.iter().filter(|seen| runs(seen.beat)).collect();
     if running.is_empty() {

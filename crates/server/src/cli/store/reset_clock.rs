@@ -38,7 +38,7 @@ struct ResetReport {
 }
 
 pub(super) fn run(config: &Config, yes: bool, output: Output) -> CommandResult {
-    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     let _trail = audit_trail(config)?;
     let longest = keys::longest_access(config).max(MAX_SESSIONLESS_LIFETIME.saturating_add(config.issuer.leeway));
     let report = runtime()?.block_on(reset(config, &keyring, yes, longest))?;
@@ -68,7 +68,7 @@ pub(super) fn run(config: &Config, yes: bool, output: Output) -> CommandResult {
 async fn reset(config: &Config, keyring: &Keyring, yes: bool, longest: Duration) -> Result<ResetReport, Failure> {
     let store = open(config, keyring).await?;
     no_gate_runs(&*store).await?;
-    let found = ahead(&*store).await.map_err(Failure::of)?;
+    let found = ahead(&*store).await.map_err(Failure::failed)?;
     let Ahead { now, latest } = found;
     let mut report = ResetReport {
         reset: found.is_too_far(config.issuer.leeway),
@@ -79,9 +79,9 @@ async fn reset(config: &Config, keyring: &Keyring, yes: bool, longest: Duration)
     if report.reset {
         let what = format!("the store remembers {}, and it is {}. A reset: {GIVEN_UP}", report.latest, report.now);
         prompt::confirm(&what, "reset", yes)?;
-        report.sessions_ended = reset_clock(&store, longest).await.map_err(Failure::of)?;
+        report.sessions_ended = reset_clock(&store, longest).await.map_err(Failure::failed)?;
     }
-    store.finish().await.map_err(Failure::of)?;
+    store.finish().await.map_err(Failure::failed)?;
     Ok(report)
 }
 
@@ -94,17 +94,17 @@ async fn open(config: &Config, keyring: &Keyring) -> Result<Arc<dyn RemembersTim
             if !path.exists() {
                 return Err(Failure::Failed(format!("{}: there is no store", path.display())));
             }
-            Arc::new(RedbStore::open(path, redb_options(config, keyring.id())).map_err(Failure::of)?)
+            Arc::new(RedbStore::open(path, redb_options(config, keyring.id())).map_err(Failure::failed)?)
         }
         #[cfg(feature = "postgres")]
         StoreConfig::Postgres(settings) => {
-            let options = shared::of_postgres(config, settings, keyring.id()).map_err(Failure::of)?;
-            Arc::new(PostgresStore::connect(options).await.map_err(Failure::of)?)
+            let options = shared::of_postgres(config, settings, keyring.id()).map_err(Failure::failed)?;
+            Arc::new(PostgresStore::connect(options).await.map_err(Failure::failed)?)
         }
         #[cfg(feature = "redis")]
         StoreConfig::Redis(settings) => {
-            let options = shared::of_redis(config, settings, keyring.id()).map_err(Failure::of)?;
-            Arc::new(RedisStore::connect(options).await.map_err(Failure::of)?)
+            let options = shared::of_redis(config, settings, keyring.id()).map_err(Failure::failed)?;
+            Arc::new(RedisStore::connect(options).await.map_err(Failure::failed)?)
         }
     };
     Ok(store)

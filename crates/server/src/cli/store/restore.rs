@@ -30,7 +30,7 @@ struct RestoreReport<'a> {
 }
 
 pub(super) fn run(config: &Config, path: &Path, from: &Path, end_all: bool, output: Output) -> CommandResult {
-    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::of)?;
+    let keyring = Keyring::load(&config.issuer.keys).map_err(Failure::failed)?;
     let _held = no_gate_runs(path)?;
     if is_same(path, from) {
         return Err(Failure::Failed(format!("{} is the store itself; name a back-up of it", from.display())));
@@ -77,15 +77,15 @@ async fn restore(
     part: &Path,
     end_all: bool,
 ) -> Result<Option<PathBuf>, Failure> {
-    RedbStore::backup_file(from, part).map_err(Failure::of)?;
+    RedbStore::backup_file(from, part).map_err(Failure::failed)?;
     let mut options = redb_options(config, keyring.id());
     let mark = options.high_water.take();
     options.accept_restored = true;
     // Opened in any case: keys and version are compared before the store is replaced.
-    let store = RedbStore::open(part, options.clone()).map_err(Failure::of)?;
+    let store = RedbStore::open(part, options.clone()).map_err(Failure::failed)?;
     let ended = if end_all { end(config, &store).await } else { Ok(()) };
-    store.close().await.map_err(Failure::of)?;
-    ended.map_err(Failure::of)?;
+    store.close().await.map_err(Failure::failed)?;
+    ended.map_err(Failure::failed)?;
 
     // From here on a start finds one store or the other. Until the mark is written it refuses the new one.
     let kept = keep(path).map_err(|error| cannot(path, &error))?;
@@ -93,8 +93,8 @@ async fn restore(
     let folder = private_file::parent(path);
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| cannot(folder, &error))?;
     options.high_water = mark;
-    let whole = RedbStore::open(path, options).map_err(Failure::of)?;
-    whole.close().await.map_err(Failure::of)?;
+    let whole = RedbStore::open(path, options).map_err(Failure::failed)?;
+    whole.close().await.map_err(Failure::failed)?;
     Ok(kept)
 }
 

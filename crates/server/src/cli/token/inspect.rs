@@ -208,7 +208,7 @@ fn unknown(report: &mut AccessReport, failure: &remote_keys::FetchFailure) -> Ke
 
 fn by_keys(config: &Config, rules: IssuerRules, token: &str) -> Result<AccessReport, Failure> {
     let expected = Arc::clone(&rules.issuer);
-    let verifier = Verifier::new(vec![rules]).map_err(Failure::of)?;
+    let verifier = Verifier::new(vec![rules]).map_err(Failure::failed)?;
     let now = SystemTime::new().wall();
     Ok(match verifier.verify(token, now, now) {
         Ok(access) => AccessReport::accepted(config, &access),

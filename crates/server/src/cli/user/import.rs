@@ -44,7 +44,7 @@ pub(in crate::cli) struct ImportArguments {
 
 impl ImportArguments {
     fn defaults(&self, users: Option<&UsersFile>) -> Result<ImportDefaults, Failure> {
-        let scopes = Scope::parse(&self.scopes).map_err(Failure::of)?;
+        let scopes = Scope::parse(&self.scopes).map_err(Failure::failed)?;
         let firebase = firebase(self.firebase.as_deref(), users)?;
         Ok(ImportDefaults { account: self.account.clone(), scopes, firebase })
     }
@@ -198,7 +198,7 @@ fn refused(file: &str, error: EditError) -> Failure {
                  sqlite:data/users.db"
             ));
         }
-        other => return Failure::of(other),
+        other => return Failure::failed(other),
     };
     let at = problems.shown().map(|(place, problem)| {
         let (line, key) = match place {

@@ -228,7 +228,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Reads every section, and then checks them against each other.
 pub(super) fn read(root: &Section<'_>, dir: &Path) -> Config {
-    let sections = CheckedSections::of(root);
+    let sections = CheckedSections::new(root);
     let config = read_sections(root, dir, &sections, &mut RouteLogs::new());
     root.finish();
     sections.check(&config);
@@ -255,7 +255,7 @@ struct CheckedSections<'a> {
 }
 
 impl<'a> CheckedSections<'a> {
-    fn of(root: &Section<'a>) -> Self {
+    fn new(root: &Section<'a>) -> Self {
         Self {
             authorizers: root.sections("authorizers"),
             clients: root.sections("clients"),

@@ -42,7 +42,7 @@ impl Section<'_> {
     /// A part of the bound with the name `of.0`, and at most that.
     pub(super) fn share_of(&self, key: &'static str, of: (&str, usize), default: Share) -> usize {
         let (name, whole) = of;
-        let amount = self.get_or(key, value::share, default).of(whole);
+        let amount = self.get_or(key, value::share, default).to_amount(whole);
         if amount > whole {
             self.blame(key, format!("is {amount}, and {name} is {whole}; expected no more than that"));
         }

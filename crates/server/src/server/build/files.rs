@@ -37,7 +37,7 @@ type Digests = BTreeMap<PathBuf, [u8; 32]>;
 
 impl FileGroup {
     /// A group of files that are about to be read. A change in between is read twice rather than never.
-    pub(crate) fn of(paths: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(paths: Vec<PathBuf>) -> Self {
         let detector = ChangeDetector::new(paths.clone(), now());
         let in_force = digests(paths);
         Self { detector, tried: in_force.clone(), in_force, refused: None, taken: now() }
@@ -108,18 +108,18 @@ pub(crate) struct LastRead {
 }
 
 impl LastRead {
-    pub(crate) fn of(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
-            own: FileGroup::of(own(config)),
-            issuers: config.issuers.iter().map(|issuer| FileGroup::of(of_issuer(issuer))).collect(),
-            certificates: config.listeners().map(|listener| FileGroup::of(of_listener(listener))).collect(),
-            upstreams: FileGroup::of(of_upstreams(config)),
+            own: FileGroup::new(own(config)),
+            issuers: config.issuers.iter().map(|issuer| FileGroup::new(of_issuer(issuer))).collect(),
+            certificates: config.listeners().map(|listener| FileGroup::new(of_listener(listener))).collect(),
+            upstreams: FileGroup::new(of_upstreams(config)),
         }
     }
 
     /// Reads the key folder again, after this process has created the keys.
     pub(crate) fn refresh_own_keys(&mut self, config: &Config) {
-        self.own = FileGroup::of(own(config));
+        self.own = FileGroup::new(own(config));
     }
 }
 

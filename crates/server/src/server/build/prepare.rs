@@ -93,7 +93,7 @@ impl StartPlan {
 /// # Errors
 /// Everything that a start would refuse, each with its line and key.
 pub async fn prepare(config: &Config) -> Result<StartPlan, ConfigErrors> {
-    let last_read = LastRead::of(config);
+    let last_read = LastRead::new(config);
     let mut findings = Findings::new(config);
     findings.suspicious();
     let keyring = findings.keys();

@@ -99,7 +99,7 @@ impl Bounds {
             idle_timeout: config.idle_timeout,
             max_head: config.max_head,
             max_streams: config.max_requests_per_connection,
-            min_rate: MinRate::of(config),
+            min_rate: MinRate::new(config),
             trusted_proxies: config.trusted_proxies.as_slice().into(),
         }
     }

@@ -89,10 +89,10 @@ pub(crate) struct SetUpError {
 
 impl RejectCause {
     fn with(self, what: &str) -> SetUpError {
-        self.of(io::Error::new(io::ErrorKind::ConnectionRefused, what))
+        self.caused_by(io::Error::new(io::ErrorKind::ConnectionRefused, what))
     }
 
-    fn of(self, error: io::Error) -> SetUpError {
+    fn caused_by(self, error: io::Error) -> SetUpError {
         SetUpError { cause: self, error }
     }
 }
@@ -141,9 +141,9 @@ impl Listener {
         bounds: &Bounds,
     ) -> Result<NewConnection, SetUpError> {
         let client = match self.proxy_protocol {
-            true if bounds.trusts(peer.ip()) => {
-                proxy_protocol::read(&mut stream, peer).await.map_err(|error| RejectCause::ProxyProtocol.of(error))?
-            }
+            true if bounds.trusts(peer.ip()) => proxy_protocol::read(&mut stream, peer)
+                .await
+                .map_err(|error| RejectCause::ProxyProtocol.caused_by(error))?,
             true => return Err(RejectCause::ProxyProtocol.with("peer is not in trusted_proxies")),
             false => peer,
         };
@@ -168,7 +168,8 @@ impl Listener {
         let mut established = match &self.tls {
             Some(tls) => self.over_tls(tls, stream, client, is_proxy, bounds).await?,
             None => {
-                let is_http2 = begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.of(error))?;
+                let is_http2 =
+                    begins_with_preface(&stream).await.map_err(|error| RejectCause::Broken.caused_by(error))?;
                 let stream = Stream::clear(Socket::new(stream, bounds.min_rate));
                 let origin = Origin::clear(self.peer(client, false), is_proxy, bounds.min_rate);
                 let conditions = ConnectionConditions::default();
@@ -191,7 +192,7 @@ impl Listener {
         is_proxy: bool,
         bounds: &Bounds,
     ) -> Result<NewConnection, SetUpError> {
-        if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.of(error))? {
+        if begins_with_a_method(&stream).await.map_err(|error| RejectCause::Broken.caused_by(error))? {
             // Boxed: its buffer would be a part of each connection's task.
             Box::pin(answer_plain_http(&mut stream)).await;
             return Err(RejectCause::Tls.with("the client speaks HTTP without TLS"));
@@ -200,7 +201,7 @@ impl Listener {
         let loaded = tls.borrow_and_update().clone();
         let socket = Socket::new(stream, bounds.min_rate);
         let stream = TlsAcceptor::from(Arc::clone(&loaded.settings)).accept(socket).await;
-        let mut stream = stream.map_err(|error| RejectCause::Tls.of(error))?;
+        let mut stream = stream.map_err(|error| RejectCause::Tls.caused_by(error))?;
         let (_, session) = stream.get_ref();
         let name = session.server_name().map(str::to_owned);
         let requested = RequestedServer { name, certificates: Arc::clone(&loaded.certificates) };
@@ -227,7 +228,7 @@ impl Listener {
         if is_http2 {
             // hyper would wait for the preface without a deadline.
             let mut preface = [0; PREFACE.len()];
-            stream.read_exact(&mut preface).await.map_err(|error| RejectCause::Broken.of(error))?;
+            stream.read_exact(&mut preface).await.map_err(|error| RejectCause::Broken.caused_by(error))?;
             if preface != PREFACE {
                 return Err(RejectCause::Broken.with("HTTP/2 preface is missing"));
             }

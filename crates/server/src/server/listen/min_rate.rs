@@ -18,7 +18,7 @@ pub(crate) struct MinRate {
 }
 
 impl MinRate {
-    pub(crate) fn of(config: &ServerConfig) -> Self {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
         Self { bytes_per_second: config.min_body_rate, max_lag: config.idle_timeout }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) enum RollError {
 }
 
 impl RollError {
-    fn of(error: impl std::fmt::Display) -> Self {
+    fn failed(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }
 }
@@ -42,8 +42,8 @@ impl RollError {
 async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), RollError> {
     Ok(match store.and_then(Store::shared) {
         Some(shared) => {
-            let nodes = shared.nodes().await.map_err(RollError::of)?;
-            (nodes, shared.last_known_time().await.map_err(RollError::of)?)
+            let nodes = shared.nodes().await.map_err(RollError::failed)?;
+            (nodes, shared.last_known_time().await.map_err(RollError::failed)?)
         }
         None => (Vec::new(), SystemTime::new().wall()),
     })
@@ -52,7 +52,7 @@ async fn look(store: Option<&dyn Store>) -> Result<(Vec<NodeSeen>, Timestamp), R
 /// The gates that are remembered, and were not heard of lately: they ended, or were cut off.
 async fn ended(store: Option<&dyn Store>, now: Timestamp) -> Result<Vec<NodeSeen>, RollError> {
     let Some(shared) = store.and_then(Store::shared) else { return Ok(Vec::new()) };
-    let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::of)?;
+    let seen = shared.nodes_within(NODE_KEPT).await.map_err(RollError::failed)?;
     Ok(seen.into_iter().filter(|seen| now.since(seen.beat) > NODE_HEARD_WITHIN).collect())
 }
 
@@ -73,7 +73,7 @@ fn keys_with(folder: &Path, name: &str) -> Result<Keyring, RollError> {
 
 /// The keys as the folder has them.
 pub(crate) fn load(folder: &Path) -> Result<Keyring, RollError> {
-    let keyring = Keyring::load_if_there(folder).map_err(RollError::of)?;
+    let keyring = Keyring::load_if_there(folder).map_err(RollError::failed)?;
     keyring.ok_or_else(|| {
         RollError::Failed(format!(
             "{}: there is no keyring.toml: make keys with rotogate keys init, or copy the key folder of another gate of the \
@@ -97,9 +97,9 @@ async fn until_it_may_sign(
 ) -> Result<(), RollError> {
     let refresh = Keyring::refresh_id(name);
     let published_for = JWKS_MAX_AGE.max(after);
-    let store = shared_store(config, keyring).await.map_err(RollError::of)?;
+    let store = shared_store(config, keyring).await.map_err(RollError::failed)?;
     loop {
-        let written = Keyring::written_at(&config.issuer.keys, name).map_err(RollError::of)?;
+        let written = Keyring::written_at(&config.issuer.keys, name).map_err(RollError::failed)?;
         let written = written.map_or(Timestamp::ZERO, time);
         let (nodes, now) = look(store.as_deref()).await?;
         let why = match refresh {
@@ -170,7 +170,7 @@ pub(crate) struct Longest {
 }
 
 impl Longest {
-    pub(crate) fn of(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let base = &config.sessions.profile;
         let clients = config.clients.iter().map(|client| &client.profile);
         let all = config.endpoints.iter().map(|endpoint| &endpoint.profile).chain(clients);
@@ -195,11 +195,11 @@ impl Longest {
 
 /// Fails if anything may still need this key. What a gate may need that starts again is a warning.
 async fn nothing_needs(config: &Config, keyring: &Keyring, name: &str) -> Result<Option<String>, RollError> {
-    let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(RollError::of)?);
-    let store = shared_store(config, keyring).await.map_err(RollError::of)?;
+    let changed = time(Keyring::changed_at(&config.issuer.keys).map_err(RollError::failed)?);
+    let store = shared_store(config, keyring).await.map_err(RollError::failed)?;
     let (nodes, now) = look(store.as_deref()).await?;
     let ended = ended(store.as_deref(), now).await?;
-    let longest = Longest::of(config);
+    let longest = Longest::new(config);
     let refresh = Keyring::refresh_id(name);
     let used = used_until_the_end(&ended, now, |row| match refresh {
         Some(id) => row.refresh_current == Some(id),
@@ -284,7 +284,7 @@ fn refresh_needed(
 async fn sessions_of(store: &dyn Store, id: u8, now: Timestamp, idle: Duration) -> Result<u64, RollError> {
     let (mut count, mut after) = (0, None);
     loop {
-        let page = store.list(Filter::All, after, PAGE).await.map_err(RollError::of)?;
+        let page = store.list(Filter::All, after, PAGE).await.map_err(RollError::failed)?;
         count += page.sessions.iter().filter(|session| needs(session, id, now, idle)).count() as u64;
         after = page.next;
         if after.is_none() {
@@ -308,7 +308,7 @@ pub(crate) fn add(config: &Config, algorithm: Option<Algorithm>, refresh: bool) 
         true => Keyring::add_refresh(folder).map(audit::refresh_name),
         false => Keyring::add(folder, algorithm.unwrap_or(config.issuer.algorithm), KeyState::Verifying),
     };
-    let kid = kid.map_err(RollError::of)?;
+    let kid = kid.map_err(RollError::failed)?;
     audit::write_key(KeyEvent::Added, &kid);
     Ok(kid)
 }
@@ -329,7 +329,7 @@ pub(crate) async fn promote(config: &Config, kid: &str, when: Option<(bool, Dura
         Some(id) => Keyring::make_current(folder, id),
         None => Keyring::make_signing(folder, kid),
     }
-    .map_err(RollError::of)?;
+    .map_err(RollError::failed)?;
     audit::write_key(KeyEvent::Promoted, kid);
     Ok(())
 }
@@ -343,7 +343,7 @@ pub(crate) async fn retire(config: &Config, kid: &str, force: bool) -> Result<Op
         )));
     }
     let warning = if force { None } else { nothing_needs(config, &keyring, kid).await? };
-    Keyring::retire(&config.issuer.keys, kid).map_err(RollError::of)?;
+    Keyring::retire(&config.issuer.keys, kid).map_err(RollError::failed)?;
     audit::write_key(KeyEvent::Retired, kid);
     Ok(warning)
 }

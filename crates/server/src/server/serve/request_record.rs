@@ -124,7 +124,7 @@ impl RequestRecord {
         }
         let tally = state.tally;
         let so_far = ExchangeEnd::default();
-        let mut record = ReplyRecord { line, tally, route: RouteLabel::of(verdict), received, began, so_far };
+        let mut record = ReplyRecord { line, tally, route: RouteLabel::from_verdict(verdict), received, began, so_far };
         // A response without a message has its status here, not in trailers.
         if is_grpc {
             record.so_far.set_grpc_status(response.headers().get(&GRPC_STATUS));

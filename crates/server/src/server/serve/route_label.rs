@@ -31,7 +31,7 @@ impl RouteLabel {
     }
 
     /// The route of a verdict that nobody needs any more.
-    pub(crate) fn of(verdict: Option<Verdict>) -> Self {
+    pub(crate) fn from_verdict(verdict: Option<Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
         match (verdict.route, verdict.operation) {
             (Some(route), _) => Self::Route(route),
@@ -52,7 +52,7 @@ pub(crate) enum RouteRef<'a> {
 }
 
 impl<'a> RouteRef<'a> {
-    pub(super) fn of(verdict: Option<&'a Verdict>) -> Self {
+    pub(super) fn from_verdict(verdict: Option<&'a Verdict>) -> Self {
         let Some(verdict) = verdict else { return Self::Preflight };
         match (&verdict.route, verdict.operation) {
             (Some(route), _) => Self::Route(route),

@@ -76,11 +76,11 @@ pub(super) fn show(state: &AdminState) -> Response<Body> {
 
 /// The configuration in force.
 pub(super) fn describe(state: &AdminState) -> ConfigInfo {
-    ConfigInfo::of(&state.config.load())
+    ConfigInfo::new(&state.config.load())
 }
 
 impl ConfigInfo {
-    pub(crate) fn of(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         let value = |(key, value): (String, toml::Value)| {
             let (source, line, variable) = match config.source.origin(&key) {
                 KeyOrigin::Default => (ValueSource::Default, None, None),
@@ -173,7 +173,7 @@ pub(super) async fn check(state: &AdminState) -> Response<Body> {
     };
     ok(&match examine(file, &state.listening).await {
         Ok(config) => {
-            let warnings = config.warnings.iter().map(Finding::of).collect();
+            let warnings = config.warnings.iter().map(Finding::new).collect();
             found(&[], warnings, differing(&in_force, &config))
         }
         Err(errors) => found(&findings(&errors), Vec::new(), Vec::new()),
@@ -192,7 +192,7 @@ async fn examine(file: &Path, held: &[std::net::SocketAddr]) -> Result<Config, C
 }
 
 fn findings(errors: &ConfigErrors) -> Vec<Finding> {
-    errors.iter().map(Finding::of).collect()
+    errors.iter().map(Finding::new).collect()
 }
 
 /// What came of a reload.
@@ -248,6 +248,6 @@ pub(super) async fn reload(state: &AdminState) -> AdminResult {
         file: file.display().to_string(),
         applied: differing(&before, &now),
         restart_needed: differing(&now, &wanted),
-        warnings: wanted.warnings.iter().map(Finding::of).collect(),
+        warnings: wanted.warnings.iter().map(Finding::new).collect(),
     }))
 }

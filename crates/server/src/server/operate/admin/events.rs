@@ -74,7 +74,7 @@ struct WithOthers {
 }
 
 impl WithOthers {
-    fn of(issuer: &str, session: &Session) -> Self {
+    fn new(issuer: &str, session: &Session) -> Self {
         Self {
             issuer: issuer.to_owned(),
             subject: session.subject.to_string(),
@@ -145,7 +145,7 @@ impl Filter {
 
 /// What is known about a session.
 pub(super) fn of_session(issuer: &str, session: &Session) -> Vec<Value> {
-    let with_others = Some(WithOthers::of(issuer, session));
+    let with_others = Some(WithOthers::new(issuer, session));
     let filter = Filter { session: Some(session.id.to_string()), with_others, ..Filter::default() };
     filter.pick_all(recent::follow().0.iter())
 }
@@ -205,7 +205,7 @@ pub(super) async fn kept(state: &AdminState, query: EventsQuery) -> Result<(Vec<
         Some(id) => state.gate.sessions().get(id).await.ok().flatten(),
         None => None,
     };
-    let with_others = with_others.map(|session| WithOthers::of(&state.config.load().issuer.url, &session));
+    let with_others = with_others.map(|session| WithOthers::new(&state.config.load().issuer.url, &session));
     let filter = Filter { action, subject, session, actor, with_others };
     let (kept, coming) = recent::follow();
     let mut picked = filter.pick_all(kept.iter());

@@ -60,7 +60,7 @@ pub(crate) struct Age {
 
 impl Age {
     // Requirement O42.
-    fn of(folder: &Path, kid: &str) -> Self {
+    fn read(folder: &Path, kid: &str) -> Self {
         let Some(written) = Keyring::written_at(folder, kid).ok().flatten().map(key_roll::time) else {
             return Self::default();
         };
@@ -99,7 +99,7 @@ impl OwnKeyState {
         }
     }
 
-    fn of(is_signing: bool) -> Self {
+    fn new(is_signing: bool) -> Self {
         if is_signing { Self::Signing } else { Self::Verifying }
     }
 }
@@ -128,13 +128,13 @@ pub(crate) fn describe(keyring: &Keyring, folder: &Path) -> Keys {
     let keys = keyring.signing_keys().map(|key| Key {
         kid: key.kid().to_owned(),
         algorithm: key.algorithm().to_string(),
-        state: OwnKeyState::of(key.kid() == signing),
-        age: Age::of(folder, key.kid()),
+        state: OwnKeyState::new(key.kid() == signing),
+        age: Age::read(folder, key.kid()),
     });
     let secrets = keyring.refresh_keys();
     let refresh = secrets.ids().map(|id| {
         let kid = audit::refresh_name(id);
-        RefreshKey { state: OwnKeyState::of(id == secrets.current()), age: Age::of(folder, &kid), kid }
+        RefreshKey { state: OwnKeyState::new(id == secrets.current()), age: Age::read(folder, &kid), kid }
     });
     Keys { keys: keys.collect(), refresh: refresh.collect() }
 }

@@ -153,7 +153,7 @@ pub(crate) async fn serve(listener: TcpListener, side: Side, state: Arc<AdminSta
         let Some(seat) = seats.take(peer.ip()) else { continue };
         let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let stream = Socket::new(stream, MinRate::of(&state.config.load().server));
+            let stream = Socket::new(stream, MinRate::new(&state.config.load().server));
             let of_requests = Arc::clone(&seat);
             let service = service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(Arc::clone(&of_requests));

@@ -110,7 +110,7 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn of(error: &ConfigError) -> Self {
+    pub(super) fn new(error: &ConfigError) -> Self {
         let ConfigError { source, position, key, message, unchecked: _ } = error;
         Self { file: source.clone(), line: position.map(|(line, _)| line), key: key.clone(), detail: message.clone() }
     }

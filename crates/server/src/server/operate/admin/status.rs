@@ -98,7 +98,7 @@ pub(super) async fn describe(state: &AdminState) -> Status {
         requests_in_flight: state.serving.load().proxy.report().iter().map(|report| report.in_flight).sum(),
         store: StoreStatus { kind: kind(&config.store).to_owned(), up: health::is_store_up(state).await },
         reloads: ReloadSource::ALL.map(reload).into(),
-        warnings: config.warnings.iter().map(Finding::of).collect(),
+        warnings: config.warnings.iter().map(Finding::new).collect(),
     }
 }
 

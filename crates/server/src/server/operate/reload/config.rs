@@ -26,7 +26,7 @@ impl Reloadable {
         let old = self.config.load_full();
         let mut now = new;
         let restart_only = now.keep(&old);
-        let LastRead { certificates, upstreams, own: _, issuers } = LastRead::of(&now);
+        let LastRead { certificates, upstreams, own: _, issuers } = LastRead::new(&now);
         if let Err(error) = self.install(&old, &now).await {
             tracing::error!(
                 target: "rotogate::audit",

@@ -54,19 +54,19 @@ impl Outcomes {
         Self(std::array::from_fn(|_| Outcome { is_refused: AtomicBool::new(false), taken: AtomicU64::new(now) }))
     }
 
-    fn of(&self, source: ReloadSource) -> Option<&Outcome> {
+    fn outcome(&self, source: ReloadSource) -> Option<&Outcome> {
         self.0.get(source as usize)
     }
 
     /// Whether the last change was refused, and when one was last taken, in seconds of Unix time.
     pub(crate) fn get(&self, source: ReloadSource) -> (bool, u64) {
         let read = |of: &Outcome| (of.is_refused.load(Ordering::Relaxed), of.taken.load(Ordering::Relaxed));
-        self.of(source).map_or_else(Default::default, read)
+        self.outcome(source).map_or_else(Default::default, read)
     }
 
     /// A change was taken, or refused.
     pub(crate) fn set(&self, source: ReloadSource, is_refused: bool) {
-        let Some(of) = self.of(source) else { return };
+        let Some(of) = self.outcome(source) else { return };
         of.is_refused.store(is_refused, Ordering::Relaxed);
         if !is_refused {
             of.taken.store(files::now().as_secs(), Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Outcomes {
             (ReloadSource::Certificates, certificates),
             (ReloadSource::Upstreams, std::slice::from_ref(upstreams)),
         ] {
-            let Some(of) = self.of(source) else { continue };
+            let Some(of) = self.outcome(source) else { continue };
             of.is_refused.store(groups.iter().any(FileGroup::is_refused), Ordering::Relaxed);
             let taken = groups.iter().map(FileGroup::taken).max().map_or(0, Timestamp::as_secs);
             of.taken.fetch_max(taken, Ordering::Relaxed);

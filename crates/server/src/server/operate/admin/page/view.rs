@@ -219,7 +219,7 @@ const NOT_REST: [&str; 16] = [
 ];
 
 impl AuditLine {
-    fn of(line: &Value) -> Self {
+    fn from_json(line: &Value) -> Self {
         let text = |name: &str| line.get(name).map(plain).unwrap_or_default();
         let rest = line.as_object().into_iter().flatten().filter(|(name, _)| !NOT_REST.contains(&name.as_str()));
         Self {
@@ -235,7 +235,7 @@ impl AuditLine {
 
     /// The newest first.
     pub(super) fn all(lines: &[Value]) -> Vec<Self> {
-        lines.iter().rev().map(Self::of).collect()
+        lines.iter().rev().map(Self::from_json).collect()
     }
 }
 
