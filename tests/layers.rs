@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "layers/names.rs"]
+mod names;
 #[path = "layers/sizes.rs"]
 mod sizes;
 

@@ -12,7 +12,7 @@ const MAX_FUNCTION: usize = 80;
 const MAX_FILE: usize = 500;
 
 /// The sources of all crates but those of tests.
-fn all_sources() -> Vec<PathBuf> {
+pub(super) fn all_sources() -> Vec<PathBuf> {
     let root = Path::new(ROOT);
     let crates = fs::read_dir(root.join("crates")).unwrap().map(|entry| entry.unwrap().path());
     let folders = crates.filter(|path| !path.ends_with("test-support")).map(|path| path.join("src"));
@@ -26,7 +26,7 @@ fn indent(line: &str) -> usize {
 }
 
 /// The lines without items that are compiled for tests alone. rustfmt ends an item at the indent where it begins.
-fn without_tests(text: &str) -> Vec<&str> {
+pub(super) fn without_tests(text: &str) -> Vec<&str> {
     let mut kept = Vec::new();
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
