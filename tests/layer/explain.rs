@@ -92,7 +92,7 @@ fn coherent(explained: &Explanation, request: &Head) {
     let result = |rule| explained.rules.iter().find(|verdict| verdict.rule == rule).map(|verdict| verdict.result);
     match explained.denial {
         Some(denial) => {
-            assert_eq!(result(Rule::from_denial(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}")
+            assert_eq!(result(Rule::from_denial(denial)), Some(RuleResult::Fail), "{request:?}: {explained:?}");
         }
         None => assert!(explained.rules.iter().all(|verdict| verdict.result != RuleResult::Fail), "{explained:?}"),
     }

@@ -35,7 +35,7 @@ pub(super) struct EndpointRun<M> {
 }
 
 impl<M> EndpointRun<M> {
-    pub(super) fn new(layer: GateLayer<M>, operation: &endpoint::Operation) -> Self {
+    pub(super) fn new(layer: GateLayer<M>, operation: &endpoint::MatchedOperation) -> Self {
         let index = operation.endpoint();
         let dialect = layer.gate.0.endpoints.dialect(index).map_or("", Dialect::name);
         Self { index, named: Operation::new(dialect, operation.name()), layer }
@@ -62,7 +62,7 @@ impl<M> EndpointRun<M> {
     /// Answers the request. `kept` calls the service, for operations that need it.
     pub(super) async fn outcome<S, B>(
         self,
-        operation: endpoint::Operation,
+        operation: endpoint::MatchedOperation,
         parts: Parts,
         body: B,
         kept: M::Kept,
@@ -89,7 +89,7 @@ impl<M> EndpointRun<M> {
     }
 
     /// What the endpoint makes of the request, as a step of its trace.
-    async fn answered<B>(&self, operation: endpoint::Operation, parts: Parts, body: B) -> EndpointResponse
+    async fn answered<B>(&self, operation: endpoint::MatchedOperation, parts: Parts, body: B) -> EndpointResponse
     where
         B: Body + Send + 'static,
         B::Data: Send,

@@ -31,7 +31,7 @@ fn provider(url: &str) -> OAuthProvider {
     let mut tls = Tls::default();
     tls.ca = Some(authority.cert.pem());
     let caller = HttpCaller::new(HttpClient::with_tls(&tls).unwrap(), Duration::from_secs(5));
-    let target = |url: &str| Target::parse(url, Allowed::by_operator()).unwrap();
+    let target = |url: &str| FetchTarget::parse(url, Allowed::by_operator()).unwrap();
     OAuthProvider::new(caller, ProviderUrls::fixed(target(url), Some(target(url))))
 }
 

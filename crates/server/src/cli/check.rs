@@ -57,7 +57,7 @@ pub(super) fn run(path: &Path, options: CheckOptions, output: Output) -> Command
     let checked = CheckReport {
         file: path,
         ok: true,
-        warnings: warnings.iter().map(At::of).collect(),
+        warnings: warnings.iter().map(At::new).collect(),
         listen: config.server.addresses().chain(config.admin.addresses().map(|(address, _)| address)).collect(),
         directory: found.directory.clone(),
         issuers: found.issuers.clone(),

@@ -45,7 +45,7 @@ impl ConfigErrors {
 
     /// One problem about a file as a whole.
     pub(crate) fn one(source: String, message: String) -> Self {
-        Self(vec![ConfigError { source, position: None, key: String::new(), message, unchecked: false }])
+        Self::single(ConfigError { source, position: None, key: String::new(), message, unchecked: false })
     }
 
     /// A problem of a file, from a message that begins with the file's name.
@@ -55,9 +55,9 @@ impl ConfigErrors {
         Self::one(source, message)
     }
 
-    /// These problems; at least one.
-    pub(crate) fn new(first: ConfigError, others: impl IntoIterator<Item = ConfigError>) -> Self {
-        Self(std::iter::once(first).chain(others).collect())
+    /// One problem.
+    pub(crate) fn single(error: ConfigError) -> Self {
+        Self(vec![error])
     }
 
     /// Both lists.

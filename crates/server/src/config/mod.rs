@@ -81,7 +81,7 @@ fn read(path: &Path) -> Result<Vec<u8>, ConfigErrors> {
     if let Some(why) = private_file::denied(path) {
         let source = path.display().to_string();
         let error = ConfigError { source, position: None, key: String::new(), message: why, unchecked: true };
-        return Err(ConfigErrors::new(error, []));
+        return Err(ConfigErrors::single(error));
     }
     trusted::read(path, MAX_FILE_BYTES).map_err(|what| ConfigErrors::said(path, &what))
 }

@@ -196,7 +196,7 @@ impl Partitions {
     ) -> Vec<(&Partition, Vec<T>)> {
         let mut sorted = BTreeMap::<usize, Vec<T>>::new();
         for one in all {
-            sorted.entry(self.of(id(&one)).number).or_default().push(one);
+            sorted.entry(self.of_session(id(&one)).number).or_default().push(one);
         }
         sorted.into_iter().map(|(number, some)| (self.get(number), some)).collect()
     }

@@ -58,7 +58,7 @@ pub(crate) async fn inspect(config: &Config) -> Result<Vec<String>, ConfigErrors
     });
     match found {
         Ok(line) => Ok(vec![line]),
-        Err(KeyFault { key, message }) => Err(ConfigErrors::new(config.blame(&key, message), [])),
+        Err(KeyFault { key, message }) => Err(ConfigErrors::single(config.blame(&key, message))),
     }
 }
 
