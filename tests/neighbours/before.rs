@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use support::server::free_port;
 use support::stub::Stub;
 use support::wire::{Reply, Wire};
 use support::{Gate, Place, Tokens, with};
@@ -157,8 +158,7 @@ impl Before {
         let place = Place::new(&change(config));
         files(&place.path(""));
         let gate = place.start_with_sockets(vec![question.into()]);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = port.local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let folder = tempfile::tempdir().unwrap();
         let own = fs::read_dir(examples(name)).unwrap().map(|entry| entry.unwrap().file_name());
         let mut all: Vec<_> = own.map(|own| (fs::read_to_string(examples(name).join(&own)).unwrap(), own)).collect();
@@ -178,7 +178,6 @@ impl Before {
             fs::write(folder.path().join(file), change(text)).unwrap();
         }
         files(folder.path());
-        drop(port);
         let log = fs::File::create(folder.path().join("output.log")).unwrap();
         command.current_dir(folder.path()).env("HOME", folder.path());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -195,8 +194,13 @@ impl Before {
                 return false;
             }
             // Traefik listens before it has its routes.
-            if TcpStream::connect(self.address).is_ok() && self.ask("GET /private/up", &[]).status == 401 {
-                return true;
+            if let Ok(stream) = TcpStream::connect(self.address) {
+                let mut wire = Wire::on(stream);
+                wire.head("GET /private/up", &["Host: localhost"]);
+                // While it begins, it may close connections without a word.
+                if wire.try_reply(false).is_some_and(|reply| reply.status == 401) {
+                    return true;
+                }
             }
             std::thread::sleep(Duration::from_millis(50));
         }
