@@ -7,10 +7,10 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use rotogate_core::http_client::{Allowed, Document, HttpClient, Target};
+//! use rotogate_core::http_client::{Allowed, Document, HttpClient, FetchTarget};
 //!
 //! let client = HttpClient::new()?.with_max_size(256 << 10);
-//! let keys = Target::parse("https://id.example.com/keys", Allowed::by_operator())?;
+//! let keys = FetchTarget::parse("https://id.example.com/keys", Allowed::by_operator())?;
 //! match client.get_document(&keys, None, None).await {
 //!     Ok(Document::New { body, .. }) => println!("{} bytes", body.len()),
 //!     Ok(Document::Unchanged { .. }) => println!("as before"),

@@ -2,12 +2,12 @@
 //! does not tell. Here are the settings of an issuer, and the way to ask; the cache of tokens asks and keeps the answers.
 //!
 //! ```no_run
-//! use rotogate_core::http_client::{Allowed, HttpClient, Target};
+//! use rotogate_core::http_client::{Allowed, HttpClient, FetchTarget};
 //! use rotogate_core::introspection::{HttpIntrospector, Introspection};
 //! use rotogate::token::IssuerRules;
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let endpoint = Target::parse("https://idp.example.com/oauth2/introspect", Allowed::by_operator())?;
+//! let endpoint = FetchTarget::parse("https://idp.example.com/oauth2/introspect", Allowed::by_operator())?;
 //! let secret = rotogate::SecretString::from("the secret of the gate at the issuer");
 //! let introspector = HttpIntrospector::new(HttpClient::new()?, endpoint, "gate", &secret);
 //! let rules = IssuerRules::introspected("https://idp.example.com", vec!["api".into()], Introspection::by(introspector));
