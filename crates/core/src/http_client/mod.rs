@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use rotogate_core::http_client::{Allowed, Document, HttpClient, FetchTarget};
+//! use rotogate_core::http_client::{Allowed, Document, FetchTarget, HttpClient};
 //!
 //! let client = HttpClient::new()?.with_max_size(256 << 10);
 //! let keys = FetchTarget::parse("https://id.example.com/keys", Allowed::by_operator())?;

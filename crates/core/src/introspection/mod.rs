@@ -2,7 +2,7 @@
 //! does not tell. Here are the settings of an issuer, and the way to ask; the cache of tokens asks and keeps the answers.
 //!
 //! ```no_run
-//! use rotogate_core::http_client::{Allowed, HttpClient, FetchTarget};
+//! use rotogate_core::http_client::{Allowed, FetchTarget, HttpClient};
 //! use rotogate_core::introspection::{HttpIntrospector, Introspection};
 //! use rotogate::token::IssuerRules;
 //!

@@ -22,8 +22,8 @@
 //!   any other expression. It can use the parameters, and the fields above.
 //!
 //! `read_keys` is the function that reads the keys, with the parameters that the lines need. It does not call
-//! [`Section::finish`]: the rules that span keys come before that. `impl Type` in the place
-//! of `pub struct Type` is for a type of another crate, whose fields are all listed.
+//! [`Section::finish`]: the rules that span keys come before that. `impl Type` instead of
+//! `pub struct Type` is for a type of another crate, whose fields are all listed.
 
 use super::raw::{Section, Value};
 

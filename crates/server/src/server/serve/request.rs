@@ -148,8 +148,8 @@ pub(crate) fn serve(
     let record = RequestRecord::new(&state, origin, &mut request, began, received.as_ref());
     let is_grpc = reply::is_grpc(request.headers());
     let (is_misdirected, request) = origin.is_misdirected(request);
-    // `enter` copies what its closure captures and returns: this one, and those below, have references alone. They take
-    // what they need from one place, and write what they make into another.
+    // `enter` and `catch_unwind` copy what a closure captures and returns. The closures of this file capture references
+    // only: each takes its input from one `Option`, and writes its result into another.
     let (mut asked, mut answer) = (Some((request, permit, received)), None);
     record.context().clone().enter(|| {
         answer = asked.take().map(|(request, permit, received)| match permit {
