@@ -49,6 +49,7 @@ pub use rotogate_core::directory::{Directory, DirectoryError, LoginRequest, Pass
 ///
 /// One run takes tens of milliseconds in a release build, and more than a second without optimisation. In a development
 /// build, optimise dependencies: `[profile.dev.package."*"]` with `opt-level = 1` in your `Cargo.toml`.
+#[cfg(feature = "passwords")]
 pub mod password {
     #[doc(inline)]
     pub use rotogate_core::password::{BadHash, BadPassword, Cost, MAX_PASSWORD, Passwords, cost_of, hash, hash_with};

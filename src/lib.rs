@@ -41,6 +41,7 @@
 //! | a service behind the layer | [`Gate`], [`GateBuilder`](gate::GateBuilder), [`Identity`], [`Require`](gate::Require), [`Claims`](gate::Claims), [`Reason`](gate::Reason) |
 //! | where the layer refuses and lets in | [`Route`](route::Route), [`RoutePolicy`](route::RoutePolicy), [`Auth`](route::Auth), [`Endpoint`](gate::Endpoint), [`Rates`](gate::Rates), [`Bounds`](gate::Bounds) |
 //! | a login, a logout, an administration page | [`Sessions`](gate::Sessions), [`NewSession`](gate::NewSession), [`IssuedTokens`](gate::IssuedTokens), [`Cookies`](gate::Cookies), [`Whose`](gate::Whose), [`Session`](session::Session), [`Profile`](session::profile::Profile) |
+//! | a service that accepts the tokens of another issuer | `ResourceServer` (feature `remote-keys`) |
 //! | keys and other issuers | [`Keyring`](token::Keyring), [`IssuerRules`](token::IssuerRules), [`IssuerKeys`](token::IssuerKeys), [`Algorithm`](token::Algorithm) |
 //! | replies to what is refused | [`Denial`](denial::Denial), [`Class`](denial::Class), [`Fault`](fault::Fault) |
 //! | tests of handlers | `rotogate::test` (feature `test`) |
@@ -55,6 +56,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `axum` | yes | [`Identity`] and `Option<Identity>` as axum extractors |
+//! | `passwords` | yes | password hashes: argon2id, for [`directory`] and for the secrets of clients |
 //! | `redb` | yes | the embedded store |
 //! | `redis` | no | the store of several gates in Redis or Valkey |
 //! | `postgres` | no | the store of several gates in PostgreSQL |
@@ -96,6 +98,8 @@ pub mod program;
 pub mod relay;
 #[cfg(feature = "remote-keys")]
 pub mod remote_keys;
+#[cfg(feature = "remote-keys")]
+mod resource_server;
 pub mod route;
 pub mod session;
 pub mod store;
@@ -104,11 +108,13 @@ pub mod test;
 pub mod token;
 
 pub use gate::{Gate, Identity};
+#[cfg(feature = "remote-keys")]
+pub use resource_server::ResourceServer;
 /// The type of passwords, for implementations of [`Directory`](directory::Directory).
 pub use secrecy::SecretString;
 
 /// The README's program compiles, and so do those of the page about the layer.
-#[cfg(all(doctest, feature = "axum", feature = "key-folder"))]
+#[cfg(all(doctest, feature = "axum", feature = "key-folder", feature = "remote-keys"))]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../docs/layer.md")]
 struct Readme;

@@ -5,8 +5,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn root(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
@@ -65,6 +67,27 @@ fn o11_one_library_does_the_cryptography() {
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let all = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     all.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+/// A resource server compiles no password hashing and no store, and at most these.
+#[test]
+fn o11_a_resource_server_needs_few_crates() {
+    let features = ["--no-default-features", "--features", "remote-keys"];
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--package", "rotogate", "--edges", "normal,build", "--prefix", "none"])
+        .args(features)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: BTreeSet<&str> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    let names: BTreeSet<&str> = crates.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.contains("rotogate"), "{tree}");
+    assert!(crates.len() - 1 <= 115, "{} crates besides: {crates:?}", crates.len() - 1);
+    for unwanted in ["argon2", "redb", "redis", "tokio-postgres", "axum"] {
+        assert!(!names.contains(unwanted), "{unwanted}");
+    }
 }
 
 #[test]

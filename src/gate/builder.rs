@@ -32,7 +32,7 @@ mod error;
 mod rules;
 mod sound;
 
-pub(super) use build::verifier;
+pub(super) use build::{own_rules, verifier};
 pub use error::BuildError;
 use rules::Rules;
 pub(super) use sound::assertion;
@@ -45,7 +45,9 @@ pub const DEFAULT_MAX_STREAM: Duration = Duration::from_secs(86_400);
 /// The tolerance for clock differences.
 pub const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 
-/// Builds a [`Gate`](super::Gate). A value that is not set has the default of `gateway.toml`.
+/// Builds a [`Gate`](super::Gate). A value that is not set has the default of `gateway.toml`. Without
+/// [`issuer`](Self::issuer) and [`keys`](Self::keys), a gate with a [`trusted_issuer`](Self::trusted_issuer) is a resource
+/// server: it accepts tokens, and issues none.
 ///
 /// ```
 /// use std::time::Duration;
@@ -157,6 +159,7 @@ impl GateBuilder {
     }
 
     /// The checker for secrets of confidential clients. Shared with a directory, its concurrency bound covers both.
+    #[cfg(feature = "passwords")]
     #[must_use]
     pub fn passwords(mut self, passwords: Arc<Passwords>) -> Self {
         self.passwords = Some(passwords);

@@ -100,8 +100,13 @@ impl Gate {
         if self.0.checker.asserts() {
             builder::assertion(&keyring)?;
         }
-        let verifier = builder::verifier(&self.0.engine, &keyring, self.0.leeway, trusted)?;
+        let verifier = builder::verifier(self.own_rules(&keyring), trusted)?;
         Ok(PreparedKeys { verifier, keyring })
+    }
+
+    /// The rules for this gate's own tokens, if it is an issuer.
+    fn own_rules(&self, keyring: &Keyring) -> Option<IssuerRules> {
+        self.0.running.is_issuer.then(|| builder::own_rules(&self.0.engine, keyring, self.0.leeway))
     }
 
     /// The other part: mints and verifies with the prepared keys. Returns whether keys or rules differ.

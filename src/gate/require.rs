@@ -118,7 +118,8 @@ impl RequireLayer {
     /// [`IssuerRules::roles`](rotogate_core::token::IssuerRules::roles) names.
     ///
     /// `"kc:admin"` is the role `admin` in tokens of the issuer named `kc`, and of no other. A bare role is of the
-    /// issuer that [`Self::issuer`] names, if it names exactly one, and otherwise of our own tokens.
+    /// issuer that [`Self::issuer`] names, if it names exactly one, of the only issuer that is trusted, and otherwise of our
+    /// own tokens.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
@@ -128,7 +129,12 @@ impl RequireLayer {
     #[must_use]
     // Requirement I17.
     pub fn role(self, role: &str) -> Self {
-        let role = Role::parse(role, |issuer| self.gate.0.checker.has_issuer(issuer));
+        let checker = &self.gate.0.checker;
+        let mut role = Role::parse(role, |issuer| checker.has_issuer(issuer));
+        role.issuer = role.issuer.or_else(|| Some(checker.only_issuer()?.as_ref().into()));
+        if role.issuer.is_none() && self.route.policy.issuers.len() != 1 && !self.gate.0.running.is_issuer {
+            tracing::error!(%role, "a role without its issuer in `require()` admits no token: several issuers are trusted");
+        }
         self.condition(|conditions| conditions.roles.push(role))
     }
 

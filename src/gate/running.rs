@@ -37,6 +37,9 @@ pub(crate) struct Running {
     pub(super) unfit_store: ArcSwapOption<String>,
     pub(super) passwords: Arc<Passwords>,
     pub(super) has_directory: bool,
+    /// Whether the gate has an issuer of its own. One without is a resource server: it mints no tokens, accepts none of its
+    /// own, and serves neither keys nor metadata.
+    pub(super) is_issuer: bool,
     /// The proofs that were used.
     pub(super) dpop: Arc<Dpop>,
     /// The ids of the clients.

@@ -17,6 +17,7 @@ mod hyper_example;
 #[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/readme.rs"]
 mod readme_example;
+#[cfg(feature = "remote-keys")]
 #[allow(dead_code, reason = "the tests do not call main")]
 #[path = "../../examples/resource_server.rs"]
 mod resource_server_example;
@@ -175,20 +176,13 @@ async fn the_spa_example_keeps_its_tokens_in_cookies() {
     assert_eq!(ask("POST", "/refresh", &jar(&second), "").await.status, StatusCode::UNAUTHORIZED);
 }
 
+#[cfg(feature = "remote-keys")]
 #[tokio::test]
 async fn the_resource_server_example_takes_the_tokens_of_its_issuer_alone() {
-    // Another gate is the provider.
-    let provider = crate::builder().audience(["api"]).build().await.unwrap();
-    let keys = serde_json::to_vec(&provider.keyring().jwks()).unwrap();
-    let server = Server::axum(resource_server_example::app("https://api.test", &keys).await.unwrap()).await;
-    let issued = async |role: &str, scope: &str| {
-        let session = rotogate::gate::NewSession::new("ada", "web");
-        let session = session.scope(rotogate::session::Scope::parse(scope).unwrap());
-        let session = session.claim("realm_access", serde_json::json!({"roles": [role]})).unwrap();
-        let session = session.claim("preferred_username", "Ada").unwrap();
-        provider.sessions().start(session).await.unwrap().access_token.expose().to_owned()
-    };
-    let (boss, clerk) = (issued("boss", "read write").await, issued("clerk", "").await);
+    let provider = crate::provider::Provider::start(1).await;
+    let server = Server::axum(resource_server_example::app(&provider.issuer).await.unwrap()).await;
+    let (boss, clerk) = (provider.token("ada", "read write", "boss"), provider.token("ada", "", "clerk"));
+    assert_eq!(server.get("/health").await.body, "ok");
     assert_eq!(server.get("/me").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(server.get_with("/me", &boss).await.body, "ada (Ada)");
     assert_eq!(server.get_with("/read", &boss).await.body, "the text");
@@ -196,7 +190,7 @@ async fn the_resource_server_example_takes_the_tokens_of_its_issuer_alone() {
     assert_eq!(server.get_with("/read", &clerk).await.status, StatusCode::FORBIDDEN);
     assert_eq!(server.get_with("/admin", &clerk).await.status, StatusCode::FORBIDDEN);
     let (other, _) = crate::tokens(&crate::gate().await, "read").await;
-    assert_eq!(server.get_with("/me", &other).await.status, StatusCode::UNAUTHORIZED, "of other keys");
+    assert_eq!(server.get_with("/me", &other).await.status, StatusCode::UNAUTHORIZED, "of another issuer");
 }
 
 #[tokio::test]

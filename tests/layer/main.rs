@@ -17,6 +17,10 @@ mod my_sessions;
 mod node_limits;
 mod nodes;
 mod proofs;
+#[cfg(feature = "remote-keys")]
+mod provider;
+#[cfg(feature = "remote-keys")]
+mod resource_server;
 mod router;
 mod rules;
 mod sealed;

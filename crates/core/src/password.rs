@@ -10,22 +10,24 @@
 
 use parking_lot::Mutex;
 
-use crate::random::random;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use argon2::{Algorithm, Argon2, Block, Params, Version};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::clock::{SystemTime, TimeSource, thread_cpu_time};
 use crate::counters::{COARSE_SECONDS, CountedDurations, Durations};
 use crate::fault::DirectoryError;
 
+#[cfg(feature = "passwords")]
+mod argon;
+#[cfg(not(feature = "passwords"))]
+#[path = "password/no_argon.rs"]
 mod argon;
 #[cfg(feature = "imported-hashes")]
 mod bcrypt;
@@ -41,7 +43,7 @@ mod scheme;
 mod scrypt;
 mod secret_hash;
 
-use argon::Argon2Hash;
+use argon::{Argon2Hash, Block};
 pub use cost::Cost;
 use cost::SHARE_KIB;
 #[cfg(feature = "imported-hashes")]
@@ -126,6 +128,7 @@ pub fn cost_of(phc: &str) -> Result<Cost, BadHash> {
 ///
 /// # Errors
 /// The password is empty or longer than [`MAX_PASSWORD`].
+#[cfg(feature = "passwords")]
 pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
     hash_with(password, Cost::default())
 }
@@ -142,6 +145,7 @@ pub fn hash(password: &SecretString) -> Result<String, BadPassword> {
 ///
 /// # Errors
 /// As [`hash`].
+#[cfg(feature = "passwords")]
 pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassword> {
     let bytes = password.expose_secret().as_bytes();
     if bytes.is_empty() {
@@ -150,16 +154,7 @@ pub fn hash_with(password: &SecretString, cost: Cost) -> Result<String, BadPassw
     if bytes.len() > MAX_PASSWORD {
         return Err(BadPassword::TooLong);
     }
-    let salt = random::<16>().map_err(|_| BadPassword::Failed("no random bytes"))?;
-    let failed = |_| BadPassword::Failed("argon2");
-    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(failed)?;
-    let mut out = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into(bytes, salt.as_slice(), out.as_mut_slice())
-        .map_err(failed)?;
-    let text = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, bytes);
-    let Cost { memory_kib, passes, lanes } = cost;
-    Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", text(salt.as_slice()), text(out.as_slice())))
+    argon::hash(bytes, cost)
 }
 
 /// Checks passwords: a bounded number at once, and a bounded number that wait. A check of much memory counts for as many
@@ -377,6 +372,7 @@ impl Passwords {
     /// # Errors
     /// As [`Passwords::verify`], or the password cannot be hashed.
     #[doc(hidden)]
+    #[cfg(feature = "passwords")]
     pub async fn hash(&self, password: &SecretString) -> Result<String, DirectoryError> {
         let permits = self.permits(CostClass::default()).await?;
         let password = password.clone();

@@ -37,9 +37,8 @@ impl GateBuilder {
     /// # Errors
     /// See [`BuildError`].
     pub async fn build(mut self) -> Result<Gate, BuildError> {
-        let issuer = self.issuer.take().ok_or(BuildError::NoIssuer)?;
-        sound::issuer(&issuer, self.plain_issuer)?;
-        let keyring = Arc::new(self.keyring.take().ok_or(BuildError::NoKeys)?);
+        let is_issuer = !self.is_resource_server();
+        let (issuer, keyring) = self.own()?;
         let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
         if leeway > DEFAULT_LEEWAY {
             return Err(BuildError::Leeway);
@@ -47,7 +46,10 @@ impl GateBuilder {
         if self.audience.is_empty() {
             self.audience.push((*issuer).into());
         }
-        self.rules.check(&self.trusted, &self.audience, &keyring)?;
+        self.rules.check(is_issuer, &self.trusted, &self.audience, &keyring)?;
+        if !is_issuer && self.store.as_ref().is_some_and(|store| store.shared().is_some()) {
+            return Err(BuildError::NoKeys);
+        }
         let store = self.store.take().unwrap_or_else(|| Arc::new(MemoryStore::new(Arc::clone(&issuer), leeway)));
         let time = self.time.take().map_or_else(system_time, |time| time.0);
         if !self.staleness.is_sound() {
@@ -84,19 +86,41 @@ impl GateBuilder {
         // Keys that are fetched count by the time that requests see.
         self.trusted.iter().filter_map(|rules| rules.keys.live()).for_each(|keys| keys.set_clock(&clock));
         let identity = self.rules.identity(&self.trusted);
-        let verifier = verifier(&engine, &keyring, leeway, std::mem::take(&mut self.trusted))?;
+        let own = is_issuer.then(|| own_rules(&engine, &keyring, leeway));
+        let verifier = verifier(own, std::mem::take(&mut self.trusted))?;
         let capacity = self.capacity.unwrap_or(DEFAULT_CACHE);
         let requests_per_caller = self.bounds.requests_per_caller;
         let checker = TokenChecker::new(verifier, clock, revocations, identity.clone(), capacity, requests_per_caller);
         let (engine, checker) = (Arc::new(engine), Arc::new(checker));
         let max_stream = self.max_stream.unwrap_or(DEFAULT_MAX_STREAM);
         let leases = Arc::new(LeaseContext::new(Arc::clone(&engine), Arc::clone(&checker), max_stream));
-        let running = Arc::new(self.running(&engine, &checker, row, passwords)?);
+        let running = Arc::new(self.running(&engine, &checker, row, (is_issuer, passwords))?);
         let kept = RunningParts { id: GateId::next(), running: Arc::clone(&running), engine, checker, leases, leeway };
         let gate = Gate(Arc::new(self.rules.into_inner(kept, &identity, None)?));
         running.clients.store(Arc::new(gate.0.clients.ids()));
         maintain::begin(&running, feed).await?;
         Ok(gate)
+    }
+
+    /// Whether it trusts other issuers, and says nothing of tokens of its own.
+    fn is_resource_server(&self) -> bool {
+        let has_sessions =
+            !self.rules.clients.is_empty() || !self.rules.endpoints.is_empty() || self.directory.is_some();
+        let says_none = self.issuer.is_none() && self.keyring.is_none() && self.rules.assertion.is_none();
+        says_none && !self.trusted.is_empty() && !has_sessions
+    }
+
+    /// The issuer and the keys of tokens. Those of a resource server are for nothing but its records: they sign nothing, and
+    /// its revocations of subjects are about the tokens of its first issuer.
+    fn own(&mut self) -> Result<(Arc<str>, Arc<Keyring>), BuildError> {
+        if self.is_resource_server()
+            && let Some(first) = self.trusted.first()
+        {
+            return Ok((Arc::clone(&first.issuer), Arc::new(Keyring::ephemeral().map_err(RulesError::from)?)));
+        }
+        let issuer = self.issuer.take().ok_or(BuildError::NoIssuer)?;
+        sound::issuer(&issuer, self.plain_issuer)?;
+        Ok((issuer, Arc::new(self.keyring.take().ok_or(BuildError::NoKeys)?)))
     }
 
     /// The limits, and the counters that gates of one store share.
@@ -141,7 +165,7 @@ impl GateBuilder {
             TokenChecker,
         >,
         row: Arc<LiveRow>,
-        passwords: Arc<Passwords>,
+        (is_issuer, passwords): (bool, Arc<Passwords>),
     ) -> Result<Running, BuildError> {
         let leeway = self.leeway.unwrap_or(DEFAULT_LEEWAY);
         let dpop = Dpop::new(self.rules.dpop.clone().unwrap_or_default(), leeway, engine.clock().now());
@@ -157,6 +181,7 @@ impl GateBuilder {
             unfit_store: ArcSwapOption::empty(),
             passwords,
             has_directory: self.directory.is_some(),
+            is_issuer,
             dpop: Arc::new(dpop),
             clients: ArcSwap::default(),
             #[cfg(feature = "relay")]
@@ -166,12 +191,9 @@ impl GateBuilder {
     }
 
     /// See [`Gate::prepare_rules`].
-    pub(in crate::gate) fn prepare_rules(
-        #[cfg_attr(not(feature = "relay"), expect(unused_mut, reason = "for relays"))] mut self,
-        running: &Gate,
-    ) -> Result<PreparedRules, BuildError> {
+    pub(in crate::gate) fn prepare_rules(mut self, running: &Gate) -> Result<PreparedRules, BuildError> {
         let old = &running.0;
-        self.rules.check(&self.trusted, old.engine.audience(), &old.engine.keyring())?;
+        self.rules.check(old.running.is_issuer, &self.trusted, old.engine.audience(), &old.engine.keyring())?;
         #[cfg(feature = "relay")]
         for endpoint in &mut self.rules.endpoints {
             endpoint.go_on_with(&old.running.relays)?;
@@ -252,14 +274,12 @@ async fn begin_feed(
     }
 }
 
-/// The verifier for the gate's own keys, then for those of the other issuers.
-pub(in crate::gate) fn verifier(
-    engine: &Engine,
-    keyring: &Keyring,
-    leeway: Duration,
-    trusted: Vec<IssuerRules>,
-) -> Result<Verifier, RulesError> {
-    let mut rules = vec![IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)];
-    rules.extend(trusted);
-    Verifier::new(rules)
+/// The verifier for the gate's own tokens, if it is an issuer, then for those of the other issuers.
+pub(in crate::gate) fn verifier(own: Option<IssuerRules>, trusted: Vec<IssuerRules>) -> Result<Verifier, RulesError> {
+    Verifier::new(own.into_iter().chain(trusted).collect())
+}
+
+/// The rules for the gate's own tokens.
+pub(in crate::gate) fn own_rules(engine: &Engine, keyring: &Keyring, leeway: Duration) -> IssuerRules {
+    IssuerRules::own(Arc::clone(engine.issuer()), engine.audience().to_vec(), keyring, leeway)
 }

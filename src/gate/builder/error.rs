@@ -37,6 +37,22 @@ pub enum BuildError {
     /// The public URL has a path, or is no URL.
     #[error("the public URL {0:?} is not `scheme://host[:port]`, of http or https")]
     PublicUrl(String),
+    /// A resource server has no issuer to take its public URL from, and uses what needs one.
+    #[error("{0} needs the URL of this resource server: call `.public_url(\"https://…\")`")]
+    NoPublicUrl(&'static str),
+    /// A resource server says for no audience that the tokens of this issuer are for it.
+    #[error("the tokens of {0}: call `.audience(…)`. Without an audience, tokens for other services would pass")]
+    NoAudience(String),
+    /// The keys of this issuer cannot be fetched.
+    #[cfg(feature = "remote-keys")]
+    #[error("the issuer {issuer:?}: {error}")]
+    RemoteIssuer {
+        /// The issuer.
+        issuer: String,
+        /// What is wrong with it.
+        #[source]
+        error: rotogate_core::remote_keys::InvalidRemoteIssuer,
+    },
     /// An origin that no browser spells so.
     #[error("{0:?} is no origin as a browser writes it: `scheme://host[:port]` in lower case, without a default port")]
     Origin(String),

@@ -64,7 +64,13 @@ pub(super) struct RunningParts {
 
 impl Rules {
     /// The checks that need nothing of the gate but its issuers, its own audience and its keys.
-    pub(super) fn check(&self, trusted: &[IssuerRules], own: &[Box<str>], keyring: &Keyring) -> Result<(), BuildError> {
+    pub(super) fn check(
+        &mut self,
+        is_issuer: bool,
+        trusted: &[IssuerRules],
+        own: &[Box<str>],
+        keyring: &Keyring,
+    ) -> Result<(), BuildError> {
         if self.assertion.is_some() {
             sound::assertion(keyring)?;
         }
@@ -79,7 +85,12 @@ impl Rules {
             return Err(problem.into());
         }
         names(trusted, &self.routes)?;
-        sound::roles(trusted, &self.routes)?;
+        sound::roles(is_issuer.then_some(OWN), trusted, &self.routes)?;
+        if let ([only], false) = (trusted, is_issuer) {
+            for role in self.routes.iter_mut().flat_map(|route| &mut route.policy.roles) {
+                role.issuer.get_or_insert_with(|| only.name.as_ref().into());
+            }
+        }
         if let Some((strict, envelope)) =
             ungoverned(&self.routes, &Endpoints::envelopes(&self.endpoints), is_controller)
         {
@@ -108,10 +119,17 @@ impl Rules {
         let dialects = dialects(&self.routes)?;
         let mut routes =
             if self.routes.is_empty() { vec![Route::catch_all(RoutePolicy::default())] } else { self.routes };
-        let public_url = self.public_url.or_else(|| origin_of(engine.issuer())).unwrap_or_default();
+        let of_issuer = || running.is_issuer.then(|| origin_of(engine.issuer())).flatten();
+        let public_url = self.public_url.or_else(of_issuer).unwrap_or_default();
         let uses_dpop = self.dpop.is_some()
             || self.clients.iter().any(|client| client.dpop != DpopUse::Off)
             || routes.iter().any(|route| route.policy.dpop_required);
+        if !running.is_issuer && public_url.is_empty() {
+            let needs = [(uses_dpop, "proofs (DPoP)"), (!self.resources.is_empty(), "the description of a resource")];
+            if let Some((_, what)) = needs.into_iter().find(|(is_used, _)| *is_used) {
+                return Err(BuildError::NoPublicUrl(what));
+            }
+        }
         let resources = resources::ready(self.resources, &mut routes, engine.issuer(), &public_url, uses_dpop)?;
         let asking = routes.iter().map(|route| &route.policy).filter(|policy| !policy.audiences.is_empty());
         let asking = asking.cloned().collect();
@@ -123,6 +141,7 @@ impl Rules {
             issuer: engine.issuer(),
             public_url: &public_url,
             has_directory: running.has_directory,
+            is_issuer: running.is_issuer,
             uses_dpop,
             resources: &resources,
         };

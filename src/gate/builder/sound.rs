@@ -11,7 +11,7 @@ use rotogate_core::client::{Client, Grant};
 use rotogate_core::route::Route;
 use rotogate_core::token::assertion::can_sign_assertions;
 use rotogate_core::token::keyring::Keyring;
-use rotogate_core::token::verify::{IssuerRules, OWN, is_name};
+use rotogate_core::token::verify::{IssuerRules, is_name};
 
 /// An issuer is an https URL without query and fragment (RFC 8414 §2). Over plain http an attacker on the network could
 /// answer in its name.
@@ -54,6 +54,9 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
         if !known.insert(&*client.id) {
             return refuse(&client.id, "it is registered twice");
         }
+        if client.secret_hash.is_some() && !cfg!(feature = "passwords") {
+            return refuse(&client.id, "its secret cannot be checked: this build lacks the feature `passwords`");
+        }
         if client.secret_hash.is_none() && client.may(Grant::ClientCredentials) {
             return refuse(&client.id, "client_credentials are for clients with a secret (RFC 6749 §4.4)");
         }
@@ -66,10 +69,10 @@ pub(super) fn clients(clients: &[Client], endpoints: &[Endpoint]) -> Result<(), 
 }
 
 /// Each role has one issuer whose tokens the route takes, and whose rules name the claims of roles.
-pub(super) fn roles(trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
+pub(super) fn roles(own: Option<&str>, trusted: &[IssuerRules], routes: &[Route]) -> Result<(), BuildError> {
     for route in routes.iter().filter(|route| !route.policy.roles.is_empty()) {
         let others = trusted.iter().filter(|rules| route.policy.takes(&rules.name, rules.everywhere));
-        let own = route.policy.takes(OWN, true).then_some(OWN);
+        let own = own.filter(|own| route.policy.takes(own, true));
         let taken: Vec<&str> = own.into_iter().chain(others.clone().map(|rules| &*rules.name)).collect();
         for role in &route.policy.roles {
             let named = |rules: &&IssuerRules| role.issuer.as_ref().is_none_or(|issuer| *rules.name == **issuer);

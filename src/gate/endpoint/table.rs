@@ -47,6 +47,7 @@ pub(in crate::gate) struct CommonRules<'a> {
     pub(in crate::gate) issuer: &'a str,
     pub(in crate::gate) public_url: &'a str,
     pub(in crate::gate) has_directory: bool,
+    pub(in crate::gate) is_issuer: bool,
     pub(in crate::gate) uses_dpop: bool,
     pub(in crate::gate) resources: &'a [ReadyResource],
 }
@@ -253,7 +254,9 @@ impl Endpoints {
             loose: matchit::Router::new(),
             metadata: Vec::new(),
         };
-        all.insert("the gate", JWKS_PATH, PathEntry::Jwks)?;
+        if common.is_issuer {
+            all.insert("the gate", JWKS_PATH, PathEntry::Jwks)?;
+        }
         for (index, resource) in common.resources.iter().enumerate() {
             all.insert("the gate", &resource.document_path, PathEntry::Resource(index))?;
         }

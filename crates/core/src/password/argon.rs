@@ -1,11 +1,12 @@
 //! argon2: ours, and that of Django, passlib, Spring and PHP.
 
+pub(super) use argon2::Block;
 use argon2::password_hash::phc::{Output, PasswordHash, Salt};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
-use super::{BadHash, Cost};
-use crate::random::are_equal;
+use super::{BadHash, BadPassword, Cost};
+use crate::random::{are_equal, random};
 
 const MAX_OUTPUT: usize = 64;
 
@@ -81,8 +82,9 @@ impl Argon2Hash {
         }
     }
 
-    pub(super) fn algorithm(&self) -> Algorithm {
-        self.algorithm
+    /// Whether it is what [`hash`] makes today.
+    pub(super) fn is_ours(&self) -> bool {
+        self.algorithm == Algorithm::Argon2id && self.cost() == Cost::default()
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -104,4 +106,18 @@ impl Argon2Hash {
         let run = argon2.hash_password_into_with_memory(password, &self.salt, out, memory.as_mut_slice());
         run.is_ok() && are_equal(self.output.as_bytes(), out)
     }
+}
+
+/// Hashes a password with a random salt, to a PHC string.
+pub(super) fn hash(password: &[u8], cost: Cost) -> Result<String, BadPassword> {
+    let salt = random::<16>().map_err(|_| BadPassword::Failed("no random bytes"))?;
+    let failed = |_| BadPassword::Failed("argon2");
+    let params = Params::new(cost.memory_kib, cost.passes, cost.lanes, None).map_err(failed)?;
+    let mut out = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into(password, salt.as_slice(), out.as_mut_slice())
+        .map_err(failed)?;
+    let text = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, bytes);
+    let Cost { memory_kib, passes, lanes } = cost;
+    Ok(format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", text(salt.as_slice()), text(out.as_slice())))
 }

@@ -4,9 +4,7 @@
 //! `imported-hashes`; a login replaces them with ours. One file for each family. What is not salted, or not hashed, is
 //! never accepted.
 
-use argon2::{Algorithm, Block};
-
-use super::argon::Argon2Hash;
+use super::argon::{Argon2Hash, Block};
 use super::{BadHash, Cost};
 
 #[cfg(feature = "imported-hashes")]
@@ -268,7 +266,7 @@ impl PasswordHash {
     /// Whether it is what [`hash`](super::hash) makes today: argon2id with our cost. Anything else is replaced at a
     /// login.
     pub fn is_ours(&self) -> bool {
-        matches!(&self.0, HashScheme::Argon2(hash) if hash.algorithm() == Algorithm::Argon2id && hash.cost() == Cost::default())
+        matches!(&self.0, HashScheme::Argon2(hash) if hash.is_ours())
     }
 
     /// Whether this is the password. Blocks for the time of a check.

@@ -151,6 +151,11 @@ impl TokenChecker {
         self.keys.load().verifier.named(name).is_some()
     }
 
+    /// The name of the issuer whose tokens are accepted, if it is only one.
+    pub fn only_issuer(&self) -> Option<Arc<str>> {
+        self.keys.load().verifier.only_issuer().cloned()
+    }
+
     /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says
     /// which one.
     ///

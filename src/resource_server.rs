@@ -1,0 +1,206 @@
+//! A resource server: accepts the access tokens of other issuers, and issues none.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rotogate_core::claim::ClaimError;
+use rotogate_core::remote_keys::{KeySetFolder, KeySetStore, RemoteIssuer, RemoteKeys};
+use rotogate_core::route::{Route, RoutePolicy};
+use rotogate_core::token::{AllowedScopes, IssuerKeys, IssuerRules, Preset};
+
+use crate::Gate;
+use crate::gate::{BuildError, GateBuilder};
+
+/// Builds a [`Gate`] that accepts the access tokens of other issuers, and issues none: it needs no issuer, keys, clients or
+/// store of its own. Every path needs a token, unless it is [`public`](Self::public). All scopes of the tokens count.
+///
+/// ```no_run
+/// use axum::Router;
+/// use axum::routing::get;
+/// use rotogate::token::Preset;
+/// use rotogate::{Identity, ResourceServer};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let gate = ResourceServer::discover("https://idp.example.com/realms/x")
+///     .audience("api")
+///     .preset(Preset::Keycloak)
+///     .build()
+///     .await?;
+/// let app = Router::new()
+///     .route("/me", get(async |caller: Identity| caller.subject().to_owned()))
+///     .route("/admin", get(async || "the office").route_layer(gate.require().role("boss")))
+///     .layer(gate.layer());
+/// # let _: Router = app;
+/// # Ok(()) }
+/// ```
+///
+/// It is the same gate: while the keys of an issuer are not known, a request is 503 and not 401, and
+/// [`Sessions::revoke_token`](crate::gate::Sessions::revoke_token) refuses a token on the next request.
+///
+/// To issue tokens as well, take the [`GateBuilder`]: [`into_builder`](Self::into_builder).
+#[derive(Debug)]
+#[must_use = "it does nothing until it is built"]
+pub struct ResourceServer {
+    first: Trusted,
+    others: Vec<Trusted>,
+    public: Vec<String>,
+    folder: Option<PathBuf>,
+    builder: GateBuilder,
+}
+
+/// An issuer, and the rules for its tokens, whose keys are fetched when the gate is built.
+#[derive(Debug)]
+struct Trusted {
+    remote: RemoteIssuer,
+    rules: IssuerRules,
+}
+
+impl Trusted {
+    fn start(self, kept: Option<Arc<dyn KeySetStore>>) -> Result<(RemoteKeys, IssuerRules), BuildError> {
+        let Self { mut remote, mut rules } = self;
+        if rules.audience.is_empty() {
+            return Err(BuildError::NoAudience(remote.issuer));
+        }
+        rules.name.as_ref().clone_into(&mut remote.name);
+        let issuer = remote.issuer.clone();
+        let keys = RemoteKeys::start(remote, kept).map_err(|error| BuildError::RemoteIssuer { issuer, error })?;
+        rules.keys = keys.rules(rules.audience.iter().cloned()).keys;
+        Ok((keys, rules))
+    }
+}
+
+impl ResourceServer {
+    /// Trusts the issuer of this URL, exactly as `iss` spells it. Its keys are found by discovery (RFC 8414, OpenID Connect
+    /// Discovery), and kept up to date.
+    pub fn discover(issuer: impl Into<String>) -> Self {
+        Self::trusting(RemoteIssuer::new("", issuer))
+    }
+
+    /// Trusts an issuer whose keys are at a URL, or whose server asks for something: a CA, a proxy.
+    pub fn trusting(remote: RemoteIssuer) -> Self {
+        let rules = IssuerRules::external(remote.issuer.as_str(), Vec::new(), IssuerKeys::unknown());
+        let rules = rules.scopes(AllowedScopes::Any).everywhere();
+        let first = Trusted { remote, rules };
+        Self { first, others: Vec::new(), public: Vec::new(), folder: None, builder: GateBuilder::default() }
+    }
+
+    /// Accepts tokens for this audience. Called again, it adds one. A token must name one of them.
+    pub fn audience(mut self, audience: impl Into<Box<str>>) -> Self {
+        let rules = &mut self.first.rules;
+        rules.audience = rules.audience.iter().cloned().chain([audience.into()]).collect();
+        self
+    }
+
+    /// Reads tokens as this provider writes them: see [`IssuerRules::preset`].
+    pub fn preset(mut self, preset: Preset) -> Self {
+        self.first.rules = self.first.rules.preset(preset);
+        if self.first.remote.algorithms.is_empty() {
+            self.first.remote.algorithms.extend(preset.algorithm());
+        }
+        self
+    }
+
+    /// Changes the rules for the tokens of the issuer. Call it after [`preset`](Self::preset).
+    ///
+    /// ```
+    /// use rotogate::ResourceServer;
+    ///
+    /// let server = ResourceServer::discover("https://idp.example.com")
+    ///     .audience("api")
+    ///     .rules(|rules| rules.typ(["JWT"]).require("tenant", ["acme"])?.roles(["groups"]))?;
+    /// # let _ = server;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn rules(
+        mut self,
+        change: impl FnOnce(IssuerRules) -> Result<IssuerRules, ClaimError>,
+    ) -> Result<Self, ClaimError> {
+        self.first.rules = change(self.first.rules)?;
+        Ok(self)
+    }
+
+    /// Trusts the issuers of another one, too. Everything else of the other one is not used.
+    pub fn and(mut self, other: Self) -> Self {
+        self.others.push(other.first);
+        self.others.extend(other.others);
+        self
+    }
+
+    /// Lets every request for this path in: `/health`, `/assets/{*rest}`.
+    pub fn public(mut self, path: impl Into<String>) -> Self {
+        self.public.push(path.into());
+        self
+    }
+
+    /// Keeps the last good keys of the issuers in this folder: a start does not wait for an issuer that is away.
+    pub fn keep_keys(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// Changes what else a gate has: a store of revocations, routes with scopes, a resource that describes itself (RFC 9728),
+    /// trusted proxies.
+    ///
+    /// ```
+    /// use rotogate::ResourceServer;
+    /// use rotogate::route::Resource;
+    ///
+    /// let server = ResourceServer::discover("https://idp.example.com")
+    ///     .audience("https://tools.example.com/mcp")
+    ///     .with(|gate| gate.public_url("https://tools.example.com").resource(Resource::new("/mcp")));
+    /// # let _ = server;
+    /// ```
+    pub fn with(mut self, change: impl FnOnce(GateBuilder) -> GateBuilder) -> Self {
+        self.builder = change(self.builder);
+        self
+    }
+
+    /// Builds the gate. It waits for one attempt to fetch the keys of each issuer. An issuer that does not answer is no
+    /// error: requests with its tokens are 503 until it does. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub async fn build(self) -> Result<Gate, BuildError> {
+        self.into_builder().await?.build().await
+    }
+
+    /// The builder of the gate, to which an issuer of its own, keys, clients and endpoints can be added.
+    ///
+    /// ```no_run
+    /// use rotogate::ResourceServer;
+    /// use rotogate::token::Keyring;
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = ResourceServer::discover("https://idp.example.com").audience("api");
+    /// let builder = server.into_builder().await?.issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let _ = builder;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// An issuer whose tokens have no [`audience`](Self::audience), or whose keys cannot be fetched as it says.
+    pub async fn into_builder(self) -> Result<GateBuilder, BuildError> {
+        let Self { first, others, public, folder, mut builder } = self;
+        let kept = folder.map(|folder| Arc::new(KeySetFolder::new(folder)) as Arc<dyn KeySetStore>);
+        let begun = std::iter::once(first).chain(others).map(|trusted| trusted.start(kept.clone()));
+        let begun = begun.collect::<Result<Vec<_>, _>>()?;
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for (keys, mut rules) in begun {
+            keys.first_attempt().await;
+            // Several issuers may be at one host.
+            if names.contains(&rules.name) {
+                rules.name = Arc::clone(&rules.issuer);
+            }
+            names.push(Arc::clone(&rules.name));
+            builder = builder.trusted_issuer(rules);
+        }
+        if public.is_empty() {
+            return Ok(builder);
+        }
+        let public = public.iter().map(|path| Route::new(path, RoutePolicy::public()));
+        Ok(public.chain([Route::catch_all(RoutePolicy::default())]).fold(builder, GateBuilder::route))
+    }
+}
