@@ -77,6 +77,14 @@ impl<B> GateBody<B> {
         }
     }
 
+    /// The inner service's body, and what holds it.
+    pub(super) fn into_inner(self) -> Option<(B, Option<Box<ReplyGuard>>, Option<InFlightSlot>)> {
+        match self.kind {
+            BodyKind::Inner { body, guard, counted } => Some((body, guard, counted)),
+            BodyKind::Own { .. } | BodyKind::Stream { .. } => None,
+        }
+    }
+
     pub(super) fn inner(body: B, guard: Option<Box<ReplyGuard>>, counted: Option<InFlightSlot>) -> Self {
         Self { kind: BodyKind::Inner { body, guard, counted } }
     }

@@ -37,6 +37,7 @@ mod endpoint_run;
 mod explain;
 mod forward;
 mod future;
+mod judge;
 mod permit;
 mod refuse;
 
@@ -44,6 +45,7 @@ pub(super) use admit::{Admission, EndpointMatch};
 pub(super) use awaited::{awaited, awaited_token};
 pub use future::ResponseFuture;
 use future::{FutureKind, PassedRequest};
+pub use judge::{Judgement, PermittedRequest};
 pub(super) use permit::{RoutedRequest, has_token_in_query, prepare, withhold};
 #[cfg(feature = "kuzzle")]
 pub(super) use permit::{permit_call, set_target};

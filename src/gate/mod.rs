@@ -94,7 +94,7 @@ pub use forward_buffered::{BufferedForward, ForwardBuffered, NoForward};
 #[cfg(feature = "axum")]
 pub use identity::{Claims, NoIdentity};
 pub use identity::{ClaimsError, Identity};
-pub use layer::{GateLayer, GateService, ResponseFuture};
+pub use layer::{GateLayer, GateService, Judgement, PermittedRequest, ResponseFuture};
 pub use readiness::Readiness;
 #[cfg(feature = "relay")]
 pub use relay::RelayConfig;

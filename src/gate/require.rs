@@ -305,7 +305,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Future> {
         let (mut parts, body) = request.into_parts();
-        let judged = self.layer.judge(&mut parts);
+        let judged = self.layer.judge_parts(&mut parts);
         let policy = &self.layer.route.policy;
         let wait = match &judged {
             Ok(_) => None,
@@ -325,7 +325,7 @@ where
                 Some(wait) => {
                     let settled = wait.settled().await;
                     settled.give(&mut parts);
-                    let judged = layer.judge(&mut parts).map_err(|denial| settled.refusal(denial));
+                    let judged = layer.judge_parts(&mut parts).map_err(|denial| settled.refusal(denial));
                     parts.extensions.remove::<Introspected>();
                     judged
                 }
@@ -372,7 +372,7 @@ impl<S> Require<S> {
 
 impl RequireLayer {
     /// `None` for a request on whose audience the gate's layer left the decision: it is admitted.
-    fn judge(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
+    fn judge_parts(&self, parts: &mut Parts) -> Result<Option<Judged>, Denial> {
         let gate = &self.gate.0;
         if let Some(undecided) = parts.extensions.get::<Undecided>().filter(|undecided| undecided.by().gate == gate.id)
         {

@@ -10,6 +10,7 @@ mod examples;
 mod explain;
 #[cfg(feature = "test")]
 mod handlers;
+mod judge;
 mod kuzzle;
 mod live_keys;
 mod log;

@@ -167,7 +167,7 @@ impl<M> GateLayer<M> {
     }
 
     /// 3. The admission of a request whose path matches one of our endpoints.
-    fn at_endpoint(
+    pub(super) fn at_endpoint(
         &self,
         parts: &Parts,
         path: &CanonicalPath<'_>,

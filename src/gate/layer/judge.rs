@@ -1,0 +1,244 @@
+//! The gate for a server that is no tower service: it is asked about the head of each request. Steps 1 to 8, by the layer
+//! itself around a service that keeps the prepared request.
+
+use std::convert::Infallible;
+use std::future::{Ready, poll_fn, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::UPGRADE;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{Empty, Full};
+use tower::{Layer, Service, ServiceExt};
+
+use super::admit::{Admission, EndpointMatch};
+use super::{GateBody, GateLayer};
+use crate::gate::endpoint::Hit;
+use crate::gate::identity::Identity;
+use crate::gate::in_flight::InFlightSlot;
+use crate::gate::reply_guard::ReplyGuard;
+use crate::gate::{Gate, RequireLayer};
+use rotogate_core::policy::Permitted;
+use rotogate_core::route::path::CanonicalPath;
+
+/// What becomes of a request: the answer of [`Gate::judge`].
+///
+/// ```
+/// use rotogate::Gate;
+/// use rotogate::gate::Judgement;
+///
+/// /// In the middleware of a server of any kind.
+/// async fn subject(gate: &Gate, head: &http::request::Parts) -> Result<Option<String>, http::StatusCode> {
+///     match gate.judge(head).await {
+///         Judgement::Permitted(permitted) => Ok(permitted.identity().map(|caller| caller.subject().to_owned())),
+///         Judgement::Refused(reply) => Err(reply.status()),
+///         // Give the whole request to `gate.answer(…)`.
+///         _ => Err(http::StatusCode::NOT_IMPLEMENTED),
+///     }
+/// }
+/// # let _ = subject;
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Judgement {
+    /// Serve it, with the head of [`PermittedRequest`].
+    Permitted(PermittedRequest),
+    /// Answer with this, and do not serve it.
+    Refused(Response<Bytes>),
+    /// Its path is one of the gate's own endpoints: give the request to [`Gate::answer`].
+    Endpoint,
+}
+
+/// A request that the gate permits. It counts among the concurrent requests of its caller until it is dropped: keep it until
+/// the reply is complete.
+#[derive(Debug)]
+pub struct PermittedRequest {
+    head: Parts,
+    remove: Vec<HeaderName>,
+    set: HeaderMap,
+    reply: HeaderMap,
+    guard: Option<Box<ReplyGuard>>,
+    _counted: Option<InFlightSlot>,
+}
+
+impl PermittedRequest {
+    /// The caller; `None` on a route that needs none, for a request without a token.
+    pub fn identity(&self) -> Option<Identity> {
+        Identity::from_extensions(&self.head.extensions)
+    }
+
+    /// The head of the request as the service may see it: without the token, unless the route forwards it, without headers
+    /// that imitate the gate's, and with the gate's own. A [`require`](Gate::require) judges this head without another look
+    /// at the token.
+    pub const fn head(&self) -> &Parts {
+        &self.head
+    }
+
+    /// The headers to remove from the request, before those of [`set`](Self::set) are set.
+    pub fn remove(&self) -> &[HeaderName] {
+        &self.remove
+    }
+
+    /// The headers to set in the request, in place of those of the same name.
+    pub const fn set(&self) -> &HeaderMap {
+        &self.set
+    }
+
+    /// The headers to add to the reply.
+    pub const fn reply_headers(&self) -> &HeaderMap {
+        &self.reply
+    }
+
+    /// Waits until the caller may go on no longer: the token has expired, or was revoked. Returns the reason. For a stream or a
+    /// WebSocket, which must end then; it is checked every second. Without a caller it waits forever. Needs a tokio runtime
+    /// with a timer.
+    pub async fn ended(&mut self) -> &'static str {
+        poll_fn(|cx| match &mut self.guard {
+            Some(guard) => match guard.poll_expired(cx, true) {
+                Some(_) => Poll::Ready(guard.cut().unwrap_or("ended")),
+                None => Poll::Pending,
+            },
+            None => Poll::Pending,
+        })
+        .await
+    }
+}
+
+/// The head that a layer passes on.
+#[derive(Debug)]
+struct PreparedHead(Box<Parts>);
+
+/// Not read by anyone: it stands for a reply of unknown length, which the layer would end with its caller's session.
+impl Body for PreparedHead {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
+}
+
+/// The service behind the layer: it answers with the head that came.
+#[derive(Clone, Copy, Debug)]
+struct KeepHead;
+
+impl Service<Request<Empty<Bytes>>> for KeepHead {
+    type Response = Response<PreparedHead>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Empty<Bytes>>) -> Self::Future {
+        ready(Ok(Response::new(PreparedHead(Box::new(request.into_parts().0)))))
+    }
+}
+
+async fn judged_by<L>(layer: &L, given: &Parts) -> Judgement
+where
+    L: Layer<KeepHead>,
+    L::Service: Service<Request<Empty<Bytes>>, Response = Response<GateBody<PreparedHead>>, Error = Infallible>,
+{
+    let request = Request::from_parts(given.clone(), Empty::new());
+    let response = match layer.layer(KeepHead).oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    let (said, mut body) = response.into_parts();
+    let own = body.own_bytes(|_| None).map(std::mem::take).unwrap_or_default();
+    let Some((PreparedHead(head), guard, counted)) = body.into_inner() else {
+        return Judgement::Refused(Response::from_parts(said, own));
+    };
+    let mut head = *head;
+    if head.extensions.get::<Permitted>().is_some_and(|permitted| !permitted.route().policy.upgrade) {
+        head.headers.remove(UPGRADE);
+    }
+    let remove = given.headers.keys().filter(|name| !head.headers.contains_key(*name)).cloned().collect();
+    let is_changed = |name: &&HeaderName| !given.headers.get_all(*name).iter().eq(head.headers.get_all(*name));
+    let changed = head.headers.keys().filter(is_changed);
+    let set = changed.flat_map(|name| head.headers.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+    let set = set.fold(HeaderMap::new(), |mut set, (name, value)| {
+        set.append(name, value);
+        set
+    });
+    Judgement::Permitted(PermittedRequest { remove, set, head, reply: said.headers, guard, _counted: counted })
+}
+
+impl Gate {
+    /// Judges a request by its head, for a server that is no tower service: by the same routes as [`Gate::layer`]. The head has
+    /// the whole path, `Host` (or an authority, over HTTP/2), and in its extensions the [`Peer`](crate::gate::Peer), for limits
+    /// by address. Tokens in a body are never read.
+    ///
+    /// A WebSocket or a stream of the service must end with its caller: await [`PermittedRequest::ended`] beside it.
+    ///
+    /// ```
+    /// use rotogate::gate::Judgement;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+    /// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+    /// # let gate = gate.client(Client::public("web")).build().await?;
+    /// let (head, _) = http::Request::get("/orders").header("host", "api.example.com").body(())?.into_parts();
+    /// match gate.judge(&head).await {
+    ///     Judgement::Refused(reply) => assert_eq!(reply.status(), 401, "it has no token"),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub async fn judge(&self, head: &Parts) -> Judgement {
+        // A server that is no tower service serves upgrades itself.
+        let layer = GateLayer { edge: true, ..GateLayer::new(self.clone()) };
+        if layer.is_for_endpoint(head) { Judgement::Endpoint } else { judged_by(&layer, head).await }
+    }
+
+    /// Answers a request for one of the gate's own endpoints: refresh, revocation, keys, metadata. Any other is 404.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<GateBody<Full<Bytes>>>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let nothing = tower::service_fn(async |_: Request<B>| {
+            let mut reply = Response::new(Full::default());
+            *reply.status_mut() = StatusCode::NOT_FOUND;
+            Ok::<_, Infallible>(reply)
+        });
+        match self.layer().layer(nothing).oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl<M> GateLayer<M> {
+    /// Whether an endpoint answers the request.
+    fn is_for_endpoint(&self, head: &Parts) -> bool {
+        let raw = head.uri.path();
+        let hit =
+            CanonicalPath::parse(raw).ok().and_then(|path| self.at_endpoint(head, &path, raw, EndpointMatch::Serve));
+        matches!(hit, Some(Admission::Endpoint(hit)) if !matches!(hit, Hit::NearMiss(_)))
+    }
+}
+
+impl RequireLayer {
+    /// Judges a request by its head, as [`Gate::judge`]: alone, or by the conditions alone where the head is that of a
+    /// [`PermittedRequest`]. Keep both permits then.
+    ///
+    /// ```
+    /// use rotogate::Gate;
+    /// use rotogate::gate::{Judgement, PermittedRequest};
+    ///
+    /// async fn is_admin(gate: &Gate, permitted: &PermittedRequest) -> bool {
+    ///     matches!(gate.require().role("admin").judge(permitted.head()).await, Judgement::Permitted(_))
+    /// }
+    /// # let _ = is_admin;
+    /// ```
+    pub async fn judge(&self, head: &Parts) -> Judgement {
+        judged_by(self, head).await
+    }
+}
