@@ -74,7 +74,7 @@ struct Conditions {
 }
 
 #[derive(Clone)]
-struct Check(Arc<dyn Fn(&Identity) -> bool + Send + Sync>);
+struct Check(Arc<dyn Fn(&Identity, &Parts) -> bool + Send + Sync>);
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,16 +159,18 @@ impl RequireLayer {
         self.condition(|conditions| conditions.claims.push((parsed.ok(), value)))
     }
 
-    /// Adds a check by the application: if it returns `false`, the caller is refused with 403 and the reason
-    /// `predicate`. It is called for each request, so it must not block.
+    /// Adds a check by the application, of the caller and the head of the request: if it returns `false`, the caller is
+    /// refused with 403 and the reason `predicate`. It is called for each request, so it must not block. In a nest of axum's
+    /// the head has the rest of the path.
     ///
     /// ```
     /// # fn example(gate: &rotogate::Gate) -> rotogate::gate::RequireLayer {
-    /// gate.require().check(|caller| caller.account() == Some("acme"))
+    /// // A user's orders are the user's alone: /users/{subject}/orders.
+    /// gate.require().check(|caller, head| head.uri.path().split('/').nth(2) == Some(caller.subject()))
     /// # }
     /// ```
     #[must_use]
-    pub fn check(self, check: impl Fn(&Identity) -> bool + Send + Sync + 'static) -> Self {
+    pub fn check(self, check: impl Fn(&Identity, &Parts) -> bool + Send + Sync + 'static) -> Self {
         self.condition(|conditions| conditions.checks.push(Check(Arc::new(check))))
     }
 
@@ -429,7 +431,7 @@ impl RequireLayer {
         if !claims.iter().all(has) {
             return Err(Denial::MissingClaim);
         }
-        if !checks.iter().all(|check| (check.0)(&caller)) {
+        if !checks.iter().all(|check| (check.0)(&caller, parts)) {
             return Err(Denial::Predicate);
         }
         caller.share_claims(&mut parts.extensions);

@@ -171,8 +171,14 @@ async fn i17_require_asks_for_scopes_roles_claims_and_the_application_and_says_w
         ("/other-claim", require().claim("org.id", 42), "missing_claim"),
         ("/no-claim", require().claim("org.nothing", "42"), "missing_claim"),
         ("/bad-path", require().claim("org..id", "42"), "missing_claim"),
-        ("/check", require().check(|caller| caller.claim("n") == Some(json!(7))), ""),
-        ("/other-check", require().check(|caller| caller.account().is_some()), "predicate"),
+        ("/check", require().check(|caller, _| caller.claim("n") == Some(json!(7))), ""),
+        ("/other-check", require().check(|caller, _| caller.account().is_some()), "predicate"),
+        ("/of/ada", require().check(|caller, head| head.uri.path() == format!("/of/{}", caller.subject())), ""),
+        (
+            "/of/bob",
+            require().check(|caller, head| head.uri.path() == format!("/of/{}", caller.subject())),
+            "predicate",
+        ),
         ("/wrong-issuer", require().issuer("kc"), "wrong_issuer"),
         ("/optional", require().optional().role("root"), "missing_role"),
     ];
