@@ -221,8 +221,14 @@ impl World {
         Came { head, body: body.to_bytes() }
     }
 
+    /// From an address that was never held up. Now and then such a one shares the bucket of one that was: then from another.
     async fn ask(&self, asked: &Asked) -> Came {
-        self.send(asked, self.fresh()).await
+        loop {
+            let came = self.send(asked, self.fresh()).await;
+            if came.head.status != StatusCode::TOO_MANY_REQUESTS {
+                return came;
+            }
+        }
     }
 
     /// An address that has no try of any kind left.
