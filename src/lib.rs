@@ -40,6 +40,7 @@
 //! |---|---|
 //! | a service behind the layer | [`Gate`], [`GateBuilder`](gate::GateBuilder), [`Identity`], [`Require`](gate::Require), [`Claims`](gate::Claims), [`Reason`](gate::Reason) |
 //! | a server that is no tower service | [`Gate::judge`](gate::Gate::judge), [`Judgement`](gate::Judgement), [`PermittedRequest`](gate::PermittedRequest) |
+//! | notifications and dashboards of your own | [`Gate::events`](gate::Gate::events), [`GateEvent`](gate::GateEvent) |
 //! | where the layer refuses and lets in | [`Route`](route::Route), [`RoutePolicy`](route::RoutePolicy), [`Auth`](route::Auth), [`Endpoint`](gate::Endpoint), [`Rates`](gate::Rates), [`Bounds`](gate::Bounds) |
 //! | a login, a logout, an administration page | [`Sessions`](gate::Sessions), [`NewSession`](gate::NewSession), [`IssuedTokens`](gate::IssuedTokens), [`Cookies`](gate::Cookies), [`Whose`](gate::Whose), [`Session`](session::Session), [`Profile`](session::profile::Profile) |
 //! | a service that accepts the tokens of another issuer | `ResourceServer` (feature `remote-keys`) |

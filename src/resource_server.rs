@@ -41,8 +41,8 @@ use crate::gate::{BuildError, GateBuilder};
 #[derive(Debug)]
 #[must_use = "it does nothing until it is built"]
 pub struct ResourceServer {
-    first: Trusted,
-    others: Vec<Trusted>,
+    first: TrustedIssuer,
+    others: Vec<TrustedIssuer>,
     public: Vec<String>,
     folder: Option<PathBuf>,
     builder: GateBuilder,
@@ -50,12 +50,12 @@ pub struct ResourceServer {
 
 /// An issuer, and the rules for its tokens, whose keys are fetched when the gate is built.
 #[derive(Debug)]
-struct Trusted {
+struct TrustedIssuer {
     remote: RemoteIssuer,
     rules: IssuerRules,
 }
 
-impl Trusted {
+impl TrustedIssuer {
     fn start(self, kept: Option<Arc<dyn KeySetStore>>) -> Result<(RemoteKeys, IssuerRules), BuildError> {
         let Self { mut remote, mut rules } = self;
         if rules.audience.is_empty() {
@@ -80,7 +80,7 @@ impl ResourceServer {
     pub fn trusting(remote: RemoteIssuer) -> Self {
         let rules = IssuerRules::external(remote.issuer.as_str(), Vec::new(), IssuerKeys::unknown());
         let rules = rules.scopes(AllowedScopes::Any).everywhere();
-        let first = Trusted { remote, rules };
+        let first = TrustedIssuer { remote, rules };
         Self { first, others: Vec::new(), public: Vec::new(), folder: None, builder: GateBuilder::default() }
     }
 

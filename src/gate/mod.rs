@@ -100,7 +100,7 @@ pub use readiness::Readiness;
 pub use relay::RelayConfig;
 pub use replace::{PreparedKeys, PreparedRules};
 pub use require::{Require, RequireLayer};
-pub use rotogate_core::engine::{HeldUp, IssueKind, IssuedTokens};
+pub use rotogate_core::engine::{GateEvent, GateEvents, HeldUp, IssueKind, IssuedTokens};
 pub use rotogate_core::headers::{ClientCertificate, HeaderPattern, Peer};
 pub use rotogate_core::lease::{Lease, LeaseEnd};
 pub use rotogate_core::limit::{Rate, Rates};
@@ -217,6 +217,12 @@ impl Gate {
     /// Starts building a gate.
     pub fn builder() -> GateBuilder {
         GateBuilder::default()
+    }
+
+    /// Follows what happens at this gate from now on: sessions that begin and end, reuse, refusals. For an application's own
+    /// notifications and dashboards; the audit trail is in the log, complete.
+    pub fn events(&self) -> GateEvents {
+        self.0.engine.events()
     }
 
     /// Puts the gate in front of a service: its endpoints, and its routes' policies for everything else. Only a request

@@ -64,7 +64,7 @@ impl Gate {
     }
 
     /// Counters of session events in this process.
-    pub fn events(&self) -> &Counts {
+    pub fn session_counts(&self) -> &Counts {
         self.0.engine.counts()
     }
 

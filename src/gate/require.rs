@@ -359,6 +359,7 @@ impl<S> Require<S> {
                 let reason = Reason::from(denial);
                 reason.tell();
                 let gate = &self.layer.gate.0;
+                gate.engine.tell_refused(&denial);
                 let scopes = Cow::Owned(self.layer.asked_scopes());
                 let asked = gate.asked_by(&self.layer.route.policy, &parts.headers);
                 let asked = respond::ChallengeParams { scopes, ..asked };

@@ -6,6 +6,7 @@
 mod claims;
 mod client;
 mod cookies;
+mod events;
 mod examples;
 mod explain;
 #[cfg(feature = "test")]

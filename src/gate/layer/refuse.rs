@@ -31,6 +31,7 @@ pub(super) fn refused(
 ) -> (Reply, Verdict) {
     let reason = Reason::denied(&denial);
     reason.tell();
+    gate.engine.tell_refused(&denial);
     let who = if annotate {
         route.as_deref().and_then(|route| gate.refused_token(parts, &denial, &route.policy))
     } else {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::audit;
 use super::bad_entries::LookupKey;
+use super::events::GateEvent;
 use super::grant::{access_expiry, allowed_ttl, granted_at_login};
 use super::{APPLICATION, ApplicationLogin, Engine, Event, HeldUp, IssueKind, IssuedTokens, Login, Origin};
 use crate::claim::OwnClaims;
@@ -153,6 +154,11 @@ impl Engine {
             let name_hash = unknown.and_then(|name| self.keyring().refresh_keys().name_hash(name));
             let (subject, name_hash) = (subject.as_deref(), name_hash.as_deref());
             audit::login_refused(subject, name_hash, login.account, &login.client.id, login.origin);
+            self.events.tell(|| GateEvent::LoginRefused {
+                subject: subject.map(Into::into),
+                client: login.client.id.clone(),
+                address: login.origin.address,
+            });
             return Err(refusal.into());
         };
         // Such a subject would look like a client's, or could not be sent in a header (requirements J9, R21).
@@ -249,6 +255,7 @@ impl Engine {
                 self.gave_way(&session, &ended);
                 self.counts.session_started(&session.dialect);
                 audit::login(&session, new.checked.as_ref().map(|checked| checked.name), new.origin);
+                self.events.tell(|| GateEvent::begun(&session, new.origin.address));
                 Ok(BeginOutcome::Issued(Box::new(issued)))
             }
             Inserted::TooMany => {
@@ -322,6 +329,7 @@ impl Engine {
             self.counts.add(Event::Revoked);
             self.counts.session_ended(RevokedBecause::TooMany);
             audit::revoked(entry, RevokedBecause::TooMany, None);
+            self.tell_ended(entry, RevokedBecause::TooMany);
         }
         if !ended.is_empty() {
             audit::gave_way(session, ended.len());

@@ -14,8 +14,9 @@ use crate::denial::Denial;
 use crate::directory::{Directory, User};
 use crate::fault::{Error, Fault};
 use crate::limit::Limits;
-use crate::revocation::RevocationList;
-use crate::session::{Session, SessionId};
+use crate::reason::Reason;
+use crate::revocation::{Revocation, RevocationList};
+use crate::session::{RevokedBecause, Session, SessionId};
 use crate::store::{Staleness, Store, StoreError};
 use crate::token::claims::{MintedClaims, TokenStyle};
 use crate::token::keyring::Keyring;
@@ -27,6 +28,7 @@ mod begin;
 pub mod confirm;
 mod counters;
 mod counts;
+mod events;
 mod evidence;
 mod exchange;
 mod following;
@@ -45,6 +47,8 @@ mod types;
 mod written;
 
 use confirm::Confirmations;
+use events::EventFeed;
+pub use events::{GateEvent, GateEvents};
 use evidence::LastRefreshes;
 pub use exchange::denial_of;
 use following::Following;
@@ -139,6 +143,7 @@ pub struct Engine {
     written: Written,
     standstill: standstill::Standstill,
     owed: owed::Debts,
+    events: EventFeed,
     /// While it is set, no token is issued.
     suspended: OnceLock<Arc<AtomicBool>>,
 }
@@ -177,6 +182,7 @@ impl Engine {
             written,
             standstill: standstill::Standstill::new(parts.staleness),
             owed: owed::Debts::default(),
+            events: EventFeed::default(),
             suspended: OnceLock::new(),
         };
         // Before anything is served (requirement R24).
@@ -239,6 +245,20 @@ impl Engine {
     /// The writes to a store that gates share.
     pub fn shared_writes(&self) -> Option<CountedCommits> {
         self.store.shared().map(|_| self.counts.writes.counted())
+    }
+
+    /// Follows what happens from now on.
+    pub fn events(&self) -> GateEvents {
+        self.events.follow()
+    }
+
+    /// Tells those who follow the events that a request was refused.
+    pub fn tell_refused(&self, denial: &Denial) {
+        self.events.tell(|| GateEvent::Refused { class: denial.class(), reason: Reason::denied(denial) });
+    }
+
+    fn tell_ended(&self, entry: &Revocation, because: RevokedBecause) {
+        self.events.tell(|| GateEvent::Ended { target: entry.target.clone(), because });
     }
 
     /// The limits.

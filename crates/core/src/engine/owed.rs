@@ -284,6 +284,7 @@ impl Engine {
             self.owed.tell(&entry.target);
         }
         audit::revoked(entry, because, owed);
+        self.tell_ended(entry, because);
     }
 
     /// The store has taken an entry.

@@ -378,14 +378,6 @@ impl Verifier {
         &self.issuers
     }
 
-    /// The name of its issuer, if it has only one.
-    pub fn only_issuer(&self) -> Option<&Arc<str>> {
-        match &*self.issuers {
-            [only] => Some(&only.name),
-            _ => None,
-        }
-    }
-
     /// Does it have issuers besides ours?
     pub(crate) fn has_others(&self) -> bool {
         self.issuers.iter().any(|rules| !rules.ours)

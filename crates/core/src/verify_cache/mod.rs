@@ -153,7 +153,10 @@ impl TokenChecker {
 
     /// The name of the issuer whose tokens are accepted, if it is only one.
     pub fn only_issuer(&self) -> Option<Arc<str>> {
-        self.keys.load().verifier.only_issuer().cloned()
+        match self.keys.load().verifier.issuers() {
+            [only] => Some(Arc::clone(&only.name)),
+            _ => None,
+        }
     }
 
     /// Checks a credential of any issuer. See [`Self::check_of`]. No issuer is asked about an opaque token: nothing says

@@ -288,7 +288,7 @@ impl GateCollector {
         let Sources { gate, passwords, .. } = &self.sources;
         let mut events = output.family(&names::SESSION_EVENTS)?;
         for event in Event::ALL {
-            events.add([event.name()], gate.events().get(event))?;
+            events.add([event.name()], gate.session_counts().get(event))?;
         }
         let (tokens, revocations) = gate.counts();
         output.one(&names::VERIFIED_TOKENS, tokens)?;
@@ -297,7 +297,7 @@ impl GateCollector {
         output.one(&names::PASSWORD_QUEUE_LIMIT, passwords.places())?;
         output.family(&names::PASSWORD_CHECK_DURATION)?.add_counted([], &passwords.durations())?;
         let mut started = output.family(&names::SESSIONS_STARTED)?;
-        let mut by_dialect = gate.events().sessions_started();
+        let mut by_dialect = gate.session_counts().sessions_started();
         for dialect in DIALECTS {
             by_dialect.entry((*dialect).into()).or_default();
         }
@@ -305,14 +305,14 @@ impl GateCollector {
             started.add([dialect], *number)?;
         }
         let mut ended = output.family(&names::SESSIONS_ENDED)?;
-        for (because, number) in RevokedBecause::ALL.into_iter().zip(gate.events().sessions_ended()) {
+        for (because, number) in RevokedBecause::ALL.into_iter().zip(gate.session_counts().sessions_ended()) {
             ended.add([because.word()], number)?;
         }
         let mut notices = output.family(&names::ISSUER_NOTICES)?;
-        for (issuer, protocol, result, number) in gate.events().notices().results() {
+        for (issuer, protocol, result, number) in gate.session_counts().notices().results() {
             notices.add([&issuer, protocol, result], number)?;
         }
-        output.family(&names::ISSUER_NOTICE_AGE)?.add_counted([], &gate.events().notices().ages())?;
+        output.family(&names::ISSUER_NOTICE_AGE)?.add_counted([], &gate.session_counts().notices().ages())?;
         let mut verifications = output.family(&names::VERIFICATIONS)?;
         for (result, number) in gate.verifications() {
             verifications.add([result], number)?;

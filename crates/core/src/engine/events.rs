@@ -1,0 +1,158 @@
+//! What an application may follow of a gate: sessions that begin and end, reuse, refusals.
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{Receiver, Sender, channel};
+
+use crate::denial::Class;
+use crate::reason::Reason;
+use crate::revocation::Target;
+use crate::session::{RevokedBecause, Session, SessionId};
+
+/// How many events a receiver may be behind.
+const CAPACITY: usize = 1024;
+
+/// Something that happened at this gate. Other gates of the store have events of their own.
+///
+/// ```
+/// use rotogate::gate::GateEvent;
+///
+/// /// A line for the security team.
+/// fn line(event: &GateEvent) -> Option<String> {
+///     match event {
+///         GateEvent::Reuse { session, subject, .. } => Some(format!("{subject}: a stolen refresh token? session {session}")),
+///         GateEvent::Ended { target, because } => Some(format!("{target:?} ended: {because:?}")),
+///         _ => None,
+///     }
+/// }
+/// # let _ = line;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum GateEvent {
+    /// A session began.
+    Begun {
+        /// Its id.
+        session: SessionId,
+        /// Its user.
+        subject: Box<str>,
+        /// Its client.
+        client: Box<str>,
+        /// Its account, if it has one.
+        account: Option<Box<str>>,
+        /// The address of the login, if it is known.
+        address: Option<IpAddr>,
+    },
+    /// A login was refused: unknown user, wrong password, or disabled.
+    LoginRefused {
+        /// The user, if the directory says who it is. The submitted name is never told: people type passwords into it.
+        subject: Option<Box<str>>,
+        /// The client.
+        client: Box<str>,
+        /// The address, if it is known.
+        address: Option<IpAddr>,
+    },
+    /// A superseded refresh token was presented too late to be a retry: it may be stolen. What ends by it has an event of its
+    /// own.
+    Reuse {
+        /// The session.
+        session: SessionId,
+        /// Its user.
+        subject: Box<str>,
+        /// Its client.
+        client: Box<str>,
+        /// The address of the presenter, if it is known.
+        address: Option<IpAddr>,
+    },
+    /// A session, or all of a subject, of a client, or everything ended; or a token was revoked.
+    Ended {
+        /// What ended.
+        target: Target,
+        /// Why, and by whom.
+        because: RevokedBecause,
+    },
+    /// A request was refused before it reached the service.
+    Refused {
+        /// What the client learnt.
+        class: Class,
+        /// The rule, as the log names it.
+        reason: Reason,
+    },
+}
+
+impl GateEvent {
+    /// A session began.
+    pub(super) fn begun(session: &Session, address: Option<IpAddr>) -> Self {
+        Self::Begun {
+            session: session.id,
+            subject: session.subject.as_ref().into(),
+            client: session.client.as_ref().into(),
+            account: session.account.as_deref().map(Into::into),
+            address,
+        }
+    }
+
+    /// A refresh token of this session was presented too late.
+    pub(super) fn reuse(session: &Session, address: Option<IpAddr>) -> Self {
+        let (subject, client) = (session.subject.as_ref().into(), session.client.as_ref().into());
+        Self::Reuse { session: session.id, subject, client, address }
+    }
+}
+
+/// Follows the events of a gate: at most 1024 wait. One that reads more slowly misses the oldest, and is told how many.
+///
+/// ```
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # use rotogate::{Gate, client::Client, gate::NewSession, token::Keyring};
+/// # let gate = Gate::builder().issuer("https://api.example.com").keys(Keyring::ephemeral()?);
+/// # let gate = gate.client(Client::public("web")).build().await?;
+/// let mut events = gate.events();
+/// gate.sessions().start(NewSession::new("ada", "web")).await?;
+/// let event = events.next().await;
+/// assert!(matches!(event, Some(rotogate::gate::GateEvent::Begun { subject, .. }) if &*subject == "ada"));
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct GateEvents {
+    receiver: Receiver<GateEvent>,
+    missed: u64,
+}
+
+impl GateEvents {
+    /// The next event. `None` once the gate has ended.
+    pub async fn next(&mut self) -> Option<GateEvent> {
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(RecvError::Lagged(count)) => self.missed = self.missed.saturating_add(count),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// How many events were missed so far, because they were read too slowly.
+    pub const fn missed(&self) -> u64 {
+        self.missed
+    }
+}
+
+/// Tells events to those who follow. Without any, an event costs one load.
+#[derive(Debug, Default)]
+pub(super) struct EventFeed {
+    sender: OnceLock<Sender<GateEvent>>,
+}
+
+impl EventFeed {
+    pub(super) fn follow(&self) -> GateEvents {
+        GateEvents { receiver: self.sender.get_or_init(|| channel(CAPACITY).0).subscribe(), missed: 0 }
+    }
+
+    pub(super) fn tell(&self, event: impl FnOnce() -> GateEvent) {
+        if let Some(sender) = self.sender.get().filter(|sender| sender.receiver_count() > 0) {
+            // An error: the last receiver has just gone.
+            let _ = sender.send(event());
+        }
+    }
+}
