@@ -74,7 +74,9 @@ struct Conditions {
 }
 
 #[derive(Clone)]
-struct Check(Arc<dyn Fn(&Identity, &Parts) -> bool + Send + Sync>);
+struct Check(Arc<CheckFn>);
+
+type CheckFn = dyn Fn(&Identity, &Parts) -> bool + Send + Sync;
 
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

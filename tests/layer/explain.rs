@@ -26,11 +26,7 @@ use rotogate_core::token::verify::{IssuerKeys, IssuerRules, Keys};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt, service_fn};
 
-#[path = "../edge/issuer.rs"]
-#[allow(dead_code, reason = "tests of the program use the rest")]
-mod issuer;
-
-use issuer::{Issuer, claims, header};
+use crate::issuer::{self, Issuer, claims, header};
 
 const HOST: &str = "api.test";
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));

@@ -18,7 +18,7 @@ fn with_token(path: &str, token: &str) -> Builder {
     Request::get(path).header(AUTHORIZATION, format!("Bearer {token}"))
 }
 
-async fn permitted(gate: &Gate, request: Builder) -> PermittedRequest {
+async fn permitted(gate: &Gate, request: Builder) -> Box<PermittedRequest> {
     match gate.judge(&head(request)).await {
         Judgement::Permitted(permitted) => permitted,
         other => panic!("{other:?}"),

@@ -11,6 +11,9 @@ mod examples;
 mod explain;
 #[cfg(feature = "test")]
 mod handlers;
+#[path = "../edge/issuer.rs"]
+#[allow(dead_code, reason = "tests of the program use the rest")]
+mod issuer;
 mod judge;
 mod kuzzle;
 mod live_keys;

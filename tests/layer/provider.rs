@@ -5,12 +5,10 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-#[allow(dead_code, reason = "the tests of the program use more of it")]
-#[path = "../edge/issuer.rs"]
-mod issuer;
+use crate::issuer::Issuer;
 
 pub(crate) struct Provider {
-    key: issuer::Issuer,
+    key: Issuer,
     pub(crate) issuer: String,
 }
 
@@ -18,7 +16,7 @@ impl Provider {
     pub(crate) async fn start(seed: u8) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let issuer = format!("http://{}", listener.local_addr().unwrap());
-        let key = issuer::Issuer::new(seed);
+        let key = Issuer::new(seed);
         let document = Json(json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys") }));
         let keys = Json(json!({ "keys": [key.jwk("k1")] }));
         let app = Router::new()

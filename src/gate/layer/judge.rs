@@ -45,7 +45,7 @@ use rotogate_core::route::path::CanonicalPath;
 #[non_exhaustive]
 pub enum Judgement {
     /// Serve it, with the head of [`PermittedRequest`].
-    Permitted(PermittedRequest),
+    Permitted(Box<PermittedRequest>),
     /// Answer with this, and do not serve it.
     Refused(Response<Bytes>),
     /// Its path is one of the gate's own endpoints: give the request to [`Gate::answer`].
@@ -166,7 +166,8 @@ where
         set.append(name, value);
         set
     });
-    Judgement::Permitted(PermittedRequest { remove, set, head, reply: said.headers, guard, _counted: counted })
+    let reply = said.headers;
+    Judgement::Permitted(Box::new(PermittedRequest { remove, set, head, reply, guard, _counted: counted }))
 }
 
 impl Gate {
