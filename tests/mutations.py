@@ -4,7 +4,8 @@ copy of the sources; the tests that prove the requirement must then fail.
 
     tests/mutations.py --check              each mutation fits the sources, names tests that exist, and every requirement has
                                             one; docs/security.md has what the ledger says (fast)
-    tests/mutations.py                      runs those without a current result: never-run ones first, then the oldest
+    tests/mutations.py                      runs those without a current result: never-run ones first, then the oldest, each with
+                                            others of the same build
     tests/mutations.py J1 T12 keys.toml     runs those of these requirements, files or names (`what`), whatever the ledger says
     tests/mutations.py --stop-after 30      begins none after 30 minutes; --lib: those of unit tests alone; both go with the above
     tests/mutations.py --table              writes the tables of docs/security.md, as each run does at its end
@@ -417,8 +418,9 @@ def run(wanted, stop_after, lib_alone):
         return stop_after is not None and time.monotonic() - started > stop_after * 60
 
     while planned and not is_over():
-        chunk = [e for e in planned[:CHUNK] if e.kind() == planned[0].kind()]
-        planned = planned[len(chunk) :]
+        kind = planned[0].kind()
+        chunk = [e for e in planned if e.kind() == kind][:CHUNK]
+        planned = [e for e in planned if e not in chunk]
         for entry, outcome in judged(chunk):
             results.append(outcome)
             entry.last = {
