@@ -1,6 +1,7 @@
 //! Prints a configuration as a `gateway.toml` with every value in force, defaults included: for comparison, and to be
 //! read again. The sections print themselves with these helpers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use http::{HeaderName, Method, Uri};
 use ipnet::IpNet;
 use toml::{Table, Value};
 
+#[cfg(test)]
+use super::declare::Key;
 use rotogate_core::limit::Rate;
 use rotogate_core::route::{CallPattern, Role, RouteId};
 use rotogate_core::session::Scope;
@@ -25,6 +28,10 @@ pub(crate) type CertificateAndKey = (PathBuf, PathBuf);
 
 /// A type of values of keys. It is printed as its reader takes it.
 pub(crate) trait Print {
+    /// Its keys, if it is a table or a list of tables.
+    #[cfg(test)]
+    const KEYS: &'static [Key] = &[];
+
     /// The value.
     fn print(&self) -> Value;
 }
@@ -37,6 +44,10 @@ pub(crate) trait Words: Copy + PartialEq + 'static {
 
 /// A value that stands under a key, or is left out.
 pub(crate) trait Put {
+    /// As [`Print::KEYS`].
+    #[cfg(test)]
+    const KEYS: &'static [Key];
+
     /// Puts the value into a table. `key` is `..` if the value has several keys of this table.
     fn put(&self, table: &mut Table, key: &str);
 }
@@ -47,6 +58,9 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl<T: Print + ?Sized> Put for T {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
     fn put(&self, table: &mut Table, key: &str) {
         match self.print() {
             Value::Table(inner) if key == ".." => table.extend(inner),
@@ -56,6 +70,9 @@ impl<T: Print + ?Sized> Put for T {
 }
 
 impl<T: Print> Put for Option<T> {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
     fn put(&self, table: &mut Table, key: &str) {
         if let Some(value) = self {
             value.put(table, key);
@@ -64,8 +81,17 @@ impl<T: Print> Put for Option<T> {
 }
 
 impl<T: Print> Print for Vec<T> {
+    #[cfg(test)]
+    const KEYS: &'static [Key] = <T as Print>::KEYS;
+
     fn print(&self) -> Value {
         Value::Array(self.iter().map(Print::print).collect())
+    }
+}
+
+impl<T: Print> Print for BTreeMap<String, T> {
+    fn print(&self) -> Value {
+        Value::Table(self.iter().map(|(key, value)| (key.clone(), value.print())).collect())
     }
 }
 
