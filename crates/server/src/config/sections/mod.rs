@@ -73,8 +73,8 @@ pub use remote::RemoteSource;
 pub use server::ServerConfig;
 pub use sessions::SessionsConfig;
 #[cfg(feature = "postgres")]
-pub use store::PostgresSettings;
-pub use store::StoreConfig;
+pub use store::{PostgresSettings, Statements};
+pub use store::{RedbSettings, StoreConfig};
 #[cfg(feature = "redis")]
 pub use store::{RedisSettings, SentinelSettings};
 pub use tracing::{TraceProtocol, TracingConfig};
@@ -288,12 +288,6 @@ impl<'a> CheckedSections<'a> {
 /// The number of processors.
 fn processors() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
-
-impl Print for StoreConfig {
-    fn print(&self) -> toml::Value {
-        store::print(self)
-    }
 }
 
 impl Section<'_> {
