@@ -60,6 +60,8 @@ pub use clients::ClientConfig;
 pub use cors::CorsConfig;
 pub use directory::{DirectoryConfig, ExpectedHash, HashesConfig, UsersConfig};
 pub use endpoints::EndpointConfig;
+#[cfg(test)]
+pub(crate) use endpoints::KUZZLE_KEYS;
 pub use identity::IdentityConfig;
 pub use introspection::{IntrospectionConfig, SecretIn};
 pub use issuer::IssuerConfig;
