@@ -11,6 +11,7 @@ mod authorizers;
 mod claims;
 mod introspection;
 mod isolation;
+mod reference;
 mod tracing;
 
 const MINIMAL: &str = "[server]\npublic_url = \"http://127.0.0.1:8080\"\n[issuer]\naudience = [\"api\"]\n";
