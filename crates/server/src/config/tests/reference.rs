@@ -445,6 +445,66 @@ fn section(tables: &[Table], path: &str) -> usize {
     tables.iter().position(|table| table.path == section).unwrap()
 }
 
+/// Where comments begin, and where they end.
+const COLUMNS: (usize, usize) = (39, 120);
+
+/// A line of gateway.toml with its comment.
+fn commented(line: &Line<'_>, comment: &str) -> String {
+    let comment = comment.trim_end_matches('.').replace('`', "");
+    let mut lines = vec![line.body.to_owned()];
+    let mut is_first = true;
+    for word in comment.split_whitespace() {
+        let last = lines.last_mut().unwrap();
+        let width = last.chars().count();
+        if is_first && width + word.chars().count() + 12 < COLUMNS.1 {
+            let gap = COLUMNS.0.checked_sub(width).filter(|gap| *gap > 0).unwrap_or(3);
+            *last = format!("{last}{}# {word}", " ".repeat(gap));
+        } else if !is_first && width + 1 + word.chars().count() <= COLUMNS.1 {
+            *last = format!("{last} {word}");
+        } else {
+            let margin = if line.is_commented { "#" } else { " " };
+            lines.push(format!("{margin}{}# {word}", " ".repeat(COLUMNS.0 - 1)));
+        }
+        is_first = false;
+    }
+    lines.join("\n")
+}
+
+/// The comment of gateway.toml is the description of the key, where it stands first.
+#[test]
+fn the_comments_of_the_first_configuration_are_generated() {
+    if !IS_FULL {
+        return;
+    }
+    let tables = tables();
+    let mut seen = BTreeSet::new();
+    let mut text = String::new();
+    for line in shipped(&tables) {
+        text += &match line {
+            Err(other) => other.to_owned(),
+            Ok(line) => {
+                let table = &tables[line.table];
+                let is_new = seen.insert((line.table, line.name.clone()));
+                let row = line.name.as_ref().map(|name| table.row(name).unwrap());
+                let about = row.map_or_else(
+                    || table.about.clone(),
+                    |row| {
+                        let about = words(row.key.about);
+                        let is_said = about.starts_with("Required");
+                        match row.description().is_required && !is_said {
+                            true => format!("Required: {about}"),
+                            false => about,
+                        }
+                    },
+                );
+                commented(&line, if is_new { &about } else { "" })
+            }
+        };
+        text.push('\n');
+    }
+    assert_current("gateway.toml", &text);
+}
+
 /// Keys that are commented out in gateway.toml with another value than their default.
 const EXAMPLES: [&str; 3] = [
     "server.listeners.proxy_protocol = true, not false",
