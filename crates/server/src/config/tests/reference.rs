@@ -628,6 +628,38 @@ fn p65_p68_the_reference_of_the_configuration_is_generated() {
     assert_part_is_current("docs/configuration.md", "keys", text.trim_start());
 }
 
+/// Keys of one kind on the page of that kind: page, part, section, kind, and the table in the section.
+const PARTS: [(&str, &str, &str, Option<&str>, &str); 9] = [
+    ("issuers", "fetch", "issuers", None, "fetch."),
+    ("issuers", "claims", "issuers", None, "claims."),
+    ("issuers", "introspection", "issuers", None, "introspection."),
+    ("directories", "http", "directory", Some("http"), ""),
+    ("directories", "ldap", "directory", Some("ldap"), ""),
+    ("directories", "sql", "directory", Some("sql"), ""),
+    ("redis", "redis", "store", Some("redis"), ""),
+    ("postgres", "postgres", "store", Some("postgres"), ""),
+    ("relay", "relay", "endpoints", Some("relay"), ""),
+];
+
+#[test]
+fn the_tables_of_keys_on_other_pages_are_generated() {
+    if !IS_FULL {
+        return;
+    }
+    let tables = tables();
+    for (page, part, path, kind, prefix) in PARTS {
+        let is_it = |table: &&Table| table.path == path && table.variant.map(|variant| variant.named.1) == kind;
+        let table = tables.iter().find(is_it).unwrap();
+        let mut text = "| key | default | meaning |\n|---|---|---|\n".to_owned();
+        for row in table.rows.iter().filter(|row| row.name.starts_with(prefix)) {
+            let line = line_of_reference(row, None);
+            let [key, _, default, _, about] = *line.split(" | ").collect::<Vec<_>>() else { panic!("{line}") };
+            text += &format!("{} | {default} | {about}", key.replacen(prefix, "", 1));
+        }
+        assert_part_is_current(&format!("docs/{page}.md"), &format!("keys of {part}"), &text);
+    }
+}
+
 fn line_of_reference(row: &Row, shipped: Option<&Line<'_>>) -> String {
     let Description { mut text, is_required, default } = row.description();
     let kind = row.kind();
