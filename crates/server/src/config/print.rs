@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use toml::{Table, Value};
 
 #[cfg(test)]
 use super::declare::Key;
+use rotogate_core::claim::ClaimPath;
+use rotogate_core::headers::HeaderPattern;
 use rotogate_core::limit::Rate;
 use rotogate_core::route::{CallPattern, Role, RouteId};
 use rotogate_core::session::Scope;
@@ -185,7 +187,9 @@ printed_as_text!(
     Box<str>,
     Arc<str>,
     CallPattern,
+    ClaimPath,
     HeaderName,
+    HeaderPattern,
     IpNet,
     Method,
     PathAndQuery,
@@ -198,7 +202,7 @@ macro_rules! printed_as_number {
     ($($Type:ty),*) => { $(
         impl Print for $Type {
             fn print(&self) -> Value {
-                number(*self)
+                Value::Integer((*self).try_into().unwrap_or(i64::MAX))
             }
         }
     )* };
@@ -207,31 +211,4 @@ printed_as_number!(usize, u64, u32, u16);
 
 pub(super) fn put(table: &mut Table, key: &str, value: impl Into<Value>) {
     table.insert(key.to_owned(), value.into());
-}
-
-pub(super) fn put_some(table: &mut Table, key: &str, value: Option<impl Into<Value>>) {
-    if let Some(value) = value {
-        put(table, key, value);
-    }
-}
-
-pub(super) fn list<T>(items: &[T], one: impl Fn(&T) -> Value) -> Value {
-    Value::Array(items.iter().map(one).collect())
-}
-
-pub(super) fn texts<T: ToString>(items: &[T]) -> Value {
-    list(items, |item| item.to_string().into())
-}
-
-pub(super) fn number(n: impl TryInto<i64>) -> Value {
-    Value::Integer(n.try_into().unwrap_or(i64::MAX))
-}
-
-pub(super) fn time(duration: Duration) -> Value {
-    rotogate_core::clock::written(duration).into()
-}
-
-/// An absolute path, which means the same in a file elsewhere.
-pub(super) fn path(path: &Path) -> Value {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string().into()
 }

@@ -8,7 +8,7 @@ use toml::{Table, Value as Toml};
 
 #[cfg(any(feature = "hook", feature = "ldap", feature = "sql"))]
 use super::super::declare::section;
-use super::super::print::{self, Put, list, put, put_some, texts};
+use super::super::print::{Put, put};
 use super::super::raw::{Section, Value};
 use super::super::value;
 use super::path_in;
@@ -222,19 +222,19 @@ pub(super) fn is_another_file(old: &[DirectoryConfig], new: &[DirectoryConfig]) 
 pub(super) fn print(directories: &[DirectoryConfig], root: &mut Table) {
     match directories {
         [only] if only.accounts.is_none() => put(root, "directory", print_one(only)),
-        several => put(root, "directories", list(several, print_one)),
+        several => put(root, "directories", several.iter().map(print_one).collect::<Vec<_>>()),
     }
 }
 
 fn print_one(directory: &DirectoryConfig) -> Toml {
     let DirectoryConfig { key: _, name, accounts, users } = directory;
     let mut table = Table::new();
-    put(&mut table, "name", name.as_str());
-    put_some(&mut table, "accounts", accounts.as_deref().map(texts));
+    name.put(&mut table, "name");
+    accounts.put(&mut table, "accounts");
     match users {
         UsersConfig::File { path, hashes } => {
             put(&mut table, "kind", "file");
-            put(&mut table, "path", print::path(path));
+            path.put(&mut table, "path");
             hashes.put(&mut table, "..");
         }
         UsersConfig::Remote { source, bounds } => {

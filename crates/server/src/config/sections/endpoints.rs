@@ -8,7 +8,7 @@ use toml::{Table, Value};
 #[cfg(test)]
 use super::super::declare::Key;
 use super::super::declare::section;
-use super::super::print::{Print, Put, put, put_some, texts};
+use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 #[cfg(feature = "relay")]
@@ -434,7 +434,9 @@ impl Print for EndpointConfig {
         let mut table = Table::new();
         put(&mut table, "dialect", *dialect);
         put(&mut table, "path", path.as_str());
-        put_some(&mut table, "listeners", Some(texts(listeners)).filter(|_| !listeners.is_empty()));
+        if !listeners.is_empty() {
+            listeners.put(&mut table, "listeners");
+        }
         #[cfg(feature = "relay")]
         if let Some(relay) = relay {
             relay.put(&mut table, "..");
@@ -442,15 +444,15 @@ impl Print for EndpointConfig {
         }
         let dialect::Options { envelope, kuzzle, my_sessions } = options;
         if *dialect == dialect::my_sessions::NAME {
-            put_some(&mut table, "account", account.as_deref());
+            account.put(&mut table, "account");
             my_sessions.put(&mut table, "..");
             return table.into();
         }
         put_override(&mut table, profile);
-        put_some(&mut table, "clients", clients.as_ref().map(|clients| texts(clients)));
-        put_some(&mut table, "client", client.as_deref());
-        put(&mut table, "accepts", texts(accepts));
-        put_some(&mut table, "account", account.as_deref());
+        clients.put(&mut table, "clients");
+        client.put(&mut table, "client");
+        accepts.put(&mut table, "accepts");
+        account.put(&mut table, "account");
         if *dialect == dialect::envelope::NAME {
             envelope.put(&mut table, "..");
         }

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 #[cfg(test)]
 use super::super::declare::{Key, section};
-use super::super::print::{Print, put, texts, time};
+use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{Config, DirectoryConfig, TrustedIssuer, UsersConfig};
@@ -197,11 +197,11 @@ impl Print for IdentityConfig {
         if let Some((header, ttl)) = assertion {
             let mut assertion = Table::new();
             put(&mut assertion, "header", header.as_str());
-            put(&mut assertion, "ttl", time(*ttl));
+            ttl.put(&mut assertion, "ttl");
             put(&mut table, "assertion", assertion);
         }
-        put(&mut table, "strip", texts(strip));
-        put(&mut table, "keep", texts(keep));
+        strip.put(&mut table, "strip");
+        keep.put(&mut table, "keep");
         table.into()
     }
 }

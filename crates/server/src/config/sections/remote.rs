@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::Table;
 
 use super::super::declare::section;
-use super::super::print::{Print, Put, put, put_some};
+use super::super::print::{Print, Put, put};
 use super::super::raw::{Section, Value as Raw};
 use super::super::value;
 use super::{SECOND, path_in};
@@ -162,7 +162,7 @@ pub(super) fn print(table: &mut Table, source: &RemoteSource) {
         // The library may have more of them than this configuration.
         _ => {}
     }
-    put_some(table, "algorithm", issuer.algorithms.first().map(|algorithm| algorithm.name()));
+    issuer.algorithms.first().copied().put(table, "algorithm");
     let FetchFiles { ca, client_cert, bearer, .. } = issuer.files.clone();
     let (settings, proxy) = (issuer.fetch, issuer.proxy.clone());
     FetchKeys { settings, ca, client_cert, bearer_file: bearer, keep: *keep, proxy }.put(table, "fetch");
